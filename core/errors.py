@@ -1,0 +1,216 @@
+"""Every error that imprompt raises on purpose, as one tree.
+
+    ImpromptError
+      ConfigError            an option or a setting that cannot be used
+      CorpusError            a corpus that cannot be read: `path`, `line`
+      QueryError             a question that cannot be answered
+        EmptyQuery           neither image nor text
+        ImageRejected        one image cannot be read: `path`, `reason`
+      EncoderError           a model that cannot be used
+        WeightsMissing       a weight file is not there: `path`
+        WeightsRejected      a weight file is there and is not what it should be: `path`
+        SpaceMismatch        vectors of two spaces met: `expected`, `found`
+      StoreError             an index on disk that cannot be used
+        NoGeneration         no index has been published there
+        FormatVersion        the index was written in a format this version does not read
+        Checksum             a file is not what the manifest says: `path`
+        UnknownRow           a row id outside of the generation
+        BuildLocked          another process is writing this index
+        IndexDiffers         the index in place was built from something else
+        StorageFull          the disk is full or may not be written
+      MemberUnavailable      a member of the ensemble cannot vote: `name`, `reason`
+      PartialFailure         a batch is done, some of its items failed
+
+A message says what is wrong, the value, the limit; `hint` says the remedy in one sentence. `exit_code` is the status that
+the command line ends with. Foreign exceptions are mapped to this tree in the file that calls the foreign library.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class ImpromptError(Exception):
+    """Something the user can act on.
+
+    Args:
+        message: what is wrong, with the value and the limit, in one line.
+        hint: what to do about it, in one line; empty where nothing can be done.
+    """
+
+    exit_code: ClassVar[int] = 1
+    kind: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+
+class ConfigError(ImpromptError):
+    """An option or a setting that cannot be used."""
+
+    exit_code = 10
+    kind = "config"
+
+
+class CorpusError(ImpromptError):
+    """A corpus that cannot be read; `path` and 1-based `line` where they are known."""
+
+    exit_code = 20
+    kind = "corpus"
+
+    def __init__(self, message: str, *, path: Path | None = None, line: int | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+        self.line = line
+
+
+class QueryError(ImpromptError):
+    """A question that cannot be answered."""
+
+    exit_code = 30
+    kind = "query"
+
+
+class EmptyQuery(QueryError):
+    """Neither an image nor a text was given."""
+
+    exit_code = 31
+    kind = "empty-query"
+
+
+class ImageRejected(QueryError):
+    """One image cannot be read; `reason` is a short phrase such as "truncated"."""
+
+    exit_code = 32
+    kind = "image-rejected"
+
+    def __init__(self, path: Path | str, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}.", hint=hint)
+        self.path = path
+        self.reason = reason
+
+
+class EncoderError(ImpromptError):
+    """A model that cannot be used."""
+
+    exit_code = 40
+    kind = "encoder"
+
+
+class WeightsMissing(EncoderError):
+    """A weight file is not where it should be."""
+
+    exit_code = 41
+    kind = "weights-missing"
+
+    def __init__(self, message: str, *, path: Path | str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class WeightsRejected(EncoderError):
+    """A weight file is there, and is corrupt, of another model, or holds code instead of tensors."""
+
+    exit_code = 42
+    kind = "weights-rejected"
+
+    def __init__(self, message: str, *, path: Path | str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class SpaceMismatch(EncoderError):
+    """Vectors of two different spaces were about to be compared."""
+
+    exit_code = 43
+    kind = "space-mismatch"
+
+    def __init__(self, message: str, *, expected: str, found: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.expected = expected
+        self.found = found
+
+
+class StoreError(ImpromptError):
+    """An index on disk that cannot be used."""
+
+    exit_code = 50
+    kind = "store"
+
+
+class NoGeneration(StoreError):
+    """No index has been published in this folder."""
+
+    exit_code = 51
+    kind = "no-index"
+
+
+class FormatVersion(StoreError):
+    """The index was written in a format that this version does not read."""
+
+    exit_code = 52
+    kind = "format-version"
+
+
+class Checksum(StoreError):
+    """A file of the index is not what its manifest says."""
+
+    exit_code = 53
+    kind = "checksum"
+
+    def __init__(self, message: str, *, path: Path, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+
+class UnknownRow(StoreError):
+    """A row id that the generation does not have."""
+
+    exit_code = 54
+    kind = "unknown-row"
+
+
+class BuildLocked(StoreError):
+    """Another process is writing this index."""
+
+    exit_code = 55
+    kind = "build-locked"
+
+
+class IndexDiffers(StoreError):
+    """The index in place was built from another corpus or by another encoder."""
+
+    exit_code = 56
+    kind = "index-differs"
+
+
+class StorageFull(StoreError):
+    """The disk is full, or the folder may not be written."""
+
+    exit_code = 57
+    kind = "storage"
+
+
+class MemberUnavailable(ImpromptError):
+    """A member of the ensemble cannot vote."""
+
+    exit_code = 60
+    kind = "member-unavailable"
+
+    def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(f"{name}: {reason}.", hint=hint)
+        self.name = name
+        self.reason = reason
+
+
+class PartialFailure(ImpromptError):
+    """A batch is done; some of its items failed and were listed."""
+
+    exit_code = 3
+    kind = "partial-failure"

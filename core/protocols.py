@@ -1,0 +1,140 @@
+"""The seams. Every implementation passes the contract suite of its protocol in `tests/contracts/`.
+
+A single item is a batch of one; no method returns two types. What cannot be done raises an error of `core.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.values import CorpusBatch, EncoderSpec, Hits, Ids, IndexCaps, Prompt, Vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Item = TypeVar("Item", contravariant=True)
+
+
+class Encoder(Protocol[Item]):
+    """Turns items into unit vectors of one space."""
+
+    def encode(self, items: Sequence[Item]) -> Vectors:
+        """(n, dim) float32 unit rows in the order given; an empty sequence gives (0, dim).
+
+        A row does not depend on the other items beyond rounding (max abs 1e-5).
+        """
+        ...
+
+
+class TextEncoder(Encoder[str], Protocol):
+    """An encoder of texts."""
+
+    def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) tokens of each text before truncation, special tokens included."""
+        ...
+
+
+@runtime_checkable
+class EncoderPair(Protocol):
+    """A text tower and an image tower that share one space. Each is loaded at its first use and then kept."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+    @property
+    def texts(self) -> TextEncoder: ...
+
+    @property
+    def images(self) -> "Encoder[Image]":
+        """Takes upright RGB pictures, as `images.decode.open_image` gives them."""
+        ...
+
+
+class CorpusSource(Protocol):
+    """A corpus of prompts, read as a stream, in the same order every time."""
+
+    @property
+    def name(self) -> str:
+        """What `RawPrompt.source` says: short, without a folder of this machine."""
+        ...
+
+    @property
+    def synthetic(self) -> bool:
+        """True where a program wrote the prompts; every answer then says so."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes whenever the rows or their order would; equal for equal content, wherever it lies."""
+        ...
+
+    def batches(self, size: int, start: int = 0) -> Iterator[CorpusBatch]:
+        """Batches of at most `size` rows, from row `start` on (rows that are rejected count as rows).
+
+        Raises:
+            CorpusError: the source as a whole cannot be read.
+        """
+        ...
+
+
+class PromptStore(Protocol):
+    """The texts of one generation."""
+
+    def __len__(self) -> int: ...
+
+    def get_many(self, row_ids: Sequence[int] | Ids) -> list[Prompt]:
+        """The prompts in the order asked for, repeats included.
+
+        Raises:
+            UnknownRow: an id is below 0 or not below `len(self)`.
+        """
+        ...
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours by cosine in one space."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def caps(self) -> IndexCaps: ...
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
+        """The k nearest rows of each query.
+
+        Args:
+            queries: (q, dim) float32 unit rows.
+            k: 1 to `caps.max_k`.
+            effort: 0 (fast) to 1 (exact); None is the effort that the manifest's recall was measured with. The candidates
+                depend on it and never on k, so the first 5 of k = 50 are the 5 of k = 5.
+            allowed: row ids that may be answered, in any order; None allows all.
+
+        Raises:
+            SpaceMismatch: the queries have another dimension.
+            QueryError: k or effort out of range, queries not float32 or not finite.
+        """
+        ...
+
+
+class Progress(Protocol):
+    """Where long work reports to. `core.progress.Silent` keeps still; the command line draws bars."""
+
+    def start(self, label: str, total: int | None) -> "ProgressTask":
+        """Begin a stage; `total` is None where it is not known beforehand."""
+        ...
+
+
+class ProgressTask(Protocol):
+    """One running stage; a context manager that ends it."""
+
+    def advance(self, n: int) -> None: ...
+
+    def __enter__(self) -> "ProgressTask": ...
+
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,136 @@
+"""The values that pass between rooms: frozen, checked once, never mutated."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""(n, dim) float32, C-order, finite, rows of Euclidean length 1."""
+
+Ids: TypeAlias = NDArray[np.int64]
+"""Dense row ids of one generation, 0 to rows - 1; -1 where there is no hit."""
+
+NO_HIT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RawPrompt:
+    """A prompt as a corpus gives it, before cleaning.
+
+    `source` names the corpus (a file name, a data set), `source_key` finds the row again inside it (a line, a file),
+    `n_submitted` is how often it was submitted (at least 1).
+    """
+
+    text: str
+    source: str
+    source_key: str
+    n_submitted: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row of a corpus that could not be read: `reason` is a short phrase that counts are grouped by."""
+
+    source: str
+    source_key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusBatch:
+    """Consecutive rows of one source. `next_start` is the `start` that goes on right behind this batch."""
+
+    prompts: tuple[RawPrompt, ...]
+    rejected: tuple[RejectedRow, ...]
+    next_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt of a published generation.
+
+    `text` is shown, `embedded_text` is what the encoder saw. `row_id` holds within its generation only; `prompt_key` is the
+    stable name. `group_id` is shared by prompts that were found to be near duplicates (its own row id where there are none).
+    """
+
+    row_id: int
+    prompt_key: str
+    text: str
+    embedded_text: str
+    source: str
+    source_key: str
+    n_submitted: int
+    group_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a search found: `ids` (q, k) int64, `scores` (q, k) float32 cosines.
+
+    Scores fall along a row, ties stand by rising id; where fewer than k rows exist, the rest is (-1, -inf).
+    """
+
+    ids: Ids
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """Which encoder made a vector. Two encoders may be compared only where `space` is equal.
+
+    `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes; `preprocessing` names the
+    text and image preprocessing, so that a change of it changes the plan.
+    """
+
+    name: str
+    space: str
+    dim: int
+    max_tokens: int
+    weights_sha256: dict[str, str] = field(default_factory=dict)
+    preprocessing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCaps:
+    """What a vector index can do: largest k, filters by row id, searches from several threads at once."""
+
+    max_k: int
+    filters: bool
+    concurrent: bool
+
+
+def unit_rows(array: ArrayLike) -> Vectors:
+    """Scale each row to Euclidean length 1.
+
+    Args:
+        array: (n, dim) real numbers of any float type; a row of zeros stays zero.
+
+    Returns:
+        (n, dim) float32, C-order.
+
+    Raises:
+        ValueError: not two-dimensional, or a value is NaN or infinite.
+    """
+    values = np.asarray(array, dtype=np.float32)
+    if values.ndim != 2:
+        raise ValueError(f"vectors must be (n, dim), not {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("vectors hold NaN or infinite values")
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.ascontiguousarray(values / np.where(norms == 0, 1, norms), dtype=np.float32)
+
+
+def fold_text(text: str) -> str:
+    """Unicode NFC, every run of white space to one space, none at the ends; the form that exact duplicates share."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def prompt_key(text: str) -> str:
+    """The stable name of a prompt: sha256 (64 hex digits) of the UTF-8 bytes of `fold_text(text)`."""
+    return hashlib.sha256(fold_text(text).encode("utf-8")).hexdigest()
