@@ -49,7 +49,9 @@ def fetch(file: HubFile, *, offline: bool, announce: Announce) -> Path:
         "or name a local file instead."
     )
     if offline:
-        raise WeightsMissing(f"{file.repo}/{file.filename} is not in the cache, and --offline is set.", path=file.filename, hint=remedy)
+        raise WeightsMissing(
+            f"{file.repo}/{file.filename} is not in the cache, and --offline is set.", path=file.filename, hint=remedy
+        )
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     try:
@@ -57,7 +59,7 @@ def fetch(file: HubFile, *, offline: bool, announce: Announce) -> Path:
         size = get_hf_file_metadata(url, timeout=10).size
         announce(f"Fetching {file.filename} of {file.repo} ({_megabytes(size)}) from {url.split('/')[2]}.")
         return Path(hf_hub_download(file.repo, file.filename, revision=file.revision, repo_type=file.repo_type))
-    except Exception as error:  # the hub client raises its own, httpx's and the system's errors; all mean "not here"
+    except Exception as error:  # noqa: BLE001  the hub client raises its own, httpx's and the system's errors; all mean "not here"
         reason = str(error).strip().splitlines()
         raise WeightsMissing(
             f"{file.repo}/{file.filename} cannot be fetched: {reason[0] if reason else type(error).__name__}.",

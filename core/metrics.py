@@ -29,7 +29,7 @@ def row_cosines(left: Vectors, right: Vectors) -> NDArray[np.float32]:
     """
     if left.shape != right.shape:
         raise ValueError(f"shapes differ: {left.shape} and {right.shape}")
-    return np.einsum("nd,nd->n", left, right, dtype=np.float32)
+    return np.asarray(np.einsum("nd,nd->n", left, right), dtype=np.float32)
 
 
 def recall_at_k(queries: Vectors, candidates: Vectors, truth: NDArray[np.int64], k: int) -> NDArray[np.bool_]:

@@ -49,7 +49,7 @@ class EncoderPair(Protocol):
     def texts(self) -> TextEncoder: ...
 
     @property
-    def images(self) -> "Encoder[Image]":
+    def images(self) -> Encoder[Image]:
         """Takes upright RGB pictures, as `images.decode.open_image` gives them."""
         ...
 
@@ -125,7 +125,7 @@ class VectorIndex(Protocol):
 class Progress(Protocol):
     """Where long work reports to. `core.progress.Silent` keeps still; the command line draws bars."""
 
-    def start(self, label: str, total: int | None) -> "ProgressTask":
+    def start(self, label: str, total: int | None) -> ProgressTask:
         """Begin a stage; `total` is None where it is not known beforehand."""
         ...
 
@@ -135,6 +135,6 @@ class ProgressTask(Protocol):
 
     def advance(self, n: int) -> None: ...
 
-    def __enter__(self) -> "ProgressTask": ...
+    def __enter__(self) -> ProgressTask: ...
 
     def __exit__(self, *exc: object) -> None: ...
