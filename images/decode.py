@@ -1,0 +1,113 @@
+"""One upright RGB picture from whatever image file comes in."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.errors import ImageRejected
+from images.opening import DEFAULT_LIMITS, ImageLimits, describe, opened_header, quiet_pillow, source_name
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+_ORIENTATION_TAG = 0x0112
+_WHITE = (255, 255, 255, 255)
+_READ_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"})
+
+
+def open_image(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
+    """The picture as a viewer shows it: turned as its EXIF says, RGB with 8 bits, transparency on white ground, frame 1.
+
+    Sixteen bits are scaled to eight. Colour profiles are not applied.
+
+    Args:
+        source: a file, or an image file's bytes.
+        limits: what is refused by the size of the file and by the header, before pixels are decoded.
+
+    Returns:
+        A Pillow image of mode "RGB" that holds no open file and no metadata.
+
+    Raises:
+        ImageRejected: there is no such file, it is no image of a known format, is damaged or cut short, or is beyond a limit.
+    """
+    with opened_header(source, limits=limits) as image:
+        name = source_name(source)
+        if image.mode not in _READ_MODES:
+            raise ImageRejected(name, f"pixels of mode {image.mode} are not read")
+        try:
+            with quiet_pillow():
+                image.load()
+                picture = _upright(_on_white(image), _orientation(image))
+        except Exception as error:
+            # A decoder raises whatever it stumbles upon; what it cannot decode is the file's fault.
+            raise ImageRejected(name, _damage(image, error)) from error
+    picture.info.clear()
+    return picture
+
+
+def _damage(image: ImageFile, error: Exception) -> str:
+    text = describe(error)
+    if "truncated" in text or isinstance(error, EOFError):
+        return f"the {image.format} is truncated"
+    if isinstance(error, MemoryError):
+        return f"the {image.format} of {image.width:,} x {image.height:,} pixels does not fit into memory"
+    return f"the {image.format} is damaged ({text})"
+
+
+def _on_white(image: ImageFile) -> Image:
+    """RGB; whatever is transparent shows white."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return _from_sixteen_bits(image)
+    transparency = image.info.get("transparency")
+    if isinstance(transparency, tuple) and max(transparency) > 255:
+        # Pillow keeps the upper byte of 16-bit pixels and both bytes of the colour that stands for transparent.
+        image.info["transparency"] = tuple(value >> 8 for value in transparency)
+    if "A" not in image.mode and transparency is None:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
+
+
+def _from_sixteen_bits(image: ImageFile) -> Image:
+    """Grey of 16 bits, 0 to 65,535, to 0 to 255 by rounding; Pillow's own conversion clips at 255."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.uint32)
+    grey = ((values + 128) // 257).astype(np.uint8)
+    transparency = image.info.get("transparency")
+    if isinstance(transparency, int):
+        grey[values == transparency] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _orientation(image: ImageFile) -> int:
+    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF block cannot be read."""
+    # Odd EXIF is no reason to refuse a picture whose pixels were decoded; the parser raises anything on it.
+    with suppress(Exception):
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        if isinstance(value, int) and 1 <= value <= 8:
+            return value
+    return 1
+
+
+def _upright(picture: Image, orientation: int) -> Image:
+    """Undo the orientation that EXIF (CIPA DC-008, tag 274) describes."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return picture.transpose(turns[orientation]) if orientation in turns else picture

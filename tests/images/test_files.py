@@ -1,0 +1,46 @@
+"""find_images: which files the paths of a command line mean, and in which order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from images.files import find_images
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def names(root: Path, paths: list[Path]) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def test_folders_are_walked_in_the_order_of_names(tmp_path: Path) -> None:
+    """By name at each level, extensions in any case, other files and hidden ones left out."""
+    touch(tmp_path, "b.PNG", "a/z.jpg", "a/k/1.webp", "c.txt", "a.gif", ".hidden.png", ".git/x.png", "z/none.md")
+    assert names(tmp_path, find_images([tmp_path])) == ["a/k/1.webp", "a/z.jpg", "a.gif", "b.PNG"]
+
+
+def test_named_files_are_kept_in_the_order_given(tmp_path: Path) -> None:
+    """Another extension, a missing file and a repeat stay: opening tells about each."""
+    touch(tmp_path, "picture.data", "folder/a.png")
+    paths = [tmp_path / "picture.data", tmp_path / "missing.png", tmp_path / "folder", tmp_path / "picture.data"]
+    assert names(tmp_path, find_images(paths)) == ["picture.data", "missing.png", "folder/a.png", "picture.data"]
+
+
+def test_links_that_loop_end(tmp_path: Path) -> None:
+    """A folder is entered once, whichever link leads there; links to files and to outer folders are followed."""
+    touch(tmp_path, "in/a.png", "out/b.png")
+    (tmp_path / "in/again").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in/self.png").symlink_to(tmp_path / "in/self.png")
+    (tmp_path / "in/outside").symlink_to(tmp_path / "out", target_is_directory=True)
+    assert names(tmp_path, find_images([tmp_path / "in"])) == ["in/a.png", "in/outside/b.png", "in/self.png"]
+
+
+def test_nothing_gives_nothing(tmp_path: Path) -> None:
+    """No paths and an empty folder: an empty list."""
+    assert find_images([]) == []
+    assert find_images([tmp_path]) == []
