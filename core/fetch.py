@@ -59,7 +59,7 @@ def fetch(file: HubFile, *, offline: bool, announce: Announce) -> Path:
         size = get_hf_file_metadata(url, timeout=10).size
         announce(f"Fetching {file.filename} of {file.repo} ({_megabytes(size)}) from {url.split('/')[2]}.")
         return Path(hf_hub_download(file.repo, file.filename, revision=file.revision, repo_type=file.repo_type))
-    except Exception as error:  # noqa: BLE001  the hub client raises its own, httpx's and the system's errors; all mean "not here"
+    except Exception as error:  # the hub client raises its own, httpx's and the system's errors; all mean "not here"
         reason = str(error).strip().splitlines()
         raise WeightsMissing(
             f"{file.repo}/{file.filename} cannot be fetched: {reason[0] if reason else type(error).__name__}.",

@@ -1,0 +1,42 @@
+"""Values that every room relies on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from core.values import fold_text, prompt_key, unit_rows
+
+
+@given(arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 8)), elements=st.floats(-1e3, 1e3, width=32)))
+def test_unit_rows_have_length_one_and_keep_their_direction(array: np.ndarray) -> None:
+    """Every row that is not zero comes out with length 1, float32, and points the same way."""
+    rows = unit_rows(array)
+    assert rows.dtype == np.float32
+    assert rows.shape == array.shape
+    for before, after in zip(array, rows, strict=True):
+        length = np.linalg.norm(before)
+        if length > 1e-6:
+            assert np.allclose(after * length, before, atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3), np.array([[np.nan, 1]]), np.array([[np.inf, 1]])])
+def test_unit_rows_refuse_what_is_not_a_matrix_of_numbers(bad: np.ndarray) -> None:
+    """A wrong rank, NaN and infinity never become vectors."""
+    with pytest.raises(ValueError, match="vectors"):
+        unit_rows(bad)
+
+
+@given(st.text())
+def test_folding_twice_is_folding_once(text: str) -> None:
+    """The folded form is stable, so a key never depends on how often a prompt was cleaned."""
+    assert fold_text(fold_text(text)) == fold_text(text)
+
+
+def test_prompts_that_differ_in_white_space_and_composition_share_a_key() -> None:
+    """NFC and white space do not make another prompt; a letter does."""
+    assert prompt_key("  caf\u00e9 \n at  night") == prompt_key("cafe\u0301 at night")
+    assert prompt_key("cafe at night") != prompt_key("caf\u00e9 at night")

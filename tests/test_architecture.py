@@ -1,0 +1,106 @@
+"""The house rules that a reader relies on: imports run one way, and heavy libraries are imported late."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = [
+    {"core"},
+    {"images", "store", "encoders"},
+    {"indexer", "retriever"},
+    {"ensemble"},
+    {"evaluation"},
+    {"server"},
+    {"commands"},
+    {"cli"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+HEAVY = {
+    "torch",
+    "faiss",
+    "duckdb",
+    "open_clip",
+    "timm",
+    "transformers",
+    "sentence_transformers",
+    "torchvision",
+    "pyarrow",
+    "sklearn",
+}
+HOME = {"torch": {"encoders", "ensemble"}, "faiss": {"store"}, "open_clip": {"encoders"}}
+
+
+def product_files() -> list[Path]:
+    rooms = [ROOT / room for room in FLOOR_OF if (ROOT / room).is_dir()]
+    return [ROOT / "cli.py", *(path for room in rooms for path in sorted(room.rglob("*.py")))]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def top_level_imports(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(node)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", product_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    """A room imports rooms of lower floors and itself, never a sibling and nothing above."""
+    room = room_of(path)
+    wrong = [
+        other
+        for other in imports(ast.parse(path.read_text("utf-8")))
+        if other in FLOOR_OF and other != room and FLOOR_OF[other] >= FLOOR_OF[room]
+    ]
+    assert not wrong, f"{path} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", product_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
+    """No file imports a heavy library at its top, and torch, faiss and open_clip stay in their rooms."""
+    tree = ast.parse(path.read_text("utf-8"))
+    assert not set(top_level_imports(tree)) & HEAVY
+    for library, homes in HOME.items():
+        if library in set(imports(tree)):
+            assert room_of(path) in homes, f"{library} belongs into {homes}"
+
+
+def test_every_folder_at_the_top_is_a_known_room() -> None:
+    """A new folder of code has to be given its floor here."""
+    folders = {path.parent.name for path in ROOT.glob("*/*.py")} - {"tests", "examples", "benchmarks", "docs"}
+    assert folders <= set(FLOOR_OF)
+
+
+def test_no_dependency_owns_one_of_our_names() -> None:
+    """Our packages have general names; nothing that is installed beside them may use the same."""
+    owners = importlib.metadata.packages_distributions()
+    for name in FLOOR_OF:
+        assert set(owners.get(name, [])) <= {"imprompt"}, f"{name} belongs to {owners[name]}"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`--help` answers at once because neither numpy nor any heavier library is imported for it."""
+    script = (
+        "import sys, runpy\nsys.argv = ['cli.py', '--help']\ntry: runpy.run_path('cli.py', run_name='__main__')\n"
+        "except SystemExit: pass\nprint(sorted(set(sys.modules) & " + repr(HEAVY | {"numpy", "msgspec", "PIL"}) + "))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
