@@ -1,0 +1,64 @@
+"""Where everything lies below the root of an index.
+
+    ROOT/CURRENT                     "<generation> <sha256 of its MANIFEST.json>"
+    ROOT/LOCK                        flock, one writer
+    ROOT/generations/<utc>-<plan8>/  MANIFEST.json  PLAN.json  prompts.duckdb  vectors/<space>/00000.npy  index/<space>.faiss
+    ROOT/staging/<plan sha>/         the same tree, growing, and what only the build needs
+
+Paths inside of a generation are kept relative to its folder, with "/" between their parts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from core.errors import ConfigError
+
+MANIFEST = "MANIFEST.json"
+PLAN = "PLAN.json"
+JOURNAL = "journal.jsonl"
+PROMPTS = "prompts.duckdb"
+STAGED = "staged.duckdb"
+
+
+def current_path(root: Path) -> Path:
+    return root / "CURRENT"
+
+
+def lock_path(root: Path) -> Path:
+    return root / "LOCK"
+
+
+def generations_folder(root: Path) -> Path:
+    return root / "generations"
+
+
+def generation_folder(root: Path, name: str) -> Path:
+    return generations_folder(root) / name
+
+
+def staging_root(root: Path) -> Path:
+    return root / "staging"
+
+
+def staging_folder(root: Path, plan_sha256: str) -> Path:
+    """The folder in which the build of this plan grows, and which it resumes from."""
+    return staging_root(root) / plan_sha256
+
+
+def shard_file(space: str, number: int) -> str:
+    """Relative path of a space's shard, numbered from 0 in row order."""
+    return f"vectors/{_folder_name(space)}/{number:05d}.npy"
+
+
+def index_file(space: str) -> str:
+    """Relative path of a space's FAISS index."""
+    return f"index/{_folder_name(space)}.faiss"
+
+
+def _folder_name(space: str) -> str:
+    """A space's name as one path component; different spaces give different components."""
+    if not space or space.startswith("."):
+        raise ConfigError(f"{space!r} cannot name a vector space: it is empty or starts with a dot.")
+    return quote(space, safe="")

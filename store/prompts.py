@@ -1,0 +1,109 @@
+"""The texts of one generation, read from DuckDB, and the digest that is the same wherever the rows are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from core.errors import Checksum, UnknownRow
+from core.values import Ids, Prompt
+
+COLUMNS = "row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id"
+_DIGEST_ROWS = 10_000
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Map what DuckDB says of a file it cannot read to `Checksum`."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        first_line = str(error).splitlines()[0]
+        raise Checksum(f"{path} cannot be read: {first_line}", path=path, hint="Build the index again.") from error
+
+
+class DuckPrompts:
+    """A `core.protocols.PromptStore` over a finished `prompts.duckdb`, opened read-only. Safe to use from several threads.
+
+    Raises:
+        Checksum: the file is missing, damaged or has no table of prompts; also from every method, where the damage shows later.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import duckdb
+
+        self.path = path
+        with _damage(path):
+            # DuckDB would open the file's write-ahead log with it; a published generation has none.
+            self._connection = duckdb.connect(str(path), read_only=True)
+        try:
+            with _damage(path):
+                self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {COLUMNS} FROM prompts)")[0][0])  # noqa: S608 constants
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def get_many(self, row_ids: Sequence[int] | Ids) -> list[Prompt]:
+        """The prompts in the order asked for, repeats included.
+
+        Raises:
+            UnknownRow: an id is below 0 or not below `len(self)`.
+            Checksum: the file is damaged.
+        """
+        ids = [int(row_id) for row_id in row_ids]
+        wrong = next((row_id for row_id in ids if not 0 <= row_id < self._rows), None)
+        if wrong is not None:
+            raise UnknownRow(f"Row {wrong} is outside of 0 to {self._rows - 1}.")
+        # A join with the list: 8 ms for 10 of 2 million rows, where a list written into the statement takes 250 ms.
+        found = self._fetch(f"SELECT {COLUMNS} FROM prompts WHERE row_id IN (SELECT unnest(?::BIGINT[]))", ids)  # noqa: S608 constants
+        prompts = {row[0]: Prompt(*row) for row in found}
+        if len(prompts) != len(set(ids)):
+            raise Checksum(f"{self.path} lacks rows it should have.", path=self.path, hint="Build the index again.")
+        return [prompts[row_id] for row_id in ids]
+
+    def embedded_texts(self, start: int, stop: int) -> list[str]:
+        """What the encoder is to see of the rows `start` to `stop` - 1, in row order; `stop` is cut at the end."""
+        statement = "SELECT embedded_text FROM prompts WHERE row_id >= ? AND row_id < ? ORDER BY row_id"
+        return [row[0] for row in self._fetch(statement, start, stop)]
+
+    def digest(self) -> str:
+        """sha256 (64 hex digits) over the rows in row order, each as a JSON array in the order of `COLUMNS` and a line feed.
+
+        DuckDB's bytes differ from run to run, this does not.
+        """
+        encoder = msgspec.json.Encoder()
+        digest = hashlib.sha256()
+        for row in self._scan():
+            digest.update(encoder.encode(row))
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the file; calling it again does nothing."""
+        self._connection.close()
+
+    def __enter__(self) -> DuckPrompts:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _scan(self) -> Iterator[tuple[Any, ...]]:
+        with _damage(self.path), self._connection.cursor() as cursor:
+            cursor.execute(f"SELECT {COLUMNS} FROM prompts ORDER BY row_id")  # noqa: S608 constants
+            while rows := cursor.fetchmany(_DIGEST_ROWS):
+                yield from rows
+
+    def _fetch(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with _damage(self.path), self._connection.cursor() as cursor:
+            return cursor.execute(statement, values).fetchall()

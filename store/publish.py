@@ -1,0 +1,163 @@
+"""A staged build becomes the generation in service, in one step that a crash cannot halve."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from core.errors import Checksum, StoreError
+from core.files import atomic_write, sha256_file, storage_errors, sync_file, sync_folder
+from core.progress import Silent
+from core.protocols import Progress
+from store import layout
+from store.manifest import FileRecord, Manifest, decode_manifest, encode_manifest, sha256_bytes
+
+_SILENT = Silent()
+
+
+def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT) -> Manifest:
+    """Make the build in `staging` the current generation; the write lock must be held and `prompts.duckdb` closed.
+
+    The steps: fsync every file, manifest last, rename the folder, fsync its parent, replace `CURRENT`, fsync. Until that last
+    step the old generation answers. A crash between the rename and the last step leaves a whole generation of this plan that
+    `find_generation` finds and `make_current` puts in service.
+
+    Args:
+        root: of the index.
+        staging: the folder to publish; it is gone afterwards. Files that the manifest does not need are left out.
+        manifest: complete but for `generation`, `created` and `files`.
+
+    Returns:
+        The manifest as it was written.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
+        StoreError: a write-ahead log of DuckDB is left, so that the database was not closed.
+        Checksum: a shard or an index has another length than its record.
+    """
+    created = datetime.now(UTC)
+    name = f"{created:%Y%m%dT%H%M%S.%fZ}-{manifest.plan_sha256[:8]}"
+    with storage_errors(staging):
+        files = _file_records(staging, manifest, progress)
+        complete = msgspec.structs.replace(manifest, generation=name, created=created.isoformat(timespec="seconds"), files=files)
+        content = encode_manifest(complete)
+        with atomic_write(staging / layout.MANIFEST) as file:
+            file.write(content)
+        _sync_tree(staging, files)
+        target = layout.generation_folder(root, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging.rename(target)
+        sync_folder(target.parent)
+        sync_folder(staging.parent)
+    _write_current(root, name, content)
+    _sweep(target, keep={layout.MANIFEST, *files})
+    return complete
+
+
+def current_name(root: Path) -> str | None:
+    """The name of the generation in service; None where none was published.
+
+    Raises:
+        Checksum: `CURRENT` cannot be understood.
+    """
+    found = read_current(root)
+    return None if found is None else found[0]
+
+
+def read_current(root: Path) -> tuple[str, str] | None:
+    """(name, sha256 of its manifest) of the generation in service; None where none was published.
+
+    Raises:
+        Checksum: `CURRENT` cannot be understood.
+    """
+    path = layout.current_path(root)
+    try:
+        parts = path.read_text("ascii").split()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise Checksum(f"{path} is damaged.", path=path, hint=_CURRENT_HINT) from error
+    if len(parts) != 2 or "/" in parts[0] or parts[0].startswith("."):
+        raise Checksum(f"{path} is damaged: it does not name a generation and a sha256.", path=path, hint=_CURRENT_HINT)
+    return parts[0], parts[1]
+
+
+_CURRENT_HINT = "Build the index again."
+
+
+def find_generation(root: Path, plan_sha256: str) -> str | None:
+    """The newest whole generation of this plan, in service or not; None where there is none."""
+    for name in reversed(generation_names(root)):
+        path = layout.generation_folder(root, name) / layout.MANIFEST
+        with suppress(OSError, StoreError):
+            if decode_manifest(path.read_bytes(), path=path).plan_sha256 == plan_sha256:
+                return name
+    return None
+
+
+def make_current(root: Path, name: str) -> None:
+    """Put a generation that is already there in service; the write lock must be held.
+
+    Raises:
+        StoreError: it is not there or not whole.
+        StorageFull: the disk is full or may not be written.
+    """
+    path = layout.generation_folder(root, name) / layout.MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    decode_manifest(content, path=path)
+    _write_current(root, name, content)
+
+
+def generation_names(root: Path) -> list[str]:
+    """The generations below `root`, oldest first."""
+    folder = layout.generations_folder(root)
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict[str, FileRecord]:
+    """Every file that belongs to the generation; shards were hashed when they were written, the others are hashed here."""
+    known = {record.file: record for records in manifest.shards.values() for record in records}
+    wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *(info.file for info in manifest.indexes.values())]
+    if (staging / f"{layout.PROMPTS}.wal").exists():
+        raise StoreError(f"{staging / layout.PROMPTS} was not closed before it was published.")
+    records: dict[str, FileRecord] = {}
+    with progress.start("Hashing files", len(known) + len(wanted)) as task:
+        for file, record in known.items():
+            path = staging / file
+            if path.stat().st_size != record.bytes:
+                raise Checksum(f"{path} has {path.stat().st_size} bytes, not {record.bytes}.", path=path)
+            records[file] = FileRecord(record.bytes, record.sha256)
+            task.advance(1)
+        for file in wanted:
+            if (staging / file).exists():
+                records[file] = FileRecord((staging / file).stat().st_size, sha256_file(staging / file))
+            task.advance(1)
+    return dict(sorted(records.items()))
+
+
+def _sync_tree(folder: Path, files: dict[str, FileRecord]) -> None:
+    for file in files:
+        sync_file(folder / file)
+    for parent in {(folder / file).parent for file in files} | {folder}:
+        sync_folder(parent)
+
+
+def _write_current(root: Path, name: str, manifest: bytes) -> None:
+    with atomic_write(layout.current_path(root)) as file:
+        file.write(f"{name} {sha256_bytes(manifest)}\n".encode("ascii"))
+
+
+def _sweep(folder: Path, *, keep: set[str]) -> None:
+    """Remove what only the build needed; whatever resists is harmless."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and path.relative_to(folder).as_posix() not in keep:
+            path.unlink(missing_ok=True)
+        elif path.is_dir():
+            with suppress(OSError):
+                path.rmdir()

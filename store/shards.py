@@ -1,0 +1,133 @@
+"""Vectors on disk: float16 `.npy` files of consecutive rows, read through memory maps as if they were one array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import Checksum, StoreError, UnknownRow
+from core.files import atomic_write, sha256_file
+from core.values import Ids, Vectors, unit_rows
+from store.manifest import ShardRecord
+
+_F16 = np.dtype("<f2")
+_REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
+
+
+def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mapping[str, Any]) -> ShardRecord:
+    """Write one shard; when this returns, it is whole and on disk.
+
+    Args:
+        folder: the staging folder.
+        file: relative path inside of it, from `layout.shard_file`.
+        vectors: (n, dim) float32, n at least 1; rows are scaled to length 1, then rounded to float16.
+        provenance: how the vectors were made (backend, dtype, batch size, threads, versions, processor).
+
+    Raises:
+        StoreError: no rows, or a value is NaN or infinite, or a row is all zeros.
+        StorageFull: the disk is full or may not be written.
+    """
+    try:
+        rows = unit_rows(vectors).astype(_F16)
+    except ValueError as error:
+        raise StoreError(f"{file} cannot be stored: {error}.") from error
+    if rows.size == 0 or not rows.any(axis=1).all():
+        raise StoreError(f"{file} cannot be stored: {len(rows)} rows of {rows.shape[1]} values, or a row of zeros.")
+    path = folder / file
+    with atomic_write(path) as opened:
+        np.lib.format.write_array(opened, rows, version=(1, 0))
+    return ShardRecord(file=file, rows=len(rows), bytes=path.stat().st_size, sha256=sha256_file(path), provenance=dict(provenance))
+
+
+def shard_is_whole(folder: Path, record: ShardRecord) -> bool:
+    """Whether the file is there with the bytes that `record` says; reads all of it."""
+    path = folder / record.file
+    return path.is_file() and path.stat().st_size == record.bytes and sha256_file(path) == record.sha256
+
+
+class ShardedVectors:
+    """The vectors of one space, in row order across shards. Safe to read from several threads at once.
+
+    Args:
+        folder: of the generation, or of a staging build.
+        records: the space's shards in row order, at least one.
+
+    Raises:
+        Checksum: a file is missing, has another length, or is not a float16 array of the rows recorded.
+    """
+
+    def __init__(self, folder: Path, records: Sequence[ShardRecord]) -> None:
+        if not records:
+            raise StoreError(f"{folder} has no vectors.")
+        self._maps = [_open_map(folder / record.file, record) for record in records]
+        self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
+        self.dim: int = self._maps[0].shape[1]
+        for record, opened in zip(records, self._maps, strict=True):
+            if opened.shape[1] != self.dim:
+                path = folder / record.file
+                raise Checksum(f"{path} has {opened.shape[1]} dimensions, not {self.dim}.", path=path, hint=_REBUILD)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, row_ids: Ids) -> Vectors:
+        """(n, dim) float32 unit rows in the order asked for, repeats included.
+
+        Raises:
+            UnknownRow: an id is below 0 or not below `len(self)`.
+        """
+        ids = np.asarray(row_ids, dtype=np.int64).reshape(-1)
+        if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
+            raise UnknownRow(f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {len(self) - 1}.")
+        found = np.empty((len(ids), self.dim), dtype=_F16)
+        shard_of = np.searchsorted(self._starts, ids, side="right") - 1
+        for number in np.unique(shard_of):
+            here = shard_of == number
+            found[here] = self._maps[number][ids[here] - self._starts[number]]
+        return _unit(found)
+
+    def block(self, start: int, stop: int) -> Vectors:
+        """(stop - start, dim) float32 unit rows of the row ids `start` to `stop` - 1; `stop` is cut at the end."""
+        return _unit(self.codes(start, stop))
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
+        """(first row id, block) over all rows, at most `size` rows each."""
+        for start in range(0, len(self), size):
+            yield start, self.block(start, start + size)
+
+    def codes(self, start: int, stop: int) -> NDArray[np.float16]:
+        """The same rows as `block`, as they are stored: (n, dim) float16."""
+        stop = min(stop, len(self))
+        first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+        parts = [
+            self._maps[number][max(start - self._starts[number], 0) : stop - self._starts[number]]
+            for number in range(first, last + 1)
+        ]
+        return np.concatenate(parts)
+
+
+def _open_map(path: Path, record: ShardRecord) -> NDArray[np.float16]:
+    """A read-only map of one shard whose header agrees with its record and its length: nothing past its end is ever touched."""
+    try:
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise Checksum(f"{path} has {size} bytes, not {record.bytes}.", path=path, hint=_REBUILD)
+        opened = np.lib.format.open_memmap(os.fspath(path), mode="r")
+    except (OSError, ValueError, SyntaxError, OverflowError, MemoryError) as error:
+        raise Checksum(f"{path} cannot be read as an array: {error}.", path=path, hint=_REBUILD) from error
+    if opened.dtype != _F16 or opened.ndim != 2 or len(opened) != record.rows or not opened.flags.c_contiguous:
+        raise Checksum(f"{path} holds {opened.dtype} {opened.shape}, not {record.rows} rows of float16.", path=path, hint=_REBUILD)
+    return opened
+
+
+def _unit(codes: NDArray[np.float16]) -> Vectors:
+    """float16 rows as float32 rows of length 1. Norms are summed in float64, so a row's bits do not depend on its neighbours."""
+    rows = codes.astype(np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    rows /= np.where(norms == 0, 1, norms).astype(np.float32)[:, None]
+    return rows

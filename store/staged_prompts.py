@@ -1,0 +1,192 @@
+"""The prompts of a build that is under way: read in batches, each committed with the place to go on from, then numbered."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core.errors import Checksum
+from core.files import storage_errors, sync_file, sync_folder
+from store.layout import PROMPTS, STAGED
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS staged (
+    seq BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, n_submitted BIGINT
+);
+CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGINT, finished BOOLEAN, notes VARCHAR);
+"""
+# The first of equal prompts stands for all of them, in the order in which they came; its group is itself.
+_NUMBER = """
+CREATE TABLE numbered.prompts AS
+SELECT row_number() OVER (ORDER BY seq) - 1 AS row_id, s.prompt_key, text, embedded_text, source, source_key,
+       folded.n_submitted, row_number() OVER (ORDER BY seq) - 1 AS group_id
+FROM (SELECT min(seq) AS seq, sum(n_submitted)::BIGINT AS n_submitted FROM staged GROUP BY prompt_key) AS folded
+JOIN staged AS s USING (seq) ORDER BY row_id
+"""
+_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class CleanPrompt:
+    """A prompt after cleaning. Equal `prompt_key` means the same prompt. No text may hold a lone surrogate."""
+
+    prompt_key: str
+    text: str
+    embedded_text: str
+    source: str
+    source_key: str
+    n_submitted: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusState:
+    """How far a corpus has been read: go on from row `next_start`. `notes` is what the last `add` left there."""
+
+    next_start: int = 0
+    finished: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedRows:
+    """What numbering found: `rows` different prompts, and how many staged ones were `duplicates` of those."""
+
+    rows: int
+    duplicates: int
+
+
+class StagedPrompts:
+    """Prompts on their way into `prompts.duckdb`. One user at a time, under the write lock; a context manager.
+
+    A process that dies loses at most the batch it was adding: open the same folder again and go on from `state`.
+
+    Args:
+        staging: the staging folder of the plan; created where it is missing.
+
+    Raises:
+        StorageFull: the disk is full or may not be written (every method).
+        Checksum: the file of an earlier attempt is damaged (every method).
+    """
+
+    def __init__(self, staging: Path) -> None:
+        import duckdb
+
+        self._folder = staging
+        self._path = staging / STAGED
+        with _errors(self._path):
+            staging.mkdir(parents=True, exist_ok=True)
+            self._connection = duckdb.connect(str(self._path))
+            self._connection.execute(_TABLES)
+            self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
+
+    def state(self, corpus: int) -> CorpusState:
+        """How far the corpus at this place of the plan (from 0) has been read."""
+        with _errors(self._path):
+            statement = "SELECT next_start, finished, notes FROM corpora WHERE corpus = ?"
+            rows = self._connection.execute(statement, [corpus]).fetchall()
+        return next((CorpusState(start, finished, msgspec.json.decode(notes)) for start, finished, notes in rows), CorpusState())
+
+    def add(self, prompts: Sequence[CleanPrompt], *, corpus: int, state: CorpusState) -> None:
+        """Append a batch and remember `state` as the place behind it: both or neither.
+
+        Args:
+            prompts: in the order of the corpus; duplicates may be among them, numbering folds them. May be empty.
+            corpus: the corpus's place in the plan, from 0; corpora are added one after the other.
+            state: where to go on from; its notes (counts, examples) must be plain JSON values.
+        """
+        batch = _arrow(prompts, first_seq=self._next_seq)
+        values = [corpus, state.next_start, state.finished, msgspec.json.encode(state.notes).decode()]
+        with _errors(self._path):
+            self._connection.register("batch", batch)
+            self._connection.begin()
+            try:
+                self._connection.execute("INSERT INTO staged SELECT * FROM batch")
+                self._connection.execute("INSERT OR REPLACE INTO corpora VALUES (?, ?, ?, ?)", values)
+                self._connection.commit()
+            finally:
+                self._connection.unregister("batch")
+        self._next_seq += len(prompts)
+
+    def number(self) -> NumberedRows:
+        """Fold equal prompts, give each a row id in the order in which it first came, and write `prompts.duckdb`.
+
+        The file appears whole or not at all; where it is already there, it is kept. `n_submitted` of equal prompts is added up.
+        """
+        target = self._folder / PROMPTS
+        with _errors(target):
+            if not target.exists():
+                self._write_numbered(target)
+            staged = self._one("SELECT count(*) FROM staged")
+            rows = self._one("SELECT count(DISTINCT prompt_key) FROM staged")
+        return NumberedRows(rows, staged - rows)
+
+    def close(self) -> None:
+        """Let go of the file; calling it again does nothing."""
+        self._connection.close()
+
+    def __enter__(self) -> StagedPrompts:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _write_numbered(self, target: Path) -> None:
+        partial = target.with_name(f"{target.name}.tmp")
+        for leftover in (partial, partial.with_name(f"{partial.name}.wal")):
+            leftover.unlink(missing_ok=True)
+        quoted = str(partial).replace("'", "''")
+        self._connection.execute(f"ATTACH '{quoted}' AS numbered")
+        try:
+            self._connection.execute(_NUMBER)
+            self._connection.execute("CHECKPOINT numbered")  # so that nothing is left in a write-ahead log
+        finally:
+            self._connection.execute("DETACH numbered")
+        sync_file(partial)
+        partial.replace(target)
+        sync_folder(target.parent)
+
+    def _one(self, statement: str) -> int:
+        return int(self._connection.execute(statement).fetchall()[0][0])
+
+
+def _arrow(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:
+    import pyarrow
+
+    text = pyarrow.string()
+    columns = {
+        "seq": pyarrow.array(range(first_seq, first_seq + len(prompts)), pyarrow.int64()),
+        "prompt_key": pyarrow.array([prompt.prompt_key for prompt in prompts], text),
+        "text": pyarrow.array([prompt.text for prompt in prompts], text),
+        "embedded_text": pyarrow.array([prompt.embedded_text for prompt in prompts], text),
+        "source": pyarrow.array([prompt.source for prompt in prompts], text),
+        "source_key": pyarrow.array([prompt.source_key for prompt in prompts], text),
+        "n_submitted": pyarrow.array([prompt.n_submitted for prompt in prompts], pyarrow.int64()),
+    }
+    return pyarrow.table(columns)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Map DuckDB's errors while writing: "no space" and its like to `StorageFull`, anything else to `Checksum`."""
+    import duckdb
+
+    with storage_errors(path):
+        try:
+            yield
+        except duckdb.Error as error:
+            # DuckDB gives the operating system's words, not its number.
+            for number in _STORAGE_ERRNOS:
+                if os.strerror(number) in str(error):
+                    raise OSError(number, os.strerror(number)) from error
+            hint = f"Remove {path.parent} and build again."
+            raise Checksum(f"{path} cannot be used: {str(error).splitlines()[0]}", path=path, hint=hint) from error
