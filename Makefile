@@ -1,0 +1,45 @@
+# The two commands of the README, and what they are made of. A second run of either installs and builds nothing.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CODE := cli.py commands core encoders ensemble images indexer retriever store tests examples benchmarks
+
+.PHONY: demo test test-slow lint docs clean
+
+demo: $(VENV)/.demo
+	@$(PY) examples/demo.py
+
+test: $(VENV)/.test lint
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/.test
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m mypy $(CODE)
+
+docs: $(VENV)/.test
+	$(PY) docs/write_cli_page.py
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "imprompt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "First run: about MINUTES minutes and GIGABYTES GB of disk, most of it PyTorch, into $(VENV)."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing what the demo needs into $(VENV)."
+	@$(PIP) --editable '.[cpu,demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(PY)
+	@echo "Installing what the tests need into $(VENV)."
+	@$(PIP) --editable '.[cpu,clip,demo,test]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) .demo-index .demo-images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,66 @@
+"""imprompt's command line: registers the verbs of `commands/` and turns errors into one line and an exit code.
+
+Nothing heavy is imported here or at the top of a verb's file, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from commands.build_index import build_index
+from commands.embed import embed
+from commands.extract import extract
+from commands.gc import gc
+from commands.info import info
+from commands.options import ASK, CORPUS, IMPROVE, OPERATE
+from commands.query import query
+from commands.train import train
+from commands.verify import verify
+from core.errors import ImpromptError
+
+app = typer.Typer(
+    name="imprompt",
+    help="Finds the prompt behind an image: reads it where the file carries it, else matches the image to real prompts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("query", rich_help_panel=ASK)(query)
+app.command("extract", rich_help_panel=ASK)(extract)
+app.command("embed", rich_help_panel=ASK)(embed)
+app.command("build-index", rich_help_panel=CORPUS)(build_index)
+app.command("info", rich_help_panel=CORPUS)(info)
+app.command("train", rich_help_panel=IMPROVE)(train)
+app.command("verify", rich_help_panel=OPERATE)(verify)
+app.command("gc", rich_help_panel=OPERATE)(gc)
+
+
+def main() -> None:
+    """Run the command line and exit: 0, 2 for usage, or the `exit_code` of the error (the table is in docs/cli.md)."""
+    try:
+        app()
+    except ImpromptError as error:
+        _say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("Interrupted; what was finished is kept, the same command goes on from there.")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        if "--verbose" in sys.argv or "-v" in sys.argv:
+            raise
+        _say(f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; --verbose shows where.")
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text.replace("\n", " ") + "\n")
+
+
+if __name__ == "__main__":
+    main()

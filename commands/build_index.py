@@ -1,0 +1,80 @@
+"""`build-index`: from corpora of prompts to a published index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.output import Output, grid, size_text
+from commands.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from indexer.build import BuildReport
+
+
+def build_index(
+    recipe: Annotated[Recipe, typer.Option("--recipe", help="A named pair of encoder and corpus.")] = Recipe.LITE,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--corpus",
+            metavar="SPEC",
+            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .txt, `images:FOLDER`, `starter`; several are joined.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: EncoderName = None,
+    column: Annotated[
+        str | None, typer.Option("--column", help="The column that holds the prompts.", show_default="prompt")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")] = None,
+    sample: Annotated[int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sample.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an index that was built from something else.")] = False,
+    device: Device = "auto",
+    index: IndexFolder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Build the index of prompts. Without options: the embedded encoder over the starter corpus.
+
+    A build that was broken off goes on where it stopped when the same command is given again. The index that is in place
+    answers until the new one is complete.
+    """
+    from core.config import settings
+    from encoders.registry import load_encoder
+    from indexer.build import BuildOptions
+    from indexer.build import build_index as build
+    from indexer.sources import parse_corpus
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    chosen = settings(index=index, offline=offline)
+    plan = RECIPES[recipe]
+    if encoder is None and not corpus:
+        output.note(plan.described)
+    pair = load_encoder(encoder or plan.encoder, device=device, offline=chosen.offline, announce=output.note)
+    sources = [parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed) for spec in corpus or [plan.corpus]]
+    output.note(f"Building the index in {chosen.index}.")
+    report = build(chosen.index, sources, pair, options=BuildOptions(replace=replace), progress=output.progress())
+    if json:
+        output.line(report.manifest)
+    else:
+        _show(output, report, chosen.index)
+
+
+def _show(output: Output, report: BuildReport, folder: Path) -> None:
+    manifest = report.manifest
+    output.table(grid("Rows", ["", "rows"], [(reason, f"{count:,}") for reason, count in manifest.funnel.items()], right=["rows"]))
+    for row in report.rejected:
+        output.text(f"  left out: {row.source}:{row.source_key}: {row.reason}")
+    if report.truncated:
+        output.text(f"{report.truncated:,} prompts were longer than the encoder reads and were cut.")
+    size = sum(file.bytes for file in manifest.files.values())
+    output.text(
+        f"{manifest.rows:,} prompts, {size_text(size)}, {report.seconds:.1f} s, in {folder} (generation {manifest.generation})."
+    )

@@ -1,0 +1,46 @@
+"""`extract`: the prompts that files carry, without any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.options import Json, Quiet, Verbose
+from commands.output import Output, grid
+
+
+def extract(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Image files or folders of them.")],
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Read the prompt that an image file carries (AUTOMATIC1111, ComfyUI and others write it). Needs no index and no model."""
+    from core.errors import ImpromptError
+    from images.embedded import read_embedded_prompt
+    from images.files import find_images
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    files = find_images(paths)
+    without = 0
+    with output.progress().start("Reading", len(files)) as task:
+        for path in files:
+            try:
+                found = read_embedded_prompt(path)
+            except ImpromptError as error:
+                output.fail(str(path), error)
+                continue
+            finally:
+                task.advance(1)
+            without += found is None
+            if json:
+                value = (None, None, None, {}) if found is None else (found.prompt, found.negative, found.tool, found.settings)
+                output.line({"image": str(path), **dict(zip(("prompt", "negative", "tool", "settings"), value, strict=True))})
+            elif found is not None:
+                rows = [("prompt", found.prompt), ("negative", found.negative or ""), ("tool", found.tool or "")]
+                rows += [(name, str(value)) for name, value in found.settings.items()]
+                output.table(grid(str(path), ["", ""], [row for row in rows if row[1]]))
+    output.note(f"{len(files) - without - len(output.failures)} of {len(files)} files carry a prompt.")
+    output.close(total=len(files))

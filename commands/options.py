@@ -1,0 +1,32 @@
+"""Options that several verbs share, spelled and explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ASK, CORPUS, IMPROVE, OPERATE = "Ask", "Corpus", "Improve", "Operate"
+
+IndexFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--index", help="Folder of the index. [env: IMPROMPT_INDEX; otherwise the user's data folder]", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable answers on standard output, one object a line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress; errors are still said.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show where an unexpected error comes from.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network. [env: IMPROMPT_OFFLINE]")]
+EncoderName = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="`lite`, `lite:HEADFILE`, `ARCH/PRETRAINED` (ViT-L-14/openai), `ARCH//path/to/weights`, `hf-hub:OWNER/NAME`, "
+        "or a folder with open_clip_config.json.",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="`auto`, `cpu` or `cuda`.")]
+Neighbours = Annotated[int, typer.Option("-k", min=1, help="How many nearest prompts to show.")]

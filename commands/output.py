@@ -1,0 +1,110 @@
+"""Where answers, notes and progress go: answers to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from core.errors import ImpromptError, PartialFailure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from core.protocols import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How one command speaks. `json` replaces tables by one object a line; `quiet` silences notes and progress."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    failures: list[tuple[str, ImpromptError]] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """One line for a person, on standard error."""
+        if not self.quiet:
+            _console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """A note that only `--verbose` shows."""
+        if self.verbose:
+            self.note(text)
+
+    def line(self, value: Any) -> None:
+        """One JSON object (any value msgspec can write) on a line of standard output."""
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(value).decode("utf-8") + "\n")
+        sys.stdout.flush()
+
+    def text(self, text: str) -> None:
+        """Plain text on standard output, never read as markup."""
+        _console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def table(self, table: Table) -> None:
+        _console().print(table)
+
+    def fail(self, item: str, error: ImpromptError) -> None:
+        """Remember that `item` of a batch failed; `close` lists it."""
+        self.failures.append((item, error))
+        if self.json:
+            self.line({"image": item, "error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
+
+    def close(self, *, total: int) -> None:
+        """End a batch of `total` items.
+
+        Raises:
+            ImpromptError: the only item's own error.
+            PartialFailure: some of several items failed; each was listed.
+        """
+        if not self.failures:
+            return
+        if total == 1:
+            raise self.failures[0][1]
+        console = _console(stderr=True)
+        console.print(f"{len(self.failures)} of {total} failed:", markup=False, highlight=False)
+        for _, error in self.failures:
+            console.print(f"  {error}", markup=False, highlight=False, soft_wrap=True)
+        raise PartialFailure(f"{total - len(self.failures)} of {total} were answered.")
+
+    def progress(self) -> Progress:
+        """Bars with rate and time left on a terminal; silence elsewhere and with `--quiet`."""
+        if self.quiet or not sys.stderr.isatty():
+            from core.progress import Silent
+
+            return Silent()
+        from commands.bars import Bars
+
+        return Bars(_console(stderr=True))
+
+
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+    """A table of plain text; the columns named in `right` are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def size_text(size_bytes: int) -> str:
+    """A size that a person can read: 1.5 MB."""
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)

@@ -1,0 +1,77 @@
+"""`query`: images, a text, or both, against the index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.options import Device, EncoderName, IndexFolder, Json, Neighbours, Offline, Quiet, Verbose
+from commands.output import Output, grid
+
+if TYPE_CHECKING:
+    from retriever.values import Answer
+
+
+def query(
+    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files or folders of them.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="A text to search for, alone or mixed with each image.")] = None,
+    k: Neighbours = 10,
+    index: IndexFolder = None,
+    encoder: EncoderName = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Find the prompt behind an image.
+
+    A prompt that the file carries is answered as *exact*; otherwise the nearest prompts of the index are found and the
+    answer is *estimated*. Several images are encoded in batches; one that cannot be read is listed and the rest is answered.
+    """
+    from core.config import settings
+    from core.errors import ImpromptError
+    from encoders.registry import load_encoder
+    from images.files import find_images
+    from retriever import Question, Retriever
+    from store.generation import open_generation
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    chosen = settings(index=index, offline=offline)
+    paths = find_images(images or [])
+    questions = [Question(image=path, text=text) for path in paths] or [Question(image=None, text=text)]
+    with open_generation(chosen.index) as generation:
+        name = encoder or generation.manifest.encoders[0].name
+        output.detail(f"Index {chosen.index}, generation {generation.manifest.generation}, encoder {name}.")
+        pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+        retriever = Retriever(generation, pair)
+        for question, result in zip(questions, retriever.ask(questions, k), strict=True):
+            if isinstance(result, ImpromptError):
+                output.fail(str(question.image or text or ""), result)
+            elif json:
+                output.line(result.to_json())
+            else:
+                _show(output, result)
+    output.close(total=len(questions))
+
+
+def _show(output: Output, answer: Answer) -> None:
+    output.text("")
+    for line in _head(answer):
+        output.text(line)
+    rows = [(f"{hit.score:.3f}", hit.prompt, f"{hit.source}:{hit.source_key}") for hit in answer.neighbours]
+    output.table(grid(f"The {len(rows)} nearest prompts", ["score", "prompt", "source"], rows, right=["score"]))
+
+
+def _head(answer: Answer) -> Iterator[str]:
+    yield str(answer.image or answer.text)
+    if answer.how == "exact":
+        yield f"  exact, written in the file by {answer.tool or 'its tool'}: {answer.prompt}"
+        if answer.negative:
+            yield f"  negative: {answer.negative}"
+    else:
+        yield f"  estimated: {answer.prompt}"
+    yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"
