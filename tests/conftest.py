@@ -1,0 +1,61 @@
+"""Fixtures that every room's tests may use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How one run of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON objects on standard output, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Imprompt = Callable[..., Done]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """No setting of the developer's machine reaches a test: own data and cache folders, no index, no hub."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("IMPROMPT_INDEX", "IMPROMPT_OFFLINE", "HF_TOKEN"):
+            patch.delenv(name, raising=False)
+        patch.setenv("XDG_DATA_HOME", str(home / "data"))
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        patch.setenv("HF_HOME", str(home / "hub"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("COLUMNS", "140")
+        yield
+
+
+@pytest.fixture
+def imprompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Imprompt:
+    """Runs `imprompt WORD…` in this process, as `python cli.py WORD…` would."""
+    import cli
+
+    def run(*words: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["imprompt", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        code = caught.value.code
+        return Done(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run
