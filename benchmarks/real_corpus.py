@@ -1,0 +1,125 @@
+"""The real thing: an index of a seeded sample of real prompts with `lite`, then cold and warm queries.
+
+    python benchmarks/real_corpus.py --prompts PROMPTS.parquet --images FOLDER [--images FOLDER --take 20] --rows 100000
+
+Writes figures only, no prompt and no image, to benchmarks/results/real_corpus.json. With --show the answers are printed
+for a person to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.machine import ROOT, machine  # noqa: E402  the path above makes it findable from a clone
+
+RESULT = ROOT / "benchmarks" / "results" / "real_corpus.json"
+REPEATS = 5
+
+
+def imprompt(*words: str) -> tuple[list[dict[str, Any]], float, float]:
+    """The JSON lines of one run of the command line, its seconds, and its peak memory in MiB."""
+    begin = time.perf_counter()
+    with subprocess.Popen([sys.executable, "cli.py", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        out = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(words)} ended with {process.returncode}")
+    return [json.loads(line) for line in out.splitlines()], time.perf_counter() - begin, usage.ru_maxrss / 1024
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    """Least, median and largest of several runs, in seconds."""
+    return {"min_s": min(seconds), "median_s": statistics.median(seconds), "max_s": max(seconds), "n": len(seconds)}
+
+
+def build(args: argparse.Namespace, index: Path) -> dict[str, Any]:
+    """Build, or find built, and measure."""
+    sample = ("--sample", str(args.rows), "--seed", "0")
+    (manifest,), seconds, peak_mib = imprompt(
+        "build-index", "--corpus", str(args.prompts), *sample, "--index", str(index), "--json"
+    )
+    files = manifest["files"]
+    encoding_s = sum(float(shard["provenance"]["seconds"]) for shards in manifest["shards"].values() for shard in shards)
+    return {
+        "rows": manifest["rows"],
+        "funnel": manifest["funnel"],
+        "seconds": seconds,
+        "encoding_prompts_per_s": manifest["rows"] / encoding_s,
+        "peak_rss_mib": peak_mib,
+        "bytes": {name.split("/")[0]: sum(f["bytes"] for other, f in files.items() if other.split("/")[0] == name.split("/")[0]) for name in files},
+        "recall_at_10": {space: part["recall_at_10"] for space, part in manifest["indexes"].items()},
+    }
+
+
+def cold(image: Path, index: Path) -> dict[str, Any]:
+    """One query from the shell, against nothing but importing torch, in turn."""
+    queries, imports, peaks = [], [], []
+    for _ in range(REPEATS + 1):
+        _, seconds, peak_mib = imprompt("query", str(image), "--index", str(index), "--json")
+        queries.append(seconds)
+        peaks.append(peak_mib)
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        imports.append(time.perf_counter() - begin)
+    ratios = [query / torch for query, torch in zip(queries[1:], imports[1:], strict=True)]
+    return {"query": spread(queries[1:]), "ratio_to_import_torch": statistics.median(ratios), "peak_rss_mib": max(peaks)}
+
+
+def warm(images: list[Path], index: Path, *, show: bool) -> dict[str, Any]:
+    """Queries one at a time in a process that has everything loaded."""
+    from encoders.registry import load_encoder
+    from retriever import Question, Retriever
+    from store.generation import open_generation
+
+    seconds = []
+    with open_generation(index) as generation:
+        retriever = Retriever(generation, load_encoder("lite"))
+        list(retriever.ask([Question(image=images[0], text=None)], 10))
+        for image in images:
+            begin = time.perf_counter()
+            (answer,) = retriever.ask([Question(image=image, text=None)], 10)
+            seconds.append(time.perf_counter() - begin)
+            if show:
+                print(image.name, answer.to_json(), sep="\n  ")
+    return spread(seconds)
+
+
+def main() -> None:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--images", type=Path, action="append", required=True)
+    parser.add_argument("--take", type=int, default=20, help="images a folder")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--index", type=Path, required=True, help="an empty folder for the index")
+    parser.add_argument("--show", action="store_true")
+    args = parser.parse_args()
+    from images.files import find_images
+
+    images = [path for folder in args.images for path in find_images([folder])[: args.take]]
+    result = {
+        "machine": machine("torch", "faiss-cpu", "duckdb"),
+        "command": f"python benchmarks/real_corpus.py --rows {args.rows}",
+        "build": build(args, args.index),
+        "cold": cold(images[0], args.index),
+        "warm": warm(images, args.index, show=args.show),
+        "peak_rss_children_mib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
