@@ -64,6 +64,7 @@ class ShardedVectors:
     def __init__(self, folder: Path, records: Sequence[ShardRecord]) -> None:
         if not records:
             raise StoreError(f"{folder} has no vectors.")
+        self._folder = (folder / records[0].file).parent
         self._maps = [_open_map(folder / record.file, record) for record in records]
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
         self.dim: int = self._maps[0].shape[1]
@@ -80,6 +81,7 @@ class ShardedVectors:
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
+            Checksum: the file is damaged: a value is not finite.
         """
         ids = np.asarray(row_ids, dtype=np.int64).reshape(-1)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
@@ -89,11 +91,11 @@ class ShardedVectors:
         for number in np.unique(shard_of):
             here = shard_of == number
             found[here] = self._maps[number][ids[here] - self._starts[number]]
-        return _unit(found)
+        return self._unit(found)
 
     def block(self, start: int, stop: int) -> Vectors:
         """(stop - start, dim) float32 unit rows of the row ids `start` to `stop` - 1; `stop` is cut at the end."""
-        return _unit(self.codes(start, stop))
+        return self._unit(self.codes(start, stop))
 
     def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
         """(first row id, block) over all rows, at most `size` rows each."""
@@ -103,12 +105,23 @@ class ShardedVectors:
     def codes(self, start: int, stop: int) -> NDArray[np.float16]:
         """The same rows as `block`, as they are stored: (n, dim) float16."""
         stop = min(stop, len(self))
+        if start >= stop:
+            return np.empty((0, self.dim), dtype=_F16)
         first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
         parts = [
             self._maps[number][max(start - self._starts[number], 0) : stop - self._starts[number]]
             for number in range(first, last + 1)
         ]
         return np.concatenate(parts)
+
+    def _unit(self, codes: NDArray[np.float16]) -> Vectors:
+        """float16 rows as float32 rows of length 1. Norms are summed in float64, so a row's bits do not depend on the others."""
+        rows = codes.astype(np.float32)
+        norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+        if not (np.isfinite(norms) & (norms > 0)).all():
+            raise Checksum(f"{self._folder} holds vectors without a length.", path=self._folder, hint=_REBUILD)
+        rows /= norms.astype(np.float32)[:, None]
+        return rows
 
 
 def _open_map(path: Path, record: ShardRecord) -> NDArray[np.float16]:
@@ -123,11 +136,3 @@ def _open_map(path: Path, record: ShardRecord) -> NDArray[np.float16]:
     if opened.dtype != _F16 or opened.ndim != 2 or len(opened) != record.rows or not opened.flags.c_contiguous:
         raise Checksum(f"{path} holds {opened.dtype} {opened.shape}, not {record.rows} rows of float16.", path=path, hint=_REBUILD)
     return opened
-
-
-def _unit(codes: NDArray[np.float16]) -> Vectors:
-    """float16 rows as float32 rows of length 1. Norms are summed in float64, so a row's bits do not depend on its neighbours."""
-    rows = codes.astype(np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
-    rows /= np.where(norms == 0, 1, norms).astype(np.float32)[:, None]
-    return rows

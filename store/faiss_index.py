@@ -1,0 +1,193 @@
+"""Nearest neighbours with FAISS, made exact and repeatable by scoring its candidates again from the stored vectors.
+
+The flat index holds the same float16 values as the shards ("SQfp16"). Measured on 2 cores of an EPYC with faiss 1.15.1, 100,000
+rows of 512 dimensions, it is half as large as "Flat" (102 against 205 MB) and faster: 24 against 32 ms for one query, 6.4
+against 11 ms for each of 64. Both find the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import Checksum, ConfigError
+from core.files import atomic_write
+from core.progress import Silent
+from core.protocols import Progress
+from core.values import Hits, Ids, IndexCaps, Vectors
+from store.manifest import IndexInfo, sha256_bytes
+from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, ranked
+from store.shards import ShardedVectors
+
+FLAT = "SQfp16"
+_CODE_BYTES = 2
+_BLOCK_ROWS = 65_536
+_QUERIES_AT_ONCE = 256
+# The scan multiplies with the stored float16 values, the answer with those scaled to length 1. Rounding to float16 moves a unit
+# row's length by at most 2^-11 = 4.9e-4; summing in float32 adds less than 1e-4 up to 1,600 dimensions.
+_SCAN_ERROR = 6e-4
+_SILENT = Silent()
+
+
+def build_faiss_index(
+    folder: Path, file: str, vectors: ShardedVectors, *, factory: str = FLAT, progress: Progress = _SILENT
+) -> IndexInfo:
+    """Write the FAISS index of all `vectors` in row order; it takes memory for one block, however many rows there are.
+
+    The header is what FAISS writes for an empty index of that size. Behind it a scalar quantizer of this kind keeps nothing
+    but the float16 rows, so they are copied from the shards as they are.
+
+    Args:
+        folder: the staging folder.
+        file: relative path inside of it, from `layout.index_file`.
+        factory: FAISS's factory string; "SQfp16" is the one that is known.
+
+    Returns:
+        The index's record; its recall is for the caller to measure and still 0.
+
+    Raises:
+        ConfigError: another factory string.
+        StorageFull: the disk is full or may not be written.
+    """
+    if factory != FLAT:
+        raise ConfigError(f"The index factory {factory!r} is not known.", hint=f"Use {FLAT!r}.")
+    header = _flat_header(vectors.dim, len(vectors))
+    with atomic_write(folder / file) as opened, progress.start("Writing the index", len(vectors)) as task:
+        opened.write(header)
+        for start in range(0, len(vectors), _BLOCK_ROWS):
+            codes = vectors.codes(start, start + _BLOCK_ROWS)
+            opened.write(codes.data)
+            task.advance(len(codes))
+    return IndexInfo(
+        file=file,
+        factory=factory,
+        effort=1.0,
+        recall_at_10=0.0,
+        header_bytes=len(header),
+        header_sha256=sha256_bytes(header),
+    )
+
+
+class FaissIndex:
+    """A `core.protocols.VectorIndex` over a flat FAISS index that is memory-mapped. Safe to search from several threads.
+
+    FAISS proposes candidates; those that could be among the k nearest, given how far its scores can be off, are scored again
+    from the stored vectors. Where the candidates cannot be proven to hold the answer (many rows tie), more are asked for. So
+    the answer is the exact one, in one order, whatever k and the batch are.
+
+    Args:
+        folder: of the generation.
+        info: the index's record.
+        vectors: the space's vectors, in the same row order.
+
+    Raises:
+        Checksum: the file is missing or is not the one that was recorded.
+    """
+
+    def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors) -> None:
+        self._path = folder / info.file
+        self._vectors = vectors
+        self._index = _open_flat(self._path, info, rows=len(vectors), dim=vectors.dim)
+
+    @property
+    def dim(self) -> int:
+        return self._vectors.dim
+
+    @property
+    def caps(self) -> IndexCaps:
+        return IndexCaps(max_k=MAX_K, filters=True, concurrent=True)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
+        """The k nearest rows of each query; see `core.protocols.VectorIndex.search`. `effort` changes nothing: it is exact.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        queries = check_queries(queries, k, effort=effort, dim=self.dim)
+        allowed = check_allowed(allowed, rows=len(self))
+        hits = no_hits(len(queries), k)
+        n_allowed = len(self) if allowed is None else len(allowed)
+        if n_allowed == 0:
+            return hits
+        params = None if allowed is None else _selection(allowed, rows=len(self))
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            chunk = slice(start, start + _QUERIES_AT_ONCE)
+            for i, candidates in enumerate(self._candidates(queries[chunk], min(k, n_allowed), n_allowed, params), start):
+                scores = cosines(queries[i : i + 1], self._vectors.rows(candidates))[0]
+                ids, scores = ranked(candidates, scores, k)
+                hits.ids[i, : len(ids)] = ids
+                hits.scores[i, : len(ids)] = scores
+        return hits
+
+    def _candidates(self, queries: Vectors, k: int, n_allowed: int, params: Any) -> list[Ids]:
+        """For each query, row ids among which its k nearest are certain to be."""
+        found: dict[int, Ids] = {}
+        pending = np.arange(len(queries))
+        pool = min(4 * k + 256, n_allowed)
+        while pending.size:
+            with _errors(self._path):
+                scores, ids = self._index.search(queries[pending], pool, params=params)
+            # The k-th best is at least this good, so what scans below it, by more than both can be off, is out.
+            floor = np.nan_to_num(scores[:, k - 1] - 2 * _SCAN_ERROR, nan=-np.inf, neginf=-np.inf)
+            enough = (scores[:, -1] < floor) | (pool == n_allowed)
+            for row in np.flatnonzero(enough):
+                found[int(pending[row])] = ids[row][(scores[row] >= floor[row]) & (ids[row] >= 0)]
+            pending = pending[~enough]
+            pool = min(pool * 8, n_allowed)
+        return [found[i] for i in range(len(queries))]
+
+
+def _flat_header(dim: int, rows: int) -> bytes:
+    """What FAISS writes before the codes of a flat float16 index: that of an empty one, with the counts put in."""
+    import faiss
+
+    empty = faiss.index_factory(dim, FLAT, faiss.METRIC_INNER_PRODUCT)
+    empty.ntotal = rows
+    without_length = bytes(faiss.serialize_index(empty).tobytes())[:-8]
+    return without_length + (rows * dim * _CODE_BYTES).to_bytes(8, "little")
+
+
+def _open_flat(path: Path, info: IndexInfo, *, rows: int, dim: int) -> Any:
+    """The memory-mapped index. FAISS trusts what it reads, so its header and length are compared before it reads anything."""
+    import faiss
+
+    hint = "Build the index again."
+    expected = info.header_bytes + rows * dim * _CODE_BYTES
+    try:
+        with path.open("rb") as file:
+            header = file.read(info.header_bytes)
+            size = path.stat().st_size
+    except OSError as error:
+        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=hint) from error
+    if info.factory != FLAT or size != expected or sha256_bytes(header) != info.header_sha256:
+        raise Checksum(f"{path} is not the {FLAT} index of {rows} rows that was recorded ({size} bytes).", path=path, hint=hint)
+    with _errors(path):
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    if index.ntotal != rows or index.d != dim:
+        raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.", path=path, hint=hint)
+    return index
+
+
+def _selection(allowed: Ids, *, rows: int) -> Any:
+    import faiss
+
+    mask = np.zeros(rows, dtype=np.bool_)
+    mask[allowed] = True
+    return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """Map what FAISS says of a file that it cannot use to `Checksum`."""
+    try:
+        yield
+    except RuntimeError as error:
+        last_line = str(error).splitlines()[-1]
+        raise Checksum(f"{path} cannot be used: {last_line}", path=path, hint="Build the index again.") from error

@@ -1,0 +1,89 @@
+"""Questions whose exact answer is known: how an index is measured when it is built and checked when it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from core.progress import Silent
+from core.protocols import Progress, VectorIndex
+from core.values import Hits, Ids
+from store import layout
+from store.exact_index import ExactIndex
+from store.faiss_index import FLAT, FaissIndex, build_faiss_index
+from store.manifest import IndexInfo, Probe, ShardRecord
+from store.shards import ShardedVectors
+
+PROBES = 16
+PROBE_HITS = 5
+_MEASURED_ROWS = 64
+_SCORE_TOLERANCE = 1e-5
+_SILENT = Silent()
+
+
+def index_space(
+    folder: Path, space: str, shards: Sequence[ShardRecord], *, factory: str = FLAT, seed: int = 0, progress: Progress = _SILENT
+) -> tuple[IndexInfo, list[Probe]]:
+    """Index one space of a staged build and measure the index against the exact answer.
+
+    Args:
+        folder: the staging folder.
+        space: name of the vector space.
+        shards: its shards in row order.
+        factory: FAISS's factory string.
+        seed: of the rows that it is measured with.
+
+    Returns:
+        The index's record with its recall@10 over 64 stored rows (all rows where there are fewer), and the probes: the exact
+        top 5 of 16 of those.
+
+    Raises:
+        ConfigError: the factory is not known.
+        StorageFull: the disk is full or may not be written.
+        Checksum: a shard is not what its record says.
+    """
+    vectors = ShardedVectors(folder, shards)
+    info = build_faiss_index(folder, layout.index_file(space), vectors, factory=factory, progress=progress)
+    row_ids = np.random.default_rng(seed).permutation(len(vectors))[:_MEASURED_ROWS].astype(np.int64)
+    queries = vectors.rows(row_ids)
+    with progress.start("Measuring the index", None):
+        exact = ExactIndex(vectors).search(queries, 10)
+        found = FaissIndex(folder, info, vectors).search(queries, 10)
+    return msgspec.structs.replace(info, recall_at_10=_overlap(exact, found)), _probes(row_ids, exact)
+
+
+def probe_problem(probes: Sequence[Probe], vectors: ShardedVectors, index: VectorIndex, *, allowed: Ids | None) -> str | None:
+    """What is wrong with the answers to the probes, in one phrase; None where they are as recorded.
+
+    `allowed` restricts the search: all rows are scanned only where it is None.
+    """
+    if not probes:
+        return None
+    hits = index.search(vectors.rows(np.array([probe.row_id for probe in probes])), PROBE_HITS, allowed=allowed)
+    for probe, ids, scores in zip(probes, hits.ids, hits.scores, strict=True):
+        n = len(probe.ids)
+        if ids[:n].tolist() != probe.ids or np.abs(scores[:n] - probe.scores).max() > _SCORE_TOLERANCE:
+            return f"row {probe.row_id} is nearest to {ids[:n].tolist()}, not to {probe.ids} with the scores recorded"
+    return None
+
+
+def probed_rows(probes: Sequence[Probe]) -> Ids:
+    """All rows that occur in the probes: a search among these alone must give the recorded answers too."""
+    return np.unique(np.array([row_id for probe in probes for row_id in (probe.row_id, *probe.ids)], dtype=np.int64))
+
+
+def _probes(row_ids: Ids, exact: Hits) -> list[Probe]:
+    probes = []
+    for row_id, ids, scores in zip(row_ids[:PROBES], exact.ids, exact.scores, strict=False):
+        kept = ids[:PROBE_HITS] >= 0
+        probes.append(Probe(int(row_id), ids[:PROBE_HITS][kept].tolist(), scores[:PROBE_HITS][kept].tolist()))
+    return probes
+
+
+def _overlap(exact: Hits, found: Hits) -> float:
+    """The share of the exact hits that were found."""
+    pairs = zip(exact.ids, found.ids, strict=True)
+    return float(np.mean([np.isin(right[right >= 0], answer).mean() for right, answer in pairs]))
