@@ -1,0 +1,389 @@
+"""read_embedded_prompt: what tools write beside the pixels, in self-made files of each kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from core.errors import ImageRejected
+from images.comfyui import MAX_NODES, GraphPrompt, read_graph
+from images.embedded import EmbeddedPrompt, read_embedded_prompt
+from tests.images.builders import png, png_chunk, text_bomb
+
+PARAMETERS = (
+    "a lighthouse at dusk, (oil on canvas:1.2)\nsecond line, café 灯台\nNegative prompt: blurry, low quality\n"
+    "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model hash: 0123abcd, Model: own-model"
+)
+PROMPT = "a lighthouse at dusk, (oil on canvas:1.2)\nsecond line, café 灯台"
+PIXELS = np.zeros((2, 2, 3), np.uint8)
+
+
+def check_a1111(found: EmbeddedPrompt | None) -> None:
+    assert found is not None
+    assert (found.prompt, found.negative, found.tool) == (PROMPT, "blurry, low quality", "AUTOMATIC1111")
+    wanted = {"sampler": "Euler a", "steps": "20", "cfg_scale": "7", "seed": "42", "model": "own-model", "model_hash": "0123abcd"}
+    assert found.settings.items() >= wanted.items()
+
+
+def international(text: str, *, packed: bool = False) -> bytes:
+    body = text.encode()
+    return png_chunk(b"iTXt", b"parameters\0" + bytes([packed, 0]) + b"\0\0" + (zlib.compress(body) if packed else body))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        international(PARAMETERS),
+        international(PARAMETERS, packed=True),
+        png_chunk(b"zTXt", b"parameters\0\0" + zlib.compress(PARAMETERS.encode())),
+        png_chunk(b"tEXt", b"parameters\0" + PARAMETERS.encode()),
+    ],
+    ids=["iTXt", "iTXt packed", "zTXt", "tEXt in UTF-8"],
+)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_automatic1111_in_png_text_of_each_kind(chunk: bytes, place: str, tmp_path: Path) -> None:
+    """Before and behind the pixels alike."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png(PIXELS, colour=2, **{place: chunk}))
+    check_a1111(read_embedded_prompt(path))
+
+
+def test_latin_1_text_is_read_as_such(tmp_path: Path) -> None:
+    """tEXt as its specification has it, and as Pillow writes it."""
+    info = PngInfo()
+    info.add_text("parameters", "café\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 42")
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", pnginfo=info)
+    found = read_embedded_prompt(tmp_path / "a.png")
+    assert found is not None
+    assert (found.prompt, found.negative) == ("café", "")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"UNICODE\0" + PARAMETERS.encode("utf-16-be"),
+        b"UNICODE\0" + PARAMETERS.encode("utf-16-le"),
+        b"ASCII\0\0\0" + PARAMETERS.encode(),
+        bytes(8) + PARAMETERS.encode(),
+        PARAMETERS.encode(),
+    ],
+    ids=["big-endian", "little-endian", "ASCII", "no label", "bare"],
+)
+def test_automatic1111_in_the_exif_user_comment(kind: str, comment: bytes, tmp_path: Path) -> None:
+    """Each encoding that writers use, in each format that holds EXIF."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    Image.fromarray(PIXELS).save(tmp_path / "a.bin", kind, exif=exif.tobytes())
+    check_a1111(read_embedded_prompt(tmp_path / "a.bin"))
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def graph(**nodes: dict[str, Any]) -> dict[str, Any]:
+    """A text-to-image graph: save <- decode <- sampler <- (yes, no), where `nodes` add to it and replace."""
+    return {
+        "save": node("SaveImage", images=["decode", 0]),
+        "decode": node("VAEDecode", samples=["sampler", 0], vae=["model", 2]),
+        "sampler": node(
+            "KSampler",
+            seed=7,
+            steps=20,
+            cfg=8.0,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1.0,
+            model=["lora", 0],
+            positive=["yes", 0],
+            negative=["no", 0],
+            latent_image=["empty", 0],
+        ),
+        "lora": node("LoraLoader", lora_name="x", model=["model", 0], clip=["model", 1]),
+        "model": node("CheckpointLoaderSimple", ckpt_name="own.safetensors"),
+        "empty": node("EmptyLatentImage", width=512, height=512, batch_size=1),
+        "yes": node("CLIPTextEncode", text="a red fox", clip=["lora", 1]),
+        "no": node("CLIPTextEncode", text="blurry", clip=["lora", 1]),
+    } | nodes
+
+
+SETTINGS = {
+    "seed": "7",
+    "steps": "20",
+    "cfg_scale": "8.0",
+    "sampler": "euler",
+    "scheduler": "normal",
+    "denoise": "1.0",
+    "model": "own.safetensors",
+}
+
+
+def sampler_of(**inputs: Any) -> dict[str, Any]:
+    return node("KSampler", **(graph()["sampler"]["inputs"] | inputs))
+
+
+GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "plain": (graph(), "a red fox", "blurry"),
+    "text from another node": (
+        graph(yes=node("CLIPTextEncode", text=["t", 0], clip=["lora", 1]), t=node("PrimitiveStringMultiline", value="a red fox")),
+        "a red fox",
+        "blurry",
+    ),
+    "texts put together": (
+        graph(
+            yes=node("CLIPTextEncode", text=["t", 0]),
+            t=node("StringConcatenate", string_a=["u", 0], string_b="in snow", delimiter=" "),
+            u=node("StringConstant", string="a red fox"),
+        ),
+        "a red fox in snow",
+        "blurry",
+    ),
+    "two conditionings": (
+        graph(
+            yes=node("ConditioningCombine", conditioning_1=["y1", 0], conditioning_2=["y2", 0]),
+            y1=node("CLIPTextEncode", text="a red fox"),
+            y2=node("CLIPTextEncode", text="snow"),
+        ),
+        "a red fox, snow",
+        "blurry",
+    ),
+    "ControlNet passes both sides": (
+        graph(
+            sampler=sampler_of(positive=["cn", 0], negative=["cn", 1]),
+            cn=node(
+                "ControlNetApplyAdvanced",
+                positive=["yes", 0],
+                negative=["no", 0],
+                control_net=["c", 0],
+                image=["i", 0],
+                strength=1.0,
+            ),
+        ),
+        "a red fox",
+        "blurry",
+    ),
+    "SDXL's two encoders": (
+        graph(yes=node("CLIPTextEncodeSDXL", text_g="a red fox", text_l="a red fox", width=1024, clip=["lora", 1])),
+        "a red fox",
+        "blurry",
+    ),
+    "negative made from positive": (graph(no=node("ConditioningZeroOut", conditioning=["yes", 0])), "a red fox", ""),
+    "refiner behind base": (
+        graph(
+            decode=node("VAEDecode", samples=["refiner", 0], vae=["model", 2]),
+            refiner=sampler_of(latent_image=["sampler", 0], positive=["r", 0]),
+            r=node("CLIPTextEncode", text="sharp details"),
+        ),
+        "a red fox",
+        "blurry",
+    ),
+    "face detailer behind": (
+        graph(
+            save=node("SaveImage", images=["face", 0]),
+            face=node("FaceDetailer", image=["decode", 0], positive=["f", 0], negative=["no", 0], seed=1, steps=5, cfg=4.0),
+            f=node("CLIPTextEncode", text="a face"),
+        ),
+        "a red fox",
+        "blurry",
+    ),
+    "loader with its own texts": (
+        graph(
+            sampler=sampler_of(positive=["load", 1], negative=["load", 2]),
+            load=node("Efficient Loader", positive="a red fox", negative="blurry", ckpt_name="own.safetensors"),
+        ),
+        "a red fox",
+        "blurry",
+    ),
+    "wildcards that were filled in": (
+        graph(yes=node("ImpactWildcardEncode", wildcard_text="a {red|blue} fox", populated_text="a red fox", mode="populate")),
+        "a red fox",
+        "blurry",
+    ),
+    "a second picture that is not saved": (
+        graph(
+            aaa=node("PreviewImage", images=["d2", 0]),
+            d2=node("VAEDecode", samples=["s2", 0]),
+            s2=sampler_of(positive=["y2", 0]),
+            y2=node("CLIPTextEncode", text="another picture"),
+        ),
+        "a red fox",
+        "blurry",
+    ),
+    "conditioning in a circle": (
+        graph(
+            yes=node("ConditioningCombine", conditioning_1=["y1", 0], conditioning_2=["yes", 0]),
+            y1=node("ConditioningConcat", conditioning_to=["yes", 0], conditioning_from=["y2", 0]),
+            y2=node("CLIPTextEncode", text="a red fox"),
+        ),
+        "a red fox",
+        "blurry",
+    ),
+    "samplers in a circle": (
+        graph(sampler=sampler_of(latent_image=["again", 0]), again=sampler_of(latent_image=["sampler", 0])),
+        "a red fox",
+        "blurry",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GRAPHS)
+def test_comfyui_graphs_are_walked_from_the_saved_picture_to_the_text(case: str) -> None:
+    """The usual nodes between a sampler and its texts, and circles that no tool should write."""
+    nodes, positive, negative = GRAPHS[case]
+    found = read_graph(nodes)
+    assert found is not None
+    assert (found.positive, found.negative) == (positive, negative)
+    assert found.settings["model"] == "own.safetensors"
+
+
+def test_the_settings_of_a_graph_are_those_of_its_sampler() -> None:
+    """Seed, steps, scale, sampler, scheduler, strength, model."""
+    assert read_graph(graph()) == GraphPrompt("a red fox", "blurry", SETTINGS)
+
+
+def test_a_guided_sampler_without_negative_is_read() -> None:
+    """Flux graphs spread the sampler over a guider, a noise, a sampler and a schedule node."""
+    nodes = graph(
+        sampler=node(
+            "SamplerCustomAdvanced", noise=["n", 0], guider=["g", 0], sampler=["k", 0], sigmas=["s", 0], latent_image=["empty", 0]
+        ),
+        n=node("RandomNoise", noise_seed=7),
+        g=node("BasicGuider", model=["model", 0], conditioning=["fg", 0]),
+        fg=node("FluxGuidance", guidance=3.5, conditioning=["yes", 0]),
+        k=node("KSamplerSelect", sampler_name="euler"),
+        s=node("BasicScheduler", scheduler="simple", steps=20, denoise=1.0, model=["model", 0]),
+        model=node("UNETLoader", unet_name="own.safetensors"),
+    )
+    settings = {"seed": "7", "sampler": "euler", "scheduler": "simple", "steps": "20", "denoise": "1.0", "model": "own.safetensors"}
+    assert read_graph(nodes) == GraphPrompt("a red fox", "", settings)
+
+
+@pytest.mark.parametrize("place", ["PNG text", "WebP EXIF", "JPEG comment"])
+def test_comfyui_is_found_where_its_nodes_write_it(place: str, tmp_path: Path) -> None:
+    """The graph stands alone (no workflow), holds NaN as ComfyUI writes it, or is one of two in a comment."""
+    nodes = graph(extra={"class_type": "X", "inputs": {}, "is_changed": [float("nan")]})
+    path, exif = tmp_path / "a.bin", Image.Exif()
+    if place == "PNG text":
+        path.write_bytes(png(PIXELS, colour=2, before=png_chunk(b"tEXt", b"prompt\0" + json.dumps(nodes).encode())))
+    elif place == "WebP EXIF":
+        exif[0x0110] = "prompt:" + json.dumps(nodes)
+        exif[0x010F] = "workflow:{}"
+        Image.fromarray(PIXELS).save(path, "WEBP", exif=exif.tobytes())
+    else:
+        exif[0x9286] = json.dumps({"prompt": nodes, "workflow": {"nodes": []}})
+        Image.fromarray(PIXELS).save(path, "JPEG", exif=exif.tobytes())
+    assert read_embedded_prompt(path) == EmbeddedPrompt("a red fox", "blurry", "ComfyUI", SETTINGS)
+
+
+def test_a_picture_without_a_prompt_has_none(tmp_path: Path) -> None:
+    """Plain files of each format, a camera's EXIF, a comment that is no prompt."""
+    exif = Image.Exif()
+    exif[0x010F] = "Camera maker"
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0holiday"
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
+        Image.fromarray(PIXELS).save(tmp_path / kind, kind, **({} if kind in ("GIF", "BMP") else {"exif": exif.tobytes()}))
+        assert read_embedded_prompt(tmp_path / kind) is None
+
+
+HOSTILE_TEXTS = {
+    "bomb": text_bomb(64),
+    "50 MB": png_chunk(b"tEXt", b"parameters\0" + b"a, " * (50 << 20 >> 2)),
+    "50 MB of JSON": png_chunk(b"tEXt", b'prompt\0{"a": "' + b"x" * (50 << 20) + b'"}'),
+    "7 MB of parameters": png_chunk(b"tEXt", b"parameters\0" + b"Steps: 1, " * (7 << 20 >> 4)),
+    "a pattern's worst text": png_chunk(b"tEXt", b"parameters\0" + b"Hashes:{" * 8000),
+    "a source of spaces": png_chunk(b"tEXt", b"Comment\0{}")
+    + png_chunk(b"tEXt", b"Description\0x")
+    + png_chunk(b"tEXt", b"Source\0" + b" " * 65000),
+    "deep JSON": png_chunk(b"tEXt", b"prompt\0" + b'{"a":' * 500_000),
+    "bad JSON": png_chunk(b"tEXt", b'prompt\0{"a": }'),
+    "JSON of another kind": png_chunk(b"tEXt", b'prompt\0{"1": [1, 2], "2": {"inputs": 3}, "3": {"inputs": {"a": ["1"]}}}'),
+    "a long number": png_chunk(b"tEXt", b'prompt\0{"a": ' + b"9" * 100_000 + b"}"),
+    "no keyword": png_chunk(b"tEXt", b"\0text"),
+    "no separator": png_chunk(b"zTXt", b"parameters") + png_chunk(b"iTXt", b"parameters"),
+    "not packed": png_chunk(b"zTXt", b"parameters\0\0not zlib"),
+    "bad EXIF": png_chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff"),
+    "a chunk beyond the file": struct.pack(">I", 0xFFFFFFF0) + b"tEXtparameters\0abc",
+}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("case", HOSTILE_TEXTS)
+def test_hostile_texts_are_no_prompt(case: str, tmp_path: Path) -> None:
+    """Within seconds, and without an exception."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png(PIXELS, colour=2, before=HOSTILE_TEXTS[case]))
+    assert read_embedded_prompt(path) is None
+
+
+@pytest.mark.timeout(10)
+def test_graphs_made_to_be_slow_end() -> None:
+    """A chain of samplers, a ladder of texts that doubles at each step, a deep chain, too many nodes, too many links."""
+    samplers = {str(i): sampler_of(latent_image=[str(i + 1), 0]) for i in range(MAX_NODES - 10)}
+    assert read_graph(graph(save=node("SaveImage", images=["0", 0])) | samplers) is not None
+    ladder = {
+        f"y{i}": node("ConditioningCombine", conditioning_1=[f"y{i + 1}", 0], conditioning_2=[f"y{i + 1}", 0]) for i in range(90)
+    }
+    found = read_graph(graph(yes=node("X", conditioning=["y0", 0]), y90=node("CLIPTextEncode", text="a red fox")) | ladder)
+    assert found is not None
+    assert found.positive == "a red fox"
+    deep = {f"y{i}": node("Reroute", conditioning=[f"y{i + 1}", 0]) for i in range(4000)}
+    assert read_graph(graph(yes=node("X", conditioning=["y0", 0])) | deep) is None
+    assert read_graph({str(i): node("X") for i in range(MAX_NODES + 1)}) is None
+    assert read_graph(graph(many=node("X", **{f"i{i}": ["yes", 0] for i in range(60_000)}))) is None
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    """The same reasons as opening it: missing, a folder, empty, text."""
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no image")
+    for name, reason in (("missing.png", "no such file"), ("", "a folder"), ("empty.png", "empty"), ("text.png", "not an image")):
+        with pytest.raises(ImageRejected, match=reason):
+            read_embedded_prompt(tmp_path / name)
+
+
+def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    """Nobody ever writes into it."""
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageRejected, match="a named pipe"):
+        read_embedded_prompt(tmp_path / "pipe.png")
+
+
+def test_text_that_cannot_be_written_as_utf_8_is_made_so(tmp_path: Path) -> None:
+    """NUL bytes go, half a surrogate pair becomes a question mark."""
+    nodes = json.dumps(graph(yes=node("CLIPTextEncode", text="a\0 red \ud800fox")))
+    path = tmp_path / "a.png"
+    path.write_bytes(png(PIXELS, colour=2, before=png_chunk(b"tEXt", b"prompt\0" + nodes.encode())))
+    found = read_embedded_prompt(path)
+    assert found is not None
+    assert found.prompt == "a red ?fox"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["inputs", "class_type", "positive", "text", "steps", "1"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(value=st.dictionaries(st.sampled_from(["1", "2", "sampler", "yes"]), json_values, max_size=4))
+def test_any_json_object_is_walked_without_an_exception(value: dict[str, Any]) -> None:
+    """Half-right graphs: nodes replaced by whatever JSON can hold."""
+    for candidate in (value, graph() | value):
+        found = read_graph(candidate)
+        assert found is None or found.positive
