@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import re
+import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +17,11 @@ from core.files import atomic_write, sha256_file, storage_errors, sync_file, syn
 from core.progress import Silent
 from core.protocols import Progress
 from store import layout
+from store.locking import try_flock, write_lock
 from store.manifest import FileRecord, Manifest, decode_manifest, encode_manifest, sha256_bytes
 
 _SILENT = Silent()
+_CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]*) ([0-9a-f]{64})\n")
 
 
 def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT) -> Manifest:
@@ -75,17 +81,15 @@ def read_current(root: Path) -> tuple[str, str] | None:
     """
     path = layout.current_path(root)
     try:
-        parts = path.read_text("ascii").split()
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except UnicodeDecodeError as error:
-        raise Checksum(f"{path} is damaged.", path=path, hint=_CURRENT_HINT) from error
-    if len(parts) != 2 or "/" in parts[0] or parts[0].startswith("."):
-        raise Checksum(f"{path} is damaged: it does not name a generation and a sha256.", path=path, hint=_CURRENT_HINT)
-    return parts[0], parts[1]
-
-
-_CURRENT_HINT = "Build the index again."
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+    match = _CURRENT.fullmatch(content)
+    if match is None:
+        raise Checksum(f"{path} is damaged: it does not name a generation and a sha256.", path=path, hint="Build the index again.")
+    return match[1].decode("ascii"), match[2].decode("ascii")
 
 
 def find_generation(root: Path, plan_sha256: str) -> str | None:
@@ -116,8 +120,69 @@ def make_current(root: Path, name: str) -> None:
 
 def generation_names(root: Path) -> list[str]:
     """The generations below `root`, oldest first."""
-    folder = layout.generations_folder(root)
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    return sorted(folder.name for folder in _folders(layout.generations_folder(root)))
+
+
+def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) -> list[tuple[str, int]]:
+    """Remove generations that are not in service, and builds that were never finished.
+
+    What stays: the current generation (the newest, where none is in service), the `keep` newest beside it, and those that a
+    reader has pinned.
+
+    Args:
+        root: of the index.
+        keep: how many old generations stay.
+        keep_staging: leave unfinished builds, so that they can go on.
+
+    Returns:
+        (path below `root`, bytes) of each folder that was removed.
+
+    Raises:
+        BuildLocked: another process is writing.
+        Checksum: `CURRENT` is damaged, so that nothing is certain to be out of service.
+        StorageFull: the folder may not be written.
+    """
+    if not root.is_dir():
+        return []
+    removed = []
+    with write_lock(root), storage_errors(root):
+        unfinished = [] if keep_staging else sorted(_folders(layout.staging_root(root)))
+        names = generation_names(root)
+        current = current_name(root) or (names[-1] if names else None)
+        old = [name for name in names if name != current]
+        for name in old[: max(len(old) - keep, 0)]:
+            folder = layout.generation_folder(root, name)
+            moved = _take_away(folder, layout.staging_root(root) / name)
+            if moved is not None:
+                removed.append((folder, _remove(moved)))
+        removed += [(folder, _remove(folder)) for folder in unfinished]
+    return [(folder.relative_to(root).as_posix(), size) for folder, size in removed]
+
+
+def _take_away(folder: Path, target: Path) -> Path | None:
+    """Move a generation to where no reader looks, in one step; None where a reader has pinned it."""
+    try:
+        descriptor = os.open(folder / layout.MANIFEST, os.O_RDONLY)
+    except FileNotFoundError:
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if not try_flock(descriptor, fcntl.LOCK_EX):
+            return None
+        target.parent.mkdir(exist_ok=True)
+        return folder.rename(target)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> int:
+    """Remove a folder; the bytes that its files had."""
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.rmtree(folder)
+    return size
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
 def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict[str, FileRecord]:

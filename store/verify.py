@@ -1,0 +1,132 @@
+"""Is every byte of a generation what it was when it was published?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import Checksum, StoreError
+from core.files import sha256_file
+from core.progress import Silent
+from core.protocols import Progress
+from store import layout
+from store.exact_index import ExactIndex
+from store.faiss_index import FaissIndex
+from store.generation import PinnedManifest, pin_manifest
+from store.manifest import Manifest, decode_manifest, sha256_bytes
+from store.probes import probe_problem
+from store.prompts import DuckPrompts
+from store.shards import ShardedVectors
+
+_SILENT = Silent()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one file; `file` is relative to the generation."""
+
+    file: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: expected {self.expected}, found {self.found}"
+
+
+def verify(root: Path, *, name: str | None = None, progress: Progress = _SILENT) -> list[Problem]:
+    """Read a whole generation again and list all that differs from its manifest; an empty list says that it is whole.
+
+    Every file is hashed; files that do not belong there are listed; rows are counted and their digest computed; the probes are
+    searched among all rows. What depends on a damaged file is not looked at further.
+
+    Args:
+        root: of the index; it may be read-only.
+        name: of the generation; None is the one in service.
+        progress: told of the bytes as they are hashed.
+
+    Raises:
+        NoGeneration: nothing was published there, or not under that name.
+        FormatVersion: it was written in a newer format.
+    """
+    try:
+        with pin_manifest(root, name) as pinned:
+            problems = list(_manifest_problems(pinned))
+            try:
+                manifest = decode_manifest(pinned.content, path=pinned.folder / layout.MANIFEST)
+            except Checksum as error:
+                return problems or [Problem(layout.MANIFEST, "a manifest", error.message)]
+            problems += _file_problems(pinned.folder, manifest, progress)
+            problems += _content_problems(pinned.folder, manifest, {problem.file for problem in problems}, progress)
+            return problems
+    except Checksum as error:
+        return [Problem(error.path.relative_to(root).as_posix(), "the generation in service", error.message)]
+
+
+def _manifest_problems(pinned: PinnedManifest) -> Iterator[Problem]:
+    found = sha256_bytes(pinned.content)
+    if pinned.expected_sha256 not in ("", found):
+        yield Problem(layout.MANIFEST, f"sha256 {pinned.expected_sha256}", f"sha256 {found}")
+
+
+def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iterator[Problem]:
+    with progress.start("Hashing files", sum(record.bytes for record in manifest.files.values())) as task:
+        for file, record in manifest.files.items():
+            path = folder / file
+            try:
+                size = path.stat().st_size
+                digest = sha256_file(path) if size == record.bytes else ""
+            except OSError as error:
+                yield Problem(file, f"{record.bytes} bytes", error.strerror or "an error")
+                continue
+            if size != record.bytes:
+                yield Problem(file, f"{record.bytes} bytes", f"{size} bytes")
+            elif digest != record.sha256:
+                yield Problem(file, f"sha256 {record.sha256}", f"sha256 {digest}")
+            task.advance(record.bytes)
+    known = {layout.MANIFEST, *manifest.files}
+    for path in sorted(folder.rglob("*")):
+        file = path.relative_to(folder).as_posix()
+        if not path.is_dir() and file not in known:
+            yield Problem(file, "no such file", "a file")
+
+
+def _content_problems(folder: Path, manifest: Manifest, damaged: set[str], progress: Progress) -> Iterator[Problem]:
+    """What the files say of each other, where all that is compared is undamaged."""
+    if not damaged & {layout.PROMPTS, f"{layout.PROMPTS}.wal"}:
+        with progress.start("Counting the prompts", None):
+            yield from _prompt_problems(folder, manifest)
+    for space, shards in manifest.shards.items():
+        info = manifest.indexes.get(space)
+        if not damaged & {shard.file for shard in shards} and (info is None or info.file not in damaged):
+            with progress.start(f"Asking the probes of {space}", None):
+                yield from _space_problems(folder, manifest, space)
+
+
+def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    try:
+        with DuckPrompts(folder / layout.PROMPTS) as prompts:
+            rows, digest = len(prompts), prompts.digest()
+    except Checksum as error:
+        yield Problem(layout.PROMPTS, f"{manifest.rows} rows", error.message)
+        return
+    if rows != manifest.rows:
+        yield Problem(layout.PROMPTS, f"{manifest.rows} rows", f"{rows} rows")
+    if digest != manifest.rows_digest:
+        yield Problem(layout.PROMPTS, f"rows digest {manifest.rows_digest}", f"rows digest {digest}")
+
+
+def _space_problems(folder: Path, manifest: Manifest, space: str) -> Iterator[Problem]:
+    what = f"vectors of {space}"
+    try:
+        vectors = ShardedVectors(folder, manifest.shards[space])
+        if len(vectors) != manifest.rows:
+            yield Problem(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
+            return
+        index = FaissIndex(folder, manifest.indexes[space], vectors) if space in manifest.indexes else ExactIndex(vectors)
+        problem = probe_problem(manifest.probes.get(space, []), vectors, index, allowed=None)
+    except StoreError as error:
+        yield Problem(what, "vectors that can be searched", error.message)
+        return
+    if problem:
+        yield Problem(what, "the probes' answers", problem)

@@ -1,0 +1,73 @@
+"""Small indexes for tests, made by the same functions that a build uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from core.values import EncoderSpec, Vectors, prompt_key, unit_rows
+from store import layout
+from store.locking import write_lock
+from store.manifest import CorpusInfo, Manifest, ShardRecord
+from store.probes import index_space
+from store.prompts import DuckPrompts
+from store.publish import publish
+from store.shards import write_shard
+from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
+
+SPACE = "toy"
+DIM = 16
+
+
+def random_vectors(rows: int, dim: int = DIM, *, seed: int = 0) -> Vectors:
+    return unit_rows(np.random.default_rng(seed).standard_normal((rows, dim)))
+
+
+def clean_prompt(text: str, *, key: str = "0", n: int = 1) -> CleanPrompt:
+    return CleanPrompt(prompt_key(text), text, text.lower(), "toy.txt", key, n)
+
+
+def write_shards(folder: Path, vectors: Vectors, *, space: str = SPACE, shard_rows: int = 64) -> list[ShardRecord]:
+    """All `vectors` in shards of `shard_rows`, the last one shorter."""
+    starts = range(0, len(vectors), shard_rows)
+    return [
+        write_shard(folder, layout.shard_file(space, number), vectors[start : start + shard_rows], provenance={"backend": "toy"})
+        for number, start in enumerate(starts)
+    ]
+
+
+def stage(root: Path, *, rows: int = 200, seed: int = 0) -> tuple[Path, Manifest]:
+    """A staged build of `rows` prompts that only wants publishing; the write lock is the caller's."""
+    plan_sha256 = f"{seed:064x}"
+    staging = layout.staging_folder(root, plan_sha256)
+    with StagedPrompts(staging) as staged:
+        prompts = [clean_prompt(f"a {i} of {seed}, Öl auf Leinwand", key=str(i)) for i in range(rows)]
+        staged.add(prompts, corpus=0, state=CorpusState(rows, finished=True))
+        staged.number()
+    (staging / layout.PLAN).write_text("{}\n")
+    shards = write_shards(staging, random_vectors(rows, seed=seed))
+    info, probes = index_space(staging, SPACE, shards, seed=seed)
+    with DuckPrompts(staging / layout.PROMPTS) as opened:
+        digest = opened.digest()
+    manifest = Manifest(
+        imprompt="0.1.0",
+        plan_sha256=plan_sha256,
+        plan={"seed": seed},
+        rows=rows,
+        rows_digest=digest,
+        corpus=[CorpusInfo("toy.txt", "0" * 64, synthetic=True)],
+        funnel={"read": rows, "kept": rows},
+        encoders=[EncoderSpec("toy", SPACE, DIM, 77)],
+        shards={SPACE: shards},
+        indexes={SPACE: info},
+        probes={SPACE: probes},
+    )
+    return staging, manifest
+
+
+def build(root: Path, *, rows: int = 200, seed: int = 0) -> Manifest:
+    """A published index of `rows` prompts."""
+    with write_lock(root):
+        staging, manifest = stage(root, rows=rows, seed=seed)
+        return publish(root, staging, manifest)
