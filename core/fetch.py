@@ -28,6 +28,10 @@ class HubFile:
 Announce = Callable[[str], None]
 
 
+def silent(line: str) -> None:
+    """Announces nothing."""
+
+
 def cached_file(file: HubFile) -> Path | None:
     """Where the hub's cache holds the file, or None; never a request."""
     from huggingface_hub import try_to_load_from_cache

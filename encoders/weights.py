@@ -95,6 +95,11 @@ def packaged_weights(role: str) -> PackagedWeights:
     return PackagedWeights(path=path, sha256=pin.sha256)
 
 
+def pinned_sha256(role: str) -> str:
+    """The digest that `packaged_weights(role)` asks for; needs no installed package."""
+    return _PINS[role].sha256
+
+
 def _package_folder(pin: _Pin, role: str) -> Path:
     spec = importlib.util.find_spec(pin.module)
     if spec is None or not spec.submodule_search_locations:
