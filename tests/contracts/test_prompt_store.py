@@ -1,0 +1,87 @@
+"""The contract of `core.protocols.PromptStore`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import UnknownRow
+from core.protocols import PromptStore
+from core.values import Prompt, prompt_key
+from store.layout import PROMPTS
+from store.prompts import DuckPrompts
+from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
+
+TEXTS = [
+    "a cat",
+    "Öl auf Leinwand, 油画, 🎨",
+    "a \0 inside",
+    'it\'s "quoted"; DROP TABLE prompts; --',
+    "back\\slash, tab\tand\nline",
+    "e\u0301 and é",
+    "long " * 200_000,
+    "",
+    "-1",
+    "NULL",
+]
+
+
+def duckdb_store(folder: Path) -> DuckPrompts:
+    with StagedPrompts(folder) as staged:
+        rows = [CleanPrompt(prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1) for i, text in enumerate(TEXTS)]
+        staged.add(rows, corpus=0, state=CorpusState(len(TEXTS), finished=True))
+        staged.number()
+    return DuckPrompts(folder / PROMPTS)
+
+
+MAKERS: dict[str, Callable[[Path], DuckPrompts]] = {"duckdb": duckdb_store}
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromptStore]:
+    with MAKERS[request.param](tmp_path_factory.mktemp("prompts")) as opened:
+        yield opened
+
+
+def test_every_field_comes_back(store: PromptStore) -> None:
+    """All columns of all rows are what went in: other scripts, NUL, quotes, line feeds, a megabyte, the empty string."""
+    assert len(store) == len(TEXTS)
+    assert store.get_many(range(len(TEXTS))) == [
+        Prompt(i, prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1, i) for i, text in enumerate(TEXTS)
+    ]
+
+
+def test_request_order_with_repeats(store: PromptStore) -> None:
+    """Prompts come in the order asked for, as often as asked for."""
+    assert [prompt.row_id for prompt in store.get_many([3, 0, 3, 9, 0])] == [3, 0, 3, 9, 0]
+
+
+def test_ids_of_a_search(store: PromptStore) -> None:
+    """An int64 array, as `Hits.ids` has it, is taken like a list; row ids come back as plain numbers."""
+    found = store.get_many(np.array([2, 1], dtype=np.int64))
+    assert [type(prompt.row_id) for prompt in found] == [int, int]
+    assert found == store.get_many([2, 1])
+
+
+def test_nothing_asked(store: PromptStore) -> None:
+    """No ids, no prompts."""
+    assert store.get_many([]) == []
+
+
+@pytest.mark.parametrize("row_id", [-1, len(TEXTS), 2**40])
+def test_unknown_row(store: PromptStore, row_id: int) -> None:
+    """An id outside of the generation is named, also the -1 that pads hits."""
+    with pytest.raises(UnknownRow, match=str(row_id)):
+        store.get_many([0, row_id])
+
+
+def test_threads(store: PromptStore) -> None:
+    """Many threads at once get what one gets."""
+    wanted = [[i % 10, (i * 7) % 10] for i in range(80)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(store.get_many, wanted))
+    assert found == [store.get_many(ids) for ids in wanted]
