@@ -1,0 +1,10 @@
+"""From a question to its answer.
+
+`values` says what goes in and out, `questions` reads, `embedding` makes batches of what could be read, `search` encodes them,
+searches and answers.
+"""
+
+from retriever.search import Retriever
+from retriever.values import Answer, Neighbour, Question
+
+__all__ = ["Answer", "Neighbour", "Question", "Retriever"]

@@ -1,0 +1,46 @@
+"""A question, read: its picture, the prompt that the picture's file carries, its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from core.errors import EmptyQuery
+from core.values import fold_text
+from images.decode import open_image
+from images.embedded import EmbeddedPrompt, read_embedded_prompt
+from retriever.values import Question
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class ReadQuestion:
+    """At least one of `picture` (upright RGB) and `text` (folded, valid Unicode) is there."""
+
+    question: Question
+    picture: Image | None
+    text: str
+    carried: EmbeddedPrompt | None
+
+    @property
+    def n_pixels(self) -> int:
+        return self.picture.width * self.picture.height if self.picture else 0
+
+
+def read_question(question: Question) -> ReadQuestion:
+    """Read the file and the text of a question.
+
+    Raises:
+        EmptyQuery: there is neither.
+        ImageRejected: the image cannot be read.
+    """
+    # An argument of the command line that was no UTF-8 arrives with lone surrogates, which no tokenizer takes.
+    text = fold_text((question.text or "").encode("utf-8", "replace").decode("utf-8"))
+    if question.image is None:
+        if not text:
+            raise EmptyQuery("Neither an image nor a text was given.", hint="Name an image file, a text, or both.")
+        return ReadQuestion(question, None, text, None)
+    carried = read_embedded_prompt(question.image)
+    return ReadQuestion(question, open_image(question.image), text, carried)

@@ -1,0 +1,137 @@
+"""Questions to answers: encode a batch, search the index once, fetch the prompts once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.errors import ImpromptError, QueryError, SpaceMismatch
+from core.protocols import EncoderPair
+from core.values import NO_HIT, EncoderSpec, Prompt, Vectors, unit_rows
+from retriever.embedding import loaded_batches
+from retriever.questions import ReadQuestion, read_question
+from retriever.values import Answer, Neighbour, Question
+
+if TYPE_CHECKING:
+    from store.generation import Generation
+
+BATCH_QUESTIONS = 32
+_SHORTEST_MEAN = 1e-3
+
+
+class Retriever:
+    """Answers questions from one pinned generation.
+
+    Args:
+        generation: stays open as long as answers are asked for.
+        pair: of the generation's space.
+
+    Raises:
+        SpaceMismatch: the pair is of another space than the index.
+    """
+
+    def __init__(self, generation: Generation, pair: EncoderPair) -> None:
+        manifest = generation.manifest
+        encoder = manifest.encoders[0]
+        if pair.spec.space != encoder.space:
+            raise _mismatch(index=encoder, asked=pair.spec)
+        self._pair = pair
+        self._index = generation.index(encoder.space)
+        self._prompts = generation.prompts
+        self._encoder = encoder.name
+        self._corpus = ", ".join(corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus)
+        self._generation = manifest.generation
+
+    def ask(self, questions: Iterable[Question], k: int) -> Iterator[Answer | ImpromptError]:
+        """One result for each question, in order, as its batch is done.
+
+        A question that cannot be answered gets its error (`EmptyQuery`, `ImageRejected`, …) as its result; the others are
+        answered. Questions are taken in batches of 32, or fewer where their pictures are large.
+
+        Args:
+            k: how many neighbours, 1 to the index's `caps.max_k`; fewer come where the index holds fewer.
+
+        Raises:
+            QueryError: k is out of range (at once, not with the first result).
+            StoreError, EncoderError: the index or the model fails.
+        """
+        most = self._index.caps.max_k
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
+            raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {most:,}.")
+        return self._answers(questions, k)
+
+    def _answers(self, questions: Iterable[Question], k: int) -> Iterator[Answer | ImpromptError]:
+        begun = time.perf_counter()
+        for batch in loaded_batches(questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels):
+            readable = [result for result in batch if isinstance(result, ReadQuestion)]
+            vectors = self._vectors(readable)
+            found = iter(self._neighbours(vectors, k))
+            seconds = (time.perf_counter() - begun) / len(batch)
+            for result in batch:
+                yield self._answer(result, next(found), seconds) if isinstance(result, ReadQuestion) else result
+            begun = time.perf_counter()
+
+    def _vectors(self, questions: Sequence[ReadQuestion]) -> Vectors:
+        """(n, dim) rows: the image's, the text's, or their mean scaled to length 1; zeros where a mean has no direction."""
+        pictures = [question.picture for question in questions if question.picture is not None]
+        texts = list(dict.fromkeys(question.text for question in questions if question.text))
+        image_rows = iter(self._pair.images.encode(pictures) if pictures else ())
+        text_rows = dict(zip(texts, self._pair.texts.encode(texts), strict=True)) if texts else {}
+        rows = np.zeros((len(questions), self._pair.spec.dim), dtype=np.float32)
+        for row, question in zip(rows, questions, strict=True):
+            parts = [next(image_rows)] if question.picture is not None else []
+            parts += [text_rows[question.text]] if question.text else []
+            row[:] = np.mean(parts, axis=0)
+        rows[np.linalg.norm(rows, axis=1) < _SHORTEST_MEAN] = 0
+        return unit_rows(rows)
+
+    def _neighbours(self, vectors: Vectors, k: int) -> list[tuple[Neighbour, ...]]:
+        """For each row the prompts found, nearest first; none for a row of zeros."""
+        found: list[tuple[Neighbour, ...]] = [()] * len(vectors)
+        rows = np.flatnonzero(vectors.any(axis=1))
+        if not len(rows):
+            return found
+        hits = self._index.search(vectors[rows], k)
+        ids = np.unique(hits.ids[hits.ids != NO_HIT])
+        prompts = dict(zip(ids.tolist(), self._prompts.get_many(ids), strict=True))
+        for row, row_ids, scores in zip(rows.tolist(), hits.ids.tolist(), hits.scores.tolist(), strict=True):
+            pairs = [(prompts[row_id], score) for row_id, score in zip(row_ids, scores, strict=True) if row_id != NO_HIT]
+            found[row] = tuple(_neighbour(prompt, score) for prompt, score in pairs)
+        return found
+
+    def _answer(self, read: ReadQuestion, neighbours: tuple[Neighbour, ...], seconds: float) -> Answer | ImpromptError:
+        carried = read.carried
+        if not neighbours:
+            return QueryError("The image and the text point in opposite directions; their mean has none.", hint="Ask one of them.")
+        return Answer(
+            image=read.question.image,
+            text=read.question.text,
+            prompt=carried.prompt if carried else neighbours[0].prompt,
+            how="exact" if carried else "estimated",
+            neighbours=neighbours,
+            encoder=self._encoder,
+            corpus=self._corpus,
+            generation=self._generation,
+            seconds=round(seconds, 4),
+            negative=carried.negative if carried else "",
+            tool=carried.tool if carried else "",
+            settings=carried.settings if carried else {},
+        )
+
+
+def _neighbour(prompt: Prompt, score: float) -> Neighbour:
+    return Neighbour(prompt.row_id, prompt.prompt_key, prompt.text, score, prompt.source, prompt.source_key)
+
+
+def _mismatch(*, index: EncoderSpec, asked: EncoderSpec) -> SpaceMismatch:
+    rebuild = f"build the index again: python cli.py build-index --encoder {asked.name} --replace"
+    return SpaceMismatch(
+        f"The index is in the space {index.space} of the encoder {index.name}, the question is in {asked.space} of {asked.name}.",
+        expected=index.space,
+        found=asked.space,
+        # The same name in another space: the weights behind it have changed, and no option brings the old ones back.
+        hint=f"To use it, {rebuild}" if asked.name == index.name else f"Ask with --encoder {index.name}, or {rebuild}",
+    )

@@ -1,0 +1,84 @@
+"""What is asked and what is answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An image, a text, or both mixed half and half; a text of white space alone counts as none."""
+
+    image: Path | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A prompt of the index; `score` is its cosine to the question in the index's space, -1 to 1.
+
+    `row_id` holds within the answer's generation; `prompt_key` is the stable name. `source_key` finds it again in `source`.
+    """
+
+    row_id: int
+    prompt_key: str
+    prompt: str
+    score: float
+    source: str
+    source_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The prompt of a question, and what it rests on.
+
+    `how` is "exact" where the image file carries its prompt, which is then `prompt`, with the `negative` prompt, the `tool` that
+    wrote it and its `settings`. Otherwise it is "estimated" and `prompt` is the first neighbour's. The neighbours are the
+    index's nearest to the question either way, by falling score.
+
+    `encoder`, `corpus` and `generation` name what was searched; "(synthetic)" stands behind a corpus that a program wrote.
+    `seconds` is this question's share of the batch that it was answered in.
+    """
+
+    image: Path | None
+    text: str | None
+    prompt: str
+    how: Literal["exact", "estimated"]
+    neighbours: tuple[Neighbour, ...]
+    encoder: str
+    corpus: str
+    generation: str
+    seconds: float
+    negative: str = ""
+    tool: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `text` only where one was asked, `negative`, `tool` and `settings` only where `how` is "exact"."""
+        neighbours = [
+            {
+                "row_id": hit.row_id,
+                "prompt_key": hit.prompt_key,
+                "prompt": hit.prompt,
+                "score": hit.score,
+                "source": hit.source,
+                "source_key": hit.source_key,
+            }
+            for hit in self.neighbours
+        ]
+        asked = {} if self.text is None else {"text": self.text}
+        carried = {"negative": self.negative, "tool": self.tool, "settings": self.settings} if self.how == "exact" else {}
+        return {
+            "image": None if self.image is None else str(self.image),
+            **asked,
+            "prompt": self.prompt,
+            "how": self.how,
+            **carried,
+            "neighbours": neighbours,
+            "encoder": self.encoder,
+            "corpus": self.corpus,
+            "generation": self.generation,
+            "seconds": self.seconds,
+        }
