@@ -248,6 +248,16 @@ def test_one_row(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path:
     assert case.index.search(questions(1), 3).ids.tolist() == [[0, -1, -1]]
 
 
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
+def test_more_near_ties_than_candidates(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path: Path) -> None:
+    """Among 3,000 rows that float16 makes to differ in length more than in direction, the nearest is still the nearest."""
+    rng = np.random.default_rng(5)
+    case = make_case(maker, tmp_path, unit_rows(random_vectors(1, DIM) + 1e-3 * rng.standard_normal((3000, DIM))))
+    queries = case.rows[:40]
+    hits = case.index.search(queries, 3)
+    assert hits.ids.tolist() == [expected_ids(case.rows, query, 3) for query in queries]
+
+
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_near_ties(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
