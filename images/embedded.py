@@ -44,7 +44,7 @@ def read_embedded_prompt(path: Path, *, limits: ImageLimits = DEFAULT_LIMITS) ->
         None where there is no prompt, or where its metadata cannot be parsed.
 
     Raises:
-        ImageRejected: the file cannot be opened as an image, or its header is damaged or beyond `limits`.
+        ImageRejected: the file cannot be opened as an image.
     """
     texts = read_texts(path, limits=limits)
     if not texts:

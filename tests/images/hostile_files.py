@@ -14,11 +14,15 @@ from PIL import Image
 from tests.images.builders import png, png_chunk, png_header, text_bomb
 
 
+def saved(picture: Image.Image, kind: str) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
 def picture_bytes(kind: str, size: tuple[int, int] = (64, 48)) -> bytes:
     noise = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    buffer = BytesIO()
-    Image.fromarray(noise).save(buffer, kind)
-    return buffer.getvalue()
+    return saved(Image.fromarray(noise), kind)
 
 
 def write(data: bytes) -> Callable[[Path], None]:
@@ -43,6 +47,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "text": (write(b"not an image at all\n"), "not an image in a format that is read (PNG, JPEG"),
     "PostScript": (write(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image in a format that is read"),
     "icon": (write(picture_bytes("ICO")), "not an image in a format that is read"),
+    "floating point": (write(saved(Image.new("F", (8, 8), 0.5), "TIFF")), "pixels of mode F are not read"),
     "truncated JPEG": (write(picture_bytes("JPEG")[:-900]), "the JPEG is truncated"),
     "truncated PNG": (write(picture_bytes("PNG")[:-900]), "the PNG is truncated"),
     "truncated GIF": (write(picture_bytes("GIF")[:-900]), "the GIF is truncated"),

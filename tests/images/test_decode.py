@@ -100,6 +100,14 @@ def test_sixteen_bit_grey_is_scaled(kind: str) -> None:
     np.testing.assert_array_equal(pixels(saved(Image.fromarray(ramp), kind))[0, :, 0], [0, 64, 128, 255])
 
 
+def test_sixteen_bit_grey_of_either_byte_order_is_scaled() -> None:
+    """A TIFF whose numbers are big-endian."""
+    values = np.array([[0, 257 * 64, 65535]], dtype=">u2")
+    data = saved(Image.frombytes("I;16B", (3, 1), values.tobytes()), "TIFF")
+    assert Image.open(BytesIO(data)).mode == "I;16B"
+    np.testing.assert_array_equal(pixels(data)[0, :, 0], [0, 64, 255])
+
+
 @pytest.mark.parametrize(("colour", "channels"), [(2, 3), (4, 2), (6, 4)])
 def test_sixteen_bit_colour_and_alpha_are_scaled(colour: int, channels: int) -> None:
     """RGB, grey with alpha and RGBA of 16 bits a channel: opaque pixels keep their upper byte."""
