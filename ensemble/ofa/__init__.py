@@ -1,0 +1,1 @@
+"""OFA-large-caption: an image in, one English sentence out."""

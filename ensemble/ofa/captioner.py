@@ -1,0 +1,165 @@
+"""Captions by OFA: its files found, its prompt in tokens, beam search, sentences out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
+from core.fetch import Announce, HubFile, cached_file, fetch
+from encoders.devices import choose_device
+from ensemble.ofa.checkpoint import fill, read_tensors
+from ensemble.ofa.config import END, PAD, START, OfaConfig, read_config
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from tokenizers import Tokenizer
+    from transformers import GenerationConfig
+
+    from ensemble.ofa.network import Ofa
+
+PROMPT = " what does the image describe?"
+"""What the checkpoint was trained to answer with a caption; the leading blank belongs to it."""
+SIDE_PX = 480
+"""The side of the square that images are squashed to, as in training."""
+MAX_TOKENS = 20
+"""The longest answer, its start and end tokens included: transformers' limit at the time, which the public recipe kept."""
+BEAMS = 5
+
+_CONTROL_TOKENS = {"<s>": START, "<pad>": PAD, "</s>": END}
+_UNKNOWN = 3
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_REMEDY = "Name the folder, or the repository, of OFA-Sys/ofa-large-caption."
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class OfaCaptioner:
+    """Writes one English sentence for each image. `load` makes one."""
+
+    def __init__(self, network: Ofa, tokenizer: Tokenizer) -> None:
+        self._network = network
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, source: str | Path, *, device: str, offline: bool, announce: Announce) -> OfaCaptioner:
+        """The captioner of a checkpoint in the form of OFA-Sys/ofa-large-caption.
+
+        Args:
+            source: a folder with config.json, vocab.json, merges.txt and model.safetensors or pytorch_model.bin, or
+                OWNER/NAME of such a repository. A folder of that name goes first.
+            device: "auto", "cpu" or "cuda".
+            offline: never touch the network.
+            announce: told before anything is fetched.
+
+        Raises:
+            MemberUnavailable: timm or transformers is not installed.
+            WeightsMissing: a file is not there, or cannot be fetched.
+            WeightsRejected: a file is damaged, holds code, or belongs to another network.
+            ConfigError: no such device.
+        """
+        chosen = choose_device(device)
+        find = partial(_find, source=source, offline=offline, announce=announce)
+        config = read_config(find("config.json"))
+        tokenizer = _read_tokenizer(find("vocab.json"), find("merges.txt"), config)
+        network = _load_network(find(*_WEIGHTS), config)
+        return cls(network.to(chosen), tokenizer)
+
+    def captions(self, images: Sequence[Image]) -> list[str]:
+        """One sentence for each upright RGB image, in the order given; an empty sequence gives an empty list.
+
+        All images are held at once, in float32: at the large size about 0.3 GB each, beside 1.9 GB for the weights. A sentence
+        does not depend on the other images, but for ties within rounding.
+        """
+        if not images:
+            return []
+        import torch
+
+        device = self._network.device
+        prompt_ids = torch.tensor([START, *self._tokenizer.encode(PROMPT).ids, END], device=device)
+        pixels = torch.from_numpy(_pixels(images)).to(device)
+        with torch.inference_mode():
+            source = self._network.encode(pixels, prompt_ids.expand(len(images), -1))
+            starts = torch.full((len(images), 1), START, device=device)
+            answers = self._network.generate(starts, source=source, generation_config=beam_search())
+        silent = {*_CONTROL_TOKENS.values(), _UNKNOWN}
+        return [self._tokenizer.decode([token for token in answer if token not in silent]).strip() for answer in answers.tolist()]
+
+
+def beam_search() -> GenerationConfig:
+    """How answers are searched: 5 beams, no bigram twice, padding never chosen, an end at the latest at `MAX_TOKENS`."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        num_beams=BEAMS,
+        no_repeat_ngram_size=2,
+        max_length=MAX_TOKENS,
+        suppress_tokens=[PAD],
+        forced_eos_token_id=END,
+        bos_token_id=START,
+        pad_token_id=PAD,
+        eos_token_id=END,
+    )
+
+
+def _pixels(images: Sequence[Image]) -> NDArray[np.float32]:
+    """(b, 3, 480, 480) in -1 to 1: squashed by a bicubic filter, then mean and deviation 0.5."""
+    from PIL.Image import Resampling
+
+    squares = [image.convert("RGB").resize((SIDE_PX, SIDE_PX), Resampling.BICUBIC) for image in images]
+    values = np.stack([np.asarray(square, dtype=np.float32) for square in squares])
+    return (values / np.float32(127.5) - np.float32(1)).transpose(0, 3, 1, 2)  # (x / 255 - 0.5) / 0.5
+
+
+def _find(*names: str, source: str | Path, offline: bool, announce: Announce) -> Path:
+    """The first of `names` that the folder, or the hub's cache, has; else the last of them, fetched."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise WeightsMissing(f"{folder} has no {' and no '.join(names)}.", path=folder / names[-1], hint=_REMEDY)
+    if not _HUB_NAME.fullmatch(str(source)):
+        raise WeightsMissing(f"{source} is neither a folder nor OWNER/NAME of a repository.", path=source, hint=_REMEDY)
+    files = [HubFile(str(source), name) for name in names]
+    cached = next((path for file in files if (path := cached_file(file)) is not None), None)
+    return cached or fetch(files[-1], offline=offline, announce=announce)
+
+
+def _read_tokenizer(vocabulary: Path, merges: Path, config: OfaConfig) -> Tokenizer:
+    """Byte-level BPE (Radford et al. 2019) from the files of a checkpoint."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise WeightsRejected(
+            f"{vocabulary} and {merges.name} are not a BPE vocabulary: {error}.", path=vocabulary, hint=_REMEDY
+        ) from error
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    prompt_ids = tokenizer.encode(PROMPT).ids
+    fits = tokenizer.decode(prompt_ids) == PROMPT and max(prompt_ids) < config.vocab_size
+    if not fits or any(tokenizer.token_to_id(token) != number for token, number in _CONTROL_TOKENS.items()):
+        raise WeightsRejected(f"{vocabulary} is not the vocabulary of this OFA network.", path=vocabulary, hint=_REMEDY)
+    return tokenizer
+
+
+def _load_network(weights: Path, config: OfaConfig) -> Ofa:
+    try:
+        import torch
+
+        from ensemble.ofa.network import Ofa
+    except ModuleNotFoundError as error:
+        raise MemberUnavailable(
+            "ofa", f"the package {error.name} is not installed", hint="Install it: pip install 'imprompt[ofa]'"
+        ) from error
+    with torch.device("meta"):  # the random start that the weights replace would cost seconds and 1.9 GB
+        network = Ofa(config)
+    fill(network, read_tensors(weights), config=config, path=weights)
+    return network

@@ -1,0 +1,136 @@
+"""The embedded pair: its head's file, its two spaces, and what it must not import."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.errors import FormatVersion, WeightsMissing, WeightsRejected
+from encoders.lite import HEAD_PATH, LitePair, lite_spec, load_lite
+from encoders.lite_head import LiteHead, read_head, write_head
+from encoders.minilm import load_minilm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def pair() -> LitePair:
+    return load_lite()
+
+
+@pytest.fixture(scope="module")
+def head() -> LiteHead:
+    return read_head(HEAD_PATH)
+
+
+def drawing(colour: str) -> Image.Image:
+    """A plain ground with a darker square."""
+    image = Image.new("RGB", (90, 60), colour)
+    image.paste("black", (30, 20, 60, 40))
+    return image
+
+
+def test_texts_are_minilm_without_the_mean(pair: LitePair, head: LiteHead) -> None:
+    """The index space of texts is MiniLM space minus one constant of the head's file, scaled to length 1."""
+    texts = ["a castle above the clouds", "portrait of an old fisherman"]
+    shifted = load_minilm().encode(texts) - head.text_mean
+    np.testing.assert_allclose(pair.texts.encode(texts), shifted / np.linalg.norm(shifted, axis=1, keepdims=True), atol=1e-6)
+
+
+def test_images_have_unit_rows_in_both_spaces(pair: LitePair) -> None:
+    """The two spaces are two different answers to one image, each of length 1."""
+    images = [drawing("red"), drawing("white")]
+    for rows in (pair.images.encode(images), pair.images.output(images)):
+        assert rows.shape == (2, 384)
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    assert np.abs(pair.images.encode(images) - pair.images.output(images)).max() > 0.01
+
+
+def test_a_row_of_images_does_not_depend_on_its_batch(pair: LitePair) -> None:
+    """An image alone gives what it gives among others."""
+    images = [drawing(colour) for colour in ("red", "green", "blue")]
+    np.testing.assert_allclose(pair.images.encode(images)[2:], pair.images.encode(images[2:]), atol=1e-5)
+
+
+def test_nothing_gives_no_rows(pair: LitePair) -> None:
+    """An empty batch is answered by (0, 384)."""
+    assert pair.texts.encode([]).shape == pair.images.encode([]).shape == pair.images.output([]).shape == (0, 384)
+
+
+def test_the_spec_names_the_space_and_every_weight_file(pair: LitePair, head: LiteHead) -> None:
+    """The space is named by the mean; the cheap spec is the loaded one's."""
+    assert pair.spec == lite_spec()
+    assert pair.spec.space == head.space
+    assert set(pair.spec.weights_sha256) == {*head.weights_sha256, "head"}
+    other = dataclasses.replace(head, text_mean=head.text_mean + 0.01)
+    assert other.space != head.space
+
+
+def test_a_head_survives_being_written(head: LiteHead, tmp_path: Path) -> None:
+    """What is read is what was written, and the space keeps its name."""
+    write_head(tmp_path / "head.safetensors", head)
+    again = read_head(tmp_path / "head.safetensors")
+    assert again.space == head.space
+    assert again.training == head.training
+    np.testing.assert_array_equal(again.weight, head.weight)
+
+
+def test_the_shipped_head_is_small_and_names_what_it_was_trained_on(head: LiteHead) -> None:
+    """At most 8 MB, with the facts of its training inside."""
+    assert HEAD_PATH.stat().st_size <= 8_000_000
+    assert int(head.training["pairs"]) > 0
+
+
+def test_a_head_of_other_backbones_is_refused(head: LiteHead, tmp_path: Path) -> None:
+    """A head goes with the backbones it was trained with and no others."""
+    other = dataclasses.replace(head, weights_sha256={**head.weights_sha256, "text": "0" * 64})
+    write_head(tmp_path / "other.safetensors", other)
+    with pytest.raises(WeightsRejected, match="trained with"):
+        load_lite(tmp_path / "other.safetensors")
+
+
+def test_what_is_no_head_is_refused(tmp_path: Path, head: LiteHead) -> None:
+    """A missing file, other bytes, other tensors and a newer format each get their own error."""
+    from safetensors.numpy import load_file, save_file
+
+    with pytest.raises(WeightsMissing, match=r"none\.safetensors"):
+        read_head(tmp_path / "none.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(HEAD_PATH.read_bytes()[:-1])
+    with pytest.raises(WeightsRejected, match="safetensors"):
+        read_head(broken)
+    tensors = load_file(HEAD_PATH)
+    metadata = {"weights_sha256": "{}", "training": "{}"}
+    save_file(tensors, broken, metadata={**metadata, "format": "9.0"})
+    with pytest.raises(FormatVersion, match=r"9\.0"):
+        read_head(broken)
+    save_file(tensors, broken)
+    with pytest.raises(WeightsRejected, match="metadata"):
+        read_head(broken)
+    save_file({"bias": tensors["bias"]}, broken, metadata={**metadata, "format": "1.0"})
+    with pytest.raises(WeightsRejected, match="tensors"):
+        read_head(broken)
+
+
+def test_a_query_by_image_imports_no_heavy_library() -> None:
+    """Loading the pair and encoding an image needs torch and Pillow; the spec alone needs neither."""
+    script = (
+        "import sys, json\n"
+        "from encoders.lite import lite_spec, load_lite\n"
+        "lite_spec()\n"
+        "before = 'torch' in sys.modules\n"
+        "from PIL import Image\n"
+        "load_lite().images.encode([Image.new('RGB', (32, 32))])\n"
+        "heavy = {'timm', 'torchvision', 'transformers', 'sentence_transformers', 'sklearn', 'scipy', 'pyarrow'}\n"
+        "print(json.dumps([before, sorted(heavy & set(sys.modules))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [False, []]
