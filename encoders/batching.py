@@ -1,4 +1,4 @@
-"""Batches of items of like length: sorted, cut, encoded, and put back in the order given.
+"""Batches of items of like length: sorted, encoded, and put back in the order given.
 
 A text tower pays for the longest text of its batch, so texts of like length belong together: with ViT-B-32 on two cores,
 sorting and cutting lifted 30 prompts a second to 75. Which items share a batch is a function of their lengths alone.
@@ -19,54 +19,63 @@ from core.values import Vectors
 Item = TypeVar("Item")
 
 
-def encode_by_length(
-    items: Sequence[Item],
-    lengths: ArrayLike,
-    *,
-    dim: int,
-    batch_size: int,
-    encode_batch: Callable[[list[Item]], Vectors],
-    announce: Announce,
-) -> Vectors:
-    """(n, dim) float32 rows in the order of `items`, encoded in batches of like length, short ones first.
+def encodable(text: str) -> str:
+    """The text with every lone surrogate (of a broken file name or an undecodable argument), which is no text, as "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class LengthBatches:
+    """Encodes in batches of `batch_size` items. Where one does not fit into the accelerator's memory, that size is halved for good.
 
     Args:
-        items: any number of items; none gives (0, dim).
-        lengths: (n,) what the items are sorted by; equal ones keep their order.
-        dim: columns of a row.
-        batch_size: items a batch. Where a batch does not fit into the accelerator's memory, it and all that follow are halved,
-            and `announce` is told.
-        encode_batch: the rows of one batch, in its order.
-        announce: takes a line for the user.
-
-    Raises:
-        EncoderError: one item alone does not fit into the accelerator's memory.
+        batch_size: items a batch, at least 1.
+        announce: takes a line for the user when the size is halved.
     """
-    rows = np.empty((len(items), dim), dtype=np.float32)
-    order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
-    begin = 0
-    while begin < len(order):
-        taken = order[begin : begin + batch_size]
-        try:
-            rows[taken] = encode_batch([items[position] for position in taken])
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            if len(taken) == 1:
-                raise EncoderError(
-                    "the accelerator's memory does not hold a batch of one.", hint="Encode on the processor: --device cpu"
-                ) from error
-            batch_size = len(taken) // 2
-            announce(f"The accelerator's memory is full at {len(taken)} items a batch; going on with {batch_size}.")
-            continue
-        begin += len(taken)
-    return rows
 
+    def __init__(self, batch_size: int, *, announce: Announce) -> None:
+        self.batch_size = batch_size
+        self._announce = announce
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    import torch
+    def encode(
+        self, items: Sequence[Item], lengths: ArrayLike, *, dim: int, encode_batch: Callable[[list[Item]], Vectors]
+    ) -> Vectors:
+        """(n, dim) float32 rows in the order of `items`, encoded short ones first; no items give (0, dim).
 
-    if not isinstance(error, torch.OutOfMemoryError):
-        return False
-    torch.cuda.empty_cache()
-    return True
+        Args:
+            items: any number of items.
+            lengths: (n,) what the items are sorted by; equal ones keep their order.
+            dim: columns of a row.
+            encode_batch: the rows of one batch, in its order.
+
+        Raises:
+            EncoderError: a row is not finite, or one item alone does not fit into the accelerator's memory.
+        """
+        rows = np.empty((len(items), dim), dtype=np.float32)
+        order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
+        begin = 0
+        while begin < len(order):
+            taken = order[begin : begin + self.batch_size]
+            try:
+                rows[taken] = encode_batch([items[position] for position in taken])
+            except RuntimeError as error:
+                self._halve(len(taken), error)
+            else:
+                begin += len(taken)
+        if not np.isfinite(rows).all():
+            raise EncoderError(
+                "the model gives values that are not finite.", hint="Its weights may be damaged; on a GPU try --device cpu."
+            )
+        return rows
+
+    def _halve(self, n_items: int, error: RuntimeError) -> None:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise error
+        if n_items == 1:
+            raise EncoderError(
+                "the accelerator's memory does not hold a batch of one.", hint="Encode on the processor: --device cpu"
+            ) from error
+        self.batch_size = n_items // 2
+        torch.cuda.empty_cache()
+        self._announce(f"The accelerator's memory does not hold a batch of {n_items}; going on with {self.batch_size}.")

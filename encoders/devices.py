@@ -24,3 +24,11 @@ def choose_device(device: str) -> str:
     if device == "cuda":
         raise ConfigError("torch sees no CUDA device here.", hint="Choose --device cpu, or install torch with CUDA support.")
     return "cpu"
+
+
+def torch_provenance(device: str, *, dtype: str, batch_size: int) -> dict[str, str | int]:
+    """How a tower on torch computes, for the record of a shard: with all of it equal, equal texts give equal bytes."""
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return {"backend": "torch", "device": name, "dtype": dtype, "threads": torch.get_num_threads(), "batch_size": batch_size}

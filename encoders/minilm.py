@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from core.errors import WeightsMissing, WeightsRejected
 from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
-from encoders.batching import encode_by_length
+from encoders.batching import LengthBatches, encodable
 from encoders.bert import Bert, BertConfig, expected_shapes
-from encoders.devices import choose_device
+from encoders.devices import choose_device, torch_provenance
 from encoders.weights import file_sha256, packaged_weights, pinned_sha256
 
 if TYPE_CHECKING:
@@ -54,27 +54,24 @@ class MiniLM:
         self._folder = folder
         self._config = config
         self._device = device
-        self._announce = announce
+        self._batches = LengthBatches(spec.batch_size, announce=announce)
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """(n, 384) float32 unit rows in the order given; a text counts up to its 256th token, or what its folder says."""
         sequences = [self._cut(tokens) for tokens in self._tokens(items)]
-        return encode_by_length(
-            sequences,
-            [len(tokens) for tokens in sequences],
-            dim=self.spec.dim,
-            batch_size=BATCH_SIZE,
-            encode_batch=lambda batch: self._network.embed(batch),
-            announce=self._announce,
-        )
+        lengths = [len(tokens) for tokens in sequences]
+        return self._batches.encode(sequences, lengths, dim=self.spec.dim, encode_batch=lambda batch: self._network.embed(batch))
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text before truncation, [CLS] and [SEP] included."""
         return np.array([len(tokens) for tokens in self._tokens(texts)], dtype=np.int64)
 
+    def provenance(self) -> dict[str, str | int]:
+        """How the vectors are computed: backend, device, dtype, threads, and the batch size that memory allowed."""
+        return torch_provenance(choose_device(self._device), dtype="float32", batch_size=self._batches.batch_size)
+
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        # A lone surrogate (from a broken file name or an undecodable argument) is no text; it counts as "?".
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [encodable(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)] if clean else []
 
     def _cut(self, tokens: list[int]) -> list[int]:

@@ -1,0 +1,52 @@
+"""Encoders by name: the one place that knows which names there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.errors import ConfigError
+from core.fetch import Announce, silent
+from core.protocols import EncoderPair
+from core.values import EncoderSpec
+from encoders.minilm import load_minilm
+
+__all__ = ["encoder_spec", "load_encoder", "load_minilm"]
+
+_LITE = "lite"
+_KNOWN_FORMS = (
+    "Known forms: lite, lite:HEADFILE, ARCH/PRETRAINED (ViT-L-14/openai), ARCH//FILE (ViT-B-32//weights.safetensors), "
+    "hf-hub:OWNER/NAME, and a folder that holds open_clip_config.json."
+)
+
+
+def load_encoder(name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent) -> EncoderPair:
+    """The encoder of that name; its towers are read at their first use.
+
+    Args:
+        name: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a folder that holds
+            open_clip_config.json.
+        device: "auto", "cpu" or "cuda".
+        offline: fetch nothing; files that the hub's cache holds are found all the same.
+        announce: takes a line for the user, such as what is about to be fetched.
+
+    Raises:
+        ConfigError: no encoder has that name, or the device is not there.
+        EncoderError: a package that the encoder needs is not installed.
+        WeightsMissing: its weights are neither here nor to be had.
+        WeightsRejected: a weight file is not what it should be.
+    """
+    if name == _LITE or name.startswith(f"{_LITE}:"):
+        from encoders.lite import load_lite
+
+        head = name.partition(":")[2]
+        return load_lite(Path(head) if head else None, device=device, announce=announce)
+    if not ("/" in name or name.startswith("hf-hub:") or Path(name).is_dir()):
+        raise ConfigError(f"no encoder is called {name!r}.", hint=_KNOWN_FORMS)
+    from encoders.openclip import load_openclip
+
+    return load_openclip(name, device=device, offline=offline, announce=announce)
+
+
+def encoder_spec(name: str, *, offline: bool = False, announce: Announce = silent) -> EncoderSpec:
+    """What `load_encoder(name).spec` says, without reading a tower; `lite` needs no torch for it. Raises what that raises."""
+    return load_encoder(name, device="cpu", offline=offline, announce=announce).spec
