@@ -85,7 +85,8 @@ class EncoderSpec:
     """Which encoder made a vector. Two encoders may be compared only where `space` is equal.
 
     `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes; `preprocessing` names the
-    text and image preprocessing, so that a change of it changes the plan.
+    text and image preprocessing, so that a change of it changes the plan. `batch_size` is how many texts the text tower takes
+    at once (0 where it does not say): another one changes some last bits, so it belongs to the plan too.
     """
 
     name: str
@@ -94,6 +95,7 @@ class EncoderSpec:
     max_tokens: int
     weights_sha256: dict[str, str] = field(default_factory=dict)
     preprocessing: str = ""
+    batch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+"""Which column of a table holds the prompts, and the fingerprint of a file that is read by it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import CorpusError
+from core.files import sha256_file
+from indexer.rows import reading
+
+DEFAULT_COLUMN = "prompt"
+SUBMITTED_COLUMN = "n_submitted"
+
+_READERS = "readers 1"
+"""Part of every fingerprint; raised when the idea of a row changes, so that a broken build never goes on across the change."""
+
+
+def choose_column(path: Path, asked: str | None, columns: Sequence[str], *, texts: Sequence[str]) -> str:
+    """The column asked for, else `prompt`, else the only text column.
+
+    Args:
+        path: for the message.
+        asked: what the user named; None leaves the choice to the file.
+        columns: all that the file has.
+        texts: those that hold text.
+
+    Raises:
+        CorpusError: the column is not there or not of text, or several could be meant; the columns there are stand in the message.
+    """
+    there = ", ".join(columns) or "none"
+    if asked is not None or DEFAULT_COLUMN in columns:
+        chosen = DEFAULT_COLUMN if asked is None else asked
+        if chosen not in columns:
+            raise CorpusError(
+                f"{path} has no column {chosen!r}; it has: {there}.", path=path, hint="Name one of them with --column."
+            )
+        if chosen not in texts:
+            raise CorpusError(f"Column {chosen!r} of {path} does not hold text.", path=path, hint="Name another one with --column.")
+        return chosen
+    if len(texts) == 1:
+        return texts[0]
+    raise CorpusError(
+        f"{path} has no column {DEFAULT_COLUMN!r} and not just one of text; it has: {there}.",
+        path=path,
+        hint="Name the column of the prompts with --column.",
+    )
+
+
+def file_digest(path: Path, kind: str, column: str) -> str:
+    """Fingerprint of a file's bytes as read by one reader; neither its path nor its times count.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    with reading(path):
+        content = sha256_file(path)
+    return hashlib.sha256("\n".join((_READERS, kind, column, content)).encode()).hexdigest()

@@ -1,0 +1,145 @@
+"""Rows of a corpus: what makes one usable, and how a stream of them becomes a `CorpusSource`.
+
+Files are read as bytes and judged row by row, so that one bad row is named and counted and never stops the file.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from core.errors import ConfigError, CorpusError
+from core.values import CorpusBatch, RawPrompt, RejectedRow
+
+MAX_CHARACTERS = 100_000
+"""The longest prompt that is kept: a thousand times the usual one; what is longer is a file pasted into a table."""
+
+MAX_LINE_BYTES = 4 << 20
+"""The longest line that is held in memory; room for other columns beside the longest prompt with every character escaped."""
+
+TOO_LONG = f"longer than {MAX_CHARACTERS:,} characters"
+BAD_UTF8 = "bad UTF-8"
+NUL_BYTES = "NUL bytes"
+NOT_TEXT = "not text"
+EMPTY = "empty"
+
+_BOM = b"\xef\xbb\xbf"
+_MAX_SUBMITTED = 10**9
+
+Row: TypeAlias = RawPrompt | RejectedRow
+OpenRows: TypeAlias = Callable[[int], Iterator[Row]]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedSource:
+    """A `CorpusSource` made of functions.
+
+    `open_rows(start)` streams the rows from `start` on, `digest()` is the fingerprint, `count()` the number of rows.
+    """
+
+    name: str
+    synthetic: bool
+    open_rows: OpenRows
+    digest: Callable[[], str]
+    count: Callable[[], int]
+
+    def fingerprint(self) -> str:
+        """Equal for equal content, wherever it lies."""
+        return self.digest()
+
+    def batches(self, size: int, start: int = 0) -> Iterator[CorpusBatch]:
+        """Batches of at most `size` rows, from row `start` on; rejected rows count.
+
+        Raises:
+            ConfigError: `size` below 1 or `start` below 0.
+            CorpusError: the source as a whole cannot be read.
+        """
+        if size < 1 or start < 0:
+            raise ConfigError(f"A batch of {size} rows from row {start} cannot be read: at least 1 row, from row 0 on.")
+        rows = self.open_rows(start)
+        while taken := list(itertools.islice(rows, size)):
+            start += len(taken)
+            yield CorpusBatch(
+                prompts=tuple(row for row in taken if isinstance(row, RawPrompt)),
+                rejected=tuple(row for row in taken if isinstance(row, RejectedRow)),
+                next_start=start,
+            )
+
+
+def judge(value: object, *, source: str, key: str, n_submitted: object = 1) -> Row:
+    """The row as a prompt, or the reason why it is none.
+
+    Args:
+        value: the cell: bytes in UTF-8, a str (undecodable bytes as lone surrogates), None, or anything else.
+        source: name of the corpus.
+        key: finds the row again inside it.
+        n_submitted: how often it was submitted; what is not a number of at least 1 counts as 1.
+    """
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else value
+        if isinstance(text, str):
+            text.encode("utf-8")
+    except UnicodeError:
+        return RejectedRow(source, key, BAD_UTF8)
+    if text is None:
+        return RejectedRow(source, key, EMPTY)
+    if not isinstance(text, str):
+        return RejectedRow(source, key, NOT_TEXT)
+    if len(text) > MAX_CHARACTERS:
+        return RejectedRow(source, key, TOO_LONG)
+    if "\0" in text:
+        return RejectedRow(source, key, NUL_BYTES)
+    if not text or text.isspace():
+        return RejectedRow(source, key, EMPTY)
+    return RawPrompt(text, source, key, _submissions(n_submitted))
+
+
+def _submissions(value: object) -> int:
+    try:
+        count = int(value) if isinstance(value, int | str) else 1
+    except ValueError:
+        return 1
+    return min(max(count, 1), _MAX_SUBMITTED)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Map the operating system's refusals to `CorpusError`, naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise CorpusError(
+            f"{path} cannot be read: {error.strerror or error}.", path=path, hint="Check the path and its permissions."
+        ) from error
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """(line number from 1, its bytes with the line break) of a file; None for a line above `MAX_LINE_BYTES`.
+
+    A UTF-8 byte order mark is dropped.
+
+    Raises:
+        CorpusError: the file cannot be read, or is UTF-16.
+    """
+    with reading(path), path.open("rb") as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                return
+            if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise CorpusError(f"{path} is UTF-16, not UTF-8.", path=path, line=1, hint="Save it as UTF-8.")
+            if len(line) <= MAX_LINE_BYTES:
+                yield number, line.removeprefix(_BOM) if number == 1 else line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = file.readline(MAX_LINE_BYTES)
+            yield number, None
+
+
+def count_rows(open_rows: OpenRows) -> int:
+    """How many rows there are, by reading them all once."""
+    return sum(1 for _ in open_rows(0))

@@ -1,0 +1,264 @@
+"""What every corpus of prompts promises, whatever file it is read from (`core.protocols.CorpusSource`)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from core.errors import ConfigError
+from core.protocols import CorpusSource
+from core.values import RawPrompt, RejectedRow
+from indexer.sources import parse_corpus
+
+ROWS: tuple[bytes, ...] = (
+    b"a red fox, snow",
+    b"",
+    "caf\N{LATIN SMALL LETTER E WITH ACUTE} at night".encode(),
+    b"broken \xff bytes",
+    b"zero \x00 byte",
+    b"a red fox, snow",
+    b"x" * 100_001,
+    b"last one",
+)
+"""What each file kind is written with: five prompts, one of them twice, and four rows that are no prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How to write a corpus of one kind from rows, and its spec."""
+
+    write: Callable[[Path, tuple[bytes, ...]], Path]
+    spec: str = "{path}"
+    holds_bad_bytes: bool = True
+
+
+def write_text(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    path = folder / "prompts.txt"
+    path.write_bytes(b"".join(row + b"\n" for row in rows))
+    return path
+
+
+def write_separated(folder: Path, rows: tuple[bytes, ...], *, suffix: str, mark: bytes) -> Path:
+    path = folder / f"prompts{suffix}"
+    lines = [mark.join((b"id", b"prompt", b"n_submitted"))]
+    lines += [mark.join((b"%d" % i, b'"' + row + b'"', b"2")) for i, row in enumerate(rows)]
+    path.write_bytes(b"\r\n".join(lines) + b"\r\n")
+    return path
+
+
+def write_json_lines(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    path = folder / "prompts.jsonl"
+    escaped = [row.replace(b"\x00", b"\\u0000") for row in rows]
+    path.write_bytes(b"".join(b'{"id": 1, "prompt": "' + row + b'"}\n' for row in escaped))
+    return path
+
+
+def write_parquet(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    path = folder / "prompts.parquet"
+    binary = pa.array(rows, type=pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), len(rows), binary.buffers())  # pyarrow would refuse the bad bytes otherwise
+    pq.write_table(pa.table({"prompt": texts, "n_submitted": [2] * len(rows)}), path, row_group_size=3)
+    return path
+
+
+def write_images(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    target = folder / "pictures"
+    (target / "below").mkdir(parents=True)
+    for i, row in enumerate(rows):
+        info = PngInfo()
+        if row:
+            info.add_text("parameters", f"{row.decode('latin-1')[:200]}\nSteps: 20, Sampler: Euler a, Seed: 1, Size: 4x4")
+        Image.new("RGB", (4, 4)).save(target / ("below" if i % 2 else ".") / f"{i:03d}.png", pnginfo=info)
+    (target / "torn.png").write_text("no image at all")
+    return target
+
+
+def write_nothing(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    return folder
+
+
+KINDS = {
+    "text": Kind(write_text),
+    "csv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b",")),
+    "tsv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".tsv", mark=b"\t")),
+    "jsonl": Kind(write_json_lines),
+    "parquet": Kind(write_parquet),
+    "images": Kind(write_images, spec="images:{path}", holds_bad_bytes=False),
+    "starter": Kind(write_nothing, spec="starter", holds_bad_bytes=False),
+}
+SHAPES: dict[str, dict[str, Any]] = {"whole": {}, "limited": {"limit": 7}, "sampled": {"sample": 5, "seed": 3}}
+
+Rows = list[RawPrompt | RejectedRow]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(params=SHAPES)
+def source(kind: Kind, request: pytest.FixtureRequest, tmp_path: Path) -> CorpusSource:
+    path = kind.write(tmp_path, ROWS)
+    return parse_corpus(kind.spec.format(path=path), **SHAPES[request.param])
+
+
+def read(source: CorpusSource, size: int, start: int = 0) -> Rows:
+    """All rows of a source, prompts before rejections within a batch."""
+    rows: Rows = []
+    for batch in source.batches(size, start):
+        rows += [*batch.prompts, *batch.rejected]
+    return rows
+
+
+def n_rows(source: CorpusSource) -> int:
+    return len(read(source, 1000))
+
+
+class TestEverySource:
+    def test_gives_the_same_rows_each_time(self, source: CorpusSource) -> None:
+        """Reading twice gives the same rows in the same order."""
+        assert read(source, 3) == read(source, 3) != []
+
+    def test_does_not_depend_on_the_batch_size(self, source: CorpusSource) -> None:
+        """Batches of 1, 4 and 1,000 hold the same rows in the same order."""
+        one_by_one = read(source, 1)
+        for size in (4, 1000):
+            for picked in (RawPrompt, RejectedRow):
+                found = [row for row in read(source, size) if isinstance(row, picked)]
+                assert found == [row for row in one_by_one if isinstance(row, picked)]
+
+    def test_goes_on_from_any_row(self, source: CorpusSource) -> None:
+        """Starting at row n gives what is left after n rows, rejected ones counted; behind the end there is nothing."""
+        everything = read(source, 1)
+        for start in (*(range(len(everything)) if len(everything) < 12 else (0, 1, 4711)), len(everything) - 1, len(everything)):
+            assert read(source, 1, start) == everything[start:]
+        assert read(source, 5, len(everything) + 7) == []
+
+    def test_says_where_to_go_on(self, source: CorpusSource) -> None:
+        """`next_start` is the number of rows so far, so a reader that stops after any batch loses and repeats nothing."""
+        seen = 0
+        for batch in source.batches(2):
+            assert 1 <= len(batch.prompts) + len(batch.rejected) <= 2
+            seen += len(batch.prompts) + len(batch.rejected)
+            assert batch.next_start == seen
+        assert seen == n_rows(source)
+
+    def test_names_itself_and_its_rows(self, source: CorpusSource) -> None:
+        """Each row says which corpus it is of, and a key that is its own."""
+        rows = read(source, 100)
+        assert {row.source for row in rows} == {source.name}
+        assert "/" not in source.name
+        assert len({row.source_key for row in rows}) == len(rows)
+
+    def test_gives_text_that_can_be_stored(self, source: CorpusSource) -> None:
+        """Every prompt is Unicode text that is not blank, has no NUL, and was submitted at least once."""
+        for row in read(source, 100):
+            if isinstance(row, RawPrompt):
+                assert row.text.encode("utf-8").strip()
+                assert "\0" not in row.text
+                assert 1 <= len(row.text) <= 100_000
+                assert row.n_submitted >= 1
+            else:
+                assert row.reason
+
+    def test_refuses_senseless_batches(self, source: CorpusSource) -> None:
+        """A batch of no rows, or one from before the beginning, is an error and not an endless loop."""
+        for size, start in ((0, 0), (1, -1)):
+            with pytest.raises(ConfigError):
+                next(source.batches(size, start))
+
+
+class TestFingerprint:
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_is_of_the_content(self, kind: Kind, shape: str, tmp_path: Path) -> None:
+        """A copy elsewhere with another time has the same fingerprint."""
+        path = kind.write(tmp_path, ROWS)
+        elsewhere = tmp_path / "elsewhere" / "deeper"
+        if path.is_dir() and path != tmp_path:
+            shutil.copytree(path, elsewhere / path.name)
+        elif path.is_file():
+            elsewhere.mkdir(parents=True)
+            shutil.copyfile(path, elsewhere / path.name)
+            os.utime(elsewhere / path.name, (1, 1))
+        here = parse_corpus(kind.spec.format(path=path), **SHAPES[shape])
+        there = parse_corpus(kind.spec.format(path=elsewhere / path.name), **SHAPES[shape])
+        assert here.fingerprint() == there.fingerprint()
+        assert read(here, 10) == read(there, 10)
+
+    def test_tells_other_rows_apart(self, kind: Kind, tmp_path: Path) -> None:
+        """One changed word, another order, and one row less each give another fingerprint."""
+        if kind.spec == "starter":
+            pytest.skip("the starter corpus cannot be changed from outside")
+        variants = [ROWS, (b"a blue fox, snow", *ROWS[1:]), ROWS[::-1], ROWS[:-1]]
+        found = set()
+        for number, rows in enumerate(variants):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            found.add(parse_corpus(kind.spec.format(path=kind.write(folder, rows))).fingerprint())
+        assert len(found) == len(variants)
+
+    def test_tells_samples_apart(self, kind: Kind, tmp_path: Path) -> None:
+        """The whole, its beginning, and each sample are corpora of their own."""
+        spec = kind.spec.format(path=kind.write(tmp_path, ROWS))
+        shapes: list[dict[str, Any]] = [{}, {"limit": 7}, {"limit": 6}, {"sample": 5}, {"sample": 5, "seed": 1}, {"sample": 4}]
+        found = {parse_corpus(spec, **shape).fingerprint() for shape in shapes}
+        assert len(found) == len(shapes)
+
+
+class TestBadRows:
+    def test_cost_only_themselves(self, kind: Kind, tmp_path: Path) -> None:
+        """Each bad row is rejected by name with its reason, and the rows behind it are read."""
+        if not kind.holds_bad_bytes:
+            pytest.skip("covered by the kind's own tests")
+        source = parse_corpus(kind.spec.format(path=kind.write(tmp_path, ROWS)))
+        batches = list(source.batches(100))
+        prompts = [row.text for batch in batches for row in batch.prompts]
+        reasons = [row.reason for batch in batches for row in batch.rejected]
+        assert prompts == [ROWS[i].decode() for i in (0, 2, 5, 7)]
+        assert reasons == ["empty", "bad UTF-8", "NUL bytes", "longer than 100,000 characters"]
+
+    def test_submissions_are_read_where_a_column_has_them(self, kind: Kind, tmp_path: Path) -> None:
+        """The column `n_submitted` is used by the kinds of table that were written with it."""
+        path = kind.write(tmp_path, ROWS)
+        counts = {row.n_submitted for row in read(parse_corpus(kind.spec.format(path=path)), 9) if isinstance(row, RawPrompt)}
+        assert counts == ({2} if path.suffix in (".csv", ".tsv", ".parquet") else {1})
+
+
+def test_images_without_a_prompt_are_named(tmp_path: Path) -> None:
+    """In a folder of images, one without a prompt and one that is torn are rejected by their path, each with its reason."""
+    folder = write_images(tmp_path, ROWS[:3])
+    rows = read(parse_corpus(f"images:{folder}"), 10)
+    rejected = {row.source_key: row.reason for row in rows if isinstance(row, RejectedRow)}
+    assert rejected.pop("below/001.png") == "no embedded prompt"
+    assert rejected.pop("torn.png").startswith("unreadable image: ")
+    assert rejected == {}
+    assert {row.source_key for row in rows if isinstance(row, RawPrompt)} == {"000.png", "002.png"}
+    assert next(row.text for row in rows if isinstance(row, RawPrompt)) == "a red fox, snow"
+
+
+def test_synthetic_is_the_starter_alone(kind: Kind, tmp_path: Path) -> None:
+    """Only the corpus that a program wrote is marked as synthetic."""
+    path = kind.write(tmp_path, ROWS)
+    assert parse_corpus(kind.spec.format(path=path)).synthetic == (kind.spec == "starter")
+
+
+def test_line_numbers_are_those_of_an_editor(tmp_path: Path) -> None:
+    """`source_key` counts lines from 1 with the header, also behind a record of several lines."""
+    table = tmp_path / "table.csv"
+    table.write_text('prompt,id\n"two\nlines",1\nnext,2\n')
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("\n".join(json.dumps({"prompt": text}) for text in ("first", "second")))
+    keys = [[row.source_key for row in read(parse_corpus(str(path)), 9)] for path in (table, lines)]
+    assert list(itertools.chain(*keys)) == ["line 2", "line 4", "line 1", "line 2"]

@@ -1,0 +1,252 @@
+"""Corpora that cannot be read, and rows that cannot: one clear error, or one named row."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from core.errors import ConfigError, CorpusError
+from core.values import RawPrompt, RejectedRow
+from indexer.rows import MAX_LINE_BYTES
+from indexer.sampling import draw_rows
+from indexer.sources import parse_corpus
+
+Row = RawPrompt | RejectedRow
+
+
+def rows_of(path: Path, *, column: str | None = None) -> list[Row]:
+    """All rows in their order."""
+    rows: list[Row] = []
+    for batch in parse_corpus(str(path), column=column).batches(1):
+        rows += [*batch.prompts, *batch.rejected]
+    return rows
+
+
+def texts(rows: list[Row]) -> list[str]:
+    return [row.text for row in rows if isinstance(row, RawPrompt)]
+
+
+def reasons(rows: list[Row]) -> dict[str, str]:
+    return {row.source_key: row.reason for row in rows if isinstance(row, RejectedRow)}
+
+
+class TestWhatCannotBeRead:
+    @pytest.mark.parametrize(
+        ("spec", "said"),
+        [
+            ("nowhere.csv", "no corpus"),
+            ("table.xlsx", "no kind"),
+            ("noextension", "no kind"),
+            ("folder", "is a folder"),
+            ("images:nowhere", "not a folder"),
+            ("images:table.csv", "not a folder"),
+            ("images:folder", "no rows"),
+            ("empty.txt", "no rows"),
+            ("empty.csv", "no header"),
+            ("empty.jsonl", "no column"),
+            ("empty.parquet", "Parquet"),
+            ("header.csv", "no rows"),
+            ("norows.parquet", "no rows"),
+            ("torn.parquet", "Parquet"),
+            ("text.parquet", "Parquet"),
+            ("utf16.txt", "UTF-16"),
+            ("utf16.csv", "UTF-16"),
+            ("binary.jsonl", "no column"),
+        ],
+    )
+    def test_is_named_with_a_remedy(self, spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is absent, empty, of an unknown kind, torn, or in another encoding ends in one line that names it and a remedy."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "folder").mkdir()
+        for name in ("table.xlsx", "noextension", "empty.txt", "empty.csv", "empty.jsonl", "empty.parquet"):
+            (tmp_path / name).touch()
+        (tmp_path / "header.csv").write_text("id,prompt\n")
+        (tmp_path / "table.csv").write_text("prompt\nx\n")
+        (tmp_path / "binary.jsonl").write_bytes(bytes(range(256)) * 9)
+        pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "norows.parquet")
+        pq.write_table(pa.table({"prompt": ["a", "b"] * 999}), tmp_path / "whole.parquet")
+        (tmp_path / "torn.parquet").write_bytes((tmp_path / "whole.parquet").read_bytes()[:-20])
+        (tmp_path / "text.parquet").write_text("a red fox\n" * 99)
+        for name in ("utf16.txt", "utf16.csv"):
+            (tmp_path / name).write_text("prompt\na red fox\n", encoding="utf-16")
+        with pytest.raises(CorpusError) as caught:
+            parse_corpus(spec)
+        assert said in caught.value.message
+        assert spec.removeprefix("images:") in caught.value.message
+        assert "\n" not in caught.value.message
+        assert caught.value.hint
+        assert caught.value.path is not None
+
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+    def test_a_missing_column_is_answered_with_those_there(self, suffix: str, tmp_path: Path) -> None:
+        """The message lists the columns, asked for by name or not."""
+        path = write_table(tmp_path / f"table{suffix}", {"caption": ["a", "b"], "style": ["c", "d"]})
+        for column in ("prompt", None):
+            with pytest.raises(CorpusError, match="caption, style"):
+                parse_corpus(str(path), column=column)
+        assert texts(rows_of(path, column="style")) == ["c", "d"]
+
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+    def test_the_only_text_column_is_found(self, suffix: str, tmp_path: Path) -> None:
+        """A table with one column of text and the count of submissions needs no --column."""
+        path = write_table(tmp_path / f"table{suffix}", {"caption": ["a", "b"], "n_submitted": [3, 4]})
+        rows = rows_of(path)
+        assert [(row.text, row.n_submitted) for row in rows if isinstance(row, RawPrompt)] == [("a", 3), ("b", 4)]
+
+    def test_a_column_that_is_not_text(self, tmp_path: Path) -> None:
+        """A Parquet column of numbers is refused by name."""
+        path = write_table(tmp_path / "table.parquet", {"prompt": [1, 2], "caption": ["a", "b"]})
+        with pytest.raises(CorpusError, match=r"'prompt' of .* does not hold text"):
+            parse_corpus(str(path))
+
+    def test_a_page_broken_in_the_middle(self, tmp_path: Path) -> None:
+        """Damage that shows only on reading a column is a `CorpusError` too, not a foreign exception."""
+        path = tmp_path / "broken.parquet"
+        pq.write_table(pa.table({"prompt": [f"prompt {i}" for i in range(20_000)]}), path, compression="zstd", use_dictionary=False)
+        content = bytearray(path.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 64] = bytes(64)
+        path.write_bytes(content)
+        with pytest.raises(CorpusError, match=r"broken\.parquet"):
+            rows_of(path)
+
+    @pytest.mark.parametrize("option", [{"limit": 0}, {"sample": 0}, {"limit": -1}, {"sample": 3, "seed": -1}])
+    def test_senseless_options(self, option: dict[str, Any]) -> None:
+        """A limit or sample below one row and a negative seed are refused as configuration."""
+        with pytest.raises(ConfigError):
+            parse_corpus("starter", **option)
+
+
+class TestCsv:
+    def test_bad_records_cost_themselves(self, tmp_path: Path) -> None:
+        """Too few fields, too many, and a field above the reader's limit are rejected by line; the rest is read."""
+        path = tmp_path / "table.csv"
+        path.write_text("id,prompt\n1,good\n2\n3,a,b\n4," + "x" * 200_000 + "\n\n5,fine\n")
+        rows = rows_of(path)
+        assert texts(rows) == ["good", "fine"]
+        assert reasons(rows) == {
+            "line 3": "fields do not match the header",
+            "line 4": "fields do not match the header",
+            "line 5": "longer than 100,000 characters",
+            "line 6": "empty",
+        }
+
+    @pytest.mark.parametrize("rest", [5, 50_000])
+    def test_a_quote_left_open_costs_one_row(self, rest: int, tmp_path: Path) -> None:
+        """An opening quote that never closes is rejected by its line, and the rows behind it, few or many, are read."""
+        path = tmp_path / "table.csv"
+        path.write_text('id,prompt\n1,good\n2,"open\n' + "".join(f"{i},prompt {i}\n" for i in range(rest)))
+        rows = rows_of(path)
+        assert reasons(rows) == {"line 3": "quote left open"}
+        assert texts(rows) == ["good", *(f"prompt {i}" for i in range(rest))]
+
+    def test_quotes_commas_and_line_breaks(self, tmp_path: Path) -> None:
+        """Quoted fields keep commas, doubled quotes and line breaks, as in RFC 4180; a byte order mark is no part of the header."""
+        path = tmp_path / "table.csv"
+        path.write_bytes('\ufeffprompt,id\n"a, ""b""\nc",1\r\n5" pipe,2'.encode())
+        assert texts(rows_of(path)) == ['a, "b"\nc', '5" pipe']
+
+
+class TestJsonLines:
+    def test_bad_lines_cost_themselves(self, tmp_path: Path) -> None:
+        """What is no JSON, no object, nested without end, or of another type is rejected by line."""
+        path = tmp_path / "lines.jsonl"
+        deep = b"[" * 100_000
+        lines = [b'{"prompt": "good"}', b"{", b'"text"', b"", b'{"prompt": 7}', b'{"other": "x"}', deep, b'{"prompt": "\\ud800"}']
+        path.write_bytes(b"\n".join([*lines, b'{"prompt": "fine", "n_submitted": 5}']))
+        rows = rows_of(path)
+        assert texts(rows) == ["good", "fine"]
+        assert [row.n_submitted for row in rows if isinstance(row, RawPrompt)] == [1, 5]
+        assert list(reasons(rows).values()) == [
+            "not JSON",
+            "not a JSON object",
+            "empty",
+            "not text",
+            "empty",
+            "not JSON",
+            "not JSON",
+        ]
+
+
+class TestBoundedMemory:
+    @pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl"])
+    def test_a_line_without_end_is_not_held(self, suffix: str, tmp_path: Path) -> None:
+        """A line of 40 MB is rejected by number without being held in memory, and the next one is read."""
+        path = tmp_path / f"long{suffix}"
+        good = {".txt": b"good\n", ".csv": b"prompt,id\ngood,1\n", ".jsonl": b'{"prompt": "good"}\n'}[suffix]
+        last = {".txt": b"last\n", ".csv": b"last,2\n", ".jsonl": b'{"prompt": "last"}\n'}[suffix]
+        with path.open("wb") as file:
+            file.write(good)
+            for _ in range(40):
+                file.write(b"x" * 1_000_000)
+            file.write(b"\n" + last)
+        tracemalloc.start()
+        rows = rows_of(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert texts(rows) == ["good", "last"]
+        assert list(reasons(rows).values()) == ["longer than 100,000 characters"]
+        assert peak < 5 * MAX_LINE_BYTES
+
+    def test_reading_does_not_grow_with_the_file(self, tmp_path: Path) -> None:
+        """Streaming a sample of a Parquet file of 11 MB of text holds a small part of it."""
+        path = tmp_path / "large.parquet"
+        pq.write_table(pa.table({"prompt": [f"{i} " + "word " * 45 for i in range(50_000)]}), path, row_group_size=5_000)
+        source = parse_corpus(str(path), sample=50)
+        tracemalloc.start()
+        count = sum(len(batch.prompts) for batch in source.batches(10))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count == 50
+        assert peak < 6_000_000
+
+
+class TestSample:
+    def test_is_drawn_without_replacement(self) -> None:
+        """So many different rows, rising, below the total; all of them where fewer are there."""
+        drawn = draw_rows(3_000_000, 1000, seed=1)
+        assert len(set(drawn.tolist())) == 1000
+        assert (drawn[1:] > drawn[:-1]).all()
+        assert 0 <= drawn[0] < drawn[-1] < 3_000_000
+        assert draw_rows(7, 9, seed=1).tolist() == list(range(7))
+        assert draw_rows(0, 9, seed=1).tolist() == []
+
+    def test_is_even_over_the_rows(self) -> None:
+        """Over many seeds each of 20 rows is drawn about as often as another: 5 of 20, 4,000 times, within five deviations."""
+        counts = [0] * 20
+        for seed in range(4000):
+            for row in draw_rows(20, 5, seed=seed).tolist():
+                counts[row] += 1
+        assert all(abs(count - 1000) < 5 * 27.4 for count in counts)
+
+    def test_never_changes(self) -> None:
+        """The rows of a seed are these, on every machine and with every version of numpy: an index names its corpus by them."""
+        assert draw_rows(1000, 5, seed=0).tolist() == [11, 269, 850, 855, 921]
+
+    def test_of_the_first_rows(self, tmp_path: Path) -> None:
+        """With a limit too, the sample is drawn from the first rows alone."""
+        path = tmp_path / "prompts.txt"
+        path.write_text("".join(f"prompt {i}\n" for i in range(100)))
+        source = parse_corpus(str(path), limit=10, sample=8)
+        found = [prompt.text for batch in source.batches(3) for prompt in batch.prompts]
+        assert len(found) == 8
+        assert set(found) <= {f"prompt {i}" for i in range(10)}
+
+
+def write_table(path: Path, columns: dict[str, list[str] | list[int]]) -> Path:
+    """The same columns in the format of the path's suffix."""
+    names, cells = list(columns), list(zip(*columns.values(), strict=True))
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(columns), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in cells))
+    else:
+        mark = {".csv": ",", ".tsv": "\t"}[path.suffix]
+        path.write_text("".join(mark.join(map(str, row)) + "\n" for row in [names, *cells]))
+    return path
