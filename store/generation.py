@@ -47,9 +47,9 @@ class Generation:
         self.folder = folder
         self.manifest = manifest
         self._resources = resources
-        self.prompts = resources.enter_context(DuckPrompts(folder / layout.PROMPTS))
         self._vectors = {space: ShardedVectors(folder, records) for space, records in manifest.shards.items()}
         self._indexes = {space: FaissIndex(folder, info, self.vectors(space)) for space, info in manifest.indexes.items()}
+        self.prompts = resources.enter_context(DuckPrompts(folder / layout.PROMPTS))
 
     @property
     def space(self) -> str:

@@ -103,7 +103,7 @@ def find_generation(root: Path, plan_sha256: str) -> str | None:
 
 
 def make_current(root: Path, name: str) -> None:
-    """Put a generation that is already there in service; the write lock must be held.
+    """Put a generation that is already there in service, without what only its build needed; the write lock must be held.
 
     Raises:
         StoreError: it is not there or not whole.
@@ -114,8 +114,9 @@ def make_current(root: Path, name: str) -> None:
         content = path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
-    decode_manifest(content, path=path)
+    manifest = decode_manifest(content, path=path)
     _write_current(root, name, content)
+    _sweep(path.parent, keep={layout.MANIFEST, *manifest.files})
 
 
 def generation_names(root: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from core.values import Ids, Vectors, unit_rows
 from store.manifest import ShardRecord
 
 _F16 = np.dtype("<f2")
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f2', 'fortran_order': False, 'shape': \((\d{1,15}), (\d{1,15})\), \} *\n", re.DOTALL
+)
+_HEADER_READ_BYTES = 256
 _REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
 
 
@@ -40,7 +44,8 @@ def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mappin
         raise StoreError(f"{file} cannot be stored: {len(rows)} rows of {rows.shape[1]} values, or a row of zeros.")
     path = folder / file
     with atomic_write(path) as opened:
-        np.lib.format.write_array(opened, rows, version=(1, 0))
+        np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(rows))
+        opened.write(rows.data)  # numpy's own write loses the reason for which the operating system refuses
     return ShardRecord(file=file, rows=len(rows), bytes=path.stat().st_size, sha256=sha256_file(path), provenance=dict(provenance))
 
 
@@ -125,14 +130,20 @@ class ShardedVectors:
 
 
 def _open_map(path: Path, record: ShardRecord) -> NDArray[np.float16]:
-    """A read-only map of one shard whose header agrees with its record and its length: nothing past its end is ever touched."""
+    """A read-only map of one shard whose header agrees with its record and its length: nothing past its end is ever touched.
+
+    numpy's own reader evaluates the header as Python source and fails in a dozen ways on a damaged one, so only the one form
+    that `write_shard` writes is accepted (format version 1.0, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
+    """
     try:
         size = path.stat().st_size
-        if size != record.bytes:
-            raise Checksum(f"{path} has {size} bytes, not {record.bytes}.", path=path, hint=_REBUILD)
-        opened = np.lib.format.open_memmap(os.fspath(path), mode="r")
-    except (OSError, ValueError, SyntaxError, OverflowError, MemoryError) as error:
-        raise Checksum(f"{path} cannot be read as an array: {error}.", path=path, hint=_REBUILD) from error
-    if opened.dtype != _F16 or opened.ndim != 2 or len(opened) != record.rows or not opened.flags.c_contiguous:
-        raise Checksum(f"{path} holds {opened.dtype} {opened.shape}, not {record.rows} rows of float16.", path=path, hint=_REBUILD)
-    return opened
+        with path.open("rb") as file:
+            header = _HEADER.match(file.read(_HEADER_READ_BYTES))
+        if header is None or size != record.bytes:
+            raise Checksum(f"{path} ({size} bytes) is not the float16 array that was recorded.", path=path, hint=_REBUILD)
+        rows, dim, offset = int(header[1]), int(header[2]), header.end()
+        if rows != record.rows or dim == 0 or offset + rows * dim * _F16.itemsize != size:
+            raise Checksum(f"{path} holds {rows} x {dim} values, not {record.rows} rows.", path=path, hint=_REBUILD)
+        return np.memmap(path, dtype=_F16, mode="r", offset=offset, shape=(rows, dim))
+    except OSError as error:
+        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=_REBUILD) from error

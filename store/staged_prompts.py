@@ -121,6 +121,7 @@ class StagedPrompts:
         """Fold equal prompts, give each a row id in the order in which it first came, and write `prompts.duckdb`.
 
         The file appears whole or not at all; where it is already there, it is kept. `n_submitted` of equal prompts is added up.
+        After an error this object is closed.
         """
         target = self._folder / PROMPTS
         with _errors(target):
@@ -142,21 +143,28 @@ class StagedPrompts:
 
     def _write_numbered(self, target: Path) -> None:
         partial = target.with_name(f"{target.name}.tmp")
-        for leftover in (partial, partial.with_name(f"{partial.name}.wal")):
-            leftover.unlink(missing_ok=True)
+        _remove_database(partial)
         quoted = str(partial).replace("'", "''")
         self._connection.execute(f"ATTACH '{quoted}' AS numbered")
         try:
             self._connection.execute(_NUMBER)
             self._connection.execute("CHECKPOINT numbered")  # so that nothing is left in a write-ahead log
-        finally:
             self._connection.execute("DETACH numbered")
+        except BaseException:
+            self._connection.close()
+            _remove_database(partial)
+            raise
         sync_file(partial)
         partial.replace(target)
         sync_folder(target.parent)
 
     def _one(self, statement: str) -> int:
         return int(self._connection.execute(statement).fetchall()[0][0])
+
+
+def _remove_database(path: Path) -> None:
+    for leftover in (path, path.with_name(f"{path.name}.wal")):
+        leftover.unlink(missing_ok=True)
 
 
 def _arrow(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.files import atomic_write
 from core.values import EncoderSpec, Vectors, prompt_key, unit_rows
 from store import layout
 from store.locking import write_lock
@@ -45,7 +46,8 @@ def stage(root: Path, *, rows: int = 200, seed: int = 0) -> tuple[Path, Manifest
         prompts = [clean_prompt(f"a {i} of {seed}, Öl auf Leinwand", key=str(i)) for i in range(rows)]
         staged.add(prompts, corpus=0, state=CorpusState(rows, finished=True))
         staged.number()
-    (staging / layout.PLAN).write_text("{}\n")
+    with atomic_write(staging / layout.PLAN) as file:
+        file.write(b"{}\n")
     shards = write_shards(staging, random_vectors(rows, seed=seed))
     info, probes = index_space(staging, SPACE, shards, seed=seed)
     with DuckPrompts(staging / layout.PROMPTS) as opened:
