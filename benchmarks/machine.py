@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def machine(*packages: str) -> dict[str, str | int]:
     """Processor, cores, memory, Python, commit, and the versions of `packages`."""
-    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor()
+    )
     memory_kib = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
     flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "").split()
     return {

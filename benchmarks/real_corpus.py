@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.machine import ROOT, machine  # noqa: E402  the path above makes it findable from a clone
+from benchmarks.machine import ROOT, machine
 
 RESULT = ROOT / "benchmarks" / "results" / "real_corpus.json"
 REPEATS = 5
@@ -58,7 +58,10 @@ def build(args: argparse.Namespace, index: Path) -> dict[str, Any]:
         "seconds": seconds,
         "encoding_prompts_per_s": manifest["rows"] / encoding_s,
         "peak_rss_mib": peak_mib,
-        "bytes": {name.split("/")[0]: sum(f["bytes"] for other, f in files.items() if other.split("/")[0] == name.split("/")[0]) for name in files},
+        "bytes": {
+            name.split("/")[0]: sum(f["bytes"] for other, f in files.items() if other.split("/")[0] == name.split("/")[0])
+            for name in files
+        },
         "recall_at_10": {space: part["recall_at_10"] for space, part in manifest["indexes"].items()},
     }
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output
+
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.protocols import EncoderPair
+    from core.values import RawPrompt, RejectedRow
+    from retriever.embedding import Embedded
+
+_IMAGES_AT_ONCE = 32
+_TEXTS_AT_ONCE = 4096
+_TABLES = frozenset({".parquet", ".csv", ".tsv", ".jsonl"})
 
 
 class Space(StrEnum):
@@ -20,19 +30,17 @@ class Space(StrEnum):
 
 
 def embed(
+    out: Annotated[Path, typer.Option("--out", help="The .npy file to write: (n, dim) float32 unit rows, in the order given.")],
     paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="With --images: files or folders.")] = None,
     images: Annotated[bool, typer.Option("--images", help="The paths are images.")] = False,
     texts: Annotated[
-        Path | None,
-        typer.Option("--texts", help="A text file, one a line, or a CSV, JSONL or Parquet file with a `prompt` column."),
+        Path | None, typer.Option("--texts", help="A text file, one a line, or a CSV, TSV, JSONL or Parquet file.")
     ] = None,
+    column: Annotated[str | None, typer.Option("--column", help="The column of the texts.", show_default="prompt")] = None,
     space: Annotated[
         Space,
         typer.Option("--space", help="`output`: all-MiniLM-L6-v2, 384-d, what the competition scores; `index`: the index's own."),
     ] = Space.OUTPUT,
-    out: Annotated[
-        Path, typer.Option("--out", help="The .npy file to write: (n, dim) float32 unit rows, in the order given.")
-    ] = ...,  # type: ignore[assignment]  # typer's word for "required"
     index: IndexFolder = None,
     encoder: EncoderName = None,
     device: Device = "auto",
@@ -43,11 +51,74 @@ def embed(
 ) -> None:
     """Write the embeddings of images or texts to a NumPy file.
 
-    An image that cannot be read gets a row of zeros, so that the rows stay in step; it is listed, and the exit code tells.
+    In the output space an image's vector is the estimate of the embedded `lite` encoder. An item that cannot be read gets a
+    row of zeros, so that the rows stay in step; it is listed, and the exit code tells.
     """
+    import numpy as np
 
+    from core.config import settings
     from core.errors import ConfigError
+    from core.files import atomic_write
+    from encoders.registry import load_encoder
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if images == (texts is not None) or bool(paths) != images:
         raise ConfigError("embed takes either --images PATH… or --texts FILE.", hint="Name exactly one of them.")
+    chosen = settings(index=index, offline=offline)
+    name = "lite" if space is Space.OUTPUT else encoder or _encoder_of_index(chosen)
+    pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+    done, labels = _embed_texts(texts, column, pair, space, output) if texts else _embed_images(paths or [], pair, space, output)
+    with atomic_write(out) as file:
+        np.save(file, done.vectors)
+    for row, error in done.failed:
+        output.fail(labels[row], error)
+    if json:
+        output.line({"out": str(out), "rows": len(labels), "dim": done.vectors.shape[1], "space": space.value, "items": labels})
+    else:
+        output.text(f"{len(labels)} rows of {done.vectors.shape[1]} in {out}.")
+    output.close(total=len(labels))
+
+
+def _encoder_of_index(chosen: Settings) -> str:
+    from store.generation import open_generation
+
+    with open_generation(chosen.index) as generation:
+        return generation.manifest.encoders[0].name
+
+
+def _embed_images(paths: list[Path], pair: EncoderPair, space: Space, output: Output) -> tuple[Embedded, list[str]]:
+    from encoders.lite import LiteImages
+    from images.decode import open_image
+    from images.files import find_images
+    from retriever.embedding import embed_rows
+
+    files = find_images(paths)
+    tower = pair.images
+    encode = tower.output if space is Space.OUTPUT and isinstance(tower, LiteImages) else tower.encode
+    done = embed_rows(files, load=open_image, encode=encode, dim=pair.spec.dim, batch=_IMAGES_AT_ONCE, progress=output.progress())
+    return done, [str(path) for path in files]
+
+
+def _embed_texts(file: Path, column: str | None, pair: EncoderPair, space: Space, output: Output) -> tuple[Embedded, list[str]]:
+    from encoders.registry import load_minilm
+    from indexer.lines import text_source
+    from indexer.sources import parse_corpus
+    from retriever.embedding import embed_rows
+
+    source = parse_corpus(str(file), column=column) if file.suffix.lower() in _TABLES else text_source(file)
+    rows = list(source.open_rows(0))
+    tower = load_minilm() if space is Space.OUTPUT else pair.texts
+    done = embed_rows(rows, load=_text, encode=tower.encode, dim=pair.spec.dim, batch=_TEXTS_AT_ONCE, progress=output.progress())
+    return done, [f"{row.source} {row.source_key}" for row in rows]
+
+
+def _text(row: RawPrompt | RejectedRow) -> str:
+    from core.errors import CorpusError
+    from core.values import RejectedRow
+    from indexer.rows import EMPTY
+
+    if isinstance(row, RejectedRow):
+        if row.reason == EMPTY:
+            return ""  # an empty line has its embedding too
+        raise CorpusError(f"{row.source} {row.source_key}: {row.reason}.")
+    return row.text

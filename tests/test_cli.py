@@ -1,0 +1,326 @@
+"""The command line as a user meets it: answers, refusals, exit codes, one clear line each."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from tests.conftest import Imprompt
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPTS = ["a red fox in the snow", "a bowl of ramen", "a lighthouse at dusk", "portrait of an old sailor", "a yellow flower"]
+VERBS = ["query", "extract", "embed", "build-index", "info", "train", "verify", "gc"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "prompts.txt"
+    path.write_text("\n".join([*PROMPTS, "a  bowl of ramen", ""]), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def index(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of five prompts, built once by the command line."""
+    folder = tmp_path_factory.mktemp("index")
+    words = [sys.executable, "cli.py", "build-index", "--corpus", str(corpus), "--index", str(folder)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(folder) in done.stdout + done.stderr, "every build prints where"
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stderr, "no bars where there is no terminal"
+    return folder
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (64, 64), (200, 180, 20)).save(path)
+    return path
+
+
+def one_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, text
+    assert "Traceback" not in text
+    return lines[0]
+
+
+def test_help_shows_every_verb_in_its_panel(imprompt: Imprompt) -> None:
+    """One screen tells what there is, in four panels."""
+    done = imprompt("--help")
+    assert done.code == 0
+    for word in [*VERBS, "Ask", "Corpus", "Improve", "Operate"]:
+        assert word in done.out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(imprompt: Imprompt, verb: str) -> None:
+    """`VERB --help` names its options and ends well."""
+    done = imprompt(verb, "--help")
+    assert done.code == 0
+    assert "--json" in done.out
+
+
+def test_the_page_of_the_command_line_is_up_to_date() -> None:
+    """docs/cli.md is what `make docs` would write now."""
+    import docs.write_cli_page as writer
+
+    assert writer.PAGE.read_text("utf-8") == writer.page(), "run `make docs`"
+
+
+def test_query_without_an_index_says_how_to_build_one(imprompt: Imprompt, picture: Path, tmp_path: Path) -> None:
+    """The first thing that a newcomer gets wrong has its remedy in the same line."""
+    done = imprompt("query", picture, "--index", tmp_path / "nothing")
+    assert done.code == 51
+    assert "build-index" in one_line(done.err)
+
+
+def test_query_without_a_question_is_refused(imprompt: Imprompt, index: Path) -> None:
+    """Neither image nor text is not a question."""
+    done = imprompt("query", "--index", index)
+    assert done.code == 31
+    assert "Name an image file, a text" in one_line(done.err)
+
+
+def test_a_text_finds_its_prompt(imprompt: Imprompt, index: Path) -> None:
+    """The JSON answer has every field, and scores are cosines in falling order."""
+    done = imprompt("query", "--text", "noodle soup", "-k", "3", "--json", "--index", index)
+    assert done.code == 0
+    (answer,) = done.lines
+    fields = {"image", "prompt", "how", "neighbours", "encoder", "corpus", "generation", "seconds"}
+    assert fields <= set(answer)
+    assert answer["prompt"] == "a bowl of ramen"
+    assert answer["how"] == "estimated"
+    assert answer["encoder"] == "lite"
+    assert len(answer["neighbours"]) == 3
+    for hit in answer["neighbours"]:
+        assert set(hit) == {"row_id", "prompt_key", "prompt", "score", "source", "source_key"}
+    scores = [hit["score"] for hit in answer["neighbours"]]
+    assert scores == sorted(scores, reverse=True)
+    assert -1 <= scores[-1] <= scores[0] <= 1
+
+
+def test_a_picture_gets_an_estimate_and_a_table(imprompt: Imprompt, index: Path, picture: Path) -> None:
+    """Without --json a person reads the prompt, how it was found, and the neighbours."""
+    done = imprompt("query", picture, "-k", "2", "--index", index)
+    assert done.code == 0
+    assert "estimated" in done.out
+    assert "2 nearest prompts" in done.out
+
+
+def test_a_prompt_in_the_file_is_exact(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+    """What the file itself says wins, and the neighbours are still shown."""
+    text = PngInfo()
+    text.add_text(
+        "parameters", "an owl of brass\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64"
+    )
+    path = tmp_path / "owl.png"
+    Image.new("RGB", (64, 64)).save(path, pnginfo=text)
+    (answer,) = imprompt("query", path, "--json", "--index", index).lines
+    assert (answer["how"], answer["prompt"], answer["negative"]) == ("exact", "an owl of brass", "blur")
+    assert len(answer["neighbours"]) == len(PROMPTS)
+
+
+def test_an_image_and_a_text_are_mixed(imprompt: Imprompt, index: Path, picture: Path) -> None:
+    """A text moves the answer of an image towards itself."""
+    (alone,) = imprompt("query", picture, "--json", "--index", index).lines
+    (mixed,) = imprompt("query", picture, "--text", "a lighthouse at dusk", "--json", "--index", index).lines
+    score = {"alone": 0.0, "mixed": 0.0}
+    for name, answer in (("alone", alone), ("mixed", mixed)):
+        score[name] = next(hit["score"] for hit in answer["neighbours"] if hit["prompt"] == "a lighthouse at dusk")
+    assert score["mixed"] > score["alone"] + 0.1
+
+
+def test_bad_images_never_stop_the_good_ones(imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path) -> None:
+    """Each bad file is named with its reason at the end, the good one is answered, the exit code tells."""
+    (tmp_path / "text.png").write_text("no picture", "utf-8")
+    (tmp_path / "empty.png").touch()
+    files = [tmp_path / "text.png", picture, tmp_path / "empty.png", tmp_path / "missing.png"]
+    done = imprompt("query", *files, "--json", "--index", index)
+    assert done.code == 3
+    assert [line["image"] for line in done.lines] == [str(path) for path in files]
+    assert [("error" in line) for line in done.lines] == [True, False, True, True]
+    for name in ("text.png", "empty.png", "missing.png"):
+        assert name in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_single_bad_image_has_its_own_exit_code(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+    """A missing file is one line and code 32."""
+    done = imprompt("query", tmp_path / "missing.png", "--index", index)
+    assert done.code == 32
+    assert "missing.png" in one_line(done.err)
+
+
+def test_building_the_same_again_does_nothing(imprompt: Imprompt, index: Path, corpus: Path) -> None:
+    """A second run of the same command finds everything in place."""
+    before = imprompt("info", "--json", "--index", index).lines[0]
+    done = imprompt("build-index", "--corpus", corpus, "--index", index)
+    assert done.code == 0
+    assert imprompt("info", "--json", "--index", index).lines[0] == before
+
+
+def test_another_corpus_needs_replace(imprompt: Imprompt, corpus: Path, tmp_path: Path) -> None:
+    """An index is never silently exchanged for one of something else."""
+    place = tmp_path / "index"
+    assert imprompt("build-index", "--corpus", corpus, "--index", place).code == 0
+    other = tmp_path / "other.txt"
+    other.write_text("something else\n", "utf-8")
+    done = imprompt("build-index", "--corpus", other, "--index", place)
+    assert done.code == 56
+    assert "--replace" in one_line(done.err)
+    assert imprompt("info", "--json", "--index", place).lines[0]["rows"] == len(PROMPTS)
+    assert imprompt("build-index", "--corpus", other, "--index", place, "--replace").code == 0
+    assert imprompt("info", "--json", "--index", place).lines[0]["rows"] == 1
+    done = imprompt("gc", "--json", "--index", place)
+    assert done.code == 0
+    assert len(done.lines) == 1
+    assert imprompt("verify", "--index", place).code == 0
+
+
+def test_info_counts_what_was_dropped(imprompt: Imprompt, index: Path) -> None:
+    """The funnel stays with the index: six lines, one of them a duplicate."""
+    (manifest,) = imprompt("info", "--json", "--index", index).lines
+    assert manifest["rows"] == len(PROMPTS)
+    assert manifest["encoders"][0]["name"] == "lite"
+    assert {"generation", "rows_digest", "funnel"} <= set(manifest)
+    assert manifest["funnel"]["kept"] == len(PROMPTS)
+    assert (
+        sum(count for reason, count in manifest["funnel"].items() if reason not in ("read", "kept"))
+        == manifest["funnel"]["read"] - 5
+    )
+    assert "5" in imprompt("info", "--index", index).out
+
+
+def test_verify_finds_one_flipped_byte(imprompt: Imprompt, corpus: Path, tmp_path: Path) -> None:
+    """Damage anywhere is found, named, and has its exit code."""
+    place = tmp_path / "index"
+    imprompt("build-index", "--corpus", corpus, "--index", place)
+    (shard,) = place.glob("generations/*/vectors/*/*.npy")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    done = imprompt("verify", "--index", place)
+    assert done.code == 53
+    assert shard.name in done.out
+
+
+def test_extract_reads_the_prompt_without_an_index(imprompt: Imprompt, picture: Path, tmp_path: Path) -> None:
+    """A folder gives a line for each image, and null where a file carries nothing."""
+    text = PngInfo()
+    text.add_text("parameters", "an owl of brass\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64")
+    Image.new("RGB", (64, 64)).save(tmp_path / "owl.png", pnginfo=text)
+    done = imprompt("extract", tmp_path, "--json")
+    assert done.code == 0
+    found = {Path(line["image"]).name: line["prompt"] for line in done.lines}
+    assert found == {"owl.png": "an owl of brass", picture.name: None}
+    assert set(done.lines[0]) == {"image", "prompt", "negative", "tool", "settings"}
+
+
+def test_embed_writes_unit_rows_in_order(imprompt: Imprompt, corpus: Path, tmp_path: Path) -> None:
+    """A line each, in the order of the file, repeats included."""
+    out = tmp_path / "out.npy"
+    assert imprompt("embed", "--texts", corpus, "--space", "output", "--out", out).code == 0
+    vectors = np.load(out)
+    assert vectors.shape == (6, 384)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert float(vectors[1] @ vectors[5]) > 0.999, "the same words"
+    assert float(vectors[0] @ vectors[1]) < 0.9
+
+
+def test_embed_keeps_rows_in_step_when_an_image_is_bad(imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path) -> None:
+    """The bad image's row is zeros, it is listed, and the exit code tells."""
+    out = tmp_path / "out.npy"
+    (tmp_path / "bad.png").write_text("no", "utf-8")
+    done = imprompt("embed", "--images", picture, tmp_path / "bad.png", picture, "--space", "index", "--out", out, "--index", index)
+    assert done.code == 3
+    vectors = np.load(out)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], atol=1e-5)
+    assert np.allclose(vectors[0], vectors[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [[], ["--images"], ["a.png"], ["--images", "a.png", "--texts", "b.txt"]])
+def test_embed_takes_images_or_texts(imprompt: Imprompt, words: list[str], tmp_path: Path) -> None:
+    """Both or neither is refused before any model is loaded."""
+    done = imprompt("embed", *words, "--out", tmp_path / "o.npy")
+    assert done.code == 10
+    assert "--images" in one_line(done.err)
+
+
+def test_an_index_of_another_encoder_is_not_asked(imprompt: Imprompt, index: Path, tiny_clip: Path) -> None:
+    """Vectors of two spaces are never compared; the message says which command fits."""
+    done = imprompt("query", "--text", "x", "--encoder", tiny_clip, "--index", index)
+    assert done.code == 43
+    assert "--encoder lite" in one_line(done.err)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--corpus", "missing.parquet"], 20),
+        (["--corpus", "."], 20),
+        (["--encoder", "no-such-model"], 10),
+        (["--encoder", "ViT-L-14/openai", "--offline"], 41),
+        (["--recipe", "clip", "--offline"], 41),
+    ],
+)
+def test_a_build_that_cannot_be_is_one_line(imprompt: Imprompt, words: list[str], code: int, tmp_path: Path) -> None:
+    """What is missing is named, nothing is left behind."""
+    done = imprompt("build-index", *words, "--index", tmp_path / "index")
+    one_line(done.err)
+    assert done.code == code, done.err
+    assert not (tmp_path / "index" / "CURRENT").exists()
+
+
+def test_an_unknown_option_is_usage(imprompt: Imprompt) -> None:
+    """A wrong word of the command line is code 2, as everywhere."""
+    assert imprompt("query", "--no-such-option").code == 2
+
+
+def test_colours_and_markup_in_prompts_stay_text(imprompt: Imprompt, tmp_path: Path) -> None:
+    """Square brackets are common in prompts; they are never read as markup."""
+    (tmp_path / "p.txt").write_text("a [red] fox [/] [bold]x\n", "utf-8")
+    imprompt("build-index", "--corpus", tmp_path / "p.txt", "--index", tmp_path / "index")
+    assert "a [red] fox [/] [bold]x" in imprompt("query", "--text", "fox", "--index", tmp_path / "index").out
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand() -> None:
+    """A fault of ours is said as one; --verbose shows where it comes from."""
+    script = "import cli, commands.info; import core.config\ncore.config.settings = None\ncli.main()"
+    for words, shown in ((["info"], False), (["info", "--verbose"], True)):
+        done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) == shown
+        assert re.search("TypeError", done.stderr)
+
+
+def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> None:
+    """On a pseudo-terminal a bar appears on standard error; standard output stays clean JSON."""
+    import pty
+
+    main, side = pty.openpty()
+    words = [sys.executable, "cli.py", "build-index", "--corpus", str(corpus), "--index", str(tmp_path / "i"), "--json"]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=side, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(side)
+        drawn = b""
+        try:
+            while chunk := os.read(main, 4096):
+                drawn += chunk
+        except OSError:
+            pass  # the terminal's other end was closed: the process is done
+        out = process.stdout.read() if process.stdout else b""
+    os.close(main)
+    assert process.returncode == 0
+    assert b"\x1b[" in drawn
+    assert out.count(b"\n") == 1
+    assert out.startswith(b"{")
