@@ -157,7 +157,7 @@ def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
         else:
             # Between opening and locking it may have been moved away: then the lock holds nothing.
-            if try_flock(descriptor, fcntl.LOCK_SH) and path.exists():
+            if try_flock(descriptor, fcntl.LOCK_SH) and path.is_file():
                 return descriptor, path.parent, expected
             os.close(descriptor)
         time.sleep(_PIN_WAIT_S)

@@ -27,7 +27,7 @@ _CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]*) ([0-9a-f]{64})\n")
 def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT) -> Manifest:
     """Make the build in `staging` the current generation; the write lock must be held and `prompts.duckdb` closed.
 
-    The steps: fsync every file, manifest last, rename the folder, fsync its parent, replace `CURRENT`, fsync. Until that last
+    The steps: fsync every file, write the manifest, rename the folder, fsync its parent, replace `CURRENT`, fsync. Until that last
     step the old generation answers. A crash between the rename and the last step leaves a whole generation of this plan that
     `find_generation` finds and `make_current` puts in service.
 
@@ -48,18 +48,18 @@ def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress
     name = f"{created:%Y%m%dT%H%M%S.%fZ}-{manifest.plan_sha256[:8]}"
     with storage_errors(staging):
         files = _file_records(staging, manifest, progress)
+        _sync_tree(staging, files)
         complete = msgspec.structs.replace(manifest, generation=name, created=created.isoformat(timespec="seconds"), files=files)
         content = encode_manifest(complete)
         with atomic_write(staging / layout.MANIFEST) as file:
             file.write(content)
-        _sync_tree(staging, files)
         target = layout.generation_folder(root, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(target)
         sync_folder(target.parent)
         sync_folder(staging.parent)
-    _write_current(root, name, content)
     _sweep(target, keep={layout.MANIFEST, *files})
+    _write_current(root, name, content)
     return complete
 
 
@@ -115,8 +115,8 @@ def make_current(root: Path, name: str) -> None:
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     manifest = decode_manifest(content, path=path)
-    _write_current(root, name, content)
     _sweep(path.parent, keep={layout.MANIFEST, *manifest.files})
+    _write_current(root, name, content)
 
 
 def generation_names(root: Path) -> list[str]:

@@ -1,0 +1,146 @@
+"""Damaged files: `verify` finds every flipped byte, opening finds it where a check can, and the process never dies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import Checksum
+from store import layout
+from store.generation import open_generation
+from store.manifest import Manifest
+from store.verify import verify
+from tests.store.builders import DIM, SPACE, build
+
+NPY_HEADER_BYTES = 128
+Flip = tuple[str, int, int]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    root = tmp_path_factory.mktemp("damaged")
+    return root, build(root, rows=100)
+
+
+def flip(root: Path, flips: list[Flip]) -> list[dict[str, Any]]:
+    """What opening, using and verifying said with each byte flipped; fails when the process died."""
+    program = Path(__file__).with_name("flip_bytes.py")
+    done = subprocess.run([sys.executable, program, root], input=json.dumps(flips), capture_output=True, text=True, check=False)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, f"died at {flips[len(found)]}: {done.stderr[-2000:]}"
+    assert [(one["file"], one["position"]) for one in found] == [(file, position) for file, position, _ in flips]
+    return found
+
+
+def files(root: Path) -> list[str]:
+    """Every file of the index, the lock left out: its content means nothing."""
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and path.name != "LOCK")
+
+
+def random_flips(root: Path, rng: np.random.Generator, *, each: int, header: int) -> list[Flip]:
+    """In every file `each` bytes anywhere and `header` among the first 128, one bit each."""
+    flips: list[Flip] = []
+    for file in files(root):
+        size = (root / file).stat().st_size
+        positions = {*rng.integers(0, size, each).tolist(), *rng.integers(0, min(size, NPY_HEADER_BYTES), header).tolist()}
+        flips += [(file, position, 1 << int(rng.integers(8))) for position in sorted(positions)]
+    return flips
+
+
+def hold(found: list[dict[str, Any]]) -> None:
+    """What is true of every flipped byte; opening must notice it in all that it reads as structure."""
+    for one in found:
+        assert one["verified"] != "0", one
+        assert one["used"] in ("fine", "Checksum"), one
+        name = one["file"].rsplit("/", 1)[-1]
+        structure = name in (layout.MANIFEST, "CURRENT") or (name.endswith(".faiss") and one["position"] < 81)
+        assert not structure or one["used"] == "Checksum", one
+
+
+def test_flipped_bytes(index: tuple[Path, Manifest]) -> None:
+    """A few bytes of every file."""
+    root, _ = index
+    hold(flip(root, random_flips(root, np.random.default_rng(0), each=3, header=5)))
+
+
+@pytest.mark.slow
+def test_many_flipped_bytes(index: tuple[Path, Manifest]) -> None:
+    """Every byte of the FAISS header, and hundreds of every file."""
+    root, manifest = index
+    faiss_file = f"generations/{manifest.generation}/index/{SPACE}.faiss"
+    flips = [(faiss_file, position, 1 << (position * 3 % 8)) for position in range(81)]
+    hold(flip(root, flips + random_flips(root, np.random.default_rng(1), each=200, header=100)))
+
+
+def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None:
+    """A changed exponent in the stored vector or in the FAISS code of a probed row is found without hashing."""
+    root, manifest = index
+    row = manifest.probes[SPACE][0].row_id
+    shard, start = next(
+        (record.file, sum(before.rows for before in manifest.shards[SPACE][:number]))
+        for number, record in reversed(list(enumerate(manifest.shards[SPACE])))
+        if sum(before.rows for before in manifest.shards[SPACE][:number]) <= row
+    )
+    folder = f"generations/{manifest.generation}"
+    header = manifest.indexes[SPACE].header_bytes
+    found = flip(
+        root,
+        [
+            (f"{folder}/{shard}", NPY_HEADER_BYTES + (row - start) * DIM * 2 + 1, 0x40),
+            (f"{folder}/index/{SPACE}.faiss", header + row * DIM * 2 + 1, 0x40),
+        ],
+    )
+    assert [one["used"] for one in found] == ["Checksum", "Checksum"]
+
+
+@pytest.mark.parametrize("change", ["missing", "empty", "cut", "longer", "folder"])
+def test_files_of_another_length(tmp_path: Path, change: str) -> None:
+    """A file that is missing, cut, longer or a folder is found by opening and by `verify`, whichever file it is."""
+    manifest = build(tmp_path, rows=20)
+    for file in [*manifest.files, layout.MANIFEST]:
+        path = layout.generation_folder(tmp_path, manifest.generation) / file
+        content = path.read_bytes()
+        path.unlink()
+        if change == "folder":
+            path.mkdir()
+        elif change != "missing":
+            path.write_bytes({"empty": b"", "cut": content[:-1], "longer": content + b"\0"}[change])
+        with pytest.raises(Checksum, match=file):
+            open_generation(tmp_path)
+        assert next(problem.file for problem in verify(tmp_path)).endswith(file)
+        if change == "folder":
+            path.rmdir()
+        path.write_bytes(content)
+    assert verify(tmp_path) == []
+
+
+def test_every_problem_is_listed(tmp_path: Path) -> None:
+    """Several damaged files, a missing one and one too many are all listed, with what was expected and found."""
+    manifest = build(tmp_path, rows=150)
+    folder = layout.generation_folder(tmp_path, manifest.generation)
+    for file in (f"vectors/{SPACE}/00000.npy", layout.PROMPTS):
+        with (folder / file).open("r+b") as opened:
+            opened.seek(300)
+            opened.write(b"\xff\xfe\xfd\xfc")
+    (folder / f"index/{SPACE}.faiss").unlink()
+    (folder / "extra.txt").write_text("x")
+    found = {problem.file: problem for problem in verify(tmp_path)}
+    assert found.keys() == {f"vectors/{SPACE}/00000.npy", layout.PROMPTS, f"index/{SPACE}.faiss", "extra.txt"}
+    assert found[layout.PROMPTS].expected == f"sha256 {manifest.files[layout.PROMPTS].sha256}"
+    assert "No such file" in str(found[f"index/{SPACE}.faiss"])
+
+
+def test_write_ahead_log(tmp_path: Path) -> None:
+    """A write-ahead log beside published prompts would change what they say: it is not opened."""
+    manifest = build(tmp_path, rows=20)
+    log = layout.generation_folder(tmp_path, manifest.generation) / f"{layout.PROMPTS}.wal"
+    log.write_bytes(b"anything")
+    with pytest.raises(Checksum, match="wal"):
+        open_generation(tmp_path)
+    assert [problem.file for problem in verify(tmp_path)] == [log.name]

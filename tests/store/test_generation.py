@@ -1,0 +1,140 @@
+"""Opening a generation: what is there, what is not, and formats of other versions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import Checksum, FormatVersion, NoGeneration, SpaceMismatch
+from store import layout
+from store.generation import open_generation
+from store.manifest import decode_manifest, encode_manifest, sha256_bytes
+from store.verify import verify
+from tests.store.builders import SPACE, build
+
+
+def rewrite_manifest(root: Path, **changes: Any) -> None:
+    """Change the manifest in service, and `CURRENT` with it, as another version would have written them."""
+    name = layout.current_path(root).read_text().split()[0]
+    path = layout.generation_folder(root, name) / layout.MANIFEST
+    content = json.dumps(json.loads(path.read_text()) | changes).encode()
+    path.write_bytes(content)
+    layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
+
+
+def test_no_index(tmp_path: Path) -> None:
+    """An absent index says how to build one, in that place; the folder is not created."""
+    for root in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(NoGeneration) as caught:
+            open_generation(root)
+        assert caught.value.hint == f"Build one: python cli.py build-index --index {root}"
+        with pytest.raises(NoGeneration):
+            verify(root)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_file_in_place_of_the_index(tmp_path: Path) -> None:
+    """A root that is a file holds no index."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NoGeneration):
+        open_generation(tmp_path / "file")
+
+
+def test_by_name(tmp_path: Path) -> None:
+    """A generation that is not in service is opened by its name; an unknown name lists those there."""
+    first, second = build(tmp_path, rows=20, seed=0), build(tmp_path, rows=20, seed=1)
+    with open_generation(tmp_path, first.generation) as generation:
+        assert generation.manifest == first
+    with pytest.raises(NoGeneration, match=second.generation):
+        open_generation(tmp_path, "../staging")
+
+
+def test_newer_format(tmp_path: Path) -> None:
+    """A newer major format is refused, by opening and by verifying, naming both versions."""
+    build(tmp_path, rows=20)
+    rewrite_manifest(tmp_path, format=[2, 3], rows="another type")
+    for work in (open_generation, verify):
+        with pytest.raises(FormatVersion, match=r"format 2\.3.* up to 1\.x"):
+            work(tmp_path)
+
+
+def test_newer_minor_format(tmp_path: Path) -> None:
+    """A newer minor format with fields that this version does not know is read."""
+    build(tmp_path, rows=20)
+    rewrite_manifest(tmp_path, format=[1, 9], something_new={"a": 1})
+    with open_generation(tmp_path) as generation:
+        assert generation.manifest.format == (1, 9)
+    assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("change", [{"rows": 19}, {"rows_digest": "0" * 64}, {"shards": {}}])
+def test_a_manifest_that_does_not_fit(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Counts and the digest of rows are compared with the files, not believed."""
+    build(tmp_path, rows=20)
+    rewrite_manifest(tmp_path, **change)
+    assert verify(tmp_path) != []
+    if "rows_digest" not in change:  # only verify reads every row
+        with pytest.raises((Checksum, SpaceMismatch)):
+            open_generation(tmp_path)
+
+
+def test_wrong_probe(tmp_path: Path) -> None:
+    """An index that answers a probe otherwise than recorded is not opened."""
+    manifest = build(tmp_path, rows=50)
+    probes = json.loads(encode_manifest(manifest))["probes"]
+    probes[SPACE][3]["scores"][4] += 1e-3
+    rewrite_manifest(tmp_path, probes=probes)
+    with pytest.raises(Checksum, match=f"row {probes[SPACE][3]['row_id']} is nearest"):
+        open_generation(tmp_path)
+    assert [problem.file for problem in verify(tmp_path)] == [f"vectors of {SPACE}"]
+
+
+def test_another_space(tmp_path: Path) -> None:
+    """A space that the generation does not have is a mismatch that names the encoder that fits."""
+    build(tmp_path, rows=20)
+    with open_generation(tmp_path) as generation:
+        assert generation.space == SPACE
+        for ask in (generation.index, generation.vectors):
+            with pytest.raises(SpaceMismatch, match="--encoder toy") as caught:
+                ask("clip")
+            assert (caught.value.expected, caught.value.found) == (SPACE, "clip")
+
+
+def test_probes_are_the_exact_answers(tmp_path: Path) -> None:
+    """Sixteen rows, each nearest to itself with cosine 1, five hits each; recall was measured and is 1."""
+    manifest = build(tmp_path)
+    probes = manifest.probes[SPACE]
+    assert len({probe.row_id for probe in probes}) == 16
+    for probe in probes:
+        assert probe.ids[0] == probe.row_id
+        assert probe.scores[0] == pytest.approx(1, abs=1e-6)
+        assert len(probe.ids) == len(probe.scores) == 5
+        assert probe.scores == sorted(probe.scores, reverse=True)
+    assert manifest.indexes[SPACE].recall_at_10 == 1
+
+
+def test_an_index_of_three_rows(tmp_path: Path) -> None:
+    """Fewer rows than probes and hits are no trouble."""
+    manifest = build(tmp_path, rows=3)
+    assert [len(probe.ids) for probe in manifest.probes[SPACE]] == [3, 3, 3]
+    assert verify(tmp_path) == []
+    with open_generation(tmp_path) as generation:
+        assert len(generation.index(SPACE)) == 3
+
+
+def test_manifest_comes_back(tmp_path: Path) -> None:
+    """Encoding and decoding a manifest gives an equal one; its bytes are the same every time."""
+    manifest = build(tmp_path, rows=20)
+    content = encode_manifest(manifest)
+    assert decode_manifest(content, path=tmp_path / layout.MANIFEST) == manifest
+    assert encode_manifest(decode_manifest(content, path=tmp_path / layout.MANIFEST)) == content
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": [1, 0]}', b'{"format": "1"}', b"\xff\xfe"])
+def test_no_manifest(tmp_path: Path, content: bytes) -> None:
+    """What is not a manifest is a damaged file, whatever it is."""
+    with pytest.raises(Checksum, match="not a manifest"):
+        decode_manifest(content, path=tmp_path / layout.MANIFEST)

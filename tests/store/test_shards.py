@@ -1,0 +1,140 @@
+"""Shards: float16 files that read as one array of unit rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import Checksum, ConfigError, StoreError, UnknownRow
+from core.files import sha256_file
+from store import layout
+from store.manifest import ShardRecord
+from store.shards import ShardedVectors, shard_is_whole, write_shard
+from tests.store.builders import random_vectors, write_shards
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[ShardedVectors, np.ndarray]:
+    """230 rows in shards of 64, and the same rows as numpy reads them."""
+    records = write_shards(tmp_path, random_vectors(230))
+    return ShardedVectors(tmp_path, records), np.concatenate([np.load(tmp_path / record.file) for record in records])
+
+
+def test_file_is_a_plain_array(tmp_path: Path) -> None:
+    """A shard is an `.npy` file that numpy reads; its record has its rows, length, sha256 and provenance."""
+    vectors = random_vectors(5)
+    record = write_shard(tmp_path, layout.shard_file("s", 3), vectors, provenance={"batch_size": 64})
+    path = tmp_path / "vectors/s/00003.npy"
+    np.testing.assert_array_equal(np.load(path), vectors.astype(np.float16))
+    expected = ShardRecord("vectors/s/00003.npy", 5, path.stat().st_size, sha256_file(path), {"batch_size": 64})
+    assert record == expected
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_rows_are_unit_and_close(stored: tuple[ShardedVectors, np.ndarray]) -> None:
+    """Reading gives float32 rows of length 1, within float16 rounding of what was written."""
+    vectors, _ = stored
+    rows = vectors.block(0, 230)
+    assert rows.dtype == np.float32
+    assert (len(vectors), vectors.dim) == (230, 16)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=3e-7)
+    np.testing.assert_allclose(rows, random_vectors(230), atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 230), (0, 1), (63, 65), (10, 200), (64, 128), (229, 230), (200, 999), (5, 5), (230, 240)]
+)
+def test_blocks_across_shards(stored: tuple[ShardedVectors, np.ndarray], start: int, stop: int) -> None:
+    """A block is the rows from start to stop, whichever shards they lie in; the end cuts it."""
+    vectors, raw = stored
+    np.testing.assert_array_equal(vectors.codes(start, stop), raw[start:stop])
+    expected = vectors.rows(np.arange(start, min(stop, 230))) if start < 230 else np.empty((0, 16), dtype=np.float32)
+    assert vectors.block(start, stop).tobytes() == expected.tobytes()
+
+
+def test_rows_in_any_order(stored: tuple[ShardedVectors, np.ndarray]) -> None:
+    """Rows come in the order asked for with repeats, and have the same bits alone as among others."""
+    vectors, raw = stored
+    ids = np.random.default_rng(0).integers(0, 230, 500)
+    found = vectors.rows(ids)
+    unit = raw[ids].astype(np.float64) / np.linalg.norm(raw[ids].astype(np.float64), axis=1, keepdims=True)
+    np.testing.assert_allclose(found, unit, atol=1e-7)
+    assert b"".join(vectors.rows(ids[i : i + 1]).tobytes() for i in range(500)) == found.tobytes()
+    assert vectors.rows(np.empty(0, dtype=np.int64)).shape == (0, 16)
+
+
+def test_walk_over_all(stored: tuple[ShardedVectors, np.ndarray]) -> None:
+    """`blocks` gives every row once, in order."""
+    vectors, _ = stored
+    parts = list(vectors.blocks(100))
+    assert [start for start, _ in parts] == [0, 100, 200]
+    assert np.concatenate([block for _, block in parts]).tobytes() == vectors.block(0, 230).tobytes()
+
+
+@pytest.mark.parametrize("row_id", [-1, 230])
+def test_unknown_row(stored: tuple[ShardedVectors, np.ndarray], row_id: int) -> None:
+    """A row that is not there is named."""
+    with pytest.raises(UnknownRow, match=f"Row {row_id} "):
+        stored[0].rows(np.array([0, row_id]))
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pytest.param(np.empty((0, 4), dtype=np.float32), id="no-rows"),
+        pytest.param(np.zeros((2, 4), dtype=np.float32), id="zeros"),
+        pytest.param(np.full((2, 4), np.nan, dtype=np.float32), id="nan"),
+        pytest.param(np.ones(4, dtype=np.float32), id="one-dimensional"),
+    ],
+)
+def test_what_cannot_be_stored(tmp_path: Path, vectors: np.ndarray) -> None:
+    """Vectors without a direction are refused, and no file appears."""
+    with pytest.raises(StoreError, match=r"00000\.npy"):
+        write_shard(tmp_path, layout.shard_file("s", 0), vectors, provenance={})
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_whole(tmp_path: Path) -> None:
+    """A shard is whole with its recorded bytes and no others."""
+    record = write_shards(tmp_path, random_vectors(5))[0]
+    path = tmp_path / record.file
+    content = path.read_bytes()
+    assert shard_is_whole(tmp_path, record)
+    for other in (content[:-1], content + b"x", content[:-1] + bytes([content[-1] ^ 1])):
+        path.write_bytes(other)
+        assert not shard_is_whole(tmp_path, record)
+    path.unlink()
+    assert not shard_is_whole(tmp_path, record)
+
+
+def test_shards_of_two_dimensions(tmp_path: Path) -> None:
+    """Shards that disagree about the dimension are not read as one array."""
+    records = [write_shard(tmp_path, layout.shard_file("s", i), random_vectors(3, 4 + i), provenance={}) for i in range(2)]
+    with pytest.raises(Checksum, match="5 dimensions, not 4"):
+        ShardedVectors(tmp_path, records)
+
+
+def test_value_that_is_not_finite(tmp_path: Path) -> None:
+    """A value that became infinite on disk is an error where it is read, not a score."""
+    record = write_shards(tmp_path, random_vectors(5))[0]
+    path = tmp_path / record.file
+    content = bytearray(path.read_bytes())
+    content[-2:] = b"\x00\x7c"
+    path.write_bytes(content)
+    vectors = ShardedVectors(tmp_path, [record])
+    assert vectors.block(0, 4).shape == (4, 16)
+    with pytest.raises(Checksum):
+        vectors.rows(np.array([4]))
+
+
+def test_names_of_spaces() -> None:
+    """Any space name makes one folder, different names different ones; names that would climb out are refused."""
+    names = ["a/b", "a%2Fb", "a b", "a:b", "Öl", "openclip ViT-B-32//x.pt"]
+    found = {layout.shard_file(name, 0) for name in names} | {layout.index_file(name) for name in names}
+    assert len(found) == 12
+    assert all(file.count("/") in (1, 2) for file in found)
+    for bad in ("", "..", "."):
+        with pytest.raises(ConfigError):
+            layout.index_file(bad)
