@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def find_source(name: str, *, offline: bool, announce: Announce) -> OpenClipSour
 
     if name.startswith(HUB_PREFIX):
         source = _from_hub(name.removeprefix(HUB_PREFIX), get)
-    elif name.startswith(FOLDER_PREFIX) or (Path(name) / CONFIG_FILE).is_file():
+    elif name.startswith(FOLDER_PREFIX) or (Path(name) / CONFIG_FILE).is_file() or Path(name).is_absolute():
         source = _from_folder(Path(name.removeprefix(FOLDER_PREFIX)).absolute())
     elif "//" in name:
         source = _from_file(name)
@@ -168,9 +169,9 @@ def _built_in(architecture: str) -> dict[str, Any]:
     open_clip = import_open_clip()
     config: dict[str, Any] | None = open_clip.get_model_config(architecture) if ":" not in architecture else None
     if config is None:
-        raise ConfigError(
-            f"open_clip has no architecture {architecture!r}.", hint="python -c 'import open_clip; print(open_clip.list_models())'"
-        )
+        near = get_close_matches(architecture, open_clip.list_models(), n=5)
+        hint = f"Names like it: {', '.join(near)}." if near else "Names look like ViT-L-14, RN50, convnext_base_w."
+        raise ConfigError(f"open_clip has no architecture {architecture!r}.", hint=hint)
     return config
 
 

@@ -40,7 +40,7 @@ def load_encoder(name: str, *, device: str = "auto", offline: bool = False, anno
 
         head = name.partition(":")[2]
         return load_lite(Path(head) if head else None, device=device, announce=announce)
-    if not ("/" in name or name.startswith("hf-hub:") or Path(name).is_dir()):
+    if not name or not ("/" in name or ":" in name or Path(name).is_dir()):
         raise ConfigError(f"no encoder is called {name!r}.", hint=_KNOWN_FORMS)
     from encoders.openclip import load_openclip
 
