@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from core.config import settings
 from core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
 from core.files import atomic_write, sha256_file
 
-_SHA256_HEX_DIGITS = 64
+_SHA256 = re.compile("[0-9a-f]{64}")
 _SETTLED_NS = 2_000_000_000
 """A file changed less than two seconds ago could change again within one tick of its time stamp; its digest is not remembered."""
 
@@ -142,10 +143,8 @@ def remembered_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> 
         ) from error
     settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
     if settled and _stamp(path, kind, before) == _stamp(path, kind, after):
-        with (
-            suppress(StorageFull, OSError),
-            atomic_write(record) as file,
-        ):  # a cache that cannot be written costs time, nothing else
+        # A cache that cannot be written costs time, nothing else.
+        with suppress(StorageFull, OSError), atomic_write(record) as file:
             file.write(digest.encode())
     return digest
 
@@ -160,4 +159,4 @@ def _remembered(record: Path) -> str | None:
         text = record.read_text(encoding="ascii")
     except (OSError, ValueError):
         return None
-    return text if len(text) == _SHA256_HEX_DIGITS else None
+    return text if _SHA256.fullmatch(text) else None

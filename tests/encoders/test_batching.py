@@ -1,0 +1,87 @@
+"""Batches by length: every item once, in its place, whatever the memory allows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import EncoderError
+from core.fetch import silent
+from core.values import Vectors
+from encoders.batching import LengthBatches, encodable
+
+
+def row_of(length: int) -> list[float]:
+    return [length, length + 0.5]
+
+
+@given(lengths=st.lists(st.integers(0, 50), max_size=60), batch_size=st.integers(1, 9), fits=st.integers(1, 9))
+def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int) -> None:
+    """Whatever the lengths, the batch size and the memory, row i is that of item i; batches are sorted and never too large."""
+    batches: list[list[int]] = []
+
+    def encode_batch(batch: list[int]) -> Vectors:
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError("full")
+        batches.append(batch)
+        return np.array([row_of(item) for item in batch], dtype=np.float32)
+
+    rows = LengthBatches(batch_size, announce=silent).encode(lengths, lengths, dim=2, encode_batch=encode_batch)
+    assert rows.shape == (len(lengths), 2)
+    assert rows.tolist() == [row_of(length) for length in lengths]
+    assert [item for batch in batches for item in batch] == sorted(lengths)
+    assert all(len(batch) <= batch_size for batch in batches)
+
+
+def test_a_full_memory_halves_the_batch_for_good_and_says_so() -> None:
+    """The size that memory allowed is announced once and kept for the next call."""
+    said: list[str] = []
+    sizes: list[int] = []
+
+    def encode_batch(batch: list[int]) -> Vectors:
+        sizes.append(len(batch))
+        if len(batch) > 4:
+            raise torch.OutOfMemoryError("full")
+        return np.ones((len(batch), 1), dtype=np.float32)
+
+    batches = LengthBatches(8, announce=said.append)
+    for _ in range(2):
+        batches.encode(range(8), [1] * 8, dim=1, encode_batch=encode_batch)
+    assert sizes == [8, 4, 4, 4, 4]
+    assert batches.batch_size == 4
+    assert len(said) == 1
+    assert "8" in said[0]
+    assert "4" in said[0]
+
+
+def failing(error: Exception) -> Vectors:
+    raise error
+
+
+def test_one_item_that_does_not_fit_is_an_error_with_a_remedy() -> None:
+    """Nothing is left to halve."""
+    with pytest.raises(EncoderError, match=r"batch of one.*--device cpu"):
+        LengthBatches(2, announce=silent).encode(
+            [1, 2, 3], [1, 2, 3], dim=1, encode_batch=lambda _: failing(torch.OutOfMemoryError("full"))
+        )
+
+
+def test_other_failures_are_not_taken_for_a_full_memory() -> None:
+    """A bug in a tower shows itself at the first batch."""
+    with pytest.raises(RuntimeError, match="shapes"):
+        LengthBatches(2, announce=silent).encode([1, 2], [1, 2], dim=1, encode_batch=lambda _: failing(RuntimeError("shapes")))
+
+
+def test_rows_that_are_not_finite_are_an_error() -> None:
+    """NaN never reaches an index."""
+    with pytest.raises(EncoderError, match="not finite"):
+        LengthBatches(2, announce=silent).encode([1], [1], dim=1, encode_batch=lambda _: np.array([[np.nan]], dtype=np.float32))
+
+
+@pytest.mark.parametrize(("text", "clean"), [("a\udcffb", "a?b"), ("grün 你好", "grün 你好"), ("", "")])
+def test_lone_surrogates_are_no_text(text: str, clean: str) -> None:
+    """They come from broken file names, and tokenizers refuse them."""
+    assert encodable(text) == clean
