@@ -161,9 +161,9 @@ def _open_flat(path: Path, info: IndexInfo, *, rows: int, dim: int) -> Any:
     hint = "Build the index again."
     expected = info.header_bytes + rows * dim * _CODE_BYTES
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
-            header = file.read(info.header_bytes)
-            size = path.stat().st_size
+            header = file.read(min(info.header_bytes, size))
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=hint) from error
     if info.factory != FLAT or size != expected or sha256_bytes(header) != info.header_sha256:

@@ -57,7 +57,9 @@ def verify(root: Path, *, name: str | None = None, progress: Progress = _SILENT)
             except Checksum as error:
                 return problems or [Problem(layout.MANIFEST, "a manifest", error.message)]
             problems += _file_problems(pinned.folder, manifest, progress)
-            problems += _content_problems(pinned.folder, manifest, {problem.file for problem in problems}, progress)
+            damaged = {problem.file for problem in problems}
+            if layout.MANIFEST not in damaged:
+                problems += _content_problems(pinned.folder, manifest, damaged, progress)
             return problems
     except Checksum as error:
         return [Problem(error.path.relative_to(root).as_posix(), "the generation in service", error.message)]
@@ -126,7 +128,7 @@ def _space_problems(folder: Path, manifest: Manifest, space: str) -> Iterator[Pr
             yield Problem(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
             return
         index = FaissIndex(folder, manifest.indexes[space], vectors) if space in manifest.indexes else ExactIndex(vectors)
-        problem = probe_problem(manifest.probes.get(space, []), vectors, index, allowed=None)
+        problem = probe_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
     except StoreError as error:
         yield Problem(what, "vectors that can be searched", error.message)
         return

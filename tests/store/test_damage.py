@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import Checksum
+from core.errors import Checksum, StoreError
 from store import layout
 from store.generation import open_generation
 from store.manifest import Manifest
@@ -97,6 +97,24 @@ def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None
         ],
     )
     assert [one["used"] for one in found] == ["Checksum", "Checksum"]
+
+
+def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
+    """A generation opened by name has no sha256 of its manifest: whatever a flipped byte makes it say, no other error comes."""
+    manifest = build(tmp_path, rows=20)
+    path = layout.generation_folder(tmp_path, manifest.generation) / layout.MANIFEST
+    content = path.read_bytes()
+    refused = 0
+    for position in np.random.default_rng(2).integers(0, len(content), 150):
+        changed = bytearray(content)
+        changed[position] ^= 1 << int(position) % 7
+        path.write_bytes(changed)
+        try:
+            verify(tmp_path, name=manifest.generation)
+            open_generation(tmp_path, manifest.generation).close()
+        except StoreError:
+            refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize("change", ["missing", "empty", "cut", "longer", "folder"])
