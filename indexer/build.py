@@ -1,0 +1,273 @@
+"""From corpora to a published generation. The same call resumes itself, whenever it was broken off."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
+from core.files import atomic_write, sha256_file, storage_errors
+from core.progress import Silent
+from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
+from core.values import EncoderSpec, RejectedRow
+from indexer.cleaning import CLEANING
+from indexer.journal import Journal, Numbered, ShardDone
+from indexer.plan import BuildPlan
+from indexer.provenance import imprompt_version
+from indexer.stages import encode_space, number_prompts
+from store import layout
+from store.faiss_index import FLAT
+from store.locking import write_lock
+from store.manifest import CorpusInfo, Manifest, decode_manifest
+from store.probes import index_space
+from store.publish import current_name, find_generation, make_current, publish, read_current
+
+_SILENT = Silent()
+
+
+class SpaceEncoder(TextEncoder, Protocol):
+    """A text encoder that knows its space."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to build. `replace` allows another corpus or encoder than those of the index in place; the rest goes into the plan."""
+
+    shard_rows: int = 4096
+    index_factory: str = FLAT
+    seed: int = 0
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did.
+
+    `built` is False where the same plan was already published and there was nothing to do. `rejected` are the first ten
+    rejected rows of each corpus, `truncated` the prompts that are longer than the first encoder reads, `encoded` the vectors
+    that this call made (a resumed build makes fewer than it has), in `encode_s` of its `seconds`.
+    """
+
+    manifest: Manifest
+    built: bool
+    rejected: tuple[RejectedRow, ...] = ()
+    truncated: int = 0
+    encoded: int = 0
+    encode_s: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Space:
+    spec: EncoderSpec
+    texts: Callable[[], TextEncoder]
+
+
+def build_index(
+    root: Path,
+    sources: Sequence[CorpusSource],
+    pair: EncoderPair,
+    *,
+    options: BuildOptions = BuildOptions(),
+    progress: Progress = _SILENT,
+    extra: Sequence[SpaceEncoder] = (),
+) -> BuildReport:
+    """Build an index below `root` and put it in service; until then the one in place answers.
+
+    Args:
+        root: of the index; created where it is missing.
+        sources: in the order in which their rows are numbered.
+        pair: its text tower encodes the prompts; its space is the one that is searched.
+        extra: further encoders whose vectors of every prompt are stored, each in a space of its own.
+
+    Raises:
+        BuildLocked: another process is writing this index.
+        IndexDiffers: the index in place has another corpus or encoder, and `options.replace` is not set.
+        CorpusError: a source cannot be read, or none has a usable prompt; nothing is published.
+        StorageFull: the disk is full or may not be written.
+    """
+    began = time.monotonic()
+    spaces = [_Space(pair.spec, lambda: pair.texts), *(_space_of(encoder) for encoder in extra)]
+    with write_lock(root):
+        plan = make_plan(sources, [space.spec for space in spaces], options=options, progress=progress)
+        if not options.replace:
+            refuse_other(root, plan)
+        published = _published(root, plan, progress=progress)
+        if published is not None:
+            return BuildReport(published, built=False, seconds=time.monotonic() - began)
+        return _build(root, sources, spaces, plan, began=began, progress=progress)
+
+
+def _space_of(encoder: SpaceEncoder) -> _Space:
+    return _Space(encoder.spec, lambda: encoder)
+
+
+def make_plan(
+    sources: Sequence[CorpusSource], encoders: Sequence[EncoderSpec], *, options: BuildOptions, progress: Progress = _SILENT
+) -> BuildPlan:
+    """What `build_index` is going to do.
+
+    Raises:
+        ConfigError: no source, two encoders of one space, or fewer than one row in a shard.
+        CorpusError: a source cannot be read.
+    """
+    if not sources:
+        raise ConfigError("There is no corpus to build from.", hint="Name one with --corpus.")
+    if len({spec.space for spec in encoders}) != len(encoders):
+        raise ConfigError(f"Two of these encoders share a space: {', '.join(spec.space for spec in encoders)}.")
+    if options.shard_rows < 1:
+        raise ConfigError(f"A shard of {options.shard_rows} rows is too small.", hint="It has at least 1.")
+    corpora: list[CorpusInfo] = []
+    with progress.start("Fingerprinting", len(sources)) as task:
+        for source in sources:
+            corpora.append(CorpusInfo(source.name, source.fingerprint(), source.synthetic))
+            task.advance(1)
+    return BuildPlan(
+        corpora=corpora,
+        cleaning=CLEANING,
+        encoders=list(encoders),
+        shard_rows=options.shard_rows,
+        index_factory=options.index_factory,
+        seed=options.seed,
+    )
+
+
+def refuse_other(root: Path, plan: BuildPlan) -> None:
+    """Raise `IndexDiffers` where the index in service has another corpus or encoder than the plan.
+
+    A damaged index may be replaced, and so may one of the same content under another name.
+
+    Raises:
+        IndexDiffers: see above; the message names both.
+        FormatVersion: the index in service is of a newer format.
+    """
+    try:
+        name = current_name(root)
+        manifest = None if name is None else _manifest(root, name)
+    except Checksum:
+        return
+    if manifest is None or _identity(manifest.corpus, manifest.encoders) == _identity(plan.corpora, plan.encoders):
+        return
+    raise IndexDiffers(
+        f"The index in {root} holds {_described(manifest.corpus, manifest.encoders)}; "
+        f"this build is of {_described(plan.corpora, plan.encoders)}.",
+        hint="Say --replace to replace it, or name another folder with --index.",
+    )
+
+
+def _identity(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    return [corpus.fingerprint for corpus in corpora], [(spec.space, spec.weights_sha256) for spec in encoders]
+
+
+def _described(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) -> str:
+    named = " + ".join(f"{corpus.name} ({corpus.fingerprint[:8]})" for corpus in corpora)
+    return f"{named} by {' + '.join(f'{spec.name} ({spec.space})' for spec in encoders)}"
+
+
+def _manifest(root: Path, name: str) -> Manifest:
+    path = layout.generation_folder(root, name) / layout.MANIFEST
+    try:
+        return decode_manifest(path.read_bytes(), path=path)
+    except OSError as error:
+        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path) from error
+
+
+def _published(root: Path, plan: BuildPlan, *, progress: Progress) -> Manifest | None:
+    """The manifest of a whole generation of this plan, which is put in service; None where there is none.
+
+    Every file is hashed: whoever is told to build again because of a damaged file is not to be told that there is nothing to do.
+    """
+    name = find_generation(root, plan.sha256)
+    in_service = _in_service(root)
+    if name is None:
+        return None
+    manifest = _manifest(root, name)
+    folder = layout.generation_folder(root, name)
+    if in_service is not None and in_service[0] == name and in_service[1] != sha256_file(folder / layout.MANIFEST):
+        return None
+    with progress.start("Checking the index in place", len(manifest.files)) as task:
+        for file, record in manifest.files.items():
+            if not (folder / file).is_file() or sha256_file(folder / file) != record.sha256:
+                return None
+            task.advance(1)
+    make_current(root, name)  # also where it is in service: a kill may have left files of the build beside it
+    return manifest
+
+
+def _in_service(root: Path) -> tuple[str, str] | None:
+    try:
+        return read_current(root)
+    except Checksum:
+        return None
+
+
+def _build(
+    root: Path, sources: Sequence[CorpusSource], spaces: Sequence[_Space], plan: BuildPlan, *, began: float, progress: Progress
+) -> BuildReport:
+    staging = layout.staging_folder(root, plan.sha256)
+    with storage_errors(staging):
+        staging.mkdir(parents=True, exist_ok=True)
+    with atomic_write(staging / layout.PLAN) as file:
+        file.write(plan.canonical())
+    with Journal(staging / layout.JOURNAL) as journal:
+        try:
+            numbered = number_prompts(staging, sources, journal, progress=progress)
+        except CorpusError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        encoding_began = time.monotonic()
+        before = set(journal.shards())
+        shards = {
+            space.spec.space: encode_space(
+                staging,
+                space.spec,
+                space.texts,
+                journal,
+                rows=numbered.rows,
+                shard_rows=plan.shard_rows,
+                progress=progress,
+            )
+            for space in spaces
+        }
+        encode_s = time.monotonic() - encoding_began
+        encoded = sum(shard.record.rows for key, shard in journal.shards().items() if key not in before)
+        manifest = _finish(root, staging, plan, numbered, shards, progress=progress)
+    return BuildReport(
+        manifest,
+        built=True,
+        rejected=tuple(numbered.rejected),
+        truncated=sum(shard.truncated for shard in shards[spaces[0].spec.space]),
+        encoded=encoded,
+        encode_s=encode_s,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _finish(
+    root: Path, staging: Path, plan: BuildPlan, numbered: Numbered, shards: dict[str, list[ShardDone]], *, progress: Progress
+) -> Manifest:
+    """Index the first space, measure, and publish."""
+    space = plan.encoders[0].space
+    records = {name: [shard.record for shard in done] for name, done in shards.items()}
+    info, probes = index_space(staging, space, records[space], factory=plan.index_factory, seed=plan.seed, progress=progress)
+    manifest = Manifest(
+        imprompt=imprompt_version(),
+        plan_sha256=plan.sha256,
+        plan=plan.plain(),
+        rows=numbered.rows,
+        rows_digest=numbered.rows_digest,
+        corpus=plan.corpora,
+        funnel=numbered.funnel,
+        encoders=plan.encoders,
+        shards=records,
+        indexes={space: info},
+        probes={space: probes},
+    )
+    return publish(root, staging, manifest, progress=progress)

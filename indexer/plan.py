@@ -1,0 +1,41 @@
+"""What a build is going to do, as a value: two builds of one plan give the same rows and, on one machine, the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from core.values import EncoderSpec
+from store.manifest import CorpusInfo
+
+
+class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the result depends on, and nothing else: no path, no time, no machine.
+
+    Its sha256 names the staging folder, so the same command resumes itself and a changed input never resumes another's work.
+    `encoders[0]` is the space that is searched.
+    """
+
+    format: int = 1
+    corpora: list[CorpusInfo]
+    cleaning: str
+    encoders: list[EncoderSpec]
+    shard_rows: int
+    index_factory: str
+    seed: int
+
+    def canonical(self) -> bytes:
+        """UTF-8 JSON, keys sorted, no white space: equal plans have equal bytes."""
+        return msgspec.json.encode(self, order="sorted")
+
+    @property
+    def sha256(self) -> str:
+        """64 hex digits."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    def plain(self) -> dict[str, Any]:
+        """The plan as plain JSON values, for the manifest."""
+        found: dict[str, Any] = msgspec.json.decode(self.canonical())
+        return found

@@ -1,0 +1,46 @@
+"""How vectors were made: with equal provenance, equal plans give equal bytes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+_LIBRARIES = ("numpy", "torch", "tokenizers", "open_clip_torch")
+
+
+@runtime_checkable
+class TellsProvenance(Protocol):
+    """An encoder that tells how it computes: backend, dtype, device, threads, batch size."""
+
+    def provenance(self) -> Mapping[str, Any]: ...
+
+
+def provenance_of(encoder: object) -> dict[str, Any]:
+    """What the encoder tells of itself, and the processor and library versions of this machine."""
+    told = dict(encoder.provenance()) if isinstance(encoder, TellsProvenance) else {}
+    versions: dict[str, str] = {}
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {**told, "processor": processor_name(), "system": platform.system(), "libraries": versions}
+
+
+def processor_name() -> str:
+    """The processor's model where the system tells it, else its architecture."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def imprompt_version() -> str:
+    """The installed version, or "unreleased" where imprompt runs from a folder without being installed."""
+    try:
+        return metadata.version("imprompt")
+    except metadata.PackageNotFoundError:
+        return "unreleased"

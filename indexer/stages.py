@@ -1,0 +1,137 @@
+"""The stages of a build between its plan and its index: read and clean, number, encode. Each goes on where it was broken off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from core.errors import Checksum, CorpusError, EncoderError
+from core.protocols import CorpusSource, Progress, TextEncoder
+from core.values import EncoderSpec
+from indexer.cleaning import KEPT, Tally, clean, funnel
+from indexer.journal import Journal, Numbered, ShardDone
+from indexer.provenance import provenance_of
+from store import layout
+from store.prompts import DuckPrompts
+from store.shards import shard_is_whole, write_shard
+from store.staged_prompts import CorpusState, StagedPrompts
+
+READ_ROWS = 16_384
+"""Rows that are read, cleaned and committed together; what a kill costs at most."""
+
+
+def number_prompts(staging: Path, sources: Sequence[CorpusSource], journal: Journal, *, progress: Progress) -> Numbered:
+    """Read and clean all sources, fold exact duplicates, number the rest in order of first appearance, write `prompts.duckdb`.
+
+    Raises:
+        CorpusError: a source cannot be read, or no source has a usable prompt.
+        StorageFull: the disk is full or may not be written.
+    """
+    done = journal.numbered()
+    if done is not None and _holds(staging, done.rows_digest):
+        return done
+    (staging / layout.PROMPTS).unlink(missing_ok=True)
+    with StagedPrompts(staging) as staged:
+        tallies = [_read(staged, place, source, progress=progress) for place, source in enumerate(sources)]
+        if all(tally.read == sum(tally.reasons.values()) for tally in tallies):
+            raise _nothing_usable(sources, tallies)
+        with progress.start("Folding duplicates", None):
+            numbered = staged.number()
+    entry = Numbered(
+        rows=numbered.rows,
+        rows_digest=_prompts_digest(staging),
+        funnel=funnel(tallies, kept=numbered.rows, duplicates=numbered.duplicates),
+        rejected=[row for tally in tallies for row in tally.examples],
+    )
+    journal.append(entry)
+    return entry
+
+
+def encode_space(
+    staging: Path,
+    spec: EncoderSpec,
+    texts: Callable[[], TextEncoder],
+    journal: Journal,
+    *,
+    rows: int,
+    shard_rows: int,
+    progress: Progress,
+) -> list[ShardDone]:
+    """Encode all prompts into one space, shard by shard; those that the journal lists and that are whole are kept.
+
+    Args:
+        texts: gives the encoder; called only where there is something to encode.
+
+    Returns:
+        The space's shards in row order.
+
+    Raises:
+        EncoderError: the encoder gives vectors of another shape than its spec says.
+        StoreError: it gives NaN, or a row of zeros.
+    """
+    listed = journal.shards()
+    shards: list[ShardDone] = []
+    with DuckPrompts(staging / layout.PROMPTS) as prompts, progress.start(f"Encoding with {spec.name}", rows) as task:
+        for number, start in enumerate(range(0, rows, shard_rows)):
+            shard = listed.get((spec.space, number))
+            if shard is None or not shard_is_whole(staging, shard.record):
+                wanted = prompts.embedded_texts(start, start + shard_rows)
+                shard = encode_shard(staging, spec, texts(), number, wanted)
+                journal.append(shard)
+            shards.append(shard)
+            task.advance(shard.record.rows)
+    return shards
+
+
+def encode_shard(staging: Path, spec: EncoderSpec, encoder: TextEncoder, number: int, texts: Sequence[str]) -> ShardDone:
+    """Encode one shard and write it; a function of the texts and the encoder alone."""
+    vectors = encoder.encode(texts)
+    if vectors.shape != (len(texts), spec.dim):
+        raise EncoderError(f"{spec.name} gave vectors of shape {vectors.shape}, not {(len(texts), spec.dim)}.")
+    truncated = int((encoder.token_lengths(texts) > spec.max_tokens).sum())
+    file = layout.shard_file(spec.space, number)
+    record = write_shard(staging, file, vectors, provenance=provenance_of(encoder))
+    return ShardDone(space=spec.space, number=number, truncated=truncated, record=record)
+
+
+def _read(staged: StagedPrompts, place: int, source: CorpusSource, *, progress: Progress) -> Tally:
+    state = staged.state(place)
+    tally = msgspec.convert(state.notes, Tally)
+    if state.finished:
+        return tally
+    with progress.start(f"Reading {source.name}", None) as task:
+        task.advance(tally.read)
+        for batch in source.batches(READ_ROWS, start=state.next_start):
+            tally = tally.with_batch(batch)
+            state = CorpusState(batch.next_start, False, msgspec.to_builtins(tally))
+            staged.add([clean(raw) for raw in batch.prompts], corpus=place, state=state)
+            task.advance(len(batch.prompts) + len(batch.rejected))
+    staged.add([], corpus=place, state=CorpusState(state.next_start, True, msgspec.to_builtins(tally)))
+    return tally
+
+
+def _prompts_digest(staging: Path) -> str:
+    with DuckPrompts(staging / layout.PROMPTS) as prompts:
+        return prompts.digest()
+
+
+def _holds(staging: Path, rows_digest: str) -> bool:
+    """Whether `prompts.duckdb` is there, whole, and holds the rows of that digest."""
+    try:
+        return _prompts_digest(staging) == rows_digest
+    except Checksum:
+        return False
+
+
+def _nothing_usable(sources: Sequence[CorpusSource], tallies: Sequence[Tally]) -> CorpusError:
+    counts = funnel(tallies, kept=0, duplicates=0)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason not in (KEPT, "read", "duplicate"))
+    first = next((row for tally in tallies for row in tally.examples), None)
+    where = f"; the first is {first.source}, {first.source_key}" if first is not None else ""
+    names = ", ".join(source.name for source in sources)
+    return CorpusError(
+        f"{names}: no usable prompt in {counts['read']:,} rows ({reasons or 'none was there'}{where}).",
+        hint="Check the file and, for a table, --column.",
+    )

@@ -1,0 +1,70 @@
+"""A small encoder for tests of the build machinery: a hashed bag of words, quick and the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.values import EncoderSpec, Vectors, unit_rows
+
+DIM = 24
+MAX_TOKENS = 12
+
+
+class BagOfWords:
+    """Counts words by their hash; `seen` lists the sizes of the batches that it encoded."""
+
+    def __init__(self, space: str = "bag", *, dim: int = DIM) -> None:
+        self.spec = EncoderSpec(name=space, space=space, dim=dim, max_tokens=MAX_TOKENS, weights_sha256={"text": space})
+        self.seen: list[int] = []
+
+    def encode(self, items: Sequence[str]) -> Vectors:
+        self.seen.append(len(items))
+        counts = np.zeros((len(items), self.spec.dim), dtype=np.float32)
+        for row, text in enumerate(items):
+            for word in text.lower().split():
+                digest = hashlib.sha256(f"{self.spec.space} {word}".encode()).digest()
+                counts[row, digest[0] % self.spec.dim] += 1 + digest[1] / 256
+        return unit_rows(counts)
+
+    def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([len(text.split()) + 2 for text in texts], dtype=np.int64)
+
+    def provenance(self) -> dict[str, str]:
+        return {"backend": "words"}
+
+
+class NoImages:
+    """The image tower that no build asks for."""
+
+    def encode(self, items: Sequence[object]) -> Vectors:
+        raise NotImplementedError
+
+
+class BagPair:
+    """A pair around `BagOfWords`."""
+
+    def __init__(self, space: str = "bag") -> None:
+        self.texts = BagOfWords(space)
+        self.images = NoImages()
+
+    @property
+    def spec(self) -> EncoderSpec:
+        return self.texts.spec
+
+
+def write_corpus(path: Path, n: int, *, salt: str = "") -> Path:
+    """A text file of `n` prompts, every seventh a duplicate of an earlier one, every eleventh line not UTF-8."""
+    lines = []
+    for i in range(n):
+        number = i // 2 if i % 7 == 6 else i
+        colour = ("red", "blue", "green")[number % 3]
+        lines.append(f"prompt {number} of a {colour} thing {salt} {'word ' * (number % 15)}".encode())
+        if i % 11 == 10:
+            lines.append(b"bad \xff line")
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path

@@ -1,0 +1,149 @@
+"""Builds an index and kills itself at a named point; run as a program of its own by `test_kills.py`.
+
+    python tests/indexer/kill_driver.py ROOT CORPUS POINT
+
+The points wrap functions of the product from outside; the product knows nothing of them. POINT "none" kills nowhere, "signal"
+says "ready" once everything is imported, then builds slowly enough to be killed from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import indexer.build
+import indexer.journal
+import indexer.stages
+import store.publish
+import store.shards
+from core.values import Vectors
+from indexer.build import BuildOptions, BuildReport, build_index
+from indexer.sources import parse_corpus
+from store.staged_prompts import StagedPrompts
+from tests.indexer.doubles import BagPair
+
+READ_ROWS = 100
+SHARD_ROWS = 64
+
+
+def build(root: Path, corpus: Path, pair: BagPair) -> BuildReport:
+    """The command that is broken off and given again."""
+    indexer.stages.READ_ROWS = READ_ROWS
+    options = BuildOptions(shard_rows=SHARD_ROWS, replace=True)
+    return build_index(root, [parse_corpus(str(corpus))], pair, options=options)
+
+
+def die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def before(owner: Any, name: str, *, call: int = 1) -> None:
+    """Die when `owner.name` is called for the n-th time."""
+    wrapped, calls = getattr(owner, name), [0]
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            die()
+        return wrapped(*args, **kwargs)
+
+    setattr(owner, name, wrapper)
+
+
+def after(owner: Any, name: str, *, call: int = 1) -> None:
+    """Die when the n-th call of `owner.name` has returned."""
+    wrapped, calls = getattr(owner, name), [0]
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        result = wrapped(*args, **kwargs)
+        if calls[0] == call:
+            die()
+        return result
+
+    setattr(owner, name, wrapper)
+
+
+def in_the_middle_of_a_journal_line() -> None:
+    write_whole, calls = indexer.journal.write_whole, [0]
+
+    def torn(descriptor: int, content: bytes) -> None:
+        calls[0] += 1
+        if calls[0] == 4:
+            os.write(descriptor, content[: len(content) // 2])
+            die()
+        write_whole(descriptor, content)
+
+    indexer.journal.write_whole = torn
+
+
+def in_the_middle_of_a_file(module: Any, *, call: int) -> None:
+    """Die while the n-th file of a module is being written."""
+    atomic_write, calls = module.atomic_write, [0]
+
+    @contextmanager
+    def torn(path: Path) -> Iterator[IO[bytes]]:
+        calls[0] += 1
+        with atomic_write(path) as file:
+            if calls[0] == call:
+                file.write(b"begun and no more")
+                file.flush()
+                die()
+            yield file
+
+    module.atomic_write = torn
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "none": lambda: None,
+    "within a batch of rows": lambda: before(indexer.stages, "clean", call=150),
+    "between batches of rows": lambda: after(StagedPrompts, "add", call=3),
+    "before numbering": lambda: before(StagedPrompts, "number"),
+    "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
+    "before a shard": lambda: before(indexer.stages, "write_shard", call=3),
+    "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
+    "between a shard and its journal line": lambda: after(indexer.stages, "write_shard", call=3),
+    "in the middle of a journal line": in_the_middle_of_a_journal_line,
+    "before publishing": lambda: before(indexer.build, "publish"),
+    "in the middle of the manifest": lambda: in_the_middle_of_a_file(store.publish, call=1),
+    "between the manifest and the first rename": lambda: before(Path, "rename"),
+    "between the renames": lambda: after(Path, "rename"),
+    "in the middle of the pointer": lambda: in_the_middle_of_a_file(store.publish, call=2),
+    "after publishing": lambda: after(indexer.build, "publish"),
+}
+
+
+class SlowPair(BagPair):
+    """Encodes a shard in no less than 20 ms, so that a kill from outside finds every stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encode = self.texts.encode
+
+        def slow(items: Sequence[str]) -> Vectors:
+            time.sleep(0.02)
+            return encode(items)
+
+        self.texts.encode = slow  # type: ignore[method-assign]
+
+
+def main() -> None:
+    root, corpus, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    if point == "signal":
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        build(root, corpus, SlowPair())
+        return
+    POINTS[point]()
+    build(root, corpus, BagPair())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""What a build gives, refuses, and leaves alone."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers, StoreError
+from core.protocols import TextEncoder
+from core.values import CorpusBatch, RawPrompt, Vectors, fold_text, prompt_key
+from indexer.build import BuildOptions, build_index, make_plan
+from indexer.cleaning import clean
+from indexer.rows import StreamedSource
+from indexer.sources import parse_corpus
+from store import layout
+from store.generation import open_generation
+from store.locking import write_lock
+from store.publish import current_name
+from store.verify import verify
+from tests.indexer.doubles import MAX_TOKENS, BagOfWords, BagPair, write_corpus
+
+OPTIONS = BuildOptions(shard_rows=50)
+
+
+def listed(texts: list[str], *, name: str = "listed", n_submitted: int = 1, synthetic: bool = False) -> StreamedSource:
+    """A corpus of these texts."""
+
+    def rows(start: int) -> Iterator[RawPrompt]:
+        return iter([RawPrompt(text, name, f"row {i}", n_submitted) for i, text in enumerate(texts)][start:])
+
+    return StreamedSource(name, synthetic, rows, lambda: prompt_key(json.dumps([name, texts])), lambda: len(texts))
+
+
+class TestWhatABuildGives:
+    def test_rows_are_the_corpus_cleaned(self, tmp_path: Path) -> None:
+        """Row ids follow first appearance across corpora, equal prompts are one row, texts stay as typed."""
+        first = listed(["b  b", "a", "b b", "cafe\u0301"], name="first", n_submitted=2)
+        second = listed(["caf\u00e9", "A", " a\t", "last"], name="second", n_submitted=10)
+        report = build_index(tmp_path, [first, second], BagPair(), options=OPTIONS)
+        with open_generation(tmp_path) as generation:
+            prompts = generation.prompts.get_many(range(len(generation.prompts)))
+        assert [
+            (prompt.text, prompt.embedded_text, prompt.source, prompt.source_key, prompt.n_submitted) for prompt in prompts
+        ] == [
+            ("b  b", "b b", "first", "row 0", 4),
+            ("a", "a", "first", "row 1", 12),
+            ("cafe\u0301", "caf\u00e9", "first", "row 3", 12),
+            ("A", "A", "second", "row 1", 10),
+            ("last", "last", "second", "row 3", 10),
+        ]
+        assert [prompt.prompt_key for prompt in prompts] == [prompt_key(prompt.text) for prompt in prompts]
+        assert report.manifest.funnel == {"read": 8, "duplicate": 3, "kept": 5}
+
+    def test_vectors_are_the_encoders(self, tmp_path: Path) -> None:
+        """Row i of every space is what its encoder gives for prompt i, to float16; the index finds each row itself."""
+        pair, extra = BagPair(), BagOfWords("second", dim=7)
+        source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 230)))
+        report = build_index(tmp_path / "index", [source], pair, options=OPTIONS, extra=[extra])
+        with open_generation(tmp_path / "index") as generation:
+            rows = len(generation.prompts)
+            texts = [prompt.embedded_text for prompt in generation.prompts.get_many(range(rows))]
+            for encoder in (BagOfWords(), extra):
+                stored = generation.vectors(encoder.spec.space).block(0, rows)
+                np.testing.assert_allclose(stored, encoder.encode(texts), atol=1e-3)
+            hits = generation.index("bag").search(generation.vectors("bag").block(0, rows), 5)
+            assert (hits.scores[:, 0] > 0.999).all()
+        assert [record.rows for record in report.manifest.shards["bag"]] == [50, 50, 50, 50, rows - 200]
+        assert [spec.space for spec in report.manifest.encoders] == ["bag", "second"]
+        assert list(report.manifest.indexes) == ["bag"]
+        assert report.manifest.indexes["bag"].recall_at_10 == 1.0
+        assert report.encoded == 2 * rows
+
+    def test_says_what_became_of_every_row(self, tmp_path: Path) -> None:
+        """The funnel adds up to the rows read; rejected rows are named, ten of them; long prompts are counted."""
+        source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 400)))
+        report = build_index(tmp_path / "index", [source], BagPair(), options=OPTIONS)
+        funnel = dict(report.manifest.funnel)
+        read = funnel.pop("read")
+        assert read == sum(funnel.values()) == 400 + 36
+        assert funnel["bad UTF-8"] == 36
+        assert [row.source_key for row in report.rejected] == [f"line {12 * i}" for i in range(1, 11)]
+        with open_generation(tmp_path / "index") as generation:
+            prompts = generation.prompts.get_many(range(len(generation.prompts)))
+        assert report.truncated == sum(len(prompt.embedded_text.split()) + 2 > MAX_TOKENS for prompt in prompts) > 0
+
+    def test_the_manifest_says_from_what(self, tmp_path: Path) -> None:
+        """Plan, corpora with their marks, encoder and how each shard was made stand in the manifest, and no path."""
+        source = listed(["a", "b"], synthetic=True)
+        manifest = build_index(tmp_path, [source, listed(["c"], name="other")], BagPair(), options=OPTIONS).manifest
+        assert [(corpus.name, corpus.synthetic) for corpus in manifest.corpus] == [("listed", True), ("other", False)]
+        assert manifest.corpus[0].fingerprint == source.fingerprint()
+        assert manifest.plan_sha256 == make_plan([source, listed(["c"], name="other")], [BagPair().spec], options=OPTIONS).sha256
+        provenance = manifest.shards["bag"][0].provenance
+        assert provenance["backend"] == "words"
+        assert provenance["processor"]
+        assert provenance["libraries"]["numpy"] == np.__version__
+        assert str(tmp_path) not in (tmp_path / "generations" / manifest.generation / layout.MANIFEST).read_text()
+
+    def test_leaves_nothing_lying_about(self, tmp_path: Path) -> None:
+        """After a build there is no staging and no file that the manifest does not know."""
+        build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS)
+        assert verify(tmp_path) == []
+        assert not any((tmp_path / "staging").iterdir())
+
+
+class TestAskedAgain:
+    def test_the_same_command_has_nothing_to_do(self, tmp_path: Path) -> None:
+        """A second build of the same plan reads, encodes and publishes nothing, and says so."""
+        first = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS)
+        pair = BagPair()
+        second = build_index(tmp_path, [listed(["a", "b"])], pair, options=OPTIONS)
+        assert first.built
+        assert not second.built
+        assert second.manifest == first.manifest
+        assert pair.texts.seen == []
+
+    def test_a_damaged_index_is_built_anew(self, tmp_path: Path) -> None:
+        """Whoever is told by `verify` to build again gets a whole index by the same command."""
+        first = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS).manifest
+        shard = tmp_path / "generations" / first.generation / first.shards["bag"][0].file
+        content = bytearray(shard.read_bytes())
+        content[-3] ^= 1
+        shard.write_bytes(content)
+        assert verify(tmp_path) != []
+        second = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS)
+        assert second.built
+        assert second.manifest.rows_digest == first.rows_digest
+        assert second.manifest.shards == first.shards
+        assert verify(tmp_path) == []
+
+    @pytest.mark.parametrize("damage", [b"", b"nonsense", b"\xff\xfe"])
+    def test_a_damaged_pointer_is_written_anew(self, damage: bytes, tmp_path: Path) -> None:
+        """A torn CURRENT does not stop the command that repairs it."""
+        build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS)
+        layout.current_path(tmp_path).write_bytes(damage)
+        build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS)
+        assert verify(tmp_path) == []
+
+
+class TestRefusals:
+    def test_another_corpus_or_encoder_needs_replace(self, tmp_path: Path) -> None:
+        """The index in place is not replaced by chance; the message names both, and `replace` does it."""
+        build_index(tmp_path, [listed(["a"], name="mine")], BagPair(), options=OPTIONS)
+        for source, pair in ((listed(["b"], name="yours"), BagPair()), (listed(["a"], name="mine"), BagPair("other"))):
+            with pytest.raises(IndexDiffers) as caught:
+                build_index(tmp_path, [source], pair, options=OPTIONS)
+            for name in ("mine", "bag", source.name, pair.spec.space):
+                assert name in caught.value.message
+            assert "--replace" in caught.value.hint
+            with open_generation(tmp_path) as generation:
+                assert generation.prompts.get_many([0])[0].text == "a"
+        build_index(tmp_path, [listed(["b"])], BagPair("other"), options=BuildOptions(replace=True))
+        with open_generation(tmp_path) as generation:
+            assert generation.prompts.get_many([0])[0].text == "b"
+
+    def test_going_back_encodes_nothing(self, tmp_path: Path) -> None:
+        """Replacing by what is still there in an older generation puts that one back in service."""
+        first = build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS).manifest
+        build_index(tmp_path, [listed(["b"])], BagPair(), options=BuildOptions(replace=True))
+        pair = BagPair()
+        build_index(tmp_path, [listed(["a"])], pair, options=BuildOptions(shard_rows=50, replace=True))
+        assert current_name(tmp_path) == first.generation
+        assert pair.texts.seen == []
+
+    def test_another_shard_size_needs_no_replace(self, tmp_path: Path) -> None:
+        """Only corpus and encoder are guarded: the rest changes how, not what."""
+        first = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS).manifest
+        second = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=BuildOptions(shard_rows=1)).manifest
+        assert second.rows_digest == first.rows_digest
+        assert len(second.shards["bag"]) == 2
+
+    @pytest.mark.parametrize("content", [b"\xff\n" * 3, b"\n \n\t\n", b"a\0b\n"])
+    def test_nothing_usable_publishes_nothing(self, content: bytes, tmp_path: Path) -> None:
+        """A corpus of which every row is rejected is an error that counts the reasons; no index and no staging appear."""
+        path = tmp_path / "bad.txt"
+        path.write_bytes(content)
+        with pytest.raises(CorpusError, match=r"bad\.txt: no usable prompt in \d rows \(\d .*line 1"):
+            build_index(tmp_path / "index", [parse_corpus(str(path))], BagPair(), options=OPTIONS)
+        assert current_name(tmp_path / "index") is None
+        assert not any((tmp_path / "index" / "staging").iterdir())
+
+    def test_only_duplicates_are_one_row(self, tmp_path: Path) -> None:
+        """A corpus of one prompt over and over is an index of one row."""
+        report = build_index(tmp_path, [listed(["a b", " a  b"] * 50)], BagPair(), options=OPTIONS)
+        assert report.manifest.funnel == {"read": 100, "duplicate": 99, "kept": 1}
+        with open_generation(tmp_path) as generation:
+            assert generation.prompts.get_many([0])[0].n_submitted == 100
+
+    def test_a_failing_source_leaves_the_old_index(self, tmp_path: Path) -> None:
+        """An error in the middle of reading ends the build; the index in place goes on answering."""
+
+        def rows(start: int) -> Iterator[RawPrompt]:
+            yield RawPrompt("fine", "torn", "row 0")
+            raise CorpusError("torn", hint="mend it")
+
+        build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS)
+        with pytest.raises(CorpusError, match="torn"):
+            build_index(
+                tmp_path,
+                [StreamedSource("torn", False, rows, lambda: "x", lambda: 2)],
+                BagPair(),
+                options=BuildOptions(replace=True),
+            )
+        assert verify(tmp_path) == []
+
+    def test_a_second_builder_is_turned_away(self, tmp_path: Path) -> None:
+        """While one build holds the folder, another ends at once with `BuildLocked` and changes nothing."""
+        build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS)
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with write_lock(tmp_path):
+                held.set()
+                done.wait(30)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        try:
+            assert held.wait(30)
+            with pytest.raises(BuildLocked):
+                build_index(tmp_path, [listed(["b"])], BagPair(), options=BuildOptions(replace=True))
+        finally:
+            done.set()
+            thread.join()
+        assert verify(tmp_path) == []
+
+    def test_senseless_plans(self, tmp_path: Path) -> None:
+        """No corpus, two encoders of one space, an empty shard and an unknown index are refused as configuration."""
+        source = [listed(["a"])]
+        for sources, options, extra in (
+            ([], OPTIONS, []),
+            (source, BuildOptions(shard_rows=0), []),
+            (source, BuildOptions(index_factory="Flat7"), []),
+            (source, OPTIONS, [BagOfWords("bag")]),
+        ):
+            with pytest.raises(ConfigError):
+                build_index(tmp_path, sources, BagPair(), options=options, extra=extra)
+            assert current_name(tmp_path) is None
+
+    def test_a_lying_encoder(self, tmp_path: Path) -> None:
+        """Vectors of another shape than the spec says, or with NaN, never reach an index."""
+
+        class Lying(BagPair):
+            def __init__(self, wrong: Vectors) -> None:
+                super().__init__()
+                self.texts.encode = lambda items: wrong  # type: ignore[method-assign]
+
+        for wrong, error in (
+            (np.ones((1, 3), np.float32), EncoderError),
+            (np.ones((2, 24), np.float32), EncoderError),
+            (np.full((1, 24), np.nan, np.float32), StoreError),
+        ):
+            with pytest.raises(error):
+                build_index(tmp_path, [listed(["a"])], Lying(wrong), options=OPTIONS)
+            assert current_name(tmp_path) is None
+
+
+class TestPlan:
+    def test_everything_counts(self) -> None:
+        """Another corpus, order, encoder, shard size, index or seed is another plan; the same again is the same."""
+        one, two = listed(["a"]), listed(["b"])
+        encoder: TextEncoder = BagOfWords()
+        assert encoder.encode(["a"]).shape == (1, 24)
+        variants = [
+            make_plan([one, two], [BagOfWords().spec], options=OPTIONS),
+            make_plan([two, one], [BagOfWords().spec], options=OPTIONS),
+            make_plan([one], [BagOfWords().spec], options=OPTIONS),
+            make_plan([one, two], [BagOfWords("other").spec], options=OPTIONS),
+            make_plan([one, two], [BagOfWords().spec, BagOfWords("other").spec], options=OPTIONS),
+            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=51)),
+            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, index_factory="other")),
+            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, seed=1)),
+        ]
+        assert len({plan.sha256 for plan in variants}) == len(variants)
+        again = make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, replace=True))
+        assert again.sha256 == variants[0].sha256
+        assert json.loads(again.canonical()) == again.plain()
+
+
+class TestCleaning:
+    @given(st.text(min_size=1, max_size=60))
+    def test_is_idempotent_and_keeps_the_original(self, text: str) -> None:
+        """Cleaning what was cleaned changes nothing; equal keys mean equal embedded texts; the text stays as typed."""
+        cleaned = clean(RawPrompt(text, "corpus", "row 0", 3))
+        again = clean(RawPrompt(cleaned.embedded_text, "corpus", "row 0", 3))
+        assert cleaned.text == text
+        assert again.embedded_text == cleaned.embedded_text == fold_text(text)
+        assert again.prompt_key == cleaned.prompt_key == prompt_key(text)
+
+    def test_rows_are_the_same_whatever_the_batches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Reading 3 rows at a time gives the same digest of rows as reading 1,000."""
+        source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 60)))
+        digests = set()
+        for size in (3, 1000):
+            monkeypatch.setattr("indexer.stages.READ_ROWS", size)
+            digests.add(build_index(tmp_path / str(size), [source], BagPair(), options=OPTIONS).manifest.rows_digest)
+        assert len(digests) == 1
+        assert isinstance(next(source.batches(1)), CorpusBatch)
