@@ -19,7 +19,9 @@
         IndexDiffers         the index in place was built from something else
         StorageFull          the disk is full or may not be written
       MemberUnavailable      a member of the ensemble cannot vote: `name`, `reason`
+      SubmissionRejected     a submission file is not what the competition takes
       PartialFailure         a batch is done, some of its items failed
+      Degraded               everything is done, without some members of the ensemble
 
 A message says what is wrong, the value, the limit; `hint` says the remedy in one sentence. `exit_code` is the status that
 the command line ends with. Foreign exceptions are mapped to this tree in the file that calls the foreign library.
@@ -209,8 +211,22 @@ class MemberUnavailable(ImpromptError):
         self.reason = reason
 
 
+class SubmissionRejected(ImpromptError):
+    """A submission file is not what the competition takes; its problems were listed."""
+
+    exit_code = 70
+    kind = "submission-rejected"
+
+
 class PartialFailure(ImpromptError):
     """A batch is done; some of its items failed and were listed."""
 
     exit_code = 3
     kind = "partial-failure"
+
+
+class Degraded(ImpromptError):
+    """Everything was done, but some members of the ensemble were left out, as --degrade allows."""
+
+    exit_code = 4
+    kind = "degraded"

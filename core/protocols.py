@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import CorpusBatch, EncoderSpec, Hits, Ids, IndexCaps, Prompt, Vectors
+from core.values import CorpusBatch, EncoderSpec, Hits, Ids, IndexCaps, Prediction, Prompt, Vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,6 +118,25 @@ class VectorIndex(Protocol):
         Raises:
             SpaceMismatch: the queries have another dimension.
             QueryError: k or effort out of range, queries not float32 or not finite.
+        """
+        ...
+
+
+class EnsembleMember(Protocol):
+    """One way to estimate the embedding of the prompt behind an image."""
+
+    @property
+    def name(self) -> str:
+        """What recipes call it."""
+        ...
+
+    def predict(self, images: Sequence[Image]) -> Prediction:
+        """What it says of upright RGB pictures, in the order given; no pictures give (0, 384).
+
+        A row does not depend on the other pictures beyond rounding.
+
+        Raises:
+            MemberUnavailable, EncoderError: its model fails.
         """
         ...
 

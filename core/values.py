@@ -107,6 +107,17 @@ class IndexCaps:
     concurrent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a member of the ensemble says of n images: `vectors` (n, 384), unit rows in MiniLM's space, in the images' order.
+
+    `texts` are one for each image where the member has words for it; a vector need not be its text's embedding.
+    """
+
+    vectors: Vectors
+    texts: tuple[str, ...] | None = None
+
+
 def unit_rows(array: ArrayLike) -> Vectors:
     """Scale each row to Euclidean length 1.
 

@@ -1,0 +1,95 @@
+"""Recipes: which members vote, with what weight, and how the members are set. Two have a name; a file may hold another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from core.errors import ConfigError
+from core.files import atomic_write
+from ensemble.blend import check_weights
+
+DEFAULT = "default"
+
+
+class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `knn` weighs the `k` nearest prompts: 1 / ((1 - cosine)^power + 1e-4); those below `floor` do not count.
+
+    The defaults are those of the public kNN-regression notebook (motono0223, Stable Diffusion: Image to Prompts).
+    `captions_of` names members whose texts join the prompts (+0.016 in the 33rd place's write-up).
+    """
+
+    k: int = 100
+    power: float = 6.0
+    floor: float = -1.0
+    captions_of: tuple[str, ...] = ()
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights by member's name; only their ratios count.
+
+    `suffixes` are appended to a member's captions, `sources` say where a member's model comes from (a folder, or OWNER/NAME of
+    a hub repository) where it is not the usual one.
+    """
+
+    name: str
+    weights: dict[str, float]
+    suffixes: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    knn: KnnSettings = KnnSettings()
+
+
+PRESETS = {
+    DEFAULT: Recipe(name=DEFAULT, weights={"vit": 0.65, "knn": 0.35}),
+    # The notebook that this project began with.
+    "seed": Recipe(
+        name="seed",
+        weights={"vit": 0.7488, "interrogator": 0.2112, "ofa": 0.04},
+        suffixes={"ofa": ", fine details, masterpiece"},
+    ),
+}
+
+
+def load_recipe(named: str) -> Recipe:
+    """The recipe of a preset's name, or that of a JSON file.
+
+    Raises:
+        ConfigError: there is neither, the file is no recipe, or its weights or settings cannot be used.
+    """
+    if named in PRESETS:
+        return PRESETS[named]
+    path = Path(named).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"no recipe is called {named!r}.", hint=f"Name {', '.join(PRESETS)}, or a JSON file of weights.")
+    try:
+        recipe = msgspec.json.decode(path.read_bytes(), type=Recipe)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a recipe: {error}.", hint='It holds {"name": ..., "weights": {...}}.') from error
+    check_recipe(recipe)
+    return recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise `ConfigError` where the weights or a setting cannot be used."""
+    check_weights(recipe.weights)
+    knn = recipe.knn
+    if knn.k < 1 or not 0 <= knn.power <= 100 or not -1 <= knn.floor <= 1:
+        raise ConfigError(
+            f"knn cannot be set to k {knn.k}, power {knn.power}, floor {knn.floor}.",
+            hint="k is at least 1, power from 0 to 100, floor from -1 to 1.",
+        )
+    if "knn" in knn.captions_of:
+        raise ConfigError("knn cannot take its own texts as captions.")
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe that `load_recipe` reads, whole or not at all.
+
+    Raises:
+        ConfigError: its weights or settings cannot be used.
+        StorageFull: the disk is full or may not be written.
+    """
+    check_recipe(recipe)
+    with atomic_write(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(recipe), indent=2) + b"\n")

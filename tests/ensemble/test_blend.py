@@ -1,0 +1,122 @@
+"""The blend's laws, for any votes and weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.errors import ConfigError
+from core.values import Vectors, unit_rows
+from ensemble.blend import blend, nearest, shares
+
+NAMES = ["interrogator", "knn", "ofa", "vit"]
+brief = settings(max_examples=40, deadline=None)  # a shared processor may pause at any moment
+weightings = st.dictionaries(st.sampled_from(NAMES), st.floats(1e-3, 1e3), min_size=1)
+
+
+def votes(seed: int, *, rows: int = 5) -> dict[str, Vectors]:
+    """Every member's rows, none of them unit."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=(rows, 24)).astype(np.float32) * rng.uniform(0.1, 10) for name in NAMES}
+
+
+@brief
+@given(weightings, st.integers(0, 99))
+def test_rows_have_length_1(weights: dict[str, float], seed: int) -> None:
+    """Whatever the lengths of the votes, the blend's rows are unit and float32."""
+    blended = blend(votes(seed), weights)
+    assert blended.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(blended, axis=1), 1, atol=1e-6)
+
+
+@brief
+@given(weightings, st.integers(0, 99), st.floats(1e-200, 1e200))
+def test_only_ratios_count(weights: dict[str, float], seed: int, scale: float) -> None:
+    """Scaling all weights changes nothing, and neither does the order in which members are listed, to the bit."""
+    scaled = {name: weight * scale for name, weight in weights.items()}
+    np.testing.assert_allclose(blend(votes(seed), weights), blend(votes(seed), scaled), atol=1e-6)
+    turned = dict(reversed(weights.items()))
+    np.testing.assert_array_equal(blend(votes(seed), weights), blend(dict(reversed(votes(seed).items())), turned))
+
+
+@brief
+@given(weightings, st.integers(0, 99))
+def test_lengths_of_votes_do_not_count(weights: dict[str, float], seed: int) -> None:
+    """Votes are unit before they are averaged: a member cannot gain by being long."""
+    given_votes = votes(seed)
+    longer = {name: rows * np.float32(7) for name, rows in given_votes.items()}
+    longer[next(iter(weights))] *= np.float32(3)
+    np.testing.assert_allclose(blend(given_votes, weights), blend(longer, weights), atol=1e-6)
+
+
+@brief
+@given(st.sampled_from(NAMES), st.floats(1e-3, 1e3), st.integers(0, 99))
+def test_a_member_alone_is_the_blend(name: str, weight: float, seed: int) -> None:
+    """With one weight above 0 the blend is that member's unit rows."""
+    given_votes = votes(seed)
+    weights = dict.fromkeys(NAMES, 0.0) | {name: weight}
+    np.testing.assert_allclose(blend(given_votes, weights), unit_rows(given_votes[name]), atol=1e-6)
+
+
+@brief
+@given(st.integers(0, 99), st.integers(1, 5))
+def test_rows_are_blended_one_by_one(seed: int, rows: int) -> None:
+    """A row of the blend depends on that row of the votes alone."""
+    given_votes, weights = votes(seed), {"vit": 2.0, "knn": 1.0}
+    part = {name: vectors[:rows] for name, vectors in given_votes.items()}
+    np.testing.assert_array_equal(blend(given_votes, weights)[:rows], blend(part, weights))
+
+
+def test_against_the_formula_by_hand() -> None:
+    """Two members at right angles, weights 3 and 4: the blend is their 3-4-5 triangle."""
+    blended = blend({"a": np.array([[5, 0]], np.float32), "b": np.array([[0, 0.1]], np.float32)}, {"a": 0.6, "b": 0.8})
+    np.testing.assert_allclose(blended, [[0.6, 0.8]], atol=1e-6)
+
+
+def test_votes_without_direction() -> None:
+    """A row of zeros leaves the others alone; opposite votes of equal weight leave the first by name."""
+    x = np.array([[1, 0]], np.float32)
+    np.testing.assert_array_equal(blend({"a": x, "b": 0 * x}, {"a": 0.1, "b": 0.9}), x)
+    np.testing.assert_array_equal(blend({"a": x, "b": -x}, {"a": 1, "b": 1}), x)
+
+
+@brief
+@given(weightings, st.sets(st.sampled_from(NAMES)))
+def test_shares_add_up_to_1(weights: dict[str, float], without: set[str]) -> None:
+    """Without some members the others keep their ratios and take the whole vote."""
+    if set(weights) <= without:
+        with pytest.raises(ConfigError, match="left to vote"):
+            shares(weights, without=without)
+        return
+    found = shares(weights, without=without)
+    assert set(found) == set(weights) - without
+    assert sum(found.values()) == pytest.approx(1)
+    first = next(iter(found))
+    for name, share in found.items():
+        assert share / found[first] == pytest.approx(weights[name] / weights[first])
+
+
+@pytest.mark.parametrize(
+    "weights", [{}, {"vit": 0.0}, {"vit": 1.0, "knn": -0.1}, {"vit": float("nan")}, {"vit": float("inf")}, {"vit": 0, "knn": 0}]
+)
+def test_weights_that_cannot_be_used(weights: dict[str, float]) -> None:
+    """Negative, zero-sum and not finite weights are refused before anything is added up."""
+    with pytest.raises(ConfigError):
+        blend(votes(0), weights)
+
+
+def test_a_vote_that_is_missing_is_refused() -> None:
+    """A weight for someone who did not vote is never passed over in silence."""
+    with pytest.raises(ConfigError, match="ofa did not vote"):
+        blend({"vit": np.eye(2, dtype=np.float32)}, {"vit": 1, "ofa": 1})
+    with pytest.raises(ValueError, match="shapes"):
+        blend({"a": np.eye(2, dtype=np.float32), "b": np.eye(3, dtype=np.float32)}, {"a": 1, "b": 1})
+
+
+def test_the_nearest_candidate() -> None:
+    """The candidate of the highest cosine, the first of equals."""
+    candidates = unit_rows(np.array([[0, 1], [1, 1], [1, 1]], np.float32))
+    position, cosine = nearest(np.array([1, 0], np.float32), candidates)
+    assert (position, round(cosine, 4)) == (1, 0.7071)

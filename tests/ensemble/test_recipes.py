@@ -1,0 +1,62 @@
+"""Recipes by name and by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from ensemble.recipes import PRESETS, KnnSettings, Recipe, check_recipe, load_recipe, write_recipe
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_be_used(name: str) -> None:
+    """Every preset goes by its own name and passes the checks that a file has to pass."""
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    check_recipe(recipe)
+
+
+def test_the_seed_is_the_notebooks() -> None:
+    """The weights and the suffix of the notebook that the project began with."""
+    seed = PRESETS["seed"]
+    assert seed.weights == {"vit": 0.7488, "interrogator": 0.2112, "ofa": 0.04}
+    assert seed.suffixes == {"ofa": ", fine details, masterpiece"}
+
+
+def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
+    """What was written is what is read."""
+    recipe = Recipe(name="mine", weights={"knn": 0.2, "vit": 0.8}, knn=KnnSettings(k=7, power=2, floor=0.1, captions_of=("ofa",)))
+    write_recipe(tmp_path / "mine.json", recipe)
+    assert load_recipe(str(tmp_path / "mine.json")) == recipe
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"name": "x"}',
+        '{"name": "x", "weights": {"vit": "much"}}',
+        '{"name": "x", "weights": {"vit": -1, "knn": 2}}',
+        '{"name": "x", "weights": {"vit": 0}}',
+        '{"name": "x", "weights": {"vit": 1}, "colour": 1}',
+        '{"name": "x", "weights": {"vit": 1}, "knn": {"k": 0}}',
+        '{"name": "x", "weights": {"vit": 1}, "knn": {"floor": 2}}',
+        '{"name": "x", "weights": {"vit": 1}, "knn": {"captions_of": ["knn"]}}',
+        "\udcff",
+    ],
+)
+def test_what_is_no_recipe_is_refused(content: str, tmp_path: Path) -> None:
+    """Broken JSON, other fields, negative and zero-sum weights, settings out of range."""
+    path = tmp_path / "recipe.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError):
+        load_recipe(str(path))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """The remedy stands in the same line."""
+    with pytest.raises(ConfigError, match="seed"):
+        load_recipe("sead")
