@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.errors import ImageRejected
-from images.opening import DEFAULT_LIMITS, ImageLimits, describe, opened_header, quiet_pillow, source_name
+from images.opening import DEFAULT_LIMITS, ImageLimits, describe, opened_header, packed_text, quiet_pillow, source_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,7 +56,7 @@ def _damage(image: ImageFile, error: Exception) -> str:
         return f"the {image.format} is truncated"
     if isinstance(error, MemoryError):
         return f"the {image.format} of {image.width:,} x {image.height:,} pixels does not fit into memory"
-    return f"the {image.format} is damaged ({text})"
+    return packed_text(error) or f"the {image.format} is damaged ({text})"
 
 
 def _on_white(image: ImageFile) -> Image:

@@ -132,11 +132,20 @@ def _plugin_image(file: IO[bytes], kind: str, name: str) -> ImageFile:
     except ImportError as error:
         raise ImageRejected(name, f"the installed Pillow cannot read {kind}") from error
     except DecompressionBombError as error:
-        raise ImageRejected(name, f"the {kind} has too many pixels ({error})") from error
+        raise ImageRejected(name, f"the {kind} has too many pixels ({describe(error)})") from error
     except Exception as error:
         # A plugin raises whatever its parser stumbles upon: SyntaxError, ValueError, KeyError, struct.error, zlib.error …
-        raise ImageRejected(name, f"the {kind} header is damaged ({describe(error)})") from error
+        raise ImageRejected(name, packed_text(error) or f"the {kind} header is damaged") from error
     return image
+
+
+def packed_text(error: Exception) -> str:
+    """The reason where Pillow refused a PNG for its texts, else nothing: it has no exception of its own for that."""
+    from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
+
+    if "MAX_TEXT_CHUNK" in str(error):
+        return f"a packed text or profile in the PNG has more than {MAX_TEXT_CHUNK:,} bytes"
+    return f"the texts in the PNG have more than {MAX_TEXT_MEMORY:,} bytes" if "MAX_TEXT_MEMORY" in str(error) else ""
 
 
 def describe(error: Exception) -> str:

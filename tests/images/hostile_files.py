@@ -64,7 +64,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "just above the limit": (write(png_header(10_001, 10_000) + png_chunk(b"IDAT", b"")), "the limit is 100,000,000"),
     "no pixels": (write(png_header(0, 7) + png_chunk(b"IDAT", b"")), "PNG"),
     "1 x 100,000": (write(png_header(1, 100_000) + png_chunk(b"IDAT", b"")), "one side may be at most 100 times the other"),
-    "zip bomb": (write(png(np.zeros((2, 2, 3), np.uint8), colour=2, before=text_bomb(64))), "the PNG header is damaged"),
-    "zip bomb behind": (write(png(np.zeros((2, 2, 3), np.uint8), colour=2, after=text_bomb(64))), "the PNG is damaged"),
+    "zip bomb": (write(png(np.zeros((2, 2, 3), np.uint8), colour=2, before=text_bomb(64))), "has more than 1,048,576 bytes"),
+    "zip bomb behind": (write(png(np.zeros((2, 2, 3), np.uint8), colour=2, after=text_bomb(64))), "has more than 1,048,576 bytes"),
+    "65 MB of text": (
+        lambda path: write(png(np.zeros((2, 2, 3), np.uint8), colour=2, before=png_chunk(b"tEXt", b"a\0" + bytes(65 << 20))))(path),
+        "the texts in the PNG have more than 67,108,864 bytes",
+    ),
     "broken checksum": (write(picture_bytes("PNG")[:16] + b"\x01" + picture_bytes("PNG")[17:]), "the PNG header is damaged"),
 }
