@@ -7,14 +7,19 @@ from core.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 
 
+def check_device(device: str) -> None:
+    """Raise ConfigError for a name that `choose_device` does not know; needs no torch."""
+    if device not in DEVICES:
+        raise ConfigError(f"no device is called {device!r}.", hint=f"Choose one of {', '.join(DEVICES)}.")
+
+
 def choose_device(device: str) -> str:
     """ "cpu" or "cuda"; "auto" takes CUDA where there is one.
 
     Raises:
         ConfigError: another name, or "cuda" on a machine without it.
     """
-    if device not in DEVICES:
-        raise ConfigError(f"no device is called {device!r}.", hint=f"Choose one of {', '.join(DEVICES)}.")
+    check_device(device)
     if device == "cpu":
         return device
     import torch

@@ -19,7 +19,7 @@ from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
 from encoders.batching import LengthBatches, encodable
 from encoders.bert import Bert, BertConfig, expected_shapes
-from encoders.devices import choose_device, torch_provenance
+from encoders.devices import check_device, choose_device, torch_provenance
 from encoders.weights import file_sha256, packaged_weights, pinned_sha256
 
 if TYPE_CHECKING:
@@ -123,9 +123,11 @@ def load_minilm(folder: Path | None = None, *, device: str = "auto", announce: A
         announce: takes a line for the user.
 
     Raises:
+        ConfigError: no such device.
         WeightsMissing: the package or a file of the folder is not there.
         WeightsRejected: a file is not what it should be.
     """
+    check_device(device)
     if folder is None:
         pinned = packaged_weights("minilm")
         folder, digests = pinned.path.parent, {"text": pinned.sha256, "tokenizer": packaged_weights("minilm-tokenizer").sha256}

@@ -8,9 +8,11 @@ from core.errors import ConfigError
 from core.fetch import Announce, silent
 from core.protocols import EncoderPair
 from core.values import EncoderSpec
+from encoders.devices import check_device
 from encoders.minilm import load_minilm
+from encoders.sharing import LastTexts
 
-__all__ = ["encoder_spec", "load_encoder", "load_minilm"]
+__all__ = ["encoder_spec", "load_encoder", "load_minilm", "output_encoder"]
 
 _LITE = "lite"
 _KNOWN_FORMS = (
@@ -35,6 +37,7 @@ def load_encoder(name: str, *, device: str = "auto", offline: bool = False, anno
         WeightsMissing: its weights are neither here nor to be had.
         WeightsRejected: a weight file is not what it should be.
     """
+    check_device(device)
     if name == _LITE or name.startswith(f"{_LITE}:"):
         from encoders.lite import load_lite
 
@@ -45,6 +48,17 @@ def load_encoder(name: str, *, device: str = "auto", offline: bool = False, anno
     from encoders.openclip import load_openclip
 
     return load_openclip(name, device=device, offline=offline, announce=announce)
+
+
+def output_encoder(pair: EncoderPair, *, device: str = "auto", announce: Announce = silent) -> LastTexts:
+    """MiniLM, the output space. Where the pair's own texts are made of it, the two share their work.
+
+    Raises:
+        WeightsMissing, WeightsRejected: its files are not there, or not what they should be.
+    """
+    from encoders.lite import LitePair
+
+    return pair.minilm if isinstance(pair, LitePair) else LastTexts(load_minilm(device=device, announce=announce))
 
 
 def encoder_spec(name: str, *, offline: bool = False, announce: Announce = silent) -> EncoderSpec:

