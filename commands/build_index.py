@@ -47,7 +47,7 @@ def build_index(
     answers until the new one is complete.
     """
     from core.config import settings
-    from encoders.registry import load_encoder
+    from encoders.registry import load_encoder, output_encoder
     from indexer.build import BuildOptions
     from indexer.build import build_index as build
     from indexer.sources import parse_corpus
@@ -60,7 +60,10 @@ def build_index(
     pair = load_encoder(encoder or plan.encoder, device=device, offline=chosen.offline, announce=output.note)
     sources = [parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed) for spec in corpus or [plan.corpus]]
     output.note(f"Building the index in {chosen.index}.")
-    report = build(chosen.index, sources, pair, options=BuildOptions(replace=replace), progress=output.progress())
+    # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
+    minilm = output_encoder(pair, device=device, announce=output.note)
+    options = BuildOptions(replace=replace)
+    report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm])
     if json:
         output.line(report.manifest)
     else:

@@ -6,21 +6,21 @@ of the head's file, so the space is one for all indexes built with that file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import WeightsRejected
 from core.fetch import Announce, silent
-from core.protocols import TextEncoder
 from core.values import EncoderSpec, Vectors
 from encoders.efficientnet import EfficientNetLite
 from encoders.lite_head import TEXT_DIM, LiteHead, read_head
 from encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
+from encoders.sharing import LastPictures, LastTexts
 from encoders.weights import file_sha256, packaged_weights
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _PREPROCESSING = "minilm 256 tokens, mean removed; efficientnet-lite2 260x260 sq
 class LiteTexts:
     """MiniLM in the index space of a head."""
 
-    def __init__(self, minilm: TextEncoder, head: LiteHead) -> None:
+    def __init__(self, minilm: LastTexts, head: LiteHead) -> None:
         self._minilm = minilm
         self._head = head
 
@@ -46,21 +46,25 @@ class LiteTexts:
         """(n,) tokens before truncation, special tokens included."""
         return self._minilm.token_lengths(texts)
 
+    def provenance(self) -> Mapping[str, Any]:
+        """How the vectors are computed, as MiniLM tells it."""
+        return self._minilm.provenance()
+
 
 class LiteImages:
-    """The image tower: `encode` answers in the index space, `output` in MiniLM's own."""
+    """The image tower: `encode` answers in the index space, `output` in MiniLM's own; asked for both, it looks once."""
 
     def __init__(self, trunk: EfficientNetLite, head: LiteHead) -> None:
-        self._trunk = trunk
+        self._look = LastPictures(trunk.activations)
         self._head = head
 
     def encode(self, items: Sequence[Image]) -> Vectors:
         """(n, 384) unit rows of the index space, of upright RGB images."""
-        return self._head.index_rows(self._trunk.activations(items))
+        return self._head.index_rows(self._look(items))
 
     def output(self, items: Sequence[Image]) -> Vectors:
         """(n, 384) unit rows in MiniLM space: the estimate of the prompt's embedding."""
-        return self._head.outputs(self._trunk.activations(items))
+        return self._head.outputs(self._look(items))
 
 
 class LitePair:
@@ -73,8 +77,13 @@ class LitePair:
         self._announce = announce
 
     @cached_property
+    def minilm(self) -> LastTexts:
+        """MiniLM itself: a text that was just encoded into the index space is not encoded again."""
+        return LastTexts(load_minilm(device=self._device, announce=self._announce))
+
+    @cached_property
     def texts(self) -> LiteTexts:
-        return LiteTexts(load_minilm(device=self._device, announce=self._announce), self._head)
+        return LiteTexts(self.minilm, self._head)
 
     @cached_property
     def images(self) -> LiteImages:

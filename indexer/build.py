@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from indexer.cleaning import CLEANING
 from indexer.journal import Journal, Numbered, ShardDone
 from indexer.plan import BuildPlan
 from indexer.provenance import imprompt_version
-from indexer.stages import encode_space, number_prompts
+from indexer.stages import Space, encode_spaces, number_prompts
 from store import layout
 from store.faiss_index import FLAT
 from store.locking import write_lock
@@ -64,12 +64,6 @@ class BuildReport:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Space:
-    spec: EncoderSpec
-    texts: Callable[[], TextEncoder]
-
-
 def build_index(
     root: Path,
     sources: Sequence[CorpusSource],
@@ -94,7 +88,7 @@ def build_index(
         StorageFull: the disk is full or may not be written.
     """
     began = time.monotonic()
-    spaces = [_Space(pair.spec, lambda: pair.texts), *(_space_of(encoder) for encoder in extra)]
+    spaces = [Space(pair.spec, lambda: pair.texts), *(_space_of(encoder) for encoder in extra)]
     with write_lock(root):
         plan = make_plan(sources, [space.spec for space in spaces], options=options, progress=progress)
         if not options.replace:
@@ -105,8 +99,8 @@ def build_index(
         return _build(root, sources, spaces, plan, began=began, progress=progress)
 
 
-def _space_of(encoder: SpaceEncoder) -> _Space:
-    return _Space(encoder.spec, lambda: encoder)
+def _space_of(encoder: SpaceEncoder) -> Space:
+    return Space(encoder.spec, lambda: encoder)
 
 
 def make_plan(
@@ -209,7 +203,7 @@ def _in_service(root: Path) -> tuple[str, str] | None:
 
 
 def _build(
-    root: Path, sources: Sequence[CorpusSource], spaces: Sequence[_Space], plan: BuildPlan, *, began: float, progress: Progress
+    root: Path, sources: Sequence[CorpusSource], spaces: Sequence[Space], plan: BuildPlan, *, began: float, progress: Progress
 ) -> BuildReport:
     staging = layout.staging_folder(root, plan.sha256)
     with storage_errors(staging):
@@ -224,18 +218,7 @@ def _build(
             raise
         encoding_began = time.monotonic()
         before = set(journal.shards())
-        shards = {
-            space.spec.space: encode_space(
-                staging,
-                space.spec,
-                space.texts,
-                journal,
-                rows=numbered.rows,
-                shard_rows=plan.shard_rows,
-                progress=progress,
-            )
-            for space in spaces
-        }
+        shards = encode_spaces(staging, spaces, journal, rows=numbered.rows, shard_rows=plan.shard_rows, progress=progress)
         encode_s = time.monotonic() - encoding_began
         encoded = sum(shard.record.rows for key, shard in journal.shards().items() if key not in before)
         manifest = _finish(root, staging, plan, numbered, shards, progress=progress)

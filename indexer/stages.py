@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -49,40 +50,44 @@ def number_prompts(staging: Path, sources: Sequence[CorpusSource], journal: Jour
     return entry
 
 
-def encode_space(
-    staging: Path,
-    spec: EncoderSpec,
-    texts: Callable[[], TextEncoder],
-    journal: Journal,
-    *,
-    rows: int,
-    shard_rows: int,
-    progress: Progress,
-) -> list[ShardDone]:
-    """Encode all prompts into one space, shard by shard; those that the journal lists and that are whole are kept.
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A vector space of a build; `texts` gives its encoder and is called only where there is something to encode."""
 
-    Args:
-        texts: gives the encoder; called only where there is something to encode.
+    spec: EncoderSpec
+    texts: Callable[[], TextEncoder]
+
+
+def encode_spaces(
+    staging: Path, spaces: Sequence[Space], journal: Journal, *, rows: int, shard_rows: int, progress: Progress
+) -> dict[str, list[ShardDone]]:
+    """Encode all prompts into all spaces, shard by shard; those that the journal lists and that are whole are kept.
+
+    A shard is made in every space before the next one, so that spaces which share a network can share what it says of the texts.
 
     Returns:
-        The space's shards in row order.
+        The shards of each space in row order.
 
     Raises:
-        EncoderError: the encoder gives vectors of another shape than its spec says.
+        EncoderError: an encoder gives vectors of another shape than its spec says.
         StoreError: it gives NaN, or a row of zeros.
     """
     listed = journal.shards()
-    shards: list[ShardDone] = []
-    with DuckPrompts(staging / layout.PROMPTS) as prompts, progress.start(f"Encoding with {spec.name}", rows) as task:
+    done: dict[str, list[ShardDone]] = {space.spec.space: [] for space in spaces}
+    label = f"Encoding with {' and '.join(space.spec.name for space in spaces)}"
+    with DuckPrompts(staging / layout.PROMPTS) as prompts, progress.start(label, rows) as task:
         for number, start in enumerate(range(0, rows, shard_rows)):
-            shard = listed.get((spec.space, number))
-            if shard is None or not shard_is_whole(staging, shard.record):
-                wanted = prompts.embedded_texts(start, start + shard_rows)
-                shard = encode_shard(staging, spec, texts(), number, wanted)
-                journal.append(shard)
-            shards.append(shard)
-            task.advance(shard.record.rows)
-    return shards
+            stop = min(start + shard_rows, rows)
+            wanted: list[str] = []
+            for space in spaces:
+                shard = listed.get((space.spec.space, number))
+                if shard is None or not shard_is_whole(staging, shard.record):
+                    wanted = wanted or prompts.embedded_texts(start, stop)
+                    shard = encode_shard(staging, space.spec, space.texts(), number, wanted)
+                    journal.append(shard)
+                done[space.spec.space].append(shard)
+            task.advance(stop - start)
+    return done
 
 
 def encode_shard(staging: Path, spec: EncoderSpec, encoder: TextEncoder, number: int, texts: Sequence[str]) -> ShardDone:

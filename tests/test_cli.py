@@ -191,7 +191,8 @@ def test_info_counts_what_was_dropped(imprompt: Imprompt, index: Path) -> None:
     """The funnel stays with the index: six lines, one of them a duplicate."""
     (manifest,) = imprompt("info", "--json", "--index", index).lines
     assert manifest["rows"] == len(PROMPTS)
-    assert manifest["encoders"][0]["name"] == "lite"
+    assert [encoder["name"] for encoder in manifest["encoders"]] == ["lite", "minilm"]
+    assert len(manifest["indexes"]) == 1, "only the space that is searched is indexed"
     assert {"generation", "rows_digest", "funnel"} <= set(manifest)
     assert manifest["funnel"]["kept"] == len(PROMPTS)
     assert (
@@ -205,7 +206,7 @@ def test_verify_finds_one_flipped_byte(imprompt: Imprompt, corpus: Path, tmp_pat
     """Damage anywhere is found, named, and has its exit code."""
     place = tmp_path / "index"
     imprompt("build-index", "--corpus", corpus, "--index", place)
-    (shard,) = place.glob("generations/*/vectors/*/*.npy")
+    shard = next(place.glob("generations/*/vectors/*/*.npy"))
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)

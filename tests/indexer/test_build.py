@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,21 @@ class TestWhatABuildGives:
         assert list(report.manifest.indexes) == ["bag"]
         assert report.manifest.indexes["bag"].recall_at_10 == 1.0
         assert report.encoded == 2 * rows
+
+    def test_spaces_take_turns_shard_by_shard(self, tmp_path: Path) -> None:
+        """A shard is encoded into every space before the next one, so that what spaces share is at hand."""
+        order: list[str] = []
+
+        class Noting(BagOfWords):
+            def encode(self, items: Sequence[str]) -> Vectors:
+                order.append(self.spec.space)
+                return super().encode(items)
+
+        pair = BagPair()
+        pair.texts = Noting("first")
+        source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 100)))
+        build_index(tmp_path / "index", [source], pair, options=OPTIONS, extra=[Noting("second")])
+        assert order == ["first", "second"] * 2
 
     def test_says_what_became_of_every_row(self, tmp_path: Path) -> None:
         """The funnel adds up to the rows read; rejected rows are named, ten of them; long prompts are counted."""
