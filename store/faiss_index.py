@@ -27,9 +27,6 @@ FLAT = "SQfp16"
 _CODE_BYTES = 2
 _BLOCK_ROWS = 65_536
 _QUERIES_AT_ONCE = 256
-# The scan multiplies with the stored float16 values, the answer with those scaled to length 1. Rounding to float16 moves a unit
-# row's length by at most 2^-11 = 4.9e-4; summing in float32 adds less than 1e-4 up to 1,600 dimensions.
-_SCAN_ERROR = 6e-4
 _SILENT = Silent()
 
 
@@ -91,6 +88,9 @@ class FaissIndex:
     def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors) -> None:
         self._path = folder / info.file
         self._vectors = vectors
+        # How far FAISS's scores can be off: it multiplies with the stored float16 values, the answer with those scaled to length
+        # 1, and rounding to float16 moved a unit row's length by at most 2^-11; it sums in float32, at most 2^-24 off a term.
+        self._scan_error = 1.01 * 2.0**-11 + vectors.dim * 2.0**-24
         self._index = _open_flat(self._path, info, rows=len(vectors), dim=vectors.dim)
 
     @property
@@ -135,7 +135,7 @@ class FaissIndex:
             with _errors(self._path):
                 scores, ids = self._index.search(queries[pending], pool, params=params)
             # The k-th best is at least this good, so what scans below it, by more than both can be off, is out.
-            floor = np.nan_to_num(scores[:, k - 1] - 2 * _SCAN_ERROR, nan=-np.inf, neginf=-np.inf)
+            floor = np.nan_to_num(scores[:, k - 1] - 2 * self._scan_error, nan=-np.inf, neginf=-np.inf)
             enough = (scores[:, -1] < floor) | (pool == n_allowed)
             for row in np.flatnonzero(enough):
                 found[int(pending[row])] = ids[row][(scores[row] >= floor[row]) & (ids[row] >= 0)]

@@ -15,6 +15,7 @@ from core.errors import Checksum, FormatVersion
 from core.values import EncoderSpec
 
 FORMAT = (1, 0)
+_HINT = "Build the index again."
 
 
 class CorpusInfo(msgspec.Struct, frozen=True):
@@ -106,7 +107,7 @@ def decode_manifest(content: bytes, *, path: Path) -> Manifest:
 
     Raises:
         FormatVersion: it was written in a newer major format.
-        Checksum: it is not a manifest.
+        Checksum: it is not a manifest, or names a space that it has no vectors of.
     """
     try:
         found = msgspec.json.decode(content, type=_FormatOnly).format
@@ -115,9 +116,14 @@ def decode_manifest(content: bytes, *, path: Path) -> Manifest:
                 f"{path.parent} is in format {found[0]}.{found[1]}; this version reads formats up to {FORMAT[0]}.x.",
                 hint="Update imprompt, or build the index again with this version.",
             )
-        return msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Checksum(f"{path} is not a manifest: {error}.", path=path, hint="Build the index again.") from error
+        raise Checksum(f"{path} is not a manifest: {error}.", path=path, hint=_HINT) from error
+    named = {encoder.space for encoder in manifest.encoders[:1]} | {*manifest.indexes, *manifest.probes}
+    if not manifest.encoders or named - {*manifest.shards}:
+        reason = f"it names the spaces {sorted(named)} and has vectors of {sorted(manifest.shards)}"
+        raise Checksum(f"{path} is not a manifest: {reason}.", path=path, hint=_HINT)
+    return manifest
 
 
 def sha256_bytes(content: bytes) -> str:

@@ -27,9 +27,9 @@ _CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]*) ([0-9a-f]{64})\n")
 def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT) -> Manifest:
     """Make the build in `staging` the current generation; the write lock must be held and `prompts.duckdb` closed.
 
-    The steps: fsync every file, write the manifest, rename the folder, fsync its parent, replace `CURRENT`, fsync. Until that last
-    step the old generation answers. A crash between the rename and the last step leaves a whole generation of this plan that
-    `find_generation` finds and `make_current` puts in service.
+    The steps: fsync every file, write the manifest, rename the folder, fsync its parent, replace `CURRENT`, fsync. Until that
+    last step the old generation answers. A crash between the rename and the last step leaves a whole generation of this plan
+    that `find_generation` finds and `make_current` puts in service.
 
     Args:
         root: of the index.
@@ -42,7 +42,7 @@ def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress
     Raises:
         StorageFull: the disk is full or may not be written.
         StoreError: a write-ahead log of DuckDB is left, so that the database was not closed.
-        Checksum: a shard or an index has another length than its record.
+        Checksum: a shard has another length than its record.
     """
     created = datetime.now(UTC)
     name = f"{created:%Y%m%dT%H%M%S.%fZ}-{manifest.plan_sha256[:8]}"
@@ -192,19 +192,15 @@ def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict
     wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *(info.file for info in manifest.indexes.values())]
     if (staging / f"{layout.PROMPTS}.wal").exists():
         raise StoreError(f"{staging / layout.PROMPTS} was not closed before it was published.")
+    sizes = {file: (staging / file).stat().st_size for file in (*known, *wanted) if file in known or (staging / file).exists()}
     records: dict[str, FileRecord] = {}
-    with progress.start("Hashing files", len(known) + len(wanted)) as task:
-        for file, record in known.items():
-            path = staging / file
-            if path.stat().st_size != record.bytes:
-                raise Checksum(f"{path} has {path.stat().st_size} bytes, not {record.bytes}.", path=path)
-            records[file] = FileRecord(record.bytes, record.sha256)
-            task.advance(1)
-        for file in wanted:
-            if (staging / file).exists():
-                records[file] = FileRecord((staging / file).stat().st_size, sha256_file(staging / file))
-            task.advance(1)
-    return dict(sorted(records.items()))
+    with progress.start("Hashing files", sum(sizes.values())) as task:
+        for file, size in sorted(sizes.items()):
+            if file in known and size != known[file].bytes:
+                raise Checksum(f"{staging / file} has {size} bytes, not {known[file].bytes}.", path=staging / file)
+            records[file] = FileRecord(size, known[file].sha256 if file in known else sha256_file(staging / file))
+            task.advance(size)
+    return records
 
 
 def _sync_tree(folder: Path, files: dict[str, FileRecord]) -> None:

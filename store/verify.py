@@ -98,8 +98,6 @@ def _content_problems(folder: Path, manifest: Manifest, damaged: set[str], progr
     if not damaged & {layout.PROMPTS, f"{layout.PROMPTS}.wal"}:
         with progress.start("Counting the prompts", None):
             yield from _prompt_problems(folder, manifest)
-    for space in sorted({*manifest.indexes, *manifest.probes} - {*manifest.shards}):
-        yield Problem(f"vectors of {space}", "shards", "none in the manifest")
     for space, shards in manifest.shards.items():
         info = manifest.indexes.get(space)
         if not damaged & {shard.file for shard in shards} and (info is None or info.file not in damaged):
