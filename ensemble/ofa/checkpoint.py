@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ def fill(network: Ofa, tensors: dict[str, Tensor], *, config: OfaConfig, path: P
     found = {name: tensor for name, tensor in _unprefixed(tensors, path).items() if not _IMAGE_WRITER.match(name)}
     _untie(found, path)
     wanted = network.state_dict()
-    found |= {name: tensor for name, tensor in _determined(wanted, config).items() if name not in found}
+    _complete(found, wanted, config)
     misfits = [name for name, tensor in found.items() if name in wanted and _form(tensor) != _form(wanted[name])]
     _reject("lacks", [name for name in wanted if name not in found], path)
     _reject("has, beyond those of the network,", [name for name in found if name not in wanted], path)
@@ -99,19 +99,20 @@ def _untie(found: dict[str, Tensor], path: Path) -> None:
     found[_TIED[0]] = tables[0]
 
 
-def _determined(wanted: dict[str, Tensor], config: OfaConfig) -> dict[str, Tensor]:
-    """What a checkpoint may leave out: tables of buckets, and counters of training steps, which inference never reads."""
+def _complete(found: dict[str, Tensor], wanted: Iterable[str], config: OfaConfig) -> None:
+    """Add what a checkpoint may leave out: tables of buckets, and counters of training steps, which inference never reads."""
     import torch
 
     from ensemble.ofa.network import image_buckets, token_buckets
 
-    known = {name: torch.tensor(0) for name in wanted if name.endswith("num_batches_tracked")}
-    tokens = token_buckets(config)
-    return known | {
-        "encoder.token_rp_bucket": tokens,
-        "decoder.token_rp_bucket": tokens,
-        "encoder.image_rp_bucket": image_buckets(config),
+    makers = {
+        "token_rp_bucket": lambda: token_buckets(config),
+        "image_rp_bucket": lambda: image_buckets(config),
+        "num_batches_tracked": lambda: torch.tensor(0),
     }
+    for name in wanted:
+        if name not in found and (make := makers.get(name.rpartition(".")[2])):
+            found[name] = make()
 
 
 def _check_tables(found: dict[str, Tensor], config: OfaConfig, path: Path) -> None:
