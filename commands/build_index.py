@@ -22,7 +22,8 @@ def build_index(
         typer.Option(
             "--corpus",
             metavar="SPEC",
-            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .txt, `images:FOLDER`, `starter`; several are joined.",
+            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .txt, `images:FOLDER`, `diffusiondb-2m`, "
+            "`diffusiondb-large`, `starter`; several are joined.",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +59,10 @@ def build_index(
     if encoder is None and not corpus:
         output.note(plan.described)
     pair = load_encoder(encoder or plan.encoder, device=device, offline=chosen.offline, announce=output.note)
-    sources = [parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed) for spec in corpus or [plan.corpus]]
+    sources = [
+        parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed, offline=chosen.offline, announce=output.note)
+        for spec in corpus or [plan.corpus]
+    ]
     output.note(f"Building the index in {chosen.index}.")
     # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
     minilm = output_encoder(pair, device=device, announce=output.note)
@@ -72,6 +76,9 @@ def build_index(
 
 def _show(output: Output, report: BuildReport, folder: Path) -> None:
     manifest = report.manifest
+    if not report.built:
+        output.text(f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, generation {manifest.generation}).")
+        return
     output.table(grid("Rows", ["", "rows"], [(reason, f"{count:,}") for reason, count in manifest.funnel.items()], right=["rows"]))
     for row in report.rejected:
         output.text(f"  left out: {row.source}:{row.source_key}: {row.reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,8 @@ class Output:
         sys.stdout.flush()
 
     def text(self, text: str) -> None:
-        """Plain text on standard output, never read as markup."""
-        _console().print(text, highlight=False, markup=False, soft_wrap=True)
+        """Plain text on standard output, never read as markup or as a terminal's control characters."""
+        _console().print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
         _console().print(table)
@@ -93,8 +94,13 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, r
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
+
+
+def printable(text: str) -> str:
+    """The text with control characters, which could drive a terminal, shown as U+FFFD; line breaks stay."""
+    return "".join("\ufffd" if unicodedata.category(char) == "Cc" and char != "\n" else char for char in text)
 
 
 def size_text(size_bytes: int) -> str:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _STREAMED_ROWS = 4096
 
 
-def parquet_source(path: Path, *, column: str | None) -> StreamedSource:
-    """A table of any size; `source_key` is "row N", counted from 0 as data frames do.
+def parquet_source(path: Path, *, column: str | None, name: str | None = None) -> StreamedSource:
+    """A table of any size; `source_key` is "row N", counted from 0 as data frames do. `name` stands for the file's own.
 
     Raises:
         CorpusError: not a Parquet file, or no such column of text.
@@ -31,9 +31,9 @@ def parquet_source(path: Path, *, column: str | None) -> StreamedSource:
 
     def rows(start: int) -> Iterator[Row]:
         for number, cells in enumerate(_cells(path, columns, start), start):
-            yield judge(cells[0], source=path.name, key=f"row {number}", n_submitted=cells[1] if len(cells) > 1 else 1)
+            yield judge(cells[0], source=name or path.name, key=f"row {number}", n_submitted=cells[1] if len(cells) > 1 else 1)
 
-    return StreamedSource(path.name, False, rows, lambda: file_digest(path, "parquet", chosen), lambda: int(total))
+    return StreamedSource(name or path.name, False, rows, lambda: file_digest(path, "parquet", chosen), lambda: int(total))
 
 
 def _cells(path: Path, columns: list[str], start: int) -> Iterator[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from core.errors import ConfigError, CorpusError, ImageRejected
+from core.fetch import Announce, HubFile, fetch, silent
 from core.values import RejectedRow
 from images.embedded import read_embedded_prompt
 from images.files import find_images
@@ -22,6 +23,12 @@ STARTER = "starter"
 IMAGES = "images:"
 UNREADABLE_IMAGE = "unreadable image"
 
+PRESETS = {
+    "diffusiondb-2m": HubFile("poloclub/diffusiondb", "metadata.parquet", repo_type="dataset"),
+    "diffusiondb-large": HubFile("poloclub/diffusiondb", "metadata-large.parquet", repo_type="dataset"),
+}
+"""Corpora with a name: one Parquet file of the hub each, found in the hub's cache or fetched."""
+
 _FILE_KINDS: dict[str, Callable[[Path, str | None], StreamedSource]] = {
     ".parquet": lambda path, column: parquet_source(path, column=column),
     ".csv": lambda path, column: csv_source(path, delimiter=",", column=column),
@@ -30,34 +37,49 @@ _FILE_KINDS: dict[str, Callable[[Path, str | None], StreamedSource]] = {
     ".txt": lambda path, _column: text_source(path),
 }
 
-_FORMS = f"A corpus is `{STARTER}`, `{IMAGES}FOLDER`, or a file that ends in {', '.join(_FILE_KINDS)}."
+_FORMS = f"A corpus is `{STARTER}`, `{'`, `'.join(PRESETS)}`, `{IMAGES}FOLDER`, or a file that ends in {', '.join(_FILE_KINDS)}."
 
 
 def parse_corpus(
-    spec: str, *, column: str | None = None, limit: int | None = None, sample: int | None = None, seed: int = 0
+    spec: str,
+    *,
+    column: str | None = None,
+    limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    offline: bool = False,
+    announce: Announce = silent,
 ) -> StreamedSource:
     """The corpus that `spec` names, opened far enough to know that it has rows.
 
     Args:
-        spec: "starter", "images:FOLDER", or a file of one of the kinds; its suffix says which.
+        spec: "starter", a name of `PRESETS`, "images:FOLDER", or a file of one of the kinds; its suffix says which.
         column: the column of the prompts, for kinds that have columns; by default `prompt`, else the only one of text.
         limit: the first rows only.
         sample: so many rows, drawn by `seed` from all or from the first `limit`.
         seed: of the sample.
+        offline: never fetch a preset that the hub's cache lacks.
+        announce: is told what is fetched, from where and how large it is, before it starts.
 
     Raises:
         ConfigError: `limit` or `sample` below 1, or `seed` below 0.
+        WeightsMissing: the file of a preset is not there and cannot be fetched.
         CorpusError: it is not there, of no known kind, without that column or without rows.
     """
     for option, value, least in (("--limit", limit, 1), ("--sample", sample, 1), ("--seed", seed, 0)):
         if value is not None and value < least:
             raise ConfigError(f"{option} {value} is too small.", hint=f"It is at least {least}.")
-    source = _open(spec, column)
+    preset = PRESETS.get(spec)
+    source = _preset(spec, preset, offline=offline, announce=announce) if preset else _open(spec, column)
     if next(source.open_rows(0), None) is None:
         raise CorpusError(f"{spec} holds no rows.", path=Path(spec), hint="Name a corpus with at least one prompt.")
     if limit is not None:
         source = first_rows(source, limit)
     return source if sample is None else sampled_rows(source, sample, seed=seed)
+
+
+def _preset(name: str, file: HubFile, *, offline: bool, announce: Announce) -> StreamedSource:
+    return parquet_source(fetch(file, offline=offline, announce=announce), column="prompt", name=name)
 
 
 def _open(spec: str, column: str | None) -> StreamedSource:
