@@ -34,10 +34,9 @@ class Retriever:
     """
 
     def __init__(self, generation: Generation, pair: EncoderPair) -> None:
+        check_space(generation, pair.spec)
         manifest = generation.manifest
         encoder = manifest.encoders[0]
-        if pair.spec.space != encoder.space:
-            raise _mismatch(index=encoder, asked=pair.spec)
         self._pair = pair
         self._index = generation.index(encoder.space)
         self._prompts = generation.prompts
@@ -58,20 +57,31 @@ class Retriever:
             QueryError: k is out of range (at once, not with the first result).
             StoreError, EncoderError: the index or the model fails.
         """
+        self._check_k(k)
+        return self._answers(questions, k)
+
+    def answer(self, batch: Sequence[ReadQuestion | ImpromptError], k: int, *, begun: float) -> list[Answer | ImpromptError]:
+        """One result for each question of a batch that `read_batches` gave, in order; what could not be read stays its error.
+
+        Args:
+            k: as in `ask`.
+            begun: the `time.perf_counter` at which reading the batch began.
+        """
+        self._check_k(k)
+        vectors = self._vectors([result for result in batch if isinstance(result, ReadQuestion)])
+        found = iter(self._neighbours(vectors, k))
+        seconds = (time.perf_counter() - begun) / max(len(batch), 1)
+        return [self._answer(result, next(found), seconds) if isinstance(result, ReadQuestion) else result for result in batch]
+
+    def _check_k(self, k: int) -> None:
         most = self._index.caps.max_k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
             raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {most:,}.")
-        return self._answers(questions, k)
 
     def _answers(self, questions: Iterable[Question], k: int) -> Iterator[Answer | ImpromptError]:
         begun = time.perf_counter()
-        for batch in loaded_batches(questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels):
-            readable = [result for result in batch if isinstance(result, ReadQuestion)]
-            vectors = self._vectors(readable)
-            found = iter(self._neighbours(vectors, k))
-            seconds = (time.perf_counter() - begun) / len(batch)
-            for result in batch:
-                yield self._answer(result, next(found), seconds) if isinstance(result, ReadQuestion) else result
+        for batch in read_batches(questions):
+            yield from self.answer(batch, k, begun=begun)
             begun = time.perf_counter()
 
     def _vectors(self, questions: Sequence[ReadQuestion]) -> Vectors:
@@ -120,6 +130,18 @@ class Retriever:
             tool=carried.tool if carried else "",
             settings=carried.settings if carried else {},
         )
+
+
+def read_batches(questions: Iterable[Question]) -> Iterator[list[ReadQuestion | ImpromptError]]:
+    """Every question read, or its error, in order and in batches of 32, or fewer where their pictures are large."""
+    return loaded_batches(questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels)
+
+
+def check_space(generation: Generation, asked: EncoderSpec) -> None:
+    """Raise `SpaceMismatch` where an encoder is of another space than the index."""
+    encoder = generation.manifest.encoders[0]
+    if asked.space != encoder.space:
+        raise _mismatch(index=encoder, asked=asked)
 
 
 def _neighbour(prompt: Prompt, score: float) -> Neighbour:

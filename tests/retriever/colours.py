@@ -51,7 +51,7 @@ class ColourPictures:
     def encode(self, items: Sequence[Image]) -> Vectors:
         self.batches.append(len(items))
         means = [np.asarray(picture, dtype=np.float32).reshape(-1, 3).mean(axis=0) for picture in items]
-        return unit_rows(np.array([[*mean, 0] for mean in means]))
+        return unit_rows(np.array([[*mean, 0] for mean in means]).reshape(-1, 4))
 
 
 @dataclass

@@ -1,0 +1,99 @@
+"""`knn`: the mean of the prompts around a picture, the nearer the heavier, in MiniLM space.
+
+Kernel regression as in motono0223's notebook of the competition: weights 1 / (d^p + 1e-4), d = 1 - cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.protocols import EnsembleMember, TextEncoder
+from core.values import Prediction, Vectors, unit_rows
+from ensemble.neighbourhood import Neighbourhood, Surroundings
+from ensemble.recipes import KnnSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_EASE = 1e-4
+"""Keeps the weight of a perfect match finite."""
+
+
+def neighbour_weights(cosines: NDArray[np.float32], *, power: float, floor: float = -1.0) -> NDArray[np.float64]:
+    """(n, k) weights 1 / ((1 - cosine)^power + 1e-4), each row scaled to a sum of 1.
+
+    Args:
+        cosines: (n, k), k at least 1; -inf where there is no neighbour.
+        power: at least 0; 0 weighs all alike.
+        floor: neighbours of a lower cosine get nothing; where none reaches it, the nearest alone counts.
+    """
+    distances = np.maximum(1 - cosines.astype(np.float64), 0)
+    counts = np.isfinite(cosines) & (cosines >= floor)
+    counts[np.arange(len(cosines)), cosines.argmax(axis=1)] |= ~counts.any(axis=1)
+    weights = np.zeros_like(distances)
+    weights[counts] = 1 / (distances[counts] ** power + _EASE)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def regress(cosines: NDArray[np.float32], vectors: NDArray[np.float32], *, power: float, floor: float = -1.0) -> Vectors:
+    """(n, 384) unit rows: the weighted means of the neighbours' vectors.
+
+    Args:
+        cosines: (n, k) of the neighbours, as `neighbour_weights` takes them.
+        vectors: (n, k, 384) unit rows; anything finite where there is no neighbour.
+        power, floor: see `neighbour_weights`.
+    """
+    weights = neighbour_weights(cosines, power=power, floor=floor)
+    return unit_rows(np.einsum("nk,nkd->nd", weights, vectors))
+
+
+class Knn:
+    """The member over the index's own prompts.
+
+    Args:
+        neighbourhood: where prompts are found.
+        settings: power and floor.
+        captioners: members whose texts join the prompts around a picture, as if they stood in the index.
+        minilm: encodes those texts for the mean; the neighbourhood's pair encodes them for the distance.
+    """
+
+    name = "knn"
+
+    def __init__(
+        self,
+        neighbourhood: Neighbourhood,
+        *,
+        settings: KnnSettings,
+        captioners: Sequence[EnsembleMember] = (),
+        minilm: TextEncoder | None = None,
+    ) -> None:
+        self._neighbourhood = neighbourhood
+        self._settings = settings
+        self._captioners = captioners
+        self._minilm = minilm
+
+    def predict(self, images: Sequence[Image]) -> Prediction:
+        """Vectors, and as text the neighbour that is nearest to each."""
+        found = self._neighbourhood.look(images)
+        cosines, vectors = found.hits.scores, found.vectors
+        for captioner in self._captioners:
+            added_cosines, added_vectors = self._captions(captioner, images, found)
+            cosines = np.concatenate([cosines, added_cosines], axis=1)
+            vectors = np.concatenate([vectors, added_vectors], axis=1)
+        rows = regress(cosines, vectors, power=self._settings.power, floor=self._settings.floor)
+        row_ids, _ = self._neighbourhood.nearest(images, rows)
+        return Prediction(rows, tuple(self._neighbourhood.texts(row_ids)))
+
+    def _captions(
+        self, captioner: EnsembleMember, images: Sequence[Image], found: Surroundings
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(n, 1) cosines to the pictures and (n, 1, 384) vectors of the member's texts; nothing where it has no texts."""
+        texts = captioner.predict(images).texts
+        if texts is None or self._minilm is None:
+            return found.hits.scores[:, :0], found.vectors[:, :0]
+        cosines = np.einsum("nd,nd->n", found.pictures, self._neighbourhood.pair.texts.encode(texts))
+        return cosines[:, None], self._minilm.encode(texts)[:, None]

@@ -1,0 +1,149 @@
+"""From a recipe to its members: the one place that knows which members there are and what each is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from core.errors import ConfigError, EncoderError, MemberUnavailable
+from core.fetch import Announce, silent
+from core.protocols import EncoderPair, EnsembleMember, TextEncoder
+from core.values import Prediction
+from encoders.registry import output_encoder
+from encoders.sharing import LastPictures
+from ensemble.captions import CaptionMember
+from ensemble.knn import Knn
+from ensemble.neighbourhood import Neighbourhood, SharedPair
+from ensemble.recipes import Recipe, check_recipe
+from ensemble.regressor import Regressor
+from ensemble.vote import Ensemble, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+    from store.generation import Generation
+
+OFA_SOURCE = "OFA-Sys/ofa-large-caption"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What members are made of.
+
+    `pair` is the index's encoder, `minilm` the output space, `neighbourhood` the prompts around a picture, `loaded` the members
+    that were made before.
+    """
+
+    recipe: Recipe
+    pair: EncoderPair
+    minilm: TextEncoder
+    neighbourhood: Neighbourhood
+    device: str
+    offline: bool
+    announce: Announce
+    loaded: dict[str, EnsembleMember] = field(default_factory=dict)
+
+
+class Remembering:
+    """A member that is asked by several and works once."""
+
+    def __init__(self, member: EnsembleMember) -> None:
+        self.name = member.name
+        self._predict = LastPictures(member.predict)
+
+    def predict(self, images: Sequence[Image]) -> Prediction:
+        """What the member says; not to be changed."""
+        return self._predict(images)
+
+
+def load_ensemble(
+    recipe: Recipe,
+    generation: Generation,
+    pair: EncoderPair,
+    *,
+    degrade: bool = False,
+    device: str = "auto",
+    offline: bool = False,
+    announce: Announce = silent,
+) -> Ensemble:
+    """The ensemble of a recipe over one generation.
+
+    Args:
+        generation: stays open as long as the ensemble is used.
+        pair: the generation's encoder; its features are shared with `SharedPair` by all that ask it.
+        degrade: leave out a member that cannot vote and share its weight among the others; `Ensemble.left_out` tells.
+        device: "auto", "cpu" or "cuda".
+        offline: fetch nothing.
+        announce: takes a line for the user, such as what is about to be fetched.
+
+    Raises:
+        ConfigError: the recipe names a member that is not known, or its weights cannot be used.
+        SpaceMismatch: the pair is of another space than the index.
+        MemberUnavailable: a member cannot vote, and `degrade` is not set; the hint says what to fetch. Also with `degrade` where
+            none is left, and where the index holds no MiniLM vectors.
+    """
+    check_recipe(recipe)
+    asked = {*(name for name, weight in recipe.weights.items() if weight > 0), *_captioners(recipe)}
+    if unknown := sorted({*recipe.weights, *_captioners(recipe)} - LOADERS.keys()):
+        raise ConfigError(f"No member is called {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}.")
+    minilm = output_encoder(pair, device=device, announce=announce)
+    neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k)
+    bench = Bench(recipe, pair, minilm, neighbourhood, device, offline, announce)
+    left_out: dict[str, MemberUnavailable] = {}
+    for name in sorted(asked, key=lambda name: name == "knn"):  # knn last: it reads the captions of others
+        try:
+            bench.loaded[name] = Remembering(LOADERS[name](bench))
+        except (MemberUnavailable, EncoderError) as error:
+            missing = error if isinstance(error, MemberUnavailable) else unavailable(name, error)
+            if not degrade:
+                raise missing from error
+            left_out[name] = missing
+    if not bench.loaded:
+        raise next(iter(left_out.values()))
+    return Ensemble(
+        list(bench.loaded.values()),
+        recipe.weights,
+        neighbourhood=neighbourhood,
+        minilm=minilm,
+        left_out=list(left_out.values()),
+    )
+
+
+def _captioners(recipe: Recipe) -> tuple[str, ...]:
+    return recipe.knn.captions_of if recipe.weights.get("knn", 0) > 0 else ()
+
+
+def _load_knn(bench: Bench) -> EnsembleMember:
+    captioners = [bench.loaded[name] for name in bench.recipe.knn.captions_of if name in bench.loaded]
+    return Knn(bench.neighbourhood, settings=bench.recipe.knn, captioners=captioners, minilm=bench.minilm)
+
+
+def _load_regressor(bench: Bench) -> EnsembleMember:
+    from encoders.lite import LitePair, load_lite
+
+    pair = bench.pair if isinstance(bench.pair, LitePair) else load_lite(device=bench.device, announce=bench.announce)
+    return Regressor(pair.images)
+
+
+def _load_ofa(bench: Bench) -> EnsembleMember:
+    from ensemble.ofa.captioner import OfaCaptioner
+
+    source = bench.recipe.sources.get("ofa", OFA_SOURCE)
+    captioner = OfaCaptioner.load(source, device=bench.device, offline=bench.offline, announce=bench.announce)
+    return CaptionMember("ofa", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("ofa", ""))
+
+
+def _load_interrogator(_bench: Bench) -> EnsembleMember:
+    raise MemberUnavailable("interrogator", "this version has none", hint="Use another recipe, or --degrade to leave it out.")
+
+
+LOADERS: dict[str, Callable[[Bench], EnsembleMember]] = {
+    "knn": _load_knn,
+    "vit": _load_regressor,
+    "interrogator": _load_interrogator,
+    "ofa": _load_ofa,
+}
+"""Every member by name. A new one is a line here."""

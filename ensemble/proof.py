@@ -1,0 +1,95 @@
+"""Answers with their proof: what each member said, with what share, and how near that is to what was answered."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import ImpromptError, MemberUnavailable, QueryError
+from core.values import Vectors
+from ensemble.vote import Ensemble, Verdict, Vote
+from retriever import Answer, Question, Retriever
+from retriever.questions import ReadQuestion
+from retriever.search import read_batches
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Why an answer is what it is.
+
+    `vector` (384,) is the answer in MiniLM space: the blend, or the embedding of a prompt that the file carries. `cosine` is
+    that of the estimated prompt to the blend. `left_out` lists members of the recipe that could not vote. `confidence` is None
+    where the recipe is not calibrated for the index.
+    """
+
+    recipe: str
+    votes: tuple[Vote, ...]
+    left_out: tuple[MemberUnavailable, ...]
+    vector: Vectors
+    cosine: float
+    confidence: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "recipe": self.recipe,
+            "confidence": self.confidence,
+            "calibration": "not calibrated" if self.confidence is None else "calibrated",
+            "cosine": self.cosine,
+            "votes": [dataclasses.asdict(vote) for vote in self.votes],
+            "left_out": [{"member": error.name, "reason": error.reason, "hint": error.hint} for error in self.left_out],
+            "vector": self.vector.tolist(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenAnswer:
+    """An answer whose prompt is the one that the file carries, else the words nearest to the blend."""
+
+    answer: Answer
+    proof: Proof
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer's JSON, and the proof under "proof"."""
+        return {**self.answer.to_json(), "proof": self.proof.to_json()}
+
+
+def ask_with_proof(
+    questions: Iterable[Question], k: int, *, retriever: Retriever, ensemble: Ensemble, recipe: str
+) -> Iterator[ProvenAnswer | ImpromptError]:
+    """One result for each question by image, in order, as its batch is done; see `Retriever.ask`.
+
+    Args:
+        questions: each with an image and without a text, which members could not look at.
+        k: how many neighbours are shown.
+        recipe: the name of the ensemble's recipe.
+
+    Raises:
+        MemberUnavailable: a member failed.
+        QueryError, StoreError, EncoderError: as `Retriever.ask` does.
+    """
+    begun = time.perf_counter()
+    for batch in read_batches(questions):
+        pictures = [read.picture for read in batch if isinstance(read, ReadQuestion) and read.picture is not None]
+        verdicts = iter(ensemble.judge(pictures))
+        for read, answer in zip(batch, retriever.answer(batch, k, begun=begun), strict=True):
+            if not isinstance(read, ReadQuestion):
+                yield read
+            elif read.picture is None:
+                yield QueryError("A text alone has no proof: the members look at images.", hint="Ask it without --proof.")
+            else:
+                verdict = next(verdicts)
+                yield _proven(answer, verdict, ensemble=ensemble, recipe=recipe) if isinstance(answer, Answer) else answer
+        begun = time.perf_counter()
+
+
+def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble, recipe: str) -> ProvenAnswer:
+    if answer.how == "exact":
+        vector = ensemble.minilm.encode([answer.prompt])[0]
+    else:
+        vector = verdict.vector
+        answer = dataclasses.replace(answer, prompt=verdict.prompt)
+    return ProvenAnswer(answer, Proof(recipe, verdict.votes, ensemble.left_out, vector, verdict.cosine))

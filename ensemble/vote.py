@@ -1,0 +1,144 @@
+"""The ensemble: its members look at pictures, their votes are blended, and the nearest words are the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.errors import ConfigError, EncoderError, MemberUnavailable
+from core.protocols import EnsembleMember, TextEncoder
+from core.values import Prediction, Vectors
+from ensemble.blend import blend, shares
+from ensemble.neighbourhood import Neighbourhood
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What one member said of a picture: its `share` of the vote, its `cosine` to the blend, its words where it has any."""
+
+    member: str
+    share: float
+    cosine: float
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to one picture: `vector` (384,) unit, the words nearest to it with their `cosine`, and each member's vote."""
+
+    vector: Vectors
+    prompt: str
+    cosine: float
+    votes: tuple[Vote, ...]
+
+
+class Ensemble:
+    """Members with their weights.
+
+    Args:
+        members: all that vote.
+        weights: of the recipe, by name; only ratios count.
+        neighbourhood: its prompts are candidates for the answer's words, beside those of the members.
+        minilm: encodes the members' words.
+        left_out: members of the recipe that cannot vote; the others share their weight.
+
+    Raises:
+        ConfigError: the weights cannot be used, or a member that has one is neither here nor left out.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[EnsembleMember],
+        weights: dict[str, float],
+        *,
+        neighbourhood: Neighbourhood,
+        minilm: TextEncoder,
+        left_out: Sequence[MemberUnavailable] = (),
+    ) -> None:
+        self.shares = shares(weights, without=[error.name for error in left_out])
+        self.left_out = tuple(left_out)
+        self.neighbourhood = neighbourhood
+        self.minilm = minilm
+        self._members = {member.name: member for member in members if member.name in self.shares}
+        if missing := [name for name in self.shares if name not in self._members]:
+            raise ConfigError(f"The recipe gives a weight to {', '.join(missing)}, which is not here.")
+
+    def judge(self, images: Sequence[Image]) -> list[Verdict]:
+        """One verdict for each upright RGB picture, in the order given.
+
+        Raises:
+            MemberUnavailable: a member failed, or the memory does not hold one picture; it is named.
+        """
+        if not images:
+            return []
+        said = {name: predict_in_memory(member, images) for name, member in self._members.items()}
+        vectors = blend({name: prediction.vectors for name, prediction in said.items()}, self.shares)
+        prompts = self._prompts(images, vectors, said)
+        verdicts = []
+        for row, (prompt, cosine) in enumerate(prompts):
+            votes = [
+                Vote(
+                    member=name,
+                    share=share,
+                    cosine=float(said[name].vectors[row] @ vectors[row]),
+                    text=texts[row] if (texts := said[name].texts) is not None else None,
+                )
+                for name, share in self.shares.items()
+            ]
+            verdicts.append(Verdict(vectors[row], prompt, cosine, tuple(votes)))
+        return verdicts
+
+    def _prompts(self, images: Sequence[Image], vectors: Vectors, said: dict[str, Prediction]) -> list[tuple[str, float]]:
+        """For each picture the words nearest to its vector, of the prompts around it and the members' own, with their cosine."""
+        row_ids, cosines = self.neighbourhood.nearest(images, vectors)
+        found = list(zip(self.neighbourhood.texts(row_ids), cosines.tolist(), strict=True))
+        spoken = [prediction.texts for name, prediction in said.items() if prediction.texts is not None and name != "knn"]
+        for texts in spoken:  # knn's are among the prompts around the picture
+            own_cosines = np.einsum("nd,nd->n", self.minilm.encode(texts), vectors)
+            for row, (text, cosine) in enumerate(zip(texts, own_cosines.tolist(), strict=True)):
+                if cosine > found[row][1] and text:
+                    found[row] = (text, cosine)
+        return found
+
+
+def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Prediction:
+    """What the member says; where a batch does not fit into the memory, it is asked by halves.
+
+    Raises:
+        MemberUnavailable: its model fails, or the memory does not hold one picture.
+    """
+    try:
+        return member.predict(images)
+    except EncoderError as error:
+        raise unavailable(member.name, error) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        if len(images) == 1:
+            raise MemberUnavailable(
+                member.name,
+                "the memory does not hold its model with one picture",
+                hint="Use --device cpu, a smaller model, or a recipe without it.",
+            ) from error
+    half = len(images) // 2
+    parts = [predict_in_memory(member, images[:half]), predict_in_memory(member, images[half:])]
+    texts = [text for part in parts for text in part.texts or ()]
+    return Prediction(np.concatenate([part.vectors for part in parts]), tuple(texts) if parts[0].texts is not None else None)
+
+
+def unavailable(name: str, error: EncoderError) -> MemberUnavailable:
+    """The failure of a member's model as the failure of the member."""
+    return MemberUnavailable(name, error.message.rstrip("."), hint=error.hint)
+
+
+def _out_of_memory(error: Any) -> bool:
+    """Also torch's, whose class cannot be named without importing it."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

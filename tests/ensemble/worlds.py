@@ -1,0 +1,66 @@
+"""A small world for the ensemble: the colours of the retriever's tests, with a bag of words in place of MiniLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from core.protocols import EnsembleMember
+from core.values import Prediction, Vectors
+from encoders.minilm import SPACE
+from ensemble.knn import Knn
+from ensemble.neighbourhood import Neighbourhood, SharedPair
+from ensemble.recipes import KnnSettings
+from ensemble.vote import Ensemble
+from indexer.build import build_index
+from indexer.sources import parse_corpus
+from store.generation import Generation
+from tests.indexer.doubles import BagOfWords
+from tests.retriever.colours import PROMPTS, ColourPair
+
+WORDS = BagOfWords(SPACE, dim=384)
+"""Stands for MiniLM: 384 numbers, by words."""
+
+
+def build_world(folder: Path, *, with_words: bool = True) -> Path:
+    """An index of prompts about colours, with the vectors that the ensemble votes in unless they are left out."""
+    corpus = folder / "colours.txt"
+    corpus.write_text("\n".join(PROMPTS), "utf-8")
+    build_index(folder / "index", [parse_corpus(str(corpus))], ColourPair(), extra=[WORDS] if with_words else [])
+    return folder / "index"
+
+
+def picture(colour: str) -> Image.Image:
+    """A picture of one colour."""
+    return Image.new("RGB", (20, 20), colour)
+
+
+class Sayer:
+    """A member that says the same of every picture; remembers how many came at once."""
+
+    def __init__(self, name: str, text: str, *, mute: bool = False) -> None:
+        self.name = name
+        self.text = text
+        self.mute = mute
+        self.batches: list[int] = []
+
+    def predict(self, images: Sequence[Image.Image]) -> Prediction:
+        self.batches.append(len(images))
+        texts = (self.text,) * len(images)
+        return Prediction(WORDS.encode(texts), None if self.mute else texts)
+
+
+def neighbourhood(generation: Generation, *, k: int = 5) -> Neighbourhood:
+    return Neighbourhood(generation, SharedPair(ColourPair()), k=k)
+
+
+def ensemble(generation: Generation, *others: EnsembleMember, weights: dict[str, float], k: int = 5) -> Ensemble:
+    """`knn` over the world, and other members."""
+    around = neighbourhood(generation, k=k)
+    return Ensemble([Knn(around, settings=KnnSettings()), *others], weights, neighbourhood=around, minilm=WORDS)
+
+
+def rows_of(texts: Sequence[str]) -> Vectors:
+    return WORDS.encode(texts)
