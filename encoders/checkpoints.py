@@ -78,6 +78,10 @@ def _named_tensors(held: object, path: Path) -> dict[str, Tensor]:
     for name, value in held.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise WeightsRejected(f"{path}: {name} is {type(value).__name__}, not a tensor.", path=path, hint=_SAFE_HINT)
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            raise WeightsRejected(
+                f"{path}: {name} is a sparse, quantized or empty tensor.", path=path, hint="Use the plain weights."
+            )
     if all(name.startswith("module.") for name in held):
         return {name.removeprefix("module."): value for name, value in held.items()}
     return dict(held)

@@ -30,7 +30,8 @@ MAX_TOKENS = 256
 SPACE = "minilm-l6-v2"
 PREPROCESSING = "bert-wordpiece/1"
 BATCH_SIZE = 32
-"""Texts a batch. On one core, 400 real prompts: 81 prompts/s in batches of 16, 96 of 32, 91 of 64."""
+"""Texts a batch. On one core, 500 real prompts, best of four: 94, 96 and 95 prompts/s in batches of 16, 32 and 64;
+sentence-transformers 74 in batches of 8, its best, and 67 in its default of 32."""
 
 _FOLDER_HINT = "Name a folder of a BERT sentence-transformers model with mean pooling, such as all-MiniLM-L6-v2."
 

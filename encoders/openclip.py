@@ -67,11 +67,7 @@ class OpenClipTexts:
         if hasattr(tokenizer, "encode"):  # CLIP's own tokenizer
             counts = [len(tokenizer.encode(text)) + 2 for text in limited]
         else:
-            counts = (
-                [len(ids) for ids in tokenizer.tokenizer([tokenizer.clean_fn(text) for text in limited]).input_ids]
-                if limited
-                else []
-            )
+            counts = [len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids) for text in limited]
         return np.array(counts, dtype=np.int64)
 
     def provenance(self) -> dict[str, str | int]:
@@ -241,7 +237,7 @@ def _spec(source: OpenClipSource) -> EncoderSpec:
         max_tokens=config["text_cfg"]["context_length"] or _DEFAULT_CONTEXT,
         weights_sha256={"model": file_sha256(source.weights)},
         preprocessing=json.dumps(
-            {"text_cfg": source.config["text_cfg"].get("tokenizer_kwargs"), **_preprocess(source)}, sort_keys=True
+            {"tokenizer": source.config["text_cfg"].get("tokenizer_kwargs"), **_preprocess(source)}, sort_keys=True
         ),
         batch_size=TEXTS_A_BATCH,
     )

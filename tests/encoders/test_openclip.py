@@ -18,7 +18,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
 from core.protocols import EncoderPair
 from core.values import Vectors
 from encoders.openclip import OpenClipPair, load_openclip
@@ -32,15 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 Folder = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """The folder of an architecture's model; written once."""
-    root = tmp_path_factory.mktemp("models")
-    return lambda architecture: (
-        root / architecture if (root / architecture).is_dir() else write_model(root / architecture, architecture)
-    )
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Models this small lose more by threads than they win."""
@@ -51,22 +41,15 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def oracle(folder: Folder) -> Callable[[str], Oracle]:
+def oracle(clip_folder: Folder) -> Callable[[str], Oracle]:
     """open_clip's own reading of an architecture's folder; read once."""
-    return functools.cache(lambda architecture: Oracle(folder(architecture)))
+    return functools.cache(lambda architecture: Oracle(clip_folder(architecture)))
 
 
 @pytest.fixture(scope="module")
-def pair(folder: Folder) -> Callable[[str], OpenClipPair]:
+def pair(clip_folder: Folder) -> Callable[[str], OpenClipPair]:
     """Our reading of it; read once."""
-    return functools.cache(lambda architecture: load_openclip(str(folder(architecture)), device="cpu"))
-
-
-@pytest.fixture
-def tiny_architecture(monkeypatch: pytest.MonkeyPatch) -> str:
-    """open_clip knows the small ViT by a name of its own, for the time of one test."""
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-ViT", ARCHITECTURES["vit"])
-    return "Tiny-ViT"
+    return functools.cache(lambda architecture: load_openclip(str(clip_folder(architecture)), device="cpu"))
 
 
 @pytest.fixture
@@ -75,26 +58,6 @@ def published(monkeypatch: pytest.MonkeyPatch, tiny_architecture: str) -> dict[s
     tags: dict[str, Any] = {}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, tiny_architecture, tags)
     return tags
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], None]:
-    """Puts a folder into a hub cache, in the cache's own layout, as the repository of that name."""
-    cache = tmp_path / "hub"
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    return lambda repo, source: to_hub_cache(cache, repo, source)
-
-
-def to_hub_cache(cache: Path, repo: str, source: Path) -> None:
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    root = cache / f"models--{repo.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit)
-    (root / "blobs").mkdir()
-    (root / "snapshots" / commit).mkdir(parents=True)
-    for number, path in enumerate(sorted(source.iterdir())):
-        shutil.copy(path, root / "blobs" / f"{number:064x}")
-        (root / "snapshots" / commit / path.name).symlink_to(f"../../blobs/{number:064x}")
 
 
 def close(found: Vectors, expected: Vectors) -> bool:
@@ -151,7 +114,9 @@ def test_a_monstrous_word_does_not_stall(oracle: Callable[[str], Oracle], pair: 
     assert close(texts.encode([letters, "a cat"])[1:], oracle("vit").texts(["a cat"]))
 
 
-def test_file_formats_and_names_of_one_model_share_rows_and_space(folder: Folder, tmp_path: Path, tiny_architecture: str) -> None:
+def test_file_formats_and_names_of_one_model_share_rows_and_space(
+    clip_folder: Folder, tmp_path: Path, tiny_architecture: str
+) -> None:
     """`.pt`, `.bin`, safetensors, a training checkpoint of several GPUs, by folder or by `ARCH//FILE`: one space, one row."""
     source = tmp_path / "plain"
     write_model(source, "vit", preprocess=False)
@@ -171,17 +136,17 @@ def test_file_formats_and_names_of_one_model_share_rows_and_space(folder: Folder
     ]
     pairs = [load_encoder(name, device="cpu") for name in names]
     assert {pair.spec.space for pair in pairs} == {pairs[0].spec.space}
-    assert pairs[0].spec.space != encoder_spec(str(folder("custom-text"))).space
+    assert pairs[0].spec.space != encoder_spec(str(clip_folder("custom-text"))).space
     for pair in pairs:
         assert np.array_equal(pair.texts.encode(TEXTS), pairs[0].texts.encode(TEXTS))
         assert np.array_equal(pair.images.encode(random_pictures()), pairs[0].images.encode(random_pictures()))
 
 
-def test_other_weights_or_another_activation_are_another_space(folder: Folder, tmp_path: Path) -> None:
+def test_other_weights_or_another_activation_are_another_space(clip_folder: Folder, tmp_path: Path) -> None:
     """Two encoders share a space only where architecture and weights are equal."""
-    spaces = {encoder_spec(str(folder("vit"))).space, encoder_spec(str(write_model(tmp_path / "other", "vit", seed=1))).space}
+    spaces = {encoder_spec(str(clip_folder("vit"))).space, encoder_spec(str(write_model(tmp_path / "other", "vit", seed=1))).space}
     twin = tmp_path / "twin"
-    shutil.copytree(folder("vit"), twin)
+    shutil.copytree(clip_folder("vit"), twin)
     config = json.loads((twin / "open_clip_config.json").read_text())
     config["model_cfg"]["quick_gelu"] = False
     (twin / "open_clip_config.json").write_text(json.dumps(config))
@@ -189,17 +154,17 @@ def test_other_weights_or_another_activation_are_another_space(folder: Folder, t
 
 
 def test_a_relative_file_is_found_and_named_in_full(
-    folder: Folder, tiny_architecture: str, monkeypatch: pytest.MonkeyPatch
+    clip_folder: Folder, tiny_architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`ARCH//dir/file` is relative to the working folder; the name that an index remembers works from anywhere."""
-    monkeypatch.chdir(folder("vit").parent)
+    monkeypatch.chdir(clip_folder("vit").parent)
     spec = encoder_spec(f"{tiny_architecture}//vit/open_clip_model.safetensors")
     monkeypatch.chdir("/")
     assert encoder_spec(spec.name) == spec
 
 
 def test_published_weights_bring_their_preprocessing_and_activation(
-    folder: Folder,
+    clip_folder: Folder,
     oracle: Callable[[str], Oracle],
     published: dict[str, Any],
     hub: Callable[[str, Path], None],
@@ -210,19 +175,19 @@ def test_published_weights_bring_their_preprocessing_and_activation(
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, tiny_architecture, {**ARCHITECTURES["vit"], "quick_gelu": False})
     recorded = {"mean": (0.5, 0.45, 0.4), "std": (0.3, 0.25, 0.2), "interpolation": "bilinear", "resize_mode": "squash"}
     published["some_tag"] = {"hf_hub": "someone/tiny/", "quick_gelu": True, **recorded}
-    hub("someone/tiny", folder("vit"))
+    hub("someone/tiny", clip_folder("vit"))
     pair = load_encoder(f"{tiny_architecture}/some-tag", device="cpu", offline=True)
     assert close(pair.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
     assert close(pair.images.encode(random_pictures()), oracle("vit").images(random_pictures()))
-    local = load_encoder(f"{tiny_architecture}//{folder('vit') / 'open_clip_model.safetensors'}", device="cpu")
+    local = load_encoder(f"{tiny_architecture}//{clip_folder('vit') / 'open_clip_model.safetensors'}", device="cpu")
     assert json.loads(local.spec.preprocessing) == json.loads(pair.spec.preprocessing)
 
 
 def test_hub_repository_is_read_from_the_hubs_cache_offline(
-    folder: Folder, oracle: Callable[[str], Oracle], tmp_path: Path
+    clip_folder: Folder, oracle: Callable[[str], Oracle], hub: Callable[[str, Path], None], tmp_path: Path
 ) -> None:
     """`hf-hub:OWNER/NAME` is served by a folder in the hub cache's own layout, in a fresh process, without a network."""
-    to_hub_cache(tmp_path / "hub", "someone/siglip", folder("siglip"))
+    hub("someone/siglip", clip_folder("siglip"))
     program = (
         "import json, sys; import numpy as np; from encoders.registry import load_encoder\n"
         "pair = load_encoder('hf-hub:someone/siglip', device='cpu', offline=True)\n"
@@ -233,150 +198,18 @@ def test_hub_repository_is_read_from_the_hubs_cache_offline(
     environment = {"PATH": "", "HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["hf-hub:someone/siglip", encoder_spec(str(folder("siglip"))).space]
+    assert done.stdout.split() == ["hf-hub:someone/siglip", encoder_spec(str(clip_folder("siglip"))).space]
     assert close(np.load(tmp_path / "rows.npy"), oracle("siglip").texts(TEXTS))
 
 
-@pytest.mark.parametrize("name", ["hf-hub:someone/absent", "ViT-L-14/openai"])
-def test_weights_that_are_not_here_are_named_offline(name: str, hub: Callable[[str, Path], None]) -> None:
-    """Offline, a model that the cache lacks is an error that names repository and remedy; nothing is asked of a network."""
-    with pytest.raises(WeightsMissing, match=r"--offline is set.*hub cache"):
-        load_encoder(name, device="cpu", offline=True)
-
-
-class Evil:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-        return open, (str(self.path), "w")
-
-
-def damaged_checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
-    """Files that are no checkpoint of the small ViT, and what the error has to say of each."""
-    torch.save({**weights, "hook": Evil(folder / "ran")}, folder / "evil.pt")
-    yield "evil.pt", "more than tensors"
-    torch.save({**weights, "note": "a string"}, folder / "string.pt")
-    yield "string.pt", "note is str, not a tensor"
-    torch.save(list(weights.values()), folder / "list.pt")
-    yield "list.pt", "holds list"
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), folder / "script.pt")
-    yield "script.pt", "TorchScript"
-    (folder / "empty.pt").touch()
-    yield "empty.pt", "empty.pt"
-    whole = (folder.parent / "vit" / "open_clip_model.safetensors").read_bytes()
-    (folder / "torn.safetensors").write_bytes(whole[:-100])
-    yield "torn.safetensors", "not a safetensors file"
-    torch.save({**weights, "positional_embedding": torch.zeros(50, 32)}, folder / "shape.pt")
-    yield "shape.pt", r"no Tiny-ViT: its positional_embedding is \(50, 32\), that of Tiny-ViT is \(77, 32\)"
-    torch.save({name: tensor for name, tensor in weights.items() if name != "ln_final.weight"}, folder / "lacking.pt")
-    yield "lacking.pt", r"ln_final.weight is missing, that of Tiny-ViT is \(32,\)"
-    torch.save({**weights, "extra.weight": torch.zeros(3)}, folder / "extra.pt")
-    yield "extra.pt", r"extra.weight is \(3,\), that of Tiny-ViT is missing"
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-def test_files_that_are_no_such_checkpoint_are_refused(folder: Folder, tmp_path: Path, tiny_architecture: str) -> None:
-    """Code, damage and other shapes are refused with the file, the architecture and the first odd tensor; no code runs."""
-    shutil.copytree(folder("vit"), tmp_path / "vit")
-    (tmp_path / "bad").mkdir()
-    weights = load_file(folder("vit") / "open_clip_model.safetensors")
-    for file, words in damaged_checkpoints(tmp_path / "bad", weights):
-        with pytest.raises(WeightsRejected, match=words) as caught:
-            load_encoder(f"{tiny_architecture}//{tmp_path / 'bad' / file}", device="cpu").images.encode(random_pictures()[:1])
-        assert caught.value.path == tmp_path / "bad" / file
-        assert "\n" not in caught.value.message
-        assert caught.value.hint
-    assert not (tmp_path / "bad" / "ran").exists()
-
-
-def test_weights_of_another_architecture_are_refused(folder: Folder) -> None:
-    """A ResNet's file under a real ViT's name: both are named, and nothing is resized to fit."""
-    file = folder("resnet-short-context") / "open_clip_model.safetensors"
-    with pytest.raises(
-        WeightsRejected, match=r"no ViT-S-32: its positional_embedding is \(21, 32\), that of ViT-S-32 is \(77, 384\)"
-    ):
-        load_encoder(f"ViT-S-32//{file}", device="cpu").images.encode(random_pictures())
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"model_cfg": {"embed_dim": 24, "vision_cfg": {}, "text_cfg": {"colour": "red"}}}, "colour"),
-        ({"model_cfg": {"embed_dim": 24}}, "vision_cfg"),
-        ({"something": 1}, "model_cfg"),
-    ],
-)
-def test_a_configuration_that_open_clip_does_not_know_is_refused(folder: Folder, tmp_path: Path, change: Any, words: str) -> None:
-    """The error names the part that is unknown or lacking."""
-    shutil.copytree(folder("vit"), tmp_path / "model")
-    (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps(change))
-    with pytest.raises(WeightsRejected, match=words):
-        load_encoder(str(tmp_path / "model"), device="cpu")
-
-
-def test_weights_that_are_not_finite_are_reported(folder: Folder, tmp_path: Path, tiny_architecture: str) -> None:
-    """A checkpoint with NaN in it gives an error, not rows of NaN."""
-    weights = load_file(folder("vit") / "open_clip_model.safetensors")
-    weights["ln_final.bias"][0] = torch.nan
-    torch.save(weights, tmp_path / "nan.pt")
-    with pytest.raises(EncoderError, match="not finite"):
-        load_encoder(f"{tiny_architecture}//{tmp_path / 'nan.pt'}", device="cpu").texts.encode(["a"])
-
-
-def test_a_tokenizer_that_drops_words_is_refused(folder: Folder, tmp_path: Path) -> None:
-    """Some models keep a random or grammatical choice of a long text's words; that is said, not imitated."""
-    shutil.copytree(folder("vit"), tmp_path / "model")
-    config = json.loads((tmp_path / "model" / "open_clip_config.json").read_text())
-    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"reduction_mask": "random"}
-    (tmp_path / "model" / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(EncoderError, match="drops words"):
-        load_encoder(str(tmp_path / "model"), device="cpu").texts.encode(["a"])
-
-
-def test_a_folder_without_weights_says_which_files_it_looks_for(folder: Folder, tmp_path: Path) -> None:
-    """The names are those that open_clip writes."""
-    shutil.copy(folder("vit") / "open_clip_config.json", tmp_path)
-    with pytest.raises(WeightsMissing, match=r"open_clip_model\.safetensors.*open_clip_pytorch_model\.bin"):
-        load_encoder(str(tmp_path), device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("ViT-L-14/no-such-tag", "laion2b_s32b_b82k"),
-        ("ViT-Q-99/openai", "no architecture 'ViT-Q-99'"),
-        ("hf-hub:nobody", "hf-hub:OWNER/NAME"),
-        ("clip", "Known forms: lite, .*ARCH/PRETRAINED"),
-        ("", "Known forms"),
-        ("ViT-L14/openai", "ViT-L-14"),
-    ],
-)
-def test_names_that_mean_nothing_are_explained(name: str, words: str) -> None:
-    """An unknown architecture, tag or form of name is answered with what is known."""
-    with pytest.raises(ConfigError, match=words):
-        load_encoder(name, device="cpu")
-
-
-def test_without_open_clip_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra that brings open_clip stands in the hint."""
-    monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(EncoderError) as caught:
-        load_encoder("ViT-L-14/openai", device="cpu")
-    assert caught.value.hint == "pip install '.[cpu,clip]'"
-
-
-def test_no_global_state_changes(folder: Folder) -> None:
+def test_no_global_state_changes(clip_folder: Folder) -> None:
     """Random numbers, open_clip's list of models and the log handlers are after a load what they were before it."""
 
     def state() -> list[Any]:
         return [torch.random.get_rng_state().tolist(), open_clip.list_models(), logging.root.handlers[:], torch.get_num_threads()]
 
     before = state()
-    pair = load_encoder(str(folder("vit")), device="cpu")
+    pair = load_encoder(str(clip_folder("vit")), device="cpu")
     pair.texts.encode(["a"])
     pair.images.encode(random_pictures())
     assert state() == before
