@@ -18,21 +18,23 @@ from encoders.weights import PackagedWeights, packaged_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 POOLED_DIM = 1280
 CLASSES = 1000
-SIDE_PX = {"lite0": 224, "lite2": 260}
-"""The side of the square that a trunk was trained on."""
+STAGES_DIM = {"lite0": 16 + 24 + 40 + 80 + 112 + 192 + 320, "lite2": 16 + 24 + 48 + 88 + 120 + 208 + 352}
 
 _PIXEL_MEAN, _PIXEL_SCALE = 127.0, 128.0
-_BATCH = 16
+_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Activations:
-    """What a trunk sees in n images: `pooled` (n, 1280) and the `logits` (n, 1000) of the ImageNet classes, float32."""
+    """What a trunk sees in n images, float32, means over the picture: `pooled` (n, 1280) of the last layer, `stages`
+    (n, `STAGES_DIM`) of the end of each of its seven stages, and the `logits` (n, 1000) of the ImageNet classes."""
 
     pooled: NDArray[np.float32]
+    stages: NDArray[np.float32]
     logits: NDArray[np.float32]
 
 
@@ -41,41 +43,58 @@ class EfficientNetLite:
 
     Args:
         name: "lite0" or "lite2".
+        side_px: images are resized to a square of this side; lite0 was trained with 224 pixels, lite2 with 260.
 
     Raises:
         ConfigError: no such trunk.
         WeightsMissing, WeightsRejected: its package is not there, or is not the pinned one.
     """
 
-    def __init__(self, name: str) -> None:
-        if name not in SIDE_PX:
-            raise ConfigError(f"no image trunk is known as {name!r}.", hint=f"Known are {', '.join(SIDE_PX)}.")
+    def __init__(self, name: str, *, side_px: int) -> None:
+        if name not in STAGES_DIM:
+            raise ConfigError(f"no image trunk is known as {name!r}.", hint=f"Known are {', '.join(STAGES_DIM)}.")
         weights = packaged_weights(f"efficientnet-{name}")
-        self.key = f"{name}-{weights.sha256[:12]}-{SIDE_PX[name]}px-squashed"
-        self._side_px = SIDE_PX[name]
-        self._model = _load_model(name, weights)
+        self.stages_dim = STAGES_DIM[name]
+        self.name = name
+        self.key = f"{name}-{weights.sha256[:12]}-{side_px}px"
+        self._side_px = side_px
+        self._model = _load_model(name, weights, side_px)
 
     def activations(self, images: Sequence[Image]) -> Activations:
         """What the trunk sees in upright RGB images, in the order given; a row depends on the others by rounding only."""
         import torch
 
-        pooled = np.empty((len(images), POOLED_DIM), dtype=np.float32)
-        logits = np.empty((len(images), CLASSES), dtype=np.float32)
-        for begin in range(0, len(images), _BATCH):
-            batch = slice(begin, begin + _BATCH)
+        count = len(images)
+        seen = Activations(*(np.empty((count, width), np.float32) for width in (POOLED_DIM, self.stages_dim, CLASSES)))
+        for begin in range(0, count, _BATCH):
+            rows = slice(begin, begin + _BATCH)
             # (n, side, side, 3) seen as (n, 3, side, side) is torch's channels_last, nearly twice as fast here
-            pixels = torch.from_numpy(squashed_pixels(images[batch], self._side_px)).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(squashed_pixels(images[rows], self._side_px)).permute(0, 3, 1, 2)
             with torch.inference_mode():
-                features = self._model.extract_features(pixels).mean((2, 3))
-                pooled[batch] = features.numpy()
-                logits[batch] = self._model._fc(features).numpy()
-        return Activations(pooled, logits)
+                pooled, stages = self._pooled(pixels)
+                seen.pooled[rows], seen.stages[rows] = pooled.numpy(), stages.numpy()
+                seen.logits[rows] = self._model._fc(pooled).numpy()
+        return seen
+
+    def _pooled(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's own forward pass, with a look at the end of each stage."""
+        import torch
+
+        model = self._model
+        hidden = model._swish(model._bn0(model._conv_stem(pixels)))
+        stages = []
+        for block, following in zip(model._blocks, [*model._blocks[1:], None], strict=True):
+            hidden = block(hidden)
+            if following is None or following._block_args.output_filters != block._block_args.output_filters:
+                stages.append(hidden.mean((2, 3)))
+        hidden = model._swish(model._bn1(model._conv_head(hidden)))
+        return hidden.mean((2, 3)), torch.cat(stages, dim=1)
 
 
 def squashed_pixels(images: Sequence[Image], side_px: int) -> NDArray[np.float32]:
     """(n, side, side, 3) pixels, (value - 127) / 128, of whole images resized (bicubic) to a square.
 
-    Squashing keeps what stands at the edges; a centre crop loses it (compared in benchmarks/results/lite_head.md).
+    Squashing keeps what stands at the edges; a centre crop loses it.
     """
     from PIL.Image import Resampling
 
@@ -85,11 +104,11 @@ def squashed_pixels(images: Sequence[Image], side_px: int) -> NDArray[np.float32
     return (pixels - _PIXEL_MEAN) / _PIXEL_SCALE
 
 
-def _load_model(name: str, weights: PackagedWeights) -> Any:
+def _load_model(name: str, weights: PackagedWeights, side_px: int) -> Any:
     import torch
     from efficientnet_lite_pytorch import EfficientNet
 
     with torch.device("meta"):  # the random start that the weights replace would cost a second
-        model = EfficientNet.from_name(f"efficientnet-{name}")
+        model = EfficientNet.from_name(f"efficientnet-{name}", image_size=side_px)  # its padding is fixed by the side
     model.load_state_dict(torch.load(weights.path, map_location="cpu", weights_only=True), assign=True)
     return model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)

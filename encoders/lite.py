@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from core.errors import WeightsRejected
 from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
-from encoders.efficientnet import EfficientNetLite
-from encoders.lite_head import TEXT_DIM, LiteHead, read_head
+from encoders.efficientnet import Activations, EfficientNetLite
+from encoders.lite_head import TEXT_DIM, TRUNK_SIDE_PX, LiteHead, read_head
 from encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
 from encoders.sharing import LastPictures, LastTexts
 from encoders.weights import file_sha256, packaged_weights
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 HEAD_PATH = Path(__file__).with_name("lite_head.safetensors")
-TRUNK = "lite2"
-_PREPROCESSING = "minilm 256 tokens, mean removed; efficientnet-lite2 260x260 squashed bicubic, (v-127)/128"
+_PREPROCESSING = "minilm 256 tokens, mean removed; efficientnet-lite2 338 px and -lite0 224 px, squashed, bicubic, (v-127)/128"
 
 
 class LiteTexts:
@@ -54,8 +53,9 @@ class LiteTexts:
 class LiteImages:
     """The image tower: `encode` answers in the index space, `output` in MiniLM's own; asked for both, it looks once."""
 
-    def __init__(self, trunk: EfficientNetLite, head: LiteHead) -> None:
-        self._look = LastPictures(trunk.activations)
+    def __init__(self, trunks: Mapping[str, EfficientNetLite], head: LiteHead) -> None:
+        self._trunks = trunks
+        self._look = LastPictures(self._activations)
         self._head = head
 
     def encode(self, items: Sequence[Image]) -> Vectors:
@@ -65,6 +65,9 @@ class LiteImages:
     def output(self, items: Sequence[Image]) -> Vectors:
         """(n, 384) unit rows in MiniLM space: the estimate of the prompt's embedding."""
         return self._head.outputs(self._look(items))
+
+    def _activations(self, items: Sequence[Image]) -> dict[str, Activations]:
+        return {name: trunk.activations(items) for name, trunk in self._trunks.items()}
 
 
 class LitePair:
@@ -87,7 +90,18 @@ class LitePair:
 
     @cached_property
     def images(self) -> LiteImages:
-        return LiteImages(EfficientNetLite(TRUNK), self._head)
+        return LiteImages(load_trunks(), self._head)
+
+
+def load_trunks() -> dict[str, EfficientNetLite]:
+    """The image trunks that a head reads, by name. Raises WeightsMissing or WeightsRejected where a package is not right."""
+    return {name: EfficientNetLite(name, side_px=side_px) for name, side_px in TRUNK_SIDE_PX.items()}
+
+
+def backbone_digests() -> dict[str, str]:
+    """sha256 of the pinned backbones by role: "text" and "image-" with the name of each trunk."""
+    images = {f"image-{name}": packaged_weights(f"efficientnet-{name}").sha256 for name in TRUNK_SIDE_PX}
+    return {"text": packaged_weights("minilm").sha256, **images}
 
 
 def load_lite(head: Path | None = None, *, device: str = "auto", announce: Announce = silent) -> LitePair:
@@ -95,7 +109,7 @@ def load_lite(head: Path | None = None, *, device: str = "auto", announce: Annou
 
     Args:
         head: a file that `train` wrote; None takes the one that is shipped.
-        device: where texts are encoded, "auto", "cpu" or "cuda"; images take the processor, which needs 0.05 s for one.
+        device: where texts are encoded, "auto", "cpu" or "cuda"; images take the processor, which needs 0.15 s for one.
         announce: takes a line for the user.
 
     Raises:
@@ -114,7 +128,7 @@ def lite_spec(head: Path | None = None) -> EncoderSpec:
 
 
 def _spec(head: LiteHead, path: Path) -> EncoderSpec:
-    backbones = {"text": packaged_weights("minilm").sha256, "image": packaged_weights(f"efficientnet-{TRUNK}").sha256}
+    backbones = backbone_digests()
     if head.weights_sha256 != backbones:
         raise WeightsRejected(
             f"{path} was trained with the backbones {head.weights_sha256}, not with {backbones}.",

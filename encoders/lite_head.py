@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,84 +14,102 @@ from numpy.typing import NDArray
 from core.errors import FormatVersion, WeightsMissing, WeightsRejected
 from core.files import atomic_write
 from core.values import Vectors, unit_rows
-from encoders.efficientnet import CLASSES, POOLED_DIM, Activations
+from encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Activations
 
 FORMAT = (1, 0)
 TEXT_DIM = 384
-FEATURE_DIM = POOLED_DIM + CLASSES + TEXT_DIM
+TRUNK_SIDE_PX = {"lite2": 338, "lite0": 224}
+"""The trunks that a head reads, and the pictures they see. For lite2, 1.3 times the side it was trained with found more prompts."""
+
+BLOCK_DIMS = (POOLED_DIM, STAGES_DIM["lite2"], POOLED_DIM, STAGES_DIM["lite0"], TEXT_DIM)
+"""Widths of the blocks of `features`: lite2's last layer and stages, lite0's, and the ConSE vector."""
+
+FEATURE_DIM = sum(BLOCK_DIMS)
 _CONSE_TOP = 10
 _SHAPES = {
     "class_vectors": (CLASSES, TEXT_DIM),
-    "weight": (FEATURE_DIM, TEXT_DIM),
-    "bias": (TEXT_DIM,),
-    "text_mean": (TEXT_DIM,),
+    "prompt_mean": (TEXT_DIM,),
+    "centre": (FEATURE_DIM,),
+    "scale": (FEATURE_DIM,),
+    "output_weight": (FEATURE_DIM, TEXT_DIM),
+    "output_bias": (TEXT_DIM,),
+    "index_weight": (FEATURE_DIM, TEXT_DIM),
 }
+_HALF = ("class_vectors", "output_weight", "index_weight")
+"""Kept as float16, half the size of float32; the figures of the model card stay the same to four digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiteHead:
-    """A linear map from what the image trunk sees to MiniLM space, and the mean that the index space leaves out.
+    """Two linear maps from what the image trunks see, one into MiniLM space and one into the index space.
 
-    `class_vectors` (1000, 384) are MiniLM's unit vectors of the ImageNet classes' names, `weight` (2664, 384) and `bias`
-    (384,) map features to MiniLM space, `text_mean` (384,) is the mean of MiniLM's vectors of real prompts.
-    `weights_sha256` are the digests of the backbones that it was trained with, `training` says on what.
+    Constants, the same in every head that grows from the shipped one: `class_vectors` (1000, 384), MiniLM's unit vectors of the
+    ImageNet classes' names, and `prompt_mean` (384,), the mean of MiniLM's vectors of real prompts, which the index space
+    leaves out. Trained: features are read as (features - `centre`) * `scale`; `output_weight` (4584, 384) and `output_bias`
+    lead to MiniLM space, `index_weight` (4584, 384) to the index space. `weights_sha256` are the digests of the backbones,
+    `training` says what it was trained on.
     """
 
     class_vectors: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    text_mean: NDArray[np.float32]
+    prompt_mean: NDArray[np.float32]
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    output_weight: NDArray[np.float32]
+    output_bias: NDArray[np.float32]
+    index_weight: NDArray[np.float32]
     weights_sha256: dict[str, str]
     training: dict[str, str] = field(default_factory=dict)
 
     @property
     def space(self) -> str:
-        """The name of the index space: it is the mean that two vectors have to share to be compared."""
-        return f"lite-{hashlib.sha256(self.text_mean.tobytes()).hexdigest()[:12]}"
+        """The name of the index space: two vectors can be compared where the same mean was taken away."""
+        return f"lite-{hashlib.sha256(self.prompt_mean.tobytes()).hexdigest()[:12]}"
 
-    def outputs(self, seen: Activations) -> Vectors:
-        """(n, 384) unit rows in MiniLM's own space."""
-        return unit_rows(self._estimates(seen))
+    def outputs(self, seen: Mapping[str, Activations]) -> Vectors:
+        """(n, 384) unit rows of images in MiniLM's own space."""
+        return unit_rows(self._scaled(seen) @ self.output_weight + self.output_bias)
 
-    def index_rows(self, seen: Activations) -> Vectors:
-        """(n, 384) unit rows of images in the index space.
+    def index_rows(self, seen: Mapping[str, Activations]) -> Vectors:
+        """(n, 384) unit rows of images in the index space."""
+        return unit_rows(self._scaled(seen) @ self.index_weight)
 
-        The mean is taken from the estimate as it comes out of the regression: at length 1 its share of it would be too small.
-        """
-        return self.centred(self._estimates(seen))
+    def centred(self, vectors: Vectors) -> Vectors:
+        """(n, 384) unit rows of MiniLM space moved to the index space: the mean taken away, length 1 again."""
+        return unit_rows(vectors - self.prompt_mean)
 
-    def _estimates(self, seen: Activations) -> NDArray[np.float32]:
-        return np.asarray(features(seen, self.class_vectors) @ self.weight + self.bias)
-
-    def centred(self, vectors: NDArray[np.float32]) -> Vectors:
-        """(n, 384) rows of MiniLM space moved to the index space: the mean taken away, length 1 again."""
-        return unit_rows(vectors - self.text_mean)
+    def _scaled(self, seen: Mapping[str, Activations]) -> NDArray[np.float32]:
+        return (features(seen, self.class_vectors) - self.centre) * self.scale
 
 
-def features(seen: Activations, class_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, 2664) what the head reads: pooled features, log-probabilities of the classes, and the ConSE vector.
+def features(seen: Mapping[str, Activations], class_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, 4584) what the head reads of the trunks "lite2" and "lite0"; blocks as in `BLOCK_DIMS`.
 
-    ConSE: the names' vectors of the ten likeliest classes, weighted by their probability (Norouzi et al. 2013, arXiv 1312.5650).
+    The last layer is read through a square root, which tames its long tail. The stages carry what a classifier throws away:
+    colour, texture and style, half of what a prompt is about.
     """
-    shifted = seen.logits - seen.logits.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return np.concatenate([seen.pooled, log_probabilities, conse(log_probabilities, class_vectors)], axis=1, dtype=np.float32)
+    large, small = seen["lite2"], seen["lite0"]
+    blocks = [np.sqrt(large.pooled), large.stages, np.sqrt(small.pooled), small.stages, conse(large.logits, class_vectors)]
+    return np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
-def conse(log_probabilities: NDArray[np.float32], class_vectors: NDArray[np.float32]) -> Vectors:
-    """(n, 384) unit rows: the classes' vectors, weighted by the ten highest probabilities."""
-    top = np.argpartition(-log_probabilities, _CONSE_TOP, axis=1)[:, :_CONSE_TOP]
-    weights = np.exp(np.take_along_axis(log_probabilities, top, axis=1))
+def conse(logits: NDArray[np.float32], class_vectors: NDArray[np.float32]) -> Vectors:
+    """(n, 384) unit rows: the vectors of the ten likeliest classes' names, weighted by their probabilities.
+
+    Norouzi et al. 2013 (arXiv 1312.5650).
+    """
+    top = np.argpartition(-logits, _CONSE_TOP, axis=1)[:, :_CONSE_TOP]
+    chosen = np.take_along_axis(logits, top, axis=1)
+    weights = np.exp(chosen - chosen.max(axis=1, keepdims=True))  # the softmax's divisor falls out: rows are scaled to length 1
     return unit_rows(np.einsum("nk,nkd->nd", weights, class_vectors[top]))
 
 
 def write_head(path: Path, head: LiteHead) -> None:
-    """Write the head as safetensors, whole or not at all; what does not change a result in its third digit is float16."""
+    """Write the head as safetensors, whole or not at all; the large tensors as float16."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(getattr(head, name)) for name in _SHAPES}
-    for name in ("class_vectors", "weight"):
-        tensors[name] = tensors[name].astype(np.float16)
+    tensors = {
+        name: np.ascontiguousarray(getattr(head, name), dtype=np.float16 if name in _HALF else np.float32) for name in _SHAPES
+    }
     metadata = {
         "format": f"{FORMAT[0]}.{FORMAT[1]}",
         "weights_sha256": json.dumps(head.weights_sha256, sort_keys=True),

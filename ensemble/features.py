@@ -1,4 +1,4 @@
-"""What an image trunk sees in the images of the pairs, computed once and kept in the user's cache folder.
+"""What the image trunks see in the images of the pairs, computed once and kept in the user's cache folder.
 
 An entry is named by the bytes of the image and of the trunk's weights, so a changed image or trunk is never answered from an
 old entry, and an image that is met again under another name is.
@@ -34,24 +34,25 @@ def cached_activations(paths: Sequence[Path], *, trunk: EfficientNetLite, cache:
         ImageRejected: a file is no image that can be read.
         StorageFull: the cache cannot be written.
     """
-    rows = np.empty((len(paths), POOLED_DIM + CLASSES), dtype=np.float32)
-    with progress.start("Looking at images", len(paths)) as task:
+    edges = (POOLED_DIM, POOLED_DIM + trunk.stages_dim)
+    rows = np.empty((len(paths), edges[1] + CLASSES), dtype=np.float32)
+    with progress.start(f"Looking at images ({trunk.name})", len(paths)) as task:
         for begin in range(0, len(paths), _BATCH):
             batch = paths[begin : begin + _BATCH]
             rows[begin : begin + len(batch)] = _batch_rows(batch, trunk=trunk, folder=cache / "features" / trunk.key)
             task.advance(len(batch))
-    return Activations(pooled=rows[:, :POOLED_DIM], logits=rows[:, POOLED_DIM:])
+    return Activations(*np.split(rows, edges, axis=1))
 
 
 def _batch_rows(paths: Sequence[Path], *, trunk: EfficientNetLite, folder: Path) -> NDArray[np.float32]:
     contents = [path.read_bytes() for path in paths]
     entries = [folder / f"{hashlib.sha256(content).hexdigest()}.npy" for content in contents]
-    rows = [np.load(entry) if entry.is_file() else None for entry in entries]
-    new = [position for position, row in enumerate(rows) if row is None]
+    rows = {position: np.load(entry) for position, entry in enumerate(entries) if entry.is_file()}
+    new = [position for position in range(len(paths)) if position not in rows]
     if new:
-        seen = trunk.activations([open_image(contents[position]) for position in new])
-        for position, row in zip(new, np.concatenate([seen.pooled, seen.logits], axis=1), strict=True):
+        seen = trunk.activations([open_image(paths[position]) for position in new])
+        for position, row in zip(new, np.concatenate([seen.pooled, seen.stages, seen.logits], axis=1), strict=True):
             with atomic_write(entries[position]) as file:
                 np.save(file, row)
             rows[position] = row
-    return np.stack([row for row in rows if row is not None])
+    return np.stack([rows[position] for position in range(len(paths))])

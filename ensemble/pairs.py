@@ -11,23 +11,31 @@ from typing import Any
 from core.errors import CorpusError
 
 _REQUIRED = ("image", "prompt")
-_OPTIONAL = ("alt_captions",)
+_OPTIONAL = ("alt_captions", "kind", "source", "licence")
 _IMAGE_FOLDER = "images"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image file and what it shows: the prompt first, then further captions, if there are any."""
+    """An image file and what it shows: the prompt first, then further captions, if there are any.
+
+    `kind` tells generated images from photographs, `source` is the collection it belongs to, `licence` what that one states;
+    each is empty where the file does not say.
+    """
 
     image: Path
     texts: tuple[str, ...]
+    kind: str = ""
+    source: str = ""
+    licence: str = ""
 
 
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs of a Parquet file, in its order.
 
     Column `image` is a path relative to the file's folder, or to the folder `images` in it; `prompt` is the text;
-    `alt_captions`, where there is one, holds further captions, as a list or as a JSON list.
+    `alt_captions`, where there is one, holds further captions, as a list or as a JSON list. `kind`, `source` and `licence` are
+    optional texts; of a source "COLLECTION:FILE" the collection counts.
 
     Raises:
         CorpusError: the file cannot be read, a column is missing, a row has no prompt, or an image is not there.
@@ -66,15 +74,27 @@ def _read_columns(path: Path) -> Mapping[str, list[Any]]:
         reason = str(error).strip().splitlines()[0]
         raise CorpusError(f"{path} cannot be read as Parquet: {reason}", path=path, hint="Name a Parquet file of pairs.") from error
     columns = {name: table.column(name).to_pylist() for name in present}
-    return {"alt_captions": [None] * table.num_rows, **columns}
+    return {name: [None] * table.num_rows for name in _OPTIONAL} | columns
 
 
-def _pair(path: Path, number: int, image: object, prompt: object, captions: object) -> Pair:
+def _pair(
+    path: Path, number: int, image: object, prompt: object, captions: object, kind: object, source: object, licence: object
+) -> Pair:
     if not isinstance(image, str) or not isinstance(prompt, str) or not prompt.strip():
         raise CorpusError(f"row {number} of {path} has no image or no prompt.", path=path, line=number)
     beside = path.parent / image
     found = beside if beside.is_file() else path.parent / _IMAGE_FOLDER / image
-    return Pair(image=found, texts=(prompt, *_captions(path, number, captions)))
+    return Pair(
+        image=found,
+        texts=(prompt, *_captions(path, number, captions)),
+        kind=_word(kind),
+        source=_word(source).split(":")[0],
+        licence=_word(licence),
+    )
+
+
+def _word(value: object) -> str:
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _captions(path: Path, number: int, captions: object) -> list[str]:

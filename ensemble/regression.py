@@ -1,8 +1,6 @@
-"""Linear maps from features to vectors, in closed form."""
+"""Ridge regression in closed form, for many features and few pairs."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,43 +8,53 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float32]
 
 _DEAD_SPREAD = 1e-3
-"""A feature that hardly ever moves (a channel that ReLU shuts) would get a huge weight from scaling; it gets none."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinearMap:
-    """features (n, p) @ weight (p, d) + bias (d,)."""
+def block_scales(features: Matrix, widths: tuple[int, ...], shares: tuple[float, ...]) -> tuple[Matrix, Matrix]:
+    """Centre (p,) and scale (p,) after which every feature of a block spreads alike and block b holds `shares[b]` of the variance.
 
-    weight: Matrix
-    bias: Matrix
-
-    def __call__(self, features: Matrix) -> Matrix:
-        """(n, d) float32."""
-        return np.asarray(features @ self.weight + self.bias, dtype=np.float32)
-
-
-def ridge(features: Matrix, targets: Matrix, *, penalty: float, sample_weights: Matrix | None = None) -> LinearMap:
-    """Ridge regression on standardised features, the intercept not penalised (Hastie, Tibshirani and Friedman, section 3.4).
+    Ridge punishes a large block no more than a small one then; the variance of all blocks together is 1. A feature that hardly
+    ever moves (a channel that ReLU shuts) would get a huge scale; it gets 0.
 
     Args:
-        features: (n, p).
-        targets: (n, d).
-        penalty: added to the features' second moments, in units of n; larger is smoother.
-        sample_weights: (n,) positive; None weighs all rows alike.
+        features: (n, p) with p the sum of `widths`.
+        widths: features in each block, in order.
+        shares: positive, in any unit.
 
     Raises:
-        ValueError: the lengths differ, or the penalty is not positive.
+        ValueError: the widths do not sum to p, or there is not one share for each.
     """
-    if len(features) != len(targets) or penalty <= 0:
-        raise ValueError(f"{len(features)} features, {len(targets)} targets, penalty {penalty}")
-    weights = np.ones(len(features)) if sample_weights is None else np.asarray(sample_weights, dtype=np.float64)
-    weights = weights / weights.sum()
-    centre, target_mean = weights @ features, weights @ targets
-    spread = np.sqrt(weights @ np.square(features - centre))
-    spread = np.where(spread < _DEAD_SPREAD * np.median(spread), np.inf, spread)
-    scaled = (features - centre) / spread * np.sqrt(weights)[:, None]
-    moments = scaled.T @ scaled
-    moments[np.diag_indices_from(moments)] += penalty
-    solved = np.linalg.solve(moments, scaled.T @ ((targets - target_mean) * np.sqrt(weights)[:, None]))
-    weight = solved / spread[:, None]
-    return LinearMap(weight.astype(np.float32), (target_mean - centre @ weight).astype(np.float32))
+    if sum(widths) != features.shape[1] or len(widths) != len(shares):
+        raise ValueError(f"{features.shape[1]} features, widths {widths}, shares {shares}")
+    centre, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    scale = np.zeros(features.shape[1])
+    begin = 0
+    for width, share in zip(widths, shares, strict=True):
+        block = slice(begin, begin + width)
+        alive = spread[block] > _DEAD_SPREAD * np.median(spread[block])
+        scale[block][alive] = np.sqrt(share / sum(shares) / alive.sum()) / spread[block][alive]
+        begin += width
+    return centre.astype(np.float32), scale.astype(np.float32)
+
+
+def ridge(inputs: Matrix, targets: Matrix, *, penalty: float, row_weights: NDArray[np.floating]) -> Matrix:
+    """(p, d) weights of ridge regression without an intercept, solved in the dual: one system of n equations.
+
+    Minimises sum_i w_i |y_i - x_i W|² / n + penalty |W|², the weights w scaled to mean 1 (Saunders et al. 1998, with weights).
+
+    Args:
+        inputs: (n, p), centred by the caller.
+        targets: (n, d), centred by the caller.
+        penalty: positive, in units of the inputs' variance.
+        row_weights: (n,) positive.
+
+    Raises:
+        ValueError: the lengths differ, or the penalty or a weight is not positive.
+    """
+    if not len(inputs) == len(targets) == len(row_weights) or penalty <= 0 or (np.asarray(row_weights) <= 0).any():
+        raise ValueError(f"{len(inputs)} inputs, {len(targets)} targets, {len(row_weights)} weights, penalty {penalty}")
+    weights = np.asarray(row_weights, dtype=np.float64) / np.mean(row_weights)
+    # float64: the penalty is a thousandth of the largest eigenvalue or less
+    inner = np.asarray(inputs @ inputs.T, dtype=np.float64)
+    inner[np.diag_indices_from(inner)] += penalty * len(inputs) / weights
+    return np.asarray(inputs.T @ np.linalg.solve(inner, np.asarray(targets, dtype=np.float64)), dtype=np.float32)

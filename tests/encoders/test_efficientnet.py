@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from core.errors import ConfigError
-from encoders.efficientnet import SIDE_PX, EfficientNetLite, squashed_pixels
+from encoders.efficientnet import EfficientNetLite, squashed_pixels
+from encoders.lite_head import TRUNK_SIDE_PX
 from encoders.weights import packaged_weights
 
 
@@ -19,9 +20,9 @@ def pictures(count: int, *, seed: int = 0) -> list[Image.Image]:
     return [Image.fromarray(one).resize(sizes[row % 4], Image.Resampling.BICUBIC) for row, one in enumerate(coarse)]
 
 
-@pytest.mark.parametrize("name", list(SIDE_PX))
-def test_logits_equal_those_of_timm(name: str) -> None:
-    """The same weights, mapped by position into timm's network, give the same logits for the same pixels."""
+@pytest.mark.parametrize(("name", "side_px"), TRUNK_SIDE_PX.items())
+def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
+    """The same weights, mapped by position into timm's network, see the same in the same pixels, stage by stage."""
     import timm
     import torch
 
@@ -31,16 +32,24 @@ def test_logits_equal_those_of_timm(name: str) -> None:
     ours = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
     theirs = [key for key in oracle.state_dict() if not key.endswith("num_batches_tracked")]
     oracle.load_state_dict(dict(zip(theirs, ours, strict=True)), strict=False)
-    pixels = torch.from_numpy(squashed_pixels(images, SIDE_PX[name])).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(squashed_pixels(images, side_px)).permute(0, 3, 1, 2).contiguous()
     with torch.inference_mode():
-        expected = oracle(pixels).numpy()
-    np.testing.assert_allclose(EfficientNetLite(name).activations(images).logits, expected, atol=2e-5)
+        hidden = [oracle.bn1(oracle.conv_stem(pixels))]
+        for stage in oracle.blocks:
+            hidden.append(stage(hidden[-1]))
+        stages = torch.cat([one.mean((2, 3)) for one in hidden[1:]], dim=1)
+        pooled = oracle.forward_features(pixels).mean((2, 3))
+        logits = oracle(pixels)
+    seen = EfficientNetLite(name, side_px=side_px).activations(images)
+    np.testing.assert_allclose(seen.logits, logits.numpy(), atol=2e-5)
+    np.testing.assert_allclose(seen.pooled, pooled.numpy(), atol=2e-5)
+    np.testing.assert_allclose(seen.stages, stages.numpy(), atol=2e-5)
 
 
 def test_a_row_does_not_depend_on_its_batch() -> None:
     """An image gives the same features alone and among more images than a batch holds."""
     images = pictures(18)
-    trunk = EfficientNetLite("lite0")
+    trunk = EfficientNetLite("lite0", side_px=224)
     together = trunk.activations(images)
     alone = trunk.activations(images[-1:])
     np.testing.assert_allclose(together.pooled[-1:], alone.pooled, atol=1e-5)
@@ -49,7 +58,7 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 
 def test_no_images_give_no_rows() -> None:
     """An empty batch is answered with empty arrays of the right width."""
-    seen = EfficientNetLite("lite0").activations([])
+    seen = EfficientNetLite("lite0", side_px=224).activations([])
     assert seen.pooled.shape == (0, 1280)
     assert seen.logits.shape == (0, 1000)
 
@@ -67,4 +76,4 @@ def test_pixels_are_scaled_as_the_network_was_trained() -> None:
 def test_an_unknown_trunk_is_refused() -> None:
     """The error names what is known."""
     with pytest.raises(ConfigError, match="lite7"):
-        EfficientNetLite("lite7")
+        EfficientNetLite("lite7", side_px=224)

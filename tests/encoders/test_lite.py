@@ -40,7 +40,7 @@ def drawing(colour: str) -> Image.Image:
 def test_texts_are_minilm_without_the_mean(pair: LitePair, head: LiteHead) -> None:
     """The index space of texts is MiniLM space minus one constant of the head's file, scaled to length 1."""
     texts = ["a castle above the clouds", "portrait of an old fisherman"]
-    shifted = load_minilm().encode(texts) - head.text_mean
+    shifted = load_minilm().encode(texts) - head.prompt_mean
     np.testing.assert_allclose(pair.texts.encode(texts), shifted / np.linalg.norm(shifted, axis=1, keepdims=True), atol=1e-6)
 
 
@@ -70,7 +70,7 @@ def test_the_spec_names_the_space_and_every_weight_file(pair: LitePair, head: Li
     assert pair.spec == lite_spec()
     assert pair.spec.space == head.space
     assert set(pair.spec.weights_sha256) == {*head.weights_sha256, "head"}
-    other = dataclasses.replace(head, text_mean=head.text_mean + 0.01)
+    other = dataclasses.replace(head, prompt_mean=head.prompt_mean + 0.01)
     assert other.space != head.space
 
 
@@ -80,7 +80,7 @@ def test_a_head_survives_being_written(head: LiteHead, tmp_path: Path) -> None:
     again = read_head(tmp_path / "head.safetensors")
     assert again.space == head.space
     assert again.training == head.training
-    np.testing.assert_array_equal(again.weight, head.weight)
+    np.testing.assert_array_equal(again.output_weight, head.output_weight)
 
 
 def test_the_shipped_head_is_small_and_names_what_it_was_trained_on(head: LiteHead) -> None:
@@ -115,7 +115,7 @@ def test_what_is_no_head_is_refused(tmp_path: Path, head: LiteHead) -> None:
     save_file(tensors, broken)
     with pytest.raises(WeightsRejected, match="metadata"):
         read_head(broken)
-    save_file({"bias": tensors["bias"]}, broken, metadata={**metadata, "format": "1.0"})
+    save_file({"output_bias": tensors["output_bias"]}, broken, metadata={**metadata, "format": "1.0"})
     with pytest.raises(WeightsRejected, match="tensors"):
         read_head(broken)
 
