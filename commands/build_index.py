@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
-from commands.output import Output, grid, size_text
+from commands.output import Output, funnel, size_text
 from commands.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _show(output: Output, report: BuildReport, folder: Path) -> None:
     if not report.built:
         output.text(f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, generation {manifest.generation}).")
         return
-    output.table(grid("Rows", ["", "rows"], [(reason, f"{count:,}") for reason, count in manifest.funnel.items()], right=["rows"]))
+    output.table(funnel(manifest.funnel))
     for row in report.rejected:
         output.text(f"  left out: {row.source}:{row.source_key}: {row.reason}")
     if report.truncated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from commands.options import IndexFolder, Json, Quiet, Verbose
-from commands.output import Output, grid, size_text
+from commands.output import Output, funnel, grid, size_text
 
 
 def info(index: IndexFolder = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
@@ -32,4 +32,4 @@ def info(index: IndexFolder = None, json: Json = False, quiet: Quiet = False, ve
         *((f"index {space}", f"{part.factory}, recall@10 {part.recall_at_10:.3f}") for space, part in manifest.indexes.items()),
     ]
     output.table(grid("", ["", ""], rows))
-    output.table(grid("Rows", ["", "rows"], [(name, f"{n:,}") for name, n in manifest.funnel.items()], right=["rows"]))
+    output.table(funnel(manifest.funnel))

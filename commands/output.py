@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,12 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, r
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table
+
+
+def funnel(counts: Mapping[str, int]) -> Table:
+    """What became of a corpus's rows: read first, then each reason for leaving one out, then kept."""
+    order = ["read", *sorted(set(counts) - {"read", "kept"}), "kept"]
+    return grid("Rows", ["", "rows"], [(name, f"{counts.get(name, 0):,}") for name in order], right=["rows"])
 
 
 def printable(text: str) -> str:
