@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.ballot import Blend, Degrade, load_ballot, prove, show_proof, tell_left_out
 from commands.options import Device, EncoderName, IndexFolder, Json, Neighbours, Offline, Quiet, Verbose
 from commands.output import Output, grid
 
 if TYPE_CHECKING:
+    from ensemble.proof import ProvenAnswer
     from retriever.values import Answer
 
 
@@ -19,6 +21,11 @@ def query(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files or folders of them.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="A text to search for, alone or mixed with each image.")] = None,
     k: Neighbours = 10,
+    proof: Annotated[
+        bool, typer.Option("--proof", help="Let the ensemble answer, and show each member's vote. Images only.")
+    ] = False,
+    blend: Blend = None,
+    degrade: Degrade = False,
     index: IndexFolder = None,
     encoder: EncoderName = None,
     device: Device = "auto",
@@ -33,7 +40,7 @@ def query(
     answer is *estimated*. Several images are encoded in batches; one that cannot be read is listed and the rest is answered.
     """
     from core.config import settings
-    from core.errors import ImpromptError
+    from core.errors import ConfigError, ImpromptError
     from encoders.registry import load_encoder
     from images.files import find_images
     from retriever import Question, Retriever
@@ -41,14 +48,22 @@ def query(
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
-    paths = find_images(images or [])
-    questions = [Question(image=path, text=text) for path in paths] or [Question(image=None, text=text)]
+    if (blend or degrade) and not proof:
+        raise ConfigError("--blend and --degrade are about the ensemble's answer.", hint="Add --proof to ask for it.")
+    if proof and (text or not images):
+        raise ConfigError("--proof is about images: the members cannot look at a text.", hint="Ask for the text without --proof.")
+    questions = [Question(image=path, text=text) for path in find_images(images or [])] or [Question(image=None, text=text)]
     with open_generation(chosen.index) as generation:
         name = encoder or generation.manifest.encoders[0].name
         output.detail(f"Index {chosen.index}, generation {generation.manifest.generation}, encoder {name}.")
         pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
-        retriever = Retriever(generation, pair)
-        for question, result in zip(questions, retriever.ask(questions, k), strict=True):
+        results: Iterator[Answer | ProvenAnswer | ImpromptError]
+        if proof:
+            ensemble = load_ballot(blend, generation, pair, degrade=degrade, device=device, chosen=chosen, output=output)
+            results = prove(ensemble, questions, k, generation=generation)
+        else:
+            results = Retriever(generation, pair).ask(questions, k)
+        for question, result in zip(questions, results, strict=True):
             if isinstance(result, ImpromptError):
                 output.fail(str(question.image or text or ""), result)
             elif json:
@@ -56,12 +71,19 @@ def query(
             else:
                 _show(output, result)
     output.close(total=len(questions))
+    if proof:
+        tell_left_out(ensemble)
 
 
-def _show(output: Output, answer: Answer) -> None:
+def _show(output: Output, result: Answer | ProvenAnswer) -> None:
+    from retriever.values import Answer
+
+    answer = result if isinstance(result, Answer) else result.answer
     output.text("")
     for line in _head(answer):
         output.text(line)
+    if not isinstance(result, Answer):
+        show_proof(output, result.proof)
     rows = [(f"{hit.score:.3f}", hit.prompt, f"{hit.source}:{hit.source_key}") for hit in answer.neighbours]
     output.table(grid(f"The {len(rows)} nearest prompts", ["score", "prompt", "source"], rows, right=["score"]))
 

@@ -106,6 +106,7 @@ def load_ensemble(
     return Ensemble(
         list(bench.loaded.values()),
         recipe.weights,
+        recipe=recipe.name,
         neighbourhood=neighbourhood,
         minilm=minilm,
         left_out=list(left_out.values()),

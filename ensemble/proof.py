@@ -58,14 +58,13 @@ class ProvenAnswer:
 
 
 def ask_with_proof(
-    questions: Iterable[Question], k: int, *, retriever: Retriever, ensemble: Ensemble, recipe: str
+    questions: Iterable[Question], k: int, *, retriever: Retriever, ensemble: Ensemble
 ) -> Iterator[ProvenAnswer | ImpromptError]:
     """One result for each question by image, in order, as its batch is done; see `Retriever.ask`.
 
     Args:
         questions: each with an image and without a text, which members could not look at.
         k: how many neighbours are shown.
-        recipe: the name of the ensemble's recipe.
 
     Raises:
         MemberUnavailable: a member failed.
@@ -82,14 +81,14 @@ def ask_with_proof(
                 yield QueryError("A text alone has no proof: the members look at images.", hint="Ask it without --proof.")
             else:
                 verdict = next(verdicts)
-                yield _proven(answer, verdict, ensemble=ensemble, recipe=recipe) if isinstance(answer, Answer) else answer
+                yield _proven(answer, verdict, ensemble=ensemble) if isinstance(answer, Answer) else answer
         begun = time.perf_counter()
 
 
-def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble, recipe: str) -> ProvenAnswer:
+def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble) -> ProvenAnswer:
     if answer.how == "exact":
         vector = ensemble.minilm.encode([answer.prompt])[0]
     else:
         vector = verdict.vector
         answer = dataclasses.replace(answer, prompt=verdict.prompt)
-    return ProvenAnswer(answer, Proof(recipe, verdict.votes, ensemble.left_out, vector, verdict.cosine))
+    return ProvenAnswer(answer, Proof(ensemble.recipe, verdict.votes, ensemble.left_out, vector, verdict.cosine))

@@ -45,6 +45,7 @@ class Ensemble:
 
     Args:
         members: all that vote.
+        recipe: its name.
         weights: of the recipe, by name; only ratios count.
         neighbourhood: its prompts are candidates for the answer's words, beside those of the members.
         minilm: encodes the members' words.
@@ -59,11 +60,13 @@ class Ensemble:
         members: Sequence[EnsembleMember],
         weights: dict[str, float],
         *,
+        recipe: str,
         neighbourhood: Neighbourhood,
         minilm: TextEncoder,
         left_out: Sequence[MemberUnavailable] = (),
     ) -> None:
         self.shares = shares(weights, without=[error.name for error in left_out])
+        self.recipe = recipe
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood
         self.minilm = minilm

@@ -59,7 +59,7 @@ def neighbourhood(generation: Generation, *, k: int = 5) -> Neighbourhood:
 def ensemble(generation: Generation, *others: EnsembleMember, weights: dict[str, float], k: int = 5) -> Ensemble:
     """`knn` over the world, and other members."""
     around = neighbourhood(generation, k=k)
-    return Ensemble([Knn(around, settings=KnnSettings()), *others], weights, neighbourhood=around, minilm=WORDS)
+    return Ensemble([Knn(around, settings=KnnSettings()), *others], weights, recipe="test", neighbourhood=around, minilm=WORDS)
 
 
 def rows_of(texts: Sequence[str]) -> Vectors:

@@ -1,0 +1,83 @@
+"""How the ensemble is asked for and shown: options, votes, members that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.output import Output, grid
+
+if TYPE_CHECKING:
+    from core.config import Settings
+    from core.errors import ImpromptError
+    from core.protocols import EncoderPair
+    from ensemble.proof import Proof, ProvenAnswer
+    from ensemble.vote import Ensemble
+    from retriever import Question
+    from store.generation import Generation
+
+Blend = Annotated[
+    str | None,
+    typer.Option(
+        "--blend",
+        metavar="RECIPE",
+        help="Whose votes count how much: `default` (what runs without a download), `seed`, or a JSON file of weights.",
+        show_default="default",
+    ),
+]
+Degrade = Annotated[
+    bool, typer.Option("--degrade", help="Leave out members that cannot vote and share their weight; the exit code tells.")
+]
+
+
+def load_ballot(
+    blend: str | None,
+    generation: Generation,
+    pair: EncoderPair,
+    *,
+    degrade: bool,
+    device: str,
+    chosen: Settings,
+    output: Output,
+) -> Ensemble:
+    """The ensemble of the recipe that was asked for."""
+    from ensemble.members import load_ensemble
+    from ensemble.recipes import DEFAULT, load_recipe
+
+    recipe = load_recipe(blend or DEFAULT)
+    return load_ensemble(recipe, generation, pair, degrade=degrade, device=device, offline=chosen.offline, announce=output.note)
+
+
+def prove(
+    ensemble: Ensemble, questions: Iterable[Question], k: int, *, generation: Generation
+) -> Iterator[ProvenAnswer | ImpromptError]:
+    """Answers with their proof; see `ensemble.proof.ask_with_proof`."""
+    from ensemble.proof import ask_with_proof
+    from retriever import Retriever
+
+    return ask_with_proof(questions, k, retriever=Retriever(generation, ensemble.neighbourhood.pair), ensemble=ensemble)
+
+
+def show_proof(output: Output, proof: Proof) -> None:
+    """Confidence, who is missing, and who voted for what with what share."""
+    output.text(f"  confidence: {'not calibrated' if proof.confidence is None else f'{proof.confidence:.2f}'}")
+    for error in proof.left_out:
+        output.text(f"  without {error}")
+    rows = [(vote.member, f"{vote.share:.3f}", f"{vote.cosine:.3f}", vote.text or "") for vote in proof.votes]
+    title = f"The votes of recipe {proof.recipe}"
+    output.table(grid(title, ["member", "share", "cosine", "text"], rows, right=["share", "cosine"]))
+
+
+def tell_left_out(ensemble: Ensemble) -> None:
+    """End a command that was done without some members.
+
+    Raises:
+        Degraded: there are any; the message names them.
+    """
+    from core.errors import Degraded
+
+    if ensemble.left_out:
+        names = ", ".join(error.name for error in ensemble.left_out)
+        raise Degraded(f"Recipe {ensemble.recipe} was used without {names}; the others shared the weight.")
