@@ -6,6 +6,7 @@
       QueryError             a question that cannot be answered
         EmptyQuery           neither image nor text
         ImageRejected        one image cannot be read: `path`, `reason`
+          MetadataRejected   its pixels may be fine, the texts beside them are too large
       EncoderError           a model that cannot be used
         WeightsMissing       a weight file is not there: `path`
         WeightsRejected      a weight file is there and is not what it should be: `path`
@@ -96,6 +97,13 @@ class ImageRejected(QueryError):
         super().__init__(f"{path}: {reason}.", hint=hint)
         self.path = path
         self.reason = reason
+
+
+class MetadataRejected(ImageRejected):
+    """The texts that one image file carries are too large to be read; its pixels may be fine."""
+
+    exit_code = 33
+    kind = "metadata-rejected"
 
 
 class EncoderError(ImpromptError):

@@ -7,42 +7,51 @@ import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from images.opening import ImageLimits, opened_file, opened_header, quiet_pillow
+from core.errors import MetadataRejected
+from images.opening import ImageLimits, opened_file, opened_header, quiet_pillow, source_name
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
 
 MAX_TEXT_BYTES = 8 << 20
-"""All texts of one file together; a workflow with pictures in it has a few MB. What is beyond is passed over unread."""
+"""All texts of one file together; a workflow with pictures in it has a few MB."""
 
 _MAX_CHUNKS = 100_000
 _USER_COMMENT = 0x9286
 _EXIF_FOLDER = 0x8769
+_DESCRIPTION = 0x010E
 # ComfyUI's WebP and JPEG nodes write "prompt:{…}" and "workflow:{…}" into whichever of these is free.
-_LABELLED_TAGS = (0x010E, 0x010F, 0x0110)
+_LABELLED_TAGS = (_DESCRIPTION, 0x010F, 0x0110)
 
 
 def read_texts(path: Path, *, limits: ImageLimits) -> dict[str, str]:
-    """Texts by keyword: PNG's text chunks wherever they stand, EXIF's user comment as "UserComment".
+    """Texts by keyword: PNG's text chunks wherever they stand, EXIF's fields by their names, a JPEG's comment as "Comment".
 
-    A text that is damaged, packed beyond `MAX_TEXT_BYTES`, or in an EXIF block that cannot be parsed is left out.
+    A text that is damaged or in an EXIF block that cannot be parsed is left out.
 
     Raises:
+        MetadataRejected: all texts together have, or unpack to, more than `MAX_TEXT_BYTES`.
         ImageRejected: the file cannot be opened as an image.
     """
     with opened_file(path, limits=limits) as (file, kind):
         if kind == "PNG":
-            return _png_texts(file)
+            return _png_texts(file, source_name(path))
     with opened_header(path, limits=limits) as image, quiet_pillow():
-        if len(image.info.get("exif", b"")) > MAX_TEXT_BYTES:
-            return {}
+        comment = image.info.get("comment", b"") if image.format == "JPEG" else b""
+        if len(image.info.get("exif", b"")) + len(comment) > MAX_TEXT_BYTES:
+            raise _too_large(source_name(path))
+        texts = {"Comment": _decoded(comment)} if comment else {}
         try:
-            return _exif_texts(image.getexif())
+            return texts | _exif_texts(image.getexif())
         except Exception:  # noqa: BLE001 -- EXIF's parser raises anything on odd bytes; a file without readable texts has none
-            return {}
+            return texts
 
 
-def _png_texts(file: IO[bytes]) -> dict[str, str]:
+def _too_large(name: str, verb: str = "have") -> MetadataRejected:
+    return MetadataRejected(name, f"the texts beside the pixels {verb} more than {MAX_TEXT_BYTES:,} bytes")
+
+
+def _png_texts(file: IO[bytes], name: str) -> dict[str, str]:
     """PNG specification, third edition, 11.3.3; Pillow reads chunks behind the pixels only by decoding these."""
     texts: dict[str, str] = {}
     left = MAX_TEXT_BYTES
@@ -52,19 +61,21 @@ def _png_texts(file: IO[bytes]) -> dict[str, str]:
         if len(header) < 8 or header[4:] == b"IEND":
             break
         length, kind = struct.unpack(">I4s", header)
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf") or length > left:
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
             file.seek(length + 4, 1)
             continue
-        data = file.read(length)
+        data = file.read(min(length, left + 1))
+        if len(data) > left:
+            raise _too_large(name)
         file.seek(4, 1)
-        found = _png_exif(data) if kind == b"eXIf" else _png_text(kind, data, left)
-        left -= max(len(data), sum(map(len, found.values())))
+        found = _png_exif(data) if kind == b"eXIf" else _png_text(kind, data, left, name)
+        left = max(0, left - max(len(data), sum(map(len, found.values()))))
         texts.update(found)
     return texts
 
 
-def _png_text(kind: bytes, data: bytes, limit: int) -> dict[str, str]:
-    """One chunk as {keyword: text}; nothing where it is malformed or unpacks to more than `limit` bytes."""
+def _png_text(kind: bytes, data: bytes, limit: int, name: str) -> dict[str, str]:
+    """One chunk as {keyword: text}; nothing where it is malformed."""
     keyword, _, body = data.partition(b"\0")
     packed = kind == b"zTXt"
     if kind == b"iTXt":
@@ -79,7 +90,7 @@ def _png_text(kind: bytes, data: bytes, limit: int) -> dict[str, str]:
         except zlib.error:
             return {}
         if unpacker.unconsumed_tail:
-            return {}
+            raise _too_large(name, "unpack to")
     return {keyword.decode("latin-1"): _decoded(body)} if keyword else {}
 
 
@@ -98,13 +109,21 @@ def _png_exif(data: bytes) -> dict[str, str]:
 def _exif_texts(exif: Exif) -> dict[str, str]:
     texts = {}
     for tag in _LABELLED_TAGS:
-        label, _, body = str(exif.get(tag, "")).partition(":")
+        text = _exif_text(exif.get(tag, ""))
+        label, _, body = text.partition(":")
         if label.lower() in ("prompt", "workflow"):
             texts[label.lower()] = body
+        elif text and tag == _DESCRIPTION:
+            texts["ImageDescription"] = text
     comment = exif.get_ifd(_EXIF_FOLDER).get(_USER_COMMENT) or exif.get(_USER_COMMENT)
     if isinstance(comment, str | bytes):
-        texts["UserComment"] = comment if isinstance(comment, str) else _user_comment(comment)
+        texts["UserComment"] = _exif_text(comment) if isinstance(comment, str) else _user_comment(comment)
     return texts
+
+
+def _exif_text(value: object) -> str:
+    """Pillow reads a field of text as Latin-1; tools write UTF-8 into it, too, and NovelAI four NULs before it."""
+    return _decoded(str(value).encode("latin-1", "replace")).strip("\0")
 
 
 def _user_comment(value: bytes) -> str:

@@ -1,0 +1,218 @@
+"""One self-made file for each tool and container, as the tool writes it; `docs/embedded-prompts.md` lists them all."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from tests.images.builders import png, png_chunk
+from tests.images.tool_texts import (
+    CIVITAI_TEXT,
+    EASY,
+    EASY_LABELS,
+    FOOOCUS,
+    FORGE,
+    GRAPH,
+    INVOKE_2,
+    INVOKE_3,
+    INVOKE_5,
+    MATRIX,
+    NEGATIVE,
+    NOVELAI_TEXTS,
+    PARAMETERS,
+    PLAIN,
+    PROMPT,
+    RUINED,
+    SETTINGS,
+    SPACE,
+    SWARM,
+    TENSOR,
+    UPSCALE,
+    WEBUI,
+)
+
+_PIXELS = np.zeros((2, 2, 3), np.uint8)
+_DESCRIPTION, _MAKE, _MODEL, _SOFTWARE, _MAKER_NOTE, _COMMENT = 0x010E, 0x010F, 0x0110, 0x0131, 0x927C, 0x9286
+_EXIF = 0x8769
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFile:
+    """A file's bytes, and what is read from it: the settings at least."""
+
+    tool: str
+    container: str
+    data: bytes
+    prompt: str = PROMPT
+    settings: dict[str, str] | None = None
+
+
+def png_texts(texts: dict[str, str]) -> bytes:
+    """iTXt where a text is beyond Latin-1, as Pillow writes it, else tEXt."""
+    chunks = b""
+    for keyword, text in texts.items():
+        try:
+            chunks += png_chunk(b"tEXt", keyword.encode() + b"\0" + text.encode("latin-1"))
+        except UnicodeEncodeError:
+            chunks += png_chunk(b"iTXt", keyword.encode() + b"\0\0\0\0\0" + text.encode())
+    return png(_PIXELS, colour=2, before=chunks)
+
+
+def exif_file(kind: str, fill: Callable[[Image.Exif], None]) -> bytes:
+    exif, buffer = Image.Exif(), BytesIO()
+    fill(exif)
+    Image.fromarray(_PIXELS).save(buffer, kind, exif=exif.tobytes())
+    return buffer.getvalue()
+
+
+def user_comment(text: str, kind: str, *, encoding: str = "utf-16-be") -> bytes:
+    """EXIF's user comment as `piexif.helper.UserComment.dump(text, encoding="unicode")` makes it."""
+
+    def fill(exif: Image.Exif) -> None:
+        exif.get_ifd(_EXIF)[_COMMENT] = b"UNICODE\0" + text.encode(encoding)
+
+    return exif_file(kind, fill)
+
+
+def fooocus_exif(kind: str) -> bytes:
+    """Fooocus puts the comment beside the EXIF folder instead of into it."""
+
+    def fill(exif: Image.Exif) -> None:
+        exif[_COMMENT] = json.dumps(FOOOCUS)
+        exif[_SOFTWARE] = "Fooocus v2.5.5"
+        exif[_MAKER_NOTE] = "fooocus"
+
+    return exif_file(kind, fill)
+
+
+def comfyui_exif(kind: str) -> bytes:
+    def fill(exif: Image.Exif) -> None:
+        exif[_MODEL] = "prompt:" + json.dumps(GRAPH)
+        exif[_MAKE] = 'workflow:{"nodes": []}'
+
+    return exif_file(kind, fill)
+
+
+def save_image_extended(kind: str) -> bytes:
+    def fill(exif: Image.Exif) -> None:
+        exif[_MAKE] = "Prompt: " + json.dumps(GRAPH)
+        exif[_DESCRIPTION] = 'Workflow: {"nodes": []}'
+
+    return exif_file(kind, fill)
+
+
+def novelai_exif(kind: str) -> bytes:
+    """The comment without a label, holding all of PNG's texts; four NULs before the description."""
+
+    def fill(exif: Image.Exif) -> None:
+        exif[_DESCRIPTION] = b"\0\0\0\0" + PROMPT.encode()
+        exif.get_ifd(_EXIF)[_COMMENT] = json.dumps(NOVELAI_TEXTS, ensure_ascii=False).encode()
+
+    return exif_file(kind, fill)
+
+
+def stealth(text: str, *, packed: bool, size: tuple[int, int] = (96, 96)) -> bytes:
+    """Bits of the text in the lowest bits of alpha, column by column: a signature, the number of bits, the text."""
+    body = gzip.compress(text.encode()) if packed else text.encode()
+    head = (b"stealth_pngcomp" if packed else b"stealth_pnginfo") + (8 * len(body)).to_bytes(4, "big")
+    bits = np.unpackbits(np.frombuffer(head + body, np.uint8))
+    alpha = np.full(size[0] * size[1], 255, np.uint8)
+    alpha[: len(bits)] = 254 | bits
+    pixels = np.zeros((size[1], size[0], 4), np.uint8)
+    pixels[:, :, 3] = alpha.reshape(size).T
+    return png(pixels, colour=6)
+
+
+_INVOKE = {**SETTINGS, "width": "512"}
+_COMFY = {**SETTINGS, "scheduler": "normal", "model": "own.safetensors"}
+_WEBUI = {**SETTINGS, "scheduler": "Karras", "model": "own-model", "model_hash": "0123abcd", "lora_hashes": "one: 11aa, two: 22bb"}
+_OWN = {**SETTINGS, "model": "own"}
+
+TOOL_FILES: dict[str, ToolFile] = {
+    "automatic1111.png": ToolFile("AUTOMATIC1111", "PNG", png_texts({"parameters": WEBUI}), settings=_WEBUI),
+    "automatic1111.jpg": ToolFile("AUTOMATIC1111", "JPEG", user_comment(WEBUI, "JPEG"), settings=_WEBUI),
+    "automatic1111.webp": ToolFile("AUTOMATIC1111", "WebP", user_comment(WEBUI, "WEBP"), settings=_WEBUI),
+    "forge.png": ToolFile("AUTOMATIC1111", "PNG", png_texts({"parameters": FORGE}), settings=_WEBUI),
+    "forge.jpg": ToolFile("AUTOMATIC1111", "JPEG", user_comment(FORGE, "JPEG"), settings=_WEBUI),
+    "forge.webp": ToolFile("AUTOMATIC1111", "WebP", user_comment(FORGE, "WEBP"), settings=_WEBUI),
+    "comfyui.png": ToolFile("ComfyUI", "PNG", png_texts({"prompt": json.dumps(GRAPH), "workflow": "{}"}), settings=_COMFY),
+    "comfyui.jpg": ToolFile(
+        "ComfyUI", "JPEG", user_comment(json.dumps({"prompt": GRAPH, "workflow": {}}), "JPEG"), settings=_COMFY
+    ),
+    "comfyui.webp": ToolFile("ComfyUI", "WebP", comfyui_exif("WEBP"), settings=_COMFY),
+    "comfyui-extended.jpg": ToolFile("ComfyUI", "JPEG", save_image_extended("JPEG"), settings=_COMFY),
+    "comfyui-extended.webp": ToolFile("ComfyUI", "WebP", save_image_extended("WEBP"), settings=_COMFY),
+    "invokeai-dream.png": ToolFile(
+        "InvokeAI",
+        "PNG",
+        png_texts({"Dream": f'"{PLAIN} [{NEGATIVE}]" -s20 -W512 -H512 -C7 -Ak_lms -F -S42'}),
+        prompt=PLAIN,
+        settings={**_INVOKE, "sampler": "k_lms"},
+    ),
+    "invokeai-2.png": ToolFile(
+        "InvokeAI", "PNG", png_texts({"Dream": "", "sd-metadata": json.dumps(INVOKE_2)}), prompt=PLAIN, settings=_INVOKE
+    ),
+    "invokeai-3.png": ToolFile("InvokeAI", "PNG", png_texts({"invokeai_metadata": json.dumps(INVOKE_3)}), settings=_OWN),
+    "invokeai-5.png": ToolFile("InvokeAI", "PNG", png_texts({"invokeai_metadata": json.dumps(INVOKE_5)}), settings=_OWN),
+    "novelai.png": ToolFile("NovelAI", "PNG", png_texts(NOVELAI_TEXTS), settings=SETTINGS),
+    "novelai.webp": ToolFile("NovelAI", "WebP", novelai_exif("WEBP"), settings=SETTINGS),
+    "fooocus.png": ToolFile(
+        "Fooocus", "PNG", png_texts({"parameters": json.dumps(FOOOCUS), "fooocus_scheme": "fooocus"}), settings=_OWN
+    ),
+    "fooocus.jpg": ToolFile("Fooocus", "JPEG", fooocus_exif("JPEG"), settings=_OWN),
+    "fooocus.webp": ToolFile("Fooocus", "WebP", fooocus_exif("WEBP"), settings=_OWN),
+    "fooocus-text.png": ToolFile(
+        "Fooocus",
+        "PNG",
+        png_texts({"parameters": PARAMETERS + "Version: Fooocus v2.5.5", "fooocus_scheme": "a1111"}),
+        settings=_WEBUI,
+    ),
+    "easy-diffusion.png": ToolFile("Easy Diffusion", "PNG", png_texts({k: str(v) for k, v in EASY.items()}), settings=_OWN),
+    "easy-diffusion-labels.png": ToolFile("Easy Diffusion", "PNG", png_texts(EASY_LABELS), settings=_OWN),
+    "easy-diffusion.jpg": ToolFile("Easy Diffusion", "JPEG", user_comment(json.dumps(EASY), "JPEG"), settings=_OWN),
+    "easy-diffusion.webp": ToolFile("Easy Diffusion", "WebP", user_comment(json.dumps(EASY), "WEBP"), settings=_OWN),
+    "swarmui.png": ToolFile(
+        "SwarmUI",
+        "PNG",
+        png_texts({"parameters": json.dumps(SWARM, ensure_ascii=False), "prompt": json.dumps(GRAPH)}),
+        settings=_OWN,
+    ),
+    "swarmui.jpg": ToolFile(
+        "SwarmUI", "JPEG", user_comment(json.dumps(SWARM, ensure_ascii=False), "JPEG", encoding="utf-16-le"), settings=_OWN
+    ),
+    "swarmui.webp": ToolFile(
+        "SwarmUI", "WebP", user_comment(json.dumps(SWARM, ensure_ascii=False), "WEBP", encoding="utf-16-le"), settings=_OWN
+    ),
+    "civitai.jpg": ToolFile("Civitai", "JPEG", user_comment(json.dumps(UPSCALE), "JPEG"), settings=SETTINGS),
+    "civitai.png": ToolFile("Civitai", "PNG", png_texts({"prompt": json.dumps(UPSCALE)}), settings=SETTINGS),
+    "civitai-chunk.png": ToolFile(
+        "Civitai",
+        "PNG",
+        png_texts({"prompt": json.dumps(GRAPH), "extraMetadata": str(UPSCALE["extraMetadata"])}),
+        settings=SETTINGS,
+    ),
+    "civitai-text.jpg": ToolFile("Civitai", "JPEG", user_comment(CIVITAI_TEXT, "JPEG"), settings=SETTINGS),
+    "civitai-text.png": ToolFile("Civitai", "PNG", png_texts({"parameters": CIVITAI_TEXT}), settings=SETTINGS),
+    "tensor-art.png": ToolFile(
+        "Tensor.Art", "PNG", png_texts({"prompt": json.dumps(GRAPH), "generation_data": json.dumps(TENSOR) + "\0\0"}), settings=_OWN
+    ),
+    "stability-matrix.png": ToolFile(
+        "Stability Matrix",
+        "PNG",
+        png_texts({"parameters": PARAMETERS, "parameters-json": json.dumps(MATRIX), "smproj": "{}"}),
+        settings=_OWN,
+    ),
+    "ruined-fooocus.png": ToolFile("RuinedFooocus", "PNG", png_texts({"parameters": json.dumps(RUINED)}), settings=_OWN),
+    "hugging-face.png": ToolFile("Hugging Face", "PNG", png_texts({"parameters": json.dumps(SPACE)}), settings=_OWN),
+}
+HIDDEN_FILES: dict[str, ToolFile] = {
+    "novelai-hidden.png": ToolFile("NovelAI", "PNG", stealth(json.dumps(NOVELAI_TEXTS), packed=True), settings=SETTINGS),
+    "automatic1111-hidden.png": ToolFile("AUTOMATIC1111", "PNG", stealth(WEBUI, packed=False), settings=_WEBUI),
+}
+"""Files whose text lies in their pixels."""
