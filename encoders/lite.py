@@ -136,7 +136,7 @@ def _spec(head: LiteHead, path: Path) -> EncoderSpec:
             hint="Train the head again with this version, or use the one that is shipped.",
         )
     return EncoderSpec(
-        name="lite",
+        name="lite" if path == HEAD_PATH else f"lite:{path.absolute()}",
         space=head.space,
         dim=TEXT_DIM,
         max_tokens=MAX_TOKENS,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError, ImpromptError
+from encoders.lite import HEAD_PATH
 from encoders.registry import encoder_spec, load_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,3 +40,15 @@ def test_an_unknown_device_is_refused_at_once(name: str) -> None:
     """Before anything is read or fetched."""
     with pytest.raises(ConfigError, match="auto, cpu, cuda"):
         load_encoder(name, device="tpu")
+
+
+def test_a_head_of_ones_own_is_named_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name that an index keeps opens the same head again, from whatever folder."""
+    copy = tmp_path / "mine.safetensors"
+    copy.write_bytes(HEAD_PATH.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    spec = encoder_spec("lite:mine.safetensors")
+    assert spec.name == f"lite:{copy}"
+    assert encoder_spec("lite").name == "lite"
+    monkeypatch.chdir("/")
+    assert encoder_spec(spec.name) == spec
