@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,7 +30,7 @@ def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
 
     images = pictures(3)
     state = torch.load(packaged_weights(f"efficientnet-{name}").path, map_location="cpu", weights_only=True)
-    oracle = timm.create_model(f"tf_efficientnet_{name}", pretrained=False).eval()
+    oracle: Any = timm.create_model(f"tf_efficientnet_{name}", pretrained=False).eval()
     ours = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
     theirs = [key for key in oracle.state_dict() if not key.endswith("num_batches_tracked")]
     oracle.load_state_dict(dict(zip(theirs, ours, strict=True)), strict=False)

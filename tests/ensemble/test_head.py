@@ -1,0 +1,75 @@
+"""What the head learns: from made-up pairs whose law is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from core.values import unit_rows
+from encoders.lite_head import FEATURE_DIM
+from ensemble.head import Examples, class_means, fit_maps, group_weights, integer_codes, source_mean, within_sources
+
+
+def made_up(*, per_source: int = 60, seed: int = 0) -> Examples:
+    """Three sources of two kinds; a text is a linear law of eight hidden features plus the wording of its source."""
+    rng = np.random.default_rng(seed)
+    sources = np.repeat(np.arange(3), per_source)
+    hidden = rng.standard_normal((len(sources), 8))
+    features = (hidden @ rng.standard_normal((8, FEATURE_DIM)) * 0.3).astype(np.float32)
+    law = np.random.default_rng(99).standard_normal((8, 384))
+    wording = np.random.default_rng(98).standard_normal((3, 384)) * 4
+    prompts = unit_rows(hidden @ law + wording[sources])
+    return Examples(features, prompts, prompts, kinds=np.array([0, 0, 1])[sources], sources=sources)
+
+
+def test_the_index_map_finds_the_right_text_among_strangers() -> None:
+    """Trained on some rows, the map puts the text of an unseen row before the others'."""
+    examples = made_up()
+    train, test = np.flatnonzero(np.arange(180) % 3 > 0), np.flatnonzero(np.arange(180) % 3 == 0)
+    test = test[examples.sources[test] == 0]
+    mean = examples.prompts.mean(axis=0)
+    maps = fit_maps(examples[train], prompt_mean=mean, main_kind=0)
+    rows = (examples.features[test] - maps.centre) * maps.scale @ maps.index_weight
+    texts = examples.prompts[test] - examples.prompts[test].mean(axis=0)
+    scores = unit_rows(rows) @ unit_rows(texts).T
+    assert (scores.argmax(axis=1) == np.arange(len(test))).mean() > 0.9
+
+
+def test_the_output_is_worded_like_the_main_kind() -> None:
+    """With nothing to go by, the output is the mean of generated images' prompts and of prompts at large."""
+    examples = made_up()
+    prompt_mean = np.linspace(-1, 1, 384, dtype=np.float32)
+    maps = fit_maps(examples, prompt_mean=prompt_mean, main_kind=0)
+    expected = 0.4 * examples.prompts[examples.kinds == 0].mean(axis=0) + 0.6 * prompt_mean
+    np.testing.assert_allclose(maps.output_bias, expected, atol=1e-5)
+
+
+def test_near_duplicates_share_their_weight() -> None:
+    """Four copies of a text count like two texts."""
+    texts = np.eye(6, dtype=np.float32)[[0, 0, 0, 0, 1, 2]]
+    np.testing.assert_allclose(group_weights(texts), [0.5, 0.5, 0.5, 0.5, 1, 1])
+
+
+def test_a_large_source_is_centred_and_a_lone_row_hardly() -> None:
+    """A source's mean is believed the more, the more rows it has; the rest is the mean of the kind."""
+    targets = np.concatenate([np.full((180, 2), 1.0), np.full((20, 2), -9.0)]).astype(np.float32)
+    sources = np.concatenate([np.zeros(180, np.int64), np.arange(1, 21)])
+    examples = Examples(targets, targets, targets, kinds=np.zeros(200, np.int64), sources=sources)
+    left = within_sources(examples)
+    assert left[0, 0] == pytest.approx(1 - (0.9 * 1 + 0.1 * 0))
+    assert left[-1, 0] == pytest.approx(-9 - (1 / 21) * -9)
+
+
+def test_no_large_source_rules_the_mean() -> None:
+    """Sources count with the square root of their rows."""
+    prompts = np.concatenate([np.zeros((100, 1)), np.ones((25, 1))]).astype(np.float32)
+    sources = np.repeat([0, 1], [100, 25])
+    examples = Examples(prompts, prompts, prompts, kinds=np.zeros(125, np.int64), sources=sources)
+    assert source_mean(examples, kind=0).item() == pytest.approx(5 / 15)
+
+
+def test_codes_and_means_go_together() -> None:
+    """Names become the ranks that means are stored under."""
+    codes = integer_codes(["b", "a", "b"])
+    assert codes.tolist() == [1, 0, 1]
+    np.testing.assert_allclose(class_means(np.array([[2.0], [5.0], [4.0]], np.float32), codes), [[5], [3]])
