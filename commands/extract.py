@@ -13,27 +13,27 @@ from commands.output import Output, grid
 
 def extract(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Image files or folders of them.")],
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Look into the pixels, too, where tools hide a prompt in the transparency. Slower.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Read the prompt that an image file carries (AUTOMATIC1111, ComfyUI and others write it). Needs no index and no model."""
     from core.errors import ImpromptError
-    from images.embedded import read_embedded_prompt
-    from images.files import find_images
+    from images.files import require_images
+    from images.reading import read_embedded_prompts
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
-    files = find_images(paths)
+    files = require_images(paths)
     without = 0
     with output.progress().start("Reading", len(files)) as task:
-        for path in files:
-            try:
-                found = read_embedded_prompt(path)
-            except ImpromptError as error:
-                output.fail(str(path), error)
+        for path, found in read_embedded_prompts(files, hidden=hidden):
+            task.advance(1)
+            if isinstance(found, ImpromptError):
+                output.fail(str(path), found)
                 continue
-            finally:
-                task.advance(1)
             without += found is None
             if json:
                 value = (None, None, None, {}) if found is None else (found.prompt, found.negative, found.tool, found.settings)

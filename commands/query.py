@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from ensemble.proof import ProvenAnswer
     from retriever.values import Answer
 
+_SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
+
 
 def query(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files or folders of them.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="A text to search for, alone or mixed with each image.")] = None,
     k: Neighbours = 10,
+    ignore_metadata: Annotated[
+        bool, typer.Option("--ignore-metadata", help="Estimate, as if the file did not carry its prompt.")
+    ] = False,
     proof: Annotated[
         bool, typer.Option("--proof", help="Let the ensemble answer, and show each member's vote. Images only.")
     ] = False,
@@ -42,7 +47,7 @@ def query(
     from core.config import settings
     from core.errors import ConfigError, ImpromptError
     from encoders.registry import load_encoder
-    from images.files import find_images
+    from images.files import require_images
     from retriever import Question, Retriever
     from store.generation import open_generation
 
@@ -52,7 +57,8 @@ def query(
         raise ConfigError("--blend and --degrade are about the ensemble's answer.", hint="Add --proof to ask for it.")
     if proof and (text or not images):
         raise ConfigError("--proof is about images: the members cannot look at a text.", hint="Ask for the text without --proof.")
-    questions = [Question(image=path, text=text) for path in find_images(images or [])] or [Question(image=None, text=text)]
+    paths = require_images(images or [])
+    questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [Question(image=None, text=text)]
     with open_generation(chosen.index) as generation:
         name = encoder or generation.manifest.encoders[0].name
         output.detail(f"Index {chosen.index}, generation {generation.manifest.generation}, encoder {name}.")
@@ -94,6 +100,10 @@ def _head(answer: Answer) -> Iterator[str]:
         yield f"  exact, written in the file by {answer.tool or 'its tool'}: {answer.prompt}"
         if answer.negative:
             yield f"  negative: {answer.negative}"
+        if shown := [f"{name} {answer.settings[name]}" for name in _SHOWN_SETTINGS if name in answer.settings]:
+            yield "  " + ", ".join(shown)
     else:
         yield f"  estimated: {answer.prompt}"
+    if answer.note:
+        yield f"  {answer.note}"
     yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"

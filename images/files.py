@@ -6,6 +6,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from core.errors import QueryError
+
 EXTENSIONS = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
 )
@@ -22,6 +24,19 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         found.extend(_walk(path) if _folder_identity(path) else [path])
+    return found
+
+
+def require_images(paths: Sequence[Path]) -> list[Path]:
+    """`find_images`, where there must be some.
+
+    Raises:
+        QueryError: folders were named, and no image is in them.
+    """
+    found = find_images(paths)
+    if paths and not found:
+        names = ", ".join(map(str, paths))
+        raise QueryError(f"There are no images in {names}.", hint=f"Files count by extension: {', '.join(sorted(EXTENSIONS))}.")
     return found
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from core.errors import ConfigError, CorpusError, ImageRejected
 from core.fetch import Announce, HubFile, fetch, silent
 from core.values import RejectedRow
-from images.embedded import read_embedded_prompt
 from images.files import find_images
+from images.reading import read_embedded_prompts
 from indexer.csv_tables import csv_source
 from indexer.lines import json_lines_source, text_source
 from indexer.parquet_tables import parquet_source
@@ -111,14 +111,12 @@ def images_source(folder: Path) -> StreamedSource:
     name = _printable(folder.resolve().name)
 
     def rows(start: int) -> Iterator[Row]:
-        for path in find_images([folder])[start:]:
+        for path, found in read_embedded_prompts(find_images([folder])[start:]):
             key = _printable(path.relative_to(folder).as_posix())
-            try:
-                found = read_embedded_prompt(path)
-            except ImageRejected as error:
-                yield RejectedRow(name, key, f"{UNREADABLE_IMAGE}: {error.reason}")
-                continue
-            yield RejectedRow(name, key, "no embedded prompt") if found is None else judge(found.prompt, source=name, key=key)
+            if isinstance(found, ImageRejected):
+                yield RejectedRow(name, key, f"{UNREADABLE_IMAGE}: {found.reason}")
+            else:
+                yield RejectedRow(name, key, "no embedded prompt") if found is None else judge(found.prompt, source=name, key=key)
 
     def digest() -> str:
         whole = hashlib.sha256(b"images 1")

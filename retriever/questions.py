@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import EmptyQuery
+from core.errors import EmptyQuery, MetadataRejected
 from core.values import fold_text
 from images.decode import open_image
 from images.embedded import EmbeddedPrompt, read_embedded_prompt
+from images.hidden import read_hidden_prompt
 from retriever.values import Question
 
 if TYPE_CHECKING:
@@ -17,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReadQuestion:
-    """At least one of `picture` (upright RGB) and `text` (folded, valid Unicode) is there."""
+    """At least one of `picture` (upright RGB) and `text` (folded, valid Unicode) is there; `note` as in `Answer`."""
 
     question: Question
     picture: Image | None
     text: str
     carried: EmbeddedPrompt | None
+    note: str = ""
 
     @property
     def n_pixels(self) -> int:
@@ -42,5 +45,13 @@ def read_question(question: Question) -> ReadQuestion:
         if not text:
             raise EmptyQuery("Neither an image nor a text was given.", hint="Name an image file, a text, or both.")
         return ReadQuestion(question, None, text, None)
-    carried = read_embedded_prompt(question.image)
-    return ReadQuestion(question, open_image(question.image), text, carried)
+    carried, note = (None, "") if question.ignore_metadata else _carried(question.image)
+    return ReadQuestion(question, open_image(question.image), text, carried, note)
+
+
+def _carried(path: Path) -> tuple[EmbeddedPrompt | None, str]:
+    """The prompt in the file's texts or hidden in its pixels, which are decoded in any case; or why it was not looked for."""
+    try:
+        return read_embedded_prompt(path) or read_hidden_prompt(path), ""
+    except MetadataRejected as error:
+        return None, f"its metadata is not read: {error.reason}"

@@ -129,6 +129,7 @@ class Retriever:
             negative=carried.negative if carried else "",
             tool=carried.tool if carried else "",
             settings=carried.settings if carried else {},
+            note=read.note,
         )
 
 

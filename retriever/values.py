@@ -9,10 +9,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An image, a text, or both mixed half and half; a text of white space alone counts as none."""
+    """An image, a text, or both mixed half and half; a text of white space alone counts as none.
+
+    With `ignore_metadata` the prompt that the image's file carries is not looked for.
+    """
 
     image: Path | None = None
     text: str | None = None
+    ignore_metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class Answer:
     index's nearest to the question either way, by falling score.
 
     `encoder`, `corpus` and `generation` name what was searched; "(synthetic)" stands behind a corpus that a program wrote.
-    `seconds` is this question's share of the batch that it was answered in.
+    `seconds` is this question's share of the batch that it was answered in. `note` says why a file's metadata was not read, and
+    is empty otherwise.
     """
 
     image: Path | None
@@ -54,9 +59,10 @@ class Answer:
     negative: str = ""
     tool: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `text` only where one was asked, `negative`, `tool` and `settings` only where `how` is "exact"."""
+        """Plain JSON values; `text` and `note` where there are any, `negative`, `tool` and `settings` where `how` is "exact"."""
         neighbours = [
             {
                 "row_id": hit.row_id,
@@ -76,6 +82,7 @@ class Answer:
             "prompt": self.prompt,
             "how": self.how,
             **carried,
+            **({"note": self.note} if self.note else {}),
             "neighbours": neighbours,
             "encoder": self.encoder,
             "corpus": self.corpus,

@@ -14,6 +14,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.conftest import Imprompt
+from tests.images.builders import png_chunk
+from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ["a red fox in the snow", "a bowl of ramen", "a lighthouse at dusk", "portrait of an old sailor", "a yellow flower"]
@@ -128,6 +130,38 @@ def test_a_prompt_in_the_file_is_exact(imprompt: Imprompt, index: Path, tmp_path
     (answer,) = imprompt("query", path, "--json", "--index", index).lines
     assert (answer["how"], answer["prompt"], answer["negative"]) == ("exact", "an owl of brass", "blur")
     assert len(answer["neighbours"]) == len(PROMPTS)
+
+
+def test_metadata_is_ignored_on_demand(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+    """What the file carries is shown with its settings, or left aside."""
+    path = tmp_path / "forge.png"
+    path.write_bytes(TOOL_FILES["forge.png"].data)
+    shown = imprompt("query", path, "--index", index).out
+    for words in ("exact, written in the file by AUTOMATIC1111", "negative: blurry, low quality", "steps 20", "seed 42"):
+        assert words in shown
+    (answer,) = imprompt("query", path, "--ignore-metadata", "--json", "--index", index).lines
+    assert answer["how"] == "estimated"
+    assert answer["prompt"] == answer["neighbours"][0]["prompt"]
+
+
+@pytest.mark.parametrize("verb", ["query", "extract"])
+def test_a_folder_without_images_is_said_to_be_one(imprompt: Imprompt, index: Path, tmp_path: Path, verb: str) -> None:
+    """Not that nothing was asked."""
+    done = imprompt(verb, tmp_path, *(["--index", index] if verb == "query" else []))
+    assert done.code == 30
+    assert f"no images in {tmp_path}" in one_line(done.err)
+
+
+def test_extract_names_what_it_cannot_read_and_goes_on(imprompt: Imprompt, tmp_path: Path) -> None:
+    """Texts that are too large are one line with the limit; hidden prompts are read on demand."""
+    (tmp_path / "a.png").write_bytes(png_with_chunks(png_chunk(b"tEXt", b"parameters\0" + b"a" * (9 << 20))))
+    (tmp_path / "b.png").write_bytes(TOOL_FILES["swarmui.png"].data)
+    (tmp_path / "c.png").write_bytes(HIDDEN_FILES["novelai-hidden.png"].data)
+    done = imprompt("extract", tmp_path, "--json")
+    assert done.code == 3
+    assert [line.get("tool") for line in done.lines] == [None, "SwarmUI", None]
+    assert "more than 8,388,608 bytes" in done.lines[0]["error"]["message"]
+    assert [line.get("tool") for line in imprompt("extract", tmp_path, "--json", "--hidden").lines] == [None, "SwarmUI", "NovelAI"]
 
 
 def test_an_image_and_a_text_are_mixed(imprompt: Imprompt, index: Path, picture: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from images.files import find_images
+import pytest
+
+from core.errors import QueryError
+from images.files import find_images, require_images
 
 
 def touch(root: Path, *names: str) -> None:
@@ -44,3 +47,12 @@ def test_nothing_gives_nothing(tmp_path: Path) -> None:
     """No paths and an empty folder: an empty list."""
     assert find_images([]) == []
     assert find_images([tmp_path]) == []
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    """Where images are required; a file that is named counts, whatever it is."""
+    touch(tmp_path, "notes.txt")
+    with pytest.raises(QueryError, match=f"There are no images in {tmp_path}"):
+        require_images([tmp_path])
+    assert require_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
+    assert require_images([]) == []

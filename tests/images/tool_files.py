@@ -64,6 +64,11 @@ def png_texts(texts: dict[str, str]) -> bytes:
     return png(_PIXELS, colour=2, before=chunks)
 
 
+def png_with_chunks(chunks: bytes) -> bytes:
+    """Any chunks before two by two black pixels."""
+    return png(_PIXELS, colour=2, before=chunks)
+
+
 def exif_file(kind: str, fill: Callable[[Image.Exif], None]) -> bytes:
     exif, buffer = Image.Exif(), BytesIO()
     fill(exif)

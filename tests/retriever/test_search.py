@@ -18,6 +18,8 @@ from retriever import embedding as embedding_module
 from retriever.search import BATCH_QUESTIONS
 from store.exact_index import ExactIndex
 from store.generation import Generation
+from tests.images.builders import png, png_chunk
+from tests.images.tool_files import stealth
 from tests.retriever.colours import PROMPTS, SPEC, ColourPair, ColourPictures
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -80,6 +82,36 @@ def test_a_carried_prompt_is_exact_and_still_has_neighbours(retriever: Retriever
     assert (answer.how, answer.prompt, answer.negative, answer.tool) == ("exact", "a red barn", "snow", "AUTOMATIC1111")
     assert answer.settings["seed"] == "42"
     assert answer.neighbours[0].prompt == "green"
+
+
+def test_metadata_is_ignored_when_asked(retriever: Retriever, tmp_path: Path) -> None:
+    """The same file, estimated from its pixels."""
+    path = picture(tmp_path, GREEN, parameters=PARAMETERS)
+    exact, estimated = answers(retriever, Question(image=path), Question(image=path, ignore_metadata=True))
+    assert (estimated.how, estimated.prompt, estimated.negative, estimated.settings) == ("estimated", "green", "", {})
+    assert estimated.neighbours == exact.neighbours
+
+
+def test_a_prompt_hidden_in_the_pixels_is_exact(retriever: Retriever, tmp_path: Path) -> None:
+    """Nothing stands beside the pixels, which are decoded anyway."""
+    path = tmp_path / "a.png"
+    path.write_bytes(stealth(PARAMETERS, packed=True))
+    hidden, ignored = answers(retriever, Question(image=path), Question(image=path, ignore_metadata=True))
+    assert (hidden.how, hidden.prompt, hidden.negative) == ("exact", "a red barn", "snow")
+    assert ignored.how == "estimated"
+
+
+def test_metadata_that_is_too_large_costs_only_itself(retriever: Retriever, tmp_path: Path) -> None:
+    """Nine megabytes of text: the pixels are answered, with a note in one line."""
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        png(np.full((8, 8, 3), BLUE, np.uint8), colour=2, before=png_chunk(b"tEXt", b"parameters\0" + b"a" * (9 << 20)))
+    )
+    (answer,) = answers(retriever, Question(image=path))
+    assert (answer.how, answer.prompt) == ("estimated", "blue")
+    assert "more than 8,388,608 bytes" in answer.note
+    assert answer.to_json()["note"] == answer.note
+    assert "note" not in answers(retriever, Question(image=picture(tmp_path, BLUE, name="b.png")))[0].to_json()
 
 
 def test_the_same_neighbours_as_the_exact_index(retriever: Retriever, generation: Generation, tmp_path: Path) -> None:
