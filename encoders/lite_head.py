@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ BLOCK_DIMS = (POOLED_DIM, STAGES_DIM["lite2"], POOLED_DIM, STAGES_DIM["lite0"], 
 
 FEATURE_DIM = sum(BLOCK_DIMS)
 _CONSE_TOP = 10
+_METADATA = "imprompt-lite-head"
 _SHAPES = {
     "class_vectors": (CLASSES, TEXT_DIM),
     "prompt_mean": (TEXT_DIM,),
@@ -110,11 +112,9 @@ def write_head(path: Path, head: LiteHead) -> None:
     tensors = {
         name: np.ascontiguousarray(getattr(head, name), dtype=np.float16 if name in _HALF else np.float32) for name in _SHAPES
     }
-    metadata = {
-        "format": f"{FORMAT[0]}.{FORMAT[1]}",
-        "weights_sha256": json.dumps(head.weights_sha256, sort_keys=True),
-        "training": json.dumps(head.training, sort_keys=True),
-    }
+    facts = {"format": FORMAT, "weights_sha256": head.weights_sha256, "training": head.training}
+    # one entry, because safetensors writes several in any order, and equal heads should be equal files
+    metadata = {_METADATA: json.dumps(facts, sort_keys=True)}
     with atomic_write(path) as file:
         file.write(save(tensors, metadata=metadata))
 
@@ -137,25 +137,28 @@ def read_head(path: Path) -> LiteHead:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a handle, not a mapping)
     except (SafetensorError, OSError) as error:
         raise _rejected(path, f"it cannot be read as safetensors ({error})") from error
-    _check_format(path, metadata)
+    facts = _checked_facts(path, metadata)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if shapes != _SHAPES:
         raise _rejected(path, f"its tensors are {shapes}, not {_SHAPES}")
     return LiteHead(
         **{name: tensor.astype(np.float32) for name, tensor in tensors.items()},
-        weights_sha256=json.loads(metadata["weights_sha256"]),
-        training=json.loads(metadata["training"]),
+        weights_sha256=facts["weights_sha256"],
+        training=facts["training"],
     )
 
 
-def _check_format(path: Path, metadata: dict[str, str]) -> None:
-    if not {"format", "weights_sha256", "training"} <= metadata.keys():
+def _checked_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    if _METADATA not in metadata:
         raise _rejected(path, "it carries no head's metadata")
-    if int(metadata["format"].split(".")[0]) > FORMAT[0]:
+    facts: dict[str, Any] = json.loads(metadata[_METADATA])
+    major, minor = facts["format"]
+    if major > FORMAT[0]:
         raise FormatVersion(
-            f"{path} is a head of format {metadata['format']}; this version reads up to {FORMAT[0]}.x.",
+            f"{path} is a head of format {major}.{minor}; this version reads up to {FORMAT[0]}.x.",
             hint="Update imprompt, or train the head again.",
         )
+    return facts
 
 
 def _rejected(path: Path, why: str) -> WeightsRejected:

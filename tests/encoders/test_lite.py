@@ -108,14 +108,14 @@ def test_what_is_no_head_is_refused(tmp_path: Path, head: LiteHead) -> None:
     with pytest.raises(WeightsRejected, match="safetensors"):
         read_head(broken)
     tensors = load_file(HEAD_PATH)
-    metadata = {"weights_sha256": "{}", "training": "{}"}
-    save_file(tensors, broken, metadata={**metadata, "format": "9.0"})
+    newer, ours = ({"imprompt-lite-head": json.dumps({"format": [major, 0]})} for major in (9, 1))
+    save_file(tensors, broken, metadata=newer)
     with pytest.raises(FormatVersion, match=r"9\.0"):
         read_head(broken)
     save_file(tensors, broken)
     with pytest.raises(WeightsRejected, match="metadata"):
         read_head(broken)
-    save_file({"output_bias": tensors["output_bias"]}, broken, metadata={**metadata, "format": "1.0"})
+    save_file({"output_bias": tensors["output_bias"]}, broken, metadata=ours)
     with pytest.raises(WeightsRejected, match="tensors"):
         read_head(broken)
 
