@@ -24,7 +24,13 @@ _TO_TEXT = frozenset(key for keys in _PROMPT_INPUTS.values() for key in keys)
 _SAMPLER_INPUTS = frozenset({"seed", "noise_seed", "noise", "steps", "sampler", "sampler_name", "sigmas"})
 # Links that lead to weights or pixels, never to a text.
 _WITHOUT_TEXT = re.compile(r"(clip|model|vae|image|latent|sample|pixel|mask|control|noise|sigma|lora|ipadapter|style|width|height)")
-_TEXT_INPUT = re.compile(r"(text|string|prompt|value|t5xxl|clip_[lg]|llama|populated|positive|negative)(_?\w{1,10})?")
+_TEXT_INPUT = re.compile(
+    r"((pre|post|prepend|append)_)?(text|string|prompt|value|t5xxl|clip_[lg]|llama|populated|positive|negative)(_?\w{1,10})?"
+)
+# What a language or vision model says is not in the file; the text that such a node holds is its instruction.
+_MADE_TEXT = re.compile(r"TextGenerate|LLM|Ollama|ChatGPT|Florence2Run|WD14Tagger|Interrogat|Caption", re.IGNORECASE)
+_SHOWN_TEXT = "text_0"
+"""Where a node that shows a text keeps it, perhaps from an earlier run: second to the text that is linked to it."""
 _SETTINGS = {
     "seed": "seed",
     "noise_seed": "seed",
@@ -34,6 +40,8 @@ _SETTINGS = {
     "scheduler": "scheduler",
     "denoise": "denoise",
 }
+_SERVICE_INPUTS = (("prompt", "positive"), ("negative_prompt", "negative"))
+_BRANCHES = ("on_true", "on_false")
 _MODEL_INPUTS = ("ckpt_name", "unet_name", "model_name", "ckpt", "gguf_name")
 
 
@@ -66,7 +74,7 @@ def read_graph(graph: Mapping[str, object]) -> GraphPrompt | None:
     walk = _Walk(nodes)
     sampler = walk.first_sampler()
     if sampler is None:
-        return None
+        return walk.prompt_without_sampler()
     positive, negative = walk.prompt(sampler, "positive"), walk.prompt(sampler, "negative")
     if not positive:
         return None
@@ -101,10 +109,8 @@ class _Walk:
         self._nodes = nodes
 
     def first_sampler(self) -> str | None:
-        """The sampler that is first in the chain behind a saved picture; nodes that nothing follows count as saving it."""
-        followed = {target for node in self._nodes.values() for _, target in node.links}
-        ends = sorted(self._nodes.keys() - followed, key=lambda key: ("save" not in self._nodes[key].kind.lower(), key))
-        sampler = self._nearest_sampler(ends, set())
+        """The sampler that is first in the chain behind a saved picture."""
+        sampler = self._nearest_sampler(self._ends(), set())
         seen: set[str] = set()
         while sampler is not None and len(seen) < _MAX_SAMPLERS:
             seen.add(sampler)
@@ -114,6 +120,31 @@ class _Walk:
                 break
             sampler = earlier
         return sampler
+
+    def _ends(self) -> list[str]:
+        """The nodes that save a picture, then others that nothing follows."""
+        followed = {target for node in self._nodes.values() for _, target in node.links}
+        return sorted(self._nodes.keys() - followed, key=lambda key: ("save" not in self._nodes[key].kind.lower(), key))
+
+    def prompt_without_sampler(self) -> GraphPrompt | None:
+        """The prompt of the node nearest to the saved picture that has one, as nodes that ask a service for a picture do."""
+        waiting, seen = deque(self._ends()), set[str]()
+        while waiting:
+            key = waiting.popleft()
+            node = self._nodes.get(key)
+            if node is None or key in seen:
+                continue
+            seen.add(key)
+            if "prompt" in node.inputs and not _MADE_TEXT.search(node.kind):
+                positive, negative = (self._input(node, name, side) for name, side in _SERVICE_INPUTS)
+                if positive:
+                    return GraphPrompt(positive, negative, self.settings(key))
+            waiting.extend(target for _, target in node.links)
+        return None
+
+    def _input(self, node: _Node, name: str, side: str) -> str:
+        value = node.inputs.get(name)
+        return _joined([value] if isinstance(value, str) else self._texts(_target(value), side, set(), 0), ", ")
 
     def _nearest_sampler(self, starts: list[str], passed: set[str]) -> str | None:
         waiting, seen = deque(starts), set(passed)
@@ -134,27 +165,47 @@ class _Walk:
 
     def prompt(self, sampler: str, side: str) -> str:
         """The texts on one side, "positive" or "negative"."""
-        inputs = self._nodes[sampler].inputs
-        value = next((inputs[key] for key in _PROMPT_INPUTS[side] if key in inputs), None)
-        return _joined([value] if isinstance(value, str) else self._texts(_target(value), side, set(), 0), ", ")
+        node = self._nodes[sampler]
+        return self._input(node, next((key for key in _PROMPT_INPUTS[side] if key in node.inputs), ""), side)
 
     def _texts(self, key: str | None, side: str, seen: set[str], depth: int) -> list[str]:
         node = self._nodes.get(key or "")
         if key is None or node is None or key in seen or depth > _MAX_DEPTH:
             return []
         seen.add(key)
+        if _MADE_TEXT.search(node.kind):
+            return []
+        if choices := self._choices(node):
+            found = (self._input_texts(node, name, side, seen, depth) for name in choices)
+            return next((texts for texts in found if any(text.strip() for text in texts)), [])
         other = "negative" if side == "positive" else "positive"
         texts: list[str] = []
-        for name, value in node.inputs.items():
-            if other in name or (name == "wildcard_text" and "populated_text" in node.inputs):
-                continue
-            target = _target(value)
-            if target is not None and not _WITHOUT_TEXT.match(name):
-                texts.extend(self._texts(target, side, seen, depth + 1))
-            elif isinstance(value, str) and _TEXT_INPUT.fullmatch(name):
-                texts.append(value)
+        for name in node.inputs:
+            passed_over = other in name.lower() or (name == "wildcard_text" and "populated_text" in node.inputs)
+            if not passed_over and not (name == _SHOWN_TEXT and texts):
+                texts.extend(self._input_texts(node, name, side, seen, depth))
         glue = next((node.inputs[name] for name in ("delimiter", "separator") if name in node.inputs), None)
         return [_joined(texts, glue)] if isinstance(glue, str) else texts
+
+    def _input_texts(self, node: _Node, name: str, side: str, seen: set[str], depth: int) -> list[str]:
+        value = node.inputs.get(name)
+        target = _target(value)
+        if target is not None and not _WITHOUT_TEXT.match(name.lower()):
+            return self._texts(target, side, seen, depth + 1)
+        return [value] if isinstance(value, str) and (_TEXT_INPUT.fullmatch(name.lower()) or name in _BRANCHES) else []
+
+    def _choices(self, node: _Node) -> list[str]:
+        """The inputs of a node that hands on one of several, the chosen one first; empty for other nodes."""
+        inputs = node.inputs
+        if all(name in inputs for name in _BRANCHES):
+            target = _target(inputs.get("switch"))
+            switch = self._nodes[target].inputs.get("value") if target in self._nodes else inputs.get("switch")
+            return list(_BRANCHES if switch is not False else reversed(_BRANCHES))
+        if isinstance(chosen := inputs.get("select"), int) and f"input{chosen}" in inputs:
+            return [f"input{chosen}"]
+        if "any_01" in inputs:
+            return sorted(name for name in inputs if name.startswith("any_"))
+        return []
 
     def settings(self, sampler: str) -> dict[str, str]:
         """Seed, steps, scale, sampler, scheduler, strength and model, from the sampler and the nodes that feed them to it."""

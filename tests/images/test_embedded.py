@@ -7,19 +7,16 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.errors import ImageRejected, MetadataRejected
-from images.comfyui import MAX_NODES, GraphPrompt, read_graph
 from images.embedded import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png, png_chunk, text_bomb
+from tests.images.graphs import SETTINGS, graph, node
 
 PARAMETERS = (
     "a lighthouse at dusk, (oil on canvas:1.2)\nsecond line, café 灯台\nNegative prompt: blurry, low quality\n"
@@ -87,187 +84,6 @@ def test_automatic1111_in_the_exif_user_comment(kind: str, comment: bytes, tmp_p
     exif.get_ifd(0x8769)[0x9286] = comment
     Image.fromarray(PIXELS).save(tmp_path / "a.bin", kind, exif=exif.tobytes())
     check_a1111(read_embedded_prompt(tmp_path / "a.bin"))
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def graph(**nodes: dict[str, Any]) -> dict[str, Any]:
-    """A text-to-image graph: save <- decode <- sampler <- (yes, no), where `nodes` add to it and replace."""
-    return {
-        "save": node("SaveImage", images=["decode", 0]),
-        "decode": node("VAEDecode", samples=["sampler", 0], vae=["model", 2]),
-        "sampler": node(
-            "KSampler",
-            seed=7,
-            steps=20,
-            cfg=8.0,
-            sampler_name="euler",
-            scheduler="normal",
-            denoise=1.0,
-            model=["lora", 0],
-            positive=["yes", 0],
-            negative=["no", 0],
-            latent_image=["empty", 0],
-        ),
-        "lora": node("LoraLoader", lora_name="x", model=["model", 0], clip=["model", 1]),
-        "model": node("CheckpointLoaderSimple", ckpt_name="own.safetensors"),
-        "empty": node("EmptyLatentImage", width=512, height=512, batch_size=1),
-        "yes": node("CLIPTextEncode", text="a red fox", clip=["lora", 1]),
-        "no": node("CLIPTextEncode", text="blurry", clip=["lora", 1]),
-    } | nodes
-
-
-SETTINGS = {
-    "seed": "7",
-    "steps": "20",
-    "cfg_scale": "8.0",
-    "sampler": "euler",
-    "scheduler": "normal",
-    "denoise": "1.0",
-    "model": "own.safetensors",
-}
-
-
-def sampler_of(**inputs: Any) -> dict[str, Any]:
-    return node("KSampler", **(graph()["sampler"]["inputs"] | inputs))
-
-
-GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "plain": (graph(), "a red fox", "blurry"),
-    "text from another node": (
-        graph(yes=node("CLIPTextEncode", text=["t", 0], clip=["lora", 1]), t=node("PrimitiveStringMultiline", value="a red fox")),
-        "a red fox",
-        "blurry",
-    ),
-    "texts put together": (
-        graph(
-            yes=node("CLIPTextEncode", text=["t", 0]),
-            t=node("StringConcatenate", string_a=["u", 0], string_b="in snow", delimiter=" "),
-            u=node("StringConstant", string="a red fox"),
-        ),
-        "a red fox in snow",
-        "blurry",
-    ),
-    "two conditionings": (
-        graph(
-            yes=node("ConditioningCombine", conditioning_1=["y1", 0], conditioning_2=["y2", 0]),
-            y1=node("CLIPTextEncode", text="a red fox"),
-            y2=node("CLIPTextEncode", text="snow"),
-        ),
-        "a red fox, snow",
-        "blurry",
-    ),
-    "ControlNet passes both sides": (
-        graph(
-            sampler=sampler_of(positive=["cn", 0], negative=["cn", 1]),
-            cn=node(
-                "ControlNetApplyAdvanced",
-                positive=["yes", 0],
-                negative=["no", 0],
-                control_net=["c", 0],
-                image=["i", 0],
-                strength=1.0,
-            ),
-        ),
-        "a red fox",
-        "blurry",
-    ),
-    "SDXL's two encoders": (
-        graph(yes=node("CLIPTextEncodeSDXL", text_g="a red fox", text_l="a red fox", width=1024, clip=["lora", 1])),
-        "a red fox",
-        "blurry",
-    ),
-    "negative made from positive": (graph(no=node("ConditioningZeroOut", conditioning=["yes", 0])), "a red fox", ""),
-    "refiner behind base": (
-        graph(
-            decode=node("VAEDecode", samples=["refiner", 0], vae=["model", 2]),
-            refiner=sampler_of(latent_image=["sampler", 0], positive=["r", 0]),
-            r=node("CLIPTextEncode", text="sharp details"),
-        ),
-        "a red fox",
-        "blurry",
-    ),
-    "face detailer behind": (
-        graph(
-            save=node("SaveImage", images=["face", 0]),
-            face=node("FaceDetailer", image=["decode", 0], positive=["f", 0], negative=["no", 0], seed=1, steps=5, cfg=4.0),
-            f=node("CLIPTextEncode", text="a face"),
-        ),
-        "a red fox",
-        "blurry",
-    ),
-    "loader with its own texts": (
-        graph(
-            sampler=sampler_of(positive=["load", 1], negative=["load", 2]),
-            load=node("Efficient Loader", positive="a red fox", negative="blurry", ckpt_name="own.safetensors"),
-        ),
-        "a red fox",
-        "blurry",
-    ),
-    "wildcards that were filled in": (
-        graph(yes=node("ImpactWildcardEncode", wildcard_text="a {red|blue} fox", populated_text="a red fox", mode="populate")),
-        "a red fox",
-        "blurry",
-    ),
-    "a second picture that is not saved": (
-        graph(
-            aaa=node("PreviewImage", images=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text="another picture"),
-        ),
-        "a red fox",
-        "blurry",
-    ),
-    "conditioning in a circle": (
-        graph(
-            yes=node("ConditioningCombine", conditioning_1=["y1", 0], conditioning_2=["yes", 0]),
-            y1=node("ConditioningConcat", conditioning_to=["yes", 0], conditioning_from=["y2", 0]),
-            y2=node("CLIPTextEncode", text="a red fox"),
-        ),
-        "a red fox",
-        "blurry",
-    ),
-    "samplers in a circle": (
-        graph(sampler=sampler_of(latent_image=["again", 0]), again=sampler_of(latent_image=["sampler", 0])),
-        "a red fox",
-        "blurry",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", GRAPHS)
-def test_comfyui_graphs_are_walked_from_the_saved_picture_to_the_text(case: str) -> None:
-    """The usual nodes between a sampler and its texts, and circles that no tool should write."""
-    nodes, positive, negative = GRAPHS[case]
-    found = read_graph(nodes)
-    assert found is not None
-    assert (found.positive, found.negative) == (positive, negative)
-    assert found.settings["model"] == "own.safetensors"
-
-
-def test_the_settings_of_a_graph_are_those_of_its_sampler() -> None:
-    """Seed, steps, scale, sampler, scheduler, strength, model."""
-    assert read_graph(graph()) == GraphPrompt("a red fox", "blurry", SETTINGS)
-
-
-def test_a_guided_sampler_without_negative_is_read() -> None:
-    """Flux graphs spread the sampler over a guider, a noise, a sampler and a schedule node."""
-    nodes = graph(
-        sampler=node(
-            "SamplerCustomAdvanced", noise=["n", 0], guider=["g", 0], sampler=["k", 0], sigmas=["s", 0], latent_image=["empty", 0]
-        ),
-        n=node("RandomNoise", noise_seed=7),
-        g=node("BasicGuider", model=["model", 0], conditioning=["fg", 0]),
-        fg=node("FluxGuidance", guidance=3.5, conditioning=["yes", 0]),
-        k=node("KSamplerSelect", sampler_name="euler"),
-        s=node("BasicScheduler", scheduler="simple", steps=20, denoise=1.0, model=["model", 0]),
-        model=node("UNETLoader", unet_name="own.safetensors"),
-    )
-    settings = {"seed": "7", "sampler": "euler", "scheduler": "simple", "steps": "20", "denoise": "1.0", "model": "own.safetensors"}
-    assert read_graph(nodes) == GraphPrompt("a red fox", "", settings)
 
 
 @pytest.mark.parametrize("place", ["PNG text", "WebP EXIF", "JPEG comment"])
@@ -343,23 +159,6 @@ def test_hostile_texts_are_no_prompt(case: str, tmp_path: Path) -> None:
     assert read_embedded_prompt(path) is None
 
 
-@pytest.mark.timeout(10)
-def test_graphs_made_to_be_slow_end() -> None:
-    """A chain of samplers, a ladder of texts that doubles at each step, a deep chain, too many nodes, too many links."""
-    samplers = {str(i): sampler_of(latent_image=[str(i + 1), 0]) for i in range(MAX_NODES - 10)}
-    assert read_graph(graph(save=node("SaveImage", images=["0", 0])) | samplers) is not None
-    ladder = {
-        f"y{i}": node("ConditioningCombine", conditioning_1=[f"y{i + 1}", 0], conditioning_2=[f"y{i + 1}", 0]) for i in range(90)
-    }
-    found = read_graph(graph(yes=node("X", conditioning=["y0", 0]), y90=node("CLIPTextEncode", text="a red fox")) | ladder)
-    assert found is not None
-    assert found.positive == "a red fox"
-    deep = {f"y{i}": node("Reroute", conditioning=[f"y{i + 1}", 0]) for i in range(4000)}
-    assert read_graph(graph(yes=node("X", conditioning=["y0", 0])) | deep) is None
-    assert read_graph({str(i): node("X") for i in range(MAX_NODES + 1)}) is None
-    assert read_graph(graph(many=node("X", **{f"i{i}": ["yes", 0] for i in range(60_000)}))) is None
-
-
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     """The same reasons as opening it: missing, a folder, empty, text."""
     (tmp_path / "empty.png").touch()
@@ -384,22 +183,3 @@ def test_text_that_cannot_be_written_as_utf_8_is_made_so(tmp_path: Path) -> None
     found = read_embedded_prompt(path)
     assert found is not None
     assert found.prompt == "a red ?fox"
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["inputs", "class_type", "positive", "text", "steps", "1"]), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
-
-
-@settings(deadline=None)
-@given(value=st.dictionaries(st.sampled_from(["1", "2", "sampler", "yes"]), json_values, max_size=4))
-def test_any_json_object_is_walked_without_an_exception(value: dict[str, Any]) -> None:
-    """Half-right graphs: nodes replaced by whatever JSON can hold."""
-    for candidate in (value, graph() | value):
-        found = read_graph(candidate)
-        assert found is None or found.positive

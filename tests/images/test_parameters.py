@@ -125,11 +125,11 @@ def test_the_same_as_sd_parsers_where_it_answers(prompt: str, negative: str, see
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("piece", ["a fox, ", "Hashes:{", '"', "a: b, ", "\n", "Steps: 1, ", "Negative prompt:", "x", " ", "[{"])
 def test_long_texts_take_linear_time(piece: str) -> None:
-    """A prompt of two million characters is read, whatever it is made of."""
-    long = piece * (2_000_000 // len(piece))
+    """A prompt of a million characters is read, whatever it is made of."""
+    long = piece * (1_000_000 // len(piece))
     begun = time.process_time()
     found = read_parameters(f"a fox\n{long}\nNegative prompt: blur\n{LINE}")
-    assert time.process_time() - begun < 3
+    assert time.process_time() - begun < 2
     assert found is not None
     assert found.settings["seed"] == "42"
     assert found.prompt.startswith("a fox")
