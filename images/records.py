@@ -1,7 +1,7 @@
 """Prompts that tools write as a JSON object (or as one text for each field), told apart by where it stands and what is in it.
 
 These are the tools that sd-parsers does not know, and what it refuses of those it knows: InvokeAI from its third generation on
-(the model's name and a missing scheduler), NovelAI and Fooocus where one of the fields that it asks for is missing.
+(the model's name and a missing scheduler), its second where the prompt is no list, NovelAI and Fooocus where one of the fields that it asks for is missing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ PLACES = (
     "invokeai",
     "generation_data",
     "parameters-json",
+    "sd-metadata",
+    "image",
     "extraMetadata",
     "parameters",
     "UserComment",
@@ -54,6 +56,7 @@ _KINDS = (
     _Kind("SwarmUI", "prompt", "negativeprompt", place="sui_image_params", renamed={"cfgscale": "cfg_scale"}),
     _Kind("InvokeAI", "positive_prompt", "negative_prompt", place="invokeai_metadata", renamed={"scheduler": "sampler"}),
     _Kind("InvokeAI", "positive_conditioning", "negative_conditioning", place="invokeai", renamed={"scheduler": "sampler"}),
+    _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"cfg_scale"})),
     _Kind("Tensor.Art", "prompt", "negativePrompt", place="generation_data"),
     _Kind("Stability Matrix", "PositivePrompt", "NegativePrompt", place="parameters-json", renamed={"ModelName": "model"}),
     _Kind("Civitai", "prompt", "negativePrompt", place="extraMetadata"),

@@ -103,6 +103,15 @@ def test_comfyui_is_found_where_its_nodes_write_it(place: str, tmp_path: Path) -
     assert read_embedded_prompt(path) == EmbeddedPrompt("a red fox", "blurry", "ComfyUI", SETTINGS)
 
 
+def test_invokeai_2_with_a_prompt_that_is_no_list(tmp_path: Path) -> None:
+    """sd-parsers refuses it."""
+    text = json.dumps({"app_version": "2.2.4", "image": {"prompt": "a red fox", "cfg_scale": 7.5, "sampler": "k_lms", "seed": 7}})
+    path = tmp_path / "a.png"
+    path.write_bytes(png(PIXELS, colour=2, before=png_chunk(b"tEXt", b"sd-metadata\0" + text.encode())))
+    settings = {"cfg_scale": "7.5", "sampler": "k_lms", "seed": "7"}
+    assert read_embedded_prompt(path) == EmbeddedPrompt("a red fox", "", "InvokeAI", settings)
+
+
 def test_a_picture_without_a_prompt_has_none(tmp_path: Path) -> None:
     """Plain files of each format, a camera's EXIF, a comment that is no prompt."""
     exif = Image.Exif()
