@@ -1,7 +1,8 @@
 """Prompts that tools write as a JSON object (or as one text for each field), told apart by where it stands and what is in it.
 
 These are the tools that sd-parsers does not know, and what it refuses of those it knows: InvokeAI from its third generation on
-(the model's name and a missing scheduler), its second where the prompt is no list, NovelAI and Fooocus where one of the fields that it asks for is missing.
+(the model's name and a missing scheduler) and its second where the prompt is no list, NovelAI and Fooocus where one of the
+fields that it asks for is missing.
 """
 
 from __future__ import annotations
