@@ -16,6 +16,7 @@ from commands.gc import gc
 from commands.info import info
 from commands.options import ASK, CORPUS, IMPROVE, OPERATE
 from commands.query import query
+from commands.submit import submit
 from commands.train import train
 from commands.verify import verify
 from core.errors import ImpromptError
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command("query", rich_help_panel=ASK)(query)
 app.command("extract", rich_help_panel=ASK)(extract)
+app.command("submit", rich_help_panel=ASK)(submit)
 app.command("embed", rich_help_panel=ASK)(embed)
 app.command("build-index", rich_help_panel=CORPUS)(build_index)
 app.command("info", rich_help_panel=CORPUS)(info)

@@ -80,4 +80,4 @@ def tell_left_out(ensemble: Ensemble) -> None:
 
     if ensemble.left_out:
         names = ", ".join(error.name for error in ensemble.left_out)
-        raise Degraded(f"Recipe {ensemble.recipe} was used without {names}; the others shared the weight.")
+        raise Degraded(f"Recipe {ensemble.recipe.name} was used without {names}; the others shared the weight.")

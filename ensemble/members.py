@@ -105,8 +105,7 @@ def load_ensemble(
         raise next(iter(left_out.values()))
     return Ensemble(
         list(bench.loaded.values()),
-        recipe.weights,
-        recipe=recipe.name,
+        recipe,
         neighbourhood=neighbourhood,
         minilm=minilm,
         left_out=list(left_out.values()),

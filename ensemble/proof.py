@@ -91,4 +91,4 @@ def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble) -> ProvenAn
     else:
         vector = verdict.vector
         answer = dataclasses.replace(answer, prompt=verdict.prompt)
-    return ProvenAnswer(answer, Proof(ensemble.recipe, verdict.votes, ensemble.left_out, vector, verdict.cosine))
+    return ProvenAnswer(answer, Proof(ensemble.recipe.name, verdict.votes, ensemble.left_out, vector, verdict.cosine))

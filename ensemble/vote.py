@@ -13,6 +13,7 @@ from core.protocols import EnsembleMember, TextEncoder
 from core.values import Prediction, Vectors
 from ensemble.blend import blend, shares
 from ensemble.neighbourhood import Neighbourhood
+from ensemble.recipes import Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,12 +42,11 @@ class Verdict:
 
 
 class Ensemble:
-    """Members with their weights.
+    """Members that vote by a recipe.
 
     Args:
         members: all that vote.
-        recipe: its name.
-        weights: of the recipe, by name; only ratios count.
+        recipe: whose weights count; only their ratios do.
         neighbourhood: its prompts are candidates for the answer's words, beside those of the members.
         minilm: encodes the members' words.
         left_out: members of the recipe that cannot vote; the others share their weight.
@@ -58,14 +58,13 @@ class Ensemble:
     def __init__(
         self,
         members: Sequence[EnsembleMember],
-        weights: dict[str, float],
+        recipe: Recipe,
         *,
-        recipe: str,
         neighbourhood: Neighbourhood,
         minilm: TextEncoder,
         left_out: Sequence[MemberUnavailable] = (),
     ) -> None:
-        self.shares = shares(weights, without=[error.name for error in left_out])
+        self.shares = shares(recipe.weights, without=[error.name for error in left_out])
         self.recipe = recipe
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood

@@ -8,11 +8,11 @@ from pathlib import Path
 from PIL import Image
 
 from core.protocols import EnsembleMember
-from core.values import Prediction, Vectors
+from core.values import Prediction
 from encoders.minilm import SPACE
 from ensemble.knn import Knn
 from ensemble.neighbourhood import Neighbourhood, SharedPair
-from ensemble.recipes import KnnSettings
+from ensemble.recipes import KnnSettings, Recipe
 from ensemble.vote import Ensemble
 from indexer.build import build_index
 from indexer.sources import parse_corpus
@@ -59,8 +59,15 @@ def neighbourhood(generation: Generation, *, k: int = 5) -> Neighbourhood:
 def ensemble(generation: Generation, *others: EnsembleMember, weights: dict[str, float], k: int = 5) -> Ensemble:
     """`knn` over the world, and other members."""
     around = neighbourhood(generation, k=k)
-    return Ensemble([Knn(around, settings=KnnSettings()), *others], weights, recipe="test", neighbourhood=around, minilm=WORDS)
+    recipe = Recipe(name="test", weights=weights)
+    return Ensemble([Knn(around, settings=KnnSettings()), *others], recipe, neighbourhood=around, minilm=WORDS)
 
 
-def rows_of(texts: Sequence[str]) -> Vectors:
-    return WORDS.encode(texts)
+def save_pictures(folder: Path, n: int) -> list[str]:
+    """`n` pictures of different colours; their ids, sorted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = [f"{(number * 7919) % 1000:03d}x" for number in range(n)]
+    for number, name in enumerate(ids):
+        colour = (255 * (number % 3 == 0) + number, 40 * (number % 5), 255 * (number % 3 == 1))
+        Image.new("RGB", (24, 24), tuple(min(part, 255) for part in colour)).save(folder / f"{name}.png")
+    return sorted(ids)

@@ -1,0 +1,122 @@
+"""`submit`: a folder of images to a submission of the competition, or a submission checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.ballot import Blend, Degrade, load_ballot, tell_left_out
+from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.output import Output
+
+if TYPE_CHECKING:
+    from ensemble.submission import SubmitReport
+
+_SHOWN = 20
+
+
+def submit(
+    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="The folder of the images.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file to write: .csv, .parquet or .npz.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option("--sample", help="A sample submission; its ids and their order are those of the result.")
+    ] = None,
+    prompts_out: Annotated[Path | None, typer.Option("--prompts-out", help="A CSV file for the texts of the answers.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", help="Write nothing: compare this submission with --sample and list its problems.")
+    ] = None,
+    blend: Blend = None,
+    degrade: Degrade = False,
+    index: IndexFolder = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Answer a whole folder of images with one submission: `imgId_eId,val`, 384 rows an image, ids are the files' stems.
+
+    A run that was broken off goes on where it stopped when the same command is given again. An image that cannot be read gets
+    the mean of the corpus, is listed, and the exit code tells.
+    """
+    from core.config import settings
+    from core.errors import ConfigError
+    from encoders.registry import load_encoder
+    from ensemble.submission import depends_on
+    from ensemble.submission import submit as submit_folder
+    from store.generation import open_generation
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    if check is not None:
+        _check(output, check, sample)
+        return
+    if folder is None or out is None:
+        raise ConfigError("submit takes a FOLDER and --out FILE, or --check FILE and --sample SAMPLE.")
+    chosen = settings(index=index, offline=offline)
+    with open_generation(chosen.index) as generation:
+        name = generation.manifest.encoders[0].name
+        pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+        ensemble = load_ballot(blend, generation, pair, degrade=degrade, device=device, chosen=chosen, output=output)
+        report = submit_folder(
+            folder,
+            out,
+            ensemble=ensemble,
+            depends_on=depends_on(generation, ensemble),
+            sample=sample,
+            prompts_out=prompts_out,
+            progress=output.progress(),
+        )
+    _show(output, report)
+    tell_left_out(ensemble)
+
+
+def _check(output: Output, path: Path, sample: Path | None) -> None:
+    from core.errors import ConfigError, SubmissionRejected
+    from ensemble.checking import check_submission
+
+    if sample is None:
+        raise ConfigError("--check compares with a sample.", hint="Name it with --sample.")
+    checked = check_submission(path, sample=sample)
+    if output.json:
+        output.line(checked)
+    else:
+        for problem in checked.problems:
+            output.text(problem)
+    if checked.problems:
+        raise SubmissionRejected(f"{path} is not what {sample} asks for: {len(checked.problems)} kind(s) of problem.")
+    output.note(f"{path}: {checked.rows:,} rows of {checked.images:,} images, as in {sample}.")
+
+
+def _show(output: Output, report: SubmitReport) -> None:
+    """What was written, what was not as it should be.
+
+    Raises:
+        PartialFailure: an image could not be read, or the sample names one that is not there.
+    """
+    from core.errors import PartialFailure
+
+    if output.json:
+        output.line(report)
+    else:
+        output.text(f"{report.images:,} images in {report.out}, {report.seconds:.1f} s.")
+        if report.resumed:
+            output.text(f"{report.resumed:,} of them were done by an earlier run.")
+        if report.exact:
+            output.text(f"{report.exact:,} of them carried their prompt.")
+    _list(output, "in the folder and not in the sample, left out", report.surplus)
+    _list(output, "in the sample and not in the folder, given the corpus's mean", report.missing)
+    _list(output, "not readable, given the corpus's mean", [f"{name}: {reason}" for name, reason in report.failed])
+    bad = len(report.missing) + len(report.failed)
+    if bad:
+        raise PartialFailure(f"{bad:,} of {report.images:,} images got the corpus's mean instead of an answer.")
+
+
+def _list(output: Output, what: str, items: list[str] | tuple[str, ...]) -> None:
+    if items:
+        output.note(f"{len(items):,} {what}:")
+        for item in items[:_SHOWN]:
+            output.note(f"  {item}")
+        if len(items) > _SHOWN:
+            output.note(f"  and {len(items) - _SHOWN:,} more (all of them with --json)")

@@ -1,0 +1,343 @@
+"""A whole folder of images to one submission: in fixed batches, each kept as it is finished, so that a kill costs one batch."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import io
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import msgspec
+import numpy as np
+
+from core.errors import BuildLocked, ConfigError, ImpromptError, StorageFull, StoreError
+from core.files import atomic_write, storage_errors
+from core.progress import Silent
+from core.protocols import Progress
+from core.values import Vectors
+from ensemble.tables import DIM, check_suffix, image_order, write_submission
+from ensemble.vote import Ensemble
+from images.files import find_images
+from retriever import Question
+from retriever.embedding import loaded_batches
+from retriever.questions import ReadQuestion, read_question
+from store.locking import write_lock
+
+if TYPE_CHECKING:
+    from store.generation import Generation
+
+BATCH_IMAGES = 32
+"""Images a batch. It belongs to the result: another size changes last bits."""
+
+How = Literal["estimated", "exact", "failed", "missing"]
+Item = TypeVar("Item")
+
+_SILENT = Silent()
+_DIGEST_BYTES = 32
+_ROW_BYTES = DIM * 4
+
+
+class BatchDone(msgspec.Struct, frozen=True):
+    """A finished batch as it lies on disk: for each image, in the order of ids, a float32 row (zeros where it failed)."""
+
+    vectors: bytes
+    prompts: list[str]
+    how: list[How]
+    errors: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitReport:
+    """What became of a folder.
+
+    `images` rows of 384 numbers were written. `failed` are (id, reason) of images that cannot be read and `missing` ids of the
+    sample without an image: both got the mean of the corpus. `surplus` ids are not in the sample and were left out. `exact`
+    images carried their prompt. `resumed` images were done by an earlier run that was broken off.
+    """
+
+    out: str
+    images: int
+    exact: int
+    failed: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
+    surplus: tuple[str, ...]
+    resumed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """The images that are looked at, by rising id, and the ids that are written, in their order."""
+
+    paths: list[Path]
+    order: list[str]
+    missing: tuple[str, ...]
+    surplus: tuple[str, ...]
+
+
+def submit(
+    folder: Path,
+    out: Path,
+    *,
+    ensemble: Ensemble,
+    depends_on: dict[str, Any],
+    sample: Path | None = None,
+    prompts_out: Path | None = None,
+    progress: Progress = _SILENT,
+) -> SubmitReport:
+    """Answer every image below `folder` and write the submission `out`, whole or not at all.
+
+    Finished batches are kept in a hidden folder beside `out` until it is written: the same call goes on from there, and on one
+    machine ends with the same bytes as an unbroken run.
+
+    Args:
+        folder: of images; an image's id is its file's stem.
+        out: .csv, .parquet or .npz; see `ensemble.tables.write_submission`.
+        depends_on: what the result depends on beside the images; see the function `depends_on`.
+        sample: a sample submission that gives ids and their order; without one they are sorted.
+        prompts_out: a CSV file for the texts of the answers.
+
+    Raises:
+        ConfigError: no images, two of one stem, none of the sample's ids, or a suffix that names no format.
+        SubmissionRejected: the sample is not one.
+        MemberUnavailable: a member failed.
+        BuildLocked: another process is at this very job.
+        StorageFull: the disk is full or may not be written.
+    """
+    began = time.monotonic()
+    check_suffix(out)
+    job = _job(folder, sample)
+    plan = _plan(job, depends_on)
+    work = out.with_name(f".{out.name}.{plan[:16]}")
+    _sweep(out, keep=work)
+    with write_lock(work):
+        resumed = _answer(work, job, ensemble, progress=progress)
+        words, rows = _gather(work, job, ensemble)
+        if prompts_out is not None:
+            _write_prompts(prompts_out, words, job)
+        write_submission(out, job.order, rows)
+        del rows  # its file goes now
+        shutil.rmtree(work, ignore_errors=True)
+    return SubmitReport(
+        out=str(out),
+        images=len(job.order),
+        exact=sum(how == "exact" for how in words.how.values()),
+        failed=tuple(words.errors.items()),
+        missing=job.missing,
+        surplus=job.surplus,
+        resumed=resumed,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def depends_on(generation: Generation, ensemble: Ensemble) -> dict[str, Any]:
+    """What a submission depends on beside the images: the index, its encoders, the recipe, and who votes."""
+    from encoders.lite import lite_spec
+
+    manifest = generation.manifest
+    return {
+        "generation": manifest.generation,
+        "rows_digest": manifest.rows_digest,
+        "encoders": manifest.encoders,
+        "embedded": lite_spec(),
+        "recipe": ensemble.recipe,
+        "shares": ensemble.shares,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What is said of each image, by id: its prompt ("" where it failed), how that was found, and the errors."""
+
+    prompts: dict[str, str]
+    how: dict[str, How]
+    errors: dict[str, str]
+
+
+def _job(folder: Path, sample: Path | None) -> _Job:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder.", hint="Name the folder of the images.")
+    found: dict[str, Path] = {}
+    for path in find_images([folder]):
+        if path.stem in found:
+            raise ConfigError(
+                f"{found[path.stem]} and {path} have the same id, {path.stem}.", hint="Rename one of them, or move it away."
+            )
+        found[path.stem] = path
+    if not found:
+        raise ConfigError(f"{folder} holds no images.")
+    if broken := next((stem for stem in found if stem != stem.encode("utf-8", "replace").decode("utf-8")), None):
+        raise ConfigError(f"The name {broken!r} is not valid Unicode, so that no row can be named after it.", hint="Rename it.")
+    order = sorted(found) if sample is None else image_order(sample)
+    wanted = set(order)
+    if not wanted & found.keys():
+        raise ConfigError(
+            f"{folder} has none of the {len(order):,} images of {sample}; it has {min(found)}, the sample {order[0]}.",
+            hint="Name the sample that belongs to these images.",
+        )
+    return _Job(
+        paths=[found[stem] for stem in sorted(found.keys() & wanted)],
+        order=order,
+        missing=tuple(name for name in order if name not in found),
+        surplus=tuple(sorted(found.keys() - wanted)),
+    )
+
+
+def _plan(job: _Job, depends_on: dict[str, Any]) -> str:
+    """sha256 of all that the result depends on; it names the folder that a broken run is resumed from."""
+    plan = {
+        "batch": BATCH_IMAGES,
+        "images": [(str(path), *_stamp(path)) for path in job.paths],
+        "depends_on": depends_on,
+    }
+    return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Length and time of a file: whoever changes an image between two runs gets it answered again."""
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)  # its reading will say why
+    return (status.st_size, status.st_mtime_ns)
+
+
+def _n_batches(job: _Job) -> int:
+    return -(-len(job.paths) // BATCH_IMAGES)
+
+
+def _batch_paths(job: _Job, number: int) -> list[Path]:
+    return job.paths[number * BATCH_IMAGES : (number + 1) * BATCH_IMAGES]
+
+
+def _answer(work: Path, job: _Job, ensemble: Ensemble, *, progress: Progress) -> int:
+    """Finish all batches; the number of images that an earlier run had finished."""
+    wanted = [number for number in range(_n_batches(job)) if _whole_batch(work, number) is None]
+    resumed = len(job.paths) - sum(len(_batch_paths(job, number)) for number in wanted)
+    with progress.start("Answering images", len(job.paths)) as task:
+        task.advance(resumed)
+        parts: list[BatchDone] = []
+        for number, read in _ahead(_read(job, wanted)):
+            parts.append(_answered(read, ensemble))
+            task.advance(len(read))
+            if sum(len(part.how) for part in parts) == len(_batch_paths(job, number)):
+                _write_batch(work, number, parts)
+                parts = []
+    return resumed
+
+
+def _read(job: _Job, wanted: Sequence[int]) -> Iterator[tuple[int, list[ReadQuestion | ImpromptError]]]:
+    """The images of these batches, read; a batch of large pictures comes in several parts."""
+    for number in wanted:
+        questions = [Question(image=path) for path in _batch_paths(job, number)]
+        for part in loaded_batches(questions, read_question, size=BATCH_IMAGES, pixels=lambda read: read.n_pixels):
+            yield number, part
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, each made by another thread while the one before is used; never more than one waits."""
+    end = object()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield cast("Item", item)
+
+
+def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchDone:
+    """Rows, words and errors of some images: the prompt in the file where there is one, else the ensemble's verdict."""
+    readable = [result for result in read if isinstance(result, ReadQuestion) and not result.carried]
+    verdicts = iter(ensemble.judge([result.picture for result in readable if result.picture is not None]))
+    rows = np.zeros((len(read), DIM), dtype=np.float32)
+    prompts, how, errors = [""] * len(read), cast("list[How]", ["estimated"] * len(read)), {}
+    for place, result in enumerate(read):
+        if isinstance(result, ImpromptError):
+            how[place], errors[place] = "failed", result.message
+        elif result.carried:
+            how[place], prompts[place] = "exact", result.carried.prompt
+            rows[place] = ensemble.minilm.encode([result.carried.prompt])[0]
+        else:
+            verdict = next(verdicts)
+            rows[place], prompts[place] = verdict.vector, verdict.prompt
+    return BatchDone(rows.tobytes(), prompts, how, errors)
+
+
+def _batch_file(work: Path, number: int) -> Path:
+    return work / f"{number:06d}.batch"
+
+
+def _write_batch(work: Path, number: int, parts: Sequence[BatchDone]) -> None:
+    """Keep a finished batch: sha256 of what follows, then the batch."""
+    errors: dict[int, str] = {}
+    start = 0
+    for part in parts:
+        errors |= {start + place: reason for place, reason in part.errors.items()}
+        start += len(part.how)
+    batch = BatchDone(
+        vectors=b"".join(part.vectors for part in parts),
+        prompts=[prompt for part in parts for prompt in part.prompts],
+        how=[how for part in parts for how in part.how],
+        errors=errors,
+    )
+    content = msgspec.msgpack.encode(batch)
+    with atomic_write(_batch_file(work, number)) as file:
+        file.write(hashlib.sha256(content).digest() + content)
+
+
+def _whole_batch(work: Path, number: int) -> BatchDone | None:
+    """A finished batch; None where it is not there or damaged."""
+    path = _batch_file(work, number)
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
+        return None
+    return msgspec.msgpack.decode(content[_DIGEST_BYTES:], type=BatchDone)
+
+
+def _gather(work: Path, job: _Job, ensemble: Ensemble) -> tuple[_Words, Vectors]:
+    """All finished batches: the words by id, and the rows in the order of ids as a map of a file, not in memory."""
+    words = _Words({}, {}, {})
+    place_of = {name: place for place, name in enumerate(job.order)}
+    path = work / "rows.f32"
+    with storage_errors(path), path.open("wb") as file:
+        for number in range(_n_batches(job)):
+            batch = _whole_batch(work, number)
+            if batch is None:
+                raise StoreError(f"{_batch_file(work, number)} was damaged after it was written.", hint="Run the command again.")
+            ids = [found.stem for found in _batch_paths(job, number)]
+            words.prompts.update(zip(ids, batch.prompts, strict=True))
+            words.how.update(zip(ids, batch.how, strict=True))
+            words.errors.update((ids[place], reason) for place, reason in batch.errors.items())
+            for place, name in enumerate(ids):
+                file.seek(place_of[name] * _ROW_BYTES)
+                file.write(batch.vectors[place * _ROW_BYTES : (place + 1) * _ROW_BYTES])
+        for name in (*job.missing, *words.errors):
+            file.seek(place_of[name] * _ROW_BYTES)
+            file.write(ensemble.neighbourhood.mean.tobytes())
+    return words, np.memmap(path, dtype=np.float32, mode="r", shape=(len(job.order), DIM))
+
+
+def _write_prompts(path: Path, words: _Words, job: _Job) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["imgId", "prompt", "how"])
+    table.writerows((name, words.prompts.get(name, ""), words.how.get(name, "missing")) for name in job.order)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode("utf-8", "replace"))
+
+
+def _sweep(out: Path, *, keep: Path) -> None:
+    """Remove what broken runs of other plans have left beside `out`, unless one of them is still running."""
+    pattern = re.compile(re.escape(f".{out.name}.") + "[0-9a-f]{16}")
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        if folder != keep and folder.is_dir() and pattern.fullmatch(folder.name):
+            with suppress(BuildLocked, StorageFull), write_lock(folder):
+                shutil.rmtree(folder, ignore_errors=True)

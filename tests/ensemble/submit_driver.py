@@ -1,0 +1,112 @@
+"""Writes a submission and kills itself at a named point; run as a program of its own by `test_submission_kills.py`.
+
+    python tests/ensemble/submit_driver.py INDEX FOLDER OUT POINT
+
+The points wrap functions of the product from outside. POINT "none" kills nowhere, "signal" says "ready" once everything is
+imported, then works slowly enough to be killed from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from PIL.Image import Image
+
+import ensemble.submission
+import ensemble.tables
+from core.values import Prediction
+from ensemble.submission import SubmitReport, submit
+from store.generation import open_generation
+from tests.ensemble.worlds import Sayer
+from tests.ensemble.worlds import ensemble as ensemble_of
+
+BATCH_IMAGES = 4
+
+
+class Counting(Sayer):
+    """A member that counts the pictures it was shown, and takes its time where it is told to."""
+
+    def __init__(self, pause_s: float = 0) -> None:
+        super().__init__("sayer", "green hill")
+        self.pause_s = pause_s
+
+    def predict(self, images: Sequence[Image]) -> Prediction:
+        time.sleep(self.pause_s)
+        return super().predict(images)
+
+
+def run(index: Path, folder: Path, out: Path, member: Counting) -> SubmitReport:
+    """The command that is broken off and given again."""
+    ensemble.submission.BATCH_IMAGES = BATCH_IMAGES
+    with open_generation(index) as generation:
+        judges = ensemble_of(generation, member, weights={"knn": 0.5, "sayer": 0.5})
+        return submit(folder, out, ensemble=judges, depends_on={}, prompts_out=out.with_name("prompts.csv"))
+
+
+def die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def before(owner: Any, name: str, *, call: int = 1) -> None:
+    """Die when `owner.name` is called for the n-th time."""
+    wrapped, calls = getattr(owner, name), [0]
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call:
+            die()
+        return wrapped(*args, **kwargs)
+
+    setattr(owner, name, wrapper)
+
+
+def in_the_middle_of_a_file(module: Any, *, call: int) -> None:
+    """Die while the n-th file of a module is being written."""
+    atomic_write, calls = module.atomic_write, [0]
+
+    @contextmanager
+    def torn(path: Path) -> Iterator[IO[bytes]]:
+        calls[0] += 1
+        with atomic_write(path) as file:
+            if calls[0] == call:
+                file.write(b"begun and no more")
+                file.flush()
+                die()
+            yield file
+
+    module.atomic_write = torn
+
+
+POINTS: dict[str, Callable[[], None]] = {
+    "none": lambda: None,
+    "within the first batch": lambda: before(Counting, "predict"),
+    "in the middle of a batch's file": lambda: in_the_middle_of_a_file(ensemble.submission, call=3),
+    "between batches": lambda: before(ensemble.submission, "_write_batch", call=4),
+    "before the rows are gathered": lambda: before(ensemble.submission, "_gather"),
+    "in the middle of the submission": lambda: in_the_middle_of_a_file(ensemble.tables, call=1),
+    "before the batches are removed": lambda: before(shutil, "rmtree"),
+}
+
+
+def main() -> None:
+    index, folder, out, point = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+    if point == "signal":
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        run(index, folder, out, Counting(pause_s=0.05))
+        return
+    POINTS[point]()
+    run(index, folder, out, Counting())
+
+
+if __name__ == "__main__":
+    main()
