@@ -27,6 +27,9 @@ def submit(
     check: Annotated[
         Path | None, typer.Option("--check", help="Write nothing: compare this submission with --sample and list its problems.")
     ] = None,
+    ignore_metadata: Annotated[
+        bool, typer.Option("--ignore-metadata", help="Estimate also where a file carries its prompt.")
+    ] = False,
     blend: Blend = None,
     degrade: Degrade = False,
     index: IndexFolder = None,
@@ -66,6 +69,7 @@ def submit(
             depends_on=depends_on(generation, ensemble),
             sample=sample,
             prompts_out=prompts_out,
+            ignore_metadata=ignore_metadata,
             progress=output.progress(),
         )
     _show(output, report)

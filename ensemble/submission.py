@@ -82,6 +82,7 @@ class _Job:
     order: list[str]
     missing: tuple[str, ...]
     surplus: tuple[str, ...]
+    ignore_metadata: bool
 
 
 def submit(
@@ -92,6 +93,7 @@ def submit(
     depends_on: dict[str, Any],
     sample: Path | None = None,
     prompts_out: Path | None = None,
+    ignore_metadata: bool = False,
     progress: Progress = _SILENT,
 ) -> SubmitReport:
     """Answer every image below `folder` and write the submission `out`, whole or not at all.
@@ -105,6 +107,7 @@ def submit(
         depends_on: what the result depends on beside the images; see the function `depends_on`.
         sample: a sample submission that gives ids and their order; without one they are sorted.
         prompts_out: a CSV file for the texts of the answers.
+        ignore_metadata: estimate also where a file carries its prompt.
 
     Raises:
         ConfigError: no images, two of one stem, none of the sample's ids, or a suffix that names no format.
@@ -115,7 +118,7 @@ def submit(
     """
     began = time.monotonic()
     check_suffix(out)
-    job = _job(folder, sample)
+    job = _job(folder, sample, ignore_metadata=ignore_metadata)
     plan = _plan(job, depends_on)
     work = out.with_name(f".{out.name}.{plan[:16]}")
     _sweep(out, keep=work)
@@ -163,7 +166,7 @@ class _Words:
     errors: dict[str, str]
 
 
-def _job(folder: Path, sample: Path | None) -> _Job:
+def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Job:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder.", hint="Name the folder of the images.")
     found: dict[str, Path] = {}
@@ -189,6 +192,7 @@ def _job(folder: Path, sample: Path | None) -> _Job:
         order=order,
         missing=tuple(name for name in order if name not in found),
         surplus=tuple(sorted(found.keys() - wanted)),
+        ignore_metadata=ignore_metadata,
     )
 
 
@@ -196,6 +200,7 @@ def _plan(job: _Job, depends_on: dict[str, Any]) -> str:
     """sha256 of all that the result depends on; it names the folder that a broken run is resumed from."""
     plan = {
         "batch": BATCH_IMAGES,
+        "ignore_metadata": job.ignore_metadata,
         "images": [(str(path), *_stamp(path)) for path in job.paths],
         "depends_on": depends_on,
     }
@@ -238,7 +243,7 @@ def _answer(work: Path, job: _Job, ensemble: Ensemble, *, progress: Progress) ->
 def _read(job: _Job, wanted: Sequence[int]) -> Iterator[tuple[int, list[ReadQuestion | ImpromptError]]]:
     """The images of these batches, read; a batch of large pictures comes in several parts."""
     for number in wanted:
-        questions = [Question(image=path) for path in _batch_paths(job, number)]
+        questions = [Question(image=path, ignore_metadata=job.ignore_metadata) for path in _batch_paths(job, number)]
         for part in loaded_batches(questions, read_question, size=BATCH_IMAGES, pixels=lambda read: read.n_pixels):
             yield number, part
 

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from encoders.lite import load_lite
+from encoders.registry import output_encoder
+from indexer.build import build_index
+from indexer.sources import parse_corpus
 from store.generation import Generation, open_generation
 from tests.ensemble.worlds import build_world
 
@@ -21,3 +25,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generation(world: Path) -> Iterator[Generation]:
     with open_generation(world) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def lite_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of an index of three prompts by the embedded encoder."""
+    folder = tmp_path_factory.mktemp("lite")
+    (folder / "p.txt").write_text("a red fox\na blue lake\na green hill\n", "utf-8")
+    pair = load_lite()
+    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
+    return folder / "index"

@@ -12,12 +12,9 @@ from PIL import Image
 from core.errors import ConfigError, MemberUnavailable, SpaceMismatch
 from encoders.efficientnet import EfficientNetLite
 from encoders.lite import LitePair, load_lite
-from encoders.registry import output_encoder
 from ensemble.members import LOADERS, load_ensemble
 from ensemble.proof import ProvenAnswer, ask_with_proof
 from ensemble.recipes import KnnSettings, Recipe, load_recipe
-from indexer.build import build_index
-from indexer.sources import parse_corpus
 from retriever import Question, Retriever
 from store.generation import Generation, open_generation
 from tests.ensemble.worlds import Sayer, picture
@@ -30,12 +27,8 @@ def pair() -> LitePair:
 
 
 @pytest.fixture(scope="module")
-def lite(pair: LitePair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generation]:
-    """An index of the embedded encoder."""
-    folder = tmp_path_factory.mktemp("lite")
-    (folder / "p.txt").write_text("a red fox\na blue lake\na green hill\n", "utf-8")
-    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
-    with open_generation(folder / "index") as opened:
+def lite(lite_index: Path) -> Iterator[Generation]:
+    with open_generation(lite_index) as opened:
         yield opened
 
 

@@ -12,11 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from core.errors import ImpromptError, QueryError
-from encoders.lite import load_lite
-from encoders.registry import output_encoder
 from ensemble.proof import ProvenAnswer, ask_with_proof
-from indexer.build import build_index
-from indexer.sources import parse_corpus
 from retriever import Question, Retriever
 from store.generation import Generation
 from tests.conftest import Imprompt
@@ -61,19 +57,10 @@ def test_bad_and_good_questions_keep_their_places(generation: Generation, tmp_pa
     np.testing.assert_array_equal(owl.proof.vector, WORDS.encode(["an owl of brass"])[0])
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lite")
-    (folder / "p.txt").write_text("a red fox\na blue lake\na green hill\n", "utf-8")
-    pair = load_lite()
-    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
-    return folder / "index"
-
-
-def test_query_with_proof_shows_every_vote(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_query_with_proof_shows_every_vote(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
     """Shares add up to 1, the vector is unit and of 384 numbers, the confidence says that it is not calibrated."""
     path = saved(tmp_path, "red")
-    done = imprompt("query", path, "--proof", "--json", "-k", "2", "--index", index)
+    done = imprompt("query", path, "--proof", "--json", "-k", "2", "--index", lite_index)
     assert done.code == 0, done.err
     (answer,) = done.lines
     proof = answer["proof"]
@@ -84,27 +71,27 @@ def test_query_with_proof_shows_every_vote(imprompt: Imprompt, index: Path, tmp_
     assert np.linalg.norm(proof["vector"]) == pytest.approx(1, abs=1e-5)
     assert len(proof["vector"]) == 384
     assert len(answer["neighbours"]) == 2
-    shown = imprompt("query", path, "--proof", "--index", index).out
+    shown = imprompt("query", path, "--proof", "--index", lite_index).out
     for words in ("not calibrated", "votes of recipe default", "knn", "vit", "nearest prompts"):
         assert words in shown
 
 
-def test_without_proof_the_answer_is_as_before(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_without_proof_the_answer_is_as_before(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
     """A plain query says nothing of an ensemble; its options without it are refused."""
     path = saved(tmp_path, "red")
-    (answer,) = imprompt("query", path, "--json", "--index", index).lines
+    (answer,) = imprompt("query", path, "--json", "--index", lite_index).lines
     assert "proof" not in answer
     assert answer["prompt"] == answer["neighbours"][0]["prompt"]
     for words in (["--degrade"], ["--blend", "seed"]):
-        assert imprompt("query", path, *words, "--index", index).code == 10
-    assert imprompt("query", "--proof", "--text", "red", "--index", index).code == 10
+        assert imprompt("query", path, *words, "--index", lite_index).code == 10
+    assert imprompt("query", "--proof", "--text", "red", "--index", lite_index).code == 10
 
 
-def test_a_missing_member_stops_or_is_left_out(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_a_missing_member_stops_or_is_left_out(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
     """An error that says what to fetch; with --degrade an answer that says what it lacks, and an exit code that tells."""
     recipe = tmp_path / "recipe.json"
     recipe.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
-    words = ["query", saved(tmp_path, "red"), "--proof", "--offline", "--blend", recipe, "--index", index]
+    words = ["query", saved(tmp_path, "red"), "--proof", "--offline", "--blend", recipe, "--index", lite_index]
     done = imprompt(*words)
     assert done.code == 60
     assert "ofa-large-caption" in done.err
@@ -118,13 +105,13 @@ def test_a_missing_member_stops_or_is_left_out(imprompt: Imprompt, index: Path, 
     assert "without ofa" in imprompt(*words, "--degrade").out
 
 
-def test_a_single_bad_image_is_its_own_error(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_a_single_bad_image_is_its_own_error(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
     """As without a proof."""
     (tmp_path / "bad.png").write_text("no", "utf-8")
-    assert imprompt("query", tmp_path / "bad.png", "--proof", "--index", index).code == 32
+    assert imprompt("query", tmp_path / "bad.png", "--proof", "--index", lite_index).code == 32
 
 
-def test_a_plain_query_imports_no_ensemble(index: Path, tmp_path: Path) -> None:
+def test_a_plain_query_imports_no_ensemble(lite_index: Path, tmp_path: Path) -> None:
     """The cold path stays as light as it was: what the proof needs is imported for a proof."""
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     script = (
@@ -132,6 +119,6 @@ def test_a_plain_query_imports_no_ensemble(index: Path, tmp_path: Path) -> None:
         "try: cli.main()\nexcept SystemExit: pass\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('ensemble', 'transformers', 'timm', 'torchvision')])"
     )
-    words = [sys.executable, "-c", script, str(tmp_path / "x.png"), str(index)]
+    words = [sys.executable, "-c", script, str(tmp_path / "x.png"), str(lite_index)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -38,8 +38,18 @@ def answer(generation: Generation, images: Path, tmp_path: Path) -> Callable[...
     """Answers the folder of images into `out`."""
     judges = ensemble(generation, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
 
-    def run(out: Path, *, sample: Path | None = None, prompts_out: Path | None = None) -> SubmitReport:
-        return submit(images, out, ensemble=judges, depends_on={}, sample=sample, prompts_out=prompts_out)
+    def run(
+        out: Path, *, sample: Path | None = None, prompts_out: Path | None = None, ignore_metadata: bool = False
+    ) -> SubmitReport:
+        return submit(
+            images,
+            out,
+            ensemble=judges,
+            depends_on={},
+            sample=sample,
+            prompts_out=prompts_out,
+            ignore_metadata=ignore_metadata,
+        )
 
     return run
 
@@ -131,11 +141,13 @@ def test_a_prompt_in_the_file_is_taken(answer: Callable[..., SubmitReport], imag
     """An image that carries its prompt is answered with that prompt's embedding."""
     text = PngInfo()
     text.add_text("parameters", "an owl of brass\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64")
-    Image.new("RGB", (24, 24)).save(images / "zzz.png", pnginfo=text)
+    Image.new("RGB", (24, 24), "teal").save(images / "zzz.png", pnginfo=text)
     report = answer(tmp_path / "out.csv", prompts_out=tmp_path / "prompts.csv")
     assert report.exact == 1
     np.testing.assert_array_equal(table(tmp_path / "out.csv")[1][-1], WORDS.encode(["an owl of brass"])[0])
     assert (tmp_path / "prompts.csv").read_text("utf-8").splitlines()[-1] == "zzz,an owl of brass,exact"
+    assert answer(tmp_path / "out.csv", ignore_metadata=True).exact == 0
+    assert np.abs(table(tmp_path / "out.csv")[1][-1] - WORDS.encode(["an owl of brass"])[0]).max() > 0.01
 
 
 def test_large_pictures_come_in_parts(
@@ -259,12 +271,10 @@ def test_minilm_gives_the_hosts_own_vectors() -> None:
 
 
 @needs_kaggle
-def test_the_competitions_images_are_submitted(imprompt: Imprompt, tmp_path: Path) -> None:
-    """`submit` on the official images passes `--check` against the official sample; so does the check's own report."""
-    (tmp_path / "p.txt").write_text("a red fox\na blue lake\na green hill\n", "utf-8")
-    assert imprompt("build-index", "--corpus", tmp_path / "p.txt", "--index", tmp_path / "index").code == 0
+def test_the_competitions_images_are_submitted(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
+    """`submit` on the official images passes `--check` against the official sample; with a wrong id it does not."""
     sample, out = KAGGLE / "sample_submission.csv", tmp_path / "submission.csv"
-    words = ["submit", KAGGLE / "images", "--out", out, "--sample", sample, "--index", tmp_path / "index"]
+    words = ["submit", KAGGLE / "images", "--out", out, "--sample", sample, "--index", lite_index]
     done = imprompt(*words, "--json")
     assert done.code == 0, done.err
     assert done.lines[0]["images"] == 7
@@ -275,11 +285,9 @@ def test_the_competitions_images_are_submitted(imprompt: Imprompt, tmp_path: Pat
     assert len(done.lines[0]["problems"]) == 2
 
 
-def test_the_command_tells_what_went_wrong(imprompt: Imprompt, images: Path, tmp_path: Path) -> None:
+def test_the_command_tells_what_went_wrong(imprompt: Imprompt, images: Path, lite_index: Path, tmp_path: Path) -> None:
     """Bad images and missing members have their exit codes, and the submission is written all the same."""
-    (tmp_path / "p.txt").write_text("a red fox\na blue lake\n", "utf-8")
-    index, out = tmp_path / "index", tmp_path / "out.csv"
-    assert imprompt("build-index", "--corpus", tmp_path / "p.txt", "--index", index).code == 0
+    index, out = lite_index, tmp_path / "out.csv"
     recipe = tmp_path / "r.json"
     recipe.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
     words = ["submit", images, "--out", out, "--index", index, "--offline", "--blend", recipe]
