@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from store.generation import Generation
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
+CAPTION_SOURCE = "Salesforce/blip-image-captioning-large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,14 @@ def _load_ofa(bench: Bench) -> EnsembleMember:
     return CaptionMember("ofa", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("ofa", ""))
 
 
+def _load_caption(bench: Bench) -> EnsembleMember:
+    from ensemble.image_to_text import ImageToText
+
+    source = bench.recipe.sources.get("caption", CAPTION_SOURCE)
+    captioner = ImageToText.load(source, device=bench.device, offline=bench.offline, announce=bench.announce)
+    return CaptionMember("caption", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("caption", ""))
+
+
 def _load_interrogator(_bench: Bench) -> EnsembleMember:
     raise MemberUnavailable("interrogator", "this version has none", hint="Use another recipe, or --degrade to leave it out.")
 
@@ -144,6 +153,7 @@ LOADERS: dict[str, Callable[[Bench], EnsembleMember]] = {
     "knn": _load_knn,
     "vit": _load_regressor,
     "interrogator": _load_interrogator,
+    "caption": _load_caption,
     "ofa": _load_ofa,
 }
 """Every member by name. A new one is a line here."""

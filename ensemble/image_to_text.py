@@ -1,0 +1,112 @@
+"""`caption`: BLIP, or any other image-to-text model that transformers runs, from a folder or the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
+from core.fetch import Announce, HubFile, fetch
+from encoders.devices import choose_device
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_NEW_TOKENS = 40
+_INDEX = "model.safetensors.index.json"
+_OPTIONAL = (
+    "processor_config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+_REMEDY = "Name a folder, or a hub repository, with an image-to-text model of transformers in safetensors."
+
+
+class ImageToText:
+    """Writes one sentence for each picture, by the model's own way of generating. `load` makes one."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self._model = model
+        self._processor = processor
+
+    @classmethod
+    def load(cls, source: str, *, device: str, offline: bool, announce: Announce) -> ImageToText:
+        """The model of a folder, or of OWNER/NAME on the hub. A folder of that name goes first.
+
+        Raises:
+            MemberUnavailable: transformers is not installed.
+            WeightsMissing: a file is not there, or cannot be fetched.
+            WeightsRejected: a file is damaged, or the checkpoint is of another model.
+            ConfigError: no such device.
+        """
+        chosen = choose_device(device)
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            folder = _fetched(source, offline=offline, announce=announce)
+        if not ((folder / "model.safetensors").is_file() or (folder / _INDEX).is_file()):
+            raise WeightsMissing(f"{folder} has no model.safetensors.", path=folder, hint=_REMEDY)
+        try:
+            from transformers import AutoModelForImageTextToText, AutoProcessor
+        except ModuleNotFoundError as error:
+            raise MemberUnavailable(
+                "caption", f"the package {error.name} is not installed", hint="Install it: pip install 'imprompt[ofa]'"
+            ) from error
+        try:
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            model, loading = AutoModelForImageTextToText.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+        except Exception as error:  # transformers, safetensors and torch each raise their own; all mean "not this file"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise WeightsRejected(f"{folder} cannot be loaded: {reason}.", path=folder, hint=_REMEDY) from error
+        if lacking := sorted(loading["missing_keys"]):
+            raise WeightsRejected(
+                f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.", path=folder, hint=_REMEDY
+            )
+        return cls(model.eval().to(chosen), processor)
+
+    def captions(self, images: Sequence[Image]) -> list[str]:
+        """One sentence for each upright RGB image, in the order given."""
+        if not images:
+            return []
+        import torch
+
+        inputs = self._processor(images=list(images), return_tensors="pt").to(self._model.device)
+        with torch.inference_mode():
+            answers = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        return [text.strip() for text in self._processor.batch_decode(answers, skip_special_tokens=True)]
+
+
+def _fetched(repo: str, *, offline: bool, announce: Announce) -> Path:
+    """The folder of the hub's cache that holds the files of a repository."""
+
+    def get(name: str) -> Path:
+        return fetch(HubFile(repo, name), offline=offline, announce=announce)
+
+    folder = get("config.json").parent
+    get("preprocessor_config.json")
+    for name in _OPTIONAL:
+        with suppress(WeightsMissing):
+            get(name)
+    try:
+        get("model.safetensors")
+    except WeightsMissing as missing:
+        try:
+            index = get(_INDEX)
+        except WeightsMissing:
+            raise missing from None
+        try:
+            shards = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsRejected(f"{index} is no index of shards.", path=index, hint=_REMEDY) from error
+        for shard in sorted(shards):
+            get(shard)
+    return folder
