@@ -26,6 +26,11 @@ BLOCK_DIMS = (POOLED_DIM, STAGES_DIM["lite2"], POOLED_DIM, STAGES_DIM["lite0"], 
 """Widths of the blocks of `features`: lite2's last layer and stages, lite0's, and the ConSE vector."""
 
 FEATURE_DIM = sum(BLOCK_DIMS)
+BASIS_DIM = 352
+PAIRED_DIM = 64
+EXPANDED_DIM = BASIS_DIM + PAIRED_DIM * (PAIRED_DIM + 1) // 2
+"""What the maps read: 352 principal components, and the 2,080 products of the first 64."""
+
 _CONSE_TOP = 10
 _METADATA = "imprompt-lite-head"
 _SHAPES = {
@@ -33,29 +38,31 @@ _SHAPES = {
     "prompt_mean": (TEXT_DIM,),
     "centre": (FEATURE_DIM,),
     "scale": (FEATURE_DIM,),
-    "output_weight": (FEATURE_DIM, TEXT_DIM),
+    "basis": (FEATURE_DIM, BASIS_DIM),
+    "output_weight": (EXPANDED_DIM, TEXT_DIM),
     "output_bias": (TEXT_DIM,),
-    "index_weight": (FEATURE_DIM, TEXT_DIM),
+    "index_weight": (EXPANDED_DIM, TEXT_DIM),
 }
-_HALF = ("class_vectors", "output_weight", "index_weight")
+_HALF = ("class_vectors", "basis", "output_weight", "index_weight")
 """Kept as float16, half the size of float32; the figures of the model card stay the same to four digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiteHead:
-    """Two linear maps from what the image trunks see, one into MiniLM space and one into the index space.
+    """Two maps from what the image trunks see, one into MiniLM space and one into the index space.
 
     Constants, the same in every head that grows from the shipped one: `class_vectors` (1000, 384), MiniLM's unit vectors of the
     ImageNet classes' names, and `prompt_mean` (384,), the mean of MiniLM's vectors of real prompts, which the index space
-    leaves out. Trained: features are read as (features - `centre`) * `scale`; `output_weight` (4584, 384) and `output_bias`
-    lead to MiniLM space, `index_weight` (4584, 384) to the index space. `weights_sha256` are the digests of the backbones,
-    `training` says what it was trained on.
+    leaves out. Trained: `centre`, `scale` (4584,) and `basis` (4584, 352) make `expanded` of the features; `output_weight`
+    (2432, 384) and `output_bias` lead from there to MiniLM space, `index_weight` (2432, 384) to the index space.
+    `weights_sha256` are the digests of the backbones, `training` says what it was trained on.
     """
 
     class_vectors: NDArray[np.float32]
     prompt_mean: NDArray[np.float32]
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
+    basis: NDArray[np.float32]
     output_weight: NDArray[np.float32]
     output_bias: NDArray[np.float32]
     index_weight: NDArray[np.float32]
@@ -69,18 +76,36 @@ class LiteHead:
 
     def outputs(self, seen: Mapping[str, Activations]) -> Vectors:
         """(n, 384) unit rows of images in MiniLM's own space."""
-        return unit_rows(self._scaled(seen) @ self.output_weight + self.output_bias)
+        return unit_rows(self._expanded(seen) @ self.output_weight + self.output_bias)
 
     def index_rows(self, seen: Mapping[str, Activations]) -> Vectors:
         """(n, 384) unit rows of images in the index space."""
-        return unit_rows(self._scaled(seen) @ self.index_weight)
+        return unit_rows(self._expanded(seen) @ self.index_weight)
 
     def centred(self, vectors: Vectors) -> Vectors:
         """(n, 384) unit rows of MiniLM space moved to the index space: the mean taken away, length 1 again."""
         return unit_rows(vectors - self.prompt_mean)
 
-    def _scaled(self, seen: Mapping[str, Activations]) -> NDArray[np.float32]:
-        return (features(seen, self.class_vectors) - self.centre) * self.scale
+    def _expanded(self, seen: Mapping[str, Activations]) -> NDArray[np.float32]:
+        return expanded((features(seen, self.class_vectors) - self.centre) * self.scale, self.basis)
+
+
+def expanded(scaled: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, 2432) principal components of the scaled features at length 1, and the products of the leading ones.
+
+    A linear map of it is a kernel regression with .5 <x, y> + .25 <x, y>², the square over the leading components only: a
+    thing and its style together mean more than the two apart.
+
+    Args:
+        scaled: (n, 4584) centred and scaled features.
+        basis: (4584, 352) principal directions, the leading first.
+    """
+    lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+    components = scaled @ basis / np.where(lengths == 0, 1, lengths)
+    first, second = np.triu_indices(PAIRED_DIM)
+    factor = np.where(first == second, 0.5, np.sqrt(0.5)).astype(np.float32)
+    products = components[:, first] * components[:, second] * factor
+    return np.concatenate([components * np.sqrt(0.5, dtype=np.float32), products], axis=1)
 
 
 def features(seen: Mapping[str, Activations], class_vectors: NDArray[np.float32]) -> NDArray[np.float32]:

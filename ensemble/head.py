@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from core.splits import similarity_groups
 from core.values import Ids, Vectors
-from encoders.lite_head import BLOCK_DIMS
-from ensemble.regression import Matrix, block_scales, ridge
+from encoders.lite_head import BASIS_DIM, BLOCK_DIMS, expanded
+from ensemble.regression import Matrix, block_scales, principal_directions, ridge
 
 BLOCK_SHARES = (1.0, 2.0, 0.5, 1.0, 0.7)
 """Variance of each block of `BLOCK_DIMS` as the regression sees it."""
 
-OUTPUT_PENALTY = 0.002
-INDEX_PENALTY = 0.0008
+OUTPUT_PENALTY = 0.001
+INDEX_PENALTY = 0.0004
 SOURCE_PRIOR_ROWS = 20.0
 GROUP_EXPONENT = -0.5
 PROMPT_MEAN_SHARE = 0.6
@@ -64,12 +64,13 @@ class FittedMaps:
 
     centre: Matrix
     scale: Matrix
+    basis: Matrix
     output_weight: Matrix
     output_bias: Matrix
     index_weight: Matrix
 
 
-def fit_maps(examples: Examples, *, prompt_mean: Matrix, main_kind: int) -> FittedMaps:
+def fit_maps(examples: Examples, *, prompt_mean: Matrix, main_kind: int, smoothness: float = 1.0) -> FittedMaps:
     """Fit both maps.
 
     The output map learns how a pair's text differs from the mean of its kind, so photographs teach what things are called and
@@ -80,17 +81,21 @@ def fit_maps(examples: Examples, *, prompt_mean: Matrix, main_kind: int) -> Fitt
         examples: at least two.
         prompt_mean: (384,) mean of MiniLM's vectors of real prompts, of many more texts than the pairs have.
         main_kind: the kind that the output's intercept is taken from.
+        smoothness: both penalties are multiplied by it.
     """
     centre, scale = block_scales(examples.features, BLOCK_DIMS, BLOCK_SHARES)
-    inputs = (examples.features - centre) * scale
+    scaled = (examples.features - centre) * scale
+    basis = principal_directions(scaled, BASIS_DIM)
+    inputs = expanded(scaled, basis)
     weights = group_weights(examples.prompts)
     by_kind = examples.targets - class_means(examples.targets, examples.kinds)[examples.kinds]
-    output = ridge(inputs, by_kind, penalty=OUTPUT_PENALTY, row_weights=weights)
-    by_source = ridge(inputs, within_sources(examples), penalty=INDEX_PENALTY, row_weights=weights)
+    output = ridge(inputs, by_kind, penalty=OUTPUT_PENALTY * smoothness, row_weights=weights)
+    by_source = ridge(inputs, within_sources(examples), penalty=INDEX_PENALTY * smoothness, row_weights=weights)
     bias = (1 - PROMPT_MEAN_SHARE) * source_mean(examples, kind=main_kind) + PROMPT_MEAN_SHARE * prompt_mean
     return FittedMaps(
         centre=centre,
         scale=scale,
+        basis=basis,
         output_weight=output,
         output_bias=np.asarray(bias, dtype=np.float32),
         index_weight=np.asarray((output + by_source) / 2, dtype=np.float32),

@@ -37,6 +37,21 @@ def block_scales(features: Matrix, widths: tuple[int, ...], shares: tuple[float,
     return centre.astype(np.float32), scale.astype(np.float32)
 
 
+def principal_directions(centred: Matrix, count: int) -> Matrix:
+    """(p, count) orthonormal directions of largest variance, the largest first; zeros where the rows span fewer.
+
+    Args:
+        centred: (n, p) centred rows.
+        count: how many directions.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(centred @ centred.T, dtype=np.float64))
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
+    real = values > _DEAD_SPREAD**2 * values[0]
+    directions = np.zeros((centred.shape[1], count), dtype=np.float32)
+    directions[:, : real.sum()] = centred.T @ (vectors[:, real] / np.sqrt(values[real]))
+    return directions
+
+
 def ridge(inputs: Matrix, targets: Matrix, *, penalty: float, row_weights: NDArray[np.floating]) -> Matrix:
     """(p, d) weights of ridge regression without an intercept, solved in the dual: one system of n equations.
 

@@ -110,6 +110,7 @@ def make_head(fitted: FittedMaps, *, constants: LiteHead, training: dict[str, st
         prompt_mean=constants.prompt_mean,
         centre=fitted.centre,
         scale=fitted.scale,
+        basis=fitted.basis,
         output_weight=fitted.output_weight,
         output_bias=fitted.output_bias,
         index_weight=fitted.index_weight,

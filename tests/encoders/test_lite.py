@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.errors import FormatVersion, WeightsMissing, WeightsRejected
 from encoders.lite import HEAD_PATH, LitePair, lite_spec, load_lite
-from encoders.lite_head import LiteHead, read_head, write_head
+from encoders.lite_head import BASIS_DIM, EXPANDED_DIM, PAIRED_DIM, LiteHead, expanded, read_head, write_head
 from encoders.minilm import load_minilm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +72,16 @@ def test_the_spec_names_the_space_and_every_weight_file(pair: LitePair, head: Li
     assert set(pair.spec.weights_sha256) == {*head.weights_sha256, "head"}
     other = dataclasses.replace(head, prompt_mean=head.prompt_mean + 0.01)
     assert other.space != head.space
+
+
+def test_expanded_features_are_the_map_of_their_kernel() -> None:
+    """Inner products of expanded features are .5 <x, y> + .25 <x, y>², where the basis keeps everything that there is."""
+    rows = np.random.default_rng(0).standard_normal((3, PAIRED_DIM)).astype(np.float32)
+    basis = np.eye(PAIRED_DIM, BASIS_DIM, dtype=np.float32)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    found = expanded(rows, basis)
+    assert found.shape == (3, EXPANDED_DIM)
+    np.testing.assert_allclose(found @ found.T, (unit @ unit.T) / 2 + (unit @ unit.T) ** 2 / 4, atol=1e-5)
 
 
 def test_a_head_survives_being_written(head: LiteHead, tmp_path: Path) -> None:

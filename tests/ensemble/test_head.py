@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.values import unit_rows
-from encoders.lite_head import FEATURE_DIM
+from encoders.lite_head import FEATURE_DIM, expanded
 from ensemble.head import Examples, class_means, fit_maps, group_weights, integer_codes, source_mean, within_sources
 
 
@@ -29,7 +29,7 @@ def test_the_index_map_finds_the_right_text_among_strangers() -> None:
     test = test[examples.sources[test] == 0]
     mean = examples.prompts.mean(axis=0)
     maps = fit_maps(examples[train], prompt_mean=mean, main_kind=0)
-    rows = (examples.features[test] - maps.centre) * maps.scale @ maps.index_weight
+    rows = expanded((examples.features[test] - maps.centre) * maps.scale, maps.basis) @ maps.index_weight
     texts = examples.prompts[test] - examples.prompts[test].mean(axis=0)
     scores = unit_rows(rows) @ unit_rows(texts).T
     assert (scores.argmax(axis=1) == np.arange(len(test))).mean() > 0.9

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from ensemble.regression import block_scales, ridge
+from ensemble.regression import block_scales, principal_directions, ridge
 
 
 @pytest.mark.parametrize("shape", [(40, 9), (12, 30)])
@@ -37,6 +38,17 @@ def test_blocks_get_their_share_of_the_variance() -> None:
     assert variance[:10].sum() == pytest.approx(0.75, abs=1e-3)
     assert variance[10:].sum() == pytest.approx(0.25, abs=1e-3)
     assert scale[3] == 0
+
+
+def test_principal_directions_equal_those_of_scikit_learn() -> None:
+    """Up to sign, and with zeros where the rows span fewer directions than were asked for."""
+    rng = np.random.default_rng(3)
+    rows = (rng.standard_normal((8, 20)) * rng.uniform(1, 5, 20)).astype(np.float32)
+    rows -= rows.mean(axis=0)
+    oracle = PCA().fit(rows).components_[:7]
+    directions = principal_directions(rows, 10)
+    np.testing.assert_allclose(np.abs(np.sum(directions[:, :7] * oracle.T, axis=0)), 1, atol=1e-4)
+    assert not directions[:, 7:].any()
 
 
 def test_what_does_not_fit_together_is_refused() -> None:

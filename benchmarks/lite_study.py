@@ -1,0 +1,195 @@
+"""What the experiments on the head of `lite` share: the pairs, what trunks see in them under several views, folds, and scores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image, Transpose
+
+from core.metrics import Estimate, group_bootstrap
+from core.progress import Silent
+from core.splits import group_folds, similarity_groups
+from core.values import Ids, Vectors, unit_rows
+from encoders.efficientnet import Activations, EfficientNetLite
+from encoders.lite import HEAD_PATH
+from encoders.lite_head import TRUNK_SIDE_PX, LiteHead, features, read_head
+from encoders.minilm import load_minilm
+from ensemble.head import Examples
+from ensemble.pairs import Pair, read_pairs
+from ensemble.regression import Matrix
+from ensemble.train import make_examples
+from images.decode import open_image
+
+CANDIDATES = 294
+SEEDS = 20
+LARGE_SOURCE = 80
+_SEEN = ("pooled", "stages", "logits")
+VIEWS: dict[str, Callable[[Image], Image]] = {
+    "whole": lambda image: image,
+    "mirrored": lambda image: image.transpose(Transpose.FLIP_LEFT_RIGHT),
+    "centre": lambda image: image.crop(_centre(image.size)),
+}
+
+Fold = tuple[Ids, Ids]
+
+
+def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The middle square, seven eighths of the shorter side."""
+    side = min(size) * 7 // 8
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return left, top, left + side, top + side
+
+
+@dataclass(eq=False)
+class Study:
+    """The pairs of a file, encoded once; `cache` keeps vectors and activations between runs."""
+
+    path: Path
+    cache: Path
+
+    @cached_property
+    def rows(self) -> list[Pair]:
+        return read_pairs(self.path)
+
+    @cached_property
+    def constants(self) -> LiteHead:
+        """The shipped head: names of classes and mean of prompts."""
+        return read_head(HEAD_PATH)
+
+    @cached_property
+    def examples(self) -> Examples:
+        """All pairs, with the features that the shipped head reads."""
+        seen = {name: self.seen(name, side_px) for name, side_px in TRUNK_SIDE_PX.items()}
+        stored = self.cache / f"examples-{self._digest}.npz"
+        if stored.is_file():
+            arrays = np.load(stored)
+            return Examples(features(seen, self.constants.class_vectors), **{name: arrays[name] for name in arrays})
+        made = make_examples(self.rows, features(seen, self.constants.class_vectors), minilm=load_minilm(), progress=Silent())
+        np.savez(stored, prompts=made.prompts, targets=made.targets, kinds=made.kinds, sources=made.sources)
+        return made
+
+    def seen(self, trunk: str, side_px: int, view: str = "whole") -> Activations:
+        """What a trunk sees in every image, under one of `VIEWS`."""
+        stored = self.cache / f"seen-{trunk}-{side_px}-{view}-{self._digest}.npz"
+        if not stored.is_file():
+            network = EfficientNetLite(trunk, side_px=side_px)
+            parts = [
+                network.activations([VIEWS[view](open_image(row.image)) for row in self.rows[begin : begin + 16]])
+                for begin in range(0, len(self.rows), 16)
+            ]
+            pooled, stages, logits = (np.concatenate([getattr(part, name) for part in parts]) for name in _SEEN)
+            np.savez(stored, pooled=pooled, stages=stages, logits=logits)
+        arrays = np.load(stored)
+        return Activations(*(arrays[name] for name in _SEEN))
+
+    @cached_property
+    def _digest(self) -> str:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
+
+    @cached_property
+    def generated(self) -> NDArray[np.bool_]:
+        return np.array([row.kind == "generated" for row in self.rows])
+
+    @cached_property
+    def groups(self) -> Ids:
+        return similarity_groups(self.examples.prompts)
+
+    @cached_property
+    def text_ids(self) -> Ids:
+        """(n,) equal for equal prompts: the first row that has it."""
+        _, first, inverse = np.unique([row.texts[0] for row in self.rows], return_index=True, return_inverse=True)
+        return first[inverse]
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """Five folds of groups of texts."""
+        return list(group_folds(self.groups, 5, seed=0))
+
+    @cached_property
+    def source_folds(self) -> list[Fold]:
+        """Folds of whole sources of generated images: each large one alone, the small ones in two.
+
+        Training rows of the same source, and of a group that the test rows have a text of, are left out.
+        """
+        sources = self.examples.sources
+        counts = Counter(sources[self.generated].tolist())
+        large = [[source] for source, count in counts.items() if count >= LARGE_SOURCE]
+        small = np.random.default_rng(0).permutation(sorted(source for source, count in counts.items() if count < LARGE_SOURCE))
+        folds = []
+        for left_out in [*large, *(part.tolist() for part in np.array_split(small, 2))]:
+            mine = np.isin(sources, left_out)
+            test = np.flatnonzero(mine & self.generated)
+            folds.append((np.flatnonzero(~mine & ~np.isin(self.groups, self.groups[test])), test))
+        return folds
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Of every row, made without its fold: `output` in MiniLM space, `index` to be compared with texts minus `text_mean`."""
+
+    output: Matrix
+    index: Matrix
+    text_mean: Matrix
+
+
+def hits(study: Study, prediction: Prediction, rows: Ids, k: int) -> tuple[NDArray[np.float64], Ids]:
+    """How often each row's own prompt is among the k nearest of 294, a mean over the 20 draws that it took part in.
+
+    Each draw takes 294 of the different prompts of `rows` as candidates; the images of these are the questions. Also
+    returned: the rows that any draw asked.
+    """
+    found, asked = np.zeros(len(study.rows)), np.zeros(len(study.rows))
+    texts = unit_rows(study.examples.prompts - prediction.text_mean)
+    for seed in range(SEEDS):
+        names = np.unique(study.text_ids[rows])
+        drawn = np.random.default_rng(seed).choice(names, min(CANDIDATES, len(names)), replace=False)
+        questions = rows[np.isin(study.text_ids[rows], drawn)]
+        scores = prediction.index[questions] @ texts[drawn].T
+        own = np.einsum("nd,nd->n", prediction.index[questions], texts[study.text_ids[questions]])
+        found[questions] += (scores >= own[:, None] - 1e-6).sum(axis=1) <= k
+        asked[questions] += 1
+    answered = np.flatnonzero(asked)
+    return found[answered] / asked[answered], answered
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Mean cosine in MiniLM space, and recall@1 and @10 among 294 prompts in the index space."""
+
+    cosine: Estimate
+    recall_1: Estimate
+    recall_10: Estimate
+
+
+def score(study: Study, prediction: Prediction, rows: Ids) -> Scores:
+    """Scores of some rows, with 95 % intervals over groups of texts."""
+    rng = np.random.default_rng(0)
+    cosines = np.einsum("nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows])
+    found_1, answered = hits(study, prediction, rows, 1)
+    found_10, _ = hits(study, prediction, rows, 10)
+    return Scores(
+        group_bootstrap(cosines, study.groups[rows], rng=rng, resamples=1000),
+        group_bootstrap(found_1, study.groups[answered], rng=rng, resamples=1000),
+        group_bootstrap(found_10, study.groups[answered], rng=rng, resamples=1000),
+    )
+
+
+def across_folds(folds: Sequence[Fold], answer: Callable[[Ids, Ids], tuple[Matrix, Matrix]], n: int, *, mean: Matrix) -> Prediction:
+    """Predictions of all test rows; `answer(train, test)` gives output and index vectors of the test rows."""
+    output, index = np.zeros((n, 384), np.float32), np.zeros((n, 384), np.float32)
+    for train, test in folds:
+        output[test], index[test] = answer(train, test)
+    return Prediction(output, unit_rows(index), mean)
+
+
+def text_vectors(prompts: Sequence[str]) -> Vectors:
+    """(n, 384) MiniLM vectors."""
+    return load_minilm().encode(prompts)
