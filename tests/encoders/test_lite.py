@@ -99,6 +99,13 @@ def test_the_shipped_head_is_small_and_names_what_it_was_trained_on(head: LiteHe
     assert int(head.training["pairs"]) > 0
 
 
+def test_the_page_of_weights_names_the_files_that_are_used(pair: LitePair) -> None:
+    """docs/weights.md has the hash of the head and of every backbone, and the head's size."""
+    page = (ROOT / "docs" / "weights.md").read_text("utf-8")
+    assert [digest for digest in pair.spec.weights_sha256.values() if digest not in page] == []
+    assert f"{HEAD_PATH.stat().st_size:,}" in page
+
+
 def test_a_head_of_other_backbones_is_refused(head: LiteHead, tmp_path: Path) -> None:
     """A head goes with the backbones it was trained with and no others."""
     other = dataclasses.replace(head, weights_sha256={**head.weights_sha256, "text": "0" * 64})
