@@ -59,3 +59,9 @@ def imprompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         return Done(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_clip() -> Path:
+    """The folder of a small CLIP model that really sees; `tests.assets.scenes.held_out_scenes` gives what it may be asked."""
+    return Path(__file__).resolve().parent / "assets" / "tiny-clip"
