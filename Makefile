@@ -31,7 +31,7 @@ docs: $(VENV)/.test
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "imprompt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 1; }
-	@echo "First run: about MINUTES minutes and GIGABYTES GB of disk, most of it PyTorch, into $(VENV)."
+	@echo "First run: about 5 minutes and 6.5 GB of disk (3 GB fetched), most of it PyTorch, into $(VENV)."
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
