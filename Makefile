@@ -29,8 +29,8 @@ docs: $(VENV)/.test
 	$(PY) docs/write_cli_page.py
 
 $(PY):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "imprompt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "imprompt was tested with Python 3.11 and needs it; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 1; }
 	@echo "First run: about 5 minutes and 6.5 GB of disk (3 GB fetched), most of it PyTorch, into $(VENV)."
 	@$(PYTHON) -m venv $(VENV)
 
