@@ -44,16 +44,17 @@ def principal_directions(centred: Matrix, count: int) -> Matrix:
         centred: (n, p) centred rows.
         count: how many directions.
     """
-    values, vectors = np.linalg.eigh(np.asarray(centred @ centred.T, dtype=np.float64))
+    many = len(centred) > centred.shape[1]
+    values, vectors = np.linalg.eigh(np.asarray(centred.T @ centred if many else centred @ centred.T, dtype=np.float64))
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     real = values > _DEAD_SPREAD**2 * values[0]
     directions = np.zeros((centred.shape[1], count), dtype=np.float32)
-    directions[:, : real.sum()] = centred.T @ (vectors[:, real] / np.sqrt(values[real]))
+    directions[:, : real.sum()] = vectors[:, real] if many else centred.T @ (vectors[:, real] / np.sqrt(values[real]))
     return directions
 
 
 def ridge(inputs: Matrix, targets: Matrix, *, penalty: float, row_weights: NDArray[np.floating]) -> Matrix:
-    """(p, d) weights of ridge regression without an intercept, solved in the dual: one system of n equations.
+    """(p, d) weights of ridge regression without an intercept; one system of n or of p equations, whichever is fewer.
 
     Minimises sum_i w_i |y_i - x_i W|² / n + penalty |W|², the weights w scaled to mean 1 (Saunders et al. 1998, with weights).
 
@@ -70,6 +71,10 @@ def ridge(inputs: Matrix, targets: Matrix, *, penalty: float, row_weights: NDArr
         raise ValueError(f"{len(inputs)} inputs, {len(targets)} targets, {len(row_weights)} weights, penalty {penalty}")
     weights = np.asarray(row_weights, dtype=np.float64) / np.mean(row_weights)
     # float64: the penalty is a thousandth of the largest eigenvalue or less
+    if len(inputs) > inputs.shape[1]:
+        moments = np.asarray(inputs.T @ (inputs * weights[:, None].astype(np.float32)), dtype=np.float64)
+        moments[np.diag_indices_from(moments)] += penalty * len(inputs)
+        return np.asarray(np.linalg.solve(moments, inputs.T @ (targets * weights[:, None])), dtype=np.float32)
     inner = np.asarray(inputs @ inputs.T, dtype=np.float64)
     inner[np.diag_indices_from(inner)] += penalty * len(inputs) / weights
     return np.asarray(inputs.T @ np.linalg.solve(inner, np.asarray(targets, dtype=np.float64)), dtype=np.float32)

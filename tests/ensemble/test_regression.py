@@ -40,15 +40,16 @@ def test_blocks_get_their_share_of_the_variance() -> None:
     assert scale[3] == 0
 
 
-def test_principal_directions_equal_those_of_scikit_learn() -> None:
+@pytest.mark.parametrize(("shape", "rank"), [((8, 20), 7), ((60, 20), 10)])
+def test_principal_directions_equal_those_of_scikit_learn(shape: tuple[int, int], rank: int) -> None:
     """Up to sign, and with zeros where the rows span fewer directions than were asked for."""
     rng = np.random.default_rng(3)
-    rows = (rng.standard_normal((8, 20)) * rng.uniform(1, 5, 20)).astype(np.float32)
+    rows = (rng.standard_normal(shape) * rng.uniform(1, 5, 20)).astype(np.float32)
     rows -= rows.mean(axis=0)
-    oracle = PCA().fit(rows).components_[:7]
+    oracle = PCA().fit(rows).components_[:rank]
     directions = principal_directions(rows, 10)
-    np.testing.assert_allclose(np.abs(np.sum(directions[:, :7] * oracle.T, axis=0)), 1, atol=1e-4)
-    assert not directions[:, 7:].any()
+    np.testing.assert_allclose(np.abs(np.sum(directions[:, :rank] * oracle.T, axis=0)), 1, atol=1e-4)
+    assert not directions[:, rank:].any()
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
