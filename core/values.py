@@ -24,13 +24,15 @@ class RawPrompt:
     """A prompt as a corpus gives it, before cleaning.
 
     `source` names the corpus (a file name, a data set), `source_key` finds the row again inside it (a line, a file),
-    `n_submitted` is how often it was submitted (at least 1).
+    `n_submitted` is how often it was submitted (at least 1), `nsfw` how unsafe the corpus itself calls it (DiffusionDB's
+    `prompt_nsfw`, 0 to 1), None where it does not say.
     """
 
     text: str
     source: str
     source_key: str
     n_submitted: int = 1
+    nsfw: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ from indexer.rows import reading
 
 DEFAULT_COLUMN = "prompt"
 SUBMITTED_COLUMN = "n_submitted"
+NSFW_COLUMN = "prompt_nsfw"
+BESIDE_COLUMNS = (SUBMITTED_COLUMN, NSFW_COLUMN)
+"""What is read beside the prompt where a table has it: never a column of prompts itself."""
 
 _READERS = "readers 1"
 """Part of every fingerprint; raised when the idea of a row changes, so that a broken build never goes on across the change."""

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from core.errors import CorpusError
 from core.values import RejectedRow
-from indexer.columns import SUBMITTED_COLUMN, choose_column, file_digest
+from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest
 from indexer.rows import TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
 
 QUOTE_LEFT_OPEN = "quote left open"
@@ -31,9 +31,9 @@ def csv_source(path: Path, *, delimiter: str, column: str | None) -> StreamedSou
         raise CorpusError(
             f"{path} has no header line.", path=path, line=1, hint="Name the columns in its first line, as in: prompt"
         )
-    chosen = choose_column(path, column, header, texts=[name for name in header if name != SUBMITTED_COLUMN])
+    chosen = choose_column(path, column, header, texts=[name for name in header if name not in BESIDE_COLUMNS])
     at = header.index(chosen)
-    counted = header.index(SUBMITTED_COLUMN) if SUBMITTED_COLUMN in header else None
+    beside = {name: header.index(name) for name in BESIDE_COLUMNS if name in header}
 
     def rows(start: int) -> Iterator[Row]:
         for number, fields in itertools.islice(_records(path, delimiter), start + 1, None):
@@ -43,8 +43,9 @@ def csv_source(path: Path, *, delimiter: str, column: str | None) -> StreamedSou
             elif fields and len(fields) != len(header):
                 yield RejectedRow(path.name, key, WRONG_FIELDS)
             else:
-                submitted = fields[counted] if fields and counted is not None else 1
-                yield judge(fields[at] if fields else None, source=path.name, key=key, n_submitted=submitted)
+                told = {name: fields[place] for name, place in beside.items()} if fields else {}
+                submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
+                yield judge(fields[at] if fields else None, source=path.name, key=key, n_submitted=submitted, nsfw=nsfw)
 
     return StreamedSource(path.name, False, rows, lambda: file_digest(path, "csv", chosen), lambda: count_rows(rows))
 

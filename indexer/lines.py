@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.values import RejectedRow
-from indexer.columns import SUBMITTED_COLUMN, choose_column, file_digest
+from indexer.columns import NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest
 from indexer.rows import BAD_UTF8, EMPTY, TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
 
 _PEEKED_LINES = 1000
@@ -44,7 +44,8 @@ def json_lines_source(path: Path, *, column: str | None) -> StreamedSource:
             if isinstance(parsed, str):
                 yield RejectedRow(path.name, key, parsed)
             else:
-                yield judge(parsed.get(chosen), source=path.name, key=key, n_submitted=parsed.get(SUBMITTED_COLUMN, 1))
+                submitted, nsfw = parsed.get(SUBMITTED_COLUMN, 1), parsed.get(NSFW_COLUMN)
+                yield judge(parsed.get(chosen), source=path.name, key=key, n_submitted=submitted, nsfw=nsfw)
 
     return StreamedSource(path.name, False, rows, lambda: file_digest(path, "jsonl", chosen), lambda: count_rows(rows))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import CorpusError
-from indexer.columns import SUBMITTED_COLUMN, choose_column, file_digest
+from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest
 from indexer.rows import Row, StreamedSource, judge
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ def parquet_source(path: Path, *, column: str | None, name: str | None = None) -
     with _opened(path) as file:
         schema, total = file.schema_arrow, file.metadata.num_rows
     chosen = choose_column(path, column, schema.names, texts=[field.name for field in schema if _is_text(field.type)])
-    columns = [chosen, SUBMITTED_COLUMN] if SUBMITTED_COLUMN in schema.names and chosen != SUBMITTED_COLUMN else [chosen]
+    beside = [name for name in BESIDE_COLUMNS if name in schema.names and name != chosen]
 
     def rows(start: int) -> Iterator[Row]:
-        for number, cells in enumerate(_cells(path, columns, start), start):
-            yield judge(cells[0], source=name or path.name, key=f"row {number}", n_submitted=cells[1] if len(cells) > 1 else 1)
+        for number, (value, *cells) in enumerate(_cells(path, [chosen, *beside], start), start):
+            told = dict(zip(beside, cells, strict=True))
+            submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
+            yield judge(value, source=name or path.name, key=f"row {number}", n_submitted=submitted, nsfw=nsfw)
 
     return StreamedSource(name or path.name, False, rows, lambda: file_digest(path, "parquet", chosen), lambda: int(total))
 

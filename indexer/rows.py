@@ -6,6 +6,7 @@ Files are read as bytes and judged row by row, so that one bad row is named and 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class StreamedSource:
             )
 
 
-def judge(value: object, *, source: str, key: str, n_submitted: object = 1) -> Row:
+def judge(value: object, *, source: str, key: str, n_submitted: object = 1, nsfw: object = None) -> Row:
     """The row as a prompt, or the reason why it is none.
 
     Args:
@@ -78,6 +79,7 @@ def judge(value: object, *, source: str, key: str, n_submitted: object = 1) -> R
         source: name of the corpus.
         key: finds the row again inside it.
         n_submitted: how often it was submitted; what is not a number of at least 1 counts as 1.
+        nsfw: how unsafe the corpus calls it; what is not a finite number counts as None.
     """
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else value
@@ -95,7 +97,7 @@ def judge(value: object, *, source: str, key: str, n_submitted: object = 1) -> R
         return RejectedRow(source, key, NUL_BYTES)
     if not text or text.isspace():
         return RejectedRow(source, key, EMPTY)
-    return RawPrompt(text, source, key, _submissions(n_submitted))
+    return RawPrompt(text, source, key, _submissions(n_submitted), _unsafe(nsfw))
 
 
 def _submissions(value: object) -> int:
@@ -104,6 +106,14 @@ def _submissions(value: object) -> int:
     except ValueError:
         return 1
     return min(max(count, 1), _MAX_SUBMITTED)
+
+
+def _unsafe(value: object) -> float | None:
+    try:
+        score = float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return score if math.isfinite(score) else None
 
 
 @contextmanager

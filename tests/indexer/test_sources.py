@@ -99,6 +99,12 @@ class TestWhatCannotBeRead:
         rows = rows_of(path)
         assert [(row.text, row.n_submitted) for row in rows if isinstance(row, RawPrompt)] == [("a", 3), ("b", 4)]
 
+    @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+    def test_what_the_corpus_calls_unsafe_comes_along(self, suffix: str, tmp_path: Path) -> None:
+        """DiffusionDB's `prompt_nsfw` stands beside its prompt, is no column of prompts, and is None where it is no number."""
+        path = write_table(tmp_path / f"table{suffix}", {"caption": ["a", "b", "c"], "prompt_nsfw": [0.25, 1.0, None]})
+        assert [row.nsfw for row in rows_of(path) if isinstance(row, RawPrompt)] == [0.25, 1.0, None]
+
     def test_a_column_that_is_not_text(self, tmp_path: Path) -> None:
         """A Parquet column of numbers is refused by name."""
         path = write_table(tmp_path / "table.parquet", {"prompt": [1, 2], "caption": ["a", "b"]})
@@ -239,7 +245,7 @@ class TestSample:
         assert set(found) <= {f"prompt {i}" for i in range(10)}
 
 
-def write_table(path: Path, columns: dict[str, list[str] | list[int]]) -> Path:
+def write_table(path: Path, columns: dict[str, list[Any]]) -> Path:
     """The same columns in the format of the path's suffix."""
     names, cells = list(columns), list(zip(*columns.values(), strict=True))
     if path.suffix == ".parquet":
