@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.opening import Opened
 from commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from core.config import Settings
     from core.errors import ImpromptError
-    from core.protocols import EncoderPair
     from ensemble.proof import Proof, ProvenAnswer
     from ensemble.vote import Ensemble
     from retriever import Question
@@ -32,22 +31,21 @@ Degrade = Annotated[
 ]
 
 
-def load_ballot(
-    blend: str | None,
-    generation: Generation,
-    pair: EncoderPair,
-    *,
-    degrade: bool,
-    device: str,
-    chosen: Settings,
-    output: Output,
-) -> Ensemble:
+def load_ballot(blend: str | None, opened: Opened, *, degrade: bool, output: Output) -> Ensemble:
     """The ensemble of the recipe that was asked for."""
     from ensemble.members import load_ensemble
     from ensemble.recipes import DEFAULT, load_recipe
 
     recipe = load_recipe(blend or DEFAULT)
-    return load_ensemble(recipe, generation, pair, degrade=degrade, device=device, offline=chosen.offline, announce=output.note)
+    return load_ensemble(
+        recipe,
+        opened.generation,
+        opened.pair,
+        degrade=degrade,
+        device=opened.device,
+        offline=opened.offline,
+        announce=output.note,
+    )
 
 
 def prove(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.ballot import Blend, Degrade, load_ballot, prove, show_proof, tell_left_out
+from commands.opening import open_index
 from commands.options import Device, EncoderName, IndexFolder, Json, Neighbours, Offline, Quiet, Verbose
 from commands.output import Output, grid
 
@@ -44,31 +45,24 @@ def query(
     A prompt that the file carries is answered as *exact*; otherwise the nearest prompts of the index are found and the
     answer is *estimated*. Several images are encoded in batches; one that cannot be read is listed and the rest is answered.
     """
-    from core.config import settings
     from core.errors import ConfigError, ImpromptError
-    from encoders.registry import load_encoder
     from images.files import require_images
     from retriever import Question, Retriever
-    from store.generation import open_generation
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
-    chosen = settings(index=index, offline=offline)
     if (blend or degrade) and not proof:
         raise ConfigError("--blend and --degrade are about the ensemble's answer.", hint="Add --proof to ask for it.")
     if proof and (text or not images):
         raise ConfigError("--proof is about images: the members cannot look at a text.", hint="Ask for the text without --proof.")
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [Question(image=None, text=text)]
-    with open_generation(chosen.index) as generation:
-        name = encoder or generation.manifest.encoders[0].name
-        output.detail(f"Index {chosen.index}, generation {generation.manifest.generation}, encoder {name}.")
-        pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+    with open_index(output, index=index, device=device, offline=offline, encoder=encoder) as opened:
         results: Iterator[Answer | ProvenAnswer | ImpromptError]
         if proof:
-            ensemble = load_ballot(blend, generation, pair, degrade=degrade, device=device, chosen=chosen, output=output)
-            results = prove(ensemble, questions, k, generation=generation)
+            ensemble = load_ballot(blend, opened, degrade=degrade, output=output)
+            results = prove(ensemble, questions, k, generation=opened.generation)
         else:
-            results = Retriever(generation, pair).ask(questions, k)
+            results = Retriever(opened.generation, opened.pair).ask(questions, k)
         for question, result in zip(questions, results, strict=True):
             if isinstance(result, ImpromptError):
                 output.fail(str(question.image or text or ""), result)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.ballot import Blend, Degrade, load_ballot, tell_left_out
+from commands.opening import open_index
 from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output
 
@@ -44,12 +45,9 @@ def submit(
     A run that was broken off goes on where it stopped when the same command is given again. An image that cannot be read gets
     the mean of the corpus, is listed, and the exit code tells.
     """
-    from core.config import settings
     from core.errors import ConfigError
-    from encoders.registry import load_encoder
     from ensemble.submission import depends_on
     from ensemble.submission import submit as submit_folder
-    from store.generation import open_generation
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if check is not None:
@@ -57,16 +55,13 @@ def submit(
         return
     if folder is None or out is None:
         raise ConfigError("submit takes a FOLDER and --out FILE, or --check FILE and --sample SAMPLE.")
-    chosen = settings(index=index, offline=offline)
-    with open_generation(chosen.index) as generation:
-        name = generation.manifest.encoders[0].name
-        pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
-        ensemble = load_ballot(blend, generation, pair, degrade=degrade, device=device, chosen=chosen, output=output)
+    with open_index(output, index=index, device=device, offline=offline) as opened:
+        ensemble = load_ballot(blend, opened, degrade=degrade, output=output)
         report = submit_folder(
             folder,
             out,
             ensemble=ensemble,
-            depends_on=depends_on(generation, ensemble),
+            depends_on=depends_on(opened.generation, ensemble),
             sample=sample,
             prompts_out=prompts_out,
             ignore_metadata=ignore_metadata,

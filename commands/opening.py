@@ -1,0 +1,49 @@
+"""What every verb that asks an index begins with: the generation that is in service, and its encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from commands.output import Output
+
+if TYPE_CHECKING:
+    from core.protocols import EncoderPair
+    from store.generation import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One generation, its encoder, and how further models are to be loaded."""
+
+    generation: Generation
+    pair: EncoderPair
+    device: str
+    offline: bool
+
+
+@contextmanager
+def open_index(output: Output, *, index: Path | None, device: str, offline: bool, encoder: str | None = None) -> Iterator[Opened]:
+    """The index of the options, open as long as the block runs.
+
+    Args:
+        index: its folder; None for that of the environment or the user.
+        encoder: a name instead of the one that the index was built with.
+
+    Raises:
+        StoreError: there is no index, or it is damaged.
+        EncoderError, ConfigError: the encoder cannot be used.
+    """
+    from core.config import settings
+    from encoders.registry import load_encoder
+    from store.generation import open_generation
+
+    chosen = settings(index=index, offline=offline)
+    with open_generation(chosen.index) as generation:
+        name = encoder or generation.manifest.encoders[0].name
+        output.detail(f"Index {chosen.index}, generation {generation.manifest.generation}, encoder {name}.")
+        pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+        yield Opened(generation, pair, device, chosen.offline)
