@@ -59,6 +59,7 @@ class Prompt:
 
     `text` is shown, `embedded_text` is what the encoder saw. `row_id` holds within its generation only; `prompt_key` is the
     stable name. `group_id` is shared by prompts that were found to be near duplicates (its own row id where there are none).
+    `n_folded` different prompts near this one were left out for it; what they were submitted counts in its `n_submitted`.
     """
 
     row_id: int
@@ -69,6 +70,7 @@ class Prompt:
     source_key: str
     n_submitted: int
     group_id: int
+    n_folded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

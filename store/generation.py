@@ -204,5 +204,5 @@ def _check_contents(generation: Generation) -> None:
         if problem:
             raise Checksum(f"{folder}: in {space}, {problem}.", path=folder, hint=_HINT)
         for prompt in generation.prompts.get_many([probe.row_id for probe in probes]):
-            if prompt.prompt_key != prompt_key(prompt.text):
+            if prompt.prompt_key != prompt_key(prompt.embedded_text):
                 raise Checksum(f"{folder}: row {prompt.row_id} is not the prompt that its key says.", path=folder, hint=_HINT)

@@ -14,7 +14,9 @@ import msgspec
 from core.errors import Checksum, FormatVersion
 from core.values import EncoderSpec
 
-FORMAT = (1, 0)
+FORMAT = (1, 1)
+"""1.1 added `n_folded` to the prompts."""
+
 _HINT = "Build the index again."
 
 

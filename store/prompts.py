@@ -13,7 +13,10 @@ import msgspec
 from core.errors import Checksum, UnknownRow
 from core.values import Ids, Prompt
 
-COLUMNS = "row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id"
+COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
+COLUMNS = (*COLUMNS_1_0, "n_folded")
+"""The columns of `prompts` in the order of `core.values.Prompt`; generations of format 1.0 lack the last."""
+
 _DIGEST_ROWS = 10_000
 
 
@@ -45,7 +48,9 @@ class DuckPrompts:
             self._connection = duckdb.connect(str(path), read_only=True)
         try:
             with _damage(path):
-                self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {COLUMNS} FROM prompts)")[0][0])  # noqa: S608 constants
+                there = {row[0] for row in self._fetch("SELECT column_name FROM (DESCRIBE prompts)")}
+                self._columns = ", ".join(COLUMNS if COLUMNS[-1] in there else COLUMNS_1_0)
+                self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM prompts)")[0][0])  # noqa: S608 constants
         except BaseException:
             self._connection.close()
             raise
@@ -65,7 +70,7 @@ class DuckPrompts:
         if wrong is not None:
             raise UnknownRow(f"Row {wrong} is outside of 0 to {self._rows - 1}.")
         # A join with the list: 8 ms for 10 of 2 million rows, where a list written into the statement takes 250 ms.
-        found = self._fetch(f"SELECT {COLUMNS} FROM prompts WHERE row_id IN (SELECT unnest(?::BIGINT[]))", ids)  # noqa: S608 constants
+        found = self._fetch(f"SELECT {self._columns} FROM prompts WHERE row_id IN (SELECT unnest(?::BIGINT[]))", ids)  # noqa: S608 constants
         prompts = {row[0]: Prompt(*row) for row in found}
         if len(prompts) != len(set(ids)):
             raise Checksum(f"{self.path} lacks rows it should have.", path=self.path, hint="Build the index again.")
@@ -77,7 +82,8 @@ class DuckPrompts:
         return [row[0] for row in self._fetch(statement, start, stop)]
 
     def digest(self) -> str:
-        """sha256 (64 hex digits) over the rows in row order, each as a JSON array in the order of `COLUMNS` and a line feed.
+        """sha256 (64 hex digits) over the rows in row order, each as a JSON array of the columns that are there, in the order of
+        `COLUMNS`, and a line feed.
 
         DuckDB's bytes differ from run to run, this does not.
         """
@@ -100,7 +106,7 @@ class DuckPrompts:
 
     def _scan(self) -> Iterator[tuple[Any, ...]]:
         with _damage(self.path), self._connection.cursor() as cursor:
-            cursor.execute(f"SELECT {COLUMNS} FROM prompts ORDER BY row_id")  # noqa: S608 constants
+            cursor.execute(f"SELECT {self._columns} FROM prompts ORDER BY row_id")  # noqa: S608 constants
             while rows := cursor.fetchmany(_DIGEST_ROWS):
                 yield from rows
 

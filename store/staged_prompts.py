@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGIN
 _NUMBER = """
 CREATE TABLE numbered.prompts AS
 SELECT row_number() OVER (ORDER BY seq) - 1 AS row_id, s.prompt_key, text, embedded_text, source, source_key,
-       folded.n_submitted, row_number() OVER (ORDER BY seq) - 1 AS group_id
+       folded.n_submitted, row_number() OVER (ORDER BY seq) - 1 AS group_id, 0::BIGINT AS n_folded
 FROM (SELECT min(seq) AS seq, sum(n_submitted)::BIGINT AS n_submitted FROM staged GROUP BY prompt_key) AS folded
 JOIN staged AS s USING (seq) ORDER BY row_id
 """

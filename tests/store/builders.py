@@ -26,7 +26,7 @@ def random_vectors(rows: int, dim: int = DIM, *, seed: int = 0) -> Vectors:
 
 
 def clean_prompt(text: str, *, key: str = "0", n: int = 1) -> CleanPrompt:
-    return CleanPrompt(prompt_key(text), text, text.lower(), "toy.txt", key, n)
+    return CleanPrompt(prompt_key(text.lower()), text, text.lower(), "toy.txt", key, n)
 
 
 def write_shards(folder: Path, vectors: Vectors, *, space: str = SPACE, shard_rows: int = 64) -> list[ShardRecord]:

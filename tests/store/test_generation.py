@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from core.errors import Checksum, FormatVersion, NoGeneration, SpaceMismatch
+from core.files import sha256_file
 from store import layout
 from store.generation import open_generation
 from store.manifest import decode_manifest, encode_manifest, sha256_bytes
+from store.prompts import DuckPrompts
 from store.verify import verify
 from tests.store.builders import SPACE, build
 
@@ -138,3 +141,20 @@ def test_no_manifest(tmp_path: Path, content: bytes) -> None:
     """What is not a manifest is a damaged file, whatever it is."""
     with pytest.raises(Checksum, match="not a manifest"):
         decode_manifest(content, path=tmp_path / layout.MANIFEST)
+
+
+def test_format_1_0(tmp_path: Path) -> None:
+    """A generation that was published before `n_folded` was there is read and verified: every row stands for itself."""
+    manifest = build(tmp_path, rows=20)
+    path = layout.generation_folder(tmp_path, manifest.generation) / layout.PROMPTS
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("ALTER TABLE prompts DROP COLUMN n_folded")
+    with DuckPrompts(path) as prompts:
+        digest = prompts.digest()
+    files = json.loads((path.parent / layout.MANIFEST).read_text())["files"]
+    files[layout.PROMPTS] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    rewrite_manifest(tmp_path, format=[1, 0], files=files, rows_digest=digest)
+    assert digest != manifest.rows_digest
+    assert verify(tmp_path) == []
+    with open_generation(tmp_path) as generation:
+        assert {prompt.n_folded for prompt in generation.prompts.get_many(range(20))} == {0}

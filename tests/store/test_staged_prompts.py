@@ -72,7 +72,7 @@ def test_digest_is_canonical(tmp_path: Path) -> None:
     add(tmp_path / "b", texts[::-1])
     digest = hashlib.sha256()
     for i, text in enumerate(texts):
-        row = [i, prompt_key(text), text, text.lower(), "toy.txt", f"0:{i}", 2, i]
+        row = [i, prompt_key(text.lower()), text, text.lower(), "toy.txt", f"0:{i}", 2, i, 0]
         digest.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
     assert numbered(tmp_path / "a")[1] == digest.hexdigest()
     assert numbered(tmp_path / "b")[1] != digest.hexdigest()
