@@ -151,7 +151,7 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
         return
     raise IndexDiffers(
         f"The index in {root} holds {_described(manifest.corpus, manifest.encoders)}; "
-        f"this build is of {_described(plan.corpora, plan.encoders)}.",
+        f"this build is of {_described(plan.corpora, plan.encoders)}{_other_files(manifest.encoders, plan.encoders)}.",
         hint="Say --replace to replace it, or name another folder with --index.",
     )
 
@@ -163,6 +163,19 @@ def _identity(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) ->
 def _described(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) -> str:
     named = " + ".join(f"{corpus.name} ({corpus.fingerprint[:8]})" for corpus in corpora)
     return f"{named} by {' + '.join(f'{spec.name} ({spec.space})' for spec in encoders)}"
+
+
+def _other_files(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -> str:
+    """Which weight files differ in spaces that both have: names and spaces are equal then, and the reader could not see it."""
+    by_space = {spec.space: spec.weights_sha256 for spec in built}
+    differ = []
+    for spec in planned:
+        there, here = by_space.get(spec.space, spec.weights_sha256), spec.weights_sha256
+        for role in sorted({*there, *here}):
+            was, now = there.get(role, "none")[:8], here.get(role, "none")[:8]
+            if there.get(role) != here.get(role):
+                differ.append(f"the {role} weights of {spec.name} were sha256 {was}, here {now}")
+    return f"; {', '.join(differ)}" if differ else ""
 
 
 def _manifest(root: Path, name: str) -> Manifest:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from core.errors import Checksum, UnknownRow
+from core.errors import Checksum, StoreError, UnknownRow
 from core.values import Ids, Prompt
 
 COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
@@ -18,6 +20,8 @@ COLUMNS = (*COLUMNS_1_0, "n_folded")
 """The columns of `prompts` in the order of `core.values.Prompt`; generations of format 1.0 lack the last."""
 
 _DIGEST_ROWS = 10_000
+_MEMORY = "25%"
+"""Of what the machine, or its container, has; DuckDB alone would take 80 %, beside a model that needs most of it."""
 
 
 @contextmanager
@@ -27,9 +31,16 @@ def _damage(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except duckdb.OutOfMemoryException as error:
+        raise StoreError(f"{path} cannot be read: it takes more than {_MEMORY} of this machine's memory.") from error
     except duckdb.Error as error:
         first_line = str(error).splitlines()[0]
         raise Checksum(f"{path} cannot be read: {first_line}", path=path, hint="Build the index again.") from error
+
+
+def _config() -> dict[str, str | bool | int | float | list[str]]:
+    """A bound on memory, and a place for what does not fit: by default that were a folder inside of the generation."""
+    return {"memory_limit": _MEMORY, "temp_directory": f"{tempfile.gettempdir()}/imprompt-{uuid.uuid4().hex}"}
 
 
 class DuckPrompts:
@@ -45,7 +56,7 @@ class DuckPrompts:
         self.path = path
         with _damage(path):
             # DuckDB would open the file's write-ahead log with it; a published generation has none.
-            self._connection = duckdb.connect(str(path), read_only=True)
+            self._connection = duckdb.connect(str(path), read_only=True, config=_config())
         try:
             with _damage(path):
                 there = {row[0] for row in self._fetch("SELECT column_name FROM (DESCRIBE prompts)")}
@@ -106,9 +117,10 @@ class DuckPrompts:
 
     def _scan(self) -> Iterator[tuple[Any, ...]]:
         with _damage(self.path), self._connection.cursor() as cursor:
-            cursor.execute(f"SELECT {self._columns} FROM prompts ORDER BY row_id")  # noqa: S608 constants
-            while rows := cursor.fetchmany(_DIGEST_ROWS):
-                yield from rows
+            # Range by range: 428 MB for 1 million rows in the time of one sort over all, which takes 998 MB, or spills to disk.
+            statement = f"SELECT {self._columns} FROM prompts WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
+            for start in range(0, self._rows, _DIGEST_ROWS):
+                yield from cursor.execute(statement, [start, start + _DIGEST_ROWS]).fetchall()
 
     def _fetch(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with _damage(self.path), self._connection.cursor() as cursor:

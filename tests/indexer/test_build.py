@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,14 @@ class TestRefusals:
         build_index(tmp_path, [listed(["b"])], BagPair("other"), options=BuildOptions(replace=True))
         with open_generation(tmp_path) as generation:
             assert generation.prompts.get_many([0])[0].text == "b"
+
+    def test_other_weights_of_one_name_are_named(self, tmp_path: Path) -> None:
+        """Corpus, encoder's name and space look the same: the message says which weight file is another one."""
+        build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS)
+        pair = BagPair()
+        pair.texts.spec = replace(pair.spec, weights_sha256={"text": "feedc0de" * 8})
+        with pytest.raises(IndexDiffers, match=r"the text weights of bag were sha256 bag, here feedc0de\."):
+            build_index(tmp_path, [listed(["a"])], pair, options=OPTIONS)
 
     def test_going_back_encodes_nothing(self, tmp_path: Path) -> None:
         """Replacing by what is still there in an older generation puts that one back in service."""
