@@ -10,6 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from core.errors import EncoderError
+
 Vectors: TypeAlias = NDArray[np.float32]
 """(n, dim) float32, C-order, finite, rows of Euclidean length 1."""
 
@@ -122,23 +124,27 @@ class Prediction:
     texts: tuple[str, ...] | None = None
 
 
-def unit_rows(array: ArrayLike) -> Vectors:
+def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
     """Scale each row to Euclidean length 1.
 
     Args:
         array: (n, dim) real numbers of any float type; a row of zeros stays zero.
+        role: whose numbers they are, for the message.
 
     Returns:
         (n, dim) float32, C-order.
 
     Raises:
-        ValueError: not two-dimensional, or a value is NaN or infinite.
+        EncoderError: a value is NaN or infinite.
+        ValueError: not two-dimensional.
     """
     values = np.asarray(array, dtype=np.float32)
     if values.ndim != 2:
         raise ValueError(f"vectors must be (n, dim), not {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError("vectors hold NaN or infinite values")
+        raise EncoderError(
+            f"{role} gives values that are not finite.", hint="Its weights may be damaged; on a GPU try --device cpu."
+        )
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.ascontiguousarray(values / np.where(norms == 0, 1, norms), dtype=np.float32)
 

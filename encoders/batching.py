@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from core.errors import EncoderError
 from core.fetch import Announce
 from core.values import Vectors
+from encoders.memory import out_of_memory
 
 Item = TypeVar("Item")
 
@@ -25,7 +26,7 @@ def encodable(text: str) -> str:
 
 
 class LengthBatches:
-    """Encodes in batches of `batch_size` items. Where one does not fit into the accelerator's memory, that size is halved for good.
+    """Encodes in batches of `batch_size` items. Where one does not fit into the memory, that size is halved for good.
 
     Args:
         batch_size: items a batch, at least 1.
@@ -48,7 +49,7 @@ class LengthBatches:
             encode_batch: the rows of one batch, in its order.
 
         Raises:
-            EncoderError: a row is not finite, or one item alone does not fit into the accelerator's memory.
+            EncoderError: a row is not finite, or one item alone does not fit into the memory.
         """
         rows = np.empty((len(items), dim), dtype=np.float32)
         order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
@@ -57,7 +58,7 @@ class LengthBatches:
             taken = order[begin : begin + self.batch_size]
             try:
                 rows[taken] = encode_batch([items[position] for position in taken])
-            except RuntimeError as error:
+            except (MemoryError, RuntimeError) as error:
                 self._halve(len(taken), error)
             else:
                 begin += len(taken)
@@ -67,15 +68,15 @@ class LengthBatches:
             )
         return rows
 
-    def _halve(self, n_items: int, error: RuntimeError) -> None:
-        import torch
-
-        if not isinstance(error, torch.OutOfMemoryError):
+    def _halve(self, n_items: int, error: MemoryError | RuntimeError) -> None:
+        if not out_of_memory(error):
             raise error
         if n_items == 1:
             raise EncoderError(
-                "the accelerator's memory does not hold a batch of one.", hint="Encode on the processor: --device cpu"
+                "the memory does not hold the model with a batch of one.", hint="On a GPU encode on the processor: --device cpu"
             ) from error
+        import torch
+
         self.batch_size = n_items // 2
         torch.cuda.empty_cache()
-        self._announce(f"The accelerator's memory does not hold a batch of {n_items}; going on with {self.batch_size}.")
+        self._announce(f"The memory does not hold a batch of {n_items}; going on with {self.batch_size}.")

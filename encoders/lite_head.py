@@ -76,15 +76,15 @@ class LiteHead:
 
     def outputs(self, seen: Mapping[str, Activations]) -> Vectors:
         """(n, 384) unit rows of images in MiniLM's own space."""
-        return unit_rows(self._expanded(seen) @ self.output_weight + self.output_bias)
+        return unit_rows(self._expanded(seen) @ self.output_weight + self.output_bias, role="the image head of lite")
 
     def index_rows(self, seen: Mapping[str, Activations]) -> Vectors:
         """(n, 384) unit rows of images in the index space."""
-        return unit_rows(self._expanded(seen) @ self.index_weight)
+        return unit_rows(self._expanded(seen) @ self.index_weight, role="the image head of lite")
 
     def centred(self, vectors: Vectors) -> Vectors:
         """(n, 384) unit rows of MiniLM space moved to the index space: the mean taken away, length 1 again."""
-        return unit_rows(vectors - self.prompt_mean)
+        return unit_rows(vectors - self.prompt_mean, role="the text tower of lite")
 
     def _expanded(self, seen: Mapping[str, Activations]) -> NDArray[np.float32]:
         return expanded((features(seen, self.class_vectors) - self.centre) * self.scale, self.basis)

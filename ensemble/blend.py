@@ -54,13 +54,14 @@ def blend(votes: Mapping[str, Vectors], weights: Mapping[str, float]) -> Vectors
 
     Raises:
         ConfigError: a weight is negative or not finite, none is above 0, or a member that has one did not vote.
-        ValueError: the votes' shapes differ, or a value is not finite.
+        EncoderError: a member's value is not finite.
+        ValueError: the votes' shapes differ.
     """
     share = shares(weights)
     if missing := [name for name in share if name not in votes]:
         raise ConfigError(f"{', '.join(missing)} did not vote.")
     # In the order of names and in float64, so that the order in which members are listed changes no bit.
-    rows = {name: unit_rows(votes[name]).astype(np.float64) for name in sorted(share)}
+    rows = {name: unit_rows(votes[name], role=f"the member {name}").astype(np.float64) for name in sorted(share)}
     if len({row.shape for row in rows.values()}) != 1:
         raise ValueError(f"the votes' shapes differ: {', '.join(f'{name} {row.shape}' for name, row in rows.items())}")
     mean = np.sum([share[name] * row for name, row in rows.items()], axis=0)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.errors import ConfigError, EncoderError, MemberUnavailable
 from core.protocols import EnsembleMember, TextEncoder
 from core.values import Prediction, Vectors
+from encoders.memory import out_of_memory
 from ensemble.blend import blend, shares
 from ensemble.neighbourhood import Neighbourhood
 from ensemble.recipes import Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Predic
     except EncoderError as error:
         raise unavailable(member.name, error) from error
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         if len(images) == 1:
             raise MemberUnavailable(
@@ -139,8 +138,3 @@ def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Predic
 def unavailable(name: str, error: EncoderError) -> MemberUnavailable:
     """The failure of a member's model as the failure of the member."""
     return MemberUnavailable(name, error.message.rstrip("."), hint=error.hint)
-
-
-def _out_of_memory(error: Any) -> bool:
-    """Also torch's, whose class cannot be named without importing it."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -69,8 +69,8 @@ def encode_spaces(
         The shards of each space in row order.
 
     Raises:
-        EncoderError: an encoder gives vectors of another shape than its spec says.
-        StoreError: it gives NaN, or a row of zeros.
+        EncoderError: an encoder gives vectors of another shape than its spec says, or NaN.
+        StoreError: it gives a row of zeros.
     """
     listed = journal.shards()
     done: dict[str, list[ShardDone]] = {space.spec.space: [] for space in spaces}

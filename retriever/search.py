@@ -96,7 +96,7 @@ class Retriever:
             parts += [text_rows[question.text]] if question.text else []
             row[:] = np.mean(parts, axis=0)
         rows[np.linalg.norm(rows, axis=1) < _SHORTEST_MEAN] = 0
-        return unit_rows(rows)
+        return unit_rows(rows, role=f"the encoder {self._encoder}")
 
     def _neighbours(self, vectors: Vectors, k: int) -> list[tuple[Neighbour, ...]]:
         """For each row the prompts found, nearest first; none for a row of zeros."""

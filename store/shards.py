@@ -33,11 +33,12 @@ def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mappin
         provenance: how the vectors were made (backend, dtype, batch size, threads, versions, processor).
 
     Raises:
-        StoreError: no rows, or a value is NaN or infinite, or a row is all zeros.
+        EncoderError: a value is NaN or infinite.
+        StoreError: no rows, another rank, or a row of zeros.
         StorageFull: the disk is full or may not be written.
     """
     try:
-        rows = unit_rows(vectors).astype(_F16)
+        rows = unit_rows(vectors, role=f"the encoder of {file}").astype(_F16)
     except ValueError as error:
         raise StoreError(f"{file} cannot be stored: {error}.") from error
     if rows.size == 0 or not rows.any(axis=1).all():

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from core.errors import EncoderError
 from core.values import fold_text, prompt_key, unit_rows
 
 
@@ -23,11 +24,17 @@ def test_unit_rows_have_length_one_and_keep_their_direction(array: np.ndarray) -
             assert np.allclose(after * length, before, atol=1e-3)
 
 
-@pytest.mark.parametrize("bad", [np.zeros(3), np.array([[np.nan, 1]]), np.array([[np.inf, 1]])])
-def test_unit_rows_refuse_what_is_not_a_matrix_of_numbers(bad: np.ndarray) -> None:
-    """A wrong rank, NaN and infinity never become vectors."""
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_unit_rows_name_whose_numbers_are_not_finite(bad: float) -> None:
+    """NaN and infinity never become vectors; the message says whose they are, and what to try."""
+    with pytest.raises(EncoderError, match=r"^the text tower gives values that are not finite\. .*--device cpu"):
+        unit_rows(np.array([[1, 0], [bad, 1]]), role="the text tower")
+
+
+def test_unit_rows_refuse_what_is_not_a_matrix() -> None:
+    """A wrong rank is a mistake of the caller."""
     with pytest.raises(ValueError, match="vectors"):
-        unit_rows(bad)
+        unit_rows(np.zeros(3))
 
 
 @given(st.text())

@@ -36,7 +36,17 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
     assert all(len(batch) <= batch_size for batch in batches)
 
 
-def test_a_full_memory_halves_the_batch_for_good_and_says_so() -> None:
+FULL = [
+    torch.OutOfMemoryError("full"),
+    MemoryError(),
+    RuntimeError("err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+]
+"""As CUDA, Python, and torch on Linux and on other systems say it."""
+
+
+@pytest.mark.parametrize("full", FULL, ids=["cuda", "python", "linux", "other"])
+def test_a_full_memory_halves_the_batch_for_good_and_says_so(full: Exception) -> None:
     """The size that memory allowed is announced once and kept for the next call."""
     said: list[str] = []
     sizes: list[int] = []
@@ -44,7 +54,7 @@ def test_a_full_memory_halves_the_batch_for_good_and_says_so() -> None:
     def encode_batch(batch: list[int]) -> Vectors:
         sizes.append(len(batch))
         if len(batch) > 4:
-            raise torch.OutOfMemoryError("full")
+            raise full
         return np.ones((len(batch), 1), dtype=np.float32)
 
     batches = LengthBatches(8, announce=said.append)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from core.errors import ConfigError, EncoderError, MemberUnavailable
@@ -77,7 +78,9 @@ def test_nothing_is_judged_as_nothing(generation: Generation) -> None:
     assert ensemble(generation, weights={"knn": 1}).judge([]) == []
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("full"), RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")]
+)
 def test_a_batch_that_is_too_large_is_halved(error: Exception) -> None:
     """The rows are those of the whole batch, in order."""
     narrow = Narrow(2, error)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers, StoreError
+from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers
 from core.protocols import TextEncoder
 from core.values import CorpusBatch, RawPrompt, Vectors, fold_text, prompt_key
 from indexer.build import BuildOptions, build_index, make_plan
@@ -279,7 +279,7 @@ class TestRefusals:
         for wrong, error in (
             (np.ones((1, 3), np.float32), EncoderError),
             (np.ones((2, 24), np.float32), EncoderError),
-            (np.full((1, 24), np.nan, np.float32), StoreError),
+            (np.full((1, 24), np.nan, np.float32), EncoderError),
         ):
             with pytest.raises(error):
                 build_index(tmp_path, [listed(["a"])], Lying(wrong), options=OPTIONS)
