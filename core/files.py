@@ -70,14 +70,16 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes, 64 hex digits.
+def sha256_file(path: Path, *, length: int | None = None) -> str:
+    """The sha256 of a file's bytes, 64 hex digits; of its first `length` bytes where that is given.
 
     Raises:
         OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
+    left = path.stat().st_size if length is None else length
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
+        while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
             digest.update(chunk)
+            left -= len(chunk)
     return digest.hexdigest()

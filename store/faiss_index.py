@@ -19,11 +19,11 @@ from core.files import atomic_write
 from core.progress import Silent
 from core.protocols import Progress
 from core.values import Hits, Ids, IndexCaps, Vectors
+from store.index_plan import FLAT
 from store.manifest import IndexInfo, sha256_bytes
 from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, ranked
 from store.shards import ShardedVectors
 
-FLAT = "SQfp16"
 _CODE_BYTES = 2
 _BLOCK_ROWS = 65_536
 _QUERIES_AT_ONCE = 256
@@ -116,7 +116,7 @@ class FaissIndex:
         n_allowed = len(self) if allowed is None else len(allowed)
         if n_allowed == 0:
             return hits
-        params = None if allowed is None else _selection(allowed, rows=len(self))
+        params = None if allowed is None else _parameters(allowed, rows=len(self))
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             chunk = slice(start, start + _QUERIES_AT_ONCE)
             for i, candidates in enumerate(self._candidates(queries[chunk], min(k, n_allowed), n_allowed, params), start):
@@ -132,7 +132,7 @@ class FaissIndex:
         pending = np.arange(len(queries))
         pool = min(4 * k + 256, n_allowed)
         while pending.size:
-            with _errors(self._path):
+            with faiss_errors(self._path):
                 scores, ids = self._index.search(queries[pending], pool, params=params)
             # The k-th best is at least this good, so what scans below it, by more than both can be off, is out.
             floor = np.nan_to_num(scores[:, k - 1] - 2 * self._scan_error, nan=-np.inf, neginf=-np.inf)
@@ -168,23 +168,30 @@ def _open_flat(path: Path, info: IndexInfo, *, rows: int, dim: int) -> Any:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=hint) from error
     if info.factory != FLAT or size != expected or sha256_bytes(header) != info.header_sha256:
         raise Checksum(f"{path} is not the {FLAT} index of {rows} rows that was recorded ({size} bytes).", path=path, hint=hint)
-    with _errors(path):
+    with faiss_errors(path):
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     if index.ntotal != rows or index.d != dim:
         raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.", path=path, hint=hint)
     return index
 
 
-def _selection(allowed: Ids, *, rows: int) -> Any:
+def selection(allowed: Ids, *, rows: int) -> Any:
+    """FAISS's selector of the allowed rows; a row id outside of 0 to `rows` - 1, as a damaged file may hold, is not selected."""
     import faiss
 
     mask = np.zeros(rows, dtype=np.bool_)
     mask[allowed] = True
-    return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+    return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+
+
+def _parameters(allowed: Ids, *, rows: int) -> Any:
+    import faiss
+
+    return faiss.SearchParameters(sel=selection(allowed, rows=rows))
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
+def faiss_errors(path: Path) -> Iterator[None]:
     """Map what FAISS says of a file that it cannot use to `Checksum`."""
     try:
         yield

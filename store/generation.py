@@ -15,7 +15,7 @@ from core.protocols import VectorIndex
 from core.values import prompt_key
 from store import layout
 from store.exact_index import ExactIndex
-from store.faiss_index import FaissIndex
+from store.indexes import open_index
 from store.locking import try_flock
 from store.manifest import Manifest, decode_manifest, sha256_bytes
 from store.probes import probe_problem
@@ -48,7 +48,7 @@ class Generation:
         self.manifest = manifest
         self._resources = resources
         self._vectors = {space: ShardedVectors(folder, records) for space, records in manifest.shards.items()}
-        self._indexes = {space: FaissIndex(folder, info, self.vectors(space)) for space, info in manifest.indexes.items()}
+        self._indexes = {space: open_index(folder, info, self.vectors(space)) for space, info in manifest.indexes.items()}
         self.prompts = resources.enter_context(DuckPrompts(folder / layout.PROMPTS))
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from core.progress import Silent
@@ -13,7 +12,8 @@ from core.protocols import Progress, VectorIndex
 from core.values import Hits, Ids
 from store import layout
 from store.exact_index import ExactIndex
-from store.faiss_index import FLAT, FaissIndex, build_faiss_index
+from store.index_plan import FLAT
+from store.indexes import build_index_file, measured
 from store.manifest import IndexInfo, Probe, ShardRecord
 from store.shards import ShardedVectors
 
@@ -46,13 +46,13 @@ def index_space(
         Checksum: a shard is not what its record says.
     """
     vectors = ShardedVectors(folder, shards)
-    info = build_faiss_index(folder, layout.index_file(space), vectors, factory=factory, progress=progress)
+    info = build_index_file(folder, layout.index_file(space), vectors, factory=factory, seed=seed, progress=progress)
     row_ids = np.random.default_rng(seed).permutation(len(vectors))[:_MEASURED_ROWS].astype(np.int64)
     queries = vectors.rows(row_ids)
     with progress.start("Measuring the index", None):
         exact = ExactIndex(vectors).search(queries, 10)
-        found = FaissIndex(folder, info, vectors).search(queries, 10)
-    return msgspec.structs.replace(info, recall_at_10=_overlap(exact, found)), _probes(row_ids, exact)
+        info = measured(folder, info, vectors, queries=queries, exact=exact)
+    return info, _probes(row_ids, exact)
 
 
 def probe_problem(probes: Sequence[Probe], vectors: ShardedVectors, index: VectorIndex, *, all_rows: bool) -> str | None:
@@ -67,7 +67,7 @@ def probe_problem(probes: Sequence[Probe], vectors: ShardedVectors, index: Vecto
     if named[0] < 0 or named[-1] >= len(vectors) or any(len(probe.ids) != len(probe.scores) for probe in probes):
         return "the probes name rows that do not exist"
     queries = vectors.rows(np.array([probe.row_id for probe in probes]))
-    hits = index.search(queries, PROBE_HITS, allowed=None if all_rows else named)
+    hits = index.search(queries, PROBE_HITS, effort=1.0, allowed=None if all_rows else named)
     for probe, ids, scores in zip(probes, hits.ids, hits.scores, strict=True):
         found = ids[ids >= 0].tolist()
         if found != probe.ids or np.abs(scores[: len(found)] - probe.scores).max() > _SCORE_TOLERANCE:
@@ -81,9 +81,3 @@ def _probes(row_ids: Ids, exact: Hits) -> list[Probe]:
         kept = ids[:PROBE_HITS] >= 0
         probes.append(Probe(int(row_id), ids[:PROBE_HITS][kept].tolist(), scores[:PROBE_HITS][kept].tolist()))
     return probes
-
-
-def _overlap(exact: Hits, found: Hits) -> float:
-    """The share of the exact hits that were found."""
-    pairs = zip(exact.ids, found.ids, strict=True)
-    return float(np.mean([np.isin(right[right >= 0], answer).mean() for right, answer in pairs]))

@@ -20,6 +20,7 @@ _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<f2', 'fortran_order': False, 'shape': \((\d{1,15}), (\d{1,15})\), \} *\n", re.DOTALL
 )
 _HEADER_READ_BYTES = 256
+_FEW_ROWS = 1024
 _REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
 
 
@@ -94,6 +95,10 @@ class ShardedVectors:
             raise UnknownRow(f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {len(self) - 1}.")
         found = np.empty((len(ids), self.dim), dtype=_F16)
         shard_of = np.searchsorted(self._starts, ids, side="right") - 1
+        if len(ids) <= _FEW_ROWS:  # they lie in many shards: row by row is ten times quicker than shard by shard
+            for place, (number, row) in enumerate(zip(shard_of.tolist(), (ids - self._starts[shard_of]).tolist(), strict=True)):
+                found[place] = self._maps[number][row]
+            return self._unit(found)
         for number in np.unique(shard_of):
             here = shard_of == number
             found[here] = self._maps[number][ids[here] - self._starts[number]]
@@ -145,6 +150,7 @@ def _open_map(path: Path, record: ShardRecord) -> NDArray[np.float16]:
         rows, dim, offset = int(header[1]), int(header[2]), header.end()
         if rows != record.rows or dim == 0 or offset + rows * dim * _F16.itemsize != size:
             raise Checksum(f"{path} holds {rows} x {dim} values, not {record.rows} rows.", path=path, hint=_REBUILD)
-        return np.memmap(path, dtype=_F16, mode="r", offset=offset, shape=(rows, dim))
+        # As a plain array: each row that is taken from a memmap makes a memmap.
+        return np.asarray(np.memmap(path, dtype=_F16, mode="r", offset=offset, shape=(rows, dim)))
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=_REBUILD) from error

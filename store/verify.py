@@ -12,8 +12,8 @@ from core.progress import Silent
 from core.protocols import Progress
 from store import layout
 from store.exact_index import ExactIndex
-from store.faiss_index import FaissIndex
 from store.generation import PinnedManifest, pin_manifest
+from store.indexes import open_index
 from store.manifest import Manifest, decode_manifest, sha256_bytes
 from store.probes import probe_problem
 from store.prompts import DuckPrompts
@@ -125,7 +125,7 @@ def _space_problems(folder: Path, manifest: Manifest, space: str) -> Iterator[Pr
         if len(vectors) != manifest.rows:
             yield Problem(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
             return
-        index = FaissIndex(folder, manifest.indexes[space], vectors) if space in manifest.indexes else ExactIndex(vectors)
+        index = open_index(folder, manifest.indexes[space], vectors) if space in manifest.indexes else ExactIndex(vectors)
         problem = probe_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
     except StoreError as error:
         yield Problem(what, "vectors that can be searched", error.message)

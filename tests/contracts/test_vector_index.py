@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from core.errors import QueryError, SpaceMismatch
 from core.protocols import VectorIndex
 from core.values import Hits, Vectors, unit_rows
 from store.exact_index import ExactIndex
-from store.faiss_index import FaissIndex, build_faiss_index
+from store.indexes import build_index_file, open_index
 from store.shards import ShardedVectors
 from tests.store.builders import random_vectors, write_shards
 
@@ -30,10 +31,23 @@ def exact_index(folder: Path, vectors: ShardedVectors) -> VectorIndex:
 
 
 def faiss_index(folder: Path, vectors: ShardedVectors) -> VectorIndex:
-    return FaissIndex(folder, build_faiss_index(folder, "index/toy.faiss", vectors), vectors)
+    return open_index(folder, build_index_file(folder, "index/toy.faiss", vectors), vectors)
 
 
-MAKERS = {"exact": exact_index, "faiss": faiss_index}
+def inverted_file(factory: str) -> Callable[[Path, ShardedVectors], VectorIndex]:
+    def make(folder: Path, vectors: ShardedVectors) -> VectorIndex:
+        info = build_index_file(folder, "index/toy.faiss", vectors, factory=factory)
+        return open_index(folder, msgspec.structs.replace(info, effort=0.5), vectors)
+
+    return make
+
+
+MAKERS = {
+    "exact": exact_index,
+    "faiss": faiss_index,
+    "rabitq": inverted_file("IVF16,RaBitQ"),
+    "graph": inverted_file("IVF16_HNSW32,SQ8"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +100,9 @@ def test_shape_and_types(case: Case) -> None:
 
 @pytest.mark.parametrize("k", [1, 10, 120, ROWS])
 def test_the_exact_rows_in_order(case: Case, k: int) -> None:
-    """The k nearest by falling cosine, ties by rising id, also where 300 rows tie."""
+    """With effort 1 the k nearest by falling cosine, ties by rising id, also where 300 rows tie."""
     queries = np.concatenate([questions(20), case.rows[[100, 7, 420]]])
-    hits = case.index.search(queries, k)
+    hits = case.index.search(queries, k, effort=1.0)
     assert hits.ids.tolist() == [expected_ids(case.rows, query, k) for query in queries]
 
 
@@ -98,7 +112,7 @@ def test_scores_are_cosines(case: Case) -> None:
     hits = case.index.search(queries, 20)
     truth = np.take_along_axis(queries.astype(np.float64) @ case.rows.T.astype(np.float64), hits.ids, axis=1)
     np.testing.assert_allclose(hits.scores, truth, atol=2e-7)
-    own = case.index.search(case.rows[[5]], 1)
+    own = case.index.search(case.rows[[5]], 1, effort=1.0)
     assert own.ids[0, 0] == 5
     assert own.scores[0, 0] == pytest.approx(1, abs=2e-7)
 
@@ -145,7 +159,7 @@ def test_threads_change_nothing(case: Case) -> None:
     """Eight threads with and without filters, all at once, get what one gets."""
     assert case.index.caps.concurrent
     queries = questions(48)
-    filters = [None, np.arange(0, ROWS, 3), None, np.arange(50)]
+    filters = [None, np.arange(0, ROWS, 3), np.arange(600), np.arange(50)]
 
     def ask(i: int) -> Hits:
         return case.index.search(queries[i : i + 1], 9, allowed=filters[i % 4])
@@ -254,14 +268,14 @@ def test_more_near_ties_than_candidates(maker: Callable[[Path, ShardedVectors], 
     rng = np.random.default_rng(5)
     case = make_case(maker, tmp_path, unit_rows(random_vectors(1, DIM) + 1e-3 * rng.standard_normal((3000, DIM))))
     queries = case.rows[:40]
-    hits = case.index.search(queries, 3)
+    hits = case.index.search(queries, 3, effort=1.0)
     assert hits.ids.tolist() == [expected_ids(case.rows, query, 3) for query in queries]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_near_ties(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Rows closer together than FAISS's scan can tell apart still come in the exact order, in both indexes."""
+    """Rows closer together than FAISS's scan can tell apart still come in the exact order, in every index."""
     rows = data.draw(st.integers(2, 400), label="rows")
     spread = data.draw(st.sampled_from([1e-4, 1e-3, 1e-2]), label="spread")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))

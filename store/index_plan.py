@@ -1,0 +1,195 @@
+"""Which index suits a number of rows, a dimension and a memory budget: chosen before anything is built, with its reasons.
+
+Pure arithmetic. Byte counts are those of the files that are then written; the benchmark of the index compares them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from core.errors import ConfigError
+
+FLAT = "SQfp16"
+RABITQ = "RaBitQ"
+DEFAULT_BUDGET_BYTES = 4 << 30
+"""What a laptop can spare. A constant, so that one command builds one index on every machine."""
+
+FLAT_ROWS = 100_000
+"""Up to here a scan of everything answers at once (10 ms for 384 dimensions on one core) and is exact."""
+
+TRAINING_ROWS_A_LIST = 64
+_CODE_BYTES = 2  # float16
+_ID_BYTES = 8
+_FACTOR_BYTES = 8  # RaBitQ's two float32 a row
+_LINK_BYTES = 290  # a node of HNSW32: 64 links of 4 bytes on the lowest level, few above, offsets and level
+_HNSW_LISTS = 4096  # from here on looking at all centroids costs more than walking a graph of them
+_PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
+_MIB = 1 << 20
+_MOST_LISTS = 1 << 20
+_FACTORY = re.compile(r"IVF(?P<lists>[1-9][0-9]{0,6})(?P<graph>_HNSW32)?,(?P<codes>RaBitQ|SQ4|SQ8|SQfp16)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Factory:
+    """A factory string's parts: lists of an inverted file (0: there are none), whether a graph finds them, and the rows' codes."""
+
+    n_lists: int
+    graph: bool
+    codes: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """An index that was chosen, and what it will cost.
+
+    `factory` is FAISS's factory string. `memory_bytes` is what answers questions quickly must stay in memory: the index, which is
+    mapped from its file, and where `vectors_in_memory` the stored vectors too. `index_bytes` is the index's file, `disk_bytes`
+    a whole generation. `query_ms` and `build_s` are ranges for one question and for making the index, on one and on two cores of a
+    server of 2020 or later; encoding the prompts comes on top.
+    """
+
+    rows: int
+    dim: int
+    factory: str
+    n_lists: int
+    memory_bytes: int
+    index_bytes: int
+    disk_bytes: int
+    vectors_in_memory: bool
+    query_ms: tuple[float, float]
+    build_s: tuple[float, float]
+    reasons: tuple[str, ...]
+
+
+def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES, spaces: int = 2) -> IndexPlan:
+    """The fastest index that fits into the budget.
+
+    Args:
+        rows: prompts, at least 1.
+        dim: of their vectors in the space that is searched.
+        budget_bytes: memory that the index may take while it answers.
+        spaces: vector spaces that a generation stores; the second one is MiniLM's, of 384 dimensions.
+
+    Raises:
+        ConfigError: rows or dim below 1, or no index is small enough; the message names the smallest.
+    """
+    if rows < 1 or dim < 1:
+        raise ConfigError(f"An index of {rows} rows of {dim} dimensions cannot be planned.", hint="Both are at least 1.")
+    vectors = rows * dim * _CODE_BYTES
+    if rows <= FLAT_ROWS and vectors <= budget_bytes:
+        reason = f"{rows:,} rows are at most {FLAT_ROWS:,}: a scan of everything is exact and quick."
+        return _plan(rows, dim, FLAT, spaces=spaces, reasons=(reason,))
+    why = f"{rows:,} rows are more than a scan of everything answers at once."
+    if rows <= FLAT_ROWS:
+        why = f"The vectors take {_mib(vectors)}, more than the budget of {_mib(budget_bytes)}."
+    rabitq, quantised = f"{_lists(rows)},{RABITQ}", f"{_lists(rows)},SQ8"
+    small, large = (index_bytes(factory, rows=rows, dim=dim) for factory in (rabitq, quantised))
+    if small + vectors <= budget_bytes:
+        reason = f"Codes of one bit a value ({_mib(small)}) and the vectors to score again ({_mib(vectors)}) fit into memory."
+        return _plan(rows, dim, rabitq, spaces=spaces, vectors_in_memory=True, reasons=(why, reason))
+    tight = f"Codes and vectors together ({_mib(small + vectors)}) are more than the budget of {_mib(budget_bytes)}"
+    if large <= budget_bytes:
+        reason = f"{tight}; codes of 8 bits a value ({_mib(large)}) fit, and the vectors to score again are read from disk."
+        return _plan(rows, dim, quantised, spaces=spaces, reasons=(why, reason))
+    if small <= budget_bytes:
+        reason = f"{tight}; codes of one bit a value ({_mib(small)}) fit, and the vectors to score again are read from disk."
+        return _plan(rows, dim, rabitq, spaces=spaces, reasons=(why, reason))
+    raise ConfigError(
+        f"No index of {rows:,} rows of {dim} dimensions fits into {_mib(budget_bytes)}; the smallest needs {_mib(small)}.",
+        hint=f"Say --memory-budget {math.ceil(small / _MIB)}MiB or more, or take fewer rows.",
+    )
+
+
+def number_of_lists(rows: int) -> int:
+    """How many lists an inverted file of so many rows has: the power of two nearest to 2 · sqrt(rows), at least 16.
+
+    With lite's vectors .96 of the ten nearest are in an eighth of 512 lists at 100,000 rows; the share falls as rows grow.
+    """
+    return max(16, 1 << round(math.log2(2 * math.sqrt(rows))))
+
+
+def index_bytes(factory: str, *, rows: int, dim: int) -> int:
+    """Length of the index's file.
+
+    Raises:
+        ConfigError: the factory string is not one that `plan_index` chooses.
+    """
+    parts = read_factory(factory)
+    if parts.n_lists == 0:
+        return rows * dim * _CODE_BYTES
+    per_list = dim * 4 + 8 + (_LINK_BYTES if parts.graph else 0)
+    return rows * (code_bytes(parts.codes, dim) + _ID_BYTES) + parts.n_lists * per_list
+
+
+def code_bytes(codes: str, dim: int) -> int:
+    """Bytes that a row takes in an inverted list, without its id of 8 bytes."""
+    if codes == RABITQ:
+        return math.ceil(dim / 8) + _FACTOR_BYTES
+    return {"SQfp16": 2 * dim, "SQ8": dim, "SQ4": (dim + 1) // 2}[codes]
+
+
+def read_factory(factory: str) -> Factory:
+    """The parts of one of FAISS's factory strings, as far as they are supported.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    found = _FACTORY.fullmatch(factory)
+    if factory == FLAT:
+        return Factory(0, False, FLAT)
+    if found is None or not 1 <= int(found["lists"]) <= _MOST_LISTS:
+        raise ConfigError(
+            f"The index factory {factory!r} is not known.",
+            hint=f"Use {FLAT}, or IVF<lists>,<codes> or IVF<lists>_HNSW32,<codes> with codes RaBitQ, SQ4, SQ8 or SQfp16.",
+        )
+    return Factory(int(found["lists"]), found["graph"] is not None, found["codes"])
+
+
+def _lists(rows: int) -> str:
+    n_lists = number_of_lists(rows)
+    return f"IVF{n_lists}_HNSW32" if n_lists >= _HNSW_LISTS else f"IVF{n_lists}"
+
+
+def _plan(
+    rows: int, dim: int, factory: str, *, spaces: int, reasons: tuple[str, ...], vectors_in_memory: bool = False
+) -> IndexPlan:
+    file = index_bytes(factory, rows=rows, dim=dim)
+    vectors = rows * _CODE_BYTES * (dim + 384 * (spaces - 1))
+    n_lists = read_factory(factory).n_lists
+    return IndexPlan(
+        rows=rows,
+        dim=dim,
+        factory=factory,
+        n_lists=n_lists,
+        memory_bytes=file + (rows * dim * _CODE_BYTES if vectors_in_memory else 0),
+        index_bytes=file,
+        disk_bytes=file + vectors + rows * _PROMPT_BYTES,
+        vectors_in_memory=vectors_in_memory,
+        query_ms=_query_ms(rows, dim, factory, cached=vectors_in_memory),
+        build_s=_build_s(rows, dim, n_lists),
+        reasons=reasons,
+    )
+
+
+def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float, float]:
+    """One question on one core: an eighth of the lists at most; 20 to 60 ns a code of one bit, twice that for 8 bits."""
+    if factory == FLAT:
+        scan = rows * dim * _CODE_BYTES / 1e6  # 1 GB/s at worst, 10 GB/s at best
+        return 0.1 * scan, scan
+    scanned = rows / number_of_lists(rows) * number_of_lists(rows) ** 0.7
+    nanoseconds = (20, 60) if factory.endswith("RaBitQ") else (40, 120)
+    reads = 0.3 if cached else 20.0
+    return 0.2 + scanned * nanoseconds[0] / 1e6, reads + 1 + scanned * nanoseconds[1] / 1e6
+
+
+def _build_s(rows: int, dim: int, n_lists: int) -> tuple[float, float]:
+    """Training (ten rounds over 64 rows a list) and assigning, as multiplications, at 20 to 100 billion a second; and the files."""
+    multiplied = TRAINING_ROWS_A_LIST * n_lists * n_lists * dim * 10 + rows * dim * min(n_lists, _HNSW_LISTS // 4)
+    copied = rows * dim * _CODE_BYTES
+    return multiplied / 100e9 + copied / 1e9, multiplied / 20e9 + copied / 100e6
+
+
+def _mib(size: float) -> str:
+    return f"{size / _MIB:,.0f} MiB" if size < 10 << 30 else f"{size / (1 << 30):,.1f} GiB"

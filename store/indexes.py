@@ -1,0 +1,72 @@
+"""Every kind of index by its factory string: made, measured against the exact answer, and opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from core.progress import Silent
+from core.protocols import Progress, VectorIndex
+from core.values import Hits, Vectors
+from store.faiss_index import FaissIndex, build_faiss_index
+from store.index_plan import FLAT, read_factory
+from store.ivf_index import IvfIndex, build_ivf_index, effort_of
+from store.manifest import IndexInfo
+from store.shards import ShardedVectors
+
+WANTED_RECALL = 0.98
+"""Of the ten nearest rows of stored rows. Pictures lie further from all rows than prompts do, and find a few less."""
+
+_SILENT = Silent()
+
+
+def build_index_file(
+    folder: Path, file: str, vectors: ShardedVectors, *, factory: str = FLAT, seed: int = 0, progress: Progress = _SILENT
+) -> IndexInfo:
+    """Write the index of all `vectors`; its effort and recall are still to be measured.
+
+    Raises:
+        ConfigError: the factory string is not known.
+        StorageFull: the disk is full or may not be written.
+    """
+    if read_factory(factory).n_lists:
+        return build_ivf_index(folder, file, vectors, factory=factory, seed=seed, progress=progress)
+    return build_faiss_index(folder, file, vectors, progress=progress)
+
+
+def open_index(folder: Path, info: IndexInfo, vectors: ShardedVectors) -> VectorIndex:
+    """The index that `info` records, over the vectors that it was made of.
+
+    Raises:
+        Checksum: the file is missing or is not the one that was recorded.
+    """
+    return IvfIndex(folder, info, vectors) if read_factory(info.factory).n_lists else FaissIndex(folder, info, vectors)
+
+
+def measured(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries: Vectors, exact: Hits) -> IndexInfo:
+    """The record with the least effort whose recall@10 is `WANTED_RECALL`, and that recall.
+
+    Lists are looked into by powers of two; where no number of them is enough, it is all of them, still with codes.
+
+    Args:
+        queries: (q, dim) unit rows.
+        exact: their exact 10 nearest rows.
+    """
+    index = open_index(folder, info, vectors)
+    n_lists = read_factory(info.factory).n_lists
+    if n_lists == 0:
+        return msgspec.structs.replace(info, effort=1.0, recall_at_10=recall(exact, index.search(queries, 10)))
+    n_probes, effort, found = 1, 0.0, 0.0
+    while n_probes < n_lists and found < WANTED_RECALL:
+        effort = effort_of(n_probes, n_lists)
+        found = recall(exact, index.search(queries, 10, effort=effort))
+        n_probes *= 2
+    return msgspec.structs.replace(info, effort=effort, recall_at_10=found)
+
+
+def recall(exact: Hits, found: Hits) -> float:
+    """The share of the exact hits that were found, 0 to 1."""
+    pairs = zip(exact.ids, found.ids, strict=True)
+    return float(np.mean([np.isin(right[right >= 0], answer).mean() for right, answer in pairs]))

@@ -1,0 +1,57 @@
+"""The planner: what it chooses, that it keeps to the budget, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import ConfigError
+from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "budget", "factory"),
+    [
+        (1, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
+        (100_000, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
+        (100_001, 384, DEFAULT_BUDGET_BYTES, "IVF512,RaBitQ"),
+        (100_000, 1024, 100 * MIB, "IVF512,RaBitQ"),
+        (2_000_000, 384, DEFAULT_BUDGET_BYTES, "IVF2048,RaBitQ"),
+        (10_000_000, 384, 6 << 30, "IVF8192_HNSW32,SQ8"),
+        (10_000_000, 384, 2 << 30, "IVF8192_HNSW32,RaBitQ"),
+    ],
+)
+def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
+    """Flat while a scan is quick; then one bit a value with the vectors in memory, 8 bits without, one bit as the last."""
+    plan = plan_index(rows=rows, dim=dim, budget_bytes=budget)
+    assert plan.factory == factory
+    assert plan.reasons
+
+
+@given(rows=st.integers(1, 10**9), dim=st.integers(8, 2048), budget=st.integers(MIB, 1 << 42))
+def test_the_budget_is_kept(rows: int, dim: int, budget: int) -> None:
+    """A plan takes at most the budget, its ranges are ranges; what is refused names a budget that works."""
+    try:
+        plan = plan_index(rows=rows, dim=dim, budget_bytes=budget)
+    except ConfigError as error:
+        needed = re.search(r"--memory-budget (\d+)MiB", error.hint or "")
+        assert needed is not None
+        assert int(needed[1]) * MIB > budget
+        assert plan_index(rows=rows, dim=dim, budget_bytes=int(needed[1]) * MIB).memory_bytes <= int(needed[1]) * MIB
+        return
+    assert plan.memory_bytes <= budget
+    assert 0 < plan.query_ms[0] <= plan.query_ms[1]
+    assert 0 <= plan.build_s[0] <= plan.build_s[1]
+    assert read_factory(plan.factory).n_lists == plan.n_lists <= max(rows, 16)
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(0, 384), (10, 0), (-5, 384)])
+def test_nothing_to_plan(rows: int, dim: int) -> None:
+    """No rows, no dimensions: refused by value."""
+    with pytest.raises(ConfigError, match="cannot be planned"):
+        plan_index(rows=rows, dim=dim)

@@ -1,0 +1,179 @@
+"""The inverted file: recall, answers that do not depend on k, batch or threads, filters, and damaged files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from core.errors import Checksum, ConfigError
+from core.values import Hits, Vectors, unit_rows
+from store.exact_index import ExactIndex
+from store.index_plan import index_bytes
+from store.indexes import WANTED_RECALL, build_index_file, measured, open_index, recall
+from store.ivf_index import POOL, IvfIndex, effort_of, probes_of
+from store.manifest import IndexInfo
+from store.shards import ShardedVectors
+from tests.store.builders import write_shards
+
+ROWS, DIM = 8_000, 48
+FILE = "index/toy.faiss"
+
+
+def clustered(n: int, *, seed: int = 0) -> Vectors:
+    """(n, 48) unit rows around 300 centres: neither one cloud nor easy to tell apart."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).standard_normal((300, DIM))
+    return unit_rows(centres[rng.integers(0, 300, n)] + 0.8 * rng.standard_normal((n, DIM)))
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> ShardedVectors:
+    folder = tmp_path_factory.mktemp("vectors")
+    return ShardedVectors(folder, write_shards(folder, clustered(ROWS), shard_rows=1000))
+
+
+def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64,RaBitQ") -> IndexInfo:
+    queries = clustered(64, seed=1)
+    info = build_index_file(folder, FILE, vectors, factory=factory)
+    return measured(folder, info, vectors, queries=queries, exact=ExactIndex(vectors).search(queries, 10))
+
+
+@pytest.mark.parametrize("factory", ["IVF64,RaBitQ", "IVF64,SQ8", "IVF64_HNSW32,RaBitQ"])
+def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
+    """With the effort that was measured, the recall holds for other questions too, and all lists are not needed for it."""
+    info = built(tmp_path, vectors, factory)
+    queries = clustered(200, seed=2)
+    exact = ExactIndex(vectors).search(queries, 10)
+    index = open_index(tmp_path, info, vectors)
+    assert info.recall_at_10 >= WANTED_RECALL
+    assert recall(exact, index.search(queries, 10)) >= WANTED_RECALL - 0.03
+    assert probes_of(info.effort, 64) < 64
+    assert recall(exact, index.search(queries, 10, effort=0.0)) < recall(exact, index.search(queries, 10))
+
+
+@pytest.mark.parametrize("factory", ["IVF64,RaBitQ", "IVF64,SQ8", "IVF4096_HNSW32,RaBitQ", "SQfp16"])
+def test_predicted_bytes(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
+    """The length of the file is within 15 % of what the plan says."""
+    build_index_file(tmp_path, FILE, vectors, factory=factory)
+    assert (tmp_path / FILE).stat().st_size == pytest.approx(index_bytes(factory, rows=ROWS, dim=DIM), rel=0.15)
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+@pytest.mark.parametrize("k", [1, 5, 50])
+def test_prefixes(vectors: ShardedVectors, tmp_path: Path, k: int, filtered: bool) -> None:
+    """The first k of 256 are the answer for k, with and without a filter, to the bit."""
+    index = open_index(tmp_path, built(tmp_path, vectors), vectors)
+    queries = clustered(30, seed=3)
+    allowed = np.arange(0, ROWS, 3) if filtered else None
+    wide, narrow = index.search(queries, POOL, allowed=allowed), index.search(queries, k, allowed=allowed)
+    assert (wide.ids[:, :k] == narrow.ids).all()
+    assert (wide.scores[:, :k] == narrow.scores).all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_batches(vectors: ShardedVectors, tmp_path: Path, size: int) -> None:
+    """Alone, in sevens and in batches of 64: the same bits."""
+    index = open_index(tmp_path, built(tmp_path, vectors), vectors)
+    queries = clustered(64, seed=4)
+    parts = [index.search(queries[start : start + size], 12) for start in range(0, 64, size)]
+    whole = index.search(queries, 12)
+    assert (np.concatenate([part.ids for part in parts]) == whole.ids).all()
+    assert (np.concatenate([part.scores for part in parts]) == whole.scores).all()
+
+
+@pytest.mark.parametrize("share", [2, 10, 40, 2000])
+def test_k_rows_come_where_k_rows_are_allowed(vectors: ShardedVectors, tmp_path: Path, share: int) -> None:
+    """Whatever the filter leaves, k rows are answered where it leaves k, all of them allowed and in falling order."""
+    index = open_index(tmp_path, built(tmp_path, vectors), vectors)
+    allowed = np.arange(0, ROWS, share)
+    for k in (10, 300, 2048):
+        hits = index.search(clustered(5, seed=5), k, effort=0.0, allowed=allowed)
+        found = hits.ids >= 0
+        assert (found.sum(axis=1) == min(k, len(allowed))).all()
+        assert np.isin(hits.ids[found], allowed).all()
+        assert (hits.scores[:, :-1] >= hits.scores[:, 1:]).all()
+
+
+def test_a_large_k_without_a_filter(vectors: ShardedVectors, tmp_path: Path) -> None:
+    """2,048 rows come also from the least effort, each once."""
+    hits = open_index(tmp_path, built(tmp_path, vectors), vectors).search(clustered(2, seed=6), 2048, effort=0.0)
+    assert all(len(np.unique(ids)) == 2048 and ids.min() >= 0 for ids in hits.ids)
+
+
+def test_the_same_build_gives_the_same_bytes(vectors: ShardedVectors, tmp_path: Path) -> None:
+    """Training is seeded: two builds are equal to the byte, another seed is not."""
+    contents = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        build_index_file(tmp_path / name, FILE, vectors, factory="IVF64,RaBitQ", seed=seed)
+        contents.append((tmp_path / name / FILE).read_bytes())
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_damage_is_found_before_faiss_reads_it(vectors: ShardedVectors, tmp_path: Path) -> None:
+    """A changed byte in what FAISS interprets, a cut file and a missing one are refused by name."""
+    info = built(tmp_path, vectors)
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    for place in (0, 40, info.header_bytes // 2, info.header_bytes - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(Checksum, match="not the IVF64,RaBitQ index"):
+            open_index(tmp_path, info, vectors)
+    for length in (0, info.header_bytes, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Checksum, match="not the IVF64,RaBitQ index"):
+            open_index(tmp_path, info, vectors)
+    path.unlink()
+    with pytest.raises(Checksum, match="cannot be read"):
+        open_index(tmp_path, info, vectors)
+
+
+def test_damaged_codes_and_ids_do_no_harm(vectors: ShardedVectors, tmp_path: Path) -> None:
+    """Random bytes behind the header give other rows or a clear error, never a crash or a row that does not exist."""
+    info = built(tmp_path, vectors)
+    path = tmp_path / FILE
+    content = bytearray(path.read_bytes())
+    noise = np.random.default_rng(7).bytes(len(content) - info.header_bytes)
+    content[info.header_bytes :] = noise
+    path.write_bytes(content)
+    index = open_index(tmp_path, info, vectors)
+    with pytest.raises(Checksum, match="rows that do not exist"):
+        index.search(clustered(5, seed=8), 10)
+    hits: Hits = index.search(clustered(5, seed=8), 10, allowed=np.arange(5000))
+    assert hits.ids.max() < 5000
+
+
+@pytest.mark.parametrize(
+    "factory", ["", "Flat", "IVF0,RaBitQ", "IVF64", "IVF64,PQ8", "IVF64,Flat", "IVF9999999,SQ8", "OPQ8,IVF4,PQ8", "IVF٣,SQ8"]
+)
+def test_other_factories_are_refused(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
+    """Only kinds whose files are checked before they are read are made."""
+    with pytest.raises(ConfigError, match="not known"):
+        build_index_file(tmp_path, FILE, vectors, factory=factory)
+
+
+def test_more_lists_than_rows(tmp_path: Path) -> None:
+    """A small corpus gets as many lists as it has rows, and answers."""
+    folder = tmp_path / "few"
+    few = ShardedVectors(folder, write_shards(folder, clustered(20), shard_rows=20))
+    info = build_index_file(tmp_path, FILE, few, factory="IVF64,RaBitQ")
+    assert info.factory == "IVF20,RaBitQ"
+    assert open_index(tmp_path, info, few).search(few.block(3, 4), 1).ids.tolist() == [[3]]
+
+
+def test_effort_and_probes_agree() -> None:
+    """Every number of lists has an effort that gives it."""
+    for n_lists in (16, 512, 8192):
+        for n_probes in (1, 2, 7, 16, n_lists):
+            if n_probes <= n_lists:
+                assert probes_of(effort_of(n_probes, n_lists), n_lists) == n_probes
+
+
+def test_effort_one_is_exact(vectors: ShardedVectors, tmp_path: Path) -> None:
+    """Whatever the codes lost, effort 1 gives the exact rows."""
+    info = msgspec.structs.replace(built(tmp_path, vectors), effort=0.0)
+    queries = clustered(10, seed=9)
+    exact = ExactIndex(vectors).search(queries, 20)
+    assert (IvfIndex(tmp_path, info, vectors).search(queries, 20, effort=1.0).ids == exact.ids).all()
