@@ -15,6 +15,7 @@ from commands.extract import extract
 from commands.gc import gc
 from commands.info import info
 from commands.options import ASK, CORPUS, IMPROVE, OPERATE
+from commands.plan import plan
 from commands.query import query
 from commands.submit import submit
 from commands.train import train
@@ -35,6 +36,7 @@ app.command("submit", rich_help_panel=ASK)(submit)
 app.command("embed", rich_help_panel=ASK)(embed)
 app.command("build-index", rich_help_panel=CORPUS)(build_index)
 app.command("info", rich_help_panel=CORPUS)(info)
+app.command("plan", rich_help_panel=CORPUS)(plan)
 app.command("train", rich_help_panel=IMPROVE)(train)
 app.command("verify", rich_help_panel=OPERATE)(verify)
 app.command("gc", rich_help_panel=OPERATE)(gc)

@@ -10,6 +10,7 @@ import typer
 from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output, funnel, size_text
 from commands.recipes import RECIPES, Recipe
+from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
 
 if TYPE_CHECKING:
     from indexer.build import BuildReport
@@ -34,6 +35,16 @@ def build_index(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")] = None,
     sample: Annotated[int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sample.")] = 0,
+    index_factory: Annotated[
+        str | None,
+        typer.Option(
+            "--index-factory",
+            metavar="FACTORY",
+            help="Instead of the kind that `plan` names: SQfp16, IVF512,RaBitQ, …",
+            show_default=False,
+        ),
+    ] = None,
+    memory_budget: MemoryBudget = DEFAULT_MEMORY,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an index that was built from something else.")] = False,
     device: Device = "auto",
     index: IndexFolder = None,
@@ -66,7 +77,7 @@ def build_index(
     output.note(f"Building the index in {chosen.index}.")
     # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
     minilm = output_encoder(pair, device=device, announce=output.note)
-    options = BuildOptions(replace=replace)
+    options = BuildOptions(index_factory=index_factory, memory_budget_bytes=size_bytes(memory_budget), replace=replace)
     report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm])
     if json:
         output.line(report.manifest)

@@ -20,7 +20,7 @@ from indexer.plan import BuildPlan
 from indexer.provenance import imprompt_version
 from indexer.stages import Space, encode_spaces, number_prompts
 from store import layout
-from store.faiss_index import FLAT
+from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
 from store.locking import write_lock
 from store.manifest import CorpusInfo, Manifest, decode_manifest
 from store.probes import index_space
@@ -38,10 +38,14 @@ class SpaceEncoder(TextEncoder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How to build. `replace` allows another corpus or encoder than those of the index in place; the rest goes into the plan."""
+    """How to build. `replace` allows another corpus or encoder than those of the index in place; the rest goes into the plan.
+
+    `index_factory` is FAISS's factory string; None lets `store.index_plan.plan_index` choose within `memory_budget_bytes`.
+    """
 
     shard_rows: int = 4096
-    index_factory: str = FLAT
+    index_factory: str | None = None
+    memory_budget_bytes: int = DEFAULT_BUDGET_BYTES
     seed: int = 0
     replace: bool = False
 
@@ -109,7 +113,7 @@ def make_plan(
     """What `build_index` is going to do.
 
     Raises:
-        ConfigError: no source, two encoders of one space, or fewer than one row in a shard.
+        ConfigError: no source, two encoders of one space, fewer than one row in a shard, or a factory string that is not known.
         CorpusError: a source cannot be read.
     """
     if not sources:
@@ -118,6 +122,8 @@ def make_plan(
         raise ConfigError(f"Two of these encoders share a space: {', '.join(spec.space for spec in encoders)}.")
     if options.shard_rows < 1:
         raise ConfigError(f"A shard of {options.shard_rows} rows is too small.", hint="It has at least 1.")
+    if options.index_factory is not None:
+        read_factory(options.index_factory)  # before hours of encoding
     corpora: list[CorpusInfo] = []
     with progress.start("Fingerprinting", len(sources)) as task:
         for source in sources:
@@ -129,6 +135,7 @@ def make_plan(
         encoders=list(encoders),
         shard_rows=options.shard_rows,
         index_factory=options.index_factory,
+        memory_budget_bytes=options.memory_budget_bytes,
         seed=options.seed,
     )
 
@@ -229,12 +236,13 @@ def _build(
         except CorpusError:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+        factory = _factory(plan, numbered.rows)
         encoding_began = time.monotonic()
         before = set(journal.shards())
         shards = encode_spaces(staging, spaces, journal, rows=numbered.rows, shard_rows=plan.shard_rows, progress=progress)
         encode_s = time.monotonic() - encoding_began
         encoded = sum(shard.record.rows for key, shard in journal.shards().items() if key not in before)
-        manifest = _finish(root, staging, plan, numbered, shards, progress=progress)
+        manifest = _finish(root, staging, plan, numbered, shards, factory=factory, progress=progress)
     return BuildReport(
         manifest,
         built=True,
@@ -246,13 +254,32 @@ def _build(
     )
 
 
+def _factory(plan: BuildPlan, rows: int) -> str:
+    """FAISS's factory string for so many rows.
+
+    Raises:
+        ConfigError: no index fits into the plan's memory.
+    """
+    if plan.index_factory is not None:
+        return plan.index_factory
+    dim = plan.encoders[0].dim
+    return plan_index(rows=rows, dim=dim, budget_bytes=plan.memory_budget_bytes, spaces=len(plan.encoders)).factory
+
+
 def _finish(
-    root: Path, staging: Path, plan: BuildPlan, numbered: Numbered, shards: dict[str, list[ShardDone]], *, progress: Progress
+    root: Path,
+    staging: Path,
+    plan: BuildPlan,
+    numbered: Numbered,
+    shards: dict[str, list[ShardDone]],
+    *,
+    factory: str,
+    progress: Progress,
 ) -> Manifest:
     """Index the first space, measure, and publish."""
     space = plan.encoders[0].space
     records = {name: [shard.record for shard in done] for name, done in shards.items()}
-    info, probes = index_space(staging, space, records[space], factory=plan.index_factory, seed=plan.seed, progress=progress)
+    info, probes = index_space(staging, space, records[space], factory=factory, seed=plan.seed, progress=progress)
     manifest = Manifest(
         imprompt=imprompt_version(),
         plan_sha256=plan.sha256,

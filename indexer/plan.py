@@ -15,7 +15,7 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the result depends on, and nothing else: no path, no time, no machine.
 
     Its sha256 names the staging folder, so the same command resumes itself and a changed input never resumes another's work.
-    `encoders[0]` is the space that is searched.
+    `encoders[0]` is the space that is searched. Where `index_factory` is None, the kind of index is chosen by rows and budget.
     """
 
     format: int = 1
@@ -23,7 +23,8 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
     cleaning: str
     encoders: list[EncoderSpec]
     shard_rows: int
-    index_factory: str
+    index_factory: str | None
+    memory_budget_bytes: int
     seed: int
 
     def canonical(self) -> bytes:

@@ -26,7 +26,6 @@ _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
 _LINK_BYTES = 290  # a node of HNSW32: 64 links of 4 bytes on the lowest level, few above, offsets and level
 _HNSW_LISTS = 4096  # from here on looking at all centroids costs more than walking a graph of them
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
-_MIB = 1 << 20
 _MOST_LISTS = 1 << 20
 _FACTORY = re.compile(r"IVF(?P<lists>[1-9][0-9]{0,6})(?P<graph>_HNSW32)?,(?P<codes>RaBitQ|SQ4|SQ8|SQfp16)", re.ASCII)
 
@@ -83,22 +82,22 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
         return _plan(rows, dim, FLAT, spaces=spaces, reasons=(reason,))
     why = f"{rows:,} rows are more than a scan of everything answers at once."
     if rows <= FLAT_ROWS:
-        why = f"The vectors take {_mib(vectors)}, more than the budget of {_mib(budget_bytes)}."
+        why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
     rabitq, quantised = f"{_lists(rows)},{RABITQ}", f"{_lists(rows)},SQ8"
     small, large = (index_bytes(factory, rows=rows, dim=dim) for factory in (rabitq, quantised))
     if small + vectors <= budget_bytes:
-        reason = f"Codes of one bit a value ({_mib(small)}) and the vectors to score again ({_mib(vectors)}) fit into memory."
+        reason = f"Codes of one bit a value ({_size(small)}) and the vectors to score again ({_size(vectors)}) fit into memory."
         return _plan(rows, dim, rabitq, spaces=spaces, vectors_in_memory=True, reasons=(why, reason))
-    tight = f"Codes and vectors together ({_mib(small + vectors)}) are more than the budget of {_mib(budget_bytes)}"
+    tight = f"Codes and vectors together ({_size(small + vectors)}) are more than the budget of {_size(budget_bytes)}"
     if large <= budget_bytes:
-        reason = f"{tight}; codes of 8 bits a value ({_mib(large)}) fit, and the vectors to score again are read from disk."
+        reason = f"{tight}; codes of 8 bits a value ({_size(large)}) fit, and the vectors to score again are read from disk."
         return _plan(rows, dim, quantised, spaces=spaces, reasons=(why, reason))
     if small <= budget_bytes:
-        reason = f"{tight}; codes of one bit a value ({_mib(small)}) fit, and the vectors to score again are read from disk."
+        reason = f"{tight}; codes of one bit a value ({_size(small)}) fit, and the vectors to score again are read from disk."
         return _plan(rows, dim, rabitq, spaces=spaces, reasons=(why, reason))
     raise ConfigError(
-        f"No index of {rows:,} rows of {dim} dimensions fits into {_mib(budget_bytes)}; the smallest needs {_mib(small)}.",
-        hint=f"Say --memory-budget {math.ceil(small / _MIB)}MiB or more, or take fewer rows.",
+        f"No index of {rows:,} rows of {dim} dimensions fits into {_size(budget_bytes)}; the smallest needs {_size(small)}.",
+        hint=f"Say --memory-budget {math.ceil(small / 1e6)}MB or more, or take fewer rows.",
     )
 
 
@@ -191,5 +190,5 @@ def _build_s(rows: int, dim: int, n_lists: int) -> tuple[float, float]:
     return multiplied / 100e9 + copied / 1e9, multiplied / 20e9 + copied / 100e6
 
 
-def _mib(size: float) -> str:
-    return f"{size / _MIB:,.0f} MiB" if size < 10 << 30 else f"{size / (1 << 30):,.1f} GiB"
+def _size(size: float) -> str:
+    return f"{size / 1e6:,.0f} MB" if size < 10e9 else f"{size / 1e9:,.1f} GB"

@@ -299,7 +299,8 @@ class TestPlan:
             make_plan([one, two], [BagOfWords("other").spec], options=OPTIONS),
             make_plan([one, two], [BagOfWords().spec, BagOfWords("other").spec], options=OPTIONS),
             make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=51)),
-            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, index_factory="other")),
+            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, index_factory="IVF16,SQ8")),
+            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, memory_budget_bytes=1 << 20)),
             make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, seed=1)),
         ]
         assert len({plan.sha256 for plan in variants}) == len(variants)

@@ -1,0 +1,66 @@
+"""`plan`: which index would be built, what it would take and why, without building it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.options import Json
+from commands.output import Output, grid, size_text
+from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
+
+if TYPE_CHECKING:
+    from store.index_plan import IndexPlan
+
+
+def plan(
+    rows: Annotated[str, typer.Option("--rows", metavar="N", help="How many prompts; 2000000, 2e6 or 2M.")],
+    dim: Annotated[
+        int, typer.Option("--dim", min=1, help="Dimensions of the encoder's vectors: lite 384, ViT-L-14 768, ViT-H-14 1024.")
+    ] = 384,
+    memory_budget: MemoryBudget = DEFAULT_MEMORY,
+    json: Json = False,
+) -> None:
+    """Show which index `build-index` would choose for so many prompts, its bytes in memory and on disk, times, and the reasons."""
+    from store.index_plan import plan_index
+
+    output = Output(json=json, quiet=False, verbose=False)
+    chosen = plan_index(rows=_count(rows), dim=dim, budget_bytes=size_bytes(memory_budget))
+    if json:
+        output.line(chosen)
+        return
+    output.table(grid("", ["", ""], _rows(chosen)))
+    for reason in chosen.reasons:
+        output.text(f"- {reason}")
+
+
+def _count(text: str) -> int:
+    from core.errors import ConfigError
+
+    try:
+        number = float(text[:-1]) * 1e6 if text[-1:] in "mM" else float(text)
+        return int(number)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"--rows {text!r} is no number.", hint="Say it like 2000000, 2e6 or 2M.") from error
+
+
+def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
+    low, high = chosen.query_ms
+    faster, slower = chosen.build_s
+    with_vectors = ", the stored vectors among them" if chosen.vectors_in_memory else ""
+    return [
+        ("prompts", f"{chosen.rows:,} of {chosen.dim} dimensions"),
+        ("index", chosen.factory),
+        ("memory while it answers", size_text(chosen.memory_bytes) + with_vectors),
+        ("index on disk", size_text(chosen.index_bytes)),
+        ("generation on disk", f"{size_text(chosen.disk_bytes)}, with the prompts, their vectors and MiniLM's"),
+        ("a question", f"{low:,.1f} to {high:,.1f} ms to search, on one core"),
+        ("the index stage", f"{_duration(faster)} to {_duration(slower)}; encoding the prompts comes on top"),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:,.1f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

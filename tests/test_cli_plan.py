@@ -1,0 +1,68 @@
+"""`plan` and the options of `build-index` that choose the index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands.sizes import size_bytes
+from core.errors import ConfigError
+from store.generation import open_generation
+from tests.conftest import Imprompt
+
+
+def test_plan(imprompt: Imprompt) -> None:
+    """The kind of index, its bytes and its reasons, for people and for programs."""
+    shown = imprompt("plan", "--rows", "2M")
+    assert shown.code == 0
+    assert "IVF2048,RaBitQ" in shown.out
+    assert "fit into memory" in shown.out
+    answer = json.loads(imprompt("plan", "--rows", "2e6", "--json").out)
+    assert (answer["rows"], answer["factory"]) == (2_000_000, "IVF2048,RaBitQ")
+
+
+def test_a_budget_too_small_says_the_smallest(imprompt: Imprompt) -> None:
+    """The refusal names the budget that works."""
+    refused = imprompt("plan", "--rows", "1e8", "--memory-budget", "1GiB")
+    assert refused.code == 10
+    assert "--memory-budget 6431MB" in refused.err
+
+
+@pytest.mark.parametrize("rows", ["x", "", "nan", "inf", "-3", "M"])
+def test_rows_that_are_no_number(imprompt: Imprompt, rows: str) -> None:
+    """One clear line, no traceback."""
+    refused = imprompt("plan", "--rows", rows)
+    assert refused.code == 10
+    assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(("text", "size"), [("4GiB", 4 << 30), ("500 MB", 500_000_000), ("1.5g", 1_500_000_000), ("7", 7)])
+def test_sizes(text: str, size: int) -> None:
+    """Sizes as people type them."""
+    assert size_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "z", "-1", "0", "4QB", "1e3", "4 G B"])
+def test_no_sizes(text: str) -> None:
+    """What is no size is refused by value."""
+    with pytest.raises(ConfigError, match="no size"):
+        size_bytes(text)
+
+
+def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
+    """`--index-factory` overrides the plan, and the index answers; an unknown one is refused before anything is encoded."""
+    corpus = tmp_path / "prompts.txt"
+    corpus.write_text("\n".join(f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("cat", "dog", "ship", "hill")))
+    index = tmp_path / "index"
+    common = ("build-index", "--corpus", str(corpus), "--index", str(index))
+    assert imprompt(*common, "--index-factory", "IVF4,RaBitQ").code == 0
+    with open_generation(index) as generation:
+        assert [info.factory for info in generation.manifest.indexes.values()] == ["IVF4,RaBitQ"]
+    found = imprompt("query", "--text", "a red cat", "--index", str(index), "--json")
+    assert json.loads(found.out)["prompt"] == "a red cat"
+    assert imprompt("verify", "--index", str(index)).code == 0
+    refused = imprompt(*common, "--index-factory", "PQ7")
+    assert refused.code == 10
+    assert "PQ7" in refused.err
