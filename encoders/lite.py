@@ -39,7 +39,11 @@ class LiteTexts:
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """(n, 384) unit rows of the index space."""
-        return self._head.centred(self._minilm.encode(items))
+        return self.centred(self._minilm.encode(items))
+
+    def centred(self, rows: Vectors) -> Vectors:
+        """(n, 384) unit rows of the index space: what `encode` makes of MiniLM's rows of the same texts."""
+        return self._head.centred(rows)
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens before truncation, special tokens included."""

@@ -15,7 +15,7 @@ from encoders.sharing import LastPictures
 from ensemble.captions import CaptionMember
 from ensemble.knn import Knn
 from ensemble.neighbourhood import Neighbourhood, SharedPair
-from ensemble.recipes import Recipe, check_recipe
+from ensemble.recipes import CAPTION_SOURCE, Recipe, check_recipe
 from ensemble.regressor import Regressor
 from ensemble.vote import Ensemble, unavailable
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from store.generation import Generation
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
-CAPTION_SOURCE = "Salesforce/blip-image-captioning-large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def load_ensemble(
     neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k)
     bench = Bench(recipe, pair, minilm, neighbourhood, device, offline, announce)
     left_out: dict[str, MemberUnavailable] = {}
-    for name in sorted(asked, key=lambda name: name == "knn"):  # knn last: it reads the captions of others
+    for name in sorted(asked, key=lambda name: (name == "knn", name == "interrogator", name)):  # these two read captions of others
         try:
             bench.loaded[name] = Remembering(LOADERS[name](bench))
         except (MemberUnavailable, EncoderError) as error:
@@ -145,8 +144,37 @@ def _load_caption(bench: Bench) -> EnsembleMember:
     return CaptionMember("caption", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("caption", ""))
 
 
-def _load_interrogator(_bench: Bench) -> EnsembleMember:
-    raise MemberUnavailable("interrogator", "this version has none", hint="Use another recipe, or --degrade to leave it out.")
+def _load_interrogator(bench: Bench) -> EnsembleMember:
+    from ensemble.interrogator.lists import package_lists
+    from ensemble.interrogator.member import Interrogator
+
+    return Interrogator(
+        package_lists(),
+        settings=bench.recipe.interrogator,
+        pair=bench.pair,
+        neighbourhood=bench.neighbourhood,
+        minilm=bench.minilm,
+        captioner=_captioner_of_interrogator(bench),
+        announce=bench.announce,
+    )
+
+
+def _captioner_of_interrogator(bench: Bench) -> EnsembleMember | None:
+    """The recipe's member `caption`; else the model that its `sources` name as "caption", which nobody loads for `lite`."""
+    from encoders.lite import LitePair
+
+    if "caption" in bench.loaded:
+        return bench.loaded["caption"]
+    lite = isinstance(bench.pair, LitePair)
+    if lite or "caption" not in bench.recipe.sources:
+        why = "with lite it has no captioner" if lite else 'the recipe names no captioner (sources: {"caption": ...})'
+        bench.announce(f"interrogator works on its phrase lists alone: {why}.")
+        return None
+    try:
+        return _load_caption(bench)
+    except (MemberUnavailable, EncoderError) as error:
+        reason = error.reason if isinstance(error, MemberUnavailable) else error.message.rstrip(".")
+        raise MemberUnavailable("interrogator", f"its captioner cannot be used: {reason}", hint=error.hint) from error
 
 
 LOADERS: dict[str, Callable[[Bench], EnsembleMember]] = {

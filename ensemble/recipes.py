@@ -11,6 +11,8 @@ from core.files import atomic_write
 from ensemble.blend import check_weights
 
 DEFAULT = "default"
+CAPTION_SOURCE = "Salesforce/blip-image-captioning-large"
+_MOST_LABELS = 100
 
 
 class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,6 +28,14 @@ class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     captions_of: tuple[str, ...] = ()
 
 
+class InterrogatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many labels of each kind `interrogator` adds to a caption; the defaults are those of the notebook behind `seed`."""
+
+    mediums: int = 1
+    movements: int = 1
+    flavors: int = 3
+
+
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights by member's name; only their ratios count.
 
@@ -38,6 +48,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     suffixes: dict[str, str] = {}
     sources: dict[str, str] = {}
     knn: KnnSettings = KnnSettings()
+    interrogator: InterrogatorSettings = InterrogatorSettings()
 
 
 PRESETS = {
@@ -47,6 +58,7 @@ PRESETS = {
         name="seed",
         weights={"vit": 0.7488, "interrogator": 0.2112, "ofa": 0.04},
         suffixes={"ofa": ", fine details, masterpiece"},
+        sources={"caption": CAPTION_SOURCE},  # what the interrogator's prompts begin with
     ),
 }
 
@@ -81,6 +93,12 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if "knn" in knn.captions_of:
         raise ConfigError("knn cannot take its own texts as captions.")
+    counts = (recipe.interrogator.mediums, recipe.interrogator.movements, recipe.interrogator.flavors)
+    if min(counts) < 0 or not 1 <= sum(counts) <= _MOST_LABELS:
+        raise ConfigError(
+            "interrogator cannot choose {} mediums, {} movements and {} flavors.".format(*counts),
+            hint=f"None is negative, together they are 1 to {_MOST_LABELS}.",
+        )
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.fetch import silent
 from core.protocols import EnsembleMember
 from encoders.lite import load_lite
 from ensemble.captions import CaptionMember
+from ensemble.interrogator.member import Interrogator
 from ensemble.knn import Knn
-from ensemble.recipes import KnnSettings
+from ensemble.recipes import InterrogatorSettings, KnnSettings
 from ensemble.regressor import Regressor
 from store.generation import open_generation
+from tests.ensemble.interrogator.lists import COLOURS as COLOURED
 from tests.ensemble.worlds import WORDS, build_world, neighbourhood, picture
+from tests.retriever.colours import ColourPair
 
 COLOURS = ("red", "lime", "blue", "yellow", "teal")
 
@@ -35,11 +39,19 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ense
         yield {
             "knn": Knn(neighbourhood(generation), settings=KnnSettings()),
             "vit": Regressor(load_lite().images),
+            "interrogator": Interrogator(
+                COLOURED,
+                settings=InterrogatorSettings(),
+                pair=ColourPair(),
+                neighbourhood=neighbourhood(generation),
+                minilm=WORDS,
+                announce=silent,
+            ),
             "ofa": CaptionMember("ofa", NamesColours(), minilm=WORDS, suffix=", fine details"),
         }
 
 
-@pytest.fixture(params=["knn", "vit", "ofa"])
+@pytest.fixture(params=["knn", "vit", "interrogator", "ofa"])
 def member(request: pytest.FixtureRequest, members: dict[str, EnsembleMember]) -> EnsembleMember:
     found = members[request.param]
     assert found.name == request.param

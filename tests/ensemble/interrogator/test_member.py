@@ -1,0 +1,201 @@
+"""The member's choice is the library's own, and its prompts are the notebook's."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import MemberUnavailable
+from core.fetch import silent
+from core.protocols import EnsembleMember
+from core.values import Prediction
+from encoders.openclip import load_openclip
+from ensemble.interrogator.member import Interrogator, fitting, prompt_parts
+from ensemble.interrogator.tables import PhraseTable, phrase_table
+from ensemble.members import LOADERS, load_ensemble
+from ensemble.recipes import InterrogatorSettings, Recipe, load_recipe
+from store.generation import Generation, open_generation
+from tests.assets.scenes import held_out_scenes
+from tests.encoders.clip_models import random_pictures, write_model
+from tests.ensemble.interrogator.lists import COLOURS, short_lists
+from tests.ensemble.worlds import WORDS, Sayer, neighbourhood, picture
+from tests.retriever.colours import ColourPair
+
+FLAVORS = 2500
+"""More than the library ranks at once (2,048)."""
+
+
+def read_alike(chosen: list[list[str]], table: PhraseTable) -> list[list[int]]:
+    """Labels by the first place of their row: the tokenizer cannot tell "hyper-realistic" from "hyper - realistic"."""
+    first: dict[bytes, int] = {}
+    place = {
+        label: first.setdefault(row.tobytes(), at) for at, (label, row) in enumerate(zip(table.labels, table.rows, strict=True))
+    }
+    return [[place[label] for label in labels] for labels in chosen]
+
+
+def colours(generation: Generation, *, captioner: EnsembleMember | None = None, **counts: int) -> Interrogator:
+    return Interrogator(
+        COLOURS,
+        settings=InterrogatorSettings(**counts),
+        pair=ColourPair(),
+        neighbourhood=neighbourhood(generation),
+        minilm=WORDS,
+        captioner=captioner,
+        announce=silent,
+    )
+
+
+def library(folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """clip-interrogator over the model of a folder and our short lists; everything else is its own."""
+    import open_clip
+
+    lists = short_lists(FLAVORS)
+    data.mkdir()
+    for kind in ("mediums", "movements", "flavors", "artists", "negative"):
+        (data / f"{kind}.txt").write_text("\n".join(getattr(lists, kind)) + "\n", "utf-8")
+    config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))["model_cfg"]
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Local", config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls names of torch that are going away
+        import clip_interrogator
+
+        chosen = clip_interrogator.Config(
+            clip_model_name="Local/folder", caption_model_name=None, cache_path=None, download_cache=False, device="cpu", quiet=True
+        )
+        chosen.data_path = str(data)
+        chosen.clip_model, _, chosen.clip_preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        chosen.clip_model.eval()
+        return clip_interrogator.Interrogator(chosen)
+
+
+# The library calls torch.cuda.amp.autocast, which warns that it is old, and that there is no CUDA.
+@pytest.mark.filterwarnings("ignore:.*(autocast|CUDA is not available)")
+@pytest.mark.parametrize("model", ["random", "trained"])
+def test_labels_are_the_librarys_own(model: str, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the same features: the same labels in the same order, ties apart, and after its rules the same prompt."""
+    import torch
+    from clip_interrogator.clip_interrogator import _truncate_to_fit
+
+    folder = tiny_clip if model == "trained" else write_model(tmp_path / "model", "vit")
+    pictures = [seen for seen, _ in held_out_scenes(12, seed=3)] if model == "trained" else random_pictures()
+    theirs = library(folder, tmp_path / "data", monkeypatch)
+    pair = load_openclip(str(folder), device="cpu")
+    features = pair.images.encode(pictures)
+    lists = short_lists(FLAVORS)
+    choices = []
+    for kind, n in (("mediums", 2), ("movements", 3), ("flavors", 20)):
+        table = phrase_table(getattr(lists, kind), pair, announce=silent)
+        ours = table.top(features, n)
+        rank = getattr(theirs, kind).rank
+        expected = [rank(torch.from_numpy(feature[None]), n) for feature in features]
+        assert read_alike(ours, table) == read_alike(expected, table), kind
+        choices.append(ours)
+    assert len({tuple(row) for row in choices[2]}) > 1, "the pictures are told apart"
+    for caption in ("", "a small thing, and another", choices[0][0][0] + " of a thing"):
+        prompts = [prompt_parts(caption, *row) for row in zip(*choices, strict=True)]
+        cut = [_truncate_to_fit(", ".join(parts), theirs.tokenize) for parts in prompts]
+        assert fitting(prompts, pair.texts, max_tokens=pair.spec.max_tokens) == cut
+        assert any(", ".join(parts) != text for parts, text in zip(prompts, cut, strict=True)), "some are cut"
+
+
+def test_prompts_are_caption_medium_movement_flavors(generation: Generation) -> None:
+    """As in the notebook; the vote is the prompt's embedding; a medium that the caption begins with is not said twice."""
+    images = [picture("red"), picture("blue")]
+    said = colours(generation, captioner=Sayer("caption", "a red painting of a cat")).predict(images)
+    assert said.texts == (
+        "a red painting of a cat, red art, red, red and green, green",
+        "a red painting of a cat, a blue photo, blue art, blue, deep blue, blue and green",
+    )
+    np.testing.assert_array_equal(said.vectors, WORDS.encode(said.texts))
+    alone = colours(generation, mediums=0, movements=2, flavors=1).predict(images[:1])
+    assert alone.texts == ("red art, green art, red",)
+
+
+def test_an_empty_caption_leaves_no_comma(generation: Generation) -> None:
+    """The labels alone, as without a captioner; a captioner without texts counts as none."""
+    plain = colours(generation).predict([picture("red")]).texts
+    assert plain == ("a red painting, red art, red, red and green, green",)
+    for captioner in (Sayer("caption", ""), Sayer("caption", "x", mute=True)):
+        assert colours(generation, captioner=captioner).predict([picture("red")]).texts == plain
+
+
+@pytest.fixture(scope="module")
+def lite(lite_index: Path) -> Iterator[Generation]:
+    with open_generation(lite_index) as opened:
+        yield opened
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loader finds short lists."""
+    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", lambda: COLOURS)
+
+
+def loaded(lite: Generation, recipe: Recipe, *, pair: Any = None, **options: Any) -> tuple[Any, list[str]]:
+    from encoders.lite import load_lite
+
+    lines: list[str] = []
+    return load_ensemble(recipe, lite, pair or load_lite(), announce=lines.append, **options), lines
+
+
+def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: Generation, few: None) -> None:
+    """One line tells; the vote is there; no model is asked for, whatever the recipe's sources name."""
+    recipe = Recipe(name="x", weights={"interrogator": 1}, sources={"caption": "no/where"})
+    judges, lines = loaded(lite, recipe, offline=True)
+    assert [line for line in lines if "phrase lists alone" in line and "lite" in line]
+    (verdict,) = judges.judge([picture("red")])
+    assert verdict.votes[0].member == "interrogator"
+    assert len(str(verdict.votes[0].text).split(", ")) == 5
+
+
+def test_the_recipes_captioner_speaks_first_and_once(lite: Generation, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `caption` is a member its words begin the interrogator's prompt, whatever the order of the recipe."""
+    sayer = Sayer("caption", "a lake at night")
+    monkeypatch.setitem(LOADERS, "caption", lambda _bench: sayer)
+    judges, lines = loaded(lite, Recipe(name="x", weights={"interrogator": 1, "caption": 1}))
+    (verdict,) = judges.judge([picture("blue")])
+    assert str({vote.member: vote.text for vote in verdict.votes}["interrogator"]).startswith("a lake at night, ")
+    assert sayer.batches == [1]
+    assert lines == []
+
+
+def test_a_named_captioner_has_to_be_there(generation: Generation, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside another encoder than `lite` the source is loaded for the interrogator; what fails is named, with what to fetch."""
+    recipe = Recipe(name="x", weights={"interrogator": 1}, sources={"caption": "no/where"})
+    with pytest.raises(MemberUnavailable, match=r"interrogator: its captioner cannot be used: no/where.*--offline.*Fetch"):
+        loaded(generation, recipe, pair=ColourPair(), offline=True)
+    monkeypatch.setattr("ensemble.members._load_caption", lambda _bench: Sayer("caption", "a lake"))
+    judges, lines = loaded(generation, recipe, pair=ColourPair())
+    (verdict,) = judges.judge([picture("blue")])
+    assert str(verdict.votes[0].text).startswith("a lake, ")
+    assert lines == []
+
+
+def test_the_seed_recipe_fails_for_what_is_really_missing(lite: Generation, few: None) -> None:
+    """On a bare machine that is OFA; before any phrase is encoded."""
+    with pytest.raises(MemberUnavailable, match=r"ofa: OFA-Sys/ofa-large-caption/.*Fetch"):
+        loaded(lite, load_recipe("seed"), offline=True)
+    judges, _ = loaded(lite, load_recipe("seed"), offline=True, degrade=True)
+    assert set(judges.shares) == {"vit", "interrogator"}
+
+
+def test_a_prompt_is_cut_at_the_tower(generation: Generation) -> None:
+    """Parts are left out from the end; the first part stays whatever its length; a list of prompts may be empty."""
+    texts = ColourPair().texts
+    parts = [["one two", "three", "four five"], ["a b c d e f"], ["a b c d", "e"]]
+    assert fitting(parts, texts, max_tokens=4) == ["one two, three", "a b c d e f", "a b c d"]
+    assert fitting([], texts, max_tokens=4) == []
+
+
+def test_nothing_is_asked_of_the_captioner_for_no_pictures(generation: Generation) -> None:
+    """No pictures give no rows and no texts."""
+    sayer = Sayer("caption", "x")
+    said: Prediction = colours(generation, captioner=sayer).predict([])
+    assert (said.vectors.shape, said.texts, sayer.batches) == ((0, 384), (), [])
