@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.ballot import Blend, Degrade, load_ballot, prove, show_proof, tell_left_out
+from commands.filtering import Contains, Exclude, NoArtists, Where
 from commands.opening import open_index
 from commands.options import Device, EncoderName, IndexFolder, Json, Neighbours, Offline, Quiet, Verbose
 from commands.output import Output, grid
 
 if TYPE_CHECKING:
     from ensemble.proof import ProvenAnswer
-    from retriever.values import Answer
+    from retriever.values import Answer, Neighbour
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
 
@@ -24,6 +25,10 @@ def query(
     images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files or folders of them.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="A text to search for, alone or mixed with each image.")] = None,
     k: Neighbours = 10,
+    where: Where = None,
+    contains: Contains = None,
+    exclude: Exclude = None,
+    no_artists: NoArtists = False,
     ignore_metadata: Annotated[
         bool, typer.Option("--ignore-metadata", help="Estimate, as if the file did not carry its prompt.")
     ] = False,
@@ -44,16 +49,20 @@ def query(
 
     A prompt that the file carries is answered as *exact*; otherwise the nearest prompts of the index are found and the
     answer is *estimated*. Several images are encoded in batches; one that cannot be read is listed and the rest is answered.
+    Of prompts that are nearly the same, one is shown.
     """
     from core.errors import ConfigError, ImpromptError
     from images.files import require_images
-    from retriever import Question, Retriever
+    from retriever import Filters, Question, Retriever
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if (blend or degrade) and not proof:
         raise ConfigError("--blend and --degrade are about the ensemble's answer.", hint="Add --proof to ask for it.")
     if proof and (text or not images):
         raise ConfigError("--proof is about images: the members cannot look at a text.", hint="Ask for the text without --proof.")
+    filters = Filters(where, tuple(contains or ()), tuple(exclude or ()), no_artists)
+    if proof and filters:
+        raise ConfigError("--proof asks members that know of no filters.", hint="Ask for the filtered prompts without --proof.")
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [Question(image=None, text=text)]
     with open_index(output, index=index, device=device, offline=offline, encoder=encoder) as opened:
@@ -62,7 +71,7 @@ def query(
             ensemble = load_ballot(blend, opened, degrade=degrade, output=output)
             results = prove(ensemble, questions, k, generation=opened.generation)
         else:
-            results = Retriever(opened.generation, opened.pair).ask(questions, k)
+            results = Retriever(opened.generation, opened.pair).ask(questions, k, filters=filters)
         for question, result in zip(questions, results, strict=True):
             if isinstance(result, ImpromptError):
                 output.fail(str(question.image or text or ""), result)
@@ -84,8 +93,13 @@ def _show(output: Output, result: Answer | ProvenAnswer) -> None:
         output.text(line)
     if not isinstance(result, Answer):
         show_proof(output, result.proof)
-    rows = [(f"{hit.score:.3f}", hit.prompt, f"{hit.source}:{hit.source_key}") for hit in answer.neighbours]
-    output.table(grid(f"The {len(rows)} nearest prompts", ["score", "prompt", "source"], rows, right=["score"]))
+    rows = [(f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}") for hit in answer.neighbours]
+    title = f"The {len(rows)} nearest prompts" if rows else "No prompt of the index passes the filter"
+    output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
+
+
+def _prompt_text(hit: Neighbour) -> str:
+    return f"{hit.prompt} (and {hit.n_like:,} like it)" if hit.n_like else hit.prompt
 
 
 def _head(answer: Answer) -> Iterator[str]:
@@ -100,4 +114,6 @@ def _head(answer: Answer) -> Iterator[str]:
         yield f"  estimated: {answer.prompt}"
     if answer.note:
         yield f"  {answer.note}"
+    if answer.filters:
+        yield f"  neighbours filtered: {answer.filters}"
     yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"

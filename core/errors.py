@@ -7,6 +7,7 @@
         EmptyQuery           neither image nor text
         ImageRejected        one image cannot be read: `path`, `reason`
           MetadataRejected   its pixels may be fine, the texts beside them are too large
+        FilterRejected       a filter that cannot be used
       EncoderError           a model that cannot be used
         WeightsMissing       a weight file is not there: `path`
         WeightsRejected      a weight file is there and is not what it should be: `path`
@@ -104,6 +105,13 @@ class MetadataRejected(ImageRejected):
 
     exit_code = 33
     kind = "metadata-rejected"
+
+
+class FilterRejected(QueryError):
+    """A filter that cannot be used: not understood, not allowed, or of a column that is not there."""
+
+    exit_code = 34
+    kind = "filter-rejected"
 
 
 class EncoderError(ImpromptError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import CorpusBatch, EncoderSpec, Hits, Ids, IndexCaps, Prediction, Prompt, Vectors
+from core.values import Condition, CorpusBatch, EncoderSpec, Hits, Ids, IndexCaps, Prediction, Prompt, Vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,6 +93,14 @@ class PromptStore(Protocol):
         """
         ...
 
+    def matching(self, condition: Condition) -> Ids:
+        """The row ids of the prompts that a condition is true of, rising."""
+        ...
+
+    def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
+        """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
+        ...
+
 
 class VectorIndex(Protocol):
     """Nearest neighbours by cosine in one space."""
@@ -106,7 +114,7 @@ class VectorIndex(Protocol):
     def __len__(self) -> int: ...
 
     def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
-        """The k nearest rows of each query.
+        """The k nearest rows of each query; where k rows may be answered, k are, however few those are among all.
 
         Args:
             queries: (q, dim) float32 unit rows.

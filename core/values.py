@@ -76,6 +76,26 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """Which prompts are meant: SQL for `WHERE` made of known words and "?", and the values of the latter in order.
+
+    `store.conditions` makes them of what a user types.
+    """
+
+    sql: str
+    values: tuple[str | int | float, ...] = ()
+
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(f"({self.sql}) AND ({other.sql})", (*self.values, *other.values))
+
+    def __or__(self, other: Condition) -> Condition:
+        return Condition(f"({self.sql}) OR ({other.sql})", (*self.values, *other.values))
+
+    def __invert__(self) -> Condition:
+        return Condition(f"NOT ({self.sql})", self.values)
+
+
+@dataclass(frozen=True, slots=True)
 class Hits:
     """What a search found: `ids` (q, k) int64, `scores` (q, k) float32 cosines.
 

@@ -10,8 +10,10 @@ import numpy as np
 
 from core.errors import ImpromptError, QueryError, SpaceMismatch
 from core.protocols import EncoderPair
-from core.values import NO_HIT, EncoderSpec, Prompt, Vectors, unit_rows
+from core.values import EncoderSpec, Prompt, Vectors, unit_rows
 from retriever.embedding import loaded_batches
+from retriever.filters import ALL, Filters, Selection, select
+from retriever.folding import nearest_groups
 from retriever.questions import ReadQuestion, read_question
 from retriever.values import Answer, Neighbour, Question
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 BATCH_QUESTIONS = 32
 _SHORTEST_MEAN = 1e-3
+_KEPT_SELECTIONS = 8
 
 
 class Retriever:
@@ -43,45 +46,63 @@ class Retriever:
         self._encoder = encoder.name
         self._corpus = ", ".join(corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus)
         self._generation = manifest.generation
+        self._selections: dict[Filters, Selection] = {}
 
-    def ask(self, questions: Iterable[Question], k: int) -> Iterator[Answer | ImpromptError]:
+    def ask(self, questions: Iterable[Question], k: int, *, filters: Filters = ALL) -> Iterator[Answer | ImpromptError]:
         """One result for each question, in order, as its batch is done.
 
         A question that cannot be answered gets its error (`EmptyQuery`, `ImageRejected`, …) as its result; the others are
         answered. Questions are taken in batches of 32, or fewer where their pictures are large.
 
         Args:
-            k: how many neighbours, 1 to the index's `caps.max_k`; fewer come where the index holds fewer.
+            k: how many neighbours, 1 to the index's `caps.max_k`; fewer come where fewer groups of prompts pass the filters.
+            filters: which prompts may be neighbours.
 
         Raises:
             QueryError: k is out of range (at once, not with the first result).
+            ConfigError: there is no list of artists to leave out (at once).
             StoreError, EncoderError: the index or the model fails.
         """
         self._check_k(k)
-        return self._answers(questions, k)
+        self._select(filters)
+        return self._answers(questions, k, filters)
 
-    def answer(self, batch: Sequence[ReadQuestion | ImpromptError], k: int, *, begun: float) -> list[Answer | ImpromptError]:
+    def answer(
+        self, batch: Sequence[ReadQuestion | ImpromptError], k: int, *, begun: float, filters: Filters = ALL
+    ) -> list[Answer | ImpromptError]:
         """One result for each question of a batch that `read_batches` gave, in order; what could not be read stays its error.
 
         Args:
             k: as in `ask`.
             begun: the `time.perf_counter` at which reading the batch began.
+            filters: as in `ask`.
         """
         self._check_k(k)
         vectors = self._vectors([result for result in batch if isinstance(result, ReadQuestion)])
-        found = iter(self._neighbours(vectors, k))
+        found = iter(self._neighbours(vectors, k, self._select(filters)))
         seconds = (time.perf_counter() - begun) / max(len(batch), 1)
-        return [self._answer(result, next(found), seconds) if isinstance(result, ReadQuestion) else result for result in batch]
+        return [
+            self._answer(result, *next(found), filters, seconds) if isinstance(result, ReadQuestion) else result for result in batch
+        ]
 
     def _check_k(self, k: int) -> None:
         most = self._index.caps.max_k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
             raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {most:,}.")
 
-    def _answers(self, questions: Iterable[Question], k: int) -> Iterator[Answer | ImpromptError]:
+    def _select(self, filters: Filters) -> Selection:
+        """The rows that pass, looked up once for each of the filters used last."""
+        found = self._selections.get(filters)
+        if found is None:
+            found = select(filters, self._prompts)
+            # A new mapping each time: questions may be asked from several threads.
+            self._selections = dict([*self._selections.items()][1 - _KEPT_SELECTIONS :]) | {filters: found}
+        return found
+
+    def _answers(self, questions: Iterable[Question], k: int, filters: Filters) -> Iterator[Answer | ImpromptError]:
         begun = time.perf_counter()
         for batch in read_batches(questions):
-            yield from self.answer(batch, k, begun=begun)
+            yield from self.answer(batch, k, begun=begun, filters=filters)
             begun = time.perf_counter()
 
     def _vectors(self, questions: Sequence[ReadQuestion]) -> Vectors:
@@ -98,24 +119,24 @@ class Retriever:
         rows[np.linalg.norm(rows, axis=1) < _SHORTEST_MEAN] = 0
         return unit_rows(rows, role=f"the encoder {self._encoder}")
 
-    def _neighbours(self, vectors: Vectors, k: int) -> list[tuple[Neighbour, ...]]:
-        """For each row the prompts found, nearest first; none for a row of zeros."""
-        found: list[tuple[Neighbour, ...]] = [()] * len(vectors)
+    def _neighbours(self, vectors: Vectors, k: int, selection: Selection) -> list[tuple[bool, tuple[Neighbour, ...]]]:
+        """For each row whether it has a direction, and the prompts found, nearest first."""
         rows = np.flatnonzero(vectors.any(axis=1))
-        if not len(rows):
-            return found
-        hits = self._index.search(vectors[rows], k)
-        ids = np.unique(hits.ids[hits.ids != NO_HIT])
-        prompts = dict(zip(ids.tolist(), self._prompts.get_many(ids), strict=True))
-        for row, row_ids, scores in zip(rows.tolist(), hits.ids.tolist(), hits.scores.tolist(), strict=True):
-            pairs = [(prompts[row_id], score) for row_id, score in zip(row_ids, scores, strict=True) if row_id != NO_HIT]
-            found[row] = tuple(_neighbour(prompt, score) for prompt, score in pairs)
+        picked = nearest_groups(vectors[rows], k, index=self._index, prompts=self._prompts, selection=selection)
+        sizes = self._prompts.group_sizes([prompt.group_id for pairs in picked for prompt, _ in pairs])
+        found: list[tuple[bool, tuple[Neighbour, ...]]] = [(False, ())] * len(vectors)
+        for row, pairs in zip(rows.tolist(), picked, strict=True):
+            found[row] = True, tuple(_neighbour(prompt, score, n_like=sizes[prompt.group_id] - 1) for prompt, score in pairs)
         return found
 
-    def _answer(self, read: ReadQuestion, neighbours: tuple[Neighbour, ...], seconds: float) -> Answer | ImpromptError:
+    def _answer(
+        self, read: ReadQuestion, directed: bool, neighbours: tuple[Neighbour, ...], filters: Filters, seconds: float
+    ) -> Answer | ImpromptError:
         carried = read.carried
-        if not neighbours:
+        if not directed:
             return QueryError("The image and the text point in opposite directions; their mean has none.", hint="Ask one of them.")
+        if not neighbours and not carried:
+            return QueryError(f"No prompt of the index passes the filter: {filters}.", hint="Loosen it.")
         return Answer(
             image=read.question.image,
             text=read.question.text,
@@ -130,6 +151,7 @@ class Retriever:
             tool=carried.tool if carried else "",
             settings=carried.settings if carried else {},
             note=read.note,
+            filters=filters,
         )
 
 
@@ -145,8 +167,8 @@ def check_space(generation: Generation, asked: EncoderSpec) -> None:
         raise _mismatch(index=encoder, asked=asked)
 
 
-def _neighbour(prompt: Prompt, score: float) -> Neighbour:
-    return Neighbour(prompt.row_id, prompt.prompt_key, prompt.text, score, prompt.source, prompt.source_key)
+def _neighbour(prompt: Prompt, score: float, *, n_like: int) -> Neighbour:
+    return Neighbour(prompt.row_id, prompt.prompt_key, prompt.text, score, prompt.source, prompt.source_key, n_like)
 
 
 def _mismatch(*, index: EncoderSpec, asked: EncoderSpec) -> SpaceMismatch:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from retriever.filters import ALL, Filters
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -24,6 +26,7 @@ class Neighbour:
     """A prompt of the index; `score` is its cosine to the question in the index's space, -1 to 1.
 
     `row_id` holds within the answer's generation; `prompt_key` is the stable name. `source_key` finds it again in `source`.
+    `n_like` further prompts of the corpora are near duplicates of it: the others of its group, and those that the build folded.
     """
 
     row_id: int
@@ -32,6 +35,7 @@ class Neighbour:
     score: float
     source: str
     source_key: str
+    n_like: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ class Answer:
 
     `how` is "exact" where the image file carries its prompt, which is then `prompt`, with the `negative` prompt, the `tool` that
     wrote it and its `settings`. Otherwise it is "estimated" and `prompt` is the first neighbour's. The neighbours are the
-    index's nearest to the question either way, by falling score.
+    index's nearest to the question either way, by falling score, one of each group of near duplicates; `filters` says which
+    prompts could be among them (empty: all), and there are none where a prompt is exact and no other passes.
 
     `encoder`, `corpus` and `generation` name what was searched; "(synthetic)" stands behind a corpus that a program wrote.
     `seconds` is this question's share of the batch that it was answered in. `note` says why a file's metadata was not read, and
@@ -60,9 +65,10 @@ class Answer:
     tool: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    filters: Filters = ALL
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `text` and `note` where there are any, `negative`, `tool` and `settings` where `how` is "exact"."""
+        """Plain JSON values; `text`, `note` and `filters` where there are any, the file's where it is exact."""
         neighbours = [
             {
                 "row_id": hit.row_id,
@@ -71,6 +77,7 @@ class Answer:
                 "score": hit.score,
                 "source": hit.source,
                 "source_key": hit.source_key,
+                "n_like": hit.n_like,
             }
             for hit in self.neighbours
         ]
@@ -83,6 +90,7 @@ class Answer:
             "how": self.how,
             **carried,
             **({"note": self.note} if self.note else {}),
+            **({"filters": self.filters.to_json()} if self.filters else {}),
             "neighbours": neighbours,
             "encoder": self.encoder,
             "corpus": self.corpus,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from core.errors import Checksum, StoreError, UnknownRow
-from core.values import Ids, Prompt
+from core.values import Condition, Ids, Prompt
 
 COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
 COLUMNS = (*COLUMNS_1_0, "n_folded")
@@ -61,6 +62,7 @@ class DuckPrompts:
             with _damage(path):
                 there = {row[0] for row in self._fetch("SELECT column_name FROM (DESCRIBE prompts)")}
                 self._columns = ", ".join(COLUMNS if COLUMNS[-1] in there else COLUMNS_1_0)
+                self._table = "prompts" if COLUMNS[-1] in there else "(SELECT *, 0::BIGINT AS n_folded FROM prompts)"
                 self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM prompts)")[0][0])  # noqa: S608 constants
         except BaseException:
             self._connection.close()
@@ -91,6 +93,25 @@ class DuckPrompts:
         """What the encoder is to see of the rows `start` to `stop` - 1, in row order; `stop` is cut at the end."""
         statement = "SELECT embedded_text FROM prompts WHERE row_id >= ? AND row_id < ? ORDER BY row_id"
         return [row[0] for row in self._fetch(statement, start, stop)]
+
+    def matching(self, condition: Condition) -> Ids:
+        """The row ids of the prompts that a condition is true of, rising.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        statement = f"SELECT row_id FROM {self._table} WHERE {condition.sql} ORDER BY row_id"  # noqa: S608 holds no text of a user
+        with _damage(self.path), self._connection.cursor() as cursor:
+            found = cursor.execute(statement, condition.values).fetchnumpy()["row_id"]
+        return np.asarray(found, dtype=np.int64)
+
+    def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
+        """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
+        statement = (
+            f"SELECT group_id, count(*) + sum(n_folded)::BIGINT FROM {self._table} "  # noqa: S608 constants
+            "WHERE group_id IN (SELECT unnest(?::BIGINT[])) GROUP BY group_id"
+        )
+        return dict(self._fetch(statement, sorted(set(group_ids))))
 
     def digest(self) -> str:
         """sha256 (64 hex digits) over the rows in row order, each as a JSON array of the columns that are there, in the order of

@@ -49,7 +49,9 @@ def check_allowed(allowed: Ids | None, *, rows: int) -> Ids | None:
     """
     if allowed is None:
         return None
-    ids = np.unique(np.asarray(allowed))
+    ids = np.asarray(allowed).reshape(-1)
+    if not (ids[1:] > ids[:-1]).all():  # a filter's ids come in order, and sorting two million of them again takes 20 times longer
+        ids = np.unique(ids)
     if ids.size and (not np.issubdtype(ids.dtype, np.integer) or ids[0] < 0 or ids[-1] >= rows):
         raise QueryError(f"Allowed row ids must be whole numbers from 0 to {rows - 1}, not {ids[0]} to {ids[-1]}.")
     return ids.astype(np.int64)

@@ -105,7 +105,7 @@ def test_a_text_finds_its_prompt(imprompt: Imprompt, index: Path) -> None:
     assert answer["encoder"] == "lite"
     assert len(answer["neighbours"]) == 3
     for hit in answer["neighbours"]:
-        assert set(hit) == {"row_id", "prompt_key", "prompt", "score", "source", "source_key"}
+        assert set(hit) == {"row_id", "prompt_key", "prompt", "score", "source", "source_key", "n_like"}
     scores = [hit["score"] for hit in answer["neighbours"]]
     assert scores == sorted(scores, reverse=True)
     assert -1 <= scores[-1] <= scores[0] <= 1

@@ -11,7 +11,7 @@ import pytest
 
 from core.errors import UnknownRow
 from core.protocols import PromptStore
-from core.values import Prompt, prompt_key
+from core.values import Condition, Prompt, prompt_key
 from store.layout import PROMPTS
 from store.prompts import DuckPrompts
 from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
@@ -77,6 +77,20 @@ def test_unknown_row(store: PromptStore, row_id: int) -> None:
     """An id outside of the generation is named, also the -1 that pads hits."""
     with pytest.raises(UnknownRow, match=str(row_id)):
         store.get_many([0, row_id])
+
+
+def test_conditions_name_rows(store: PromptStore) -> None:
+    """The rows of which a condition is true, rising; values are never read as SQL."""
+    assert store.matching(Condition("n_submitted > ? AND n_submitted <= ?", (3, 5))).tolist() == [3, 4]
+    assert store.matching(Condition("text = ?", (TEXTS[3],))).tolist() == [3]
+    assert store.matching(~Condition("n_folded = 0")).dtype == np.int64
+    assert store.matching(~Condition("n_folded = 0")).tolist() == []
+
+
+def test_a_group_of_its_own_stands_for_one(store: PromptStore) -> None:
+    """Nothing was folded here; groups that are not there are not answered."""
+    assert store.group_sizes([2, 0, 2]) == {0: 1, 2: 1}
+    assert store.group_sizes([]) == store.group_sizes([99]) == {}
 
 
 def test_threads(store: PromptStore) -> None:

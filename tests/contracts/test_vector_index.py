@@ -180,6 +180,18 @@ def test_allowed(case: Case) -> None:
     assert (hits.ids[:, 90:] == -1).all()
 
 
+@pytest.mark.parametrize("n_allowed", [1, 7, 60, ROWS - 1])
+@pytest.mark.parametrize("k", [5, 64, ROWS])
+def test_k_rows_come_where_k_rows_are_allowed(case: Case, n_allowed: int, k: int) -> None:
+    """However few and far off they are: those that a search without a filter would give last."""
+    queries = questions(6)
+    for query in queries:
+        allowed = np.array(expected_ids(case.rows, query, ROWS)[-n_allowed:])
+        hits = case.index.search(query[None], k, allowed=allowed)
+        assert (hits.ids[0] >= 0).sum() == min(k, n_allowed)
+        assert set(hits.ids[0][hits.ids[0] >= 0].tolist()) <= set(allowed.tolist())
+
+
 def test_nothing_allowed(case: Case) -> None:
     """An empty set of allowed rows gives padding only."""
     hits = case.index.search(questions(2), 3, allowed=np.empty(0, dtype=np.int64))

@@ -221,7 +221,7 @@ def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> Non
     )
     keys = ["image", "prompt", "how", "neighbours", "encoder", "corpus", "generation", "seconds"]
     assert list(plain) == keys
-    assert list(plain["neighbours"][0]) == ["row_id", "prompt_key", "prompt", "score", "source", "source_key"]
+    assert list(plain["neighbours"][0]) == ["row_id", "prompt_key", "prompt", "score", "source", "source_key", "n_like"]
     assert set(mixed) - set(keys) == {"text"}
     assert set(carried) - set(keys) == {"negative", "tool", "settings"}
     assert (plain["image"], text["image"], text["text"]) == (str(path), None, "red")
