@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Protocol
 
 from core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
-from core.files import atomic_write, sha256_file, storage_errors
+from core.files import atomic_write, storage_errors
 from core.progress import Silent
 from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
 from core.values import EncoderSpec, RejectedRow
 from indexer.cleaning import CLEANING
-from indexer.journal import Journal, Numbered, ShardDone
+from indexer.journal import Journal
 from indexer.plan import BuildPlan
-from indexer.provenance import imprompt_version
+from indexer.publishing import factory_for, finish, manifest_of, published
 from indexer.stages import Space, encode_spaces, number_prompts
 from store import layout
-from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
+from store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
 from store.locking import write_lock
-from store.manifest import CorpusInfo, Manifest, decode_manifest
-from store.probes import index_space
-from store.publish import current_name, find_generation, make_current, publish, read_current
+from store.manifest import CorpusInfo, Manifest
+from store.publish import current_name
 
 _SILENT = Silent()
 
@@ -97,9 +96,9 @@ def build_index(
         plan = make_plan(sources, [space.spec for space in spaces], options=options, progress=progress)
         if not options.replace:
             refuse_other(root, plan)
-        published = _published(root, plan, progress=progress)
-        if published is not None:
-            return BuildReport(published, built=False, seconds=time.monotonic() - began)
+        there = published(root, plan, progress=progress)
+        if there is not None:
+            return BuildReport(there, built=False, seconds=time.monotonic() - began)
         return _build(root, sources, spaces, plan, began=began, progress=progress)
 
 
@@ -151,7 +150,7 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
     """
     try:
         name = current_name(root)
-        manifest = None if name is None else _manifest(root, name)
+        manifest = None if name is None else manifest_of(root, name)
     except Checksum:
         return
     if manifest is None or _identity(manifest.corpus, manifest.encoders) == _identity(plan.corpora, plan.encoders):
@@ -185,43 +184,6 @@ def _other_files(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -
     return f"; {', '.join(differ)}" if differ else ""
 
 
-def _manifest(root: Path, name: str) -> Manifest:
-    path = layout.generation_folder(root, name) / layout.MANIFEST
-    try:
-        return decode_manifest(path.read_bytes(), path=path)
-    except OSError as error:
-        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path) from error
-
-
-def _published(root: Path, plan: BuildPlan, *, progress: Progress) -> Manifest | None:
-    """The manifest of a whole generation of this plan, which is put in service; None where there is none.
-
-    Every file is hashed: whoever is told to build again because of a damaged file is not to be told that there is nothing to do.
-    """
-    name = find_generation(root, plan.sha256)
-    in_service = _in_service(root)
-    if name is None:
-        return None
-    manifest = _manifest(root, name)
-    folder = layout.generation_folder(root, name)
-    if in_service is not None and in_service[0] == name and in_service[1] != sha256_file(folder / layout.MANIFEST):
-        return None
-    with progress.start("Checking the index in place", len(manifest.files)) as task:
-        for file, record in manifest.files.items():
-            if not (folder / file).is_file() or sha256_file(folder / file) != record.sha256:
-                return None
-            task.advance(1)
-    make_current(root, name)  # also where it is in service: a kill may have left files of the build beside it
-    return manifest
-
-
-def _in_service(root: Path) -> tuple[str, str] | None:
-    try:
-        return read_current(root)
-    except Checksum:
-        return None
-
-
 def _build(
     root: Path, sources: Sequence[CorpusSource], spaces: Sequence[Space], plan: BuildPlan, *, began: float, progress: Progress
 ) -> BuildReport:
@@ -236,13 +198,13 @@ def _build(
         except CorpusError:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        factory = _factory(plan, numbered.rows)
+        factory = factory_for(plan, numbered.rows)
         encoding_began = time.monotonic()
         before = set(journal.shards())
         shards = encode_spaces(staging, spaces, journal, rows=numbered.rows, shard_rows=plan.shard_rows, progress=progress)
         encode_s = time.monotonic() - encoding_began
         encoded = sum(shard.record.rows for key, shard in journal.shards().items() if key not in before)
-        manifest = _finish(root, staging, plan, numbered, shards, factory=factory, progress=progress)
+        manifest = finish(root, staging, plan, numbered, shards, factory=factory, progress=progress)
     return BuildReport(
         manifest,
         built=True,
@@ -252,45 +214,3 @@ def _build(
         encode_s=encode_s,
         seconds=time.monotonic() - began,
     )
-
-
-def _factory(plan: BuildPlan, rows: int) -> str:
-    """FAISS's factory string for so many rows.
-
-    Raises:
-        ConfigError: no index fits into the plan's memory.
-    """
-    if plan.index_factory is not None:
-        return plan.index_factory
-    dim = plan.encoders[0].dim
-    return plan_index(rows=rows, dim=dim, budget_bytes=plan.memory_budget_bytes, spaces=len(plan.encoders)).factory
-
-
-def _finish(
-    root: Path,
-    staging: Path,
-    plan: BuildPlan,
-    numbered: Numbered,
-    shards: dict[str, list[ShardDone]],
-    *,
-    factory: str,
-    progress: Progress,
-) -> Manifest:
-    """Index the first space, measure, and publish."""
-    space = plan.encoders[0].space
-    records = {name: [shard.record for shard in done] for name, done in shards.items()}
-    info, probes = index_space(staging, space, records[space], factory=factory, seed=plan.seed, progress=progress)
-    manifest = Manifest(
-        imprompt=imprompt_version(),
-        plan_sha256=plan.sha256,
-        plan=plan.plain(),
-        rows=numbered.rows,
-        rows_digest=numbered.rows_digest,
-        corpus=plan.corpora,
-        funnel=numbered.funnel,
-        encoders=plan.encoders,
-        shards=records,
-        indexes={space: info},
-        probes={space: probes},
-    )
-    return publish(root, staging, manifest, progress=progress)

@@ -11,7 +11,7 @@ from core.values import EncoderSpec
 from store.manifest import CorpusInfo
 
 
-class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the result depends on, and nothing else: no path, no time, no machine.
 
     Its sha256 names the staging folder, so the same command resumes itself and a changed input never resumes another's work.
@@ -20,7 +20,6 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = 1
     corpora: list[CorpusInfo]
-    cleaning: str
     encoders: list[EncoderSpec]
     shard_rows: int
     index_factory: str | None
@@ -40,3 +39,9 @@ class BuildPlan(msgspec.Struct, frozen=True, kw_only=True):
         """The plan as plain JSON values, for the manifest."""
         found: dict[str, Any] = msgspec.json.decode(self.canonical())
         return found
+
+
+class BuildPlan(Plan, frozen=True, kw_only=True):
+    """A build from corpora alone; `cleaning` names the rules that their rows go through."""
+
+    cleaning: str

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-import indexer.build
 import indexer.journal
+import indexer.publishing
 import indexer.stages
 import store.publish
 import store.shards
@@ -111,12 +111,12 @@ POINTS: dict[str, Callable[[], None]] = {
     "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
     "between a shard and its journal line": lambda: after(indexer.stages, "write_shard", call=3),
     "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(indexer.build, "publish"),
+    "before publishing": lambda: before(indexer.publishing, "publish"),
     "in the middle of the manifest": lambda: in_the_middle_of_a_file(store.publish, call=1),
     "between the manifest and the first rename": lambda: before(Path, "rename"),
     "between the renames": lambda: after(Path, "rename"),
     "in the middle of the pointer": lambda: in_the_middle_of_a_file(store.publish, call=2),
-    "after publishing": lambda: after(indexer.build, "publish"),
+    "after publishing": lambda: after(indexer.publishing, "publish"),
 }
 
 

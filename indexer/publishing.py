@@ -1,0 +1,102 @@
+"""Where every writer of an index begins and ends: is its plan published already? And: index, measure, publish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.errors import Checksum
+from core.files import sha256_file
+from core.protocols import Progress
+from indexer.journal import Numbered, ShardDone
+from indexer.plan import Plan
+from indexer.provenance import imprompt_version
+from store import layout
+from store.index_plan import plan_index
+from store.manifest import Manifest, decode_manifest
+from store.probes import index_space
+from store.publish import find_generation, make_current, publish, read_current
+
+
+def manifest_of(root: Path, name: str) -> Manifest:
+    path = layout.generation_folder(root, name) / layout.MANIFEST
+    """The manifest of a generation.
+
+    Raises:
+        Checksum: it cannot be read.
+        FormatVersion: it was written in a newer format.
+    """
+    try:
+        return decode_manifest(path.read_bytes(), path=path)
+    except OSError as error:
+        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path) from error
+
+
+def published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | None:
+    """The manifest of a whole generation of this plan, which is put in service; None where there is none.
+
+    Every file is hashed: whoever is told to build again because of a damaged file is not to be told that there is nothing to do.
+    """
+    name = find_generation(root, plan.sha256)
+    in_service = _in_service(root)
+    if name is None:
+        return None
+    manifest = manifest_of(root, name)
+    folder = layout.generation_folder(root, name)
+    if in_service is not None and in_service[0] == name and in_service[1] != sha256_file(folder / layout.MANIFEST):
+        return None
+    with progress.start("Checking the index in place", len(manifest.files)) as task:
+        for file, record in manifest.files.items():
+            if not (folder / file).is_file() or sha256_file(folder / file) != record.sha256:
+                return None
+            task.advance(1)
+    make_current(root, name)  # also where it is in service: a kill may have left files of the build beside it
+    return manifest
+
+
+def _in_service(root: Path) -> tuple[str, str] | None:
+    try:
+        return read_current(root)
+    except Checksum:
+        return None
+
+
+def factory_for(plan: Plan, rows: int) -> str:
+    """FAISS's factory string for so many rows.
+
+    Raises:
+        ConfigError: no index fits into the plan's memory.
+    """
+    if plan.index_factory is not None:
+        return plan.index_factory
+    dim = plan.encoders[0].dim
+    return plan_index(rows=rows, dim=dim, budget_bytes=plan.memory_budget_bytes, spaces=len(plan.encoders)).factory
+
+
+def finish(
+    root: Path,
+    staging: Path,
+    plan: Plan,
+    numbered: Numbered,
+    shards: dict[str, list[ShardDone]],
+    *,
+    factory: str,
+    progress: Progress,
+) -> Manifest:
+    """Index the first space, measure it, and publish; see `store.publish.publish`."""
+    space = plan.encoders[0].space
+    records = {name: [shard.record for shard in done] for name, done in shards.items()}
+    info, probes = index_space(staging, space, records[space], factory=factory, seed=plan.seed, progress=progress)
+    manifest = Manifest(
+        imprompt=imprompt_version(),
+        plan_sha256=plan.sha256,
+        plan=plan.plain(),
+        rows=numbered.rows,
+        rows_digest=numbered.rows_digest,
+        corpus=plan.corpora,
+        funnel=numbered.funnel,
+        encoders=plan.encoders,
+        shards=records,
+        indexes={space: info},
+        probes={space: probes},
+    )
+    return publish(root, staging, manifest, progress=progress)
