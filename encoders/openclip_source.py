@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
-from core.fetch import Announce, HubFile, cached_file, fetch
+from core.fetch import Announce, HubFile, Wanted, cached_choice, fetch_all, fetch_choice, wanted
 
 HUB_PREFIX = "hf-hub:"
 FOLDER_PREFIX = "local-dir:"
@@ -23,6 +23,20 @@ CONFIG_FILE = "open_clip_config.json"
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 """In the order in which open_clip prefers them."""
 
+PUBLISHED = {
+    "ViT-B-16/openai": "timm/vit_base_patch16_clip_224.openai",
+    "ViT-B-32/laion2b_s34b_b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+    "ViT-B-32/openai": "timm/vit_base_patch32_clip_224.openai",
+    "ViT-H-14/laion2b_s32b_b79k": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "ViT-L-14-336/openai": "timm/vit_large_patch14_clip_336.openai",
+    "ViT-L-14/laion2b_s32b_b82k": "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+    "ViT-L-14/openai": "timm/vit_large_patch14_clip_224.openai",
+    "ViT-bigG-14/laion2b_s39b_b160k": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+}
+"""The repositories of the names that are used most, as open_clip's own table has them, which takes seconds to import. None of these
+has a tokenizer of its own."""
+
+_HUB_WEIGHTS = (WEIGHT_FILES[0], WEIGHT_FILES[2])
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _TOKENIZER_EXTRAS = ("special_tokens_map.json", "config.json")
 
@@ -73,13 +87,14 @@ def find_source(name: str, *, offline: bool, announce: Announce) -> OpenClipSour
         WeightsRejected: a configuration file is not what it should be.
     """
 
-    def get(repo: str, filename: str) -> Path:
-        return fetch(HubFile(repo, filename), offline=offline, announce=announce)
+    def get(repo: str, *filenames: str) -> Path:
+        return fetch_choice([HubFile(repo, filename) for filename in filenames], offline=offline, announce=announce)
 
+    fetch_all(lambda: wanted_files(name), offline=offline, announce=announce)
     if name.startswith(HUB_PREFIX):
         source = _from_hub(name.removeprefix(HUB_PREFIX), get)
-    elif name.startswith(FOLDER_PREFIX) or (Path(name) / CONFIG_FILE).is_file() or Path(name).is_absolute():
-        source = _from_folder(Path(name.removeprefix(FOLDER_PREFIX)).absolute())
+    elif _is_folder(name):
+        source = _from_folder(_folder(name))
     elif "//" in name:
         source = _from_file(name)
     else:
@@ -87,11 +102,56 @@ def find_source(name: str, *, offline: bool, announce: Announce) -> OpenClipSour
     return _with_text_files(source, get)
 
 
-def _from_hub(repo: str, get: Callable[[str, str], Path]) -> OpenClipSource:
-    if repo.count("/") != 1:
-        raise ConfigError(f"{repo!r} is no hub repository.", hint="Write hf-hub:OWNER/NAME.")
+def wanted_files(name: str) -> list[Wanted]:
+    """What the hub has to give for the model of that name, as far as the files that lie here tell; no request, and for the names in
+    `PUBLISHED` no import of open_clip.
+
+    Raises:
+        ConfigError, EncoderError, WeightsMissing, WeightsRejected: as `find_source`.
+    """
+    if name in PUBLISHED:
+        return [wanted(PUBLISHED[name], *_HUB_WEIGHTS)]
+    if name.startswith(HUB_PREFIX):
+        repo = name.removeprefix(HUB_PREFIX)
+        if repo.count("/") != 1:
+            raise ConfigError(f"{repo!r} is no hub repository.", hint="Write hf-hub:OWNER/NAME.")
+        config = wanted(repo, CONFIG_FILE)
+        path = cached_choice(config.choices)
+        return [config, *(_text_files(_read_config(path).model_cfg) if path else ()), wanted(repo, *_HUB_WEIGHTS)]
+    if _is_folder(name):
+        held = _from_folder(_folder(name))
+        return _text_files(held.config, has_tokenizer=True, beside=held.weights.parent)
+    architecture, _, tag = name.partition("/")
+    if "//" in name:
+        return _text_files(_built_in(architecture))
+    repo, filenames, _ = _published(architecture, tag)
+    return [*_text_files(_built_in(architecture)), wanted(repo, *filenames)]
+
+
+def _text_files(config: Mapping[str, Any], *, has_tokenizer: bool = False, beside: Path | None = None) -> list[Wanted]:
+    """The files of a Hugging Face tokenizer and of a Hugging Face text tower, which live in repositories of their own."""
+    text = config.get("text_cfg", {})
+    files = []
+    if (repo := text.get("hf_tokenizer_name")) and not has_tokenizer:
+        # What the optional ones hold stands in tokenizer_config.json in all but old repositories.
+        files += [wanted(repo, file, optional=True) for file in _TOKENIZER_EXTRAS]
+        files += [wanted(repo, file) for file in _TOKENIZER_FILES]
+    if (tower := text.get("hf_model_name")) and not (beside and (beside / tower).is_dir()):
+        files.append(wanted(tower, "config.json"))
+    return files
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith(FOLDER_PREFIX) or (Path(name) / CONFIG_FILE).is_file() or Path(name).is_absolute()
+
+
+def _folder(name: str) -> Path:
+    return Path(name.removeprefix(FOLDER_PREFIX)).absolute()
+
+
+def _from_hub(repo: str, get: Callable[..., Path]) -> OpenClipSource:
     held = _read_config(get(repo, CONFIG_FILE))
-    weights = _first_of(repo, (WEIGHT_FILES[0], WEIGHT_FILES[2]), get)
+    weights = get(repo, *_HUB_WEIGHTS)
     return OpenClipSource(f"{HUB_PREFIX}{repo}", repo, held.model_cfg, held.preprocess_cfg, weights)
 
 
@@ -122,11 +182,20 @@ def _from_file(name: str) -> OpenClipSource:
     return OpenClipSource(f"{architecture}//{path}", architecture, config, _agreed_preprocess(architecture), path)
 
 
-def _from_tag(name: str, get: Callable[[str, str], Path]) -> OpenClipSource:
-    open_clip = import_open_clip()
+def _from_tag(name: str, get: Callable[..., Path]) -> OpenClipSource:
     architecture, _, tag = name.partition("/")
     config = _built_in(architecture)
-    pretrained = open_clip.get_pretrained_cfg(architecture, tag)
+    repo, filenames, pretrained = _published(architecture, tag)
+    # Weights trained with QuickGELU give other vectors without it; open_clip warns of the mismatch and goes on.
+    config = {**config, "quick_gelu": pretrained.get("quick_gelu", False) or config.get("quick_gelu", False)}
+    return OpenClipSource(name, architecture, config, pretrained, get(repo, *filenames))
+
+
+def _published(architecture: str, tag: str) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+    """(repository, names of the weight file in the order of preference, open_clip's record of it)."""
+    open_clip = import_open_clip()
+    _built_in(architecture)
+    pretrained: dict[str, Any] = open_clip.get_pretrained_cfg(architecture, tag)
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise ConfigError(
@@ -135,34 +204,19 @@ def _from_tag(name: str, get: Callable[[str, str], Path]) -> OpenClipSource:
     repo, _, filename = pretrained.get("hf_hub", "").rpartition("/")
     if not repo:
         raise WeightsMissing(
-            f"{name} is published outside of the hub only.",
-            path=name,
+            f"{architecture}/{tag} is published outside of the hub only.",
+            path=f"{architecture}/{tag}",
             hint=f"Fetch {pretrained.get('url')} yourself and name {architecture}//FILE.",
         )
-    # Weights trained with QuickGELU give other vectors without it; open_clip warns of the mismatch and goes on.
-    config = {**config, "quick_gelu": pretrained.get("quick_gelu", False) or config.get("quick_gelu", False)}
-    weights = _first_of(repo, _alternatives(filename), get)
-    return OpenClipSource(name, architecture, config, pretrained, weights)
+    return repo, _alternatives(filename), pretrained
 
 
 def _alternatives(filename: str) -> tuple[str, ...]:
     """The safetensors file that open_clip looks for first, then the one that is named."""
     if not filename:
-        return (WEIGHT_FILES[0], WEIGHT_FILES[2])
+        return _HUB_WEIGHTS
     stem, _, suffix = filename.rpartition(".")
     return (f"{stem}.safetensors", filename) if suffix in ("bin", "pth") else (filename,)
-
-
-def _first_of(repo: str, names: tuple[str, ...], get: Callable[[str, str], Path]) -> Path:
-    for name in names:
-        if (found := cached_file(HubFile(repo, name))) is not None:
-            return found
-    for name in names[:-1]:
-        try:
-            return get(repo, name)
-        except WeightsMissing:  # many repositories have the older file only; the last name's error is the one to show
-            continue
-    return get(repo, names[-1])
 
 
 def _built_in(architecture: str) -> dict[str, Any]:
@@ -196,18 +250,12 @@ def _read_config(path: Path) -> _FolderConfig:
         raise WeightsRejected(f"{path} is no open_clip configuration: {error}.", path=path, hint="It needs model_cfg.") from error
 
 
-def _with_text_files(source: OpenClipSource, get: Callable[[str, str], Path]) -> OpenClipSource:
-    """Bring in the files of a Hugging Face tokenizer and of a Hugging Face text tower, which live in repositories of their own."""
+def _with_text_files(source: OpenClipSource, get: Callable[..., Path]) -> OpenClipSource:
+    """Name the folders in which the files of `_text_files` lie."""
     text = dict(source.config.get("text_cfg", {}))
     tokenizer = source.tokenizer
     if (repo := text.get("hf_tokenizer_name")) and tokenizer is None:
-        for file in _TOKENIZER_FILES:
-            tokenizer = get(repo, file).parent
-        for file in _TOKENIZER_EXTRAS:
-            try:
-                get(repo, file)
-            except WeightsMissing:  # what these hold stands in tokenizer_config.json in all but old repositories
-                continue
+        tokenizer = get(repo, _TOKENIZER_FILES[0]).parent
     if tower := text.get("hf_model_name"):
         beside = source.weights.parent / tower
         text["hf_model_name"] = str(beside if beside.is_dir() else get(tower, "config.json").parent)

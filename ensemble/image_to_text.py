@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
-from core.fetch import Announce, HubFile, fetch
+from core.fetch import Announce, HubFile, Wanted, cached_file, fetch_all, fetch_choice, wanted
 from encoders.devices import choose_device
 
 if TYPE_CHECKING:
@@ -85,28 +84,26 @@ class ImageToText:
         return [text.strip() for text in self._processor.batch_decode(answers, skip_special_tokens=True)]
 
 
-def _fetched(repo: str, *, offline: bool, announce: Announce) -> Path:
-    """The folder of the hub's cache that holds the files of a repository."""
+def wanted_files(repo: str) -> list[Wanted]:
+    """What the hub has to give for a model, as far as the files that lie here tell: an index names its shards.
 
-    def get(name: str) -> Path:
-        return fetch(HubFile(repo, name), offline=offline, announce=announce)
-
-    folder = get("config.json").parent
-    get("preprocessor_config.json")
-    for name in _OPTIONAL:
-        with suppress(WeightsMissing):
-            get(name)
+    Raises:
+        WeightsRejected: the index that lies here is none.
+    """
+    weights = wanted(repo, "model.safetensors", _INDEX)
+    files = [wanted(repo, name, optional=True) for name in _OPTIONAL]
+    files += [wanted(repo, "config.json"), wanted(repo, "preprocessor_config.json")]
+    index = cached_file(HubFile(repo, _INDEX))
+    if index is None or cached_file(weights.choices[0]) is not None:
+        return [*files, weights]
     try:
-        get("model.safetensors")
-    except WeightsMissing as missing:
-        try:
-            index = get(_INDEX)
-        except WeightsMissing:
-            raise missing from None
-        try:
-            shards = set(json.loads(index.read_bytes())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsRejected(f"{index} is no index of shards.", path=index, hint=_REMEDY) from error
-        for shard in sorted(shards):
-            get(shard)
-    return folder
+        shards = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsRejected(f"{index} is no index of shards.", path=index, hint=_REMEDY) from error
+    return [*files, weights, *(wanted(repo, shard) for shard in sorted(shards))]
+
+
+def _fetched(repo: str, *, offline: bool, announce: Announce) -> Path:
+    """The folder that holds the files of a repository."""
+    fetch_all(lambda: wanted_files(repo), offline=offline, announce=announce)
+    return fetch_choice(wanted(repo, "config.json").choices, offline=offline, announce=announce).parent

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
-from core.fetch import Announce, HubFile, cached_file, fetch
+from core.fetch import Announce, Wanted, fetch_choice, wanted
 from encoders.devices import choose_device
 from ensemble.ofa.checkpoint import fill, read_tensors
 from ensemble.ofa.config import END, PAD, START, OfaConfig, read_config
@@ -98,6 +98,11 @@ class OfaCaptioner:
         return [self._tokenizer.decode([token for token in answer if token not in silent]).strip() for answer in answers.tolist()]
 
 
+def wanted_files(repo: str) -> list[Wanted]:
+    """What the hub has to give of a checkpoint in the form of OFA-Sys/ofa-large-caption."""
+    return [*(wanted(repo, name) for name in ("config.json", "vocab.json", "merges.txt")), wanted(repo, *_WEIGHTS)]
+
+
 def beam_search() -> GenerationConfig:
     """How answers are searched: 5 beams, no bigram twice, padding never chosen, an end at the latest at `MAX_TOKENS`."""
     from transformers import GenerationConfig
@@ -133,9 +138,7 @@ def _find(*names: str, source: str | Path, offline: bool, announce: Announce) ->
         raise WeightsMissing(f"{folder} has no {' and no '.join(names)}.", path=folder / names[-1], hint=_REMEDY)
     if not _HUB_NAME.fullmatch(str(source)):
         raise WeightsMissing(f"{source} is neither a folder nor OWNER/NAME of a repository.", path=source, hint=_REMEDY)
-    files = [HubFile(str(source), name) for name in names]
-    cached = next((path for file in files if (path := cached_file(file)) is not None), None)
-    return cached or fetch(files[-1], offline=offline, announce=announce)
+    return fetch_choice(wanted(str(source), *names).choices, offline=offline, announce=announce)
 
 
 def _read_tokenizer(vocabulary: Path, merges: Path, config: OfaConfig) -> Tokenizer:

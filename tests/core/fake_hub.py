@@ -1,0 +1,115 @@
+"""A hub on the loopback interface: files of repositories with the headers of the real one, and its bad days."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from urllib.parse import unquote
+
+COMMIT = "c0ffee" * 6 + "c0ff"
+
+
+@dataclass
+class FakeHub:
+    """Serves `files`, by "OWNER/NAME/FILE" ("datasets/OWNER/NAME/FILE"); a context manager.
+
+    `large` files have a sha256 as the hub's LFS files do, the others the digest of a git blob. `cut` breaks the next connections
+    off after so many bytes of content, `status` answers with a status and an error code, `hang_s` is silent for so long before the
+    content (`hang_head` before the headers, too), `lie` states another digest. `seen` lists (method, path, range) of every request.
+    """
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    large: set[str] = field(default_factory=set)
+    cut: list[int] = field(default_factory=list)
+    status: dict[str, tuple[int, str]] = field(default_factory=dict)
+    hang_s: float = 0.0
+    hang_head: bool = False
+    lie: bool = False
+    ranges: bool = True
+    seen: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __enter__(self) -> FakeHub:
+        hub = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.hub = hub
+        self._server = _Quiet(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def asked(self) -> list[str]:
+        """METHOD FILE of every request."""
+        return [f"{method} {path.rpartition('/')[2]}" for method, path, _ in self.seen]
+
+    def digest(self, name: str) -> str:
+        content = self.files[name]
+        if self.lie:
+            content = content + b"!"
+        if name in self.large:
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is what some tests want."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def do_HEAD(self) -> None:
+        self._answer(content=False)
+
+    def do_GET(self) -> None:
+        self._answer(content=True)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def _answer(self, *, content: bool) -> None:
+        hub = self.hub
+        hub.seen.append((self.command, self.path, self.headers.get("Range", "")))
+        name = unquote(self.path).lstrip("/").replace("/resolve/main", "")
+        if hub.hang_s and (content or hub.hang_head):
+            time.sleep(hub.hang_s)
+        status, code = hub.status.get(name, (200, "") if name in hub.files else (404, "EntryNotFound"))
+        if status != 200:
+            self._headers(status, {"X-Error-Code": code, "X-Repo-Commit": COMMIT, "Content-Length": "0"})
+            return
+        body = hub.files[name]
+        start = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0]) if hub.ranges and self.headers["Range"] else 0
+        said = {"X-Repo-Commit": COMMIT, "ETag": f'"{hub.digest(name)}"', "Content-Length": str(len(body) - start)}
+        if start:
+            said["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        self._headers(206 if start else 200, said)
+        if content:
+            end = start + hub.cut.pop(0) if hub.cut else len(body)
+            self.wfile.write(body[start:end])
+            self.close_connection = end < len(body)
+
+    def _headers(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()

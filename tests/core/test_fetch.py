@@ -1,0 +1,284 @@
+"""The gate to the network, against a hub on the loopback interface: files whole, resumed and checked, every refusal in one line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
+from core.fetch import HubFile, Wanted, cached_file, fetch, fetch_all, fetch_choice, hand_path, silent, wanted
+from tests.core.fake_hub import FakeHub
+
+CONTENT = os.urandom(300_000)
+FILE = HubFile("someone/model", "weights.bin")
+NAME = "someone/model/weights.bin"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, and an empty one of ours."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub that the hub's library believes to be the real one; waiting before another try takes no time."""
+    from huggingface_hub import constants, file_download
+
+    with FakeHub({NAME: CONTENT}, large={NAME}) as served:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", served.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.address + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+        monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
+        yield served
+
+
+def get(file: HubFile = FILE) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    return fetch(file, offline=False, announce=said.append), said
+
+
+def partial(cache: Path) -> list[Path]:
+    return list(cache.rglob("*.incomplete"))
+
+
+def test_a_file_is_announced_fetched_and_then_never_asked_for_again(hub: FakeHub) -> None:
+    """What, how large and from where is said before the content is asked for; the second call makes no request."""
+    path, said = get()
+    assert path.read_bytes() == CONTENT
+    assert said == ["Fetching weights.bin of someone/model (300.0 kB) from 127.0.0.1."]
+    requests = len(hub.seen)
+    assert get() == (path, [])
+    assert cached_file(FILE) == path
+    assert len(hub.seen) == requests
+
+
+def test_small_files_are_checked_by_the_digest_of_git(hub: FakeHub) -> None:
+    """Files that the hub keeps in git state the sha1 of a blob."""
+    hub.files["someone/model/config.json"] = b'{"a": 1}'
+    path, _ = get(HubFile("someone/model", "config.json"))
+    assert path.read_bytes() == b'{"a": 1}'
+
+
+def test_a_data_set_is_found_under_its_own_address(hub: FakeHub) -> None:
+    """Its repository lies below /datasets, in the address and in the cache."""
+    hub.files["datasets/someone/prompts/data/a.parquet"] = b"rows"
+    path, _ = get(HubFile("someone/prompts", "data/a.parquet", repo_type="dataset"))
+    assert path.read_bytes() == b"rows"
+    assert "datasets--someone--prompts" in str(path)
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub: FakeHub) -> None:
+    """Within one call: the next request asks for the rest only."""
+    hub.cut = [100_000, 50_000]
+    path, _ = get()
+    assert path.read_bytes() == CONTENT
+    starts = [int(ranged.removeprefix("bytes=").rstrip("-")) for _, _, ranged in hub.seen if ranged]
+    assert starts == sorted(starts)
+    assert len(starts) == 2
+    assert starts[-1] > 100_000
+
+
+def test_another_run_goes_on_where_one_was_broken_off(hub: FakeHub, cache: Path) -> None:
+    """After the library has given up, or after a kill, the part that came is kept, is no file of the cache, and is built upon."""
+    hub.cut = [100_000] + [0] * 8
+    with pytest.raises(WeightsMissing):
+        get()
+    (kept,) = partial(cache)
+    here = kept.stat().st_size
+    assert 50_000 < here <= 100_000
+    assert cached_file(FILE) is None
+    hub.seen.clear()
+    hub.cut.clear()
+    path, said = get()
+    assert path.read_bytes() == CONTENT
+    assert f"bytes={here}-" in [ranged for _, _, ranged in hub.seen]
+    assert said[1] == f"{here / 1000:.1f} kB of it are here from an earlier try."
+    assert not partial(cache)
+
+
+def test_a_host_without_ranges_gives_the_whole_file_again(hub: FakeHub, cache: Path) -> None:
+    """What is here is not joined to a second beginning."""
+    hub.ranges = False
+    hub.cut = [100_000]
+    assert get()[0].read_bytes() == CONTENT
+
+
+def test_a_part_that_is_too_long_is_thrown_away(hub: FakeHub, cache: Path) -> None:
+    """Whatever wrote it: the file is fetched from its beginning."""
+    blobs = cache / "models--someone--model" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hub.digest(NAME)}.imprompt.incomplete").write_bytes(b"x" * 400_000)
+    assert get()[0].read_bytes() == CONTENT
+
+
+def test_other_bytes_than_the_hub_states_are_refused(hub: FakeHub, cache: Path) -> None:
+    """Nothing is put into the cache, and the next call begins anew."""
+    hub.lie = True
+    with pytest.raises(WeightsRejected, match=r"weights\.bin of someone/model did not arrive whole") as caught:
+        get()
+    assert "again" in caught.value.hint
+    assert cached_file(FILE) is None
+    assert [part.stat().st_size for part in partial(cache)] == [0]
+
+
+def test_a_damaged_part_is_found_out(hub: FakeHub, cache: Path) -> None:
+    """A part that was changed since makes a whole of another digest: refused once, then fetched anew."""
+    blobs = cache / "models--someone--model" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hub.digest(NAME)}.imprompt.incomplete").write_bytes(b"x" * 1000)
+    with pytest.raises(WeightsRejected):
+        get()
+    assert get()[0].read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ((401, "RepoNotFound"), "knows no such repository, or wants a token in HF_TOKEN"),
+        ((403, "GatedRepo"), "asks for a licence to be accepted"),
+        ((404, "RevisionNotFound"), "has no such revision"),
+        ((404, "EntryNotFound"), "the hub has no such file"),
+        ((404, ""), "the hub has no such file"),
+        ((500, ""), "answered 500"),
+    ],
+)
+def test_a_refusal_is_one_line_that_says_what_to_do(hub: FakeHub, status: tuple[int, str], words: str) -> None:
+    """The reason, the address to fetch by hand, and where to put it."""
+    hub.status[NAME] = status
+    with pytest.raises(WeightsMissing) as caught:
+        get()
+    assert words in caught.value.message
+    assert "\n" not in str(caught.value)
+    assert f"{hub.address}/someone/model/resolve/main/weights.bin" in caught.value.hint
+    assert str(hand_path(FILE)) in caught.value.hint
+
+
+def test_a_host_that_is_not_there_is_one_line(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection, with the reason and the remedy."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}")
+    with pytest.raises(WeightsMissing, match=r"127\.0\.0\.1:9.*Fetch http"):
+        get()
+
+
+@pytest.mark.parametrize("hang_head", [True, False], ids=["before the headers", "before the content"])
+def test_a_host_that_stays_silent_is_not_waited_for(hub: FakeHub, hang_head: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends after the time limit, and says so."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr("core.fetch.ASK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    hub.hang_s, hub.hang_head = 1.0, hang_head
+    began = time.monotonic()
+    with pytest.raises(WeightsMissing, match="did not answer in time"):
+        get()
+    assert time.monotonic() - began < 5
+
+
+def test_a_full_disk_is_known_before_anything_is_fetched(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size and what is free are said; no content is asked for."""
+    monkeypatch.setattr("core.hub_download.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(StorageFull, match=r"needs 300\.0 kB .* where 1\.0 kB are free"):
+        get()
+    assert "GET weights.bin" not in hub.asked
+
+
+def test_a_cache_that_may_not_be_written_is_named(hub: FakeHub, cache: Path) -> None:
+    """A file stands where the folder should be."""
+    cache.mkdir()
+    (cache / "models--someone--model").touch()
+    with pytest.raises(StorageFull, match=r"models--someone--model\S* cannot be written: Not a directory"):
+        get()
+
+
+def test_two_at_a_time_fetch_once(hub: FakeHub, cache: Path) -> None:
+    """The second waits for the first, says so, and finds its work done."""
+    blobs = cache / "models--someone--model" / "blobs"
+    blobs.mkdir(parents=True)
+    part = blobs / f"{hub.digest(NAME)}.imprompt.incomplete"
+    said: list[str] = []
+    with part.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=lambda: fetch(FILE, offline=False, announce=said.append))
+        waiting.start()
+        while not any("waiting" in line for line in said):
+            time.sleep(0.01)
+        held.write(CONTENT)
+        held.flush()
+        part.rename(blobs / hub.digest(NAME))
+    waiting.join()
+    found = cached_file(FILE)
+    assert found is not None
+    assert found.read_bytes() == CONTENT
+    assert "GET weights.bin" not in hub.asked
+    assert not partial(cache)
+
+
+def test_offline_asks_nobody(hub: FakeHub) -> None:
+    """Neither for the file nor whether it is there; the environment variable of the hub's library counts as well."""
+    with pytest.raises(WeightsMissing, match="--offline is set"):
+        fetch(FILE, offline=True, announce=silent)
+    assert not hub.seen
+
+
+def test_the_hubs_own_switch_is_obeyed(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HF_HUB_OFFLINE says the same as --offline, and is named."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsMissing, match="HF_HUB_OFFLINE is set"):
+        get()
+
+
+def test_a_file_that_was_put_there_by_hand_is_found(cache: Path) -> None:
+    """At the place that the error names."""
+    place = hand_path(FILE)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"by hand")
+    assert get() == (place, [])
+
+
+def test_no_repository_is_an_error_of_the_name(cache: Path) -> None:
+    """Before anybody is asked."""
+    with pytest.raises(ConfigError, match="OWNER/NAME"):
+        get(HubFile("a/b/c", "x"))
+
+
+def test_the_first_that_there_is_counts(hub: FakeHub) -> None:
+    """In the order of preference at the hub; what lies here already goes before all."""
+    choices = (HubFile("someone/model", "weights.safetensors"), FILE)
+    assert fetch_choice(choices, offline=False, announce=silent).name == "weights.bin"
+    hub.files["someone/model/weights.safetensors"] = b"safe"
+    assert fetch_choice(choices, offline=False, announce=silent).name == "weights.bin"
+
+
+def test_what_is_optional_is_asked_for_once(hub: FakeHub) -> None:
+    """An optional file that the hub lacks costs one question at the time of the fetch; what was learnt adds to the list."""
+    hub.files |= {"someone/model/index.json": b"{}", "someone/model/extra.txt": b"+", "someone/model/shard": b"1"}
+    extras = [wanted("someone/model", name, optional=True) for name in ("extra.txt", "absent.txt")]
+
+    def wants() -> list[Wanted]:
+        index = wanted("someone/model", "index.json")
+        known = cached_file(index.choices[0]) is not None
+        return [index, *extras, *([wanted("someone/model", "shard")] if known else [])]
+
+    fetch_all(wants, offline=False, announce=silent)
+    assert cached_file(HubFile("someone/model", "extra.txt"))
+    assert cached_file(HubFile("someone/model", "shard"))
+    before = len(hub.seen)
+    fetch_all(wants, offline=False, announce=silent)
+    fetch_all(wants, offline=True, announce=silent)
+    assert len(hub.seen) == before
