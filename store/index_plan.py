@@ -23,19 +23,16 @@ TRAINING_ROWS_A_LIST = 64
 _CODE_BYTES = 2  # float16
 _ID_BYTES = 8
 _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
-_LINK_BYTES = 290  # a node of HNSW32: 64 links of 4 bytes on the lowest level, few above, offsets and level
-_HNSW_LISTS = 4096  # from here on looking at all centroids costs more than walking a graph of them
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
 _MOST_LISTS = 1 << 20
-_FACTORY = re.compile(r"IVF(?P<lists>[1-9][0-9]{0,6})(?P<graph>_HNSW32)?,(?P<codes>RaBitQ|SQ4|SQ8|SQfp16)", re.ASCII)
+_FACTORY = re.compile(r"IVF(?P<lists>[1-9][0-9]{0,6}),(?P<codes>RaBitQ|SQ4|SQ8|SQfp16)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """A factory string's parts: lists of an inverted file (0: there are none), whether a graph finds them, and the rows' codes."""
+    """A factory string's parts: lists of an inverted file (0: there are none), and the rows' codes."""
 
     n_lists: int
-    graph: bool
     codes: str
 
 
@@ -83,7 +80,8 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
     why = f"{rows:,} rows are more than a scan of everything answers at once."
     if rows <= FLAT_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
-    rabitq, quantised = f"{_lists(rows)},{RABITQ}", f"{_lists(rows)},SQ8"
+    lists = f"IVF{number_of_lists(rows)}"
+    rabitq, quantised = f"{lists},{RABITQ}", f"{lists},SQ8"
     small, large = (index_bytes(factory, rows=rows, dim=dim) for factory in (rabitq, quantised))
     if small + vectors <= budget_bytes:
         reason = f"Codes of one bit a value ({_size(small)}) and the vectors to score again ({_size(vectors)}) fit into memory."
@@ -118,8 +116,7 @@ def index_bytes(factory: str, *, rows: int, dim: int) -> int:
     parts = read_factory(factory)
     if parts.n_lists == 0:
         return rows * dim * _CODE_BYTES
-    per_list = dim * 4 + 8 + (_LINK_BYTES if parts.graph else 0)
-    return rows * (code_bytes(parts.codes, dim) + _ID_BYTES) + parts.n_lists * per_list
+    return rows * (code_bytes(parts.codes, dim) + _ID_BYTES) + parts.n_lists * (dim * 4 + 8)
 
 
 def code_bytes(codes: str, dim: int) -> int:
@@ -137,18 +134,13 @@ def read_factory(factory: str) -> Factory:
     """
     found = _FACTORY.fullmatch(factory)
     if factory == FLAT:
-        return Factory(0, False, FLAT)
+        return Factory(0, FLAT)
     if found is None or not 1 <= int(found["lists"]) <= _MOST_LISTS:
         raise ConfigError(
             f"The index factory {factory!r} is not known.",
-            hint=f"Use {FLAT}, or IVF<lists>,<codes> or IVF<lists>_HNSW32,<codes> with codes RaBitQ, SQ4, SQ8 or SQfp16.",
+            hint=f"Use {FLAT}, or IVF<lists>,<codes> with the codes RaBitQ, SQ4, SQ8 or SQfp16.",
         )
-    return Factory(int(found["lists"]), found["graph"] is not None, found["codes"])
-
-
-def _lists(rows: int) -> str:
-    n_lists = number_of_lists(rows)
-    return f"IVF{n_lists}_HNSW32" if n_lists >= _HNSW_LISTS else f"IVF{n_lists}"
+    return Factory(int(found["lists"]), found["codes"])
 
 
 def _plan(
@@ -185,7 +177,7 @@ def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float
 
 def _build_s(rows: int, dim: int, n_lists: int) -> tuple[float, float]:
     """Training (ten rounds over 64 rows a list) and assigning, as multiplications, at 20 to 100 billion a second; and the files."""
-    multiplied = TRAINING_ROWS_A_LIST * n_lists * n_lists * dim * 10 + rows * dim * min(n_lists, _HNSW_LISTS // 4)
+    multiplied = TRAINING_ROWS_A_LIST * n_lists * n_lists * dim * 10 + rows * dim * n_lists
     copied = rows * dim * _CODE_BYTES
     return multiplied / 100e9 + copied / 1e9, multiplied / 20e9 + copied / 100e6
 

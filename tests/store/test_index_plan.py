@@ -22,8 +22,8 @@ MIB = 1 << 20
         (100_001, 384, DEFAULT_BUDGET_BYTES, "IVF512,RaBitQ"),
         (100_000, 1024, 100 * MIB, "IVF512,RaBitQ"),
         (2_000_000, 384, DEFAULT_BUDGET_BYTES, "IVF2048,RaBitQ"),
-        (10_000_000, 384, 6 << 30, "IVF8192_HNSW32,SQ8"),
-        (10_000_000, 384, 2 << 30, "IVF8192_HNSW32,RaBitQ"),
+        (10_000_000, 384, 6 << 30, "IVF8192,SQ8"),
+        (10_000_000, 384, 2 << 30, "IVF8192,RaBitQ"),
     ],
 )
 def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
