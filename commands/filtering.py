@@ -1,4 +1,4 @@
-"""The filters of an answer: their options."""
+"""Which prompts may answer, and how hard they are looked for: the options."""
 
 from __future__ import annotations
 
@@ -25,4 +25,14 @@ Exclude = Annotated[
 ]
 NoArtists = Annotated[
     bool, typer.Option("--no-artists", help="No prompt that names an artist, by the list of the package clip-interrogator.")
+]
+Effort = Annotated[
+    float | None,
+    typer.Option(
+        "--effort",
+        min=0,
+        max=1,
+        help="How much of a large index is looked at, from 0 (fast) to 1 (exact, everything).",
+        show_default="that of the recall which `info` shows",
+    ),
 ]

@@ -29,7 +29,10 @@ def info(index: IndexFolder = None, json: Json = False, quiet: Quiet = False, ve
         ("encoder", f"{encoder.name} ({encoder.dim}-d, space {encoder.space})"),
         ("size on disk", size_text(sum(file.bytes for file in manifest.files.values()))),
         ("rows digest", manifest.rows_digest),
-        *((f"index {space}", f"{part.factory}, recall@10 {part.recall_at_10:.3f}") for space, part in manifest.indexes.items()),
+        *(
+            (f"index {space}", f"{part.factory}, recall@10 {part.recall_at_10:.3f} with effort {part.effort:.2f}")
+            for space, part in manifest.indexes.items()
+        ),
     ]
     output.table(grid("", ["", ""], rows))
     output.table(funnel(manifest.funnel))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.ballot import Blend, Degrade, load_ballot, prove, show_proof, tell_left_out
-from commands.filtering import Contains, Exclude, NoArtists, Where
+from commands.filtering import Contains, Effort, Exclude, NoArtists, Where
 from commands.opening import open_index
 from commands.options import Device, EncoderName, IndexFolder, Json, Neighbours, Offline, Quiet, Verbose
 from commands.output import Output, grid
@@ -29,6 +29,7 @@ def query(
     contains: Contains = None,
     exclude: Exclude = None,
     no_artists: NoArtists = False,
+    effort: Effort = None,
     ignore_metadata: Annotated[
         bool, typer.Option("--ignore-metadata", help="Estimate, as if the file did not carry its prompt.")
     ] = False,
@@ -61,8 +62,10 @@ def query(
     if proof and (text or not images):
         raise ConfigError("--proof is about images: the members cannot look at a text.", hint="Ask for the text without --proof.")
     filters = Filters(where, tuple(contains or ()), tuple(exclude or ()), no_artists)
-    if proof and filters:
-        raise ConfigError("--proof asks members that know of no filters.", hint="Ask for the filtered prompts without --proof.")
+    if proof and (filters or effort is not None):
+        raise ConfigError(
+            "--proof asks members that know of no filters and no --effort.", hint="Ask for the filtered prompts without --proof."
+        )
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [Question(image=None, text=text)]
     with open_index(output, index=index, device=device, offline=offline, encoder=encoder) as opened:
@@ -71,7 +74,7 @@ def query(
             ensemble = load_ballot(blend, opened, degrade=degrade, output=output)
             results = prove(ensemble, questions, k, generation=opened.generation)
         else:
-            results = Retriever(opened.generation, opened.pair).ask(questions, k, filters=filters)
+            results = Retriever(opened.generation, opened.pair, effort=effort).ask(questions, k, filters=filters)
         for question, result in zip(questions, results, strict=True):
             if isinstance(result, ImpromptError):
                 output.fail(str(question.image or text or ""), result)

@@ -12,7 +12,7 @@ from core.protocols import PromptStore, VectorIndex
 from core.values import NO_HIT, Ids, Prompt, Vectors
 from retriever.filters import Selection
 
-_DEEPER = 256
+_DEEPER = 128
 """What is looked at where k hits are not enough. An index's candidates do not depend on k up to here, so neither does the order."""
 
 
@@ -37,7 +37,13 @@ class _Walk:
 
 
 def nearest_groups(
-    vectors: Vectors, k: int, *, index: VectorIndex, prompts: PromptStore, selection: Selection
+    vectors: Vectors,
+    k: int,
+    *,
+    index: VectorIndex,
+    prompts: PromptStore,
+    selection: Selection,
+    effort: float | None = None,
 ) -> list[list[tuple[Prompt, float]]]:
     """For each row the k nearest prompts that pass, one of each group, with their cosines; fewer where fewer exist.
 
@@ -47,11 +53,12 @@ def nearest_groups(
     Args:
         vectors: (n, dim) unit rows of the index's space.
         k: 1 to the index's `caps.max_k`.
+        effort: of the search; see `core.protocols.VectorIndex.search`.
     """
     walks = [_Walk() for _ in vectors]
     pending = np.arange(len(vectors))
     for depth in sorted({k, max(k, min(_DEEPER, index.caps.max_k)), index.caps.max_k}):
-        hits = index.search(vectors[pending], depth, allowed=selection.allowed)
+        hits = index.search(vectors[pending], depth, effort=effort, allowed=selection.allowed)
         _take([walks[i] for i in pending], hits.ids, hits.scores, prompts=prompts, k=k, selection=selection)
         for i, ids in zip(pending, hits.ids, strict=True):
             walks[i].ended |= bool((ids == NO_HIT).any())  # there are no more

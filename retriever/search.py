@@ -31,13 +31,18 @@ class Retriever:
     Args:
         generation: stays open as long as answers are asked for.
         pair: of the generation's space.
+        effort: of every search, 0 (fast) to 1 (exact); None is the one that the index's recall was measured with.
 
     Raises:
         SpaceMismatch: the pair is of another space than the index.
+        QueryError: effort is out of range.
     """
 
-    def __init__(self, generation: Generation, pair: EncoderPair) -> None:
+    def __init__(self, generation: Generation, pair: EncoderPair, *, effort: float | None = None) -> None:
         check_space(generation, pair.spec)
+        if effort is not None and not 0 <= effort <= 1:
+            raise QueryError(f"effort is {effort!r}; it must be from 0 to 1.")
+        self._effort = effort
         manifest = generation.manifest
         encoder = manifest.encoders[0]
         self._pair = pair
@@ -122,7 +127,9 @@ class Retriever:
     def _neighbours(self, vectors: Vectors, k: int, selection: Selection) -> list[tuple[bool, tuple[Neighbour, ...]]]:
         """For each row whether it has a direction, and the prompts found, nearest first."""
         rows = np.flatnonzero(vectors.any(axis=1))
-        picked = nearest_groups(vectors[rows], k, index=self._index, prompts=self._prompts, selection=selection)
+        picked = nearest_groups(
+            vectors[rows], k, index=self._index, prompts=self._prompts, selection=selection, effort=self._effort
+        )
         sizes = self._prompts.group_sizes([prompt.group_id for pairs in picked for prompt, _ in pairs])
         found: list[tuple[bool, tuple[Neighbour, ...]]] = [(False, ())] * len(vectors)
         for row, pairs in zip(rows.tolist(), picked, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands.sizes import size_bytes
@@ -66,3 +67,19 @@ def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
     refused = imprompt(*common, "--index-factory", "PQ7")
     assert refused.code == 10
     assert "PQ7" in refused.err
+
+
+def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
+    """`--effort` reaches the search: with none of it a large index looks into one list, with 1 it answers exactly."""
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}" for a in ("ba", "ke", "mi", "ro", "tu", "xa") for b in ("dor", "len", "nis", "vak")]
+    corpus = tmp_path / "prompts.txt"
+    corpus.write_text("\n".join(" ".join(rng.choice(words, 5)) for _ in range(700)))
+    index = tmp_path / "index"
+    assert imprompt("build-index", "--corpus", corpus, "--index", index, "--index-factory", "IVF64,RaBitQ").code == 0
+    ask = ("query", "--text", "badorlen", "-k", "50", "--index", index, "--json")
+    exact, least = (imprompt(*ask, "--effort", effort).lines[0]["neighbours"] for effort in ("1", "0"))
+    assert len(exact) == len(least) == 50
+    assert exact[0]["score"] >= least[0]["score"]
+    assert [hit["row_id"] for hit in exact] != [hit["row_id"] for hit in least]
+    assert imprompt(*ask, "--effort", "2").code == 2
