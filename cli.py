@@ -17,6 +17,7 @@ from commands.info import info
 from commands.options import ASK, CORPUS, IMPROVE, OPERATE
 from commands.plan import plan
 from commands.query import query
+from commands.remove import remove
 from commands.submit import submit
 from commands.train import train
 from commands.verify import verify
@@ -35,6 +36,7 @@ app.command("extract", rich_help_panel=ASK)(extract)
 app.command("submit", rich_help_panel=ASK)(submit)
 app.command("embed", rich_help_panel=ASK)(embed)
 app.command("build-index", rich_help_panel=CORPUS)(build_index)
+app.command("remove", rich_help_panel=CORPUS)(remove)
 app.command("info", rich_help_panel=CORPUS)(info)
 app.command("plan", rich_help_panel=CORPUS)(plan)
 app.command("train", rich_help_panel=IMPROVE)(train)

@@ -14,9 +14,9 @@ from core.files import atomic_write, storage_errors
 from core.progress import Silent
 from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
 from core.values import EncoderSpec, RejectedRow
-from indexer.cleaning import CLEANING
+from indexer.cleaning import CLEANING, REMOVED
 from indexer.journal import Journal
-from indexer.plan import BuildPlan
+from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan
 from indexer.publishing import factory_for, finish, manifest_of, published
 from indexer.stages import Space, encode_spaces, number_prompts
 from store import layout
@@ -42,7 +42,7 @@ class BuildOptions:
     `index_factory` is FAISS's factory string; None lets `store.index_plan.plan_index` choose within `memory_budget_bytes`.
     """
 
-    shard_rows: int = 4096
+    shard_rows: int = DEFAULT_SHARD_ROWS
     index_factory: str | None = None
     memory_budget_bytes: int = DEFAULT_BUDGET_BYTES
     seed: int = 0
@@ -140,7 +140,7 @@ def make_plan(
 
 
 def refuse_other(root: Path, plan: BuildPlan) -> None:
-    """Raise `IndexDiffers` where the index in service has another corpus or encoder than the plan.
+    """Raise `IndexDiffers` where the index in service has another corpus or encoder than the plan, or prompts were taken out of it.
 
     A damaged index may be replaced, and so may one of the same content under another name.
 
@@ -153,7 +153,14 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
         manifest = None if name is None else manifest_of(root, name)
     except Checksum:
         return
-    if manifest is None or _identity(manifest.corpus, manifest.encoders) == _identity(plan.corpora, plan.encoders):
+    if manifest is None:
+        return
+    if _identity(manifest.corpus, manifest.encoders) == _identity(plan.corpora, plan.encoders):
+        if removed := manifest.funnel.get(REMOVED, 0):
+            raise IndexDiffers(
+                f"{removed:,} prompts were removed from the index in {root}; building it again would bring them back.",
+                hint="Say --replace if that is what you want.",
+            )
         return
     raise IndexDiffers(
         f"The index in {root} holds {_described(manifest.corpus, manifest.encoders)}; "

@@ -16,6 +16,7 @@ CLEANING = "1: NFC, white space folded, exact duplicates folded"
 READ = "read"
 KEPT = "kept"
 DUPLICATE = "duplicate"
+REMOVED = "removed"
 
 MAX_EXAMPLES = 10
 

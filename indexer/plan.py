@@ -10,6 +10,8 @@ import msgspec
 from core.values import EncoderSpec
 from store.manifest import CorpusInfo
 
+DEFAULT_SHARD_ROWS = 4096
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the result depends on, and nothing else: no path, no time, no machine.
@@ -45,3 +47,15 @@ class BuildPlan(Plan, frozen=True, kw_only=True):
     """A build from corpora alone; `cleaning` names the rules that their rows go through."""
 
     cleaning: str
+
+
+class RemovalPlan(Plan, frozen=True, kw_only=True):
+    """The rows of another generation without some of them.
+
+    Args:
+        base_sha256: of that generation's manifest.
+        rules_sha256: of the rules. They themselves are not written down: they may hold what is to be gone.
+    """
+
+    base_sha256: str
+    rules_sha256: str

@@ -8,10 +8,10 @@ from core.errors import Checksum
 from core.files import sha256_file
 from core.protocols import Progress
 from indexer.journal import Numbered, ShardDone
-from indexer.plan import Plan
+from indexer.plan import DEFAULT_SHARD_ROWS, Plan
 from indexer.provenance import imprompt_version
 from store import layout
-from store.index_plan import plan_index
+from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index
 from store.manifest import Manifest, decode_manifest
 from store.probes import index_space
 from store.publish import find_generation, make_current, publish, read_current
@@ -58,6 +58,18 @@ def _in_service(root: Path) -> tuple[str, str] | None:
         return read_current(root)
     except Checksum:
         return None
+
+
+def plan_of(base: Manifest) -> Plan:
+    """What a plan takes over from the generation that it goes on from."""
+    return Plan(
+        corpora=base.corpus,
+        encoders=base.encoders,
+        shard_rows=base.plan.get("shard_rows", DEFAULT_SHARD_ROWS),
+        index_factory=base.plan.get("index_factory"),
+        memory_budget_bytes=base.plan.get("memory_budget_bytes", DEFAULT_BUDGET_BYTES),
+        seed=base.plan.get("seed", 0),
+    )
 
 
 def factory_for(plan: Plan, rows: int) -> str:

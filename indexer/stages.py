@@ -31,7 +31,7 @@ def number_prompts(staging: Path, sources: Sequence[CorpusSource], journal: Jour
         StorageFull: the disk is full or may not be written.
     """
     done = journal.numbered()
-    if done is not None and _holds(staging, done.rows_digest):
+    if done is not None and holds_rows(staging, done.rows_digest):
         return done
     (staging / layout.PROMPTS).unlink(missing_ok=True)
     with StagedPrompts(staging) as staged:
@@ -42,7 +42,7 @@ def number_prompts(staging: Path, sources: Sequence[CorpusSource], journal: Jour
             numbered = staged.number()
     entry = Numbered(
         rows=numbered.rows,
-        rows_digest=_prompts_digest(staging),
+        rows_digest=prompts_digest(staging),
         funnel=funnel(tallies, kept=numbered.rows, duplicates=numbered.duplicates),
         rejected=[row for tally in tallies for row in tally.examples],
     )
@@ -117,15 +117,16 @@ def _read(staged: StagedPrompts, place: int, source: CorpusSource, *, progress: 
     return tally
 
 
-def _prompts_digest(staging: Path) -> str:
+def prompts_digest(staging: Path) -> str:
+    """The digest of the rows that were numbered; see `store.prompts.DuckPrompts.digest`."""
     with DuckPrompts(staging / layout.PROMPTS) as prompts:
         return prompts.digest()
 
 
-def _holds(staging: Path, rows_digest: str) -> bool:
+def holds_rows(staging: Path, rows_digest: str) -> bool:
     """Whether `prompts.duckdb` is there, whole, and holds the rows of that digest."""
     try:
-        return _prompts_digest(staging) == rows_digest
+        return prompts_digest(staging) == rows_digest
     except Checksum:
         return False
 

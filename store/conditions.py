@@ -94,6 +94,26 @@ def holds_words(words: str) -> Condition:
     return Condition("contains(lower(text), lower(?))", wanted) | Condition("contains(lower(embedded_text), lower(?))", wanted)
 
 
+def matches(pattern: str) -> Condition:
+    """Prompts in which a regular expression (RE2, https://github.com/google/re2/wiki/Syntax) matches, whatever the case.
+
+    Looked for in the text as it is shown and in what the encoder saw; takes linear time.
+
+    Raises:
+        FilterRejected: no expression, too long, or not understood.
+    """
+    import duckdb
+
+    _check_length("regular expression", pattern, MAX_WORDS_CHARS)
+    try:
+        with duckdb.connect(":memory:") as connection:
+            connection.execute("SELECT regexp_matches('', ?, 'i')", [pattern])
+    except duckdb.Error as error:
+        raise FilterRejected(f"{_cut(pattern)} is no regular expression: {str(error).splitlines()[0]}") from error
+    found = Condition("regexp_matches(text, ?, 'i')", (pattern,))
+    return found | Condition("regexp_matches(embedded_text, ?, 'i')", (pattern,))
+
+
 def _check_length(what: str, text: str, limit: int) -> None:
     if len(text) > limit:
         raise FilterRejected(f"The {what} has {len(text):,} characters; at most {limit:,} are read.")

@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,17 @@ def _damage(path: Path) -> Iterator[None]:
         raise Checksum(f"{path} cannot be read: {first_line}", path=path, hint="Build the index again.") from error
 
 
-def _config() -> dict[str, str | bool | int | float | list[str]]:
-    """A bound on memory, and a place for what does not fit: by default that were a folder inside of the generation."""
-    return {"memory_limit": _MEMORY, "temp_directory": f"{tempfile.gettempdir()}/imprompt-{uuid.uuid4().hex}"}
+def duckdb_config() -> dict[str, str | bool | int | float | list[str]]:
+    """A bound on memory, and a place for what does not fit: by default that were a folder inside of the generation.
+
+    The same for the whole process: DuckDB opens a file twice only with the same configuration.
+    """
+    return {"memory_limit": _MEMORY, "temp_directory": _temporary_folder()}
+
+
+@cache
+def _temporary_folder() -> str:
+    return f"{tempfile.gettempdir()}/imprompt-{uuid.uuid4().hex}"
 
 
 class DuckPrompts:
@@ -57,11 +66,12 @@ class DuckPrompts:
         self.path = path
         with _damage(path):
             # DuckDB would open the file's write-ahead log with it; a published generation has none.
-            self._connection = duckdb.connect(str(path), read_only=True, config=_config())
+            self._connection = duckdb.connect(str(path), read_only=True, config=duckdb_config())
         try:
             with _damage(path):
                 there = {row[0] for row in self._fetch("SELECT column_name FROM (DESCRIBE prompts)")}
-                self._columns = ", ".join(COLUMNS if COLUMNS[-1] in there else COLUMNS_1_0)
+                self.columns = COLUMNS if COLUMNS[-1] in there else COLUMNS_1_0
+                self._columns = ", ".join(self.columns)
                 self._table = "prompts" if COLUMNS[-1] in there else "(SELECT *, 0::BIGINT AS n_folded FROM prompts)"
                 self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM prompts)")[0][0])  # noqa: S608 constants
         except BaseException:

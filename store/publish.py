@@ -160,6 +160,30 @@ def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) ->
     return [(folder.relative_to(root).as_posix(), size) for folder, size in removed]
 
 
+def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
+    """Remove everything that is not the generation `name`: all other generations and all unfinished builds.
+
+    Other than `collect_garbage` it does not wait for readers. One that has pinned a generation goes on reading files that have
+    no name any more; the operating system frees them when it lets go. The write lock must be held.
+
+    Returns:
+        (path below `root`, bytes) of each folder that was removed.
+
+    Raises:
+        StorageFull: the folder may not be written.
+    """
+    with storage_errors(root):
+        removed = [(folder, _remove(folder)) for folder in sorted(_folders(layout.staging_root(root)))]
+        for other in set(generation_names(root)) - {name}:
+            folder = layout.generation_folder(root, other)
+            # Moved first, so that no reader opens half of it; a kill in between leaves it to the next call.
+            target = layout.staging_root(root) / other
+            target.parent.mkdir(exist_ok=True)
+            removed += [(folder, _remove(folder.rename(target)))]
+        sync_folder(root)
+    return sorted((folder.relative_to(root).as_posix(), size) for folder, size in removed)
+
+
 def _take_away(folder: Path, target: Path) -> Path | None:
     """Move a generation to where no reader looks, in one step; None where a reader has pinned it."""
     try:

@@ -44,6 +44,11 @@ def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mappin
         raise StoreError(f"{file} cannot be stored: {error}.") from error
     if rows.size == 0 or not rows.any(axis=1).all():
         raise StoreError(f"{file} cannot be stored: {len(rows)} rows of {rows.shape[1]} values, or a row of zeros.")
+    return write_codes(folder, file, rows, provenance=provenance)
+
+
+def write_codes(folder: Path, file: str, rows: NDArray[np.float16], *, provenance: Mapping[str, Any]) -> ShardRecord:
+    """Write one shard of rows as they are stored elsewhere; otherwise like `write_shard`."""
     path = folder / file
     with atomic_write(path) as opened:
         np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(rows))
@@ -90,6 +95,14 @@ class ShardedVectors:
             UnknownRow: an id is below 0 or not below `len(self)`.
             Checksum: the file is damaged: a value is not finite.
         """
+        return self._unit(self.codes_of(row_ids))
+
+    def codes_of(self, row_ids: Ids) -> NDArray[np.float16]:
+        """The same rows as `rows`, as they are stored: (n, dim) float16.
+
+        Raises:
+            UnknownRow: an id is below 0 or not below `len(self)`.
+        """
         ids = np.asarray(row_ids, dtype=np.int64).reshape(-1)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
             raise UnknownRow(f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {len(self) - 1}.")
@@ -98,11 +111,11 @@ class ShardedVectors:
         if len(ids) <= _FEW_ROWS:  # they lie in many shards: row by row is ten times quicker than shard by shard
             for place, (number, row) in enumerate(zip(shard_of.tolist(), (ids - self._starts[shard_of]).tolist(), strict=True)):
                 found[place] = self._maps[number][row]
-            return self._unit(found)
+            return found
         for number in np.unique(shard_of):
             here = shard_of == number
             found[here] = self._maps[number][ids[here] - self._starts[number]]
-        return self._unit(found)
+        return found
 
     def block(self, start: int, stop: int) -> Vectors:
         """(stop - start, dim) float32 unit rows of the row ids `start` to `stop` - 1; `stop` is cut at the end."""

@@ -83,7 +83,7 @@ class StagedPrompts:
 
         self._folder = staging
         self._path = staging / STAGED
-        with _errors(self._path):
+        with duckdb_errors(self._path):
             staging.mkdir(parents=True, exist_ok=True)
             self._connection = duckdb.connect(str(self._path))
             self._connection.execute(_TABLES)
@@ -91,7 +91,7 @@ class StagedPrompts:
 
     def state(self, corpus: int) -> CorpusState:
         """How far the corpus at this place of the plan (from 0) has been read."""
-        with _errors(self._path):
+        with duckdb_errors(self._path):
             statement = "SELECT next_start, finished, notes FROM corpora WHERE corpus = ?"
             rows = self._connection.execute(statement, [corpus]).fetchall()
         return next((CorpusState(start, finished, msgspec.json.decode(notes)) for start, finished, notes in rows), CorpusState())
@@ -106,7 +106,7 @@ class StagedPrompts:
         """
         batch = _arrow(prompts, first_seq=self._next_seq)
         values = [corpus, state.next_start, state.finished, msgspec.json.encode(state.notes).decode()]
-        with _errors(self._path):
+        with duckdb_errors(self._path):
             self._connection.register("batch", batch)
             self._connection.begin()
             try:
@@ -124,7 +124,7 @@ class StagedPrompts:
         After an error this object is closed.
         """
         target = self._folder / PROMPTS
-        with _errors(target):
+        with duckdb_errors(target):
             if not target.exists():
                 self._write_numbered(target)
             staged = self._one("SELECT count(*) FROM staged")
@@ -143,7 +143,7 @@ class StagedPrompts:
 
     def _write_numbered(self, target: Path) -> None:
         partial = target.with_name(f"{target.name}.tmp")
-        _remove_database(partial)
+        remove_database(partial)
         quoted = str(partial).replace("'", "''")
         self._connection.execute(f"ATTACH '{quoted}' AS numbered")
         try:
@@ -152,17 +152,23 @@ class StagedPrompts:
             self._connection.execute("DETACH numbered")
         except BaseException:
             self._connection.close()
-            _remove_database(partial)
+            remove_database(partial)
             raise
-        sync_file(partial)
-        partial.replace(target)
-        sync_folder(target.parent)
+        replace_database(partial, target)
 
     def _one(self, statement: str) -> int:
         return int(self._connection.execute(statement).fetchall()[0][0])
 
 
-def _remove_database(path: Path) -> None:
+def replace_database(partial: Path, target: Path) -> None:
+    """Put a database that is closed and complete in its place, on disk."""
+    sync_file(partial)
+    partial.replace(target)
+    sync_folder(target.parent)
+
+
+def remove_database(path: Path) -> None:
+    """Remove a database and its write-ahead log, if they are there."""
     for leftover in (path, path.with_name(f"{path.name}.wal")):
         leftover.unlink(missing_ok=True)
 
@@ -184,7 +190,7 @@ def _arrow(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
+def duckdb_errors(path: Path) -> Iterator[None]:
     """Map DuckDB's errors while writing: "no space" and its like to `StorageFull`, anything else to `Checksum`."""
     import duckdb
 

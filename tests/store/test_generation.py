@@ -28,6 +28,13 @@ def rewrite_manifest(root: Path, **changes: Any) -> None:
     layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
 
 
+def test_a_generation_may_be_open_twice(tmp_path: Path) -> None:
+    """In one process, as a server does that swaps to a generation which it has open."""
+    build(tmp_path)
+    with open_generation(tmp_path) as first, open_generation(tmp_path) as second:
+        assert first.prompts.get_many([0]) == second.prompts.get_many([0])
+
+
 def test_no_index(tmp_path: Path) -> None:
     """An absent index says how to build one, in that place; the folder is not created."""
     for root in (tmp_path, tmp_path / "absent"):

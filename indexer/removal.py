@@ -1,0 +1,233 @@
+"""Prompts out by rule: a compacted generation without them, and nothing older left behind."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from core.errors import ConfigError, NoGeneration
+from core.files import atomic_write, storage_errors
+from core.progress import Silent
+from core.protocols import Progress
+from core.values import Condition, Ids, Prompt
+from indexer.cleaning import KEPT, REMOVED
+from indexer.journal import Journal, Numbered, ShardDone
+from indexer.plan import RemovalPlan
+from indexer.publishing import factory_for, finish, plan_of, published
+from indexer.stages import holds_rows, prompts_digest
+from store import layout
+from store.compaction import write_without
+from store.conditions import holds_words, matches, where
+from store.generation import Generation, open_generation
+from store.locking import write_lock
+from store.manifest import Manifest
+from store.prompts import DuckPrompts
+from store.publish import purge_others, read_current
+from store.shards import ShardedVectors, shard_is_whole, write_codes
+
+SHOWN = 10
+_RULES_AT_ONCE = 50
+_SILENT = Silent()
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalRules:
+    """Which prompts are to go: those that meet any of the conditions. `sha256` (64 hex digits) names the rules."""
+
+    conditions: tuple[Condition, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Equal rules have equal names."""
+        return hashlib.sha256(msgspec.json.encode([(rule.sql, rule.values) for rule in self.conditions])).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a removal would take: how many of how many prompts, and the first ten of them."""
+
+    rows: int
+    matching: int
+    first: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalReport:
+    """What a removal did: how many prompts it took out, the generation in service, and (folder, bytes) of what it purged."""
+
+    manifest: Manifest
+    removed: int
+    purged: tuple[tuple[str, int], ...]
+
+
+def rules_where(expression: str) -> RemovalRules:
+    """The prompts of which a condition is true; see `store.conditions.where`.
+
+    Raises:
+        FilterRejected: the condition cannot be used.
+    """
+    return RemovalRules((where(expression),))
+
+
+def rules_of_file(path: Path, *, regex: bool = False) -> RemovalRules:
+    """The prompts in which any line of a file occurs, whatever the case; empty lines do not count.
+
+    Looked for in the text that is shown and in what the encoder saw.
+
+    Args:
+        path: a UTF-8 text file.
+        regex: a line is a regular expression (RE2) instead of the very words.
+
+    Raises:
+        ConfigError: the file cannot be read, or has no line.
+        FilterRejected: a line is too long, or no regular expression.
+    """
+    try:
+        lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"{path} cannot be read: {reason}.", hint="Name a text file with a line for each text to look for."
+        ) from error
+    if not lines:
+        raise ConfigError(f"{path} has no line that says what to remove.")
+    return RemovalRules(tuple(matches(line) if regex else holds_words(line) for line in lines))
+
+
+def preview_removal(root: Path, rules: RemovalRules) -> Preview:
+    """What `remove_prompts` would take out. Writes nothing.
+
+    Raises:
+        StoreError: there is no index, or it is damaged.
+    """
+    with open_generation(root) as generation:
+        found = _matching(generation.prompts, rules)
+        return Preview(len(generation.prompts), len(found), tuple(generation.prompts.get_many(found[:SHOWN])))
+
+
+def remove_prompts(root: Path, rules: RemovalRules, *, progress: Progress = _SILENT) -> RemovalReport:
+    """Publish the index without the prompts that the rules name, and purge all that is older.
+
+    What stays is written afresh: vectors are copied, never encoded. A call that was broken off is gone on with by the same one.
+    All other generations and all unfinished builds are removed also where nothing matches, since they may hold what the
+    generation in service does not; readers that have one open keep it until they let go.
+
+    Raises:
+        NoGeneration: there is no index.
+        BuildLocked: another process is writing it.
+        ConfigError: all prompts match.
+        Checksum: the index is damaged.
+        StorageFull: the disk is full or may not be written.
+    """
+    if not root.is_dir():
+        raise NoGeneration(f"There is no index in {root}.")
+    with write_lock(root):
+        with open_generation(root) as base:
+            plan = _plan(root, base, rules)
+            there = published(root, plan, progress=progress)
+            removed = np.empty(0, dtype=np.int64) if there else _matching(base.prompts, rules)
+            if len(removed) == len(base.prompts):
+                raise ConfigError(
+                    f"All {len(removed):,} prompts match; an index holds at least one.", hint=f"Remove {root} instead."
+                )
+            manifest = there or base.manifest
+            if len(removed):
+                manifest = _rewrite(root, base, plan, removed, progress=progress)
+        purged = purge_others(root, manifest.generation)
+    taken = manifest.funnel.get(REMOVED, 0) - base.manifest.funnel.get(REMOVED, 0)
+    return RemovalReport(manifest, taken, tuple(purged))
+
+
+def _matching(prompts: DuckPrompts, rules: RemovalRules) -> Ids:
+    """The row ids that any rule names, rising; many rules are asked for a few at a time."""
+    found = np.empty(0, dtype=np.int64)
+    for start in range(0, len(rules.conditions), _RULES_AT_ONCE):
+        found = np.union1d(found, prompts.matching(reduce(or_, rules.conditions[start : start + _RULES_AT_ONCE])))
+    return found
+
+
+def _plan(root: Path, base: Generation, rules: RemovalRules) -> RemovalPlan:
+    current = read_current(root)
+    if current is None:
+        raise NoGeneration(f"There is no index in {root}.")
+    old = plan_of(base.manifest)
+    return RemovalPlan(
+        corpora=old.corpora,
+        encoders=old.encoders,
+        shard_rows=old.shard_rows,
+        index_factory=old.index_factory,
+        memory_budget_bytes=old.memory_budget_bytes,
+        seed=old.seed,
+        base_sha256=current[1],
+        rules_sha256=rules.sha256,
+    )
+
+
+def _rewrite(root: Path, base: Generation, plan: RemovalPlan, removed: Ids, *, progress: Progress) -> Manifest:
+    staging = layout.staging_folder(root, plan.sha256)
+    with storage_errors(staging):
+        staging.mkdir(parents=True, exist_ok=True)
+    with atomic_write(staging / layout.PLAN) as file:
+        file.write(plan.canonical())
+    with Journal(staging / layout.JOURNAL) as journal:
+        numbered = _renumber(staging, base, journal, removed, progress=progress)
+        kept = np.setdiff1d(np.arange(len(base.prompts)), removed, assume_unique=True)
+        with progress.start("Copying vectors", len(kept) * len(plan.encoders)) as task:
+            shards: dict[str, list[ShardDone]] = {}
+            for space in base.manifest.shards:
+                shards[space] = []
+                for done in _copied_shards(staging, base, journal, space, kept, shard_rows=plan.shard_rows):
+                    shards[space].append(done)
+                    task.advance(done.record.rows)
+        return finish(root, staging, plan, numbered, shards, factory=factory_for(plan, numbered.rows), progress=progress)
+
+
+def _renumber(staging: Path, base: Generation, journal: Journal, removed: Ids, *, progress: Progress) -> Numbered:
+    done = journal.numbered()
+    if done is not None and holds_rows(staging, done.rows_digest):
+        return done
+    (staging / layout.PROMPTS).unlink(missing_ok=True)
+    with progress.start("Writing the prompts that stay", None):
+        write_without(base.folder / layout.PROMPTS, staging / layout.PROMPTS, removed)
+    funnel = dict(base.manifest.funnel)
+    funnel[REMOVED] = funnel.get(REMOVED, 0) + len(removed)
+    rows = len(base.prompts) - len(removed)
+    # The rejected rows of the build are left behind: what a reason quotes may be what is to be gone.
+    entry = Numbered(rows=rows, rows_digest=prompts_digest(staging), funnel={**funnel, KEPT: rows}, rejected=[])
+    journal.append(entry)
+    return entry
+
+
+def _copied_shards(
+    staging: Path, base: Generation, journal: Journal, space: str, kept: Ids, *, shard_rows: int
+) -> Iterator[ShardDone]:
+    """The shards of one space in row order; those that the journal lists and that are whole are not copied again."""
+    listed = journal.shards()
+    vectors = base.vectors(space)
+    starts = np.cumsum([0, *(record.rows for record in base.manifest.shards[space])])
+    for number, start in enumerate(range(0, len(kept), shard_rows)):
+        done = listed.get((space, number))
+        if done is None or not shard_is_whole(staging, done.record):
+            row_ids = kept[start : start + shard_rows]
+            first, last = np.searchsorted(starts, [row_ids[0], row_ids[-1]], side="right") - 1
+            made = [record.provenance for record in base.manifest.shards[space][first : last + 1]]
+            done = _copy_shard(staging, vectors, space, number, row_ids, made)
+            journal.append(done)
+        yield done
+
+
+def _copy_shard(
+    staging: Path, vectors: ShardedVectors, space: str, number: int, row_ids: Ids, made: Sequence[dict[str, Any]]
+) -> ShardDone:
+    different = [provenance for i, provenance in enumerate(made) if provenance not in made[:i]]
+    provenance = different[0] if len(different) == 1 else {"copied_from": different}
+    record = write_codes(staging, layout.shard_file(space, number), vectors.codes_of(row_ids), provenance=provenance)
+    return ShardDone(space=space, number=number, truncated=0, record=record)

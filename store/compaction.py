@@ -1,0 +1,58 @@
+"""A generation's prompts without some of them, freshly written: nothing of a prompt that was taken out is in the new file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from core.values import Ids
+from store.prompts import COLUMNS, DuckPrompts, duckdb_config
+from store.staged_prompts import duckdb_errors, remove_database, replace_database
+
+# Row ids become dense again, in the same order; a group is called after its first member.
+_COPY = """
+CREATE TABLE fresh.prompts AS
+WITH kept AS (
+    SELECT row_id AS old_id, group_id, row_number() OVER (ORDER BY row_id) - 1 AS new_id
+    FROM base.prompts ANTI JOIN removed USING (row_id)
+), named AS (SELECT old_id, new_id, min(new_id) OVER (PARTITION BY group_id) AS new_group FROM kept)
+SELECT {columns}
+FROM named JOIN base.prompts AS p ON p.row_id = named.old_id ORDER BY new_id
+"""
+_RENAMED = {"row_id": "new_id AS row_id", "group_id": "new_group AS group_id"}
+
+
+def write_without(source: Path, target: Path, removed: Ids) -> None:
+    """Write the prompts of the file `source` to the file `target`, without the rows `removed`.
+
+    The file appears whole or not at all. The rows that stay are numbered anew from 0, in their order.
+
+    Args:
+        source: a finished `prompts.duckdb`.
+        target: a `prompts.duckdb` that is not there yet.
+        removed: row ids, each once.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
+        Checksum: the file `source` is damaged.
+    """
+    import duckdb
+
+    with DuckPrompts(source) as prompts:
+        lacking = {name: f"0::BIGINT AS {name}" for name in set(COLUMNS) - set(prompts.columns)}
+    columns = ", ".join({**_RENAMED, **lacking}.get(name, f"p.{name}") for name in COLUMNS)
+    partial = target.with_name(f"{target.name}.tmp")
+    with duckdb_errors(target), duckdb.connect(":memory:", config=duckdb_config()) as connection:
+        remove_database(partial)
+        connection.execute(f"ATTACH {_quoted(source)} AS base (READ_ONLY)")
+        connection.execute(f"ATTACH {_quoted(partial)} AS fresh")
+        connection.register("removed", {"row_id": np.asarray(removed, dtype=np.int64)})
+        connection.execute(_COPY.format(columns=columns))
+        connection.execute("CHECKPOINT fresh")  # so that nothing is left in a write-ahead log
+        connection.execute("DETACH fresh")
+        replace_database(partial, target)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

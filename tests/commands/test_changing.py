@@ -1,0 +1,76 @@
+"""`remove` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Imprompt
+
+PROMPTS = [
+    f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("fox", "lighthouse", "bowl of ramen", "flower")
+]
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """An index of twelve prompts by the embedded encoder."""
+    from encoders.registry import load_encoder, output_encoder
+    from indexer.build import build_index
+    from indexer.sources import parse_corpus
+
+    (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", "utf-8")
+    pair = load_encoder("lite")
+    build_index(tmp_path / "index", [parse_corpus(str(tmp_path / "prompts.txt"))], pair, extra=[output_encoder(pair)])
+    return tmp_path / "index"
+
+
+def test_remove_shows_first_and_then_removes(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+    """A dry run says how many and which; the removal says what it purged; what is left answers."""
+    rule = ["--where", "text LIKE '%fox%' OR source_key = 'line 2'"]
+    done = imprompt("remove", *rule, "--dry-run", "--index", index)
+    assert done.code == 0
+    assert "4 of 12 prompts would be removed." in done.out
+    assert "a green fox" in done.out
+    (found,) = imprompt("remove", *rule, "--dry-run", "--json", "--index", index).lines
+    assert (found["rows"], found["matching"], found["first"][1]["text"]) == (12, 4, "a red lighthouse")
+    done = imprompt("remove", *rule, "--index", index)
+    assert done.code == 0
+    assert "4 prompts removed, 8 left" in done.out
+    assert "purged generations/" in done.out
+    (answer,) = imprompt("query", "--text", "a red fox", "-k", "99", "--json", "--index", index).lines
+    assert len(answer["neighbours"]) == 8
+    assert not any("fox" in hit["prompt"] for hit in answer["neighbours"])
+    assert imprompt("verify", "--index", index).code == 0
+    done = imprompt("build-index", "--corpus", tmp_path / "prompts.txt", "--index", index)
+    assert (done.code, "4 prompts were removed" in done.err) == (56, True)
+
+
+def test_remove_by_a_file_of_lines(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+    """As they stand, or as regular expressions."""
+    (tmp_path / "rules.txt").write_text("RAMEN\n^a red\n", "utf-8")
+    (found,) = imprompt("remove", "--match", tmp_path / "rules.txt", "--regex", "--dry-run", "--json", "--index", index).lines
+    assert found["matching"] == 6
+    (done,) = imprompt("remove", "--match", tmp_path / "rules.txt", "--json", "--index", index).lines
+    assert (done["removed"], done["rows"], len(done["purged"])) == (3, 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 10, "either --where EXPR or --match FILE"),
+        (["--where", "true", "--match", "x"], 10, "either --where EXPR or --match FILE"),
+        (["--where", "true", "--regex"], 10, "--regex goes with --match"),
+        (["--match", "missing.txt"], 10, "missing.txt cannot be read"),
+        (["--where", "prompt = 'a'"], 34, "no column 'prompt'"),
+        (["--where", "true"], 10, "All 12 prompts match"),
+    ],
+)
+def test_a_removal_that_cannot_be_is_one_line(imprompt: Imprompt, index: Path, words: list[str], code: int, said: str) -> None:
+    """And the index stays as it is."""
+    before = (index / "CURRENT").read_bytes()
+    done = imprompt("remove", *words, "--index", index)
+    assert (done.code, len(done.err.strip().splitlines())) == (code, 1), done.err
+    assert said in done.err
+    assert (index / "CURRENT").read_bytes() == before
