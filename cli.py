@@ -18,6 +18,7 @@ from commands.options import ASK, CORPUS, IMPROVE, OPERATE
 from commands.plan import plan
 from commands.query import query
 from commands.remove import remove
+from commands.serve import serve
 from commands.submit import submit
 from commands.train import train
 from commands.verify import verify
@@ -35,6 +36,7 @@ app.command("query", rich_help_panel=ASK)(query)
 app.command("extract", rich_help_panel=ASK)(extract)
 app.command("submit", rich_help_panel=ASK)(submit)
 app.command("embed", rich_help_panel=ASK)(embed)
+app.command("serve", rich_help_panel=ASK)(serve)
 app.command("build-index", rich_help_panel=CORPUS)(build_index)
 app.command("remove", rich_help_panel=CORPUS)(remove)
 app.command("info", rich_help_panel=CORPUS)(info)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,17 +72,29 @@ def ask_with_proof(
     """
     begun = time.perf_counter()
     for batch in read_batches(questions):
-        pictures = [read.picture for read in batch if isinstance(read, ReadQuestion) and read.picture is not None]
-        verdicts = iter(ensemble.judge(pictures))
-        for read, answer in zip(batch, retriever.answer(batch, k, begun=begun), strict=True):
-            if not isinstance(read, ReadQuestion):
-                yield read
-            elif read.picture is None:
-                yield QueryError("A text alone has no proof: the members look at images.", hint="Ask it without --proof.")
-            else:
-                verdict = next(verdicts)
-                yield _proven(answer, verdict, ensemble=ensemble) if isinstance(answer, Answer) else answer
+        yield from prove_batch(batch, k, retriever=retriever, ensemble=ensemble, begun=begun)
         begun = time.perf_counter()
+
+
+def prove_batch(
+    batch: Sequence[ReadQuestion | ImpromptError], k: int, *, retriever: Retriever, ensemble: Ensemble, begun: float
+) -> Iterator[ProvenAnswer | ImpromptError]:
+    """One result for each question of a batch that was read, in order; what could not be read stays its error.
+
+    Args:
+        k: as in `ask_with_proof`, whose errors are raised.
+        begun: the `time.perf_counter` at which reading the batch began.
+    """
+    pictures = [read.picture for read in batch if isinstance(read, ReadQuestion) and read.picture is not None]
+    verdicts = iter(ensemble.judge(pictures))
+    for read, answer in zip(batch, retriever.answer(batch, k, begun=begun), strict=True):
+        if not isinstance(read, ReadQuestion):
+            yield read
+        elif read.picture is None:
+            yield QueryError("A text alone has no proof: the members look at images.", hint="Ask it without --proof.")
+        else:
+            verdict = next(verdicts)
+            yield _proven(answer, verdict, ensemble=ensemble) if isinstance(answer, Answer) else answer
 
 
 def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble) -> ProvenAnswer:

@@ -39,8 +39,8 @@ class EmbeddedPrompt:
     settings: dict[str, str] = field(default_factory=dict)
 
 
-def read_embedded_prompt(path: Path, *, limits: ImageLimits = DEFAULT_LIMITS) -> EmbeddedPrompt | None:
-    """The prompt that the file at `path` carries; no pixel is decoded.
+def read_embedded_prompt(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> EmbeddedPrompt | None:
+    """The prompt that a file, or the bytes of one, carries; no pixel is decoded.
 
     Returns:
         None where there is no prompt, or where its metadata cannot be parsed.
@@ -49,7 +49,7 @@ def read_embedded_prompt(path: Path, *, limits: ImageLimits = DEFAULT_LIMITS) ->
         MetadataRejected: its texts are beyond `images.metadata.MAX_TEXT_BYTES`; the picture itself may be fine.
         ImageRejected: the file cannot be opened as an image.
     """
-    return prompt_of_texts(read_texts(path, limits=limits))
+    return prompt_of_texts(read_texts(source, limits=limits))
 
 
 def prompt_of_texts(texts: Mapping[str, str]) -> EmbeddedPrompt | None:

@@ -27,16 +27,16 @@ _GZIP = 16 + zlib.MAX_WBITS
 _FORMATS = ("PNG", "WEBP")
 
 
-def read_hidden_prompt(path: Path, *, limits: ImageLimits = DEFAULT_LIMITS) -> EmbeddedPrompt | None:
+def read_hidden_prompt(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> EmbeddedPrompt | None:
     """The prompt hidden in the pixels of a picture with transparency; others are not decoded.
 
     Returns:
         None where there is none, or where the picture cannot be decoded.
 
     Raises:
-        ImageRejected: the file cannot be opened as an image.
+        ImageRejected: the file (or the bytes of one) cannot be opened as an image.
     """
-    with opened_header(path, limits=limits) as image:
+    with opened_header(source, limits=limits) as image:
         if image.format not in _FORMATS or image.mode != "RGBA":
             return None
         try:

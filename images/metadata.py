@@ -24,22 +24,22 @@ _DESCRIPTION = 0x010E
 _LABELLED_TAGS = (_DESCRIPTION, 0x010F, 0x0110)
 
 
-def read_texts(path: Path, *, limits: ImageLimits) -> dict[str, str]:
+def read_texts(source: Path | bytes, *, limits: ImageLimits) -> dict[str, str]:
     """Texts by keyword: PNG's text chunks wherever they stand, EXIF's fields by their names, a JPEG's comment as "Comment".
 
     A text that is damaged or in an EXIF block that cannot be parsed is left out.
 
     Raises:
         MetadataRejected: all texts together have, or unpack to, more than `MAX_TEXT_BYTES`.
-        ImageRejected: the file cannot be opened as an image.
+        ImageRejected: the file (or the bytes of one) cannot be opened as an image.
     """
-    with opened_file(path, limits=limits) as (file, kind):
+    with opened_file(source, limits=limits) as (file, kind):
         if kind == "PNG":
-            return _png_texts(file, source_name(path))
-    with opened_header(path, limits=limits) as image, quiet_pillow():
+            return _png_texts(file, source_name(source))
+    with opened_header(source, limits=limits) as image, quiet_pillow():
         comment = image.info.get("comment", b"") if image.format == "JPEG" else b""
         if len(image.info.get("exif", b"")) + len(comment) > MAX_TEXT_BYTES:
-            raise _too_large(source_name(path))
+            raise _too_large(source_name(source))
         texts = {"Comment": _decoded(comment)} if comment else {}
         try:
             return texts | _exif_texts(image.getexif())

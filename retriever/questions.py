@@ -11,6 +11,7 @@ from core.values import fold_text
 from images.decode import open_image
 from images.embedded import EmbeddedPrompt, read_embedded_prompt
 from images.hidden import read_hidden_prompt
+from images.opening import DEFAULT_LIMITS, ImageLimits
 from retriever.values import Question
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class ReadQuestion:
         return self.picture.width * self.picture.height if self.picture else 0
 
 
-def read_question(question: Question) -> ReadQuestion:
-    """Read the file and the text of a question.
+def read_question(question: Question, *, limits: ImageLimits = DEFAULT_LIMITS) -> ReadQuestion:
+    """Read the image and the text of a question; `limits` are those of the image.
 
     Raises:
         EmptyQuery: there is neither.
@@ -45,13 +46,13 @@ def read_question(question: Question) -> ReadQuestion:
         if not text:
             raise EmptyQuery("Neither an image nor a text was given.", hint="Name an image file, a text, or both.")
         return ReadQuestion(question, None, text, None)
-    carried, note = (None, "") if question.ignore_metadata else _carried(question.image)
-    return ReadQuestion(question, open_image(question.image), text, carried, note)
+    carried, note = (None, "") if question.ignore_metadata else _carried(question.image, limits)
+    return ReadQuestion(question, open_image(question.image, limits=limits), text, carried, note)
 
 
-def _carried(path: Path) -> tuple[EmbeddedPrompt | None, str]:
+def _carried(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:
     """The prompt in the file's texts or hidden in its pixels, which are decoded in any case; or why it was not looked for."""
     try:
-        return read_embedded_prompt(path) or read_hidden_prompt(path), ""
+        return read_embedded_prompt(image, limits=limits) or read_hidden_prompt(image, limits=limits), ""
     except MetadataRejected as error:
         return None, f"its metadata is not read: {error.reason}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,6 +91,16 @@ class Retriever:
             self._answer(result, *next(found), filters, seconds) if isinstance(result, ReadQuestion) else result for result in batch
         ]
 
+    def near(self, vectors: Vectors, k: int) -> list[tuple[Neighbour, ...]]:
+        """For each unit row of the index's space the prompts nearest to it, nearest first; none for a row of zeros.
+
+        Raises:
+            QueryError: k is out of range, or a value is not finite.
+            SpaceMismatch: the rows have another dimension.
+        """
+        self._check_k(k)
+        return [neighbours for _, neighbours in self._neighbours(vectors, k, self._select(ALL))]
+
     def _check_k(self, k: int) -> None:
         most = self._index.caps.max_k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
@@ -145,7 +156,7 @@ class Retriever:
         if not neighbours and not carried:
             return QueryError(f"No prompt of the index passes the filter: {filters}.", hint="Loosen it.")
         return Answer(
-            image=read.question.image,
+            image=read.question.image if isinstance(read.question.image, Path) else None,
             text=read.question.text,
             prompt=carried.prompt if carried else neighbours[0].prompt,
             how="exact" if carried else "estimated",

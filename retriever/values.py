@@ -11,12 +11,12 @@ from retriever.filters import ALL, Filters
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An image, a text, or both mixed half and half; a text of white space alone counts as none.
+    """An image (a file, or the bytes of one), a text, or both mixed half and half; a text of white space alone counts as none.
 
     With `ignore_metadata` the prompt that the image's file carries is not looked for.
     """
 
-    image: Path | None = None
+    image: Path | bytes | None = None
     text: str | None = None
     ignore_metadata: bool = False
 
@@ -45,7 +45,8 @@ class Answer:
     `how` is "exact" where the image file carries its prompt, which is then `prompt`, with the `negative` prompt, the `tool` that
     wrote it and its `settings`. Otherwise it is "estimated" and `prompt` is the first neighbour's. The neighbours are the
     index's nearest to the question either way, by falling score, one of each group of near duplicates; `filters` says which
-    prompts could be among them (empty: all), and there are none where a prompt is exact and no other passes.
+    prompts could be among them (empty: all), and there are none where a prompt is exact and no other passes. `image` is the
+    question's, where that was a file.
 
     `encoder`, `corpus` and `generation` name what was searched; "(synthetic)" stands behind a corpus that a program wrote.
     `seconds` is this question's share of the batch that it was answered in. `note` says why a file's metadata was not read, and

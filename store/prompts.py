@@ -99,6 +99,15 @@ class DuckPrompts:
             raise Checksum(f"{self.path} lacks rows it should have.", path=self.path, hint="Build the index again.")
         return [prompts[row_id] for row_id in ids]
 
+    def by_key(self, prompt_key: str) -> Prompt | None:
+        """The prompt of that stable name, or None where the generation has none; a scan, so for a few, not for many.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        statement = f"SELECT {self._columns} FROM prompts WHERE prompt_key = ? ORDER BY row_id LIMIT 1"  # noqa: S608 constants
+        return next((Prompt(*row) for row in self._fetch(statement, prompt_key)), None)
+
     def embedded_texts(self, start: int, stop: int) -> list[str]:
         """What the encoder is to see of the rows `start` to `stop` - 1, in row order; `stop` is cut at the end."""
         statement = "SELECT embedded_text FROM prompts WHERE row_id >= ? AND row_id < ? ORDER BY row_id"

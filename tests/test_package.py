@@ -37,7 +37,7 @@ def test_both_archives_hold_the_rooms_and_their_data_and_no_tests(archives: Path
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("cli.py", "encoders/lite_head.safetensors", "indexer/starter.toml", "store/manifest.py"):
+    for name in ("cli.py", "encoders/lite_head.safetensors", "indexer/starter.toml", "store/manifest.py", "server/page/page.css"):
         assert name in in_wheel
         assert name in in_sdist
     assert not [name for name in in_wheel if name.startswith(("tests/", "benchmarks/", "examples/"))]

@@ -1,0 +1,85 @@
+"""`serve`: the HTTP API, the page, and the endpoints of other tools' clients."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from commands.ballot import Blend, Degrade
+from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.output import Output
+
+
+def serve(
+    host: Annotated[str, typer.Option("--host", help="Any other than loopback needs --token or --no-auth.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 7861,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", envvar="IMPROMPT_TOKEN", help="What clients must send; rather set the variable.", show_default=False
+        ),
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody ask who reaches the host.")] = False,
+    allow_urls: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-urls", metavar="HOST", help="Fetch images from this host when asked to; may be repeated.", show_default=False
+        ),
+    ] = None,
+    blend: Blend = None,
+    degrade: Degrade = False,
+    max_batch: Annotated[
+        int, typer.Option("--max-batch", min=1, max=256, help="Questions that a model gets at once, at most.")
+    ] = 32,
+    log_json: Annotated[bool, typer.Option("--log-json", help="The log as JSON, one object a line.")] = False,
+    index: IndexFolder = None,
+    encoder: EncoderName = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Serve the index: a page for the browser, an API, and what clients of AUTOMATIC1111 and clip-retrieval call.
+
+    Models and index are loaded once; a newly published generation is taken up by itself. docs/serving.md shows the clients.
+    """
+    from core.config import settings
+    from core.errors import ConfigError
+    from encoders.registry import load_encoder
+    from store.generation import pin_manifest
+
+    try:
+        from server.config import ServerConfig, check_access
+        from server.serving import serve as run
+    except ImportError as error:
+        raise ConfigError(
+            f"{error.name} is not installed.", hint="Install what serving needs: pip install 'imprompt[serve]'"
+        ) from error
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    chosen = settings(index=index, offline=offline)
+    check_access(host=host, token=token, no_auth=no_auth)
+    with pin_manifest(chosen.index):
+        output.detail(f"Index {chosen.index}.")
+    config = ServerConfig(
+        index=chosen.index,
+        host=host,
+        port=port,
+        token=token,
+        url_hosts=tuple(allow_urls or ()),
+        recipe=blend or "default",
+        encoder=encoder,
+        degrade=degrade,
+        device=device,
+        offline=chosen.offline,
+        max_batch=max_batch,
+        log_json=log_json or json,
+    )
+
+    run(
+        config,
+        load=lambda name: load_encoder(name, device=device, offline=chosen.offline, announce=output.note),
+        announce=output.note,
+    )

@@ -1,0 +1,153 @@
+"""Request bodies, read from memory into what a route takes: JSON or multipart, images as base64 or as files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.config import Limits
+from server.problems import Refusal, too_large, usage
+
+_MAX_FIELDS = 64
+_DATA_URL = re.compile(r"data:[^,]{0,200},")
+_SHOWN_ERRORS = 3
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The fields of a multipart body by name, and its files' bytes; what the client calls a file is not kept."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    files: list[bytes] = field(default_factory=list)
+
+
+class _MemoryParser(MultiPartParser):
+    """Never writes to disk: the body is in memory already, and bounded."""
+
+    spool_max_size = 1 << 62
+
+
+async def read_form(request: Request, limits: Limits) -> Form:
+    """The multipart body of the request.
+
+    Raises:
+        Refusal: it is no multipart body, or has too many parts.
+    """
+    parser = _MemoryParser(
+        request.headers, request.stream(), max_files=limits.max_images, max_fields=_MAX_FIELDS, max_part_size=limits.max_body_bytes
+    )
+    try:
+        parsed = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        reason = error.message if isinstance(error, MultiPartException) else "there is no usable boundary"
+        raise usage(f"The multipart body cannot be read: {reason.rstrip('.')}.", status=HTTPStatus.BAD_REQUEST) from error
+    form = Form()
+    for name, value in parsed.multi_items():
+        if isinstance(value, UploadFile):
+            form.files.append(await value.read())
+        else:
+            form.fields.setdefault(name, []).append(value)
+    await parsed.close()
+    return form
+
+
+async def read_json(request: Request) -> Any:
+    """The JSON value of the body, whatever the content type says.
+
+    Raises:
+        Refusal: it is no JSON.
+    """
+    return parse_json(await request.body())
+
+
+def parse_json(content: bytes) -> Any:
+    """The JSON value; raises as `read_json`."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise usage("The body is no JSON.", status=HTTPStatus.BAD_REQUEST) from error
+
+
+def is_form(request: Request) -> bool:
+    """The body is multipart; anything but that and JSON is refused.
+
+    Raises:
+        Refusal: it is of another type.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return True
+    if kind == "application/json" or kind.endswith("+json"):
+        return False
+    message = f"A body of type {kind[:80] or '(none)'} is not read."
+    hint = "Send multipart/form-data or application/json."
+    raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", message, hint=hint)
+
+
+def checked(model: type[Body], value: object) -> Body:
+    """The value as a model.
+
+    Raises:
+        Refusal: it does not fit; the first few reasons are named, no value is repeated.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise usage(reasons(error.errors(include_url=False, include_input=False))) from error
+
+
+def reasons(errors: Sequence[Mapping[str, Any]]) -> str:
+    """What pydantic or FastAPI found wrong, in one line."""
+    found = [f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in errors[:_SHOWN_ERRORS]]
+    more = f" (and {len(errors) - _SHOWN_ERRORS} more)" if len(errors) > _SHOWN_ERRORS else ""
+    return f"{'; '.join(found)}{more}."
+
+
+def decode_image(text: str, limits: Limits) -> bytes:
+    """The bytes of an image in base64, with or without `data:…,` before it, white space allowed.
+
+    Raises:
+        Refusal: it is no base64, or too large.
+    """
+    start = match.end() if (match := _DATA_URL.match(text)) else 0
+    if (len(text) - start) * 3 // 4 > limits.max_image_bytes + 3:
+        raise too_large(f"An image may have {limits.max_image_bytes:,} bytes.")
+    try:
+        return base64.b64decode("".join(text[start:].split()).encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise usage("An image is not valid base64.") from error
+
+
+def check_images(images: Sequence[bytes], limits: Limits) -> None:
+    """Raise `Refusal` where there are too many images, or one is too large."""
+    if len(images) > limits.max_images:
+        raise too_large(f"{len(images)} images were sent, the limit is {limits.max_images}.")
+    if (largest := max((len(image) for image in images), default=0)) and largest > limits.max_image_bytes:
+        raise too_large(f"An image has {largest:,} bytes, the limit is {limits.max_image_bytes:,}.")
+
+
+def as_json(value: object) -> Response:
+    """The value as a JSON response."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def request_body(model: type[BaseModel], *, form: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What OpenAPI says of a body that a route reads by itself: JSON of a model, or multipart of the schema `form`."""
+    content: dict[str, Any] = {"application/json": {"schema": model.model_json_schema()}}
+    if form is not None:
+        content = {"multipart/form-data": {"schema": form}, **content}
+    return {"requestBody": {"required": True, "content": content}}

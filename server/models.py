@@ -1,0 +1,117 @@
+"""Models that are loaded once, and what they make of a generation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from core.errors import MemberUnavailable
+from core.fetch import Announce
+from core.values import Vectors
+from encoders.lite import LitePair, load_lite
+from ensemble.members import load_ensemble
+from ensemble.neighbourhood import SharedPair
+from ensemble.recipes import load_recipe
+from retriever import Question, Retriever
+from retriever.questions import ReadQuestion
+from server.config import ServerConfig
+from server.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from core.protocols import EncoderPair, TextEncoder
+    from ensemble.vote import Ensemble
+    from store.generation import Generation
+
+_LOG = logging.getLogger("imprompt.server")
+_WARM_TEXT = "a question that warms the models"
+_WARM_SIDE_PX = 64
+
+
+class OutputPair:
+    """MiniLM's space as a pair: texts by MiniLM, pictures by the estimate of the embedded `lite` encoder."""
+
+    def __init__(self, texts: TextEncoder, lite: LitePair) -> None:
+        self.spec = lite.minilm.spec
+        self.texts = texts
+        self.images = _Outputs(lite)
+
+
+class _Outputs:
+    def __init__(self, lite: LitePair) -> None:
+        self._lite = lite
+
+    def encode(self, items: Sequence[Image]) -> Vectors:
+        """(n, 384) unit rows in MiniLM space."""
+        return self._lite.images.output(items)
+
+
+class Models:
+    """The encoder of the index, kept over generations, and the ensemble over each.
+
+    Args:
+        config: of the server.
+        load: makes an encoder by its name.
+        announce: takes a line for the person who started the server.
+
+    Raises:
+        ConfigError: no recipe has that name.
+    """
+
+    def __init__(self, config: ServerConfig, *, load: Callable[[str], EncoderPair], announce: Announce) -> None:
+        self._config = config
+        self._load = load
+        self._announce = announce
+        self._recipe = load_recipe(config.recipe)
+        self._pair: tuple[str, EncoderPair] | None = None
+
+    def prepare(self, generation: Generation) -> Snapshot:
+        """A snapshot of the generation whose models have all been used once.
+
+        Raises:
+            SpaceMismatch: the encoder that was asked for is of another space.
+            EncoderError: a model cannot be loaded.
+        """
+        from PIL import Image
+
+        name = self._config.encoder or generation.manifest.encoders[0].name
+        pair = self._pair[1] if self._pair is not None and self._pair[0] == name else self._load(name)
+        self._pair = (name, pair)
+        ensemble = self._ensemble(generation, pair)
+        shared = SharedPair(pair) if isinstance(ensemble, MemberUnavailable) else ensemble.neighbourhood.pair
+        retriever = Retriever(generation, shared)
+        picture = Image.new("RGB", (_WARM_SIDE_PX, _WARM_SIDE_PX), (120, 130, 140))
+        if not isinstance(ensemble, MemberUnavailable):
+            ensemble.judge([picture])
+        reads = [
+            ReadQuestion(Question(text=_WARM_TEXT), None, _WARM_TEXT, None),
+            ReadQuestion(Question(image=b""), picture, "", None),
+        ]
+        retriever.answer(reads, 1, begun=perf_counter())
+        return Snapshot(generation, shared, self._output(pair, ensemble), retriever, ensemble)
+
+    def _output(self, pair: EncoderPair, ensemble: Ensemble | MemberUnavailable) -> OutputPair:
+        lite = pair if isinstance(pair, LitePair) else load_lite(device=self._config.device, announce=self._announce)
+        minilm = lite.minilm if isinstance(ensemble, MemberUnavailable) else ensemble.minilm
+        return OutputPair(minilm, lite)
+
+    def _ensemble(self, generation: Generation, pair: EncoderPair) -> Ensemble | MemberUnavailable:
+        """The members that vote; where they cannot, the reason, which whoever asks for them is told."""
+        config = self._config
+        try:
+            return load_ensemble(
+                self._recipe,
+                generation,
+                pair,
+                degrade=config.degrade,
+                device=config.device,
+                offline=config.offline,
+                announce=self._announce,
+            )
+        except MemberUnavailable as error:
+            _LOG.warning("the members cannot vote", extra={"event": "no-ensemble", "member": error.name})
+            self._announce(f"The members of recipe {self._recipe.name} cannot vote: {error}")
+            return error

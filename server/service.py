@@ -1,0 +1,176 @@
+"""What a server does, without HTTP: questions in, answers out; models and index loaded once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from core.errors import ImpromptError
+from core.fetch import Announce
+from ensemble.proof import ProvenAnswer
+from ensemble.vote import Ensemble
+from images.decode import open_image
+from images.embedded import EmbeddedPrompt, read_embedded_prompt
+from images.hidden import read_hidden_prompt
+from retriever import Answer
+from retriever.questions import read_question
+from server.answering import Answered, Ask, AskJob, Done, Embedded, EmbedJob, Job, work_off
+from server.batching import MicroBatcher
+from server.config import ServerConfig
+from server.metrics import Metrics
+from server.models import Models
+from server.problems import busy
+from server.snapshots import Snapshot, Snapshots
+
+if TYPE_CHECKING:
+    from core.protocols import EncoderPair
+
+_READERS = 2
+
+Value = TypeVar("Value")
+
+
+class Service:
+    """Answers from the index in service, once `warm` has been called.
+
+    Args:
+        config: of the server.
+        load: makes an encoder by its name, as `encoders.registry.load_encoder` does.
+        metrics: where everything is counted.
+        announce: takes a line for the person who started the server.
+
+    Raises:
+        ConfigError: no recipe has that name.
+    """
+
+    def __init__(self, config: ServerConfig, *, load: Callable[[str], EncoderPair], metrics: Metrics, announce: Announce) -> None:
+        self.config = config
+        self.metrics = metrics
+        self.snapshots = Snapshots(config.index, Models(config, load=load, announce=announce).prepare, metrics=metrics)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+        self._queues = {name: self._queue(name) for name in ("image", "text")}
+        self._stopped = threading.Event()
+
+    def _queue(self, name: str) -> MicroBatcher[Job, Answered | Embedded]:
+        limits = self.config.limits
+        return MicroBatcher(
+            name,
+            self._work,
+            max_batch=self.config.max_batch,
+            max_waiting=limits.max_waiting,
+            max_weight=limits.max_waiting_pixels,
+            metrics=self.metrics,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Index and models are warm."""
+        return self.snapshots.ready and not self._stopped.is_set()
+
+    @property
+    def has_members(self) -> bool:
+        """The ensemble can vote."""
+        with self.snapshots.lease() as snapshot:
+            return isinstance(snapshot.ensemble, Ensemble)
+
+    def warm(self) -> None:
+        """Open the index, load every model and use each once; then the server is ready.
+
+        Raises:
+            ImpromptError: the index or a model cannot be used.
+        """
+        self.snapshots.load()
+        self.metrics.ready.set(1)
+
+    def watch(self) -> None:
+        """Look for new generations until the service is closed; for a thread of its own."""
+        while not self._stopped.wait(self.config.watch_s):
+            self.snapshots.look()
+
+    def close(self) -> None:
+        """Answer what waits, then let go of everything."""
+        self._stopped.set()
+        self.metrics.ready.set(0)
+        self._readers.shutdown(cancel_futures=True)
+        for queue in self._queues.values():
+            queue.close()
+        self.snapshots.close()
+
+    async def ask(self, asks: Sequence[Ask]) -> list[Answered | ImpromptError]:
+        """One result for each question, in order; a question that cannot be answered gets its error.
+
+        Raises:
+            Refusal: too much is waiting.
+            TimeoutError: it took longer than the limit.
+        """
+        async with asyncio.timeout(self.config.limits.answer_timeout_s):
+            results = await asyncio.gather(*map(self._ask, asks), return_exceptions=True)
+        for result in results:
+            if not isinstance(result, Answer | ProvenAnswer | ImpromptError):
+                raise result
+        return [result for result in results if isinstance(result, Answer | ProvenAnswer | ImpromptError)]
+
+    async def run(self, work: Callable[[Snapshot], Value]) -> Value:
+        """What `work` makes of the snapshot in service, in a thread; it is kept open meanwhile. Raises as `ask` does."""
+
+        def leased() -> Value:
+            with self.snapshots.lease() as snapshot:
+                return work(snapshot)
+
+        return await self.in_thread(leased)
+
+    async def extract(self, image: bytes) -> EmbeddedPrompt | None:
+        """The prompt that the image carries in its texts or its pixels, or None.
+
+        Raises:
+            ImageRejected: the image cannot be read.
+        """
+        limits = self.config.limits.image
+        return await self.in_thread(lambda: read_embedded_prompt(image, limits=limits) or read_hidden_prompt(image, limits=limits))
+
+    async def in_thread(self, work: Callable[[], Value]) -> Value:
+        """The value of `work`, done by one of the few threads that read images and rows.
+
+        Raises:
+            Refusal: the server is being shut down.
+            TimeoutError: it took longer than the limit.
+        """
+        if self._stopped.is_set():
+            raise busy("The server is being shut down.")
+        async with asyncio.timeout(self.config.limits.answer_timeout_s):
+            with self.metrics.stage("read"):
+                return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def embed(self, texts: Sequence[str], images: Sequence[bytes], *, output: bool) -> Embedded:
+        """Unit rows of the texts, then of the images; in MiniLM's space (`output`) or in that of the index.
+
+        Raises:
+            ImageRejected: an image cannot be read.
+            Refusal, TimeoutError: as `ask`.
+        """
+        limits = self.config.limits.image
+        async with asyncio.timeout(self.config.limits.answer_timeout_s):
+            pictures = [await self.in_thread(partial(open_image, image, limits=limits)) for image in images]
+            job = EmbedJob(tuple(texts), tuple(pictures), output)
+            done = await self._queued(job, n_pixels=sum(picture.width * picture.height for picture in pictures))
+        if not isinstance(done, Embedded):
+            raise TypeError(f"an embedding was asked for, {type(done).__name__} came")
+        return done
+
+    async def _ask(self, ask: Ask) -> Answered:
+        read = await self.in_thread(partial(read_question, ask.question, limits=self.config.limits.image))
+        done = await self._queued(AskJob(read, ask), n_pixels=read.n_pixels)
+        if isinstance(done, Embedded):
+            raise TypeError("an answer was asked for, an embedding came")
+        return done
+
+    async def _queued(self, job: Job, *, n_pixels: int) -> Answered | Embedded:
+        return await asyncio.wrap_future(self._queues["image" if n_pixels else "text"].submit(job, weight=n_pixels))
+
+    def _work(self, jobs: Sequence[Job]) -> list[Done]:
+        with self.snapshots.lease() as snapshot:
+            return work_off(snapshot, jobs, self.metrics)

@@ -1,0 +1,70 @@
+"""Runs a server until it is told to stop: answers what it has taken, then ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from core.errors import ConfigError, ImpromptError
+from core.fetch import Announce
+from server.app import create_app
+from server.config import ServerConfig
+from server.logs import configure_logs
+
+if TYPE_CHECKING:
+    from core.protocols import EncoderPair
+
+_DRAIN_S = 30
+_MAX_HEADER_BYTES = 32 << 10
+
+
+def serve(config: ServerConfig, *, load: Callable[[str], EncoderPair], announce: Announce) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: no new connections, at most 30 s for what was taken.
+
+    Raises:
+        ConfigError: the port cannot be opened, or a setting cannot be used.
+        ImpromptError: index or models cannot be used.
+    """
+    import uvicorn
+
+    failures: list[ImpromptError] = []
+
+    def failed(error: ImpromptError) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = create_app(config, load=load, announce=announce, failed=failed)
+    configure_logs(json=config.log_json)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_DRAIN_S,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        )
+    )
+    # uvicorn raises the signal once more when it has drained; that we ended is what was asked for, no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    shown = f"[{config.host}]" if ":" in config.host else config.host
+    announce(f"Serving {config.index} on http://{shown}:{config.port}")
+    try:
+        server.run()
+    except SystemExit as error:
+        message = f"{config.host}:{config.port} cannot be opened for serving."
+        raise ConfigError(message, hint="Another program may hold the port: choose one with --port.") from error
+    if failures:
+        raise failures[0]
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """Nothing more to do."""

@@ -1,0 +1,90 @@
+"""One small index by the embedded encoder and one warm server over it, for all tests of the room."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from core.protocols import EncoderPair
+from encoders.lite import LitePair, load_lite
+from encoders.registry import output_encoder
+from indexer.build import BuildOptions, build_index
+from indexer.sources import parse_corpus
+from server.app import create_app
+from server.config import ServerConfig
+
+PROMPTS = (
+    "a red fox in the snow",
+    "a red fox in deep snow",
+    "a bowl of ramen, steam, studio light",
+    "a lighthouse at dusk, warm light, calm sea",
+    "portrait of an old sailor, oil on canvas",
+    "a yellow flower in a garden, macro photograph",
+    "a temple by a lake, morning fog",
+    "an astronaut riding a horse on mars",
+    "a quiet street in kyoto at night, rain",
+    "a watercolor map of an island",
+)
+
+
+@pytest.fixture(scope="session")
+def lite() -> LitePair:
+    """The embedded encoder, loaded once for all."""
+    return load_lite()
+
+
+@pytest.fixture(scope="session")
+def build(lite: LitePair) -> Callable[..., Path]:
+    """Publishes an index of prompts in a folder."""
+
+    def run(folder: Path, prompts: tuple[str, ...] = PROMPTS) -> Path:
+        corpus = folder / "prompts.txt"
+        corpus.write_text("\n".join(prompts), "utf-8")
+        options = BuildOptions(replace=True)
+        build_index(folder / "index", [parse_corpus(str(corpus))], lite, extra=[output_encoder(lite)], options=options)
+        return folder / "index"
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def index(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("served"))
+
+
+Serve = Callable[..., AbstractContextManager[TestClient]]
+
+
+@pytest.fixture(scope="session")
+def serve(lite: LitePair, index: Path) -> Serve:
+    """A context manager: a client of a warm server, over the shared index unless another is given."""
+
+    @contextmanager
+    def run(config: ServerConfig | None = None, **changes: object) -> Iterator[TestClient]:
+        chosen = replace(config or ServerConfig(index), **changes)  # type: ignore[arg-type]
+
+        def load(name: str) -> EncoderPair:
+            assert name == "lite"
+            return lite
+
+        app = create_app(chosen, load=load)
+        with TestClient(app, base_url="http://localhost:7861", raise_server_exceptions=False) as client:
+            deadline = time.monotonic() + 60
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield client
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def client(serve: Serve) -> Iterator[TestClient]:
+    with serve() as found:
+        yield found

@@ -1,0 +1,130 @@
+"""What every request passes: token, host, body, and the headers of every answer."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from server.config import Limits
+from tests.server.conftest import Serve
+from tests.server.pictures import b64, png
+
+TOKEN = "correct-horse-battery-staple"  # noqa: S105 of this test alone
+
+
+@pytest.fixture(scope="module")
+def locked(serve: Serve) -> Iterator[TestClient]:
+    with serve(token=TOKEN, host="0.0.0.0") as client:  # noqa: S104 nothing is opened: the client calls the application
+        yield client
+
+
+def basic(password: str) -> str:
+    return "Basic " + base64.b64encode(f"user:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        "Basic ###",
+        basic("wrong"),
+        f"Token {TOKEN}",
+        f"bearer{TOKEN}",
+        "Bearer \u00e9\u00e9",
+    ],
+)
+def test_a_wrong_token_is_refused_everywhere(locked: TestClient, authorization: str) -> None:
+    """API, page, metrics and description alike; the two health probes say nothing and need none."""
+    headers = {b"Authorization": authorization.encode("latin-1")} if authorization else {}
+    for path in ("/", "/v1/info", "/metrics", "/openapi.json", "/nothing"):
+        done = locked.get(path, headers=headers)
+        assert (done.status_code, done.json()["kind"]) == (401, "unauthorized")
+        assert done.headers["www-authenticate"].startswith("Basic")
+    assert locked.get("/healthz", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("authorization", [f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(TOKEN)])
+def test_the_token_opens(locked: TestClient, authorization: str) -> None:
+    """As a bearer, or as the password that browsers and AUTOMATIC1111's clients send."""
+    assert locked.get("/v1/info", headers={"Authorization": authorization}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:7861", "", "[::2]:7861", "10.0.0.1"]
+)
+def test_another_host_name_does_not_reach_a_server_without_a_token(client: TestClient, host: str) -> None:
+    """So no site can lead its own name to this machine and ask through the visitor's browser."""
+    assert client.get("/v1/info", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:7861", "[::1]:7861", "LOCALHOST:1"])
+def test_this_machine_has_several_names(client: TestClient, host: str) -> None:
+    """All of loopback."""
+    assert client.get("/v1/info", headers={"Host": host}).status_code == 200
+
+
+def test_a_page_of_another_site_may_not_ask(client: TestClient) -> None:
+    """Browsers say where a request comes from, and no answer allows another origin to read it."""
+    assert client.get("/v1/info", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    done = client.get("/v1/info", headers={"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:7861"})
+    assert done.status_code == 200
+    assert not [name for name in done.headers if name.startswith("access-control")]
+
+
+def test_every_answer_carries_its_id_and_its_rules(client: TestClient) -> None:
+    """A request id of the client is kept where it is plain, and replaced where it is not."""
+    done = client.get("/v1/info", headers={"X-Request-ID": "job-7.a"})
+    assert done.headers["x-request-id"] == "job-7.a"
+    odd = client.get("/nothing", headers={"X-Request-ID": "a\tb<script>"})
+    assert len(odd.headers["x-request-id"]) == 32
+    assert odd.headers["content-security-policy"].startswith("default-src 'none'")
+    assert odd.headers["x-content-type-options"] == "nosniff"
+    assert "x-problem-kind" not in odd.headers
+
+
+def test_a_body_over_the_limit_is_refused(serve: Serve) -> None:
+    """By what it announces before it is read, and by what it is where it announces nothing."""
+    with serve(limits=Limits(max_body_bytes=2000)) as client:
+        assert client.post("/v1/search", content=b"x" * 2001).status_code == 413
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(30):
+                yield b"x" * 100
+
+        done = client.post("/v1/search", content=chunks())
+        assert (done.status_code, done.json()["kind"]) == (413, "too-large")
+        assert client.post("/v1/search", json={"text": "fox"}).status_code == 200
+
+
+def test_all_bodies_together_have_a_limit(serve: Serve) -> None:
+    """Over it comes 503 with Retry-After; what was held is let go."""
+    with serve(limits=Limits(max_held_bytes=3000)) as client:
+        done = client.post("/v1/query", json={"images": [b64(bytes(4000))]})
+        assert (done.status_code, done.json()["kind"]) == (503, "busy")
+        assert int(done.headers["retry-after"]) >= 1
+        for _ in range(5):
+            assert client.post("/v1/query", files={"image": png()}).status_code == 200
+        assert "imprompt_held_bytes 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "path", ["/../cli.py", "/%2e%2e/cli.py", "/page.css/../../app.py", "//etc/passwd", "/v1/prompts/..%2f..%2f", "/%00"]
+)
+def test_paths_lead_nowhere_but_to_routes(client: TestClient, path: str) -> None:
+    """Nothing is served from the file system by its path."""
+    assert client.get(path).status_code in (404, 422)
+
+
+def test_methods_that_are_not_there_are_refused(client: TestClient) -> None:
+    """With the problem's form, and the methods that are."""
+    done = client.delete("/v1/info")
+    assert (done.status_code, done.json()["kind"], done.headers["allow"]) == (405, "method-not-allowed", "GET")

@@ -1,0 +1,109 @@
+"""Generations that come and go while questions are answered."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from server.config import ServerConfig
+from store import layout
+from store.publish import read_current
+from tests.server.conftest import PROMPTS, Serve
+from tests.server.pictures import png
+
+
+def until(check: Callable[[], bool]) -> None:
+    """Wait for something that happens by itself."""
+    deadline = time.monotonic() + 20
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def mapped_files() -> str:
+    """The files that this process maps; none where the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.read_text("utf-8") if maps.exists() else ""
+
+
+def asked(client: TestClient, text: str = "a teapot") -> dict[str, object]:
+    done = client.post("/v1/search", json={"text": text, "k": 1})
+    assert done.status_code == 200, done.text
+    result: dict[str, object] = done.json()["results"][0]
+    return result
+
+
+def test_a_new_generation_is_taken_up_without_a_dropped_request(serve: Serve, build: Callable[..., Path], tmp_path: Path) -> None:
+    """Under load every answer is right for the generation that it names, before, during and after; the old one is let go."""
+    root = build(tmp_path)
+    stop, answers, problems = threading.Event(), [], []
+    with serve(ServerConfig(root, watch_s=0.05)) as client:
+        first = asked(client)["generation"]
+
+        def load() -> None:
+            while not stop.is_set():
+                done = client.post("/v1/search", json={"text": "a teapot", "k": 1})
+                if done.status_code == 200:
+                    answers.append((done.json()["results"][0]["generation"], done.json()["results"][0]["prompt"]))
+                else:
+                    problems.append(done.text)
+
+        threads = [threading.Thread(target=load) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(answers) > 10)
+        build(tmp_path, (*PROMPTS, "a teapot"))
+        until(lambda: answers[-1][0] != first)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not problems
+        assert {prompt for generation, prompt in answers if generation != first} == {"a teapot"}
+        assert "a teapot" not in {prompt for generation, prompt in answers if generation == first}
+        assert "imprompt_generation_swaps_total 1.0" in client.get("/metrics").text
+        until(lambda: str(first) not in mapped_files())
+
+
+def test_a_generation_that_cannot_be_used_is_passed_over(serve: Serve, build: Callable[..., Path], tmp_path: Path) -> None:
+    """A damaged one, a damaged CURRENT, a deleted index: the one in service goes on, and the figures tell."""
+    root = build(tmp_path)
+    with serve(ServerConfig(root, watch_s=0.02)) as client:
+        first = asked(client)["generation"]
+        layout.current_path(root).write_text("nonsense", "utf-8")
+        until(lambda: "imprompt_generation_failures_total 1.0" in client.get("/metrics").text)
+        (tmp_path / "other").mkdir()
+        other = build(tmp_path / "other", (*PROMPTS, "a teapot"))
+        name, sha256 = read_current(other) or ("", "")
+        damaged = layout.generation_folder(root, name)
+        shutil.copytree(layout.generation_folder(other, name), damaged)
+        (damaged / layout.PROMPTS).write_bytes(b"no database")
+        layout.current_path(root).write_text(f"{name} {sha256}\n", "utf-8")
+        until(lambda: "imprompt_generation_failures_total 2.0" in client.get("/metrics").text)
+        assert asked(client)["generation"] == first
+        shutil.rmtree(root)
+        time.sleep(0.1)
+        assert asked(client)["generation"] == first
+        assert client.post("/v1/query", files={"image": png()}, data={"members": "true"}).status_code == 200
+        assert client.get("/readyz").status_code == 200
+
+
+def test_without_an_index_nothing_gets_ready(tmp_path: Path) -> None:
+    """The caller is told why, and what is asked meanwhile is told to come again."""
+    from core.errors import ImpromptError
+    from server.app import create_app
+
+    told: list[ImpromptError] = []
+    app = create_app(ServerConfig(tmp_path), load=pytest.fail, failed=told.append)
+    with TestClient(app, base_url="http://localhost") as client:
+        until(lambda: bool(told))
+        assert told[0].kind == "no-index"
+        done = client.post("/v1/search", json={"text": "fox"})
+        assert (done.status_code, done.json()["kind"]) == (503, "busy")
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/healthz").status_code == 200

@@ -1,0 +1,150 @@
+"""imprompt's own API: what it answers, and how it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from core.values import prompt_key
+from encoders.lite import LitePair
+from server import schemas
+from server.config import Limits
+from tests.server.conftest import PROMPTS, Serve
+from tests.server.pictures import PARAMETERS, b64, png
+
+
+def test_a_text_finds_its_prompts(client: TestClient) -> None:
+    """Search answers as query does, with generation and row of every neighbour; k cuts, and a prompt is found by its key."""
+    done = client.post("/v1/search", json={"text": "noodle soup", "k": 3})
+    results = schemas.QueryResults.model_validate(done.json())
+    (result,) = results.results
+    assert result.prompt == PROMPTS[2]
+    assert len(result.neighbours) == 3
+    assert result.how == "estimated"
+    assert result.generation == client.get("/v1/info").json()["generation"]
+    best = result.neighbours[0]
+    assert best.prompt_key == prompt_key(PROMPTS[2])
+    stored = client.get(f"/v1/prompts/{best.prompt_key}").json()
+    assert (stored["prompt"], stored["row_id"], stored["generation"]) == (best.prompt, best.row_id, result.generation)
+    as_query = client.post("/v1/query", json={"text": "noodle soup", "k": 3}).json()["results"][0]
+    assert as_query["neighbours"] == done.json()["results"][0]["neighbours"]
+
+
+def test_files_and_base64_are_answered_alike(client: TestClient) -> None:
+    """The same images as multipart and as JSON, data URLs among them, get the same answers, in the order sent."""
+    images = [png((250, 30, 30)), png((10, 10, 240))]
+    form = client.post("/v1/query", files=[("image", ("../../etc/passwd", image)) for image in images], data={"k": "4"})
+    json = client.post("/v1/query", json={"images": [b64(images[0]), f"data:image/png;base64,{b64(images[1])}"], "k": 4})
+    assert form.status_code == json.status_code == 200
+    rows = [[[hit["row_id"] for hit in result["neighbours"]] for result in done.json()["results"]] for done in (form, json)]
+    assert rows[0] == rows[1]
+    assert [result["image"] for result in form.json()["results"]] == [0, 1]
+
+
+def test_a_prompt_in_the_file_is_exact_unless_it_is_to_be_ignored(client: TestClient) -> None:
+    """`how` says which it is, and the tool and its settings come along."""
+    image = b64(png(parameters=PARAMETERS))
+    exact = client.post("/v1/query", json={"images": [image]}).json()["results"][0]
+    assert (exact["how"], exact["prompt"], exact["tool"]) == ("exact", "a small lighthouse on a cliff", "AUTOMATIC1111")
+    estimated = client.post("/v1/query", json={"images": [image], "ignore_metadata": True}).json()["results"][0]
+    assert estimated["how"] == "estimated"
+    extracted = client.post("/v1/extract", json={"image": image}).json()
+    assert extracted["negative"] == "people"
+    assert schemas.Extracted.model_validate(client.post("/v1/extract", files={"image": png()}).json()).prompt is None
+
+
+def test_members_vote(client: TestClient) -> None:
+    """With `members` each member's share and the confidence come along, and the shares sum to 1."""
+    done = client.post("/v1/query", files={"image": png()}, data={"members": "true", "k": "2"})
+    proof = schemas.QueryResults.model_validate(done.json()).results[0].proof
+    assert proof is not None
+    assert {vote.member for vote in proof.votes} == {"knn", "vit"}
+    assert sum(vote.share for vote in proof.votes) == pytest.approx(1)
+    assert (proof.confidence is None) == (proof.calibration == "not calibrated")
+    refused = client.post("/v1/query", json={"text": "fox", "members": True})
+    assert (refused.status_code, refused.json()["kind"]) == (400, "query")
+
+
+def test_one_bad_image_does_not_stop_the_others(client: TestClient) -> None:
+    """Its place holds its problem; only where nothing is answered is the problem the response."""
+    done = client.post("/v1/query", json={"images": [b64(png()), b64(b"no image"), b64(png())]})
+    assert done.status_code == 200
+    assert done.json()["failed"] == 1
+    assert [("error" in result) for result in done.json()["results"]] == [False, True, False]
+    assert done.json()["results"][1]["error"]["kind"] == "image-rejected"
+    alone = client.post("/v1/query", json={"images": [b64(b"no image")]})
+    assert (alone.status_code, alone.json()["kind"]) == (422, "image-rejected")
+    assert alone.headers["content-type"] == "application/problem+json"
+
+
+def test_vectors_are_those_of_the_encoders(client: TestClient, lite: LitePair) -> None:
+    """The rows of texts come first; each space is the one that was asked for."""
+    text, image = "a bowl of ramen", png()
+    output = client.post("/v1/embed", json={"texts": [text], "images": [b64(image)]}).json()
+    assert np.allclose(output["vectors"][0], lite.minilm.encode([text])[0], atol=1e-5)
+    index = client.post("/v1/embed", json={"texts": [text], "space": "index"}).json()
+    assert np.allclose(index["vectors"][0], lite.texts.encode([text])[0], atol=1e-5)
+    assert (output["space"], index["space"]) == (lite.minilm.spec.space, lite.spec.space)
+    assert np.asarray(output["vectors"]).shape == (2, output["dim"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind"),
+    [
+        ("/v1/query", {}, 400, "empty-query"),
+        ("/v1/query", {"text": "fox", "k": 0}, 422, "usage"),
+        ("/v1/query", {"text": "fox", "k": 1001}, 400, "query"),
+        ("/v1/query", {"text": "fox", "unknown": 1}, 422, "usage"),
+        ("/v1/query", {"images": ["%%%"]}, 422, "usage"),
+        ("/v1/query", {"images": ["AA=="] * 17}, 413, "too-large"),
+        ("/v1/query", {"image_urls": ["http://localhost/x.png"]}, 422, "url-refused"),
+        ("/v1/search", {"text": "x" * 10_001}, 413, "too-large"),
+        ("/v1/search", {"text": "   "}, 400, "empty-query"),
+        ("/v1/embed", {}, 400, "empty-query"),
+        ("/v1/embed", {"texts": ["a"] * 257}, 413, "too-large"),
+        ("/v1/extract", {"image": ""}, 422, "image-rejected"),
+    ],
+)
+def test_bad_input_gets_one_clear_problem(client: TestClient, path: str, body: object, status: int, kind: str) -> None:
+    """Every refusal is problem+json with the command line's kind."""
+    done = client.post(path, json=body)
+    assert (done.status_code, done.json()["kind"]) == (status, kind)
+    schemas.Problem.model_validate(done.json())
+
+
+def test_other_bodies_are_refused(client: TestClient) -> None:
+    """Neither JSON nor multipart; no boundary; broken JSON; a field twice."""
+    assert client.post("/v1/query", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
+    assert client.post("/v1/query", content=b"x", headers={"content-type": "multipart/form-data"}).status_code == 400
+    assert client.post("/v1/query", content=b"{", headers={"content-type": "application/json"}).status_code == 400
+    assert client.post("/v1/query", files=[("image", png())], data={"k": ["1", "2"]}).status_code == 422
+    assert client.get("/v1/prompts/nonsense").status_code == 422
+    assert client.get(f"/v1/prompts/{'0' * 64}").json()["kind"] == "unknown-row"
+
+
+def test_info_states_the_limits(client: TestClient) -> None:
+    """Every limit that a request can meet, by the name that it has in the code."""
+    info = client.get("/v1/info").json()
+    schemas.Info.model_validate(info)
+    assert info["limits"]["max_pixels"] == Limits().max_pixels
+    assert info["prompts"] == len(PROMPTS)
+    assert info["members"].keys() == {"knn", "vit"}
+
+
+def test_the_api_describes_itself_with_examples(client: TestClient) -> None:
+    """OpenAPI names every route, with an example of each body of our own."""
+    api = client.get("/openapi.json").json()
+    for path in ("/v1/query", "/v1/search", "/v1/embed", "/v1/extract", "/sdapi/v1/interrogate", "/knn-service", "/metadata"):
+        assert path in api["paths"]
+    assert api["paths"]["/v1/query"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
+    assert api["components"]["schemas"]["SearchBody"]["examples"]
+
+
+def test_limits_on_pixels_and_bytes_hold(serve: Serve) -> None:
+    """A picture over either is refused before it is decoded."""
+    with serve(limits=Limits(max_pixels=1000, max_image_bytes=400)) as client:
+        assert client.post("/v1/query", files={"image": png(side=40)}).json()["kind"] == "image-rejected"
+        large = client.post("/v1/query", json={"images": [b64(bytes(500))]})
+        assert (large.status_code, large.json()["kind"]) == (413, "too-large")
+        assert client.post("/v1/query", files={"image": png(side=20)}).status_code == 200
