@@ -24,11 +24,14 @@ class FilterFields(Taken):
     """Which prompts may be neighbours; all of it together."""
 
     where: str | None = Field(
-        None, max_length=2000, description="A condition on the columns, as `query --where` takes it.", examples=["n_submitted >= 2"]
+        default=None,
+        max_length=2000,
+        description="A condition on the columns, as `query --where` takes it.",
+        examples=["n_submitted >= 2"],
     )
     contains: list[str] = Field(default=[], description="Words that must be in the prompt.", examples=[["fox"]])
     exclude: list[str] = Field(default=[], description="Words that must not be in it.")
-    no_artists: bool = Field(False, description="Leave out prompts that name an artist.")
+    no_artists: bool = Field(default=False, description="Leave out prompts that name an artist.")
 
 
 class QueryFields(Taken):
@@ -39,7 +42,7 @@ class QueryFields(Taken):
     members: bool = Field(False, description="Let the ensemble answer, and show each member's vote. Images without a text only.")
     ignore_metadata: bool = Field(False, description="Estimate, as if no file carried its prompt.")
     filters: FilterFields = Field(
-        default=FilterFields(), description="In a form: as JSON. Not with `members`, who know of no filters."
+        default_factory=FilterFields, description="In a form: as JSON. Not with `members`, who know of no filters."
     )
 
 
@@ -63,7 +66,7 @@ class SearchBody(Taken):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "a bowl of ramen", "k": 3}]})
     text: Text
     k: K = 10
-    filters: FilterFields = FilterFields()
+    filters: FilterFields = Field(default_factory=FilterFields)
 
 
 class EmbedBody(Taken):

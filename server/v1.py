@@ -15,7 +15,18 @@ from retriever import Question
 from retriever.filters import Filters
 from server import schemas
 from server.answering import Answered, Ask
-from server.bodies import Form, as_json, check_images, checked, decode_image, is_form, parse_json, read_form, read_json, request_body
+from server.bodies import (
+    Form,
+    as_json,
+    check_images,
+    checked,
+    decode_image,
+    is_form,
+    parse_json,
+    read_form,
+    read_json,
+    request_body,
+)
 from server.config import Limits
 from server.problems import problem, too_large, usage
 from server.service import Service

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from core.errors import ImpromptError
 from core.protocols import EncoderPair
 from encoders.lite import LitePair, load_lite
 from encoders.registry import output_encoder
@@ -69,14 +70,17 @@ def serve(lite: LitePair, index: Path) -> Serve:
     def run(config: ServerConfig | None = None, **changes: object) -> Iterator[TestClient]:
         chosen = replace(config or ServerConfig(index), **changes)  # type: ignore[arg-type]
 
+        failures: list[ImpromptError] = []
+
         def load(name: str) -> EncoderPair:
             assert name == "lite"
             return lite
 
-        app = create_app(chosen, load=load)
+        app = create_app(chosen, load=load, failed=failures.append)
         with TestClient(app, base_url="http://localhost:7861", raise_server_exceptions=False) as client:
             deadline = time.monotonic() + 60
             while client.get("/readyz").status_code != 200:
+                assert not failures
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             yield client

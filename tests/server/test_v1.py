@@ -148,3 +148,22 @@ def test_limits_on_pixels_and_bytes_hold(serve: Serve) -> None:
         large = client.post("/v1/query", json={"images": [b64(bytes(500))]})
         assert (large.status_code, large.json()["kind"]) == (413, "too-large")
         assert client.post("/v1/query", files={"image": png(side=20)}).status_code == 200
+
+
+def test_filters_say_which_prompts_may_answer(client: TestClient) -> None:
+    """By words and by a condition, as JSON and in a form; the answer repeats them. One that cannot be used is refused."""
+    only = {"contains": ["fox"], "exclude": ["deep"]}
+    for done in (
+        client.post("/v1/search", json={"text": "noodle soup", "filters": only}),
+        client.post("/v1/query", files={"image": png()}, data={"filters": '{"contains": ["fox"], "exclude": ["deep"]}'}),
+    ):
+        (result,) = done.json()["results"]
+        assert [hit["prompt"] for hit in result["neighbours"]] == [PROMPTS[0]]
+        assert result["filters"] == only
+        assert result["neighbours"][0]["n_like"] >= 0
+    where = {"text": "fox", "filters": {"where": "n_submitted >= 2"}}
+    assert client.post("/v1/search", json=where).status_code in (200, 400)
+    bad = client.post("/v1/search", json={"text": "fox", "filters": {"where": "1; DROP TABLE prompts"}})
+    assert (bad.status_code, bad.json()["kind"]) == (400, "filter-rejected")
+    both = client.post("/v1/query", files={"image": png()}, data={"members": "true", "filters": '{"contains": ["fox"]}'})
+    assert (both.status_code, both.json()["kind"]) == (400, "query")

@@ -165,3 +165,12 @@ def test_format_1_0(tmp_path: Path) -> None:
     assert verify(tmp_path) == []
     with open_generation(tmp_path) as generation:
         assert {prompt.n_folded for prompt in generation.prompts.get_many(range(20))} == {0}
+
+
+def test_a_generation_can_be_open_twice(tmp_path: Path) -> None:
+    """A process may read a generation in two places at once; both answer, whichever is closed first."""
+    build(tmp_path)
+    first, second = open_generation(tmp_path), open_generation(tmp_path)
+    first.close()
+    assert second.prompts.get_many([0])[0].row_id == 0
+    second.close()
