@@ -1,0 +1,58 @@
+"""Changes an index and kills itself at a named point; run as a program of its own by `test_change_kills.py`.
+
+    python tests/indexer/change_driver.py remove ROOT POINT
+
+The points wrap functions of the product from outside; the product knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import indexer.journal
+import indexer.publishing
+import indexer.removal
+import store.publish
+import store.shards
+from indexer.removal import RemovalReport, remove_prompts, rules_where
+from tests.indexer.kill_driver import after, before, in_the_middle_of_a_file, in_the_middle_of_a_journal_line
+
+WORD = "Zanzibarquokka"
+
+
+def remove(root: Path) -> RemovalReport:
+    """The command that is broken off and given again."""
+    return remove_prompts(root, rules_where(f"text LIKE '%{WORD}%'"))
+
+
+PUBLISHING: dict[str, Callable[[], None]] = {
+    "in the middle of a journal line": in_the_middle_of_a_journal_line,
+    "before publishing": lambda: before(indexer.publishing, "publish"),
+    "in the middle of the manifest": lambda: in_the_middle_of_a_file(store.publish, call=1),
+    "between the manifest and the first rename": lambda: before(Path, "rename"),
+    "between the renames": lambda: after(Path, "rename"),
+    "in the middle of the pointer": lambda: in_the_middle_of_a_file(store.publish, call=2),
+    "after publishing": lambda: after(indexer.publishing, "publish"),
+}
+REMOVING: dict[str, Callable[[], None]] = {
+    "before the prompts are written": lambda: before(indexer.removal, "write_without"),
+    "between the prompts and their journal line": lambda: after(indexer.removal, "write_without"),
+    "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
+    "between a shard and its journal line": lambda: after(indexer.removal, "write_codes", call=3),
+    **PUBLISHING,
+    "before purging": lambda: before(indexer.removal, "purge_others"),
+    "in the middle of purging": lambda: before(store.publish, "_remove"),
+}
+
+
+def main() -> None:
+    verb, root, point = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    if verb == "remove":
+        REMOVING[point]()
+        remove(root)
+
+
+if __name__ == "__main__":
+    main()

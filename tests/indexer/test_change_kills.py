@@ -1,0 +1,77 @@
+"""SIGKILL at any moment of a change: an index is in service, and the same command does the rest."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from indexer.build import BuildOptions, build_index
+from indexer.sources import parse_corpus
+from store.generation import open_generation
+from store.manifest import Manifest
+from store.publish import generation_names
+from store.verify import verify
+from tests.indexer.change_driver import REMOVING, WORD, remove
+from tests.indexer.doubles import BagOfWords, BagPair
+from tests.indexer.test_kills import environment
+
+pytestmark = pytest.mark.slow
+
+DRIVER = [sys.executable, str(Path(__file__).with_name("change_driver.py"))]
+
+
+def kill(verb: str, root: Path, point: str) -> None:
+    """Run the change until it kills itself."""
+    done = subprocess.run([*DRIVER, verb, root, point], env=environment(), check=False, capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def digest_in_service(root: Path) -> str:
+    """The index opens, checks included."""
+    with open_generation(root) as generation:
+        return generation.manifest.rows_digest
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of 300 prompts in two spaces, of which every ninth holds the word."""
+    folder = tmp_path_factory.mktemp("old")
+    lines = [f"prompt {i} of a {f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas" for i in range(300)]
+    (folder / "corpus.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    options = BuildOptions(shard_rows=50)
+    build_index(
+        folder / "index", [parse_corpus(str(folder / "corpus.txt"))], BagPair(), options=options, extra=[BagOfWords("second")]
+    )
+    return folder / "index"
+
+
+@pytest.fixture(scope="module")
+def unbroken(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """What a removal gives that is not broken off."""
+    root = Path(shutil.copytree(old, tmp_path_factory.mktemp("unbroken") / "index"))
+    return remove(root).manifest
+
+
+@pytest.mark.parametrize("point", REMOVING)
+def test_a_kill_while_prompts_are_removed(point: str, old: Path, unbroken: Manifest, tmp_path: Path) -> None:
+    """The old or the new index answers; afterwards rows and vectors are those of an unbroken run, and the word is nowhere."""
+    root = Path(shutil.copytree(old, tmp_path / "index"))
+    kill("remove", root, point)
+    published = point in ("after publishing", "before purging", "in the middle of purging")
+    assert (digest_in_service(root) == unbroken.rows_digest) == published
+    remove(root)
+    assert verify(root) == []
+    with open_generation(root) as generation:
+        found = generation.manifest
+    assert found.rows_digest == unbroken.rows_digest
+    assert found.funnel == unbroken.funnel
+    for space, records in unbroken.shards.items():
+        assert [record.sha256 for record in found.shards[space]] == [record.sha256 for record in records]
+    assert len(generation_names(root)) == 1
+    assert not any((root / "staging").iterdir())
+    assert not any(WORD.encode() in path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".duckdb")
