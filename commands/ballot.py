@@ -61,6 +61,8 @@ def prove(
 def show_proof(output: Output, proof: Proof) -> None:
     """Confidence, who is missing, and who voted for what with what share."""
     output.text(f"  confidence: {'not calibrated' if proof.confidence is None else f'{proof.confidence:.2f}'}")
+    if proof.close is False:
+        output.text("  nothing in the corpus is close; this is the best guess")
     for error in proof.left_out:
         output.text(f"  without {error}")
     rows = [(vote.member, f"{vote.share:.3f}", f"{vote.cosine:.3f}", vote.text or "") for vote in proof.votes]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, EncoderError, MemberUnavailable
 from core.fetch import Announce, silent
 from core.protocols import EncoderPair, EnsembleMember, TextEncoder
-from core.values import Prediction
+from core.values import Ids, Prediction
 from encoders.registry import output_encoder
 from encoders.sharing import LastPictures
 from ensemble.captions import CaptionMember
+from ensemble.confidence import find_calibration
 from ensemble.knn import Knn
 from ensemble.neighbourhood import Neighbourhood, SharedPair
 from ensemble.recipes import CAPTION_SOURCE, Recipe, check_recipe
@@ -20,8 +21,6 @@ from ensemble.regressor import Regressor
 from ensemble.vote import Ensemble, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from PIL.Image import Image
 
     from store.generation import Generation
@@ -68,6 +67,8 @@ def load_ensemble(
     device: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
+    allowed: Ids | None = None,
+    ready: Sequence[EnsembleMember] = (),
 ) -> Ensemble:
     """The ensemble of a recipe over one generation.
 
@@ -78,6 +79,8 @@ def load_ensemble(
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing.
         announce: takes a line for the user, such as what is about to be fetched.
+        allowed: the only rows of the index that are found; None for all.
+        ready: members that need not be loaded.
 
     Raises:
         ConfigError: the recipe names a member that is not known, or its weights cannot be used.
@@ -90,12 +93,13 @@ def load_ensemble(
     if unknown := sorted({*recipe.weights, *_captioners(recipe)} - LOADERS.keys()):
         raise ConfigError(f"No member is called {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}.")
     minilm = output_encoder(pair, device=device, announce=announce)
-    neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k)
+    neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k, allowed=allowed)
     bench = Bench(recipe, pair, minilm, neighbourhood, device, offline, announce)
     left_out: dict[str, MemberUnavailable] = {}
+    made = {member.name: member for member in ready}
     for name in sorted(asked, key=lambda name: (name == "knn", name == "interrogator", name)):  # these two read captions of others
         try:
-            bench.loaded[name] = Remembering(LOADERS[name](bench))
+            bench.loaded[name] = Remembering(made[name] if name in made else LOADERS[name](bench))
         except (MemberUnavailable, EncoderError) as error:
             missing = error if isinstance(error, MemberUnavailable) else unavailable(name, error)
             if not degrade:
@@ -109,6 +113,9 @@ def load_ensemble(
         neighbourhood=neighbourhood,
         minilm=minilm,
         left_out=list(left_out.values()),
+        calibration=find_calibration(
+            recipe.calibrations, encoder=pair.spec.name, space=pair.spec.space, rows=generation.manifest.rows
+        ),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from core.errors import ConfigError
 from core.files import atomic_write
 from ensemble.blend import check_weights
+from ensemble.confidence import Calibration
 
 DEFAULT = "default"
 CAPTION_SOURCE = "Salesforce/blip-image-captioning-large"
@@ -40,7 +41,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weights by member's name; only their ratios count.
 
     `suffixes` are appended to a member's captions, `sources` say where a member's model comes from (a folder, or OWNER/NAME of
-    a hub repository) where it is not the usual one.
+    a hub repository) where it is not the usual one. `calibrations` turn an answer's signs into a confidence, each for one encoder
+    and one size of corpus.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sources: dict[str, str] = {}
     knn: KnnSettings = KnnSettings()
     interrogator: InterrogatorSettings = InterrogatorSettings()
+    calibrations: tuple[Calibration, ...] = ()
 
 
 PRESETS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -107,6 +107,15 @@ class DuckPrompts:
         """
         statement = f"SELECT {self._columns} FROM prompts WHERE prompt_key = ? ORDER BY row_id LIMIT 1"  # noqa: S608 constants
         return next((Prompt(*row) for row in self._fetch(statement, prompt_key)), None)
+
+    def rows_of(self, prompt_keys: Collection[str]) -> Ids:
+        """The row ids of the prompts with these keys, rising; keys that no prompt has are passed over.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        statement = "SELECT row_id FROM prompts WHERE prompt_key IN (SELECT unnest(?::VARCHAR[])) ORDER BY row_id"
+        return np.array([row[0] for row in self._fetch(statement, list(prompt_keys))], dtype=np.int64)
 
     def embedded_texts(self, start: int, stop: int) -> list[str]:
         """What the encoder is to see of the rows `start` to `stop` - 1, in row order; `stop` is cut at the end."""
