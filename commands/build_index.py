@@ -23,8 +23,9 @@ def build_index(
         typer.Option(
             "--corpus",
             metavar="SPEC",
-            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .txt, `images:FOLDER`, `diffusiondb-2m`, "
-            "`diffusiondb-large`, `starter`; several are joined.",
+            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .json, .txt (also .gz, .zst), "
+            "FILE.duckdb#TABLE.COLUMN, a FOLDER of tables, `images:FOLDER`, `hf:OWNER/NAME`, "
+            "`diffusiondb-2m`, `diffusiondb-large`, `gustavosta`, `phrases:clip-interrogator`, `starter`; several are joined.",
             show_default=False,
         ),
     ] = None,
@@ -45,7 +46,10 @@ def build_index(
         ),
     ] = None,
     memory_budget: MemoryBudget = DEFAULT_MEMORY,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an index that was built from something else.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End with an error where a row cannot be read.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an index, and drop a broken build, of something else.")
+    ] = False,
     device: Device = "auto",
     index: IndexFolder = None,
     json: Json = False,
@@ -77,7 +81,9 @@ def build_index(
     output.note(f"Building the index in {chosen.index}.")
     # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
     minilm = output_encoder(pair, device=device, announce=output.note)
-    options = BuildOptions(index_factory=index_factory, memory_budget_bytes=size_bytes(memory_budget), replace=replace)
+    options = BuildOptions(
+        index_factory=index_factory, memory_budget_bytes=size_bytes(memory_budget), replace=replace, strict=strict
+    )
     report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm])
     if json:
         output.line(report.manifest)

@@ -19,6 +19,7 @@ from indexer.journal import Journal
 from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan
 from indexer.publishing import factory_for, finish, manifest_of, published
 from indexer.stages import Space, encode_spaces, number_prompts
+from indexer.unfinished import refuse_changed_meanwhile, refuse_changed_since, refuse_unreadable
 from store import layout
 from store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
 from store.locking import write_lock
@@ -39,6 +40,7 @@ class SpaceEncoder(TextEncoder, Protocol):
 class BuildOptions:
     """How to build. `replace` allows another corpus or encoder than those of the index in place; the rest goes into the plan.
 
+    `strict` ends the build where a row cannot be read; what is built is the same.
     `index_factory` is FAISS's factory string; None lets `store.index_plan.plan_index` choose within `memory_budget_bytes`.
     """
 
@@ -47,6 +49,7 @@ class BuildOptions:
     memory_budget_bytes: int = DEFAULT_BUDGET_BYTES
     seed: int = 0
     replace: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +90,22 @@ def build_index(
     Raises:
         BuildLocked: another process is writing this index.
         IndexDiffers: the index in place has another corpus or encoder, and `options.replace` is not set.
-        CorpusError: a source cannot be read, or none has a usable prompt; nothing is published.
+        CorpusError: a source cannot be read, changed since a build of it was broken off or while it was read, has a row that
+            cannot be read where `options.strict` is set, or none has a usable prompt; nothing is published.
         StorageFull: the disk is full or may not be written.
     """
     began = time.monotonic()
     spaces = [Space(pair.spec, lambda: pair.texts), *(_space_of(encoder) for encoder in extra)]
     with write_lock(root):
+        if options.strict:
+            refuse_unreadable(sources, progress=progress)
         plan = make_plan(sources, [space.spec for space in spaces], options=options, progress=progress)
         if not options.replace:
             refuse_other(root, plan)
         there = published(root, plan, progress=progress)
         if there is not None:
             return BuildReport(there, built=False, seconds=time.monotonic() - began)
+        refuse_changed_since(root, plan, replace=options.replace)
         return _build(root, sources, spaces, plan, began=began, progress=progress)
 
 
@@ -126,7 +133,7 @@ def make_plan(
     corpora: list[CorpusInfo] = []
     with progress.start("Fingerprinting", len(sources)) as task:
         for source in sources:
-            corpora.append(CorpusInfo(source.name, source.fingerprint(), source.synthetic))
+            corpora.append(CorpusInfo(source.name, source.fingerprint(), source.synthetic, source.origin))
             task.advance(1)
     return BuildPlan(
         corpora=corpora,
@@ -200,8 +207,11 @@ def _build(
     with atomic_write(staging / layout.PLAN) as file:
         file.write(plan.canonical())
     with Journal(staging / layout.JOURNAL) as journal:
+        reading = journal.numbered() is None
         try:
             numbered = number_prompts(staging, sources, journal, progress=progress)
+            if reading:
+                refuse_changed_meanwhile(sources, plan)
         except CorpusError:
             shutil.rmtree(staging, ignore_errors=True)
             raise

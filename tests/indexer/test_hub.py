@@ -158,7 +158,7 @@ class TestFromTheHub:
     @pytest.mark.parametrize("spec", [f"hf:{REPO}", "diffusiondb-2m"])
     def test_a_refusal_is_one_line(self, status: int, code: str, said: str, spec: str, hub: FakeHub) -> None:
         """What the hub said, what it means, and how to do without it."""
-        hub.status = {name: (status, code) for name in (listing_of(REPO), "datasets/poloclub/diffusiondb/metadata.parquet")}
+        hub.status = dict.fromkeys((listing_of(REPO), "datasets/poloclub/diffusiondb/metadata.parquet"), (status, code))
         with pytest.raises(CorpusError, match=said) as caught:
             parse_corpus(spec)
         assert "put " in caught.value.hint
