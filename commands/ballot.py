@@ -29,14 +29,26 @@ Blend = Annotated[
 Degrade = Annotated[
     bool, typer.Option("--degrade", help="Leave out members that cannot vote and share their weight; the exit code tells.")
 ]
+Phrases = Annotated[
+    str | None,
+    typer.Option(
+        "--phrases",
+        metavar="package|corpus",
+        help="Where `interrogator` takes its flavors from: the library's list, or the phrases that the prompts of the index have "
+        "in common. [otherwise as the recipe says]",
+        show_default=False,
+    ),
+]
 
 
-def load_ballot(blend: str | None, opened: Opened, *, degrade: bool, output: Output) -> Ensemble:
-    """The ensemble of the recipe that was asked for."""
+def load_ballot(blend: str | None, opened: Opened, *, phrases: str | None, degrade: bool, output: Output) -> Ensemble:
+    """The ensemble of the recipe that was asked for, with other phrases where they were."""
     from ensemble.members import load_ensemble
-    from ensemble.recipes import DEFAULT, load_recipe
+    from ensemble.recipes import DEFAULT, load_recipe, with_phrases
 
     recipe = load_recipe(blend or DEFAULT)
+    if phrases is not None:
+        recipe = with_phrases(recipe, phrases)
     return load_ensemble(
         recipe,
         opened.generation,

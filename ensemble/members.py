@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ from ensemble.vote import Ensemble, unavailable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from ensemble.interrogator.library import LibraryModes
+    from ensemble.interrogator.lists import PhraseLists
     from store.generation import Generation
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
@@ -32,11 +35,12 @@ OFA_SOURCE = "OFA-Sys/ofa-large-caption"
 class Bench:
     """What members are made of.
 
-    `pair` is the index's encoder, `minilm` the output space, `neighbourhood` the prompts around a picture, `loaded` the members
-    that were made before.
+    `generation` is the index, `pair` its encoder, `minilm` the output space, `neighbourhood` the prompts around a picture,
+    `loaded` the members that were made before.
     """
 
     recipe: Recipe
+    generation: Generation
     pair: EncoderPair
     minilm: TextEncoder
     neighbourhood: Neighbourhood
@@ -94,7 +98,7 @@ def load_ensemble(
         raise ConfigError(f"No member is called {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}.")
     minilm = output_encoder(pair, device=device, announce=announce)
     neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k, allowed=allowed)
-    bench = Bench(recipe, pair, minilm, neighbourhood, device, offline, announce)
+    bench = Bench(recipe, generation, pair, minilm, neighbourhood, device, offline, announce)
     left_out: dict[str, MemberUnavailable] = {}
     made = {member.name: member for member in ready}
     for name in sorted(asked, key=lambda name: (name == "knn", name == "interrogator", name)):  # these two read captions of others
@@ -152,18 +156,39 @@ def _load_caption(bench: Bench) -> EnsembleMember:
 
 
 def _load_interrogator(bench: Bench) -> EnsembleMember:
+    from ensemble.interrogator.corpus import corpus_phrases
     from ensemble.interrogator.lists import package_lists
     from ensemble.interrogator.member import Interrogator
 
+    chosen = bench.recipe.interrogator
+    lists = package_lists()
+    if chosen.phrases == "corpus":
+        flavors = corpus_phrases(bench.generation, lists.artists, announce=bench.announce)
+        lists = dataclasses.replace(lists, flavors=flavors)
     return Interrogator(
-        package_lists(),
-        settings=bench.recipe.interrogator,
+        lists,
+        settings=chosen,
         pair=bench.pair,
         neighbourhood=bench.neighbourhood,
         minilm=bench.minilm,
-        captioner=_captioner_of_interrogator(bench),
+        library=None if chosen.mode == "classic" else _library_mode(bench, lists),
+        captioner=None if chosen.mode == "negative" else _captioner_of_interrogator(bench),
         announce=bench.announce,
     )
+
+
+def _library_mode(bench: Bench, lists: PhraseLists) -> LibraryModes:
+    from encoders.openclip import OpenClipPair
+    from ensemble.interrogator.library import LibraryModes
+
+    mode = bench.recipe.interrogator.mode
+    if not isinstance(bench.pair, OpenClipPair):
+        raise MemberUnavailable(
+            "interrogator",
+            f"the mode {mode!r} is the library's own, which needs a CLIP model, and the index is made with {bench.pair.spec.name}",
+            hint='Use the mode "classic", or an index of a CLIP model: build-index --encoder ViT-L-14/openai',
+        )
+    return LibraryModes(bench.pair, lists, mode, announce=bench.announce)
 
 
 def _captioner_of_interrogator(bench: Bench) -> EnsembleMember | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from core.errors import Checksum, StoreError, UnknownRow
 from core.values import Condition, Ids, Prompt
+from store.phrases import FREQUENT_PHRASES
 
 COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
 COLUMNS = (*COLUMNS_1_0, "n_folded")
@@ -140,6 +141,17 @@ class DuckPrompts:
             "WHERE group_id IN (SELECT unnest(?::BIGINT[])) GROUP BY group_id"
         )
         return dict(self._fetch(statement, sorted(set(group_ids))))
+
+    def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:
+        """At most `limit` phrases that the prompts are put together from, with how often each was submitted, falling.
+
+        Prompts are split at commas, ends of sentences and weights; brackets and tags go. A phrase is lower case, of 2 to 60
+        characters and up to 7 words, with no more digits than letters, and stands in prompts of 3 different beginnings.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        return [(str(phrase), int(n)) for phrase, n in self._fetch(FREQUENT_PHRASES, limit)]
 
     def digest(self) -> str:
         """sha256 (64 hex digits) over the rows in row order, each as a JSON array of the columns that are there, in the order of
