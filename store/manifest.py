@@ -21,12 +21,11 @@ _HINT = "Build the index again."
 
 
 class CorpusInfo(msgspec.Struct, frozen=True):
-    """A corpus that went in; `synthetic` where a program wrote its prompts, `origin` the hub's data set and its commit."""
+    """A corpus that went in; `synthetic` where a program wrote its prompts."""
 
     name: str
     fingerprint: str
     synthetic: bool = False
-    origin: str = ""
 
 
 class FileRecord(msgspec.Struct, frozen=True):
