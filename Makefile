@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CODE := cli.py commands core encoders ensemble images indexer retriever server store tests examples benchmarks
+CODE := cli.py commands core encoders ensemble evaluation images indexer retriever server store tests examples benchmarks
 
 .PHONY: demo test test-slow test-ofa lint docs clean
 

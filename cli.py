@@ -11,7 +11,9 @@ import typer
 
 from commands.build_index import build_index
 from commands.embed import embed
+from commands.evaluate import evaluate
 from commands.extract import extract
+from commands.fit_weights import fit_weights
 from commands.gc import gc
 from commands.info import info
 from commands.options import ASK, CORPUS, IMPROVE, OPERATE
@@ -42,6 +44,8 @@ app.command("remove", rich_help_panel=CORPUS)(remove)
 app.command("info", rich_help_panel=CORPUS)(info)
 app.command("plan", rich_help_panel=CORPUS)(plan)
 app.command("train", rich_help_panel=IMPROVE)(train)
+app.command("evaluate", rich_help_panel=IMPROVE)(evaluate)
+app.command("fit-weights", rich_help_panel=IMPROVE)(fit_weights)
 app.command("verify", rich_help_panel=OPERATE)(verify)
 app.command("gc", rich_help_panel=OPERATE)(gc)
 

@@ -29,14 +29,26 @@ Blend = Annotated[
 Degrade = Annotated[
     bool, typer.Option("--degrade", help="Leave out members that cannot vote and share their weight; the exit code tells.")
 ]
+Phrases = Annotated[
+    str | None,
+    typer.Option(
+        "--phrases",
+        metavar="package|corpus",
+        help="Where `interrogator` takes its flavors from: the library's list, or the phrases that the prompts of the index have "
+        "in common. [otherwise as the recipe says]",
+        show_default=False,
+    ),
+]
 
 
-def load_ballot(blend: str | None, opened: Opened, *, degrade: bool, output: Output) -> Ensemble:
-    """The ensemble of the recipe that was asked for."""
+def load_ballot(blend: str | None, opened: Opened, *, phrases: str | None, degrade: bool, output: Output) -> Ensemble:
+    """The ensemble of the recipe that was asked for, with other phrases where they were."""
     from ensemble.members import load_ensemble
-    from ensemble.recipes import DEFAULT, load_recipe
+    from ensemble.recipes import DEFAULT, load_recipe, with_phrases
 
     recipe = load_recipe(blend or DEFAULT)
+    if phrases is not None:
+        recipe = with_phrases(recipe, phrases)
     return load_ensemble(
         recipe,
         opened.generation,
@@ -61,6 +73,8 @@ def prove(
 def show_proof(output: Output, proof: Proof) -> None:
     """Confidence, who is missing, and who voted for what with what share."""
     output.text(f"  confidence: {'not calibrated' if proof.confidence is None else f'{proof.confidence:.2f}'}")
+    if proof.close is False:
+        output.text("  nothing in the corpus is close; this is the best guess")
     for error in proof.left_out:
         output.text(f"  without {error}")
     rows = [(vote.member, f"{vote.share:.3f}", f"{vote.cosine:.3f}", vote.text or "") for vote in proof.votes]

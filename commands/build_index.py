@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import cleaning as clean
 from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output, funnel, size_text
 from commands.recipes import RECIPES, Recipe
@@ -24,8 +23,9 @@ def build_index(
         typer.Option(
             "--corpus",
             metavar="SPEC",
-            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .txt, `images:FOLDER`, `diffusiondb-2m`, "
-            "`diffusiondb-large`, `starter`; several are joined.",
+            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .json, .txt (also .gz, .zst), "
+            "FILE.duckdb#TABLE.COLUMN, a FOLDER of tables, `images:FOLDER`, `hf:OWNER/NAME`, "
+            "`diffusiondb-2m`, `diffusiondb-large`, `gustavosta`, `phrases:clip-interrogator`, `starter`; several are joined.",
             show_default=False,
         ),
     ] = None,
@@ -46,19 +46,10 @@ def build_index(
         ),
     ] = None,
     memory_budget: MemoryBudget = DEFAULT_MEMORY,
-    min_words: clean.MinWords = None,
-    max_words: clean.MaxWords = None,
-    min_tokens: clean.MinTokens = None,
-    max_tokens: clean.MaxTokens = None,
-    language: clean.Languages = None,
-    keep_contacts: clean.KeepContacts = False,
-    unsafe: clean.UnsafePrompts = clean.Unsafe.DROP,
-    nsfw_limit: clean.NsfwLimit = 0.5,
-    unsafe_words: clean.UnsafeWordsFile = None,
-    near_duplicates: clean.NearDuplicates = "0.9",
-    mark_near_duplicates: clean.MarkNear = False,
-    dropped: clean.DroppedFile = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an index that was built from something else.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End with an error where a row cannot be read.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an index, and drop a broken build, of something else.")
+    ] = False,
     device: Device = "auto",
     index: IndexFolder = None,
     json: Json = False,
@@ -75,19 +66,8 @@ def build_index(
     from encoders.registry import load_encoder, output_encoder
     from indexer.build import BuildOptions
     from indexer.build import build_index as build
-    from indexer.rules import read_unsafe_words
     from indexer.sources import parse_corpus
 
-    cleaning = clean.cleaning_of(
-        words=(min_words, max_words),
-        tokens=(min_tokens, max_tokens),
-        languages=language,
-        keep_contacts=keep_contacts,
-        unsafe=unsafe,
-        nsfw_limit=nsfw_limit,
-        near_duplicates=near_duplicates,
-        mark_near=mark_near_duplicates,
-    )
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
     plan = RECIPES[recipe]
@@ -102,12 +82,7 @@ def build_index(
     # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
     minilm = output_encoder(pair, device=device, announce=output.note)
     options = BuildOptions(
-        index_factory=index_factory,
-        memory_budget_bytes=size_bytes(memory_budget),
-        replace=replace,
-        cleaning=cleaning,
-        unsafe_words=read_unsafe_words(unsafe_words),
-        dropped=dropped,
+        index_factory=index_factory, memory_budget_bytes=size_bytes(memory_budget), replace=replace, strict=strict
     )
     report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm])
     if json:

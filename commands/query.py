@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.ballot import Blend, Degrade, load_ballot, prove, show_proof, tell_left_out
+from commands.ballot import Blend, Degrade, Phrases, load_ballot, prove, show_proof, tell_left_out
 from commands.filtering import Contains, Effort, Exclude, NoArtists, Where
 from commands.opening import open_index
 from commands.options import Device, EncoderName, IndexFolder, Json, Neighbours, Offline, Quiet, Verbose
@@ -37,6 +37,7 @@ def query(
         bool, typer.Option("--proof", help="Let the ensemble answer, and show each member's vote. Images only.")
     ] = False,
     blend: Blend = None,
+    phrases: Phrases = None,
     degrade: Degrade = False,
     index: IndexFolder = None,
     encoder: EncoderName = None,
@@ -57,8 +58,8 @@ def query(
     from retriever import Filters, Question, Retriever
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
-    if (blend or degrade) and not proof:
-        raise ConfigError("--blend and --degrade are about the ensemble's answer.", hint="Add --proof to ask for it.")
+    if (blend or degrade or phrases) and not proof:
+        raise ConfigError("--blend, --phrases and --degrade are about the ensemble's answer.", hint="Add --proof to ask for it.")
     if proof and (text or not images):
         raise ConfigError("--proof is about images: the members cannot look at a text.", hint="Ask for the text without --proof.")
     filters = Filters(where, tuple(contains or ()), tuple(exclude or ()), no_artists)
@@ -71,7 +72,7 @@ def query(
     with open_index(output, index=index, device=device, offline=offline, encoder=encoder) as opened:
         results: Iterator[Answer | ProvenAnswer | ImpromptError]
         if proof:
-            ensemble = load_ballot(blend, opened, degrade=degrade, output=output)
+            ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)
             results = prove(ensemble, questions, k, generation=opened.generation)
         else:
             results = Retriever(opened.generation, opened.pair, effort=effort).ask(questions, k, filters=filters)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.ballot import Blend, Degrade, load_ballot, tell_left_out
+from commands.ballot import Blend, Degrade, Phrases, load_ballot, tell_left_out
 from commands.opening import open_index
 from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output
@@ -32,6 +32,7 @@ def submit(
         bool, typer.Option("--ignore-metadata", help="Estimate also where a file carries its prompt.")
     ] = False,
     blend: Blend = None,
+    phrases: Phrases = None,
     degrade: Degrade = False,
     index: IndexFolder = None,
     device: Device = "auto",
@@ -56,7 +57,7 @@ def submit(
     if folder is None or out is None:
         raise ConfigError("submit takes a FOLDER and --out FILE, or --check FILE and --sample SAMPLE.")
     with open_index(output, index=index, device=device, offline=offline) as opened:
-        ensemble = load_ballot(blend, opened, degrade=degrade, output=output)
+        ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)
         report = submit_folder(
             folder,
             out,

@@ -20,6 +20,9 @@ DEFAULT_REVISION = "main"
 ASK_TIMEOUT_S = 10
 """How long the hub may take to say what it has."""
 
+SNAPSHOTS = "snapshots"
+BY_HAND = "by-hand"
+
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
@@ -87,7 +90,7 @@ def cached_choice(files: Sequence[HubFile]) -> Path | None:
 def hand_path(file: HubFile) -> Path:
     """Where a user puts the file who fetched it by hand; it stands for every revision."""
     kind = "" if file.repo_type == "model" else f"{file.repo_type}s"
-    return settings().cache / "by-hand" / kind / file.repo / file.filename
+    return settings().cache / BY_HAND / kind / file.repo / file.filename
 
 
 def hub_url(file: HubFile) -> str:
@@ -212,6 +215,66 @@ def take(remote: Remote, *, announce: Announce) -> Path:
                 f"{error.filename} cannot be written: {error.strerror}.", hint="Name another folder with HF_HOME."
             ) from error
         raise missing(file, f"cannot be fetched: {_reason(error, remote.url)}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class HubListing:
+    """The files of a data set at one `commit`, sorted; `whole` is False where they are only those that lie on this machine."""
+
+    commit: str
+    filenames: tuple[str, ...]
+    whole: bool
+
+
+def list_data_set(repo: str, revision: str, *, offline: bool, announce: Announce) -> HubListing:
+    """Which files a data set has: the hub is asked, and where it does not answer, its cache and what was put there by hand.
+
+    Raises:
+        WeightsMissing: `offline` is set, or the hub does not answer or refuses, and nothing of it lies here.
+    """
+    try:
+        return _ask_for_files(repo, revision, offline=offline)
+    except WeightsMissing as error:
+        for folder in _places(repo, revision):
+            here = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
+            if here:
+                announce(f"{error.message} Reading the files of it that lie in {folder}.")
+                return HubListing(folder.name if folder.parent.name == SNAPSHOTS else BY_HAND, here, False)
+        raise
+
+
+def commit_of(path: Path) -> str:
+    """The commit of a file that `fetch` gave; `BY_HAND` where the user put it there."""
+    parts = path.parts
+    return parts[parts.index(SNAPSHOTS) + 1] if SNAPSHOTS in parts and BY_HAND not in parts else BY_HAND
+
+
+def _ask_for_files(repo: str, revision: str, *, offline: bool) -> HubListing:
+    from huggingface_hub import HfApi, constants
+
+    refusal = f"The files of the data set {repo} cannot be listed"
+    page = f"{constants.ENDPOINT}/datasets/{repo}"
+    hint = f"Fetch its data files from {page} by hand and put them into {_places(repo, revision)[-1]}, or copy its hub cache here."
+    if offline or constants.HF_HUB_OFFLINE:
+        raise WeightsMissing(f"{refusal}: {'--offline' if offline else 'HF_HUB_OFFLINE'} is set.", path=repo, hint=hint)
+    try:
+        info = HfApi().dataset_info(repo, revision=revision, timeout=ASK_TIMEOUT_S)
+    except Exception as error:  # as in `ask_hub`
+        raise WeightsMissing(f"{refusal}: {_reason(error, page)}.", path=repo, hint=hint) from error
+    return HubListing(str(info.sha), tuple(sorted(file.rfilename for file in info.siblings or ())), True)
+
+
+def _places(repo: str, revision: str) -> list[Path]:
+    """The folders in which files of a data set may lie."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="dataset")
+    try:
+        commit = (cache / "refs" / revision).read_text("utf-8").strip() or revision
+    except (OSError, ValueError):
+        commit = revision
+    return [cache / SNAPSHOTS / commit, hand_path(HubFile(repo, "any", revision, "dataset")).parent]
 
 
 def missing(file: HubFile, what: str) -> WeightsMissing:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from core.errors import StorageFull
+from core.errors import ConfigError, StorageFull
 
 _CHUNK_BYTES = 1 << 20
 _STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
@@ -54,6 +54,25 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
                 partial.unlink()
             raise
         sync_folder(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """Raise at once what `atomic_write(path)` would raise after hours of work; leaves an existing file as it is.
+
+    Raises:
+        ConfigError: a folder has that name, or a file stands where its folder should be.
+        StorageFull: the folder may not be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder.", hint="Name a file.")
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            partial.touch()
+            partial.unlink()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{path.parent} is no folder.", hint="Name a file in a folder.") from error
 
 
 def sync_file(path: Path) -> None:

@@ -67,6 +67,11 @@ class CorpusSource(Protocol):
         """True where a program wrote the prompts; every answer then says so."""
         ...
 
+    @property
+    def origin(self) -> str:
+        """Where it was fetched from, with its revision; "" for what lies on this machine."""
+        ...
+
     def fingerprint(self) -> str:
         """Changes whenever the rows or their order would; equal for equal content, wherever it lies."""
         ...

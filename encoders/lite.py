@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +54,16 @@ class LiteTexts:
         return self._minilm.provenance()
 
 
+class Trunk(Protocol):
+    """An image trunk whose activations a head reads."""
+
+    def activations(self, images: Sequence[Image]) -> Activations: ...
+
+
 class LiteImages:
     """The image tower: `encode` answers in the index space, `output` in MiniLM's own; asked for both, it looks once."""
 
-    def __init__(self, trunks: Mapping[str, EfficientNetLite], head: LiteHead) -> None:
+    def __init__(self, trunks: Mapping[str, Trunk], head: LiteHead) -> None:
         self._trunks = trunks
         self._look = LastPictures(self._activations)
         self._head = head
@@ -75,10 +81,10 @@ class LiteImages:
 
 
 class LitePair:
-    """The pair of a head's file; each tower is loaded at its first use and then kept."""
+    """The pair of a head; each tower is loaded at its first use and then kept."""
 
     def __init__(self, head: LiteHead, spec: EncoderSpec, *, device: str, announce: Announce) -> None:
-        self._head = head
+        self.head = head
         self.spec = spec
         self._device = device
         self._announce = announce
@@ -90,11 +96,11 @@ class LitePair:
 
     @cached_property
     def texts(self) -> LiteTexts:
-        return LiteTexts(self.minilm, self._head)
+        return LiteTexts(self.minilm, self.head)
 
     @cached_property
     def images(self) -> LiteImages:
-        return LiteImages(load_trunks(), self._head)
+        return LiteImages(load_trunks(), self.head)
 
 
 def load_trunks() -> dict[str, EfficientNetLite]:

@@ -44,7 +44,7 @@ _NOT_OF_THE_SPACE = frozenset({"hf_model_name", "hf_tokenizer_name", "hf_model_p
 class OpenClipTexts:
     """The text tower; a `core.protocols.TextEncoder`."""
 
-    def __init__(self, model: _Model) -> None:
+    def __init__(self, model: OpenClipModel) -> None:
         self._model = model
         self._batches = LengthBatches(TEXTS_A_BATCH, announce=model.announce)
 
@@ -104,7 +104,7 @@ class OpenClipTexts:
 class OpenClipImages:
     """The image tower; takes upright RGB pictures of any size."""
 
-    def __init__(self, model: _Model) -> None:
+    def __init__(self, model: OpenClipModel) -> None:
         self._model = model
         self._batches = LengthBatches(IMAGES_A_BATCH, announce=model.announce)
 
@@ -124,12 +124,17 @@ class OpenClipImages:
 class OpenClipPair:
     """Both towers of one model; it is read at the first use of either."""
 
-    def __init__(self, model: _Model) -> None:
+    def __init__(self, model: OpenClipModel) -> None:
         self._model = model
 
     @property
     def spec(self) -> EncoderSpec:
         return self._model.spec
+
+    @property
+    def model(self) -> OpenClipModel:
+        """What both towers are parts of, for a library that wants it whole."""
+        return self._model
 
     @cached_property
     def texts(self) -> OpenClipTexts:
@@ -140,7 +145,7 @@ class OpenClipPair:
         return OpenClipImages(self._model)
 
 
-class _Model:
+class OpenClipModel:
     """The network, its tokenizer and its image transform, each made at its first use."""
 
     def __init__(self, source: OpenClipSource, spec: EncoderSpec, *, device: str, announce: Announce) -> None:
@@ -223,7 +228,7 @@ def load_openclip(name: str, *, device: str = "auto", offline: bool = False, ann
     choose_device(device)
     import_open_clip()
     source = find_source(name, offline=offline, announce=announce)
-    return OpenClipPair(_Model(source, _spec(source), device=device, announce=announce))
+    return OpenClipPair(OpenClipModel(source, _spec(source), device=device, announce=announce))
 
 
 def _spec(source: OpenClipSource) -> EncoderSpec:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, EncoderError, MemberUnavailable
 from core.fetch import Announce, silent
 from core.protocols import EncoderPair, EnsembleMember, TextEncoder
-from core.values import Prediction
+from core.values import Ids, Prediction
 from encoders.registry import output_encoder
 from encoders.sharing import LastPictures
 from ensemble.captions import CaptionMember
+from ensemble.confidence import find_calibration
 from ensemble.knn import Knn
 from ensemble.neighbourhood import Neighbourhood, SharedPair
 from ensemble.recipes import CAPTION_SOURCE, Recipe, check_recipe
@@ -20,10 +22,10 @@ from ensemble.regressor import Regressor
 from ensemble.vote import Ensemble, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from PIL.Image import Image
 
+    from ensemble.interrogator.library import LibraryModes
+    from ensemble.interrogator.lists import PhraseLists
     from store.generation import Generation
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
@@ -33,11 +35,12 @@ OFA_SOURCE = "OFA-Sys/ofa-large-caption"
 class Bench:
     """What members are made of.
 
-    `pair` is the index's encoder, `minilm` the output space, `neighbourhood` the prompts around a picture, `loaded` the members
-    that were made before.
+    `generation` is the index, `pair` its encoder, `minilm` the output space, `neighbourhood` the prompts around a picture,
+    `loaded` the members that were made before.
     """
 
     recipe: Recipe
+    generation: Generation
     pair: EncoderPair
     minilm: TextEncoder
     neighbourhood: Neighbourhood
@@ -68,6 +71,8 @@ def load_ensemble(
     device: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
+    allowed: Ids | None = None,
+    ready: Sequence[EnsembleMember] = (),
 ) -> Ensemble:
     """The ensemble of a recipe over one generation.
 
@@ -78,6 +83,8 @@ def load_ensemble(
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing.
         announce: takes a line for the user, such as what is about to be fetched.
+        allowed: the only rows of the index that are found; None for all.
+        ready: members that need not be loaded.
 
     Raises:
         ConfigError: the recipe names a member that is not known, or its weights cannot be used.
@@ -90,12 +97,13 @@ def load_ensemble(
     if unknown := sorted({*recipe.weights, *_captioners(recipe)} - LOADERS.keys()):
         raise ConfigError(f"No member is called {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}.")
     minilm = output_encoder(pair, device=device, announce=announce)
-    neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k)
-    bench = Bench(recipe, pair, minilm, neighbourhood, device, offline, announce)
+    neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k, allowed=allowed)
+    bench = Bench(recipe, generation, pair, minilm, neighbourhood, device, offline, announce)
     left_out: dict[str, MemberUnavailable] = {}
+    made = {member.name: member for member in ready}
     for name in sorted(asked, key=lambda name: (name == "knn", name == "interrogator", name)):  # these two read captions of others
         try:
-            bench.loaded[name] = Remembering(LOADERS[name](bench))
+            bench.loaded[name] = Remembering(made[name] if name in made else LOADERS[name](bench))
         except (MemberUnavailable, EncoderError) as error:
             missing = error if isinstance(error, MemberUnavailable) else unavailable(name, error)
             if not degrade:
@@ -109,6 +117,9 @@ def load_ensemble(
         neighbourhood=neighbourhood,
         minilm=minilm,
         left_out=list(left_out.values()),
+        calibration=find_calibration(
+            recipe.calibrations, encoder=pair.spec.name, space=pair.spec.space, rows=generation.manifest.rows
+        ),
     )
 
 
@@ -145,18 +156,39 @@ def _load_caption(bench: Bench) -> EnsembleMember:
 
 
 def _load_interrogator(bench: Bench) -> EnsembleMember:
+    from ensemble.interrogator.corpus import corpus_phrases
     from ensemble.interrogator.lists import package_lists
     from ensemble.interrogator.member import Interrogator
 
+    chosen = bench.recipe.interrogator
+    lists = package_lists()
+    if chosen.phrases == "corpus":
+        flavors = corpus_phrases(bench.generation, lists.artists, announce=bench.announce)
+        lists = dataclasses.replace(lists, flavors=flavors)
     return Interrogator(
-        package_lists(),
-        settings=bench.recipe.interrogator,
+        lists,
+        settings=chosen,
         pair=bench.pair,
         neighbourhood=bench.neighbourhood,
         minilm=bench.minilm,
-        captioner=_captioner_of_interrogator(bench),
+        library=None if chosen.mode == "classic" else _library_mode(bench, lists),
+        captioner=None if chosen.mode == "negative" else _captioner_of_interrogator(bench),
         announce=bench.announce,
     )
+
+
+def _library_mode(bench: Bench, lists: PhraseLists) -> LibraryModes:
+    from encoders.openclip import OpenClipPair
+    from ensemble.interrogator.library import LibraryModes
+
+    mode = bench.recipe.interrogator.mode
+    if not isinstance(bench.pair, OpenClipPair):
+        raise MemberUnavailable(
+            "interrogator",
+            f"the mode {mode!r} is the library's own, which needs a CLIP model, and the index is made with {bench.pair.spec.name}",
+            hint='Use the mode "classic", or an index of a CLIP model: build-index --encoder ViT-L-14/openai',
+        )
+    return LibraryModes(bench.pair, lists, mode, announce=bench.announce)
 
 
 def _captioner_of_interrogator(bench: Bench) -> EnsembleMember | None:

@@ -46,19 +46,21 @@ class Neighbourhood:
         generation: stays open as long as this is used.
         pair: of the generation's space.
         k: how many prompts, at most as many as the index has.
+        allowed: the only rows that are found; None for all.
 
     Raises:
         SpaceMismatch: the pair is of another space than the index.
         MemberUnavailable: the index holds no MiniLM vectors of its prompts.
     """
 
-    def __init__(self, generation: Generation, pair: EncoderPair, *, k: int) -> None:
+    def __init__(self, generation: Generation, pair: EncoderPair, *, k: int, allowed: Ids | None = None) -> None:
         check_space(generation, pair.spec)
         self.pair = pair
         self._index = generation.index(generation.space)
         self._prompts = generation.prompts
         self._vectors = output_vectors(generation)
-        self._k = min(k, len(self._index), self._index.caps.max_k)
+        self.k = min(k, len(self._index), self._index.caps.max_k)
+        self._allowed = allowed
         self.look = LastPictures(self._look)
 
     def nearest(self, pictures: Sequence[Image], targets: Vectors) -> tuple[Ids, NDArray[np.float32]]:
@@ -89,11 +91,11 @@ class Neighbourhood:
 
     def _look(self, pictures: Sequence[Image]) -> Surroundings:
         rows = self.pair.images.encode(pictures)
-        hits = self._index.search(rows, self._k)
+        hits = self._index.search(rows, self.k, allowed=self._allowed)
         flat = hits.ids.reshape(-1)
         vectors = np.zeros((len(flat), self._vectors.dim), dtype=np.float32)
         vectors[flat >= 0] = self._vectors.rows(flat[flat >= 0])
-        return Surroundings(rows, hits, vectors.reshape(len(pictures), self._k, self._vectors.dim))
+        return Surroundings(rows, hits, vectors.reshape(len(pictures), self.k, self._vectors.dim))
 
 
 def output_vectors(generation: Generation) -> ShardedVectors:

@@ -11,7 +11,7 @@ from typing import Any
 from core.errors import CorpusError
 
 _REQUIRED = ("image", "prompt")
-_OPTIONAL = ("alt_captions", "kind", "source", "licence")
+_OPTIONAL = ("alt_captions", "kind", "source", "licence", "generator")
 _IMAGE_FOLDER = "images"
 
 
@@ -19,8 +19,8 @@ _IMAGE_FOLDER = "images"
 class Pair:
     """An image file and what it shows: the prompt first, then further captions, if there are any.
 
-    `kind` tells generated images from photographs, `source` is the collection it belongs to, `licence` what that one states;
-    each is empty where the file does not say.
+    `kind` tells generated images from photographs, `source` is the collection it belongs to, `licence` what that one states,
+    `generator` the program that made it; each is empty where the file does not say.
     """
 
     image: Path
@@ -28,14 +28,15 @@ class Pair:
     kind: str = ""
     source: str = ""
     licence: str = ""
+    generator: str = ""
 
 
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs of a Parquet file, in its order.
 
     Column `image` is a path relative to the file's folder, or to the folder `images` in it; `prompt` is the text;
-    `alt_captions`, where there is one, holds further captions, as a list or as a JSON list. `kind`, `source` and `licence` are
-    optional texts; of a source "COLLECTION:FILE" the collection counts.
+    `alt_captions`, where there is one, holds further captions, as a list or as a JSON list. `kind`, `source`, `licence` and
+    `generator` are optional texts; of a source "COLLECTION:FILE" the collection counts.
 
     Raises:
         CorpusError: the file cannot be read, a column is missing, a row has no prompt, or an image is not there.
@@ -77,9 +78,8 @@ def _read_columns(path: Path) -> Mapping[str, list[Any]]:
     return {name: [None] * table.num_rows for name in _OPTIONAL} | columns
 
 
-def _pair(
-    path: Path, number: int, image: object, prompt: object, captions: object, kind: object, source: object, licence: object
-) -> Pair:
+def _pair(path: Path, number: int, image: object, prompt: object, captions: object, *words: object) -> Pair:
+    kind, source, licence, generator = words
     if not isinstance(image, str) or not isinstance(prompt, str) or not prompt.strip():
         raise CorpusError(f"row {number} of {path} has no image or no prompt.", path=path, line=number)
     beside = path.parent / image
@@ -90,6 +90,7 @@ def _pair(
         kind=_word(kind),
         source=_word(source).split(":")[0],
         licence=_word(licence),
+        generator=_word(generator),
     )
 
 

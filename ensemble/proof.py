@@ -10,6 +10,7 @@ from typing import Any
 
 from core.errors import ImpromptError, MemberUnavailable, QueryError
 from core.values import Vectors
+from ensemble.confidence import ABSTAIN_BELOW
 from ensemble.vote import Ensemble, Verdict, Vote
 from retriever import Answer, Question, Retriever
 from retriever.questions import ReadQuestion
@@ -21,8 +22,9 @@ class Proof:
     """Why an answer is what it is.
 
     `vector` (384,) is the answer in MiniLM space: the blend, or the embedding of a prompt that the file carries. `cosine` is
-    that of the estimated prompt to the blend. `left_out` lists members of the recipe that could not vote. `confidence` is None
-    where the recipe is not calibrated for the index.
+    that of the estimated prompt to the blend. `left_out` lists members of the recipe that could not vote. `confidence` is the
+    probability that an estimated prompt is close to the true one (`ensemble.confidence.CLOSE_COSINE`); None where the recipe is
+    not calibrated for the index, and for a prompt that the file carries.
     """
 
     recipe: str
@@ -32,11 +34,17 @@ class Proof:
     cosine: float
     confidence: float | None = None
 
+    @property
+    def close(self) -> bool | None:
+        """Whether anything in the corpus seems to be close; None where there is no confidence."""
+        return None if self.confidence is None else self.confidence >= ABSTAIN_BELOW
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "recipe": self.recipe,
             "confidence": self.confidence,
+            "close": self.close,
             "calibration": "not calibrated" if self.confidence is None else "calibrated",
             "cosine": self.cosine,
             "votes": [dataclasses.asdict(vote) for vote in self.votes],
@@ -98,9 +106,12 @@ def prove_batch(
 
 
 def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble) -> ProvenAnswer:
+    confidence = None
     if answer.how == "exact":
         vector = ensemble.minilm.encode([answer.prompt])[0]
     else:
         vector = verdict.vector
+        confidence = ensemble.calibration.probability(verdict.signs) if ensemble.calibration else None
         answer = dataclasses.replace(answer, prompt=verdict.prompt)
-    return ProvenAnswer(answer, Proof(ensemble.recipe.name, verdict.votes, ensemble.left_out, vector, verdict.cosine))
+    proof = Proof(ensemble.recipe.name, verdict.votes, ensemble.left_out, vector, verdict.cosine, confidence)
+    return ProvenAnswer(answer, proof)

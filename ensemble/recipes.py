@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from core.errors import ConfigError
 from core.files import atomic_write
 from ensemble.blend import check_weights
+from ensemble.confidence import Calibration
 
 DEFAULT = "default"
 CAPTION_SOURCE = "Salesforce/blip-image-captioning-large"
 _MOST_LABELS = 100
+
+Mode: TypeAlias = Literal["classic", "best", "fast", "negative"]
+Phrases: TypeAlias = Literal["package", "corpus"]
 
 
 class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,8 +34,15 @@ class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class InterrogatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many labels of each kind `interrogator` adds to a caption; the defaults are those of the notebook behind `seed`."""
+    """What `interrogator` adds to a caption.
 
+    `mode` is "classic", so many labels of each kind (the defaults are those of the notebook behind `seed`), or one of the
+    library's own, which need a CLIP model and go by the library's defaults. `phrases` says where the flavors come from: "package"
+    is the library's list, "corpus" what the prompts of the index have in common.
+    """
+
+    mode: Mode = "classic"
+    phrases: Phrases = "package"
     mediums: int = 1
     movements: int = 1
     flavors: int = 3
@@ -40,7 +52,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weights by member's name; only their ratios count.
 
     `suffixes` are appended to a member's captions, `sources` say where a member's model comes from (a folder, or OWNER/NAME of
-    a hub repository) where it is not the usual one.
+    a hub repository) where it is not the usual one. `calibrations` turn an answer's signs into a confidence, each for one encoder
+    and one size of corpus.
     """
 
     name: str
@@ -49,6 +62,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sources: dict[str, str] = {}
     knn: KnnSettings = KnnSettings()
     interrogator: InterrogatorSettings = InterrogatorSettings()
+    calibrations: tuple[Calibration, ...] = ()
 
 
 PRESETS = {
@@ -80,6 +94,23 @@ def load_recipe(named: str) -> Recipe:
         raise ConfigError(f"{path} is not a recipe: {error}.", hint='It holds {"name": ..., "weights": {...}}.') from error
     check_recipe(recipe)
     return recipe
+
+
+def with_phrases(recipe: Recipe, phrases: str) -> Recipe:
+    """The recipe with the flavors of its interrogator taken from "package" or "corpus".
+
+    Raises:
+        ConfigError: they come from nowhere else, or the recipe asks no interrogator.
+    """
+    if "interrogator" not in (*(name for name, weight in recipe.weights.items() if weight > 0), *recipe.knn.captions_of):
+        raise ConfigError(
+            f"--phrases is about the member interrogator, which recipe {recipe.name} does not ask.",
+            hint="Name a recipe that gives it a weight: --blend seed, or a JSON file.",
+        )
+    if phrases not in get_args(Phrases):
+        raise ConfigError(f"phrases come from {' or '.join(get_args(Phrases))}, not from {phrases!r}.")
+    chosen = msgspec.structs.replace(recipe.interrogator, phrases=phrases)
+    return msgspec.structs.replace(recipe, interrogator=chosen)
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from core.protocols import EnsembleMember, TextEncoder
 from core.values import Prediction, Vectors
 from encoders.memory import out_of_memory
 from ensemble.blend import blend, shares
+from ensemble.confidence import Calibration, Signs, nearness
 from ensemble.neighbourhood import Neighbourhood
 from ensemble.recipes import Recipe
 
@@ -32,12 +34,22 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer to one picture: `vector` (384,) unit, the words nearest to it with their `cosine`, and each member's vote."""
+    """The answer to one picture: `vector` (384,) unit, the words nearest to it with their `cosine`, and each member's vote.
+
+    `nearness` is the mean score of the ten prompts nearest to the picture in the index space.
+    """
 
     vector: Vectors
     prompt: str
     cosine: float
     votes: tuple[Vote, ...]
+    nearness: float
+
+    @property
+    def signs(self) -> Signs:
+        """What the answer shows of its own quality."""
+        agreement = math.fsum(vote.share * vote.cosine for vote in self.votes)
+        return Signs(nearness=self.nearness, wording=self.cosine, agreement=agreement)
 
 
 class Ensemble:
@@ -49,6 +61,7 @@ class Ensemble:
         neighbourhood: its prompts are candidates for the answer's words, beside those of the members.
         minilm: encodes the members' words.
         left_out: members of the recipe that cannot vote; the others share their weight.
+        calibration: of the recipe for this index; None where there is none.
 
     Raises:
         ConfigError: the weights cannot be used, or a member that has one is neither here nor left out.
@@ -62,14 +75,16 @@ class Ensemble:
         neighbourhood: Neighbourhood,
         minilm: TextEncoder,
         left_out: Sequence[MemberUnavailable] = (),
+        calibration: Calibration | None = None,
     ) -> None:
         self.shares = shares(recipe.weights, without=[error.name for error in left_out])
         self.recipe = recipe
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood
         self.minilm = minilm
-        self._members = {member.name: member for member in members if member.name in self.shares}
-        if missing := [name for name in self.shares if name not in self._members]:
+        self.calibration = None if left_out else calibration  # with fewer members it is another answer
+        self.members = {member.name: member for member in members if member.name in self.shares}
+        if missing := [name for name in self.shares if name not in self.members]:
             raise ConfigError(f"The recipe gives a weight to {', '.join(missing)}, which is not here.")
 
     def judge(self, images: Sequence[Image]) -> list[Verdict]:
@@ -80,9 +95,10 @@ class Ensemble:
         """
         if not images:
             return []
-        said = {name: predict_in_memory(member, images) for name, member in self._members.items()}
+        said = {name: predict_in_memory(member, images) for name, member in self.members.items()}
         vectors = blend({name: prediction.vectors for name, prediction in said.items()}, self.shares)
         prompts = self._prompts(images, vectors, said)
+        scores = self.neighbourhood.look(images).hits.scores
         verdicts = []
         for row, (prompt, cosine) in enumerate(prompts):
             votes = [
@@ -94,7 +110,7 @@ class Ensemble:
                 )
                 for name, share in self.shares.items()
             ]
-            verdicts.append(Verdict(vectors[row], prompt, cosine, tuple(votes)))
+            verdicts.append(Verdict(vectors[row], prompt, cosine, tuple(votes), nearness(scores[row].tolist())))
         return verdicts
 
     def _prompts(self, images: Sequence[Image], vectors: Vectors, said: dict[str, Prediction]) -> list[tuple[str, float]]:

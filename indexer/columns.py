@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from core.errors import CorpusError
@@ -49,6 +49,32 @@ def choose_column(path: Path, asked: str | None, columns: Sequence[str], *, text
         path=path,
         hint="Name the column of the prompts with --column.",
     )
+
+
+def remembered(paths: Iterable[Path], digest: Callable[[], str]) -> Callable[[], str]:
+    """`digest`, computed again only where one of the files has another length, time or place on the disk than at the last call.
+
+    A build asks twice, before it reads and after, so that a corpus which changes under it is found out.
+    """
+    watched = tuple(paths)
+    known: dict[tuple[object, ...], str] = {}
+
+    def current() -> str:
+        stamp = tuple(_stamp(path) for path in watched)
+        if stamp not in known:
+            known.clear()
+            known[stamp] = digest()
+        return known[stamp]
+
+    return current
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def file_digest(path: Path, kind: str, column: str) -> str:

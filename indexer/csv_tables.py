@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from core.errors import CorpusError
 from core.values import RejectedRow
-from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest
+from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest, remembered
 from indexer.rows import TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
 
 QUOTE_LEFT_OPEN = "quote left open"
@@ -47,7 +47,8 @@ def csv_source(path: Path, *, delimiter: str, column: str | None) -> StreamedSou
                 submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
                 yield judge(fields[at] if fields else None, source=path.name, key=key, n_submitted=submitted, nsfw=nsfw)
 
-    return StreamedSource(path.name, False, rows, lambda: file_digest(path, "csv", chosen), lambda: count_rows(rows))
+    digest = remembered([path], lambda: file_digest(path, "csv", chosen))
+    return StreamedSource(path.name, False, rows, digest, lambda: count_rows(rows))
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:

@@ -1,16 +1,23 @@
-"""Corpora of lines: text with a prompt a line, and JSON lines."""
+"""Corpora of lines: text with a prompt a line, and JSON with an object a line."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from core.values import RejectedRow
-from indexer.columns import NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest
+from indexer.columns import NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest, remembered
 from indexer.rows import BAD_UTF8, EMPTY, TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
 
-_PEEKED_LINES = 1000
+NOT_JSON = "not JSON"
+NOT_AN_OBJECT = "not a JSON object"
+
+_PEEKED_OBJECTS = 1000
+
+KeyedObject: TypeAlias = tuple[str, dict[str, Any] | str]
+"""`source_key` and the object there, or the reason why there is none."""
 
 
 def text_source(path: Path) -> StreamedSource:
@@ -21,7 +28,8 @@ def text_source(path: Path) -> StreamedSource:
             key = f"line {number}"
             yield RejectedRow(path.name, key, TOO_LONG) if line is None else judge(line.rstrip(b"\r\n"), source=path.name, key=key)
 
-    return StreamedSource(path.name, False, rows, lambda: file_digest(path, "text", ""), lambda: count_rows(rows))
+    digest = remembered([path], lambda: file_digest(path, "text", ""))
+    return StreamedSource(path.name, False, rows, digest, lambda: count_rows(rows))
 
 
 def json_lines_source(path: Path, *, column: str | None) -> StreamedSource:
@@ -30,28 +38,38 @@ def json_lines_source(path: Path, *, column: str | None) -> StreamedSource:
     Raises:
         CorpusError: none of the first thousand lines is an object with such a member.
     """
+    return objects_source(path, "jsonl", lambda: _line_objects(path), column=column)
+
+
+def objects_source(path: Path, kind: str, objects: Callable[[], Iterator[KeyedObject]], *, column: str | None) -> StreamedSource:
+    """The corpus of a file that holds JSON objects; `kind` goes into the fingerprint.
+
+    Raises:
+        CorpusError: none of the first thousand is an object with such a member.
+    """
     members: dict[str, bool] = {}
-    for _, line in itertools.islice(numbered_lines(path), _PEEKED_LINES):
-        parsed = _parse(line)
-        for name, value in parsed.items() if isinstance(parsed, dict) else ():
+    for _, found in itertools.islice(objects(), _PEEKED_OBJECTS):
+        for name, value in found.items() if isinstance(found, dict) else ():
             members[name] = members.get(name, False) or isinstance(value, str)
     chosen = choose_column(path, column, list(members), texts=[name for name, is_text in members.items() if is_text])
 
     def rows(start: int) -> Iterator[Row]:
-        for number, line in itertools.islice(numbered_lines(path), start, None):
-            key = f"line {number}"
-            parsed = _parse(line)
-            if isinstance(parsed, str):
-                yield RejectedRow(path.name, key, parsed)
+        for key, found in itertools.islice(objects(), start, None):
+            if isinstance(found, str):
+                yield RejectedRow(path.name, key, found)
             else:
-                submitted, nsfw = parsed.get(SUBMITTED_COLUMN, 1), parsed.get(NSFW_COLUMN)
-                yield judge(parsed.get(chosen), source=path.name, key=key, n_submitted=submitted, nsfw=nsfw)
+                submitted, nsfw = found.get(SUBMITTED_COLUMN, 1), found.get(NSFW_COLUMN)
+                yield judge(found.get(chosen), source=path.name, key=key, n_submitted=submitted, nsfw=nsfw)
 
-    return StreamedSource(path.name, False, rows, lambda: file_digest(path, "jsonl", chosen), lambda: count_rows(rows))
+    digest = remembered([path], lambda: file_digest(path, kind, chosen))
+    return StreamedSource(path.name, False, rows, digest, lambda: count_rows(rows))
 
 
-def _parse(line: bytes | None) -> dict[str, object] | str:
-    """The object of a line, or the reason why there is none."""
+def _line_objects(path: Path) -> Iterator[KeyedObject]:
+    return ((f"line {number}", _parse(line)) for number, line in numbered_lines(path))
+
+
+def _parse(line: bytes | None) -> dict[str, Any] | str:
     import msgspec
 
     if line is None:
@@ -63,5 +81,5 @@ def _parse(line: bytes | None) -> dict[str, object] | str:
     except UnicodeDecodeError:
         return BAD_UTF8
     except (msgspec.DecodeError, RecursionError):
-        return "not JSON"
-    return parsed if isinstance(parsed, dict) else "not a JSON object"
+        return NOT_JSON
+    return parsed if isinstance(parsed, dict) else NOT_AN_OBJECT

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import CorpusError
-from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest
+from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest, remembered
 from indexer.rows import Row, StreamedSource, judge
 
 if TYPE_CHECKING:
@@ -16,42 +16,64 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _STREAMED_ROWS = 4096
+_PAGE_BUFFER_BYTES = 1 << 20
+"""With a buffer pyarrow reads a column page by page; without one it holds whole row groups, and some files have just one."""
 
 
-def parquet_source(path: Path, *, column: str | None, name: str | None = None) -> StreamedSource:
-    """A table of any size; `source_key` is "row N", counted from 0 as data frames do. `name` stands for the file's own.
+def parquet_source(path: Path, *, column: str | None) -> StreamedSource:
+    """A table of any size; `source_key` is "row N", counted from 0 as data frames do.
 
     Raises:
         CorpusError: not a Parquet file, or no such column of text.
     """
     with _opened(path) as file:
         schema, total = file.schema_arrow, file.metadata.num_rows
-    chosen = choose_column(path, column, schema.names, texts=[field.name for field in schema if _is_text(field.type)])
+    chosen = choose_column(path, column, schema.names, texts=[field.name for field in schema if is_text(field.type)])
     beside = [name for name in BESIDE_COLUMNS if name in schema.names and name != chosen]
 
     def rows(start: int) -> Iterator[Row]:
-        for number, (value, *cells) in enumerate(_cells(path, [chosen, *beside], start), start):
-            told = dict(zip(beside, cells, strict=True))
-            submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
-            yield judge(value, source=name or path.name, key=f"row {number}", n_submitted=submitted, nsfw=nsfw)
+        with _opened(path) as file:
+            for number, cells in enumerate(_cells(file, [chosen, *beside], start), start):
+                yield judge_cells(cells, beside, source=path.name, key=f"row {number}")
 
-    return StreamedSource(name or path.name, False, rows, lambda: file_digest(path, "parquet", chosen), lambda: int(total))
+    digest = remembered([path], lambda: file_digest(path, "parquet", chosen))
+    return StreamedSource(path.name, False, rows, digest, lambda: int(total))
 
 
-def _cells(path: Path, columns: list[str], start: int) -> Iterator[tuple[Any, ...]]:
-    """The cells of each row from `start` on, texts as bytes; row groups before it are not read."""
-    with _opened(path) as file:
-        groups = list(range(file.metadata.num_row_groups))
-        while groups and start >= (size := file.metadata.row_group(groups[0]).num_rows):
-            start -= size
-            groups.pop(0)
-        for batch in file.iter_batches(_STREAMED_ROWS, row_groups=groups, columns=columns):
-            if start >= batch.num_rows:
-                start -= batch.num_rows
-                continue
-            part = batch.slice(start)
-            start = 0
-            yield from zip(_texts(part.column(columns[0])), *(part.column(name).to_pylist() for name in columns[1:]), strict=True)
+def judge_cells(cells: tuple[Any, ...], beside: list[str], *, source: str, key: str) -> Row:
+    """A row of a table: the prompt first, then the cells of the columns `beside` it."""
+    if not beside:
+        return judge(cells[0], source=source, key=key)
+    told = dict(zip(beside, cells[1:], strict=True))
+    return judge(cells[0], source=source, key=key, n_submitted=told.get(SUBMITTED_COLUMN, 1), nsfw=told.get(NSFW_COLUMN))
+
+
+def batch_cells(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """The cells of each row, those of the first column as bytes."""
+    return zip(_texts(batch.column(0)), *(column.to_pylist() for column in batch.columns[1:]), strict=True)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds texts, plain or by a dictionary."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _cells(file: pq.ParquetFile, columns: list[str], start: int) -> Iterator[tuple[Any, ...]]:
+    """The cells of each row from `start` on; row groups before it are not read."""
+    groups = list(range(file.metadata.num_row_groups))
+    while groups and start >= (size := file.metadata.row_group(groups[0]).num_rows):
+        start -= size
+        groups.pop(0)
+    for batch in file.iter_batches(_STREAMED_ROWS, row_groups=groups, columns=columns, use_threads=False):
+        if start >= batch.num_rows:
+            start -= batch.num_rows
+            continue
+        yield from batch_cells(batch.slice(start).select(columns))
+        start = 0
 
 
 def _texts(array: pa.Array) -> list[bytes | None]:
@@ -63,14 +85,6 @@ def _texts(array: pa.Array) -> list[bytes | None]:
     return found
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """The file, and whatever pyarrow refuses inside the block as `CorpusError`."""
@@ -78,7 +92,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=_PAGE_BUFFER_BYTES, pre_buffer=False) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from core.errors import ConfigError, CorpusError
 from core.values import CorpusBatch, RawPrompt, RejectedRow
+from indexer.compression import DamagedStream, open_stream
 
 MAX_CHARACTERS = 100_000
 """The longest prompt that is kept: a thousand times the usual one; what is longer is a file pasted into a table."""
@@ -27,8 +28,13 @@ BAD_UTF8 = "bad UTF-8"
 NUL_BYTES = "NUL bytes"
 NOT_TEXT = "not text"
 EMPTY = "empty"
+NO_PROMPT = "no embedded prompt"
+
+HOLDS_NONE = frozenset({EMPTY, NO_PROMPT})
+"""Reasons of rows that were read well and have no prompt: nothing is lost with them."""
 
 _BOM = b"\xef\xbb\xbf"
+_PACK_AGAIN = "Fetch the file again, or pack it again."
 _MAX_SUBMITTED = 10**9
 
 Row: TypeAlias = RawPrompt | RejectedRow
@@ -39,7 +45,8 @@ OpenRows: TypeAlias = Callable[[int], Iterator[Row]]
 class StreamedSource:
     """A `CorpusSource` made of functions.
 
-    `open_rows(start)` streams the rows from `start` on, `digest()` is the fingerprint, `count()` the number of rows.
+    `open_rows(start)` streams the rows from `start` on, `digest()` is the fingerprint, `count()` the number of rows, `origin` where
+    it was fetched from.
     """
 
     name: str
@@ -47,6 +54,7 @@ class StreamedSource:
     open_rows: OpenRows
     digest: Callable[[], str]
     count: Callable[[], int]
+    origin: str = ""
 
     def fingerprint(self) -> str:
         """Equal for equal content, wherever it lies."""
@@ -117,10 +125,23 @@ def _unsafe(value: object) -> float | None:
 
 
 @contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a file, expanded where it is compressed.
+
+    Raises:
+        CorpusError: from inside the block too: it cannot be read, ends early or expands without end.
+    """
+    with reading(path), open_stream(path) as file:
+        yield file
+
+
+@contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Map the operating system's refusals to `CorpusError`, naming `path`."""
+    """Map the operating system's refusals, and streams that cannot be expanded, to `CorpusError`, naming `path`."""
     try:
         yield
+    except DamagedStream as error:
+        raise CorpusError(f"{path} cannot be read any further: {error}.", path=path, hint=_PACK_AGAIN) from error
     except OSError as error:
         raise CorpusError(
             f"{path} cannot be read: {error.strerror or error}.", path=path, hint="Check the path and its permissions."
@@ -130,24 +151,30 @@ def reading(path: Path) -> Iterator[None]:
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     """(line number from 1, its bytes with the line break) of a file; None for a line above `MAX_LINE_BYTES`.
 
-    A UTF-8 byte order mark is dropped.
+    What is compressed is expanded. A UTF-8 byte order mark is dropped.
 
     Raises:
-        CorpusError: the file cannot be read, or is UTF-16.
+        CorpusError: the file cannot be read, ends early, expands without end, or is UTF-16.
     """
-    with reading(path), path.open("rb") as file:
-        for number in itertools.count(1):
-            line = file.readline(MAX_LINE_BYTES + 1)
-            if not line:
-                return
-            if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise CorpusError(f"{path} is UTF-16, not UTF-8.", path=path, line=1, hint="Save it as UTF-8.")
-            if len(line) <= MAX_LINE_BYTES:
-                yield number, line.removeprefix(_BOM) if number == 1 else line
-                continue
-            while line and not line.endswith(b"\n"):
-                line = file.readline(MAX_LINE_BYTES)
-            yield number, None
+    number = 0
+    with reading(path), open_stream(path) as file:
+        try:
+            for number in itertools.count(1):
+                line = file.readline(MAX_LINE_BYTES + 1)
+                if not line:
+                    return
+                if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    raise CorpusError(f"{path} is UTF-16, not UTF-8.", path=path, line=1, hint="Save it as UTF-8.")
+                if len(line) <= MAX_LINE_BYTES:
+                    yield number, line.removeprefix(_BOM) if number == 1 else line
+                    continue
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE_BYTES)
+                yield number, None
+        except DamagedStream as error:
+            raise CorpusError(
+                f"{path} cannot be read beyond line {number}: {error}.", path=path, line=number, hint=_PACK_AGAIN
+            ) from error
 
 
 def count_rows(open_rows: OpenRows) -> int:

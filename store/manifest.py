@@ -21,11 +21,12 @@ _HINT = "Build the index again."
 
 
 class CorpusInfo(msgspec.Struct, frozen=True):
-    """A corpus that went in; `synthetic` where a program wrote its prompts."""
+    """A corpus that went in; `synthetic` where a program wrote its prompts, `origin` the hub's data set and its commit."""
 
     name: str
     fingerprint: str
     synthetic: bool = False
+    origin: str = ""
 
 
 class FileRecord(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from core.errors import Checksum, StoreError, UnknownRow
 from core.values import Condition, Ids, Prompt
+from store.phrases import FREQUENT_PHRASES
 
 COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
 COLUMNS = (*COLUMNS_1_0, "n_folded")
@@ -108,6 +109,15 @@ class DuckPrompts:
         statement = f"SELECT {self._columns} FROM prompts WHERE prompt_key = ? ORDER BY row_id LIMIT 1"  # noqa: S608 constants
         return next((Prompt(*row) for row in self._fetch(statement, prompt_key)), None)
 
+    def rows_of(self, prompt_keys: Collection[str]) -> Ids:
+        """The row ids of the prompts with these keys, rising; keys that no prompt has are passed over.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        statement = "SELECT row_id FROM prompts WHERE prompt_key IN (SELECT unnest(?::VARCHAR[])) ORDER BY row_id"
+        return np.array([row[0] for row in self._fetch(statement, list(prompt_keys))], dtype=np.int64)
+
     def embedded_texts(self, start: int, stop: int) -> list[str]:
         """What the encoder is to see of the rows `start` to `stop` - 1, in row order; `stop` is cut at the end."""
         statement = "SELECT embedded_text FROM prompts WHERE row_id >= ? AND row_id < ? ORDER BY row_id"
@@ -131,6 +141,17 @@ class DuckPrompts:
             "WHERE group_id IN (SELECT unnest(?::BIGINT[])) GROUP BY group_id"
         )
         return dict(self._fetch(statement, sorted(set(group_ids))))
+
+    def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:
+        """At most `limit` phrases that the prompts are put together from, with how often each was submitted, falling.
+
+        Prompts are split at commas, ends of sentences and weights; brackets and tags go. A phrase is lower case, of 2 to 60
+        characters and up to 7 words, with no more digits than letters, and stands in prompts of 3 different beginnings.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        return [(str(phrase), int(n)) for phrase, n in self._fetch(FREQUENT_PHRASES, limit)]
 
     def digest(self) -> str:
         """sha256 (64 hex digits) over the rows in row order, each as a JSON array of the columns that are there, in the order of

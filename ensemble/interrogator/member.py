@@ -10,7 +10,8 @@ import numpy as np
 
 from core.fetch import Announce
 from core.protocols import EncoderPair, EnsembleMember, TextEncoder
-from core.values import Prediction
+from core.values import Prediction, Vectors
+from ensemble.interrogator.library import LibraryModes
 from ensemble.interrogator.lists import PhraseLists
 from ensemble.interrogator.tables import PhraseTable, phrase_table
 from ensemble.neighbourhood import Neighbourhood
@@ -21,15 +22,16 @@ if TYPE_CHECKING:
 
 
 class Interrogator:
-    """The classic recipe of the notebook that the project began with, for whole batches: medium, movement, flavors.
+    """The classic recipe of the notebook that the project began with, for whole batches; or a mode of the library.
 
     Args:
         lists: what is chosen from.
-        settings: how many of each.
+        settings: how many of each; its `mode` and `phrases` are those of `library` and `lists`.
         pair: encodes the lists, at the first question; its pictures are those of the neighbourhood.
         neighbourhood: what was seen in the pictures.
         minilm: encodes the prompts.
-        captioner: its words begin each prompt; None begins with the labels.
+        captioner: its words begin each prompt; without it, or where it says nothing, a prompt begins with its medium.
+        library: takes the place of the classic recipe.
         announce: takes a line for the user.
     """
 
@@ -44,6 +46,7 @@ class Interrogator:
         neighbourhood: Neighbourhood,
         minilm: TextEncoder,
         captioner: EnsembleMember | None = None,
+        library: LibraryModes | None = None,
         announce: Announce,
     ) -> None:
         self._lists = lists
@@ -52,25 +55,37 @@ class Interrogator:
         self._neighbourhood = neighbourhood
         self._minilm = minilm
         self._captioner = captioner
+        self._library = library
         self._announce = announce
 
     def predict(self, images: Sequence[Image]) -> Prediction:
         """The prompts and their embeddings."""
+        captions = (self._captioner.predict(images).texts if self._captioner and images else None) or [""] * len(images)
         pictures = self._neighbourhood.look(images).pictures
+        if self._library is None:
+            texts = self._classic(pictures, captions)
+        else:
+            mediums = self._mediums.top(pictures, 1)
+            beginnings = [caption or medium for caption, (medium,) in zip(captions, mediums, strict=True)]
+            texts = self._library.prompts(images, beginnings)
+        return Prediction(self._minilm.encode(texts), tuple(texts))
+
+    def _classic(self, pictures: Vectors, captions: Sequence[str]) -> list[str]:
         counts = (self._settings.mediums, self._settings.movements, self._settings.flavors)
         chosen = [table.top(pictures, n) for table, n in zip(self._tables, counts, strict=True)]
-        captions = (self._captioner.predict(images).texts if self._captioner and images else None) or [""] * len(images)
         prompts = [prompt_parts(*row) for row in zip(captions, *chosen, strict=True)]
-        texts = tuple(fitting(prompts, self._pair.texts, max_tokens=self._pair.spec.max_tokens))
-        return Prediction(self._minilm.encode(texts), texts)
+        return fitting(prompts, self._pair.texts, max_tokens=self._pair.spec.max_tokens)
 
     @cached_property
     def _tables(self) -> tuple[PhraseTable, PhraseTable, PhraseTable]:
-        mediums, movements, flavors = (
-            phrase_table(labels, self._pair, announce=self._announce)
-            for labels in (self._lists.mediums, self._lists.movements, self._lists.flavors)
+        movements, flavors = (
+            phrase_table(labels, self._pair, announce=self._announce) for labels in (self._lists.movements, self._lists.flavors)
         )
-        return mediums, movements, flavors
+        return self._mediums, movements, flavors
+
+    @cached_property
+    def _mediums(self) -> PhraseTable:
+        return phrase_table(self._lists.mediums, self._pair, announce=self._announce)
 
 
 def prompt_parts(caption: str, mediums: Sequence[str], movements: Sequence[str], flavors: Sequence[str]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +24,7 @@ from core.errors import ConfigError
 from core.protocols import CorpusSource
 from core.values import RawPrompt, RejectedRow
 from indexer.sources import parse_corpus
+from tests.indexer.hub_worlds import fill_cache
 
 ROWS: tuple[bytes, ...] = (
     b"a red fox, snow",
@@ -42,6 +46,7 @@ class Kind:
     write: Callable[[Path, tuple[bytes, ...]], Path]
     spec: str = "{path}"
     holds_bad_bytes: bool = True
+    counts: frozenset[int] = frozenset({1})
 
 
 def write_text(folder: Path, rows: tuple[bytes, ...]) -> Path:
@@ -85,22 +90,106 @@ def write_images(folder: Path, rows: tuple[bytes, ...]) -> Path:
     return target
 
 
+def packed(write: Callable[[Path, tuple[bytes, ...]], Path], suffix: str) -> Callable[[Path, tuple[bytes, ...]], Path]:
+    """The same file, compressed."""
+
+    def write_packed(folder: Path, rows: tuple[bytes, ...]) -> Path:
+        plain = write(folder, rows)
+        path = plain.with_name(plain.name + suffix)
+        with pa.output_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}[suffix]) as stream:
+            stream.write(plain.read_bytes())
+        plain.unlink()
+        return path
+
+    return write_packed
+
+
+def write_json(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    path = folder / "prompts.json"
+    escaped = [row.replace(b"\x00", b"\\u0000") for row in rows]
+    path.write_bytes(b"[" + b",\n ".join(b'{"id": 1, "prompt": "' + row + b'"}' for row in escaped) + b"]\n")
+    return path
+
+
+def write_tables(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    target = folder / "tables"
+    (target / "below").mkdir(parents=True)
+    (target / ".hidden.csv").write_text("prompt\nhidden\n")
+    (target / "LICENCE.txt").write_text("no prompt\n")
+    write_separated(target, rows[:3], suffix=".csv", mark=b",")
+    write_parquet(target / "below", rows[3:5])
+    packed(write_json_lines, ".zst")(target, rows[5:])
+    return target
+
+
+def write_duckdb(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    path = folder / "prompts.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "CREATE TABLE other (prompt VARCHAR); CREATE TABLE images (id INTEGER, prompt VARCHAR, n_submitted BIGINT)"
+        )
+        cells = [(row.decode("utf-8", "replace"), 2) for row in rows]
+        connection.executemany("INSERT INTO images VALUES (1, ?, ?)", [("deleted", 1), *cells])
+        connection.execute("DELETE FROM images WHERE prompt = 'deleted'")
+    return path
+
+
+def write_to_hub(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    from huggingface_hub import constants
+
+    files = {
+        "README.md": b"# a card without configurations",
+        "data/test.csv": write_separated(folder, rows[:3], suffix=".csv", mark=b",").read_bytes(),
+        "data/train-00000-of-00001.csv": write_separated(folder, rows[3:], suffix=".csv", mark=b",").read_bytes(),
+    }
+    fill_cache(Path(constants.HF_HUB_CACHE), "somebody/prompts", files)
+    return folder
+
+
+def write_phrases(folder: Path, rows: tuple[bytes, ...]) -> Path:
+    data = Path(sys.path[0]) / "clip_interrogator" / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    (data.parent / "__init__.py").write_text("raise ImportError('the package is only to be found')")
+    for place, name in enumerate(("mediums", "movements", "flavors")):
+        (data / f"{name}.txt").write_bytes(b"".join(row + b"\n" for row in rows[place::3]))
+    (data / "artists.txt").write_text("a person\n")
+    importlib.invalidate_caches()
+    return folder
+
+
 def write_nothing(folder: Path, rows: tuple[bytes, ...]) -> Path:
     return folder
 
 
+TWO = frozenset({2})
 KINDS = {
     "text": Kind(write_text),
-    "csv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b",")),
-    "tsv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".tsv", mark=b"\t")),
+    "text.gz": Kind(packed(write_text, ".gz")),
+    "csv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b","), counts=TWO),
+    "csv.zst": Kind(packed(lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b","), ".zst"), counts=TWO),
+    "tsv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".tsv", mark=b"\t"), counts=TWO),
     "jsonl": Kind(write_json_lines),
-    "parquet": Kind(write_parquet),
+    "jsonl.gz": Kind(packed(write_json_lines, ".gz")),
+    "json": Kind(write_json),
+    "parquet": Kind(write_parquet, counts=TWO),
+    "folder": Kind(write_tables, counts=frozenset({1, 2})),
+    "duckdb": Kind(write_duckdb, spec="{path}#images.prompt", holds_bad_bytes=False, counts=TWO),
+    "hub": Kind(write_to_hub, spec="hf:somebody/prompts#prompt", counts=TWO),
+    "phrases": Kind(write_phrases, spec="phrases:clip-interrogator"),
     "images": Kind(write_images, spec="images:{path}", holds_bad_bytes=False),
     "starter": Kind(write_nothing, spec="starter", holds_bad_bytes=False),
 }
 SHAPES: dict[str, dict[str, Any]] = {"whole": {}, "limited": {"limit": 7}, "sampled": {"sample": 5, "seed": 3}}
 
 Rows = list[RawPrompt | RejectedRow]
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub's cache and a folder of packages of this test alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "packages").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
 
 
 @pytest.fixture(params=KINDS)
@@ -226,14 +315,14 @@ class TestBadRows:
         batches = list(source.batches(100))
         prompts = [row.text for batch in batches for row in batch.prompts]
         reasons = [row.reason for batch in batches for row in batch.rejected]
-        assert prompts == [ROWS[i].decode() for i in (0, 2, 5, 7)]
-        assert reasons == ["empty", "bad UTF-8", "NUL bytes", "longer than 100,000 characters"]
+        assert sorted(prompts) == sorted(ROWS[i].decode() for i in (0, 2, 5, 7))
+        assert sorted(reasons) == ["NUL bytes", "bad UTF-8", "empty", "longer than 100,000 characters"]
 
     def test_submissions_are_read_where_a_column_has_them(self, kind: Kind, tmp_path: Path) -> None:
         """The column `n_submitted` is used by the kinds of table that were written with it."""
         path = kind.write(tmp_path, ROWS)
         counts = {row.n_submitted for row in read(parse_corpus(kind.spec.format(path=path)), 9) if isinstance(row, RawPrompt)}
-        assert counts == ({2} if path.suffix in (".csv", ".tsv", ".parquet") else {1})
+        assert counts == kind.counts
 
 
 def test_images_without_a_prompt_are_named(tmp_path: Path) -> None:

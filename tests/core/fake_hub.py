@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, content: bool) -> None:
         hub = self.hub
         hub.seen.append((self.command, self.path, self.headers.get("Range", "")))
-        name = unquote(self.path).lstrip("/").replace("/resolve/main", "")
+        name = unquote(self.path).lstrip("/").replace("/resolve/main", "").replace(f"/resolve/{COMMIT}", "")
         if hub.hang_s and (content or hub.hang_head):
             time.sleep(hub.hang_s)
         status, code = hub.status.get(name, (200, "") if name in hub.files else (404, "EntryNotFound"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from store.generation import Generation, open_generation
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import random_pictures, write_model
 from tests.ensemble.interrogator.lists import COLOURS, short_lists
+from tests.ensemble.interrogator.reference import library
 from tests.ensemble.worlds import WORDS, Sayer, neighbourhood, picture
 from tests.retriever.colours import ColourPair
 
@@ -40,39 +39,21 @@ def read_alike(chosen: list[list[str]], table: PhraseTable) -> list[list[int]]:
     return [[place[label] for label in labels] for labels in chosen]
 
 
-def colours(generation: Generation, *, captioner: EnsembleMember | None = None, **counts: int) -> Interrogator:
+def colours(
+    generation: Generation,
+    *,
+    captioner: EnsembleMember | None = None,
+    settings: InterrogatorSettings = InterrogatorSettings(),  # noqa: B008 a frozen value
+) -> Interrogator:
     return Interrogator(
         COLOURS,
-        settings=InterrogatorSettings(**counts),
+        settings=settings,
         pair=ColourPair(),
         neighbourhood=neighbourhood(generation),
         minilm=WORDS,
         captioner=captioner,
         announce=silent,
     )
-
-
-def library(folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """clip-interrogator over the model of a folder and our short lists; everything else is its own."""
-    import open_clip
-
-    lists = short_lists(FLAVORS)
-    data.mkdir()
-    for kind in ("mediums", "movements", "flavors", "artists", "negative"):
-        (data / f"{kind}.txt").write_text("\n".join(getattr(lists, kind)) + "\n", "utf-8")
-    config = json.loads((folder / "open_clip_config.json").read_text("utf-8"))["model_cfg"]
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Local", config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls names of torch that are going away
-        import clip_interrogator
-
-        chosen = clip_interrogator.Config(
-            clip_model_name="Local/folder", caption_model_name=None, cache_path=None, download_cache=False, device="cpu", quiet=True
-        )
-        chosen.data_path = str(data)
-        chosen.clip_model, _, chosen.clip_preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-        chosen.clip_model.eval()
-        return clip_interrogator.Interrogator(chosen)
 
 
 # The library calls torch.cuda.amp.autocast, which warns that it is old, and that there is no CUDA.
@@ -85,7 +66,7 @@ def test_labels_are_the_librarys_own(model: str, tiny_clip: Path, tmp_path: Path
 
     folder = tiny_clip if model == "trained" else write_model(tmp_path / "model", "vit")
     pictures = [seen for seen, _ in held_out_scenes(12, seed=3)] if model == "trained" else random_pictures()
-    theirs = library(folder, tmp_path / "data", monkeypatch)
+    theirs = library(folder, short_lists(FLAVORS), tmp_path / "data", monkeypatch)
     pair = load_openclip(str(folder), device="cpu")
     features = pair.images.encode(pictures)
     lists = short_lists(FLAVORS)
@@ -114,7 +95,7 @@ def test_prompts_are_caption_medium_movement_flavors(generation: Generation) -> 
         "a red painting of a cat, a blue photo, blue art, blue, deep blue, blue and green",
     )
     np.testing.assert_array_equal(said.vectors, WORDS.encode(said.texts))
-    alone = colours(generation, mediums=0, movements=2, flavors=1).predict(images[:1])
+    alone = colours(generation, settings=InterrogatorSettings(mediums=0, movements=2, flavors=1)).predict(images[:1])
     assert alone.texts == ("red art, green art, red",)
 
 

@@ -1,0 +1,149 @@
+"""`evaluate`: how good the answers are, measured on pairs, out of fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.ballot import Blend
+from commands.opening import open_index
+from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.output import Output, grid
+
+if TYPE_CHECKING:
+    from evaluation.report import Report, Slice
+    from evaluation.study import Study
+
+PairsFile = Annotated[
+    Path,
+    typer.Option(
+        "--pairs",
+        help="A Parquet file with the columns `image` (a path beside it) and `prompt`; `kind` and `generator` are optional.",
+    ),
+]
+Folds = Annotated[int, typer.Option("--folds", help="Into how many folds of whole groups of near-duplicate prompts.")]
+
+
+def evaluate(
+    pairs: PairsFile,
+    out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")] = Path("out/evaluation.html"),
+    gallery: Annotated[
+        bool, typer.Option("--gallery", help="Show the best, median and worst answers on the page, with pictures and prompts.")
+    ] = False,
+    as_is: Annotated[
+        bool,
+        typer.Option("--as-is", help="Train and fit nothing again. Honest only if nothing was trained or fitted on these pairs."),
+    ] = False,
+    folds: Folds = 5,
+    blend: Blend = None,
+    index: IndexFolder = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Measure members and blend on pairs of images and prompts, with intervals, and write a page with plots.
+
+    Every answer is out of fold: the head of `lite`, weights, settings and confidence are fitted again without the groups that
+    they are measured on, and the true prompts are taken out of the corpus. `--as-is` measures what is installed instead.
+    """
+    from core.files import check_place
+    from evaluation.page import write_page
+    from evaluation.plots import check_plots
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    check_plots()
+    check_place(out)
+    study = study_pairs(pairs, blend, refit=not as_is, folds=folds, index=index, device=device, offline=offline, output=output)
+    report = write_page(out, study, gallery=gallery)
+    if json:
+        output.line(report)
+    else:
+        _show(output, report)
+    output.note(f"The page: {out}" + (" (with pictures and prompts of the pairs)" if gallery else ""))
+    tell_failed(output, study)
+
+
+def study_pairs(
+    pairs: Path,
+    blend: str | None,
+    *,
+    refit: bool,
+    folds: int,
+    index: Path | None,
+    device: str,
+    offline: bool,
+    output: Output,
+) -> Study:
+    """The study that `evaluate` and `fit-weights` share."""
+    from ensemble.recipes import DEFAULT, load_recipe
+    from evaluation.study import Options, run_study
+
+    recipe = load_recipe(blend or DEFAULT)
+    with open_index(output, index=index, device=device, offline=offline) as opened:
+        options = Options(
+            refit=refit,
+            n_folds=folds,
+            device=device,
+            offline=opened.offline,
+            announce=output.note,
+            progress=output.progress(),
+        )
+        return run_study(pairs, recipe, opened.generation, opened.pair, options)
+
+
+def tell_failed(output: Output, study: Study) -> None:
+    """List the images that could not be read.
+
+    Raises:
+        PartialFailure: there are any.
+    """
+    from core.errors import PartialFailure
+
+    failed = study.pairs.failed
+    for _, error in failed:
+        output.note(str(error))
+    if failed:
+        raise PartialFailure(f"{len(failed)} of {len(failed) + len(study.pairs)} images could not be read; the others were used.")
+
+
+def _show(output: Output, report: Report) -> None:
+    output.text(
+        f"{report.pairs:,} pairs in {report.groups:,} groups, {report.folds} folds; encoder {report.encoder}, "
+        f"{report.corpus_rows:,} prompts; recipe {report.recipe}"
+    )
+    for what, how in report.out_of_fold:
+        output.text(f"  {what}: {how}")
+    parts = [part for part in report.slices if part.by in ("all", "kind")]
+    columns = [f"{part.name} (n = {part.n:,})" for part in parts]
+    rows = [
+        [score.answer, *(_interval(part, position) for part in parts)] for position, score in enumerate(report.slices[0].scores)
+    ]
+    output.table(grid("Mean cosine with the true prompt", ["answer", *columns], rows))
+    show_gains(output, report)
+    for recall in report.recall:
+        found = recall.share
+        output.text(f"recall@{recall.k}: {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]")
+    for planted in report.planted:
+        output.text(f"true prompt planted or not, by {planted.sign}: AUROC {planted.auroc:.3f}")
+    made = report.calibration
+    if made is None:
+        output.text("confidence: not calibrated, too few answers are close or too few are not")
+    else:
+        output.text(
+            f"confidence: calibration error {made.ece:.3f}, AUROC {made.auroc:.3f}; {made.base_rate:.1%} of the answers are close"
+        )
+
+
+def show_gains(output: Output, report: Report) -> None:
+    """In plain words, who earns its place."""
+    for gain in report.gains:
+        output.text(gain.words)
+
+
+def _interval(part: Slice, position: int) -> str:
+    found = part.scores[position].cosine
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -1,0 +1,56 @@
+"""`fit-weights`: a recipe whose weights fit the user's own pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.ballot import Blend
+from commands.evaluate import Folds, PairsFile, show_gains, study_pairs, tell_failed
+from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.output import Output, grid
+
+
+def fit_weights(
+    pairs: PairsFile,
+    out: Annotated[Path, typer.Option("--out", help="The recipe to write (JSON); use it as `--blend FILE`.")],
+    folds: Folds = 5,
+    blend: Blend = None,
+    index: IndexFolder = None,
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Fit the weights of a recipe's members, knn's k, power and floor, and the confidence, to your own pairs.
+
+    What the fitted recipe is worth is measured by nested cross-validation: each fold is answered by weights, settings and heads
+    that were fitted without it. A member, or the blend itself, that does not earn its place is named.
+    """
+    from core.files import check_place
+    from ensemble.recipes import write_recipe
+    from evaluation.making import make_report
+    from evaluation.study import fitted_recipe
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    check_place(out)
+    study = study_pairs(pairs, blend, refit=True, folds=folds, index=index, device=device, offline=offline, output=output)
+    report = make_report(study)
+    recipe = fitted_recipe(study, name=out.stem)
+    write_recipe(out, recipe)
+    if json:
+        output.line({"recipe": recipe, "report": report})
+    else:
+        rows = [(name, f"{weight:.2f}") for name, weight in recipe.weights.items()]
+        output.table(grid(f"Recipe {recipe.name}", ["member", "weight"], rows, right=["weight"]))
+        if "knn" in recipe.weights:
+            output.text(f"knn: k {recipe.knn.k}, power {recipe.knn.power:g}, floor {recipe.knn.floor:g}")
+        show_gains(output, report)
+        output.text(
+            "confidence: " + ("not calibrated" if not recipe.calibrations else "calibrated for this encoder and corpus size")
+        )
+    output.note(f"The recipe: {out}, used by --blend {out}")
+    tell_failed(output, study)

@@ -1,0 +1,169 @@
+"""Confidence: how likely an answer is close, fitted and measured out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from core.values import EncoderSpec, Ids
+from ensemble.confidence import ABSTAIN_BELOW, CLOSE_COSINE, Calibration, Signs
+from evaluation.nested import rows_to_fit
+from evaluation.pair_set import PairSet
+
+BINS = 10
+LEAST_CASES = 20
+"""So many close and so many other answers are needed to calibrate."""
+
+_PENALTY = 1e-2
+_NEWTON_STEPS = 50
+
+
+class ReliabilityBin(msgspec.Struct, frozen=True):
+    """Answers of like confidence: how many, their mean confidence, and the share of them that was close."""
+
+    n: int
+    confidence: float
+    close: float
+
+
+class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What confidence is worth, out of fold, on the rows of the main kind.
+
+    `ece`: mean distance of confidence and frequency over ten bins of equal counts. `auroc`: of telling close answers from others.
+    `abstained`: share of answers below the threshold, `abstained_right`: the share of those that were indeed not close,
+    `close_lost`: the share of close answers among which it said so.
+    """
+
+    close: float
+    pairs: int
+    base_rate: float
+    ece: float
+    auroc: float
+    threshold: float
+    abstained: float
+    abstained_right: float | None
+    close_lost: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """`confidence` (n,) of every row, by a fit without its fold; the `report` on it, and the `calibration` fitted on all folds."""
+
+    confidence: NDArray[np.float64]
+    report: CalibrationReport
+    calibration: Calibration
+
+
+def calibrate(
+    signs: Sequence[Signs], printed: NDArray[np.float32], pairs: PairSet, *, spec: EncoderSpec, corpus_rows: int
+) -> Calibrated | None:
+    """Fit P(close) on the rows of the main kind; None where fewer than 20 answers are close, or fewer than 20 are not.
+
+    Args:
+        signs: of each pair's verdict, out of fold.
+        printed: (n,) cosine of the printed prompt with the truth.
+        spec: the index's encoder.
+        corpus_rows: of the index.
+    """
+    values = np.array([[sign.nearness, sign.wording, sign.agreement] for sign in signs])
+    close = printed >= CLOSE_COSINE
+    main = np.flatnonzero(pairs.fitted_on)
+    confidence = np.zeros(len(pairs))
+    for fold in range(pairs.n_folds):
+        train = rows_to_fit(pairs, fold)
+        if min(close[train].sum(), (~close[train]).sum()) < LEAST_CASES:
+            return None
+        test = pairs.of_fold(fold)
+        confidence[test] = _probability(values[test], logistic(values[train], close[train]))
+    report = _report(confidence, close, main)
+    weights = logistic(values[main], close[main])
+    calibration = Calibration(
+        encoder=spec.name,
+        space=spec.space,
+        rows=corpus_rows,
+        close=CLOSE_COSINE,
+        intercept=round(float(weights[0]), 4),
+        nearness=round(float(weights[1]), 4),
+        wording=round(float(weights[2]), 4),
+        agreement=round(float(weights[3]), 4),
+        pairs=len(main),
+        base_rate=round(report.base_rate, 4),
+        ece=round(report.ece, 4),
+        auroc=round(report.auroc, 4),
+    )
+    return Calibrated(confidence, report, calibration)
+
+
+def logistic(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(1 + f,) intercept and coefficients of logistic regression, hardly penalised, by Newton's method.
+
+    Args:
+        values: (n, f).
+        labels: (n,) with both outcomes.
+    """
+    centre, spread = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-9)
+    inputs = np.column_stack([np.ones(len(values)), (values - centre) / spread])
+    penalty = np.diag([0.0, *[_PENALTY] * values.shape[1]])
+    weights = np.zeros(inputs.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        chance = _sigmoid(inputs @ weights)
+        slope = inputs.T @ (chance - labels) + penalty @ weights
+        bend = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) + penalty
+        step = np.linalg.solve(bend + 1e-9 * np.eye(len(bend)), slope)
+        weights -= step
+        if np.abs(step).max() < 1e-8:
+            break
+    coefficients = weights[1:] / spread
+    return np.concatenate([[weights[0] - coefficients @ centre], coefficients])
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], happened: NDArray[np.bool_]) -> float:
+    """Mean distance of confidence and frequency over bins of equal counts, weighted by count (Naeini et al. 2015)."""
+    bins = reliability(confidence, happened)
+    return sum(part.n * abs(part.confidence - part.close) for part in bins) / sum(part.n for part in bins)
+
+
+def reliability(confidence: NDArray[np.float64], happened: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+    """Ten bins of equal counts, by rising confidence; fewer where there are fewer values."""
+    parts = [part for part in np.array_split(np.argsort(confidence, kind="stable"), BINS) if len(part)]
+    return tuple(ReliabilityBin(len(part), float(confidence[part].mean()), float(happened[part].mean())) for part in parts)
+
+
+def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """How likely a positive scores above a negative, a tie counting half (Mann and Whitney 1947); NaN without one of either."""
+    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def _report(confidence: NDArray[np.float64], close: NDArray[np.bool_], rows: Ids) -> CalibrationReport:
+    confidence, close = confidence[rows], close[rows]
+    silent = confidence < ABSTAIN_BELOW
+    return CalibrationReport(
+        close=CLOSE_COSINE,
+        pairs=len(rows),
+        base_rate=float(close.mean()),
+        ece=expected_calibration_error(confidence, close),
+        auroc=auroc(confidence, close),
+        threshold=ABSTAIN_BELOW,
+        abstained=float(silent.mean()),
+        abstained_right=float((~close[silent]).mean()) if silent.any() else None,
+        close_lost=float(silent[close].mean()),
+        bins=reliability(confidence, close),
+    )
+
+
+def _probability(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _sigmoid(weights[0] + values @ weights[1:])
+
+
+def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -700, 700))))

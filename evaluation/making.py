@@ -1,0 +1,85 @@
+"""From a study to its report."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evaluation.calibration import CalibrationReport
+from evaluation.nested import GIVEN, PRINTED
+from evaluation.report import (
+    FoldChoice,
+    Report,
+    answer_order,
+    best_member,
+    make_gains,
+    make_slices,
+)
+from evaluation.study import Study
+
+
+def make_report(study: Study) -> Report:
+    """All figures of a study, with their intervals."""
+    pairs = study.pairs
+    main = np.flatnonzero(pairs.fitted_on)
+    scores = {name: study.scores[name] for name in answer_order(study.names, study.scores)}
+    kind = pairs.rows[int(main[0])].kind
+    report: CalibrationReport | None = study.calibrated.report if study.calibrated else None
+    return Report(
+        pairs=len(pairs),
+        groups=len(np.unique(pairs.groups)),
+        folds=pairs.n_folds,
+        main_kind=kind or "all",
+        encoder=study.spec.name,
+        corpus_rows=study.corpus_rows,
+        removed=study.removed,
+        recipe=study.recipe.name,
+        refitted=study.refitted,
+        out_of_fold=_out_of_fold(study),
+        slices=make_slices(scores, pairs),
+        gains=make_gains(scores, pairs, study.names) if len(study.names) > 1 else (),
+        best_member=best_member(scores, study.names, main),
+        recall=study.retrieved.recall(pairs),
+        planted=study.retrieved.planted(pairs),
+        fold_choices=_choices(study),
+        calibration=report,
+        failed=tuple((str(path), error.reason) for path, error in pairs.failed),
+        seconds=round(study.seconds, 1),
+    )
+
+
+def _out_of_fold(study: Study) -> tuple[tuple[str, str], ...]:
+    """What learned from pairs, and from which."""
+    if study.head_refitted:
+        head = "out of fold: trained again without each fold's groups"
+    elif study.uses_lite:
+        head = "as it is: its figures hold only if it was not trained on these pairs"
+    else:
+        head = "not used"
+    kind = "of the main kind" if not study.pairs.fitted_on.all() else ""
+    if study.refitted:
+        weights = f"out of fold: fitted again without each fold's groups, on pairs {kind}".rstrip()
+        given = f"“{GIVEN}” alone keeps its weights, which may have been fitted on these pairs"
+    else:
+        weights = "as the recipe has them: their figures hold only if they were not fitted on these pairs"
+        given = "all figures are those of the recipe as it is"
+    return (
+        ("head of lite", head),
+        ("weights, and k, power and floor of knn", weights),
+        ("recipe", given),
+        ("corpus", f"{study.removed:,} prompts that are a true text of the pairs were taken out"),
+        (
+            "confidence",
+            "out of fold: fitted without each fold's groups" if study.calibrated else "not calibrated: too few close answers",
+        ),
+        ("other members", "not trained on pairs by this program"),
+        (PRINTED, "as the blend"),
+    )
+
+
+def _choices(study: Study) -> tuple[FoldChoice, ...]:
+    found = []
+    for choice in study.choices:
+        knn = study.settings[choice.setting]
+        weights = {name: round(float(share), 4) for name, share in zip(study.names, choice.shares, strict=True)}
+        found.append(FoldChoice(weights, knn.k, knn.power, knn.floor))
+    return tuple(found)

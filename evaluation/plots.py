@@ -1,0 +1,131 @@
+"""The pictures of the page, as PNG bytes. They hold figures only, no prompt and no image of the pairs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from core.errors import ConfigError
+from core.metrics import Estimate
+from evaluation.calibration import CalibrationReport
+from evaluation.nested import BLEND, CONSTANT, PRINTED, Scores
+from evaluation.report import Report, Slice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_DPI = 160
+_INK, _GREY, _BLUE, _RED = "#1c2330", "#9aa3b2", "#2563a8", "#c2513a"
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _GREY,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.axisbelow": True,
+}
+
+
+def check_plots() -> None:
+    """Raise `ConfigError` where matplotlib is not installed."""
+    try:
+        import matplotlib as _matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("The page's plots need matplotlib.", hint="pip install 'imprompt[report]'") from error
+
+
+def plot_answers(part: Slice) -> bytes:
+    """Every answer's mean cosine with its interval, the constant as a line."""
+    shown = [score for score in part.scores if score.answer != CONSTANT]
+    with _figure(6.4, 0.6 + 0.32 * len(shown)) as (axes, out):
+        constant = next((score.cosine for score in part.scores if score.answer == CONSTANT), None)
+        if constant is not None:
+            axes.axvspan(constant.low, constant.high, color=_GREY, alpha=0.25, linewidth=0)
+            axes.axvline(constant.mean, color=_GREY, linewidth=1.2, label="constant answer")
+            axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        colours = [_RED if score.answer == BLEND else _BLUE for score in shown]
+        _intervals(axes, [score.cosine for score in shown], [score.answer for score in shown], colours)
+        axes.set_xlabel("mean cosine with the true prompt, 95 % interval")
+    return out.getvalue()
+
+
+def plot_slices(slices: Sequence[Slice]) -> bytes:
+    """The blend in each slice, beside the constant."""
+    with _figure(6.4, 0.6 + 0.36 * len(slices)) as (axes, out):
+        labels = [f"{part.name} (n = {part.n:,})" for part in slices]
+        for answer, colour, shift in ((CONSTANT, _GREY, 0.12), (BLEND, _RED, -0.12)):
+            found = [next(score.cosine for score in part.scores if score.answer == answer) for part in slices]
+            _intervals(axes, found, labels, [colour] * len(found), shift=shift, label=f"{answer}")
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        axes.set_xlabel("mean cosine with the true prompt, 95 % interval")
+    return out.getvalue()
+
+
+def plot_spread(scores: Scores, rows: Any) -> bytes:
+    """How the cosines of the blend, of the printed prompt and of the constant are spread."""
+    with _figure(6.4, 2.6) as (axes, out):
+        edges = np.linspace(-0.2, 1, 37)
+        for answer, colour in ((CONSTANT, _GREY), (PRINTED, _BLUE), (BLEND, _RED)):
+            if answer in scores:
+                axes.hist(scores[answer][rows], bins=list(edges), histtype="step", color=colour, linewidth=1.4, label=answer)
+        axes.legend(frameon=False, loc="upper left")
+        axes.set_xlabel("cosine with the true prompt")
+        axes.set_ylabel("pairs")
+    return out.getvalue()
+
+
+def plot_reliability(report: CalibrationReport) -> bytes:
+    """Confidence against how often it was right, ten bins of equal counts."""
+    with _figure(3.6, 3.2) as (axes, out):
+        confidence = [part.confidence for part in report.bins]
+        close = [part.close for part in report.bins]
+        top = max(*confidence, *close) * 1.08
+        axes.plot([0, top], [0, top], color=_GREY, linewidth=1)
+        axes.plot(confidence, close, "o-", color=_RED, linewidth=1.2, markersize=4)
+        axes.set(xlim=(0, top), ylim=(0, top), xlabel="confidence", ylabel="share that was close")
+    return out.getvalue()
+
+
+def plots(report: Report, scores: Scores, rows: Any) -> dict[str, bytes]:
+    """All plots of a page by name; `rows` are those of the main kind."""
+    main = next((part for part in report.slices if (part.by, part.name) == ("kind", report.main_kind)), report.slices[0])
+    found = {"answers": plot_answers(main), "spread": plot_spread(scores, rows)}
+    for by in ("generator", "length"):
+        if parts := [part for part in report.slices if part.by == by]:
+            found[by] = plot_slices(parts)
+    if report.calibration is not None:
+        found["reliability"] = plot_reliability(report.calibration)
+    return found
+
+
+def _intervals(
+    axes: Axes, found: Sequence[Estimate], labels: Sequence[str], colours: Sequence[str], *, shift: float = 0, label: str = ""
+) -> None:
+    for place, (estimate, colour) in enumerate(zip(found, colours, strict=True)):
+        at = len(found) - 1 - place + shift
+        axes.plot([estimate.low, estimate.high], [at, at], color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="round")
+        axes.plot([estimate.mean], [at], "o", color=colour, markersize=4.5, label=label if place == 0 and label else None)
+    axes.set_yticks([len(found) - 1 - place for place in range(len(found))], labels)
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.grid(axis="x", color=_GREY, alpha=0.25, linewidth=0.6)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
+    """Axes to draw on; the bytes are there when the block has ended."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    out = io.BytesIO()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure.add_subplot(), out
+        figure.savefig(out, format="png", dpi=_DPI, metadata={"Software": None})

@@ -1,0 +1,167 @@
+"""A study of the pairs: every answer out of fold, then what `evaluate` reports and what `fit-weights` writes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from core.config import settings
+from core.errors import ConfigError
+from core.fetch import Announce, silent
+from core.progress import Silent
+from core.protocols import EncoderPair, Progress
+from core.values import EncoderSpec
+from encoders.registry import output_encoder
+from ensemble.blend import shares
+from ensemble.recipes import KnnSettings, Recipe, check_recipe
+from ensemble.vote import Verdict
+from evaluation.asking import ask_all, ask_for_words, heads_of, knn_grid, lite_of, printed_scores
+from evaluation.calibration import Calibrated, calibrate
+from evaluation.nested import BLEND, CONSTANT, GIVEN, PRINTED, Fitted, Scores, as_given, constant_scores, fit_folds
+from evaluation.pair_set import PairSet, load_pair_set
+from evaluation.panel import Panel
+from evaluation.retrieval import Retrieved
+from evaluation.stand_ins import Sitting
+from evaluation.tallies import Choice, fit
+
+if TYPE_CHECKING:
+    from store.generation import Generation
+
+N_FOLDS = 5
+_LEAST_FOLDS = 3
+_GIVEN_SETTING = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a study is done.
+
+    `refit`: train the head of `lite` again for every fold and fit weights and settings for every fold, so that no answer has seen
+    its pair; False takes all as it is, which is honest only where nothing was trained or fitted on these pairs. `n_folds` is at
+    least 3, since a fold's weights are fitted on the others. What the trunks of `lite` see is kept in `cache`, by default the
+    user's cache folder.
+    """
+
+    refit: bool = True
+    n_folds: int = N_FOLDS
+    cache: Path | None = None
+    device: str = "auto"
+    offline: bool = False
+    announce: Announce = silent
+    progress: Progress = field(default_factory=Silent)
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What was found, out of fold as far as `refitted` and `head_refitted` say.
+
+    `names` are the members; `scores` (n,) cosines by answer; `verdicts` of the blend, one a pair, by the recipe of its fold;
+    `choices` what was fitted for each fold (empty with `refitted` False), their settings of knn numbered as in `settings`.
+    `recipe` is the given one, `best` the one fitted on all pairs of the main kind, `spec` the index's encoder.
+    """
+
+    pairs: PairSet
+    names: tuple[str, ...]
+    recipe: Recipe
+    best: Recipe
+    refitted: bool
+    head_refitted: bool
+    uses_lite: bool
+    scores: Scores
+    verdicts: tuple[Verdict, ...]
+    choices: tuple[Choice, ...]
+    settings: tuple[KnnSettings, ...]
+    retrieved: Retrieved
+    calibrated: Calibrated | None
+    corpus_rows: int
+    removed: int
+    spec: EncoderSpec
+    seconds: float
+
+
+def run_study(pairs_file: Path, recipe: Recipe, generation: Generation, pair: EncoderPair, options: Options) -> Study:
+    """Let the members of a recipe answer every pair, and measure the answers.
+
+    Args:
+        pairs_file: a Parquet file, as `train` takes it.
+        recipe: names the members; its weights and settings of knn are measured as they are, beside fitted ones.
+        generation: stays open; the true texts are taken out of its corpus.
+        pair: the generation's encoder.
+
+    Raises:
+        ConfigError: fewer than 3 folds, or the recipe cannot be used.
+        CorpusError: the pairs cannot be used.
+        MemberUnavailable: a member of the recipe cannot vote.
+    """
+    begun = time.monotonic()
+    check_recipe(recipe)
+    if options.n_folds < _LEAST_FOLDS:
+        raise ConfigError(f"{options.n_folds} folds are too few.", hint=f"Take {_LEAST_FOLDS} or more.")
+    minilm = output_encoder(pair, device=options.device, announce=options.announce)
+    pairs = load_pair_set(pairs_file, minilm=minilm, n_folds=options.n_folds, progress=options.progress)
+    true_rows = pair.texts.encode([row.texts[0] for row in pairs.rows])  # at once, while MiniLM remembers them
+    panel = _panel(recipe, generation, pair, pairs, options)
+    sheet, retrieved = ask_all(panel, pairs, true_rows, progress=options.progress)
+    given = as_given(sheet.outer, panel.names, shares(recipe.weights), setting=_GIVEN_SETTING)
+    fitted = fit_folds(sheet, pairs, panel.names) if options.refit else Fitted(given, ())
+    recipes = [_fitted(recipe, panel, choice) for choice in fitted.choices] or [recipe] * pairs.n_folds
+    verdicts = ask_for_words(panel, pairs, recipes, progress=options.progress)
+    printed = printed_scores(panel, pairs, verdicts)
+    final = fit(sheet.outer, np.flatnonzero(pairs.fitted_on), members=range(len(panel.names)))
+    rows = generation.manifest.rows
+    return Study(
+        pairs=pairs,
+        names=tuple(panel.names),
+        recipe=recipe,
+        best=_fitted(recipe, panel, final),
+        refitted=options.refit,
+        head_refitted=bool(panel.heads),
+        uses_lite=panel.lite is not None,
+        scores=fitted.scores
+        | {CONSTANT: constant_scores(pairs), PRINTED: printed}
+        | ({GIVEN: given[BLEND]} if options.refit else {}),
+        verdicts=tuple(verdicts),
+        choices=fitted.choices,
+        settings=tuple(panel.settings),
+        retrieved=retrieved,
+        calibrated=calibrate([verdict.signs for verdict in verdicts], printed, pairs, spec=pair.spec, corpus_rows=rows),
+        corpus_rows=rows,
+        removed=panel.removed,
+        spec=pair.spec,
+        seconds=time.monotonic() - begun,
+    )
+
+
+def fitted_recipe(study: Study, *, name: str) -> Recipe:
+    """The recipe fitted on all pairs of the main kind, calibrated for the index where there was enough to calibrate on."""
+    calibrations = (study.calibrated.calibration,) if study.calibrated else ()
+    return msgspec.structs.replace(study.best, name=name, calibrations=calibrations)
+
+
+def _panel(recipe: Recipe, generation: Generation, pair: EncoderPair, pairs: PairSet, options: Options) -> Panel:
+    sitting = Sitting()
+    lite = lite_of(recipe, pair, pairs, sitting, cache=options.cache or settings().cache, progress=options.progress)
+    return Panel(
+        recipe,
+        generation,
+        pair,
+        settings=knn_grid(recipe) if options.refit else (recipe.knn,),
+        rows=pairs.rows,
+        lite=lite,
+        heads=heads_of(lite, pairs, progress=options.progress) if options.refit and lite is not None else {},
+        sitting=sitting,
+        device=options.device,
+        offline=options.offline,
+        announce=options.announce,
+    )
+
+
+def _fitted(given: Recipe, panel: Panel, choice: Choice) -> Recipe:
+    """The given recipe with fitted weights and settings; what it was calibrated for no longer holds."""
+    weights = {name: round(float(share), 4) for name, share in zip(panel.names, choice.shares, strict=True) if share > 0}
+    return msgspec.structs.replace(given, weights=weights, knn=panel.settings[choice.setting], calibrations=())

@@ -1,0 +1,53 @@
+"""The prompts that the images of a folder carry, as a corpus."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from core.errors import CorpusError, ImageRejected
+from core.values import RejectedRow
+from images.files import find_images
+from images.reading import read_embedded_prompts
+from indexer.columns import remembered
+from indexer.rows import NO_PROMPT, Row, StreamedSource, judge
+
+IMAGES = "images:"
+UNREADABLE_IMAGE = "unreadable image"
+
+
+def images_source(folder: Path) -> StreamedSource:
+    """The prompts that the images below a folder carry; `source_key` is the path inside the folder.
+
+    The fingerprint is one of the prompts found, not of the pixels: headers are read, not whole files.
+
+    Raises:
+        CorpusError: not a folder.
+    """
+    if not folder.is_dir():
+        raise CorpusError(f"{folder} is not a folder.", path=folder, hint=f"Name a folder with images: {IMAGES}FOLDER.")
+    name = printable(folder.resolve().name)
+    images = find_images([folder])
+
+    def rows(start: int) -> Iterator[Row]:
+        for path, found in read_embedded_prompts(images[start:]):
+            key = printable(path.relative_to(folder).as_posix())
+            if isinstance(found, ImageRejected):
+                yield RejectedRow(name, key, f"{UNREADABLE_IMAGE}: {found.reason}")
+            else:
+                yield RejectedRow(name, key, NO_PROMPT) if found is None else judge(found.prompt, source=name, key=key)
+
+    def digest() -> str:
+        whole = hashlib.sha256(b"images 1")
+        for row in rows(0):
+            whole.update(repr((row.source_key, row.reason if isinstance(row, RejectedRow) else row.text)).encode())
+        return whole.hexdigest()
+
+    return StreamedSource(name, False, rows, remembered(images, digest), lambda: len(images))
+
+
+def printable(path: str) -> str:
+    """File names may hold bytes that are not UTF-8; a store of texts may not."""
+    return os.fsencode(path).decode("utf-8", "replace")

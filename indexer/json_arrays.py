@@ -1,0 +1,100 @@
+"""Corpora in `.json`: an array of objects, read one item at a time, or JSON lines under that name."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from core.errors import CorpusError
+from indexer.lines import NOT_AN_OBJECT, KeyedObject, json_lines_source, objects_source
+from indexer.rows import MAX_LINE_BYTES, StreamedSource, open_file
+
+_READ_BYTES = 1 << 16
+_SIGN = re.compile(r"[^ \t\r\n]")
+
+
+def json_source(path: Path, *, column: str | None) -> StreamedSource:
+    """An array of objects, whose `source_key` is "item N", counted from 0; else an object a line.
+
+    Raises:
+        CorpusError: none of the first thousand is an object with such a member, or the file is cut off before the first.
+    """
+    with open_file(path) as file:
+        is_array = _Text(file, path).next_sign() == "["
+    return objects_source(path, "json", lambda: _items(path), column=column) if is_array else json_lines_source(path, column=column)
+
+
+def _items(path: Path) -> Iterator[KeyedObject]:
+    """The items of the array.
+
+    Raises:
+        CorpusError: an item is cut off, no JSON or too long to be held: nothing behind it can be told apart.
+    """
+    with open_file(path) as file:
+        text = _Text(file, path)
+        text.skip()  # the opening bracket
+        number = 0
+        while (sign := text.next_sign()) != "]":
+            if sign == "," and number:
+                text.skip()
+            found = text.value(number)
+            yield f"item {number}", found if isinstance(found, dict) else NOT_AN_OBJECT
+            number += 1
+
+
+class _Text:
+    """A window onto the text of a file; bad bytes come as lone surrogates."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self._values = json.JSONDecoder(parse_constant=float)
+        self._window = ""
+        self._at = 0
+        self._ended = False
+
+    def next_sign(self) -> str:
+        """The first character that is not white space; "" at the end of the file."""
+        while (found := _SIGN.search(self._window, self._at)) is None and not self._ended:
+            self._at = len(self._window)
+            self._more(_READ_BYTES)
+        self._at = len(self._window) if found is None else found.start()
+        return self._window[self._at : self._at + 1]
+
+    def skip(self) -> None:
+        """Leave out the character that `next_sign` gave."""
+        self.next_sign()
+        self._at += 1
+
+    def value(self, number: int) -> Any:
+        """The JSON value that comes next, which is item `number`."""
+        self.next_sign()
+        while True:
+            held = len(self._window) - self._at
+            try:
+                found, end = self._values.raw_decode(self._window, self._at)
+                if end < len(self._window) or self._ended:  # else a number may go on
+                    self._at = end
+                    return found
+            except (ValueError, RecursionError) as error:
+                if self._ended or held > MAX_LINE_BYTES or isinstance(error, RecursionError):
+                    raise self._broken(number) from error
+            self._more(max(held, _READ_BYTES))  # twice as much each time: an item is parsed a few times at most
+
+    def _more(self, size: int) -> None:
+        content = self._file.read(size)
+        self._ended = not content
+        self._window = self._window[self._at :] + self._decoder.decode(content, final=self._ended)
+        self._at = 0
+
+    def _broken(self, number: int) -> CorpusError:
+        return CorpusError(
+            f"{self._path} cannot be read beyond item {number}: it is cut off, no JSON, or longer than {MAX_LINE_BYTES >> 20} MiB.",
+            path=self._path,
+            hint="Write the file anew, best as JSON lines.",
+        )

@@ -1,0 +1,135 @@
+"""Phrases of the user's own index: without artists, mined once, and used by the member."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.config import settings
+from core.errors import ConfigError, MemberUnavailable
+from core.fetch import silent
+from encoders.lite import load_lite
+from encoders.registry import output_encoder
+from ensemble.interrogator.corpus import corpus_phrases, without_artists
+from ensemble.members import load_ensemble
+from ensemble.recipes import InterrogatorSettings, Recipe, load_recipe, with_phrases
+from indexer.build import build_index
+from indexer.sources import parse_corpus
+from store.generation import Generation, open_generation
+from store.prompts import DuckPrompts
+from tests.conftest import Imprompt
+from tests.ensemble.interrogator.lists import COLOURS
+from tests.ensemble.worlds import picture
+
+ARTISTS = ("Greg Rutkowski", "Artgerm", "Joan Miró")
+SUBJECTS = ("a fox", "an owl", "a lynx", "a crow")
+ADDED = "glass mosaic, oil painting, by greg rutkowski, artgerm, (soft light:1.2)"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of `lite` whose prompts share phrases."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "p.txt").write_text("\n".join(f"{subject}, {ADDED}" for subject in SUBJECTS), "utf-8")
+    pair = load_lite()
+    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
+    return folder / "index"
+
+
+@pytest.fixture
+def shared(root: Path) -> Iterator[Generation]:
+    with open_generation(root) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("phrase", "stays"),
+    [
+        ("oil painting", True),
+        ("greg rutkowski", False),
+        ("art by greg rutkowski", False),
+        ("painted by nobody", False),
+        ("in the style of a comic", False),
+        ("artgerm", False),
+        ("smooth artgerm style", False),
+        ("joan miro", False),
+        ("jane doe", False),
+        ("concept art", True),
+    ],
+)
+def test_artists_are_left_out(phrase: str, stays: bool) -> None:
+    """Those of the list, whoever is credited, and names that are credited a tenth as often as they stand alone."""
+    counted = [(phrase, 100), ("by jane doe", 10), ("by concept art", 9)]
+    assert without_artists(counted, ARTISTS) == ([phrase] if stays else [])
+
+
+def test_phrases_are_mined_once_for_an_index(shared: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time they are read; other artists, or damage to what was kept, mine them again."""
+    lines: list[str] = []
+    expected = ("glass mosaic", "oil painting", "soft light")
+    assert corpus_phrases(shared, ARTISTS, announce=lines.append) == expected
+    assert corpus_phrases(shared, ARTISTS, announce=lines.append) == expected
+    assert len(lines) == 1
+    assert "4 prompts" in lines[0]
+    (path,) = (settings().cache / "phrases" / "mined").iterdir()
+    for damage in (path.read_bytes()[:-5], path.read_bytes().replace(b"mosaic", b"mosaik"), b"\xff"):
+        path.write_bytes(damage)
+        assert corpus_phrases(shared, ARTISTS, announce=silent) == expected
+    assert corpus_phrases(shared, ("Oil Painting",), announce=silent) == ("artgerm", "glass mosaic", "soft light")
+    monkeypatch.setattr(DuckPrompts, "frequent_phrases", None)
+    assert corpus_phrases(shared, ARTISTS, announce=silent) == expected
+
+
+def test_an_index_without_common_phrases_is_told(lite_index: Path) -> None:
+    """One line, with the other way."""
+    with open_generation(lite_index) as bare, pytest.raises(MemberUnavailable, match=r"3 prompts .* no phrases.*--phrases package"):
+        corpus_phrases(bare, ARTISTS, announce=silent)
+
+
+def test_the_member_chooses_among_them(shared: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mediums and movements stay the package's; the flavors are the corpus's, all of them where there are few."""
+    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", lambda: COLOURS)
+    recipe = Recipe(name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(phrases="corpus"))
+    (verdict,) = load_ensemble(recipe, shared, load_lite()).judge([picture("red")])
+    medium, movement, *flavors = str(verdict.votes[0].text).split(", ")
+    assert medium in COLOURS.mediums
+    assert movement in COLOURS.movements
+    assert len(flavors) == 3
+    assert set(flavors) <= {"artgerm", "glass mosaic", "oil painting", "soft light"}
+
+
+def test_the_option_changes_a_recipe() -> None:
+    """It keeps the rest; a recipe without the member, and a third place, are refused."""
+    recipe = with_phrases(load_recipe("seed"), "corpus")
+    assert recipe.interrogator.phrases == "corpus"
+    assert recipe.weights == load_recipe("seed").weights
+    with pytest.raises(ConfigError, match="package or corpus"):
+        with_phrases(recipe, "web")
+    with pytest.raises(ConfigError, match="interrogator, which recipe default does not ask"):
+        with_phrases(load_recipe("default"), "corpus")
+
+
+def test_the_command_line_takes_it(imprompt: Imprompt, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`query --proof --phrases corpus` answers with phrases of the corpus; without --proof, or with nonsense, it is refused."""
+    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", lambda: COLOURS)
+    picture("red").save(tmp_path / "red.png")
+    recipe = tmp_path / "mine.json"
+    recipe.write_text('{"name": "mine", "weights": {"interrogator": 1}}', "utf-8")
+    asked = ["query", tmp_path / "red.png", "--index", root, "--blend", recipe]
+    done = imprompt(*asked, "--proof", "--phrases", "corpus", "--json")
+    assert done.code == 0, done.err
+    said = done.lines[0]["proof"]["votes"][0]["text"]
+    assert {"glass mosaic", "oil painting", "soft light"} & set(said.split(", "))
+    assert "phrase lists alone" in done.err
+    assert imprompt(*asked, "--phrases", "corpus").code == 10
+    assert imprompt(*asked, "--proof", "--phrases", "web").code == 10
+    out = tmp_path / "out.csv"
+    done = imprompt("submit", tmp_path, "--out", out, "--blend", recipe, "--phrases", "corpus", "--index", root)
+    assert (done.code, out.is_file()) == (0, True), done.err

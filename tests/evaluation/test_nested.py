@@ -1,0 +1,79 @@
+"""Nested cross-validation: nothing of a fold reaches what is fitted for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from core.values import unit_rows
+from ensemble.pairs import Pair
+from evaluation.nested import BLEND, Sheet, as_given, constant_scores, fit_folds, rows_to_fit, without
+from evaluation.pair_set import PairSet
+from evaluation.tallies import Tallies
+
+N = 200
+
+
+def pair_set(*, kinds: int = 1) -> PairSet:
+    truth = unit_rows(np.random.default_rng(0).standard_normal((N, 384)))
+    rows = tuple(Pair(Path("x"), ("x",), kind=f"kind {number % kinds}") for number in range(N))
+    return PairSet(rows, truth, np.arange(N), np.arange(N) % 5, np.arange(N) % kinds == 0, ())
+
+
+def sheet(pairs: PairSet, *, spoil: int | None = None) -> Sheet:
+    """Two members, the first far better; in `outer`, fold `spoil` says the opposite."""
+    rng = np.random.default_rng(1)
+    good = unit_rows(pairs.truth + 0.05 * rng.standard_normal(pairs.truth.shape))
+    bad = unit_rows(rng.standard_normal(pairs.truth.shape))
+    rows = np.arange(N)
+    inner = Tallies.empty(1, N, 2)
+    inner.put(0, rows, [good, bad], pairs.truth)
+    outer = Tallies.empty(1, N, 2)
+    outer.put(0, rows, [good, bad], pairs.truth)
+    if spoil is not None:
+        there = pairs.of_fold(spoil)
+        outer.put(0, there, [bad[there], pairs.truth[there]], pairs.truth[there])
+    return Sheet(outer, (inner,) * 5)
+
+
+def test_a_fold_does_not_choose_its_own_weights() -> None:
+    """Where the tables turn in one fold alone, its weights stay those of the others, and its score is what it is."""
+    pairs = pair_set()
+    fitted = fit_folds(sheet(pairs, spoil=2), pairs, ["first", "second"])
+    assert all(choice.shares[0] > 0.9 for choice in fitted.choices)
+    there = pairs.folds == 2
+    assert fitted.scores[BLEND][there].mean() < 0.2 < 0.6 < fitted.scores[BLEND][~there].mean()
+
+
+def test_all_answers_are_scored() -> None:
+    """Each member, the blend, and the blend without each member, which for two members is the other one."""
+    pairs = pair_set()
+    scores = fit_folds(sheet(pairs), pairs, ["first", "second"]).scores
+    assert set(scores) == {"first", "second", BLEND, without("first"), without("second")}
+    assert np.array_equal(scores[without("first")], scores["second"])
+
+
+def test_the_main_kind_is_fitted_on() -> None:
+    """Rows of another kind are scored and not fitted on."""
+    pairs = pair_set(kinds=2)
+    rows = rows_to_fit(pairs, 0)
+    assert pairs.fitted_on[rows].all()
+    assert not (pairs.folds[rows] == 0).any()
+
+
+def test_given_shares_are_taken_as_they_are() -> None:
+    """Without a member its weight goes to the others."""
+    pairs = pair_set()
+    scores = as_given(sheet(pairs).outer, ["first", "second"], {"first": 1.0}, setting=0)
+    assert np.allclose(scores[BLEND], scores["first"], atol=1e-6)
+    assert without("first") not in scores
+
+
+def test_the_constant_does_not_see_its_fold() -> None:
+    """A prompt that only one fold has is not in the constant of that fold."""
+    pairs = pair_set()
+    pairs.truth[pairs.folds == 1] = unit_rows(np.ones((1, 384)))
+    scores = constant_scores(pairs)
+    assert abs(scores[pairs.folds == 1].mean()) < 0.2
+    assert scores[pairs.folds != 1].mean() < 0.5

@@ -1,0 +1,76 @@
+"""Whole studies of a small world: leaks are caught, true texts are gone, and what stands beside the figures is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.errors import ConfigError
+from encoders.lite import LitePair
+from ensemble.recipes import check_recipe, load_recipe
+from evaluation.making import make_report
+from evaluation.nested import BLEND, CONSTANT, GIVEN, PRINTED
+from evaluation.study import Options, Study, fitted_recipe, run_study
+from store.generation import open_generation
+from tests.evaluation.worlds import RECIPE
+
+
+def test_a_leak_shows(pairs_file: Path, index: Path, memorising: LitePair, cache: Path, honest: Study) -> None:
+    """The head knows its own pairs by heart; out of fold it is no better than a constant, for pictures of noise tell nothing."""
+    with open_generation(index) as generation:
+        leaking = run_study(pairs_file, RECIPE, generation, memorising, Options(refit=False, cache=cache))
+    assert leaking.scores["vit"].mean() > 0.7
+    assert leaking.scores[BLEND].mean() > honest.scores[BLEND].mean() + 0.2
+    assert honest.scores["vit"].mean() < honest.scores[CONSTANT].mean() + 0.05
+    told = dict(make_report(leaking).out_of_fold)
+    assert "only if it was not trained on these pairs" in told["head of lite"]
+    assert dict(make_report(honest).out_of_fold)["head of lite"].startswith("out of fold")
+
+
+def test_true_texts_are_not_in_the_corpus(honest: Study) -> None:
+    """Two prompts of the index are true texts; nobody is answered with one."""
+    assert honest.removed == 2
+    truths = {row.texts[0] for row in honest.pairs.rows}
+    assert not truths & {verdict.prompt for verdict in honest.verdicts}
+
+
+def test_folds_do_not_share_groups(honest: Study) -> None:
+    """Every row is tested once, and near duplicates together."""
+    for group in np.unique(honest.pairs.groups):
+        assert len(np.unique(honest.pairs.folds[honest.pairs.groups == group])) == 1
+
+
+def test_the_words_belong_to_the_blend(honest: Study) -> None:
+    """What the product's own ensemble answers under each fold's recipe is the blend that was scored from the tallies."""
+    answered = np.array([verdict.vector @ truth for verdict, truth in zip(honest.verdicts, honest.pairs.truth, strict=True)])
+    assert answered == pytest.approx(honest.scores[BLEND], abs=1e-4)
+
+
+def test_the_report_has_every_answer(honest: Study) -> None:
+    """All slices, the constant beside every score, the photographs apart."""
+    report = make_report(honest)
+    names = [score.answer for score in report.slices[0].scores]
+    assert names == [CONSTANT, *honest.names, *(f"without {name}" for name in honest.names), GIVEN, BLEND, PRINTED]
+    assert {(part.by, part.name) for part in report.slices} >= {("all", "all"), ("kind", "photo"), ("generator", "maker 1")}
+    assert sum(part.n for part in report.slices if part.by == "kind") == report.pairs == 40
+    assert report.main_kind == "generated"
+    assert all(0 <= found.share.mean <= 1 for found in report.recall)
+    assert len(report.fold_choices) == 5
+    for gain in report.gains:
+        assert ("does not earn its place" in gain.words) == (gain.difference.low <= 0)
+
+
+def test_the_fitted_recipe_can_be_used(honest: Study) -> None:
+    """Its weights are on the simplex; forty pairs are too few to calibrate on."""
+    recipe = fitted_recipe(honest, name="mine")
+    check_recipe(recipe)
+    assert sum(recipe.weights.values()) == pytest.approx(1)
+    assert recipe.calibrations == ()
+
+
+def test_two_folds_are_refused(pairs_file: Path, index: Path, memorising: LitePair) -> None:
+    """The weights of one fold could not be fitted out of fold."""
+    with open_generation(index) as generation, pytest.raises(ConfigError, match="too few"):
+        run_study(pairs_file, load_recipe("default"), generation, memorising, Options(n_folds=2))

@@ -1,0 +1,71 @@
+"""Fitting on the simplex, from cosines alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.metrics import row_cosines
+from core.values import Vectors, unit_rows
+from ensemble.blend import blend
+from evaluation.tallies import Tallies, fit, simplex
+
+
+def random_rows(rng: np.random.Generator, n: int = 30) -> Vectors:
+    return unit_rows(rng.standard_normal((n, 16)))
+
+
+def tallied(votes: list[Vectors], truth: Vectors) -> Tallies:
+    tallies = Tallies.empty(1, len(truth), len(votes))
+    tallies.put(0, np.arange(len(truth)), votes, truth)
+    return tallies
+
+
+@given(st.integers(0, 1000), st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any))
+def test_the_cosine_of_a_blend_follows_from_the_tallies(seed: int, weights: list[int]) -> None:
+    """It is that of the blend itself."""
+    rng = np.random.default_rng(seed)
+    votes, truth = [random_rows(rng) for _ in range(3)], random_rows(rng)
+    shares = np.array(weights) / sum(weights)
+    expected = row_cosines(blend(dict(zip("abc", votes, strict=True)), dict(zip("abc", shares, strict=True))), truth)
+    found = tallied(votes, truth).cosines(0, np.arange(30), shares[None])[0]
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_weights_that_made_the_truth_are_found() -> None:
+    """Two members carry the truth .7 to .3; a third that knows nothing gets nothing."""
+    rng = np.random.default_rng(1)
+    left, right, noise = (random_rows(rng, 400) for _ in range(3))
+    truth = unit_rows(0.7 * left + 0.3 * right)
+    choice = fit(tallied([left, right, noise], truth), np.arange(400), members=[0, 1, 2])
+    assert choice.shares == pytest.approx([0.7, 0.3, 0.0])
+    assert choice.cosine == pytest.approx(1, abs=1e-3)
+    alone = fit(tallied([left, right, noise], truth), np.arange(400), members=[1])
+    assert alone.shares == pytest.approx([0, 1, 0])
+
+
+def test_the_better_setting_is_chosen() -> None:
+    """Of two settings of knn the one whose votes are nearer to the truth."""
+    rng = np.random.default_rng(2)
+    truth, other = random_rows(rng), random_rows(rng)
+    tallies = Tallies.empty(2, 30, 1)
+    tallies.put(0, np.arange(30), [other], truth)
+    tallies.put(1, np.arange(30), [truth], truth)
+    assert fit(tallies, np.arange(30), members=[0]).setting == 1
+
+
+def test_a_member_that_adds_nothing_gets_no_share() -> None:
+    """Of equally good blends the one with fewer voters is taken."""
+    truth = random_rows(np.random.default_rng(3))
+    assert fit(tallied([truth, truth], truth), np.arange(30), members=[0, 1]).shares.tolist().count(0) == 1
+
+
+@pytest.mark.parametrize(("members", "points"), [(1, 1), (2, 21), (3, 231)])
+def test_the_simplex_is_whole(members: int, points: int) -> None:
+    """All multiples of 1/20 with a sum of 1, each once."""
+    grid = simplex(members)
+    assert grid.shape == (points, members)
+    assert grid.sum(axis=1) == pytest.approx(1)
+    assert len(np.unique(grid, axis=0)) == points
