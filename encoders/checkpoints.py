@@ -32,7 +32,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsMissing(f"there is no weight file {path}.", path=path, hint="Check the path.")
-    held: object = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    held: object = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     if isinstance(held, Mapping) and "state_dict" in held:
         held = held["state_dict"]
     return _named_tensors(held, path)
@@ -48,7 +48,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsRejected(f"{path} is not a safetensors file: {error}.", path=path, hint="Fetch it again.") from error
 
 
-def _read_pickle(path: Path) -> object:
+def read_pickle(path: Path) -> object:
+    """What `torch.save` wrote, where it is made of tensors and plain values alone; code in it is never run.
+
+    Raises:
+        WeightsRejected: it is damaged, or holds anything else.
+    """
     import torch
 
     try:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,7 +152,7 @@ class OpenClipModel:
     def __init__(self, source: OpenClipSource, spec: EncoderSpec, *, device: str, announce: Announce) -> None:
         self.spec = spec
         self.announce = announce
-        self._source = source
+        self.source = source
         self._device = device
 
     @cached_property
@@ -169,9 +170,9 @@ class OpenClipModel:
         Raises:
             WeightsRejected: the checkpoint is of another architecture or shape, or no checkpoint.
         """
-        tensors = read_tensors(self._source.weights)
-        network = _build(self._source, half=self.dtype_name == "float16")
-        _load(network, tensors, self._source)
+        tensors = read_tensors(self.source.weights)
+        network = _build(self.source, half=self.dtype_name == "float16")
+        _load(network, tensors, self.source)
         return network.to(self.device).eval()
 
     @cached_property
@@ -184,21 +185,21 @@ class OpenClipModel:
         import_open_clip()
         from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-        text = self._source.config.get("text_cfg", {})
+        text = self.source.config.get("text_cfg", {})
         options = {**(text.get("tokenizer_kwargs") or {}), "context_length": self.spec.max_tokens}
         if options.get("reduction_mask"):
             raise EncoderError(
-                f"{self._source.name} drops words of long texts ({options['reduction_mask']}), which is not supported.",
+                f"{self.source.name} drops words of long texts ({options['reduction_mask']}), which is not supported.",
                 hint="Choose a model that cuts long texts at their end.",
             )
-        if self._source.tokenizer is None:
+        if self.source.tokenizer is None:
             return SimpleTokenizer(**options)
         try:
-            return HFTokenizer(str(self._source.tokenizer), tokenizer_mode=text.get("tokenizer_mode"), **options)
+            return HFTokenizer(str(self.source.tokenizer), tokenizer_mode=text.get("tokenizer_mode"), **options)
         except ImportError as error:
-            raise EncoderError(f"{self._source.name} needs a package: {error}.", hint="pip install transformers") from error
+            raise EncoderError(f"{self.source.name} needs a package: {error}.", hint="pip install transformers") from error
         except (OSError, ValueError) as error:
-            folder = self._source.tokenizer
+            folder = self.source.tokenizer
             raise WeightsRejected(f"{folder} holds no tokenizer: {error}.", path=folder, hint="It needs tokenizer.json.") from error
 
     @cached_property
@@ -206,11 +207,13 @@ class OpenClipModel:
         """open_clip's own evaluation transform: a picture to a (3, height, width) tensor."""
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-        chosen = merge_preprocess_dict(PreprocessCfg(), dict(self._source.preprocess))
+        chosen = merge_preprocess_dict(PreprocessCfg(), dict(self.source.preprocess))
         return image_transform_v2(PreprocessCfg(**{**chosen, "size": self.network.visual.image_size}), is_train=False)
 
 
-def load_openclip(name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent) -> OpenClipPair:
+def load_openclip(
+    name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent, weights: Path | None = None
+) -> OpenClipPair:
     """The pair of that name.
 
     Args:
@@ -218,6 +221,7 @@ def load_openclip(name: str, *, device: str = "auto", offline: bool = False, ann
         device: "auto", "cpu" or "cuda"; float16 on CUDA.
         offline: fetch nothing.
         announce: takes a line for the user.
+        weights: for `ARCH/PRETRAINED`, a local file in place of the published one.
 
     Raises:
         ConfigError: no such name or device.
@@ -227,7 +231,7 @@ def load_openclip(name: str, *, device: str = "auto", offline: bool = False, ann
     """
     choose_device(device)
     import_open_clip()
-    source = find_source(name, offline=offline, announce=announce)
+    source = find_source(name, offline=offline, announce=announce, weights=weights)
     return OpenClipPair(OpenClipModel(source, _spec(source), device=device, announce=announce))
 
 

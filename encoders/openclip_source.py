@@ -77,11 +77,17 @@ def import_open_clip() -> Any:
     return open_clip
 
 
-def find_source(name: str, *, offline: bool, announce: Announce) -> OpenClipSource:
+def find_source(name: str, *, offline: bool, announce: Announce, weights: Path | None = None) -> OpenClipSource:
     """Resolve a name; fetches what it names and the hub's cache lacks, unless `offline`.
 
+    Args:
+        name: see `encoders.registry.load_encoder`.
+        offline: fetch nothing.
+        announce: takes a line for the user.
+        weights: a local file in place of the one that `ARCH/PRETRAINED` was published with.
+
     Raises:
-        ConfigError: no such architecture, tag or form of name.
+        ConfigError: no such architecture, tag or form of name, or `weights` beside a name that says where they are.
         EncoderError: open_clip is not installed.
         WeightsMissing: a file is neither here nor to be had.
         WeightsRejected: a configuration file is not what it should be.
@@ -90,6 +96,8 @@ def find_source(name: str, *, offline: bool, announce: Announce) -> OpenClipSour
     def get(repo: str, *filenames: str) -> Path:
         return fetch_choice([HubFile(repo, filename) for filename in filenames], offline=offline, announce=announce)
 
+    if weights is not None:
+        return _with_text_files(_from_tag(name, lambda *_: weights.absolute()), get)
     fetch_all(lambda: wanted_files(name), offline=offline, announce=announce)
     if name.startswith(HUB_PREFIX):
         source = _from_hub(name.removeprefix(HUB_PREFIX), get)
@@ -183,6 +191,8 @@ def _from_file(name: str) -> OpenClipSource:
 
 
 def _from_tag(name: str, get: Callable[..., Path]) -> OpenClipSource:
+    if _is_folder(name) or name.startswith(HUB_PREFIX) or "//" in name:
+        raise ConfigError(f"{name} says itself where its weights are.", hint="Leave out one of the two.")
     architecture, _, tag = name.partition("/")
     config = _built_in(architecture)
     repo, filenames, pretrained = _published(architecture, tag)

@@ -133,6 +133,10 @@ def _load_knn(bench: Bench) -> EnsembleMember:
 
 
 def _load_regressor(bench: Bench) -> EnsembleMember:
+    if (source := bench.recipe.sources.get("vit")) is not None:
+        from ensemble.vit.inference import TrainedTower
+
+        return Regressor(TrainedTower.load(source, device=bench.device, announce=bench.announce))
     from encoders.lite import LitePair, load_lite
 
     pair = bench.pair if isinstance(bench.pair, LitePair) else load_lite(device=bench.device, announce=bench.announce)

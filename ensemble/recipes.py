@@ -52,8 +52,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Weights by member's name; only their ratios count.
 
     `suffixes` are appended to a member's captions, `sources` say where a member's model comes from (a folder, or OWNER/NAME of
-    a hub repository) where it is not the usual one. `calibrations` turn an answer's signs into a confidence, each for one encoder
-    and one size of corpus.
+    a hub repository; for `vit` a file, a folder, or ARCH//FILE) where it is not the usual one. `calibrations` turn an answer's
+    signs into a confidence, each for one encoder and one size of corpus.
     """
 
     name: str

@@ -1,0 +1,88 @@
+"""The image tower of an open_clip model alone, as a network for further training, and built again from what is recorded of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError, EncoderError
+from core.fetch import Announce
+from encoders.openclip import load_openclip
+from encoders.openclip_source import import_open_clip
+
+_NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 1, "heads": 1, "layers": 1}
+"""The smallest text tower: the public classes build both towers or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTower:
+    """`network`, a torch module, maps (n, 3, height, width) pixels to (n, `dim`) rows; `transform` maps an RGB picture to pixels.
+
+    `config` and `preprocess` are plain JSON values that `build_image_tower` takes.
+    """
+
+    network: Any
+    dim: int
+    transform: Any
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+
+
+def build_image_tower(config: Mapping[str, Any], preprocess: Mapping[str, Any]) -> ImageTower:
+    """A tower with random weights, of an open_clip model configuration and fields of its PreprocessCfg.
+
+    Raises:
+        EncoderError: open_clip is not installed, or cannot build it.
+    """
+    open_clip = import_open_clip()
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    try:
+        vision = {**config["vision_cfg"], "timm_model_pretrained": False, "output_tokens": False}
+        quick_gelu = bool(config.get("quick_gelu", False))
+        model = open_clip.CLIP(config["embed_dim"], vision_cfg=vision, text_cfg=dict(_NO_TEXT), quick_gelu=quick_gelu)
+        network = model.visual
+        size = network.image_size if isinstance(network.image_size, int) else list(network.image_size)
+        chosen = {**merge_preprocess_dict(PreprocessCfg(), dict(preprocess)), "size": size}
+        transform = image_transform_v2(PreprocessCfg(**chosen), is_train=False)
+    except Exception as error:  # open_clip and timm raise what they like for a configuration they cannot build
+        raise EncoderError(
+            f"open_clip cannot build this image tower: {error}.", hint="A newer open_clip_torch may know it."
+        ) from error
+    kept = {"embed_dim": config["embed_dim"], "quick_gelu": quick_gelu, "vision_cfg": vision}
+    return ImageTower(network, config["embed_dim"], transform, kept, chosen)
+
+
+def load_image_tower(name: str, *, weights: Path | None, offline: bool, announce: Announce) -> tuple[ImageTower, str]:
+    """The tower of a published or local model on the processor, in float32, and the sha256 of the model's weight file.
+
+    Args:
+        name: as `encoders.registry.load_encoder` takes it, or an architecture's name alone where `weights` is given.
+        weights: a local weight file.
+        offline: fetch nothing.
+        announce: takes a line for the user.
+
+    Raises:
+        ConfigError, EncoderError, WeightsMissing, WeightsRejected: see `encoders.openclip.load_openclip`.
+    """
+    if "/" not in name and ":" not in name and not Path(name).is_dir():
+        if weights is None:
+            raise ConfigError(f"{name} says nothing about weights.", hint=f"Name {name}/PRETRAINED, or a file with --weights.")
+        name, weights = f"{name}//{weights.absolute()}", None
+    pair = load_openclip(name, device="cpu", offline=offline, announce=announce, weights=weights)
+    preprocess = json.loads(pair.spec.preprocessing)
+    preprocess.pop("tokenizer")
+    tower = build_image_tower(pair.model.source.config, preprocess)
+    tower.network.load_state_dict(pair.model.network.visual.state_dict())
+    return tower, pair.spec.weights_sha256["model"]
+
+
+def knows_architecture(name: str) -> bool:
+    """Whether open_clip has a model configuration of that name; False where it is not installed."""
+    try:
+        return import_open_clip().get_model_config(name) is not None
+    except EncoderError:
+        return False

@@ -1,0 +1,105 @@
+"""SIGKILL at any moment of a training: nothing half stands in its place, and the same call ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.ensemble.vit.drawings import drawn_pairs
+from tests.ensemble.vit.train_driver import POINTS, SETTINGS, run
+
+ROOT = Path(__file__).resolve().parents[3]
+DRIVER = [sys.executable, str(Path(__file__).with_name("train_driver.py"))]
+KEPT = {
+    "before the first step": 0,
+    "within the first epoch": 3,
+    "in the middle of a state": 4,
+    "in the middle of a checkpoint": 6,
+    "between a checkpoint and its state": 6,
+    "when all is learned": 16,
+    "before the folder is removed": 16,
+}
+"""Steps of 16 that the next run need not do again, four an epoch: a state is kept every third step and after each epoch."""
+IN_THE_ORDINARY_SUITE = ("within the first epoch",)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Pairs, and the tower of an unbroken training."""
+
+    pairs: Path
+    tower: bytes
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("bench")
+    pairs = drawn_pairs(folder / "pairs", each=2)
+    report = run(pairs, folder / "tower.safetensors")
+    assert (report.steps, report.resumed_steps, report.epochs) == (16, 0, SETTINGS.epochs)
+    return Bench(pairs, (folder / "tower.safetensors").read_bytes())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def assert_as_unbroken(out: Path, bench: Bench) -> None:
+    assert out.read_bytes() == bench.tower
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize(
+    "point", [point if point in IN_THE_ORDINARY_SUITE else pytest.param(point, marks=pytest.mark.slow) for point in KEPT]
+)
+def test_a_kill_at_a_named_point(point: str, bench: Bench, tmp_path: Path) -> None:
+    """At most three steps are done again, and the weights are those of the unbroken training, bit for bit."""
+    out = tmp_path / "tower.safetensors"
+    killed = subprocess.run([*DRIVER, bench.pairs, out, point], env=environment(), check=False, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    published = point == "before the folder is removed"
+    assert out.exists() == published
+    report = run(bench.pairs, out)
+    assert report.resumed_steps == (0 if published else KEPT[point])
+    assert_as_unbroken(out, bench)
+
+
+def test_every_point_is_named() -> None:
+    """The table of what a kill costs has a line for each point."""
+    assert set(KEPT) == set(POINTS) - {"none", "signal"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_kills_at_random(seed: int, bench: Bench, tmp_path: Path) -> None:
+    """Killed up to three times, whenever it happens, then finished: the bytes are those of the unbroken training."""
+    rng = random.Random(seed)  # noqa: S311 moments, not secrets
+    out = tmp_path / "tower.safetensors"
+    for _ in range(rng.randint(1, 3)):
+        with subprocess.Popen([*DRIVER, bench.pairs, out, "signal"], env=environment(), stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(rng.uniform(0, 1.5))
+            process.kill()
+        assert not out.exists() or out.read_bytes() == bench.tower
+    run(bench.pairs, out)
+    assert_as_unbroken(out, bench)
+
+
+@pytest.mark.slow
+def test_other_pairs_do_not_go_on_with_the_work(bench: Bench, tmp_path: Path) -> None:
+    """What was kept of a training belongs to its pairs and settings; another one begins anew."""
+    out = tmp_path / "tower.safetensors"
+    pairs = drawn_pairs(tmp_path / "own", each=2)
+    subprocess.run([*DRIVER, pairs, out, "within the first epoch"], env=environment(), check=False, capture_output=True)
+    os.utime(tmp_path / "own" / "0000.png", (1, 1))
+    assert run(pairs, out).resumed_steps == 0
+    assert out.read_bytes() == bench.tower, "the same pictures, after all"
