@@ -10,6 +10,7 @@ import sys
 import typer
 
 from commands.build_index import build_index
+from commands.doctor import doctor
 from commands.embed import embed
 from commands.evaluate import evaluate
 from commands.extract import extract
@@ -18,6 +19,7 @@ from commands.gc import gc
 from commands.info import info
 from commands.options import ASK, CORPUS, IMPROVE, OPERATE
 from commands.plan import plan
+from commands.prefetch import prefetch
 from commands.query import query
 from commands.remove import remove
 from commands.serve import serve
@@ -46,6 +48,8 @@ app.command("plan", rich_help_panel=CORPUS)(plan)
 app.command("train", rich_help_panel=IMPROVE)(train)
 app.command("evaluate", rich_help_panel=IMPROVE)(evaluate)
 app.command("fit-weights", rich_help_panel=IMPROVE)(fit_weights)
+app.command("doctor", rich_help_panel=OPERATE)(doctor)
+app.command("prefetch", rich_help_panel=OPERATE)(prefetch)
 app.command("verify", rich_help_panel=OPERATE)(verify)
 app.command("gc", rich_help_panel=OPERATE)(gc)
 

@@ -50,14 +50,14 @@ class Output:
     def table(self, table: Table) -> None:
         _console().print(table)
 
-    def fail(self, item: str, error: ImpromptError) -> None:
-        """Remember that `item` of a batch failed; `close` lists it."""
+    def fail(self, item: str, error: ImpromptError, *, key: str = "image") -> None:
+        """Remember that `item` of a batch failed; `close` lists it. `key` says in JSON what the item is."""
         self.failures.append((item, error))
         if self.json:
-            self.line({"image": item, "error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
+            self.line({key: item, "error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
 
-    def close(self, *, total: int) -> None:
-        """End a batch of `total` items.
+    def close(self, *, total: int, done: str = "were answered") -> None:
+        """End a batch of `total` items; `done` is what became of the good ones.
 
         Raises:
             ImpromptError: the only item's own error.
@@ -71,7 +71,7 @@ class Output:
         console.print(f"{len(self.failures)} of {total} failed:", markup=False, highlight=False)
         for _, error in self.failures:
             console.print(f"  {error}", markup=False, highlight=False, soft_wrap=True)
-        raise PartialFailure(f"{total - len(self.failures)} of {total} were answered.")
+        raise PartialFailure(f"{total - len(self.failures)} of {total} {done}.")
 
     def progress(self) -> Progress:
         """Bars with rate and time left on a terminal; silence elsewhere and with `--quiet`."""

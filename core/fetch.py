@@ -100,6 +100,13 @@ def hub_url(file: HubFile) -> str:
     return hf_hub_url(file.repo, file.filename, revision=file.revision, repo_type=file.repo_type)
 
 
+def hub_folder() -> Path:
+    """The hub's cache on this machine: HF_HOME, or the user's cache folder."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def by_hand(file: HubFile) -> str:
     """The remedy where there is no network, in one line."""
     return f"Fetch {hub_url(file)} on a machine with a network and put it at {hand_path(file)}, or copy its hub cache here."
@@ -123,6 +130,7 @@ def fetch_choice(files: Sequence[HubFile], *, offline: bool, announce: Announce)
     """
     if (found := cached_choice(files)) is not None:
         return found
+    _require_open(files[-1], offline=offline)
     for file in files:
         if (remote := ask_hub(file, offline=offline)) is not None:
             return take(remote, announce=announce)
@@ -161,6 +169,7 @@ def find_remote(want: Wanted, *, offline: bool) -> Remote | None:
     """
     if cached_choice(want.choices) is not None:
         return None
+    _require_open(want.choices[-1], offline=offline)
     return next((remote for file in want.choices if (remote := ask_hub(file, offline=offline)) is not None), None)
 
 
@@ -171,11 +180,9 @@ def ask_hub(file: HubFile, *, offline: bool) -> Remote | None:
         WeightsMissing: `offline` is set, or the hub does not answer within `ASK_TIMEOUT_S`, or refuses.
     """
     from huggingface_hub import get_hf_file_metadata
-    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if offline or HF_HUB_OFFLINE:
-        raise missing(file, f"is not in the cache, and {'--offline' if offline else 'HF_HUB_OFFLINE'} is set")
+    _require_open(file, offline=offline)
     url = hub_url(file)
     try:
         said = get_hf_file_metadata(url, timeout=ASK_TIMEOUT_S)
@@ -190,16 +197,23 @@ def ask_hub(file: HubFile, *, offline: bool) -> Remote | None:
     return Remote(file, url, said.etag or "", said.size)
 
 
+def _require_open(file: HubFile, *, offline: bool) -> None:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if offline or HF_HUB_OFFLINE:
+        raise missing(file, f"is not in the cache, and {'--offline' if offline else 'HF_HUB_OFFLINE'} is set")
+
+
 def take(remote: Remote, *, announce: Announce) -> Path:
     """Download what `ask_hub` found into the hub's cache, going on where an earlier try was broken off.
 
     Raises what `fetch` raises.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.file_download import repo_folder_name
 
     file = remote.file
-    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=file.repo, repo_type=file.repo_type) / "blobs"
+    blobs = hub_folder() / repo_folder_name(repo_id=file.repo, repo_type=file.repo_type) / "blobs"
     label = f"{file.filename} of {file.repo}"
     announce(f"Fetching {label} ({size_text(remote.size_bytes)}) from {urlsplit(remote.url).hostname}.")
     try:
@@ -280,6 +294,13 @@ def _places(repo: str, revision: str) -> list[Path]:
 def missing(file: HubFile, what: str) -> WeightsMissing:
     """The error for a file that cannot be had; `what` follows its name, and the hint says how to get it by hand."""
     return WeightsMissing(f"{file.repo}/{file.filename} {what}.", path=file.filename, hint=by_hand(file))
+
+
+def answered(error: WeightsMissing) -> bool:
+    """Whether it was the hub that refused, and not the way to it that is closed: then other files are worth asking for."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error.__cause__, HfHubHTTPError)
 
 
 def _reason(error: Exception, url: str) -> str:

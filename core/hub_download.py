@@ -33,6 +33,11 @@ def size_text(size_bytes: int | None) -> str:
     return decimal(size_bytes)
 
 
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder, which need not exist yet."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
 def download(url: str, folder: Path, *, etag: str, size_bytes: int | None, label: str, announce: Callable[[str], None]) -> None:
     """Bring the content of `url` to `folder/etag`; nothing is done where it is there, or where `etag` is no digest.
 
@@ -96,7 +101,7 @@ def _fill(file: BinaryIO, url: str, *, size_bytes: int | None, folder: Path, lab
         if here > size_bytes:
             file.truncate(0)
             here = 0
-        free = shutil.disk_usage(folder).free
+        free = free_bytes(folder)
         if free < size_bytes - here:
             raise StorageFull(
                 f"{label} needs {size_text(size_bytes - here)} in {folder}, where {size_text(free)} are free.",

