@@ -15,13 +15,13 @@ from indexer.rows import Row, StreamedSource
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_RANGE_ROWS = 16_384
+_RANGE_ROWS = 4096
 _SAFE: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "threads": "1",
-    "memory_limit": "1GB",
+    "memory_limit": "256MB",
 }
 """A corpus is somebody else's file: it gets no other file, no network, and a bounded share of the memory."""
 
