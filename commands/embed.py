@@ -101,11 +101,12 @@ def _embed_images(paths: list[Path], pair: EncoderPair, space: Space, output: Ou
 
 def _embed_texts(file: Path, column: str | None, pair: EncoderPair, space: Space, output: Output) -> tuple[Embedded, list[str]]:
     from encoders.registry import load_minilm
+    from indexer.compression import table_suffix
     from indexer.lines import text_source
     from indexer.sources import parse_corpus
     from retriever.embedding import embed_rows
 
-    source = parse_corpus(str(file), column=column) if file.suffix.lower() in _TABLES else text_source(file)
+    source = parse_corpus(str(file), column=column) if table_suffix(file) in _TABLES else text_source(file)
     rows = list(source.open_rows(0))
     tower = load_minilm() if space is Space.OUTPUT else pair.texts
     done = embed_rows(rows, load=_text, encode=tower.encode, dim=pair.spec.dim, batch=_TEXTS_AT_ONCE, progress=output.progress())

@@ -40,7 +40,8 @@ def refuse_unreadable(sources: Sequence[CorpusSource], *, progress: Progress) ->
     named = "; ".join(f"{row.source}, {row.source_key}: {row.reason}" for row in bad)
     more = f"; and {count - len(bad):,} more" if count > len(bad) else ""
     raise CorpusError(
-        f"{count:,} rows cannot be read, and --strict is set: {named}{more}.", hint="Mend them, or build without --strict."
+        f"{count:,} row{'s' * (count > 1)} cannot be read, and --strict is set: {named}{more}.",
+        hint="Mend them, or build without --strict.",
     )
 
 
