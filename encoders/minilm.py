@@ -61,7 +61,13 @@ class MiniLM:
         """(n, 384) float32 unit rows in the order given; a text counts up to its 256th token, or what its folder says."""
         sequences = [self._cut(tokens) for tokens in self._tokens(items)]
         lengths = [len(tokens) for tokens in sequences]
-        return self._batches.encode(sequences, lengths, dim=self.spec.dim, encode_batch=lambda batch: self._network.embed(batch))
+        return self._batches.encode(
+            sequences,
+            lengths,
+            dim=self.spec.dim,
+            encode_batch=lambda batch: self._network.embed(batch),
+            keys=[tuple(tokens) for tokens in sequences],  # case and what is cut off make no difference
+        )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text before truncation, [CLS] and [SEP] included."""

@@ -59,7 +59,8 @@ class OpenClipTexts:
             lengths, encode = np.full(len(items), tokens.shape[1]), self._encode_whole
         else:
             lengths, encode = (_pool_positions(tower, tokens) + 1).numpy(), self._encode_cut
-        return self._batches.encode(list(tokens), lengths, dim=self._model.spec.dim, encode_batch=encode)
+        keys = [row.tobytes() for row in tokens.numpy()]
+        return self._batches.encode(list(tokens), lengths, dim=self._model.spec.dim, encode_batch=encode, keys=keys)
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text before truncation, start and end included; characters behind the 5,000th do not count."""

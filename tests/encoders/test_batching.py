@@ -36,6 +36,22 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
     assert all(len(batch) <= batch_size for batch in batches)
 
 
+@given(items=st.lists(st.integers(0, 6), max_size=40), batch_size=st.integers(1, 5))
+def test_items_of_equal_keys_are_encoded_once(items: list[int], batch_size: int) -> None:
+    """Each key goes through the model once, by its first item, and every item gets its row."""
+    encoded: list[tuple[int, int]] = []
+
+    def encode_batch(batch: list[tuple[int, int]]) -> Vectors:
+        encoded.extend(batch)
+        return np.array([row_of(item) for item, _ in batch], dtype=np.float32)
+
+    numbered = [(item, place) for place, item in enumerate(items)]
+    batches = LengthBatches(batch_size, announce=silent)
+    rows = batches.encode(numbered, items, dim=2, encode_batch=encode_batch, keys=items)
+    assert rows.tolist() == [row_of(item) for item in items]
+    assert sorted(encoded) == [(item, items.index(item)) for item in sorted(set(items))]
+
+
 FULL = [
     torch.OutOfMemoryError("full"),
     MemoryError(),
