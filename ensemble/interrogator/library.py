@@ -67,14 +67,14 @@ class LibraryModes:
             return [self._prompt(image, beginning) for image, beginning in zip(images, beginnings, strict=True)]
 
     def _prompt(self, image: Image, beginning: str) -> str:
-        library = self._library
+        library = self.library
         if self._mode == "negative":
             return str(library.interrogate_negative(image))
         asked = library.interrogate_fast if self._mode == "fast" else library.interrogate
         return str(asked(image, caption=beginning))
 
     @cached_property
-    def _library(self) -> Any:
+    def library(self) -> Any:
         """The library's `Interrogator`, made with empty lists and without a model, which are put in afterwards."""
         model = self._pair.model
         with tempfile.TemporaryDirectory() as empty:

@@ -55,19 +55,19 @@ class Interrogator:
         self._neighbourhood = neighbourhood
         self._minilm = minilm
         self._captioner = captioner
-        self._library = library
+        self._modes = library
         self._announce = announce
 
     def predict(self, images: Sequence[Image]) -> Prediction:
         """The prompts and their embeddings."""
         captions = (self._captioner.predict(images).texts if self._captioner and images else None) or [""] * len(images)
         pictures = self._neighbourhood.look(images).pictures
-        if self._library is None:
+        if self._modes is None:
             texts = self._classic(pictures, captions)
         else:
             mediums = self._mediums.top(pictures, 1)
             beginnings = [caption or medium for caption, (medium,) in zip(captions, mediums, strict=True)]
-            texts = self._library.prompts(images, beginnings)
+            texts = self._modes.prompts(images, beginnings)
         return Prediction(self._minilm.encode(texts), tuple(texts))
 
     def _classic(self, pictures: Vectors, captions: Sequence[str]) -> list[str]:

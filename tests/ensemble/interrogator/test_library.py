@@ -80,7 +80,7 @@ def test_a_mode_says_what_the_library_says(mode: Mode, pair: OpenClipPair, their
 @pytest.mark.filterwarnings("ignore:.*(autocast|CUDA is not available)")
 def test_its_tables_are_the_ones_that_it_would_encode(pair: OpenClipPair, theirs: Any) -> None:
     """Labels are equal, rows as near as a text that is cut is to one that is padded."""
-    made = LibraryModes(pair, few_lists(), "fast", announce=silent)._library
+    made = LibraryModes(pair, few_lists(), "fast", announce=silent).library
     for kind in ("artists", "flavors", "mediums", "movements", "trendings", "negative"):
         ours, own = getattr(made, kind), getattr(theirs, kind)
         assert ours.labels == own.labels, kind
