@@ -47,7 +47,10 @@ class PartState(msgspec.Struct, frozen=True):
 
 
 class RecipeState(msgspec.Struct, frozen=True):
-    """A recipe and its parts. `weights_bytes` is what its weights take in memory as far as their sizes are known; half on CUDA."""
+    """A recipe and its parts.
+
+    `weights_bytes` is what its weights take in memory, as far as their sizes are known; CLIP models take half of it on CUDA.
+    """
 
     recipe: str
     kind: str
@@ -58,7 +61,7 @@ class RecipeState(msgspec.Struct, frozen=True):
 
 
 class IndexState(msgspec.Struct, frozen=True):
-    """The index in service; `problem` is "" where it can be asked."""
+    """The index in service, on disk and as much of it as is mapped while it answers; `problem` is "" where it can be asked."""
 
     folder: str
     generation: str = ""
@@ -66,6 +69,7 @@ class IndexState(msgspec.Struct, frozen=True):
     encoder: str = ""
     corpus: str = ""
     bytes: int = 0
+    memory_bytes: int = 0
     problem: str = ""
 
 
@@ -234,7 +238,9 @@ def _index_state(root: Path) -> tuple[IndexState, list[ImpromptError], Manifest 
         return IndexState(str(root), problem=str(error)), [error], None
     corpus = ", ".join(part.name for part in manifest.corpus)
     size = sum(file.bytes for file in manifest.files.values())
-    return IndexState(str(root), manifest.generation, manifest.rows, manifest.encoders[0].name, corpus, size), [], manifest
+    mapped = sum(manifest.files[info.file].bytes for info in manifest.indexes.values() if info.file in manifest.files)
+    encoder = manifest.encoders[0].name
+    return IndexState(str(root), manifest.generation, manifest.rows, encoder, corpus, size, mapped), [], manifest
 
 
 def _folders(chosen: Settings) -> list[FolderState]:

@@ -9,7 +9,7 @@ from commands.options import IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output, grid, size_text
 
 if TYPE_CHECKING:
-    from commands.diagnosis import Diagnosis, RecipeState
+    from commands.diagnosis import Diagnosis, IndexState, RecipeState
     from commands.packages import PackageState
 
 
@@ -45,11 +45,7 @@ def _show(output: Output, found: Diagnosis) -> None:
         ("device", machine.device),
         ("machine", f"{machine.cores} cores, {size_text(machine.memory_bytes)} memory"),
         ("network", "shut (--offline)" if machine.offline else "used when a command names a model that is not here"),
-        (
-            "index",
-            index.problem
-            or f"{index.rows:,} prompts of {index.corpus} by {index.encoder}, {size_text(index.bytes)}, {index.generation}",
-        ),
+        ("index", index.problem or _index(index)),
     ]
     rows += [(folder.what, f"{folder.path} ({size_text(folder.free_bytes)} free)") for folder in found.folders]
     output.table(grid("", ["", ""], rows))
@@ -58,6 +54,11 @@ def _show(output: Output, found: Diagnosis) -> None:
     output.table(grid("Files", ["file", "where", "size", "licence"], _files(found)))
     for line in _remedies(found):
         output.text(line)
+
+
+def _index(index: IndexState) -> str:
+    sizes = f"{size_text(index.bytes)} on disk, {size_text(index.memory_bytes)} of them in memory while it answers"
+    return f"{index.rows:,} prompts of {index.corpus} by {index.encoder}; {sizes}; {index.generation}"
 
 
 def _packages(states: list[PackageState]) -> Iterator[tuple[str, str, str]]:

@@ -13,7 +13,6 @@ from commands.output import Output, size_text
 
 if TYPE_CHECKING:
     from commands.needs import Need
-    from core.errors import ImpromptError
     from core.fetch import HubFile, Remote, Wanted
 
 _UNKNOWN = "unknown until asked"
@@ -43,6 +42,7 @@ def prefetch(
     from commands.needs import needs_of
     from commands.packages import lacking, package_states, pip_line
     from core.config import settings
+    from core.hub_download import hide_bars
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     needs = needs_of(recipe)
@@ -53,6 +53,8 @@ def prefetch(
     if list_only:
         _list(output, needs)
         return
+    if quiet:
+        hide_bars()
     packaged = _check_installed(output, needs)
     fetched = _fetch(output, needs, offline=settings(offline=offline).offline)
     output.close(total=max(packaged + fetched, len(output.failures)), done="are here")
@@ -164,19 +166,16 @@ def _ask(output: Output, wants: Sequence[Wanted], *, offline: bool) -> Iterator[
         if cached_choice(want.choices) is not None or (want.optional and (gone or offline)):
             continue
         file = want.choices[-1]
-        error: ImpromptError | None = None
         try:
             if gone:
-                error = missing(file, "was not asked for, since the hub cannot be reached")
-            elif (remote := find_remote(want, offline=offline)) is not None:
+                raise missing(file, "was not asked for, since the hub cannot be reached")
+            if (remote := find_remote(want, offline=offline)) is not None:
                 yield remote
             elif not want.optional:
-                error = missing(file, "cannot be fetched: the hub has no such file")
-        except WeightsMissing as caught:
-            error = caught
-            gone = not (offline or answered(caught))
-        if error is not None and not want.optional:
+                raise missing(file, "cannot be fetched: the hub has no such file")
+        except WeightsMissing as error:
             output.fail(f"{file.repo}/{file.filename}", error, key="file")
+            gone = gone or not (offline or answered(error))
 
 
 def _show(output: Output, remotes: Sequence[Remote]) -> None:
@@ -186,11 +185,11 @@ def _show(output: Output, remotes: Sequence[Remote]) -> None:
         StorageFull: it does not fit; nothing has been fetched.
     """
     from core.errors import StorageFull
-    from core.fetch import hub_folder
+    from core.fetch import hub_folder, kept_bytes
     from core.hub_download import free_bytes
     from core.repositories import licence_of
 
-    total = sum(remote.size_bytes or 0 for remote in remotes)
+    total = sum((remote.size_bytes or 0) - kept_bytes(remote) for remote in remotes)
     unknown = sum(remote.size_bytes is None for remote in remotes)
     for remote in remotes:
         file = remote.file
@@ -199,7 +198,7 @@ def _show(output: Output, remotes: Sequence[Remote]) -> None:
     free = free_bytes(hub_folder())
     more = f", {unknown} of unknown size" if unknown else ""
     host = remotes[0].url.split("/")[2]
-    output.note(f"{len(remotes)} files, {size_text(total)}{more}, from {host} to {hub_folder()} ({size_text(free)} free).")
+    output.note(f"{len(remotes)} files, {size_text(max(0, total))}{more}, from {host} to {hub_folder()} ({size_text(free)} free).")
     if total > free:
         raise StorageFull(
             f"{size_text(total)} do not fit into {hub_folder()}, where {size_text(free)} are free.",

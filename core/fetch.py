@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from core.config import settings
 from core.errors import ConfigError, ImpromptError, StorageFull, WeightsMissing
 from core.files import storage_errors
-from core.hub_download import download, size_text
+from core.hub_download import download, partial_path, size_text
 
 DEFAULT_REVISION = "main"
 ASK_TIMEOUT_S = 10
@@ -204,16 +204,21 @@ def _require_open(file: HubFile, *, offline: bool) -> None:
         raise missing(file, f"is not in the cache, and {'--offline' if offline else 'HF_HUB_OFFLINE'} is set")
 
 
+def kept_bytes(remote: Remote) -> int:
+    """How much of the file is here from a try that was broken off."""
+    part = partial_path(_blobs(remote.file), remote.etag)
+    return part.stat().st_size if part.is_file() else 0
+
+
 def take(remote: Remote, *, announce: Announce) -> Path:
     """Download what `ask_hub` found into the hub's cache, going on where an earlier try was broken off.
 
     Raises what `fetch` raises.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.file_download import repo_folder_name
 
     file = remote.file
-    blobs = hub_folder() / repo_folder_name(repo_id=file.repo, repo_type=file.repo_type) / "blobs"
+    blobs = _blobs(file)
     label = f"{file.filename} of {file.repo}"
     announce(f"Fetching {label} ({size_text(remote.size_bytes)}) from {urlsplit(remote.url).hostname}.")
     try:
@@ -229,6 +234,13 @@ def take(remote: Remote, *, announce: Announce) -> Path:
                 f"{error.filename} cannot be written: {error.strerror}.", hint="Name another folder with HF_HOME."
             ) from error
         raise missing(file, f"cannot be fetched: {_reason(error, remote.url)}") from error
+
+
+def _blobs(file: HubFile) -> Path:
+    """Where the hub's cache keeps the content of a repository's files, by digest."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return hub_folder() / repo_folder_name(repo_id=file.repo, repo_type=file.repo_type) / "blobs"
 
 
 @dataclass(frozen=True, slots=True)

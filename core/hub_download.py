@@ -58,7 +58,7 @@ def download(url: str, folder: Path, *, etag: str, size_bytes: int | None, label
         return
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _sole_writer(folder / f"{etag}.imprompt.incomplete", blob, announce=announce) as file:
+        with _sole_writer(partial_path(folder, etag), blob, announce=announce) as file:
             if file is None:
                 return
             _fill(file, url, size_bytes=size_bytes, folder=folder, label=label, announce=announce)
@@ -71,6 +71,18 @@ def download(url: str, folder: Path, *, etag: str, size_bytes: int | None, label
                 )
             Path(file.name).replace(blob)
             sync_folder(folder)
+
+
+def hide_bars() -> None:
+    """Draw no progress bars in this process; they are the hub's library's own, on a terminal only."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented, though not in its __all__
+
+    disable_progress_bars()
+
+
+def partial_path(folder: Path, etag: str) -> Path:
+    """Where the part that came is kept."""
+    return folder / f"{etag}.imprompt.incomplete"
 
 
 @contextmanager

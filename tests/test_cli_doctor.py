@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def test_the_index_is_described_and_its_damage_is_the_exit_code(imprompt: Improm
     assert found["index"]["generation"] == manifest.generation
     assert found["index"]["rows"] == 30
     assert found["index"]["encoder"] == "toy"
+    assert found["index"]["memory_bytes"] == next((tmp_path / "index").rglob("*.faiss")).stat().st_size
     (tmp_path / "index" / "generations" / manifest.generation / "prompts.duckdb").unlink()
     done = imprompt("doctor", "--index", tmp_path / "index")
     assert done.code == 53
@@ -73,7 +75,7 @@ def test_the_index_is_described_and_its_damage_is_the_exit_code(imprompt: Improm
 
 def test_missing_weights_are_the_exit_code(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The package's command is said, and that the default recipe cannot run."""
-    found = __import__("importlib.util").util.find_spec
+    found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else found(name))
     done = imprompt("doctor", "--index", tmp_path)
     assert done.code == 41

@@ -145,6 +145,17 @@ def test_too_little_space_is_known_before(hub: FakeHub, imprompt: Imprompt, monk
     assert not any(asked.startswith("GET") for asked in hub.asked)
 
 
+def test_what_is_here_already_needs_no_space(
+    hub: FakeHub, imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a download that was broken off only the rest is counted."""
+    part = tmp_path / "hub" / "models--someone--tiny" / "blobs" / f"{hub.digest(WEIGHTS)}.imprompt.incomplete"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(hub.files[WEIGHTS][:-5000])
+    monkeypatch.setattr("core.hub_download.free_bytes", lambda folder: 6000)
+    assert imprompt("prefetch", f"hf-hub:{REPO}").code == 0
+
+
 @pytest.mark.parametrize("name", ["nonsense", "missing.json", "hf-hub:one", "NoSuchArchitecture/openai"])
 def test_a_name_that_nothing_has_is_one_line(hub: FakeHub, imprompt: Imprompt, name: str) -> None:
     """With the names there are, or those like it."""
