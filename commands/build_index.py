@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands import cleaning as clean
 from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output, funnel, size_text
 from commands.recipes import RECIPES, Recipe
@@ -46,6 +47,18 @@ def build_index(
         ),
     ] = None,
     memory_budget: MemoryBudget = DEFAULT_MEMORY,
+    min_words: clean.MinWords = None,
+    max_words: clean.MaxWords = None,
+    min_tokens: clean.MinTokens = None,
+    max_tokens: clean.MaxTokens = None,
+    language: clean.Languages = None,
+    keep_contacts: clean.KeepContacts = False,
+    unsafe: clean.UnsafePrompts = clean.Unsafe.DROP,
+    nsfw_limit: clean.NsfwLimit = 0.5,
+    unsafe_words: clean.UnsafeWordsFile = None,
+    near_duplicates: clean.NearDuplicates = "0.9",
+    mark_near_duplicates: clean.MarkNear = False,
+    dropped: clean.DroppedFile = None,
     strict: Annotated[bool, typer.Option("--strict", help="End with an error where a row cannot be read.")] = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an index, and drop a broken build, of something else.")
@@ -66,8 +79,19 @@ def build_index(
     from encoders.registry import load_encoder, output_encoder
     from indexer.build import BuildOptions
     from indexer.build import build_index as build
+    from indexer.rules import read_unsafe_words
     from indexer.sources import parse_corpus
 
+    cleaning = clean.cleaning_of(
+        words=(min_words, max_words),
+        tokens=(min_tokens, max_tokens),
+        languages=language,
+        keep_contacts=keep_contacts,
+        unsafe=unsafe,
+        nsfw_limit=nsfw_limit,
+        near_duplicates=near_duplicates,
+        mark_near=mark_near_duplicates,
+    )
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
     plan = RECIPES[recipe]
@@ -82,7 +106,13 @@ def build_index(
     # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
     minilm = output_encoder(pair, device=device, announce=output.note)
     options = BuildOptions(
-        index_factory=index_factory, memory_budget_bytes=size_bytes(memory_budget), replace=replace, strict=strict
+        index_factory=index_factory,
+        memory_budget_bytes=size_bytes(memory_budget),
+        replace=replace,
+        strict=strict,
+        cleaning=cleaning,
+        unsafe_words=read_unsafe_words(unsafe_words),
+        dropped=dropped,
     )
     report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm])
     if json:

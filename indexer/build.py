@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +14,11 @@ from core.files import atomic_write, storage_errors
 from core.progress import Silent
 from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
 from core.values import EncoderSpec, RejectedRow
-from indexer.cleaning import CLEANING, REMOVED
+from indexer.cleaning import REMOVED
 from indexer.journal import Journal
 from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan
 from indexer.publishing import factory_for, finish, manifest_of, published
+from indexer.rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
 from indexer.stages import Space, encode_spaces, number_prompts
 from indexer.unfinished import refuse_changed_meanwhile, refuse_changed_since, refuse_unreadable
 from store import layout
@@ -42,6 +43,8 @@ class BuildOptions:
 
     `strict` ends the build where a row cannot be read; what is built is the same.
     `index_factory` is FAISS's factory string; None lets `store.index_plan.plan_index` choose within `memory_budget_bytes`.
+    `unsafe_words` is the list that `cleaning.unsafe` looks for, None the one that comes with imprompt. `dropped` is a file for
+    examples of what was left out, and no part of the plan.
     """
 
     shard_rows: int = DEFAULT_SHARD_ROWS
@@ -50,6 +53,9 @@ class BuildOptions:
     seed: int = 0
     replace: bool = False
     strict: bool = False
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    unsafe_words: UnsafeWords | None = None
+    dropped: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +112,7 @@ def build_index(
         if there is not None:
             return BuildReport(there, built=False, seconds=time.monotonic() - began)
         refuse_changed_since(root, plan, replace=options.replace)
-        return _build(root, sources, spaces, plan, began=began, progress=progress)
+        return _build(root, sources, spaces, plan, options, began=began, progress=progress)
 
 
 def _space_of(encoder: SpaceEncoder) -> Space:
@@ -119,7 +125,8 @@ def make_plan(
     """What `build_index` is going to do.
 
     Raises:
-        ConfigError: no source, two encoders of one space, fewer than one row in a shard, or a factory string that is not known.
+        ConfigError: no source, two encoders of one space, fewer than one row in a shard, a factory string that is not known, or
+            a cleaning that cannot be done.
         CorpusError: a source cannot be read.
     """
     if not sources:
@@ -137,7 +144,7 @@ def make_plan(
             task.advance(1)
     return BuildPlan(
         corpora=corpora,
-        cleaning=CLEANING,
+        cleaning=checked(options.cleaning, options.unsafe_words or read_unsafe_words()),
         encoders=list(encoders),
         shard_rows=options.shard_rows,
         index_factory=options.index_factory,
@@ -199,9 +206,18 @@ def _other_files(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -
 
 
 def _build(
-    root: Path, sources: Sequence[CorpusSource], spaces: Sequence[Space], plan: BuildPlan, *, began: float, progress: Progress
+    root: Path,
+    sources: Sequence[CorpusSource],
+    spaces: Sequence[Space],
+    plan: BuildPlan,
+    options: BuildOptions,
+    *,
+    began: float,
+    progress: Progress,
 ) -> BuildReport:
     staging = layout.staging_folder(root, plan.sha256)
+    words = options.unsafe_words or read_unsafe_words()
+    rules = Rules(plan.cleaning, words, lambda texts: spaces[0].texts().token_lengths(texts))
     with storage_errors(staging):
         staging.mkdir(parents=True, exist_ok=True)
     with atomic_write(staging / layout.PLAN) as file:
@@ -209,12 +225,15 @@ def _build(
     with Journal(staging / layout.JOURNAL) as journal:
         reading = journal.numbered() is None
         try:
-            numbered = number_prompts(staging, sources, journal, progress=progress)
+            numbered = number_prompts(staging, sources, rules, journal, progress=progress)
             if reading:
                 refuse_changed_meanwhile(sources, plan)
         except CorpusError:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+        if options.dropped is not None:
+            with atomic_write(options.dropped) as file:
+                file.write((staging / layout.DROPPED).read_bytes())
         factory = factory_for(plan, numbered.rows)
         encoding_began = time.monotonic()
         before = set(journal.shards())

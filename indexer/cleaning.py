@@ -1,48 +1,59 @@
-"""What becomes of a row before it is stored, and the funnel that counts it. Pure."""
+"""What became of the rows of a corpus, counted: the funnel. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from core.values import CorpusBatch, RawPrompt, RejectedRow, fold_text, prompt_key
-from store.staged_prompts import CleanPrompt
-
-CLEANING = "1: NFC, white space folded, exact duplicates folded"
-"""Part of the plan; its number is raised with every change of what cleaning gives."""
+from core.values import CorpusBatch, RejectedRow
+from indexer.rules import Dropped
 
 READ = "read"
 KEPT = "kept"
 DUPLICATE = "duplicate"
 REMOVED = "removed"
+NEAR_DUPLICATE = "near duplicate"
+SEMANTIC_DUPLICATE = "semantic duplicate"
 
 MAX_EXAMPLES = 10
+MAX_DROPPED = 20
+"""Examples that are kept of what each rule left out."""
+
+_EXAMPLE_CHARACTERS = 2_000
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """What one corpus gave so far: rows `read`, rejections by reason, and the first ten rejected rows."""
+    """What one corpus gave so far: rows `read`, those left out by reason, the first ten that could not be read, and the first
+    twenty that each rule left out."""
 
     read: int = 0
     reasons: dict[str, int] = {}
     examples: list[RejectedRow] = []
+    dropped: dict[str, list[Dropped]] = {}
 
-    def with_batch(self, batch: CorpusBatch) -> Tally:
-        """The tally after one more batch."""
+    def with_batch(self, batch: CorpusBatch, dropped: Sequence[Dropped]) -> Tally:
+        """The tally after one more batch, of which the rules left out `dropped`."""
         reasons = Counter(self.reasons)
         reasons.update(reason_group(row.reason) for row in batch.rejected)
+        reasons.update(row.rule for row in dropped)
         return Tally(
             read=self.read + len(batch.prompts) + len(batch.rejected),
             reasons=dict(reasons),
             examples=[*self.examples, *batch.rejected][:MAX_EXAMPLES],
+            dropped=first_of_each_rule([*(row for rows in self.dropped.values() for row in rows), *dropped]),
         )
 
 
-def clean(raw: RawPrompt) -> CleanPrompt:
-    """The prompt with what the encoder is to see, and its stable name; the text to show stays as it came."""
-    folded = fold_text(raw.text)
-    return CleanPrompt(prompt_key(folded), raw.text, folded, raw.source, raw.source_key, raw.n_submitted)
+def first_of_each_rule(dropped: Iterable[Dropped]) -> dict[str, list[Dropped]]:
+    """The first twenty of each rule, long texts cut."""
+    found: dict[str, list[Dropped]] = {}
+    for row in dropped:
+        rows = found.setdefault(row.rule, [])
+        if len(rows) < MAX_DROPPED:
+            rows.append(msgspec.structs.replace(row, text=row.text[:_EXAMPLE_CHARACTERS]))
+    return found
 
 
 def reason_group(reason: str) -> str:
@@ -50,11 +61,11 @@ def reason_group(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def funnel(tallies: Iterable[Tally], *, kept: int, duplicates: int) -> dict[str, int]:
-    """Rows by what became of them: read, then each reason of rejection, duplicate, kept; the rest adds up to read."""
+def funnel(tallies: Iterable[Tally], *, kept: int, folded: dict[str, int]) -> dict[str, int]:
+    """Rows by what became of them: read, then each reason for leaving one out, those folded, kept; the rest adds up to read."""
     reasons: Counter[str] = Counter()
     read = 0
     for tally in tallies:
         read += tally.read
         reasons.update(tally.reasons)
-    return {READ: read, **dict(sorted(reasons.items())), DUPLICATE: duplicates, KEPT: kept}
+    return {READ: read, **dict(sorted(reasons.items())), **folded, KEPT: kept}

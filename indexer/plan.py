@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from core.values import EncoderSpec
+from indexer.rules import Cleaning
 from store.manifest import CorpusInfo
 
 DEFAULT_SHARD_ROWS = 4096
@@ -44,9 +45,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildPlan(Plan, frozen=True, kw_only=True):
-    """A build from corpora alone; `cleaning` names the rules that their rows go through."""
+    """A build from corpora alone; `cleaning` says by which rules their rows go."""
 
-    cleaning: str
+    cleaning: Cleaning
 
 
 class RemovalPlan(Plan, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The stages of a build between its plan and its index: read and clean, number, encode. Each goes on where it was broken off."""
+"""The stages of a build between its plan and its index: read, clean, fold, number, encode. Each goes on where it was broken off."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import msgspec
 from core.errors import Checksum, CorpusError, EncoderError
 from core.protocols import CorpusSource, Progress, TextEncoder
 from core.values import EncoderSpec
-from indexer.cleaning import KEPT, Tally, clean, funnel
+from indexer.cleaning import DUPLICATE, KEPT, NEAR_DUPLICATE, READ, Tally, funnel
+from indexer.folding import fold_duplicates, write_dropped
 from indexer.journal import Journal, Numbered, ShardDone
 from indexer.provenance import provenance_of
+from indexer.rules import Rules
 from store import layout
 from store.prompts import DuckPrompts
 from store.shards import shard_is_whole, write_shard
@@ -23,8 +25,11 @@ READ_ROWS = 16_384
 """Rows that are read, cleaned and committed together; what a kill costs at most."""
 
 
-def number_prompts(staging: Path, sources: Sequence[CorpusSource], journal: Journal, *, progress: Progress) -> Numbered:
-    """Read and clean all sources, fold exact duplicates, number the rest in order of first appearance, write `prompts.duckdb`.
+def number_prompts(
+    staging: Path, sources: Sequence[CorpusSource], rules: Rules, journal: Journal, *, progress: Progress
+) -> Numbered:
+    """Read all sources, leave out what the rules say, fold duplicates, number the rest in order of first appearance, and write
+    `prompts.duckdb` and, beside it, examples of what was left out.
 
     Raises:
         CorpusError: a source cannot be read, or no source has a usable prompt.
@@ -35,15 +40,19 @@ def number_prompts(staging: Path, sources: Sequence[CorpusSource], journal: Jour
         return done
     (staging / layout.PROMPTS).unlink(missing_ok=True)
     with StagedPrompts(staging) as staged:
-        tallies = [_read(staged, place, source, progress=progress) for place, source in enumerate(sources)]
+        tallies = [_read(staged, place, source, rules, progress=progress) for place, source in enumerate(sources)]
         if all(tally.read == sum(tally.reasons.values()) for tally in tallies):
             raise _nothing_usable(sources, tallies)
-        with progress.start("Folding duplicates", None):
-            numbered = staged.number()
+        folding = fold_duplicates(staged, rules.cleaning, progress=progress)
+        with progress.start("Numbering", None):
+            numbered = staged.number(folding.stands_for, mark=rules.cleaning.mark_near)
+    dropped = [*(row for tally in tallies for rows in tally.dropped.values() for row in rows), *folding.examples]
+    write_dropped(staging / layout.DROPPED, dropped)
+    folded = {DUPLICATE: numbered.duplicates, **({NEAR_DUPLICATE: numbered.folded} if numbered.folded else {})}
     entry = Numbered(
         rows=numbered.rows,
         rows_digest=prompts_digest(staging),
-        funnel=funnel(tallies, kept=numbered.rows, duplicates=numbered.duplicates),
+        funnel=funnel(tallies, kept=numbered.rows, folded=folded),
         rejected=[row for tally in tallies for row in tally.examples],
     )
     journal.append(entry)
@@ -101,7 +110,7 @@ def encode_shard(staging: Path, spec: EncoderSpec, encoder: TextEncoder, number:
     return ShardDone(space=spec.space, number=number, truncated=truncated, record=record)
 
 
-def _read(staged: StagedPrompts, place: int, source: CorpusSource, *, progress: Progress) -> Tally:
+def _read(staged: StagedPrompts, place: int, source: CorpusSource, rules: Rules, *, progress: Progress) -> Tally:
     state = staged.state(place)
     tally = msgspec.convert(state.notes, Tally)
     if state.finished:
@@ -109,9 +118,10 @@ def _read(staged: StagedPrompts, place: int, source: CorpusSource, *, progress: 
     with progress.start(f"Reading {source.name}", None) as task:
         task.advance(tally.read)
         for batch in source.batches(READ_ROWS, start=state.next_start):
-            tally = tally.with_batch(batch)
+            kept, dropped = rules.apply(batch.prompts)
+            tally = tally.with_batch(batch, dropped)
             state = CorpusState(batch.next_start, False, msgspec.to_builtins(tally))
-            staged.add([clean(raw) for raw in batch.prompts], corpus=place, state=state)
+            staged.add(kept, corpus=place, state=state)
             task.advance(len(batch.prompts) + len(batch.rejected))
     staged.add([], corpus=place, state=CorpusState(state.next_start, True, msgspec.to_builtins(tally)))
     return tally
@@ -132,8 +142,8 @@ def holds_rows(staging: Path, rows_digest: str) -> bool:
 
 
 def _nothing_usable(sources: Sequence[CorpusSource], tallies: Sequence[Tally]) -> CorpusError:
-    counts = funnel(tallies, kept=0, duplicates=0)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason not in (KEPT, "read", "duplicate"))
+    counts = funnel(tallies, kept=0, folded={})
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason not in (READ, KEPT))
     first = next((row for tally in tallies for row in tally.examples), None)
     where = f"; the first is {first.source}, {first.source_key}" if first is not None else ""
     names = ", ".join(source.name for source in sources)

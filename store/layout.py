@@ -20,6 +20,8 @@ PLAN = "PLAN.json"
 JOURNAL = "journal.jsonl"
 PROMPTS = "prompts.duckdb"
 STAGED = "staged.duckdb"
+SPILLED = "duckdb-spilled"
+DROPPED = "dropped.jsonl"
 
 
 def current_path(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The prompts of a build that is under way: read in batches, each committed with the place to go on from, then numbered."""
+"""The prompts of a build that is under way: read in batches, each committed with the place to go on from, folded, numbered."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import Checksum
 from core.files import storage_errors, sync_file, sync_folder
-from store.layout import PROMPTS, STAGED
+from store.layout import PROMPTS, SPILLED, STAGED
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,14 +27,33 @@ CREATE TABLE IF NOT EXISTS staged (
 );
 CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGINT, finished BOOLEAN, notes VARCHAR);
 """
-# The first of equal prompts stands for all of them, in the order in which they came; its group is itself.
-_NUMBER = """
-CREATE TABLE numbered.prompts AS
-SELECT row_number() OVER (ORDER BY seq) - 1 AS row_id, s.prompt_key, text, embedded_text, source, source_key,
-       folded.n_submitted, row_number() OVER (ORDER BY seq) - 1 AS group_id, 0::BIGINT AS n_folded
-FROM (SELECT min(seq) AS seq, sum(n_submitted)::BIGINT AS n_submitted FROM staged GROUP BY prompt_key) AS folded
-JOIN staged AS s USING (seq) ORDER BY row_id
+# The first of equal prompts stands for all of them, in the order in which they came.
+_FOLD_EQUAL = """
+CREATE OR REPLACE TABLE different AS
+SELECT row_number() OVER (ORDER BY seq) - 1 AS place, seq, n_submitted
+FROM (SELECT min(seq) AS seq, sum(n_submitted)::BIGINT AS n_submitted FROM staged GROUP BY prompt_key) ORDER BY seq
 """
+_NUMBER = """
+CREATE OR REPLACE TEMP TABLE kept AS
+SELECT row_number() OVER (ORDER BY k.place) - 1 AS row_id, k.place, d.seq, k.n_submitted, k.n_folded
+FROM (SELECT coalesce(f.kept, d.place) AS place, sum(n_submitted)::BIGINT AS n_submitted, count(*) - 1 AS n_folded
+      FROM different AS d LEFT JOIN folded AS f USING (place) GROUP BY 1) AS k
+JOIN different AS d USING (place);
+CREATE TABLE numbered.prompts AS
+SELECT k.row_id, s.prompt_key, text, embedded_text, source, source_key, k.n_submitted,
+       coalesce(leader.row_id, k.row_id) AS group_id, k.n_folded
+FROM kept AS k JOIN staged AS s USING (seq)
+LEFT JOIN marked AS m ON m.place = k.place LEFT JOIN kept AS leader ON leader.place = m.kept
+ORDER BY k.row_id
+"""
+_EQUAL_EXAMPLES = """
+SELECT s.source, s.source_key, s.text, first.text FROM staged AS s
+JOIN (SELECT prompt_key, min(seq) AS seq FROM staged GROUP BY prompt_key HAVING count(*) > 1) AS f USING (prompt_key)
+JOIN staged AS first ON first.seq = f.seq WHERE s.seq > f.seq ORDER BY s.seq LIMIT ?
+"""
+_MEMORY = "1GB"
+"""What DuckDB may hold at once; beyond it, it writes into the staging folder."""
+
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
@@ -59,10 +80,22 @@ class CorpusState:
 
 @dataclass(frozen=True, slots=True)
 class NumberedRows:
-    """What numbering found: `rows` different prompts, and how many staged ones were `duplicates` of those."""
+    """What numbering found: `rows` kept prompts, how many staged ones were equal to an earlier one (`duplicates`), and how many
+    different ones were `folded` into those kept."""
 
     rows: int
     duplicates: int
+    folded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedPrompt:
+    """A staged prompt that another one stands for, and the text of that."""
+
+    source: str
+    source_key: str
+    text: str
+    kept_text: str
 
 
 class StagedPrompts:
@@ -85,7 +118,9 @@ class StagedPrompts:
         self._path = staging / STAGED
         with duckdb_errors(self._path):
             staging.mkdir(parents=True, exist_ok=True)
-            self._connection = duckdb.connect(str(self._path))
+            config: dict[str, str | bool | int | float | list[str]]
+            config = {"memory_limit": _MEMORY, "temp_directory": str(staging / SPILLED)}
+            self._connection = duckdb.connect(str(self._path), config=config)
             self._connection.execute(_TABLES)
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
 
@@ -117,19 +152,60 @@ class StagedPrompts:
                 self._connection.unregister("batch")
         self._next_seq += len(prompts)
 
-    def number(self) -> NumberedRows:
-        """Fold equal prompts, give each a row id in the order in which it first came, and write `prompts.duckdb`.
+    def fold_equal(self) -> NDArray[np.int64]:
+        """Fold equal prompts into their first; how often each different one was submitted, in the order of first appearance.
 
-        The file appears whole or not at all; where it is already there, it is kept. `n_submitted` of equal prompts is added up.
-        After an error this object is closed.
+        A prompt's position in that array is its *place*, which the other methods speak of.
+        """
+        with duckdb_errors(self._path):
+            self._connection.execute(_FOLD_EQUAL)
+            counts = self._connection.execute("SELECT n_submitted FROM different ORDER BY place").fetchnumpy()
+        return np.asarray(counts["n_submitted"], dtype=np.int64)
+
+    def embedded_texts(self, size: int) -> Iterator[list[str]]:
+        """The texts to be embedded of all different prompts, by rising place, at most `size` at once; after `fold_equal`."""
+        # A range at a time, since both tables lie in this order: sorting all texts at once would take many times the memory.
+        statement = "SELECT embedded_text FROM different JOIN staged USING (seq) WHERE seq >= ? AND seq < ? ORDER BY seq"
+        for start in range(0, self._next_seq, size):
+            with duckdb_errors(self._path):
+                rows = self._connection.execute(statement, [start, start + size]).fetchall()
+            yield [row[0] for row in rows]
+
+    def number(self, stands_for: NDArray[np.int64] | None = None, *, mark: bool = False) -> NumberedRows:
+        """Give each kept prompt a row id in the order in which it first came, and write `prompts.duckdb`.
+
+        The file appears whole or not at all; where it is already there, it is kept. `n_submitted` of prompts that are folded is
+        added up. After an error this object is closed.
+
+        Args:
+            stands_for: for each place the place of the prompt that is kept for it, its own where that is itself; None keeps all.
+            mark: leave none out, but give those that one stands for its group.
         """
         target = self._folder / PROMPTS
+        places = self.fold_equal()
+        stands_for = np.arange(len(places)) if stands_for is None else stands_for
+        folded = np.flatnonzero(stands_for != np.arange(len(places)))
         with duckdb_errors(target):
             if not target.exists():
-                self._write_numbered(target)
+                self._write_numbered(target, folded, stands_for[folded], mark=mark)
             staged = self._one("SELECT count(*) FROM staged")
-            rows = self._one("SELECT count(DISTINCT prompt_key) FROM staged")
-        return NumberedRows(rows, staged - rows)
+        n_folded = 0 if mark else len(folded)
+        return NumberedRows(len(places) - n_folded, staged - len(places), n_folded)
+
+    def equal_examples(self, limit: int) -> list[FoldedPrompt]:
+        """The first prompts that were equal to an earlier one."""
+        with duckdb_errors(self._path):
+            return [FoldedPrompt(*row) for row in self._connection.execute(_EQUAL_EXAMPLES, [limit]).fetchall()]
+
+    def folded_examples(self, places: Sequence[int], kept: Sequence[int]) -> list[FoldedPrompt]:
+        """The prompts at these places and the texts of those at `kept`, in the order given; after `fold_equal`."""
+        statement = """
+            SELECT s.source, s.source_key, s.text, k.text
+            FROM (SELECT unnest(?::BIGINT[]) AS place, unnest(?::BIGINT[]) AS kept) AS f
+            JOIN different AS d USING (place) JOIN staged AS s USING (seq)
+            JOIN different AS e ON e.place = f.kept JOIN staged AS k ON k.seq = e.seq ORDER BY f.place"""
+        with duckdb_errors(self._path):
+            return [FoldedPrompt(*row) for row in self._connection.execute(statement, [list(places), list(kept)]).fetchall()]
 
     def close(self) -> None:
         """Let go of the file; calling it again does nothing."""
@@ -141,7 +217,13 @@ class StagedPrompts:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _write_numbered(self, target: Path) -> None:
+    def _write_numbered(self, target: Path, folded: NDArray[np.int64], kept: NDArray[np.int64], *, mark: bool) -> None:
+        import pyarrow
+
+        pairs = pyarrow.table({"place": folded.astype(np.int64), "kept": kept.astype(np.int64)})
+        nothing = pairs.slice(0, 0)
+        self._connection.register("folded", nothing if mark else pairs)
+        self._connection.register("marked", pairs if mark else nothing)
         partial = target.with_name(f"{target.name}.tmp")
         remove_database(partial)
         quoted = str(partial).replace("'", "''")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import EncoderSpec, Vectors, unit_rows
+from core.values import EncoderSpec, RawPrompt, Vectors, prompt_key, unit_rows
+from indexer.rows import StreamedSource
 
 DIM = 24
 MAX_TOKENS = 12
@@ -55,6 +57,15 @@ class BagPair:
     @property
     def spec(self) -> EncoderSpec:
         return self.texts.spec
+
+
+def listed(texts: list[str], *, name: str = "listed", n_submitted: int = 1, synthetic: bool = False) -> StreamedSource:
+    """A corpus of these texts."""
+
+    def rows(start: int) -> Iterator[RawPrompt]:
+        return iter([RawPrompt(text, name, f"row {i}", n_submitted) for i, text in enumerate(texts)][start:])
+
+    return StreamedSource(name, synthetic, rows, lambda: prompt_key(json.dumps([name, texts])), lambda: len(texts))
 
 
 def write_corpus(path: Path, n: int, *, salt: str = "") -> Path:

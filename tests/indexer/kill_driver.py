@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import indexer.journal
+import indexer.near_duplicates
 import indexer.publishing
 import indexer.stages
 import store.publish
 import store.shards
 from core.values import Vectors
 from indexer.build import BuildOptions, BuildReport, build_index
+from indexer.rules import Rules
 from indexer.sources import parse_corpus
 from store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagPair
@@ -103,8 +105,11 @@ def in_the_middle_of_a_file(module: Any, *, call: int) -> None:
 
 POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
-    "within a batch of rows": lambda: before(indexer.stages, "clean", call=150),
+    "within a batch of rows": lambda: before(Rules, "apply", call=2),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=3),
+    "before folding": lambda: before(indexer.stages, "fold_duplicates"),
+    "while folding equal prompts": lambda: after(StagedPrompts, "fold_equal"),
+    "while folding near duplicates": lambda: after(indexer.near_duplicates, "collect_word_sets"),
     "before numbering": lambda: before(StagedPrompts, "number"),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
     "before a shard": lambda: before(indexer.stages, "write_shard", call=3),

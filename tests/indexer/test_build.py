@@ -10,14 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers
 from core.protocols import TextEncoder
-from core.values import CorpusBatch, RawPrompt, Vectors, fold_text, prompt_key
+from core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
 from indexer.build import BuildOptions, build_index, make_plan
-from indexer.cleaning import clean
 from indexer.rows import StreamedSource
 from indexer.sources import parse_corpus
 from store import layout
@@ -25,39 +22,27 @@ from store.generation import open_generation
 from store.locking import write_lock
 from store.publish import current_name
 from store.verify import verify
-from tests.indexer.doubles import MAX_TOKENS, BagOfWords, BagPair, write_corpus
+from tests.indexer.doubles import MAX_TOKENS, BagOfWords, BagPair, listed, write_corpus
 
 OPTIONS = BuildOptions(shard_rows=50)
 
 
-def listed(texts: list[str], *, name: str = "listed", n_submitted: int = 1, synthetic: bool = False) -> StreamedSource:
-    """A corpus of these texts."""
-
-    def rows(start: int) -> Iterator[RawPrompt]:
-        return iter([RawPrompt(text, name, f"row {i}", n_submitted) for i, text in enumerate(texts)][start:])
-
-    return StreamedSource(name, synthetic, rows, lambda: prompt_key(json.dumps([name, texts])), lambda: len(texts))
-
-
 class TestWhatABuildGives:
     def test_rows_are_the_corpus_cleaned(self, tmp_path: Path) -> None:
-        """Row ids follow first appearance across corpora, equal prompts are one row, texts stay as typed."""
+        """Row ids follow first appearance across corpora; prompts of equal words are one row; texts stay as typed."""
         first = listed(["b  b", "a", "b b", "cafe\u0301"], name="first", n_submitted=2)
         second = listed(["caf\u00e9", "A", " a\t", "last"], name="second", n_submitted=10)
         report = build_index(tmp_path, [first, second], BagPair(), options=OPTIONS)
         with open_generation(tmp_path) as generation:
             prompts = generation.prompts.get_many(range(len(generation.prompts)))
-        assert [
-            (prompt.text, prompt.embedded_text, prompt.source, prompt.source_key, prompt.n_submitted) for prompt in prompts
-        ] == [
-            ("b  b", "b b", "first", "row 0", 4),
-            ("a", "a", "first", "row 1", 12),
-            ("cafe\u0301", "caf\u00e9", "first", "row 3", 12),
-            ("A", "A", "second", "row 1", 10),
-            ("last", "last", "second", "row 3", 10),
+        assert [(row.text, row.embedded_text, row.source, row.source_key, row.n_submitted, row.n_folded) for row in prompts] == [
+            ("b  b", "b b", "first", "row 0", 4, 0),
+            ("a", "a", "first", "row 1", 22, 1),
+            ("cafe\u0301", "caf\u00e9", "first", "row 3", 12, 0),
+            ("last", "last", "second", "row 3", 10, 0),
         ]
         assert [prompt.prompt_key for prompt in prompts] == [prompt_key(prompt.text) for prompt in prompts]
-        assert report.manifest.funnel == {"read": 8, "duplicate": 3, "kept": 5}
+        assert report.manifest.funnel == {"read": 8, "duplicate": 3, "near duplicate": 1, "kept": 4}
 
     def test_vectors_are_the_encoders(self, tmp_path: Path) -> None:
         """Row i of every space is what its encoder gives for prompt i, to float16; the index finds each row itself."""
@@ -310,15 +295,6 @@ class TestPlan:
 
 
 class TestCleaning:
-    @given(st.text(min_size=1, max_size=60))
-    def test_is_idempotent_and_keeps_the_original(self, text: str) -> None:
-        """Cleaning what was cleaned changes nothing; equal keys mean equal embedded texts; the text stays as typed."""
-        cleaned = clean(RawPrompt(text, "corpus", "row 0", 3))
-        again = clean(RawPrompt(cleaned.embedded_text, "corpus", "row 0", 3))
-        assert cleaned.text == text
-        assert again.embedded_text == cleaned.embedded_text == fold_text(text)
-        assert again.prompt_key == cleaned.prompt_key == prompt_key(text)
-
     def test_rows_are_the_same_whatever_the_batches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Reading 3 rows at a time gives the same digest of rows as reading 1,000."""
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 60)))

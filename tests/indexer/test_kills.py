@@ -45,6 +45,8 @@ class Bench:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     corpus = write_corpus(folder / "corpus.txt", ROWS)
+    with corpus.open("a") as file:  # and thirty near duplicates, of which one is kept
+        file.writelines(f"{' '.join(f'word{i}' for i in range(20))} {number}\n" for number in range(30))
     other = write_corpus(folder / "other.txt", 40, salt="old")
     old = build(folder / "old", other, BagPair()).manifest
     whole = build(folder / "whole", corpus, BagPair()).manifest
