@@ -15,7 +15,6 @@ KEPT = "kept"
 DUPLICATE = "duplicate"
 REMOVED = "removed"
 NEAR_DUPLICATE = "near duplicate"
-SEMANTIC_DUPLICATE = "semantic duplicate"
 
 MAX_EXAMPLES = 10
 MAX_DROPPED = 20

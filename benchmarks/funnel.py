@@ -1,0 +1,150 @@
+"""The funnel at scale: a whole corpus read, cleaned, folded and numbered into DuckDB, without vectors.
+
+    python benchmarks/funnel.py --prompts PROMPTS.parquet --threshold 0.9 [--threshold 0.8 …] [--limit N]
+
+The first threshold is measured from the file to the finished `prompts.duckdb`; each further one folds and numbers what was read
+then. Every part runs in a process of its own, whose peak memory is the part's. Writes figures only, no prompt, to
+benchmarks/results/funnel.json and funnel.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.machine import ROOT, machine
+
+RESULT = ROOT / "benchmarks" / "results" / "funnel.json"
+
+
+def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> dict[str, Any]:
+    """Read what is not read yet, fold, number; the funnel, seconds of each stage, and the peak memory of this process."""
+    from indexer.journal import Journal
+    from indexer.rules import Cleaning, Rules, checked, read_unsafe_words
+    from indexer.sources import parse_corpus
+    from indexer.stages import number_prompts
+    from store import layout
+
+    stages = Stages()
+    words = read_unsafe_words()
+    rules = Rules(checked(Cleaning(near_duplicates=threshold), words), words, no_tokens)
+    began = time.perf_counter()
+    with Journal(staging / layout.JOURNAL) as journal:
+        done = number_prompts(staging, [parse_corpus(str(prompts), limit=limit)], rules, journal, progress=stages)
+    seconds = time.perf_counter() - began
+    return {
+        "threshold": threshold,
+        "funnel": done.funnel,
+        "seconds": seconds,
+        "stages_s": stages.seconds,
+        "rows_per_s": done.funnel["read"] / seconds,
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "bytes": {name: (staging / name).stat().st_size for name in (layout.STAGED, layout.PROMPTS)},
+    }
+
+
+def no_tokens(texts: object) -> Any:
+    """Stands for the encoder, which no rule of this benchmark asks."""
+    raise NotImplementedError(texts)
+
+
+class Stages:
+    """A `core.protocols.Progress` that notes how long each stage takes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def start(self, label: str, total: int | None) -> Stage:  # noqa: ARG002 of the protocol
+        return Stage(self.seconds, label.split(" sd-")[0])
+
+
+class Stage:
+    """One running stage."""
+
+    def __init__(self, seconds: dict[str, float], label: str) -> None:
+        self._seconds, self._label, self._began = seconds, label, time.perf_counter()
+
+    def advance(self, n: int) -> None:  # noqa: ARG002 of the protocol
+        return None
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._seconds[self._label] = self._seconds.get(self._label, 0.0) + time.perf_counter() - self._began
+
+
+def table(result: dict[str, Any]) -> str:
+    """The page of the results."""
+    whole, runs = result["whole"], sorted(result["runs"], key=lambda run: -float(run["threshold"]))
+    facts = result["machine"]
+    names = [name for name in whole["funnel"] if name not in ("read", "near duplicate", "kept")]
+    lines = [
+        "# The funnel at scale",
+        "",
+        f"`{result['command']}` on {facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; commit {facts['commit']}; "
+        "one run each.",
+        "",
+        f"{whole['funnel']['read']:,} rows from the Parquet file to the finished `prompts.duckdb` at a threshold of "
+        f"{whole['threshold']}: {whole['seconds']:.0f} s, {whole['rows_per_s']:,.0f} rows/s, "
+        f"peak memory {whole['peak_rss_mib'] / 1024:.2f} GiB.",
+        "",
+        "| stage | s |",
+        "| --- | ---: |",
+        *(f"| {name} | {seconds:.1f} |" for name, seconds in whole["stages_s"].items()),
+        "",
+        f"| threshold | {' | '.join(names)} | near duplicate | kept | folding and numbering, s | peak GiB |",
+        f"| --- {'| ---: ' * (len(names) + 4)}|",
+    ]
+    for run in runs:
+        counts = run["funnel"]
+        cells = [f"{counts.get(name, 0):,}" for name in (*names, "near duplicate", "kept")]
+        folding = sum(seconds for name, seconds in run["stages_s"].items() if not name.startswith("Reading"))
+        lines.append(f"| {run['threshold']} | {' | '.join(cells)} | {folding:.0f} | {run['peak_rss_mib'] / 1024:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Parse, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--threshold", type=float, action="append", required=True)
+    parser.add_argument("--limit", type=int, help="the first rows only, to try it; nothing is written")
+    args = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    runs = []
+    with tempfile.TemporaryDirectory(prefix="funnel-") as folder:
+        staging = Path(folder)
+        for threshold in args.threshold:
+            with ProcessPoolExecutor(1, context) as apart:
+                runs.append(apart.submit(run, args.prompts, staging, threshold, args.limit).result())
+            print(json.dumps(runs[-1]), flush=True)
+            for path in (*staging.glob("prompts*"), *staging.glob("journal*"), *staging.glob("dropped*")):
+                path.unlink()
+            shutil.rmtree(staging / "duckdb-spilled", ignore_errors=True)
+    result = {
+        "machine": machine("duckdb", "numpy", "pyarrow", "rensa"),
+        "command": "python benchmarks/funnel.py " + " ".join(f"--threshold {threshold}" for threshold in args.threshold),
+        "whole": runs[0],
+        "runs": runs,
+    }
+    if args.limit is None:
+        RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        RESULT.with_suffix(".md").write_text(table(result), "utf-8")
+    else:
+        print(table(result))
+
+
+if __name__ == "__main__":
+    main()
