@@ -97,7 +97,8 @@ def load_recipe(named: str) -> Recipe:
 
 
 def with_phrases(recipe: Recipe, phrases: str) -> Recipe:
-    """The recipe with the flavors of its interrogator taken from "package" or "corpus".
+    """The recipe with the flavors of its interrogator taken from "package" or "corpus"; another choice than its own loses its
+    calibrations, which were made with that.
 
     Raises:
         ConfigError: they come from nowhere else, or the recipe asks no interrogator.
@@ -109,8 +110,10 @@ def with_phrases(recipe: Recipe, phrases: str) -> Recipe:
         )
     if phrases not in get_args(Phrases):
         raise ConfigError(f"phrases come from {' or '.join(get_args(Phrases))}, not from {phrases!r}.")
+    if phrases == recipe.interrogator.phrases:
+        return recipe
     chosen = msgspec.structs.replace(recipe.interrogator, phrases=phrases)
-    return msgspec.structs.replace(recipe, interrogator=chosen)
+    return msgspec.structs.replace(recipe, interrogator=chosen, calibrations=())
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from core.config import settings
@@ -12,6 +13,7 @@ from core.errors import ConfigError, MemberUnavailable
 from core.fetch import silent
 from encoders.lite import load_lite
 from encoders.registry import output_encoder
+from ensemble.confidence import Calibration
 from ensemble.interrogator.corpus import corpus_phrases, without_artists
 from ensemble.members import load_ensemble
 from ensemble.recipes import InterrogatorSettings, Recipe, load_recipe, with_phrases
@@ -106,10 +108,15 @@ def test_the_member_chooses_among_them(shared: Generation, monkeypatch: pytest.M
 
 
 def test_the_option_changes_a_recipe() -> None:
-    """It keeps the rest; a recipe without the member, and a third place, are refused."""
-    recipe = with_phrases(load_recipe("seed"), "corpus")
+    """It keeps the rest but the calibrations, which hold for the other phrases; a recipe without the member, and a third place,
+    are refused."""
+    values = dict.fromkeys(("close", "intercept", "nearness", "wording", "agreement", "base_rate", "ece", "auroc"), 0.5)
+    made = Calibration(encoder="lite", space="s", rows=3, pairs=9, **values)
+    seed = msgspec.structs.replace(load_recipe("seed"), calibrations=(made,))
+    recipe = with_phrases(seed, "corpus")
     assert recipe.interrogator.phrases == "corpus"
-    assert recipe.weights == load_recipe("seed").weights
+    assert (recipe.weights, recipe.sources, recipe.calibrations) == (seed.weights, seed.sources, ())
+    assert with_phrases(seed, "package") == seed
     with pytest.raises(ConfigError, match="package or corpus"):
         with_phrases(recipe, "web")
     with pytest.raises(ConfigError, match="interrogator, which recipe default does not ask"):
