@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from commands.add import add
 from commands.build_index import build_index
 from commands.doctor import doctor
 from commands.embed import embed
@@ -42,6 +43,7 @@ app.command("submit", rich_help_panel=ASK)(submit)
 app.command("embed", rich_help_panel=ASK)(embed)
 app.command("serve", rich_help_panel=ASK)(serve)
 app.command("build-index", rich_help_panel=CORPUS)(build_index)
+app.command("add", rich_help_panel=CORPUS)(add)
 app.command("remove", rich_help_panel=CORPUS)(remove)
 app.command("info", rich_help_panel=CORPUS)(info)
 app.command("plan", rich_help_panel=CORPUS)(plan)

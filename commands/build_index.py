@@ -118,10 +118,11 @@ def build_index(
     if json:
         output.line(report.manifest)
     else:
-        _show(output, report, chosen.index)
+        show_report(output, report, chosen.index)
 
 
-def _show(output: Output, report: BuildReport, folder: Path) -> None:
+def show_report(output: Output, report: BuildReport, folder: Path) -> None:
+    """What a build or an addition did, for a person."""
     manifest = report.manifest
     if not report.built:
         output.text(f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, generation {manifest.generation}).")

@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
 from core.files import atomic_write, storage_errors
 from core.progress import Silent
 from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
 from core.values import EncoderSpec, RejectedRow
-from indexer.cleaning import REMOVED
+from indexer.cleaning import REMOVED, joined_funnel
 from indexer.journal import Journal
-from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan
-from indexer.publishing import factory_for, finish, manifest_of, published
+from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
+from indexer.publishing import factory_for, finish, link_shards, manifest_of, published
 from indexer.rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
 from indexer.stages import Space, encode_spaces, number_prompts
 from indexer.unfinished import refuse_changed_meanwhile, refuse_changed_since, refuse_unreadable
 from store import layout
+from store.generation import Generation
 from store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
 from store.locking import write_lock
 from store.manifest import CorpusInfo, Manifest
@@ -101,7 +104,7 @@ def build_index(
         StorageFull: the disk is full or may not be written.
     """
     began = time.monotonic()
-    spaces = [Space(pair.spec, lambda: pair.texts), *(_space_of(encoder) for encoder in extra)]
+    spaces = spaces_of(pair, extra)
     with write_lock(root):
         if options.strict:
             refuse_unreadable(sources, progress=progress)
@@ -112,11 +115,25 @@ def build_index(
         if there is not None:
             return BuildReport(there, built=False, seconds=time.monotonic() - began)
         refuse_changed_since(root, plan, replace=options.replace)
-        return _build(root, sources, spaces, plan, options, began=began, progress=progress)
+        return carry_out(plan, root, sources, spaces, options, began=began, progress=progress)
 
 
-def _space_of(encoder: SpaceEncoder) -> Space:
-    return Space(encoder.spec, lambda: encoder)
+def spaces_of(pair: EncoderPair, extra: Sequence[SpaceEncoder]) -> list[Space]:
+    """The spaces of a build; the first is that of the pair's text tower, which is loaded when it is needed."""
+
+    def space_of(encoder: SpaceEncoder) -> Space:
+        return Space(encoder.spec, lambda: encoder)
+
+    return [Space(pair.spec, lambda: pair.texts), *map(space_of, extra)]
+
+
+def corpus_info(source: CorpusSource) -> CorpusInfo:
+    """What plan and manifest say of a source; reads all of it.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    return CorpusInfo(source.name, source.fingerprint(), source.synthetic, source.origin)
 
 
 def make_plan(
@@ -140,7 +157,7 @@ def make_plan(
     corpora: list[CorpusInfo] = []
     with progress.start("Fingerprinting", len(sources)) as task:
         for source in sources:
-            corpora.append(CorpusInfo(source.name, source.fingerprint(), source.synthetic, source.origin))
+            corpora.append(corpus_info(source))
             task.advance(1)
     return BuildPlan(
         corpora=corpora,
@@ -178,7 +195,7 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
         return
     raise IndexDiffers(
         f"The index in {root} holds {_described(manifest.corpus, manifest.encoders)}; "
-        f"this build is of {_described(plan.corpora, plan.encoders)}{_other_files(manifest.encoders, plan.encoders)}.",
+        f"this build is of {_described(plan.corpora, plan.encoders)}{other_files(manifest.encoders, plan.encoders)}.",
         hint="Say --replace to replace it, or name another folder with --index.",
     )
 
@@ -192,7 +209,7 @@ def _described(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) -
     return f"{named} by {' + '.join(f'{spec.name} ({spec.space})' for spec in encoders)}"
 
 
-def _other_files(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -> str:
+def other_files(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -> str:
     """Which weight files differ in spaces that both have: names and spaces are equal then, and the reader could not see it."""
     by_space = {spec.space: spec.weights_sha256 for spec in built}
     differ = []
@@ -205,16 +222,23 @@ def _other_files(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -
     return f"; {', '.join(differ)}" if differ else ""
 
 
-def _build(
+def carry_out(
+    plan: Plan,
     root: Path,
     sources: Sequence[CorpusSource],
     spaces: Sequence[Space],
-    plan: BuildPlan,
     options: BuildOptions,
     *,
+    base: Generation | None = None,
     began: float,
     progress: Progress,
 ) -> BuildReport:
+    """Do what a plan says, from where it was broken off, and publish; the write lock must be held.
+
+    Args:
+        base: a generation whose rows come before those of the sources, with the vectors that it has.
+        began: the `time.monotonic` at which the command began.
+    """
     staging = layout.staging_folder(root, plan.sha256)
     words = options.unsafe_words or read_unsafe_words()
     rules = Rules(plan.cleaning, words, lambda texts: spaces[0].texts().token_lengths(texts))
@@ -225,9 +249,10 @@ def _build(
     with Journal(staging / layout.JOURNAL) as journal:
         reading = journal.numbered() is None
         try:
-            numbered = number_prompts(staging, sources, rules, journal, progress=progress)
+            older = None if base is None else base.folder / layout.PROMPTS
+            numbered = number_prompts(staging, sources, rules, journal, base=older, progress=progress)
             if reading:
-                refuse_changed_meanwhile(sources, plan)
+                refuse_changed_meanwhile(sources, plan.corpora[-len(sources) :])
         except CorpusError:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -235,12 +260,24 @@ def _build(
             with atomic_write(options.dropped) as file:
                 file.write((staging / layout.DROPPED).read_bytes())
         factory = factory_for(plan, numbered.rows)
+        kept = {} if base is None else link_shards(staging, base, progress=progress)
         encoding_began = time.monotonic()
         before = set(journal.shards())
-        shards = encode_spaces(staging, spaces, journal, rows=numbered.rows, shard_rows=plan.shard_rows, progress=progress)
+        shards = encode_spaces(
+            staging,
+            spaces,
+            journal,
+            rows=range(0 if base is None else base.manifest.rows, numbered.rows),
+            first_shard=max((len(done) for done in kept.values()), default=0),
+            shard_rows=plan.shard_rows,
+            progress=progress,
+        )
         encode_s = time.monotonic() - encoding_began
         encoded = sum(shard.record.rows for key, shard in journal.shards().items() if key not in before)
-        manifest = finish(root, staging, plan, numbered, shards, factory=factory, progress=progress)
+        if base is not None:
+            numbered = msgspec.structs.replace(numbered, funnel=joined_funnel(base.manifest.funnel, numbered.funnel))
+        joined = {space: [*kept.get(space, []), *done] for space, done in shards.items()}
+        manifest = finish(root, staging, plan, numbered, joined, factory=factory, progress=progress)
     return BuildReport(
         manifest,
         built=True,

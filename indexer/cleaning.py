@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -68,3 +68,9 @@ def funnel(tallies: Iterable[Tally], *, kept: int, folded: dict[str, int]) -> di
         read += tally.read
         reasons.update(tally.reasons)
     return {READ: read, **dict(sorted(reasons.items())), **folded, KEPT: kept}
+
+
+def joined_funnel(before: Mapping[str, int], added: Mapping[str, int]) -> dict[str, int]:
+    """The funnel of an index that was added to: what was kept is that of all, the rest adds up."""
+    names = dict.fromkeys([READ, *sorted({*before, *added} - {READ, KEPT})])
+    return {**{name: before.get(name, 0) + added.get(name, 0) for name in names}, KEPT: added[KEPT]}

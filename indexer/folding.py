@@ -38,7 +38,7 @@ def fold_duplicates(staged: StagedPrompts, cleaning: Cleaning, *, progress: Prog
     if threshold is None:
         return Folding(None, examples)
     batches = staged.embedded_texts(_READ_ROWS)
-    stands_for, sets = fold_near_duplicates(batches, n_submitted, threshold=threshold, progress=progress)
+    stands_for, sets = fold_near_duplicates(batches, n_submitted, threshold=threshold, settled=staged.n_settled, progress=progress)
     if not cleaning.mark_near:
         folded = np.flatnonzero(stands_for != np.arange(len(stands_for)))[:MAX_DROPPED]
         rows = staged.folded_examples(folded.tolist(), stands_for[folded].tolist())

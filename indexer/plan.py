@@ -14,15 +14,17 @@ from store.manifest import CorpusInfo
 DEFAULT_SHARD_ROWS = 4096
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):  # one kind is never read as another
     """Everything that the result depends on, and nothing else: no path, no time, no machine.
 
     Its sha256 names the staging folder, so the same command resumes itself and a changed input never resumes another's work.
-    `encoders[0]` is the space that is searched. Where `index_factory` is None, the kind of index is chosen by rows and budget.
+    `cleaning` says by which rules the rows of the corpora go. `encoders[0]` is the space that is searched. Where `index_factory`
+    is None, the kind of index is chosen by rows and budget.
     """
 
     format: int = 1
     corpora: list[CorpusInfo]
+    cleaning: Cleaning
     encoders: list[EncoderSpec]
     shard_rows: int
     index_factory: str | None
@@ -44,13 +46,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-class BuildPlan(Plan, frozen=True, kw_only=True):
-    """A build from corpora alone; `cleaning` says by which rules their rows go."""
-
-    cleaning: Cleaning
+class BuildPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A build from corpora alone."""
 
 
-class RemovalPlan(Plan, frozen=True, kw_only=True):
+class GrowthPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows of another generation, the manifest of which has the hash `base_sha256`, and those of further corpora.
+
+    `corpora` are those of both, in that order.
+    """
+
+    base_sha256: str
+
+
+class RemovalPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The rows of another generation without some of them.
 
     Args:

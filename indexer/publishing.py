@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import msgspec
+
 from core.errors import Checksum
-from core.files import sha256_file
+from core.files import sha256_file, storage_errors
 from core.protocols import Progress
 from indexer.journal import Numbered, ShardDone
 from indexer.plan import DEFAULT_SHARD_ROWS, Plan
 from indexer.provenance import imprompt_version
+from indexer.rules import Cleaning
 from store import layout
+from store.generation import Generation
 from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index
 from store.manifest import Manifest, decode_manifest
 from store.probes import index_space
 from store.publish import find_generation, make_current, publish, read_current
+from store.shards import shard_is_whole
+
+ONLY_EQUAL = Cleaning(contacts=False, unsafe=False, near_duplicates=None)
 
 
 def manifest_of(root: Path, name: str) -> Manifest:
@@ -62,14 +70,49 @@ def _in_service(root: Path) -> tuple[str, str] | None:
 
 def plan_of(base: Manifest) -> Plan:
     """What a plan takes over from the generation that it goes on from."""
+    cleaning = base.plan.get("cleaning")
     return Plan(
         corpora=base.corpus,
+        # Before cleaning had settings, it folded equal prompts and no more.
+        cleaning=msgspec.convert(cleaning, Cleaning) if isinstance(cleaning, dict) else ONLY_EQUAL,
         encoders=base.encoders,
         shard_rows=base.plan.get("shard_rows", DEFAULT_SHARD_ROWS),
         index_factory=base.plan.get("index_factory"),
         memory_budget_bytes=base.plan.get("memory_budget_bytes", DEFAULT_BUDGET_BYTES),
         seed=base.plan.get("seed", 0),
     )
+
+
+def link_shards(staging: Path, base: Generation, *, progress: Progress) -> dict[str, list[ShardDone]]:
+    """Give the shards of a generation a place in a staging folder: a second name of the same file, or a copy where that cannot be.
+
+    Raises:
+        Checksum: a shard is not what its record says.
+        StorageFull: the disk is full or may not be written.
+    """
+    linked: dict[str, list[ShardDone]] = {}
+    with progress.start("Taking over vectors", base.manifest.rows * len(base.manifest.shards)) as task, storage_errors(staging):
+        for space, records in base.manifest.shards.items():
+            linked[space] = [
+                ShardDone(space=space, number=number, truncated=0, record=record) for number, record in enumerate(records)
+            ]
+            for record in records:
+                (staging / record.file).parent.mkdir(parents=True, exist_ok=True)
+                if not shard_is_whole(staging, record):
+                    _link(base.folder / record.file, staging / record.file)
+                    if not shard_is_whole(staging, record):
+                        path = base.folder / record.file
+                        raise Checksum(f"{path} is not what was published.", path=path, hint="Run `python cli.py verify`.")
+                task.advance(record.rows)
+    return linked
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one that has no second names
+        shutil.copyfile(source, target)
 
 
 def factory_for(plan: Plan, rows: int) -> str:

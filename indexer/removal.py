@@ -161,6 +161,7 @@ def _plan(root: Path, base: Generation, rules: RemovalRules) -> RemovalPlan:
     old = plan_of(base.manifest)
     return RemovalPlan(
         corpora=old.corpora,
+        cleaning=old.cleaning,
         encoders=old.encoders,
         shard_rows=old.shard_rows,
         index_factory=old.index_factory,

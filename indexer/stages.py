@@ -26,10 +26,14 @@ READ_ROWS = 16_384
 
 
 def number_prompts(
-    staging: Path, sources: Sequence[CorpusSource], rules: Rules, journal: Journal, *, progress: Progress
+    staging: Path, sources: Sequence[CorpusSource], rules: Rules, journal: Journal, *, base: Path | None = None, progress: Progress
 ) -> Numbered:
     """Read all sources, leave out what the rules say, fold duplicates, number the rest in order of first appearance, and write
     `prompts.duckdb` and, beside it, examples of what was left out.
+
+    Args:
+        base: a `prompts.duckdb` whose rows come before those of the sources and keep their ids. The funnel does not count them
+            as read.
 
     Raises:
         CorpusError: a source cannot be read, or no source has a usable prompt.
@@ -40,6 +44,8 @@ def number_prompts(
         return done
     (staging / layout.PROMPTS).unlink(missing_ok=True)
     with StagedPrompts(staging) as staged:
+        if base is not None:
+            staged.settle(base)
         tallies = [_read(staged, place, source, rules, progress=progress) for place, source in enumerate(sources)]
         if all(tally.read == sum(tally.reasons.values()) for tally in tallies):
             raise _nothing_usable(sources, tallies)
@@ -68,11 +74,22 @@ class Space:
 
 
 def encode_spaces(
-    staging: Path, spaces: Sequence[Space], journal: Journal, *, rows: int, shard_rows: int, progress: Progress
+    staging: Path,
+    spaces: Sequence[Space],
+    journal: Journal,
+    *,
+    rows: range,
+    first_shard: int = 0,
+    shard_rows: int,
+    progress: Progress,
 ) -> dict[str, list[ShardDone]]:
-    """Encode all prompts into all spaces, shard by shard; those that the journal lists and that are whole are kept.
+    """Encode prompts into all spaces, shard by shard; those that the journal lists and that are whole are kept.
 
     A shard is made in every space before the next one, so that spaces which share a network can share what it says of the texts.
+
+    Args:
+        rows: the row ids to be encoded, without gaps.
+        first_shard: number of the shard that begins with the first of them.
 
     Returns:
         The shards of each space in row order.
@@ -84,9 +101,9 @@ def encode_spaces(
     listed = journal.shards()
     done: dict[str, list[ShardDone]] = {space.spec.space: [] for space in spaces}
     label = f"Encoding with {' and '.join(space.spec.name for space in spaces)}"
-    with DuckPrompts(staging / layout.PROMPTS) as prompts, progress.start(label, rows) as task:
-        for number, start in enumerate(range(0, rows, shard_rows)):
-            stop = min(start + shard_rows, rows)
+    with DuckPrompts(staging / layout.PROMPTS) as prompts, progress.start(label, len(rows)) as task:
+        for number, start in enumerate(range(rows.start, rows.stop, shard_rows), first_shard):
+            stop = min(start + shard_rows, rows.stop)
             wanted: list[str] = []
             for space in spaces:
                 shard = listed.get((space.spec.space, number))

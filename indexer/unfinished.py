@@ -11,7 +11,7 @@ import msgspec
 from core.errors import CorpusError
 from core.protocols import CorpusSource, Progress
 from core.values import RejectedRow
-from indexer.plan import BuildPlan
+from indexer.plan import Plan
 from indexer.rows import HOLDS_NONE
 from store import layout
 from store.manifest import CorpusInfo
@@ -45,7 +45,7 @@ def refuse_unreadable(sources: Sequence[CorpusSource], *, progress: Progress) ->
     )
 
 
-def refuse_changed_since(root: Path, plan: BuildPlan, *, replace: bool) -> None:
+def refuse_changed_since(root: Path, plan: Plan, *, replace: bool) -> None:
     """Raise where a build of the same corpora was broken off when one of them was another; the write lock must be held.
 
     Args:
@@ -56,7 +56,7 @@ def refuse_changed_since(root: Path, plan: BuildPlan, *, replace: bool) -> None:
     Raises:
         CorpusError: both fingerprints stand in the message.
     """
-    for folder, other in _unfinished(root):
+    for folder, other in _unfinished(root, type(plan)):
         changed = _changed(other, plan)
         if changed is None:
             continue
@@ -70,13 +70,13 @@ def refuse_changed_since(root: Path, plan: BuildPlan, *, replace: bool) -> None:
         shutil.rmtree(folder)
 
 
-def refuse_changed_meanwhile(sources: Sequence[CorpusSource], plan: BuildPlan) -> None:
+def refuse_changed_meanwhile(sources: Sequence[CorpusSource], planned: Sequence[CorpusInfo]) -> None:
     """Raise where a source is not any more what it was when the plan was made.
 
     Raises:
         CorpusError: both fingerprints stand in the message.
     """
-    for source, was in zip(sources, plan.corpora, strict=True):
+    for source, was in zip(sources, planned, strict=True):
         now = source.fingerprint()
         if now != was.fingerprint:
             raise CorpusError(
@@ -85,16 +85,16 @@ def refuse_changed_meanwhile(sources: Sequence[CorpusSource], plan: BuildPlan) -
             )
 
 
-def _unfinished(root: Path) -> Iterator[tuple[Path, BuildPlan]]:
-    """The builds that were broken off, with their plans; what is no plan of this version is passed over."""
+def _unfinished(root: Path, kind: type[Plan]) -> Iterator[tuple[Path, Plan]]:
+    """The builds that were broken off, with their plans; what is no plan of this kind and version is passed over."""
     for path in sorted(layout.staging_root(root).glob(f"*/{layout.PLAN}")):
         try:
-            yield path.parent, msgspec.json.decode(path.read_bytes(), type=BuildPlan)
+            yield path.parent, msgspec.json.decode(path.read_bytes(), type=kind)
         except (OSError, msgspec.MsgspecError):
             continue
 
 
-def _changed(other: BuildPlan, plan: BuildPlan) -> tuple[CorpusInfo, CorpusInfo] | None:
+def _changed(other: Plan, plan: Plan) -> tuple[CorpusInfo, CorpusInfo] | None:
     """The first corpus that differs, in both plans, where nothing but the content of corpora does."""
     if [corpus.name for corpus in other.corpora] != [corpus.name for corpus in plan.corpora]:
         return None

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from core.values import Ids
-from store.prompts import COLUMNS, DuckPrompts, duckdb_config
-from store.staged_prompts import duckdb_errors, remove_database, replace_database
+from store.prompts import COLUMNS, duckdb_config
+from store.staged_prompts import attach_base, duckdb_errors, has_n_folded, remove_database, replace_database
 
 # Row ids become dense again, in the same order; a group is called after its first member.
 _COPY = """
@@ -39,13 +39,12 @@ def write_without(source: Path, target: Path, removed: Ids) -> None:
     """
     import duckdb
 
-    with DuckPrompts(source) as prompts:
-        lacking = {name: f"0::BIGINT AS {name}" for name in set(COLUMNS) - set(prompts.columns)}
-    columns = ", ".join({**_RENAMED, **lacking}.get(name, f"p.{name}") for name in COLUMNS)
     partial = target.with_name(f"{target.name}.tmp")
     with duckdb_errors(target), duckdb.connect(":memory:", config=duckdb_config()) as connection:
         remove_database(partial)
-        connection.execute(f"ATTACH {_quoted(source)} AS base (READ_ONLY)")
+        attach_base(connection, source)
+        named = {**_RENAMED} if has_n_folded(connection) else {**_RENAMED, "n_folded": "0::BIGINT AS n_folded"}
+        columns = ", ".join(named.get(name, f"p.{name}") for name in COLUMNS)
         connection.execute(f"ATTACH {_quoted(partial)} AS fresh")
         connection.register("removed", {"row_id": np.asarray(removed, dtype=np.int64)})
         connection.execute(_COPY.format(columns=columns))

@@ -71,8 +71,7 @@ class DuckPrompts:
         try:
             with _damage(path):
                 there = {row[0] for row in self._fetch("SELECT column_name FROM (DESCRIBE prompts)")}
-                self.columns = COLUMNS if COLUMNS[-1] in there else COLUMNS_1_0
-                self._columns = ", ".join(self.columns)
+                self._columns = ", ".join(COLUMNS if COLUMNS[-1] in there else COLUMNS_1_0)
                 self._table = "prompts" if COLUMNS[-1] in there else "(SELECT *, 0::BIGINT AS n_folded FROM prompts)"
                 self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM prompts)")[0][0])  # noqa: S608 constants
         except BaseException:

@@ -19,6 +19,7 @@ from core.files import storage_errors, sync_file, sync_folder
 from store.layout import PROMPTS, SPILLED, STAGED
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow
 
 _TABLES = """
@@ -26,6 +27,12 @@ CREATE TABLE IF NOT EXISTS staged (
     seq BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, n_submitted BIGINT
 );
 CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGINT, finished BOOLEAN, notes VARCHAR);
+CREATE TABLE IF NOT EXISTS settled (place BIGINT, group_id BIGINT, n_folded BIGINT);
+"""
+_SETTLE = """
+INSERT INTO staged
+SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted FROM base.prompts ORDER BY row_id;
+INSERT INTO settled SELECT row_id, group_id, {n_folded} FROM base.prompts ORDER BY row_id
 """
 # The first of equal prompts stands for all of them, in the order in which they came.
 _FOLD_EQUAL = """
@@ -41,9 +48,11 @@ FROM (SELECT coalesce(f.kept, d.place) AS place, sum(n_submitted)::BIGINT AS n_s
 JOIN different AS d USING (place);
 CREATE TABLE numbered.prompts AS
 SELECT k.row_id, s.prompt_key, text, embedded_text, source, source_key, k.n_submitted,
-       coalesce(leader.row_id, k.row_id) AS group_id, k.n_folded
+       coalesce(before.group_id, group_before.group_id, leader.row_id, k.row_id) AS group_id,
+       k.n_folded + coalesce(before.n_folded, 0) AS n_folded
 FROM kept AS k JOIN staged AS s USING (seq)
 LEFT JOIN marked AS m ON m.place = k.place LEFT JOIN kept AS leader ON leader.place = m.kept
+LEFT JOIN settled AS before ON before.place = k.place LEFT JOIN settled AS group_before ON group_before.place = m.kept
 ORDER BY k.row_id
 """
 _EQUAL_EXAMPLES = """
@@ -122,6 +131,30 @@ class StagedPrompts:
             config = {"memory_limit": _MEMORY, "temp_directory": str(staging / SPILLED)}
             self._connection = duckdb.connect(str(self._path), config=config)
             self._connection.execute(_TABLES)
+            self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
+
+    @property
+    def n_settled(self) -> int:
+        """How many rows stood before the corpora; see `settle`."""
+        with duckdb_errors(self._path):
+            return self._one("SELECT count(*) FROM settled")
+
+    def settle(self, base: Path) -> None:
+        """Put the prompts of a generation before all others; they keep their row ids, groups and counts, which may grow.
+
+        Called again on the same folder, it does nothing.
+
+        Args:
+            base: a finished `prompts.duckdb`.
+        """
+        if self.n_settled:
+            return
+        with duckdb_errors(self._path):
+            attach_base(self._connection, base)
+            self._connection.begin()
+            self._connection.execute(_SETTLE.format(n_folded="n_folded" if has_n_folded(self._connection) else "0"))
+            self._connection.commit()
+            self._connection.execute("DETACH base")
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
 
     def state(self, corpus: int) -> CorpusState:
@@ -240,6 +273,17 @@ class StagedPrompts:
 
     def _one(self, statement: str) -> int:
         return int(self._connection.execute(statement).fetchall()[0][0])
+
+
+def attach_base(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
+    """Make the tables of a finished `prompts.duckdb` readable as those of `base`."""
+    quoted = str(file).replace("'", "''")
+    connection.execute(f"ATTACH '{quoted}' AS base (READ_ONLY)")
+
+
+def has_n_folded(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the prompts of `base` count what was folded into them; those of format 1.0 do not."""
+    return any(row[0] == "n_folded" for row in connection.execute("DESCRIBE base.prompts").fetchall())
 
 
 def replace_database(partial: Path, target: Path) -> None:

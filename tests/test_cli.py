@@ -26,6 +26,7 @@ VERBS = [
     "embed",
     "serve",
     "build-index",
+    "add",
     "remove",
     "info",
     "train",

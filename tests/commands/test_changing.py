@@ -1,4 +1,4 @@
-"""`remove` on the command line."""
+"""`add` and `remove` on the command line."""
 
 from __future__ import annotations
 
@@ -74,3 +74,36 @@ def test_a_removal_that_cannot_be_is_one_line(imprompt: Imprompt, index: Path, w
     assert (done.code, len(done.err.strip().splitlines())) == (code, 1), done.err
     assert said in done.err
     assert (index / "CURRENT").read_bytes() == before
+
+
+def test_add_encodes_what_is_new(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+    """Two corpora at once; what the index has is counted, a second time there is nothing to do, and `info` names all three."""
+    (tmp_path / "more.txt").write_text("a purple teapot\na red fox\n", "utf-8")
+    (tmp_path / "third.csv").write_text("words\na wooden bridge over a river\n", "utf-8")
+    words = ["add", tmp_path / "more.txt", tmp_path / "third.csv", "--column", "words", "--index", index, "--json"]
+    (done,) = imprompt(*words).lines
+    assert (done["added"], done["encoded"], done["manifest"]["rows"]) == (True, 4, 14)
+    assert [corpus["name"] for corpus in done["manifest"]["corpus"]] == ["prompts.txt", "more.txt", "third.csv"]
+    (again,) = imprompt(*words).lines
+    assert (again["added"], again["encoded"], again["manifest"]["rows"]) == (False, 0, 14)
+    (answer,) = imprompt("query", "--text", "a purple teapot", "--json", "--index", index).lines
+    assert answer["prompt"] == "a purple teapot"
+    assert answer["corpus"] == "prompts.txt, more.txt, third.csv"
+    (fox,) = imprompt("query", "--text", "x", "--where", "n_submitted = 2", "--json", "--index", index).lines
+    assert fox["prompt"] == "a red fox"
+    assert imprompt("verify", "--index", index).code == 0
+
+
+@pytest.mark.parametrize(("words", "code"), [(["missing.txt"], 20), ([], 2)])
+def test_an_addition_that_cannot_be(imprompt: Imprompt, index: Path, words: list[str], code: int) -> None:
+    """The index stays as it is."""
+    before = (index / "CURRENT").read_bytes()
+    assert imprompt("add", *words, "--index", index).code == code
+    assert (index / "CURRENT").read_bytes() == before
+
+
+def test_an_addition_to_nothing_says_how_to_begin(imprompt: Imprompt, tmp_path: Path) -> None:
+    """There must be an index before something is added."""
+    (tmp_path / "more.txt").write_text("a\n", "utf-8")
+    done = imprompt("add", tmp_path / "more.txt", "--index", tmp_path / "none")
+    assert (done.code, "build-index" in done.err) == (51, True)

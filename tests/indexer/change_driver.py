@@ -1,6 +1,7 @@
 """Changes an index and kills itself at a named point; run as a program of its own by `test_change_kills.py`.
 
     python tests/indexer/change_driver.py remove ROOT POINT
+    python tests/indexer/change_driver.py add ROOT POINT CORPUS
 
 The points wrap functions of the product from outside; the product knows nothing of them.
 """
@@ -14,9 +15,15 @@ from pathlib import Path
 import indexer.journal
 import indexer.publishing
 import indexer.removal
+import indexer.stages
 import store.publish
 import store.shards
+from indexer.build import BuildReport
+from indexer.growth import add_corpora
 from indexer.removal import RemovalReport, remove_prompts, rules_where
+from indexer.sources import parse_corpus
+from store.staged_prompts import StagedPrompts
+from tests.indexer.doubles import BagOfWords, BagPair
 from tests.indexer.kill_driver import after, before, in_the_middle_of_a_file, in_the_middle_of_a_journal_line
 
 WORD = "Zanzibarquokka"
@@ -25,6 +32,12 @@ WORD = "Zanzibarquokka"
 def remove(root: Path) -> RemovalReport:
     """The command that is broken off and given again."""
     return remove_prompts(root, rules_where(f"text LIKE '%{WORD}%'"))
+
+
+def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildReport:
+    """The command that is broken off and given again."""
+    indexer.stages.READ_ROWS = 100
+    return add_corpora(root, [parse_corpus(str(corpus))], pair, extra=[second])
 
 
 PUBLISHING: dict[str, Callable[[], None]] = {
@@ -45,6 +58,16 @@ REMOVING: dict[str, Callable[[], None]] = {
     "before purging": lambda: before(indexer.removal, "purge_others"),
     "in the middle of purging": lambda: before(store.publish, "_remove"),
 }
+ADDING: dict[str, Callable[[], None]] = {
+    "before the old prompts are taken over": lambda: before(StagedPrompts, "settle"),
+    "after the old prompts were taken over": lambda: after(StagedPrompts, "settle"),
+    "between batches of rows": lambda: after(StagedPrompts, "add", call=2),
+    "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
+    "between old shards": lambda: after(indexer.publishing, "_link", call=3),
+    "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
+    "between a shard and its journal line": lambda: after(indexer.stages, "write_shard", call=3),
+    **PUBLISHING,
+}
 
 
 def main() -> None:
@@ -52,6 +75,9 @@ def main() -> None:
     if verb == "remove":
         REMOVING[point]()
         remove(root)
+    else:
+        ADDING[point]()
+        add(root, Path(sys.argv[4]), BagPair(), BagOfWords("second"))
 
 
 if __name__ == "__main__":

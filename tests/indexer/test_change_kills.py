@@ -16,8 +16,8 @@ from store.generation import open_generation
 from store.manifest import Manifest
 from store.publish import generation_names
 from store.verify import verify
-from tests.indexer.change_driver import REMOVING, WORD, remove
-from tests.indexer.doubles import BagOfWords, BagPair
+from tests.indexer.change_driver import ADDING, REMOVING, WORD, add, remove
+from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.test_kills import environment
 
 pytestmark = pytest.mark.slow
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.slow
 DRIVER = [sys.executable, str(Path(__file__).with_name("change_driver.py"))]
 
 
-def kill(verb: str, root: Path, point: str) -> None:
+def kill(verb: str, root: Path, point: str, *words: Path) -> None:
     """Run the change until it kills itself."""
-    done = subprocess.run([*DRIVER, verb, root, point], env=environment(), check=False, capture_output=True, timeout=120)
+    done = subprocess.run([*DRIVER, verb, root, point, *words], env=environment(), check=False, capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -75,3 +75,40 @@ def test_a_kill_while_prompts_are_removed(point: str, old: Path, unbroken: Manif
     assert len(generation_names(root)) == 1
     assert not any((root / "staging").iterdir())
     assert not any(WORD.encode() in path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".duckdb")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Further prompts, some of which the index has."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "more.txt", 260)
+
+
+@pytest.fixture(scope="module")
+def grown(old: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """What an addition gives that is not broken off."""
+    root = Path(shutil.copytree(old, tmp_path_factory.mktemp("grown") / "index"))
+    return add(root, corpus, BagPair(), BagOfWords("second")).manifest
+
+
+@pytest.mark.parametrize("point", ADDING)
+def test_a_kill_while_a_corpus_is_added(point: str, old: Path, corpus: Path, grown: Manifest, tmp_path: Path) -> None:
+    """The old index answers until the new one is in service; in the end rows and shards are those of an unbroken run.
+
+    A kill costs at most the shard that was being made, and nothing of the old index is encoded.
+    """
+    root = Path(shutil.copytree(old, tmp_path / "index"))
+    kill("add", root, point, corpus)
+    assert (digest_in_service(root) == grown.rows_digest) == (point == "after publishing")
+    pair, second = BagPair(), BagOfWords("second")
+    report = add(root, corpus, pair, second)
+    assert verify(root) == []
+    assert report.manifest.rows_digest == grown.rows_digest
+    assert report.manifest.funnel == grown.funnel
+    for space, records in grown.shards.items():
+        assert [record.sha256 for record in report.manifest.shards[space]] == [record.sha256 for record in records]
+    assert not any((root / "staging").iterdir())
+    n_new = 2 * (grown.rows - 300)
+    begun = ("in the middle of a shard", "between a shard and its journal line", "in the middle of a journal line")
+    first = list(ADDING).index("before publishing")
+    expected = 0 if list(ADDING).index(point) >= first else n_new - (100 if point in begun else 0)
+    assert report.encoded == sum(pair.texts.seen) + sum(second.seen) == expected

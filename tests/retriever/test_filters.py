@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -23,6 +23,7 @@ from store import layout
 from store.exact_index import ExactIndex
 from store.faiss_index import FaissIndex, build_faiss_index
 from store.generation import Generation
+from store.indexes import build_index_file, open_index
 from store.prompts import DuckPrompts
 from store.shards import ShardedVectors
 from tests.retriever.colours import PROMPTS, ColourPair
@@ -56,7 +57,7 @@ class SmallSteps:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Rows of words, half of them in groups of up to 120, and three indexes of their vectors."""
+    """Rows of words, half of them in groups of up to 120, and four indexes of their vectors."""
 
     prompts: DuckPrompts
     rows: list[Prompt]
@@ -101,8 +102,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     stored = ShardedVectors(folder, write_shards(folder, vectors.astype(np.float32), shard_rows=150))
     faiss = FaissIndex(folder, build_faiss_index(folder, "index/x.faiss", stored), stored)
     exact = ExactIndex(stored)
+    ivf = open_index(folder, build_index_file(folder, "index/y.faiss", stored, factory="IVF40,RaBitQ"), stored)
     with DuckPrompts(folder / layout.PROMPTS) as prompts:
-        yield World(prompts, rows, stored.block(0, ROWS), {"exact": exact, "faiss": faiss, "steps": SmallSteps(exact)})
+        indexes: dict[str, VectorIndex] = {"exact": exact, "faiss": faiss, "steps": SmallSteps(exact), "ivf": ivf}
+        yield World(prompts, rows, stored.block(0, ROWS), indexes)
 
 
 def brute_force(world: World, query: Vectors, k: int, passes: set[int]) -> list[int]:
@@ -114,7 +117,7 @@ def brute_force(world: World, query: Vectors, k: int, passes: set[int]) -> list[
     return list(found.values())[:k]
 
 
-FILTERS = [
+FILTERS: list[tuple[Filters, Callable[[Prompt], bool]]] = [
     (Filters(), lambda p: True),
     (Filters(where="n_submitted > 350"), lambda p: p.n_submitted > 350),
     (Filters(where="row_id = 399 OR source = 's9'"), lambda p: p.row_id == 399),
@@ -134,14 +137,14 @@ FILTERS = [
     st.sampled_from(FILTERS), st.integers(1, 7), st.sampled_from(["exact", "faiss", "steps"]), st.booleans(), st.integers(0, 999)
 )
 def test_the_answer_is_that_of_a_look_at_every_row(
-    world: World, filtered: tuple[Filters, object], k: int, name: str, artists: bool, seed: int
+    world: World, filtered: tuple[Filters, Callable[[Prompt], bool]], k: int, name: str, artists: bool, seed: int
 ) -> None:
     """Filters, words that are only found by reading, and folding: the same rows, as many, in the same order."""
     filters, passes = filtered
     selection = select(filters, world.prompts)
     if artists:
         selection = Selection(selection.allowed, lambda text: not text.endswith(("1", "3", "5", "7", "9")))
-    wanted = {p.row_id for p in world.rows if passes(p) and selection.accepts(p.text)}  # type: ignore[operator]
+    wanted = {p.row_id for p in world.rows if passes(p) and selection.accepts(p.text)}
     queries = random_vectors(3, DIM, seed=seed)
     found = nearest_groups(queries, k, index=world.indexes[name], prompts=world.prompts, selection=selection)
     for query, picked in zip(queries, found, strict=True):
@@ -167,6 +170,23 @@ def test_a_smaller_k_is_a_prefix(world: World, k: int) -> None:
         nearest_groups(queries, n, index=world.indexes["faiss"], prompts=world.prompts, selection=Selection()) for n in (190, k)
     )
     assert [picked[:k] for picked in wide] == narrow
+
+
+@pytest.mark.parametrize(("filters", "passes"), FILTERS)
+def test_as_many_come_from_an_index_that_guesses(world: World, filters: Filters, passes: Callable[[Prompt], bool]) -> None:
+    """An inverted file with the least effort: k groups where k exist, each once, all of them passing, and prefixes agree."""
+    queries = random_vectors(4, DIM, seed=9)
+    groups = {p.group_id for p in world.rows if passes(p)}
+    selection = select(filters, world.prompts)
+    found = {
+        k: nearest_groups(queries, k, index=world.indexes["ivf"], prompts=world.prompts, selection=selection, effort=0.0)
+        for k in (5, 50, 500)
+    }
+    for k, answers in found.items():
+        for picked in answers:
+            assert all(passes(prompt) for prompt, _ in picked)
+            assert len({prompt.group_id for prompt, _ in picked}) == len(picked) == min(k, len(groups))
+    assert [picked[:5] for picked in found[50]] == found[5]
 
 
 def test_a_group_says_what_it_stands_for(world: World) -> None:

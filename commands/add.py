@@ -1,0 +1,69 @@
+"""`add`: further corpora into the index."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from commands.build_index import show_report
+from commands.cleaning import DroppedFile, UnsafeWordsFile
+from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.output import Output
+
+
+def add(
+    corpora: Annotated[list[str], typer.Argument(metavar="CORPUS…", help="As --corpus of `build-index`; several are joined.")],
+    column: Annotated[
+        str | None, typer.Option("--column", help="The column that holds the prompts.", show_default="prompt")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")] = None,
+    sample: Annotated[int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sample.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="End with an error where a row cannot be read.")] = False,
+    unsafe_words: UnsafeWordsFile = None,
+    dropped: DroppedFile = None,
+    device: Device = "auto",
+    index: IndexFolder = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    offline: Offline = False,
+) -> None:
+    """Add corpora to the index, cleaned as it was and by its encoder. What it has is not encoded again and keeps its row ids.
+
+    Prompts that it has already are counted for it. An addition that was broken off goes on where it stopped when the same
+    command is given again; the index that is in place answers until it is complete.
+    """
+    from core.config import settings
+    from encoders.registry import load_encoder, output_encoder
+    from indexer.growth import add_corpora
+    from indexer.rules import read_unsafe_words
+    from indexer.sources import parse_corpus
+    from store.generation import open_generation
+
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    chosen = settings(index=index, offline=offline)
+    with open_generation(chosen.index) as generation:
+        encoders = generation.manifest.encoders
+    pair = load_encoder(encoders[0].name, device=device, offline=chosen.offline, announce=output.note)
+    # An index of an early version holds no vectors of MiniLM; none are added to it then.
+    extra = [output_encoder(pair, device=device, announce=output.note)] if len(encoders) > 1 else []
+    report = add_corpora(
+        chosen.index,
+        [
+            parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed, offline=chosen.offline, announce=output.note)
+            for spec in corpora
+        ],
+        pair,
+        extra=extra,
+        strict=strict,
+        unsafe_words=read_unsafe_words(unsafe_words),
+        dropped=dropped,
+        progress=output.progress(),
+    )
+    if json:
+        output.line({"added": report.built, "encoded": report.encoded, "manifest": report.manifest})
+    else:
+        show_report(output, report, chosen.index)
+        output.text(f"{report.encoded:,} vectors were made.")
