@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CODE := cli.py commands core encoders ensemble evaluation images indexer retriever server store tests examples benchmarks
 
-.PHONY: demo test test-slow test-ofa lint docs clean
+.PHONY: demo test test-slow test-ofa test-clients test-browser page-picture lint docs clean
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
@@ -19,6 +19,19 @@ test-slow: $(VENV)/.test
 
 test-ofa: $(VENV)/.test .venv-ofa/.modelscope
 	PYTHONPATH=.venv-ofa $(PY) -m pytest tests/ensemble/ofa/parity_modelscope.py
+
+# The clients that people have, in an environment of their own: clip-retrieval asks for numpy < 2, its client module for requests alone.
+test-clients: $(VENV)/.test .venv-clients/.installed
+	$(PY) -m pytest tests/server/clients/real_clients.py
+
+# Also a part of test-slow. `make page-picture` takes the pictures of the page that the README and docs show.
+test-browser: $(VENV)/.test
+	@command -v chromium >/dev/null || { echo "There is no Chromium. Install Debian's: apt-get install --yes chromium" >&2; exit 1; }
+	$(PY) -m pytest -m slow tests/server/test_browser.py
+
+page-picture: $(VENV)/.test
+	IMPROMPT_SHOTS=.page-pictures $(PY) -m pytest -m slow tests/server/test_browser.py -k fits
+	cp .page-pictures/page-top-1280-light.png docs/images/page.png
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check $(CODE)
@@ -50,5 +63,12 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
 	@$(PIP) --no-deps --target .venv-ofa modelscope==1.40.0
 	@touch $@
 
+.venv-clients/.installed: | $(PY)
+	@echo "Installing the clients into .venv-clients."
+	@$(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check webuiapi==0.9.17 requests pillow
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps clip-retrieval==2.45.0
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-ofa .demo-index .demo-images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-ofa .venv-clients .page-pictures .demo-index .demo-images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

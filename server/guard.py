@@ -118,7 +118,9 @@ class Guard:
             if _host_name(headers.get("host", "")) not in LOOPBACK:
                 hint = "Ask for localhost, let the proxy send that name, or start the server with --token."
                 raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "wrong-host", "This server answers for this machine only.", hint=hint)
-            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            # A link that leads here is no such request: it shows our page, and its own site sees nothing of it.
+            followed = exchange.scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not followed:
                 raise Refusal(HTTPStatus.FORBIDDEN, "cross-site", "A page of another site may not ask.")
         if self._in_hand > _MAX_IN_HAND:
             raise busy(f"{_MAX_IN_HAND} requests are in hand already.")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.config import Limits
+from server.config import Limits, ServerConfig
+from server.guard import Guard
+from server.metrics import Metrics
 from tests.server.conftest import Serve
 from tests.server.pictures import b64, png
 
@@ -75,6 +80,9 @@ def test_this_machine_has_several_names(client: TestClient, host: str) -> None:
 def test_a_page_of_another_site_may_not_ask(client: TestClient) -> None:
     """Browsers say where a request comes from, and no answer allows another origin to read it."""
     assert client.get("/v1/info", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert client.get("/", headers=link).status_code == 200
+    assert client.post("/v1/search", headers=link, json={"text": "fox"}).status_code == 403
     done = client.get("/v1/info", headers={"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:7861"})
     assert done.status_code == 200
     assert not [name for name in done.headers if name.startswith("access-control")]
@@ -128,3 +136,67 @@ def test_methods_that_are_not_there_are_refused(client: TestClient) -> None:
     """With the problem's form, and the methods that are."""
     done = client.delete("/v1/info")
     assert (done.status_code, done.json()["kind"], done.headers["allow"]) == (405, "method-not-allowed", "GET")
+
+
+class Line:
+    """One connection without a server: what the client sends, then silence or its end; what it got."""
+
+    def __init__(self, *sent: bytes, ends: bool) -> None:
+        self._sent = [{"type": "http.request", "body": body, "more_body": True} for body in sent]
+        self._ends = ends
+        self.got: list[Message] = []
+
+    async def receive(self) -> Message:
+        if self._sent:
+            return self._sent.pop(0)
+        if self._ends:
+            return {"type": "http.disconnect"}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, message: Message) -> None:
+        self.got.append(message)
+
+
+SCOPE: Scope = {"type": "http", "method": "POST", "path": "/v1/search", "headers": [(b"host", b"localhost")]}
+
+
+def guarded(app: ASGIApp, line: Line) -> None:
+    config = ServerConfig(Path("index"), limits=Limits(body_timeout_s=0.05))
+    asyncio.run(asyncio.wait_for(Guard(app, config, Metrics())(dict(SCOPE), line.receive, line.send), 10))
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    """The client is told 408 after the limit; the application never hears of it."""
+    line = Line(b"{", ends=False)
+    guarded(_never, line)
+    assert line.got[0]["status"] == 408
+
+
+def test_half_a_body_of_a_client_that_left_goes_nowhere() -> None:
+    """Nothing is asked, nothing is answered."""
+    line = Line(b"{", ends=True)
+    guarded(_never, line)
+    assert line.got == []
+
+
+def test_work_stops_when_the_client_goes_away() -> None:
+    """The application is cancelled, not left to answer nobody."""
+    stopped = []
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.append(True)
+            raise
+
+    line = Line(ends=True)
+    line._sent = [{"type": "http.request", "body": b"{}", "more_body": False}]
+    guarded(endless, line)
+    assert stopped == [True]
+    assert line.got == []
+
+
+async def _never(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError
