@@ -18,6 +18,9 @@ from core.values import Ids, Vectors
 STEPS = 20
 """Shares are fitted in steps of 1/20: finer ones change the mean cosine by less than its interval by far."""
 
+LEAST_GAIN = 0.001
+"""Every member costs time: one that brings less than a thousandth of mean cosine gets no share."""
+
 _LEAST_NORM = 1e-6
 
 
@@ -65,28 +68,31 @@ class Choice:
 
 
 def simplex(members: int, *, steps: int = STEPS) -> NDArray[np.float64]:
-    """(p, members) all shares that are multiples of 1/steps with a sum of 1; those with the fewest voters first."""
+    """(p, members) all shares that are multiples of 1/steps with a sum of 1."""
     bars = combinations(range(steps + members - 1), members - 1)
-    points = np.array([np.diff([-1, *bar, steps + members - 1]) - 1 for bar in bars], dtype=np.float64) / steps
-    return points[np.argsort((points > 0).sum(axis=1), kind="stable")]
+    return np.array([np.diff([-1, *bar, steps + members - 1]) - 1 for bar in bars], dtype=np.float64) / steps
 
 
-def fit(tallies: Tallies, rows: Ids, *, members: Sequence[int], settings: Sequence[int] | None = None) -> Choice:
-    """The setting and the shares with the highest mean cosine on `rows`; of equals the one with fewer voters.
+def fit(tallies: Tallies, rows: Ids, *, members: Sequence[int]) -> Choice:
+    """The setting and the shares with the highest mean cosine on `rows`; a voter more has to bring `LEAST_GAIN`.
 
     Args:
         rows: at least one.
         members: columns that may have a share; the others get 0.
-        settings: those to choose from; None for all.
     """
-    grid = np.zeros((len(points := simplex(len(members))), tallies.truth.shape[2]))
-    grid[:, list(members)] = points
+    points = simplex(len(members))
+    shares = np.zeros((len(points), tallies.truth.shape[2]))
+    shares[:, list(members)] = points
+    means = np.stack([tallies.cosines(setting, rows, shares).mean(axis=1) for setting in range(len(tallies.truth))])
+    voters = (points > 0).sum(axis=1)
     best: Choice | None = None
-    for setting in range(len(tallies.truth)) if settings is None else settings:
-        means = tallies.cosines(setting, rows, grid).mean(axis=1)
-        winner = int(means.argmax())
-        if best is None or means[winner] > best.cosine:
-            best = Choice(setting, grid[winner], float(means[winner]))
+    for count in range(1, len(members) + 1):
+        of_count = np.flatnonzero(voters == count)
+        setting, position = np.unravel_index(int(means[:, of_count].argmax()), (len(means), len(of_count)))
+        point = int(of_count[position])
+        found = Choice(int(setting), shares[point], float(means[setting, point]))
+        if best is None or found.cosine > best.cosine + LEAST_GAIN:
+            best = found
     if best is None:
-        raise ValueError("there is no setting to choose from")
+        raise ValueError("there is no member to choose from")
     return best

@@ -56,10 +56,14 @@ def test_the_better_setting_is_chosen() -> None:
     assert fit(tallies, np.arange(30), members=[0]).setting == 1
 
 
-def test_a_member_that_adds_nothing_gets_no_share() -> None:
-    """Of equally good blends the one with fewer voters is taken."""
-    truth = random_rows(np.random.default_rng(3))
-    assert fit(tallied([truth, truth], truth), np.arange(30), members=[0, 1]).shares.tolist().count(0) == 1
+def test_a_member_that_adds_little_gets_no_share() -> None:
+    """Less than a thousandth of cosine is not worth a voter; more is."""
+    rng = np.random.default_rng(3)
+    truth, noise = random_rows(rng, 400), random_rows(rng, 400)
+    nearly = unit_rows(truth + 0.05 * noise)
+    assert fit(tallied([truth, nearly], truth), np.arange(400), members=[0, 1]).shares.tolist() == [1, 0]
+    worse, other = unit_rows(truth + noise), unit_rows(truth + random_rows(rng, 400))
+    assert 0 not in fit(tallied([worse, other], truth), np.arange(400), members=[0, 1]).shares
 
 
 @pytest.mark.parametrize(("members", "points"), [(1, 1), (2, 21), (3, 231)])
