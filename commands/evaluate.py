@@ -23,6 +23,13 @@ PairsFile = Annotated[
         help="A Parquet file with the columns `image` (a path beside it) and `prompt`; `kind` and `generator` are optional.",
     ),
 ]
+Unseen = Annotated[
+    bool,
+    typer.Option(
+        "--unseen",
+        help="The head of `lite` was not trained on these pairs: take it as it is, instead of training it again without each fold.",
+    ),
+]
 Folds = Annotated[int, typer.Option("--folds", help="Into how many folds of whole groups of near-duplicate prompts.")]
 
 
@@ -32,10 +39,7 @@ def evaluate(
     gallery: Annotated[
         bool, typer.Option("--gallery", help="Show the best, median and worst answers on the page, with pictures and prompts.")
     ] = False,
-    as_is: Annotated[
-        bool,
-        typer.Option("--as-is", help="Train and fit nothing again. Honest only if nothing was trained or fitted on these pairs."),
-    ] = False,
+    unseen: Unseen = False,
     folds: Folds = 5,
     blend: Blend = None,
     index: IndexFolder = None,
@@ -48,7 +52,7 @@ def evaluate(
     """Measure members and blend on pairs of images and prompts, with intervals, and write a page with plots.
 
     Every answer is out of fold: the head of `lite`, weights, settings and confidence are fitted again without the groups that
-    they are measured on, and the true prompts are taken out of the corpus. `--as-is` measures what is installed instead.
+    they are measured on, and the true prompts are taken out of the corpus. With pairs of your own add `--unseen`.
     """
     from core.files import check_place
     from evaluation.page import write_page
@@ -57,7 +61,7 @@ def evaluate(
     output = Output(json=json, quiet=quiet, verbose=verbose)
     check_plots()
     check_place(out)
-    study = study_pairs(pairs, blend, refit=not as_is, folds=folds, index=index, device=device, offline=offline, output=output)
+    study = study_pairs(pairs, blend, unseen=unseen, folds=folds, index=index, device=device, offline=offline, output=output)
     report = write_page(out, study, gallery=gallery)
     if json:
         output.line(report)
@@ -71,7 +75,7 @@ def study_pairs(
     pairs: Path,
     blend: str | None,
     *,
-    refit: bool,
+    unseen: bool,
     folds: int,
     index: Path | None,
     device: str,
@@ -85,7 +89,7 @@ def study_pairs(
     recipe = load_recipe(blend or DEFAULT)
     with open_index(output, index=index, device=device, offline=offline) as opened:
         options = Options(
-            refit=refit,
+            refit_head=not unseen,
             n_folds=folds,
             device=device,
             offline=opened.offline,

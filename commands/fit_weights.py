@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commands.ballot import Blend
-from commands.evaluate import Folds, PairsFile, show_gains, study_pairs, tell_failed
+from commands.evaluate import Folds, PairsFile, Unseen, show_gains, study_pairs, tell_failed
 from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output, grid
 
@@ -16,6 +16,7 @@ from commands.output import Output, grid
 def fit_weights(
     pairs: PairsFile,
     out: Annotated[Path, typer.Option("--out", help="The recipe to write (JSON); use it as `--blend FILE`.")],
+    unseen: Unseen = False,
     folds: Folds = 5,
     blend: Blend = None,
     index: IndexFolder = None,
@@ -37,7 +38,7 @@ def fit_weights(
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     check_place(out)
-    study = study_pairs(pairs, blend, refit=True, folds=folds, index=index, device=device, offline=offline, output=output)
+    study = study_pairs(pairs, blend, unseen=unseen, folds=folds, index=index, device=device, offline=offline, output=output)
     report = make_report(study)
     recipe = fitted_recipe(study, name=out.stem)
     write_recipe(out, recipe)

@@ -38,7 +38,7 @@ def refit_heads(pairs: PairSet, examples: Examples, *, main_kind: int, constants
     if fewest < MIN_PAIRS:
         raise CorpusError(
             f"Without two folds {fewest} pairs are left; a head needs at least {MIN_PAIRS}.",
-            hint="Give more pairs, or measure the head as it is with --as-is, if it never saw these pairs.",
+            hint="Give more pairs, or take the head as it is with --unseen, if it was not trained on these pairs.",
         )
     heads: Heads = {}
     with progress.start("Training heads without each fold", len(wanted)) as task:

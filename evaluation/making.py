@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evaluation.calibration import CalibrationReport
-from evaluation.nested import GIVEN, PRINTED
+from evaluation.nested import GIVEN
 from evaluation.report import (
     FoldChoice,
     Report,
@@ -33,7 +33,6 @@ def make_report(study: Study) -> Report:
         corpus_rows=study.corpus_rows,
         removed=study.removed,
         recipe=study.recipe.name,
-        refitted=study.refitted,
         out_of_fold=_out_of_fold(study),
         slices=make_slices(scores, pairs),
         gains=make_gains(scores, pairs, study.names) if len(study.names) > 1 else (),
@@ -49,30 +48,18 @@ def make_report(study: Study) -> Report:
 
 def _out_of_fold(study: Study) -> tuple[tuple[str, str], ...]:
     """What learned from pairs, and from which."""
-    if study.head_refitted:
-        head = "out of fold: trained again without each fold's groups"
-    elif study.uses_lite:
-        head = "as it is: its figures hold only if it was not trained on these pairs"
-    else:
-        head = "not used"
-    kind = "of the main kind" if not study.pairs.fitted_on.all() else ""
-    if study.refitted:
-        weights = f"out of fold: fitted again without each fold's groups, on pairs {kind}".rstrip()
-        given = f"“{GIVEN}” alone keeps its weights, which may have been fitted on these pairs"
-    else:
-        weights = "as the recipe has them: their figures hold only if they were not fitted on these pairs"
-        given = "all figures are those of the recipe as it is"
+    as_it_is = "as it is: its figures hold only if it was not trained on these pairs"
+    refitted = "out of fold: trained again without each fold's groups" if study.head_refitted else as_it_is
+    kind = "" if study.pairs.fitted_on.all() else ", on pairs of the main kind"
+    confidence = f"out of fold: fitted without each fold's groups{kind}" if study.calibrated else "not calibrated: too few cases"
+    trained = [(f"{name} from {source}", as_it_is) for name, source in study.recipe.sources.items() if name == "vit"]
     return (
-        ("head of lite", head),
-        ("weights, and k, power and floor of knn", weights),
-        ("recipe", given),
-        ("corpus", f"{study.removed:,} prompts that are a true text of the pairs were taken out"),
-        (
-            "confidence",
-            "out of fold: fitted without each fold's groups" if study.calibrated else "not calibrated: too few close answers",
-        ),
-        ("other members", "not trained on pairs by this program"),
-        (PRINTED, "as the blend"),
+        ("head of lite", refitted if study.uses_lite else "not used"),
+        *trained,
+        ("weights, and k, power and floor of knn", f"out of fold: fitted again without each fold's groups{kind}"),
+        (GIVEN, "its weights are those of the recipe, which may have been fitted on these pairs"),
+        ("corpus", f"without the {study.removed:,} prompts in it that are a true text of the pairs"),
+        ("confidence", confidence),
     )
 
 

@@ -76,22 +76,15 @@ def rows_to_fit(pairs: PairSet, fold: int) -> Ids:
     return np.flatnonzero(main if main.any() else outside)
 
 
-def as_given(tallies: Tallies, names: Sequence[str], shares: dict[str, float], *, setting: int) -> Scores:
-    """The members, their blend with these shares, and each leave-one-out with the weight shared among the others.
+def as_given(tallies: Tallies, names: Sequence[str], shares: dict[str, float], *, setting: int) -> NDArray[np.float32]:
+    """(n,) cosines of the blend with these shares.
 
     Args:
         shares: by member, of a sum of 1.
         setting: of knn, by number.
     """
-    rows = np.arange(tallies.truth.shape[1])
-    weights = np.array([shares.get(name, 0.0) for name in names])
-    points = dict(zip(names, np.eye(len(names)), strict=True)) | {BLEND: weights}
-    for out, name in enumerate(names):
-        left = np.where(np.arange(len(names)) == out, 0, weights)
-        if left.sum() > 0:
-            points[without(name)] = left / left.sum()
-    found = tallies.cosines(setting, rows, np.array(list(points.values())))
-    return {label: row.astype(np.float32) for label, row in zip(points, found, strict=True)}
+    weights = np.array([[shares.get(name, 0.0) for name in names]])
+    return tallies.cosines(setting, np.arange(tallies.truth.shape[1]), weights)[0].astype(np.float32)
 
 
 def constant_scores(pairs: PairSet) -> NDArray[np.float32]:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _BLOCK_ROWS = 64
 _OF_THE_PAIR = frozenset({"knn", "vit", "interrogator"})
-"""Members that look through the index's encoder or the head of `lite`, and so change with the head."""
+"""Members that look through the index's encoder or the head of `lite`, and so change with the head, unless the recipe names
+another source of theirs."""
 
 _NOTHING: frozenset[int] = frozenset()
 
@@ -148,7 +149,7 @@ class Panel:
 
     def _lasting(self, ensemble: Ensemble) -> dict[str, EnsembleMember]:
         """The members; those that no head changes remember each row."""
-        changing = _OF_THE_PAIR if self.heads else frozenset({"knn"})
+        changing = {"knn", *(_OF_THE_PAIR - ensemble.recipe.sources.keys() if self.heads else ())}
         return {
             name: member if name in changing else RememberingMember(member, self._sitting)
             for name, member in ensemble.members.items()

@@ -84,7 +84,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     corpus_rows: int
     removed: int
     recipe: str
-    refitted: bool
     out_of_fold: tuple[tuple[str, str], ...]
     slices: tuple[Slice, ...]
     gains: tuple[Gain, ...]

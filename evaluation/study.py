@@ -22,7 +22,7 @@ from ensemble.recipes import KnnSettings, Recipe, check_recipe
 from ensemble.vote import Verdict
 from evaluation.asking import ask_all, ask_for_words, heads_of, knn_grid, lite_of, printed_scores
 from evaluation.calibration import Calibrated, calibrate
-from evaluation.nested import BLEND, CONSTANT, GIVEN, PRINTED, Fitted, Scores, as_given, constant_scores, fit_folds
+from evaluation.nested import CONSTANT, GIVEN, PRINTED, Scores, as_given, constant_scores, fit_folds
 from evaluation.pair_set import PairSet, load_pair_set
 from evaluation.panel import Panel
 from evaluation.retrieval import Retrieved
@@ -41,13 +41,13 @@ _GIVEN_SETTING = 0
 class Options:
     """How a study is done.
 
-    `refit`: train the head of `lite` again for every fold and fit weights and settings for every fold, so that no answer has seen
-    its pair; False takes all as it is, which is honest only where nothing was trained or fitted on these pairs. `n_folds` is at
-    least 3, since a fold's weights are fitted on the others. What the trunks of `lite` see is kept in `cache`, by default the
-    user's cache folder.
+    `refit_head`: train the head of `lite` again for every fold, so that no answer has seen its pair; False takes it as it is, which
+    is honest only where it was not trained on these pairs. Weights and settings are fitted for every fold in any case. `n_folds`
+    is at least 3, since a fold's weights are fitted on the others. What the trunks of `lite` see is kept in `cache`, by default
+    the user's cache folder.
     """
 
-    refit: bool = True
+    refit_head: bool = True
     n_folds: int = N_FOLDS
     cache: Path | None = None
     device: str = "auto"
@@ -58,10 +58,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What was found, out of fold as far as `refitted` and `head_refitted` say.
+    """What was found, out of fold; the head of `lite` too where `head_refitted`.
 
     `names` are the members; `scores` (n,) cosines by answer; `verdicts` of the blend, one a pair, by the recipe of its fold;
-    `choices` what was fitted for each fold (empty with `refitted` False), their settings of knn numbered as in `settings`.
+    `choices` what was fitted for each fold, their settings of knn numbered as in `settings`.
     `recipe` is the given one, `best` the one fitted on all pairs of the main kind, `spec` the index's encoder.
     """
 
@@ -69,7 +69,6 @@ class Study:
     names: tuple[str, ...]
     recipe: Recipe
     best: Recipe
-    refitted: bool
     head_refitted: bool
     uses_lite: bool
     scores: Scores
@@ -108,8 +107,8 @@ def run_study(pairs_file: Path, recipe: Recipe, generation: Generation, pair: En
     panel = _panel(recipe, generation, pair, pairs, options)
     sheet, retrieved = ask_all(panel, pairs, true_rows, progress=options.progress)
     given = as_given(sheet.outer, panel.names, shares(recipe.weights), setting=_GIVEN_SETTING)
-    fitted = fit_folds(sheet, pairs, panel.names) if options.refit else Fitted(given, ())
-    recipes = [_fitted(recipe, panel, choice) for choice in fitted.choices] or [recipe] * pairs.n_folds
+    fitted = fit_folds(sheet, pairs, panel.names)
+    recipes = [_fitted(recipe, panel, choice) for choice in fitted.choices]
     verdicts = ask_for_words(panel, pairs, recipes, progress=options.progress)
     printed = printed_scores(panel, pairs, verdicts)
     final = fit(sheet.outer, np.flatnonzero(pairs.fitted_on), members=range(len(panel.names)))
@@ -119,12 +118,9 @@ def run_study(pairs_file: Path, recipe: Recipe, generation: Generation, pair: En
         names=tuple(panel.names),
         recipe=recipe,
         best=_fitted(recipe, panel, final),
-        refitted=options.refit,
         head_refitted=bool(panel.heads),
         uses_lite=panel.lite is not None,
-        scores=fitted.scores
-        | {CONSTANT: constant_scores(pairs), PRINTED: printed}
-        | ({GIVEN: given[BLEND]} if options.refit else {}),
+        scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
         verdicts=tuple(verdicts),
         choices=fitted.choices,
         settings=tuple(panel.settings),
@@ -150,10 +146,10 @@ def _panel(recipe: Recipe, generation: Generation, pair: EncoderPair, pairs: Pai
         recipe,
         generation,
         pair,
-        settings=knn_grid(recipe) if options.refit else (recipe.knn,),
+        settings=knn_grid(recipe),
         rows=pairs.rows,
         lite=lite,
-        heads=heads_of(lite, pairs, progress=options.progress) if options.refit and lite is not None else {},
+        heads=heads_of(lite, pairs, progress=options.progress) if options.refit_head and lite is not None else {},
         sitting=sitting,
         device=options.device,
         offline=options.offline,

@@ -20,7 +20,7 @@ from tests.evaluation.worlds import RECIPE
 def test_a_leak_shows(pairs_file: Path, index: Path, memorising: LitePair, cache: Path, honest: Study) -> None:
     """The head knows its own pairs by heart; out of fold it is no better than a constant, for pictures of noise tell nothing."""
     with open_generation(index) as generation:
-        leaking = run_study(pairs_file, RECIPE, generation, memorising, Options(refit=False, cache=cache))
+        leaking = run_study(pairs_file, RECIPE, generation, memorising, Options(refit_head=False, cache=cache))
     assert leaking.scores["vit"].mean() > 0.7
     assert leaking.scores[BLEND].mean() > honest.scores[BLEND].mean() + 0.2
     assert honest.scores["vit"].mean() < honest.scores[CONSTANT].mean() + 0.05

@@ -1,0 +1,140 @@
+"""Confidence: for what it holds, and that it is not claimed where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from PIL import Image
+
+from core.errors import ConfigError, MemberUnavailable
+from encoders.lite import LitePair, load_lite
+from ensemble.confidence import Calibration, Signs, find_calibration, nearness
+from ensemble.members import load_ensemble
+from ensemble.proof import ProvenAnswer, ask_with_proof
+from ensemble.recipes import Recipe, load_recipe, write_recipe
+from ensemble.vote import Ensemble
+from retriever import Question, Retriever
+from store.generation import Generation, open_generation
+from tests.conftest import Imprompt
+
+
+def calibration(pair: LitePair, *, rows: int = 3, intercept: float = 0.0) -> Calibration:
+    return Calibration(
+        encoder=pair.spec.name,
+        space=pair.spec.space,
+        rows=rows,
+        close=0.6,
+        intercept=intercept,
+        nearness=1.0,
+        wording=0.0,
+        agreement=0.0,
+        pairs=100,
+        base_rate=0.1,
+        ece=0.01,
+        auroc=0.8,
+    )
+
+
+@pytest.fixture(scope="module")
+def pair() -> LitePair:
+    return load_lite()
+
+
+@pytest.fixture(scope="module")
+def lite(lite_index: Path) -> Iterator[Generation]:
+    with open_generation(lite_index) as opened:
+        yield opened
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+def proven(ensemble: Ensemble, pair: LitePair, lite: Generation, image: Path) -> ProvenAnswer:
+    (answer,) = ask_with_proof([Question(image)], 3, retriever=Retriever(lite, pair), ensemble=ensemble)
+    assert isinstance(answer, ProvenAnswer)
+    return answer
+
+
+def test_confidence_rises_with_the_signs() -> None:
+    """It is the logistic of the signs, from 0 to 1, however large they are."""
+    made = calibration(load_lite(), intercept=-1.0)
+    sure, unsure = (Signs(nearness=value, wording=0, agreement=0) for value in (1.0, -1.0))
+    assert made.probability(sure) == pytest.approx(0.5)
+    assert 0 < made.probability(unsure) < made.probability(sure)
+    steep = msgspec.structs.replace(made, nearness=1e9)
+    assert [steep.probability(sign) for sign in (unsure, sure)] == pytest.approx([0, 1])
+
+
+def test_a_calibration_holds_for_its_encoder_and_size(pair: LitePair) -> None:
+    """Half to twice the corpus, the same encoder; of several the nearest in size."""
+    made = [calibration(pair, rows=rows) for rows in (1000, 1500, 100_000)]
+    spec = pair.spec
+
+    def rows_of(rows: int, *, encoder: str = spec.name, space: str = spec.space) -> int | None:
+        found = find_calibration(made, encoder=encoder, space=space, rows=rows)
+        return None if found is None else found.rows
+
+    assert [rows_of(rows) for rows in (1000, 1400, 3000, 3001, 50_000, 200_001)] == [1000, 1500, 1500, None, 100_000, None]
+    assert rows_of(1000, encoder="another") is None
+    assert rows_of(1000, space="another") is None
+
+
+def test_nearness_is_the_mean_of_the_nearest() -> None:
+    """Ten at most, fewer where there are fewer, and the lowest cosine where there are none."""
+    assert nearness([0.5] * 10 + [0.0] * 90) == pytest.approx(0.5)
+    assert nearness([0.4, 0.2, float("-inf")]) == pytest.approx(0.3)
+    assert nearness([float("-inf")]) == -1
+
+
+def test_a_calibrated_recipe_tells_its_confidence(lite: Generation, pair: LitePair, red: Path) -> None:
+    """The probability of the verdict's signs; below a tenth nothing is close, and the best guess is there all the same."""
+    for intercept, close in ((3.0, True), (-9.0, False)):
+        made = calibration(pair, intercept=intercept)
+        recipe = Recipe(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(made,))
+        ensemble = load_ensemble(recipe, lite, pair, offline=True)
+        answer = proven(ensemble, pair, lite, red)
+        (verdict,) = ensemble.judge([Image.open(red).convert("RGB")])
+        assert answer.proof.confidence == pytest.approx(made.probability(verdict.signs), abs=1e-6)
+        assert answer.proof.close is close
+        assert answer.answer.prompt
+        told = answer.to_json()["proof"]
+        assert (told["calibration"], told["close"]) == ("calibrated", close)
+
+
+def test_without_calibration_there_is_no_confidence(lite: Generation, pair: LitePair, red: Path) -> None:
+    """Another size of corpus, or a member that was left out, and nothing is claimed."""
+    other = Recipe(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, rows=100_000),))
+    answer = proven(load_ensemble(other, lite, pair, offline=True), pair, lite, red)
+    assert answer.proof.confidence is None
+    assert answer.to_json()["proof"]["calibration"] == "not calibrated"
+    degraded = Recipe(name="mine", weights={"vit": 1, "caption": 1}, calibrations=(calibration(pair),))
+    with pytest.raises(MemberUnavailable):
+        load_ensemble(degraded, lite, pair, offline=True)
+    assert load_ensemble(degraded, lite, pair, offline=True, degrade=True).calibration is None
+
+
+def test_a_recipe_keeps_its_calibrations(pair: LitePair, tmp_path: Path) -> None:
+    """They are in the file; one with a field that is not known is refused."""
+    recipe = Recipe(name="mine", weights={"vit": 1}, calibrations=(calibration(pair),))
+    write_recipe(tmp_path / "mine.json", recipe)
+    assert load_recipe(str(tmp_path / "mine.json")) == recipe
+    (tmp_path / "odd.json").write_text((tmp_path / "mine.json").read_text().replace('"ece"', '"luck"'))
+    with pytest.raises(ConfigError, match="not a recipe"):
+        load_recipe(str(tmp_path / "odd.json"))
+
+
+def test_query_says_that_nothing_is_close(imprompt: Imprompt, pair: LitePair, lite_index: Path, red: Path, tmp_path: Path) -> None:
+    """With the best guess beside it."""
+    recipe = Recipe(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, intercept=-9.0),))
+    write_recipe(tmp_path / "mine.json", recipe)
+    done = imprompt("query", red, "--proof", "--blend", tmp_path / "mine.json", "--index", lite_index)
+    assert done.code == 0
+    assert "nothing in the corpus is close; this is the best guess" in done.out
+    assert "estimated: a " in done.out
+    assert "confidence: 0.00" in done.out
