@@ -85,7 +85,7 @@ def render(result: Result) -> str:
         *(f"- {what}: {how}" for what, how in report.out_of_fold),
         "",
         "*Cosine*: mean cosine of an answer with MiniLM's vector of the true prompt; in brackets 95 % intervals, bootstrap over "
-        "groups.",
+        "groups. The recipe as given has equal weights.",
         "",
         *_score_table(report, ("kind", "all"), "Answers"),
         *_score_table(report, ("generator",), "By generator"),

@@ -21,7 +21,7 @@ from ensemble.vote import Verdict
 from evaluation.heads import Heads, refit_heads
 from evaluation.nested import Sheet
 from evaluation.pair_set import PairSet
-from evaluation.panel import Look, Panel, takes_lite
+from evaluation.panel import Look, Panel, reads_the_index_alone, takes_lite
 from evaluation.retrieval import Retrieved
 from evaluation.stand_ins import ExchangeablePair, SeenTrunk, Sitting
 from evaluation.tallies import Tallies
@@ -33,8 +33,9 @@ _NO_FOLDS: frozenset[int] = frozenset()
 
 
 def knn_grid(recipe: Recipe) -> tuple[KnnSettings, ...]:
-    """The recipe's own settings of knn first, then those to choose from; only its own where knn reads captions or has no vote."""
-    if recipe.weights.get("knn", 0) <= 0 or recipe.knn.captions_of:
+    """The recipe's own settings of knn first, then those to choose from; only its own where knn has no vote or reads more than
+    the index, such as captions."""
+    if recipe.weights.get("knn", 0) <= 0 or not reads_the_index_alone(recipe.knn):
         return (recipe.knn,)
     grid = [
         msgspec.structs.replace(recipe.knn, k=k, power=power, floor=floor)

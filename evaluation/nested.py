@@ -84,7 +84,7 @@ def as_given(tallies: Tallies, names: Sequence[str], shares: dict[str, float], *
         setting: of knn, by number.
     """
     weights = np.array([[shares.get(name, 0.0) for name in names]])
-    return tallies.cosines(setting, np.arange(tallies.truth.shape[1]), weights)[0].astype(np.float32)
+    return np.asarray(tallies.cosines(setting, np.arange(tallies.truth.shape[1]), weights)[0], dtype=np.float32)
 
 
 def constant_scores(pairs: PairSet) -> NDArray[np.float32]:

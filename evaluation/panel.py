@@ -142,7 +142,7 @@ class Panel:
         return self._sitting.show(pictures, rows)
 
     def _knn(self, shown: Sequence[Image], around: Surroundings, setting: KnnSettings) -> Vectors:
-        if setting.captions_of:
+        if not reads_the_index_alone(setting):
             return predict_in_memory(self._members["knn"], shown).vectors
         cosines, vectors = around.hits.scores[:, : setting.k], around.vectors[:, : setting.k]
         return regress(cosines, vectors, power=setting.power, floor=setting.floor)
@@ -159,6 +159,12 @@ class Panel:
 def takes_lite(recipe: Recipe) -> bool:
     """Whether its `vit` is the head of `lite`."""
     return recipe.weights.get("vit", 0) > 0 and "vit" not in recipe.sources
+
+
+def reads_the_index_alone(setting: KnnSettings) -> bool:
+    """Whether these settings differ from the usual ones in nothing but k, power and floor."""
+    usual = KnnSettings()
+    return msgspec.structs.replace(setting, k=usual.k, power=usual.power, floor=usual.floor) == usual
 
 
 def recipe_settings(recipe: Recipe, *, k: int) -> KnnSettings:

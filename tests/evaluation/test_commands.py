@@ -37,7 +37,7 @@ def test_evaluate_writes_a_page_and_tells_the_figures(imprompt: Imprompt, pairs_
     broken = rewrite(pairs_file, tmp_path / "broken", rows)
     (tmp_path / "broken" / "5.png").write_bytes(b"no image")
     page = tmp_path / "page.html"
-    done = imprompt("evaluate", "--pairs", broken, "--index", index, "--out", page, "--json")
+    done = imprompt("evaluate", "--pairs", broken, "--index", index, "--out", page, "--json", "--unseen")
     assert done.code == PartialFailure.exit_code
     assert "5.png" in done.err
     (report,) = done.lines
