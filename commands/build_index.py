@@ -9,11 +9,12 @@ import typer
 
 from commands import cleaning as clean
 from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
-from commands.output import Output, funnel, size_text
+from commands.output import Output, funnel, printable, size_text
 from commands.recipes import RECIPES, Recipe
 from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
 
 if TYPE_CHECKING:
+    from core.values import RejectedRow
     from indexer.build import BuildReport
 
 
@@ -116,6 +117,8 @@ def build_index(
     )
     report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm])
     if json:
+        for row in report.rejected:
+            output.note(printable(_left_out(row)))
         output.line(report.manifest)
     else:
         show_report(output, report, chosen.index)
@@ -129,10 +132,14 @@ def show_report(output: Output, report: BuildReport, folder: Path) -> None:
         return
     output.table(funnel(manifest.funnel))
     for row in report.rejected:
-        output.text(f"  left out: {row.source}:{row.source_key}: {row.reason}")
+        output.text(_left_out(row))
     if report.truncated:
         output.text(f"{report.truncated:,} prompts were longer than the encoder reads and were cut.")
     size = sum(file.bytes for file in manifest.files.values())
     output.text(
         f"{manifest.rows:,} prompts, {size_text(size)}, {report.seconds:.1f} s, in {folder} (generation {manifest.generation})."
     )
+
+
+def _left_out(row: RejectedRow) -> str:
+    return f"  left out: {row.source}:{row.source_key}: {row.reason}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _IMAGES_AT_ONCE = 32
 _TEXTS_AT_ONCE = 4096
-_TABLES = frozenset({".parquet", ".csv", ".tsv", ".jsonl"})
+_TABLES = frozenset({".parquet", ".csv", ".tsv", ".jsonl", ".json"})
 
 
 class Space(StrEnum):

@@ -18,7 +18,7 @@ from core.errors import ConfigError, CorpusError, WeightsMissing
 from core.fetch import BY_HAND, DEFAULT_REVISION, Announce, HubFile, HubListing, commit_of, fetch, list_data_set
 from indexer.compression import table_suffix
 from indexer.rows import StreamedSource
-from indexer.table_files import FORMS, NamedFile, is_table, joined_source
+from indexer.table_files import FORMS, TEXT_SUFFIX, NamedFile, is_table, joined_source
 
 HUB = "hf:"
 FORM = f"{HUB}OWNER/NAME[@REVISION][:CONFIG][#COLUMN]"
@@ -29,6 +29,9 @@ _SPEC = re.compile(
 )
 _SPLITS = ("train", "validation", "valid", "val", "dev", "eval", "test")
 """The order of the splits, all of which are read; files that name none come last."""
+
+_DESCRIPTIONS = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"})
+"""What `datasets` writes beside the data."""
 
 _PIECE = re.compile(r"-(\d{5})-of-(\d{5})\.")
 
@@ -159,14 +162,14 @@ def card_patterns(card: Path, corpus: HubCorpus) -> list[str] | None:
 def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
     """The data files in the order in which they are read.
 
-    With patterns: those that match, pattern by pattern. Without: those of the kind that most files have, by split (train first)
-    and then by path. Files that begin with a dot, and those in such folders, are left out.
+    With patterns: those that match, pattern by pattern. Without: those of the kind that most files have (texts only where there
+    is nothing else), by split (train first) and then by path. Files that begin with a dot, and those in such folders, are left out.
     """
     tables = sorted(name for name in filenames if is_table(name) and not any(part.startswith(".") for part in name.split("/")))
     if patterns is not None:
         return list(dict.fromkeys(name for pattern in patterns for name in tables if _matches(name, pattern)))
-    kinds = Counter(table_suffix(Path(name)) for name in tables if table_suffix(Path(name)) != ".txt") or Counter([".txt"])
-    most = kinds.most_common(1)[0][0]
+    kinds = Counter(table_suffix(Path(name)) for name in tables if Path(name).name not in _DESCRIPTIONS)
+    most = max(kinds, key=lambda kind: (kind != TEXT_SUFFIX, kinds[kind], kind == ".parquet"), default=None)
     return sorted((name for name in tables if table_suffix(Path(name)) == most), key=lambda name: (_split_rank(name), name))
 
 

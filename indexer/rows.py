@@ -89,6 +89,8 @@ def judge(value: object, *, source: str, key: str, n_submitted: object = 1, nsfw
         n_submitted: how often it was submitted; what is not a number of at least 1 counts as 1.
         nsfw: how unsafe the corpus calls it; what is not a finite number counts as None.
     """
+    if isinstance(value, bytes) and len(value) > 4 * MAX_CHARACTERS:  # whatever they are, and they may come by the million
+        return RejectedRow(source, key, TOO_LONG)
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else value
         if isinstance(text, str):

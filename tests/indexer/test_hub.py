@@ -297,6 +297,13 @@ class TestChoosingFiles:
         names = ["a-train.csv", "b-train.csv", "dataset_infos.json", "requirements.txt", ".cache/x.csv", "test/0.csv", "other.csv"]
         assert choose_files(names, None) == ["a-train.csv", "b-train.csv", "test/0.csv", "other.csv"]
 
+    def test_descriptions_are_no_data(self) -> None:
+        """What `datasets` writes beside the data never outnumbers it; of two kinds alike in number Parquet is taken."""
+        assert choose_files(["dataset_infos.json", "train.parquet"], None) == ["train.parquet"]
+        assert choose_files(["dataset_infos.json", "state.json", "train.csv"], None) == ["train.csv"]
+        assert choose_files(["a.csv", "a.parquet"], None) == ["a.parquet"]
+        assert choose_files(["README.md", "loader.py"], None) == []
+
     def test_texts_where_there_is_nothing_else(self) -> None:
         """A data set of texts is read as one."""
         assert choose_files(["b.txt", "train.txt", "README.md"], None) == ["train.txt", "b.txt"]

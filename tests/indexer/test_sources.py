@@ -212,6 +212,36 @@ class TestBoundedMemory:
         assert count == 50
         assert peak < 6_000_000
 
+    @pytest.mark.parametrize("repeated", [True, False])
+    def test_long_texts_in_a_small_file(self, repeated: bool, tmp_path: Path) -> None:
+        """A Parquet file of 0.1 MB that stands for up to 15 GB of text, by repetition or compression, is read in little memory."""
+        path = tmp_path / "small.parquet"
+        if repeated:
+            texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4_000, pa.int32()), pa.array(["x" * 2_000]))
+            long = pa.DictionaryArray.from_arrays(pa.array([0] * 30_000, pa.int32()), pa.array(["x" * 500_000]))
+            rows = 34_000
+            with pq.ParquetWriter(path, pa.schema([("prompt", texts.type)]), store_schema=False) as writer:
+                for array in (texts, long):
+                    writer.write_table(pa.table({"prompt": array}))
+        else:
+            rows = 60
+            with pq.ParquetWriter(path, pa.schema([("prompt", pa.string())]), compression="zstd", use_dictionary=False) as writer:
+                for _ in range(6):
+                    writer.write_table(pa.table({"prompt": ["y" * 2_000_000] * 10}))
+        assert path.stat().st_size < 200_000
+        source = parse_corpus(str(path))
+        before = pa.total_allocated_bytes()
+        tracemalloc.start()
+        held = 0
+        found = 0
+        for batch in source.batches(1000):
+            held = max(held, pa.total_allocated_bytes() - before)
+            found += len(batch.rejected) + len(batch.prompts)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found == rows
+        assert peak + held < 150_000_000
+
 
 class TestSample:
     def test_is_drawn_without_replacement(self) -> None:
