@@ -33,15 +33,17 @@ def choose_column(path: Path, asked: str | None, columns: Sequence[str], *, text
         CorpusError: the column is not there or not of text, or several could be meant; the columns there are stand in the message.
     """
     there = ", ".join(columns) or "none"
+    wanted = DEFAULT_COLUMN if asked is None else asked
+    if columns.count(wanted) > 1:
+        raise CorpusError(f"{path} has {columns.count(wanted)} columns {wanted!r}.", path=path, hint="Give each a name of its own.")
     if asked is not None or DEFAULT_COLUMN in columns:
-        chosen = DEFAULT_COLUMN if asked is None else asked
-        if chosen not in columns:
+        if wanted not in columns:
             raise CorpusError(
-                f"{path} has no column {chosen!r}; it has: {there}.", path=path, hint="Name one of them with --column."
+                f"{path} has no column {wanted!r}; it has: {there}.", path=path, hint="Name one of them with --column."
             )
-        if chosen not in texts:
-            raise CorpusError(f"Column {chosen!r} of {path} does not hold text.", path=path, hint="Name another one with --column.")
-        return chosen
+        if wanted not in texts:
+            raise CorpusError(f"Column {wanted!r} of {path} does not hold text.", path=path, hint="Name another one with --column.")
+        return wanted
     if len(texts) == 1:
         return texts[0]
     raise CorpusError(

@@ -92,6 +92,16 @@ class TestWhatCannotBeRead:
                 parse_corpus(str(path), column=column)
         assert texts(rows_of(path, column="style")) == ["c", "d"]
 
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_two_columns_of_one_name(self, suffix: str, tmp_path: Path) -> None:
+        """Which of the two is meant cannot be told, so it is asked."""
+        path = tmp_path / f"table{suffix}"
+        path.write_text("prompt,prompt\na,b\n")
+        if suffix == ".parquet":
+            pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"]), path)
+        with pytest.raises(CorpusError, match="has 2 columns 'prompt'"):
+            parse_corpus(str(path))
+
     @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
     def test_the_only_text_column_is_found(self, suffix: str, tmp_path: Path) -> None:
         """A table with one column of text and the count of submissions needs no --column."""
