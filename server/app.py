@@ -90,6 +90,9 @@ def _lifespan(service: Service, failed: Failed) -> Callable[[FastAPI], AbstractA
             except ImpromptError as error:
                 _LOG.error("cannot start", extra={"event": "start-failed", "kind": error.kind})
                 failed(error)
+            except Exception as error:  # noqa: BLE001 -- a server that never gets ready must not look like one that will
+                _LOG.error("cannot start", extra={"event": "start-failed", "error": type(error).__name__})
+                failed(ImpromptError(f"unexpected {type(error).__name__}: {error}. This is a fault of imprompt."))
             else:
                 _LOG.info("ready", extra={"event": "ready"})
                 service.watch()

@@ -99,11 +99,11 @@ class Snapshots:
             published = found[0]
             if published != self._refused:
                 self.load()
-        except (ImpromptError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with the new one, the old one goes on
             self._refuse(published, error)
 
-    def _refuse(self, published: str, error: ImpromptError | OSError) -> None:
-        kind = error.kind if isinstance(error, ImpromptError) else "storage"
+    def _refuse(self, published: str, error: Exception) -> None:
+        kind = error.kind if isinstance(error, ImpromptError) else type(error).__name__
         if (published or kind) == self._refused:
             return
         self._refused = published or kind

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from core.protocols import EncoderPair
 from server.config import ServerConfig
 from store import layout
 from store.publish import read_current
@@ -91,6 +92,20 @@ def test_a_generation_that_cannot_be_used_is_passed_over(serve: Serve, build: Ca
         assert asked(client)["generation"] == first
         assert client.post("/v1/query", files={"image": png()}, data={"members": "true"}).status_code == 200
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_fault_while_starting_is_told(index: Path) -> None:
+    """Not only what was foreseen: whoever started the server hears of anything that keeps it from getting ready."""
+    from core.errors import ImpromptError
+    from server.app import create_app
+
+    def broken(name: str) -> EncoderPair:
+        raise RuntimeError("no such model")
+
+    told: list[ImpromptError] = []
+    with TestClient(create_app(ServerConfig(index), load=broken, failed=told.append), base_url="http://localhost"):
+        until(lambda: bool(told))
+    assert "RuntimeError: no such model" in told[0].message
 
 
 def test_without_an_index_nothing_gets_ready(tmp_path: Path) -> None:
