@@ -140,7 +140,8 @@ def page(value: dict[str, Any]) -> str:
         "",
         f"`lite` over {value['index_rows']:,} real prompts, k = 10; {about['cpu']}, {about['cores']} cores, "
         f"{about['memory_gib']} GiB, Python {about['python']}, commit {about['commit']}. wrk (one thread) ran on the same cores. "
-        f"One run of {value['seconds_a_run']} s each after a warm-up; no refused and no broken request where none is named.",
+        f"One run of {value['seconds_a_run']} s each after a warm-up; no refused and no broken request where none is named. "
+        "Refused is 503 with Retry-After, for which wrk does not wait.",
         "",
         "| what | clients | micro-batching | answers a second | p50 ms | p95 ms | p99 ms |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",

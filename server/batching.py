@@ -75,6 +75,9 @@ class MicroBatcher(Generic[Job, Result]):
         with self._changed:
             if self._closed:
                 raise busy("The server is being shut down.")
+            if len(self._waiting) >= self._max_waiting:
+                # What was given up takes no one's place.
+                self._waiting = deque(waiting for waiting in self._waiting if not waiting.future.cancelled())
             held = sum(waiting.weight for waiting in self._waiting)
             if len(self._waiting) >= self._max_waiting or (self._waiting and held + weight > self._max_weight):
                 raise busy(f"{len(self._waiting)} questions are waiting already.")

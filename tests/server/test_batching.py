@@ -88,6 +88,19 @@ def test_given_up_jobs_cost_nothing() -> None:
     assert work.batches == [[1], [3]]
 
 
+def test_given_up_jobs_take_no_place() -> None:
+    """A queue full of those who went away has room."""
+    work = Doubler()
+    queue = batcher(work, max_waiting=2)
+    held(queue, work)
+    gone = [queue.submit(2), queue.submit(3)]
+    assert all(future.cancel() for future in gone)
+    kept = queue.submit(4)
+    work.go.set()
+    assert kept.result(10) == 8
+    queue.close()
+
+
 def test_one_bad_job_does_not_take_the_others_with_it() -> None:
     """A batch that fails is asked one by one; an error that is a result stays one job's."""
     work = Doubler()
