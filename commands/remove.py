@@ -39,10 +39,11 @@ def remove(
 ) -> None:
     """Take prompts out of the index by rule, for good: the rest is written afresh, and all older generations are purged.
 
-    Nothing is encoded. Unfinished builds in the index's folder are purged, too. A corpus that holds the prompts brings them back
-    when it is built from or added again.
+    Nothing is encoded. Unfinished builds in the index's folder and the phrases that the interrogator mined are purged, too. To
+    build again from a corpus that holds the prompts, or to add another one that does, brings them back.
     """
     from core.config import settings
+    from ensemble.interrogator.corpus import forget_mined_phrases
     from indexer.removal import preview_removal, remove_prompts
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
@@ -51,7 +52,9 @@ def remove(
     if dry_run:
         _show_preview(output, preview_removal(folder, rules))
     else:
-        _show(output, remove_prompts(folder, rules, progress=output.progress()), folder)
+        report = remove_prompts(folder, rules, progress=output.progress())
+        forget_mined_phrases()
+        _show(output, report, folder)
 
 
 def _rules(where: str | None, match: Path | None, *, regex: bool) -> RemovalRules:

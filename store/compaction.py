@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from core.values import Ids
+from store.layout import SPILLED
 from store.prompts import COLUMNS, duckdb_config
 from store.staged_prompts import attach_base, duckdb_errors, has_n_folded, remove_database, replace_database
 
@@ -39,8 +40,10 @@ def write_without(source: Path, target: Path, removed: Ids) -> None:
     """
     import duckdb
 
+    # What does not fit into memory is purged with the staging folder, should this be killed.
+    config = {**duckdb_config(), "temp_directory": str(target.parent / SPILLED)}
     partial = target.with_name(f"{target.name}.tmp")
-    with duckdb_errors(target), duckdb.connect(":memory:", config=duckdb_config()) as connection:
+    with duckdb_errors(target), duckdb.connect(":memory:", config=config) as connection:
         remove_database(partial)
         attach_base(connection, source)
         named = {**_RENAMED} if has_n_folded(connection) else {**_RENAMED, "n_folded": "0::BIGINT AS n_folded"}

@@ -50,7 +50,7 @@ def corpus_phrases(generation: Generation, artists: Sequence[str], *, announce: 
     """
     identity = [_METHOD, MOST_PHRASES, generation.manifest.rows_digest, list(artists)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    path = settings().cache / "phrases" / "mined" / f"{key}.json"
+    path = _mined_folder() / f"{key}.json"
     if (phrases := _kept(path)) is None:
         announce(f"Mining the phrases of {generation.manifest.rows:,} prompts for the interrogator, once for this index.")
         counted = generation.prompts.frequent_phrases(_COUNTED)
@@ -64,6 +64,18 @@ def corpus_phrases(generation: Generation, artists: Sequence[str], *, announce: 
             hint="Use --phrases package.",
         )
     return tuple(phrases)
+
+
+def forget_mined_phrases() -> int:
+    """Remove all kept lists, which may hold words of prompts that were removed; how many there were. They are mined again."""
+    files = list(_mined_folder().glob("*.json"))
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
+
+
+def _mined_folder() -> Path:
+    return settings().cache / "phrases" / "mined"
 
 
 def without_artists(counted: Sequence[tuple[str, int]], artists: Sequence[str]) -> list[str]:

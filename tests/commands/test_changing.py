@@ -47,6 +47,19 @@ def test_remove_shows_first_and_then_removes(imprompt: Imprompt, index: Path, tm
     assert (done.code, "4 prompts were removed" in done.err) == (56, True)
 
 
+def test_remove_forgets_what_was_mined(imprompt: Imprompt, index: Path) -> None:
+    """The interrogator's lists of phrases hold words of prompts and lie in the user's cache; a dry run leaves them."""
+    from core.config import settings
+
+    mined = settings().cache / "phrases" / "mined" / "a.json"
+    mined.parent.mkdir(parents=True, exist_ok=True)
+    mined.write_text("{}")
+    imprompt("remove", "--where", "text LIKE '%fox%'", "--dry-run", "--index", index)
+    assert mined.exists()
+    imprompt("remove", "--where", "text LIKE '%fox%'", "--index", index)
+    assert not mined.exists()
+
+
 def test_remove_by_a_file_of_lines(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
     """As they stand, or as regular expressions."""
     (tmp_path / "rules.txt").write_text("RAMEN\n^a red\n", "utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from core.errors import BuildLocked, Checksum, ConfigError, CorpusError, IndexDi
 from core.values import Prompt
 from indexer.build import BuildOptions, BuildReport, build_index
 from indexer.growth import add_corpora
+from indexer.plan import BuildPlan
+from indexer.publishing import ONLY_EQUAL
 from indexer.removal import remove_prompts, rules_where
 from indexer.rows import StreamedSource
 from indexer.rules import Cleaning, UnsafeWords
@@ -23,6 +26,7 @@ from store.verify import verify
 from tests.indexer.doubles import BagOfWords, BagPair, listed, write_corpus
 
 OPTIONS = BuildOptions(shard_rows=50, cleaning=Cleaning(near_duplicates=None))
+EARLY = BuildOptions(shard_rows=50, cleaning=ONLY_EQUAL)
 NEAR = BuildOptions(shard_rows=50, cleaning=Cleaning(near_duplicates=0.8))
 
 
@@ -145,6 +149,19 @@ def test_after_removing_and_before(tmp_path: Path) -> None:
             np.testing.assert_allclose(generation.vectors(encoder.spec.space).block(0, rows), encoder.encode(texts), atol=1e-3)
     assert verify(tmp_path / "index") == []
     assert report.manifest.corpus[0].name == "a.txt"
+
+
+def test_an_index_of_an_early_version_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose plan tells of no rules folded equal prompts and no more; so does its addition, whatever the default is now."""
+    with monkeypatch.context() as patch:
+        patch.setattr(BuildPlan, "plain", lambda self: {"cleaning": "1: NFC", "shard_rows": 2, "index_factory": "SQfp16"})
+        build(tmp_path, listed(["a red fox in the deep snow at night"], name="early"), options=replace(EARLY, replace=True))
+    add(tmp_path, listed(["a red fox in the deep snow at night !", "mail me@example.com"], name="second"))
+    assert [p.text for p in prompts_of(tmp_path)] == [
+        "a red fox in the deep snow at night",
+        "a red fox in the deep snow at night !",
+        "mail me@example.com",
+    ]
 
 
 def test_the_older_generation_can_go(tmp_path: Path) -> None:
