@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +64,24 @@ def needs_of(name: str) -> list[Need]:
         raise ConfigError(f"which files {name} has is known when it is read.", hint=f"build-index --corpus {name} fetches them.")
     if "/" in name or ":" in name or Path(name).is_dir():
         return [encoder_need(name)]
+    if _is_backbone(name):
+        from ensemble.vit.backbones import wanted_files
+
+        return [Need(f"backbone {name}", extra="vit", wanted=lambda: wanted_files(name))]
     raise ConfigError(
         f"nothing is called {name!r}.",
         hint=f"Name a recipe ({', '.join(BuildRecipe)}), a blend ({', '.join(BLENDS)}, or a JSON file), a member "
-        f"({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), or an encoder such as ViT-L-14/openai.",
+        f"({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), an encoder such as ViT-L-14/openai, or a backbone of timm.",
     )
+
+
+def _is_backbone(name: str) -> bool:
+    """Whether timm, which takes seconds to import, has an architecture of that name."""
+    if importlib.util.find_spec("timm") is None:
+        return False
+    import timm
+
+    return bool(timm.is_model(name))
 
 
 def blend_needs(recipe: Recipe) -> list[Need]:
@@ -116,7 +130,9 @@ def _member_need(name: str, recipe: Recipe) -> Need:
 
     what = f"member {name}"
     if name == "vit":
-        return Need(what, packaged=LITE, local=(HEAD_PATH,))
+        if (source := recipe.sources.get(name)) is None:
+            return Need(what, packaged=LITE, local=(HEAD_PATH,))
+        return Need(what, extra="vit", local=(Path(source.partition("//")[2] or source).expanduser(),))
     if name == "ofa":
         from ensemble.ofa.captioner import wanted_files as ofa_files
 

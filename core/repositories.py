@@ -32,6 +32,11 @@ KNOWN = {
     "timm/vit_base_patch32_clip_224.openai": Repository(
         "Apache-2.0", f"{_HUB}/timm/vit_base_patch32_clip_224.openai/commit/768915ca7a925843d5e7887687d71da0e9b0a8f0"
     ),
+    "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k": Repository(
+        "Apache-2.0",
+        f"{_HUB}/timm/vit_base_patch16_224.augreg2_in21k_ft_in1k/tree/3feba41e737e1b28af8e1fd7dca8eed073385972",
+        {"model.safetensors": 346_000_000, "pytorch_model.bin": 346_000_000},
+    ),
     "Salesforce/blip-image-captioning-large": Repository(
         "BSD-3-Clause",
         f"{_HUB}/Salesforce/blip-image-captioning-large/tree/353689b859fcf0523410b1806dace5fb46ecdf41",

@@ -156,6 +156,26 @@ def test_what_is_here_already_needs_no_space(
     assert imprompt("prefetch", f"hf-hub:{REPO}").code == 0
 
 
+def test_a_backbone_is_found_where_timm_publishes_it(hub: FakeHub, imprompt: Imprompt) -> None:
+    """What `train --backbone` begins with, by the name that it takes."""
+    lines = imprompt("prefetch", "--list", "vit_base_patch16_224", "--json").lines
+    assert [line["file"] for line in lines] == ["model.safetensors", "pytorch_model.bin"]
+    assert {line["repo"] for line in lines} == {"timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"}
+    assert lines[0]["bytes"] == 346_000_000
+    assert lines[0]["licence"] == "Apache-2.0"
+
+
+def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(hub: FakeHub, imprompt: Imprompt, tmp_path: Path) -> None:
+    """It is looked for, and nothing else in its place."""
+    recipe = tmp_path / "mine.json"
+    recipe.write_text(json.dumps({"name": "mine", "weights": {"vit": 1}, "sources": {"vit": f"vit_tiny//{tmp_path}/tower.pt"}}))
+    missing = imprompt("prefetch", recipe)
+    assert missing.code == 3
+    assert "tower.pt is not there" in missing.err
+    (tmp_path / "tower.pt").touch()
+    assert imprompt("prefetch", recipe).code == 0
+
+
 @pytest.mark.parametrize("name", ["nonsense", "missing.json", "hf-hub:one", "NoSuchArchitecture/openai"])
 def test_a_name_that_nothing_has_is_one_line(hub: FakeHub, imprompt: Imprompt, name: str) -> None:
     """With the names there are, or those like it."""

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from tests.conftest import Imprompt
+from tests.evaluation.worlds import THINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCH = """
@@ -43,6 +46,7 @@ ANSWERS = [
     ["build-index", "--corpus", "WORLD/corpus.txt", "--index", "WORLD/INDEX"],
     ["submit", "WORLD/PICTURES", "--out", "WORLD/OUT.csv", "--index", "WORLD/INDEX"],
     ["embed", "--texts", "WORLD/corpus.txt", "--out", "WORLD/OUT.npy"],
+    ["evaluate", "--pairs", "WORLD/pairs.parquet", "--as-is", "--folds", "3", "--index", "WORLD/INDEX", "--out", "WORLD/OUT.html"],
     ["doctor", "--index", "WORLD/INDEX"],
     ["prefetch", "--list", "seed"],
     ["prefetch", "--list", "clip"],
@@ -52,12 +56,14 @@ ANSWERS = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an index, pictures and a corpus."""
+    """A folder with an index, pictures, a corpus, and pairs of both."""
     folder = tmp_path_factory.mktemp("world")
-    (folder / "corpus.txt").write_text("a red fox\na blue sea\n", "utf-8")
+    (folder / "corpus.txt").write_text("\n".join(THINGS), "utf-8")
     (folder / "PICTURES").mkdir()
-    for name, colour in (("a", (200, 20, 20)), ("b", (20, 20, 200))):
-        Image.new("RGB", (40, 30), colour).save(folder / "PICTURES" / f"{name}.png")
+    for number, name in enumerate("abcdefghijkl"):
+        Image.new("RGB", (40, 30), (20 * number, 99, 240 - 20 * number)).save(folder / "PICTURES" / f"{name}.png")
+    pairs = {"image": [f"PICTURES/{name}.png" for name in "abcdefghijkl"], "prompt": THINGS[:12]}
+    pq.write_table(pa.table(pairs), folder / "pairs.parquet")
     words = [sys.executable, "cli.py", "build-index", "--corpus", str(folder / "corpus.txt"), "--index", str(folder / "INDEX")]
     subprocess.run([*words, "--offline"], cwd=ROOT, capture_output=True, check=True)
     return folder

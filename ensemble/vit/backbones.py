@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.errors import ConfigError, WeightsMissing
-from core.fetch import Announce, HubFile, fetch_choice
+from core.fetch import Announce, Wanted, fetch_choice, wanted
 from encoders.checkpoints import read_tensors
 from encoders.weights import file_sha256
 from ensemble.vit.checkpoint import fill_tower
@@ -70,15 +70,24 @@ def _from_open_clip(name: str, *, weights: Path | None, seed: int, offline: bool
     return tower, sha256
 
 
-def _published(name: str, *, offline: bool, announce: Announce) -> Path:
-    """The file of timm's own hub repository of that name."""
+def wanted_files(name: str) -> list[Wanted]:
+    """What the hub has to give for an architecture of timm: the file of timm's own repository.
+
+    Raises:
+        WeightsMissing: there is none.
+    """
     config = import_timm().get_pretrained_cfg(name)
     repo = config.hf_hub_id if config is not None else None
     if not repo:
         raise WeightsMissing(
             f"timm publishes no weights of {name} on the hub.", path=name, hint="Name a file with --weights, or say --from-scratch."
         )
-    return fetch_choice([HubFile(repo, file) for file in _HUB_FILES], offline=offline, announce=announce)
+    return [wanted(repo, *_HUB_FILES)]
+
+
+def _published(name: str, *, offline: bool, announce: Announce) -> Path:
+    (want,) = wanted_files(name)
+    return fetch_choice(want.choices, offline=offline, announce=announce)
 
 
 def _fill_body(tower: Tower, path: Path) -> None:
