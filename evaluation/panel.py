@@ -82,6 +82,8 @@ class Panel:
         self.lite = lite
         self.heads = heads
         self._sitting = sitting
+        self._device = device
+        self._offline = offline
         self.settings = settings
         self._allowed = corpus_without(generation, rows)
         on_lite = isinstance(pair, LitePair) and lite is not None
@@ -127,7 +129,15 @@ class Panel:
     def verdicts(self, recipe: Recipe, rows: Ids, left_out: frozenset[int]) -> Iterator[tuple[Ids, list[Verdict]]]:
         """What `query --proof` would answer with this recipe, block by block, under the head that has not seen these folds."""
         ready = [member for name, member in self._members.items() if name != "knn"]
-        ensemble = load_ensemble(recipe, self._generation, self.pair, allowed=self._allowed, ready=ready)
+        ensemble = load_ensemble(
+            recipe,
+            self._generation,
+            self.pair,
+            device=self._device,
+            offline=self._offline,
+            allowed=self._allowed,
+            ready=ready,
+        )
         for block, pictures in self._blocks(rows):
             yield block, ensemble.judge(self._show(pictures, block, left_out))
 
