@@ -12,14 +12,14 @@ from typing import Protocol
 import msgspec
 
 from core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
-from core.files import atomic_write, storage_errors
+from core.files import atomic_write
 from core.progress import Silent
 from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
 from core.values import EncoderSpec, RejectedRow
 from indexer.cleaning import REMOVED, joined_funnel
 from indexer.journal import Journal
 from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
-from indexer.publishing import factory_for, finish, link_shards, manifest_of, published
+from indexer.publishing import begin, factory_for, finish, link_shards, manifest_of, published
 from indexer.rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
 from indexer.stages import Space, encode_spaces, number_prompts
 from indexer.unfinished import refuse_changed_meanwhile, refuse_changed_since, refuse_unreadable
@@ -239,13 +239,9 @@ def carry_out(
         base: a generation whose rows come before those of the sources, with the vectors that it has.
         began: the `time.monotonic` at which the command began.
     """
-    staging = layout.staging_folder(root, plan.sha256)
+    staging = begin(root, plan)
     words = options.unsafe_words or read_unsafe_words()
     rules = Rules(plan.cleaning, words, lambda texts: spaces[0].texts().token_lengths(texts))
-    with storage_errors(staging):
-        staging.mkdir(parents=True, exist_ok=True)
-    with atomic_write(staging / layout.PLAN) as file:
-        file.write(plan.canonical())
     with Journal(staging / layout.JOURNAL) as journal:
         reading = journal.numbered() is None
         try:

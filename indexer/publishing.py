@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from core.errors import Checksum
-from core.files import sha256_file, storage_errors
+from core.files import atomic_write, sha256_file, storage_errors
 from core.protocols import Progress
 from indexer.journal import Numbered, ShardDone
 from indexer.plan import DEFAULT_SHARD_ROWS, Plan
@@ -66,6 +66,20 @@ def _in_service(root: Path) -> tuple[str, str] | None:
         return read_current(root)
     except Checksum:
         return None
+
+
+def begin(root: Path, plan: Plan) -> Path:
+    """The staging folder of a plan, with the plan in it; what an earlier attempt left there stays.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
+    """
+    staging = layout.staging_folder(root, plan.sha256)
+    with storage_errors(staging):
+        staging.mkdir(parents=True, exist_ok=True)
+    with atomic_write(staging / layout.PLAN) as file:
+        file.write(plan.canonical())
+    return staging
 
 
 def plan_of(base: Manifest) -> Plan:

@@ -14,14 +14,13 @@ import msgspec
 import numpy as np
 
 from core.errors import ConfigError, NoGeneration
-from core.files import atomic_write, storage_errors
 from core.progress import Silent
 from core.protocols import Progress
 from core.values import Condition, Ids, Prompt
 from indexer.cleaning import KEPT, REMOVED
 from indexer.journal import Journal, Numbered, ShardDone
 from indexer.plan import RemovalPlan
-from indexer.publishing import factory_for, finish, plan_of, published
+from indexer.publishing import begin, factory_for, finish, plan_of, published
 from indexer.stages import holds_rows, prompts_digest
 from store import layout
 from store.compaction import write_without
@@ -173,11 +172,7 @@ def _plan(root: Path, base: Generation, rules: RemovalRules) -> RemovalPlan:
 
 
 def _rewrite(root: Path, base: Generation, plan: RemovalPlan, removed: Ids, *, progress: Progress) -> Manifest:
-    staging = layout.staging_folder(root, plan.sha256)
-    with storage_errors(staging):
-        staging.mkdir(parents=True, exist_ok=True)
-    with atomic_write(staging / layout.PLAN) as file:
-        file.write(plan.canonical())
+    staging = begin(root, plan)
     with Journal(staging / layout.JOURNAL) as journal:
         numbered = _renumber(staging, base, journal, removed, progress=progress)
         kept = np.setdiff1d(np.arange(len(base.prompts)), removed, assume_unique=True)
