@@ -49,6 +49,8 @@ def add(
     pair = load_encoder(encoders[0].name, device=device, offline=chosen.offline, announce=output.note)
     # An index of an early version holds no vectors of MiniLM; none are added to it then.
     extra = [output_encoder(pair, device=device, announce=output.note)] if len(encoders) > 1 else []
+    names = [spec.name for spec in encoders[2:]]
+    also = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in names]
     report = add_corpora(
         chosen.index,
         [
@@ -57,6 +59,7 @@ def add(
         ],
         pair,
         extra=extra,
+        also=also,
         strict=strict,
         unsafe_words=read_unsafe_words(unsafe_words),
         dropped=dropped,

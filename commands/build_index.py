@@ -32,6 +32,15 @@ def build_index(
         ),
     ] = None,
     encoder: EncoderName = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="ENCODER",
+            help="Store this encoder's vectors of the prompts, too, for a recipe whose knn rescores with it.",
+            show_default=False,
+        ),
+    ] = None,
     column: Annotated[
         str | None, typer.Option("--column", help="The column that holds the prompts.", show_default="prompt")
     ] = None,
@@ -115,7 +124,8 @@ def build_index(
         unsafe_words=read_unsafe_words(unsafe_words),
         dropped=dropped,
     )
-    report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm])
+    others = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in also or ()]
+    report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm], also=others)
     if json:
         for row in report.rejected:
             output.note(printable(_left_out(row)))

@@ -91,7 +91,8 @@ def blend_needs(recipe: Recipe) -> list[Need]:
     if "interrogator" in voting and "caption" in recipe.sources:
         captioners.append("caption")  # its prompts begin with a caption, but for `lite`
     asked = dict.fromkeys((*voting, *captioners))
-    return [Need("output space MiniLM", packaged=MINILM), *(_member_need(name, recipe) for name in asked)]
+    second = [encoder_need(recipe.knn.rescore)] if "knn" in voting and recipe.knn.rescore else []
+    return [Need("output space MiniLM", packaged=MINILM), *(_member_need(name, recipe) for name in asked), *second]
 
 
 def encoder_need(name: str) -> Need:
@@ -132,7 +133,9 @@ def _member_need(name: str, recipe: Recipe) -> Need:
     if name == "vit":
         if (source := recipe.sources.get(name)) is None:
             return Need(what, packaged=LITE, local=(HEAD_PATH,))
-        return Need(what, extra="vit", local=(Path(source.partition("//")[2] or source).expanduser(),))
+        from ensemble.vit.checkpoint import source_path
+
+        return Need(what, extra="vit", local=(source_path(source),))
     if name == "ofa":
         from ensemble.ofa.captioner import wanted_files as ofa_files
 

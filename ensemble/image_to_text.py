@@ -26,15 +26,17 @@ _OPTIONAL = (
     "vocab.json",
     "merges.txt",
 )
+_MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".model"})
 _REMEDY = "Name a folder, or a hub repository, with an image-to-text model of transformers in safetensors."
 
 
 class ImageToText:
     """Writes one sentence for each picture, by the model's own way of generating. `load` makes one."""
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    def __init__(self, model: Any, processor: Any, *, files: Sequence[Path] = ()) -> None:
         self._model = model
         self._processor = processor
+        self.files = tuple(files)
 
     @classmethod
     def load(cls, source: str, *, device: str, offline: bool, announce: Announce) -> ImageToText:
@@ -70,7 +72,8 @@ class ImageToText:
             raise WeightsRejected(
                 f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.", path=folder, hint=_REMEDY
             )
-        return cls(model.eval().to(chosen), processor)
+        files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
+        return cls(model.eval().to(chosen), processor, files=files)
 
     def captions(self, images: Sequence[Image]) -> list[str]:
         """One sentence for each upright RGB image, in the order given."""

@@ -15,6 +15,7 @@ from core.protocols import EnsembleMember, TextEncoder
 from core.values import Prediction, Vectors, unit_rows
 from ensemble.neighbourhood import Neighbourhood, Surroundings
 from ensemble.recipes import KnnSettings
+from ensemble.rescoring import SecondLook, rescored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,6 +60,7 @@ class Knn:
         settings: power and floor.
         captioners: members whose texts join the prompts around a picture, as if they stood in the index.
         minilm: encodes those texts for the mean; the neighbourhood's pair encodes them for the distance.
+        second: another encoder's view of the same prompts and texts.
     """
 
     name = "knn"
@@ -70,30 +72,32 @@ class Knn:
         settings: KnnSettings,
         captioners: Sequence[EnsembleMember] = (),
         minilm: TextEncoder | None = None,
+        second: SecondLook | None = None,
     ) -> None:
         self._neighbourhood = neighbourhood
         self._settings = settings
         self._captioners = captioners
         self._minilm = minilm
+        self._second = second
 
     def predict(self, images: Sequence[Image]) -> Prediction:
         """Vectors, and as text the neighbour that is nearest to each."""
         found = self._neighbourhood.look(images)
         cosines, vectors = found.hits.scores, found.vectors
-        for captioner in self._captioners:
-            added_cosines, added_vectors = self._captions(captioner, images, found)
-            cosines = np.concatenate([cosines, added_cosines], axis=1)
-            vectors = np.concatenate([vectors, added_vectors], axis=1)
+        texts: list[Sequence[str]] = []
+        if self._minilm is not None:
+            texts = [said for captioner in self._captioners if (said := captioner.predict(images).texts) is not None]
+            cosines = np.concatenate([cosines, *(self._cosines(found, captions)[:, None] for captions in texts)], axis=1)
+            vectors = np.concatenate([vectors, *(self._minilm.encode(captions)[:, None] for captions in texts)], axis=1)
+        if self._second is not None:
+            seen = [self._second.cosines(images, found.hits.ids)]
+            seen += [self._second.caption_cosines(images, captions)[:, None] for captions in texts]
+            cosines = rescored(cosines, np.concatenate(seen, axis=1), share=self._settings.rescore_share)
         rows = regress(cosines, vectors, power=self._settings.power, floor=self._settings.floor)
         row_ids, _ = self._neighbourhood.nearest(images, rows)
         return Prediction(rows, tuple(self._neighbourhood.texts(row_ids)))
 
-    def _captions(
-        self, captioner: EnsembleMember, images: Sequence[Image], found: Surroundings
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(n, 1) cosines to the pictures and (n, 1, 384) vectors of the member's texts; nothing where it has no texts."""
-        texts = captioner.predict(images).texts
-        if texts is None or self._minilm is None:
-            return found.hits.scores[:, :0], found.vectors[:, :0]
-        cosines = np.einsum("nd,nd->n", found.pictures, self._neighbourhood.pair.texts.encode(texts))
-        return cosines[:, None], self._minilm.encode(texts)[:, None]
+    def _cosines(self, found: Surroundings, captions: Sequence[str]) -> NDArray[np.float32]:
+        """(n,) cosines of the pictures with a text each, in the index space."""
+        rows = self._neighbourhood.pair.texts.encode(captions)
+        return np.asarray(np.einsum("nd,nd->n", found.pictures, rows), dtype=np.float32)

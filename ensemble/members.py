@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import ConfigError, EncoderError, MemberUnavailable
 from core.fetch import Announce, silent
 from core.protocols import EncoderPair, EnsembleMember, TextEncoder
 from core.values import Ids, Prediction
-from encoders.registry import output_encoder
+from encoders.registry import load_encoder, output_encoder
 from encoders.sharing import LastPictures
 from ensemble.captions import CaptionMember
 from ensemble.confidence import find_calibration
@@ -19,6 +20,7 @@ from ensemble.knn import Knn
 from ensemble.neighbourhood import Neighbourhood, SharedPair
 from ensemble.recipes import CAPTION_SOURCE, Recipe, check_recipe
 from ensemble.regressor import Regressor
+from ensemble.rescoring import SecondLook
 from ensemble.vote import Ensemble, unavailable
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Bench:
     """What members are made of.
 
     `generation` is the index, `pair` its encoder, `minilm` the output space, `neighbourhood` the prompts around a picture,
-    `loaded` the members that were made before.
+    `loaded` the members that were made before, `files` what models were read from, by member.
     """
 
     recipe: Recipe
@@ -48,6 +50,7 @@ class Bench:
     offline: bool
     announce: Announce
     loaded: dict[str, EnsembleMember] = field(default_factory=dict)
+    files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 class Remembering:
@@ -117,6 +120,7 @@ def load_ensemble(
         neighbourhood=neighbourhood,
         minilm=minilm,
         left_out=list(left_out.values()),
+        files=bench.files,
         calibration=find_calibration(
             recipe.calibrations, encoder=pair.spec.name, space=pair.spec.space, rows=generation.manifest.rows
         ),
@@ -129,14 +133,37 @@ def _captioners(recipe: Recipe) -> tuple[str, ...]:
 
 def _load_knn(bench: Bench) -> EnsembleMember:
     captioners = [bench.loaded[name] for name in bench.recipe.knn.captions_of if name in bench.loaded]
-    return Knn(bench.neighbourhood, settings=bench.recipe.knn, captioners=captioners, minilm=bench.minilm)
+    return Knn(
+        bench.neighbourhood,
+        settings=bench.recipe.knn,
+        captioners=captioners,
+        minilm=bench.minilm,
+        second=_load_second(bench) if bench.recipe.knn.rescore else None,
+    )
+
+
+def _load_second(bench: Bench) -> SecondLook:
+    """The encoder that the recipe rescores with, by its name or its space."""
+    name = bench.recipe.knn.rescore
+    manifest = bench.generation.manifest
+    spec = next((spec for spec in manifest.encoders if name in (spec.name, spec.space)), None)
+    if spec is None:
+        raise MemberUnavailable(
+            "knn",
+            f"the index {manifest.generation} holds no vectors of {name} to rescore with",
+            hint=f"Build it again with them: python cli.py build-index --also {name} --replace",
+        )
+    pair = load_encoder(spec.name, device=bench.device, offline=bench.offline, announce=bench.announce)
+    return SecondLook(bench.generation, pair)
 
 
 def _load_regressor(bench: Bench) -> EnsembleMember:
     if (source := bench.recipe.sources.get("vit")) is not None:
         from ensemble.vit.inference import TrainedTower
 
-        return Regressor(TrainedTower.load(source, device=bench.device, announce=bench.announce))
+        tower = TrainedTower.load(source, device=bench.device, announce=bench.announce)
+        bench.files["vit"] = tower.files
+        return Regressor(tower)
     from encoders.lite import LitePair, load_lite
 
     pair = bench.pair if isinstance(bench.pair, LitePair) else load_lite(device=bench.device, announce=bench.announce)
@@ -148,6 +175,7 @@ def _load_ofa(bench: Bench) -> EnsembleMember:
 
     source = bench.recipe.sources.get("ofa", OFA_SOURCE)
     captioner = OfaCaptioner.load(source, device=bench.device, offline=bench.offline, announce=bench.announce)
+    bench.files["ofa"] = captioner.files
     return CaptionMember("ofa", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("ofa", ""))
 
 
@@ -156,6 +184,7 @@ def _load_caption(bench: Bench) -> EnsembleMember:
 
     source = bench.recipe.sources.get("caption", CAPTION_SOURCE)
     captioner = ImageToText.load(source, device=bench.device, offline=bench.offline, announce=bench.announce)
+    bench.files["caption"] = captioner.files
     return CaptionMember("caption", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("caption", ""))
 
 

@@ -24,13 +24,17 @@ class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How `knn` weighs the `k` nearest prompts: 1 / ((1 - cosine)^power + 1e-4); those below `floor` do not count.
 
     The defaults are those of the public kNN-regression notebook (motono0223, Stable Diffusion: Image to Prompts).
-    `captions_of` names members whose texts join the prompts (+0.016 in the 33rd place's write-up).
+    `captions_of` names members whose texts join the prompts (+0.016 in the 33rd place's write-up). `rescore` names a second
+    encoder whose vectors the index holds (`build-index --also`): the k nearest are those of the first, their cosines are mixed with
+    the second's, which counts `rescore_share`; see `ensemble.rescoring.rescored`.
     """
 
     k: int = 100
     power: float = 6.0
     floor: float = -1.0
     captions_of: tuple[str, ...] = ()
+    rescore: str = ""
+    rescore_share: float = 0.5
 
 
 class InterrogatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,6 +149,8 @@ def check_recipe(recipe: Recipe) -> None:
             f"knn cannot be set to k {knn.k}, power {knn.power}, floor {knn.floor}.",
             hint="k is at least 1, power from 0 to 100, floor from -1 to 1.",
         )
+    if not 0 <= knn.rescore_share <= 1:
+        raise ConfigError(f"rescore_share of knn is {knn.rescore_share}; it is from 0 to 1.")
     if "knn" in knn.captions_of:
         raise ConfigError("knn cannot take its own texts as captions.")
     counts = (recipe.interrogator.mediums, recipe.interrogator.movements, recipe.interrogator.flavors)

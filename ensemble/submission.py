@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -24,6 +25,7 @@ from core.files import atomic_write, storage_errors
 from core.progress import Silent
 from core.protocols import Progress
 from core.values import Vectors
+from encoders.weights import file_sha256
 from ensemble.tables import DIM, check_suffix, image_order, write_submission
 from ensemble.vote import Ensemble
 from images.files import find_images
@@ -43,6 +45,7 @@ Item = TypeVar("Item")
 
 _SILENT = Silent()
 _DIGEST_BYTES = 32
+_LIBRARIES = ("clip-interrogator", "open_clip_torch", "timm", "torch", "transformers")
 _ROW_BYTES = DIM * 4
 
 
@@ -143,7 +146,11 @@ def submit(
 
 
 def depends_on(generation: Generation, ensemble: Ensemble) -> dict[str, Any]:
-    """What a submission depends on beside the images: the index, its encoders, the recipe, and who votes."""
+    """What a submission depends on beside the images: index, encoders, recipe, who votes, and the bytes of their models.
+
+    Raises:
+        WeightsMissing: a model's file is gone.
+    """
     from encoders.lite import lite_spec
 
     manifest = generation.manifest
@@ -154,7 +161,18 @@ def depends_on(generation: Generation, ensemble: Ensemble) -> dict[str, Any]:
         "embedded": lite_spec(),
         "recipe": ensemble.recipe,
         "shares": ensemble.shares,
+        "models": {name: {path.name: file_sha256(path) for path in paths} for name, paths in ensemble.files.items()},
+        "libraries": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of the libraries that members compute with; the interrogator's phrase lists come with one of them."""
+    found = {}
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

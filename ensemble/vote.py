@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +64,7 @@ class Ensemble:
         minilm: encodes the members' words.
         left_out: members of the recipe that cannot vote; the others share their weight.
         calibration: of the recipe for this index; None where there is none.
+        files: what the members' models were read from, by member.
 
     Raises:
         ConfigError: the weights cannot be used, or a member that has one is neither here nor left out.
@@ -76,12 +79,14 @@ class Ensemble:
         minilm: TextEncoder,
         left_out: Sequence[MemberUnavailable] = (),
         calibration: Calibration | None = None,
+        files: Mapping[str, Sequence[Path]] = MappingProxyType({}),
     ) -> None:
         self.shares = shares(recipe.weights, without=[error.name for error in left_out])
         self.recipe = recipe
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood
         self.minilm = minilm
+        self.files = dict(files)
         self.calibration = None if left_out else calibration  # with fewer members it is another answer
         self.members = {member.name: member for member in members if member.name in self.shares}
         if missing := [name for name in self.shares if name not in self.members]:

@@ -87,6 +87,7 @@ def build_index(
     options: BuildOptions = BuildOptions(),
     progress: Progress = _SILENT,
     extra: Sequence[SpaceEncoder] = (),
+    also: Sequence[EncoderPair] = (),
 ) -> BuildReport:
     """Build an index below `root` and put it in service; until then the one in place answers.
 
@@ -95,6 +96,7 @@ def build_index(
         sources: in the order in which their rows are numbered.
         pair: its text tower encodes the prompts; its space is the one that is searched.
         extra: further encoders whose vectors of every prompt are stored, each in a space of its own.
+        also: the same for the text towers of pairs.
 
     Raises:
         BuildLocked: another process is writing this index.
@@ -104,7 +106,7 @@ def build_index(
         StorageFull: the disk is full or may not be written.
     """
     began = time.monotonic()
-    spaces = spaces_of(pair, extra)
+    spaces = spaces_of(pair, extra, also=also)
     with write_lock(root):
         if options.strict:
             refuse_unreadable(sources, progress=progress)
@@ -118,13 +120,16 @@ def build_index(
         return carry_out(plan, root, sources, spaces, options, began=began, progress=progress)
 
 
-def spaces_of(pair: EncoderPair, extra: Sequence[SpaceEncoder]) -> list[Space]:
-    """The spaces of a build; the first is that of the pair's text tower, which is loaded when it is needed."""
+def spaces_of(pair: EncoderPair, extra: Sequence[SpaceEncoder], *, also: Sequence[EncoderPair] = ()) -> list[Space]:
+    """The spaces of a build; the first is that of the pair's text tower, loaded when needed, as those of `also` are."""
 
     def space_of(encoder: SpaceEncoder) -> Space:
         return Space(encoder.spec, lambda: encoder)
 
-    return [Space(pair.spec, lambda: pair.texts), *map(space_of, extra)]
+    def tower_of(pair: EncoderPair) -> Space:
+        return Space(pair.spec, lambda: pair.texts)
+
+    return [tower_of(pair), *map(space_of, extra), *map(tower_of, also)]
 
 
 def corpus_info(source: CorpusSource) -> CorpusInfo:

@@ -35,6 +35,7 @@ def add_corpora(
     dropped: Path | None = None,
     progress: Progress = _SILENT,
     extra: Sequence[SpaceEncoder] = (),
+    also: Sequence[EncoderPair] = (),
 ) -> BuildReport:
     """Publish the index with the prompts of further corpora behind its own; until then the one in place answers.
 
@@ -45,7 +46,7 @@ def add_corpora(
     Args:
         root: of the index.
         sources: in the order in which their rows are numbered.
-        pair: the one that the index was built with; `extra`: encoders of its further spaces.
+        pair: the one that the index was built with; `extra` and `also`: encoders of its further spaces.
         strict: raise where a row cannot be read.
         unsafe_words: the list that the index was built with, None for the one that comes with imprompt.
         dropped: a file for examples of what was left out.
@@ -62,7 +63,7 @@ def add_corpora(
     began = time.monotonic()
     if not root.is_dir():
         raise NoGeneration(f"There is no index in {root}.", hint=f"Build one: python cli.py build-index --index {root}")
-    spaces = spaces_of(pair, extra)
+    spaces = spaces_of(pair, extra, also=also)
     with write_lock(root), open_generation(root) as base:
         _check_encoders(root, base, [space.spec for space in spaces])
         there = {corpus.fingerprint for corpus in base.manifest.corpus}

@@ -42,11 +42,12 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class OfaCaptioner:
-    """Writes one English sentence for each image. `load` makes one."""
+    """Writes one English sentence for each image. `load` makes one; `files` are those that it was read from."""
 
-    def __init__(self, network: Ofa, tokenizer: Tokenizer) -> None:
+    def __init__(self, network: Ofa, tokenizer: Tokenizer, *, files: Sequence[Path] = ()) -> None:
         self._network = network
         self._tokenizer = tokenizer
+        self.files = tuple(files)
 
     @classmethod
     def load(cls, source: str | Path, *, device: str, offline: bool, announce: Announce) -> OfaCaptioner:
@@ -72,10 +73,11 @@ class OfaCaptioner:
                     "ofa", f"the package {package} is not installed", hint="Install it: pip install 'imprompt[ofa]'"
                 )
         find = partial(_find, source=source, offline=offline, announce=announce)
-        config = read_config(find("config.json"))
-        tokenizer = _read_tokenizer(find("vocab.json"), find("merges.txt"), config)
-        network = _load_network(find(*_WEIGHTS), config)
-        return cls(network.to(chosen), tokenizer)
+        files = [find("config.json"), find("vocab.json"), find("merges.txt"), find(*_WEIGHTS)]
+        config = read_config(files[0])
+        tokenizer = _read_tokenizer(files[1], files[2], config)
+        network = _load_network(files[3], config)
+        return cls(network.to(chosen), tokenizer, files=files)
 
     def captions(self, images: Sequence[Image]) -> list[str]:
         """One sentence for each upright RGB image, in the order given; an empty sequence gives an empty list.

@@ -80,17 +80,25 @@ def read_checkpoint(source: str) -> Trained:
         ConfigError: no such architecture, or a file that does not say its own.
         MemberUnavailable, EncoderError: a package is not installed, or cannot build the tower.
     """
-    path = Path(source).expanduser()
+    path = source_path(source)
     if path.is_dir():
         return _from_folder(path)
-    if path.is_file() or "//" not in source:
+    architecture = source.partition("//")[0] if "//" in source and not Path(source).expanduser().is_file() else ""
+    if not architecture:
         return _from_own_file(path)
-    architecture, _, file = source.partition("//")
-    path = next((path for path in (Path(file).expanduser(), Path("/", file)) if path.is_file()), Path(file))
     blueprint = Blueprint(library="timm", architecture=timm_name(architecture))
     side = build_tower(blueprint).blueprint.preprocessing["input_size"]
     blueprint = msgspec.structs.replace(blueprint, preprocessing={"input_size": side, **SEED_PIXELS})
     return Trained(_filled(blueprint, path), (path,), None)
+
+
+def source_path(source: str) -> Path:
+    """The file or folder of a source, as `read_checkpoint` takes it; it need not be there."""
+    path = Path(source).expanduser()
+    if path.exists() or "//" not in source:
+        return path
+    file = source.partition("//")[2]
+    return next((path for path in (Path(file).expanduser(), Path("/", file)) if path.is_file()), Path(file))
 
 
 def read_facts(path: Path) -> Facts | None:

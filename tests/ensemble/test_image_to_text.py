@@ -66,7 +66,43 @@ def test_a_checkpoint_in_shards_is_the_same(blip: Path, tmp_path: Path) -> None:
     """Several files with an index give what one file gives."""
     sharded = make_blip(tmp_path / "sharded", max_shard_size="20KB")
     assert not (sharded / "model.safetensors").exists()
-    assert load(sharded).captions(pictures()) == load(blip).captions(pictures())
+    captioner = load(sharded)
+    assert captioner.captions(pictures()) == load(blip).captions(pictures())
+    names = {path.name for path in captioner.files}
+    assert {path.name for path in sharded.glob("*.safetensors")} <= names
+    assert {"config.json", "model.safetensors.index.json"} <= names
+
+
+def test_another_kind_of_model(tmp_path: Path) -> None:
+    """GIT, of which transformers makes one network and not two: its captions are its own, in shards, too."""
+    import torch
+    from transformers import AutoProcessor, BertTokenizer, CLIPImageProcessor, GitConfig, GitForCausalLM, GitProcessor
+
+    tmp_path.joinpath("words.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
+    tokenizer = BertTokenizer(str(tmp_path / "words.txt"))
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = GitConfig(
+        vision_config={**size, "image_size": 32, "patch_size": 8},
+        **size,
+        vocab_size=len(WORDS),
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+        initializer_range=1.0,
+    )
+    model = GitForCausalLM(config).eval()
+    folder = tmp_path / "git"
+    model.save_pretrained(folder, max_shard_size="20KB")
+    square = {"height": 32, "width": 32}
+    GitProcessor(CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=square), tokenizer).save_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    expected = []
+    for picture in pictures():
+        tokens = model.generate(**processor(images=picture, return_tensors="pt"), max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        expected.append(processor.batch_decode(tokens, skip_special_tokens=True)[0].strip())
+    assert any(expected)
+    assert load(folder).captions(pictures()) == expected
 
 
 def test_what_cannot_be_loaded_is_refused(blip: Path, tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from core.errors import ConfigError, SubmissionRejected
 from core.values import Vectors
 from encoders.minilm import load_minilm
 from ensemble.checking import check_submission
-from ensemble.submission import SubmitReport, submit
+from ensemble.recipes import Recipe
+from ensemble.submission import SubmitReport, depends_on, submit
 from ensemble.tables import DIM, image_order, read_submission, write_submission
+from ensemble.vote import Ensemble
 from store.generation import Generation
 from tests.conftest import Imprompt
-from tests.ensemble.worlds import WORDS, Sayer, ensemble, save_pictures
+from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, save_pictures
 
 DATA = Path(os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 KAGGLE = DATA / "kaggle-sample"
@@ -103,6 +105,30 @@ def test_two_runs_give_the_same_bytes(answer: Callable[..., SubmitReport], image
         first = out.read_bytes()
         answer(out)
         assert out.read_bytes() == first
+
+
+def test_another_model_file_is_another_job(generation: Generation, images: Path, tmp_path: Path) -> None:
+    """What a killed run has finished belongs to the bytes of the members' models: with one of them changed, all is done again."""
+    model, out = tmp_path / "model.safetensors", tmp_path / "out.csv"
+    model.write_bytes(b"first")
+    sayer = Sayer("sayer", "green hill")
+    around = neighbourhood(generation)
+    recipe = Recipe(name="test", weights={"sayer": 1})
+    judges = Ensemble([sayer], recipe, neighbourhood=around, minilm=WORDS, files={"sayer": [model]})
+
+    def run() -> SubmitReport:
+        return submit(images, out, ensemble=judges, depends_on=depends_on(generation, judges))
+
+    before = depends_on(generation, judges)
+    assert before == depends_on(generation, judges)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ensemble.submission.write_submission", lambda *_: Path("/nowhere").stat())
+        with pytest.raises(FileNotFoundError):
+            run()
+    model.write_bytes(b"other")
+    assert depends_on(generation, judges) != before
+    assert run().resumed == 0
+    assert sum(sayer.batches) == 10
 
 
 def test_a_sample_gives_the_order(answer: Callable[..., SubmitReport], images: Path, tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ def test_each_image_gets_its_sentence(tiny_captioner: OfaCaptioner) -> None:
         assert not any(token in text for token in ("<s>", "</s>", "<pad>", "<unk>"))
 
 
+def test_the_files_of_a_model_are_told(tiny_captioner: OfaCaptioner) -> None:
+    """All that its sentences depend on."""
+    assert {"config.json", "vocab.json", "merges.txt"} < {path.name for path in tiny_captioner.files}
+    assert len(tiny_captioner.files) == 4
+
+
 def test_no_images_no_captions(tiny_captioner: OfaCaptioner) -> None:
     """An empty batch is answered without the network."""
     assert tiny_captioner.captions([]) == []

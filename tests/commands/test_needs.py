@@ -1,0 +1,22 @@
+"""What a recipe of the user's own needs beside the usual files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from commands.needs import blend_needs
+from ensemble.recipes import KnnSettings, Recipe
+
+
+def test_a_trained_tower_and_a_second_encoder_are_among_the_needs(tmp_path: Path) -> None:
+    """The file behind `vit`, whatever stands before its `//`, and the encoder that knn rescores with."""
+    tower = tmp_path / "tower.pth"
+    tower.touch()
+    for source in (str(tower), f"vit_base_patch16_224//{tower}"):
+        recipe = Recipe(
+            name="mine", weights={"vit": 1, "knn": 1}, sources={"vit": source}, knn=KnnSettings(rescore="ViT-L-14/openai")
+        )
+        needs = {need.what: need for need in blend_needs(recipe)}
+        assert needs["member vit"].local == (tower,)
+        assert needs["member vit"].extra == "vit"
+        assert needs["encoder ViT-L-14/openai"].wanted()
