@@ -258,6 +258,7 @@ class TestPhrases:
         for name in ("artists", "flavors", "mediums", "movements", "negative"):
             (folder / "data" / f"{name}.txt").write_text(f"one of {name}\n")
         monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "clip_interrogator", raising=False)  # another test may have imported the real one
         return folder
 
     def test_artists_are_left_out_unless_named(self) -> None:
