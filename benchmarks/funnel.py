@@ -24,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import ROOT, machine
+from store import layout
 
 RESULT = ROOT / "benchmarks" / "results" / "funnel.json"
 
@@ -34,7 +35,6 @@ def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> di
     from indexer.rules import Cleaning, Rules, checked, read_unsafe_words
     from indexer.sources import parse_corpus
     from indexer.stages import number_prompts
-    from store import layout
 
     stages = Stages()
     words = read_unsafe_words()
@@ -115,30 +115,36 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def measure(args: argparse.Namespace, staging: Path) -> list[dict[str, Any]]:
+    """One run for each threshold, each in a process of its own; what was read stays in `staging`."""
+    runs = []
+    for threshold in args.threshold:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+            runs.append(apart.submit(run, args.prompts, staging, threshold, args.limit).result())
+        print(json.dumps(runs[-1]), flush=True)
+        for path in (*staging.glob("prompts*"), *staging.glob("journal*"), *staging.glob("dropped*")):
+            path.unlink()
+        shutil.rmtree(staging / layout.SPILLED, ignore_errors=True)
+    return runs
+
+
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--threshold", type=float, action="append", required=True)
     parser.add_argument("--limit", type=int, help="the first rows only, to try it; nothing is written")
+    parser.add_argument("--staging", type=Path, help="keep what was read here, to add thresholds in later runs")
     args = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    runs = []
     with tempfile.TemporaryDirectory(prefix="funnel-") as folder:
-        staging = Path(folder)
-        for threshold in args.threshold:
-            with ProcessPoolExecutor(1, context) as apart:
-                runs.append(apart.submit(run, args.prompts, staging, threshold, args.limit).result())
-            print(json.dumps(runs[-1]), flush=True)
-            for path in (*staging.glob("prompts*"), *staging.glob("journal*"), *staging.glob("dropped*")):
-                path.unlink()
-            shutil.rmtree(staging / "duckdb-spilled", ignore_errors=True)
-    result = {
-        "machine": machine("duckdb", "numpy", "pyarrow", "rensa"),
-        "command": "python benchmarks/funnel.py " + " ".join(f"--threshold {threshold}" for threshold in args.threshold),
-        "whole": runs[0],
-        "runs": runs,
-    }
+        runs = measure(args, args.staging or Path(folder))
+    if args.staging and RESULT.exists():
+        measured = {run["threshold"] for run in runs}
+        before = json.loads(RESULT.read_text("utf-8"))["runs"]
+        runs = [run for run in before if run["threshold"] not in measured] + runs
+    command = "python benchmarks/funnel.py " + " ".join(f"--threshold {run['threshold']}" for run in runs)
+    whole = next(run for run in runs if any(stage.startswith("Reading") for stage in run["stages_s"]))
+    result = {"machine": machine("duckdb", "numpy", "pyarrow", "rensa"), "command": command, "whole": whole, "runs": runs}
     if args.limit is None:
         RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
         RESULT.with_suffix(".md").write_text(table(result), "utf-8")
