@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import Checksum
+from core.errors import Checksum, StoreError
 from core.files import storage_errors, sync_file, sync_folder
 from store.layout import PROMPTS, SPILLED, STAGED
 
@@ -317,12 +317,17 @@ def _arrow(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:
 
 @contextmanager
 def duckdb_errors(path: Path) -> Iterator[None]:
-    """Map DuckDB's errors while writing: "no space" and its like to `StorageFull`, anything else to `Checksum`."""
+    """Map DuckDB's errors while writing: "no space" and its like to `StorageFull`, a lack of memory to `StoreError`, anything else
+    to `Checksum`."""
     import duckdb
 
     with storage_errors(path):
         try:
             yield
+        except duckdb.OutOfMemoryException as error:
+            raise StoreError(
+                f"{path} takes more than {_MEMORY} of memory, or of the disk beside it.", hint="Free some space and build again."
+            ) from error
         except duckdb.Error as error:
             # DuckDB gives the operating system's words, not its number.
             for number in _STORAGE_ERRNOS:
