@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.test lint
-	$(PY) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test
 	$(PY) -m pytest -m slow

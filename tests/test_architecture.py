@@ -22,7 +22,7 @@ FLOORS = [
     {"commands"},
     {"cli"},
 ]
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 HEAVY = {
     "torch",
     "faiss",

@@ -46,7 +46,7 @@ ANSWERS = [
     ["build-index", "--corpus", "WORLD/corpus.txt", "--index", "WORLD/INDEX"],
     ["submit", "WORLD/PICTURES", "--out", "WORLD/OUT.csv", "--index", "WORLD/INDEX"],
     ["embed", "--texts", "WORLD/corpus.txt", "--out", "WORLD/OUT.npy"],
-    ["evaluate", "--pairs", "WORLD/pairs.parquet", "--as-is", "--folds", "3", "--index", "WORLD/INDEX", "--out", "WORLD/OUT.html"],
+    ["evaluate", "--pairs", "WORLD/pairs.parquet", "--unseen", "--folds", "3", "--index", "WORLD/INDEX", "--out", "WORLD/OUT.html"],
     ["doctor", "--index", "WORLD/INDEX"],
     ["prefetch", "--list", "seed"],
     ["prefetch", "--list", "clip"],
