@@ -16,6 +16,7 @@ from commands.embed import embed
 from commands.evaluate import evaluate
 from commands.extract import extract
 from commands.fit_weights import fit_weights
+from commands.fold import fold
 from commands.gc import gc
 from commands.info import info
 from commands.options import ASK, CORPUS, IMPROVE, OPERATE
@@ -45,6 +46,7 @@ app.command("serve", rich_help_panel=ASK)(serve)
 app.command("build-index", rich_help_panel=CORPUS)(build_index)
 app.command("add", rich_help_panel=CORPUS)(add)
 app.command("remove", rich_help_panel=CORPUS)(remove)
+app.command("fold", rich_help_panel=CORPUS)(fold)
 app.command("info", rich_help_panel=CORPUS)(info)
 app.command("plan", rich_help_panel=CORPUS)(plan)
 app.command("train", rich_help_panel=IMPROVE)(train)

@@ -16,7 +16,7 @@ from core.files import atomic_write
 from core.progress import Silent
 from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
 from core.values import EncoderSpec, RejectedRow
-from indexer.cleaning import REMOVED, joined_funnel
+from indexer.cleaning import REMOVED, SEMANTIC_DUPLICATE, joined_funnel
 from indexer.journal import Journal
 from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
 from indexer.publishing import begin, factory_for, finish, link_shards, manifest_of, published
@@ -31,6 +31,7 @@ from store.manifest import CorpusInfo, Manifest
 from store.publish import current_name
 
 _SILENT = Silent()
+_GONE = {REMOVED: "removed from", SEMANTIC_DUPLICATE: "folded into others of"}
 
 
 class SpaceEncoder(TextEncoder, Protocol):
@@ -192,9 +193,10 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
     if manifest is None:
         return
     if _identity(manifest.corpus, manifest.encoders) == _identity(plan.corpora, plan.encoders):
-        if removed := manifest.funnel.get(REMOVED, 0):
+        if gone := {rule: manifest.funnel[rule] for rule in (REMOVED, SEMANTIC_DUPLICATE) if manifest.funnel.get(rule)}:
+            named = " and ".join(f"{count:,} prompts were {_GONE[rule]}" for rule, count in gone.items())
             raise IndexDiffers(
-                f"{removed:,} prompts were removed from the index in {root}; building it again would bring them back.",
+                f"{named} the index in {root}; building it again would bring them back.",
                 hint="Say --replace if that is what you want.",
             )
         return

@@ -15,6 +15,7 @@ KEPT = "kept"
 DUPLICATE = "duplicate"
 REMOVED = "removed"
 NEAR_DUPLICATE = "near duplicate"
+SEMANTIC_DUPLICATE = "semantic duplicate"
 
 MAX_EXAMPLES = 10
 MAX_DROPPED = 20

@@ -69,3 +69,10 @@ class RemovalPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     base_sha256: str
     rules_sha256: str
+
+
+class LikenessPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows of another generation; those whose vectors have a cosine of at least `cosine` are folded into one."""
+
+    base_sha256: str
+    cosine: float

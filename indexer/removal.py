@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,20 +15,16 @@ from core.errors import ConfigError, NoGeneration
 from core.progress import Silent
 from core.protocols import Progress
 from core.values import Condition, Ids, Prompt
-from indexer.cleaning import KEPT, REMOVED
-from indexer.journal import Journal, Numbered, ShardDone
+from indexer.cleaning import REMOVED
+from indexer.compacting import rewrite
 from indexer.plan import RemovalPlan
-from indexer.publishing import begin, factory_for, finish, plan_of, published
-from indexer.stages import holds_rows, prompts_digest
-from store import layout
-from store.compaction import write_without
+from indexer.publishing import plan_of, published
 from store.conditions import holds_words, matches, where
 from store.generation import Generation, open_generation
 from store.locking import write_lock
 from store.manifest import Manifest
 from store.prompts import DuckPrompts
 from store.publish import purge_others, read_current
-from store.shards import ShardedVectors, shard_is_whole, write_codes
 
 SHOWN = 10
 _RULES_AT_ONCE = 50
@@ -139,7 +133,7 @@ def remove_prompts(root: Path, rules: RemovalRules, *, progress: Progress = _SIL
                 )
             manifest = there or base.manifest
             if len(removed):
-                manifest = _rewrite(root, base, plan, removed, progress=progress)
+                manifest = rewrite(root, base, plan, removed, rule=REMOVED, progress=progress)
         purged = purge_others(root, manifest.generation)
     taken = manifest.funnel.get(REMOVED, 0) - base.manifest.funnel.get(REMOVED, 0)
     return RemovalReport(manifest, taken, tuple(purged))
@@ -169,61 +163,3 @@ def _plan(root: Path, base: Generation, rules: RemovalRules) -> RemovalPlan:
         base_sha256=current[1],
         rules_sha256=rules.sha256,
     )
-
-
-def _rewrite(root: Path, base: Generation, plan: RemovalPlan, removed: Ids, *, progress: Progress) -> Manifest:
-    staging = begin(root, plan)
-    with Journal(staging / layout.JOURNAL) as journal:
-        numbered = _renumber(staging, base, journal, removed, progress=progress)
-        kept = np.setdiff1d(np.arange(len(base.prompts)), removed, assume_unique=True)
-        with progress.start("Copying vectors", len(kept) * len(plan.encoders)) as task:
-            shards: dict[str, list[ShardDone]] = {}
-            for space in base.manifest.shards:
-                shards[space] = []
-                for done in _copied_shards(staging, base, journal, space, kept, shard_rows=plan.shard_rows):
-                    shards[space].append(done)
-                    task.advance(done.record.rows)
-        return finish(root, staging, plan, numbered, shards, factory=factory_for(plan, numbered.rows), progress=progress)
-
-
-def _renumber(staging: Path, base: Generation, journal: Journal, removed: Ids, *, progress: Progress) -> Numbered:
-    done = journal.numbered()
-    if done is not None and holds_rows(staging, done.rows_digest):
-        return done
-    (staging / layout.PROMPTS).unlink(missing_ok=True)
-    with progress.start("Writing the prompts that stay", None):
-        write_without(base.folder / layout.PROMPTS, staging / layout.PROMPTS, removed)
-    funnel = dict(base.manifest.funnel)
-    funnel[REMOVED] = funnel.get(REMOVED, 0) + len(removed)
-    rows = len(base.prompts) - len(removed)
-    # The rejected rows of the build are left behind: what a reason quotes may be what is to be gone.
-    entry = Numbered(rows=rows, rows_digest=prompts_digest(staging), funnel={**funnel, KEPT: rows}, rejected=[])
-    journal.append(entry)
-    return entry
-
-
-def _copied_shards(
-    staging: Path, base: Generation, journal: Journal, space: str, kept: Ids, *, shard_rows: int
-) -> Iterator[ShardDone]:
-    """The shards of one space in row order; those that the journal lists and that are whole are not copied again."""
-    listed = journal.shards()
-    vectors = base.vectors(space)
-    starts = np.cumsum([0, *(record.rows for record in base.manifest.shards[space])])
-    for number, start in enumerate(range(0, len(kept), shard_rows)):
-        done = listed.get((space, number))
-        if done is None or not shard_is_whole(staging, done.record):
-            row_ids = kept[start : start + shard_rows]
-            first, last = np.searchsorted(starts, [row_ids[0], row_ids[-1]], side="right") - 1
-            made = [record.provenance for record in base.manifest.shards[space][first : last + 1]]
-            done = _copy_shard(staging, vectors, space, number, row_ids, made)
-            journal.append(done)
-        yield done
-
-
-def _copy_shard(
-    staging: Path, vectors: ShardedVectors, space: str, number: int, row_ids: Ids, made: Sequence[dict[str, Any]]
-) -> ShardDone:
-    different = [provenance for i, provenance in enumerate(made) if provenance not in made[:i]]
-    provenance = different[0] if len(different) == 1 else {"copied_from": different}
-    record = write_codes(staging, layout.shard_file(space, number), vectors.codes_of(row_ids), provenance=provenance)
-    return ShardDone(space=space, number=number, truncated=0, record=record)

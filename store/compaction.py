@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,26 @@ WITH kept AS (
     FROM base.prompts ANTI JOIN removed USING (row_id)
 ), named AS (SELECT old_id, new_id, min(new_id) OVER (PARTITION BY group_id) AS new_group FROM kept)
 SELECT {columns}
-FROM named JOIN base.prompts AS p ON p.row_id = named.old_id ORDER BY new_id
+FROM named JOIN base.prompts AS p ON p.row_id = named.old_id LEFT JOIN gained AS g ON g.row_id = named.old_id ORDER BY new_id
 """
-_RENAMED = {"row_id": "new_id AS row_id", "group_id": "new_group AS group_id"}
+_RENAMED = {
+    "row_id": "new_id AS row_id",
+    "group_id": "new_group AS group_id",
+    "n_submitted": "(p.n_submitted + coalesce(g.n_submitted, 0))::BIGINT AS n_submitted",
+}
+_N_FOLDED = "({before} + coalesce(g.n_folded, 0))::BIGINT AS n_folded"
 
 
-def write_without(source: Path, target: Path, removed: Ids) -> None:
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """What rows that stay take over from rows that go: (n,) row ids, each once, and what their two counts grow by."""
+
+    row_ids: Ids
+    n_submitted: Ids
+    n_folded: Ids
+
+
+def write_without(source: Path, target: Path, removed: Ids, *, gained: Gained | None = None) -> None:
     """Write the prompts of the file `source` to the file `target`, without the rows `removed`.
 
     The file appears whole or not at all. The rows that stay are numbered anew from 0, in their order.
@@ -33,6 +48,7 @@ def write_without(source: Path, target: Path, removed: Ids) -> None:
         source: a finished `prompts.duckdb`.
         target: a `prompts.duckdb` that is not there yet.
         removed: row ids, each once.
+        gained: by what the counts of rows that stay grow.
 
     Raises:
         StorageFull: the disk is full or may not be written.
@@ -46,10 +62,14 @@ def write_without(source: Path, target: Path, removed: Ids) -> None:
     with duckdb_errors(target), duckdb.connect(":memory:", config=config) as connection:
         remove_database(partial)
         attach_base(connection, source)
-        named = {**_RENAMED} if has_n_folded(connection) else {**_RENAMED, "n_folded": "0::BIGINT AS n_folded"}
+        named = _RENAMED | {"n_folded": _N_FOLDED.format(before="p.n_folded" if has_n_folded(connection) else "0")}
         columns = ", ".join(named.get(name, f"p.{name}") for name in COLUMNS)
         connection.execute(f"ATTACH {_quoted(partial)} AS fresh")
         connection.register("removed", {"row_id": np.asarray(removed, dtype=np.int64)})
+        none = np.empty(0, dtype=np.int64)
+        taken = gained or Gained(none, none, none)
+        counts = {"row_id": taken.row_ids, "n_submitted": taken.n_submitted, "n_folded": taken.n_folded}
+        connection.register("gained", counts)
         connection.execute(_COPY.format(columns=columns))
         connection.execute("CHECKPOINT fresh")  # so that nothing is left in a write-ahead log
         connection.execute("DETACH fresh")
