@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub: which of their files are read, at which commit.
 
-Why `datasets` does not read them stands in docs/adr/0007-hub-files.md.
+Why `datasets` does not read them stands in docs/adr/0005-hub-files.md.
 """
 
 from __future__ import annotations
