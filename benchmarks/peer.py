@@ -1,0 +1,116 @@
+"""clip-retrieval's back end over the vectors of an index, for `benchmarks/serve.py --peer`. Once, to lay out its folders:
+
+    python3.11 -m venv PEER && PEER/bin/pip install clip-retrieval==2.45.0 "setuptools<81"
+    python benchmarks/peer.py --index INDEX --peer PEER/bin/python --folder FOLDER
+
+FOLDER/same holds the index's own FAISS file, FOLDER/chosen the index that clip-retrieval builds of the same vectors when it is left
+to choose. The back end does not start without a CLIP model, so it gets a tiny one with random weights: only vectors can be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from store.generation import open_generation
+
+INDEX_NAME = "imprompt"
+LAYOUTS = ("same", "chosen")
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+TINY_MODEL = """
+import json, sys
+from pathlib import Path
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+folder = Path(sys.argv[1])
+layer = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+CLIPModel(CLIPConfig(text_config=layer, vision_config={**layer, "patch_size": 32}, projection_dim=32)).save_pretrained(folder)
+CLIPImageProcessor().save_pretrained(folder)
+(folder / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1}))
+(folder / "merges.txt").write_text("#version: 0.2\\n")
+(folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
+"""
+
+
+def lay_out(index: Path, peer: Path, folder: Path) -> None:
+    """Write what the back end reads; the index is only read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    embeddings = folder / "embeddings"
+    for place in (embeddings / "text_emb", embeddings / "metadata", folder / "same", folder / "model"):
+        place.mkdir(parents=True)
+    with open_generation(index) as generation:
+        rows = np.arange(generation.manifest.rows)
+        np.save(embeddings / "text_emb" / "text_emb_0.npy", generation.vectors(generation.space).rows(rows).astype(np.float16))
+        captions = [prompt.text for prompt in generation.prompts.get_many(rows)]
+        own = next((index / "generations" / generation.manifest.generation / "index").glob(f"{generation.space}.*"))
+        shutil.copyfile(own, folder / "same" / "text.index")
+    pq.write_table(pa.table({"caption": captions}), embeddings / "metadata" / "metadata_0.parquet")
+    shutil.copytree(embeddings / "metadata", folder / "same" / "metadata")
+    subprocess.run([peer, "-c", TINY_MODEL, folder / "model"], check=True)
+    words = ["index", "--embeddings_folder", str(embeddings), "--index_folder", str(folder / "chosen")]
+    subprocess.run([peer.with_name("clip-retrieval"), *words], check=True)
+    for layout in LAYOUTS:
+        (folder / f"{layout}.json").write_text(json.dumps({INDEX_NAME: str(folder / layout)}), "utf-8")
+
+
+def describe(peer: Path, folder: Path, layout: str) -> dict[str, str | float]:
+    """Class and size of the FAISS index, and the versions of what reads it."""
+    code = (
+        "import faiss, json, sys; from importlib.metadata import version as v; "
+        "index = faiss.downcast_index(faiss.read_index(sys.argv[1])); "
+        "print(json.dumps({'index': type(index).__name__, 'clip_retrieval': v('clip-retrieval'), 'faiss': v('faiss-cpu')}))"
+    )
+    file = folder / layout / "text.index"
+    done = subprocess.run([peer, "-c", code, file], check=True, capture_output=True, text=True)
+    found: dict[str, str | float] = json.loads(done.stdout)
+    return found | {"index_mib": round(file.stat().st_size / 2**20, 1)}
+
+
+@contextmanager
+def peer_served(peer: Path, folder: Path, layout: str, port: int) -> Iterator[str]:
+    """Address of a running back end."""
+    words = ["back", f"--indices_paths={folder / layout}.json", f"--port={port}", f"--clip_model=hf_clip:{folder / 'model'}"]
+    words += ["--enable_mclip_option=False", "--provide_aesthetic_embeddings=False", "--use_jit=False"]
+    with (folder / f"{layout}.log").open("w") as log:
+        server = subprocess.Popen([peer.with_name("clip-retrieval"), *words], stdout=log, stderr=log, env=os.environ | OFFLINE)
+    try:
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/indices-list", timeout=5):
+                    break
+            except OSError:
+                if server.poll() is not None:
+                    sys.exit(f"clip-retrieval ended with {server.returncode}: {folder / layout}.log")
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main() -> None:
+    """Lay out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--peer", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    given = parser.parse_args()
+    lay_out(given.index.absolute(), given.peer.absolute(), given.folder.absolute())
+
+
+if __name__ == "__main__":
+    main()
