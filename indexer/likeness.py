@@ -17,7 +17,7 @@ from core.values import Ids
 from indexer.cleaning import SEMANTIC_DUPLICATE
 from indexer.compacting import rewrite
 from indexer.plan import LikenessPlan
-from indexer.publishing import begin, plan_of, published
+from indexer.publishing import begin, going_on_from, published
 from store.compaction import Gained
 from store.exact_index import ExactIndex
 from store.generation import Generation, open_generation
@@ -26,7 +26,6 @@ from store.indexes import build_index_file, open_index
 from store.ivf_index import effort_of
 from store.locking import write_lock
 from store.manifest import Manifest
-from store.publish import read_current
 from store.ranking import MAX_K
 from store.shards import ShardedVectors
 
@@ -67,7 +66,7 @@ def fold_alike(root: Path, *, cosine: float, progress: Progress = _SILENT) -> Li
     if not root.is_dir():
         raise NoGeneration(f"There is no index in {root}.", hint="Build one: python cli.py build-index")
     with write_lock(root), open_generation(root) as base:
-        plan = _plan(root, base, cosine)
+        plan = LikenessPlan(**going_on_from(root, base.manifest), cosine=cosine)
         there = published(root, plan, progress=progress)
         if there is not None or base.manifest.plan.get("cosine") == cosine:  # done already, to this very index
             return LikenessReport(there or base.manifest, 0)
@@ -145,21 +144,3 @@ def _gained(base: Generation, removed: Ids, stands_for: Ids) -> Gained:
     np.add.at(n_submitted, place, [prompt.n_submitted for prompt in folded])
     np.add.at(n_folded, place, [prompt.n_folded + 1 for prompt in folded])
     return Gained(rows, n_submitted, n_folded)
-
-
-def _plan(root: Path, base: Generation, cosine: float) -> LikenessPlan:
-    current = read_current(root)
-    if current is None:
-        raise NoGeneration(f"There is no index in {root}.")
-    old = plan_of(base.manifest)
-    return LikenessPlan(
-        corpora=old.corpora,
-        cleaning=old.cleaning,
-        encoders=old.encoders,
-        shard_rows=old.shard_rows,
-        index_factory=old.index_factory,
-        memory_budget_bytes=old.memory_budget_bytes,
-        seed=old.seed,
-        base_sha256=current[1],
-        cosine=cosine,
-    )

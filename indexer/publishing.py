@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from core.errors import Checksum
+from core.errors import Checksum, NoGeneration
 from core.files import atomic_write, sha256_file, storage_errors
 from core.protocols import Progress
 from indexer.journal import Numbered, ShardDone
@@ -26,13 +27,13 @@ ONLY_EQUAL = Cleaning(contacts=False, unsafe=False, near_duplicates=None)
 
 
 def manifest_of(root: Path, name: str) -> Manifest:
-    path = layout.generation_folder(root, name) / layout.MANIFEST
     """The manifest of a generation.
 
     Raises:
         Checksum: it cannot be read.
         FormatVersion: it was written in a newer format.
     """
+    path = layout.generation_folder(root, name) / layout.MANIFEST
     try:
         return decode_manifest(path.read_bytes(), path=path)
     except OSError as error:
@@ -95,6 +96,18 @@ def plan_of(base: Manifest) -> Plan:
         memory_budget_bytes=base.plan.get("memory_budget_bytes", DEFAULT_BUDGET_BYTES),
         seed=base.plan.get("seed", 0),
     )
+
+
+def going_on_from(root: Path, base: Manifest) -> dict[str, Any]:
+    """The fields of a plan that takes over everything from the generation in service, and the hash of that one's manifest.
+
+    Raises:
+        NoGeneration: there is no index.
+    """
+    current = read_current(root)
+    if current is None:
+        raise NoGeneration(f"There is no index in {root}.")
+    return msgspec.structs.asdict(plan_of(base)) | {"base_sha256": current[1]}
 
 
 def link_shards(staging: Path, base: Generation, *, progress: Progress) -> dict[str, list[ShardDone]]:

@@ -18,13 +18,13 @@ from core.values import Condition, Ids, Prompt
 from indexer.cleaning import REMOVED
 from indexer.compacting import rewrite
 from indexer.plan import RemovalPlan
-from indexer.publishing import plan_of, published
+from indexer.publishing import going_on_from, published
 from store.conditions import holds_words, matches, where
-from store.generation import Generation, open_generation
+from store.generation import open_generation
 from store.locking import write_lock
 from store.manifest import Manifest
 from store.prompts import DuckPrompts
-from store.publish import purge_others, read_current
+from store.publish import purge_others
 
 SHOWN = 10
 _RULES_AT_ONCE = 50
@@ -124,7 +124,7 @@ def remove_prompts(root: Path, rules: RemovalRules, *, progress: Progress = _SIL
         raise NoGeneration(f"There is no index in {root}.")
     with write_lock(root):
         with open_generation(root) as base:
-            plan = _plan(root, base, rules)
+            plan = RemovalPlan(**going_on_from(root, base.manifest), rules_sha256=rules.sha256)
             there = published(root, plan, progress=progress)
             removed = np.empty(0, dtype=np.int64) if there else _matching(base.prompts, rules)
             if len(removed) == len(base.prompts):
@@ -145,21 +145,3 @@ def _matching(prompts: DuckPrompts, rules: RemovalRules) -> Ids:
     for start in range(0, len(rules.conditions), _RULES_AT_ONCE):
         found = np.union1d(found, prompts.matching(reduce(or_, rules.conditions[start : start + _RULES_AT_ONCE])))
     return found
-
-
-def _plan(root: Path, base: Generation, rules: RemovalRules) -> RemovalPlan:
-    current = read_current(root)
-    if current is None:
-        raise NoGeneration(f"There is no index in {root}.")
-    old = plan_of(base.manifest)
-    return RemovalPlan(
-        corpora=old.corpora,
-        cleaning=old.cleaning,
-        encoders=old.encoders,
-        shard_rows=old.shard_rows,
-        index_factory=old.index_factory,
-        memory_budget_bytes=old.memory_budget_bytes,
-        seed=old.seed,
-        base_sha256=current[1],
-        rules_sha256=rules.sha256,
-    )
