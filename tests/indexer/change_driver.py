@@ -1,6 +1,7 @@
 """Changes an index and kills itself at a named point; run as a program of its own by `test_change_kills.py`.
 
     python tests/indexer/change_driver.py remove ROOT POINT
+    python tests/indexer/change_driver.py fold ROOT POINT
     python tests/indexer/change_driver.py add ROOT POINT CORPUS
 
 The points wrap functions of the product from outside; the product knows nothing of them.
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import indexer.compacting
 import indexer.journal
 import indexer.publishing
 import indexer.removal
@@ -20,6 +22,7 @@ import store.publish
 import store.shards
 from indexer.build import BuildReport
 from indexer.growth import add_corpora
+from indexer.likeness import LikenessReport, fold_alike
 from indexer.removal import RemovalReport, remove_prompts, rules_where
 from indexer.sources import parse_corpus
 from store.staged_prompts import StagedPrompts
@@ -32,6 +35,11 @@ WORD = "Zanzibarquokka"
 def remove(root: Path) -> RemovalReport:
     """The command that is broken off and given again."""
     return remove_prompts(root, rules_where(f"text LIKE '%{WORD}%'"))
+
+
+def fold(root: Path) -> LikenessReport:
+    """The command that is broken off and given again."""
+    return fold_alike(root, cosine=0.98)
 
 
 def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildReport:
@@ -49,12 +57,15 @@ PUBLISHING: dict[str, Callable[[], None]] = {
     "in the middle of the pointer": lambda: in_the_middle_of_a_file(store.publish, call=2),
     "after publishing": lambda: after(indexer.publishing, "publish"),
 }
-REMOVING: dict[str, Callable[[], None]] = {
-    "before the prompts are written": lambda: before(indexer.removal, "write_without"),
-    "between the prompts and their journal line": lambda: after(indexer.removal, "write_without"),
+FOLDING: dict[str, Callable[[], None]] = {
+    "before the prompts are written": lambda: before(indexer.compacting, "write_without"),
+    "between the prompts and their journal line": lambda: after(indexer.compacting, "write_without"),
     "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
-    "between a shard and its journal line": lambda: after(indexer.removal, "write_codes", call=3),
+    "between a shard and its journal line": lambda: after(indexer.compacting, "write_codes", call=3),
     **PUBLISHING,
+}
+REMOVING: dict[str, Callable[[], None]] = {
+    **FOLDING,
     "before purging": lambda: before(indexer.removal, "purge_others"),
     "in the middle of purging": lambda: before(store.publish, "_remove"),
 }
@@ -75,6 +86,9 @@ def main() -> None:
     if verb == "remove":
         REMOVING[point]()
         remove(root)
+    elif verb == "fold":
+        FOLDING[point]()
+        fold(root)
     else:
         ADDING[point]()
         add(root, Path(sys.argv[4]), BagPair(), BagOfWords("second"))

@@ -16,7 +16,7 @@ from store.generation import open_generation
 from store.manifest import Manifest
 from store.publish import generation_names
 from store.verify import verify
-from tests.indexer.change_driver import ADDING, REMOVING, WORD, add, remove
+from tests.indexer.change_driver import ADDING, FOLDING, REMOVING, WORD, add, fold, remove
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.test_kills import environment
 
@@ -75,6 +75,31 @@ def test_a_kill_while_prompts_are_removed(point: str, old: Path, unbroken: Manif
     assert len(generation_names(root)) == 1
     assert not any((root / "staging").iterdir())
     assert not any(WORD.encode() in path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".duckdb")
+
+
+@pytest.fixture(scope="module")
+def folded(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """What a folding gives that is not broken off."""
+    root = Path(shutil.copytree(old, tmp_path_factory.mktemp("folded") / "index"))
+    return fold(root).manifest
+
+
+@pytest.mark.parametrize("point", FOLDING)
+def test_a_kill_while_prompts_are_folded(point: str, old: Path, folded: Manifest, tmp_path: Path) -> None:
+    """The old or the new index answers; afterwards rows, counts and vectors are those of an unbroken run."""
+    root = Path(shutil.copytree(old, tmp_path / "index"))
+    before = digest_in_service(root)
+    kill("fold", root, point)
+    assert digest_in_service(root) == (folded.rows_digest if point == "after publishing" else before)
+    fold(root)
+    assert verify(root) == []
+    with open_generation(root) as generation:
+        found = generation.manifest
+    assert found.rows_digest == folded.rows_digest
+    assert found.funnel == folded.funnel
+    for space, records in folded.shards.items():
+        assert [record.sha256 for record in found.shards[space]] == [record.sha256 for record in records]
+    assert not any((root / "staging").iterdir())
 
 
 @pytest.fixture(scope="module")
