@@ -55,3 +55,10 @@ def test_nothing_to_plan(rows: int, dim: int) -> None:
     """No rows, no dimensions: refused by value."""
     with pytest.raises(ConfigError, match="cannot be planned"):
         plan_index(rows=rows, dim=dim)
+
+
+@pytest.mark.parametrize(("rows", "measured_ms"), [(100_000, 4.13), (1_000_000, 1.17)])
+def test_times_hold_what_was_measured(rows: int, measured_ms: float) -> None:
+    """The range of a question's time holds the medians that benchmarks/search.py gave."""
+    low, high = plan_index(rows=rows, dim=384).query_ms
+    assert low < measured_ms < high < 10 * measured_ms
