@@ -8,15 +8,11 @@ imported, then works slowly enough to be killed from outside.
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
 
 from PIL.Image import Image
 
@@ -27,6 +23,7 @@ from ensemble.submission import SubmitReport, submit
 from store.generation import open_generation
 from tests.ensemble.worlds import Sayer
 from tests.ensemble.worlds import ensemble as ensemble_of
+from tests.killing import before, in_the_middle_of_a_file
 
 BATCH_IMAGES = 4
 
@@ -49,41 +46,6 @@ def run(index: Path, folder: Path, out: Path, member: Counting) -> SubmitReport:
     with open_generation(index) as generation:
         judges = ensemble_of(generation, member, weights={"knn": 0.5, "sayer": 0.5})
         return submit(folder, out, ensemble=judges, depends_on={}, prompts_out=out.with_name("prompts.csv"))
-
-
-def die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("unreachable")
-
-
-def before(owner: Any, name: str, *, call: int = 1) -> None:
-    """Die when `owner.name` is called for the n-th time."""
-    wrapped, calls = getattr(owner, name), [0]
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call:
-            die()
-        return wrapped(*args, **kwargs)
-
-    setattr(owner, name, wrapper)
-
-
-def in_the_middle_of_a_file(module: Any, *, call: int) -> None:
-    """Die while the n-th file of a module is being written."""
-    atomic_write, calls = module.atomic_write, [0]
-
-    @contextmanager
-    def torn(path: Path) -> Iterator[IO[bytes]]:
-        calls[0] += 1
-        with atomic_write(path) as file:
-            if calls[0] == call:
-                file.write(b"begun and no more")
-                file.flush()
-                die()
-            yield file
-
-    module.atomic_write = torn
 
 
 POINTS: dict[str, Callable[[], None]] = {

@@ -27,7 +27,8 @@ from indexer.removal import RemovalReport, remove_prompts, rules_where
 from indexer.sources import parse_corpus
 from store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagOfWords, BagPair
-from tests.indexer.kill_driver import after, before, in_the_middle_of_a_file, in_the_middle_of_a_journal_line
+from tests.indexer.kill_driver import in_the_middle_of_a_journal_line
+from tests.killing import after, before, in_the_middle_of_a_file
 
 WORD = "Zanzibarquokka"
 

@@ -9,13 +9,10 @@ says "ready" once everything is imported, then builds slowly enough to be killed
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn
 
 import indexer.journal
 import indexer.near_duplicates
@@ -29,6 +26,7 @@ from indexer.rules import Rules
 from indexer.sources import parse_corpus
 from store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagPair
+from tests.killing import after, before, die, in_the_middle_of_a_file
 
 READ_ROWS = 100
 SHARD_ROWS = 64
@@ -39,38 +37,6 @@ def build(root: Path, corpus: Path, pair: BagPair) -> BuildReport:
     indexer.stages.READ_ROWS = READ_ROWS
     options = BuildOptions(shard_rows=SHARD_ROWS, replace=True)
     return build_index(root, [parse_corpus(str(corpus))], pair, options=options)
-
-
-def die() -> NoReturn:
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("unreachable")
-
-
-def before(owner: Any, name: str, *, call: int = 1) -> None:
-    """Die when `owner.name` is called for the n-th time."""
-    wrapped, calls = getattr(owner, name), [0]
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call:
-            die()
-        return wrapped(*args, **kwargs)
-
-    setattr(owner, name, wrapper)
-
-
-def after(owner: Any, name: str, *, call: int = 1) -> None:
-    """Die when the n-th call of `owner.name` has returned."""
-    wrapped, calls = getattr(owner, name), [0]
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        result = wrapped(*args, **kwargs)
-        if calls[0] == call:
-            die()
-        return result
-
-    setattr(owner, name, wrapper)
 
 
 def in_the_middle_of_a_journal_line() -> None:
@@ -84,23 +50,6 @@ def in_the_middle_of_a_journal_line() -> None:
         write_whole(descriptor, content)
 
     indexer.journal.write_whole = torn
-
-
-def in_the_middle_of_a_file(module: Any, *, call: int) -> None:
-    """Die while the n-th file of a module is being written."""
-    atomic_write, calls = module.atomic_write, [0]
-
-    @contextmanager
-    def torn(path: Path) -> Iterator[IO[bytes]]:
-        calls[0] += 1
-        with atomic_write(path) as file:
-            if calls[0] == call:
-                file.write(b"begun and no more")
-                file.flush()
-                die()
-            yield file
-
-    module.atomic_write = torn
 
 
 POINTS: dict[str, Callable[[], None]] = {
