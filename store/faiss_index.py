@@ -21,7 +21,7 @@ from core.protocols import Progress
 from core.values import Hits, Ids, IndexCaps, Vectors
 from store.index_plan import FLAT
 from store.manifest import IndexInfo, sha256_bytes
-from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, ranked
+from store.ranking import MAX_K, check_allowed, check_queries, no_hits, score_again
 from store.shards import ShardedVectors
 
 _CODE_BYTES = 2
@@ -120,10 +120,7 @@ class FaissIndex:
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             chunk = slice(start, start + _QUERIES_AT_ONCE)
             for i, candidates in enumerate(self._candidates(queries[chunk], min(k, n_allowed), n_allowed, params), start):
-                scores = cosines(queries[i : i + 1], self._vectors.rows(candidates))[0]
-                ids, scores = ranked(candidates, scores, k)
-                hits.ids[i, : len(ids)] = ids
-                hits.scores[i, : len(ids)] = scores
+                score_again(hits, i, queries[i : i + 1], candidates, self._vectors)
         return hits
 
     def _candidates(self, queries: Vectors, k: int, n_allowed: int, params: Any) -> list[Ids]:

@@ -22,7 +22,7 @@ from store.exact_index import ExactIndex
 from store.faiss_index import faiss_errors, selection
 from store.index_plan import RABITQ, TRAINING_ROWS_A_LIST, code_bytes, read_factory
 from store.manifest import IndexInfo, sha256_bytes
-from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, ranked
+from store.ranking import MAX_K, check_allowed, check_queries, no_hits, score_again
 from store.shards import ShardedVectors
 
 POOL = 128
@@ -134,10 +134,7 @@ class IvfIndex:
         selector = None if allowed is None else selection(allowed, rows=len(self))
         for i in range(len(queries)):
             candidates = self._candidates(queries[i : i + 1], pool, probes_of(effort, self._n_lists), selector)
-            scores = cosines(queries[i : i + 1], self._vectors.rows(candidates))[0]
-            ids, scores = ranked(candidates, scores, k)
-            hits.ids[i, : len(ids)] = ids
-            hits.scores[i, : len(ids)] = scores
+            score_again(hits, i, queries[i : i + 1], candidates, self._vectors)
         return hits
 
     def _candidates(self, query: Vectors, pool: int, n_probes: int, selector: Any) -> Ids:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,12 @@ from core.values import NO_HIT, Hits, Ids, Vectors
 
 MAX_K = 2048  # what FAISS answers on a GPU too, so that an index can move there
 _NORM_TOLERANCE = 1e-3
+
+
+class StoredVectors(Protocol):
+    """Where candidates' vectors are read from."""
+
+    def rows(self, row_ids: Ids) -> Vectors: ...
 
 
 def check_queries(queries: Vectors, k: int, *, effort: float | None, dim: int) -> Vectors:
@@ -74,6 +82,19 @@ def ranked(ids: Ids, scores: NDArray[np.float32], k: int) -> tuple[Ids, NDArray[
         ids, scores = ids[keep], scores[keep]
     order = np.lexsort((ids, -scores))[:k]
     return ids[order], scores[order]
+
+
+def score_again(hits: Hits, row: int, query: Vectors, candidates: Ids, vectors: StoredVectors) -> None:
+    """Put the best of the candidates of one question into row `row` of `hits`, by their exact cosines.
+
+    Args:
+        query: (1, dim) unit row.
+        candidates: row ids, each once.
+    """
+    k = hits.ids.shape[1]
+    ids, scores = ranked(candidates, cosines(query, vectors.rows(candidates))[0], k)
+    hits.ids[row, : len(ids)] = ids
+    hits.scores[row, : len(ids)] = scores
 
 
 def no_hits(n_queries: int, k: int) -> Hits:
