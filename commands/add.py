@@ -8,19 +8,17 @@ import typer
 
 from commands.build_index import show_report
 from commands.cleaning import DroppedFile, UnsafeWordsFile
-from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.options import Device, IndexFolder, Json, Limit, Offline, PromptColumn, Quiet, Sample, Seed, Strict, Verbose
 from commands.output import Output
 
 
 def add(
     corpora: Annotated[list[str], typer.Argument(metavar="CORPUS…", help="As --corpus of `build-index`; several are joined.")],
-    column: Annotated[
-        str | None, typer.Option("--column", help="The column that holds the prompts.", show_default="prompt")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")] = None,
-    sample: Annotated[int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the sample.")] = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="End with an error where a row cannot be read.")] = False,
+    column: PromptColumn = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    seed: Seed = 0,
+    strict: Strict = False,
     unsafe_words: UnsafeWordsFile = None,
     dropped: DroppedFile = None,
     device: Device = "auto",

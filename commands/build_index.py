@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import cleaning as clean
-from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.options import (
+    Device,
+    EncoderName,
+    IndexFolder,
+    Json,
+    Limit,
+    Offline,
+    PromptColumn,
+    Quiet,
+    Sample,
+    Seed,
+    Strict,
+    Verbose,
+)
 from commands.output import Output, funnel, printable, size_text
 from commands.recipes import RECIPES, Recipe
 from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
@@ -41,12 +54,10 @@ def build_index(
             show_default=False,
         ),
     ] = None,
-    column: Annotated[
-        str | None, typer.Option("--column", help="The column that holds the prompts.", show_default="prompt")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")] = None,
-    sample: Annotated[int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the sample.")] = 0,
+    column: PromptColumn = None,
+    limit: Limit = None,
+    sample: Sample = None,
+    seed: Seed = 0,
     index_factory: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +80,7 @@ def build_index(
     near_duplicates: clean.NearDuplicates = "0.9",
     mark_near_duplicates: clean.MarkNear = False,
     dropped: clean.DroppedFile = None,
-    strict: Annotated[bool, typer.Option("--strict", help="End with an error where a row cannot be read.")] = False,
+    strict: Strict = False,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace an index, and drop a broken build, of something else.")
     ] = False,

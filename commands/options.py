@@ -30,3 +30,8 @@ EncoderName = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="`auto`, `cpu` or `cuda`.")]
 Neighbours = Annotated[int, typer.Option("-k", min=1, help="How many nearest prompts to show.")]
+PromptColumn = Annotated[str | None, typer.Option("--column", help="The column that holds the prompts.", show_default="prompt")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")]
+Sample = Annotated[int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the sample.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End with an error where a row cannot be read.")]
