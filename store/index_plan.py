@@ -187,4 +187,7 @@ def _build_s(rows: int, dim: int, n_lists: int) -> tuple[float, float]:
 
 
 def _size(size: float) -> str:
-    return f"{size / 1e6:,.0f} MB" if size < 10e9 else f"{size / 1e9:,.1f} GB"
+    for unit, bytes_of_unit in (("kB", 1e3), ("MB", 1e6)):
+        if size < 10_000 * bytes_of_unit:
+            return f"{size / bytes_of_unit:,.0f} {unit}"
+    return f"{size / 1e9:,.1f} GB"
