@@ -70,7 +70,7 @@ def build_faiss_index(
 
 
 class FaissIndex:
-    """A `core.protocols.VectorIndex` over a flat FAISS index that is memory-mapped. Safe to search from several threads.
+    """A `core.protocols.VectorIndex` over a flat FAISS index. Safe to search from several threads.
 
     FAISS proposes candidates; those that could be among the k nearest, given how far its scores can be off, are scored again
     from the stored vectors. Where the candidates cannot be proven to hold the answer (many rows tie), more are asked for. So
@@ -80,18 +80,19 @@ class FaissIndex:
         folder: of the generation.
         info: the index's record.
         vectors: the space's vectors, in the same row order.
+        mapped: False reads the file into memory.
 
     Raises:
         Checksum: the file is missing or is not the one that was recorded.
     """
 
-    def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors) -> None:
+    def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True) -> None:
         self._path = folder / info.file
         self._vectors = vectors
         # How far FAISS's scores can be off: it multiplies with the stored float16 values, the answer with those scaled to length
         # 1, and rounding to float16 moved a unit row's length by at most 2^-11; it sums in float32, at most 2^-24 off a term.
         self._scan_error = 1.01 * 2.0**-11 + vectors.dim * 2.0**-24
-        self._index = _open_flat(self._path, info, rows=len(vectors), dim=vectors.dim)
+        self._index = _open_flat(self._path, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
 
     @property
     def dim(self) -> int:
@@ -151,8 +152,8 @@ def _flat_header(dim: int, rows: int) -> bytes:
     return without_length + (rows * dim * _CODE_BYTES).to_bytes(8, "little")
 
 
-def _open_flat(path: Path, info: IndexInfo, *, rows: int, dim: int) -> Any:
-    """The memory-mapped index. FAISS trusts what it reads, so its header and length are compared before it reads anything."""
+def _open_flat(path: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool) -> Any:
+    """The index, mapped or in memory. FAISS trusts what it reads, so header and length are compared before that."""
     import faiss
 
     hint = "Build the index again."
@@ -166,7 +167,7 @@ def _open_flat(path: Path, info: IndexInfo, *, rows: int, dim: int) -> Any:
     if info.factory != FLAT or size != expected or sha256_bytes(header) != info.header_sha256:
         raise Checksum(f"{path} is not the {FLAT} index of {rows} rows that was recorded ({size} bytes).", path=path, hint=hint)
     with faiss_errors(path):
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     if index.ntotal != rows or index.d != dim:
         raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.", path=path, hint=hint)
     return index

@@ -22,6 +22,7 @@ from store.probes import probe_problem
 from store.prompts import DuckPrompts
 from store.publish import generation_names, read_current
 from store.shards import ShardedVectors
+from store.stamps import Stamps
 
 _PIN_ATTEMPTS = 25
 _PIN_WAIT_S = 0.02
@@ -43,12 +44,16 @@ class PinnedManifest:
 class Generation:
     """A pinned generation: its manifest, prompts, vectors and indexes. A context manager; safe to read from several threads."""
 
-    def __init__(self, folder: Path, manifest: Manifest, resources: ExitStack) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, resources: ExitStack, *, mapped: bool) -> None:
         self.folder = folder
         self.manifest = manifest
         self._resources = resources
-        self._vectors = {space: ShardedVectors(folder, records) for space, records in manifest.shards.items()}
-        self._indexes = {space: open_index(folder, info, self.vectors(space)) for space, info in manifest.indexes.items()}
+        in_memory = set() if mapped else {info.file for info in manifest.indexes.values()}
+        self._stamps = Stamps(folder / file for file in manifest.files if file not in in_memory)
+        self._vectors = {space: ShardedVectors(folder, records, mapped=mapped) for space, records in manifest.shards.items()}
+        self._indexes = {
+            space: open_index(folder, info, self.vectors(space), mapped=mapped) for space, info in manifest.indexes.items()
+        }
         self.prompts = resources.enter_context(DuckPrompts(folder / layout.PROMPTS))
 
     @property
@@ -76,6 +81,15 @@ class Generation:
             raise self._mismatch(space)
         return self._vectors[space]
 
+    def check_untouched(self) -> None:
+        """Raise `Checksum` where a file that is still read was written into or cut since it was opened.
+
+        Files that were removed or replaced do no harm: they are read on as they were.
+        """
+        path = self._stamps.changed()
+        if path is not None:
+            raise Checksum(f"{path} was changed while it was read.", path=path, hint=_HINT)
+
     def close(self) -> None:
         """Let go of the files and of the pin; calling it again does nothing."""
         self._resources.close()
@@ -96,7 +110,7 @@ class Generation:
         )
 
 
-def open_generation(root: Path, name: str | None = None) -> Generation:
+def open_generation(root: Path, name: str | None = None, *, mapped: bool = True) -> Generation:
     """Pin a generation and check it: lengths of all files, counts of rows, and the probes.
 
     The probes are searched among the rows that they name, which reads little however large the index is; `store.verify.verify`
@@ -105,6 +119,8 @@ def open_generation(root: Path, name: str | None = None) -> Generation:
     Args:
         root: of the index; it may be read-only.
         name: of the generation; None is the one in service.
+        mapped: False reads the index into memory and vectors when they are asked for, so that a file that is cut short under
+            the reader is an error and not the end of the process.
 
     Raises:
         NoGeneration: nothing was published there, or not under that name.
@@ -119,7 +135,7 @@ def open_generation(root: Path, name: str | None = None) -> Generation:
             raise Checksum(f"{path} is not the manifest that was published.", path=path, hint=_HINT)
         manifest = decode_manifest(pinned.content, path=path)
         check_lengths(pinned.folder, manifest)
-        generation = Generation(pinned.folder, manifest, resources)
+        generation = Generation(pinned.folder, manifest, resources, mapped=mapped)
         _check_contents(generation)
     except BaseException:
         resources.close()

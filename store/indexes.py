@@ -36,13 +36,14 @@ def build_index_file(
     return build_faiss_index(folder, file, vectors, progress=progress)
 
 
-def open_index(folder: Path, info: IndexInfo, vectors: ShardedVectors) -> VectorIndex:
-    """The index that `info` records, over the vectors that it was made of.
+def open_index(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True) -> VectorIndex:
+    """The index that `info` records, over the vectors that it was made of; in memory, unless `mapped`.
 
     Raises:
         Checksum: the file is missing or is not the one that was recorded.
     """
-    return IvfIndex(folder, info, vectors) if read_factory(info.factory).n_lists else FaissIndex(folder, info, vectors)
+    kind = IvfIndex if read_factory(info.factory).n_lists else FaissIndex
+    return kind(folder, info, vectors, mapped=mapped)
 
 
 def measured(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries: Vectors, exact: Hits) -> IndexInfo:

@@ -81,7 +81,7 @@ def build_ivf_index(
 
 
 class IvfIndex:
-    """A `core.protocols.VectorIndex` over a memory-mapped inverted file. Safe to search from several threads.
+    """A `core.protocols.VectorIndex` over an inverted file. Safe to search from several threads.
 
     The answer is the exact one among the candidates; `effort` 1 looks at every row. Up to k = 128 the candidates do not depend
     on k; a larger k takes more of them, and all lists if need be, so that k rows come where k rows exist.
@@ -90,18 +90,19 @@ class IvfIndex:
         folder: of the generation.
         info: the index's record; its `effort` is the default one.
         vectors: the space's vectors, in the same row order.
+        mapped: False reads the file into memory.
 
     Raises:
         Checksum: the file is missing or is not the one that was recorded.
     """
 
-    def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors) -> None:
+    def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True) -> None:
         self._path = folder / info.file
         self._vectors = vectors
         self._exact = ExactIndex(vectors)
         self._effort = info.effort
         self._codes = read_factory(info.factory).codes
-        self._index = _open_ivf(self._path, info, rows=len(vectors), dim=vectors.dim)
+        self._index = _open_ivf(self._path, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
         self._n_lists = int(self._index.nlist)
 
     @property
@@ -191,8 +192,8 @@ def _trained(vectors: ShardedVectors, factory: str, *, seed: int, progress: Prog
     return index
 
 
-def _open_ivf(path: Path, info: IndexInfo, *, rows: int, dim: int) -> Any:
-    """The memory-mapped index. Everything that FAISS interprets (all but codes and ids) is compared by hash before it reads it."""
+def _open_ivf(path: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool) -> Any:
+    """The index, mapped or in memory. All that FAISS interprets (not codes and ids) is compared by hash before it reads it."""
     import faiss
 
     expected = info.header_bytes + rows * (code_bytes(read_factory(info.factory).codes, dim) + _ID_BYTES)
@@ -206,7 +207,7 @@ def _open_ivf(path: Path, info: IndexInfo, *, rows: int, dim: int) -> Any:
             f"{path} is not the {info.factory} index of {rows} rows that was recorded ({size} bytes).", path=path, hint=_HINT
         )
     with faiss_errors(path):
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     if index.ntotal != rows or index.d != dim:
         raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.", path=path, hint=_HINT)
     return index

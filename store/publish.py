@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,15 +22,16 @@ from store.locking import try_flock, write_lock
 from store.manifest import FileRecord, Manifest, decode_manifest, encode_manifest, sha256_bytes
 
 _SILENT = Silent()
+_READ_ONLY = 0o444
 _CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]*) ([0-9a-f]{64})\n")
 
 
 def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT) -> Manifest:
     """Make the build in `staging` the current generation; the write lock must be held and `prompts.duckdb` closed.
 
-    The steps: fsync every file, write the manifest, rename the folder, fsync its parent, replace `CURRENT`, fsync. Until that
-    last step the old generation answers. A crash between the rename and the last step leaves a whole generation of this plan
-    that `find_generation` finds and `make_current` puts in service.
+    The steps: fsync every file, write the manifest, rename the folder, fsync its parent, take the right to write from the files,
+    replace `CURRENT`, fsync. Until that last step the old generation answers. A crash between the rename and the last step
+    leaves a whole generation of this plan that `find_generation` finds and `make_current` puts in service.
 
     Args:
         root: of the index.
@@ -59,6 +61,7 @@ def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress
         sync_folder(target.parent)
         sync_folder(staging.parent)
     _sweep(target, keep={layout.MANIFEST, *files})
+    _make_read_only(target, (layout.MANIFEST, *files))
     _write_current(root, name, content)
     return complete
 
@@ -116,6 +119,7 @@ def make_current(root: Path, name: str) -> None:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     manifest = decode_manifest(content, path=path)
     _sweep(path.parent, keep={layout.MANIFEST, *manifest.files})
+    _make_read_only(path.parent, (layout.MANIFEST, *manifest.files))
     _write_current(root, name, content)
 
 
@@ -232,6 +236,13 @@ def _sync_tree(folder: Path, files: dict[str, FileRecord]) -> None:
         sync_file(folder / file)
     for parent in {(folder / file).parent for file in files} | {folder}:
         sync_folder(parent)
+
+
+def _make_read_only(folder: Path, files: Iterable[str]) -> None:
+    """So that nothing writes into a published file by accident; what resists, or is another user's, is left as it is."""
+    for file in files:
+        with suppress(OSError):
+            (folder / file).chmod(_READ_ONLY)
 
 
 def _write_current(root: Path, name: str, manifest: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Vectors on disk: float16 `.npy` files of consecutive rows, read through memory maps as if they were one array."""
+"""Vectors on disk: float16 `.npy` files of consecutive rows, mapped or read as if they were one array."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from core.errors import Checksum, StoreError, UnknownRow
 from core.files import atomic_write, sha256_file
 from core.values import Ids, Vectors, unit_rows
 from store.manifest import ShardRecord
+from store.shard_rows import CODE as _F16
+from store.shard_rows import ReadRows, map_rows
 
-_F16 = np.dtype("<f2")
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<f2', 'fortran_order': False, 'shape': \((\d{1,15}), (\d{1,15})\), \} *\n", re.DOTALL
 )
@@ -68,16 +69,18 @@ class ShardedVectors:
     Args:
         folder: of the generation, or of a staging build.
         records: the space's shards in row order, at least one.
+        mapped: False reads rows as they are asked for; see `store.shard_rows`.
 
     Raises:
-        Checksum: a file is missing, has another length, or is not a float16 array of the rows recorded.
+        Checksum: a file is missing, has another length, or is not a float16 array of the rows recorded; unless `mapped`, also
+            from every method, where the file was cut short since.
     """
 
-    def __init__(self, folder: Path, records: Sequence[ShardRecord]) -> None:
+    def __init__(self, folder: Path, records: Sequence[ShardRecord], *, mapped: bool = True) -> None:
         if not records:
             raise StoreError(f"{folder} has no vectors.")
         self._folder = (folder / records[0].file).parent
-        self._maps = [_open_map(folder / record.file, record) for record in records]
+        self._maps = [_open_rows(folder / record.file, record, mapped=mapped) for record in records]
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
         self.dim: int = self._maps[0].shape[1]
         for record, opened in zip(records, self._maps, strict=True):
@@ -148,8 +151,8 @@ class ShardedVectors:
         return rows
 
 
-def _open_map(path: Path, record: ShardRecord) -> NDArray[np.float16]:
-    """A read-only map of one shard whose header agrees with its record and its length: nothing past its end is ever touched.
+def _open_rows(path: Path, record: ShardRecord, *, mapped: bool) -> NDArray[np.float16] | ReadRows:
+    """The rows of one shard whose header agrees with its record and its length: nothing past its end is ever touched.
 
     numpy's own reader evaluates the header as Python source and fails in a dozen ways on a damaged one, so only the one form
     that `write_shard` writes is accepted (format version 1.0, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
@@ -163,7 +166,6 @@ def _open_map(path: Path, record: ShardRecord) -> NDArray[np.float16]:
         rows, dim, offset = int(header[1]), int(header[2]), header.end()
         if rows != record.rows or dim == 0 or offset + rows * dim * _F16.itemsize != size:
             raise Checksum(f"{path} holds {rows} x {dim} values, not {record.rows} rows.", path=path, hint=_REBUILD)
-        # As a plain array: each row that is taken from a memmap makes a memmap.
-        return np.asarray(np.memmap(path, dtype=_F16, mode="r", offset=offset, shape=(rows, dim)))
+        return (map_rows if mapped else ReadRows)(path, offset=offset, shape=(rows, dim))
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=_REBUILD) from error

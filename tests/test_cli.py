@@ -258,6 +258,7 @@ def test_verify_finds_one_flipped_byte(imprompt: Imprompt, corpus: Path, tmp_pat
     shard = next(place.glob("generations/*/vectors/*/*.npy"))
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
+    shard.chmod(0o644)
     shard.write_bytes(data)
     done = imprompt("verify", "--index", place)
     assert done.code == 53

@@ -34,10 +34,14 @@ def faiss_index(folder: Path, vectors: ShardedVectors) -> VectorIndex:
     return open_index(folder, build_index_file(folder, "index/toy.faiss", vectors), vectors)
 
 
-def inverted_file(factory: str) -> Callable[[Path, ShardedVectors], VectorIndex]:
+def in_memory(folder: Path, vectors: ShardedVectors) -> VectorIndex:
+    return open_index(folder, build_index_file(folder, "index/toy.faiss", vectors), vectors, mapped=False)
+
+
+def inverted_file(factory: str, *, mapped: bool = True) -> Callable[[Path, ShardedVectors], VectorIndex]:
     def make(folder: Path, vectors: ShardedVectors) -> VectorIndex:
         info = build_index_file(folder, "index/toy.faiss", vectors, factory=factory)
-        return open_index(folder, msgspec.structs.replace(info, effort=0.5), vectors)
+        return open_index(folder, msgspec.structs.replace(info, effort=0.5), vectors, mapped=mapped)
 
     return make
 
@@ -45,6 +49,8 @@ def inverted_file(factory: str) -> Callable[[Path, ShardedVectors], VectorIndex]
 MAKERS = {
     "exact": exact_index,
     "faiss": faiss_index,
+    "faiss-in-memory": in_memory,
+    "rabitq-in-memory": inverted_file("IVF16,RaBitQ", mapped=False),
     "rabitq": inverted_file("IVF16,RaBitQ"),
     "quantised": inverted_file("IVF16,SQ8"),
 }

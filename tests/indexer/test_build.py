@@ -128,6 +128,7 @@ class TestAskedAgain:
         shard = tmp_path / "generations" / first.generation / first.shards["bag"][0].file
         content = bytearray(shard.read_bytes())
         content[-3] ^= 1
+        shard.chmod(0o644)
         shard.write_bytes(content)
         assert verify(tmp_path) != []
         second = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS)

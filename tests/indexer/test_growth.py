@@ -205,6 +205,7 @@ def test_damage_is_not_carried_on(tmp_path: Path) -> None:
     shard = tmp_path / "generations" / manifest.generation / manifest.shards["second"][1].file
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
+    shard.chmod(0o644)
     shard.write_bytes(content)
     with pytest.raises(Checksum, match=r"second/00001\.npy"):
         add(tmp_path, listed(["c"], name="second"))

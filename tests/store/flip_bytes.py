@@ -47,6 +47,7 @@ def main() -> None:
     root = Path(sys.argv[1])
     for file, position, bits in json.load(sys.stdin):
         path = root / file
+        path.chmod(0o644)
         with path.open("r+b") as opened:
             opened.seek(position)
             byte = opened.read(1)[0]

@@ -104,6 +104,7 @@ def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
     manifest = build(tmp_path, rows=20)
     path = layout.generation_folder(tmp_path, manifest.generation) / layout.MANIFEST
     content = path.read_bytes()
+    path.chmod(0o644)
     refused = 0
     for position in np.random.default_rng(2).integers(0, len(content), 150):
         changed = bytearray(content)
@@ -143,6 +144,7 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
     manifest = build(tmp_path, rows=150)
     folder = layout.generation_folder(tmp_path, manifest.generation)
     for file in (f"vectors/{SPACE}/00000.npy", layout.PROMPTS):
+        (folder / file).chmod(0o644)
         with (folder / file).open("r+b") as opened:
             opened.seek(300)
             opened.write(b"\xff\xfe\xfd\xfc")

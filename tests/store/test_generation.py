@@ -24,6 +24,7 @@ def rewrite_manifest(root: Path, **changes: Any) -> None:
     name = layout.current_path(root).read_text().split()[0]
     path = layout.generation_folder(root, name) / layout.MANIFEST
     content = json.dumps(json.loads(path.read_text()) | changes).encode()
+    path.chmod(0o644)
     path.write_bytes(content)
     layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
 
@@ -154,6 +155,7 @@ def test_format_1_0(tmp_path: Path) -> None:
     """A generation that was published before `n_folded` was there is read and verified: every row stands for itself."""
     manifest = build(tmp_path, rows=20)
     path = layout.generation_folder(tmp_path, manifest.generation) / layout.PROMPTS
+    path.chmod(0o644)
     with duckdb.connect(str(path)) as connection:
         connection.execute("ALTER TABLE prompts DROP COLUMN n_folded")
     with DuckPrompts(path) as prompts:
@@ -174,3 +176,31 @@ def test_a_generation_can_be_open_twice(tmp_path: Path) -> None:
     first.close()
     assert second.prompts.get_many([0])[0].row_id == 0
     second.close()
+
+
+def test_published_files_may_not_be_written(tmp_path: Path) -> None:
+    """No file of a generation has the right to write, so an accident is refused."""
+    manifest = build(tmp_path)
+    folder = layout.generation_folder(tmp_path, manifest.generation)
+    assert {(folder / file).stat().st_mode & 0o777 for file in (layout.MANIFEST, *manifest.files)} == {0o444}
+
+
+def test_a_file_that_was_written_into_is_noticed(tmp_path: Path) -> None:
+    """One changed byte, or a cut, in a file that is still read; not the index that lies in memory, and not what was removed."""
+    manifest = build(tmp_path)
+    folder = layout.generation_folder(tmp_path, manifest.generation)
+    with open_generation(tmp_path, mapped=False) as generation:
+        query = generation.vectors(SPACE).block(0, 1)
+        hits = generation.index(SPACE).search(query, 5)
+        (folder / f"index/{SPACE}.faiss").chmod(0o644)
+        (folder / f"index/{SPACE}.faiss").write_bytes(b"gone")
+        (folder / layout.PLAN).unlink()
+        generation.check_untouched()
+        assert (generation.index(SPACE).search(query, 5).ids == hits.ids).all()
+        shard = folder / f"vectors/{SPACE}/00000.npy"
+        shard.chmod(0o644)
+        with shard.open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"x")
+        with pytest.raises(Checksum, match=r"00000\.npy was changed"):
+            generation.check_untouched()

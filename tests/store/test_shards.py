@@ -15,11 +15,12 @@ from store.shards import ShardedVectors, shard_is_whole, write_shard
 from tests.store.builders import random_vectors, write_shards
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> tuple[ShardedVectors, np.ndarray]:
+@pytest.fixture(params=[True, False], ids=["mapped", "read"])
+def stored(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[ShardedVectors, np.ndarray]:
     """230 rows in shards of 64, and the same rows as numpy reads them."""
     records = write_shards(tmp_path, random_vectors(230))
-    return ShardedVectors(tmp_path, records), np.concatenate([np.load(tmp_path / record.file) for record in records])
+    whole = np.concatenate([np.load(tmp_path / record.file) for record in records])
+    return ShardedVectors(tmp_path, records, mapped=request.param), whole
 
 
 def test_file_is_a_plain_array(tmp_path: Path) -> None:
@@ -127,6 +128,20 @@ def test_value_that_is_not_finite(tmp_path: Path) -> None:
     assert vectors.block(0, 4).shape == (4, 16)
     with pytest.raises(Checksum):
         vectors.rows(np.array([4]))
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    """Rows that are gone are named as damage and do not end the process; a file that was removed is read on as it was."""
+    vectors = ShardedVectors(tmp_path, records := write_shards(tmp_path, random_vectors(230)), mapped=False)
+    whole = vectors.block(0, 230)
+    with (tmp_path / records[1].file).open("r+b") as file:
+        file.truncate(records[1].bytes // 2)
+    with pytest.raises(Checksum, match=r"00001\.npy has been cut short"):
+        vectors.block(60, 130)
+    with pytest.raises(Checksum, match=r"00001\.npy has been cut short"):
+        vectors.rows(np.array([127]))
+    (tmp_path / records[2].file).unlink()
+    assert (vectors.block(128, 192) == whole[128:192]).all()
 
 
 def test_names_of_spaces() -> None:
