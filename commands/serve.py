@@ -32,6 +32,9 @@ def serve(
     max_batch: Annotated[
         int, typer.Option("--max-batch", min=1, max=256, help="Questions that a model gets at once, at most.")
     ] = 32,
+    map_index: Annotated[
+        bool, typer.Option("--map-index", help="Map the index's files instead of reading them; docs/serving.md says when.")
+    ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="The log as JSON, one object a line.")] = False,
     index: IndexFolder = None,
     encoder: EncoderName = None,
@@ -75,6 +78,7 @@ def serve(
         device=device,
         offline=chosen.offline,
         max_batch=max_batch,
+        map_index=map_index,
         log_json=log_json or json,
     )
 

@@ -65,8 +65,7 @@ def create_app(
     )
 
     async def ready() -> None:
-        if not service.ready:
-            raise busy("The models are being loaded.")
+        service.check_ready()
 
     for router in (v1.routes(service), sdapi.routes(service), knn_service.routes(service)):
         app.include_router(router, dependencies=[Depends(ready)])

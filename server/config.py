@@ -45,7 +45,8 @@ class ServerConfig:
 
     `encoder` None takes the index's own. `token` None lets everybody ask who reaches `host`. `url_hosts` are the only hosts that
     images are fetched from. `max_batch` is how many questions a model gets at once; 1 turns micro-batching off.
-    `watch_s` is how often the index's folder is looked at for a new generation.
+    `watch_s` is how often the index's folder is looked at for a new generation. `map_index` maps the files of the index instead
+    of reading them.
     """
 
     index: Path
@@ -60,6 +61,7 @@ class ServerConfig:
     offline: bool = False
     max_batch: int = 32
     watch_s: float = 1.0
+    map_index: bool = False
     log_json: bool = False
     limits: Limits = field(default_factory=Limits)
 

@@ -39,6 +39,11 @@ class Metrics:
         self.swap_failures = Counter(
             "imprompt_generation_failures", "Generations that were published and could not be used.", registry=self.registry
         )
+        self.withdrawals = Counter(
+            "imprompt_generation_withdrawals",
+            "Generations that were taken out of service because their files were changed.",
+            registry=self.registry,
+        )
         self.generation = Gauge("imprompt_generation", "1 for the generation in service.", ["generation"], registry=self.registry)
 
     def serve_generation(self, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from core.errors import EncoderError, ImageRejected, ImpromptError, MemberUnavailable, QueryError, StoreError, UnknownRow
+from core.errors import Checksum, EncoderError, ImageRejected, ImpromptError, MemberUnavailable, QueryError, StoreError, UnknownRow
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -64,8 +64,7 @@ def status_of(error: ImpromptError) -> int:
 def problem(error: ImpromptError | Refusal) -> dict[str, Any]:
     """The members of the problem: `type`, `title`, `status`, `detail`, and our own `kind` and `hint`."""
     status = error.status if isinstance(error, Refusal) else status_of(error)
-    # An image has no name here: what the message calls it would be ours, not the client's.
-    detail = f"The image cannot be read: {error.reason}." if isinstance(error, ImageRejected) else error.message
+    detail = _detail(error)
     value = {
         "type": f"urn:imprompt:{error.kind}",
         "title": HTTPStatus(status).phrase,
@@ -74,6 +73,16 @@ def problem(error: ImpromptError | Refusal) -> dict[str, Any]:
         "kind": error.kind,
     }
     return {**value, "hint": error.hint} if error.hint else value
+
+
+def _detail(error: ImpromptError | Refusal) -> str:
+    """What happened, without a path of this machine."""
+    if isinstance(error, ImageRejected):
+        # An image has no name here: what the message calls it would be ours, not the client's.
+        return f"The image cannot be read: {error.reason}."
+    if isinstance(error, Checksum):
+        return f"A file of the index is damaged: {error.path.name}."
+    return error.message
 
 
 def problem_response(error: ImpromptError | Refusal) -> Response:

@@ -50,7 +50,8 @@ class Service:
     def __init__(self, config: ServerConfig, *, load: Callable[[str], EncoderPair], metrics: Metrics, announce: Announce) -> None:
         self.config = config
         self.metrics = metrics
-        self.snapshots = Snapshots(config.index, Models(config, load=load, announce=announce).prepare, metrics=metrics)
+        prepare = Models(config, load=load, announce=announce).prepare
+        self.snapshots = Snapshots(config.index, prepare, metrics=metrics, mapped=config.map_index)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         self._queues = {name: self._queue(name) for name in ("image", "text")}
         self._stopped = threading.Event()
@@ -71,6 +72,16 @@ class Service:
         """Index and models are warm."""
         return self.snapshots.ready and not self._stopped.is_set()
 
+    def check_ready(self) -> None:
+        """Raise what whoever asks is told while nothing can be answered.
+
+        Raises:
+            Checksum: the index was damaged while it was served.
+            Refusal: models and index are not warm yet, or the server is being shut down ("busy").
+        """
+        if not self.ready:
+            raise self.snapshots.damage or busy("The models are being loaded.")
+
     @property
     def has_members(self) -> bool:
         """The ensemble can vote."""
@@ -84,7 +95,6 @@ class Service:
             ImpromptError: the index or a model cannot be used.
         """
         self.snapshots.load()
-        self.metrics.ready.set(1)
 
     def watch(self) -> None:
         """Look for new generations until the service is closed; for a thread of its own."""

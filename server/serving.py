@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from core.protocols import EncoderPair
 
 _DRAIN_S = 30
+_OPEN_FILES = 1 << 16
 _MAX_HEADER_BYTES = 32 << 10
 
 
@@ -29,6 +31,7 @@ def serve(config: ServerConfig, *, load: Callable[[str], EncoderPair], announce:
     """
     import uvicorn
 
+    _allow_open_files()
     failures: list[ImpromptError] = []
 
     def failed(error: ImpromptError) -> None:
@@ -64,6 +67,14 @@ def serve(config: ServerConfig, *, load: Callable[[str], EncoderPair], announce:
         raise ConfigError(message, hint="Another program may hold the port: choose one with --port.") from error
     if failures:
         raise failures[0]
+
+
+def _allow_open_files() -> None:
+    """As many open files as the system lets us have: each shard of the vectors is one, twice so while generations change."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,8 @@
-"""The generation in service: leased for each batch, replaced between batches, closed after its last lease."""
+"""The generation in service: leased for each batch, replaced between batches, closed after its last lease.
+
+One whose files were written into or cut short is withdrawn before anything that was read from it is answered, and comes back when
+every byte of it is as it was published, or when another one was.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import ImpromptError
+from core.errors import Checksum, ImpromptError
 from server.metrics import Metrics
+from store import layout
 from store.generation import open_generation
 from store.publish import read_current
+from store.stamps import Stamps
+from store.verify import verify
 
 if TYPE_CHECKING:
     from core.errors import MemberUnavailable
@@ -46,21 +53,30 @@ class Snapshots:
     Args:
         root: of the index.
         prepare: makes a snapshot of an open generation, models warm.
+        mapped: map the files of the index; see `store.generation.open_generation`.
     """
 
-    def __init__(self, root: Path, prepare: Callable[[Generation], Snapshot], *, metrics: Metrics) -> None:
+    def __init__(self, root: Path, prepare: Callable[[Generation], Snapshot], *, metrics: Metrics, mapped: bool = False) -> None:
         self._root = root
         self._prepare = prepare
         self._metrics = metrics
+        self._mapped = mapped
         self._lock = threading.Lock()
         self._current: Snapshot | None = None
         self._leases: dict[int, int] = {}
         self._refused = ""
         self._retired = False
+        self._damage: Checksum | None = None
+        self._tried: Stamps | None = None
 
     @property
     def ready(self) -> bool:
         return self._current is not None
+
+    @property
+    def damage(self) -> Checksum | None:
+        """Why the generation that was in service is not any more; None where there is no such reason."""
+        return self._damage
 
     def load(self) -> None:
         """Take the generation in service; the first time, or because there is a new one.
@@ -68,17 +84,18 @@ class Snapshots:
         Raises:
             ImpromptError: it cannot be used; what was in service before stays.
         """
-        generation = open_generation(self._root)
+        generation = open_generation(self._root, mapped=self._mapped)
         try:
             fresh = self._prepare(generation)
         except BaseException:
             generation.close()
             raise
         with self._lock:
-            old, self._current = self._current, fresh
+            old, self._current, self._damage = self._current, fresh, None
             unused = old if old is not None and not self._leases.get(id(old)) else None
         name = generation.manifest.generation
         self._metrics.serve_generation(name)
+        self._metrics.ready.set(1)
         if unused is not None:
             self._let_go(unused)
         if old is not None:
@@ -86,21 +103,59 @@ class Snapshots:
         _LOG.info("generation in service", extra={"event": "generation", "generation": name})
 
     def look(self) -> None:
-        """Take up a new generation where one was published; what cannot be used is reported once and passed over."""
+        """Take up a new generation where one was published; what cannot be used is reported once and passed over.
+
+        Withdraw the one in service where its files were changed; take it up again, or the one that is published by then, when
+        it is whole.
+        """
         if self._retired:
             # The files stay mapped until the last reference goes, and what answers from a generation refers to itself.
             self._retired = False
             gc.collect()
+        if (current := self._current) is not None:
+            try:
+                current.generation.check_untouched()
+            except Checksum as error:
+                self._withdraw(current, error)
         published = ""
         try:
             found = read_current(self._root)
-            if found is None or self._current is None or found[0] == self._current.generation.manifest.generation:
+            if found is None:
                 return
-            published = found[0]
-            if published != self._refused:
-                self.load()
+            if self._damage is not None:
+                self._recover(published := found[0])
+            elif self._current is not None and found[0] != self._current.generation.manifest.generation:
+                published = found[0]
+                if published != self._refused:
+                    self.load()
         except Exception as error:  # noqa: BLE001 -- whatever is wrong with the new one, the old one goes on
             self._refuse(published, error)
+
+    def _recover(self, published: str) -> None:
+        """Take up the published generation if every byte of it is right; looked at again only when its files have changed."""
+        folder = layout.generation_folder(self._root, published)
+        stamps = Stamps(path for path in sorted(folder.rglob("*")) if path.is_file())
+        # What still reads the damaged files has to end first: DuckDB would give us its view of them.
+        if self._leases or stamps == self._tried:
+            return
+        self._tried = stamps
+        if problems := verify(self._root, mapped=False):
+            raise Checksum(f"{problems[0]}", path=folder / problems[0].file)
+        self.load()
+
+    def _withdraw(self, snapshot: Snapshot, error: Checksum) -> None:
+        """Out of service at once; closed when nobody reads it any more."""
+        with self._lock:
+            if self._current is not snapshot:
+                return
+            self._current, self._damage, self._tried = None, error, None
+            unused = not self._leases.get(id(snapshot))
+        self._metrics.ready.set(0)
+        self._metrics.withdrawals.inc()
+        name = snapshot.generation.manifest.generation
+        _LOG.error("generation damaged, out of service", extra={"event": "generation-damaged", "generation": name})
+        if unused:
+            self._let_go(snapshot)
 
     def _refuse(self, published: str, error: Exception) -> None:
         kind = error.kind if isinstance(error, ImpromptError) else type(error).__name__
@@ -115,15 +170,21 @@ class Snapshots:
         """The snapshot in service, kept open until the block ends.
 
         Raises:
+            Checksum: its files are damaged; also at the end of the block, where they were changed since they were opened: what
+                was read from them is not to be answered.
             RuntimeError: none has been loaded.
         """
         with self._lock:
             snapshot = self._current
             if snapshot is None:
-                raise RuntimeError("no generation has been loaded")
+                raise self._damage or RuntimeError("no generation has been loaded")
             self._leases[id(snapshot)] = self._leases.get(id(snapshot), 0) + 1
         try:
             yield snapshot
+            snapshot.generation.check_untouched()
+        except Checksum as error:
+            self._withdraw(snapshot, error)
+            raise
         finally:
             with self._lock:
                 self._leases[id(snapshot)] -= 1

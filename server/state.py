@@ -23,8 +23,9 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/readyz", summary="Index and models are warm", response_model=dict[str, str], responses={503: {}})
     async def readyz() -> Response:
-        """200, or 503 while the server starts or stops; needs no token."""
-        response = as_json({"status": "ready" if service.ready else "starting"})
+        """200, or 503 while the server starts or stops, or its index is damaged; needs no token."""
+        status = "ready" if service.ready else "starting" if service.snapshots.damage is None else "index damaged"
+        response = as_json({"status": status})
         if not service.ready:
             response.status_code = 503
             response.headers["Retry-After"] = str(RETRY_AFTER_S)

@@ -34,7 +34,7 @@ class Problem:
         return f"{self.file}: expected {self.expected}, found {self.found}"
 
 
-def verify(root: Path, *, name: str | None = None, progress: Progress = _SILENT) -> list[Problem]:
+def verify(root: Path, *, name: str | None = None, mapped: bool = True, progress: Progress = _SILENT) -> list[Problem]:
     """Read a whole generation again and list all that differs from its manifest; an empty list says that it is whole.
 
     Every file is hashed; files that do not belong there are listed; rows are counted and their digest computed; the probes are
@@ -43,6 +43,7 @@ def verify(root: Path, *, name: str | None = None, progress: Progress = _SILENT)
     Args:
         root: of the index; it may be read-only.
         name: of the generation; None is the one in service.
+        mapped: see `store.generation.open_generation`.
         progress: told of the bytes as they are hashed.
 
     Raises:
@@ -59,7 +60,7 @@ def verify(root: Path, *, name: str | None = None, progress: Progress = _SILENT)
             problems += _file_problems(pinned.folder, manifest, progress)
             damaged = {problem.file for problem in problems}
             if layout.MANIFEST not in damaged:
-                problems += _content_problems(pinned.folder, manifest, damaged, progress)
+                problems += _content_problems(pinned.folder, manifest, damaged, progress, mapped=mapped)
             return problems
     except Checksum as error:
         return [Problem(error.path.relative_to(root).as_posix(), "the generation in service", error.message)]
@@ -93,7 +94,9 @@ def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iter
             yield Problem(file, "no such file", "a file")
 
 
-def _content_problems(folder: Path, manifest: Manifest, damaged: set[str], progress: Progress) -> Iterator[Problem]:
+def _content_problems(
+    folder: Path, manifest: Manifest, damaged: set[str], progress: Progress, *, mapped: bool
+) -> Iterator[Problem]:
     """What the files say of each other, where all that is compared is undamaged."""
     if not damaged & {layout.PROMPTS, f"{layout.PROMPTS}.wal"}:
         with progress.start("Counting the prompts", None):
@@ -102,7 +105,7 @@ def _content_problems(folder: Path, manifest: Manifest, damaged: set[str], progr
         info = manifest.indexes.get(space)
         if not damaged & {shard.file for shard in shards} and (info is None or info.file not in damaged):
             with progress.start(f"Asking the probes of {space}", None):
-                yield from _space_problems(folder, manifest, space)
+                yield from _space_problems(folder, manifest, space, mapped=mapped)
 
 
 def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
@@ -118,14 +121,15 @@ def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
         yield Problem(layout.PROMPTS, f"rows digest {manifest.rows_digest}", f"rows digest {digest}")
 
 
-def _space_problems(folder: Path, manifest: Manifest, space: str) -> Iterator[Problem]:
+def _space_problems(folder: Path, manifest: Manifest, space: str, *, mapped: bool) -> Iterator[Problem]:
     what = f"vectors of {space}"
     try:
-        vectors = ShardedVectors(folder, manifest.shards[space])
+        vectors = ShardedVectors(folder, manifest.shards[space], mapped=mapped)
         if len(vectors) != manifest.rows:
             yield Problem(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
             return
-        index = open_index(folder, manifest.indexes[space], vectors) if space in manifest.indexes else ExactIndex(vectors)
+        info = manifest.indexes.get(space)
+        index = ExactIndex(vectors) if info is None else open_index(folder, info, vectors, mapped=mapped)
         problem = probe_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
     except StoreError as error:
         yield Problem(what, "vectors that can be searched", error.message)

@@ -16,15 +16,8 @@ from server.config import ServerConfig
 from store import layout
 from store.publish import read_current
 from tests.server.conftest import PROMPTS, Serve
+from tests.server.load import until
 from tests.server.pictures import png
-
-
-def until(check: Callable[[], bool]) -> None:
-    """Wait for something that happens by itself."""
-    deadline = time.monotonic() + 20
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def mapped_files() -> str:
