@@ -238,7 +238,8 @@ def _index_state(root: Path) -> tuple[IndexState, list[ImpromptError], Manifest 
         return IndexState(str(root), problem=str(error)), [error], None
     corpus = ", ".join(part.name for part in manifest.corpus)
     size = sum(file.bytes for file in manifest.files.values())
-    mapped = sum(manifest.files[info.file].bytes for info in manifest.indexes.values() if info.file in manifest.files)
+    indexed = [file for info in manifest.indexes.values() for file in info.files]
+    mapped = sum(manifest.files[file].bytes for file in indexed if file in manifest.files)
     encoder = manifest.encoders[0].name
     return IndexState(str(root), manifest.generation, manifest.rows, encoder, corpus, size, mapped), [], manifest
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -113,7 +112,8 @@ def _stands_for(root: Path, base: Generation, plan: LikenessPlan, *, progress: P
                 found.append((ids[others], scores[others]) if others.any() else nobody)
             n_submitted += [prompt.n_submitted for prompt in base.prompts.get_many(range(start, start + len(block)))]
             task.advance(len(block))
-    (staging / _SCRATCH).unlink(missing_ok=True)
+    for path in staging.glob(f"{Path(_SCRATCH).stem}*"):
+        path.unlink(missing_ok=True)
     return keep_one(np.array(n_submitted, dtype=np.int64), found, cosine=plan.cosine)
 
 
@@ -122,7 +122,7 @@ def _scratch_index(staging: Path, vectors: ShardedVectors, *, seed: int, progres
         return ExactIndex(vectors), 1.0
     n_lists = number_of_lists(len(vectors))
     info = build_index_file(staging, _SCRATCH, vectors, factory=f"IVF{n_lists},{RABITQ}", seed=seed, progress=progress)
-    return open_index(staging, msgspec.structs.replace(info, file=_SCRATCH), vectors), effort_of(min(_LISTS, n_lists), n_lists)
+    return open_index(staging, info, vectors), effort_of(min(_LISTS, n_lists), n_lists)
 
 
 def _near(

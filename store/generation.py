@@ -48,7 +48,7 @@ class Generation:
         self.folder = folder
         self.manifest = manifest
         self._resources = resources
-        in_memory = set() if mapped else {info.file for info in manifest.indexes.values()}
+        in_memory = set() if mapped else {file for info in manifest.indexes.values() for file in info.files}
         self._stamps = Stamps(folder / file for file in manifest.files if file not in in_memory)
         self._vectors = {space: ShardedVectors(folder, records, mapped=mapped) for space, records in manifest.shards.items()}
         self._indexes = {
@@ -196,13 +196,13 @@ def _wanted(root: Path, name: str | None) -> tuple[str, str]:
 def check_lengths(folder: Path, manifest: Manifest) -> None:
     """Raise `Checksum` where a file of the generation is missing or of another length than its manifest says."""
     for file, record in manifest.files.items():
-        path = folder / file
+        path = f"{folder}/{file}"  # as text: for thousands of files, a fifth of the time of `Path`
         try:
-            size = path.stat().st_size
+            size = os.stat(path).st_size  # noqa: PTH116
         except OSError as error:
-            raise Checksum(f"{path} is missing: {error.strerror}.", path=path, hint=_HINT) from error
+            raise Checksum(f"{path} is missing: {error.strerror}.", path=Path(path), hint=_HINT) from error
         if size != record.bytes:
-            raise Checksum(f"{path} has {size} bytes, not {record.bytes}.", path=path, hint=_HINT)
+            raise Checksum(f"{path} has {size} bytes, not {record.bytes}.", path=Path(path), hint=_HINT)
     log = folder / f"{layout.PROMPTS}.wal"
     if log.exists():
         raise Checksum(f"{log} does not belong there: the prompts were opened for writing.", path=log, hint=_HINT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from core.errors import ConfigError
 
@@ -19,9 +20,14 @@ DEFAULT_BUDGET_BYTES = 4 << 30
 FLAT_ROWS = 100_000
 """Up to here a scan of everything answers at once (10 ms for 384 dimensions on one core) and is exact."""
 
+PART_ROWS = 2_500_000
+"""More rows are cut into parts, each a file: a part is built in less than a gigabyte, and two cores share a question."""
+
 TRAINING_ROWS_A_LIST = 64
+ID_BYTES = 8
+_MOST_TRAINING_ROWS = 1 << 19
+_MOST_PLANNED_LISTS = 1 << 14  # 32 training rows a list; from 100 million rows on, rows are not put into more lists in a night
 _CODE_BYTES = 2  # float16
-_ID_BYTES = 8
 _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
 _MOST_LISTS = 1 << 20
@@ -40,17 +46,20 @@ class Factory:
 class IndexPlan:
     """An index that was chosen, and what it will cost.
 
-    `factory` is FAISS's factory string. `memory_bytes` is what answers questions quickly must stay in memory: the index, which is
-    mapped from its file, and where `vectors_in_memory` the stored vectors too. `index_bytes` is the index's file, `disk_bytes`
-    a whole generation. `query_ms` and `build_s` are ranges for one question and for making the index, on one and on two cores of a
-    server of 2020 or later; encoding the prompts comes on top.
+    `factory` is FAISS's factory string, `parts` the number of files that the rows are cut into. `memory_bytes` is what must stay
+    in memory to answer quickly: the index, which is mapped from its files, and where `vectors_in_memory` the stored vectors
+    too. `index_bytes` are the index's files, `disk_bytes` a whole generation, `build_memory_bytes` what making the index takes
+    beside the program itself. `query_ms` and `build_s` are ranges for one question and for making the index, on one and on two
+    cores of a server of 2020 or later; encoding the prompts comes on top.
     """
 
     rows: int
     dim: int
     factory: str
     n_lists: int
+    parts: int
     memory_bytes: int
+    build_memory_bytes: int
     index_bytes: int
     disk_bytes: int
     vectors_in_memory: bool
@@ -93,30 +102,45 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
     if small <= budget_bytes:
         reason = f"{tight}; codes of one bit a value ({_size(small)}) fit, and the vectors to score again are read from disk."
         return _plan(rows, dim, rabitq, spaces=spaces, reasons=(why, reason))
+    fitting = rows * budget_bytes // small
+    fitting -= fitting % 10 ** max(len(str(fitting)) - 2, 0)
     raise ConfigError(
         f"No index of {rows:,} rows of {dim} dimensions fits into {_size(budget_bytes)}; the smallest needs {_size(small)}.",
-        hint=f"Say --memory-budget {math.ceil(small / 1e6)}MB or more, or take fewer rows.",
+        hint=f"Say --memory-budget {math.ceil(small / 1e6)}MB or more, or take at most about {fitting:,} rows.",
     )
 
 
 def number_of_lists(rows: int) -> int:
-    """How many lists an inverted file of so many rows has: the power of two nearest to 2 · sqrt(rows), at least 16.
+    """How many lists an inverted file of so many rows has: the power of two nearest to 2 · sqrt(rows), from 16 to 16,384.
 
     With lite's vectors .96 of the ten nearest are in an eighth of 512 lists at 100,000 rows; the share falls as rows grow.
     """
-    return max(16, 1 << round(math.log2(2 * math.sqrt(rows))))
+    return min(max(16, 1 << round(math.log2(2 * math.sqrt(rows)))), _MOST_PLANNED_LISTS)
 
 
-def index_bytes(factory: str, *, rows: int, dim: int) -> int:
-    """Length of the index's file.
+def training_rows(n_lists: int) -> int:
+    """How many rows the centroids of so many lists are fitted to."""
+    return min(TRAINING_ROWS_A_LIST * n_lists, max(_MOST_TRAINING_ROWS, n_lists))
+
+
+def part_bounds(rows: int, part_rows: int = PART_ROWS) -> list[tuple[int, int]]:
+    """(first row, row behind the last) of each part: as few as hold `part_rows` at most, of equal length up to one row."""
+    parts = max(math.ceil(rows / part_rows), 1)
+    starts = [rows * number // parts for number in range(parts + 1)]
+    return list(pairwise(starts))
+
+
+def index_bytes(factory: str, *, rows: int, dim: int, part_rows: int = PART_ROWS) -> int:
+    """Length of the index's files together.
 
     Raises:
         ConfigError: the factory string is not one that `plan_index` chooses.
     """
-    parts = read_factory(factory)
-    if parts.n_lists == 0:
+    parsed = read_factory(factory)
+    if parsed.n_lists == 0:
         return rows * dim * _CODE_BYTES
-    return rows * (code_bytes(parts.codes, dim) + _ID_BYTES) + parts.n_lists * (dim * 4 + 8)
+    lengths = len(part_bounds(rows, part_rows)) * parsed.n_lists * 8
+    return rows * (code_bytes(parsed.codes, dim) + ID_BYTES) + parsed.n_lists * dim * 4 + lengths
 
 
 def code_bytes(codes: str, dim: int) -> int:
@@ -148,18 +172,21 @@ def _plan(
 ) -> IndexPlan:
     file = index_bytes(factory, rows=rows, dim=dim)
     vectors = rows * _CODE_BYTES * (dim + 384 * (spaces - 1))
-    n_lists = read_factory(factory).n_lists
+    parsed = read_factory(factory)
+    parts = len(part_bounds(rows)) if parsed.n_lists else 1
     return IndexPlan(
         rows=rows,
         dim=dim,
         factory=factory,
-        n_lists=n_lists,
+        n_lists=parsed.n_lists,
+        parts=parts,
         memory_bytes=file + (rows * dim * _CODE_BYTES if vectors_in_memory else 0),
+        build_memory_bytes=_build_memory_bytes(math.ceil(rows / parts), dim, parsed),
         index_bytes=file,
         disk_bytes=file + vectors + rows * _PROMPT_BYTES,
         vectors_in_memory=vectors_in_memory,
         query_ms=_query_ms(rows, dim, factory, cached=vectors_in_memory),
-        build_s=_build_s(rows, dim, n_lists),
+        build_s=_build_s(rows, dim, parsed.n_lists),
         reasons=reasons,
     )
 
@@ -179,9 +206,19 @@ def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float
     return 0.2 + fewest * fast_ns / 1e6, (1.3 if cached else 21.0) + most * slow_ns / 1e6
 
 
+def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
+    """The most of two: the rows to train with, or the codes of a part, whose lists grow by doubling, beside a block of rows."""
+    block = min(part_rows, 65_536) * dim * 8
+    if parsed.n_lists == 0:
+        return block
+    training = training_rows(parsed.n_lists) * dim * 6
+    return max(training, part_rows * (code_bytes(parsed.codes, dim) + ID_BYTES) * 3 // 2 + block) + parsed.n_lists * dim * 4
+
+
 def _build_s(rows: int, dim: int, n_lists: int) -> tuple[float, float]:
-    """Training (ten rounds over 64 rows a list) and assigning, as multiplications, at 20 to 100 billion a second; and the files."""
-    multiplied = TRAINING_ROWS_A_LIST * n_lists * n_lists * dim * 10 + rows * dim * n_lists
+    """Training (ten rounds over the rows to train with) and assigning, as multiplications, at 20 to 100 billion a second; and
+    the files."""
+    multiplied = (training_rows(n_lists) * 10 + rows) * n_lists * dim
     copied = rows * dim * _CODE_BYTES
     return multiplied / 100e9 + copied / 1e9, multiplied / 20e9 + copied / 100e6
 

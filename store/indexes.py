@@ -11,8 +11,9 @@ from core.progress import Silent
 from core.protocols import Progress, VectorIndex
 from core.values import Hits, Vectors
 from store.faiss_index import FaissIndex, build_faiss_index
-from store.index_plan import FLAT, read_factory
-from store.ivf_index import IvfIndex, build_ivf_index, effort_of
+from store.index_plan import FLAT, PART_ROWS, read_factory
+from store.ivf_files import build_ivf_index
+from store.ivf_index import IvfIndex, effort_of
 from store.manifest import IndexInfo
 from store.shards import ShardedVectors
 
@@ -23,16 +24,25 @@ _SILENT = Silent()
 
 
 def build_index_file(
-    folder: Path, file: str, vectors: ShardedVectors, *, factory: str = FLAT, seed: int = 0, progress: Progress = _SILENT
+    folder: Path,
+    file: str,
+    vectors: ShardedVectors,
+    *,
+    factory: str = FLAT,
+    seed: int = 0,
+    part_rows: int = PART_ROWS,
+    progress: Progress = _SILENT,
 ) -> IndexInfo:
     """Write the index of all `vectors`; its effort and recall are still to be measured.
+
+    An inverted file of more than `part_rows` rows becomes several files, called after `file`.
 
     Raises:
         ConfigError: the factory string is not known.
         StorageFull: the disk is full or may not be written.
     """
     if read_factory(factory).n_lists:
-        return build_ivf_index(folder, file, vectors, factory=factory, seed=seed, progress=progress)
+        return build_ivf_index(folder, file, vectors, factory=factory, seed=seed, part_rows=part_rows, progress=progress)
     return build_faiss_index(folder, file, vectors, progress=progress)
 
 

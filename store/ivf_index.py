@@ -3,81 +3,41 @@
 A question looks into some of the lists ("probes"), takes the `POOL` best rows there by their codes, and orders those by their exact
 cosines. How many lists depends on the effort alone, so the first 5 of 50 are the 5 of 5. Questions are asked one by one:
 FAISS finds the nearest lists of a batch by another route than those of a single question, and the last bits would differ.
+
+Where the inverted file has several parts, the lists are found once and each part is looked through by a thread of its own; the
+`POOL` best rows of all parts are those that one file would have proposed.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import Checksum
-from core.files import atomic_write, sha256_file
-from core.progress import Silent
-from core.protocols import Progress
 from core.values import Hits, Ids, IndexCaps, Vectors
 from store.exact_index import ExactIndex
 from store.faiss_index import faiss_errors, selection
-from store.index_plan import RABITQ, TRAINING_ROWS_A_LIST, code_bytes, read_factory
-from store.manifest import IndexInfo, sha256_bytes
-from store.ranking import MAX_K, check_allowed, check_queries, no_hits, score_again
+from store.index_plan import RABITQ, read_factory
+from store.ivf_files import open_ivf
+from store.manifest import IndexInfo
+from store.ranking import MAX_K, check_allowed, check_queries, no_hits, ranked, score_again
 from store.shards import ShardedVectors
 
 POOL = 128
 """Rows that are scored again; with codes of one bit, recall@10 among a million rows is within .001 of that with 256."""
 
-_BLOCK_ROWS = 65_536
-_TRAINING_ROUNDS = 10
 _QUERY_BITS = 6  # of RaBitQ's questions: 8 give the same recall in more time, unrounded ones take forty times as long
-_ID_BYTES = 8
 _WIDER = 4
 _HINT = "Build the index again."
-_SILENT = Silent()
 
-
-def build_ivf_index(
-    folder: Path, file: str, vectors: ShardedVectors, *, factory: str, seed: int = 0, progress: Progress = _SILENT
-) -> IndexInfo:
-    """Train an inverted file on a sample of `vectors`, put all rows in by their codes, and write it.
-
-    It takes memory for the codes, the sample and one block. The same vectors, seed and machine give the same bytes.
-
-    Args:
-        folder: the staging folder.
-        file: relative path inside of it, from `layout.index_file`.
-        factory: such as "IVF512,RaBitQ"; see `store.index_plan.read_factory`. There are at most as many lists as rows.
-        seed: of the sample and of its clustering.
-
-    Returns:
-        The index's record; effort and recall are for the caller to measure and still 0.
-
-    Raises:
-        ConfigError: another factory string.
-        StorageFull: the disk is full or may not be written.
-    """
-    import faiss
-
-    factory = _at_most(factory, rows=len(vectors))
-    index = _trained(vectors, factory, seed=seed, progress=progress)
-    with progress.start("Filling the index", len(vectors)) as task:
-        for _, block in vectors.blocks(_BLOCK_ROWS):
-            index.add(block)
-            task.advance(len(block))
-    with atomic_write(folder / file) as opened:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(opened.write))
-    header_bytes = (folder / file).stat().st_size - len(vectors) * (index.code_size + _ID_BYTES)
-    with (folder / file).open("rb") as written:
-        header = written.read(header_bytes)
-    return IndexInfo(
-        file=file,
-        factory=factory,
-        effort=0.0,
-        recall_at_10=0.0,
-        header_bytes=header_bytes,
-        header_sha256=sha256_bytes(header),
-    )
+Scored = tuple[Ids, NDArray[np.float32]]
+"""Row ids and what their codes say of their scores."""
 
 
 class IvfIndex:
@@ -102,8 +62,10 @@ class IvfIndex:
         self._exact = ExactIndex(vectors)
         self._effort = info.effort
         self._codes = read_factory(info.factory).codes
-        self._index = _open_ivf(self._path, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
-        self._n_lists = int(self._index.nlist)
+        self._parts = open_ivf(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
+        self._n_lists = int(self._parts[0].nlist)
+        workers = min(len(self._parts), os.cpu_count() or 1)
+        self._threads = ThreadPoolExecutor(workers, "index-part") if workers > 1 else None
 
     @property
     def dim(self) -> int:
@@ -140,24 +102,41 @@ class IvfIndex:
 
     def _candidates(self, query: Vectors, pool: int, n_probes: int, selector: Any) -> Ids:
         """Row ids of the `pool` best codes; more lists are looked into until there are so many."""
+        while True:
+            ids, scores = self._look_into(query, pool, n_probes, selector)
+            if len(self._parts) > 1:
+                ids, scores = ranked(ids, scores, pool)
+            if ids.size and ids.max() >= len(self):
+                raise Checksum(f"{self._path} names rows that do not exist.", path=self._path, hint=_HINT)
+            if len(ids) == pool or n_probes == self._n_lists:
+                return ids
+            n_probes = min(n_probes * _WIDER, self._n_lists)
+
+    def _look_into(self, query: Vectors, pool: int, n_probes: int, selector: Any) -> Scored:
+        """The `pool` best rows of each part, one part after the other, from the lists that are nearest to the query."""
         import faiss
 
         rabitq = self._codes == RABITQ
-        while True:
-            params = faiss.IVFRaBitQSearchParameters() if rabitq else faiss.SearchParametersIVF()
-            params.nprobe = n_probes
-            if rabitq:
-                params.qb = _QUERY_BITS
-            if selector is not None:
-                params.sel = selector
+        params = faiss.IVFRaBitQSearchParameters() if rabitq else faiss.SearchParametersIVF()
+        params.nprobe = n_probes
+        if rabitq:
+            params.qb = _QUERY_BITS
+        if selector is not None:
+            params.sel = selector
+        distances, lists = self._parts[0].quantizer.search(query, n_probes)
+
+        def look(part: Any) -> Scored:
+            scores = np.empty(pool, dtype=np.float32)
+            ids = np.empty(pool, dtype=np.int64)
+            # FAISS's wrapper of this takes no parameters. A call for one question stays in its thread and lets others run.
+            given = map(faiss.swig_ptr, (query, lists, distances, scores, ids))
+            x, assign, centroid_scores, found_scores, found_ids = given
             with faiss_errors(self._path):
-                _, ids = self._index.search(query, pool, params=params)
-            found: Ids = ids[0][ids[0] >= 0]
-            if found.size and found.max() >= len(self):
-                raise Checksum(f"{self._path} names rows that do not exist.", path=self._path, hint=_HINT)
-            if len(found) == pool or n_probes == self._n_lists:
-                return found
-            n_probes = min(n_probes * _WIDER, self._n_lists)
+                part.search_preassigned_c(1, x, pool, assign, centroid_scores, found_scores, found_ids, False, params)
+            return ids[ids >= 0], np.nan_to_num(scores[ids >= 0], nan=-np.inf)
+
+        found = list((self._threads.map if self._threads else map)(look, self._parts))
+        return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
 
 
 def probes_of(effort: float, n_lists: int) -> int:
@@ -168,46 +147,3 @@ def probes_of(effort: float, n_lists: int) -> int:
 def effort_of(n_probes: int, n_lists: int) -> float:
     """The effort with which `probes_of` gives so many lists."""
     return math.log(n_probes) / math.log(n_lists) if n_lists > 1 else 1.0
-
-
-def _at_most(factory: str, *, rows: int) -> str:
-    """The factory string with at most as many lists as rows: FAISS refuses to find more."""
-    n_lists = read_factory(factory).n_lists
-    return factory.replace(f"IVF{n_lists}", f"IVF{min(n_lists, rows)}", 1)
-
-
-def _trained(vectors: ShardedVectors, factory: str, *, seed: int, progress: Progress) -> Any:
-    """An empty index whose lists and codes are fitted to a sample of the rows."""
-    import faiss
-
-    size = min(len(vectors), TRAINING_ROWS_A_LIST * read_factory(factory).n_lists)
-    row_ids = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:size])
-    index = faiss.index_factory(vectors.dim, factory, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = seed % (1 << 31)
-    index.cp.niter = _TRAINING_ROUNDS
-    index.cp.min_points_per_centroid = 1  # FAISS warns on stderr below 39; a small corpus is no fault
-    index.cp.max_points_per_centroid = TRAINING_ROWS_A_LIST
-    with progress.start("Training the index", None):
-        index.train(vectors.rows(row_ids))
-    return index
-
-
-def _open_ivf(path: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool) -> Any:
-    """The index, mapped or in memory. All that FAISS interprets (not codes and ids) is compared by hash before it reads it."""
-    import faiss
-
-    expected = info.header_bytes + rows * (code_bytes(read_factory(info.factory).codes, dim) + _ID_BYTES)
-    try:
-        size = path.stat().st_size
-        header_sha256 = sha256_file(path, length=min(info.header_bytes, size))
-    except OSError as error:
-        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=_HINT) from error
-    if size != expected or header_sha256 != info.header_sha256:
-        raise Checksum(
-            f"{path} is not the {info.factory} index of {rows} rows that was recorded ({size} bytes).", path=path, hint=_HINT
-        )
-    with faiss_errors(path):
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-    if index.ntotal != rows or index.d != dim:
-        raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.", path=path, hint=_HINT)
-    return index

@@ -3,6 +3,7 @@
     ROOT/CURRENT                     "<generation> <sha256 of its MANIFEST.json>"
     ROOT/LOCK                        flock, one writer
     ROOT/generations/<utc>-<plan8>/  MANIFEST.json  PLAN.json  prompts.duckdb  vectors/<space>/00000.npy  index/<space>.faiss
+                                     (many rows: index/<space>-00000.faiss, -00001.faiss, …)
     ROOT/staging/<plan sha>/         the same tree, growing, and what only the build needs
 
 Paths inside of a generation are kept relative to its folder, with "/" between their parts.
@@ -57,6 +58,11 @@ def shard_file(space: str, number: int) -> str:
 def index_file(space: str) -> str:
     """Relative path of a space's FAISS index."""
     return f"index/{_folder_name(space)}.faiss"
+
+
+def index_part_file(file: str, number: int) -> str:
+    """Relative path of one of the files of an index that has several, where `file` is the path of an index that has one."""
+    return f"{file.removesuffix('.faiss')}-{number:05d}.faiss"
 
 
 def _folder_name(space: str) -> str:

@@ -14,8 +14,8 @@ import msgspec
 from core.errors import Checksum, FormatVersion
 from core.values import EncoderSpec
 
-FORMAT = (1, 1)
-"""1.1 added `n_folded` to the prompts."""
+FORMAT = (1, 2)
+"""1.1 added `n_folded` to the prompts, 1.2 indexes of several files."""
 
 _HINT = "Build the index again."
 
@@ -49,11 +49,24 @@ class ShardRecord(msgspec.Struct, frozen=True):
     provenance: dict[str, Any] = {}
 
 
+class IndexPart(msgspec.Struct, frozen=True):
+    """One file of an index, over `rows` consecutive rows.
+
+    The first `header_bytes` of the file are all that FAISS interprets (the rest are codes, of which any value is valid): they
+    are compared with `header_sha256` before FAISS reads them.
+    """
+
+    file: str
+    rows: int
+    header_bytes: int
+    header_sha256: str
+
+
 class IndexInfo(msgspec.Struct, frozen=True):
     """A FAISS index and what was measured of it.
 
-    `recall_at_10` was measured with `effort` against the exact answer. The first `header_bytes` of the file are all that FAISS
-    interprets (the rest are codes, of which any value is valid): they are compared with `header_sha256` before FAISS reads them.
+    `recall_at_10` was measured with `effort` against the exact answer. `header_bytes` and `header_sha256` are those of
+    `IndexPart`. An index of several files lists all of them, in row order, in `parts`, and `file` and the header are the first's.
     """
 
     file: str
@@ -62,6 +75,12 @@ class IndexInfo(msgspec.Struct, frozen=True):
     recall_at_10: float
     header_bytes: int
     header_sha256: str
+    parts: list[IndexPart] = []
+
+    @property
+    def files(self) -> list[str]:
+        """All of its files, relative to the generation."""
+        return [part.file for part in self.parts] or [self.file]
 
 
 class Probe(msgspec.Struct, frozen=True):

@@ -217,7 +217,7 @@ def _folders(folder: Path) -> list[Path]:
 def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict[str, FileRecord]:
     """Every file that belongs to the generation; shards were hashed when they were written, the others are hashed here."""
     known = {record.file: record for records in manifest.shards.values() for record in records}
-    wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *(info.file for info in manifest.indexes.values())]
+    wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *(file for info in manifest.indexes.values() for file in info.files)]
     if (staging / f"{layout.PROMPTS}.wal").exists():
         raise StoreError(f"{staging / layout.PROMPTS} was not closed before it was published.")
     sizes = {file: (staging / file).stat().st_size for file in (*known, *wanted) if file in known or (staging / file).exists()}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from core.errors import Checksum
 from core.values import Ids
+from store.mapping import map_file
 
 CODE = np.dtype("<f2")
 _MOST_BYTES_A_CALL = 1 << 30  # Linux reads at most 2^31 - 4096 bytes at once
@@ -79,5 +80,5 @@ def map_rows(path: Path, *, offset: int, shape: tuple[int, int]) -> NDArray[np.f
     Raises:
         OSError: the file cannot be opened.
     """
-    # As a plain array: each row that is taken from a memmap makes a memmap.
-    return np.asarray(np.memmap(path, dtype=CODE, mode="r", offset=offset, shape=shape))
+    stop = offset + shape[0] * shape[1] * CODE.itemsize
+    return map_file(path)[offset:stop].view(CODE).reshape(shape)

@@ -103,7 +103,7 @@ def _content_problems(
             yield from _prompt_problems(folder, manifest)
     for space, shards in manifest.shards.items():
         info = manifest.indexes.get(space)
-        if not damaged & {shard.file for shard in shards} and (info is None or info.file not in damaged):
+        if not damaged & {shard.file for shard in shards} and (info is None or not damaged & {*info.files}):
             with progress.start(f"Asking the probes of {space}", None):
                 yield from _space_problems(folder, manifest, space, mapped=mapped)
 

@@ -25,10 +25,21 @@ def test_plan(imprompt: Imprompt) -> None:
 
 
 def test_a_budget_too_small_says_the_smallest(imprompt: Imprompt) -> None:
-    """The refusal names the budget that works."""
+    """The refusal names the budget that works, and how many rows the one that was given holds."""
     refused = imprompt("plan", "--rows", "1e8", "--memory-budget", "1GiB")
     assert refused.code == 10
-    assert "--memory-budget 6426MB" in refused.err
+    assert "--memory-budget 6431MB" in refused.err
+    assert "at most about 16,000,000 rows" in refused.err
+    assert imprompt("plan", "--rows", "16e6", "--memory-budget", "1GiB").code == 0
+
+
+def test_parts_are_shown(imprompt: Imprompt) -> None:
+    """A hundred million prompts: in how many parts, what building one takes, and that the vectors are read from disk."""
+    shown = json.loads(imprompt("plan", "--rows", "1e8", "--memory-budget", "24GiB", "--json").out)
+    assert (shown["parts"], shown["factory"]) == (40, "IVF16384,RaBitQ")
+    assert shown["build_memory_bytes"] < 2e9 < shown["index_bytes"]
+    assert "read from disk" in shown["reasons"][-1]
+    assert "in 40 parts of" in imprompt("plan", "--rows", "1e8", "--memory-budget", "24GiB").out
 
 
 @pytest.mark.parametrize("rows", ["x", "", "nan", "inf", "-3", "M"])

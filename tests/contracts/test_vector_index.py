@@ -18,6 +18,7 @@ from core.errors import QueryError, SpaceMismatch
 from core.protocols import VectorIndex
 from core.values import Hits, Vectors, unit_rows
 from store.exact_index import ExactIndex
+from store.index_plan import PART_ROWS
 from store.indexes import build_index_file, open_index
 from store.shards import ShardedVectors
 from tests.store.builders import random_vectors, write_shards
@@ -38,9 +39,11 @@ def in_memory(folder: Path, vectors: ShardedVectors) -> VectorIndex:
     return open_index(folder, build_index_file(folder, "index/toy.faiss", vectors), vectors, mapped=False)
 
 
-def inverted_file(factory: str, *, mapped: bool = True) -> Callable[[Path, ShardedVectors], VectorIndex]:
+def inverted_file(
+    factory: str, *, mapped: bool = True, part_rows: int = PART_ROWS
+) -> Callable[[Path, ShardedVectors], VectorIndex]:
     def make(folder: Path, vectors: ShardedVectors) -> VectorIndex:
-        info = build_index_file(folder, "index/toy.faiss", vectors, factory=factory)
+        info = build_index_file(folder, "index/toy.faiss", vectors, factory=factory, part_rows=part_rows)
         return open_index(folder, msgspec.structs.replace(info, effort=0.5), vectors, mapped=mapped)
 
     return make
@@ -53,6 +56,7 @@ MAKERS = {
     "rabitq-in-memory": inverted_file("IVF16,RaBitQ", mapped=False),
     "rabitq": inverted_file("IVF16,RaBitQ"),
     "quantised": inverted_file("IVF16,SQ8"),
+    "parts": inverted_file("IVF16,RaBitQ", part_rows=130),
 }
 
 

@@ -11,6 +11,7 @@ from core.errors import Checksum, ConfigError, EncoderError, StoreError, Unknown
 from core.files import sha256_file
 from store import layout
 from store.manifest import ShardRecord
+from store.mapping import map_file
 from store.shards import ShardedVectors, shard_is_whole, write_shard
 from tests.store.builders import random_vectors, write_shards
 
@@ -113,8 +114,46 @@ def test_whole(tmp_path: Path) -> None:
 def test_shards_of_two_dimensions(tmp_path: Path) -> None:
     """Shards that disagree about the dimension are not read as one array."""
     records = [write_shard(tmp_path, layout.shard_file("s", i), random_vectors(3, 4 + i), provenance={}) for i in range(2)]
+    vectors = ShardedVectors(tmp_path, records)
     with pytest.raises(Checksum, match="5 dimensions, not 4"):
-        ShardedVectors(tmp_path, records)
+        vectors.rows(np.array([4]))
+
+
+def test_shards_are_mapped_when_they_are_touched(tmp_path: Path) -> None:
+    """Opening looks at every length; a header that is not what was recorded is found by the first row that is asked of it."""
+    records = write_shards(tmp_path, random_vectors(200))
+    path = tmp_path / records[1].file
+    whole = path.read_bytes()
+    for changed in (whole[:-1], whole + b"\0"):
+        path.write_bytes(changed)
+        with pytest.raises(Checksum, match=r"00001\.npy has"):
+            ShardedVectors(tmp_path, records)
+    path.write_bytes(whole.replace(b"(64, 16)", b"(16, 64)"))
+    vectors = ShardedVectors(tmp_path, records)
+    assert vectors.rows(np.array([0, 63, 128])).shape == (3, 16)
+    with pytest.raises(Checksum, match=r"00001\.npy holds 16 x 64"):
+        vectors.rows(np.array([64]))
+
+
+def test_maps_need_no_descriptors(tmp_path: Path) -> None:
+    """An index of millions has thousands of shards, and many a shell allows 1,024 open files: a shard that was read takes none."""
+    vectors = ShardedVectors(tmp_path, write_shards(tmp_path, random_vectors(300), shard_rows=3))
+    before = len(list(Path("/dev/fd").iterdir()))
+    assert vectors.block(0, 300).shape == (300, 16)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_rows_outlive_the_vectors(tmp_path: Path) -> None:
+    """A file stays mapped while an array of it is used, and cannot be written through."""
+    path = tmp_path / "x"
+    path.write_bytes(bytes(range(256)) * 64)
+    part = map_file(path)[100:200]
+    path.unlink()
+    assert part.tolist() == list(range(100, 200))
+    with pytest.raises(ValueError, match="read-only"):
+        part[0] = 1
+    path.write_bytes(b"")
+    assert map_file(path).size == 0
 
 
 def test_value_that_is_not_finite(tmp_path: Path) -> None:
