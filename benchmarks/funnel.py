@@ -31,6 +31,7 @@ RESULT = ROOT / "benchmarks" / "results" / "funnel.json"
 
 def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> dict[str, Any]:
     """Read what is not read yet, fold, number; the funnel, seconds of each stage, and the peak memory of this process."""
+    from indexer.engine import LocalEngine
     from indexer.journal import Journal
     from indexer.rules import Cleaning, Rules, checked, read_unsafe_words
     from indexer.sources import parse_corpus
@@ -41,7 +42,8 @@ def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> di
     rules = Rules(checked(Cleaning(near_duplicates=threshold), words), words, no_tokens)
     began = time.perf_counter()
     with Journal(staging / layout.JOURNAL) as journal:
-        done = number_prompts(staging, [parse_corpus(str(prompts), limit=limit)], rules, journal, progress=stages)
+        source = parse_corpus(str(prompts), limit=limit)
+        done = number_prompts(staging, [source], rules, journal, engine=LocalEngine(), progress=stages)
     seconds = time.perf_counter() - began
     return {
         "threshold": threshold,

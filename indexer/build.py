@@ -17,11 +17,12 @@ from core.progress import Silent
 from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
 from core.values import EncoderSpec, RejectedRow
 from indexer.cleaning import REMOVED, SEMANTIC_DUPLICATE, joined_funnel
+from indexer.engine import Engine, LocalEngine, Space
 from indexer.journal import Journal
 from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
 from indexer.publishing import begin, factory_for, finish, link_shards, manifest_of, published
 from indexer.rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
-from indexer.stages import Space, encode_spaces, number_prompts
+from indexer.stages import encode_spaces, number_prompts
 from indexer.unfinished import refuse_changed_meanwhile, refuse_changed_since, refuse_unreadable
 from store import layout
 from store.generation import Generation
@@ -31,6 +32,7 @@ from store.manifest import CorpusInfo, Manifest
 from store.publish import current_name
 
 _SILENT = Silent()
+_HERE = LocalEngine()
 _GONE = {REMOVED: "removed from", SEMANTIC_DUPLICATE: "folded into others of"}
 
 
@@ -89,6 +91,7 @@ def build_index(
     progress: Progress = _SILENT,
     extra: Sequence[SpaceEncoder] = (),
     also: Sequence[EncoderPair] = (),
+    engine: Engine = _HERE,
 ) -> BuildReport:
     """Build an index below `root` and put it in service; until then the one in place answers.
 
@@ -98,6 +101,7 @@ def build_index(
         pair: its text tower encodes the prompts; its space is the one that is searched.
         extra: further encoders whose vectors of every prompt are stored, each in a space of its own.
         also: the same for the text towers of pairs.
+        engine: cleans and encodes; the plan and the rows do not depend on it, and one may end what another began.
 
     Raises:
         BuildLocked: another process is writing this index.
@@ -118,7 +122,7 @@ def build_index(
         if there is not None:
             return BuildReport(there, built=False, seconds=time.monotonic() - began)
         refuse_changed_since(root, plan, replace=options.replace)
-        return carry_out(plan, root, sources, spaces, options, began=began, progress=progress)
+        return carry_out(plan, root, sources, spaces, options, engine=engine, began=began, progress=progress)
 
 
 def spaces_of(pair: EncoderPair, extra: Sequence[SpaceEncoder], *, also: Sequence[EncoderPair] = ()) -> list[Space]:
@@ -237,12 +241,14 @@ def carry_out(
     options: BuildOptions,
     *,
     base: Generation | None = None,
+    engine: Engine = _HERE,
     began: float,
     progress: Progress,
 ) -> BuildReport:
     """Do what a plan says, from where it was broken off, and publish; the write lock must be held.
 
     Args:
+        engine: cleans and encodes.
         base: a generation whose rows come before those of the sources, with the vectors that it has.
         began: the `time.monotonic` at which the command began.
     """
@@ -253,7 +259,7 @@ def carry_out(
         reading = journal.numbered() is None
         try:
             older = None if base is None else base.folder / layout.PROMPTS
-            numbered = number_prompts(staging, sources, rules, journal, base=older, progress=progress)
+            numbered = number_prompts(staging, sources, rules, journal, base=older, engine=engine, progress=progress)
             if reading:
                 refuse_changed_meanwhile(sources, plan.corpora[-len(sources) :])
         except CorpusError:
@@ -273,6 +279,7 @@ def carry_out(
             rows=range(0 if base is None else base.manifest.rows, numbered.rows),
             first_shard=max((len(done) for done in kept.values()), default=0),
             shard_rows=plan.shard_rows,
+            engine=engine,
             progress=progress,
         )
         encode_s = time.monotonic() - encoding_began

@@ -33,16 +33,27 @@ class Tally(msgspec.Struct, frozen=True):
     examples: list[RejectedRow] = []
     dropped: dict[str, list[Dropped]] = {}
 
-    def with_batch(self, batch: CorpusBatch, dropped: Sequence[Dropped]) -> Tally:
-        """The tally after one more batch, of which the rules left out `dropped`."""
-        reasons = Counter(self.reasons)
-        reasons.update(reason_group(row.reason) for row in batch.rejected)
+    @classmethod
+    def of(cls, batch: CorpusBatch, dropped: Sequence[Dropped]) -> Tally:
+        """The tally of one batch, of which the rules left out `dropped`."""
+        reasons = Counter(reason_group(row.reason) for row in batch.rejected)
         reasons.update(row.rule for row in dropped)
-        return Tally(
-            read=self.read + len(batch.prompts) + len(batch.rejected),
+        return cls(
+            read=len(batch.prompts) + len(batch.rejected),
             reasons=dict(reasons),
-            examples=[*self.examples, *batch.rejected][:MAX_EXAMPLES],
-            dropped=first_of_each_rule([*(row for rows in self.dropped.values() for row in rows), *dropped]),
+            examples=list(batch.rejected[:MAX_EXAMPLES]),
+            dropped=first_of_each_rule(dropped),
+        )
+
+    def joined(self, other: Tally) -> Tally:
+        """The tally of these rows and of those behind them."""
+        reasons = Counter(self.reasons)
+        reasons.update(other.reasons)
+        return Tally(
+            read=self.read + other.read,
+            reasons=dict(reasons),
+            examples=[*self.examples, *other.examples][:MAX_EXAMPLES],
+            dropped=first_of_each_rule(row for tally in (self, other) for rows in tally.dropped.values() for row in rows),
         )
 
 

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from core.errors import Checksum, CorpusError, EncoderError
-from core.protocols import CorpusSource, Progress, TextEncoder
-from core.values import EncoderSpec
+from core.errors import Checksum, CorpusError
+from core.protocols import CorpusSource, Progress
 from indexer.cleaning import DUPLICATE, KEPT, NEAR_DUPLICATE, READ, Tally, funnel
+from indexer.engine import Engine, Space, WantedShard
 from indexer.folding import fold_duplicates, write_dropped
 from indexer.journal import Journal, Numbered, ShardDone
-from indexer.provenance import provenance_of
 from indexer.rules import Rules
 from store import layout
 from store.prompts import DuckPrompts
-from store.shards import shard_is_whole, write_shard
+from store.shards import shard_is_whole
 from store.staged_prompts import CorpusState, StagedPrompts
-
-READ_ROWS = 16_384
-"""Rows that are read, cleaned and committed together; what a kill costs at most."""
 
 
 def number_prompts(
-    staging: Path, sources: Sequence[CorpusSource], rules: Rules, journal: Journal, *, base: Path | None = None, progress: Progress
+    staging: Path,
+    sources: Sequence[CorpusSource],
+    rules: Rules,
+    journal: Journal,
+    *,
+    base: Path | None = None,
+    engine: Engine,
+    progress: Progress,
 ) -> Numbered:
     """Read all sources, leave out what the rules say, fold duplicates, number the rest in order of first appearance, and write
     `prompts.duckdb` and, beside it, examples of what was left out.
 
     Args:
+        engine: cleans the rows.
         base: a `prompts.duckdb` whose rows come before those of the sources and keep their ids. The funnel does not count them
             as read.
 
@@ -46,7 +49,7 @@ def number_prompts(
     with StagedPrompts(staging) as staged:
         if base is not None:
             staged.settle(base)
-        tallies = [_read(staged, place, source, rules, progress=progress) for place, source in enumerate(sources)]
+        tallies = [_read(staged, place, source, rules, engine, progress=progress) for place, source in enumerate(sources)]
         if all(tally.read == sum(tally.reasons.values()) for tally in tallies):
             raise _nothing_usable(sources, tallies)
         folding = fold_duplicates(staged, rules.cleaning, progress=progress)
@@ -65,14 +68,6 @@ def number_prompts(
     return entry
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
-    """A vector space of a build; `texts` gives its encoder and is called only where there is something to encode."""
-
-    spec: EncoderSpec
-    texts: Callable[[], TextEncoder]
-
-
 def encode_spaces(
     staging: Path,
     spaces: Sequence[Space],
@@ -81,11 +76,10 @@ def encode_spaces(
     rows: range,
     first_shard: int = 0,
     shard_rows: int,
+    engine: Engine,
     progress: Progress,
 ) -> dict[str, list[ShardDone]]:
-    """Encode prompts into all spaces, shard by shard; those that the journal lists and that are whole are kept.
-
-    A shard is made in every space before the next one, so that spaces which share a network can share what it says of the texts.
+    """Let the engine encode prompts into all spaces, shard by shard; those that the journal lists and that are whole are kept.
 
     Args:
         rows: the row ids to be encoded, without gaps.
@@ -95,51 +89,48 @@ def encode_spaces(
         The shards of each space in row order.
 
     Raises:
-        EncoderError: an encoder gives vectors of another shape than its spec says, or NaN.
-        StoreError: it gives a row of zeros.
+        EncoderError, StoreError: see `indexer.engine.Engine.encode`.
     """
     listed = journal.shards()
-    done: dict[str, list[ShardDone]] = {space.spec.space: [] for space in spaces}
-    label = f"Encoding with {' and '.join(space.spec.name for space in spaces)}"
-    with DuckPrompts(staging / layout.PROMPTS) as prompts, progress.start(label, len(rows)) as task:
-        for number, start in enumerate(range(rows.start, rows.stop, shard_rows), first_shard):
-            stop = min(start + shard_rows, rows.stop)
-            wanted: list[str] = []
-            for space in spaces:
-                shard = listed.get((space.spec.space, number))
-                if shard is None or not shard_is_whole(staging, shard.record):
-                    wanted = wanted or prompts.embedded_texts(start, stop)
-                    shard = encode_shard(staging, space.spec, space.texts(), number, wanted)
-                    journal.append(shard)
-                done[space.spec.space].append(shard)
-            task.advance(stop - start)
-    return done
+    names = [space.spec.space for space in spaces]
+    shards = {
+        number: range(start, min(start + shard_rows, rows.stop))
+        for number, start in enumerate(range(rows.start, rows.stop, shard_rows), first_shard)
+    }
+    with progress.start(f"Encoding with {' and '.join(space.spec.name for space in spaces)}", len(rows)) as task:
+        wanted = []
+        for number, of_shard in shards.items():
+            lacking = tuple(name for name in names if not _is_whole(staging, listed.get((name, number))))
+            if lacking:
+                wanted.append(WantedShard(number, of_shard, lacking))
+            else:
+                task.advance(len(of_shard))
+        left = {shard.number: len(shard.spaces) for shard in wanted}
+        for done in engine.encode(staging, spaces, wanted) if wanted else ():
+            journal.append(done)
+            left[done.number] -= 1
+            if left[done.number] == 0:
+                task.advance(len(shards[done.number]))
+    listed = journal.shards()
+    return {name: [listed[name, number] for number in shards] for name in names}
 
 
-def encode_shard(staging: Path, spec: EncoderSpec, encoder: TextEncoder, number: int, texts: Sequence[str]) -> ShardDone:
-    """Encode one shard and write it; a function of the texts and the encoder alone."""
-    vectors = encoder.encode(texts)
-    if vectors.shape != (len(texts), spec.dim):
-        raise EncoderError(f"{spec.name} gave vectors of shape {vectors.shape}, not {(len(texts), spec.dim)}.")
-    truncated = int((encoder.token_lengths(texts) > spec.max_tokens).sum())
-    file = layout.shard_file(spec.space, number)
-    record = write_shard(staging, file, vectors, provenance=provenance_of(encoder))
-    return ShardDone(space=spec.space, number=number, truncated=truncated, record=record)
+def _is_whole(staging: Path, shard: ShardDone | None) -> bool:
+    return shard is not None and shard_is_whole(staging, shard.record)
 
 
-def _read(staged: StagedPrompts, place: int, source: CorpusSource, rules: Rules, *, progress: Progress) -> Tally:
+def _read(staged: StagedPrompts, place: int, source: CorpusSource, rules: Rules, engine: Engine, *, progress: Progress) -> Tally:
     state = staged.state(place)
     tally = msgspec.convert(state.notes, Tally)
     if state.finished:
         return tally
     with progress.start(f"Reading {source.name}", None) as task:
         task.advance(tally.read)
-        for batch in source.batches(READ_ROWS, start=state.next_start):
-            kept, dropped = rules.apply(batch.prompts)
-            tally = tally.with_batch(batch, dropped)
+        for batch in engine.clean(source, rules, start=state.next_start):
+            tally = tally.joined(batch.tally)
             state = CorpusState(batch.next_start, False, msgspec.to_builtins(tally))
-            staged.add(kept, corpus=place, state=state)
-            task.advance(len(batch.prompts) + len(batch.rejected))
+            staged.add(batch.kept, corpus=place, state=state)
+            task.advance(batch.tally.read)
     staged.add([], corpus=place, state=CorpusState(state.next_start, True, msgspec.to_builtins(tally)))
     return tally
 

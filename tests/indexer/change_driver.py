@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import indexer.compacting
+import indexer.engine
 import indexer.journal
 import indexer.publishing
 import indexer.removal
@@ -45,7 +46,7 @@ def fold(root: Path) -> LikenessReport:
 
 def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildReport:
     """The command that is broken off and given again."""
-    indexer.stages.READ_ROWS = 100
+    indexer.engine.READ_ROWS = 100
     return add_corpora(root, [parse_corpus(str(corpus))], pair, extra=[second])
 
 
@@ -77,7 +78,7 @@ ADDING: dict[str, Callable[[], None]] = {
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
     "between old shards": lambda: after(indexer.publishing, "_link", call=3),
     "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
-    "between a shard and its journal line": lambda: after(indexer.stages, "write_shard", call=3),
+    "between a shard and its journal line": lambda: after(indexer.engine, "write_shard", call=3),
     **PUBLISHING,
 }
 

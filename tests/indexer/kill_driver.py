@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import indexer.engine
 import indexer.journal
 import indexer.near_duplicates
 import indexer.publishing
@@ -34,7 +35,7 @@ SHARD_ROWS = 64
 
 def build(root: Path, corpus: Path, pair: BagPair) -> BuildReport:
     """The command that is broken off and given again."""
-    indexer.stages.READ_ROWS = READ_ROWS
+    indexer.engine.READ_ROWS = READ_ROWS
     options = BuildOptions(shard_rows=SHARD_ROWS, replace=True)
     return build_index(root, [parse_corpus(str(corpus))], pair, options=options)
 
@@ -61,9 +62,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "while folding near duplicates": lambda: after(indexer.near_duplicates, "collect_word_sets"),
     "before numbering": lambda: before(StagedPrompts, "number"),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
-    "before a shard": lambda: before(indexer.stages, "write_shard", call=3),
+    "before a shard": lambda: before(indexer.engine, "write_shard", call=3),
     "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
-    "between a shard and its journal line": lambda: after(indexer.stages, "write_shard", call=3),
+    "between a shard and its journal line": lambda: after(indexer.engine, "write_shard", call=3),
     "in the middle of a journal line": in_the_middle_of_a_journal_line,
     "before publishing": lambda: before(indexer.publishing, "publish"),
     "in the middle of the manifest": lambda: in_the_middle_of_a_file(store.publish, call=1),

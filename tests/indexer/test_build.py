@@ -301,7 +301,7 @@ class TestCleaning:
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 60)))
         digests = set()
         for size in (3, 1000):
-            monkeypatch.setattr("indexer.stages.READ_ROWS", size)
+            monkeypatch.setattr("indexer.engine.READ_ROWS", size)
             digests.add(build_index(tmp_path / str(size), [source], BagPair(), options=OPTIONS).manifest.rows_digest)
         assert len(digests) == 1
         assert isinstance(next(source.batches(1)), CorpusBatch)

@@ -108,7 +108,7 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Rows, counts and examples are the same however many rows are read and folded at once."""
     results = set()
     for size in (1, 3, 1000):
-        monkeypatch.setattr("indexer.stages.READ_ROWS", size)
+        monkeypatch.setattr("indexer.engine.READ_ROWS", size)
         monkeypatch.setattr("indexer.folding._READ_ROWS", size)
         dropped = tmp_path / f"{size}.jsonl"
         prompts, funnel = build(tmp_path / str(size), dropped=dropped)

@@ -1,0 +1,111 @@
+"""Who cleans rows and encodes shards: this process, or machines that an engine stands for. All else of a build is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from core.errors import EncoderError
+from core.protocols import CorpusSource, TextEncoder
+from core.values import CorpusBatch, EncoderSpec
+from indexer.cleaning import Tally
+from indexer.journal import ShardDone
+from indexer.provenance import provenance_of
+from indexer.rules import Rules
+from store import layout
+from store.prompts import DuckPrompts
+from store.shards import write_shard
+from store.staged_prompts import CleanPrompt
+
+READ_ROWS = 16_384
+"""Rows that are read, cleaned and committed together; what a kill costs at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A vector space of a build; `texts` gives its encoder and is called only where there is something to encode."""
+
+    spec: EncoderSpec
+    texts: Callable[[], TextEncoder]
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedBatch:
+    """Consecutive rows of one source, from row `start` up to `next_start`: the prompts that the rules keep, and a tally of all."""
+
+    start: int
+    next_start: int
+    kept: list[CleanPrompt]
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class WantedShard:
+    """Shard `number` holds these rows; `spaces` are those that have no whole file of it yet."""
+
+    number: int
+    rows: range
+    spaces: tuple[str, ...]
+
+
+class Engine(Protocol):
+    """Does the two works of a build that need no order and no memory of what was before."""
+
+    def clean(self, source: CorpusSource, rules: Rules, *, start: int) -> Iterator[CleanedBatch]:
+        """The rows of a source from row `start` on, in their order and without a gap, `READ_ROWS` a batch.
+
+        Raises:
+            CorpusError: the source cannot be read.
+        """
+        ...
+
+    def encode(self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]) -> Iterator[ShardDone]:
+        """Every wanted shard in every space that wants it, once, in any order; each is whole in `staging` when it comes.
+
+        Raises:
+            EncoderError: an encoder gives vectors of another shape than its spec says, or NaN.
+            StoreError: it gives a row of zeros.
+            StorageFull: the disk is full or may not be written.
+        """
+        ...
+
+
+class LocalEngine:
+    """This process, one thing after the other."""
+
+    def clean(self, source: CorpusSource, rules: Rules, *, start: int) -> Iterator[CleanedBatch]:
+        for batch in source.batches(READ_ROWS, start=start):
+            yield clean_batch(batch, rules, start=start)
+            start = batch.next_start
+
+    def encode(self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]) -> Iterator[ShardDone]:
+        """As `Engine.encode`. A shard is made in every space before the next one, so that spaces which share a network can share
+        what it says of the texts."""
+        with DuckPrompts(staging / layout.PROMPTS) as prompts:
+            for shard in wanted:
+                texts = prompts.embedded_texts(shard.rows.start, shard.rows.stop)
+                yield from encode_shard(staging, spaces, shard, texts)
+
+
+def clean_batch(batch: CorpusBatch, rules: Rules, *, start: int) -> CleanedBatch:
+    """What the rules make of the rows of a source from row `start` on."""
+    kept, dropped = rules.apply(batch.prompts)
+    return CleanedBatch(start, batch.next_start, kept, Tally.of(batch, dropped))
+
+
+def encode_shard(folder: Path, spaces: Sequence[Space], shard: WantedShard, texts: Sequence[str]) -> Iterator[ShardDone]:
+    """Encode one shard into the spaces that want it and write it below `folder`; a function of the texts and the encoders alone."""
+    for space in spaces:
+        spec = space.spec
+        if spec.space not in shard.spaces:
+            continue
+        encoder = space.texts()
+        vectors = encoder.encode(texts)
+        if vectors.shape != (len(texts), spec.dim):
+            raise EncoderError(f"{spec.name} gave vectors of shape {vectors.shape}, not {(len(texts), spec.dim)}.")
+        truncated = int((encoder.token_lengths(texts) > spec.max_tokens).sum())
+        file = layout.shard_file(spec.space, shard.number)
+        record = write_shard(folder, file, vectors, provenance=provenance_of(encoder))
+        yield ShardDone(space=spec.space, number=shard.number, truncated=truncated, record=record)
