@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from core.files import atomic_write
 from server.config import ServerConfig
 from store import layout
 from store.publish import read_current
@@ -172,7 +173,8 @@ def test_a_new_generation_that_is_damaged_is_refused(serve: Serve, build: Callab
             for path in folder.glob(pattern):
                 path.chmod(0o644)
                 invert(path)
-            layout.current_path(root).write_text(f"{name}{number} {sha256}\n", "utf-8")
+            with atomic_write(layout.current_path(root)) as file:
+                file.write(f"{name}{number} {sha256}\n".encode())
             until(lambda number=number: f"imprompt_generation_failures_total {number}.0" in client.get("/metrics").text)  # type: ignore[misc]
             load.goes_on()
     assert not load.refused

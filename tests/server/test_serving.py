@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,54 +14,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def ask(port: int, path: str, body: object = None) -> tuple[int, dict[str, object]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
-
-
-def until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if ask(port, "/readyz")[0] == 200:
-                return
-        except OSError:
-            pass
-        assert server.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+from tests.server.processes import ROOT, ask, served
 
 
 @pytest.fixture
 def server(index: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
     """A process of the command line, ready, with its port and the file that it logs to."""
-    port, log = free_port(), tmp_path / "log"
-    words = [sys.executable, "cli.py", "serve", "--index", str(index), "--port", str(port), "--log-json", "--quiet"]
-    with log.open("wb") as file:
-        started = subprocess.Popen(
-            words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, env={**os.environ, "TMPDIR": str(tmp_path)}
-        )
-    try:
-        until_ready(port, started)
-        yield started, port, log
-    finally:
-        started.kill()
-        started.wait()
+    with served(index, tmp_path / "log", "--log-json") as (process, port):
+        yield process, port, tmp_path / "log"
 
 
 def test_a_server_lives_through_half_requests_and_ends_when_told(

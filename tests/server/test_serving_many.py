@@ -1,0 +1,98 @@
+"""Several real server processes over one index folder: upgraded while they answer, cleaned up under them, damaged under them."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store import layout
+from store.publish import current_name, generation_names
+from tests.server.conftest import PROMPTS
+from tests.server.load import Answer, asking, until
+from tests.server.processes import ROOT, ask, served, started, until_ready
+
+pytestmark = pytest.mark.slow
+
+
+def gc(root: Path) -> None:
+    """As a person would, from a process of its own."""
+    subprocess.run([sys.executable, "cli.py", "gc", "--index", str(root), "--quiet"], cwd=ROOT, check=True, timeout=60)
+
+
+def generation_of(port: int) -> object:
+    """What a server answers from."""
+    return ask(port, "/v1/info")[1]["generation"]
+
+
+def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_path: Path) -> None:
+    """Both answer all the time, before, during and after; both end on the new generation; `gc` takes nothing that they read, and
+    what it takes is gone; a third server opens the new one."""
+    root = build(tmp_path)
+    old = current_name(root)
+    with started(root, tmp_path / "first.log") as (one, first), started(root, tmp_path / "second.log") as (other, second):
+        until_ready(first, one)
+        until_ready(second, other)
+        ports = itertools.cycle((first, second))
+
+        def search(text: str) -> Answer:
+            return ask(next(ports), "/v1/search", {"text": text, "k": 1})
+
+        with asking(search, PROMPTS, clients=4) as load:
+            gc(root)
+            build(tmp_path, (*PROMPTS, "a teapot"))
+            new = current_name(root)
+            gc(root)  # while the servers change over: one or both may still read the old generation
+            load.goes_on()
+            until(lambda: generation_of(first) == generation_of(second) == new)
+            done = len(load.right)
+            load.goes_on(20)
+            assert set(load.right[done + 4 :]) == {new}
+            gc(root)
+            assert generation_names(root) == [new]
+            load.goes_on(20)
+            with served(root, tmp_path / "third.log") as (_, third):
+                assert generation_of(third) == new
+                assert ask(third, "/v1/search", {"text": "a teapot", "k": 1})[1]["results"][0]["prompt"] == "a teapot"
+        assert not load.wrong
+        assert not load.refused
+        assert {old, new} == set(load.right)
+
+
+def test_a_file_that_is_cut_short_ends_no_process(index: Path, tmp_path: Path) -> None:
+    """Whichever file it is: both servers live, and answer rightly or not at all; with the bytes back both answer again."""
+    root = Path(shutil.copytree(index, tmp_path / "index"))
+    folder = layout.generation_folder(root, current_name(root) or "")
+    with started(root, tmp_path / "first.log") as (one, first), started(root, tmp_path / "second.log") as (other, second):
+        until_ready(first, one)
+        until_ready(second, other)
+        ports = itertools.cycle((first, second))
+
+        def search(text: str) -> Answer:
+            return ask(next(ports), "/v1/search", {"text": text, "k": 1})
+
+        with asking(search, PROMPTS, clients=4) as load:
+            for pattern in ("index/*.faiss", "vectors/*/00000.npy", layout.PROMPTS):
+                whole = {path: path.read_bytes() for path in folder.glob(pattern)}
+                for path in whole:
+                    path.chmod(0o644)
+                    with path.open("r+b") as file:
+                        file.truncate(100)
+                if pattern.startswith("index"):  # it lies in memory
+                    load.goes_on(20)
+                    assert not load.refused
+                else:
+                    load.is_refused(20)
+                for path, content in whole.items():
+                    path.write_bytes(content)
+                until(lambda: [ask(port, "/readyz")[0] for port in (first, second)] == [200, 200])
+                load.goes_on(20)
+        assert not load.wrong
+        assert set(load.refused) == {(503, "checksum")}
+        assert one.poll() is None
+        assert other.poll() is None
