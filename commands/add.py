@@ -39,6 +39,7 @@ def add(
     from indexer.rules import read_unsafe_words
     from indexer.sources import parse_corpus
     from store.generation import open_generation
+    from store.gpu import opened_gpu
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
@@ -49,20 +50,24 @@ def add(
     extra = [output_encoder(pair, device=device, announce=output.note)] if len(encoders) > 1 else []
     names = [spec.name for spec in encoders[2:]]
     also = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in names]
-    report = add_corpora(
-        chosen.index,
-        [
-            parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed, offline=chosen.offline, announce=output.note)
-            for spec in corpora
-        ],
-        pair,
-        extra=extra,
-        also=also,
-        strict=strict,
-        unsafe_words=read_unsafe_words(unsafe_words),
-        dropped=dropped,
-        progress=output.progress(),
-    )
+    with opened_gpu(device, announce=output.note) as gpu:
+        report = add_corpora(
+            chosen.index,
+            [
+                parse_corpus(
+                    spec, column=column, limit=limit, sample=sample, seed=seed, offline=chosen.offline, announce=output.note
+                )
+                for spec in corpora
+            ],
+            pair,
+            extra=extra,
+            also=also,
+            strict=strict,
+            unsafe_words=read_unsafe_words(unsafe_words),
+            dropped=dropped,
+            gpu=gpu,
+            progress=output.progress(),
+        )
     if json:
         output.line({"added": report.built, "encoded": report.encoded, "manifest": report.manifest})
     else:

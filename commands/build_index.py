@@ -102,6 +102,7 @@ def build_index(
     from indexer.build import build_index as build
     from indexer.rules import read_unsafe_words
     from indexer.sources import parse_corpus
+    from store.gpu import opened_gpu
 
     cleaning = clean.cleaning_of(
         words=(min_words, max_words),
@@ -136,7 +137,10 @@ def build_index(
         dropped=dropped,
     )
     others = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in also or ()]
-    report = build(chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm], also=others)
+    with opened_gpu(device, announce=output.note) as gpu:
+        report = build(
+            chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm], also=others, gpu=gpu
+        )
     if json:
         for row in report.rejected:
             output.note(printable(_left_out(row)))

@@ -26,23 +26,31 @@ class Opened:
 
 
 @contextmanager
-def open_index(output: Output, *, index: Path | None, device: str, offline: bool, encoder: str | None = None) -> Iterator[Opened]:
+def open_index(
+    output: Output, *, index: Path | None, device: str, offline: bool, encoder: str | None = None, few: bool = False
+) -> Iterator[Opened]:
     """The index of the options, open as long as the block runs.
 
     Args:
         index: its folder; None for that of the environment or the user.
         encoder: a name instead of the one that the index was built with.
+        few: only some questions are going to be asked. The processor answers them before a GPU has the vectors, so the device
+            "auto" leaves the search to it.
 
     Raises:
         StoreError: there is no index, or it is damaged.
-        EncoderError, ConfigError: the encoder cannot be used.
+        EncoderError, ConfigError: the encoder or the device cannot be used.
     """
     from core.config import settings
     from encoders.registry import load_encoder
     from store.generation import open_generation
+    from store.gpu import opened_gpu
 
     chosen = settings(index=index, offline=offline)
-    with open_generation(chosen.index) as generation:
+    searching = "cpu" if few and device == "auto" else device
+    with opened_gpu(searching, announce=output.note) as gpu, open_generation(chosen.index) as generation:
+        if gpu is not None:
+            generation.search_on(gpu)
         name = encoder or generation.manifest.encoders[0].name
         output.detail(f"Index {chosen.index}, generation {generation.manifest.generation}, encoder {name}.")
         pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)

@@ -56,6 +56,7 @@ def query(
     from core.errors import ConfigError, ImpromptError
     from images.files import require_images
     from retriever import Filters, Question, Retriever
+    from retriever.search import BATCH_QUESTIONS
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if (blend or degrade or phrases) and not proof:
@@ -69,7 +70,8 @@ def query(
         )
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [Question(image=None, text=text)]
-    with open_index(output, index=index, device=device, offline=offline, encoder=encoder) as opened:
+    few = len(questions) <= BATCH_QUESTIONS
+    with open_index(output, index=index, device=device, offline=offline, encoder=encoder, few=few) as opened:
         results: Iterator[Answer | ProvenAnswer | ImpromptError]
         if proof:
             ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)

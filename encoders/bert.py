@@ -49,12 +49,15 @@ class _Layer(NamedTuple):
 
 
 class Bert:
-    """The network. `tensors` are a BertModel's weights by their usual names, checked against `config`."""
+    """The network. `tensors` are a BertModel's weights by their usual names, checked against `config`.
 
-    def __init__(self, tensors: dict[str, Tensor], config: BertConfig, *, device: str) -> None:
+    `dtype` names torch's type of all weights and hidden states; sums within norms, attention and the mean are float32 in either.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], config: BertConfig, *, device: str, dtype: str = "float32") -> None:
         import torch
 
-        tensors = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in tensors.items()}
+        tensors = {name: tensor.to(device=device, dtype=getattr(torch, dtype)) for name, tensor in tensors.items()}
         self._config = config
         self._words = tensors["embeddings.word_embeddings.weight"]
         # One segment only, so the first row of the segment table belongs to every position.
@@ -70,7 +73,7 @@ class Bert:
         runs = [(len(list(group)), length) for length, group in groupby(map(len, sequences))]
         tokens = torch.tensor([token for sequence in sequences for token in sequence], device=self._words.device)
         with torch.inference_mode():
-            hidden = self._hidden(tokens, runs)
+            hidden = self._hidden(tokens, runs).float()
             parts = zip(torch.split(hidden, _sizes(runs)), runs, strict=True)
             means = torch.cat([part.view(count, length, -1).mean(1) for part, (count, length) in parts])
             return normalize(means, dim=1).cpu().numpy()

@@ -1,21 +1,31 @@
-"""Which processor a tower runs on."""
+"""Which processor a tower runs on, and in which precision."""
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import runpy
+import warnings
 from pathlib import Path
+from typing import Any
 
-from core.errors import ConfigError
+from core.devices import NvidiaDriver, check_device, nvidia_driver
+from core.errors import ConfigError, EncoderError
+from core.fetch import Announce
 
-DEVICES = ("auto", "cpu", "cuda")
 
+def import_torch() -> Any:
+    """The module `torch`.
 
-def check_device(device: str) -> None:
-    """Raise ConfigError for a name that `choose_device` does not know; needs no torch."""
-    if device not in DEVICES:
-        raise ConfigError(f"no device is called {device!r}.", hint=f"Choose one of {', '.join(DEVICES)}.")
+    Raises:
+        EncoderError: it is not installed, or what it is made of cannot be loaded here.
+    """
+    try:
+        import torch
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        hint = "Install it again: pip install --force-reinstall torch; pytorch.org lists the builds for each system."
+        raise EncoderError(f"torch cannot be loaded: {reason}.", hint=hint) from error
+    return torch
 
 
 def choose_device(device: str) -> str:
@@ -23,24 +33,37 @@ def choose_device(device: str) -> str:
 
     Raises:
         ConfigError: another name, or "cuda" on a machine without it.
+        EncoderError: torch cannot be loaded.
     """
     check_device(device)
+    torch = import_torch()
     if device == "cpu":
         return device
-    import torch
-
-    if torch.cuda.is_available():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # several lines about a driver that is too old; `tell_unusable_gpu` says it in one
+        available = torch.cuda.is_available()
+    if available:
         return "cuda"
     if device == "cuda":
-        raise ConfigError("torch sees no CUDA device here.", hint="Choose --device cpu, or install torch with CUDA support.")
+        _, cuda = torch_build()
+        reason = (_why_not(nvidia_driver(), cuda) or "the driver shows one") if cuda else "it is built without CUDA"
+        raise ConfigError(
+            f"torch sees no CUDA device here: {reason}.", hint="Choose --device cpu, or install torch with CUDA support."
+        )
     return "cpu"
 
 
-def torch_provenance(device: str, *, dtype: str, batch_size: int) -> dict[str, str | int]:
+def dtype_on(device: str) -> str:
+    """The name of torch's type that towers compute in: half precision on "cuda", where it is twice as fast or more."""
+    return "float16" if device == "cuda" else "float32"
+
+
+def torch_provenance(device: str, *, batch_size: int) -> dict[str, str | int]:
     """How a tower on torch computes, for the record of a shard: with all of it equal, equal texts give equal bytes."""
     import torch
 
     name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    dtype = dtype_on(device)
     return {"backend": "torch", "device": name, "dtype": dtype, "threads": torch.get_num_threads(), "batch_size": batch_size}
 
 
@@ -63,15 +86,23 @@ def auto_device(cuda: str) -> str:
     """
     if not cuda:
         return "cpu (this torch is built without CUDA)"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return f"cpu (torch is built for CUDA {cuda}; there is no NVIDIA driver here)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
-        return f"cpu (torch is built for CUDA {cuda}; the driver shows no device)"
-    device, name, memory = ctypes.c_int(0), ctypes.create_string_buffer(128), ctypes.c_size_t(0)
-    driver.cuDeviceGet(ctypes.byref(device), 0)
-    driver.cuDeviceGetName(name, len(name), device)
-    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    return f"cuda ({name.value.decode(errors='replace')}, {memory.value / 2**30:.0f} GiB; torch for CUDA {cuda})"
+    driver = nvidia_driver()
+    if problem := _why_not(driver, cuda):
+        return f"cpu (torch is built for CUDA {cuda}; {problem})"
+    return f"cuda ({driver.gpu}; torch for CUDA {cuda})"
+
+
+def tell_unusable_gpu(announce: Announce) -> None:
+    """A line where something that looks like a GPU is here and a torch with CUDA cannot use it; needs no torch."""
+    _, cuda = torch_build()
+    driver = nvidia_driver() if cuda else None
+    if driver is not None and driver.present and (problem := _why_not(driver, cuda)):
+        announce(f"torch cannot use the GPU: {problem}. The processor encodes.")
+
+
+def _why_not(driver: NvidiaDriver, cuda: str) -> str:
+    """Why a torch that is built for that CUDA has no GPU, "" where it has: drivers run what their own major version can."""
+    wanted = cuda.partition(".")[0]
+    if driver.problem or not wanted.isdigit() or driver.cuda[0] >= int(wanted):
+        return driver.problem
+    return f"the driver of {driver.gpu} runs CUDA {driver.cuda[0]}.{driver.cuda[1]} at most"

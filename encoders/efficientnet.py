@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import ConfigError
+from core.fetch import Announce, silent
+from encoders.batching import LengthBatches
+from encoders.devices import choose_device, dtype_on
 from encoders.weights import PackagedWeights, packaged_weights
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ CLASSES = 1000
 STAGES_DIM = {"lite0": 16 + 24 + 40 + 80 + 112 + 192 + 320, "lite2": 16 + 24 + 48 + 88 + 120 + 208 + 352}
 
 _PIXEL_MEAN, _PIXEL_SCALE = 127.0, 128.0
-_BATCH = 8
+_BATCH_ON = {"cpu": 8, "cuda": 64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,15 @@ class EfficientNetLite:
     Args:
         name: "lite0" or "lite2".
         side_px: images are resized to a square of this side; lite0 was trained with 224 pixels, lite2 with 260.
+        device: "auto", "cpu" or "cuda"; float16 on CUDA.
+        announce: takes a line for the user when the memory is too small for a batch.
 
     Raises:
-        ConfigError: no such trunk.
+        ConfigError: no such trunk or device.
         WeightsMissing, WeightsRejected: its package is not there, or is not the pinned one.
     """
 
-    def __init__(self, name: str, *, side_px: int) -> None:
+    def __init__(self, name: str, *, side_px: int, device: str = "cpu", announce: Announce = silent) -> None:
         if name not in STAGES_DIM:
             raise ConfigError(f"no image trunk is known as {name!r}.", hint=f"Known are {', '.join(STAGES_DIM)}.")
         weights = packaged_weights(f"efficientnet-{name}")
@@ -58,23 +63,35 @@ class EfficientNetLite:
         self.name = name
         self.key = f"{name}-{weights.sha256[:12]}-{side_px}px"
         self._side_px = side_px
-        self._model = _load_model(name, weights, side_px)
+        self._device = choose_device(device)
+        self._dtype = dtype_on(self._device)
+        self._model = _load_model(name, weights, side_px).to(self._device, dtype=self._dtype_of_torch())
+        self._batches = LengthBatches(_BATCH_ON[self._device], announce=announce)
 
     def activations(self, images: Sequence[Image]) -> Activations:
-        """What the trunk sees in upright RGB images, in the order given; a row depends on the others by rounding only."""
+        """What the trunk sees in upright RGB images, in the order given; a row depends on the others by rounding only.
+
+        Raises:
+            EncoderError: a value is not finite, or one image alone does not fit into the memory.
+        """
+        edges = (POOLED_DIM, POOLED_DIM + self.stages_dim)
+        rows = self._batches.encode(images, np.zeros(len(images)), dim=edges[1] + CLASSES, encode_batch=self._see)
+        return Activations(*map(np.ascontiguousarray, np.split(rows, edges, axis=1)))
+
+    def _see(self, images: list[Image]) -> NDArray[np.float32]:
         import torch
 
-        count = len(images)
-        seen = Activations(*(np.empty((count, width), np.float32) for width in (POOLED_DIM, self.stages_dim, CLASSES)))
-        for begin in range(0, count, _BATCH):
-            rows = slice(begin, begin + _BATCH)
-            # (n, side, side, 3) seen as (n, 3, side, side) is torch's channels_last, nearly twice as fast here
-            pixels = torch.from_numpy(squashed_pixels(images[rows], self._side_px)).permute(0, 3, 1, 2)
-            with torch.inference_mode():
-                pooled, stages = self._pooled(pixels)
-                seen.pooled[rows], seen.stages[rows] = pooled.numpy(), stages.numpy()
-                seen.logits[rows] = self._model._fc(pooled).numpy()
+        # (n, side, side, 3) seen as (n, 3, side, side) is torch's channels_last, nearly twice as fast here
+        pixels = torch.from_numpy(squashed_pixels(images, self._side_px)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            pooled, stages = self._pooled(pixels.to(self._device, dtype=self._dtype_of_torch()))
+            seen: NDArray[np.float32] = torch.cat([pooled, stages, self._model._fc(pooled)], dim=1).float().cpu().numpy()
         return seen
+
+    def _dtype_of_torch(self) -> Any:
+        import torch
+
+        return getattr(torch, self._dtype)
 
     def _pooled(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The network's own forward pass, with a look at the end of each stage."""

@@ -14,12 +14,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from core.devices import check_device
 from core.errors import WeightsMissing, WeightsRejected
 from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
 from encoders.batching import LengthBatches, encodable
 from encoders.bert import Bert, BertConfig, expected_shapes
-from encoders.devices import check_device, choose_device, torch_provenance
+from encoders.devices import choose_device, dtype_on, torch_provenance
 from encoders.weights import file_sha256, packaged_weights, pinned_sha256
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class MiniLM:
 
     def provenance(self) -> dict[str, str | int]:
         """How the vectors are computed: backend, device, dtype, threads, and the batch size that memory allowed."""
-        return torch_provenance(choose_device(self._device), dtype="float32", batch_size=self._batches.batch_size)
+        return torch_provenance(choose_device(self._device), batch_size=self._batches.batch_size)
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         clean = [encodable(text) for text in texts]
@@ -100,6 +101,7 @@ class MiniLM:
 
     @cached_property
     def _network(self) -> Bert:
+        device = choose_device(self._device)
         from safetensors import SafetensorError, safe_open
 
         path = self._folder / "model.safetensors"
@@ -118,7 +120,7 @@ class MiniLM:
                     tensors[name] = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise WeightsRejected(f"{path} is not a safetensors file: {error}.", path=path, hint=_FOLDER_HINT) from error
-        return Bert(tensors, self._config, device=choose_device(self._device))
+        return Bert(tensors, self._config, device=device, dtype=dtype_on(device))
 
 
 def load_minilm(folder: Path | None = None, *, device: str = "auto", announce: Announce = silent) -> MiniLM:
@@ -126,7 +128,7 @@ def load_minilm(folder: Path | None = None, *, device: str = "auto", announce: A
 
     Args:
         folder: a local folder of a sentence-transformers BERT model with mean pooling; None takes the pip package's.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu" or "cuda"; float16 on CUDA.
         announce: takes a line for the user.
 
     Raises:

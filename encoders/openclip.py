@@ -23,7 +23,7 @@ from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
 from encoders.batching import LengthBatches, encodable
 from encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
-from encoders.devices import choose_device, torch_provenance
+from encoders.devices import choose_device, dtype_on, torch_provenance
 from encoders.openclip_source import OpenClipSource, find_source, import_open_clip
 from encoders.weights import file_sha256, remembered_sha256
 
@@ -75,7 +75,7 @@ class OpenClipTexts:
     def provenance(self) -> dict[str, str | int]:
         """How the vectors are computed: backend, device, dtype, threads, and the batch size that memory allowed."""
         model = self._model
-        return torch_provenance(model.device, dtype=model.dtype_name, batch_size=self._batches.batch_size)
+        return torch_provenance(model.device, batch_size=self._batches.batch_size)
 
     def _encode_whole(self, rows: list[Tensor]) -> Vectors:
         import torch
@@ -162,7 +162,7 @@ class OpenClipModel:
 
     @property
     def dtype_name(self) -> str:
-        return "float16" if self.device == "cuda" else "float32"
+        return dtype_on(self.device)
 
     @cached_property
     def network(self) -> Any:

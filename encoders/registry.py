@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.devices import check_device
 from core.errors import ConfigError
 from core.fetch import Announce, silent
 from core.protocols import EncoderPair
 from core.values import EncoderSpec
-from encoders.devices import check_device
+from encoders.devices import tell_unusable_gpu
 from encoders.minilm import load_minilm
 from encoders.sharing import LastTexts
 
@@ -38,6 +39,8 @@ def load_encoder(name: str, *, device: str = "auto", offline: bool = False, anno
         WeightsRejected: a weight file is not what it should be.
     """
     check_device(device)
+    if device == "auto":
+        tell_unusable_gpu(announce)
     if name == _LITE or name.startswith(f"{_LITE}:"):
         from encoders.lite import load_lite
 

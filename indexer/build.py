@@ -26,6 +26,7 @@ from indexer.stages import encode_spaces, number_prompts
 from indexer.unfinished import refuse_changed_meanwhile, refuse_changed_since, refuse_unreadable
 from store import layout
 from store.generation import Generation
+from store.gpu import Gpu
 from store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
 from store.locking import write_lock
 from store.manifest import CorpusInfo, Manifest
@@ -92,6 +93,7 @@ def build_index(
     extra: Sequence[SpaceEncoder] = (),
     also: Sequence[EncoderPair] = (),
     engine: Engine = _HERE,
+    gpu: Gpu | None = None,
 ) -> BuildReport:
     """Build an index below `root` and put it in service; until then the one in place answers.
 
@@ -102,6 +104,7 @@ def build_index(
         extra: further encoders whose vectors of every prompt are stored, each in a space of its own.
         also: the same for the text towers of pairs.
         engine: cleans and encodes; the plan and the rows do not depend on it, and one may end what another began.
+        gpu: where the index is made, None for the processor. Encoders have devices of their own.
 
     Raises:
         BuildLocked: another process is writing this index.
@@ -122,7 +125,7 @@ def build_index(
         if there is not None:
             return BuildReport(there, built=False, seconds=time.monotonic() - began)
         refuse_changed_since(root, plan, replace=options.replace)
-        return carry_out(plan, root, sources, spaces, options, engine=engine, began=began, progress=progress)
+        return carry_out(plan, root, sources, spaces, options, engine=engine, gpu=gpu, began=began, progress=progress)
 
 
 def spaces_of(pair: EncoderPair, extra: Sequence[SpaceEncoder], *, also: Sequence[EncoderPair] = ()) -> list[Space]:
@@ -242,6 +245,7 @@ def carry_out(
     *,
     base: Generation | None = None,
     engine: Engine = _HERE,
+    gpu: Gpu | None = None,
     began: float,
     progress: Progress,
 ) -> BuildReport:
@@ -250,6 +254,7 @@ def carry_out(
     Args:
         engine: cleans and encodes.
         base: a generation whose rows come before those of the sources, with the vectors that it has.
+        gpu: where the index is made; None for the processor.
         began: the `time.monotonic` at which the command began.
     """
     staging = begin(root, plan)
@@ -287,7 +292,7 @@ def carry_out(
         if base is not None:
             numbered = msgspec.structs.replace(numbered, funnel=joined_funnel(base.manifest.funnel, numbered.funnel))
         joined = {space: [*kept.get(space, []), *done] for space, done in shards.items()}
-        manifest = finish(root, staging, plan, numbered, joined, factory=factory, progress=progress)
+        manifest = finish(root, staging, plan, numbered, joined, factory=factory, gpu=gpu, progress=progress)
     return BuildReport(
         manifest,
         built=True,

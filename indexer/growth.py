@@ -18,6 +18,7 @@ from indexer.publishing import plan_of, published
 from indexer.rules import Cleaning, UnsafeWords, checked, read_unsafe_words
 from indexer.unfinished import refuse_changed_since, refuse_unreadable
 from store.generation import Generation, open_generation
+from store.gpu import Gpu
 from store.locking import write_lock
 from store.manifest import CorpusInfo
 from store.publish import read_current
@@ -36,6 +37,7 @@ def add_corpora(
     progress: Progress = _SILENT,
     extra: Sequence[SpaceEncoder] = (),
     also: Sequence[EncoderPair] = (),
+    gpu: Gpu | None = None,
 ) -> BuildReport:
     """Publish the index with the prompts of further corpora behind its own; until then the one in place answers.
 
@@ -50,6 +52,7 @@ def add_corpora(
         strict: raise where a row cannot be read.
         unsafe_words: the list that the index was built with, None for the one that comes with imprompt.
         dropped: a file for examples of what was left out.
+        gpu: where the index is made; None for the processor.
 
     Raises:
         NoGeneration: there is no index.
@@ -86,7 +89,7 @@ def add_corpora(
         if strict:
             refuse_unreadable(wanted, progress=progress)
         refuse_changed_since(root, plan, replace=False)
-        return carry_out(plan, root, wanted, spaces, options, base=base, began=began, progress=progress)
+        return carry_out(plan, root, wanted, spaces, options, base=base, gpu=gpu, began=began, progress=progress)
 
 
 def _check_encoders(root: Path, base: Generation, asked: Sequence[EncoderSpec]) -> None:

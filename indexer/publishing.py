@@ -17,6 +17,7 @@ from indexer.provenance import imprompt_version
 from indexer.rules import Cleaning
 from store import layout
 from store.generation import Generation
+from store.gpu import Gpu
 from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index
 from store.manifest import Manifest, decode_manifest
 from store.probes import index_space
@@ -162,12 +163,13 @@ def finish(
     shards: dict[str, list[ShardDone]],
     *,
     factory: str,
+    gpu: Gpu | None = None,
     progress: Progress,
 ) -> Manifest:
-    """Index the first space, measure it, and publish; see `store.publish.publish`."""
+    """Index the first space, on the `gpu` where there is one, measure it, and publish; see `store.publish.publish`."""
     space = plan.encoders[0].space
     records = {name: [shard.record for shard in done] for name, done in shards.items()}
-    info, probes = index_space(staging, space, records[space], factory=factory, seed=plan.seed, progress=progress)
+    info, probes = index_space(staging, space, records[space], factory=factory, seed=plan.seed, gpu=gpu, progress=progress)
     manifest = Manifest(
         imprompt=imprompt_version(),
         plan_sha256=plan.sha256,

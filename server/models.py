@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from core.protocols import EncoderPair, TextEncoder
     from ensemble.vote import Ensemble
     from store.generation import Generation
+    from store.gpu import Gpu
 
 _LOG = logging.getLogger("imprompt.server")
 _WARM_TEXT = "a question that warms the models"
@@ -56,13 +57,17 @@ class Models:
         config: of the server.
         load: makes an encoder by its name.
         announce: takes a line for the person who started the server.
+        gpu: searches each generation; None for the processor.
 
     Raises:
         ConfigError: no recipe has that name.
     """
 
-    def __init__(self, config: ServerConfig, *, load: Callable[[str], EncoderPair], announce: Announce) -> None:
+    def __init__(
+        self, config: ServerConfig, *, load: Callable[[str], EncoderPair], announce: Announce, gpu: Gpu | None = None
+    ) -> None:
         self._config = config
+        self._gpu = gpu
         self._load = load
         self._announce = announce
         self._recipe = load_recipe(config.recipe)
@@ -77,6 +82,8 @@ class Models:
         """
         from PIL import Image
 
+        if self._gpu is not None:
+            generation.search_on(self._gpu)
         name = self._config.encoder or generation.manifest.encoders[0].name
         pair = self._pair[1] if self._pair is not None and self._pair[0] == name else self._load(name)
         self._pair = (name, pair)

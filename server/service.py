@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,6 +26,7 @@ from server.metrics import Metrics
 from server.models import Models
 from server.problems import busy
 from server.snapshots import Snapshot, Snapshots
+from store.gpu import opened_gpu
 
 if TYPE_CHECKING:
     from core.protocols import EncoderPair
@@ -44,13 +46,15 @@ class Service:
         announce: takes a line for the person who started the server.
 
     Raises:
-        ConfigError: no recipe has that name.
+        ConfigError: no recipe has that name, or the device cannot be used.
     """
 
     def __init__(self, config: ServerConfig, *, load: Callable[[str], EncoderPair], metrics: Metrics, announce: Announce) -> None:
         self.config = config
         self.metrics = metrics
-        prepare = Models(config, load=load, announce=announce).prepare
+        self._held = ExitStack()
+        gpu = self._held.enter_context(opened_gpu(config.device, announce=announce))
+        prepare = Models(config, load=load, announce=announce, gpu=gpu).prepare
         self.snapshots = Snapshots(config.index, prepare, metrics=metrics, mapped=config.map_index)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
         self._queues = {name: self._queue(name) for name in ("image", "text")}
@@ -109,6 +113,7 @@ class Service:
         for queue in self._queues.values():
             queue.close()
         self.snapshots.close()
+        self._held.close()
 
     async def ask(self, asks: Sequence[Ask]) -> list[Answered | ImpromptError]:
         """One result for each question, in order; a question that cannot be answered gets its error.

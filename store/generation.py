@@ -15,6 +15,8 @@ from core.protocols import VectorIndex
 from core.values import prompt_key
 from store import layout
 from store.exact_index import ExactIndex
+from store.gpu import Gpu
+from store.gpu_index import GpuIndex
 from store.indexes import open_index
 from store.locking import try_flock
 from store.manifest import Manifest, decode_manifest, sha256_bytes
@@ -89,6 +91,13 @@ class Generation:
         path = self._stamps.changed()
         if path is not None:
             raise Checksum(f"{path} was changed while it was read.", path=path, hint=_HINT)
+
+    def search_on(self, gpu: Gpu) -> None:
+        """Let the GPU answer from now on; what it cannot is answered from the files. It gets the vectors at the first search."""
+        for space, index in self._indexes.items():
+            moved = GpuIndex(index, self.vectors(space), gpu)
+            self._resources.callback(moved.close)
+            self._indexes[space] = moved
 
     def close(self) -> None:
         """Let go of the files and of the pin; calling it again does nothing."""

@@ -11,9 +11,11 @@ from core.progress import Silent
 from core.protocols import Progress, VectorIndex
 from core.values import Hits, Vectors
 from store.faiss_index import FaissIndex, build_faiss_index
+from store.gpu import Gpu
 from store.index_plan import FLAT, PART_ROWS, read_factory
 from store.ivf_files import build_ivf_index
 from store.ivf_index import IvfIndex, effort_of
+from store.library import import_faiss
 from store.manifest import IndexInfo
 from store.shards import ShardedVectors
 
@@ -31,18 +33,20 @@ def build_index_file(
     factory: str = FLAT,
     seed: int = 0,
     part_rows: int = PART_ROWS,
+    gpu: Gpu | None = None,
     progress: Progress = _SILENT,
 ) -> IndexInfo:
-    """Write the index of all `vectors`; its effort and recall are still to be measured.
+    """Write the index of all `vectors`, its lists made on the `gpu` where there is one; effort and recall are still to be measured.
 
     An inverted file of more than `part_rows` rows becomes several files, called after `file`.
 
     Raises:
-        ConfigError: the factory string is not known.
+        ConfigError: the factory string is not known, FAISS cannot be loaded, or a GPU that is required refuses.
         StorageFull: the disk is full or may not be written.
     """
+    import_faiss()
     if read_factory(factory).n_lists:
-        return build_ivf_index(folder, file, vectors, factory=factory, seed=seed, part_rows=part_rows, progress=progress)
+        return build_ivf_index(folder, file, vectors, factory=factory, seed=seed, part_rows=part_rows, gpu=gpu, progress=progress)
     return build_faiss_index(folder, file, vectors, progress=progress)
 
 
@@ -51,7 +55,9 @@ def open_index(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped
 
     Raises:
         Checksum: the file is missing or is not the one that was recorded.
+        ConfigError: FAISS cannot be loaded.
     """
+    import_faiss()
     kind = IvfIndex if read_factory(info.factory).n_lists else FaissIndex
     return kind(folder, info, vectors, mapped=mapped)
 

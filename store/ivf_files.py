@@ -8,7 +8,7 @@ file would, and propose the same rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from core.progress import Silent
 from core.protocols import Progress
 from store import layout
 from store.faiss_index import faiss_errors
+from store.gpu import Gpu
+from store.gpu_lists import Filler, train
 from store.index_plan import ID_BYTES, PART_ROWS, TRAINING_ROWS_A_LIST, code_bytes, part_bounds, read_factory, training_rows
 from store.manifest import IndexInfo, IndexPart
 from store.shards import ShardedVectors
@@ -38,6 +40,7 @@ def build_ivf_index(
     factory: str,
     seed: int = 0,
     part_rows: int = PART_ROWS,
+    gpu: Gpu | None = None,
     progress: Progress = _SILENT,
 ) -> IndexInfo:
     """Train an inverted file on a sample of `vectors`, put all rows in by their codes, and write it.
@@ -51,24 +54,25 @@ def build_ivf_index(
         factory: such as "IVF512,RaBitQ"; see `store.index_plan.read_factory`. There are at most as many lists as rows.
         seed: of the sample and of its clustering.
         part_rows: rows of a part at most.
+        gpu: where the lists are made and chosen; None for the processor.
 
     Returns:
         The index's record; effort and recall are for the caller to measure and still 0.
 
     Raises:
-        ConfigError: another factory string.
+        ConfigError: another factory string, or a GPU that is required refuses.
         StorageFull: the disk is full or may not be written.
     """
     factory = _at_most(factory, rows=len(vectors))
-    index = _trained(vectors, factory, seed=seed, progress=progress)
+    index = _trained(vectors, factory, seed=seed, gpu=gpu, progress=progress)
     bounds = part_bounds(len(vectors), part_rows)
     parts = []
-    with progress.start("Filling the index", len(vectors)) as task:
+    with progress.start("Filling the index", len(vectors)) as task, closing(Filler(index, gpu)) as filler:
         for number, (start, stop) in enumerate(bounds):
             index.reset()
             for begin in range(start, stop, _BLOCK_ROWS):
                 block = vectors.block(begin, min(begin + _BLOCK_ROWS, stop))
-                index.add_with_ids(block, np.arange(begin, begin + len(block)))
+                filler.add(block, np.arange(begin, begin + len(block)))
                 task.advance(len(block))
             name = file if len(bounds) == 1 else layout.index_part_file(file, number)
             parts.append(_write(index, folder, name, with_centroids=number == 0))
@@ -111,7 +115,7 @@ def _at_most(factory: str, *, rows: int) -> str:
     return factory.replace(f"IVF{n_lists}", f"IVF{min(n_lists, rows)}", 1)
 
 
-def _trained(vectors: ShardedVectors, factory: str, *, seed: int, progress: Progress) -> Any:
+def _trained(vectors: ShardedVectors, factory: str, *, seed: int, gpu: Gpu | None, progress: Progress) -> Any:
     """An empty index whose lists and codes are fitted to a sample of the rows."""
     import faiss
 
@@ -123,7 +127,7 @@ def _trained(vectors: ShardedVectors, factory: str, *, seed: int, progress: Prog
     index.cp.min_points_per_centroid = 1  # FAISS warns on stderr below 39; a small corpus is no fault
     index.cp.max_points_per_centroid = TRAINING_ROWS_A_LIST
     with progress.start("Training the index", None):
-        index.train(vectors.rows(row_ids))
+        train(index, vectors.rows(row_ids), gpu)
     return index
 
 

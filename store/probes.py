@@ -12,6 +12,7 @@ from core.protocols import Progress, VectorIndex
 from core.values import Hits, Ids
 from store import layout
 from store.exact_index import ExactIndex
+from store.gpu import Gpu
 from store.index_plan import FLAT
 from store.indexes import build_index_file, measured
 from store.manifest import IndexInfo, Probe, ShardRecord
@@ -25,7 +26,14 @@ _SILENT = Silent()
 
 
 def index_space(
-    folder: Path, space: str, shards: Sequence[ShardRecord], *, factory: str = FLAT, seed: int = 0, progress: Progress = _SILENT
+    folder: Path,
+    space: str,
+    shards: Sequence[ShardRecord],
+    *,
+    factory: str = FLAT,
+    seed: int = 0,
+    gpu: Gpu | None = None,
+    progress: Progress = _SILENT,
 ) -> tuple[IndexInfo, list[Probe]]:
     """Index one space of a staged build and measure the index against the exact answer.
 
@@ -35,18 +43,19 @@ def index_space(
         shards: its shards in row order.
         factory: FAISS's factory string.
         seed: of the rows that it is measured with.
+        gpu: where the index is made; None for the processor.
 
     Returns:
         The index's record with its recall@10 over 64 stored rows (all rows where there are fewer), and the probes: the exact
         top 5 of 16 of those.
 
     Raises:
-        ConfigError: the factory is not known.
+        ConfigError: the factory is not known, FAISS cannot be loaded, or a GPU that is required refuses.
         StorageFull: the disk is full or may not be written.
         Checksum: a shard is not what its record says.
     """
     vectors = ShardedVectors(folder, shards)
-    info = build_index_file(folder, layout.index_file(space), vectors, factory=factory, seed=seed, progress=progress)
+    info = build_index_file(folder, layout.index_file(space), vectors, factory=factory, seed=seed, gpu=gpu, progress=progress)
     row_ids = np.random.default_rng(seed).permutation(len(vectors))[:_MEASURED_ROWS].astype(np.int64)
     queries = vectors.rows(row_ids)
     with progress.start("Measuring the index", None):

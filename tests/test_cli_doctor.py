@@ -162,9 +162,13 @@ def test_the_device_is_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch_build() == (torch.__version__, torch.version.cuda or "")
     assert auto_device("").startswith("cpu")
 
-    def driver(devices: int) -> SimpleNamespace:
+    def driver(devices: int, *, cuda: int = 13000) -> SimpleNamespace:
         def count(pointer: object) -> int:
             pointer._obj.value = devices  # type: ignore[attr-defined]
+            return 0
+
+        def version(pointer: object) -> int:
+            pointer._obj.value = cuda  # type: ignore[attr-defined]
             return 0
 
         def memory(pointer: object, device: object) -> int:
@@ -178,6 +182,7 @@ def test_the_device_is_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> No
         return SimpleNamespace(
             cuInit=lambda flags: 0,
             cuDeviceGetCount=count,
+            cuDriverGetVersion=version,
             cuDeviceGet=lambda pointer, number: 0,
             cuDeviceGetName=name,
             cuDeviceTotalMem_v2=memory,
@@ -185,5 +190,7 @@ def test_the_device_is_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver(1))
     assert auto_device("13.0") == "cuda (Some GPU, 80 GiB; torch for CUDA 13.0)"
+    monkeypatch.setattr("ctypes.CDLL", lambda name: driver(1, cuda=12040))
+    assert auto_device("13.0") == "cpu (torch is built for CUDA 13.0; the driver of Some GPU, 80 GiB runs CUDA 12.4 at most)"
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver(0))
     assert auto_device("13.0").startswith("cpu")

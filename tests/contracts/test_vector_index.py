@@ -18,10 +18,13 @@ from core.errors import QueryError, SpaceMismatch
 from core.protocols import VectorIndex
 from core.values import Hits, Vectors, unit_rows
 from store.exact_index import ExactIndex
+from store.gpu import Gpu
+from store.gpu_index import GpuIndex
 from store.index_plan import PART_ROWS
 from store.indexes import build_index_file, open_index
 from store.shards import ShardedVectors
 from tests.store.builders import random_vectors, write_shards
+from tests.store.fake_gpu import FakeGpu
 
 ROWS = 700
 DIM = 24
@@ -49,6 +52,11 @@ def inverted_file(
     return make
 
 
+def on_a_gpu(folder: Path, vectors: ShardedVectors) -> VectorIndex:
+    """In pieces of 200 rows, before an inverted file."""
+    return GpuIndex(inverted_file("IVF16,RaBitQ")(folder, vectors), vectors, Gpu(FakeGpu().connect, required=True), piece_rows=200)
+
+
 MAKERS = {
     "exact": exact_index,
     "faiss": faiss_index,
@@ -57,6 +65,7 @@ MAKERS = {
     "rabitq": inverted_file("IVF16,RaBitQ"),
     "quantised": inverted_file("IVF16,SQ8"),
     "parts": inverted_file("IVF16,RaBitQ", part_rows=130),
+    "gpu": on_a_gpu,
 }
 
 

@@ -1,0 +1,168 @@
+"""Nearest neighbours from a GPU, which looks at all rows at once and so finds what `--effort` 1 finds. Not run on a GPU yet.
+
+Whatever the index on disk is, the GPU holds the stored float16 vectors themselves: FAISS has no one-bit codes there, and a scan
+of everything is what a GPU is quick at. Its scores are only used to leave rows out; the rest is scored again from the stored
+vectors, so the answer has the bits of the exact one.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.protocols import VectorIndex
+from core.values import Hits, Ids, IndexCaps, Vectors
+from store.gpu import GPU_POOL, Clone, Gpu
+from store.library import import_faiss
+from store.ranking import MAX_K, check_queries, no_hits, score_again
+from store.shards import ShardedVectors
+
+PIECE_ROWS = 1 << 19
+"""Rows of one index on the GPU. FAISS moves an index that grows, which takes its memory twice for a while: that of a piece only."""
+
+_BLOCK_ROWS = 65_536
+_QUERIES_AT_ONCE = 256
+
+
+class _Piece(NamedTuple):
+    """Consecutive rows on the GPU, from row id `start` on."""
+
+    start: int
+    index: Any
+
+
+class _Scan(NamedTuple):
+    """What the GPU proposes for q questions: `ids` and `scores` (q, n), unordered, and `rest` (q,), which no other row exceeds."""
+
+    ids: Ids
+    scores: NDArray[np.float32]
+    rest: NDArray[np.float32]
+
+
+class GpuIndex:
+    """A `core.protocols.VectorIndex` that is exact, over an index on the processor. Safe to search from several threads.
+
+    The processor's index answers what the GPU cannot: filtered questions (FAISS has few filters there), those whose answer cannot
+    be proven from `GPU_POOL` rows of each piece (many rows tie, or k is near that), and all where the GPU gives up.
+    The vectors go to the GPU at the first search.
+
+    Args:
+        cpu: an index of the same rows.
+        vectors: the space's vectors, in the same row order.
+    """
+
+    def __init__(self, cpu: VectorIndex, vectors: ShardedVectors, gpu: Gpu, *, piece_rows: int = PIECE_ROWS) -> None:
+        self._cpu = cpu
+        self._vectors = vectors
+        self._gpu = gpu
+        self._piece_rows = piece_rows
+        self._pieces: list[_Piece] = []
+        self._filled = False
+        self._filling = Lock()
+        # How far the GPU's scores can be off: a unit row's length moved by at most 2^-11 when it was rounded to float16, the
+        # question is rounded so, too, and float32 sums are at most 2^-24 off a term, four times that where they are cut.
+        self._scan_error = 2.02 * 2.0**-11 + vectors.dim * 2.0**-22
+
+    @property
+    def dim(self) -> int:
+        return self._vectors.dim
+
+    @property
+    def caps(self) -> IndexCaps:
+        return IndexCaps(max_k=MAX_K, filters=True, concurrent=True)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
+        """The k nearest rows of each query; see `core.protocols.VectorIndex.search`. Without a filter `effort` changes nothing.
+
+        Raises:
+            ConfigError: the GPU refuses, and it is required.
+            Checksum: a file is damaged.
+        """
+        queries = check_queries(queries, k, effort=effort, dim=self.dim)
+        if allowed is not None or not len(queries) or not self._ready():
+            return self._cpu.search(queries, k, effort=effort, allowed=allowed)
+        hits = no_hits(len(queries), k)
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            found = self._candidates(queries[start : start + _QUERIES_AT_ONCE], k)
+            if found is None:
+                return self._cpu.search(queries, k, effort=effort)
+            for i, candidates in enumerate(found, start):
+                query = queries[i : i + 1]
+                if candidates is None:
+                    exact = self._cpu.search(query, k, effort=1.0)
+                    hits.ids[i], hits.scores[i] = exact.ids[0], exact.scores[0]
+                else:
+                    score_again(hits, i, query, candidates, self._vectors)
+        return hits
+
+    def close(self) -> None:
+        """Take the vectors off the GPU; the next search would put them there again."""
+        with self._filling:
+            self._filled = False
+            self._gpu.release(self._pieces)
+
+    def _ready(self) -> bool:
+        """Whether the vectors are on the GPU; the first caller puts them there, others wait for it."""
+        with self._filling:
+            if not self._filled:
+                self._filled = self._gpu.attempt("hold the vectors", self._fill) is not None
+                if not self._filled:
+                    self._gpu.release(self._pieces)
+            return self._filled
+
+    def _fill(self, clone: Clone) -> bool:
+        faiss = import_faiss()
+        self._pieces.clear()
+        for start in range(0, len(self), self._piece_rows):
+            piece = _Piece(start, clone(faiss.IndexFlatIP(self.dim), float16=True))
+            self._pieces.append(piece)
+            stop = min(start + self._piece_rows, len(self))
+            for begin in range(start, stop, _BLOCK_ROWS):
+                piece.index.add(self._vectors.codes(begin, min(begin + _BLOCK_ROWS, stop)).astype(np.float32))
+        return True
+
+    def _candidates(self, queries: Vectors, k: int) -> list[Ids | None] | None:
+        """For each query, row ids among which its k nearest are certain to be, None where that cannot be proven; None for all
+        where the GPU gave up."""
+        found: list[Ids | None] = [None] * len(queries)
+        pending = np.arange(len(queries))
+        for pool in sorted({min(4 * k + 256, GPU_POOL), GPU_POOL}):
+            scan = self._gpu.attempt("search", partial(self._scan, queries[pending], pool))
+            if scan is None:
+                return None
+            # The k-th best is at least this good, so what scans below it, by more than both can be off, is out.
+            floor = _kth_best(scan.scores, k) - 2 * self._scan_error
+            proven = (scan.rest < floor) | np.isneginf(scan.rest)
+            for row in np.flatnonzero(proven):
+                found[int(pending[row])] = scan.ids[row][(scan.scores[row] >= floor[row]) & (scan.ids[row] >= 0)]
+            pending = pending[~proven]
+            if not pending.size:
+                break
+        return found
+
+    def _scan(self, queries: Vectors, pool: int, _: Clone) -> _Scan:
+        ids, scores = [], []
+        rest = np.full(len(queries), -np.inf, dtype=np.float32)
+        for start, index in self._pieces:
+            size = min(pool, int(index.ntotal))
+            found_scores, found_ids = index.search(queries, size)
+            found_scores = np.nan_to_num(found_scores, nan=-np.inf)
+            ids.append(np.where(found_ids >= 0, found_ids + start, -1))
+            scores.append(found_scores)
+            if size < index.ntotal:
+                rest = np.maximum(rest, found_scores[:, -1])
+        return _Scan(np.concatenate(ids, axis=1), np.concatenate(scores, axis=1), rest)
+
+
+def _kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """(q,) the k-th largest of each row of scores; -inf where there are fewer."""
+    if scores.shape[1] < k:
+        return np.full(len(scores), -np.inf, dtype=np.float32)
+    return np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k]

@@ -1,0 +1,133 @@
+"""What towers do on CUDA, as far as a processor can show it: float16 weights, batches that a full memory halves, one line a GPU.
+
+Torch computes float16 on a processor, too, so the same code runs here with the same rounding of weights and hidden states.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import encoders.devices
+from core.devices import NvidiaDriver
+from core.errors import ConfigError, EncoderError
+from core.values import Vectors
+from encoders.devices import choose_device, dtype_on, import_torch, tell_unusable_gpu, torch_provenance
+from encoders.efficientnet import EfficientNetLite
+from encoders.minilm import load_minilm
+from encoders.registry import load_encoder
+from tests.assets.scenes import held_out_scenes
+
+TEXTS = ["a red circle left of a blue square", "", "castle " * 400, "portrait of an old sailor, oil on canvas, 8 k"]
+OLD = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(11, 4))
+
+
+def minilm_texts(tiny_clip: Path) -> Vectors:
+    return load_minilm(device="cpu").encode(TEXTS)
+
+
+def clip_texts(tiny_clip: Path) -> Vectors:
+    return load_encoder(str(tiny_clip), device="cpu").texts.encode(TEXTS)
+
+
+def clip_images(tiny_clip: Path) -> Vectors:
+    return load_encoder(str(tiny_clip), device="cpu").images.encode([picture for picture, _ in held_out_scenes(6)])
+
+
+def lite_images(tiny_clip: Path) -> Vectors:
+    """Processors convolve in float16 a hundred times slower."""
+    return load_encoder("lite", device="cpu").images.encode([picture for picture, _ in held_out_scenes(2)])
+
+
+@pytest.mark.parametrize("encode", [minilm_texts, clip_texts, clip_images, pytest.param(lite_images, marks=pytest.mark.slow)])
+def test_half_precision_keeps_the_rows(encode: Callable[[Path], Vectors], tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With float16 weights and hidden states an entry of a unit row stays within 1e-2, and rows are float32 of length 1."""
+    single = encode(tiny_clip)
+    for module in ("minilm", "openclip", "efficientnet"):
+        monkeypatch.setattr(f"encoders.{module}.dtype_on", lambda device: "float16")
+    half = encode(tiny_clip)
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - single).max() < 1e-2
+    np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
+    assert (half * single).sum(axis=1).min() > 0.9995
+
+
+def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a shard's record says so, with the GPU's name."""
+    assert dtype_on("cuda") == "float16"
+    assert dtype_on("cpu") == "float32"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    told = torch_provenance("cuda", batch_size=64)
+    assert (told["device"], told["dtype"], told["batch_size"]) == ("Some GPU", "float16", 64)
+
+
+def test_a_full_memory_halves_the_batch_of_the_image_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trunks of `lite` go on with half of the pictures at once, say so, and see what they would have seen."""
+    said: list[str] = []
+    pictures = [Image.new("RGB", (60, 40), (40 * i, 90, 250 - 40 * i)) for i in range(6)]
+    trunk = EfficientNetLite("lite0", side_px=224, announce=said.append)
+    whole = trunk.activations(pictures)
+    see = trunk._see
+
+    def with_little_memory(images: list[Image.Image]) -> Vectors:
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return see(images)
+
+    monkeypatch.setattr(trunk, "_see", with_little_memory)
+    seen = trunk.activations(pictures)
+    np.testing.assert_allclose(seen.pooled, whole.pooled, atol=1e-5)
+    np.testing.assert_allclose(seen.logits, whole.logits, atol=1e-4)
+    assert said == ["The memory does not hold a batch of 6; going on with 3."]
+
+
+def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` encodes on the processor and says why; `cuda` is refused with the reason; torch's own paragraph is not shown."""
+    said: list[str] = []
+    monkeypatch.setattr(encoders.devices, "nvidia_driver", lambda: OLD)
+    monkeypatch.setattr(encoders.devices, "torch_build", lambda: ("2.14.1", "13.0"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(__import__("warnings").warn("too old", stacklevel=1)))
+    tell_unusable_gpu(said.append)
+    assert said == ["torch cannot use the GPU: the driver of Some GPU, 8 GiB runs CUDA 11.4 at most. The processor encodes."]
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(ConfigError, match=r"runs CUDA 11\.4 at most.*--device cpu"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("driver", "build"),
+    [
+        (NvidiaDriver("there is no NVIDIA driver here", present=False), "13.0"),
+        (NvidiaDriver("the driver shows no device", present=False), "13.0"),
+        (NvidiaDriver("", present=True, gpu="Some GPU", cuda=(13, 1)), "13.0"),
+        (OLD, ""),
+    ],
+)
+def test_no_line_without_need(monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, build: str) -> None:
+    """A machine without a GPU, one whose GPU works, and a torch that is built without CUDA are as they are meant to be."""
+    said: list[str] = []
+    monkeypatch.setattr(encoders.devices, "nvidia_driver", lambda: driver)
+    monkeypatch.setattr(encoders.devices, "torch_build", lambda: ("2.14.1", build))
+    tell_unusable_gpu(said.append)
+    assert said == []
+
+
+def test_a_torch_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing library of its own ends in one line with a remedy."""
+
+    class Broken:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == "torch":
+                raise OSError("libtorch_cpu.so: cannot open shared object file\nand more")
+
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(EncoderError, match=r"torch cannot be loaded: libtorch_cpu.so.*pip install") as caught:
+        import_torch()
+    assert "\n" not in str(caught.value)
