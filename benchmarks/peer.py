@@ -1,4 +1,4 @@
-"""clip-retrieval's back end over the vectors of an index, for `benchmarks/serve.py --peer`. Once, to lay out its folders:
+"""clip-retrieval's back end over the vectors of an index, for `serve.py --peer` and `serve_clip.py`. Once, to lay out its folders:
 
     python3.11 -m venv PEER && PEER/bin/pip install clip-retrieval==2.45.0 "setuptools<81"
     python benchmarks/peer.py --index INDEX --peer PEER/bin/python --folder FOLDER
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ CLIPImageProcessor().save_pretrained(folder)
 """
 
 
-def lay_out(index: Path, peer: Path, folder: Path) -> None:
+def lay_out(index: Path, peer: Path, folder: Path, *, layouts: Sequence[str] = LAYOUTS) -> None:
     """Write what the back end reads; the index is only read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -56,14 +56,14 @@ def lay_out(index: Path, peer: Path, folder: Path) -> None:
         rows = np.arange(generation.manifest.rows)
         np.save(embeddings / "text_emb" / "text_emb_0.npy", generation.vectors(generation.space).rows(rows).astype(np.float16))
         captions = [prompt.text for prompt in generation.prompts.get_many(rows)]
-        own = next((index / "generations" / generation.manifest.generation / "index").glob(f"{generation.space}.*"))
-        shutil.copyfile(own, folder / "same" / "text.index")
+        shutil.copyfile(generation.folder / generation.manifest.indexes[generation.space].file, folder / "same" / "text.index")
     pq.write_table(pa.table({"caption": captions}), embeddings / "metadata" / "metadata_0.parquet")
     shutil.copytree(embeddings / "metadata", folder / "same" / "metadata")
     subprocess.run([peer, "-c", TINY_MODEL, folder / "model"], check=True)
-    words = ["index", "--embeddings_folder", str(embeddings), "--index_folder", str(folder / "chosen")]
-    subprocess.run([peer.with_name("clip-retrieval"), *words], check=True)
-    for layout in LAYOUTS:
+    if "chosen" in layouts:
+        words = ["index", "--embeddings_folder", str(embeddings), "--index_folder", str(folder / "chosen")]
+        subprocess.run([peer.with_name("clip-retrieval"), *words], check=True)
+    for layout in layouts:
         (folder / f"{layout}.json").write_text(json.dumps({INDEX_NAME: str(folder / layout)}), "utf-8")
 
 
@@ -72,7 +72,8 @@ def describe(peer: Path, folder: Path, layout: str) -> dict[str, str | float]:
     code = (
         "import faiss, json, sys; from importlib.metadata import version as v; "
         "index = faiss.downcast_index(faiss.read_index(sys.argv[1])); "
-        "print(json.dumps({'index': type(index).__name__, 'clip_retrieval': v('clip-retrieval'), 'faiss': v('faiss-cpu')}))"
+        "print(json.dumps({'index': type(index).__name__, 'clip_retrieval': v('clip-retrieval'), 'faiss': v('faiss-cpu'), "
+        "'open_clip': v('open_clip_torch')}))"
     )
     file = folder / layout / "text.index"
     done = subprocess.run([peer, "-c", code, file], check=True, capture_output=True, text=True)
@@ -81,9 +82,10 @@ def describe(peer: Path, folder: Path, layout: str) -> dict[str, str | float]:
 
 
 @contextmanager
-def peer_served(peer: Path, folder: Path, layout: str, port: int) -> Iterator[str]:
-    """Address of a running back end."""
-    words = ["back", f"--indices_paths={folder / layout}.json", f"--port={port}", f"--clip_model=hf_clip:{folder / 'model'}"]
+def peer_served(peer: Path, folder: Path, layout: str, port: int, *, model: str = "") -> Iterator[tuple[str, int]]:
+    """(address, process id) of a running back end; without `model` it has the tiny one."""
+    chosen = model or f"hf_clip:{folder / 'model'}"
+    words = ["back", f"--indices_paths={folder / layout}.json", f"--port={port}", f"--clip_model={chosen}"]
     words += ["--enable_mclip_option=False", "--provide_aesthetic_embeddings=False", "--use_jit=False"]
     with (folder / f"{layout}.log").open("w") as log:
         server = subprocess.Popen([peer.with_name("clip-retrieval"), *words], stdout=log, stderr=log, env=os.environ | OFFLINE)
@@ -96,7 +98,7 @@ def peer_served(peer: Path, folder: Path, layout: str, port: int) -> Iterator[st
                 if server.poll() is not None:
                     sys.exit(f"clip-retrieval ended with {server.returncode}: {folder / layout}.log")
                 time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", server.pid
     finally:
         server.terminate()
         server.wait()

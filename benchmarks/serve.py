@@ -149,7 +149,7 @@ def compare(index: Path, peer: Path, folder: Path) -> dict[str, Any]:
             bodies.write_text("".join(json.dumps(body) + "\n" for body in asked), "utf-8")
             ours = measure("imprompt", address)
         for layout in LAYOUTS:
-            with peer_served(peer, folder, layout, free_port()) as address:
+            with peer_served(peer, folder, layout, free_port()) as (address, _):
                 theirs = measure(layout, address)
             same = [len(one & other) for one, other in zip(ours, theirs, strict=True)]
             about[layout]["same_neighbours"] = round(sum(same) / (K * N_COMPARED), 4)
@@ -231,6 +231,10 @@ def page(value: dict[str, Any]) -> str:
     lines += [f"| {at['requests']:,} | {at['resident_mib']} |" for at in memory]
     if "peer" in value:
         lines += peer_lines(value["peer"], value["index_rows"])
+    if "clip" in value:
+        from benchmarks.serve_clip import clip_lines
+
+        lines += clip_lines(value["clip"])
     return "\n".join([*lines, ""])
 
 
@@ -264,8 +268,8 @@ def peer_lines(value: dict[str, Any], rows: int) -> list[str]:
         f"Of the {value['k']} neighbours that imprompt names for each of {N_COMPARED} questions, clip-retrieval names "
         f"{same['same_neighbours']:.1%} with the same index and {chosen['same_neighbours']:.1%} with its own.",
         "",
-        "Encoding is left out: the back end loads CLIP models only, not `lite`, and those come from a hub. It started with a tiny "
-        "random CLIP, so nothing here says how fast it answers texts or images, or how much memory its models take.",
+        "Encoding is left out here, since the back end cannot load `lite`: it started with a tiny random CLIP. The next section "
+        "has texts and images.",
         "",
         "| server | clients | answers a second | p50 ms | p95 ms | p99 ms |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,20 @@ def test_the_token_opens(locked: TestClient, authorization: str) -> None:
     assert locked.get("/v1/info", headers={"Authorization": authorization}).status_code == 200
 
 
+def test_tokens_are_compared_in_constant_time(locked: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the standard library's own comparison and nothing before it, however much of the token is right."""
+    compared = []
+
+    def digest(given: bytes, token: bytes) -> bool:
+        compared.append((given, token))
+        return False
+
+    monkeypatch.setattr("server.guard.hmac.compare_digest", digest)
+    for given in (TOKEN, TOKEN[:-1], ""):
+        assert locked.get("/v1/info", headers={"Authorization": f"Bearer {given}"}).status_code == 401
+    assert compared == [(given.encode(), TOKEN.encode()) for given in (TOKEN, TOKEN[:-1], "")]
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:7861", "", "[::2]:7861", "10.0.0.1"]
 )
@@ -97,6 +112,10 @@ def test_every_answer_carries_its_id_and_its_rules(client: TestClient) -> None:
     assert odd.headers["content-security-policy"].startswith("default-src 'none'")
     assert odd.headers["x-content-type-options"] == "nosniff"
     assert "x-problem-kind" not in odd.headers
+    page = client.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in page
+    assert "script-src 'self'" in page
+    assert "unsafe" not in page
 
 
 def test_a_body_over_the_limit_is_refused(serve: Serve) -> None:
@@ -122,6 +141,26 @@ def test_all_bodies_together_have_a_limit(serve: Serve) -> None:
         for _ in range(5):
             assert client.post("/v1/query", files={"image": png()}).status_code == 200
         assert "imprompt_held_bytes 0.0" in client.get("/metrics").text
+
+
+def test_only_so_many_questions_wait(serve: Serve) -> None:
+    """Over the limit comes 503 with Retry-After at once; what was taken is answered."""
+    texts = [f"a long text of many words, number {number}" for number in range(200)]
+    with serve(max_batch=1, limits=Limits(max_waiting=1)) as client, ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: client.post("/v1/embed", json={"texts": texts}), range(8)))
+    refused = [answer for answer in done if answer.status_code != 200]
+    assert 0 < len(refused) < 8
+    assert {(answer.status_code, answer.json()["kind"], answer.headers["retry-after"]) for answer in refused} == {
+        (503, "busy", "1")
+    }
+
+
+def test_no_question_takes_longer_than_the_limit(serve: Serve) -> None:
+    """The client is told to come again, and the server answers the next one."""
+    with serve(limits=Limits(answer_timeout_s=0.05)) as client:
+        done = client.post("/v1/embed", json={"texts": [f"a long text of many words, number {number}" for number in range(250)]})
+        assert (done.status_code, done.json()["kind"]) == (503, "busy")
+        assert client.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(
