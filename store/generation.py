@@ -50,8 +50,9 @@ class Generation:
         self.folder = folder
         self.manifest = manifest
         self._resources = resources
-        in_memory = set() if mapped else {file for info in manifest.indexes.values() for file in info.files}
-        self._stamps = Stamps(folder / file for file in manifest.files if file not in in_memory)
+        read = [layout.PROMPTS, *(record.file for records in manifest.shards.values() for record in records)]
+        read += [file for info in manifest.indexes.values() for file in info.files] if mapped else []
+        self._stamps = Stamps(folder / file for file in read)
         self._vectors = {space: ShardedVectors(folder, records, mapped=mapped) for space, records in manifest.shards.items()}
         self._indexes = {
             space: open_index(folder, info, self.vectors(space), mapped=mapped) for space, info in manifest.indexes.items()

@@ -194,7 +194,8 @@ def test_a_file_that_was_written_into_is_noticed(tmp_path: Path) -> None:
         hits = generation.index(SPACE).search(query, 5)
         (folder / f"index/{SPACE}.faiss").chmod(0o644)
         (folder / f"index/{SPACE}.faiss").write_bytes(b"gone")
-        (folder / layout.PLAN).unlink()
+        (folder / layout.PLAN).chmod(0o644)
+        (folder / layout.PLAN).write_bytes(b"gone")
         generation.check_untouched()
         assert (generation.index(SPACE).search(query, 5).ids == hits.ids).all()
         shard = folder / f"vectors/{SPACE}/00000.npy"
