@@ -13,7 +13,7 @@ from core.values import Hits, Ids
 from store import layout
 from store.exact_index import ExactIndex
 from store.gpu import Gpu
-from store.index_plan import FLAT
+from store.index_plan import FLAT, PART_ROWS
 from store.indexes import build_index_file, measured
 from store.manifest import IndexInfo, Probe, ShardRecord
 from store.shards import ShardedVectors
@@ -32,6 +32,7 @@ def index_space(
     *,
     factory: str = FLAT,
     seed: int = 0,
+    part_rows: int = PART_ROWS,
     gpu: Gpu | None = None,
     progress: Progress = _SILENT,
 ) -> tuple[IndexInfo, list[Probe]]:
@@ -43,6 +44,7 @@ def index_space(
         shards: its shards in row order.
         factory: FAISS's factory string.
         seed: of the rows that it is measured with.
+        part_rows: above so many rows an inverted file has several parts.
         gpu: where the index is made; None for the processor.
 
     Returns:
@@ -55,7 +57,8 @@ def index_space(
         Checksum: a shard is not what its record says.
     """
     vectors = ShardedVectors(folder, shards)
-    info = build_index_file(folder, layout.index_file(space), vectors, factory=factory, seed=seed, gpu=gpu, progress=progress)
+    file = layout.index_file(space)
+    info = build_index_file(folder, file, vectors, factory=factory, seed=seed, part_rows=part_rows, gpu=gpu, progress=progress)
     row_ids = np.random.default_rng(seed).permutation(len(vectors))[:_MEASURED_ROWS].astype(np.int64)
     queries = vectors.rows(row_ids)
     with progress.start("Measuring the index", None):

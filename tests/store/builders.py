@@ -9,6 +9,7 @@ import numpy as np
 from core.files import atomic_write
 from core.values import EncoderSpec, Vectors, prompt_key, unit_rows
 from store import layout
+from store.index_plan import FLAT, PART_ROWS
 from store.locking import write_lock
 from store.manifest import CorpusInfo, Manifest, ShardRecord
 from store.probes import index_space
@@ -38,7 +39,7 @@ def write_shards(folder: Path, vectors: Vectors, *, space: str = SPACE, shard_ro
     ]
 
 
-def stage(root: Path, *, rows: int = 200, seed: int = 0) -> tuple[Path, Manifest]:
+def stage(root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS) -> tuple[Path, Manifest]:
     """A staged build of `rows` prompts that only wants publishing; the write lock is the caller's."""
     plan_sha256 = f"{seed:064x}"
     staging = layout.staging_folder(root, plan_sha256)
@@ -49,7 +50,7 @@ def stage(root: Path, *, rows: int = 200, seed: int = 0) -> tuple[Path, Manifest
     with atomic_write(staging / layout.PLAN) as file:
         file.write(b"{}\n")
     shards = write_shards(staging, random_vectors(rows, seed=seed))
-    info, probes = index_space(staging, SPACE, shards, seed=seed)
+    info, probes = index_space(staging, SPACE, shards, factory=factory, seed=seed, part_rows=part_rows)
     with DuckPrompts(staging / layout.PROMPTS) as opened:
         digest = opened.digest()
     manifest = Manifest(
@@ -68,8 +69,8 @@ def stage(root: Path, *, rows: int = 200, seed: int = 0) -> tuple[Path, Manifest
     return staging, manifest
 
 
-def build(root: Path, *, rows: int = 200, seed: int = 0) -> Manifest:
+def build(root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS) -> Manifest:
     """A published index of `rows` prompts."""
     with write_lock(root):
-        staging, manifest = stage(root, rows=rows, seed=seed)
+        staging, manifest = stage(root, rows=rows, seed=seed, factory=factory, part_rows=part_rows)
         return publish(root, staging, manifest)

@@ -1,0 +1,257 @@
+"""The engines that `benchmarks/search.py` compares, each over the files in one folder: how it is built, opened and asked.
+
+A peer's process runs in an environment of its own, so nothing of ours is imported but by ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+K = 10
+_BLOCK = 65_536
+_GRAPH_EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+_PROBES = (4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024)
+
+Ask = Callable[[Any, Any], Any]
+"""(question (1, dim), effort) -> ids of the ten nearest rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An engine that answers: from rising efforts, with what it says of itself."""
+
+    ask: Ask
+    efforts: Sequence[Any]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """`files` are what it keeps on disk; `predicted_bytes` of (rows, dim), by its own format, where nothing was built."""
+
+    build: Callable[[Path], None]
+    open: Callable[[Path], Opened]
+    files: str
+    predicted_bytes: Callable[[int, int], int]
+
+
+def _rows(folder: Path) -> Any:
+    return np.load(folder / "rows.npy", mmap_mode="r")
+
+
+def build_ours(folder: Path) -> None:
+    """The index that imprompt plans."""
+    import msgspec
+
+    from benchmarks.vectors import vectors_of
+    from store.index_plan import plan_index
+    from store.indexes import build_index_file
+
+    vectors = vectors_of(folder.parent, int(folder.name))
+    info = build_index_file(folder, "ours.faiss", vectors, factory=plan_index(rows=len(vectors), dim=vectors.dim).factory)
+    (folder / "ours.json").write_bytes(msgspec.json.encode(info))
+
+
+def open_ours(folder: Path) -> Opened:
+    """Mapped from its files."""
+    import msgspec
+
+    from benchmarks.vectors import vectors_of
+    from store.indexes import open_index
+    from store.ivf_index import effort_of
+    from store.manifest import IndexInfo
+
+    vectors = vectors_of(folder.parent, int(folder.name))
+    info = msgspec.json.decode((folder / "ours.json").read_bytes(), type=IndexInfo)
+    index = open_index(folder, info, vectors)
+    n_lists = int(info.factory[3:].split(",")[0]) if info.factory.startswith("IVF") else 0
+    efforts = [n for n in _PROBES if n < n_lists] or [1]
+
+    def ask(question: Any, effort: Any) -> Any:
+        return index.search(question, K, effort=effort_of(effort, n_lists) if n_lists else None).ids[0]
+
+    return Opened(ask, efforts, {"index": info.factory, "parts": max(len(info.parts), 1)})
+
+
+def _ours_bytes(rows: int, dim: int) -> int:
+    from store.index_plan import plan_index
+
+    return plan_index(rows=rows, dim=dim, budget_bytes=1 << 60).index_bytes
+
+
+def _build_faiss(factory: str) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        import faiss
+
+        rows = _rows(folder)
+        index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        for start in range(0, len(rows), _BLOCK):
+            index.add(np.ascontiguousarray(rows[start : start + _BLOCK]))
+        faiss.write_index(index, str(folder / f"{factory.replace(',', '_')}.faiss"))
+
+    return build
+
+
+def _open_faiss(factory: str, efforts: Sequence[Any]) -> Callable[[Path], Opened]:
+    def opened(folder: Path) -> Opened:
+        import faiss
+
+        index = faiss.read_index(str(folder / f"{factory.replace(',', '_')}.faiss"))
+
+        def ask(question: Any, effort: Any) -> Any:
+            params = faiss.SearchParametersHNSW(efSearch=effort) if factory.startswith("HNSW") else None
+            return index.search(question, K, params=params)[1][0]
+
+        return Opened(ask, efforts, {"index": factory})
+
+    return opened
+
+
+def _build_hnswlib(folder: Path) -> None:
+    """With the parameters of its README: M 16, ef_construction 200."""
+    import hnswlib
+
+    rows = _rows(folder)
+    index = hnswlib.Index("ip", rows.shape[1])
+    index.init_index(len(rows), ef_construction=200, M=16)
+    for start in range(0, len(rows), _BLOCK):
+        index.add_items(rows[start : start + _BLOCK], np.arange(start, min(start + _BLOCK, len(rows))))
+    index.save_index(str(folder / "hnswlib.bin"))
+
+
+def _open_hnswlib(folder: Path) -> Opened:
+    import hnswlib
+
+    index = hnswlib.Index("ip", _rows(folder).shape[1])
+    index.load_index(str(folder / "hnswlib.bin"))
+
+    def ask(question: Any, effort: Any) -> Any:
+        index.set_ef(effort)
+        return index.knn_query(question, K, num_threads=1)[0][0]
+
+    return Opened(ask, _GRAPH_EFFORTS, {"index": "M 16, ef_construction 200"})
+
+
+def _build_usearch(folder: Path) -> None:
+    """With its defaults, and float16."""
+    from usearch.index import Index
+
+    rows = _rows(folder)
+    index = Index(ndim=rows.shape[1], metric="ip", dtype="f16")
+    for start in range(0, len(rows), _BLOCK):
+        index.add(np.arange(start, min(start + _BLOCK, len(rows))), np.ascontiguousarray(rows[start : start + _BLOCK]))
+    index.save(str(folder / "usearch.bin"))
+
+
+def _open_usearch(folder: Path) -> Opened:
+    from usearch.index import Index
+
+    index = Index.restore(str(folder / "usearch.bin"), view=True)
+
+    def ask(question: Any, effort: Any) -> Any:
+        index.expansion_search = effort
+        return index.search(question[0], K, threads=1).keys
+
+    return Opened(ask, _GRAPH_EFFORTS, {"index": "defaults, f16, mapped"})
+
+
+def _build_autofaiss(folder: Path) -> None:
+    """What it chooses for the memory that ours takes together with its vectors."""
+    from autofaiss import build_index
+
+    rows = _rows(folder)
+    build_index(
+        rows,
+        index_path=str(folder / "autofaiss.faiss"),
+        index_infos_path=str(folder / "autofaiss.json"),
+        max_index_memory_usage=f"{max(rows.size * 2 // 1_000_000, 100)}MB",
+        current_memory_available="8G",
+        metric_type="ip",
+        nb_cores=2,
+        verbose=30,
+    )
+
+
+def _open_autofaiss(folder: Path) -> Opened:
+    import faiss
+
+    index, space = faiss.read_index(str(folder / "autofaiss.faiss")), faiss.ParameterSpace()
+    about = json.loads((folder / "autofaiss.json").read_text("utf-8"))
+    key = about.get("index_key", "")
+
+    def ask(question: Any, effort: Any) -> Any:
+        space.set_index_parameters(index, effort)
+        return index.search(question, K)[1][0]
+
+    if "IVF" not in key:
+        efforts = [f"efSearch={n}" for n in _GRAPH_EFFORTS]
+    else:
+        graph = ",quantizer_efSearch={n}" if "HNSW" in key else ""
+        refine = ",k_factor_rf=8" if "Refine" in key or "RFlat" in key else ""
+        efforts = [f"nprobe={n}{graph.format(n=max(2 * n, 16))}{refine}" for n in _PROBES]
+    return Opened(ask, efforts, {"index": key, "chosen": about.get("index_param", "")})
+
+
+def _build_ivf_sq8(folder: Path) -> None:
+    """FAISS's inverted file with 8-bit codes, with the lists of ours: other codes, and no second look at the vectors."""
+    import faiss
+    import msgspec
+
+    from benchmarks.vectors import vectors_of
+    from store.ivf_files import open_ivf
+    from store.manifest import IndexInfo
+
+    vectors = vectors_of(folder.parent, int(folder.name))
+    info = msgspec.json.decode((folder / "ours.json").read_bytes(), type=IndexInfo)
+    parts = open_ivf(folder, info, rows=len(vectors), dim=vectors.dim, mapped=True)
+    list_of = np.empty(len(vectors), dtype=np.int64)
+    for part in parts:
+        for number in range(part.nlist):
+            size = part.invlists.list_size(number)
+            list_of[faiss.rev_swig_ptr(part.invlists.get_ids(number), size)] = number
+    quantizer = faiss.downcast_index(parts[0].quantizer)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, vectors.dim, quantizer.ntotal, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    index.train(vectors.rows(np.sort(np.random.default_rng(0).permutation(len(vectors))[:65_536])))
+    pointer = faiss.swig_ptr
+    for start, block in vectors.blocks(_BLOCK):
+        ids, lists = np.arange(start, start + len(block)), np.ascontiguousarray(list_of[start : start + len(block)])
+        index.add_core(len(block), pointer(block), pointer(ids), pointer(lists))
+    faiss.write_index(index, str(folder / "IVF_SQ8.faiss"))
+
+
+def _open_ivf_sq8(folder: Path) -> Opened:
+    import faiss
+
+    index = faiss.read_index(str(folder / "IVF_SQ8.faiss"))
+
+    def ask(question: Any, effort: Any) -> Any:
+        return index.search(question, K, params=faiss.SearchParametersIVF(nprobe=effort))[1][0]
+
+    return Opened(ask, [n for n in _PROBES if n < index.nlist], {"index": f"IVF{index.nlist},SQ8"})
+
+
+ENGINES: dict[str, Engine] = {
+    "ours": Engine(build_ours, open_ours, "ours*.faiss", _ours_bytes),
+    "flat": Engine(_build_faiss("Flat"), _open_faiss("Flat", [0]), "Flat.faiss", lambda rows, dim: 4 * rows * dim),
+    # A row, 64 links of 4 bytes at the lowest level, one more in 32 above, and its level and offset.
+    "faiss-hnsw": Engine(
+        _build_faiss("HNSW32"),
+        _open_faiss("HNSW32", _GRAPH_EFFORTS),
+        "HNSW32.faiss",
+        lambda rows, dim: rows * (4 * dim + 64 * 4 + 4 + 12),
+    ),
+    # A row, 32 links and their number, a label.
+    "hnswlib": Engine(_build_hnswlib, _open_hnswlib, "hnswlib.bin", lambda rows, dim: rows * (4 * dim + 33 * 4 + 8)),
+    # A float16 row, 32 links of 5 bytes and their number, a key and the level.
+    "usearch": Engine(_build_usearch, _open_usearch, "usearch.bin", lambda rows, dim: rows * (2 * dim + 32 * 5 + 4 + 10)),
+    "autofaiss": Engine(_build_autofaiss, _open_autofaiss, "autofaiss.faiss", lambda rows, dim: 2 * rows * dim),
+    "ivf-sq8": Engine(_build_ivf_sq8, _open_ivf_sq8, "IVF_SQ8.faiss", lambda rows, dim: rows * (dim + 8)),
+}

@@ -1,0 +1,162 @@
+"""The page and the plot of `benchmarks/search.py`, from its result file alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+NAMES = {
+    "ours": "ours",
+    "flat": "FAISS `Flat`, float32",
+    "faiss-hnsw": "FAISS HNSW",
+    "hnswlib": "hnswlib",
+    "usearch": "usearch",
+    "autofaiss": "what autofaiss chooses",
+    "ivf-sq8": "FAISS IVF,SQ8 on our lists",
+}
+WANTED = (0.95, 0.99)
+_HEAD = """# Search among many vectors
+
+From `search.json`, by `benchmarks/vectors.py` and `benchmarks/search.py`, which writes this page and the plot.
+
+{machine}. One core for every engine, 500 single questions in three rounds: the median of the rounds' medians, and the least and
+greatest of them. The questions are real prompts by `lite` (384 dimensions) that no index holds. The first {real:,} rows are real
+prompts; beyond them rows are drawn from a mixture around the real ones. Among {compared:,} real rows the median cosine of a
+question to its nearest row and to its tenth nearest is {real_cosines}, among as many of the mixture {mixture_cosines}.
+
+*own* is the memory that the process took for itself above that before opening, at most; *mapped* what it touched of files, which
+the operating system keeps where there is room; *peak* both together.
+
+![Recall and time of every engine](search.png)
+"""
+
+
+def write_page(result_file: Path) -> None:
+    """`search.md` and `search.png` beside the results."""
+    result = json.loads(result_file.read_text("utf-8"))
+    sizes = {int(size): figures for size, figures in sorted(result.items(), key=lambda item: int(item[0]))}
+    last = sizes[max(sizes)]
+    about = last["vectors"]
+    machine = next(iter(last["engines"].values()))["machine"]
+    page = _HEAD.format(
+        machine=machine_text(machine),
+        real=about["real_rows"],
+        compared=about["compared_rows"],
+        real_cosines=" and ".join(f"{about['real'][k][1]:.2f}" for k in ("1", "10")),
+        mixture_cosines=" and ".join(f"{about['mixture'][k][1]:.2f}" for k in ("1", "10")),
+    )
+    page += "".join(_section(size, figures["engines"]) for size, figures in sizes.items())
+    result_file.with_suffix(".md").write_text(page, "utf-8")
+    draw(sizes, result_file.with_suffix(".png"))
+
+
+def machine_text(machine: dict[str, Any]) -> str:
+    """Processor, memory and versions in one line."""
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("faiss-cpu", "duckdb", "numpy") if name in machine)
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}, "
+        f"commit {machine['commit']}"
+    )
+
+
+def point_for(engine: dict[str, Any], recall: float) -> dict[str, Any] | None:
+    """The least effort that found so much."""
+    return next((point for point in engine["curve"] if point["recall_at_10"] >= recall), None)
+
+
+def _section(rows: int, engines: dict[str, Any]) -> str:
+    lines = [
+        f"\n## {rows:,} rows\n",
+        "| | index | recall@10 | a question, p50 | p99 | p50 at recall .99 | own | mapped | peak | file | opening |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [f"| {' | '.join(_cells(name, engines[name]))} |" for name in NAMES if name in engines]
+    lines += ["", *(f"- {remark}" for remark in _remarks(rows, engines))]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(name: str, engine: dict[str, Any]) -> list[str]:
+    point, further = (point_for(engine, recall) for recall in WANTED)
+    point = point or engine["curve"][-1]
+    parts = f", {engine['parts']} parts" if engine.get("parts", 1) > 1 else ""
+    return [
+        NAMES[name],
+        f"{engine['index']}{parts}",
+        f"{point['recall_at_10']:.3f}",
+        _time(point),
+        f"{point['p99_ms']:.2f} ms",
+        _time(further) if further else "not reached",
+        *(f"{engine[kind]:,.0f} MiB" for kind in ("own_mib", "mapped_mib", "peak_mib")),
+        f"{engine['file_bytes'] / 1e6:,.0f} MB",
+        f"{engine['open_s'] * 1e3:,.0f} ms",
+    ]
+
+
+def _time(point: dict[str, Any]) -> str:
+    low, high = point["p50_range_ms"]
+    return f"{point['p50_ms']:.2f} ms ({low:.2f} to {high:.2f})"
+
+
+def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
+    """What the table does not say: building, what was predicted, the shares of flat, other conditions."""
+    took = [f"{NAMES[name]} {_built(engine['build'])}" for name, engine in engines.items()]
+    found = [f"Building, beside other work on the machine: {'; '.join(took)}."]
+    if ours := engines.get("ours"):
+        file, predicted = (ours[kind] / 1e6 for kind in ("file_bytes", "predicted_bytes"))
+        found.append(f"Our index was predicted to have {predicted:,.1f} MB and has {file:,.1f} MB.")
+        point = point_for(ours, WANTED[0]) or ours["curve"][-1]
+        if flat := engines.get("flat"):
+            share, own, peak = flat["curve"][0]["p50_ms"] / point["p50_ms"], *(ours[k] / flat[k] for k in ("own_mib", "peak_mib"))
+            found.append(
+                f"Ours takes 1/{share:.0f} of flat's time for a recall of {point['recall_at_10']:.3f}; of its memory {own:.3f} "
+                f"for itself, and {peak:.2f} with every page of files that it touched."
+            )
+        found += [
+            f"With all cores a question of ours takes {_time(other)}, p99 {other['p99_ms']:.2f} ms."
+            for other in ours.get("all_cores", [])
+            if other["effort"] == point["effort"]
+        ]
+        if cold := ours.get("cold"):
+            times = ", ".join(f"{name} {cold[f'{name}_ms']:.1f} ms" for name in ("p50", "p90", "p99"))
+            found.append(f"Ours with the stored vectors on disk alone, each question once: {times}.")
+    if others := [name for name in ("flat", "faiss-hnsw", "hnswlib", "usearch") if name not in engines]:
+        from benchmarks.search_engines import ENGINES
+
+        predicted_gb = (f"{NAMES[name]} {ENGINES[name].predicted_bytes(rows, 384) / 1e9:,.1f} GB" for name in others)
+        found.append(f"Not built at this size; by their formats their files would have: {', '.join(predicted_gb)}.")
+    return found
+
+
+def _built(build: dict[str, Any]) -> str:
+    return f"{build['wall_s']:,.0f} s ({build['cpu_s']:,.0f} s of processor, {build['peak_rss_mib']:,} MiB at most)"
+
+
+def draw(sizes: dict[int, Any], path: Path) -> None:
+    """Recall over time, one panel a size, one line an engine, its memory in the legend."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    figure = Figure(figsize=(6.2 * len(sizes), 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, (rows, size) in enumerate(sizes.items(), 1):
+        axes = figure.add_subplot(1, len(sizes), number)
+        for place, name in enumerate(NAMES):
+            if name not in size["engines"]:
+                continue
+            engine = size["engines"][name]
+            times = [point["p50_ms"] for point in engine["curve"]]
+            recalls = [point["recall_at_10"] for point in engine["curve"]]
+            label = f"{NAMES[name].replace('`', '')}: own {engine['own_mib']:,.0f}, peak {engine['peak_mib']:,.0f} MiB"
+            axes.plot(times, recalls, marker="os^Dv<>"[place], color=f"C{place}", label=label, lw=3 if name == "ours" else 1.5)
+        axes.axhline(WANTED[0], color="0.7", ls="--", lw=1)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_ylim(0.6, 1.005)
+        axes.set_title(f"{rows:,} vectors of 384 dimensions")
+        axes.set_xlabel("one question on one core, milliseconds (median); further left is faster")
+        axes.set_ylabel("recall@10; higher is better")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
