@@ -10,16 +10,16 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 import numpy as np
 
+from core.ahead import ahead
 from core.errors import BuildLocked, ConfigError, ImpromptError, StorageFull, StoreError
 from core.files import atomic_write, storage_errors
 from core.progress import Silent
@@ -28,9 +28,10 @@ from core.values import Vectors
 from encoders.weights import file_sha256
 from ensemble.tables import DIM, check_suffix, image_order, write_submission
 from ensemble.vote import Ensemble
+from images.decode import ENOUGH_PX
 from images.files import find_images
 from retriever import Question
-from retriever.embedding import loaded_batches
+from retriever.embedding import MAX_BATCH_PIXELS, loaded_batches
 from retriever.questions import ReadQuestion, read_question
 from store.locking import write_lock
 
@@ -41,7 +42,6 @@ BATCH_IMAGES = 32
 """Images a batch. It belongs to the result: another size changes last bits."""
 
 How = Literal["estimated", "exact", "failed", "missing"]
-Item = TypeVar("Item")
 
 _SILENT = Silent()
 _DIGEST_BYTES = 32
@@ -217,7 +217,7 @@ def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Job:
 def _plan(job: _Job, depends_on: dict[str, Any]) -> str:
     """sha256 of all that the result depends on; it names the folder that a broken run is resumed from."""
     plan = {
-        "batch": BATCH_IMAGES,
+        "batch": [BATCH_IMAGES, MAX_BATCH_PIXELS, ENOUGH_PX],
         "ignore_metadata": job.ignore_metadata,
         "images": [(str(path), *_stamp(path)) for path in job.paths],
         "depends_on": depends_on,
@@ -249,7 +249,7 @@ def _answer(work: Path, job: _Job, ensemble: Ensemble, *, progress: Progress) ->
     with progress.start("Answering images", len(job.paths)) as task:
         task.advance(resumed)
         parts: list[BatchDone] = []
-        for number, read in _ahead(_read(job, wanted)):
+        for number, read in ahead(_read(job, wanted)):
             parts.append(_answered(read, ensemble))
             task.advance(len(read))
             if sum(len(part.how) for part in parts) == len(_batch_paths(job, number)):
@@ -264,16 +264,6 @@ def _read(job: _Job, wanted: Sequence[int]) -> Iterator[tuple[int, list[ReadQues
         questions = [Question(image=path, ignore_metadata=job.ignore_metadata) for path in _batch_paths(job, number)]
         for part in loaded_batches(questions, read_question, size=BATCH_IMAGES, pixels=lambda read: read.n_pixels):
             yield number, part
-
-
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made by another thread while the one before is used; never more than one waits."""
-    end = object()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield cast("Item", item)
 
 
 def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchDone:
