@@ -13,6 +13,7 @@ from commands.output import Output, grid
 if TYPE_CHECKING:
     from core.errors import ImpromptError
     from ensemble.proof import Proof, ProvenAnswer
+    from ensemble.ray_answers import NamedEnsemble
     from ensemble.vote import Ensemble
     from retriever import Question
     from store.generation import Generation
@@ -58,6 +59,14 @@ def load_ballot(blend: str | None, opened: Opened, *, phrases: str | None, degra
         offline=opened.offline,
         announce=output.note,
     )
+
+
+def named_ensemble(opened: Opened, ensemble: Ensemble, *, device: str) -> NamedEnsemble:
+    """How other machines make the same ensemble over the same generation, on a device of their own."""
+    from ensemble.ray_answers import NamedEnsemble
+
+    folder = opened.generation.folder
+    return NamedEnsemble(folder.parent.parent, folder.name, ensemble.recipe, degrade=bool(ensemble.left_out), device=device)
 
 
 def prove(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands import cleaning as clean
+from commands.engines import LOCAL, ActorCpus, EngineName, Shards, ray_cluster_of
 from commands.options import (
     Device,
     EncoderName,
@@ -85,6 +86,9 @@ def build_index(
         bool, typer.Option("--replace", help="Replace an index, and drop a broken build, of something else.")
     ] = False,
     device: Device = "auto",
+    engine: EngineName = LOCAL,
+    actor_cpus: ActorCpus = None,
+    shards: Shards = None,
     index: IndexFolder = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -100,6 +104,8 @@ def build_index(
     from encoders.registry import load_encoder, output_encoder
     from indexer.build import BuildOptions
     from indexer.build import build_index as build
+    from indexer.engine import LocalEngine
+    from indexer.ray_engine import NamedSpaces, RayEngine
     from indexer.rules import read_unsafe_words
     from indexer.sources import parse_corpus
     from store.gpu import opened_gpu
@@ -137,9 +143,21 @@ def build_index(
         dropped=dropped,
     )
     others = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in also or ()]
-    with opened_gpu(device, announce=output.note) as gpu:
+    depot = _depot(engine, shards)
+    # On a cluster the device is the workers'; the index is made here.
+    here = device if engine == LOCAL or device == "cpu" else "auto"
+    with ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster, opened_gpu(here, announce=output.note) as gpu:
+        named = NamedSpaces(pair.spec.name, tuple(other.spec.name for other in others), device)
         report = build(
-            chosen.index, sources, pair, options=options, progress=output.progress(), extra=[minilm], also=others, gpu=gpu
+            chosen.index,
+            sources,
+            pair,
+            options=options,
+            progress=output.progress(),
+            extra=[minilm],
+            also=others,
+            engine=LocalEngine() if cluster is None else RayEngine(cluster, named, shards=depot),
+            gpu=gpu,
         )
     if json:
         for row in report.rejected:
@@ -147,6 +165,15 @@ def build_index(
         output.line(report.manifest)
     else:
         show_report(output, report, chosen.index)
+
+
+def _depot(engine: str, shards: str | None) -> str | None:
+    from core.errors import ConfigError
+    from store.depot import checked_url
+
+    if shards is not None and engine == LOCAL:
+        raise ConfigError("--shards belongs to --engine ray.", hint="The local engine writes its shards into the index itself.")
+    return None if shards is None else checked_url(shards)
 
 
 def show_report(output: Output, report: BuildReport, folder: Path) -> None:

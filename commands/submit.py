@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.ballot import Blend, Degrade, Phrases, load_ballot, tell_left_out
+from commands.ballot import Blend, Degrade, Phrases, load_ballot, named_ensemble, tell_left_out
+from commands.engines import LOCAL, ActorCpus, EngineName, ray_cluster_of
 from commands.opening import open_index
 from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
 from commands.output import Output
@@ -36,6 +37,8 @@ def submit(
     degrade: Degrade = False,
     index: IndexFolder = None,
     device: Device = "auto",
+    engine: EngineName = LOCAL,
+    actor_cpus: ActorCpus = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -47,6 +50,7 @@ def submit(
     the mean of the corpus, is listed, and the exit code tells.
     """
     from core.errors import ConfigError
+    from ensemble.ray_answers import RayAnswerer
     from ensemble.submission import depends_on
     from ensemble.submission import submit as submit_folder
 
@@ -56,16 +60,22 @@ def submit(
         return
     if folder is None or out is None:
         raise ConfigError("submit takes a FOLDER and --out FILE, or --check FILE and --sample SAMPLE.")
-    with open_index(output, index=index, device=device, offline=offline) as opened:
+    here = device if engine == LOCAL or device == "cpu" else "auto"  # on a cluster the device is the workers'
+    with (
+        ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster,
+        open_index(output, index=index, device=here, offline=offline) as opened,
+    ):
         ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)
+        depends = depends_on(opened.generation, ensemble)
         report = submit_folder(
             folder,
             out,
             ensemble=ensemble,
-            depends_on=depends_on(opened.generation, ensemble),
+            depends_on=depends,
             sample=sample,
             prompts_out=prompts_out,
             ignore_metadata=ignore_metadata,
+            answerer=None if cluster is None else RayAnswerer(cluster, named_ensemble(opened, ensemble, device=device), depends),
             progress=output.progress(),
         )
     _show(output, report)

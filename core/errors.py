@@ -21,6 +21,9 @@
         IndexDiffers         the index in place was built from something else
         StorageFull          the disk is full or may not be written
       MemberUnavailable      a member of the ensemble cannot vote: `name`, `reason`
+      ClusterError           a cluster that cannot be used, or lost its workers again and again
+        ClusterUnreachable   no cluster answers at the address
+        WorkerDiffers        a machine of the cluster has other code, weights or data than this one
       SubmissionRejected     a submission file is not what the competition takes
       PartialFailure         a batch is done, some of its items failed
       Degraded               everything is done, without some members of the ensemble
@@ -31,6 +34,7 @@ the command line ends with. Foreign exceptions are mapped to this tree in the fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,6 +57,16 @@ class ImpromptError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+    def __reduce__(self) -> tuple[Callable[..., Exception], tuple[object, ...]]:
+        return _rebuilt, (type(self), self.args, self.__dict__)  # its own arguments are not those that Exception keeps
+
+
+def _rebuilt(kind: type[ImpromptError], args: tuple[object, ...], fields: dict[str, object]) -> ImpromptError:
+    """An error that came from another process."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class ConfigError(ImpromptError):
@@ -225,6 +239,27 @@ class MemberUnavailable(ImpromptError):
         super().__init__(f"{name}: {reason}.", hint=hint)
         self.name = name
         self.reason = reason
+
+
+class ClusterError(ImpromptError):
+    """A cluster cannot be used, or lost its workers again and again."""
+
+    exit_code = 80
+    kind = "cluster"
+
+
+class ClusterUnreachable(ClusterError):
+    """No cluster answers at the address."""
+
+    exit_code = 81
+    kind = "cluster-unreachable"
+
+
+class WorkerDiffers(ClusterError):
+    """A machine of the cluster has other code, weights or data than this one."""
+
+    exit_code = 82
+    kind = "worker-differs"
 
 
 class SubmissionRejected(ImpromptError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import runpy
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,13 @@ def choose_device(device: str) -> str:
 def dtype_on(device: str) -> str:
     """The name of torch's type that towers compute in: half precision on "cuda", where it is twice as fast or more."""
     return "float16" if device == "cuda" else "float32"
+
+
+def use_threads(n_threads: int) -> None:
+    """Let torch compute with so many threads from now on, in this process; it need not be imported yet."""
+    os.environ["OMP_NUM_THREADS"] = str(n_threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(n_threads)
 
 
 def torch_provenance(device: str, *, batch_size: int) -> dict[str, str | int]:

@@ -9,30 +9,27 @@ import io
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from core.ahead import ahead
-from core.errors import BuildLocked, ConfigError, ImpromptError, StorageFull, StoreError
+from core.errors import BuildLocked, ConfigError, StorageFull, StoreError
 from core.files import atomic_write, storage_errors
 from core.progress import Silent
 from core.protocols import Progress
 from core.values import Vectors
 from encoders.weights import file_sha256
+from ensemble.batches import Answerer, BatchDone, How, ImageBatch, LocalAnswerer, joined
 from ensemble.tables import DIM, check_suffix, image_order, write_submission
 from ensemble.vote import Ensemble
-from images.decode import ENOUGH_PX
 from images.files import find_images
-from retriever import Question
-from retriever.embedding import MAX_BATCH_PIXELS, loaded_batches
-from retriever.questions import ReadQuestion, read_question
 from store.locking import write_lock
 
 if TYPE_CHECKING:
@@ -41,21 +38,10 @@ if TYPE_CHECKING:
 BATCH_IMAGES = 32
 """Images a batch. It belongs to the result: another size changes last bits."""
 
-How = Literal["estimated", "exact", "failed", "missing"]
-
 _SILENT = Silent()
 _DIGEST_BYTES = 32
 _LIBRARIES = ("clip-interrogator", "open_clip_torch", "timm", "torch", "transformers")
 _ROW_BYTES = DIM * 4
-
-
-class BatchDone(msgspec.Struct, frozen=True):
-    """A finished batch as it lies on disk: for each image, in the order of ids, a float32 row (zeros where it failed)."""
-
-    vectors: bytes
-    prompts: list[str]
-    how: list[How]
-    errors: dict[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +83,7 @@ def submit(
     sample: Path | None = None,
     prompts_out: Path | None = None,
     ignore_metadata: bool = False,
+    answerer: Answerer | None = None,
     progress: Progress = _SILENT,
 ) -> SubmitReport:
     """Answer every image below `folder` and write the submission `out`, whole or not at all.
@@ -111,6 +98,7 @@ def submit(
         sample: a sample submission that gives ids and their order; without one they are sorted.
         prompts_out: a CSV file for the texts of the answers.
         ignore_metadata: estimate also where a file carries its prompt.
+        answerer: answers the batches; None lets the ensemble do it here. A run may go on with another.
 
     Raises:
         ConfigError: no images, two of one stem, none of the sample's ids, or a suffix that names no format.
@@ -126,7 +114,7 @@ def submit(
     work = out.with_name(f".{out.name}.{plan[:16]}")
     _sweep(out, keep=work)
     with write_lock(work):
-        resumed = _answer(work, job, ensemble, progress=progress)
+        resumed = _answer(work, job, answerer or LocalAnswerer(ensemble), progress=progress)
         words, rows = _gather(work, job, ensemble)
         if prompts_out is not None:
             _write_prompts(prompts_out, words, job)
@@ -217,15 +205,15 @@ def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Job:
 def _plan(job: _Job, depends_on: dict[str, Any]) -> str:
     """sha256 of all that the result depends on; it names the folder that a broken run is resumed from."""
     plan = {
-        "batch": [BATCH_IMAGES, MAX_BATCH_PIXELS, ENOUGH_PX],
+        "batch": BATCH_IMAGES,
         "ignore_metadata": job.ignore_metadata,
-        "images": [(str(path), *_stamp(path)) for path in job.paths],
+        "images": [(str(path), *stamp(path)) for path in job.paths],
         "depends_on": depends_on,
     }
     return hashlib.sha256(msgspec.json.encode(plan, order="sorted")).hexdigest()
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp(path: Path) -> tuple[int, int]:
     """Length and time of a file: whoever changes an image between two runs gets it answered again."""
     try:
         status = path.stat()
@@ -242,46 +230,23 @@ def _batch_paths(job: _Job, number: int) -> list[Path]:
     return job.paths[number * BATCH_IMAGES : (number + 1) * BATCH_IMAGES]
 
 
-def _answer(work: Path, job: _Job, ensemble: Ensemble, *, progress: Progress) -> int:
+def _answer(work: Path, job: _Job, answerer: Answerer, *, progress: Progress) -> int:
     """Finish all batches; the number of images that an earlier run had finished."""
-    wanted = [number for number in range(_n_batches(job)) if _whole_batch(work, number) is None]
-    resumed = len(job.paths) - sum(len(_batch_paths(job, number)) for number in wanted)
+    wanted = [_batch(job, number) for number in range(_n_batches(job)) if _whole_batch(work, number) is None]
+    resumed = len(job.paths) - sum(len(batch.paths) for batch in wanted)
     with progress.start("Answering images", len(job.paths)) as task:
         task.advance(resumed)
-        parts: list[BatchDone] = []
-        for number, read in ahead(_read(job, wanted)):
-            parts.append(_answered(read, ensemble))
-            task.advance(len(read))
-            if sum(len(part.how) for part in parts) == len(_batch_paths(job, number)):
-                _write_batch(work, number, parts)
-                parts = []
+        parts: defaultdict[int, list[BatchDone]] = defaultdict(list)
+        for batch, part in answerer.answers(wanted) if wanted else ():
+            parts[batch.number].append(part)
+            task.advance(len(part.how))
+            if sum(len(part.how) for part in parts[batch.number]) == len(batch.paths):
+                _write_batch(work, batch.number, parts.pop(batch.number))
     return resumed
 
 
-def _read(job: _Job, wanted: Sequence[int]) -> Iterator[tuple[int, list[ReadQuestion | ImpromptError]]]:
-    """The images of these batches, read; a batch of large pictures comes in several parts."""
-    for number in wanted:
-        questions = [Question(image=path, ignore_metadata=job.ignore_metadata) for path in _batch_paths(job, number)]
-        for part in loaded_batches(questions, read_question, size=BATCH_IMAGES, pixels=lambda read: read.n_pixels):
-            yield number, part
-
-
-def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchDone:
-    """Rows, words and errors of some images: the prompt in the file where there is one, else the ensemble's verdict."""
-    readable = [result for result in read if isinstance(result, ReadQuestion) and not result.carried]
-    verdicts = iter(ensemble.judge([result.picture for result in readable if result.picture is not None]))
-    rows = np.zeros((len(read), DIM), dtype=np.float32)
-    prompts, how, errors = [""] * len(read), cast("list[How]", ["estimated"] * len(read)), {}
-    for place, result in enumerate(read):
-        if isinstance(result, ImpromptError):
-            how[place], errors[place] = "failed", result.message
-        elif result.carried:
-            how[place], prompts[place] = "exact", result.carried.prompt
-            rows[place] = ensemble.minilm.encode([result.carried.prompt])[0]
-        else:
-            verdict = next(verdicts)
-            rows[place], prompts[place] = verdict.vector, verdict.prompt
-    return BatchDone(rows.tobytes(), prompts, how, errors)
+def _batch(job: _Job, number: int) -> ImageBatch:
+    return ImageBatch(number, tuple(_batch_paths(job, number)), job.ignore_metadata)
 
 
 def _batch_file(work: Path, number: int) -> Path:
@@ -290,18 +255,7 @@ def _batch_file(work: Path, number: int) -> Path:
 
 def _write_batch(work: Path, number: int, parts: Sequence[BatchDone]) -> None:
     """Keep a finished batch: sha256 of what follows, then the batch."""
-    errors: dict[int, str] = {}
-    start = 0
-    for part in parts:
-        errors |= {start + place: reason for place, reason in part.errors.items()}
-        start += len(part.how)
-    batch = BatchDone(
-        vectors=b"".join(part.vectors for part in parts),
-        prompts=[prompt for part in parts for prompt in part.prompts],
-        how=[how for part in parts for how in part.how],
-        errors=errors,
-    )
-    content = msgspec.msgpack.encode(batch)
+    content = msgspec.msgpack.encode(joined(parts))
     with atomic_write(_batch_file(work, number)) as file:
         file.write(hashlib.sha256(content).digest() + content)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+_ROOMS = ("core", "encoders", "ensemble", "images", "indexer", "retriever", "store")
 _LIBRARIES = ("numpy", "torch", "tokenizers", "open_clip_torch")
 
 
@@ -36,6 +39,16 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@cache
+def code_sha256() -> str:
+    """64 hex digits over the source of all that a worker may run: two processes of equal ones run the same code."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(path for room in _ROOMS for path in (root / room).rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def imprompt_version() -> str:

@@ -165,7 +165,7 @@ class Rules:
 
     def __init__(self, cleaning: Cleaning, words: UnsafeWords, token_lengths: TokenLengths) -> None:
         self.cleaning = cleaning
-        self._words = words
+        self.words = words
         self._token_lengths = token_lengths
         self._language_of = _language_detector() if cleaning.languages else None
 
@@ -206,7 +206,7 @@ class Rules:
         return None
 
     def _is_unsafe(self, raw: RawPrompt, text: str) -> bool:
-        return self._words.found_in(text) if raw.nsfw is None else raw.nsfw >= self.cleaning.nsfw_limit
+        return self.words.found_in(text) if raw.nsfw is None else raw.nsfw >= self.cleaning.nsfw_limit
 
     def _limit_tokens(self, texts: Sequence[str], reasons: list[str | None]) -> None:
         least, most = self.cleaning.min_tokens, self.cleaning.max_tokens

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,9 @@ def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mappin
 
     Raises:
         EncoderError: a value is NaN or infinite.
-        StoreError: no rows, another rank, values of another type, or a row of zeros.
+        StoreError: no rows, another rank, or a row of zeros.
         StorageFull: the disk is full or may not be written.
     """
-    if vectors.dtype != np.float32:
-        raise StoreError(f"{file} cannot be stored: its values are {vectors.dtype}, not float32.")
     try:
         rows = unit_rows(vectors, role=f"the encoder of {file}").astype(_F16)
     except ValueError as error:
@@ -58,6 +57,28 @@ def write_codes(folder: Path, file: str, rows: NDArray[np.float16], *, provenanc
         np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(rows))
         opened.write(rows.data)  # numpy's own write loses the reason for which the operating system refuses
     return ShardRecord(file=file, rows=len(rows), bytes=path.stat().st_size, sha256=sha256_file(path), provenance=dict(provenance))
+
+
+def keep_shard(folder: Path, record: ShardRecord, chunks: Iterable[bytes]) -> None:
+    """Put a shard that was written elsewhere into its place; when this returns, it is whole and on disk.
+
+    Args:
+        folder: the staging folder.
+        record: of the shard; its `file` is where it goes.
+        chunks: its bytes, in order.
+
+    Raises:
+        Checksum: they are not those of the record; the shard does not appear.
+        StorageFull: the disk is full or may not be written.
+    """
+    path, digest, size = folder / record.file, hashlib.sha256(), 0
+    with atomic_write(path) as opened:
+        for chunk in chunks:
+            opened.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        if (digest.hexdigest(), size) != (record.sha256, record.bytes):
+            raise Checksum(f"{path} did not arrive as it was sent ({size} of {record.bytes} bytes).", path=path)
 
 
 def shard_is_whole(folder: Path, record: ShardRecord) -> bool:

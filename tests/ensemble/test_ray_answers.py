@@ -1,0 +1,97 @@
+"""A submission whose batches are answered elsewhere is the local one, whatever gets lost on the way; no Ray is needed for that."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import WorkerDiffers
+from ensemble.ray_answers import RayAnswerer
+from ensemble.submission import SubmitReport, submit
+from ensemble.vote import Ensemble
+from store.generation import Generation, open_generation
+from tests.ensemble.worlds import Sayer, ensemble, save_pictures
+from tests.indexer.lossy import CLUSTER, Lossy
+
+WEIGHTS = {"knn": 0.9, "sayer": 0.1}
+
+
+def make_ensemble(index: Path, depends: dict[str, Any], stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
+    """What an actor makes."""
+    generation = stack.enter_context(open_generation(index))
+    return ensemble(generation, Sayer("sayer", "green hill"), weights=WEIGHTS), depends
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Eleven pictures in batches of three, and a file that is none."""
+    monkeypatch.setattr("ensemble.submission.BATCH_IMAGES", 3)
+    save_pictures(tmp_path / "images", 10)
+    (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def answered(generation: Generation, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Submits the images to `name`.csv, through a stream where one is given."""
+
+    def run(name: str, stream: Any = None, *, expected: Any = None) -> tuple[SubmitReport, bytes, bytes]:
+        here = ensemble(generation, Sayer("sayer", "green hill"), weights=WEIGHTS)
+        answerer = None
+        if stream is not None:
+            monkeypatch.setattr("ensemble.ray_answers.stream", stream)
+            index = generation.folder.parent.parent
+            answerer = RayAnswerer(CLUSTER, partial(make_ensemble, index, {"rows_digest": "a"}), expected or {"rows_digest": "a"})
+        out, prompts = tmp_path / f"{name}.csv", tmp_path / f"{name}-prompts.csv"
+        report = submit(images, out, ensemble=here, depends_on={}, prompts_out=prompts, answerer=answerer)
+        return report, out.read_bytes(), prompts.read_bytes()
+
+    return run
+
+
+@pytest.mark.parametrize("lost", [[], [{0, 2}, {1}], [{-1}, {3}, {-1}]], ids=str)
+def test_it_is_the_local_submission(lost: list[set[int]], answered: Any) -> None:
+    """To the byte, the image that cannot be read included; a lost batch is answered again."""
+    here, vectors, prompts = answered("here")
+    report, far_vectors, far_prompts = answered("far", Lossy(*lost))
+    assert (far_vectors, far_prompts) == (vectors, prompts)
+    assert (report.images, report.failed, report.resumed) == (11, here.failed, 0)
+    assert [name for name, _ in here.failed] == ["000a"]
+
+
+def test_a_local_run_goes_on_elsewhere(answered: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches that are done are not answered again."""
+    _, vectors, prompts = answered("here")
+    with monkeypatch.context() as patch:
+        patch.setattr("ensemble.submission._gather", lambda *_: Path("/nowhere").stat())
+        with pytest.raises(FileNotFoundError):
+            answered("far")
+    stream = Lossy()
+    report, far_vectors, far_prompts = answered("far", stream)
+    assert (far_vectors, far_prompts) == (vectors, prompts)
+    assert (report.resumed, stream.worked) == (11, 0)
+
+
+def test_another_index_or_model_is_refused(answered: Any) -> None:
+    """What the answers depend on is compared field by field, and the fields that differ are named."""
+    with pytest.raises(WorkerDiffers, match="its models, rows_digest differ"):
+        answered("far", Lossy(), expected={"rows_digest": "b", "models": {}})
+
+
+def test_another_image_is_refused(answered: Any, images: Path) -> None:
+    """A machine that does not see the folder, or another file there, would give the corpus's mean or a wrong answer."""
+    path = max(images.iterdir())
+
+    class Moved(Lossy):
+        def __call__(self, produce: Any, make: Any, **options: Any) -> Any:
+            items = list(produce())
+            os.utime(path, ns=(1, 1))
+            return super().__call__(lambda: iter(items), make, **options)
+
+    with pytest.raises(WorkerDiffers, match=f"does not see .*{path.name}"):
+        answered("far", Moved())
