@@ -190,7 +190,7 @@ def exponents(sizes: dict[str, Any]) -> dict[str, list[float]]:
         return {}
     figures = {
         "build_cpu_s": [sizes[str(n)]["build"]["cpu_s"] for n in rows],
-        "build_peak_rss_mib": [sizes[str(n)]["build"]["peak_rss_mib"] for n in rows],
+        "build_peak_mib": [sizes[str(n)]["build"]["peak_mib"] for n in rows],
         "index_bytes": [sizes[str(n)]["index_bytes"] for n in rows],
         "question_ms": [sizes[str(n)]["question"]["p50_ms"] for n in rows],
         "open_ms": [sizes[str(n)]["open_ms"] for n in rows],

@@ -47,7 +47,7 @@ def _row(rows: int, figures: dict[str, Any]) -> str:
         f"{figures['factory']}{parts}",
         f"{build['cpu_s']:,.0f} s",
         f"{build['wall_s']:,.0f} s ({low_s:,.0f} to {high_s:,.0f})",
-        f"{build['peak_rss_mib']:,} MiB ({figures['predicted_build_mib']:,} beside the program)",
+        f"{build['peak_mib']:,} MiB ({figures['predicted_build_mib']:,})",
         f"{figures['index_bytes'] / 1e6:,.1f} MB ({figures['predicted_index_bytes'] / 1e6:,.1f})",
         f"{question['p50_ms']:.2f} ms, recall {question['recall_at_10']:.3f} ({low_ms:.1f} to {high_ms:.1f})",
         f"{figures['open_ms']:.0f} ms ({first:.0f} to {last:.0f})",
@@ -59,7 +59,7 @@ def _row(rows: int, figures: dict[str, Any]) -> str:
 def _exponents(found: dict[str, list[float]]) -> str:
     names = {
         "build_cpu_s": "processor time of building",
-        "build_peak_rss_mib": "peak memory of building, the program included",
+        "build_peak_mib": "peak memory of building",
         "index_bytes": "bytes of the index",
         "question_ms": "time of a question",
         "open_ms": "time of opening",
@@ -103,7 +103,7 @@ def draw(sizes: dict[int, Any], encoded: list[list[float]], path: Path) -> None:
     left.set_ylabel("seconds")
     middle.plot(rows, [size["index_bytes"] / 1e6 for size in sizes.values()], "o-", label="index on disk")
     middle.plot(rows, [size["predicted_index_bytes"] / 1e6 for size in sizes.values()], "k:", label="index on disk, by the plan")
-    middle.plot(rows, [size["build"]["peak_rss_mib"] * 1.048576 for size in sizes.values()], "s-", label="peak memory of building")
+    middle.plot(rows, [size["build"]["peak_mib"] * 1.048576 for size in sizes.values()], "s-", label="peak memory of building")
     middle.set_ylabel("megabytes")
     right.plot(
         rows, [size["question"]["p50_ms"] for size in sizes.values()], "o-", label="a question on one core, recall@10 at least .95"

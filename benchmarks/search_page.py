@@ -129,7 +129,8 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
 
 
 def _built(build: dict[str, Any]) -> str:
-    return f"{build['wall_s']:,.0f} s ({build['cpu_s']:,.0f} s of processor, {build['peak_rss_mib']:,} MiB at most)"
+    memory = f", {build['peak_mib']:,} MiB of its own" if "peak_mib" in build else ""
+    return f"{build['wall_s']:,.0f} s ({build['cpu_s']:,.0f} s of processor{memory})"
 
 
 def draw(sizes: dict[int, Any], path: Path) -> None:

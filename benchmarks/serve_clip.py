@@ -115,7 +115,7 @@ def encoder_name(folder: Path) -> str:
 
 def write_bodies(folder: Path) -> dict[str, Path]:
     """For each kind of question a file of bodies, one a line."""
-    asked = {"modality": "image", "num_images": K, "num_result_ids": K, "indice_name": INDEX_NAME, "deduplicate": False}
+    asked = {"modality": "text", "num_images": K, "num_result_ids": K, "indice_name": INDEX_NAME, "deduplicate": False}
     texts = [{"text": prompt.text} for prompt in next(parse_corpus("starter").batches(N_TEXTS)).prompts]
     files = [ROOT / "docs" / "images" / name for name in ("china.jpg", "flower.jpg", "lighthouse.png")]
     images = [{"image": base64.b64encode(file.read_bytes()).decode()} for file in files]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,14 +89,15 @@ def _encoder_of_index(chosen: Settings) -> str:
 
 def _embed_images(paths: list[Path], pair: EncoderPair, space: Space, output: Output) -> tuple[Embedded, list[str]]:
     from encoders.lite import LiteImages
-    from images.decode import open_image
+    from images.decode import ENOUGH_PX, open_image
     from images.files import find_images
     from retriever.embedding import embed_rows
 
     files = find_images(paths)
     tower = pair.images
     encode = tower.output if space is Space.OUTPUT and isinstance(tower, LiteImages) else tower.encode
-    done = embed_rows(files, load=open_image, encode=encode, dim=pair.spec.dim, batch=_IMAGES_AT_ONCE, progress=output.progress())
+    load = partial(open_image, enough_px=ENOUGH_PX)
+    done = embed_rows(files, load=load, encode=encode, dim=pair.spec.dim, batch=_IMAGES_AT_ONCE, progress=output.progress())
     return done, [str(path) for path in files]
 
 

@@ -49,16 +49,15 @@ def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
     low, high = chosen.query_ms
     faster, slower = chosen.build_s
     with_vectors = ", the stored vectors among them" if chosen.vectors_in_memory else ""
+    parts = f", in {chosen.parts} parts of {-(-chosen.rows // chosen.parts):,} rows" if chosen.parts > 1 else ""
+    shared = "; all cores share the parts" if chosen.parts > 1 else ""
     return [
         ("prompts", f"{chosen.rows:,} of {chosen.dim} dimensions"),
-        (
-            "index",
-            chosen.factory + (f", in {chosen.parts} parts of {-(-chosen.rows // chosen.parts):,} rows" if chosen.parts > 1 else ""),
-        ),
+        ("index", chosen.factory + parts),
         ("memory while it answers", size_text(chosen.memory_bytes) + with_vectors),
         ("index on disk", size_text(chosen.index_bytes)),
         ("generation on disk", f"{size_text(chosen.disk_bytes)}, with the prompts, their vectors and MiniLM's"),
-        ("a question", f"{low:,.1f} to {high:,.1f} ms to search, on one core"),
+        ("a question", f"{low:,.1f} to {high:,.1f} ms to search, on one core{shared}"),
         (
             "the index stage",
             f"{_duration(faster)} to {_duration(slower)} in about {size_text(chosen.build_memory_bytes)} of memory; "

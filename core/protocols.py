@@ -50,7 +50,7 @@ class EncoderPair(Protocol):
 
     @property
     def images(self) -> Encoder[Image]:
-        """Takes upright RGB pictures, as `images.decode.open_image` gives them."""
+        """Takes upright RGB pictures, as `images.decode.open_image` gives them with `ENOUGH_PX` or with all pixels."""
         ...
 
 

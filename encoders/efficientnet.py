@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.ahead import side_by_side
 from core.errors import ConfigError
 from core.fetch import Announce, silent
 from encoders.batching import LengthBatches
@@ -115,9 +116,12 @@ def squashed_pixels(images: Sequence[Image], side_px: int) -> NDArray[np.float32
     """
     from PIL.Image import Resampling
 
+    def squashed(image: Image) -> NDArray[np.uint8]:
+        return np.asarray(image.resize((side_px, side_px), Resampling.BICUBIC))
+
     pixels = np.empty((len(images), side_px, side_px, 3), dtype=np.float32)
-    for row, image in enumerate(images):
-        pixels[row] = np.asarray(image.resize((side_px, side_px), Resampling.BICUBIC), dtype=np.float32)
+    for row, values in enumerate(side_by_side(squashed, images) if len(images) > 1 else map(squashed, images)):
+        pixels[row] = values
     return (pixels - _PIXEL_MEAN) / _PIXEL_SCALE
 
 

@@ -18,7 +18,7 @@ from core.devices import check_device
 from core.errors import WeightsMissing, WeightsRejected
 from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
-from encoders.batching import LengthBatches, encodable
+from encoders.batching import LastTokens, LengthBatches, encodable
 from encoders.bert import Bert, BertConfig, expected_shapes
 from encoders.devices import choose_device, dtype_on, torch_provenance
 from encoders.weights import file_sha256, packaged_weights, pinned_sha256
@@ -57,6 +57,7 @@ class MiniLM:
         self._config = config
         self._device = device
         self._batches = LengthBatches(spec.batch_size, announce=announce)
+        self._tokens = LastTokens(self._tokenized)
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """(n, 384) float32 unit rows in the order given; a text counts up to its 256th token, or what its folder says."""
@@ -78,7 +79,7 @@ class MiniLM:
         """How the vectors are computed: backend, device, dtype, threads, and the batch size that memory allowed."""
         return torch_provenance(choose_device(self._device), batch_size=self._batches.batch_size)
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         clean = [encodable(text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)] if clean else []
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.ahead import side_by_side
 from core.errors import EncoderError, WeightsRejected
 from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
-from encoders.batching import LengthBatches, encodable
+from encoders.batching import LastTokens, LengthBatches, encodable
 from encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
 from encoders.devices import choose_device, dtype_on, torch_provenance
 from encoders.openclip_source import OpenClipSource, find_source, import_open_clip
@@ -48,12 +49,13 @@ class OpenClipTexts:
     def __init__(self, model: OpenClipModel) -> None:
         self._model = model
         self._batches = LengthBatches(TEXTS_A_BATCH, announce=model.announce)
+        self._tokens = LastTokens(self._tokenized)
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """(n, dim) float32 unit rows in the order given; a text counts up to the tower's context length."""
         if not items:
             return np.empty((0, self._model.spec.dim), dtype=np.float32)
-        tokens = self._model.tokenizer([_limited(text) for text in items])
+        tokens = self._tokens(items)
         tower = self._model.cut_tower
         if tower is None:
             lengths, encode = np.full(len(items), tokens.shape[1]), self._encode_whole
@@ -65,17 +67,25 @@ class OpenClipTexts:
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text before truncation, start and end included; characters behind the 5,000th do not count."""
         tokenizer = self._model.tokenizer
-        limited = [_limited(text) for text in texts]
-        if hasattr(tokenizer, "encode"):  # CLIP's own tokenizer
-            counts = [len(tokenizer.encode(text)) + 2 for text in limited]
-        else:
-            counts = [len(tokenizer.tokenizer(tokenizer.clean_fn(text)).input_ids) for text in limited]
-        return np.array(counts, dtype=np.int64)
+        if not hasattr(tokenizer, "encode"):
+            found = [len(tokenizer.tokenizer(tokenizer.clean_fn(_limited(text))).input_ids) for text in texts]
+            return np.array(found, dtype=np.int64)
+        if not texts:
+            return np.empty(0, dtype=np.int64)
+        ends = self._tokens(texts).numpy() == tokenizer.eot_token_id  # CLIP's own tokenizer
+        counts: NDArray[np.int64] = ends.shape[1] - np.argmax(ends[:, ::-1], axis=1).astype(np.int64)
+        for row in np.flatnonzero(counts == ends.shape[1]).tolist():  # it may have been cut
+            counts[row] = len(tokenizer.encode(_limited(texts[row]))) + 2
+        return counts
 
     def provenance(self) -> dict[str, str | int]:
         """How the vectors are computed: backend, device, dtype, threads, and the batch size that memory allowed."""
         model = self._model
         return torch_provenance(model.device, batch_size=self._batches.batch_size)
+
+    def _tokenized(self, texts: Sequence[str]) -> Tensor:
+        tokens: Tensor = self._model.tokenizer([_limited(text) for text in texts])
+        return tokens
 
     def _encode_whole(self, rows: list[Tensor]) -> Vectors:
         import torch
@@ -118,7 +128,8 @@ class OpenClipImages:
         import torch
 
         model = self._model
-        pixels = torch.stack([model.transform(picture) for picture in pictures])
+        transform = model.transform  # made here, once, before threads ask for it
+        pixels = torch.stack(list(side_by_side(transform, pictures)))
         with torch.inference_mode():
             return _unit(model.network.encode_image(pixels.to(device=model.device, dtype=getattr(torch, model.dtype_name))))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Literal, Protocol, cast
 
 import msgspec
 import numpy as np
 
+from core.ahead import ahead
 from core.errors import ImpromptError
 from ensemble.tables import DIM
 from ensemble.vote import Ensemble
@@ -19,7 +19,6 @@ from retriever.embedding import loaded_batches
 from retriever.questions import ReadQuestion, read_question
 
 How = Literal["estimated", "exact", "failed", "missing"]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class LocalAnswerer:
         self._ensemble = ensemble
 
     def answers(self, batches: Sequence[ImageBatch]) -> Iterator[tuple[ImageBatch, BatchDone]]:
-        for batch, read in _ahead((each, part) for each in batches for part in _read(each)):
+        for batch, read in ahead((each, part) for each in batches for part in _read(each)):
             yield batch, _answered(read, self._ensemble)
 
 
@@ -87,16 +86,6 @@ def _read(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError]]:
     """The images of a batch, read; large pictures come in several parts."""
     questions = [Question(image=path, ignore_metadata=batch.ignore_metadata) for path in batch.paths]
     return loaded_batches(questions, read_question, size=len(questions), pixels=lambda read: read.n_pixels)
-
-
-def _ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made by another thread while the one before is used; never more than one waits."""
-    end = object()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield cast("Item", item)
 
 
 def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchDone:

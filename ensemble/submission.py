@@ -29,7 +29,9 @@ from encoders.weights import file_sha256
 from ensemble.batches import Answerer, BatchDone, How, ImageBatch, LocalAnswerer, joined
 from ensemble.tables import DIM, check_suffix, image_order, write_submission
 from ensemble.vote import Ensemble
+from images.decode import ENOUGH_PX
 from images.files import find_images
+from retriever.embedding import MAX_BATCH_PIXELS
 from store.locking import write_lock
 
 if TYPE_CHECKING:
@@ -205,7 +207,7 @@ def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Job:
 def _plan(job: _Job, depends_on: dict[str, Any]) -> str:
     """sha256 of all that the result depends on; it names the folder that a broken run is resumed from."""
     plan = {
-        "batch": BATCH_IMAGES,
+        "batch": [BATCH_IMAGES, MAX_BATCH_PIXELS, ENOUGH_PX],
         "ignore_metadata": job.ignore_metadata,
         "images": [(str(path), *stamp(path)) for path in job.paths],
         "depends_on": depends_on,

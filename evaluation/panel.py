@@ -23,7 +23,7 @@ from ensemble.regressor import Regressor
 from ensemble.vote import Ensemble, Verdict, predict_in_memory
 from evaluation.heads import Heads
 from evaluation.stand_ins import ExchangeablePair, RememberingMember, RememberingPair, Sitting
-from images.decode import open_image
+from images.decode import ENOUGH_PX, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -144,7 +144,7 @@ class Panel:
     def _blocks(self, rows: Ids) -> Iterator[tuple[Ids, list[Image]]]:
         for begin in range(0, len(rows), _BLOCK_ROWS):
             block = rows[begin : begin + _BLOCK_ROWS]
-            yield block, [open_image(self._rows[row].image) for row in block]
+            yield block, [open_image(self._rows[row].image, enough_px=ENOUGH_PX) for row in block]
 
     def _show(self, pictures: Sequence[Image], rows: Ids, left_out: frozenset[int]) -> list[Image]:
         if self.lite is not None and self.heads:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from core.ahead import ahead
 from core.errors import EncoderError
 from core.protocols import CorpusSource, TextEncoder
 from core.values import CorpusBatch, EncoderSpec
@@ -73,7 +74,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """This process, one thing after the other."""
+    """This process, one shard after the other."""
 
     def clean(self, source: CorpusSource, rules: Rules, *, start: int) -> Iterator[CleanedBatch]:
         for batch in source.batches(READ_ROWS, start=start):
@@ -82,11 +83,22 @@ class LocalEngine:
 
     def encode(self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]) -> Iterator[ShardDone]:
         """As `Engine.encode`. A shard is made in every space before the next one, so that spaces which share a network can share
-        what it says of the texts."""
-        with DuckPrompts(staging / layout.PROMPTS) as prompts:
-            for shard in wanted:
-                texts = prompts.embedded_texts(shard.rows.start, shard.rows.stop)
-                yield from encode_shard(staging, spaces, shard, texts)
+        what it says of the texts; the next one's are read and tokenized meanwhile."""
+        for shard, texts in ahead(_tokenized(staging, spaces, wanted)):
+            yield from encode_shard(staging, spaces, shard, texts)
+
+
+def _tokenized(
+    staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+) -> Iterator[tuple[WantedShard, Sequence[str]]]:
+    """Each shard with its texts, whose tokens the encoders remember: they were asked for their lengths."""
+    with DuckPrompts(staging / layout.PROMPTS) as prompts:
+        for shard in wanted:
+            texts = prompts.embedded_texts(shard.rows.start, shard.rows.stop)
+            for space in spaces:
+                if space.spec.space in shard.spaces:
+                    space.texts().token_lengths(texts)
+            yield shard, texts
 
 
 def clean_batch(batch: CorpusBatch, rules: Rules, *, start: int) -> CleanedBatch:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from core.ahead import ahead, side_by_side
 from core.errors import ImpromptError
 from core.progress import Silent
 from core.protocols import Progress
@@ -16,8 +17,9 @@ from core.values import Vectors
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 
-MAX_BATCH_PIXELS = 64 << 20
-"""Pictures that wait for the encoder together hold at most this many pixels and one picture more (4 bytes each in Pillow)."""
+MAX_BATCH_PIXELS = 32 << 20
+"""Pictures of one batch hold at most this many pixels and one picture more (4 bytes each in Pillow). A batch is read while the one
+before is encoded, so twice as many are held, and what `core.ahead.THREADS` threads are decoding."""
 
 _SILENT = Silent()
 
@@ -39,10 +41,10 @@ def embed_rows(
     batch: int,
     progress: Progress = _SILENT,
 ) -> Embedded:
-    """Load and encode items; one that cannot be loaded does not stop the others.
+    """Load and encode items, a batch while the one before is encoded; one that cannot be loaded does not stop the others.
 
     Args:
-        load: may raise an ImpromptError, which is that item's failure; called in order.
+        load: may raise an ImpromptError, which is that item's failure; called by several threads.
         encode: loaded items to (n, dim) unit rows, an encoder's method.
         dim: of the vectors.
         batch: how many loaded items are encoded at once, at most; fewer where they are large pictures.
@@ -51,7 +53,7 @@ def embed_rows(
     failed: list[tuple[int, ImpromptError]] = []
     start = 0
     with progress.start("Encoding", len(items)) as task:
-        for results in loaded_batches(items, load, size=batch, pixels=_pixels):
+        for results in ahead(loaded_batches(items, load, size=batch, pixels=_pixels)):
             rows = [row for row, result in enumerate(results, start) if not isinstance(result, ImpromptError)]
             failed.extend((row, result) for row, result in enumerate(results, start) if isinstance(result, ImpromptError))
             if rows:
@@ -64,17 +66,22 @@ def embed_rows(
 def loaded_batches(
     items: Iterable[Item], load: Callable[[Item], Loaded], *, size: int, pixels: Callable[[Loaded], int]
 ) -> Iterator[list[Loaded | ImpromptError]]:
-    """Every item's outcome, loaded or failed, in order and in lists of at most `size` items or `MAX_BATCH_PIXELS`."""
+    """Every item's outcome, loaded or failed, in order and in lists of at most `size` items or `MAX_BATCH_PIXELS`.
+
+    `load` is called by several threads. `core.ahead.ahead` of this reads a batch while the one before is used.
+    """
     batch: list[Loaded | ImpromptError] = []
     held = 0
-    for item in items:
+
+    def outcome(item: Item) -> Loaded | ImpromptError:
         try:
-            loaded = load(item)
+            return load(item)
         except ImpromptError as error:
-            batch.append(error)
-        else:
-            batch.append(loaded)
-            held += pixels(loaded)
+            return error
+
+    for result in side_by_side(outcome, items):
+        batch.append(result)
+        held += 0 if isinstance(result, ImpromptError) else pixels(result)
         if len(batch) >= size or held >= MAX_BATCH_PIXELS:
             yield batch
             batch, held = [], 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import EmptyQuery, MetadataRejected
 from core.values import fold_text
-from images.decode import open_image
+from images.decode import ENOUGH_PX, open_image
 from images.embedded import EmbeddedPrompt, read_embedded_prompt
 from images.hidden import read_hidden_prompt
 from images.opening import DEFAULT_LIMITS, ImageLimits
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReadQuestion:
-    """At least one of `picture` (upright RGB) and `text` (folded, valid Unicode) is there; `note` as in `Answer`."""
+    """At least one of `picture` (upright RGB; a large JPEG's as small as `ENOUGH_PX` allows) and `text` (folded, valid Unicode) is
+    there; `note` as in `Answer`."""
 
     question: Question
     picture: Image | None
@@ -47,7 +48,7 @@ def read_question(question: Question, *, limits: ImageLimits = DEFAULT_LIMITS) -
             raise EmptyQuery("Neither an image nor a text was given.", hint="Name an image file, a text, or both.")
         return ReadQuestion(question, None, text, None)
     carried, note = (None, "") if question.ignore_metadata else _carried(question.image, limits)
-    return ReadQuestion(question, open_image(question.image, limits=limits), text, carried, note)
+    return ReadQuestion(question, open_image(question.image, limits=limits, enough_px=ENOUGH_PX), text, carried, note)
 
 
 def _carried(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:

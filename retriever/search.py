@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core.ahead import ahead
 from core.errors import ImpromptError, QueryError, SpaceMismatch
 from core.protocols import EncoderPair
 from core.values import EncoderSpec, Prompt, Vectors, unit_rows
@@ -174,8 +175,9 @@ class Retriever:
 
 
 def read_batches(questions: Iterable[Question]) -> Iterator[list[ReadQuestion | ImpromptError]]:
-    """Every question read, or its error, in order and in batches of 32, or fewer where their pictures are large."""
-    return loaded_batches(questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels)
+    """Every question read, or its error, in order and in batches of 32, or fewer where their pictures are large; each is read while
+    the one before is answered."""
+    return ahead(loaded_batches(questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels))
 
 
 def check_space(generation: Generation, asked: EncoderSpec) -> None:

@@ -14,7 +14,7 @@ from core.errors import ImpromptError
 from core.fetch import Announce
 from ensemble.proof import ProvenAnswer
 from ensemble.vote import Ensemble
-from images.decode import open_image
+from images.decode import ENOUGH_PX, open_image
 from images.embedded import EmbeddedPrompt, read_embedded_prompt
 from images.hidden import read_hidden_prompt
 from retriever import Answer
@@ -169,7 +169,7 @@ class Service:
         """
         limits = self.config.limits.image
         async with asyncio.timeout(self.config.limits.answer_timeout_s):
-            pictures = [await self.in_thread(partial(open_image, image, limits=limits)) for image in images]
+            pictures = [await self.in_thread(partial(open_image, image, limits=limits, enough_px=ENOUGH_PX)) for image in images]
             job = EmbedJob(tuple(texts), tuple(pictures), output)
             done = await self._queued(job, n_pixels=sum(picture.width * picture.height for picture in pictures))
         if not isinstance(done, Embedded):

@@ -167,8 +167,9 @@ def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) ->
 def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
     """Remove everything that is not the generation `name`: all other generations and all unfinished builds.
 
-    Other than `collect_garbage` it does not wait for readers. One that has pinned a generation goes on reading files that have
-    no name any more; the operating system frees them when it lets go. The write lock must be held.
+    Other than `collect_garbage` it does not wait for readers. One that has opened a file goes on reading it without a name; the
+    operating system frees it when it lets go. A shard that a reader maps only now is missing (`Checksum`). The write lock must be
+    held.
 
     Returns:
         (path below `root`, bytes) of each folder that was removed.

@@ -38,9 +38,11 @@ def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mappin
 
     Raises:
         EncoderError: a value is NaN or infinite.
-        StoreError: no rows, another rank, or a row of zeros.
+        StoreError: no rows, another rank, values of another type, or a row of zeros.
         StorageFull: the disk is full or may not be written.
     """
+    if vectors.dtype != np.float32:
+        raise StoreError(f"{file} cannot be stored: its values are {vectors.dtype}, not float32.")
     try:
         rows = unit_rows(vectors, role=f"the encoder of {file}").astype(_F16)
     except ValueError as error:

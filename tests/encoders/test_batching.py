@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from core.errors import EncoderError
 from core.fetch import silent
 from core.values import Vectors
-from encoders.batching import LengthBatches, encodable
+from encoders.batching import LastTokens, LengthBatches, encodable
 
 
 def row_of(length: int) -> list[float]:
@@ -34,6 +36,43 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
     assert rows.tolist() == [row_of(length) for length in lengths]
     assert [item for batch in batches for item in batch] == sorted(lengths)
     assert all(len(batch) <= batch_size for batch in batches)
+
+
+def test_freed_memory_goes_back_while_much_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 32 batches, so a question of one text never pays for it."""
+    returned: list[None] = []
+    monkeypatch.setattr("encoders.batching.return_freed_memory", lambda: returned.append(None))
+
+    def encode(n_items: int) -> None:
+        items = [1] * n_items
+        batches = LengthBatches(2, announce=silent)
+        batches.encode(items, items, dim=2, encode_batch=lambda batch: np.array([row_of(item) for item in batch], np.float32))
+
+    encode(2 * 31)
+    assert not returned
+    encode(2 * 70)
+    assert len(returned) == 2
+
+
+def test_texts_are_tokenized_once_for_both_who_ask() -> None:
+    """The two lists that were asked for last are remembered, by their content; long lists are not."""
+    asked: list[int] = []
+
+    def tokenize(texts: Sequence[str]) -> list[int]:
+        asked.append(len(texts))
+        return [len(text) for text in texts]
+
+    tokens = LastTokens(tokenize)
+    assert tokens(["a", "bb"]) == [1, 2]
+    assert tokens(["ccc"]) == [3]
+    assert tokens(("a", "bb")) == [1, 2]
+    assert asked == [2, 1]
+    assert tokens(["dddd"]) == [4]
+    assert tokens(["a", "bb"]) == [1, 2]
+    assert asked == [2, 1, 1, 2]
+    many = ["e"] * 10_000
+    assert tokens(many) == tokens(many) == [1] * 10_000
+    assert asked == [2, 1, 1, 2, 10_000, 10_000]
 
 
 @given(items=st.lists(st.integers(0, 6), max_size=40), batch_size=st.integers(1, 5))

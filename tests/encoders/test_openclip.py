@@ -97,6 +97,17 @@ def test_many_texts_keep_their_order(oracle: Callable[[str], Oracle], pair: Call
     assert close(pair("vit").texts.encode(texts), oracle("vit").texts(texts))
 
 
+def test_texts_of_equal_tokens_are_encoded_once(pair: Callable[[str], OpenClipPair]) -> None:
+    """Case, white space and what lies behind the context make no difference to the tokenizer, and cost nothing."""
+    towers = pair("resnet-short-context")
+    texts = ["a red square", "A  red\tSquare", "word " * 30, "word " * 40, "a cat"]
+    seen: list[int] = []
+    with towers.texts._model.network.transformer.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0]))):
+        rows = towers.texts.encode(texts)
+    assert seen == [3]
+    np.testing.assert_array_equal(rows[[0, 2]], rows[[1, 3]])
+
+
 def test_truncation_can_be_counted(pair: Callable[[str], OpenClipPair]) -> None:
     """`token_lengths` counts start and end tokens and everything between, before the text is cut to `max_tokens`."""
     towers = pair("resnet-short-context")
@@ -104,6 +115,9 @@ def test_truncation_can_be_counted(pair: Callable[[str], OpenClipPair]) -> None:
     lengths = towers.texts.token_lengths([*TEXTS, "a cat " * 9, "a cat " * 10])
     assert lengths.tolist()[:3] == [10, 2, 122]
     assert [bool(length > towers.spec.max_tokens) for length in lengths[-2:]] == [False, True]
+    tokenizer = towers.texts._model.tokenizer
+    odd = ["a <end_of_text> cat", "!! !", "a cat " * 9 + "a", ""]
+    assert towers.texts.token_lengths(odd).tolist() == [len(tokenizer.encode(text)) + 2 for text in odd]
 
 
 def test_a_monstrous_word_does_not_stall(oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]) -> None:

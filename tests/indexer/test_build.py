@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers
 from core.protocols import TextEncoder
@@ -77,6 +78,33 @@ class TestWhatABuildGives:
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 100)))
         build_index(tmp_path / "index", [source], pair, options=OPTIONS, extra=[Noting("second")])
         assert order == ["first", "second"] * 2
+
+    def test_the_next_shard_is_tokenized_while_one_is_encoded(self, tmp_path: Path) -> None:
+        """The encoder is asked for the lengths of the next texts before it is done with those at hand, never for later ones."""
+        at_hand, asked = 0, 0
+        second = threading.Event()
+
+        class Noting(BagOfWords):
+            def encode(self, items: Sequence[str]) -> Vectors:
+                nonlocal at_hand
+                at_hand += 1
+                assert at_hand > 1 or second.wait(10)
+                assert asked <= at_hand + 1
+                return super().encode(items)
+
+            def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
+                nonlocal asked
+                if threading.current_thread() is not threading.main_thread():
+                    asked += 1
+                    if asked == 2:
+                        second.set()
+                return super().token_lengths(texts)
+
+        pair = BagPair()
+        pair.texts = Noting("first")
+        source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 200)))
+        build_index(tmp_path / "index", [source], pair, options=OPTIONS)
+        assert at_hand == asked == 4
 
     def test_says_what_became_of_every_row(self, tmp_path: Path) -> None:
         """The funnel adds up to the rows read; rejected rows are named, ten of them; long prompts are counted."""

@@ -88,7 +88,10 @@ def test_unknown_row(stored: tuple[ShardedVectors, np.ndarray], row_id: int) -> 
         pytest.param(np.empty((0, 4), dtype=np.float32), id="no-rows"),
         pytest.param(np.zeros((2, 4), dtype=np.float32), id="zeros"),
         pytest.param(np.full((2, 4), np.nan, dtype=np.float32), id="nan"),
+        pytest.param(np.full((2, 4), np.inf, dtype=np.float32), id="infinite"),
         pytest.param(np.ones(4, dtype=np.float32), id="one-dimensional"),
+        pytest.param(np.ones((2, 4)), id="float64"),
+        pytest.param(np.ones((2, 4), dtype=np.float16), id="float16"),
     ],
 )
 def test_what_cannot_be_stored(tmp_path: Path, vectors: np.ndarray) -> None:
