@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from commands.needs import Need, blend_needs, encoder_need, needs_of
-from commands.packages import PackageState, both_faiss, lacking, package_states, pip_line
+from commands.packages import PackageState, both_faiss, lacking, loading_problems, package_states, pip_line
 from commands.recipes import RECIPES
 from core.config import Settings
 from core.errors import ConfigError, ImpromptError, NoGeneration, WeightsMissing
@@ -83,7 +83,7 @@ class FolderState(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Python, system, processor cores, memory, and what `--device auto` takes."""
+    """Python, system, processor cores, memory, and what `--device auto` takes, to encode and to search (`faiss`)."""
 
     imprompt: str
     python: str
@@ -93,6 +93,7 @@ class Machine(msgspec.Struct, frozen=True):
     torch: str
     device: str
     offline: bool
+    faiss: str
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -117,6 +118,7 @@ def diagnose(chosen: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
         errors.append(
             ConfigError("faiss-cpu and faiss-gpu are both installed and share one folder.", hint="pip uninstall both, install one.")
         )
+    errors += _loading_errors(absent)
     recipes = [
         _recipe_state("lite", "build", needs_of("lite"), states, errors=errors),
         _recipe_state("clip", "build", needs_of("clip"), states),
@@ -127,8 +129,17 @@ def diagnose(chosen: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
     errors += damage
     if manifest is not None and (name := manifest.encoders[0].name) not in {parts.encoder for parts in RECIPES.values()}:
         recipes.append(_recipe_state(name, "the index", [_quick_encoder_need(name)], states))
-    found = Diagnosis(_machine(chosen), states, recipes, index, _folders(chosen), [str(error) for error in errors])
+    found = Diagnosis(_machine(chosen, states), states, recipes, index, _folders(chosen), [str(error) for error in errors])
     return found, errors
+
+
+def _loading_errors(absent: list[PackageState]) -> list[ConfigError]:
+    """The compiled libraries that are installed and do not load here: an instruction set or another library is missing."""
+    missing = [state.requirement for state in absent]
+    installed = [module for module in ("faiss", "torch") if not any(name.startswith(module) for name in missing)]
+    hint = "Install it again for this system, with the versions of constraints.txt."
+    problems = loading_problems(installed)
+    return [ConfigError(f"{name} is installed and cannot be loaded: {why}.", hint=hint) for name, why in problems.items() if why]
 
 
 def _quick_encoder_need(name: str) -> Need:
@@ -254,7 +265,7 @@ def _folders(chosen: Settings) -> list[FolderState]:
     return [FolderState(what, str(path), path.exists(), free_bytes(path)) for what, path in folders.items()]
 
 
-def _machine(chosen: Settings) -> Machine:
+def _machine(chosen: Settings, states: list[PackageState]) -> Machine:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     from encoders.devices import auto_device, torch_build
@@ -270,4 +281,17 @@ def _machine(chosen: Settings) -> Machine:
         torch=version,
         device=auto_device(cuda),
         offline=chosen.offline or bool(HF_HUB_OFFLINE),
+        faiss=_faiss(states),
     )
+
+
+def _faiss(states: list[PackageState]) -> str:
+    """Which FAISS is installed, and where it searches; told by the packages and the driver."""
+    from core.devices import nvidia_driver
+
+    installed = {state.extra: state.version for state in states if state.extra in ("cpu", "gpu") and state.version}
+    if "gpu" not in installed:
+        return f"faiss-cpu {installed['cpu']}, which searches on the processor" if installed else "not installed"
+    driver = nvidia_driver()
+    where = driver.problem or f"{driver.gpu}; the driver runs CUDA {driver.cuda[0]}.{driver.cuda[1]} at most"
+    return f"faiss-gpu {installed['gpu']} ({where})"

@@ -43,6 +43,7 @@ def _show(output: Output, found: Diagnosis) -> None:
         ("imprompt", f"{machine.imprompt}, Python {machine.python}, {machine.system}"),
         ("torch", machine.torch or "not installed"),
         ("device", machine.device),
+        ("FAISS", machine.faiss),
         ("machine", f"{machine.cores} cores, {size_text(machine.memory_bytes)} memory"),
         ("network", "shut (--offline)" if machine.offline else "used when a command names a model that is not here"),
         ("index", index.problem or _index(index)),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
+import subprocess
+import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -51,6 +54,32 @@ def pip_line(extra: str) -> str:
     extras = f"[{extra}]" if extra else ""
     where = f".{extras}" if _PYPROJECT.is_file() else f"{PROJECT}{extras}"
     return f"pip install '{where}'"
+
+
+def loading_problems(modules: Sequence[str]) -> dict[str, str]:
+    """Why each of these modules cannot be imported, in one line, "" where it can; told by processes that try, side by side.
+
+    A library that is built for another processor ends the process that imports it.
+    """
+    tries = {
+        module: subprocess.Popen(  # noqa: S603 our own interpreter, with names from the code
+            [sys.executable, "-c", f"import {module}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        for module in modules
+    }
+    problems = {}
+    for module, process in tries.items():
+        lines = process.communicate()[1].strip().splitlines()
+        if process.returncode < 0:
+            problems[module] = f"importing it ends the process ({signal.strsignal(-process.returncode)})"
+        else:
+            reason = lines[-1].rstrip(".") if lines else f"exit code {process.returncode}"
+            problems[module] = reason if process.returncode else ""
+    return problems
 
 
 def _requirements() -> Iterator[tuple[str, Requirement]]:

@@ -10,7 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from commands.packages import PackageState, both_faiss, lacking, package_states
+import commands.diagnosis
+from commands.packages import PackageState, both_faiss, lacking, loading_problems, package_states
+from core.devices import NvidiaDriver
+from core.errors import ConfigError
 from core.fetch import HubFile, hand_path
 from encoders.devices import auto_device, torch_build
 from encoders.weights import packaged_weights
@@ -25,6 +28,12 @@ def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file of the developer's hub cache counts."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def libraries_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To import torch takes seconds; one test below does it."""
+    monkeypatch.setattr("commands.diagnosis.loading_problems", lambda modules: {})
 
 
 def test_a_fresh_installation_can_run_the_default_recipe(imprompt: Imprompt, tmp_path: Path) -> None:
@@ -113,6 +122,46 @@ def test_the_two_kinds_of_faiss_stand_for_each_other() -> None:
     assert lacking([no_cpu, no_gpu], "") == [no_cpu]
     assert both_faiss([cpu, gpu])
     assert not both_faiss([cpu, no_gpu])
+
+
+def test_libraries_that_do_not_load(imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What raises and what ends its process (as instructions do that the processor lacks) is one line, and an exit code."""
+    (tmp_path / "raising.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file.')")
+    (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = loading_problems(("raising", "dying", "faiss", "torch"))
+    assert found == {
+        "raising": "ImportError: libgomp.so.1: cannot open shared object file",
+        "dying": "importing it ends the process (Illegal instruction)",
+        "faiss": "",
+        "torch": "",
+    }
+    monkeypatch.setattr("commands.diagnosis.loading_problems", lambda modules: {"faiss": found["dying"], "torch": ""})
+    done = imprompt("doctor", "--index", tmp_path / "index")
+    assert done.code == ConfigError.exit_code
+    assert done.err.count("\n") == 1
+    assert "faiss is installed and cannot be loaded: importing it ends the process (Illegal instruction)" in done.err
+
+
+@pytest.mark.parametrize(
+    ("extras", "driver", "said"),
+    [
+        ({"cpu": "1.15.1"}, None, "faiss-cpu 1.15.1, which searches on the processor"),
+        ({"gpu": "1.15.1"}, NvidiaDriver("there is no NVIDIA driver here", present=False), "faiss-gpu 1.15.1 (there is no NVIDIA"),
+        (
+            {"gpu": "1.15.1"},
+            NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(12, 4)),
+            "faiss-gpu 1.15.1 (Some GPU, 8 GiB; the driver runs CUDA 12.4 at most)",
+        ),
+        ({}, None, "not installed"),
+    ],
+)
+def test_where_faiss_searches(
+    extras: dict[str, str], driver: NvidiaDriver | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package that is installed, and what the driver shows where the package is the one for GPUs."""
+    monkeypatch.setattr("core.devices.nvidia_driver", lambda: driver)
+    assert said in commands.diagnosis._faiss([PackageState(extra, "faiss", version, True) for extra, version in extras.items()])
 
 
 def test_the_requirements_are_the_projects_own() -> None:

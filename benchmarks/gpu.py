@@ -1,0 +1,160 @@
+"""Encoding and search on the GPU against the processor, in one run on one machine, with the answers compared.
+
+    python benchmarks/gpu.py --index INDEX_FOLDER --images FOLDER [--texts 2000] [--queries 500] [--repeats 5]
+
+The index's encoder encodes prompts of the index and the images on both devices, in turn; the index's vectors are asked with rows
+of its own. The GPU's neighbours must be those that the processor finds with effort 1. Needs torch with CUDA, faiss-gpu and a
+GPU: where one is missing it ends with a line and measures nothing. Writes benchmarks/results/gpu.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.machine import machine
+from core.devices import nvidia_driver
+from core.errors import ImpromptError
+from core.protocols import VectorIndex
+from core.values import Vectors
+from encoders.devices import choose_device
+from encoders.registry import load_encoder
+from images.decode import open_image
+from images.files import require_images
+from store.generation import Generation, open_generation
+from store.gpu import Gpu, opened_gpu
+from store.gpu_index import GpuIndex
+
+RESULT = Path(__file__).resolve().parent / "results" / "gpu.json"
+K = 10
+_WARM = 32
+
+Work = Callable[[], NDArray[Any]]
+
+
+def in_turn(
+    works: dict[str, Work], *, items: int, repeats: int, before: dict[str, Work] | None = None
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Items a second of each work, median and range over interleaved repeats, and what each made last.
+
+    `before` is done before each, untimed.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    made: dict[str, NDArray[Any]] = {}
+    for _ in range(repeats):
+        for name, work in works.items():
+            if before is not None:
+                before[name]()
+            began = time.perf_counter()
+            made[name] = work()
+            seconds[name].append(time.perf_counter() - began)
+    rates = {
+        name: {
+            "items_per_s": round(items / float(np.median(taken)), 2),
+            "range": [round(items / max(taken), 2), round(items / min(taken), 2)],
+        }
+        for name, taken in seconds.items()
+    }
+    return {"n": items, "repeats": repeats, **rates}, made
+
+
+def encoding(towers: dict[str, Any], items: Sequence[Any], *, repeats: int) -> dict[str, Any]:
+    """Both towers on the same items, and by how much their rows differ."""
+    for tower in towers.values():
+        tower.encode(items[:_WARM])
+    works: dict[str, Work] = {name: partial(tower.encode, items) for name, tower in towers.items()}
+    # The towers of `lite` remember what they were asked last, and would answer it at once.
+    others: dict[str, Work] = {name: partial(tower.encode, items[:1]) for name, tower in towers.items()}
+    result, rows = in_turn(works, items=len(items), repeats=repeats, before=others)
+    cpu, gpu = rows.values()
+    return {
+        **result,
+        "largest_difference": float(np.abs(cpu - gpu).max()),
+        "least_cosine": float((cpu * gpu).sum(axis=1).min()),
+    }
+
+
+def searching(indexes: dict[str, tuple[VectorIndex, float | None]], queries: Vectors, *, repeats: int) -> dict[str, Any]:
+    """Each index with its effort, asked one question at a time and in batches of 64; "same_ids" compares the exact ones."""
+    result: dict[str, Any] = {}
+    for size in (1, 64):
+
+        def ask(index: VectorIndex, effort: float | None, size: int = size) -> NDArray[Any]:
+            parts = [index.search(queries[at : at + size], K, effort=effort).ids for at in range(0, len(queries), size)]
+            return np.concatenate(parts)
+
+        for index, effort in indexes.values():
+            index.search(queries[:1], K, effort=effort)  # the GPU gets the vectors here
+        works: dict[str, Work] = {name: partial(ask, index, effort) for name, (index, effort) in indexes.items()}
+        rates, ids = in_turn(works, items=len(queries), repeats=repeats)
+        same = bool((ids["gpu"] == ids["cpu, effort 1"]).all())
+        result[f"batches of {size}"] = {**rates, "same_ids": same}
+    return result
+
+
+def measure(generation: Generation, gpu: Gpu, args: argparse.Namespace) -> dict[str, Any]:
+    """All parts over one generation."""
+    name, space = generation.manifest.encoders[0].name, generation.space
+    rows = np.random.default_rng(0).permutation(generation.manifest.rows).astype(np.int64)
+    texts = [prompt.embedded_text for prompt in generation.prompts.get_many(rows[: args.texts])]
+    pictures = [open_image(path) for path in require_images([args.images])]
+    pairs = {"cpu": load_encoder(name, device="cpu"), "gpu": load_encoder(name, device=args.device)}
+    vectors = generation.vectors(space)
+    cpu = generation.index(space)
+    moved = GpuIndex(cpu, vectors, gpu)
+    began = time.perf_counter()
+    moved.search(vectors.rows(rows[:1]), 1)
+    filled_s = time.perf_counter() - began
+    indexes: dict[str, tuple[VectorIndex, float | None]] = {"cpu": (cpu, None), "cpu, effort 1": (cpu, 1.0), "gpu": (moved, None)}
+    found = {
+        "rows": len(vectors),
+        "dim": vectors.dim,
+        "encoder": name,
+        "texts": encoding({device: pair.texts for device, pair in pairs.items()}, texts, repeats=args.repeats),
+        "images": encoding({device: pair.images for device, pair in pairs.items()}, pictures, repeats=args.repeats),
+        "filling_s": round(filled_s, 2),
+        "search": searching(indexes, vectors.rows(rows[: args.queries]), repeats=args.repeats),
+    }
+    moved.close()
+    return found
+
+
+def main() -> None:
+    """Measure and write, or say in one line why not."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    args = parser.parse_args()
+    args.device = "cuda"
+    try:
+        choose_device(args.device)
+        with opened_gpu(args.device) as gpu, open_generation(args.index.absolute()) as generation:
+            if gpu is None:
+                sys.exit("There is no GPU.")
+            found = measure(generation, gpu, args)
+    except ImpromptError as error:
+        sys.exit(f"Nothing was measured: {error}")
+    about = {**machine("torch", "faiss-gpu"), "gpu": nvidia_driver().gpu}
+    args.out.write_text(json.dumps({"machine": about, **found}, indent=1) + "\n", "utf-8")
+    print(json.dumps(found, indent=1))
+    if not all(part["same_ids"] for part in found["search"].values()):
+        sys.exit("The GPU's neighbours are not those of the processor.")
+
+
+if __name__ == "__main__":
+    main()
