@@ -9,7 +9,7 @@ one after the other, on one core, and asked the same 500 questions one by one, t
 the operating system's memory (`cold`).
 
 hnswlib and usearch: `python -m venv P && P/bin/pip install hnswlib usearch`, then `--peers P/bin/python`. autofaiss needs an older
-numpy: `python -m venv V && V/bin/pip install autofaiss==2.18.0 'numpy<2' 'setuptools<81' 'pyarrow<19' faiss-cpu`. The peers read
+numpy: `python -m venv V && V/bin/pip install autofaiss==2.18.0 'numpy<2' 'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0`. The peers read
 one float32 file: 4 bytes times rows times dimensions of disk, and as much again for each of their indexes.
 """
 

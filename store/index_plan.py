@@ -207,12 +207,13 @@ def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float
 
 
 def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
-    """The most of two: the rows to train with, or the codes of a part, whose lists grow by doubling, beside a block of rows."""
+    """The most of two: the rows to train with and their distances from the centroids, or the codes of a part, whose lists grow by
+    doubling, beside a block of rows."""
     block_rows = min(part_rows, 65_536)
     if parsed.n_lists == 0:
         return block_rows * dim * _CODE_BYTES
     block = block_rows * dim * 8
-    training = training_rows(parsed.n_lists) * dim * 6
+    training = training_rows(parsed.n_lists) * dim * 8
     return max(training, part_rows * (code_bytes(parsed.codes, dim) + ID_BYTES) * 3 // 2 + block) + parsed.n_lists * dim * 4
 
 
