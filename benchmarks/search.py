@@ -5,12 +5,12 @@
 
 `--build` makes the indexes that are not there yet and measures nothing. Without it, each engine is opened in a process of its own,
 one after the other, on one core, and asked the same 500 questions one by one, three rounds, with rising effort until it finds
-.995 of the ten nearest. Ours is asked once more with all cores where it has parts, and once with its vectors on disk instead of in
-the operating system's memory (`cold`).
+.995 of the ten nearest. Ours is asked once more with all cores where it has parts; with questions that are drawn like the rows
+beyond the real ones (`drawn`); and once with its vectors on disk instead of in the operating system's memory (`cold`).
 
 hnswlib and usearch: `python -m venv P && P/bin/pip install hnswlib usearch`, then `--peers P/bin/python`. autofaiss needs an older
-numpy: `python -m venv V && V/bin/pip install autofaiss==2.18.0 'numpy<2' 'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0`. The peers read
-one float32 file: 4 bytes times rows times dimensions of disk, and as much again for each of their indexes.
+numpy and FAISS: `pip install autofaiss==2.18.0 'numpy<2' 'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0` in a venv of its own. The
+peers read one float32 file: 4 bytes times rows times dimensions of disk, and as much again for each of their indexes.
 """
 
 from __future__ import annotations
@@ -64,10 +64,9 @@ def build(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
+def measure(name: str, folder: Path, questions: Any, exact: Any) -> dict[str, Any]:
     """Open one engine in this process and ask it."""
     limit_threads()
-    questions, exact = np.load(folder.parent / "questions.npy"), np.load(folder / "exact.npy")
     before = memory_mib()
     Path("/proc/self/clear_refs").write_text("5", "utf-8")  # the peak is counted from here
     began = time.perf_counter()
@@ -169,9 +168,14 @@ def child(args: argparse.Namespace) -> None:
     elif args.child == "cold":
         found = measure_cold(folder)
     else:
-        if args.child == "one-core":
+        if args.child != "all-cores":
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        found = measure(args.engines, folder)
+        questions, exact = np.load(args.work / "questions.npy"), np.load(folder / "exact.npy")
+        if args.child == "drawn":
+            from benchmarks.vectors import drawn_questions
+
+            questions, exact = drawn_questions(args.work, args.rows)
+        found = measure(args.engines, folder, questions, exact)
     print(json.dumps(found))
 
 
@@ -209,7 +213,7 @@ def record(rows: int, name: str, figures: dict[str, Any], work: Path) -> None:
 def main() -> None:
     """Parse, build or measure each engine in its own process, write results, page and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--child", choices=["build", "one-core", "all-cores", "cold"])
+    parser.add_argument("--child", choices=["build", "one-core", "all-cores", "drawn", "cold"])
     parser.add_argument("--work", type=Path, help="the folder of benchmarks/vectors.py; the indexes are kept there, too")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--engines", default="ours,flat,faiss-hnsw,hnswlib,usearch,autofaiss")
@@ -241,6 +245,8 @@ def measure_engine(args: argparse.Namespace, name: str) -> None:
     if name == "ours":
         if figures["parts"] > 1:
             figures["all_cores"] = run(args, name, "all-cores")["curve"]
+        if args.rows > json.loads((args.work / "prompts.json").read_text("utf-8"))["real_rows"]:
+            figures["drawn"] = run(args, name, "drawn")["curve"]
         record(args.rows, name, figures | {"cold": run(args, name, "cold")}, args.work)
 
 

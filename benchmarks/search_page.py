@@ -106,7 +106,8 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
         file, predicted = (ours[kind] / 1e6 for kind in ("file_bytes", "predicted_bytes"))
         found.append(f"Our index was predicted to have {predicted:,.1f} MB and has {file:,.1f} MB.")
         point = point_for(ours, WANTED[0]) or ours["curve"][-1]
-        if flat := engines.get("flat"):
+        flat = engines.get("flat")
+        if flat:
             share, own, peak = flat["curve"][0]["p50_ms"] / point["p50_ms"], *(ours[k] / flat[k] for k in ("own_mib", "peak_mib"))
             found.append(
                 f"Ours takes 1/{share:.0f} of flat's time for a recall of {point['recall_at_10']:.3f}; of its memory {own:.3f} "
@@ -117,6 +118,11 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
             for other in ours.get("all_cores", [])
             if other["effort"] == point["effort"]
         ]
+        if drawn := point_for({"curve": ours.get("drawn", [])}, WANTED[0]):
+            found.append(
+                f"Questions that are drawn like the rows are easier: recall {drawn['recall_at_10']:.3f} in {_time(drawn)}"
+                + (f", 1/{flat['curve'][0]['p50_ms'] / drawn['p50_ms']:.0f} of flat's time." if flat else ".")
+            )
         if cold := ours.get("cold"):
             times = ", ".join(f"{name} {cold[f'{name}_ms']:.1f} ms" for name in ("p50", "p90", "p99"))
             found.append(f"Ours with the stored vectors on disk alone, each question once: {times}.")

@@ -40,7 +40,7 @@ _COMPARED_ROWS = 50_000
 def draw(real: Vectors, rows: int) -> Iterator[Vectors]:
     """(65,536, dim) float32 unit rows until there are `rows`: the real ones first, then the mixture around them."""
     rng = np.random.default_rng(0)
-    factor = np.linalg.cholesky(np.cov(real[::2].T) + 1e-8 * np.eye(real.shape[1])).astype(np.float32)
+    factor = _factor(real)
     for start in range(0, rows, _DRAWN_AT_ONCE):
         block = around(real, _DRAWN_AT_ONCE, factor, rng)
         own = max(min(len(real) - start, len(block)), 0)
@@ -89,11 +89,30 @@ def records_of(work: Path, rows: int) -> list[ShardRecord]:
     return msgspec.json.decode((work / str(rows) / "shards.json").read_bytes(), type=list[ShardRecord])
 
 
+def drawn_questions(work: Path, rows: int) -> tuple[Vectors, np.ndarray]:
+    """500 questions that are drawn like the rows beyond the real ones, and their exact ten nearest among the first `rows`; kept."""
+    paths = work / str(rows) / "drawn.npy", work / str(rows) / "drawn-exact.npy"
+    if not paths[1].exists():
+        vectors = vectors_of(work, rows)
+        real = vectors.block(0, json.loads((work / "prompts.json").read_text("utf-8"))["real_rows"])
+        best = _Best(around(real, QUESTIONS, _factor(real), np.random.default_rng(3)))
+        np.save(paths[0], best.questions)
+        for start, block in vectors.blocks(_DRAWN_AT_ONCE):
+            best = best.with_rows(start, block)
+        np.save(paths[1], best.ids)
+    return np.load(paths[0]), np.load(paths[1])
+
+
+def _factor(real: Vectors) -> Vectors:
+    """The Cholesky factor of the rows' covariance."""
+    return np.linalg.cholesky(np.cov(real[::2].T) + 1e-8 * np.eye(real.shape[1])).astype(np.float32)
+
+
 class _Best:
     """The ten nearest rows of every question among those seen so far."""
 
     def __init__(self, questions: Vectors, ids: np.ndarray | None = None, scores: np.ndarray | None = None) -> None:
-        self._questions = questions
+        self.questions = questions
         self.ids = np.full((len(questions), K), -1, dtype=np.int64) if ids is None else ids
         self._scores = np.full((len(questions), K), -np.inf, dtype=np.float32) if scores is None else scores
 
@@ -101,10 +120,10 @@ class _Best:
         """And these, as they are stored; the first has the id `start`."""
         rows = block.astype(np.float16).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        scores = np.concatenate([self._scores, self._questions @ rows.T], axis=1)
+        scores = np.concatenate([self._scores, self.questions @ rows.T], axis=1)
         ids = np.concatenate([self.ids, np.broadcast_to(np.arange(start, start + len(rows)), (len(scores), len(rows)))], axis=1)
         nearest = np.argpartition(-scores, K, axis=1)[:, :K]
-        return _Best(self._questions, np.take_along_axis(ids, nearest, 1), np.take_along_axis(scores, nearest, 1))
+        return _Best(self.questions, np.take_along_axis(ids, nearest, 1), np.take_along_axis(scores, nearest, 1))
 
 
 def _write_size(work: Path, size: int, before: list[ShardRecord], block: Vectors, best: _Best) -> None:
@@ -133,8 +152,7 @@ def _real(index: Path) -> tuple[Vectors, Vectors]:
 def _compared(real: Vectors, questions: Vectors) -> dict[str, object]:
     """Quartiles of the questions' cosines to their nearest and tenth nearest row, among real rows and as many of the mixture."""
     n = min(_COMPARED_ROWS, len(real))
-    factor = np.linalg.cholesky(np.cov(real[::2].T) + 1e-8 * np.eye(real.shape[1])).astype(np.float32)
-    mixture = around(real, n, factor, np.random.default_rng(2))
+    mixture = around(real, n, _factor(real), np.random.default_rng(2))
     found: dict[str, object] = {"real_rows": len(real), "questions": len(questions), "compared_rows": n}
     for name, rows in (("real", real[:n]), ("mixture", mixture)):
         nearest = -np.sort(-(questions @ rows.T), axis=1)

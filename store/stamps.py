@@ -18,7 +18,7 @@ class Stamps:
         paths: of the files; one that is not there is left out.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Path | str]) -> None:
         found = {str(path): _stamp(str(path)) for path in paths}
         self._stamps = {path: stamp for path, stamp in found.items() if stamp is not None}
 
