@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import socket
@@ -21,7 +22,6 @@ OBJECT_STORE_BYTES = 512 << 20
 """Of a cluster that we start: room for two batches of rows or shards an actor on a machine of 16 cores."""
 
 _CONNECT_S = 5.0
-_HANDSHAKE_S = 30
 _HANDSHAKE = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -82,13 +82,18 @@ def ray_cluster(
         ClusterUnreachable: nothing answers at the address, or no cluster.
         WorkerDiffers: it is of another version of Ray or Python.
     """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("--engine ray needs Ray.", hint="Install it: pip install 'imprompt[ray]'")
+    if address:
+        check_answers(address)
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="imprompt-ray-", ignore_cleanup_errors=True) as folder:
         warnings.simplefilter("ignore")  # of Ray, of its own deprecated settings
-        ray = _imported()
+        import ray
+        import ray.data
+
         try:
             if address:
-                _check_answers(address)
                 _connect(ray, address)
             else:
                 _start(ray, folder)
@@ -96,15 +101,6 @@ def ray_cluster(
             yield _offered(ray, device=device, actor_cpus=actor_cpus, actors=actors)
         finally:
             ray.shutdown()
-
-
-def _imported() -> Any:
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise ConfigError("--engine ray needs Ray.", hint="Install it: pip install 'imprompt[ray]'") from error
-    return ray
 
 
 def _start(ray: Any, folder: str) -> None:
@@ -136,21 +132,26 @@ def _connect(ray: Any, address: str) -> None:
         raise ClusterUnreachable(f"The cluster at {address} does not take this machine: {_first_line(error)}", hint=_HOW) from error
 
 
-def _check_answers(address: str) -> None:
-    """Raise ClusterUnreachable where no Ray answers. Ray itself asks for minutes, so a short-lived process asks before."""
+def check_answers(address: str, *, timeout_s: float = 30) -> None:
+    """Ask at an address for Ray. Ray itself would ask for minutes, so a short-lived process asks before.
+
+    Args:
+        address: HOST:PORT.
+        timeout_s: how long that process may take, its start included.
+
+    Raises:
+        ClusterUnreachable: nothing answers, or nothing that is a head node.
+    """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise ClusterUnreachable(f"Nothing answers at {address}: {error}.", hint=_HOW) from error
-    try:
-        command = [sys.executable, "-c", _HANDSHAKE, address]
-        asked = subprocess.run(command, capture_output=True, timeout=_HANDSHAKE_S, check=False)  # noqa: S603 our own interpreter
-        if asked.returncode == 0:
+    command = [sys.executable, "-c", _HANDSHAKE, address]
+    with suppress(subprocess.TimeoutExpired):
+        if subprocess.run(command, capture_output=True, timeout=timeout_s, check=False).returncode == 0:  # noqa: S603 our own interpreter
             return
-    except subprocess.TimeoutExpired:
-        pass
-    raise ClusterUnreachable(f"What answers at {address} is no head node of Ray, or is too slow ({_HANDSHAKE_S} s).", hint=_HOW)
+    raise ClusterUnreachable(f"What answers at {address} is no head node of Ray, or takes longer than {timeout_s:g} s.", hint=_HOW)
 
 
 def _settle(ray: Any) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from core.errors import ClusterError, ConfigError, CorpusError, ImageRejected, WeightsMissing, WorkerDiffers
+from core.errors import ClusterError, CorpusError, ImageRejected, WeightsMissing, WorkerDiffers
 from core.values import RawPrompt
 from indexer.build import BuildOptions, BuildReport, build_index, spaces_of
 from indexer.engine import LocalEngine, Space
 from indexer.ray_engine import RayEngine
-from indexer.ray_session import parse_address
 from indexer.rows import StreamedSource
 from indexer.sources import parse_corpus
 from store.manifest import Manifest
@@ -193,14 +192,3 @@ def test_errors_travel_whole(error: Exception) -> None:
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
     assert vars(arrived) == vars(error)
-
-
-def test_addresses() -> None:
-    """Ray's own port where none is named; what is no address is refused, and not repeated: it might hold a password."""
-    assert parse_address("ray") == ""
-    assert parse_address("ray://head") == "head:6379"
-    assert parse_address("ray://10.0.0.7:1234") == "10.0.0.7:1234"
-    for wrong in ("spark", "ray://", "ray://:80", "ray://user:secret@head:6379", "ray://head:port", "ray:head", "ray://head/x"):
-        with pytest.raises(ConfigError) as caught:
-            parse_address(wrong)
-        assert "secret" not in str(caught.value)

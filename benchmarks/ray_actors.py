@@ -1,0 +1,172 @@
+"""Encode rate of a build by `lite` on Ray: one and two actors of one thread each, and the local engine of one thread beside them.
+
+    python benchmarks/ray_actors.py --rows 4096 --rounds 3
+
+The same rows, shards and build each time, in turn, in one run; every build's rows are compared with the first one's. Run it on a
+machine that does nothing else: with two cores, two actors take both, and the command's own work is beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from core.progress import Silent
+from core.protocols import CorpusSource, Progress, ProgressTask
+
+RESULTS = Path(__file__).resolve().parent / "results" / "ray_actors.json"
+SHARD_ROWS = 256
+ENGINES = {"local, 1 thread": 0, "Ray, 1 actor of 1 thread": 1, "Ray, 2 actors of 1 thread": 2}
+
+
+class Encoding(Progress, ProgressTask):
+    """Notes when the encoding begins and when each shard is there."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.rows: list[int] = []
+        self._on = False
+
+    def start(self, label: str, total: int | None) -> ProgressTask:  # noqa: ARG002 of the protocol
+        self._on = label.startswith("Encoding")
+        if not self._on:
+            return Silent()
+        self.times.append(time.perf_counter())
+        return self
+
+    def advance(self, n: int) -> None:
+        self.times.append(time.perf_counter())
+        self.rows.append(n)
+
+    def __enter__(self) -> ProgressTask:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+
+def one_build(source: CorpusSource, actors: int) -> dict[str, Any]:
+    """Build once; seconds until the first shard came, rows a second from then on and over all of the encoding."""
+    from encoders.registry import load_encoder, output_encoder
+    from indexer.build import BuildOptions, build_index
+    from indexer.engine import Engine, LocalEngine
+    from indexer.ray_engine import NamedSpaces, RayEngine
+    from indexer.ray_session import ray_cluster
+
+    def build(engine: Engine) -> dict[str, Any]:
+        noted, pair = Encoding(), load_encoder("lite", device="cpu")
+        extra = [output_encoder(pair, device="cpu")]
+        with tempfile.TemporaryDirectory(prefix="ray-actors-") as folder:
+            options = BuildOptions(shard_rows=SHARD_ROWS)
+            report = build_index(Path(folder), [source], pair, options=options, extra=extra, engine=engine, progress=noted)
+        began, first, last = noted.times[0], noted.times[1], noted.times[-1]
+        return {
+            "first_shard_s": first - began,
+            "rows_per_s_after_it": sum(noted.rows[1:]) / (last - first),
+            "rows_per_s": sum(noted.rows) / (last - began),
+            "rows": report.manifest.rows,
+            "rows_digest": report.manifest.rows_digest,
+            "shards": [shard.sha256 for shards in report.manifest.shards.values() for shard in shards],
+        }
+
+    if actors == 0:
+        return build(LocalEngine())
+    with ray_cluster("", device="cpu", actor_cpus=1, actors=actors) as cluster:
+        return build(RayEngine(cluster, NamedSpaces("lite", device="cpu")))
+
+
+def measure(rows: int, rounds: int) -> dict[str, Any]:
+    """All engines in turn, `rounds` times."""
+    from benchmarks.machine import machine
+    from encoders.devices import use_threads
+    from indexer.sampling import first_rows
+    from indexer.starter import starter_source
+
+    use_threads(1)
+    source = first_rows(starter_source(), rows)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ENGINES}
+    for number in range(rounds):
+        for name, actors in ENGINES.items():
+            runs[name].append(one_build(source, actors))
+            print(f"round {number + 1}, {name}: {runs[name][-1]['rows_per_s_after_it']:.1f} rows/s", flush=True)
+    whole = runs["local, 1 thread"][0]
+    same_rows = all(run["rows_digest"] == whole["rows_digest"] for found in runs.values() for run in found)
+    same_bytes = all(run["shards"] == whole["shards"] for found in runs.values() for run in found)
+    return {
+        "machine": machine("ray", "torch", "numpy"),
+        "rows": whole["rows"],
+        "shard_rows": SHARD_ROWS,
+        "rounds": rounds,
+        "load_average_at_end": os.getloadavg()[0],
+        "same_rows": same_rows,
+        "same_bytes": same_bytes,
+        "runs": {name: [{k: v for k, v in run.items() if k != "shards"} for run in found] for name, found in runs.items()},
+    }
+
+
+def page(result: dict[str, Any]) -> str:
+    """The page of the results."""
+    facts = result["machine"]
+    base = statistics.median(run["rows_per_s_after_it"] for run in result["runs"]["Ray, 1 actor of 1 thread"])
+    command = f"python benchmarks/ray_actors.py --rows {result['rows']} --rounds {result['rounds']}"
+    lines = [
+        "# Encode rate with one and two actors of Ray",
+        "",
+        f"`{command}`: {result['rows']:,} prompts of the starter corpus, by `lite` into both of its spaces, shards of "
+        f"{result['shard_rows']} rows, {result['rounds']} builds of each kind in turn. Median (least to most).",
+        "",
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; Python {facts['python']}, Ray {facts['ray']}, "
+        f"torch {facts['torch']}; commit {facts['commit']}; load average at the end {result['load_average_at_end']:.1f}.",
+        "",
+        "| engine | rows/s once the first shard is there | of one actor's | until the first shard | rows/s with that |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, runs in result["runs"].items():
+        rate = statistics.median(run["rows_per_s_after_it"] for run in runs)
+        lines.append(
+            f"| {name} | {spread(runs, 'rows_per_s_after_it', 1)} | {rate / base:.2f} | {spread(runs, 'first_shard_s', 1)} s "
+            f"| {spread(runs, 'rows_per_s', 1)} |"
+        )
+    lines += [
+        "",
+        f"Rows of all builds are {'' if result['same_rows'] else 'NOT '}the same, "
+        f"the bytes of their vectors are {'' if result['same_bytes'] else 'not '}the same.",
+        "",
+        "Until the first shard is there, Ray starts its actors and these import torch and read the weights: once a build.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def spread(runs: list[dict[str, Any]], name: str, digits: int) -> str:
+    """Median, least and most of one figure."""
+    values = [run[name] for run in runs]
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON file; a page of the same name stands beside it")
+    args = parser.parse_args()
+    if args.rows < 3 * SHARD_ROWS:
+        parser.error(f"--rows is at least {3 * SHARD_ROWS}: the first shard is not counted")
+    result = measure(args.rows, args.rounds)
+    args.out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    args.out.with_suffix(".md").write_text(page(result), "utf-8")
+    print(page(result))
+
+
+if __name__ == "__main__":
+    main()

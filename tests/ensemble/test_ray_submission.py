@@ -1,0 +1,88 @@
+"""A submission on a real cluster of Ray: the bytes of the local one, also where a node is lost meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import WorkerDiffers
+from core.progress import Silent
+from ensemble.ray_answers import RayAnswerer
+from ensemble.submission import SubmitReport, depends_on, submit
+from ensemble.vote import Ensemble
+from indexer.ray_session import ray_cluster
+from store.generation import Generation, open_generation
+from tests.ensemble.submit_driver import Counting
+from tests.ensemble.worlds import ensemble, save_pictures
+from tests.indexer.ray_nodes import nodes
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # Ray warns of settings of its own, and leaves sockets and processes to the collector.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+IMAGES, BATCH_IMAGES = 40, 4
+
+
+class Losing(Silent):
+    """A progress that calls somebody when so many images are answered."""
+
+    def __init__(self, images: int, call: Any) -> None:
+        self.left, self.call = images, call
+
+    def advance(self, n: int) -> None:
+        if self.left > 0:
+            self.left -= n
+            if self.left <= 0:
+                self.call()
+
+
+def judges(generation: Generation, pause_s: float) -> Ensemble:
+    return ensemble(generation, Counting(pause_s), weights={"knn": 0.5, "sayer": 0.5})
+
+
+def make_ensemble(index: Path, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
+    """What an actor makes; it takes its time over a batch, so that a node is lost in the midst of one."""
+    generation = stack.enter_context(open_generation(index))
+    made = judges(generation, 0.1)
+    return made, depends_on(generation, made)
+
+
+def test_it_is_the_local_submission(generation: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three actors, of which one is lost; an image that cannot be read is listed, and other models are refused."""
+    monkeypatch.setattr("ensemble.submission.BATCH_IMAGES", BATCH_IMAGES)
+    save_pictures(tmp_path / "images", IMAGES)
+    (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
+    made = judges(generation, 0)
+    depends = depends_on(generation, made)
+
+    def run(name: str, answerer: RayAnswerer | None = None, progress: Any = None) -> tuple[SubmitReport, Sequence[bytes]]:
+        out, prompts = tmp_path / f"{name}.csv", tmp_path / f"{name}-prompts.csv"
+        report = submit(
+            tmp_path / "images",
+            out,
+            ensemble=made,
+            depends_on=depends,
+            prompts_out=prompts,
+            answerer=answerer,
+            progress=progress or Silent(),
+        )
+        return report, [out.read_bytes(), prompts.read_bytes()]
+
+    here, expected = run("here")
+    index = generation.folder.parent.parent
+    with nodes(3) as cluster, ray_cluster(cluster.address, device="cpu") as offered:
+        answerer = RayAnswerer(offered, partial(make_ensemble, index), depends)
+        report, found = run("far", answerer, Losing(3 * BATCH_IMAGES, cluster.lose))
+        assert found == expected
+        assert (report.images, report.failed, report.resumed) == (IMAGES + 1, here.failed, 0)
+        differing = RayAnswerer(offered, partial(make_ensemble, index), {**depends, "models": {"sayer": {"x": "another"}}})
+        with pytest.raises(WorkerDiffers, match="its models differ"):
+            run("other", differing)

@@ -1,0 +1,41 @@
+"""Builds an index on a cluster and kills itself when some shards are journaled; run as a program of its own by `test_ray.py`.
+
+python tests/indexer/ray_driver.py ROOT CORPUS ADDRESS
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from indexer.build import BuildOptions, BuildReport, build_index, spaces_of
+from indexer.engine import Engine, Space
+from indexer.journal import Journal
+from indexer.ray_engine import RayEngine
+from indexer.ray_session import ray_cluster
+from indexer.sources import parse_corpus
+from tests.indexer.doubles import BagPair
+from tests.killing import after
+
+SHARD_ROWS = 64
+FINISHED = 3
+
+
+def spaces() -> list[Space]:
+    return spaces_of(BagPair(), [])
+
+
+def build(root: Path, corpus: Path, engine: Engine) -> BuildReport:
+    """The command that is broken off and given again."""
+    return build_index(root, [parse_corpus(str(corpus))], BagPair(), options=BuildOptions(shard_rows=SHARD_ROWS), engine=engine)
+
+
+def main() -> None:
+    root, corpus, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    after(Journal, "append", call=1 + FINISHED)  # the first line is that of the numbered rows
+    with ray_cluster(address) as cluster:
+        build(root, corpus, RayEngine(cluster, spaces))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Builds on real clusters of Ray, of several nodes on this machine: the index is the local one, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import WorkerDiffers
+from core.progress import Silent
+from core.protocols import ProgressTask
+from encoders.registry import load_encoder, output_encoder
+from indexer.build import BuildOptions, BuildReport, build_index
+from indexer.engine import Engine, LocalEngine
+from indexer.ray_engine import NamedSpaces, RayEngine
+from indexer.ray_session import Pool, ray_cluster
+from indexer.ray_stream import stream
+from indexer.sources import parse_corpus
+from indexer.starter import starter_source
+from store.generation import open_generation
+from store.manifest import Manifest
+from store.verify import verify
+from tests.indexer import ray_driver
+from tests.indexer.doubles import write_corpus
+from tests.indexer.ray_nodes import REPOSITORY, Nodes, nodes
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # Ray warns of settings of its own, and leaves sockets and processes to the collector.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+ROWS = 2000
+UNREADABLE = 9
+SHARD_ROWS = 128
+THREADS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A corpus of real-looking prompts with rows that cannot be read, and what a local build of one thread makes of it."""
+
+    corpus: Path
+    root: Path
+    whole: Manifest
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Nodes]:
+    with nodes(2) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    import torch
+
+    folder = tmp_path_factory.mktemp("bench")
+    lines = [prompt.text.encode() for prompt in next(iter(starter_source().batches(ROWS))).prompts]
+    for place in range(UNREADABLE):
+        lines.insert(place * 211 + 3, b"poisoned \xff row")
+    corpus = folder / "corpus.txt"
+    corpus.write_bytes(b"\n".join(lines) + b"\n")
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield Bench(corpus, folder / "local", build(folder / "local", corpus, LocalEngine()).manifest)
+    torch.set_num_threads(before)
+
+
+def build(root: Path, corpus: Path, engine: Engine, progress: Any = None) -> BuildReport:
+    """The corpus by `lite`, as the command builds it, in small batches and shards."""
+    pair = load_encoder("lite", device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("indexer.engine.READ_ROWS", 300)
+        patch.setattr("indexer.ray_engine.READ_ROWS", 300)
+        options = BuildOptions(shard_rows=SHARD_ROWS)
+        source = parse_corpus(str(corpus))
+        minilm = output_encoder(pair, device="cpu")
+        return build_index(root, [source], pair, options=options, extra=[minilm], engine=engine, progress=progress or Silent())
+
+
+def assert_same(root: Path, bench: Bench) -> None:
+    """Plan, rows and funnel are equal; vectors are where their provenance is, else within 1e-3, and so are the nearest ten."""
+    assert verify(root) == []
+    with open_generation(root) as found, open_generation(bench.root) as whole:
+        assert found.manifest.plan_sha256 == bench.whole.plan_sha256
+        assert found.manifest.rows_digest == bench.whole.rows_digest
+        assert found.manifest.funnel == bench.whole.funnel
+        assert found.manifest.funnel["bad UTF-8"] == UNREADABLE
+        for space, records in bench.whole.shards.items():
+            for here, there in zip(records, found.manifest.shards[space], strict=True):
+                assert (here.file, here.rows) == (there.file, there.rows)
+                assert here.sha256 == there.sha256 or here.provenance != there.provenance
+            rows = found.vectors(space).block(0, whole.manifest.rows)
+            np.testing.assert_allclose(rows, whole.vectors(space).block(0, whole.manifest.rows), atol=1e-3)
+        space = bench.whole.encoders[0].space
+        queries = whole.vectors(space).block(0, 50)
+        mine, yours = found.index(space).search(queries, 10), whole.index(space).search(queries, 10)
+        np.testing.assert_allclose(mine.scores, yours.scores, atol=1e-3)
+
+
+class Calling(Silent):
+    """A progress that calls somebody once, when so many rows are encoded."""
+
+    def __init__(self, rows: int, call: Any) -> None:
+        self.left, self.call, self.encoding = rows, call, False
+
+    def start(self, label: str, total: int | None) -> ProgressTask:
+        self.encoding = label.startswith("Encoding")
+        return self
+
+    def advance(self, n: int) -> None:
+        if self.encoding and self.left > 0:
+            self.left -= n
+            if self.left <= 0:
+                self.call()
+
+
+def test_a_cluster_builds_what_this_machine_builds(cluster: Nodes, bench: Bench, tmp_path: Path) -> None:
+    """Two nodes with an actor each: with as many threads as here, the very bytes; rows that cannot be read end in the funnel."""
+    with ray_cluster(cluster.address, device="cpu") as offered:
+        assert offered.devices == Pool(2, 2, 1)
+        build(tmp_path, bench.corpus, RayEngine(offered, NamedSpaces("lite", device="cpu")))
+    assert_same(tmp_path, bench)
+    with open_generation(tmp_path) as found:
+        assert found.manifest.shards == bench.whole.shards  # records hold sha256 and provenance
+
+
+def test_a_node_is_lost_during_a_build(cluster: Nodes, bench: Bench, tmp_path: Path) -> None:
+    """What its actor was at is done by another; the shards pass through a shared folder, where nothing is left."""
+    cluster.grow()
+    lost: list[int] = []
+
+    def lose() -> None:
+        cluster.lose()
+        lost.append(1)
+
+    with ray_cluster(cluster.address, device="cpu") as offered:
+        assert offered.devices.most == 3
+        engine = RayEngine(offered, NamedSpaces("lite", device="cpu"), shards=str(tmp_path / "shared"))
+        report = build(tmp_path / "index", bench.corpus, engine, Calling(3 * SHARD_ROWS, lose))
+    assert lost == [1]
+    assert report.encoded == 2 * bench.whole.rows
+    assert_same(tmp_path / "index", bench)
+    assert list((tmp_path / "shared").iterdir()) == []
+
+
+def test_the_driver_is_killed_during_a_build(cluster: Nodes, tmp_path: Path) -> None:
+    """What the cluster had finished stays, and the local engine does the rest; then there is nothing to do for the cluster."""
+    corpus = write_corpus(tmp_path / "corpus.txt", 600)
+    command = [sys.executable, str(Path(ray_driver.__file__)), str(tmp_path / "index"), str(corpus), cluster.address]
+    killed = subprocess.run(command, cwd=REPOSITORY, env=None, capture_output=True, check=False, timeout=600)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    whole = ray_driver.build(tmp_path / "whole", corpus, LocalEngine()).manifest
+    report = ray_driver.build(tmp_path / "index", corpus, LocalEngine())
+    assert report.encoded == whole.rows - ray_driver.FINISHED * ray_driver.SHARD_ROWS
+    assert report.manifest.rows_digest == whole.rows_digest
+    assert report.manifest.shards == whole.shards
+    with ray_cluster(cluster.address) as offered:
+        assert not ray_driver.build(tmp_path / "index", corpus, RayEngine(offered, ray_driver.spaces)).built
+
+
+def test_a_stream_is_bounded(cluster: Nodes) -> None:
+    """Twice what the object stores hold goes through them; what is made waits for what is done with it."""
+    with ray_cluster(cluster.address) as offered:
+        seen = [(*result, time.time()) for result in stream(big_items, sizes, pool=offered.devices)]
+    assert [(place, size) for place, size, _, _ in seen] == [(place, BIG_BYTES) for place in range(N_BIG)]
+    made = np.array([when for _, _, when, _ in seen])
+    ahead = [int((made < arrived).sum()) - place for place, _, _, arrived in seen]
+    assert max(ahead) * BIG_BYTES <= 100 << 20
+
+
+N_BIG, BIG_BYTES = 80, 5 << 20
+
+
+def big_items() -> Iterator[tuple[int, bytes, float]]:
+    for place in range(N_BIG):
+        yield place, b"x" * BIG_BYTES, time.time()
+
+
+def sizes() -> Any:
+    def size(item: tuple[int, bytes, float]) -> tuple[int, int, float]:
+        time.sleep(0.05)
+        return item[0], len(item[1]), item[2]
+
+    return size
+
+
+def test_workers_of_other_code_are_refused(cluster: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, before any work is done."""
+    monkeypatch.setattr("indexer.ray_stream.code_sha256", lambda: "another")
+    with ray_cluster(cluster.address) as offered, pytest.raises(WorkerDiffers, match="runs other code"):
+        list(stream(big_items, sizes, pool=offered.devices))
+
+
+def test_the_command_is_quiet_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    """Ray on this machine, as long as the command runs: its lines are those of a local build, and none of its processes stays."""
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_bytes(b"".join(bench.corpus.read_bytes().splitlines(keepends=True)[:40]))
+    index = tmp_path / "index"
+    command = [sys.executable, "cli.py", "build-index", "--corpus", str(corpus), "--index", str(index), "--engine", "ray", "--json"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    notes = done.stderr.splitlines()
+    assert notes[0] == f"Building the index in {index}."
+    assert all(line.startswith("  left out: corpus.txt:") for line in notes[1:]), notes
+    processes = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
+    assert not [line for line in processes if b"imprompt-ray-" in line]
+    assert verify(index) == []
+
+
+def readable(path: Path) -> bool:
+    try:
+        path.read_bytes()
+    except OSError:
+        return False
+    return True
