@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -140,9 +141,11 @@ def measure(folder: Path, peer: Path) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     memory: dict[str, list[float]] = {"imprompt": [], "clip-retrieval": []}
     named: dict[str, dict[str, list[list[int]]]] = {}
+    busy = []
     with tempfile.TemporaryDirectory() as scratch:
         bodies = write_bodies(Path(scratch))
         for number in range(ROUNDS):
+            busy.append(round(os.getloadavg()[0], 1))
             for server in memory:
                 with answering(server, folder, peer) as (address, process):
                     url = f"{address}/knn-service"
@@ -167,6 +170,8 @@ def measure(folder: Path, peer: Path) -> dict[str, Any]:
         "k": K,
         "seconds_a_run": RUN_S,
         "rounds": ROUNDS,
+        "load_before_rounds": busy,
+        "niceness": os.nice(0),
         "same_neighbours": {
             kind: round(float(np.mean([len({*one} & {*other}) / K for one, other in pairs])), 4) for kind, pairs in both.items()
         },
@@ -178,6 +183,7 @@ def measure(folder: Path, peer: Path) -> dict[str, Any]:
 def clip_lines(value: dict[str, Any]) -> list[str]:
     """The figures as Markdown."""
     about, peer, same, resident = value["machine"], value["peer"], value["same_neighbours"], value["resident_mib"]
+    busy = ", ".join(map(str, value["load_before_rounds"]))
     lines = [
         "",
         "## Texts and images beside clip-retrieval's back end",
@@ -189,7 +195,8 @@ def clip_lines(value: dict[str, Any]) -> list[str]:
         f"warm-up, the servers in turn, each on {about['cores']} cores that wrk shared; median and range. torch {about['torch']}, "
         f"open_clip {about['open_clip_torch']} and {peer['open_clip']}; clip-retrieval {peer['clip_retrieval']} with its "
         "defaults, save that what downloads further models is off, and JIT. Refused is 503 with Retry-After, for which wrk does "
-        "not wait.",
+        f"not wait. Load of the machine before each round, other work and what the round before left: {busy}; the servers and wrk "
+        f"ran at niceness {value['niceness']}.",
         "",
         f"Of the {value['k']} neighbours that one names, the other names {same['text']:.1%} for texts and {same['image']:.1%} for "
         f"images. Resident at most: imprompt {resident['imprompt']:,.0f} MiB, clip-retrieval "
