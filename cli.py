@@ -22,6 +22,7 @@ from commands.info import info
 from commands.options import ASK, CORPUS, IMPROVE, OPERATE
 from commands.plan import plan
 from commands.prefetch import prefetch
+from commands.push import push
 from commands.query import query
 from commands.remove import remove
 from commands.serve import serve
@@ -49,6 +50,7 @@ app.command("remove", rich_help_panel=CORPUS)(remove)
 app.command("fold", rich_help_panel=CORPUS)(fold)
 app.command("info", rich_help_panel=CORPUS)(info)
 app.command("plan", rich_help_panel=CORPUS)(plan)
+app.command("push", rich_help_panel=CORPUS)(push)
 app.command("train", rich_help_panel=IMPROVE)(train)
 app.command("evaluate", rich_help_panel=IMPROVE)(evaluate)
 app.command("fit-weights", rich_help_panel=IMPROVE)(fit_weights)

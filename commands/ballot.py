@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ensemble.ray_answers import NamedEnsemble
     from ensemble.vote import Ensemble
     from retriever import Question
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 Blend = Annotated[
     str | None,
@@ -62,15 +62,23 @@ def load_ballot(blend: str | None, opened: Opened, *, phrases: str | None, degra
 
 
 def named_ensemble(opened: Opened, ensemble: Ensemble, *, device: str) -> NamedEnsemble:
-    """How other machines make the same ensemble over the same generation, on a device of their own."""
-    from ensemble.ray_answers import NamedEnsemble
+    """How other machines make the same ensemble over the same generation, on a device of their own.
 
+    Raises:
+        ConfigError: the generation is on Milvus.
+    """
+    from core.errors import ConfigError
+    from ensemble.ray_answers import NamedEnsemble
+    from store.generation import Generation
+
+    if not isinstance(opened.generation, Generation):
+        raise ConfigError("--engine ray reads the index from a folder, not from Milvus.", hint="Name the folder with --index.")
     folder = opened.generation.folder
     return NamedEnsemble(folder.parent.parent, folder.name, ensemble.recipe, degrade=bool(ensemble.left_out), device=device)
 
 
 def prove(
-    ensemble: Ensemble, questions: Iterable[Question], k: int, *, generation: Generation
+    ensemble: Ensemble, questions: Iterable[Question], k: int, *, generation: OpenGeneration
 ) -> Iterator[ProvenAnswer | ImpromptError]:
     """Answers with their proof; see `ensemble.proof.ask_with_proof`."""
     from ensemble.proof import ask_with_proof

@@ -122,6 +122,7 @@ def build_index(
     )
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
+    folder = chosen.index  # refused here where it is none, before a model is loaded
     plan = RECIPES[recipe]
     if encoder is None and not corpus:
         output.note(plan.described)
@@ -130,7 +131,7 @@ def build_index(
         parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed, offline=chosen.offline, announce=output.note)
         for spec in corpus or [plan.corpus]
     ]
-    output.note(f"Building the index in {chosen.index}.")
+    output.note(f"Building the index in {folder}.")
     # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
     minilm = output_encoder(pair, device=device, announce=output.note)
     options = BuildOptions(
@@ -149,7 +150,7 @@ def build_index(
     with ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster, opened_gpu(here, announce=output.note) as gpu:
         named = NamedSpaces(pair.spec.name, tuple(other.spec.name for other in others), device)
         report = build(
-            chosen.index,
+            folder,
             sources,
             pair,
             options=options,
@@ -164,7 +165,7 @@ def build_index(
             output.note(printable(_left_out(row)))
         output.line(report.manifest)
     else:
-        show_report(output, report, chosen.index)
+        show_report(output, report, folder)
 
 
 def _depot(engine: str, shards: str | None) -> str | None:

@@ -12,7 +12,7 @@ import msgspec
 from commands.needs import Need, blend_needs, encoder_need, needs_of
 from commands.packages import PackageState, both_faiss, lacking, loading_problems, package_states, pip_line
 from commands.recipes import RECIPES
-from core.config import Settings
+from core.config import IndexPlace, Settings
 from core.errors import ConfigError, ImpromptError, NoGeneration, WeightsMissing
 from core.fetch import Wanted, cached_choice, hub_folder
 from core.hub_download import free_bytes
@@ -125,7 +125,7 @@ def diagnose(chosen: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
         *(_recipe_state(name, "blend", needs_of(name), states) for name in ("default", "seed")),
         *_member_states(states),
     ]
-    index, damage, manifest = _index_state(chosen.index)
+    index, damage, manifest = _index_state(chosen.place)
     errors += damage
     if manifest is not None and (name := manifest.encoders[0].name) not in {parts.encoder for parts in RECIPES.values()}:
         recipes.append(_recipe_state(name, "the index", [_quick_encoder_need(name)], states))
@@ -234,11 +234,13 @@ def _length(path: Path) -> int | None:
         return None
 
 
-def _index_state(root: Path) -> tuple[IndexState, list[ImpromptError], Manifest | None]:
+def _index_state(root: IndexPlace) -> tuple[IndexState, list[ImpromptError], Manifest | None]:
     from store.generation import check_lengths, pin_manifest
     from store.layout import MANIFEST
     from store.manifest import decode_manifest
 
+    if not isinstance(root, Path):
+        return IndexState(str(root), problem=f"{root} is on Milvus, which is not asked here; `info` asks it"), [], None
     try:
         with pin_manifest(root) as pinned:
             manifest = decode_manifest(pinned.content, path=pinned.folder / MANIFEST)
@@ -257,7 +259,7 @@ def _index_state(root: Path) -> tuple[IndexState, list[ImpromptError], Manifest 
 
 def _folders(chosen: Settings) -> list[FolderState]:
     folders = {
-        "index": chosen.index,
+        **({"index": chosen.place} if isinstance(chosen.place, Path) else {}),
         "cache": chosen.cache,
         "files put by hand": chosen.cache / "by-hand",
         "hub's cache": hub_folder(),

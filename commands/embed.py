@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.options import Device, EncoderName, IndexOption, Json, Offline, Quiet, Verbose
 from commands.output import Output
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def embed(
         Space,
         typer.Option("--space", help="`output`: all-MiniLM-L6-v2, 384-d, what the competition scores; `index`: the index's own."),
     ] = Space.OUTPUT,
-    index: IndexFolder = None,
+    index: IndexOption = None,
     encoder: EncoderName = None,
     device: Device = "auto",
     json: Json = False,
@@ -81,9 +81,9 @@ def embed(
 
 
 def _encoder_of_index(chosen: Settings) -> str:
-    from store.generation import open_generation
+    from store.opened import open_place
 
-    with open_generation(chosen.index) as generation:
+    with open_place(chosen.place) as generation:
         return generation.manifest.encoders[0].name
 
 

@@ -9,7 +9,7 @@ import typer
 
 from commands.ballot import Blend
 from commands.opening import open_index
-from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
 from commands.output import Output, grid
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def evaluate(
     unseen: Unseen = False,
     folds: Folds = 5,
     blend: Blend = None,
-    index: IndexFolder = None,
+    index: IndexOption = None,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -77,7 +77,7 @@ def study_pairs(
     *,
     unseen: bool,
     folds: int,
-    index: Path | None,
+    index: str | None,
     device: str,
     offline: bool,
     output: Output,

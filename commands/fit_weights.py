@@ -9,7 +9,7 @@ import typer
 
 from commands.ballot import Blend
 from commands.evaluate import Folds, PairsFile, Unseen, show_gains, study_pairs, tell_failed
-from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
 from commands.output import Output, grid
 
 
@@ -19,7 +19,7 @@ def fit_weights(
     unseen: Unseen = False,
     folds: Folds = 5,
     blend: Blend = None,
-    index: IndexFolder = None,
+    index: IndexOption = None,
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,

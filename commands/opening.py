@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands.output import Output
 
 if TYPE_CHECKING:
     from core.protocols import EncoderPair
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
     """One generation, its encoder, and how further models are to be loaded."""
 
-    generation: Generation
+    generation: OpenGeneration
     pair: EncoderPair
     device: str
     offline: bool
@@ -27,12 +26,12 @@ class Opened:
 
 @contextmanager
 def open_index(
-    output: Output, *, index: Path | None, device: str, offline: bool, encoder: str | None = None, few: bool = False
+    output: Output, *, index: str | None, device: str, offline: bool, encoder: str | None = None, few: bool = False
 ) -> Iterator[Opened]:
     """The index of the options, open as long as the block runs.
 
     Args:
-        index: its folder; None for that of the environment or the user.
+        index: its folder, or Milvus; None for that of the environment or the user.
         encoder: a name instead of the one that the index was built with.
         few: only some questions are going to be asked. The processor answers them before a GPU has the vectors, so the device
             "auto" leaves the search to it.
@@ -41,17 +40,17 @@ def open_index(
         StoreError: there is no index, or it is damaged.
         EncoderError, ConfigError: the encoder or the device cannot be used.
     """
-    from core.config import settings
+    from core.config import MilvusPlace, settings
     from encoders.registry import load_encoder
-    from store.generation import open_generation
     from store.gpu import opened_gpu
+    from store.opened import open_place
 
     chosen = settings(index=index, offline=offline)
-    searching = "cpu" if few and device == "auto" else device
-    with opened_gpu(searching, announce=output.note) as gpu, open_generation(chosen.index) as generation:
+    searching = "cpu" if (few and device == "auto") or isinstance(chosen.place, MilvusPlace) else device
+    with opened_gpu(searching, announce=output.note) as gpu, open_place(chosen.place) as generation:
         if gpu is not None:
             generation.search_on(gpu)
         name = encoder or generation.manifest.encoders[0].name
-        output.detail(f"Index {chosen.index}, generation {generation.manifest.generation}, encoder {name}.")
+        output.detail(f"Index {chosen.place}, generation {generation.manifest.generation}, encoder {name}.")
         pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
         yield Opened(generation, pair, device, chosen.offline)

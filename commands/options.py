@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,22 @@ import typer
 ASK, CORPUS, IMPROVE, OPERATE = "Ask", "Corpus", "Improve", "Operate"
 
 IndexFolder = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--index", help="Folder of the index. [env: IMPROMPT_INDEX; otherwise the user's data folder]", show_default=False
+        "--index",
+        metavar="FOLDER",
+        help="Folder of the index. [env: IMPROMPT_INDEX; otherwise the user's data folder]",
+        show_default=False,
+    ),
+]
+IndexOption = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        metavar="PLACE",
+        help="Folder of the index, or Milvus: `milvus:http://HOST:PORT`, `milvus:http://HOST:PORT/DATABASE`, `milvus:FILE.db`. "
+        "[env: IMPROMPT_INDEX; otherwise the user's data folder]",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable answers on standard output, one object a line.")]

@@ -11,7 +11,7 @@ import typer
 from commands.ballot import Blend, Degrade, Phrases, load_ballot, prove, show_proof, tell_left_out
 from commands.filtering import Contains, Effort, Exclude, NoArtists, Where
 from commands.opening import open_index
-from commands.options import Device, EncoderName, IndexFolder, Json, Neighbours, Offline, Quiet, Verbose
+from commands.options import Device, EncoderName, IndexOption, Json, Neighbours, Offline, Quiet, Verbose
 from commands.output import Output, grid
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def query(
     blend: Blend = None,
     phrases: Phrases = None,
     degrade: Degrade = False,
-    index: IndexFolder = None,
+    index: IndexOption = None,
     encoder: EncoderName = None,
     device: Device = "auto",
     json: Json = False,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from commands.ballot import Blend, Degrade
-from commands.options import Device, EncoderName, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.options import Device, EncoderName, IndexOption, Json, Offline, Quiet, Verbose
 from commands.output import Output
 
 
@@ -36,7 +37,7 @@ def serve(
         bool, typer.Option("--map-index", help="Map the index's files instead of reading them; docs/serving.md says when.")
     ] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="The log as JSON, one object a line.")] = False,
-    index: IndexFolder = None,
+    index: IndexOption = None,
     encoder: EncoderName = None,
     device: Device = "auto",
     json: Json = False,
@@ -64,10 +65,11 @@ def serve(
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
     check_access(host=host, token=token, no_auth=no_auth)
-    with pin_manifest(chosen.index):
-        output.detail(f"Index {chosen.index}.")
+    if isinstance(chosen.place, Path):  # a folder without an index is told before the models are loaded; a server is asked once
+        with pin_manifest(chosen.place):
+            output.detail(f"Index {chosen.place}.")
     config = ServerConfig(
-        index=chosen.index,
+        index=chosen.place,
         host=host,
         port=port,
         token=token,

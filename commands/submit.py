@@ -10,7 +10,7 @@ import typer
 from commands.ballot import Blend, Degrade, Phrases, load_ballot, named_ensemble, tell_left_out
 from commands.engines import LOCAL, ActorCpus, EngineName, ray_cluster_of
 from commands.opening import open_index
-from commands.options import Device, IndexFolder, Json, Offline, Quiet, Verbose
+from commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
 from commands.output import Output
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def submit(
     blend: Blend = None,
     phrases: Phrases = None,
     degrade: Degrade = False,
-    index: IndexFolder = None,
+    index: IndexOption = None,
     device: Device = "auto",
     engine: EngineName = LOCAL,
     actor_cpus: ActorCpus = None,

@@ -20,6 +20,7 @@
         BuildLocked          another process is writing this index
         IndexDiffers         the index in place was built from something else
         StorageFull          the disk is full or may not be written
+        Unreachable          the server that holds the index does not answer
       MemberUnavailable      a member of the ensemble cannot vote: `name`, `reason`
       ClusterError           a cluster that cannot be used, or lost its workers again and again
         ClusterUnreachable   no cluster answers at the address
@@ -227,6 +228,13 @@ class StorageFull(StoreError):
 
     exit_code = 57
     kind = "storage"
+
+
+class Unreachable(StoreError):
+    """The server that holds the index does not answer."""
+
+    exit_code = 58
+    kind = "unreachable"
 
 
 class MemberUnavailable(ImpromptError):

@@ -5,7 +5,7 @@ A single item is a batch of one; no method returns two types. What cannot be don
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -98,12 +98,49 @@ class PromptStore(Protocol):
         """
         ...
 
+    def by_key(self, prompt_key: str) -> Prompt | None:
+        """The prompt of that stable name, the first where there are several; None where there is none."""
+        ...
+
+    def rows_of(self, prompt_keys: Collection[str]) -> Ids:
+        """The row ids of the prompts with these keys, rising; keys that no prompt has are passed over."""
+        ...
+
     def matching(self, condition: Condition) -> Ids:
         """The row ids of the prompts that a condition is true of, rising."""
         ...
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
         """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
+        ...
+
+    def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:
+        """At most `limit` phrases that the prompts are put together from, with how often each was submitted, falling.
+
+        Raises:
+            StoreError: this store cannot count them.
+        """
+        ...
+
+
+class VectorStore(Protocol):
+    """The stored vectors of one space, in row order. Safe to read from several threads."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self, row_ids: Ids) -> Vectors:
+        """(n, dim) float32 unit rows in the order asked for, repeats included.
+
+        Raises:
+            UnknownRow: an id is below 0 or not below `len(self)`.
+        """
+        ...
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
+        """(first row id, block) over all rows, at most `size` rows each."""
         ...
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ensemble.interrogator.library import LibraryModes
     from ensemble.interrogator.lists import PhraseLists
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
 
@@ -42,7 +42,7 @@ class Bench:
     """
 
     recipe: Recipe
-    generation: Generation
+    generation: OpenGeneration
     pair: EncoderPair
     minilm: TextEncoder
     neighbourhood: Neighbourhood
@@ -67,7 +67,7 @@ class Remembering:
 
 def load_ensemble(
     recipe: Recipe,
-    generation: Generation,
+    generation: OpenGeneration,
     pair: EncoderPair,
     *,
     degrade: bool = False,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import MemberUnavailable, SpaceMismatch
-from core.protocols import EncoderPair, TextEncoder
+from core.protocols import EncoderPair, TextEncoder, VectorStore
 from core.values import Hits, Ids, Vectors, unit_rows
 from encoders.minilm import SPACE
 from encoders.sharing import LastPictures
@@ -20,8 +20,7 @@ from retriever.search import check_space
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from store.generation import Generation
-    from store.shards import ShardedVectors
+    from store.opened import OpenGeneration
 
 _MEAN_BLOCK_ROWS = 16_384
 
@@ -53,7 +52,7 @@ class Neighbourhood:
         MemberUnavailable: the index holds no MiniLM vectors of its prompts.
     """
 
-    def __init__(self, generation: Generation, pair: EncoderPair, *, k: int, allowed: Ids | None = None) -> None:
+    def __init__(self, generation: OpenGeneration, pair: EncoderPair, *, k: int, allowed: Ids | None = None) -> None:
         check_space(generation, pair.spec)
         self.pair = pair
         self._index = generation.index(generation.space)
@@ -98,7 +97,7 @@ class Neighbourhood:
         return Surroundings(rows, hits, vectors.reshape(len(pictures), self.k, self._vectors.dim))
 
 
-def output_vectors(generation: Generation) -> ShardedVectors:
+def output_vectors(generation: OpenGeneration) -> VectorStore:
     """MiniLM's vectors of all prompts of a generation, in row order.
 
     Raises:

@@ -15,7 +15,7 @@ from encoders.sharing import LastPictures
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 
 class SecondLook:
@@ -29,7 +29,7 @@ class SecondLook:
         SpaceMismatch: it stores none.
     """
 
-    def __init__(self, generation: Generation, pair: EncoderPair) -> None:
+    def __init__(self, generation: OpenGeneration, pair: EncoderPair) -> None:
         self._vectors = generation.vectors(pair.spec.space)
         self._pair = pair
         self._pictures = LastPictures(lambda pictures: pair.images.encode(pictures))

@@ -35,7 +35,7 @@ from retriever.embedding import MAX_BATCH_PIXELS
 from store.locking import write_lock
 
 if TYPE_CHECKING:
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 BATCH_IMAGES = 32
 """Images a batch. It belongs to the result: another size changes last bits."""
@@ -135,7 +135,7 @@ def submit(
     )
 
 
-def depends_on(generation: Generation, ensemble: Ensemble) -> dict[str, Any]:
+def depends_on(generation: OpenGeneration, ensemble: Ensemble) -> dict[str, Any]:
     """What a submission depends on beside the images: index, encoders, recipe, who votes, and the bytes of their models.
 
     Raises:

@@ -28,7 +28,7 @@ from images.decode import ENOUGH_PX, open_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 _BLOCK_ROWS = 64
 _OF_THE_PAIR = frozenset({"knn", "vit", "interrogator"})
@@ -65,7 +65,7 @@ class Panel:
     def __init__(
         self,
         recipe: Recipe,
-        generation: Generation,
+        generation: OpenGeneration,
         pair: EncoderPair,
         *,
         settings: Sequence[KnnSettings],
@@ -182,7 +182,7 @@ def recipe_settings(recipe: Recipe, *, k: int) -> KnnSettings:
     return msgspec.structs.replace(recipe.knn, k=k)
 
 
-def corpus_without(generation: Generation, rows: Sequence[Pair]) -> Ids:
+def corpus_without(generation: OpenGeneration, rows: Sequence[Pair]) -> Ids:
     """The row ids of a corpus but for the texts of the pairs, all their captions included."""
     keys = {prompt_key(text) for row in rows for text in row.texts}
     return np.setdiff1d(np.arange(generation.manifest.rows), generation.prompts.rows_of(keys))

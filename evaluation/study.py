@@ -30,7 +30,7 @@ from evaluation.stand_ins import Sitting
 from evaluation.tallies import Choice, fit
 
 if TYPE_CHECKING:
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 N_FOLDS = 5
 _LEAST_FOLDS = 3
@@ -83,7 +83,7 @@ class Study:
     seconds: float
 
 
-def run_study(pairs_file: Path, recipe: Recipe, generation: Generation, pair: EncoderPair, options: Options) -> Study:
+def run_study(pairs_file: Path, recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, options: Options) -> Study:
     """Let the members of a recipe answer every pair, and measure the answers.
 
     Args:
@@ -139,7 +139,7 @@ def fitted_recipe(study: Study, *, name: str) -> Recipe:
     return msgspec.structs.replace(study.best, name=name, calibrations=calibrations)
 
 
-def _panel(recipe: Recipe, generation: Generation, pair: EncoderPair, pairs: PairSet, options: Options) -> Panel:
+def _panel(recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, pairs: PairSet, options: Options) -> Panel:
     sitting = Sitting()
     lite = lite_of(recipe, pair, pairs, sitting, cache=options.cache or settings().cache, progress=options.progress)
     return Panel(

@@ -20,7 +20,7 @@ from retriever.questions import ReadQuestion, read_question
 from retriever.values import Answer, Neighbour, Question
 
 if TYPE_CHECKING:
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 BATCH_QUESTIONS = 32
 _SHORTEST_MEAN = 1e-3
@@ -40,7 +40,7 @@ class Retriever:
         QueryError: effort is out of range.
     """
 
-    def __init__(self, generation: Generation, pair: EncoderPair, *, effort: float | None = None) -> None:
+    def __init__(self, generation: OpenGeneration, pair: EncoderPair, *, effort: float | None = None) -> None:
         check_space(generation, pair.spec)
         if effort is not None and not 0 <= effort <= 1:
             raise QueryError(f"effort is {effort!r}; it must be from 0 to 1.")
@@ -180,7 +180,7 @@ def read_batches(questions: Iterable[Question]) -> Iterator[list[ReadQuestion | 
     return ahead(loaded_batches(questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels))
 
 
-def check_space(generation: Generation, asked: EncoderSpec) -> None:
+def check_space(generation: OpenGeneration, asked: EncoderSpec) -> None:
     """Raise `SpaceMismatch` where an encoder is of another space than the index."""
     encoder = generation.manifest.encoders[0]
     if asked.space != encoder.space:

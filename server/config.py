@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from core.config import IndexPlace
 from core.errors import ConfigError
 from images.opening import ImageLimits
 
@@ -45,11 +45,11 @@ class ServerConfig:
 
     `encoder` None takes the index's own. `token` None lets everybody ask who reaches `host`. `url_hosts` are the only hosts that
     images are fetched from. `max_batch` is how many questions a model gets at once; 1 turns micro-batching off.
-    `watch_s` is how often the index's folder is looked at for a new generation. `map_index` maps the files of the index instead
+    `watch_s` is how often the index's place is looked at for a new generation. `map_index` maps the files of the index instead
     of reading them.
     """
 
-    index: Path
+    index: IndexPlace
     host: str = "127.0.0.1"
     port: int = 7861
     token: str | None = None

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from core.protocols import EncoderPair, TextEncoder
     from ensemble.vote import Ensemble
-    from store.generation import Generation
     from store.gpu import Gpu
+    from store.opened import OpenGeneration
 
 _LOG = logging.getLogger("imprompt.server")
 _WARM_TEXT = "a question that warms the models"
@@ -73,7 +73,7 @@ class Models:
         self._recipe = load_recipe(config.recipe)
         self._pair: tuple[str, EncoderPair] | None = None
 
-    def prepare(self, generation: Generation) -> Snapshot:
+    def prepare(self, generation: OpenGeneration) -> Snapshot:
         """A snapshot of the generation whose models have all been used once.
 
         Raises:
@@ -105,7 +105,7 @@ class Models:
         minilm = lite.minilm if isinstance(ensemble, MemberUnavailable) else ensemble.minilm
         return OutputPair(minilm, lite)
 
-    def _ensemble(self, generation: Generation, pair: EncoderPair) -> Ensemble | MemberUnavailable:
+    def _ensemble(self, generation: OpenGeneration, pair: EncoderPair) -> Ensemble | MemberUnavailable:
         """The members that vote; where they cannot, the reason, which whoever asks for them is told."""
         config = self._config
         try:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.config import IndexPlace
 from core.errors import Checksum, ImpromptError
 from server.metrics import Metrics
 from store import layout
-from store.generation import open_generation
-from store.publish import read_current
+from store.opened import in_service, open_place
 from store.stamps import Stamps
 from store.verify import verify
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from core.protocols import EncoderPair
     from ensemble.vote import Ensemble
     from retriever import Retriever
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 _LOG = logging.getLogger("imprompt.server")
 
@@ -40,7 +40,7 @@ class Snapshot:
     `ensemble` is the reason instead, where the members cannot vote.
     """
 
-    generation: Generation
+    generation: OpenGeneration
     pair: EncoderPair
     output: EncoderPair
     retriever: Retriever
@@ -51,13 +51,15 @@ class Snapshots:
     """Holds the snapshot in service.
 
     Args:
-        root: of the index.
+        place: of the index.
         prepare: makes a snapshot of an open generation, models warm.
         mapped: map the files of the index; see `store.generation.open_generation`.
     """
 
-    def __init__(self, root: Path, prepare: Callable[[Generation], Snapshot], *, metrics: Metrics, mapped: bool = False) -> None:
-        self._root = root
+    def __init__(
+        self, place: IndexPlace, prepare: Callable[[OpenGeneration], Snapshot], *, metrics: Metrics, mapped: bool = False
+    ) -> None:
+        self._place = place
         self._prepare = prepare
         self._metrics = metrics
         self._mapped = mapped
@@ -84,7 +86,7 @@ class Snapshots:
         Raises:
             ImpromptError: it cannot be used; what was in service before stays.
         """
-        generation = open_generation(self._root, mapped=self._mapped)
+        generation = open_place(self._place, mapped=self._mapped)
         try:
             fresh = self._prepare(generation)
         except BaseException:
@@ -119,27 +121,27 @@ class Snapshots:
                 self._withdraw(current, error)
         published = ""
         try:
-            found = read_current(self._root)
+            found = in_service(self._place, None if current is None else current.generation)
             if found is None:
                 return
-            if self._damage is not None:
-                self._recover(published := found[0])
-            elif self._current is not None and found[0] != self._current.generation.manifest.generation:
-                published = found[0]
+            if self._damage is not None and isinstance(self._place, Path):
+                self._recover(self._place, published := found)
+            elif self._current is not None and found != self._current.generation.published_as:
+                published = found
                 if published != self._refused:
                     self.load()
         except Exception as error:  # noqa: BLE001 -- whatever is wrong with the new one, the old one goes on
             self._refuse(published, error)
 
-    def _recover(self, published: str) -> None:
+    def _recover(self, root: Path, published: str) -> None:
         """Take up the published generation if every byte of it is right; looked at again only when its files have changed."""
-        folder = layout.generation_folder(self._root, published)
+        folder = layout.generation_folder(root, published)
         stamps = Stamps(path for path in sorted(folder.rglob("*")) if path.is_file())
         # What still reads the damaged files has to end first: DuckDB would give us its view of them.
         if self._leases or stamps == self._tried:
             return
         self._tried = stamps
-        if problems := verify(self._root, mapped=False):
+        if problems := verify(root, mapped=False):
             raise Checksum(f"{problems[0]}", path=folder / problems[0].file)
         self.load()
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from core.protocols import VectorStore
 from core.values import Hits, Ids, IndexCaps, Vectors
 from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, ranked
-from store.shards import ShardedVectors
 
 _BLOCK_ROWS = 16_384
 
@@ -16,7 +16,7 @@ _BLOCK_ROWS = 16_384
 class ExactIndex:
     """A `core.protocols.VectorIndex` that scans the vectors of a space with numpy."""
 
-    def __init__(self, vectors: ShardedVectors) -> None:
+    def __init__(self, vectors: VectorStore) -> None:
         self._vectors = vectors
 
     @property

@@ -60,6 +60,11 @@ class Generation:
         self.prompts = resources.enter_context(DuckPrompts(folder / layout.PROMPTS))
 
     @property
+    def published_as(self) -> str:
+        """What `CURRENT` calls it."""
+        return self.manifest.generation
+
+    @property
     def space(self) -> str:
         """The space that is searched: that of the first encoder."""
         return self.manifest.encoders[0].space
@@ -83,6 +88,14 @@ class Generation:
         if space not in self._vectors:
             raise self._mismatch(space)
         return self._vectors[space]
+
+    @property
+    def index_lines(self) -> dict[str, str]:
+        """The kind of index of each searched space and what was measured of it, in words."""
+        return {
+            space: f"{part.factory}, recall@10 {part.recall_at_10:.3f} with effort {part.effort:.2f}"
+            for space, part in self.manifest.indexes.items()
+        }
 
     def check_untouched(self) -> None:
         """Raise `Checksum` where a file that is still read was written into or cut since it was opened.

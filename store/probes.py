@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core.progress import Silent
-from core.protocols import Progress, VectorIndex
+from core.protocols import Progress, VectorIndex, VectorStore
 from core.values import Hits, Ids
 from store import layout
 from store.exact_index import ExactIndex
@@ -67,7 +67,7 @@ def index_space(
     return info, _probes(row_ids, exact)
 
 
-def probe_problem(probes: Sequence[Probe], vectors: ShardedVectors, index: VectorIndex, *, all_rows: bool) -> str | None:
+def probe_problem(probes: Sequence[Probe], vectors: VectorStore, index: VectorIndex, *, all_rows: bool) -> str | None:
     """What is wrong with the answers to the probes, in one phrase; None where they are as recorded.
 
     Unless `all_rows`, only the rows that the probes name are searched. They must give the recorded answers too, and that reads

@@ -40,11 +40,22 @@ HEAVY = {
     "pydantic",
     "prometheus_client",
     "ray",
+    "pymilvus",
+    "milvus_lite",
+    "grpc",
 }
 FRAMEWORK = {"fastapi", "starlette", "pydantic", "prometheus_client"}
 """What the server room is written in; a verb imports the room inside of its function."""
 
-HOME = {"torch": {"encoders", "ensemble"}, "faiss": {"store"}, "open_clip": {"encoders"}, "fastapi": {"server"}, "ray": {"indexer"}}
+HOME = {
+    "torch": {"encoders", "ensemble"},
+    "faiss": {"store"},
+    "open_clip": {"encoders"},
+    "fastapi": {"server"},
+    "ray": {"indexer"},
+    "pymilvus": {"store"},
+    "milvus_lite": {"store"},
+}
 NETWORKS = {"ensemble/ofa/network.py"}
 """Files of torch modules: a class needs its base when the file is read. They are themselves imported inside of functions."""
 

@@ -20,7 +20,7 @@ from core.files import atomic_write
 from retriever.artists import Artists
 
 if TYPE_CHECKING:
-    from store.generation import Generation
+    from store.opened import OpenGeneration
 
 MOST_PHRASES = 20_000
 """Phrases of a mined list; in 1.9 million real prompts those that were submitted about 60 times or more."""
@@ -38,7 +38,7 @@ class _Mined(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def corpus_phrases(generation: Generation, artists: Sequence[str], *, announce: Announce) -> tuple[str, ...]:
+def corpus_phrases(generation: OpenGeneration, artists: Sequence[str], *, announce: Announce) -> tuple[str, ...]:
     """The phrases of a generation's prompts, the most submitted first; mined once for equal rows and artists, then kept.
 
     Args:

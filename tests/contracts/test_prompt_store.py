@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from core.values import Condition, Prompt, prompt_key
 from store.layout import PROMPTS
 from store.prompts import DuckPrompts
 from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
+from tests.contracts.milvus_lite import milvus_prompts
 
 TEXTS = [
     "a cat",
@@ -38,10 +40,16 @@ def duckdb_store(folder: Path) -> DuckPrompts:
     return DuckPrompts(folder / PROMPTS)
 
 
-MAKERS: dict[str, Callable[[Path], DuckPrompts]] = {"duckdb": duckdb_store}
+@contextmanager
+def on_milvus(folder: Path) -> Iterator[PromptStore]:
+    with duckdb_store(folder) as opened:
+        yield milvus_prompts(opened.get_many(range(len(opened))))
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+MAKERS: dict[str, Callable[[Path], AbstractContextManager[PromptStore]]] = {"duckdb": duckdb_store, "milvus": on_milvus}
+
+
+@pytest.fixture(scope="module", params=["duckdb", pytest.param("milvus", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromptStore]:
     with MAKERS[request.param](tmp_path_factory.mktemp("prompts")) as opened:
         yield opened

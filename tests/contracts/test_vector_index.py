@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -23,8 +24,11 @@ from store.gpu_index import GpuIndex
 from store.index_plan import PART_ROWS
 from store.indexes import build_index_file, open_index
 from store.shards import ShardedVectors
+from tests.contracts.milvus_lite import milvus_index
 from tests.store.builders import random_vectors, write_shards
 from tests.store.fake_gpu import FakeGpu
+
+Makers: TypeAlias = "dict[str, Callable[[Path, ShardedVectors], VectorIndex]]"
 
 ROWS = 700
 DIM = 24
@@ -57,6 +61,13 @@ def on_a_gpu(folder: Path, vectors: ShardedVectors) -> VectorIndex:
     return GpuIndex(inverted_file("IVF16,RaBitQ")(folder, vectors), vectors, Gpu(FakeGpu().connect, required=True), piece_rows=200)
 
 
+def on_milvus(kind: str) -> Callable[[Path, ShardedVectors], VectorIndex]:
+    def make(folder: Path, vectors: ShardedVectors) -> VectorIndex:
+        return milvus_index(vectors, kind, effort=0.5)
+
+    return make
+
+
 MAKERS = {
     "exact": exact_index,
     "faiss": faiss_index,
@@ -67,6 +78,11 @@ MAKERS = {
     "parts": inverted_file("IVF16,RaBitQ", part_rows=130),
     "gpu": on_a_gpu,
 }
+MILVUS = {kind: on_milvus(kind) for kind in ("FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8")}
+EVERY = [
+    *(pytest.param(maker, id=name) for name, maker in MAKERS.items()),
+    *(pytest.param(maker, id=f"milvus-{kind}", marks=pytest.mark.slow) for kind, maker in MILVUS.items()),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +100,13 @@ def make_case(maker: Callable[[Path, ShardedVectors], VectorIndex], folder: Path
     return Case(maker(folder, ShardedVectors(folder, shards)), stored / lengths)
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+@pytest.fixture(scope="module", params=EVERY)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     """700 rows with every kind of tie: rows 100 to 399 are one and the same, 400 to 449 repeat 0 to 49."""
     vectors = random_vectors(ROWS, DIM)
     vectors[100:400] = vectors[100]
     vectors[400:450] = vectors[:50]
-    return make_case(MAKERS[request.param], tmp_path_factory.mktemp("index"), vectors)
+    return make_case(request.param, tmp_path_factory.mktemp("index"), vectors)
 
 
 def questions(n: int = 64, *, seed: int = 1) -> Vectors:
@@ -286,14 +302,14 @@ def test_queries_are_left_alone(case: Case) -> None:
     assert (queries == before).all()
 
 
-@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("maker", EVERY)
 def test_one_row(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path: Path) -> None:
     """An index of one row answers it, and padding."""
     case = make_case(maker, tmp_path, random_vectors(1, DIM))
     assert case.index.search(questions(1), 3).ids.tolist() == [[0, -1, -1]]
 
 
-@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("maker", EVERY)
 def test_more_near_ties_than_candidates(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path: Path) -> None:
     """Among 3,000 rows that float16 makes to differ in length more than in direction, the nearest is still the nearest."""
     rng = np.random.default_rng(5)
@@ -307,12 +323,24 @@ def test_more_near_ties_than_candidates(maker: Callable[[Path, ShardedVectors], 
 @given(data=st.data())
 def test_near_ties(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Rows closer together than FAISS's scan can tell apart still come in the exact order, in every index."""
+    check_near_ties(data, tmp_path_factory, MAKERS)
+
+
+@pytest.mark.slow
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_near_ties_on_milvus(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The same where a server scans and the rows come over the network."""
+    check_near_ties(data, tmp_path_factory, MILVUS)
+
+
+def check_near_ties(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, makers: Makers) -> None:
     rows = data.draw(st.integers(2, 400), label="rows")
     spread = data.draw(st.sampled_from([1e-4, 1e-3, 1e-2]), label="spread")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
     k = data.draw(st.integers(1, rows), label="k")
     vectors = unit_rows(random_vectors(1, DIM, seed=rows) + spread * rng.standard_normal((rows, DIM)))
-    for name, maker in MAKERS.items():
+    for name, maker in makers.items():
         case = make_case(maker, tmp_path_factory.mktemp(name), vectors)
         hits = case.index.search(vectors[:2], k, effort=1.0)
         assert hits.ids.tolist() == [expected_ids(case.rows, query, k) for query in vectors[:2]]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.config import settings
-from core.errors import WeightsMissing
+from core.config import MilvusPlace, index_place, settings
+from core.errors import ConfigError, WeightsMissing
 from core.fetch import HubFile, fetch
 
 
@@ -18,6 +18,54 @@ def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, tm
     assert settings(index=tmp_path / "option").index == tmp_path / "option"
     monkeypatch.delenv("IMPROMPT_INDEX")
     assert settings().index.parts[-2:] == ("imprompt", "index")
+
+
+PLACES = {
+    "milvus:http://127.0.0.1:19530": "milvus:http://127.0.0.1:19530",
+    "milvus:https://Milvus.example/prompts/": "milvus:https://milvus.example/prompts",
+    "milvus:http://[::1]:19530": "milvus:http://[::1]:19530",
+    "milvus:/data/prompts.db": "milvus:/data/prompts.db",
+}
+
+
+@pytest.mark.parametrize("named", PLACES)
+def test_an_index_may_lie_on_milvus(named: str) -> None:
+    """A server by its address, a file of Milvus Lite by its path, a relative one from here; anything else is a folder."""
+    assert str(index_place(named)) == PLACES[named]
+    assert index_place("milvus:a.db") == MilvusPlace(str(Path.cwd() / "a.db"))
+    assert index_place("a.db") == Path.cwd() / "a.db"
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "milvus:http://root:hunter2@host:19530",
+        "milvus:http://hunter2@host",
+        "milvus:https://host/db?token=hunter2",
+        "milvus:http://host/#hunter2",
+        "milvus:root:hunter2@host:19530",
+        "milvus:http://host:hunter2",
+        "milvus:http://host/a/hunter2",
+        "milvus:ftp://hunter2",
+        "milvus:http:///hunter2",
+        "milvus:hunter2",
+        "milvus:",
+    ],
+)
+def test_what_is_no_address_of_milvus_is_refused_and_not_repeated(named: str) -> None:
+    """It may hold a password, and the message may end in a log."""
+    with pytest.raises(ConfigError) as caught:
+        index_place(named)
+    assert "hunter2" not in str(caught.value)
+    assert "milvus:" in caught.value.message
+
+
+def test_what_needs_a_folder_says_so_of_milvus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the environment names it; caches do not care."""
+    monkeypatch.setenv("IMPROMPT_INDEX", "milvus:http://host:19530")
+    assert settings().cache.is_absolute()
+    with pytest.raises(ConfigError, match=r"milvus:http://host:19530 is on Milvus.*push"):
+        _ = settings().index
 
 
 def test_offline_is_set_by_option_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,173 @@
+"""A connection to Milvus: bounded waiting, retries, this project's errors, and no word that the user did not ask for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from core.config import MILVUS_TOKEN_VARIABLE, MilvusPlace
+from core.errors import ConfigError, ImpromptError, NoGeneration, StoreError, Unreachable
+from store.milvus.lite import hold_lite
+
+CONNECT_S = 5.0
+CALL_S = 60.0
+PAGE_ROWS = 4096
+"""Rows that are fetched at once; Milvus gives out at most 16,384."""
+
+_TRIES = 3
+_PAUSE_S = 0.3
+_LOGGERS = ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer", "milvus_lite", "grpc")
+_INSTALL = "Install what Milvus needs: pip install 'imprompt[milvus]'"
+_SILENT_STATUSES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
+_SILENT_SIGNS = ("Fail connecting to server", "closed channel", "Retry timeout", "Retry run out")
+_STATUSES = (*_SILENT_STATUSES, "UNAUTHENTICATED", "PERMISSION_DENIED")
+_NOT_FOUND = 100  # https://milvus.io/docs/limitations.md has no table; pymilvus.exceptions.ErrorCode.COLLECTION_NOT_FOUND
+
+Answer = TypeVar("Answer")
+
+
+class Connection:
+    """Calls the methods of one `pymilvus.MilvusClient`. A context manager; safe to use from several threads.
+
+    Args:
+        place: the server, or the file of Milvus Lite.
+        create: make the file of Milvus Lite where there is none.
+
+    Raises:
+        ConfigError: pymilvus or milvus-lite is not installed.
+        NoGeneration: there is no such file.
+        BuildLocked: another process uses the file.
+        Unreachable: the server does not answer.
+        StoreError: it refuses the token, or the file is none of Milvus Lite.
+    """
+
+    def __init__(self, place: MilvusPlace, *, create: bool = False) -> None:
+        client_class = _quiet_client()
+        self.place = place
+        self._token = os.environ.get(MILVUS_TOKEN_VARIABLE, "")
+        self._let_go: Callable[[], None] = lambda: None
+        address, options = place.address, {}
+        if (file := place.file) is not None:
+            if not create and not file.exists():
+                raise NoGeneration(f"There is no {file}.", hint=f"Send an index there: python cli.py push {place}")
+            address, self._let_go = hold_lite(file)
+            options = {"grpc_options": {"grpc.enable_http_proxy": 0}}  # it is in this process
+        try:
+            self._client = self._retried(
+                "connect", lambda: client_class(address, token=self._token, timeout=CONNECT_S, dedicated=True, **options)
+            )
+        except BaseException:
+            self._let_go()
+            raise
+
+    def call(self, method: str, /, *arguments: Any, timeout_s: float = CALL_S, retry: bool = True, **options: Any) -> Any:
+        """What `MilvusClient.method` answers.
+
+        Args:
+            timeout_s: how long one try may take.
+            retry: try again, after a short pause, where the server does not answer; not for what may not happen twice.
+
+        Raises:
+            Unreachable: the server did not answer.
+            NoGeneration: there is no such collection (any more).
+            StoreError: the server refuses; its own words.
+        """
+        tries = _TRIES if retry else 1
+        return self._retried(method, lambda: getattr(self._client, method)(*arguments, timeout=timeout_s, **options), tries=tries)
+
+    def pages(self, collection: str, *, where: str, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        """All rows that an expression is true of, in pages and in no order.
+
+        Raises:
+            Unreachable, NoGeneration, StoreError: as for `call`.
+        """
+        pages = self.call("query_iterator", collection, batch_size=PAGE_ROWS, filter=where, output_fields=list(fields))
+        try:
+            while page := self._retried("query_iterator", pages.next, tries=1):
+                yield page
+        finally:
+            pages.close()
+
+    def close(self) -> None:
+        """Let go of the server; calling it again does nothing."""
+        self._client.close()
+        self._let_go()
+        self._let_go = lambda: None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _retried(self, what: str, work: Callable[[], Answer], *, tries: int = _TRIES) -> Answer:
+        from grpc import RpcError
+        from pymilvus.exceptions import MilvusException
+
+        for left in reversed(range(tries)):
+            try:
+                return work()
+            except (MilvusException, RpcError, ValueError) as error:  # ValueError: another thread is connecting anew
+                mapped = self._mapped(what, error)
+                if left == 0 or not isinstance(mapped, Unreachable):
+                    raise mapped from error
+            time.sleep(_PAUSE_S * (tries - left) * random.uniform(0.5, 1.5))  # noqa: S311 that many clients do not come at once
+        raise AssertionError("unreachable")
+
+    def _mapped(self, what: str, error: BaseException) -> ImpromptError:
+        """The same in this project's words; the server's own where it refuses."""
+        status = _grpc_status(error)
+        words = str(getattr(error, "message", "") or error).splitlines()[0]
+        if self._token:
+            words = words.replace(self._token, "***")
+        if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            return StoreError(
+                f"{self.place} refuses to be used by us: {'no' if not self._token else 'the'} token was sent.",
+                hint=f"Set {MILVUS_TOKEN_VARIABLE} to the token, or to USER:PASSWORD.",
+            )
+        if status in _SILENT_STATUSES or any(sign in words for sign in _SILENT_SIGNS):
+            return Unreachable(
+                f"{self.place} does not answer ({status.lower().replace('_', ' ') or 'timeout'}).",
+                hint="Is the server running, and is this its address?",
+            )
+        if getattr(error, "code", None) == _NOT_FOUND:
+            return NoGeneration(f"{self.place}: {words}.", hint=f"Send an index there: python cli.py push {self.place}")
+        return StoreError(f"{self.place} refuses ({what}): {words}")
+
+
+def _grpc_status(error: BaseException) -> str:
+    """The name of the status of the call that failed, looked for in what the error came from; "" where there is none."""
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None:
+        code = getattr(current, "code", None)
+        name = getattr(code() if callable(code) else code, "name", "")
+        if name in _STATUSES:
+            return str(name)
+        seen.append(current)
+        # pymilvus raises an error from itself.
+        current = next((older for older in (current.__cause__, current.__context__) if older and older not in seen), None)
+    return ""
+
+
+def _quiet_client() -> Any:
+    """pymilvus' client class, its loggers still: they would tell errors a second time, with a traceback."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    before = os.environ.get("PYTHON_DOTENV_DISABLED")
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"  # it would read a file .env that lies above its own folder into our environment
+    try:
+        from pymilvus import MilvusClient
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed.", hint=_INSTALL) from error
+    finally:
+        if before is None:
+            del os.environ["PYTHON_DOTENV_DISABLED"]
+        else:
+            os.environ["PYTHON_DOTENV_DISABLED"] = before
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    return MilvusClient

@@ -1,0 +1,105 @@
+"""The texts beside the rows on a server: by key, in one small collection that is read and written as a whole."""
+
+from __future__ import annotations
+
+import threading
+
+import msgspec
+
+from core.errors import FormatVersion, NoGeneration
+from store.milvus.collections import load
+from store.milvus.connection import Connection
+from store.milvus.layout import META, MOST_BYTES, SCHEMA, SCHEMA_KEY, Record, check_schema, pieces
+
+_MOST_PIECES = 4096
+_KEY_CHARS = 512
+_RECORD = "record:"
+
+
+class Meta:
+    """Texts by key on a server.
+
+    Args:
+        connection: stays open as long as this is used.
+        create: make the collection where there is none.
+
+    Raises:
+        NoGeneration: nothing was ever pushed there.
+        FormatVersion: what was pushed there is of another schema.
+    """
+
+    def __init__(self, connection: Connection, *, create: bool = False) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()  # a mark and a sign of life may be written at once, which Milvus Lite does not take
+        if not connection.call("has_collection", META):
+            if not create:
+                raise nothing_pushed(connection)
+            self._create()
+        load(connection, META)
+        found = self.get(SCHEMA_KEY)
+        if found is None and create:
+            self.put(SCHEMA_KEY, found := str(SCHEMA))
+        if found is None:
+            raise nothing_pushed(connection)
+        check_schema(found, where=str(connection.place))
+
+    def get(self, key: str) -> str | None:
+        """The text of a key; None where there is none."""
+        rows = self._connection.call("query", META, filter=f'key == "{key}"', output_fields=["pieces"], consistency_level="Strong")
+        return "".join(rows[0]["pieces"]) if rows else None
+
+    def put(self, key: str, text: str) -> None:
+        """Set the text of a key."""
+        with self._lock:
+            self._connection.call("upsert", META, [{"key": key, "pieces": [*pieces(text)], "vector": [1.0, 0.0]}])
+
+    def remove(self, key: str) -> None:
+        """Forget a key, if it is there."""
+        with self._lock:
+            self._connection.call("delete", META, filter=f'key == "{key}"')
+
+    def record(self, collection: str) -> Record | None:
+        """What makes a collection a whole generation; None where it is none (yet).
+
+        Raises:
+            FormatVersion: it was written by another version.
+        """
+        text = self.get(_RECORD + collection)
+        if text is None:
+            return None
+        try:
+            return msgspec.json.decode(text, type=Record)
+        except msgspec.MsgspecError as error:
+            raise FormatVersion(
+                f"{self._connection.place} describes {collection} in a way that this version does not read.", hint="Push it again."
+            ) from error
+
+    def put_record(self, record: Record) -> None:
+        self.put(_RECORD + record.collection, msgspec.json.encode(record).decode())
+
+    def remove_record(self, collection: str) -> None:
+        self.remove(_RECORD + collection)
+
+    def records(self) -> list[Record]:
+        """All whole generations, the one that was pushed last at the end."""
+        rows = self._connection.call(
+            "query", META, filter=f'key like "{_RECORD}%"', output_fields=["key"], limit=1000, consistency_level="Strong"
+        )
+        found = [self.record(str(row["key"]).removeprefix(_RECORD)) for row in rows]
+        return sorted((record for record in found if record is not None), key=lambda record: (record.pushed, record.collection))
+
+    def _create(self) -> None:
+        from pymilvus import DataType, MilvusClient
+
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="imprompt")
+        schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=_KEY_CHARS)
+        schema.add_field("pieces", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=MOST_BYTES, max_capacity=_MOST_PIECES)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)  # Milvus makes no collection without one
+        indexes = MilvusClient.prepare_index_params()
+        indexes.add_index("vector", index_type="FLAT", metric_type="IP")
+        self._connection.call("create_collection", META, schema=schema, index_params=indexes)
+
+
+def nothing_pushed(connection: Connection) -> NoGeneration:
+    place = connection.place
+    return NoGeneration(f"There is no index on {place}.", hint=f"Send one there: python cli.py push --index FOLDER {place}")

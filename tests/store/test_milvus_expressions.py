@@ -1,0 +1,89 @@
+"""What of a condition Milvus is asked, in its own words."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.values import Condition
+from store.conditions import holds_words, matches, where
+from store.milvus.expressions import columns_of, translate
+
+EXACT = {
+    "n_submitted > 9": "n_submitted > 9",
+    "9 > n_submitted": "n_submitted < 9",
+    "n_submitted >= 2 AND n_submitted < 5": "(n_submitted >= 2) and (n_submitted < 5)",
+    "n_submitted BETWEEN 2 AND 5": "(n_submitted >= 2) and (n_submitted <= 5)",
+    "n_submitted < 0.5": "n_submitted <= 0",
+    "n_submitted >= 0.5": "n_submitted >= 1",
+    "n_submitted > -1.5": "n_submitted >= -1",
+    "n_submitted = 1.5": "row_id < 0",
+    "n_submitted <> 1.5": "",
+    "row_id IN (0, 3) OR source = 'a.txt'": '((row_id == 0) or (row_id == 3)) or (source == "a.txt")',
+    "NOT source = 'a.txt'": 'not (source == "a.txt")',
+    "source NOT IN ('a', 'b')": 'not ((source == "a") or (source == "b"))',
+    "text LIKE 'red%fox'": 'text like "red%fox"',
+    "text LIKE '%fox%'": 'text like "%fox%"',
+    "text ILIKE '%RED Fox%'": 'text_lower like "%red fox%"',
+    "text ILIKE 'fox'": 'text_lower == "fox"',
+    "lower(embedded_text) = 'fox'": 'embedded_lower == "fox"',
+    "contains(text, 'red fox')": 'text like "%red fox%"',
+    "text LIKE '%'": "",
+    "true": "",
+    "NOT true": "row_id < 0",
+    "text IS NULL": "row_id < 0",
+    "text IS NOT NULL": "",
+}
+"""Conditions that Milvus answers alone."""
+
+
+@pytest.mark.parametrize("expression", EXACT)
+def test_what_means_the_same_is_translated(expression: str) -> None:
+    """Whole numbers, plain texts, patterns of letters."""
+    found = translate(where(expression))
+    assert (found.expression, found.exact) == (EXACT[expression], True)
+
+
+LOOKED_AT = {
+    "text = '100% wool'": 'text like "% wool%"',
+    "text LIKE '%back\\slash%'": 'text like "%slash%"',
+    "contains(text, 'it''s a')": 'text like "%s a%"',
+    "text LIKE '%l_s%'": "",
+    "text < 'b'": "",
+    "length(text) > 100": "",
+    "lower(source) = 'a'": "",
+    "text = source": "",
+    "n_submitted = row_id": "",
+    "NOT text = 'it''s'": "",
+    "length(text) > 100 AND n_submitted > 3": "(n_submitted > 3)",
+    "length(text) > 100 OR n_submitted > 3": "",
+    "text = '%_\\'": "",
+}
+"""Conditions of which Milvus can only narrow down the rows that are looked at here."""
+
+
+@pytest.mark.parametrize("expression", LOOKED_AT)
+def test_of_the_rest_only_what_is_certain(expression: str) -> None:
+    """Nothing with an escape, a wildcard or a quote ever reaches it."""
+    found = translate(where(expression))
+    assert (found.expression, found.exact) == (LOOKED_AT[expression], False)
+
+
+def test_words_and_regular_expressions() -> None:
+    """`--contains` in lower case in two fields; regular expressions are DuckDB's."""
+    found = translate(holds_words("Red  FOX"))
+    assert (found.expression, found.exact) == ('(text_lower like "%red fox%") or (embedded_lower like "%red fox%")', True)
+    assert translate(matches("fox|dog")).expression == ""
+    assert not translate(matches("fox|dog")).exact
+    assert not translate(~holds_words("it's")).expression
+
+
+def test_letters_in_lower_case_are_those_of_duckdb() -> None:
+    """Python's lower case of this letter has two characters."""
+    assert translate(holds_words("\u0130a")).expression == '(text_lower like "%ia%") or (embedded_lower like "%ia%")'
+
+
+def test_values_stand_in_their_order() -> None:
+    """Each place takes its own value, also within lower() and lists."""
+    condition = Condition("(a.x) IS NULL OR text IN (?, ?)", ("one", "two")) & Condition("n_folded BETWEEN ? AND ?", (3, 4))
+    assert translate(condition).expression == "((n_folded >= 3) and (n_folded <= 4))"
+    assert columns_of(condition) == {"text", "n_folded"}
