@@ -200,9 +200,9 @@ def clip_lines(value: dict[str, Any]) -> list[str]:
         f"`POST /knn-service` with `text`, then with `image` (base64), commit {about['commit']}: an open_clip {ARCHITECTURE} with "
         f"random weights, the same file for both, and the same {value['rows']:,} vectors of 512 dimensions, captions and FAISS "
         f"file ({peer['index']}, {peer['index_mib']} MiB); k = num_images = {value['k']}, no deduplication; {N_TEXTS} texts of the "
-        f"starter corpus, the three pictures of docs/images. {value['rounds']} rounds of {seconds} s for 1, 8 and 64 clients, after "
-        f"a warm-up, the servers in turn, each on {about['cores']} cores that wrk shared; the lower median by rate, and the range. "
-        f"torch {about['torch']}, open_clip {about['open_clip_torch']} and {peer['open_clip']}; clip-retrieval "
+        f"starter corpus, the three pictures of docs/images. {value['rounds']} rounds of {seconds} s for 1, 8 and 64 clients, "
+        f"after a warm-up, the servers in turn, each on {about['cores']} cores that wrk shared; the median by rate (of two, the "
+        f"slower), and the range. torch {about['torch']}, open_clip {about['open_clip_torch']} and {peer['open_clip']}; clip-retrieval "
         f"{peer['clip_retrieval']} with its defaults, save that what downloads further models is off, and JIT. Refused is 503 with "
         "Retry-After, for which wrk does not wait.",
         "",
