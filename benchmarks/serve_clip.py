@@ -202,9 +202,9 @@ def clip_lines(value: dict[str, Any]) -> list[str]:
         f"file ({peer['index']}, {peer['index_mib']} MiB); k = num_images = {value['k']}, no deduplication; {N_TEXTS} texts of the "
         f"starter corpus, the three pictures of docs/images. {value['rounds']} rounds of {seconds} s for 1, 8 and 64 clients, "
         f"after a warm-up, the servers in turn, each on {about['cores']} cores that wrk shared; the median by rate (of two, the "
-        f"slower), and the range. torch {about['torch']}, open_clip {about['open_clip_torch']} and {peer['open_clip']}; clip-retrieval "
-        f"{peer['clip_retrieval']} with its defaults, save that what downloads further models is off, and JIT. Refused is 503 with "
-        "Retry-After, for which wrk does not wait.",
+        f"slower), and the range. torch {about['torch']}, open_clip {about['open_clip_torch']} and {peer['open_clip']}; "
+        f"clip-retrieval {peer['clip_retrieval']} with its defaults, save that what downloads further models is off, and JIT. "
+        "Refused is 503 with Retry-After, for which wrk does not wait.",
         "",
         f"Load of the machine before each round, of other work and of the round before: {busy}. The servers and wrk went before "
         f"other work (nice {value['group_nice']} of their group of processes).",
