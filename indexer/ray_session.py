@@ -25,8 +25,11 @@ _CONNECT_S = 5.0
 _HANDSHAKE = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's 15 would let anything else on this machine go first
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an actor without a GPU leaves CUDA_VISIBLE_DEVICES as it is, and Ray does not warn
 }
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Where Ray does not expect other machines, its processes listen at 127.0.0.1; on Linux this is how it is told so."""
 _HOW = "Give ray, or ray://HOST:PORT with the address of the head node, from a machine that has joined the cluster (`ray start`)."
 
 
@@ -86,7 +89,8 @@ def ray_cluster(
         raise ConfigError("--engine ray needs Ray.", hint="Install it: pip install 'imprompt[ray]'")
     if address:
         check_answers(address)
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    wanted = _ENVIRONMENT if address else _ENVIRONMENT | _LOOPBACK
+    os.environ.update({name: value for name, value in wanted.items() if name not in os.environ})
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="imprompt-ray-", ignore_cleanup_errors=True) as folder:
         warnings.simplefilter("ignore")  # of Ray, of its own deprecated settings
         import ray

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from core.errors import WorkerDiffers
@@ -203,25 +205,37 @@ def test_workers_of_other_code_are_refused(cluster: Nodes, monkeypatch: pytest.M
 
 
 def test_the_command_is_quiet_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
-    """Ray on this machine, as long as the command runs: its lines are those of a local build, and none of its processes stays."""
-    corpus = tmp_path / "corpus.txt"
+    """Ray on this machine, as long as the command runs: its lines are those of a local build, its processes hear the loopback
+    address alone, and none of them stays."""
+    corpus, index = tmp_path / "corpus.txt", tmp_path / "index"
     corpus.write_bytes(b"".join(bench.corpus.read_bytes().splitlines(keepends=True)[:40]))
-    index = tmp_path / "index"
     command = [sys.executable, "cli.py", "build-index", "--corpus", str(corpus), "--index", str(index), "--engine", "ray", "--json"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 1
-    notes = done.stderr.splitlines()
+    heard: set[tuple[str, int]] = set()
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=err)
+        while process.poll() is None:
+            heard |= set(listeners(process.pid))
+            time.sleep(0.2)
+    assert process.returncode == 0, (tmp_path / "err").read_text()
+    assert (tmp_path / "out").read_text().count("\n") == 1
+    notes = (tmp_path / "err").read_text().splitlines()
     assert notes[0] == f"Building the index in {index}."
     assert all(line.startswith("  left out: corpus.txt:") for line in notes[1:]), notes
-    processes = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path)]
-    assert not [line for line in processes if b"imprompt-ray-" in line]
+    assert {address.removeprefix("::ffff:") for address, _ in heard} == {"127.0.0.1"}
+    assert not [line for line in map(command_line, psutil.process_iter()) if "imprompt-ray-" in line]
     assert verify(index) == []
 
 
-def readable(path: Path) -> bool:
+def listeners(pid: int) -> Iterator[tuple[str, int]]:
+    """(address, port) of all that a process and its children listen at."""
+    with suppress(psutil.Error):
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with suppress(psutil.Error):
+                yield from (each.laddr[:2] for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+
+
+def command_line(process: psutil.Process) -> str:
     try:
-        path.read_bytes()
-    except OSError:
-        return False
-    return True
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
