@@ -23,7 +23,7 @@ from indexer.engine import READ_ROWS, CleanedBatch, Space, WantedShard, clean_ba
 from indexer.journal import ShardDone
 from indexer.ray_session import RayCluster
 from indexer.ray_stream import Rounds, stream
-from indexer.rules import Cleaning, Rules, UnsafeWords
+from indexer.rules import Cleaning, Rules, UnsafeWords, checked
 from store import layout
 from store.depot import Depot
 from store.prompts import DuckPrompts
@@ -139,7 +139,11 @@ def _read_shards(staging: Path, wanted: Sequence[WantedShard]) -> Iterator[Shard
 
 
 class _Cleaner:
-    """Cleans batches of rows, in an actor."""
+    """Cleans batches of rows, in an actor.
+
+    Raises:
+        WorkerDiffers: the language detector here is another one.
+    """
 
     def __init__(self, cleaning: Cleaning, words: UnsafeWords, make_spaces: MakeSpaces) -> None:
         spaces: list[Space] = []
@@ -148,6 +152,11 @@ class _Cleaner:
             spaces.extend(() if spaces else make_spaces())  # only where tokens are limited
             return spaces[0]
 
+        if checked(cleaning, words) != cleaning:
+            raise WorkerDiffers(
+                f"{socket.gethostname()} would clean otherwise than this machine, which has {cleaning.detector}.",
+                hint="Install the same packages on every machine of the cluster.",
+            )
         self._rules = Rules(cleaning, words, lambda texts: first().texts().token_lengths(texts))
 
     def __call__(self, item: tuple[int, CorpusBatch] | _End) -> CleanedBatch | _End:

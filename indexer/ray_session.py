@@ -35,9 +35,9 @@ _HOW = "Give ray, or ray://HOST:PORT with the address of the head node, from a m
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Actors of one kind: how many at least and at most, and what each takes of its node."""
+    """Actors of one kind: how many at first and at most, and what each takes of its node."""
 
-    least: int
+    first: int
     most: int
     cpus: int
     gpus: int = 0
@@ -173,24 +173,34 @@ def _settle(ray: Any) -> None:
     context.enable_progress_bars = False
 
 
+def room_for(ray: Any, pool: Pool) -> int:
+    """How many actors of a pool fit onto the nodes that are there now, its most if more do."""
+    fitting = 0
+    for node in _nodes(ray):
+        by_cpu = int(node.get("CPU", 0)) // pool.cpus
+        fitting += min(by_cpu, int(node.get("GPU", 0)) // pool.gpus) if pool.gpus else by_cpu
+    return min(fitting, pool.most)
+
+
+def _nodes(ray: Any) -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def _offered(ray: Any, *, device: str, actor_cpus: int | None, actors: int | None) -> RayCluster:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = _nodes(ray)
     cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     if not cpus:
         raise ClusterError("No node of the cluster offers a CPU.")
     if device == "cuda" and not gpus:
-        raise ConfigError(
-            "No node of the cluster offers a GPU.", hint="Choose --device cpu, or let Ray know of them: ray start --num-gpus."
-        )
+        hint = "Choose --device cpu, or let Ray know of them: ray start --num-gpus."
+        raise ConfigError("No node of the cluster offers a GPU.", hint=hint)
     with_gpus = device != "cpu" and gpus > 0
     each = actor_cpus or (1 if with_gpus else min(cpus))
-    most = gpus if with_gpus else sum(count // each for count in cpus)
+    most = room_for(ray, Pool(1, actors or sum(cpus), each, 1 if with_gpus else 0))
     if most < 1:
-        raise ConfigError(
-            f"No node of the cluster has {each} CPUs for an actor; the most are {max(cpus)}.", hint="See --actor-cpus."
-        )
-    most = min(most, actors or most)
+        hint = f"See --actor-cpus; the most CPUs of a node are {max(cpus)}."
+        raise ConfigError(f"No node of the cluster has {each} CPUs for an actor{' beside a GPU' * with_gpus}.", hint=hint)
     return RayCluster(cleaning=Pool(1, sum(cpus), 1), devices=Pool(most, most, each, 1 if with_gpus else 0))
 
 

@@ -8,6 +8,7 @@ results wait for us, so that the object store holds a few items for each actor h
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import socket
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from core.errors import ClusterError, ImpromptError, WorkerDiffers
 from encoders.devices import use_threads
 from indexer.provenance import code_sha256
-from indexer.ray_session import Pool
+from indexer.ray_session import Pool, room_for
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,6 +34,8 @@ BARREN_ROUNDS = 3
 """Rounds without one result, after which a cluster is given up."""
 
 _PAYLOAD = "payload"
+_TELLS_LOSSES = "ray.data._internal.execution.streaming_executor_state"
+"""The logger that Ray Data tells of each block that it goes on without; there is no other way to learn why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +91,16 @@ def stream(produce: Callable[[], Iterator[Item]], make: Callable[[], Callable[[I
         pool: of the actors.
 
     Raises:
-        LostError: more was lost than single items.
+        LostError: behind the last result: something was lost, and why.
         WorkerDiffers: the workers have not this code.
         Exception: what `produce`, `make` or an item's work raised.
     """
     import ray
     from ray.exceptions import RayError
 
+    actors = room_for(ray, pool)
+    if actors == 0:
+        raise LostError("no node that is left has room for an actor")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray Data, of its own deprecated settings
         here = ray.get_runtime_context().get_node_id()
@@ -106,7 +112,8 @@ def stream(produce: Callable[[], Iterator[Item]], make: Callable[[], Callable[[I
             fn_constructor_args=(make, code_sha256(), pool.cpus, Path.cwd()),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
+            # A pool that lacks actors of its least size waits for them, also where their node is gone.
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=min(pool.first, actors)),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             max_restarts=0,  # the pool starts others in their place; a task that waits for a restart might wait for good
@@ -114,18 +121,21 @@ def stream(produce: Callable[[], Iterator[Item]], make: Callable[[], Callable[[I
         )
         batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     try:
-        for batch in batches:
-            for payload in _payloads(batch):
-                if isinstance(payload, Failed):
-                    raise payload.error
-                yield payload
+        with _noted_losses() as losses:
+            for batch in batches:
+                for payload in _payloads(batch):
+                    if isinstance(payload, Failed):
+                        raise payload.error
+                    yield payload
+        if losses:
+            raise LostError(_reason(losses[-1]))
     except RayError as error:
         if "ModuleNotFoundError" in str(error) or "No module named" in str(error):
             raise WorkerDiffers(
                 f"A worker of the cluster cannot load imprompt: {_last_line(error)}",
                 hint="Install the same version of imprompt, with its extras, on every machine of the cluster.",
             ) from error
-        raise LostError(_last_line(error)) from error
+        raise LostError(_reason(error)) from error
     finally:
         batches.close()  # its actors end now
 
@@ -219,6 +229,32 @@ def _failed(error: Exception) -> Failed:
     except Exception:  # noqa: BLE001 an error that cannot travel
         error = RuntimeError(f"{type(error).__name__}: {error}")
     return Failed(error.with_traceback(None))
+
+
+@contextlib.contextmanager
+def _noted_losses() -> Iterator[list[BaseException]]:
+    """The errors of the blocks that Ray Data goes on without, as they come."""
+    losses: list[BaseException] = []
+
+    class Noting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1] is not None:
+                losses.append(record.exc_info[1])
+
+    logger, handler = logging.getLogger(_TELLS_LOSSES), Noting()
+    logger.propagate = False
+    logger.setLevel(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        yield losses
+    finally:
+        logger.removeHandler(handler)
+
+
+def _reason(error: BaseException) -> str:
+    """What Ray says of a loss, in a line; behind an error of a task stands what its own process said."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {next(iter(str(cause).strip().splitlines()), '')}"
 
 
 def _last_line(error: BaseException) -> str:
