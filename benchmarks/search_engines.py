@@ -15,6 +15,7 @@ import numpy as np
 
 K = 10
 _BLOCK = 65_536
+_ROOMY, _TIGHT = 24 << 30, 4 << 30  # memory budgets; the second is the default
 _GRAPH_EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _PROBES = (4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024)
 
@@ -45,44 +46,54 @@ def _rows(folder: Path) -> Any:
     return np.load(folder / "rows.npy", mmap_mode="r")
 
 
-def build_ours(folder: Path) -> None:
-    """The index that imprompt plans."""
-    import msgspec
+def _build_planned(name: str, budget_bytes: int) -> Callable[[Path], None]:
+    """The index that imprompt plans for so much memory."""
 
-    from benchmarks.vectors import vectors_of
-    from store.index_plan import plan_index
-    from store.indexes import build_index_file
+    def build(folder: Path) -> None:
+        import msgspec
 
-    vectors = vectors_of(folder.parent, int(folder.name))
-    info = build_index_file(folder, "ours.faiss", vectors, factory=plan_index(rows=len(vectors), dim=vectors.dim).factory)
-    (folder / "ours.json").write_bytes(msgspec.json.encode(info))
+        from benchmarks.vectors import vectors_of
+        from store.index_plan import plan_index
+        from store.indexes import build_index_file
 
+        vectors = vectors_of(folder.parent, int(folder.name))
+        factory = plan_index(rows=len(vectors), dim=vectors.dim, budget_bytes=budget_bytes).factory
+        info = build_index_file(folder, f"{name}.faiss", vectors, factory=factory)
+        (folder / f"{name}.json").write_bytes(msgspec.json.encode(info))
 
-def open_ours(folder: Path) -> Opened:
-    """Mapped from its files."""
-    import msgspec
-
-    from benchmarks.vectors import vectors_of
-    from store.indexes import open_index
-    from store.ivf_index import effort_of
-    from store.manifest import IndexInfo
-
-    vectors = vectors_of(folder.parent, int(folder.name))
-    info = msgspec.json.decode((folder / "ours.json").read_bytes(), type=IndexInfo)
-    index = open_index(folder, info, vectors)
-    n_lists = int(info.factory[3:].split(",")[0]) if info.factory.startswith("IVF") else 0
-    efforts = [n for n in _PROBES if n < n_lists] or [1]
-
-    def ask(question: Any, effort: Any) -> Any:
-        return index.search(question, K, effort=effort_of(effort, n_lists) if n_lists else None).ids[0]
-
-    return Opened(ask, efforts, {"index": info.factory, "parts": max(len(info.parts), 1)})
+    return build
 
 
-def _ours_bytes(rows: int, dim: int) -> int:
-    from store.index_plan import plan_index
+def _open_planned(name: str) -> Callable[[Path], Opened]:
+    def opened(folder: Path) -> Opened:
+        import msgspec
 
-    return plan_index(rows=rows, dim=dim, budget_bytes=1 << 60).index_bytes
+        from benchmarks.vectors import vectors_of
+        from store.indexes import open_index
+        from store.ivf_index import effort_of
+        from store.manifest import IndexInfo
+
+        vectors = vectors_of(folder.parent, int(folder.name))
+        info = msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=IndexInfo)
+        index = open_index(folder, info, vectors)
+        n_lists = int(info.factory[3:].split(",")[0]) if info.factory.startswith("IVF") else 0
+
+        def ask(question: Any, effort: Any) -> Any:
+            return index.search(question, K, effort=effort_of(effort, n_lists) if n_lists else None).ids[0]
+
+        efforts = [n for n in _PROBES if n < n_lists] or [1]
+        return Opened(ask, efforts, {"index": info.factory, "parts": max(len(info.parts), 1)})
+
+    return opened
+
+
+def _planned_bytes(budget_bytes: int) -> Callable[[int, int], int]:
+    def predicted(rows: int, dim: int) -> int:
+        from store.index_plan import plan_index
+
+        return plan_index(rows=rows, dim=dim, budget_bytes=budget_bytes).index_bytes
+
+    return predicted
 
 
 def _build_faiss(factory: str) -> Callable[[Path], None]:
@@ -198,48 +209,9 @@ def _open_autofaiss(folder: Path) -> Opened:
     return Opened(ask, efforts, {"index": key, "chosen": about.get("index_param", "")})
 
 
-def _build_ivf_sq8(folder: Path) -> None:
-    """FAISS's inverted file with 8-bit codes, with the lists of ours: other codes, and no second look at the vectors."""
-    import faiss
-    import msgspec
-
-    from benchmarks.vectors import vectors_of
-    from store.ivf_files import open_ivf
-    from store.manifest import IndexInfo
-
-    vectors = vectors_of(folder.parent, int(folder.name))
-    info = msgspec.json.decode((folder / "ours.json").read_bytes(), type=IndexInfo)
-    parts = open_ivf(folder, info, rows=len(vectors), dim=vectors.dim, mapped=True)
-    list_of = np.empty(len(vectors), dtype=np.int64)
-    for part in parts:
-        for number in range(part.nlist):
-            size = part.invlists.list_size(number)
-            list_of[faiss.rev_swig_ptr(part.invlists.get_ids(number), size)] = number
-    quantizer = faiss.downcast_index(parts[0].quantizer)
-    index = faiss.IndexIVFScalarQuantizer(
-        quantizer, vectors.dim, quantizer.ntotal, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
-    )
-    index.train(vectors.rows(np.sort(np.random.default_rng(0).permutation(len(vectors))[:65_536])))
-    pointer = faiss.swig_ptr
-    for start, block in vectors.blocks(_BLOCK):
-        ids, lists = np.arange(start, start + len(block)), np.ascontiguousarray(list_of[start : start + len(block)])
-        index.add_core(len(block), pointer(block), pointer(ids), pointer(lists))
-    faiss.write_index(index, str(folder / "IVF_SQ8.faiss"))
-
-
-def _open_ivf_sq8(folder: Path) -> Opened:
-    import faiss
-
-    index = faiss.read_index(str(folder / "IVF_SQ8.faiss"))
-
-    def ask(question: Any, effort: Any) -> Any:
-        return index.search(question, K, params=faiss.SearchParametersIVF(nprobe=effort))[1][0]
-
-    return Opened(ask, [n for n in _PROBES if n < index.nlist], {"index": f"IVF{index.nlist},SQ8"})
-
-
 ENGINES: dict[str, Engine] = {
-    "ours": Engine(build_ours, open_ours, "ours*.faiss", _ours_bytes),
+    "ours": Engine(_build_planned("ours", _ROOMY), _open_planned("ours"), "ours*.faiss", _planned_bytes(_ROOMY)),
+    "tight": Engine(_build_planned("tight", _TIGHT), _open_planned("tight"), "tight*.faiss", _planned_bytes(_TIGHT)),
     "flat": Engine(_build_faiss("Flat"), _open_faiss("Flat", [0]), "Flat.faiss", lambda rows, dim: 4 * rows * dim),
     # A row, 64 links of 4 bytes at the lowest level, one more in 32 above, and its level and offset.
     "faiss-hnsw": Engine(
@@ -253,5 +225,4 @@ ENGINES: dict[str, Engine] = {
     # A float16 row, 32 links of 5 bytes and their number, a key and the level.
     "usearch": Engine(_build_usearch, _open_usearch, "usearch.bin", lambda rows, dim: rows * (2 * dim + 32 * 5 + 4 + 10)),
     "autofaiss": Engine(_build_autofaiss, _open_autofaiss, "autofaiss.faiss", lambda rows, dim: 2 * rows * dim),
-    "ivf-sq8": Engine(_build_ivf_sq8, _open_ivf_sq8, "IVF_SQ8.faiss", lambda rows, dim: rows * (dim + 8)),
 }

@@ -8,12 +8,12 @@ from typing import Any
 
 NAMES = {
     "ours": "ours",
+    "tight": "ours, planned for 4 GiB",
     "flat": "FAISS `Flat`, float32",
     "faiss-hnsw": "FAISS HNSW",
     "hnswlib": "hnswlib",
     "usearch": "usearch",
     "autofaiss": "what autofaiss chooses",
-    "ivf-sq8": "FAISS IVF,SQ8 on our lists",
 }
 WANTED = (0.95, 0.99)
 _HEAD = """# Search among many vectors
