@@ -150,7 +150,7 @@ def one_size(args: argparse.Namespace, rows: int) -> dict[str, Any]:
     folder = args.work / str(rows)
     given = argparse.Namespace(work=args.work, rows=rows, peers=None, autofaiss=None)
     search.build_missing(given, "ours")
-    asked = search.run(given, "ours", "one-core")
+    asked = compared(rows) or search.run(given, "ours", "one-core")
     point = next((point for point in asked["curve"] if point["recall_at_10"] >= WANTED_RECALL), asked["curve"][-1])
     plan = plan_index(rows=rows, dim=np.load(folder.parent / "questions.npy").shape[1], budget_bytes=1 << 60)
     lay_out(folder)
@@ -170,6 +170,13 @@ def one_size(args: argparse.Namespace, rows: int) -> dict[str, Any]:
         "own_mib": asked["own_mib"],
         **opened,
     }
+
+
+def compared(rows: int) -> dict[str, Any] | None:
+    """What `search.py` measured of ours at this size, where it did."""
+    result = json.loads(search.RESULT.read_text("utf-8")) if search.RESULT.exists() else {}
+    found: dict[str, Any] | None = result.get(str(rows), {}).get("engines", {}).get("ours")
+    return found
 
 
 def encoded(index: Path) -> list[list[float]]:
