@@ -6,7 +6,7 @@ import threading
 
 import msgspec
 
-from core.errors import FormatVersion, NoGeneration
+from core.errors import FormatVersion, NoGeneration, StoreError
 from store.milvus.collections import load
 from store.milvus.connection import Connection
 from store.milvus.layout import META, MOST_BYTES, SCHEMA, SCHEMA_KEY, Record, check_schema, pieces
@@ -34,7 +34,11 @@ class Meta:
         if not connection.call("has_collection", META):
             if not create:
                 raise nothing_pushed(connection)
-            self._create()
+            try:
+                self._create()
+            except StoreError:
+                if not connection.call("has_collection", META):  # else another push was quicker
+                    raise
         load(connection, META)
         found = self.get(SCHEMA_KEY)
         if found is None and create:

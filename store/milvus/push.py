@@ -226,7 +226,8 @@ class _Sender:
         """
         rows = count_rows(self._connection, self._collection)
         if rows != self._manifest.rows:
-            self._connection.call("drop_collection", self._collection)
+            if collection_in_service(self._connection) != self._collection:
+                self._connection.call("drop_collection", self._collection)
             raise Checksum(
                 f"{self._connection.place} holds {rows} rows of the {self._manifest.rows} that it acknowledged.",
                 path=Path(self._collection),
