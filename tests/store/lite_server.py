@@ -15,7 +15,7 @@ from core.config import MilvusPlace
 from core.errors import ImpromptError
 from store.milvus.connection import Connection
 
-_START_S = 60
+_START_S = 240
 
 
 @dataclass(frozen=True, slots=True)

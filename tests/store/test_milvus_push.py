@@ -57,7 +57,7 @@ def drive(index: Path, place: MilvusPlace, point: str = "none") -> subprocess.Co
     """A push as a process of its own."""
     words = [sys.executable, "tests/store/push_driver.py", str(index), str(place), point]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400)
 
 
 def check_equal(index: Path, place: MilvusPlace) -> None:
@@ -85,6 +85,7 @@ POINTS = [
 """Where the pushes of one index die, one after the other."""
 
 
+@pytest.mark.timeout(1200)  # ten processes, of which each imports pymilvus: half a minute, on a busy machine much more
 def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(indexes: list[Path], place: MilvusPlace) -> None:
     """Killed at seven places in turn: until the last step the old generation answers, then the new one, each row once."""
     assert drive(indexes[0], place, "before create_alias 1").returncode == -9
