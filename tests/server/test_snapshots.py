@@ -84,6 +84,7 @@ def test_a_generation_that_cannot_be_used_is_passed_over(serve: Serve, build: Ca
         name, sha256 = read_current(other) or ("", "")
         damaged = layout.generation_folder(root, name)
         shutil.copytree(layout.generation_folder(other, name), damaged)
+        (damaged / layout.PROMPTS).chmod(0o644)
         (damaged / layout.PROMPTS).write_bytes(b"no database")
         layout.current_path(root).write_text(f"{name} {sha256}\n", "utf-8")
         until(lambda: "imprompt_generation_failures_total 2.0" in client.get("/metrics").text)
