@@ -1,0 +1,168 @@
+"""What a corpus of 2 million to a billion prompts takes: reckoned from measured rates, for docs/scaling.md.
+
+    python benchmarks/scaling.py [--core-hour 0.05] [--gpu-hour 1.00] [--gigabyte-month 0.10]
+
+Reads what benchmarks/funnel.py and benchmarks/ray_actors.py measured and what `store.index_plan` predicts, and writes the tables
+into docs/scaling.md. The formulae stand there; prices are assumptions, to be replaced by one's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from core.errors import ConfigError
+from store.index_plan import IndexPlan, plan_index
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "scaling.md"
+SIZES = (2_000_000, 14_000_000, 100_000_000, 1_000_000_000)
+NIGHT_S = 10 * 3600
+GPU_TEXTS_PER_S = 642
+"""ViT-H/14 on a Titan RTX, as clip-as-service states it: not measured here."""
+_MARKS = ("<!-- reckoned by benchmarks/scaling.py -->\n", "<!-- end -->\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What was measured: rows a second that one process reads and cleans, memory that its search for near duplicates takes for each
+    row, the share of rows that stay, rows a second of one CPU actor with `lite`, and what each of two such actors keeps of it.
+    """
+
+    read_per_s: float
+    read_bytes_a_row: float
+    kept: float
+    core_per_s: float
+    kept_by_two: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a core, a GPU and a gigabyte cost for an hour and a month, in one currency."""
+
+    core_hour: float = 0.05
+    gpu_hour: float = 1.00
+    gigabyte_month: float = 0.10
+
+
+def measured_rates() -> Rates:
+    """From the committed results."""
+    results = ROOT / "benchmarks" / "results"
+    funnel = json.loads((results / "funnel.json").read_text("utf-8"))["whole"]
+    runs = json.loads((results / "ray_actors.json").read_text("utf-8"))["runs"]
+    one, two = (
+        statistics.median(run["rows_per_s_after_it"] for run in runs[name])
+        for name in ("Ray, 1 actor of 1 thread", "Ray, 2 actors of 1 thread")
+    )
+    return Rates(
+        read_per_s=funnel["rows_per_s"],
+        read_bytes_a_row=funnel["peak_rss_mib"] * 2**20 / funnel["funnel"]["read"],
+        kept=funnel["funnel"]["kept"] / funnel["funnel"]["read"],
+        core_per_s=one,
+        kept_by_two=two / one / 2,
+    )
+
+
+def reckoned(rates: Rates, prices: Prices) -> str:
+    """The tables as Markdown."""
+    return "\n".join([*_rates(rates, prices), "", *_cpu_fleet(rates, prices), "", *_gpu_fleet(rates, prices), ""])
+
+
+def _rates(rates: Rates, prices: Prices) -> list[str]:
+    read = f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
+    return [
+        f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million rows](../benchmarks/results/funnel.md)).",
+        f"- `lite`: r = {rates.core_per_s:.0f} prompts/s of an actor of one thread, η = {rates.kept_by_two:.2f} with two of them "
+        "([two measured points](../benchmarks/results/ray_actors.md)).",
+        f"- ViT-H/14 on a GPU: r = {GPU_TEXTS_PER_S} texts/s, as clip-as-service states it for a Titan RTX, and η = 1: "
+        "**not measured here**.",
+        f"- Prices, assumed: {prices.core_hour:.2f} a core-hour, {prices.gpu_hour:.2f} a GPU-hour, {prices.gigabyte_month:.2f} a "
+        "gigabyte-month of disk. Yours: `python benchmarks/scaling.py --core-hour … --gpu-hour … --gigabyte-month …`.",
+    ]
+
+
+def _cpu_fleet(rates: Rates, prices: Prices) -> list[str]:
+    head = "prompts kept | reading | its memory | core-hours | cores for a night | cost | index stage | disk | a month"
+    lines = ["**`lite` (384 dimensions) on cores**", "", f"| {head} | memory to answer |", "|" + " ---: |" * 10]
+    for rows in SIZES:
+        seconds = rows / (rates.core_per_s * rates.kept_by_two)
+        cost = f"{seconds / 3600 * prices.core_hour:,.0f}"
+        lines.append(_row(rows, rates, prices, 384, [_hours(seconds), f"{math.ceil(seconds / NIGHT_S):,}", cost]))
+    return lines
+
+
+def _gpu_fleet(rates: Rates, prices: Prices) -> list[str]:
+    head = (
+        "prompts kept | reading | its memory | GPU-hours | GPUs for a night | into the driver | cost | index stage | disk | a month"
+    )
+    lines = ["**ViT-H/14 (1,024 dimensions) on GPUs**", "", f"| {head} | memory to answer |", "|" + " ---: |" * 11]
+    for rows in SIZES:
+        seconds = rows / GPU_TEXTS_PER_S
+        gpus = math.ceil(seconds / NIGHT_S)
+        stream = f"{gpus * GPU_TEXTS_PER_S * 2 * (1024 + 384) / 1e6:,.1f} MB/s"
+        cost = f"{seconds / 3600 * prices.gpu_hour:,.0f}"
+        lines.append(_row(rows, rates, prices, 1024, [_hours(seconds), f"{gpus:,}", stream, cost]))
+    return lines
+
+
+def _row(rows: int, rates: Rates, prices: Prices, dim: int, middle: list[str]) -> str:
+    corpus = rows / rates.kept
+    plan = plan_within(rows, dim)
+    cells = [
+        f"{rows / 1e6:,.0f} M",
+        _hours(corpus / rates.read_per_s),
+        f"{corpus * rates.read_bytes_a_row / 1e9:,.0f} GB",
+        *middle,
+        f"{_hours(plan.build_s[0])} to {_hours(plan.build_s[1])}",
+        f"{plan.disk_bytes / 1e9:,.0f} GB",
+        f"{plan.disk_bytes / 1e9 * prices.gigabyte_month:,.1f}",
+        f"{plan.memory_bytes / 1e9:,.1f} GB",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def plan_within(rows: int, dim: int) -> IndexPlan:
+    """The planned index of a machine with 24 GiB for it, or with twice that, and so on, where it needs more."""
+    budget_bytes = 24 << 30
+    while True:
+        try:
+            return plan_index(rows=rows, dim=dim, budget_bytes=budget_bytes)
+        except ConfigError:
+            budget_bytes *= 2
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:,.0f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < 100 * 3600 else f"{seconds / 3600:,.0f} h"
+
+
+def with_tables(page: str, tables: str) -> str:
+    """The page with the tables between its marks."""
+    begin, end = _MARKS
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{tables}\n{end}", page, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Reckon and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    defaults = Prices()
+    parser.add_argument("--core-hour", type=float, default=defaults.core_hour)
+    parser.add_argument("--gpu-hour", type=float, default=defaults.gpu_hour)
+    parser.add_argument("--gigabyte-month", type=float, default=defaults.gigabyte_month)
+    given = parser.parse_args()
+    tables = reckoned(measured_rates(), Prices(given.core_hour, given.gpu_hour, given.gigabyte_month))
+    PAGE.write_text(with_tables(PAGE.read_text("utf-8"), tables), "utf-8")
+    print(tables)
+
+
+if __name__ == "__main__":
+    main()
