@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--core-hour 0.05] [--gpu-hour 1.00] [--gigabyte-month 0.10]
 
-Reads what benchmarks/funnel.py and benchmarks/ray_actors.py measured and what `store.index_plan` predicts, and writes the tables
+Reads what benchmarks/funnel.py, resume.py and ray_actors.py measured and what `store.index_plan` predicts, and writes the tables
 into docs/scaling.md. The formulae stand there; prices are assumptions, to be replaced by one's own.
 """
 
@@ -34,7 +34,7 @@ _MARKS = ("<!-- reckoned by benchmarks/scaling.py -->\n", "<!-- end -->\n")
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What was measured: rows a second that one process reads and cleans, memory that its search for near duplicates takes for each
-    row, the share of rows that stay, rows a second of one CPU actor with `lite`, and what each of two such actors keeps of it.
+    row, the share of rows that stay, real prompts a second of one core with `lite`, and what each of two actors keeps of one's rate.
     """
 
     read_per_s: float
@@ -62,11 +62,12 @@ def measured_rates() -> Rates:
         statistics.median(run["rows_per_s_after_it"] for run in runs[name])
         for name in ("Ray, 1 actor of 1 thread", "Ray, 2 actors of 1 thread")
     )
+    lite = json.loads((results / "resume.json").read_text("utf-8"))["lite"]
     return Rates(
         read_per_s=funnel["rows_per_s"],
         read_bytes_a_row=funnel["peak_rss_mib"] * 2**20 / funnel["funnel"]["read"],
         kept=funnel["funnel"]["kept"] / funnel["funnel"]["read"],
-        core_per_s=one,
+        core_per_s=lite["shard_rows"] / lite["shard_s"]["median"] / lite["threads"]["unbroken"],
         kept_by_two=two / one / 2,
     )
 
@@ -80,8 +81,8 @@ def _rates(rates: Rates, prices: Prices) -> list[str]:
     read = f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
     return [
         f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million rows](../benchmarks/results/funnel.md)).",
-        f"- `lite`: r = {rates.core_per_s:.0f} prompts/s of an actor of one thread, η = {rates.kept_by_two:.2f} with two of them "
-        "([two measured points](../benchmarks/results/ray_actors.md)).",
+        f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median shard](../benchmarks/results/resume.md), other "
+        f"work on the machine), η = {rates.kept_by_two:.2f} ([one actor of one thread, and two](../benchmarks/results/ray_actors.md)).",
         f"- ViT-H/14 on a GPU: r = {GPU_TEXTS_PER_S} texts/s, as clip-as-service states it for a Titan RTX, and η = 1: "
         "**not measured here**.",
         f"- Prices, assumed: {prices.core_hour:.2f} a core-hour, {prices.gpu_hour:.2f} a GPU-hour, {prices.gigabyte_month:.2f} a "
