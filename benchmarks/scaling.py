@@ -34,7 +34,7 @@ _MARKS = ("<!-- reckoned by benchmarks/scaling.py -->\n", "<!-- end -->\n")
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What was measured: rows a second that one process reads and cleans, memory that its search for near duplicates takes for each
-    row, the share of rows that stay, real prompts a second of one core with `lite`, and what each of two actors keeps of one's rate.
+    row, the share of rows that stay, real prompts a second of one core with `lite`, and the share of one actor's rate that two keep.
     """
 
     read_per_s: float
@@ -81,8 +81,9 @@ def _rates(rates: Rates, prices: Prices) -> list[str]:
     read = f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
     return [
         f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million rows](../benchmarks/results/funnel.md)).",
-        f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median shard](../benchmarks/results/resume.md), other "
-        f"work on the machine), η = {rates.kept_by_two:.2f} ([one actor of one thread, and two](../benchmarks/results/ray_actors.md)).",
+        f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median shard](../benchmarks/results/resume.md), "
+        f"other work on the machine), η = {rates.kept_by_two:.2f} "
+        "([one actor of one thread, and two](../benchmarks/results/ray_actors.md)).",
         f"- ViT-H/14 on a GPU: r = {GPU_TEXTS_PER_S} texts/s, as clip-as-service states it for a Titan RTX, and η = 1: "
         "**not measured here**.",
         f"- Prices, assumed: {prices.core_hour:.2f} a core-hour, {prices.gpu_hour:.2f} a GPU-hour, {prices.gigabyte_month:.2f} a "
