@@ -34,7 +34,7 @@ _MARKS = ("<!-- reckoned by benchmarks/scaling.py -->\n", "<!-- end -->\n")
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What was measured: rows a second that one process reads and cleans, memory that its search for near duplicates takes for each
-    row, the share of rows that stay, real prompts a second of one core with `lite`, and the share of one actor's rate that two keep.
+    row, the share of rows that stay, real prompts a second of one core with `lite`, and what share of one actor's rate two keep.
     """
 
     read_per_s: float
