@@ -6,16 +6,18 @@ import dataclasses
 import json
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from core.errors import FormatVersion, WeightsMissing, WeightsRejected
 from encoders.lite import HEAD_PATH, LitePair, lite_spec, load_lite
 from encoders.lite_head import BASIS_DIM, EXPANDED_DIM, PAIRED_DIM, LiteHead, expanded, read_head, write_head
 from encoders.minilm import load_minilm
+from images.decode import ENOUGH_PX, open_image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +54,23 @@ def test_images_have_unit_rows_in_both_spaces(pair: LitePair) -> None:
         assert rows.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     assert np.abs(pair.images.encode(images) - pair.images.output(images)).max() > 0.01
+
+
+def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LitePair) -> None:
+    """At 1/2, where `ENOUGH_PX` is left, an image's rows lose less than 1e-3 of their cosine."""
+    rng = np.random.default_rng(0)
+    shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((2048, 1536), Image.Resampling.NEAREST)
+    for place, colour in enumerate(["orange", "navy", "white"]):
+        ImageDraw.Draw(shapes).ellipse([300 + 400 * place, 200, 800 + 400 * place, 1100], fill=colour)
+    file = BytesIO()
+    shapes.save(file, "JPEG", quality=90)
+    whole, small = (open_image(file.getvalue(), enough_px=enough) for enough in (None, ENOUGH_PX))
+    assert (whole.size, small.size) == ((2048, 1536), (1024, 768))
+    for look in (pair.images.encode, pair.images.output):
+        rows = look([whole]), look([small])
+        assert 1 - 1e-3 < float((rows[0] * rows[1]).sum()) < 1 + 1e-5
+    other = pair.images.encode([drawing("red")])
+    assert float((other * pair.images.encode([whole])).sum()) < 1 - 0.1
 
 
 def test_a_row_of_images_does_not_depend_on_its_batch(pair: LitePair) -> None:

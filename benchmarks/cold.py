@@ -1,0 +1,192 @@
+"""One `query` by image from the shell, against nothing but importing torch, and where its time goes.
+
+    python benchmarks/cold.py --index INDEX [--image IMAGE] [--runs 9]
+
+Three processes take turns: `python cli.py query IMAGE --json`, `python -c "import torch"`, and a child of this script that does
+what the command does between parsing and printing, in its order, and notes the time after each part:
+
+    import  from the start of the process until the libraries and ours are imported
+    index   opening the generation
+    model   the weights of the image tower read
+    image   decoding the picture and its vector
+    search  nearest rows, folding, their texts
+    exit    until the process is gone
+
+The parts are the child's; the ratio is the command's own. Without --image one is drawn. Writes benchmarks/results/cold.json and a
+plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+RESULT = ROOT / "benchmarks" / "results" / "cold.json"
+STAMPED = ("import", "index", "model", "image", "search")
+PARTS = (*STAMPED, "exit")
+FLOOR = 1.6
+COLOURS = dict(zip(PARTS, ("#8d99ae", "#e0a458", "#0b6e4f", "#3fa796", "#b5651d", "#5c6370"), strict=True))
+
+
+def child(index: Path, image: Path) -> None:
+    """What `query` does, with a stamp after each part; the start comes from the parent, in nanoseconds of the epoch."""
+    stamps = [int(os.environ["BEGUN_NS"])]
+
+    def done() -> None:
+        stamps.append(time.time_ns())
+
+    import duckdb  # noqa: F401 -- imported for its time, as what follows are
+    import faiss  # noqa: F401
+    import torch  # noqa: F401
+
+    from encoders.registry import load_encoder
+    from retriever import Question, Retriever
+    from store.generation import open_generation
+
+    done()
+    with open_generation(index) as generation:
+        done()
+        pair = load_encoder(generation.manifest.encoders[0].name)
+        tower = pair.images
+        done()
+        retriever = Retriever(generation, pair)
+        encode, seen = tower.encode, []
+
+        def noted(items: Any) -> Any:
+            rows = encode(items)
+            seen.append(time.time_ns())
+            return rows
+
+        setattr(tower, "encode", noted)  # noqa: B010 -- between looking and searching there is no other place
+        (answer,) = retriever.ask([Question(image)], 10)
+        stamps.append(seen[0])
+        done()
+    if not hasattr(answer, "neighbours"):
+        sys.exit(str(answer))
+    seconds = [(after - before) / 1e9 for before, after in pairwise(stamps)]
+    print(json.dumps(dict(zip(STAMPED, seconds, strict=True))))
+
+
+def timed(*words: str) -> tuple[float, float, str]:
+    """Seconds of a process, those of the processor, and what it wrote."""
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = os.environ | {"BEGUN_NS": str(time.time_ns())}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, text=True, env=environment)
+    seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+def measure(index: Path, image: Path, runs: int) -> dict[str, Any]:
+    """The three in turn; the first turn warms the page cache and does not count."""
+    from benchmarks.encode import spread
+
+    query: list[float] = []
+    torch: list[float] = []
+    parts: dict[str, list[float]] = {part: [] for part in PARTS}
+    used: list[tuple[float, float]] = []
+    loads: list[float] = []
+    for number in range(runs + 1):
+        whole, whole_used, _ = timed("cli.py", "query", str(image), "--index", str(index), "--json")
+        alone, alone_used, _ = timed("-c", "import torch")
+        lived, _, told = timed(__file__, "--child", "--index", str(index), "--image", str(image))
+        if number:
+            query.append(whole)
+            torch.append(alone)
+            used.append((whole_used, alone_used))
+            loads.append(round(os.getloadavg()[0], 1))
+            stamped = json.loads(told)
+            for part, seconds in {**stamped, "exit": lived - sum(stamped.values())}.items():
+                parts[part].append(seconds)
+    ratios = [whole / alone for whole, alone in zip(query, torch, strict=True)]
+    return {
+        "n": runs,
+        "query_s": spread(query),
+        "import_torch_s": spread(torch),
+        "ratio": spread(ratios),
+        "query_processor_s": spread([whole for whole, _ in used]),
+        "import_torch_processor_s": spread([alone for _, alone in used]),
+        "processor_ratio": spread([whole / alone for whole, alone in used]),
+        "floor": {"at_most": FLOOR, "holds": statistics.median(ratios) <= FLOOR},
+        "parts_s": {part: spread(seconds) for part, seconds in parts.items()},
+        "load_average": loads,
+    }
+
+
+def drawn(folder: Path) -> Path:
+    """A JPEG of 640 x 427 pixels that carries no prompt."""
+    import numpy as np
+    from PIL import Image
+
+    soft = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    soft.resize((640, 427), Image.Resampling.BICUBIC).save(folder / "drawn.jpg", quality=90)
+    return folder / "drawn.jpg"
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """The parts of the median query in one bar, above the bars of the command and of torch, with their range."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(9, 2.9), constrained_layout=True)
+    left = 0.0
+    for part in PARTS:
+        seconds = result["parts_s"][part]["median"]
+        axis.barh(2, seconds, left=left, color=COLOURS[part], label=f"{part} {seconds:.2f} s")
+        left += seconds
+    for place, (name, colour) in enumerate({"import_torch_s": "#c3cad6", "query_s": "#0b6e4f"}.items()):
+        rate = result[name]
+        around = [[rate["median"] - rate["min"]], [rate["max"] - rate["median"]]]
+        axis.barh(place, rate["median"], xerr=around, capsize=4, color=colour)
+        axis.annotate(f"{rate['median']:.2f} s", (rate["max"], place), xytext=(6, 0), textcoords="offset points", va="center")
+    axis.set_yticks(range(3), ["import torch", "query, the command", "query, its parts"])
+    axis.set_xlim(0, 1.15 * max(result["query_s"]["max"], left))
+    axis.set_xlabel("seconds")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(ncols=len(PARTS), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, 1.2))
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure, write; or be the child."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--image", type=Path)
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args.index, args.image)
+        return
+    from benchmarks.machine import machine
+
+    with tempfile.TemporaryDirectory() as folder:
+        image = args.image or drawn(Path(folder))
+        result = {
+            "machine": machine("torch", "faiss-cpu", "duckdb", "pillow"),
+            "threads": os.environ.get("OMP_NUM_THREADS", "as many as there are cores"),
+            "command": "python benchmarks/cold.py --index INDEX",
+            **measure(args.index.absolute(), image.absolute(), args.runs),
+        }
+    args.result.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    plot(result, args.result.with_suffix(".png"))
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
