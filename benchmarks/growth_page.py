@@ -12,9 +12,9 @@ _HEAD = """# How the index stage grows
 
 From `growth.json`, by `benchmarks/vectors.py` and `benchmarks/growth.py`, which writes this page and the plot.
 
-{machine}. `lite`'s 384 dimensions, one run of each size. Other work ran on the machine; the processor time of building is hardly
+{machine}. `lite`'s 384 dimensions, one run of each size. Other work ran on the machine; processor time is hardly
 changed by it. Up to 100,000 rows the planned index is a scan of everything, above it an inverted file with one-bit codes; the
-plan's own ranges stand in brackets. A question is asked on one core with the least effort that finds .95 of the ten nearest.
+plan's own ranges stand in brackets. A question is asked on one core with the least effort that finds .95 of the ten nearest, or the greatest of `search.py`.
 Opening is that of a whole generation: manifest, lengths of the files, prompts, vectors in two spaces, index, and 16 probes.
 
 ![Growth of time, bytes and memory](growth.png)
@@ -30,6 +30,7 @@ def write_page(result_file: Path) -> None:
     sizes = {int(size): figures for size, figures in result["sizes"].items()}
     page = _HEAD.format(machine=machine_text(sizes[max(sizes)]["machine"]))
     page += "".join(_row(rows, figures) for rows, figures in sizes.items())
+    page += "".join(f"\nAt {rows:,} rows: {size['build']['note']}.\n" for rows, size in sizes.items() if "note" in size["build"])
     page += _exponents(result.get("exponents", {}))
     page += _encoding(result.get("encoded", []), max(sizes))
     result_file.with_suffix(".md").write_text(page, "utf-8")
@@ -50,7 +51,7 @@ def _row(rows: int, figures: dict[str, Any]) -> str:
         f"{build['peak_mib']:,} MiB ({figures['predicted_build_mib']:,})",
         f"{figures['index_bytes'] / 1e6:,.1f} MB ({figures['predicted_index_bytes'] / 1e6:,.1f})",
         f"{question['p50_ms']:.2f} ms, recall {question['recall_at_10']:.3f} ({low_ms:.1f} to {high_ms:.1f})",
-        f"{figures['open_ms']:.0f} ms ({first:.0f} to {last:.0f})",
+        f"{figures['open_ms']:.0f} ms ({first:.0f} to {last:.0f}), {figures['open_cpu_ms']:.0f} of processor",
         f"{figures['files']:,}",
     ]
     return f"| {' | '.join(cells)} |\n"
