@@ -75,11 +75,16 @@ def _encoding(points: list[list[float]], most: int) -> str:
     if not points:
         return ""
     rows, seconds = points[-1]
-    hours = most / rows * seconds / 3600
+    rates = sorted(
+        (after[0] - before[0]) / (after[1] - before[1]) for before, after in zip([[0, 0.0], *points], points, strict=False)
+    )
+    undisturbed = rates[len(rates) * 3 // 4]
+    hours, fewer = (most / rate / 3600 for rate in (rows / seconds, undisturbed))
     return (
-        f"\n**Encoding** took {seconds:,.0f} s for {rows:,.0f} real prompts with `lite`, {rows / seconds:,.0f} a second beside "
-        "other work on the machine. Its time is proportional to the rows. *Extrapolated*, not measured: "
-        f"{hours:,.0f} hours for {most:,} prompts, beside which the index stage is small.\n"
+        f"\n**Encoding** took {seconds:,.0f} s for {rows:,.0f} real prompts with `lite`: {rows / seconds:,.0f} a second, shards "
+        f"between {rates[0]:,.0f} and {rates[-1]:,.0f} as other work came and went, a quarter of them at {undisturbed:,.0f} or more. "
+        f"*Extrapolated*, not measured: {most:,} prompts take {hours:,.0f} hours at the mean rate and {fewer:,.0f} at that of the "
+        "quickest quarter, beside which the index stage is small.\n"
     )
 
 
