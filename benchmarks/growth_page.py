@@ -14,8 +14,8 @@ From `growth.json`, by `benchmarks/vectors.py` and `benchmarks/growth.py`, which
 
 {machine}. `lite`'s 384 dimensions, one run of each size. Other work ran on the machine; processor time is hardly
 changed by it. Up to 100,000 rows the planned index is a scan of everything, above it an inverted file with one-bit codes; the
-plan's own ranges stand in brackets. A question is asked on one core with the least effort that finds .95 of the ten nearest, or the greatest of `search.py`.
-Opening is that of a whole generation: manifest, lengths of the files, prompts, vectors in two spaces, index, and 16 probes.
+plan's own ranges stand in brackets. A question is asked on one core with the least effort that finds .95 of the ten nearest, or
+the greatest of `search.py`. Opening is that of a whole generation: manifest, lengths of the files, prompts, vectors in two spaces, index, and 16 probes.
 
 ![Growth of time, bytes and memory](growth.png)
 
@@ -82,7 +82,7 @@ def _encoding(points: list[list[float]], most: int) -> str:
     hours, fewer = (most / rate / 3600 for rate in (rows / seconds, undisturbed))
     return (
         f"\n**Encoding** took {seconds:,.0f} s for {rows:,.0f} real prompts with `lite`: {rows / seconds:,.0f} a second, shards "
-        f"between {rates[0]:,.0f} and {rates[-1]:,.0f} as other work came and went, a quarter of them at {undisturbed:,.0f} or more. "
+        f"between {rates[0]:,.0f} and {rates[-1]:,.0f} as other work came and went, a quarter of them {undisturbed:,.0f} or more. "
         f"*Extrapolated*, not measured: {most:,} prompts take {hours:,.0f} hours at the mean rate and {fewer:,.0f} at that of the "
         "quickest quarter, beside which the index stage is small.\n"
     )
