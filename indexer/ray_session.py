@@ -94,8 +94,11 @@ def ray_cluster(
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="imprompt-ray-", ignore_cleanup_errors=True) as folder:
         warnings.simplefilter("ignore")  # of Ray, of its own deprecated settings
         import ray
+        import ray._private.worker
         import ray.data
 
+        print_to_stdstream = ray._private.worker.print_to_stdstream
+        ray._private.worker.print_to_stdstream = _print_nothing  # of lost nodes it tells among our answers, whatever is asked of it
         try:
             if address:
                 _connect(ray, address)
@@ -105,6 +108,7 @@ def ray_cluster(
             yield _offered(ray, device=device, actor_cpus=actor_cpus, actors=actors)
         finally:
             ray.shutdown()
+            ray._private.worker.print_to_stdstream = print_to_stdstream
 
 
 def _start(ray: Any, folder: str) -> None:
@@ -158,12 +162,12 @@ def check_answers(address: str, *, timeout_s: float = 30) -> None:
     raise ClusterUnreachable(f"What answers at {address} is no head node of Ray, or takes longer than {timeout_s:g} s.", hint=_HOW)
 
 
+def _print_nothing(*_words: object, **_options: object) -> None:
+    return None
+
+
 def _settle(ray: Any) -> None:
     """Options for all that is streamed: results in the order of their items, a block for each, and silence."""
-    from ray._private.ray_logging import global_worker_stdstream_dispatcher
-
-    with suppress(KeyError, ValueError):
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")  # it prints of lost nodes among our answers
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()

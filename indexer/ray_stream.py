@@ -11,10 +11,12 @@ import contextlib
 import logging
 import os
 import pickle
+import queue
 import socket
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -34,6 +36,7 @@ BARREN_ROUNDS = 3
 """Rounds without one result, after which a cluster is given up."""
 
 _PAYLOAD = "payload"
+_LOOK_S, _GRACE_S = 1.0, 20.0
 _TELLS_LOSSES = "ray.data._internal.execution.streaming_executor_state"
 """The logger that Ray Data tells of each block that it goes on without; there is no other way to learn why."""
 
@@ -119,16 +122,17 @@ def stream(produce: Callable[[], Iterator[Item]], make: Callable[[], Callable[[I
             max_restarts=0,  # the pool starts others in their place; a task that waits for a restart might wait for good
             max_task_retries=0,
         )
+        stop = _stopper(results)
         batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     try:
         with _noted_losses() as losses:
-            for batch in batches:
+            for batch in _while_room(batches, lambda: room_for(ray, pool), stop):
                 for payload in _payloads(batch):
                     if isinstance(payload, Failed):
                         raise payload.error
                     yield payload
         if losses:
-            raise LostError(_reason(losses[-1]))
+            raise LostError(losses[-1])
     except RayError as error:
         if "ModuleNotFoundError" in str(error) or "No module named" in str(error):
             raise WorkerDiffers(
@@ -137,7 +141,91 @@ def stream(produce: Callable[[], Iterator[Item]], make: Callable[[], Callable[[I
             ) from error
         raise LostError(_reason(error)) from error
     finally:
-        batches.close()  # its actors end now
+        _end_actors(ray)
+
+
+def _stopper(results: Any) -> Callable[[], None]:
+    """What ends the execution of a data set, whether it has begun to give blocks or not."""
+    create, executors = results._create_executor, []
+
+    def noted() -> Any:
+        executors.append(create())
+        return executors[-1]
+
+    def stop() -> None:
+        for executor in executors:
+            executor.shutdown(force=True)
+
+    results._create_executor = noted
+    return stop
+
+
+def _end_actors(ray: Any) -> None:
+    """Kill the actors of this command, of which there is one stream at a time.
+
+    Ray Data only drops its handles of them. Where a block was lost, something still holds a handle, the actors kept their
+    processors, and those of the next round waited for good.
+    """
+    worker = ray._private.worker.global_worker
+    for name, actor in ray._private.state.actors().items():
+        ours = actor["JobID"] == worker.current_job_id.hex() and actor["ActorClassName"].startswith("MapWorker")
+        if ours and actor["State"] != "DEAD":
+            with contextlib.suppress(Exception):  # it ended by itself
+                worker.core_worker.kill_actor(ray.ActorID(bytes.fromhex(name)), True)
+
+
+def _while_room(
+    batches: Generator[pyarrow.Table, None, None], room: Callable[[], int], stop: Callable[[], None]
+) -> Iterator[pyarrow.Table]:
+    """The same batches, as long as nodes have room for actors: where they have none, Ray Data waits for others, for good.
+
+    Another thread takes the batches, and closes them at the end, with which their actors end. `stop` ends what it waits for: it may
+    not outlive the connection to Ray, which would end this process.
+
+    Raises:
+        LostError: no batch and no room for `_GRACE_S`.
+    """
+    arrived: queue.Queue[Any] = queue.Queue(maxsize=1)
+    ended = threading.Event()
+
+    def give(what: Any) -> None:
+        while not ended.is_set():
+            with contextlib.suppress(queue.Full):
+                arrived.put(what, timeout=_LOOK_S)
+                break
+
+    def take() -> None:
+        try:
+            for batch in batches:
+                give(batch)
+                if ended.is_set():
+                    return
+            give(None)
+        except BaseException as error:  # noqa: BLE001 it is raised where the batches are read
+            give(error)
+        finally:
+            batches.close()
+
+    taker = threading.Thread(target=take, name="ray-results", daemon=True)
+    taker.start()
+    without_room_s = 0.0
+    try:
+        while without_room_s < _GRACE_S:
+            try:
+                what = arrived.get(timeout=_LOOK_S)
+            except queue.Empty:
+                without_room_s = 0.0 if room() else without_room_s + _LOOK_S
+                continue
+            if what is None:
+                return
+            if isinstance(what, BaseException):
+                raise what
+            yield what
+        raise LostError("no node that is left has room for an actor")
+    finally:
+        ended.set()
+        stop()
+        taker.join(timeout=_GRACE_S)
 
 
 class _Actor:
@@ -232,14 +320,14 @@ def _failed(error: Exception) -> Failed:
 
 
 @contextlib.contextmanager
-def _noted_losses() -> Iterator[list[BaseException]]:
-    """The errors of the blocks that Ray Data goes on without, as they come."""
-    losses: list[BaseException] = []
+def _noted_losses() -> Iterator[list[str]]:
+    """Why the blocks were lost that Ray Data goes on without, as it comes."""
+    losses: list[str] = []
 
     class Noting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.exc_info and record.exc_info[1] is not None:
-                losses.append(record.exc_info[1])
+                losses.append(_reason(record.exc_info[1]))
 
     logger, handler = logging.getLogger(_TELLS_LOSSES), Noting()
     logger.propagate = False

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from core.errors import WorkerDiffers
+from core.errors import ClusterError, WorkerDiffers
 from core.progress import Silent
 from core.protocols import ProgressTask
 from encoders.registry import load_encoder, output_encoder
@@ -24,7 +24,7 @@ from indexer.build import BuildOptions, BuildReport, build_index
 from indexer.engine import Engine, LocalEngine
 from indexer.ray_engine import NamedSpaces, RayEngine
 from indexer.ray_session import Pool, ray_cluster
-from indexer.ray_stream import stream
+from indexer.ray_stream import Rounds, stream
 from indexer.sources import parse_corpus
 from indexer.starter import starter_source
 from store.generation import open_generation
@@ -195,6 +195,21 @@ def sizes() -> Any:
         return item[0], len(item[1]), item[2]
 
     return size
+
+
+def test_every_node_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where no node is left for an actor, the end comes after a while in one line, and Ray says nothing on the terminal."""
+    with nodes(1) as alone, ray_cluster(alone.address) as offered:
+        capfd.readouterr()
+        came = []
+        with pytest.raises(ClusterError, match="3 times in a row: no node that is left has room for an actor"):
+            for result in Rounds(lambda: stream(big_items, sizes, pool=offered.devices)):
+                came.append(result)
+                if len(came) == 2:
+                    alone.lose()
+    assert len(came) < N_BIG
+    printed = capfd.readouterr()
+    assert "aylet" not in printed.out + printed.err
 
 
 def test_workers_of_other_code_are_refused(cluster: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
