@@ -47,14 +47,21 @@ def lite_server(folder: Path) -> Iterator[LiteServer]:
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     server = LiteServer(MilvusPlace(f"http://127.0.0.1:{port}"), process)
     try:
-        _wait(server)
+        _wait(server, port)
         yield server
     finally:
         server.kill()
 
 
-def _wait(server: LiteServer) -> None:
+def _wait(server: LiteServer, port: int) -> None:
+    """Until it answers. gRPC waits longer after each refusal, up to two minutes, so it is let in when somebody listens at last."""
     until = time.monotonic() + _START_S
+    while time.monotonic() < until and server.process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.2)
     while True:
         try:
             Connection(server.place).close()
