@@ -64,7 +64,7 @@ def build_index(
         typer.Option(
             "--index-factory",
             metavar="FACTORY",
-            help="Instead of the kind that `plan` names: SQfp16, IVF512,RaBitQ, …",
+            help="Instead of the kind that `plan` names: SQfp16, IVF512,PQ96x4fs, …",
             show_default=False,
         ),
     ] = None,

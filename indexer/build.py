@@ -166,7 +166,7 @@ def make_plan(
     if options.shard_rows < 1:
         raise ConfigError(f"A shard of {options.shard_rows} rows is too small.", hint="It has at least 1.")
     if options.index_factory is not None:
-        read_factory(options.index_factory)  # before hours of encoding
+        read_factory(options.index_factory, dim=encoders[0].dim)  # before hours of encoding
     corpora: list[CorpusInfo] = []
     with progress.start("Fingerprinting", len(sources)) as task:
         for source in sources:

@@ -20,7 +20,7 @@ from indexer.publishing import begin, going_on_from, published
 from store.compaction import Gained
 from store.exact_index import ExactIndex
 from store.generation import Generation, open_generation
-from store.index_plan import RABITQ, number_of_lists
+from store.index_plan import number_of_lists, short_codes
 from store.indexes import build_index_file, open_index
 from store.ivf_index import effort_of
 from store.locking import write_lock
@@ -121,7 +121,9 @@ def _scratch_index(staging: Path, vectors: ShardedVectors, *, seed: int, progres
     if len(vectors) <= _FEW_ROWS:
         return ExactIndex(vectors), 1.0
     n_lists = number_of_lists(len(vectors))
-    info = build_index_file(staging, _SCRATCH, vectors, factory=f"IVF{n_lists},{RABITQ}", seed=seed, progress=progress)
+    info = build_index_file(
+        staging, _SCRATCH, vectors, factory=f"IVF{n_lists},{short_codes(vectors.dim)}", seed=seed, progress=progress
+    )
     return open_index(staging, info, vectors), effort_of(min(_LISTS, n_lists), n_lists)
 
 

@@ -14,6 +14,9 @@ from core.errors import ConfigError
 
 FLAT = "SQfp16"
 RABITQ = "RaBitQ"
+FAST_SCAN_ROWS = 32
+"""Rows whose 4-bit codes FAISS keeps in one block and compares at once; a list is filled up to whole blocks."""
+
 DEFAULT_BUDGET_BYTES = 4 << 30
 """What a laptop can spare. A constant, so that one command builds one index on every machine."""
 
@@ -31,15 +34,24 @@ _CODE_BYTES = 2  # float16
 _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
 _MOST_LISTS = 1 << 20
-_FACTORY = re.compile(r"IVF(?P<lists>[1-9][0-9]{0,6}),(?P<codes>RaBitQ|SQ4|SQ8|SQfp16)", re.ASCII)
+_FACTORY = re.compile(r"IVF(?P<lists>[1-9][0-9]{0,6}),(?P<codes>RaBitQ|SQ4|SQ8|SQfp16|PQ(?P<pieces>[1-9][0-9]{0,3})x4fs)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Factory:
-    """A factory string's parts: lists of an inverted file (0: there are none), and the rows' codes."""
+    """A factory string's parts: lists of an inverted file (0: there are none), and the rows' codes.
+
+    `pieces` is into how many a row is cut where each has a code of 4 bits (product quantisation, scanned in blocks), else 0.
+    """
 
     n_lists: int
     codes: str
+    pieces: int = 0
+
+    @property
+    def block_rows(self) -> int:
+        """Rows in a block of codes."""
+        return FAST_SCAN_ROWS if self.pieces else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +102,18 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
     if rows <= FLAT_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
     lists = f"IVF{number_of_lists(rows)}"
-    rabitq, quantised = f"{lists},{RABITQ}", f"{lists},SQ8"
-    small, large = (index_bytes(factory, rows=rows, dim=dim) for factory in (rabitq, quantised))
+    short, quantised = f"{lists},{short_codes(dim)}", f"{lists},SQ8"
+    small, large = (index_bytes(factory, rows=rows, dim=dim) for factory in (short, quantised))
     if small + vectors <= budget_bytes:
         reason = f"Codes of one bit a value ({_size(small)}) and the vectors to score again ({_size(vectors)}) fit into memory."
-        return _plan(rows, dim, rabitq, spaces=spaces, vectors_in_memory=True, reasons=(why, reason))
+        return _plan(rows, dim, short, spaces=spaces, vectors_in_memory=True, reasons=(why, reason))
     tight = f"Codes and vectors together ({_size(small + vectors)}) are more than the budget of {_size(budget_bytes)}"
     if large <= budget_bytes:
         reason = f"{tight}; codes of 8 bits a value ({_size(large)}) fit, and the vectors to score again are read from disk."
         return _plan(rows, dim, quantised, spaces=spaces, reasons=(why, reason))
     if small <= budget_bytes:
         reason = f"{tight}; codes of one bit a value ({_size(small)}) fit, and the vectors to score again are read from disk."
-        return _plan(rows, dim, rabitq, spaces=spaces, reasons=(why, reason))
+        return _plan(rows, dim, short, spaces=spaces, reasons=(why, reason))
     fitting = rows * budget_bytes // small
     fitting -= fitting % 10 ** max(len(str(fitting)) - 2, 0)
     raise ConfigError(
@@ -111,11 +123,16 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
 
 
 def number_of_lists(rows: int) -> int:
-    """How many lists an inverted file of so many rows has: the power of two nearest to 2 · sqrt(rows), from 16 to 16,384.
+    """How many lists an inverted file of so many rows has: the power of two nearest to sqrt(rows), from 16 to 16,384.
 
-    With lite's vectors .96 of the ten nearest are in an eighth of 512 lists at 100,000 rows; the share falls as rows grow.
+    At a million rows 1,024 lists find as many in 1 ms as 2,048 do in 1.2, where codes are compared in blocks.
     """
-    return min(max(16, 1 << round(math.log2(2 * math.sqrt(rows)))), _MOST_PLANNED_LISTS)
+    return min(max(16, 1 << round(math.log2(math.sqrt(rows)))), _MOST_PLANNED_LISTS)
+
+
+def short_codes(dim: int) -> str:
+    """The codes of one bit a value that are scanned quickest: 4 bits for 4 values, or RaBitQ where blocks would not be aligned."""
+    return f"PQ{dim // 4}x4fs" if dim % 8 == 0 else RABITQ
 
 
 def training_rows(n_lists: int) -> int:
@@ -139,22 +156,30 @@ def index_bytes(factory: str, *, rows: int, dim: int, part_rows: int = PART_ROWS
     parsed = read_factory(factory)
     if parsed.n_lists == 0:
         return rows * dim * _CODE_BYTES
-    lengths = len(part_bounds(rows, part_rows)) * parsed.n_lists * 8
-    return rows * (code_bytes(parsed.codes, dim) + ID_BYTES) + parsed.n_lists * dim * 4 + lengths
+    n_lists = min(parsed.n_lists, rows)
+    lists = len(part_bounds(rows, part_rows)) * n_lists
+    padded = rows + lists * (parsed.block_rows - 1) / 2
+    codebook = 16 * dim * 4 if parsed.pieces else 0
+    return round(padded * (code_bytes(parsed, dim) + ID_BYTES)) + n_lists * dim * 4 + lists * 8 + codebook
 
 
-def code_bytes(codes: str, dim: int) -> int:
+def code_bytes(factory: Factory, dim: int) -> int:
     """Bytes that a row takes in an inverted list, without its id of 8 bytes."""
-    if codes == RABITQ:
+    if factory.pieces:
+        return factory.pieces // 2
+    if factory.codes == RABITQ:
         return math.ceil(dim / 8) + _FACTOR_BYTES
-    return {"SQfp16": 2 * dim, "SQ8": dim, "SQ4": (dim + 1) // 2}[codes]
+    return {"SQfp16": 2 * dim, "SQ8": dim, "SQ4": (dim + 1) // 2}[factory.codes]
 
 
-def read_factory(factory: str) -> Factory:
+def read_factory(factory: str, *, dim: int | None = None) -> Factory:
     """The parts of one of FAISS's factory strings, as far as they are supported.
 
+    Args:
+        dim: of the vectors; None where it does not matter yet.
+
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is none of them, or not one for vectors of `dim` values.
     """
     found = _FACTORY.fullmatch(factory)
     if factory == FLAT:
@@ -162,9 +187,15 @@ def read_factory(factory: str) -> Factory:
     if found is None or not 1 <= int(found["lists"]) <= _MOST_LISTS:
         raise ConfigError(
             f"The index factory {factory!r} is not known.",
-            hint=f"Use {FLAT}, or IVF<lists>,<codes> with the codes RaBitQ, SQ4, SQ8 or SQfp16.",
+            hint=f"Use {FLAT}, or IVF<lists>,<codes> with the codes PQ<pieces>x4fs, RaBitQ, SQ4, SQ8 or SQfp16.",
         )
-    return Factory(int(found["lists"]), found["codes"])
+    pieces = int(found["pieces"] or 0)
+    if pieces % 2 or (dim is not None and pieces and dim % pieces):
+        raise ConfigError(
+            f"The index factory {factory!r} cuts vectors into {pieces} pieces, which does not suit {dim or 'any'} dimensions.",
+            hint=f"The number of pieces must be even and divide the dimensions; {short_codes(dim or 384)} suits {dim or 384}.",
+        )
+    return Factory(int(found["lists"]), found["codes"], pieces)
 
 
 def _plan(
@@ -194,27 +225,28 @@ def _plan(
 def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float, float]:
     """One question on one core, from what was measured (benchmarks/results/search.md) with room to both sides.
 
-    Flat: 3 to 33 GB/s. Else the square root to the 0.7th power of the lists, 20 to 60 ns a code of one bit and twice that for 8
-    bits, and scoring again from memory or from disk.
+    Flat: 3 to 33 GB/s. Else from 2/3 of the square root of the lists to their 0.8th power, 4 to 8 ns a code where they are compared
+    in blocks, 16 to 50 ns one of one bit and twice that for 8 bits, and scoring again from memory or from disk.
     """
     if factory == FLAT:
         scanned_mb = rows * dim * _CODE_BYTES / 1e6
         return 0.03 * scanned_mb, 0.3 * scanned_mb
-    n_lists = read_factory(factory).n_lists
-    fewest, most = (rows / n_lists * n_lists**power for power in (0.5, 0.7))
-    fast_ns, slow_ns = (20, 60) if factory.endswith(RABITQ) else (40, 120)
+    parsed = read_factory(factory)
+    fewest, most = (rows / parsed.n_lists * parsed.n_lists**power for power in (0.45, 0.8))
+    fast_ns, slow_ns = (4, 8) if parsed.pieces else (16, 50) if parsed.codes == RABITQ else (32, 100)
     return 0.2 + fewest * fast_ns / 1e6, (1.3 if cached else 21.0) + most * slow_ns / 1e6
 
 
 def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
     """The most of two: the rows to train with and their distances from the centroids, or the codes of a part, whose lists grow by
-    doubling, beside a block of rows."""
+    doubling, beside a block of rows or, where they are put into blocks in the end, beside a copy."""
     block_rows = min(part_rows, 65_536)
     if parsed.n_lists == 0:
         return block_rows * dim * _CODE_BYTES
     block = block_rows * dim * 8
     training = training_rows(parsed.n_lists) * dim * 8
-    return max(training, part_rows * (code_bytes(parsed.codes, dim) + ID_BYTES) * 3 // 2 + block) + parsed.n_lists * dim * 4
+    codes = part_rows * (code_bytes(parsed, dim) + ID_BYTES)
+    return max(training, codes * 3 // 2 + max(block, codes if parsed.pieces else 0)) + parsed.n_lists * dim * 4
 
 
 def _build_s(rows: int, dim: int, n_lists: int) -> tuple[float, float]:

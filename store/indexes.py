@@ -45,7 +45,7 @@ def build_index_file(
         StorageFull: the disk is full or may not be written.
     """
     import_faiss()
-    if read_factory(factory).n_lists:
+    if read_factory(factory, dim=vectors.dim).n_lists:
         return build_ivf_index(folder, file, vectors, factory=factory, seed=seed, part_rows=part_rows, gpu=gpu, progress=progress)
     return build_faiss_index(folder, file, vectors, progress=progress)
 

@@ -1,5 +1,10 @@
 """An inverted file on disk, in one file or in several: trained, filled, written, and checked before FAISS reads it.
 
+A file is a header and the lists. The header is what FAISS writes of an index without lists, zeros up to whole 64 bytes, and the
+number of rows of each list (int64). A list is its codes, in whole blocks, and their row ids (int64), with zeros behind the last
+where the last block is not full. So FAISS reads the lists where they lie, from the map of the file, at addresses that suit its
+block-wise comparison; its own format has no place for that.
+
 Many rows are cut into parts of consecutive rows, each a file, so that building takes memory for one part and a question is looked
 up in all of them at once. The centroids are the same for all and stand in the first file alone, so the parts together hold what one
 file would, and propose the same rows.
@@ -8,26 +13,40 @@ file would, and propose the same rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import Checksum
-from core.files import atomic_write, sha256_file
+from core.files import atomic_write
 from core.progress import Silent
 from core.protocols import Progress
 from store import layout
 from store.faiss_index import faiss_errors
 from store.gpu import Gpu
 from store.gpu_lists import Filler, train
-from store.index_plan import ID_BYTES, PART_ROWS, TRAINING_ROWS_A_LIST, code_bytes, part_bounds, read_factory, training_rows
-from store.manifest import IndexInfo, IndexPart
+from store.index_plan import (
+    FAST_SCAN_ROWS,
+    ID_BYTES,
+    PART_ROWS,
+    TRAINING_ROWS_A_LIST,
+    code_bytes,
+    part_bounds,
+    read_factory,
+    training_rows,
+)
+from store.manifest import IndexInfo, IndexPart, sha256_bytes
+from store.mapping import address_of
 from store.shards import ShardedVectors
 
 _BLOCK_ROWS = 65_536
 _TRAINING_ROUNDS = 10
+_LEAST_TRAINED_CODES = 16  # rows that FAISS wants for codes of 4 bits
+_ALIGNED_BYTES = 64
+_ONE_QUESTION = 10  # FAISS's way through blocks that is quickest for a single question
 _HINT = "Build the index again."
 _SILENT = Silent()
 
@@ -100,10 +119,11 @@ def open_ivf(folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool
     if sum(part.rows for part in parts) != rows:
         raise Checksum(f"{folder}: the parts of the index do not hold {rows} rows.", path=folder / info.file, hint=_HINT)
     opened = [_open_part(folder / part.file, part, info.factory, dim=dim, mapped=mapped) for part in parts]
-    if opened[0].quantizer is None:
+    if opened[0].quantizer.ntotal == 0:
         path = folder / parts[0].file
         raise Checksum(f"{path} is not the first part of an index: it has no centroids.", path=path, hint=_HINT)
     for part in opened[1:]:
+        part.quantizer.this.acquire()  # what stands in its place goes
         part.own_fields = False
         part.quantizer = opened[0].quantizer
     return opened
@@ -119,13 +139,18 @@ def _trained(vectors: ShardedVectors, factory: str, *, seed: int, gpu: Gpu | Non
     """An empty index whose lists and codes are fitted to a sample of the rows."""
     import faiss
 
-    size = min(len(vectors), training_rows(read_factory(factory).n_lists))
+    parsed = read_factory(factory, dim=vectors.dim)
+    size = min(len(vectors), training_rows(parsed.n_lists))
     row_ids = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:size])
-    index = faiss.index_factory(vectors.dim, factory, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(vectors.dim, factory.removesuffix("fs"), faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed % (1 << 31)
     index.cp.niter = _TRAINING_ROUNDS
     index.cp.min_points_per_centroid = 1  # FAISS warns on stderr below 39; a small corpus is no fault
     index.cp.max_points_per_centroid = TRAINING_ROWS_A_LIST
+    if parsed.pieces:
+        index.by_residual = False  # one table of products for all lists; residuals' codes find fewer
+        index.pq.cp.min_points_per_centroid = 1
+        row_ids = np.resize(row_ids, max(size, _LEAST_TRAINED_CODES))
     with progress.start("Training the index", None):
         train(index, vectors.rows(row_ids), gpu)
     return index
@@ -135,42 +160,97 @@ def _write(index: Any, folder: Path, file: str, *, with_centroids: bool) -> Inde
     import faiss
 
     path, rows = folder / file, int(index.ntotal)
-    with atomic_write(path) as opened, _centroids(index, kept=with_centroids):
-        faiss.write_index(index, faiss.PyCallbackIOWriter(opened.write))
-    header_bytes = path.stat().st_size - rows * (index.code_size + ID_BYTES)
-    return IndexPart(file, rows, header_bytes, sha256_file(path, length=header_bytes))
+    packed = faiss.IndexIVFPQFastScan(index, FAST_SCAN_ROWS) if isinstance(index, faiss.IndexIVFPQ) else index
+    lists, block_rows = packed.invlists, FAST_SCAN_ROWS if packed is not index else 1
+    lengths = np.array([lists.list_size(number) for number in range(packed.nlist)], dtype="<i8")
+    header = _header(packed, lengths, with_centroids=with_centroids)
+    with atomic_write(path) as opened:
+        opened.write(header)
+        for number, length in enumerate(lengths.tolist()):
+            whole = _in_blocks(length, block_rows)
+            if length:
+                opened.write(faiss.rev_swig_ptr(lists.get_codes(number), whole * packed.code_size).data)
+                opened.write(faiss.rev_swig_ptr(lists.get_ids(number), length).data)
+                opened.write(bytes((whole - length) * ID_BYTES))
+    return IndexPart(file, rows, len(header), sha256_bytes(header))
+
+
+def _header(index: Any, lengths: NDArray[np.int64], *, with_centroids: bool) -> bytes:
+    import faiss
+
+    none, no_centroids = faiss.ArrayInvertedLists(index.nlist, index.code_size), faiss.IndexFlatIP(index.d)
+    with ExitStack() as stack:
+        stack.enter_context(_instead(index, "invlists", "own_invlists", none))
+        if not with_centroids:
+            stack.enter_context(_instead(index, "quantizer", "own_fields", no_centroids))
+        written = faiss.serialize_index(index).tobytes()
+    padding = -(len(written) + lengths.nbytes) % _ALIGNED_BYTES
+    return bytes(written + bytes(padding) + lengths.tobytes())
+
+
+def _in_blocks(rows: Any, block_rows: int) -> Any:
+    """So many rows, or arrays of them, filled up to whole blocks."""
+    return -(-rows // block_rows) * block_rows
 
 
 @contextmanager
-def _centroids(index: Any, *, kept: bool) -> Iterator[None]:
-    """Take the centroids out of the index for a while, unless they are `kept`: FAISS then writes that there are none."""
-    centroids, owned = index.quantizer, index.own_fields
+def _instead(index: Any, part: str, owned: str, other: Any) -> Iterator[None]:
+    """Another part in the index's place for a while."""
+    kept = getattr(index, part), getattr(index, owned)
+    setattr(index, owned, False)
+    setattr(index, part, other)
     try:
-        if not kept:
-            index.own_fields = False
-            index.quantizer = None
         yield
     finally:
-        index.quantizer = centroids
-        index.own_fields = owned
+        setattr(index, part, kept[0])
+        setattr(index, owned, kept[1])
 
 
 def _open_part(path: Path, part: IndexPart, factory: str, *, dim: int, mapped: bool) -> Any:
     import faiss
 
-    parsed = read_factory(factory)
-    expected = part.header_bytes + part.rows * (code_bytes(parsed.codes, dim) + ID_BYTES)
+    parsed = read_factory(factory, dim=dim)
+    row_bytes = code_bytes(parsed, dim) + ID_BYTES
     try:
         size = path.stat().st_size
-        header_sha256 = sha256_file(path, length=min(part.header_bytes, size))
+        with path.open("rb") as file:
+            header = file.read(min(part.header_bytes, size))
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=_HINT) from error
-    if size != expected or header_sha256 != part.header_sha256:
+    whole = sha256_bytes(header) == part.header_sha256 and len(header) >= parsed.n_lists * 8
+    lengths = np.frombuffer(header[-parsed.n_lists * 8 :] if whole else b"", dtype="<i8")
+    capacities = _in_blocks(lengths, parsed.block_rows)
+    if not whole or lengths.sum() != part.rows or size != part.header_bytes + int(capacities.sum()) * row_bytes:
         raise Checksum(
             f"{path} is not the {factory} index of {part.rows} rows that was recorded ({size} bytes).", path=path, hint=_HINT
         )
     with faiss_errors(path):
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
+        index = faiss.deserialize_index(np.frombuffer(header, dtype=np.uint8))
     if index.ntotal != part.rows or index.d != dim or index.nlist != parsed.n_lists:
         raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {part.rows} of {dim}.", path=path, hint=_HINT)
+    if parsed.pieces:
+        index.implem = _ONE_QUESTION
+    begins = part.header_bytes + (np.cumsum(capacities) - capacities) * row_bytes
+    _attach(index, path, np.stack([lengths, capacities, begins], axis=1).astype(np.int64), mapped=mapped)
     return index
+
+
+def _attach(index: Any, path: Path, places: NDArray[np.int64], *, mapped: bool) -> None:
+    """Give the index its lists where they lie in the file or in memory; it unmaps them when it goes.
+
+    Args:
+        places: (lists, 3) rows, room for rows, and first byte of each list, as FAISS's `OnDiskOneList` has them.
+    """
+    import faiss
+
+    lists = faiss.OnDiskInvertedLists()
+    lists.nlist, lists.code_size, lists.read_only = index.nlist, index.code_size, True
+    lists.lists.resize(index.nlist)
+    faiss.memcpy(lists.lists.data(), faiss.swig_ptr(places), places.nbytes)
+    try:
+        content, lists.totsize = address_of(path, mapped=mapped)
+    except OSError as error:
+        raise Checksum(f"{path} cannot be read: {error.strerror or error}.", path=path, hint=_HINT) from error
+    lists.ptr = faiss.swig_ptr(np.frombuffer(content, dtype=np.uint8))
+    index.replace_invlists(lists, True)
+    lists.this.disown()

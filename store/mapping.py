@@ -1,8 +1,9 @@
-"""A file as an array of bytes that the operating system reads when they are touched."""
+"""A file's bytes in memory: as an array that the operating system reads when they are touched, or as an address for FAISS."""
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import weakref
 from functools import cache
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PROT_READ, _MAP_SHARED = 1, 1  # the same on Linux and macOS
+_PROT_READ, _PROT_WRITE, _MAP_SHARED = mmap.PROT_READ, mmap.PROT_WRITE, mmap.MAP_SHARED
+_MAP_ANONYMOUS = mmap.MAP_ANONYMOUS | mmap.MAP_PRIVATE
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -25,21 +27,45 @@ def map_file(path: Path) -> NDArray[np.uint8]:
     Raises:
         OSError: the file cannot be opened or mapped.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size == 0:
-            return np.empty(0, dtype=np.uint8)
-        address = _libc().mmap(None, size, _PROT_READ, _MAP_SHARED, descriptor, 0)
-        if address == _FAILED:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
-    finally:
-        os.close(descriptor)
-    content = (ctypes.c_ubyte * size).from_address(address)
-    weakref.finalize(content, _libc().munmap, address, size).atexit = False  # at exit the system does it
+    content, size = address_of(path, mapped=True)
+    if size == 0:
+        return np.empty(0, dtype=np.uint8)
+    weakref.finalize(content, _libc().munmap, ctypes.addressof(content), size).atexit = False  # at exit the system does it
     mapped: NDArray[np.uint8] = np.frombuffer(memoryview(content), dtype=np.uint8)  # holds on to `content`
     mapped.flags.writeable = False
     return mapped
+
+
+def address_of(path: Path, *, mapped: bool) -> tuple[Any, int]:
+    """(all bytes of a file as a ctypes array, their number), for somebody who unmaps them; at the start of a page.
+
+    Args:
+        mapped: False reads the file into memory, which then does not depend on it; else it must not become shorter.
+
+    Raises:
+        OSError: the file cannot be opened, mapped or read.
+    """
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return (ctypes.c_ubyte * 0)(), 0
+        if mapped:
+            return _map(size, _PROT_READ, _MAP_SHARED, file.fileno(), path), size
+        content = _map(size, _PROT_READ | _PROT_WRITE, _MAP_ANONYMOUS, -1, path)
+        view, done = memoryview(content).cast("B"), 0
+        while done < size and (n_read := file.readinto(view[done:])):
+            done += n_read
+        if done < size:
+            _libc().munmap(ctypes.addressof(content), size)
+            raise OSError(f"{path} became shorter while it was read")
+        return content, size
+
+
+def _map(size: int, protection: int, flags: int, descriptor: int, path: Path) -> Any:
+    address = _libc().mmap(None, size, protection, flags, descriptor, 0)
+    if address == _FAILED:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    return (ctypes.c_ubyte * size).from_address(address)
 
 
 @cache

@@ -75,7 +75,9 @@ MAKERS = {
     "rabitq-in-memory": inverted_file("IVF16,RaBitQ", mapped=False),
     "rabitq": inverted_file("IVF16,RaBitQ"),
     "quantised": inverted_file("IVF16,SQ8"),
-    "parts": inverted_file("IVF16,RaBitQ", part_rows=130),
+    "fast-scan": inverted_file("IVF16,PQ6x4fs"),
+    "fast-scan-in-memory": inverted_file("IVF16,PQ6x4fs", mapped=False),
+    "parts": inverted_file("IVF16,PQ6x4fs", part_rows=130),
     "gpu": on_a_gpu,
 }
 MILVUS = {kind: on_milvus(kind) for kind in ("FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8")}

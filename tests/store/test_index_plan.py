@@ -19,11 +19,12 @@ MIB = 1 << 20
     [
         (1, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
         (100_000, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
-        (100_001, 384, DEFAULT_BUDGET_BYTES, "IVF512,RaBitQ"),
-        (100_000, 1024, 100 * MIB, "IVF512,RaBitQ"),
-        (2_000_000, 384, DEFAULT_BUDGET_BYTES, "IVF2048,RaBitQ"),
-        (10_000_000, 384, 6 << 30, "IVF8192,SQ8"),
-        (10_000_000, 384, 2 << 30, "IVF8192,RaBitQ"),
+        (100_001, 384, DEFAULT_BUDGET_BYTES, "IVF256,PQ96x4fs"),
+        (100_001, 381, DEFAULT_BUDGET_BYTES, "IVF256,RaBitQ"),
+        (100_000, 1024, 100 * MIB, "IVF256,PQ256x4fs"),
+        (2_000_000, 384, DEFAULT_BUDGET_BYTES, "IVF1024,PQ96x4fs"),
+        (10_000_000, 384, 6 << 30, "IVF4096,SQ8"),
+        (10_000_000, 384, 2 << 30, "IVF4096,PQ96x4fs"),
     ],
 )
 def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:

@@ -35,13 +35,13 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> ShardedVectors:
     return ShardedVectors(folder, write_shards(folder, clustered(ROWS), shard_rows=1000))
 
 
-def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64,RaBitQ") -> IndexInfo:
+def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64,PQ12x4fs") -> IndexInfo:
     queries = clustered(64, seed=1)
     info = build_index_file(folder, FILE, vectors, factory=factory)
     return measured(folder, info, vectors, queries=queries, exact=ExactIndex(vectors).search(queries, 10))
 
 
-@pytest.mark.parametrize("factory", ["IVF64,RaBitQ", "IVF64,SQ8", "IVF64,SQ4"])
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF64,SQ4"])
 def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """With the effort that was measured, the recall holds for other questions too, and all lists are not needed for it."""
     info = built(tmp_path, vectors, factory)
@@ -55,7 +55,7 @@ def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
 
 
 @pytest.mark.parametrize("part_rows", [ROWS, 1_100])
-@pytest.mark.parametrize("factory", ["IVF64,RaBitQ", "IVF64,SQ8", "IVF4096,RaBitQ", "SQfp16"])
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF4096,RaBitQ", "SQfp16"])
 def test_predicted_bytes(vectors: ShardedVectors, tmp_path: Path, factory: str, part_rows: int) -> None:
     """The length of the files is within 15 % of what the plan says, for one file and for eight."""
     info = build_index_file(tmp_path, FILE, vectors, factory=factory, part_rows=part_rows)
@@ -65,14 +65,19 @@ def test_predicted_bytes(vectors: ShardedVectors, tmp_path: Path, factory: str, 
     assert measured_bytes == pytest.approx(index_bytes(factory, rows=ROWS, dim=DIM, part_rows=part_rows), rel=0.15)
 
 
-@pytest.mark.parametrize("factory", ["IVF64,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"])
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"])
 def test_parts_answer_as_one_file(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
-    """Eight parts give what one file gives, to the bit, whatever the effort, k and filter, mapped or in memory."""
+    """Eight parts give what one file gives, to the bit, whatever the effort, k and filter, mapped or in memory.
+
+    Scores of blocks are whole numbers, so that rows tie at the end of the pool, and another order leaves out others of them: there
+    k is asked for that the pool's end does not reach.
+    """
     whole_info = build_index_file(tmp_path, FILE, vectors, factory=factory)
     parts_info = build_index_file(tmp_path, "index/other.faiss", vectors, factory=factory, part_rows=1_100)
     whole, parts = open_index(tmp_path, whole_info, vectors), open_index(tmp_path, parts_info, vectors, mapped=False)
     queries = clustered(20, seed=10)
-    for k, allowed in ((10, None), (200, None), (10, np.arange(0, ROWS, 3)), (50, np.arange(4_000, 5_000))):
+    wide = 200 if "fs" not in factory else 20
+    for k, allowed in ((10, None), (wide, None), (10, np.arange(0, ROWS, 3)), (wide // 4, np.arange(4_000, 5_000))):
         for effort in (0.0, 0.4, 0.8):
             left, right = (index.search(queries, k, effort=effort, allowed=allowed) for index in (whole, parts))
             assert (left.ids == right.ids).all()
@@ -81,7 +86,7 @@ def test_parts_answer_as_one_file(vectors: ShardedVectors, tmp_path: Path, facto
 
 def test_a_part_is_missing_changed_or_another(vectors: ShardedVectors, tmp_path: Path) -> None:
     """Every part is looked at before FAISS reads it: its length, and the hash of what FAISS interprets; none is left out."""
-    info = build_index_file(tmp_path, FILE, vectors, factory="IVF64,RaBitQ", part_rows=3_000)
+    info = build_index_file(tmp_path, FILE, vectors, factory="IVF64,PQ12x4fs", part_rows=3_000)
     assert [part.rows for part in info.parts] == [2_666, 2_667, 2_667]
     for part in info.parts:
         path = tmp_path / part.file
@@ -122,6 +127,15 @@ def test_batches(vectors: ShardedVectors, tmp_path: Path, size: int) -> None:
     assert (np.concatenate([part.scores for part in parts]) == whole.scores).all()
 
 
+def test_more_rows_are_scored_again_with_more_lists(vectors: ShardedVectors, tmp_path: Path) -> None:
+    """With nearly all lists more candidates than `POOL` are looked at: rows behind the first `POOL` codes come, too."""
+    info = build_index_file(tmp_path, FILE, vectors, factory="IVF1024,PQ12x4fs")
+    index = open_index(tmp_path, info, vectors)
+    queries = clustered(60, seed=11)
+    exact = ExactIndex(vectors).search(queries, POOL)
+    assert recall(exact, index.search(queries, POOL, effort=0.99)) > recall(exact, index.search(queries, POOL, effort=0.7)) + 0.05
+
+
 @pytest.mark.parametrize("share", [2, 10, 40, 2000])
 def test_k_rows_come_where_k_rows_are_allowed(vectors: ShardedVectors, tmp_path: Path, share: int) -> None:
     """Whatever the filter leaves, k rows are answered where it leaves k, all of them allowed and in falling order."""
@@ -145,7 +159,7 @@ def test_the_same_build_gives_the_same_bytes(vectors: ShardedVectors, tmp_path: 
     """Training is seeded: two builds are equal to the byte, another seed is not."""
     contents = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        build_index_file(tmp_path / name, FILE, vectors, factory="IVF64,RaBitQ", seed=seed)
+        build_index_file(tmp_path / name, FILE, vectors, factory="IVF64,PQ12x4fs", seed=seed)
         contents.append((tmp_path / name / FILE).read_bytes())
     assert contents[0] == contents[1] != contents[2]
 
@@ -157,11 +171,11 @@ def test_damage_is_found_before_faiss_reads_it(vectors: ShardedVectors, tmp_path
     whole = path.read_bytes()
     for place in (0, 40, info.header_bytes // 2, info.header_bytes - 1):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(Checksum, match="not the IVF64,RaBitQ index"):
+        with pytest.raises(Checksum, match="not the IVF64,PQ12x4fs index"):
             open_index(tmp_path, info, vectors)
     for length in (0, info.header_bytes, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(Checksum, match="not the IVF64,RaBitQ index"):
+        with pytest.raises(Checksum, match="not the IVF64,PQ12x4fs index"):
             open_index(tmp_path, info, vectors)
     path.unlink()
     with pytest.raises(Checksum, match="cannot be read"):
@@ -184,7 +198,8 @@ def test_damaged_codes_and_ids_do_no_harm(vectors: ShardedVectors, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "factory", ["", "Flat", "IVF0,RaBitQ", "IVF64", "IVF64,PQ8", "IVF64,Flat", "IVF9999999,SQ8", "OPQ8,IVF4,PQ8", "IVF٣,SQ8"]
+    "factory",
+    ["", "Flat", "IVF0,RaBitQ", "IVF64", "IVF64,PQ8", "IVF64,Flat", "IVF9999999,SQ8", "OPQ8,IVF4,PQ8", "IVF٣,SQ8", "IVF4,PQ12x4"],
 )
 def test_other_factories_are_refused(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """Only kinds whose files are checked before they are read are made."""
@@ -192,12 +207,21 @@ def test_other_factories_are_refused(vectors: ShardedVectors, tmp_path: Path, fa
         build_index_file(tmp_path, FILE, vectors, factory=factory)
 
 
-def test_more_lists_than_rows(tmp_path: Path) -> None:
-    """A small corpus gets as many lists as it has rows, and answers."""
+@pytest.mark.parametrize("pieces", [7, 5, 32])
+def test_pieces_that_do_not_suit(vectors: ShardedVectors, tmp_path: Path, pieces: int) -> None:
+    """A number of pieces that is odd or does not divide the dimensions is refused with one that suits."""
+    with pytest.raises(ConfigError, match=f"cuts vectors into {pieces} pieces") as caught:
+        build_index_file(tmp_path, FILE, vectors, factory=f"IVF64,PQ{pieces}x4fs")
+    assert "PQ12x4fs suits 48" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("codes", ["RaBitQ", "PQ12x4fs"])
+def test_more_lists_than_rows(tmp_path: Path, codes: str) -> None:
+    """A small corpus gets as many lists as it has rows, and answers; also one that is smaller than a codebook."""
     folder = tmp_path / "few"
-    few = ShardedVectors(folder, write_shards(folder, clustered(20), shard_rows=20))
-    info = build_index_file(tmp_path, FILE, few, factory="IVF64,RaBitQ")
-    assert info.factory == "IVF20,RaBitQ"
+    few = ShardedVectors(folder, write_shards(folder, clustered(9), shard_rows=20))
+    info = build_index_file(tmp_path, FILE, few, factory=f"IVF64,{codes}")
+    assert info.factory == f"IVF9,{codes}"
     assert open_index(tmp_path, info, few).search(few.block(3, 4), 1).ids.tolist() == [[3]]
 
 
