@@ -17,7 +17,7 @@ K = 10
 _BLOCK = 65_536
 _ROOMY, _TIGHT = 24 << 30, 4 << 30  # memory budgets; the second is the default
 _GRAPH_EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-_PROBES = (8, 16, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024)
+_PROBES = (8, 16, 32, 64, 91, 128, 152, 181, 215, 256, 362, 512, 724, 1024)
 
 Ask = Callable[[Any, Any], Any]
 """(question (1, dim), effort) -> ids of the ten nearest rows."""

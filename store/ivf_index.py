@@ -136,7 +136,8 @@ class IvfIndex:
             x, assign, centroid_scores, found_scores, found_ids = given
             with faiss_errors(self._path):
                 part.search_preassigned_c(1, x, pool, assign, centroid_scores, found_scores, found_ids, False, params)
-            return ids[ids >= 0], np.nan_to_num(scores[ids >= 0], nan=-np.inf)
+            scores[np.isnan(scores)] = -np.inf
+            return ids[ids >= 0], scores[ids >= 0]
 
         found = list((self._threads.map if self._threads else map)(look, self._parts))
         return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
