@@ -51,6 +51,8 @@ def published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | None:
     if name is None:
         return None
     manifest = manifest_of(root, name)
+    if manifest.outdated:
+        return None
     folder = layout.generation_folder(root, name)
     if in_service is not None and in_service[0] == name and in_service[1] != sha256_file(folder / layout.MANIFEST):
         return None

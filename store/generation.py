@@ -19,7 +19,7 @@ from store.gpu import Gpu
 from store.gpu_index import GpuIndex
 from store.indexes import open_index
 from store.locking import try_flock
-from store.manifest import Manifest, decode_manifest, sha256_bytes
+from store.manifest import Manifest, decode_manifest, refuse_outdated, sha256_bytes
 from store.probes import probe_problem
 from store.prompts import DuckPrompts
 from store.publish import generation_names, read_current
@@ -147,7 +147,7 @@ def open_generation(root: Path, name: str | None = None, *, mapped: bool = True)
 
     Raises:
         NoGeneration: nothing was published there, or not under that name.
-        FormatVersion: it was written in a newer format.
+        FormatVersion: it was written in a newer format, or its index is one that is not read any more.
         Checksum: a file is not what the manifest says.
     """
     resources = ExitStack()
@@ -157,6 +157,7 @@ def open_generation(root: Path, name: str | None = None, *, mapped: bool = True)
         if pinned.expected_sha256 not in ("", sha256_bytes(pinned.content)):
             raise Checksum(f"{path} is not the manifest that was published.", path=path, hint=_HINT)
         manifest = decode_manifest(pinned.content, path=path)
+        refuse_outdated(manifest, pinned.folder)
         check_lengths(pinned.folder, manifest)
         generation = Generation(pinned.folder, manifest, resources, mapped=mapped)
         _check_contents(generation)

@@ -14,8 +14,10 @@ import msgspec
 from core.errors import Checksum, FormatVersion
 from core.values import EncoderSpec
 
-FORMAT = (1, 2)
-"""1.1 added `n_folded` to the prompts, 1.2 indexes of several files."""
+FORMAT = (2, 0)
+"""1.1 added `n_folded` to the prompts, 1.2 indexes of several files; 2.0 laid an inverted file's lists out anew."""
+
+_LISTS_MOVED = (2, 0)
 
 _HINT = "Build the index again."
 
@@ -114,6 +116,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     files: dict[str, FileRecord] = {}
 
+    @property
+    def outdated(self) -> bool:
+        """Whether its index is one that is not read any more: an inverted file of an older format."""
+        return self.format < _LISTS_MOVED and any(info.factory.startswith("IVF") for info in self.indexes.values())
+
 
 class _FormatOnly(msgspec.Struct):
     format: tuple[int, int]
@@ -146,6 +153,16 @@ def decode_manifest(content: bytes, *, path: Path) -> Manifest:
         reason = f"it names the spaces {sorted(named)} and has vectors of {sorted(manifest.shards)}"
         raise Checksum(f"{path} is not a manifest: {reason}.", path=path, hint=_HINT)
     return manifest
+
+
+def refuse_outdated(manifest: Manifest, folder: Path) -> None:
+    """Raise `FormatVersion` where the generation in `folder` has an index that is not read any more."""
+    if manifest.outdated:
+        major, minor = manifest.format
+        raise FormatVersion(
+            f"{folder} has an inverted file of format {major}.{minor}, which this version does not read.",
+            hint="Give the `build-index` command again.",
+        )
 
 
 def sha256_bytes(content: bytes) -> str:

@@ -14,7 +14,7 @@ from store import layout
 from store.exact_index import ExactIndex
 from store.generation import PinnedManifest, pin_manifest
 from store.indexes import open_index
-from store.manifest import Manifest, decode_manifest, sha256_bytes
+from store.manifest import Manifest, decode_manifest, refuse_outdated, sha256_bytes
 from store.probes import probe_problem
 from store.prompts import DuckPrompts
 from store.shards import ShardedVectors
@@ -48,7 +48,7 @@ def verify(root: Path, *, name: str | None = None, mapped: bool = True, progress
 
     Raises:
         NoGeneration: nothing was published there, or not under that name.
-        FormatVersion: it was written in a newer format.
+        FormatVersion: it was written in a newer format, or its index is one that is not read any more.
     """
     try:
         with pin_manifest(root, name) as pinned:
@@ -57,6 +57,7 @@ def verify(root: Path, *, name: str | None = None, mapped: bool = True, progress
                 manifest = decode_manifest(pinned.content, path=pinned.folder / layout.MANIFEST)
             except Checksum as error:
                 return problems or [Problem(layout.MANIFEST, "a manifest", error.message)]
+            refuse_outdated(manifest, pinned.folder)
             problems += _file_problems(pinned.folder, manifest, progress)
             damaged = {problem.file for problem in problems}
             if layout.MANIFEST not in damaged:

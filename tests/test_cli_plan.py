@@ -12,6 +12,7 @@ from commands.sizes import size_bytes
 from core.errors import ConfigError
 from store.generation import open_generation
 from tests.conftest import Imprompt
+from tests.store.test_generation import rewrite_manifest
 
 
 def test_plan(imprompt: Imprompt) -> None:
@@ -94,3 +95,19 @@ def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
     assert exact[0]["score"] >= least[0]["score"]
     assert [hit["row_id"] for hit in exact] != [hit["row_id"] for hit in least]
     assert imprompt(*ask, "--effort", "2").code == 2
+
+
+def test_an_inverted_file_of_an_older_format_is_built_again(imprompt: Imprompt, tmp_path: Path) -> None:
+    """A question says what the index is and what to do; the same command then makes it anew, and it answers."""
+    corpus = tmp_path / "prompts.txt"
+    corpus.write_text("\n".join(f"a {colour} house number {n}" for n in range(30) for colour in ("red", "blue")), "utf-8")
+    common = ("build-index", "--corpus", corpus, "--index", tmp_path / "index", "--index-factory", "IVF4,RaBitQ")
+    assert imprompt(*common).code == 0
+    rewrite_manifest(tmp_path / "index", format=[1, 2])
+    ask = ("query", "--text", "a red house number 7", "--index", tmp_path / "index", "--json")
+    refused = imprompt(*ask)
+    assert refused.code == 52
+    assert "inverted file of format 1.2" in refused.err
+    assert "Give the `build-index` command again" in refused.err
+    assert imprompt(*common).code == 0
+    assert imprompt(*ask).lines[0]["prompt"] == "a red house number 7"

@@ -66,18 +66,31 @@ def test_by_name(tmp_path: Path) -> None:
 def test_newer_format(tmp_path: Path) -> None:
     """A newer major format is refused, by opening and by verifying, naming both versions."""
     build(tmp_path, rows=20)
-    rewrite_manifest(tmp_path, format=[2, 3], rows="another type")
+    rewrite_manifest(tmp_path, format=[3, 3], rows="another type")
     for work in (open_generation, verify):
-        with pytest.raises(FormatVersion, match=r"format 2\.3.* up to 1\.x"):
+        with pytest.raises(FormatVersion, match=r"format 3\.3.* up to 2\.x"):
             work(tmp_path)
+
+
+def test_an_inverted_file_of_an_older_format(tmp_path: Path) -> None:
+    """It is refused by what it is, with what to do; a flat index of that format is read."""
+    build(tmp_path / "inverted", rows=100, factory="IVF8,RaBitQ")
+    rewrite_manifest(tmp_path / "inverted", format=[1, 2])
+    for work in (open_generation, verify):
+        with pytest.raises(FormatVersion, match=r"inverted file of format 1\.2"):
+            work(tmp_path / "inverted")
+    build(tmp_path / "flat", rows=20)
+    rewrite_manifest(tmp_path / "flat", format=[1, 2])
+    with open_generation(tmp_path / "flat") as generation:
+        assert len(generation.index(generation.space)) == 20
 
 
 def test_newer_minor_format(tmp_path: Path) -> None:
     """A newer minor format with fields that this version does not know is read."""
     build(tmp_path, rows=20)
-    rewrite_manifest(tmp_path, format=[1, 9], something_new={"a": 1})
+    rewrite_manifest(tmp_path, format=[2, 9], something_new={"a": 1})
     with open_generation(tmp_path) as generation:
-        assert generation.manifest.format == (1, 9)
+        assert generation.manifest.format == (2, 9)
     assert verify(tmp_path) == []
 
 
