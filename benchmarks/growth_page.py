@@ -14,10 +14,10 @@ From `growth.json`, by `benchmarks/vectors.py` and `benchmarks/growth.py`, which
 
 {machine}.
 
-`lite`'s 384 dimensions, one run of each size. Other work ran on the machine; processor time is hardly changed by it. Up to 100,000
-rows the planned index is a scan of everything, above it an inverted file with one-bit codes; the plan's own ranges stand in
-brackets. A question is asked on one core with the least effort that finds .95 of the ten nearest, or with the greatest. Opening is
-that of a whole generation: manifest, lengths of the files, prompts, vectors in two spaces, index, and 16 probes.
+`lite`'s 384 dimensions, one run of each size, nothing else on the machine but where a line says so. Up to 100,000 rows the planned
+index is a scan of everything, above it an inverted file with codes of one bit a value; the plan's own ranges stand in brackets.
+A question is asked on one core with the least effort that finds .95 of the ten nearest, or with the greatest. Opening is that of a
+whole generation: manifest, lengths of the files, prompts, vectors in two spaces, index, and 16 probes.
 
 ![Growth of time, bytes and memory](growth.png)
 
