@@ -181,13 +181,18 @@ def compared(rows: int) -> dict[str, Any] | None:
 
 
 def encoded(index: Path) -> list[list[float]]:
-    """[rows, seconds] when each shard of an index was written, from the end of its cleaning on, by the times of its files."""
+    """[rows, seconds] when each shard of an index was written, from the end of its cleaning on, by the times of its files.
+
+    Of an index that was grown, only what the last command encoded.
+    """
     with open_generation(index) as generation:
         began = (generation.folder / layout.PROMPTS).stat().st_mtime
         done, points = 0, []
         for record in generation.manifest.shards[generation.space]:
-            done += record.rows
-            points.append([done, round((generation.folder / record.file).stat().st_mtime - began, 1)])
+            seconds = (generation.folder / record.file).stat().st_mtime - began
+            if seconds > 0:
+                done += record.rows
+                points.append([done, round(seconds, 1)])
     return points
 
 

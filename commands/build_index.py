@@ -101,6 +101,7 @@ def build_index(
     answers until the new one is complete.
     """
     from core.config import settings
+    from core.devices import PROCESSOR
     from encoders.registry import load_encoder, output_encoder
     from indexer.build import BuildOptions
     from indexer.build import build_index as build
@@ -146,7 +147,7 @@ def build_index(
     others = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in also or ()]
     depot = _depot(engine, shards)
     # On a cluster the device is the workers'; the index is made here.
-    here = device if engine == LOCAL or device == "cpu" else "auto"
+    here = device if engine == LOCAL or device in PROCESSOR else "auto"
     with ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster, opened_gpu(here, announce=output.note) as gpu:
         named = NamedSpaces(pair.spec.name, tuple(other.spec.name for other in others), device)
         report = build(

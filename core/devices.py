@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from core.errors import ConfigError
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "openvino")
+PROCESSOR = ("cpu", "openvino")
+"""Devices that are the processor; "openvino" runs `lite`'s pictures there by OpenVINO and everything else as "cpu" does."""
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all
 

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from core.devices import NvidiaDriver, check_device, nvidia_driver
+from core.devices import PROCESSOR, NvidiaDriver, check_device, nvidia_driver
 from core.errors import ConfigError, EncoderError
 from core.fetch import Announce
 
@@ -31,7 +31,7 @@ def import_torch() -> Any:
 
 
 def choose_device(device: str) -> str:
-    """ "cpu" or "cuda"; "auto" takes CUDA where there is one.
+    """ "cpu" or "cuda", of torch; "auto" takes CUDA where there is one.
 
     Raises:
         ConfigError: another name, or "cuda" on a machine without it.
@@ -39,8 +39,8 @@ def choose_device(device: str) -> str:
     """
     check_device(device)
     torch = import_torch()
-    if device == "cpu":
-        return device
+    if device in PROCESSOR:
+        return "cpu"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # several lines about a driver that is too old; `tell_unusable_gpu` says it in one
         available = torch.cuda.is_available()

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from core.devices import PROCESSOR
 from core.errors import ClusterError, ClusterUnreachable, ConfigError, WorkerDiffers
 
 DEFAULT_PORT = 6379
@@ -199,7 +200,7 @@ def _offered(ray: Any, *, device: str, actor_cpus: int | None, actors: int | Non
     if device == "cuda" and not gpus:
         hint = "Choose --device cpu, or let Ray know of them: ray start --num-gpus."
         raise ConfigError("No node of the cluster offers a GPU.", hint=hint)
-    with_gpus = device != "cpu" and gpus > 0
+    with_gpus = device not in PROCESSOR and gpus > 0
     each = actor_cpus or (1 if with_gpus else min(cpus))
     most = room_for(ray, Pool(1, actors or sum(cpus), each, 1 if with_gpus else 0))
     if most < 1:

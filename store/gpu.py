@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from core.devices import NvidiaDriver, check_device, nvidia_driver
+from core.devices import PROCESSOR, NvidiaDriver, check_device, nvidia_driver
 from core.errors import ConfigError
 from core.fetch import Announce, silent
 from store.library import import_faiss
@@ -98,14 +98,14 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
     """The first GPU while the block runs; None where FAISS is to use the processor.
 
     Args:
-        device: "cpu"; "auto", which takes the GPU where there is one and says a line where one is there and cannot be used; or
-            "cuda", which insists.
+        device: "cpu" or "openvino"; "auto", which takes the GPU where there is one and says a line where one is there and cannot
+            be used; or "cuda", which insists.
 
     Raises:
         ConfigError: another name, FAISS cannot be loaded, or "cuda" where FAISS has no GPU.
     """
     check_device(device)
-    faiss = import_faiss() if device != "cpu" else None
+    faiss = import_faiss() if device not in PROCESSOR else None
     # Built without GPUs, FAISS leaves everything to the processor; that was the choice of who installed it.
     if faiss is None or (device == "auto" and not hasattr(faiss, "StandardGpuResources")):
         yield None
