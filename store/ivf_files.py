@@ -245,6 +245,7 @@ def _attach(index: Any, path: Path, places: NDArray[np.int64], *, mapped: bool) 
 
     lists = faiss.OnDiskInvertedLists()
     lists.nlist, lists.code_size, lists.read_only = index.nlist, index.code_size, True
+    lists.prefetch_nthread = 0  # threads that would touch pages ahead, were they asked to
     lists.lists.resize(index.nlist)
     faiss.memcpy(lists.lists.data(), faiss.swig_ptr(places), places.nbytes)
     try:
