@@ -81,7 +81,7 @@ def _open_planned(name: str) -> Callable[[Path], Opened]:
         def ask(question: Any, effort: Any) -> Any:
             return index.search(question, K, effort=effort_of(effort, n_lists) if n_lists else None).ids[0]
 
-        efforts = [n for n in _PROBES if n < n_lists] or [1]
+        efforts = [n for n in (_PROBES if name == "ours" else _PROBES[1::4]) if n < n_lists] or [1]
         return Opened(ask, efforts, {"index": info.factory, "parts": max(len(info.parts), 1)})
 
     return opened
