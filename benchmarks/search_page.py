@@ -20,10 +20,11 @@ _CHOICE = (
     "What autofaiss 2.18 chooses depends on the memory that it may take: where the rows fit in (its default is 16 GB) `HNSW32`, "
     "which is FAISS HNSW here"
 )
-_NOT_TRAINED = (
-    "; with as much as our codes and vectors together `OPQ256_512,IVF16384_HNSW32,PQ256x8`, the training of which had not ended "
-    "after 28 minutes of a processor, so it was not measured"
-)
+_CHOICE_FOR_LITTLE = {
+    100_000: "; with 100 MB `OPQ256_512,IVF1024_HNSW32,PQ256x8`, which was not measured",
+    1_000_000: "; with as much as our codes and vectors together `OPQ256_512,IVF16384_HNSW32,PQ256x8`, the training of which "
+    "had not ended after 28 minutes of a processor, so it was not measured",
+}
 _HEAD = """# Search among many vectors
 
 From `search.json`, by `benchmarks/vectors.py` and `benchmarks/search.py`, which writes this page and the plot.
@@ -144,7 +145,7 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
         predicted_gb = (f"{NAMES[name]} {ENGINES[name].predicted_bytes(rows, 384) / 1e9:,.1f} GB" for name in others)
         found.append(f"Not built at this size; by their formats their files would have: {', '.join(predicted_gb)}.")
     if "faiss-hnsw" in engines:
-        found.append(f"{_CHOICE}{'' if 'autofaiss' in engines else _NOT_TRAINED}.")
+        found.append(f"{_CHOICE}{'' if 'autofaiss' in engines else _CHOICE_FOR_LITTLE.get(rows, '')}.")
     return found
 
 
