@@ -238,13 +238,13 @@ def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float
 
 
 def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
-    """The most of two: the rows to train with and their distances from the centroids, or the codes of a part, whose lists grow by
+    """From what was measured (benchmarks/results/growth.md). The most of two: the rows to train with and their distances from the centroids, or the codes of a part, whose lists grow by
     doubling, beside a block of rows or, where they are put into blocks in the end, beside a copy."""
     block_rows = min(part_rows, 65_536)
     if parsed.n_lists == 0:
-        return block_rows * dim * _CODE_BYTES
-    block = block_rows * dim * 8
-    training = training_rows(parsed.n_lists) * dim * 8
+        return block_rows * dim * 3
+    block = block_rows * dim * 12
+    training = training_rows(parsed.n_lists) * dim * 9
     codes = part_rows * (code_bytes(parsed, dim) + ID_BYTES)
     return max(training, codes * 3 // 2 + max(block, codes if parsed.pieces else 0)) + parsed.n_lists * dim * 4
 

@@ -24,6 +24,7 @@ _HEADER = re.compile(
 )
 _HEADER_READ_BYTES = 256
 _FEW_ROWS = 1024
+_AT_ONCE = 4096  # rows whose norms are computed together: their float64 values take 12 MB
 _NO_HALF = 2.0**16
 """The least magnitude that float16 does not have; rows of length 1 are far from it."""
 
@@ -191,12 +192,15 @@ class ShardedVectors:
 
     def _unit(self, codes: NDArray[np.float16]) -> Vectors:
         """float16 rows as float32 rows of length 1. Norms are summed in float64, so a row's bits do not depend on the others."""
-        rows = _single_precision(codes)
-        wide = rows.astype(np.float64)
-        norms = np.sqrt(np.vecdot(wide, wide))
-        if not ((norms > 0) & (norms < _NO_HALF)).all():
-            raise Checksum(f"{self._folder} holds vectors without a length.", path=self._folder, hint=_REBUILD)
-        rows /= norms.astype(np.float32)[:, None]
+        rows = np.empty(codes.shape, dtype=np.float32)
+        for start in range(0, len(codes), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            values = _single_precision(codes[part])
+            wide = values.astype(np.float64)
+            norms = np.sqrt(np.vecdot(wide, wide))
+            if not ((norms > 0) & (norms < _NO_HALF)).all():
+                raise Checksum(f"{self._folder} holds vectors without a length.", path=self._folder, hint=_REBUILD)
+            np.divide(values, norms.astype(np.float32)[:, None], out=rows[part])
         return rows
 
 
