@@ -238,8 +238,9 @@ def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float
 
 
 def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
-    """From what was measured (benchmarks/results/growth.md). The most of two: the rows to train with and their distances from the centroids, or the codes of a part, whose lists grow by
-    doubling, beside a block of rows or, where they are put into blocks in the end, beside a copy."""
+    """From what was measured (benchmarks/results/growth.md): the most of two, the rows to train with and their distances from the
+    centroids, or the codes of a part, whose lists grow by doubling, beside a block of rows or, where they are put into blocks in
+    the end, beside a copy."""
     block_rows = min(part_rows, 65_536)
     if parsed.n_lists == 0:
         return block_rows * dim * 3
