@@ -225,7 +225,7 @@ def _plan(
 def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float, float]:
     """One question on one core, from what was measured (benchmarks/results/search.md) with room to both sides.
 
-    Flat: 3 to 33 GB/s. Else from 2/3 of the square root of the lists to their 0.8th power, 4 to 8 ns a code where they are compared
+    Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists, 4 to 8 ns a code where they are compared
     in blocks, 16 to 50 ns one of one bit and twice that for 8 bits, and scoring again from memory or from disk.
     """
     if factory == FLAT:
