@@ -13,7 +13,7 @@ NAMES = {
     "faiss-hnsw": "FAISS HNSW",
     "hnswlib": "hnswlib",
     "usearch": "usearch",
-    "autofaiss": "autofaiss, for 100 MB",
+    "autofaiss": "autofaiss, for our memory",
 }
 WANTED = (0.95, 0.99)
 _CHOICE = (

@@ -126,6 +126,7 @@ def _seeing(model: Any, dtype: str) -> Any:
             self.model = model.to(dtype=getattr(torch, dtype))
 
         def forward(self, pixels: Tensor) -> Tensor:
+            model = self.model
             # (n, side, side, 3) seen as (n, 3, side, side) is torch's channels_last, nearly twice as fast here
             hidden = pixels.permute(0, 3, 1, 2).to(getattr(torch, dtype))
             hidden = model._swish(model._bn0(model._conv_stem(hidden)))
