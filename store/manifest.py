@@ -161,7 +161,7 @@ def refuse_outdated(manifest: Manifest, folder: Path) -> None:
         major, minor = manifest.format
         raise FormatVersion(
             f"{folder} has an inverted file of format {major}.{minor}, which this version does not read.",
-            hint="Give the `build-index` command again.",
+            hint="Give the `build-index` command again, with every corpus that was added since.",
         )
 
 
