@@ -17,7 +17,9 @@ _NORM_TOLERANCE = 1e-3
 class StoredVectors(Protocol):
     """Where candidates' vectors are read from."""
 
-    def rows(self, row_ids: Ids) -> Vectors: ...
+    def cosines(self, query: Vectors, row_ids: Ids) -> NDArray[np.float32]:
+        """(n,) cosines of a (1, dim) unit row and the stored rows, to the bit as `cosines` has them."""
+        ...
 
 
 def check_queries(queries: Vectors, k: int, *, effort: float | None, dim: int) -> Vectors:
@@ -41,10 +43,10 @@ def check_queries(queries: Vectors, k: int, *, effort: float | None, dim: int) -
         raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {MAX_K}.")
     if effort is not None and not 0 <= effort <= 1:
         raise QueryError(f"effort is {effort!r}; it must be from 0 to 1.")
-    if not np.isfinite(queries).all():
-        raise QueryError("Queries hold NaN or infinite values.")
     norms = np.linalg.norm(queries, axis=1)
-    if (np.abs(norms - 1) > _NORM_TOLERANCE).any():
+    if not (np.abs(norms - 1) <= _NORM_TOLERANCE).all():
+        if not np.isfinite(queries).all():
+            raise QueryError("Queries hold NaN or infinite values.")
         raise QueryError(f"Queries must be rows of length 1; one has length {norms[np.abs(norms - 1).argmax()]:.4g}.")
     return np.ascontiguousarray(queries)
 
@@ -92,7 +94,7 @@ def score_again(hits: Hits, row: int, query: Vectors, candidates: Ids, vectors: 
         candidates: row ids, each once.
     """
     k = hits.ids.shape[1]
-    ids, scores = ranked(candidates, cosines(query, vectors.rows(candidates))[0], k)
+    ids, scores = ranked(candidates, vectors.cosines(query, candidates), k)
     hits.ids[row, : len(ids)] = ids
     hits.scores[row, : len(ids)] = scores
 

@@ -18,7 +18,7 @@ from store.milvus.connection import Connection
 from store.milvus.kinds import KINDS, METRIC, POOL, IndexChoice
 from store.milvus.prompts import Matched
 from store.milvus.vectors import MilvusVectors
-from store.ranking import MAX_K, check_allowed, check_queries, no_hits, score_again
+from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, score_again
 
 Found: TypeAlias = "tuple[Ids, NDArray[np.float32]]"
 
@@ -193,8 +193,9 @@ class _Fetched:
         self._ids = np.unique(np.concatenate(candidates))
         self._rows = vectors.rows(self._ids)
 
-    def rows(self, row_ids: Ids) -> Vectors:
-        return self._rows[np.searchsorted(self._ids, row_ids)]
+    def cosines(self, query: Vectors, row_ids: Ids) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = cosines(query, self._rows[np.searchsorted(self._ids, row_ids)])[0]
+        return found
 
 
 def _joined(parts: list[Found]) -> Found:

@@ -12,7 +12,8 @@ from core.files import sha256_file
 from store import layout
 from store.manifest import ShardRecord
 from store.mapping import map_file
-from store.shards import ShardedVectors, shard_is_whole, write_shard
+from store.ranking import cosines
+from store.shards import ShardedVectors, shard_is_whole, write_codes, write_shard
 from tests.store.builders import random_vectors, write_shards
 
 
@@ -195,3 +196,36 @@ def test_names_of_spaces() -> None:
     for bad in ("", "..", "."):
         with pytest.raises(ConfigError):
             layout.index_file(bad)
+
+
+@pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300, 1500])
+def test_cosines_are_those_of_the_rows(stored: tuple[ShardedVectors, np.ndarray], n: int) -> None:
+    """To the bit what the rows themselves give, in the order asked for, repeats included, and the same when asked again."""
+    vectors, _ = stored
+    row_ids = np.random.default_rng(n).integers(0, len(vectors), n)
+    query = random_vectors(1, vectors.dim, seed=5)
+    expected = cosines(query, vectors.rows(row_ids))[0]
+    for _ in range(2):
+        assert vectors.cosines(query, row_ids).tobytes() == expected.tobytes()
+
+
+def test_every_finite_code_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
+    """Both zeros, subnormal values and the largest among them."""
+    codes = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    codes = codes[np.isfinite(codes)]
+    rows = np.stack([codes, np.ones_like(codes)], axis=1)
+    vectors = ShardedVectors(tmp_path, [write_codes(tmp_path, "vectors/s/00000.npy", rows, provenance={})])
+    expected = rows.astype(np.float32)
+    expected /= np.linalg.norm(expected.astype(np.float64), axis=1).astype(np.float32)[:, None]
+    np.testing.assert_array_equal(vectors.block(0, len(rows)), expected)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_value_that_is_not_finite_is_damage(tmp_path: Path, value: float) -> None:
+    """In a file that was changed behind the record's back."""
+    rows = np.array([[1, 0], [value, 0]], dtype=np.float16)
+    vectors = ShardedVectors(tmp_path, [write_codes(tmp_path, "vectors/s/00000.npy", rows, provenance={})])
+    with pytest.raises(Checksum, match="without a length"):
+        vectors.rows(np.array([1]))
+    with pytest.raises(Checksum, match="without a length"):
+        vectors.cosines(np.array([[1, 0]], dtype=np.float32), np.array([0, 1]))
