@@ -17,7 +17,7 @@ K = 10
 _BLOCK = 65_536
 _ROOMY, _TIGHT = 24 << 30, 4 << 30  # memory budgets; the second is the default
 _GRAPH_EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-_PROBES = (8, 16, 32, 64, 91, 128, 152, 181, 215, 256, 362, 512, 724, 1024)
+_PROBES = (8, 16, 24, 32, 40, 48, 56, 64, 76, 91, 108, 128, 152, 181, 215, 256, 362, 512, 724, 1024)
 
 Ask = Callable[[Any, Any], Any]
 """(question (1, dim), effort) -> ids of the ten nearest rows."""
@@ -69,6 +69,7 @@ def _open_planned(name: str) -> Callable[[Path], Opened]:
         import msgspec
 
         from benchmarks.vectors import vectors_of
+        from store.index_plan import read_factory
         from store.indexes import open_index
         from store.ivf_index import effort_of
         from store.manifest import IndexInfo
@@ -76,7 +77,7 @@ def _open_planned(name: str) -> Callable[[Path], Opened]:
         vectors = vectors_of(folder.parent, int(folder.name))
         info = msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=IndexInfo)
         index = open_index(folder, info, vectors)
-        n_lists = int(info.factory[3:].split(",")[0]) if info.factory.startswith("IVF") else 0
+        n_lists = read_factory(info.factory).n_lists
 
         def ask(question: Any, effort: Any) -> Any:
             return index.search(question, K, effort=effort_of(effort, n_lists) if n_lists else None).ids[0]

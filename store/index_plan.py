@@ -34,7 +34,9 @@ _CODE_BYTES = 2  # float16
 _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
 _MOST_LISTS = 1 << 20
-_FACTORY = re.compile(r"IVF(?P<lists>[1-9][0-9]{0,6}),(?P<codes>RaBitQ|SQ4|SQ8|SQfp16|PQ(?P<pieces>[1-9][0-9]{0,3})x4fs)", re.ASCII)
+_FACTORY = re.compile(
+    r"IVF(?P<lists>[1-9][0-9]{0,6})(?P<twice>x2)?,(?P<codes>RaBitQ|SQ4|SQ8|SQfp16|PQ(?P<pieces>[1-9][0-9]{0,3})x4fs)", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,19 @@ class Factory:
     """A factory string's parts: lists of an inverted file (0: there are none), and the rows' codes.
 
     `pieces` is into how many a row is cut where each has a code of 4 bits (product quantisation, scanned in blocks), else 0.
+    `lists_a_row` is in how many lists each row stands, 1 or 2.
     """
 
     n_lists: int
     codes: str
     pieces: int = 0
+    lists_a_row: int = 1
+
+    @property
+    def for_faiss(self) -> str:
+        """The factory string of an index in FAISS that can be filled so: its rows' lists are chosen, and its codes put into blocks,
+        outside of it."""
+        return f"IVF{self.n_lists},{self.codes.removesuffix('fs')}"
 
     @property
     def block_rows(self) -> int:
@@ -58,8 +68,8 @@ class Factory:
 class IndexPlan:
     """An index that was chosen, and what it will cost.
 
-    `factory` is FAISS's factory string, `parts` the number of files that the rows are cut into. `memory_bytes` is what must stay
-    in memory to answer quickly: the index, which is mapped from its files, and where `vectors_in_memory` the stored vectors
+    `factory` is as `read_factory` reads it, `parts` the number of files that the rows are cut into. `memory_bytes` is what must
+    stay in memory to answer quickly: the index, which is mapped from its files, and where `vectors_in_memory` the stored vectors
     too. `index_bytes` are the index's files, `disk_bytes` a whole generation, `build_memory_bytes` what making the index takes
     beside the program itself. `query_ms` and `build_s` are ranges for one question and for making the index, on one and on two
     cores of a server of 2020 or later; encoding the prompts comes on top.
@@ -101,19 +111,22 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
     why = f"{rows:,} rows are more than a scan of everything answers at once."
     if rows <= FLAT_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
-    lists = f"IVF{number_of_lists(rows)}"
-    short, quantised = f"{lists},{short_codes(dim)}", f"{lists},SQ8"
-    small, large = (index_bytes(factory, rows=rows, dim=dim) for factory in (short, quantised))
-    if small + vectors <= budget_bytes:
-        reason = f"Codes of one bit a value ({_size(small)}) and the vectors to score again ({_size(vectors)}) fit into memory."
-        return _plan(rows, dim, short, spaces=spaces, vectors_in_memory=True, reasons=(why, reason))
-    tight = f"Codes and vectors together ({_size(small + vectors)}) are more than the budget of {_size(budget_bytes)}"
-    if large <= budget_bytes:
-        reason = f"{tight}; codes of 8 bits a value ({_size(large)}) fit, and the vectors to score again are read from disk."
-        return _plan(rows, dim, quantised, spaces=spaces, reasons=(why, reason))
-    if small <= budget_bytes:
-        reason = f"{tight}; codes of one bit a value ({_size(small)}) fit, and the vectors to score again are read from disk."
-        return _plan(rows, dim, short, spaces=spaces, reasons=(why, reason))
+    lists, codes, one_bit = f"IVF{number_of_lists(rows)}", short_codes(dim), "Codes of one bit a value"
+    small = index_bytes(f"{lists},{codes}", rows=rows, dim=dim)
+    tight = f"Codes and vectors together ({_size(small + vectors)}) are more than the budget of {_size(budget_bytes)}. "
+    for factory, in_memory, kind in (
+        (f"{lists}x2,{codes}", True, f"{one_bit} in two lists for each row, so that fewer are looked into"),
+        (f"{lists},{codes}", True, one_bit),
+        (f"{lists},SQ8", False, "Codes of 8 bits a value"),
+        (f"{lists}x2,{codes}", False, f"{one_bit} in two lists for each row"),
+        (f"{lists},{codes}", False, one_bit),
+    ):
+        size = index_bytes(factory, rows=rows, dim=dim)
+        if size + vectors * in_memory <= budget_bytes:
+            reason = f"{kind} ({_size(size)}), and the vectors to score again ({_size(vectors)}), fit into memory."
+            if not in_memory:
+                reason = f"{tight}{kind} ({_size(size)}) fit, and the vectors to score again are read from disk."
+            return _plan(rows, dim, factory, spaces=spaces, vectors_in_memory=in_memory, reasons=(why, reason))
     fitting = rows * budget_bytes // small
     fitting -= fitting % 10 ** max(len(str(fitting)) - 2, 0)
     raise ConfigError(
@@ -158,8 +171,8 @@ def index_bytes(factory: str, *, rows: int, dim: int, part_rows: int = PART_ROWS
         return rows * dim * _CODE_BYTES
     n_lists = min(parsed.n_lists, rows)
     lists = len(part_bounds(rows, part_rows)) * n_lists
-    padded = rows + lists * (parsed.block_rows - 1) / 2
-    codebook = 16 * dim * 4 if parsed.pieces else 0
+    padded = rows * parsed.lists_a_row + lists * (parsed.block_rows - 1) / 2
+    codebook = (16 + dim) * dim * 4 if parsed.pieces else 0  # and the rotation before it
     return round(padded * (code_bytes(parsed, dim) + ID_BYTES)) + n_lists * dim * 4 + lists * 8 + codebook
 
 
@@ -173,7 +186,7 @@ def code_bytes(factory: Factory, dim: int) -> int:
 
 
 def read_factory(factory: str, *, dim: int | None = None) -> Factory:
-    """The parts of one of FAISS's factory strings, as far as they are supported.
+    """The parts of one of FAISS's factory strings, as far as they are supported, or of one with "x2" behind the number of lists.
 
     Args:
         dim: of the vectors; None where it does not matter yet.
@@ -187,7 +200,7 @@ def read_factory(factory: str, *, dim: int | None = None) -> Factory:
     if found is None or not 1 <= int(found["lists"]) <= _MOST_LISTS:
         raise ConfigError(
             f"The index factory {factory!r} is not known.",
-            hint=f"Use {FLAT}, or IVF<lists>,<codes> with the codes PQ<pieces>x4fs, RaBitQ, SQ4, SQ8 or SQfp16.",
+            hint=f"Use {FLAT}, IVF<lists>,<codes> or IVF<lists>x2,<codes>, the codes PQ<pieces>x4fs, RaBitQ, SQ4, SQ8 or SQfp16.",
         )
     pieces = int(found["pieces"] or 0)
     if pieces % 2 or (dim is not None and pieces and dim % pieces):
@@ -195,7 +208,7 @@ def read_factory(factory: str, *, dim: int | None = None) -> Factory:
             f"The index factory {factory!r} cuts vectors into {pieces} pieces, which does not suit {dim or 'any'} dimensions.",
             hint=f"The number of pieces must be even and divide the dimensions; {short_codes(dim or 384)} suits {dim or 384}.",
         )
-    return Factory(int(found["lists"]), found["codes"], pieces)
+    return Factory(int(found["lists"]), found["codes"], pieces, 2 if found["twice"] else 1)
 
 
 def _plan(
@@ -225,14 +238,16 @@ def _plan(
 def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float, float]:
     """One question on one core, from what was measured (benchmarks/results/search.md) with room to both sides.
 
-    Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists, 4 to 8 ns a code where they are compared
-    in blocks, 16 to 50 ns one of one bit and twice that for 8 bits, and scoring again from memory or from disk.
+    Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists, or the 0.3rd to the 0.7th where rows stand in
+    two, 4 to 8 ns a code where they are compared in blocks, 16 to 50 ns one of one bit and twice that for 8 bits, and scoring
+    again from memory or from disk.
     """
     if factory == FLAT:
         scanned_mb = rows * dim * _CODE_BYTES / 1e6
         return 0.03 * scanned_mb, 0.3 * scanned_mb
     parsed = read_factory(factory)
-    fewest, most = (rows / parsed.n_lists * parsed.n_lists**power for power in (0.45, 0.8))
+    powers = (0.45, 0.8) if parsed.lists_a_row == 1 else (0.3, 0.7)
+    fewest, most = (rows * parsed.lists_a_row / parsed.n_lists * parsed.n_lists**power for power in powers)
     fast_ns, slow_ns = (4, 8) if parsed.pieces else (16, 50) if parsed.codes == RABITQ else (32, 100)
     return 0.2 + fewest * fast_ns / 1e6, (1.3 if cached else 21.0) + most * slow_ns / 1e6
 
@@ -246,7 +261,7 @@ def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
         return block_rows * dim * 3
     block = block_rows * dim * 12
     training = training_rows(parsed.n_lists) * dim * 9
-    codes = part_rows * (code_bytes(parsed, dim) + ID_BYTES)
+    codes = part_rows * parsed.lists_a_row * (code_bytes(parsed, dim) + ID_BYTES)
     return max(training, codes * 3 // 2 + max(block, codes if parsed.pieces else 0)) + parsed.n_lists * dim * 4
 
 

@@ -5,8 +5,10 @@ probes, and orders those by their exact cosines. How many lists depends on the e
 Questions are asked one by one: FAISS finds the nearest lists of a batch by another route than those of a single question, and the
 last bits would differ.
 
+Where rows stand in two lists, twice as many codes are taken, so that as many rows at least are among them.
+
 Where the inverted file has several parts, the lists are found once and each part is looked through by a thread of its own; the
-best rows of all parts are those that one file would have proposed, but for the choice among rows that tie at the pool's end.
+best codes of all parts are those that one file would have proposed, but for the choice among codes that tie at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from core.values import Hits, Ids, IndexCaps, Vectors
 from store.exact_index import ExactIndex
 from store.faiss_index import faiss_errors, selection
 from store.index_plan import RABITQ, read_factory
-from store.ivf_files import open_ivf
+from store.ivf_files import open_ivf, turned
 from store.manifest import IndexInfo
 from store.ranking import MAX_K, check_allowed, check_queries, no_hits, ranked, score_again
 from store.shards import ShardedVectors
@@ -37,9 +39,6 @@ rows hold less of the nearest."""
 _QUERY_BITS = 6  # of RaBitQ's questions: 8 give the same recall in more time, unrounded ones take forty times as long
 _WIDER = 4
 _HINT = "Build the index again."
-
-Scored = tuple[Ids, NDArray[np.float32]]
-"""Row ids and what their codes say of their scores."""
 
 
 class IvfIndex:
@@ -63,8 +62,11 @@ class IvfIndex:
         self._vectors = vectors
         self._exact = ExactIndex(vectors)
         self._effort = info.effort
-        self._codes = read_factory(info.factory).codes
-        self._parts = open_ivf(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
+        parsed = read_factory(info.factory)
+        self._rabitq = parsed.codes == RABITQ
+        self._lists_a_row = parsed.lists_a_row
+        self._parts, self._rotation = open_ivf(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
+        self._centroids = self._parts[0].quantizer
         self._n_lists = int(self._parts[0].nlist)
         workers = min(len(self._parts), os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(workers, "index-part") if workers > 1 else None
@@ -99,48 +101,51 @@ class IvfIndex:
         pool = min(max(POOL if k <= POOL else 2 * k, n_probes), n_allowed)
         selector = None if allowed is None else selection(allowed, rows=len(self))
         for i in range(len(queries)):
-            candidates = self._candidates(queries[i : i + 1], pool, n_probes, selector)
+            candidates = self._candidates(turned(queries[i : i + 1], self._rotation), pool, n_probes, selector)
             score_again(hits, i, queries[i : i + 1], candidates, self._vectors)
         return hits
 
     def _candidates(self, query: Vectors, pool: int, n_probes: int, selector: Any) -> Ids:
-        """Row ids of the `pool` best codes; more lists are looked into until there are so many."""
+        """Row ids of the best codes for a question as the index has it, rising, each once: `pool` of them or more, for which more
+        lists are looked into."""
         while True:
-            ids, scores = self._look_into(query, pool, n_probes, selector)
-            if len(self._parts) > 1:
-                ids, scores = ranked(ids, scores, pool)
-            if ids.size and ids.max() >= len(self):
+            ids = np.unique(self._look_into(query, pool * self._lists_a_row, n_probes, selector))
+            ids = ids[ids.searchsorted(0) :]
+            if ids.size and ids[-1] >= len(self):
                 raise Checksum(f"{self._path} names rows that do not exist.", path=self._path, hint=_HINT)
-            if len(ids) == pool or n_probes == self._n_lists:
+            if len(ids) >= pool or n_probes == self._n_lists:
                 return ids
             n_probes = min(n_probes * _WIDER, self._n_lists)
 
-    def _look_into(self, query: Vectors, pool: int, n_probes: int, selector: Any) -> Scored:
-        """The `pool` best rows of each part, one part after the other, from the lists that are nearest to the query."""
+    def _look_into(self, query: Vectors, n_codes: int, n_probes: int, selector: Any) -> Ids:
+        """The row ids of the `n_codes` best codes in the lists that are nearest to the query; -1 where there are fewer."""
         import faiss
 
-        rabitq = self._codes == RABITQ
-        params = faiss.IVFRaBitQSearchParameters() if rabitq else faiss.SearchParametersIVF()
+        params = faiss.IVFRaBitQSearchParameters() if self._rabitq else faiss.SearchParametersIVF()
         params.nprobe = n_probes
-        if rabitq:
+        if self._rabitq:
             params.qb = _QUERY_BITS
         if selector is not None:
             params.sel = selector
-        distances, lists = self._parts[0].quantizer.search(query, n_probes)
+        nearness, lists = np.empty(n_probes, dtype=np.float32), np.empty(n_probes, dtype=np.int64)
+        asked, near, assigned = map(faiss.swig_ptr, (query, nearness, lists))
+        # FAISS's own wrappers take no parameters, or check again what is known. A call for one question stays in its thread and
+        # lets others run.
+        self._centroids.search_c(1, asked, n_probes, near, assigned)
 
-        def look(part: Any) -> Scored:
-            scores = np.empty(pool, dtype=np.float32)
-            ids = np.empty(pool, dtype=np.int64)
-            # FAISS's wrapper of this takes no parameters. A call for one question stays in its thread and lets others run.
-            given = map(faiss.swig_ptr, (query, lists, distances, scores, ids))
-            x, assign, centroid_scores, found_scores, found_ids = given
+        def look(part: Any) -> tuple[Ids, NDArray[np.float32]]:
+            ids, scores = np.empty(n_codes, dtype=np.int64), np.empty(n_codes, dtype=np.float32)
+            found = faiss.swig_ptr(scores), faiss.swig_ptr(ids)
             with faiss_errors(self._path):
-                part.search_preassigned_c(1, x, pool, assign, centroid_scores, found_scores, found_ids, False, params)
-            scores[np.isnan(scores)] = -np.inf
-            return ids[ids >= 0], scores[ids >= 0]
+                part.search_preassigned_c(1, asked, n_codes, assigned, near, *found, False, params)
+            return ids, scores
 
-        found = list((self._threads.map if self._threads else map)(look, self._parts))
-        return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
+        if len(self._parts) == 1:
+            return look(self._parts[0])[0]
+        of_parts = list((self._threads.map if self._threads else map)(look, self._parts))
+        ids, scores = np.concatenate([ids for ids, _ in of_parts]), np.concatenate([scores for _, scores in of_parts])
+        kept = (ids >= 0) & ~np.isnan(scores)
+        return ranked(ids[kept], scores[kept], n_codes)[0]
 
 
 def probes_of(effort: float, n_lists: int) -> int:

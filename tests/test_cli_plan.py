@@ -19,17 +19,17 @@ def test_plan(imprompt: Imprompt) -> None:
     """The kind of index, its bytes and its reasons, for people and for programs."""
     shown = imprompt("plan", "--rows", "2M")
     assert shown.code == 0
-    assert "IVF1024,PQ96x4fs" in shown.out
+    assert "IVF1024x2,PQ96x4fs" in shown.out
     assert "fit into memory" in shown.out
     answer = json.loads(imprompt("plan", "--rows", "2e6", "--json").out)
-    assert (answer["rows"], answer["factory"]) == (2_000_000, "IVF1024,PQ96x4fs")
+    assert (answer["rows"], answer["factory"]) == (2_000_000, "IVF1024x2,PQ96x4fs")
 
 
 def test_a_budget_too_small_says_the_smallest(imprompt: Imprompt) -> None:
     """The refusal names the budget that works, and how many rows the one that was given holds."""
     refused = imprompt("plan", "--rows", "1e8", "--memory-budget", "1GiB")
     assert refused.code == 10
-    assert "--memory-budget 5900MB" in refused.err
+    assert "--memory-budget 5901MB" in refused.err
     assert "at most about 18,000,000 rows" in refused.err
     assert imprompt("plan", "--rows", "18e6", "--memory-budget", "1GiB").code == 0
 
@@ -37,7 +37,7 @@ def test_a_budget_too_small_says_the_smallest(imprompt: Imprompt) -> None:
 def test_parts_are_shown(imprompt: Imprompt) -> None:
     """A hundred million prompts: in how many parts, what building one takes, and that the vectors are read from disk."""
     shown = json.loads(imprompt("plan", "--rows", "1e8", "--memory-budget", "24GiB", "--json").out)
-    assert (shown["parts"], shown["factory"]) == (40, "IVF8192,PQ96x4fs")
+    assert (shown["parts"], shown["factory"]) == (40, "IVF8192x2,PQ96x4fs")
     assert shown["build_memory_bytes"] < 2e9 < shown["index_bytes"]
     assert "read from disk" in shown["reasons"][-1]
     assert "in 40 parts of" in imprompt("plan", "--rows", "1e8", "--memory-budget", "24GiB").out

@@ -77,7 +77,10 @@ MAKERS = {
     "quantised": inverted_file("IVF16,SQ8"),
     "fast-scan": inverted_file("IVF16,PQ6x4fs"),
     "fast-scan-in-memory": inverted_file("IVF16,PQ6x4fs", mapped=False),
+    "in-two-lists": inverted_file("IVF16x2,PQ6x4fs"),
+    "rabitq-in-two-lists": inverted_file("IVF16x2,RaBitQ", mapped=False),
     "parts": inverted_file("IVF16,PQ6x4fs", part_rows=130),
+    "parts-in-two-lists": inverted_file("IVF16x2,PQ6x4fs", part_rows=130),
     "gpu": on_a_gpu,
 }
 MILVUS = {kind: on_milvus(kind) for kind in ("FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8")}

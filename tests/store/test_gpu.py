@@ -214,7 +214,7 @@ def test_errors_of_our_own_are_not_taken_for_the_gpus(
     assert fake.rows == ROWS
 
 
-@pytest.mark.parametrize("factory", ["IVF64,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"])
+@pytest.mark.parametrize("factory", ["IVF64,RaBitQ", "IVF64x2,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"])
 def test_lists_made_by_the_gpu_give_the_same_files(
     vectors: ShardedVectors, tmp_path: Path, lend: Callable[..., Gpu], factory: str
 ) -> None:
@@ -402,14 +402,16 @@ def test_instructions_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_smallest_instruction_set_answers_alike(vectors: ShardedVectors, tmp_path: Path) -> None:
     """A processor without AVX finds the same rows with the same scores in a flat index; FAISS chooses as it is loaded."""
+    records = write_shards(tmp_path, vectors.block(0, len(vectors)), shard_rows=1_100)
+    vectors = ShardedVectors(tmp_path, records)
     info = build_index_file(tmp_path, FILE, vectors)
     script = (
-        "import sys, pickle\nfrom pathlib import Path\nimport faiss\nfrom store.indexes import open_index\n"
-        "folder, info, vectors, queries = pickle.load(sys.stdin.buffer)\n"
-        "hits = open_index(folder, info, vectors).search(queries, 50)\n"
+        "import sys, pickle\nimport faiss\nfrom store.indexes import open_index\nfrom store.shards import ShardedVectors\n"
+        "folder, info, records, queries = pickle.load(sys.stdin.buffer)\n"
+        "hits = open_index(folder, info, ShardedVectors(folder, records)).search(queries, 50)\n"
         "sys.stdout.write(faiss.SIMDConfig.get_level_name() + ' ' + hits.ids.tobytes().hex() + hits.scores.tobytes().hex())"
     )
-    given = pickle.dumps((tmp_path, info, vectors, questions()))
+    given = pickle.dumps((tmp_path, info, records, questions()))
     environment = {"FAISS_SIMD_LEVEL": "NONE", "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", script], input=given, capture_output=True, env=environment, check=True, cwd=Path(__file__).parents[2]

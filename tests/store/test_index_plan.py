@@ -19,16 +19,22 @@ MIB = 1 << 20
     [
         (1, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
         (100_000, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
-        (100_001, 384, DEFAULT_BUDGET_BYTES, "IVF256,PQ96x4fs"),
-        (100_001, 381, DEFAULT_BUDGET_BYTES, "IVF256,RaBitQ"),
-        (100_000, 1024, 99 * MIB, "IVF256,PQ256x4fs"),
-        (2_000_000, 384, DEFAULT_BUDGET_BYTES, "IVF1024,PQ96x4fs"),
+        (100_001, 384, DEFAULT_BUDGET_BYTES, "IVF256x2,PQ96x4fs"),
+        (100_001, 381, DEFAULT_BUDGET_BYTES, "IVF256x2,RaBitQ"),
+        (100_000, 1024, 99 * MIB, "IVF256x2,PQ256x4fs"),
+        (2_000_000, 384, DEFAULT_BUDGET_BYTES, "IVF1024x2,PQ96x4fs"),
         (10_000_000, 384, 6 << 30, "IVF4096,SQ8"),
-        (10_000_000, 384, 2 << 30, "IVF4096,PQ96x4fs"),
+        (10_000_000, 384, 2 << 30, "IVF4096x2,PQ96x4fs"),
+        (10_000_000, 384, 8_500 * MIB, "IVF4096x2,PQ96x4fs"),
+        (10_000_000, 384, 8_000 * MIB, "IVF4096,PQ96x4fs"),
+        (10_000_000, 384, 1 << 30, "IVF4096,PQ96x4fs"),
     ],
 )
 def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
-    """Flat while a scan is quick; then one bit a value with the vectors in memory, 8 bits without, one bit as the last."""
+    """Flat while a scan is quick; then one bit a value with the vectors in memory, 8 bits without, one bit as the last.
+
+    With one bit, each row stands in two lists where that fits.
+    """
     plan = plan_index(rows=rows, dim=dim, budget_bytes=budget)
     assert plan.factory == factory
     assert plan.reasons

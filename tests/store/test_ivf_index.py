@@ -14,6 +14,7 @@ from store.exact_index import ExactIndex
 from store.index_plan import index_bytes
 from store.indexes import WANTED_RECALL, build_index_file, measured, open_index, recall
 from store.ivf_index import POOL, IvfIndex, effort_of, probes_of
+from store.ivf_lists import second_lists
 from store.manifest import IndexInfo
 from store.shards import ShardedVectors
 from tests.store.builders import write_shards
@@ -35,13 +36,15 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> ShardedVectors:
     return ShardedVectors(folder, write_shards(folder, clustered(ROWS), shard_rows=1000))
 
 
-def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64,PQ12x4fs") -> IndexInfo:
+def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64x2,PQ12x4fs") -> IndexInfo:
     queries = clustered(64, seed=1)
     info = build_index_file(folder, FILE, vectors, factory=factory)
     return measured(folder, info, vectors, queries=queries, exact=ExactIndex(vectors).search(queries, 10))
 
 
-@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF64,SQ4"])
+@pytest.mark.parametrize(
+    "factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64,RaBitQ", "IVF64x2,RaBitQ", "IVF64,SQ8", "IVF64x2,SQ8", "IVF64,SQ4"]
+)
 def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """With the effort that was measured, the recall holds for other questions too, and all lists are not needed for it."""
     info = built(tmp_path, vectors, factory)
@@ -55,7 +58,9 @@ def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
 
 
 @pytest.mark.parametrize("part_rows", [ROWS, 1_100])
-@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF4096,RaBitQ", "SQfp16"])
+@pytest.mark.parametrize(
+    "factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF4096,RaBitQ", "IVF4096x2,RaBitQ", "SQfp16"]
+)
 def test_predicted_bytes(vectors: ShardedVectors, tmp_path: Path, factory: str, part_rows: int) -> None:
     """The length of the files is within 15 % of what the plan says, for one file and for eight."""
     info = build_index_file(tmp_path, FILE, vectors, factory=factory, part_rows=part_rows)
@@ -65,7 +70,7 @@ def test_predicted_bytes(vectors: ShardedVectors, tmp_path: Path, factory: str, 
     assert measured_bytes == pytest.approx(index_bytes(factory, rows=ROWS, dim=DIM, part_rows=part_rows), rel=0.15)
 
 
-@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"])
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64x2,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"])
 def test_parts_answer_as_one_file(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """Eight parts give what one file gives, to the bit, whatever the effort, k and filter, mapped or in memory.
 
@@ -84,9 +89,10 @@ def test_parts_answer_as_one_file(vectors: ShardedVectors, tmp_path: Path, facto
             assert (left.scores == right.scores).all()
 
 
-def test_a_part_is_missing_changed_or_another(vectors: ShardedVectors, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,RaBitQ"])
+def test_a_part_is_missing_changed_or_another(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """Every part is looked at before FAISS reads it: its length, and the hash of what FAISS interprets; none is left out."""
-    info = build_index_file(tmp_path, FILE, vectors, factory="IVF64,PQ12x4fs", part_rows=3_000)
+    info = build_index_file(tmp_path, FILE, vectors, factory=factory, part_rows=3_000)
     assert [part.rows for part in info.parts] == [2_666, 2_667, 2_667]
     for part in info.parts:
         path = tmp_path / part.file
@@ -100,15 +106,16 @@ def test_a_part_is_missing_changed_or_another(vectors: ShardedVectors, tmp_path:
             open_index(tmp_path, info, vectors)
         path.write_bytes(whole)
     for parts in (info.parts[:2], [*info.parts, info.parts[2]], info.parts[::-1]):
-        with pytest.raises(Checksum, match=r"do not hold 8000 rows|no centroids"):
+        with pytest.raises(Checksum, match=r"do not hold 8000 rows|is not the"):
             open_index(tmp_path, msgspec.structs.replace(info, parts=parts), vectors)
 
 
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs"])
 @pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("k", [1, 5, 50])
-def test_prefixes(vectors: ShardedVectors, tmp_path: Path, k: int, filtered: bool) -> None:
+def test_prefixes(vectors: ShardedVectors, tmp_path: Path, k: int, filtered: bool, factory: str) -> None:
     """The first k of 128 are the answer for k, with and without a filter, to the bit."""
-    index = open_index(tmp_path, built(tmp_path, vectors), vectors)
+    index = open_index(tmp_path, built(tmp_path, vectors, factory), vectors)
     queries = clustered(30, seed=3)
     allowed = np.arange(0, ROWS, 3) if filtered else None
     wide, narrow = index.search(queries, POOL, allowed=allowed), index.search(queries, k, allowed=allowed)
@@ -116,10 +123,11 @@ def test_prefixes(vectors: ShardedVectors, tmp_path: Path, k: int, filtered: boo
     assert (wide.scores[:, :k] == narrow.scores).all()
 
 
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs"])
 @pytest.mark.parametrize("size", [1, 7, 64])
-def test_batches(vectors: ShardedVectors, tmp_path: Path, size: int) -> None:
+def test_batches(vectors: ShardedVectors, tmp_path: Path, size: int, factory: str) -> None:
     """Alone, in sevens and in batches of 64: the same bits."""
-    index = open_index(tmp_path, built(tmp_path, vectors), vectors)
+    index = open_index(tmp_path, built(tmp_path, vectors, factory), vectors)
     queries = clustered(64, seed=4)
     parts = [index.search(queries[start : start + size], 12) for start in range(0, 64, size)]
     whole = index.search(queries, 12)
@@ -136,22 +144,25 @@ def test_more_rows_are_scored_again_with_more_lists(vectors: ShardedVectors, tmp
     assert recall(exact, index.search(queries, POOL, effort=0.99)) > recall(exact, index.search(queries, POOL, effort=0.7)) + 0.05
 
 
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs"])
 @pytest.mark.parametrize("share", [2, 10, 40, 2000])
-def test_k_rows_come_where_k_rows_are_allowed(vectors: ShardedVectors, tmp_path: Path, share: int) -> None:
-    """Whatever the filter leaves, k rows are answered where it leaves k, all of them allowed and in falling order."""
-    index = open_index(tmp_path, built(tmp_path, vectors), vectors)
+def test_k_rows_come_where_k_rows_are_allowed(vectors: ShardedVectors, tmp_path: Path, share: int, factory: str) -> None:
+    """Whatever the filter leaves, k rows are answered where it leaves k, each once, all of them allowed and in falling order."""
+    index = open_index(tmp_path, built(tmp_path, vectors, factory), vectors)
     allowed = np.arange(0, ROWS, share)
     for k in (10, 300, 2048):
         hits = index.search(clustered(5, seed=5), k, effort=0.0, allowed=allowed)
         found = hits.ids >= 0
         assert (found.sum(axis=1) == min(k, len(allowed))).all()
         assert np.isin(hits.ids[found], allowed).all()
+        assert all(len(np.unique(ids[ids >= 0])) == (ids >= 0).sum() for ids in hits.ids)
         assert (hits.scores[:, :-1] >= hits.scores[:, 1:]).all()
 
 
-def test_a_large_k_without_a_filter(vectors: ShardedVectors, tmp_path: Path) -> None:
+@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,RaBitQ"])
+def test_a_large_k_without_a_filter(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """2,048 rows come also from the least effort, each once."""
-    hits = open_index(tmp_path, built(tmp_path, vectors), vectors).search(clustered(2, seed=6), 2048, effort=0.0)
+    hits = open_index(tmp_path, built(tmp_path, vectors, factory), vectors).search(clustered(2, seed=6), 2048, effort=0.0)
     assert all(len(np.unique(ids)) == 2048 and ids.min() >= 0 for ids in hits.ids)
 
 
@@ -159,7 +170,7 @@ def test_the_same_build_gives_the_same_bytes(vectors: ShardedVectors, tmp_path: 
     """Training is seeded: two builds are equal to the byte, another seed is not."""
     contents = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        build_index_file(tmp_path / name, FILE, vectors, factory="IVF64,PQ12x4fs", seed=seed)
+        build_index_file(tmp_path / name, FILE, vectors, factory="IVF64x2,PQ12x4fs", seed=seed)
         contents.append((tmp_path / name / FILE).read_bytes())
     assert contents[0] == contents[1] != contents[2]
 
@@ -171,11 +182,11 @@ def test_damage_is_found_before_faiss_reads_it(vectors: ShardedVectors, tmp_path
     whole = path.read_bytes()
     for place in (0, 40, info.header_bytes // 2, info.header_bytes - 1):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(Checksum, match="not the IVF64,PQ12x4fs index"):
+        with pytest.raises(Checksum, match="not the IVF64x2,PQ12x4fs index"):
             open_index(tmp_path, info, vectors)
     for length in (0, info.header_bytes, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(Checksum, match="not the IVF64,PQ12x4fs index"):
+        with pytest.raises(Checksum, match="not the IVF64x2,PQ12x4fs index"):
             open_index(tmp_path, info, vectors)
     path.unlink()
     with pytest.raises(Checksum, match="cannot be read"):
@@ -199,7 +210,19 @@ def test_damaged_codes_and_ids_do_no_harm(vectors: ShardedVectors, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "factory",
-    ["", "Flat", "IVF0,RaBitQ", "IVF64", "IVF64,PQ8", "IVF64,Flat", "IVF9999999,SQ8", "OPQ8,IVF4,PQ8", "IVF٣,SQ8", "IVF4,PQ12x4"],
+    [
+        "",
+        "Flat",
+        "IVF0,RaBitQ",
+        "IVF64",
+        "IVF64,PQ8",
+        "IVF64,Flat",
+        "IVF9999999,SQ8",
+        "OPQ8,IVF4,PQ8",
+        "IVF٣,SQ8",
+        "IVF4,PQ12x4",
+        "IVF4x3,SQ8",
+    ],
 )
 def test_other_factories_are_refused(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """Only kinds whose files are checked before they are read are made."""
@@ -223,6 +246,39 @@ def test_more_lists_than_rows(tmp_path: Path, codes: str) -> None:
     info = build_index_file(tmp_path, FILE, few, factory=f"IVF64,{codes}")
     assert info.factory == f"IVF9,{codes}"
     assert open_index(tmp_path, info, few).search(few.block(3, 4), 1).ids.tolist() == [[3]]
+
+
+def test_one_row_has_no_second_list(tmp_path: Path) -> None:
+    """Where there is one list, a row stands in that alone, and the record says so."""
+    folder = tmp_path / "one"
+    one = ShardedVectors(folder, write_shards(folder, clustered(1), shard_rows=20))
+    info = build_index_file(tmp_path, FILE, one, factory="IVF64x2,PQ12x4fs")
+    assert info.factory == "IVF1,PQ12x4fs"
+    assert open_index(tmp_path, info, one).search(one.block(0, 1), 1).ids.tolist() == [[0]]
+
+
+def test_a_row_stands_in_the_nearest_list_and_a_second_one(vectors: ShardedVectors) -> None:
+    """The second is, of the centroids given, that with the least of the loss as its paper has it, summed one by one in float64."""
+    rows = vectors.block(0, 300)
+    centroids = clustered(40, seed=12)
+    near = np.argsort(-(rows @ centroids.T), axis=1)[:, :16].astype(np.int64)
+    chosen = second_lists(rows, near, centroids)
+    for row, numbers, found in zip(rows.astype(np.float64), near, chosen, strict=True):
+        first = row - centroids[numbers[0]].astype(np.float64)
+        losses = []
+        for number in numbers[1:]:
+            left = row - centroids[number].astype(np.float64)
+            along = (first @ left) / (first @ first) * first
+            losses.append(left @ left + 1.5 * along @ along)
+        assert found in numbers[1:]
+        assert losses[numbers[1:].tolist().index(found)] <= min(losses) + 1e-5
+    assert (chosen != near[:, 1]).any()
+
+
+def test_a_centroid_where_the_row_is(vectors: ShardedVectors) -> None:
+    """A row that is its own centroid, twice, has a second list all the same."""
+    row = vectors.block(0, 1)
+    assert second_lists(row, np.array([[2, 0, 1]]), np.concatenate([row, -row, row])).tolist() == [0]
 
 
 def test_effort_and_probes_agree() -> None:
