@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -165,7 +166,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     whole, broken = args.work / f"{args.leg}-whole", args.work / f"{args.leg}-killed"
     if broken.exists():
         sys.exit(f"{broken} is there already; remove it to measure again")
-    about: dict[str, Any] = {"kills": KILLS, "seed": args.seed}
+    threads = len(os.sched_getaffinity(0))
+    about: dict[str, Any] = {"kills": KILLS, "seed": args.seed, "threads": {"unbroken": threads, "killed": threads}}
     if not (whole / "CURRENT").exists():
         about["unbroken_s"] = finished(args, whole, args.work / f"{args.leg}-whole.log")
     reference = manifest(whole)

@@ -230,7 +230,7 @@ def _plan(
         disk_bytes=file + vectors + rows * _PROMPT_BYTES,
         vectors_in_memory=vectors_in_memory,
         query_ms=_query_ms(rows, dim, factory, cached=vectors_in_memory),
-        build_s=_build_s(rows, dim, parsed.n_lists),
+        build_s=_build_s(rows, dim, parsed),
         reasons=reasons,
     )
 
@@ -265,12 +265,13 @@ def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
     return max(training, codes * 3 // 2 + max(block, codes if parsed.pieces else 0)) + parsed.n_lists * dim * 4
 
 
-def _build_s(rows: int, dim: int, n_lists: int) -> tuple[float, float]:
-    """Training (ten rounds over the rows to train with) and assigning, as multiplications, at 20 to 100 billion a second; and
-    the files."""
-    multiplied = (training_rows(n_lists) * 10 + rows) * n_lists * dim
+def _build_s(rows: int, dim: int, parsed: Factory) -> tuple[float, float]:
+    """Training (ten rounds over the rows to train with) and assigning, as multiplications, at 20 to 100 billion a second; the
+    codes, at 15 to 200 million values a second; and the files."""
+    multiplied = (training_rows(parsed.n_lists) * 10 + rows) * parsed.n_lists * dim
+    coded = rows * dim * parsed.lists_a_row if parsed.n_lists else 0
     copied = rows * dim * _CODE_BYTES
-    return multiplied / 100e9 + copied / 1e9, multiplied / 20e9 + copied / 100e6
+    return multiplied / 100e9 + coded / 200e6 + copied / 1e9, multiplied / 20e9 + coded / 15e6 + copied / 100e6
 
 
 def _size(size: float) -> str:
