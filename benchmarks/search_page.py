@@ -141,7 +141,7 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
             )
     if earlier := [name for name, engine in engines.items() if engine["machine"]["commit"] != engines["ours"]["machine"]["commit"]]:
         commits = ", ".join(f"{NAMES[name]} ({engines[name]['machine']['commit']})" for name in earlier)
-        found.append(f"Measured in another run on such a machine, at the commit in brackets: {commits}.")
+        found.append(f"Measured earlier on such a machine, with another sample of prompts, at the commit in brackets: {commits}.")
     if others := [name for name in ("flat", "faiss-hnsw", "hnswlib", "usearch") if name not in engines]:
         from benchmarks.search_engines import ENGINES
 

@@ -259,8 +259,9 @@ def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
     block_rows = min(part_rows, 65_536)
     if parsed.n_lists == 0:
         return block_rows * dim * 3
-    block = block_rows * dim * 12
-    training = training_rows(parsed.n_lists) * dim * 9
+    turned = 4 if parsed.pieces else 0  # float32 values beside those that were turned
+    block = block_rows * dim * (12 + turned)
+    training = training_rows(parsed.n_lists) * dim * (9 + turned)
     codes = part_rows * parsed.lists_a_row * (code_bytes(parsed, dim) + ID_BYTES)
     return max(training, codes * 3 // 2 + max(block, codes if parsed.pieces else 0)) + parsed.n_lists * dim * 4
 

@@ -173,7 +173,8 @@ def _trained(
     with progress.start("Training the index", None):
         sample = vectors.rows(row_ids)
         rotation = rotation_for(sample, parsed.pieces) if parsed.pieces else None
-        train(index, turned(sample, rotation), gpu)
+        sample = turned(sample, rotation)
+        train(index, sample, gpu)
     return index, rotation
 
 

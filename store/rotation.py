@@ -11,6 +11,8 @@ import numpy as np
 
 from core.values import Vectors
 
+_ROWS_AT_ONCE = 4096  # their float64 values take 12 MB
+
 
 def rotation_for(sample: Vectors, pieces: int) -> Vectors:
     """(dim, dim) float32 orthogonal matrix to multiply (n, dim) rows with from the right.
@@ -20,7 +22,11 @@ def rotation_for(sample: Vectors, pieces: int) -> Vectors:
         pieces: of equal length; they divide dim.
     """
     dim = sample.shape[1]
-    variances, axes = np.linalg.eigh(sample.T.astype(np.float64) @ sample)
+    products = np.zeros((dim, dim))
+    for start in range(0, len(sample), _ROWS_AT_ONCE):
+        rows = sample[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        products += rows.T @ rows
+    variances, axes = np.linalg.eigh(products)
     logarithms = np.log(np.maximum(variances, np.finfo(np.float64).tiny))
     logarithms -= logarithms.min()  # so that a piece's sum rises with every axis
     chosen: list[list[int]] = [[] for _ in range(pieces)]
