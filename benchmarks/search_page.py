@@ -139,9 +139,11 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
                 f"With the stored vectors on disk alone, the first {cold['questions']} questions after opening took "
                 f"{cold['p50_ms']:.0f} ms (median) and {cold['p90_ms']:.0f} ms (nine of ten)."
             )
-    if earlier := [name for name, engine in engines.items() if engine["machine"]["commit"] != engines["ours"]["machine"]["commit"]]:
-        commits = ", ".join(f"{NAMES[name]} ({engines[name]['machine']['commit']})" for name in earlier)
-        found.append(f"Measured earlier on such a machine, with another sample of prompts, at the commit in brackets: {commits}.")
+        if earlier := [name for name, engine in engines.items() if engine["machine"]["commit"] != ours["machine"]["commit"]]:
+            commits = ", ".join(f"{NAMES[name]} ({engines[name]['machine']['commit']})" for name in earlier)
+            found.append(
+                f"Measured earlier on such a machine, with another sample of prompts, at the commit in brackets: {commits}."
+            )
     if others := [name for name in ("flat", "faiss-hnsw", "hnswlib", "usearch") if name not in engines]:
         from benchmarks.search_engines import ENGINES
 

@@ -40,9 +40,9 @@ from store.index_plan import (
     training_rows,
 )
 from store.ivf_lists import Filler, train
+from store.ivf_rotation import rotation_for
 from store.manifest import IndexInfo, IndexPart, sha256_bytes
 from store.mapping import address_of
-from store.rotation import rotation_for
 from store.shards import ShardedVectors
 
 _BLOCK_ROWS = 65_536
@@ -146,9 +146,9 @@ def turned(rows: Vectors, rotation: Vectors | None) -> Vectors:
 
 def _at_most(factory: str, *, rows: int) -> str:
     """The factory string with at most as many lists as rows, since FAISS refuses to find more; with one list there is no second."""
-    n_lists = min(read_factory(factory).n_lists, rows)
-    lists, _, codes = factory.partition(",")
-    return f"IVF{n_lists}{'x2' if lists.endswith('x2') and n_lists > 1 else ''},{codes}"
+    parsed = read_factory(factory)
+    n_lists = min(parsed.n_lists, rows)
+    return f"IVF{n_lists}{'x2' if min(parsed.lists_a_row, n_lists) == 2 else ''},{parsed.codes}"
 
 
 def _trained(

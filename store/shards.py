@@ -125,8 +125,10 @@ class ShardedVectors:
         _check_lengths(folder, records)
         first = _open_rows(folder / records[0].file, records[0], mapped=mapped)
         self.dim: int = first.shape[1]
-        for number in range(1 if mapped else len(records)):
-            self._shard(number)
+        self._keep(0, first)
+        if not mapped:
+            for number in range(len(records)):
+                self._shard(number)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -222,10 +224,13 @@ class ShardedVectors:
             opened = _open_rows(path, self._records[number], mapped=self._mapped)
             if opened.shape[1] != self.dim:
                 raise Checksum(f"{path} has {opened.shape[1]} dimensions, not {self.dim}.", path=path, hint=_REBUILD)
-            if isinstance(opened, np.ndarray):
-                self._bytes[number] = opened.data.cast("B")
-            self._opened[number] = opened
+            self._keep(number, opened)
         return opened
+
+    def _keep(self, number: int, opened: NDArray[np.float16] | ReadRows) -> None:
+        if isinstance(opened, np.ndarray):
+            self._bytes[number] = opened.data.cast("B")
+        self._opened[number] = opened
 
     def _unit(self, codes: NDArray[np.float16]) -> Vectors:
         """float16 rows as float32 rows of length 1."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.values import Vectors, unit_rows
-from store.rotation import rotation_for
+from store.ivf_rotation import rotation_for
 
 DIM, PIECES = 48, 12
 
