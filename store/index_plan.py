@@ -200,7 +200,8 @@ def read_factory(factory: str, *, dim: int | None = None) -> Factory:
     if found is None or not 1 <= int(found["lists"]) <= _MOST_LISTS:
         raise ConfigError(
             f"The index factory {factory!r} is not known.",
-            hint=f"Use {FLAT}, IVF<lists>,<codes> or IVF<lists>x2,<codes>, the codes PQ<pieces>x4fs, RaBitQ, SQ4, SQ8 or SQfp16.",
+            hint=f"Use {FLAT}, IVF<lists>,<codes>, or IVF<lists>x2,<codes>, in which each row stands in two lists; "
+            "the codes are PQ<pieces>x4fs, RaBitQ, SQ4, SQ8 or SQfp16.",
         )
     pieces = int(found["pieces"] or 0)
     if pieces % 2 or (dim is not None and pieces and dim % pieces):
