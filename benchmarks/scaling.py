@@ -81,8 +81,8 @@ def _rates(rates: Rates, prices: Prices) -> list[str]:
     read = f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
     return [
         f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million rows](../benchmarks/results/funnel.md)).",
-        f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median shard](../benchmarks/results/resume.md), "
-        f"other work on the machine), η = {rates.kept_by_two:.2f} "
+        f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median shard](../benchmarks/results/resume.md)), "
+        f"η = {rates.kept_by_two:.2f} "
         "([one actor of one thread, and two](../benchmarks/results/ray_actors.md)).",
         f"- ViT-H/14 on a GPU: r = {GPU_TEXTS_PER_S} texts/s, as clip-as-service states it for a Titan RTX, and η = 1: "
         "**not measured here**.",
