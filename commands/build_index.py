@@ -145,6 +145,7 @@ def build_index(
         dropped=dropped,
     )
     others = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in also or ()]
+    local = LocalEngine(memory_budget_bytes=options.memory_budget_bytes, announce=output.note)
     depot = _depot(engine, shards)
     # On a cluster the device is the workers'; the index is made here.
     here = device if engine == LOCAL or device in PROCESSOR else "auto"
@@ -158,7 +159,7 @@ def build_index(
             progress=output.progress(),
             extra=[minilm],
             also=others,
-            engine=LocalEngine() if cluster is None else RayEngine(cluster, named, shards=depot),
+            engine=local if cluster is None else RayEngine(cluster, named, shards=depot),
             gpu=gpu,
         )
     if json:

@@ -15,12 +15,13 @@ from numpy.typing import ArrayLike
 from core.errors import EncoderError
 from core.fetch import Announce
 from core.values import Vectors
-from encoders.memory import out_of_memory, return_freed_memory
+from encoders.memory import FreedMemory, out_of_memory
 
 Item = TypeVar("Item")
 Tokens = TypeVar("Tokens")
 
-_BATCHES_A_RETURN = 32
+_FREED = FreedMemory(slack_bytes=128 << 20)
+"""One for the process: all networks share its memory."""
 _REMEMBERED = 2
 _MOST_TEXTS = 8192
 
@@ -94,7 +95,7 @@ class LengthBatches:
         twin_of = [first.setdefault(key, place) for place, key in enumerate(keys if keys is not None else range(len(items)))]
         order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
         order = order[np.asarray(twin_of, dtype=np.int64)[order] == order]
-        begin = n_batches = 0
+        begin = 0
         while begin < len(order):
             taken = order[begin : begin + self.batch_size]
             try:
@@ -103,9 +104,7 @@ class LengthBatches:
                 self._halve(len(taken), error)
             else:
                 begin += len(taken)
-                n_batches += 1
-                if n_batches % _BATCHES_A_RETURN == 0:
-                    return_freed_memory()
+            _FREED.look()
         rows = rows[twin_of] if len(first) < len(items) else rows
         if not np.isfinite(rows).all():
             raise EncoderError(

@@ -9,8 +9,10 @@ from typing import Protocol
 
 from core.ahead import ahead
 from core.errors import EncoderError
+from core.fetch import Announce, silent
 from core.protocols import CorpusSource, TextEncoder
 from core.values import CorpusBatch, EncoderSpec
+from encoders.memory import own_bytes
 from indexer.cleaning import Tally
 from indexer.journal import ShardDone
 from indexer.provenance import provenance_of
@@ -74,7 +76,19 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """This process, one shard after the other."""
+    """This process, one shard after the other.
+
+    Its memory does not grow with the rows that it encodes (see `encoders.memory.FreedMemory`), so the first shard shows what it
+    takes, and `announce` is told where that is more than the budget.
+
+    Args:
+        memory_budget_bytes: None for a build that has no bound.
+        announce: takes a line for the user.
+    """
+
+    def __init__(self, *, memory_budget_bytes: int | None = None, announce: Announce = silent) -> None:
+        self._memory_budget_bytes = memory_budget_bytes
+        self._announce = announce
 
     def clean(self, source: CorpusSource, rules: Rules, *, start: int) -> Iterator[CleanedBatch]:
         for batch in source.batches(READ_ROWS, start=start):
@@ -84,8 +98,17 @@ class LocalEngine:
     def encode(self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]) -> Iterator[ShardDone]:
         """As `Engine.encode`. A shard is made in every space before the next one, so that spaces which share a network can share
         what it says of the texts; the next one's are read and tokenized meanwhile."""
-        for shard, texts in ahead(_tokenized(staging, spaces, wanted)):
+        for place, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
             yield from encode_shard(staging, spaces, shard, texts)
+            if place == 0:
+                self._compare(own_bytes())
+
+    def _compare(self, own: int) -> None:
+        if self._memory_budget_bytes is not None and own > self._memory_budget_bytes:
+            self._announce(
+                f"Encoding takes {own / 1e6:,.0f} MB of memory, more than the budget of {self._memory_budget_bytes / 1e6:,.0f} MB, "
+                "which only the index keeps to."
+            )
 
 
 def _tokenized(

@@ -38,20 +38,15 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
     assert all(len(batch) <= batch_size for batch in batches)
 
 
-def test_freed_memory_goes_back_while_much_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every 32 batches, so a question of one text never pays for it."""
-    returned: list[None] = []
-    monkeypatch.setattr("encoders.batching.return_freed_memory", lambda: returned.append(None))
-
-    def encode(n_items: int) -> None:
-        items = [1] * n_items
-        batches = LengthBatches(2, announce=silent)
-        batches.encode(items, items, dim=2, encode_batch=lambda batch: np.array([row_of(item) for item in batch], np.float32))
-
-    encode(2 * 31)
-    assert not returned
-    encode(2 * 70)
-    assert len(returned) == 2
+def test_memory_is_looked_at_behind_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one was too large."""
+    looks: list[None] = []
+    monkeypatch.setattr("encoders.batching._FREED.look", lambda: looks.append(None))
+    items = [1] * 9
+    LengthBatches(2, announce=silent).encode(
+        items, items, dim=2, encode_batch=lambda batch: np.array([row_of(item) for item in batch], np.float32)
+    )
+    assert len(looks) == 5
 
 
 def test_texts_are_tokenized_once_for_both_who_ask() -> None:

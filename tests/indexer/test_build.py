@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, Ind
 from core.protocols import TextEncoder
 from core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
 from indexer.build import BuildOptions, build_index, make_plan
+from indexer.engine import LocalEngine
 from indexer.rows import StreamedSource
 from indexer.sources import parse_corpus
 from store import layout
@@ -78,6 +80,17 @@ class TestWhatABuildGives:
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 100)))
         build_index(tmp_path / "index", [source], pair, options=OPTIONS, extra=[Noting("second")])
         assert order == ["first", "second"] * 2
+
+    @pytest.mark.parametrize(("budget_bytes", "told"), [(1_000_000, 1), (1 << 40, 0)])
+    def test_encoding_that_takes_more_than_the_budget_says_so_once(self, tmp_path: Path, budget_bytes: int, told: int) -> None:
+        """After the first of four shards, with both sizes; the index is made all the same."""
+        lines: list[str] = []
+        engine = LocalEngine(memory_budget_bytes=budget_bytes, announce=lines.append)
+        source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 200)))
+        report = build_index(tmp_path / "index", [source], BagPair(), options=OPTIONS, engine=engine)
+        assert len(report.manifest.shards["bag"]) == 4
+        assert len(lines) == told
+        assert all(re.match(r"Encoding takes [\d,]{2,} MB of memory, more than the budget of 1 MB, ", line) for line in lines)
 
     def test_the_next_shard_is_tokenized_while_one_is_encoded(self, tmp_path: Path) -> None:
         """The encoder is asked for the lengths of the next texts before it is done with those at hand, never for later ones."""
