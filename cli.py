@@ -5,6 +5,9 @@ Nothing heavy is imported here or at the top of a verb's file, so that `--help` 
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import os
 import sys
 
 import typer
@@ -62,22 +65,45 @@ app.command("gc", rich_help_panel=OPERATE)(gc)
 
 def main() -> None:
     """Run the command line and exit: 0, 2 for usage, or the `exit_code` of the error (the table is in docs/cli.md)."""
+    code = 1
+
+    def end_at_once() -> None:
+        """The interpreter's own end takes torch, FAISS and DuckDB apart: half a second for memory that the system takes back anyway.
+
+        The first exit handler that is registered is called last, when threads have ended and every other handler was called.
+        Where standard output cannot be written, the interpreter's own end says so.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    atexit.register(end_at_once)
+    code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command line, errors told."""
     try:
         app()
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except ImpromptError as error:
         _say(f"error: {error}")
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
         _say("Interrupted; what was finished is kept, the same command goes on from there.")
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(141)
+        return 141
     except Exception as error:
         if "--verbose" in sys.argv or "-v" in sys.argv:
             raise
         _say(f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; --verbose shows where.")
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _say(text: str) -> None:

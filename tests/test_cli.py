@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from core.errors import NoGeneration
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
@@ -353,6 +354,35 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand() -> None:
         assert done.returncode == 1
         assert ("Traceback" in done.stderr) == shown
         assert re.search("TypeError", done.stderr)
+
+
+def test_the_quick_end_waits_for_threads_and_exit_handlers() -> None:
+    """The process ends without taking its libraries apart: threads and handlers of a verb are done before, its exit code stays."""
+    script = """
+import atexit, threading, time, cli, commands.info, core.config, core.errors
+
+def settings(**_):
+    threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+    atexit.register(print, "handler")
+    raise core.errors.NoGeneration("nothing here")
+
+core.config.settings = settings
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "info"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "thread\nhandler\n"
+    assert done.stderr == "error: nothing here\n"
+    assert done.returncode == NoGeneration.exit_code
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_an_answer_that_cannot_be_written_is_no_success(index: Path) -> None:
+    """A full disk behind standard output is noticed as late as the last flush, and still told."""
+    words = [sys.executable, "cli.py", "query", "--text", "a fox", "--index", str(index), "--json"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0
+    assert "No space left" in done.stderr
 
 
 def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> None:
