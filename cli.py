@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import sys
 
@@ -32,7 +33,7 @@ from commands.serve import serve
 from commands.submit import submit
 from commands.train import train
 from commands.verify import verify
-from core.errors import ImpromptError
+from core.errors import ImpromptError, StorageFull
 
 app = typer.Typer(
     name="imprompt",
@@ -68,14 +69,14 @@ def main() -> None:
     code = 1
 
     def end_at_once() -> None:
-        """The interpreter's own end takes torch, FAISS and DuckDB apart: half a second for memory that the system takes back anyway.
+        """The interpreter's own end takes torch and the others apart: half a second for memory that the system takes back anyway.
 
         The first exit handler that is registered is called last, when threads have ended and every other handler was called.
         Where standard output cannot be written, the interpreter's own end says so.
         """
         with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
             os._exit(code)
 
     atexit.register(end_at_once)
@@ -99,6 +100,9 @@ def _run() -> int:
         sys.stderr.close()
         return 141
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _say(f"error: {error.strerror}: {error.filename or 'standard output'}. Make room there and call it again.")
+            return StorageFull.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
             raise
         _say(f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; --verbose shows where.")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import NoGeneration
+from core.errors import NoGeneration, StorageFull
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
@@ -381,8 +381,8 @@ def test_an_answer_that_cannot_be_written_is_no_success(index: Path) -> None:
     words = [sys.executable, "cli.py", "query", "--text", "a fox", "--index", str(index), "--json"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode != 0
-    assert "No space left" in done.stderr
+    assert done.returncode == StorageFull.exit_code
+    assert done.stderr.startswith("error: No space left on device: standard output. Make room")
 
 
 def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> None:
