@@ -11,6 +11,9 @@ from typing import Any
 from core.errors import BuildLocked, ConfigError, StoreError
 
 _STOP_S = 5
+_AT_ONCE = 1
+"""Requests that it answers at a time. A search of its FAISS indexes sets `nprobe` and `efSearch` of the index itself, so that of two at
+once one is answered with the other's, or fails (seen: "Invalid key=53 nlist=16")."""
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ def _serve(path: Path) -> _Served:
             f"{error.name} is not installed: {path} is a file of Milvus Lite.", hint="pip install milvus-lite"
         ) from error
     try:
-        return _Served(*start_server_in_thread(data_dir=str(path), host="127.0.0.1", port=0))
+        return _Served(*start_server_in_thread(data_dir=str(path), host="127.0.0.1", port=0, max_workers=_AT_ONCE))
     except DataDirLockedError as error:
         raise BuildLocked(
             f"{path} is used by another process; a file of Milvus Lite serves one at a time.",

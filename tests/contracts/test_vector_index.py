@@ -210,6 +210,19 @@ def test_threads_change_nothing(case: Case) -> None:
     assert all(same(left, right) for left, right in zip(alone, together, strict=True))
 
 
+def test_threads_of_different_efforts(case: Case) -> None:
+    """An effort is of its question alone: asked with others at once, each gets what it gets by itself."""
+    queries = questions(400)
+
+    def ask(i: int) -> Hits:
+        return case.index.search(queries[i : i + 1], 9, effort=(0.05, 0.5, 0.95)[i % 3])
+
+    alone = [ask(i) for i in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, range(400)))
+    assert all(same(left, right) for left, right in zip(alone, together, strict=True))
+
+
 def test_allowed(case: Case) -> None:
     """Only allowed rows are answered, in any order of asking, as if the others did not exist."""
     assert case.index.caps.filters
