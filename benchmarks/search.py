@@ -4,9 +4,10 @@
     python benchmarks/search.py --work FOLDER --rows 1000000 [--peers PYTHON] [--autofaiss PYTHON] [--engines ours,flat,…] [--build]
 
 `--build` makes the indexes that are not there yet and measures nothing. Without it, each engine is opened in a process of its own,
-one after the other, on one core, and asked the same 500 questions one by one, three rounds, with rising effort until it finds
-.99 of the ten nearest. Ours is asked once more with all cores where it has parts; with questions that are drawn like the rows
-beyond the real ones (`drawn`); and once with its vectors on disk instead of in the operating system's memory (`cold`).
+on one core, and they take turns, so that whatever else the machine does meets all of them: three times round, each is asked the
+same 500 questions one by one, with rising effort until it finds .99 of the ten nearest. Ours is asked once more with all cores
+where it has parts; with questions that are drawn like the rows beyond the real ones (`drawn`); and once with its vectors on disk
+instead of in the operating system's memory (`cold`).
 
 hnswlib and usearch: `python -m venv P && P/bin/pip install hnswlib usearch`, then `--peers P/bin/python`. autofaiss needs an older
 numpy and FAISS: `pip install autofaiss==2.18.0 'numpy<2' 'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0` in a venv of its own. The
@@ -16,6 +17,7 @@ peers read one float32 file: 4 bytes times rows times dimensions of disk, and as
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +68,10 @@ def build(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def measure(name: str, folder: Path, questions: Any, exact: Any, *, enough: float) -> dict[str, Any]:
-    """Open one engine in this process and ask it, with rising effort until it finds `enough`."""
+def measure(
+    name: str, folder: Path, questions: Any, exact: Any, *, enough: float, turn: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Open one engine in this process and ask it, with rising effort until it finds `enough`; `turn` waits before each round."""
     limit_threads()
     before = memory_mib()
     Path("/proc/self/clear_refs").write_text("5", "utf-8")  # the peak is counted from here
@@ -74,23 +79,17 @@ def measure(name: str, folder: Path, questions: Any, exact: Any, *, enough: floa
     opened = ENGINES[name].open(folder)
     open_s = time.perf_counter() - began
     own = memory_mib()["RssAnon"]
-    curve = []
-    for effort in opened.efforts:
-        opened.ask(questions[:1], effort)
-        rounds = [ask_all(opened.ask, questions, exact, effort) for _ in range(ROUNDS)]
-        own = max(own, memory_mib()["RssAnon"])
-        medians = [float(np.median(times)) for times, _ in rounds]
-        curve.append(
-            {
-                "effort": effort,
-                "recall_at_10": round(rounds[0][1], 4),
-                "p50_ms": round(float(np.median(medians)), 4),
-                "p50_range_ms": [round(min(medians), 4), round(max(medians), 4)],
-                "p99_ms": round(float(np.median([np.percentile(times, 99) for times, _ in rounds])), 4),
-            }
-        )
-        if rounds[0][1] >= enough:
-            break
+    rounds = []
+    for _ in range(ROUNDS):
+        turn()
+        curve = []
+        for effort in opened.efforts:
+            opened.ask(questions[:1], effort)
+            curve.append(ask_all(opened.ask, questions, exact, effort))
+            own = max(own, memory_mib()["RssAnon"])
+            if curve[-1][1] >= enough:
+                break
+        rounds.append(curve)
     after = memory_mib()
     return {
         **opened.about,
@@ -99,7 +98,18 @@ def measure(name: str, folder: Path, questions: Any, exact: Any, *, enough: floa
         "mapped_mib": round(after["RssFile"] - before["RssFile"], 1),
         "peak_mib": round(after["VmHWM"] - before["VmRSS"], 1),
         "file_bytes": sum(path.stat().st_size for path in folder.glob(ENGINES[name].files) if path.suffix != ".json"),
-        "curve": curve,
+        "curve": [_point(effort, asked) for effort, *asked in zip(opened.efforts, *rounds, strict=False)],
+    }
+
+
+def _point(effort: Any, rounds: Sequence[tuple[list[float], float]]) -> dict[str, Any]:
+    medians = [float(np.median(times)) for times, _ in rounds]
+    return {
+        "effort": effort,
+        "recall_at_10": round(rounds[0][1], 4),
+        "p50_ms": round(float(np.median(medians)), 4),
+        "p50_range_ms": [round(min(medians), 4), round(max(medians), 4)],
+        "p99_ms": round(float(np.median([np.percentile(times, 99) for times, _ in rounds])), 4),
     }
 
 
@@ -180,18 +190,57 @@ def child(args: argparse.Namespace) -> None:
             from benchmarks.vectors import drawn_questions
 
             questions, exact = drawn_questions(args.work, args.rows)
-        enough = ENOUGH if args.child == "one-core" else WANTED
-        found = measure(args.engines, folder, questions, exact, enough=enough)
+        if args.child == "one-core":
+            found = measure(args.engines, folder, questions, exact, enough=ENOUGH, turn=_wait)
+        else:
+            found = measure(args.engines, folder, questions, exact, enough=WANTED)
     print(json.dumps(found))
+
+
+def _wait() -> None:
+    """Until `in_turns` says that it is this process' turn."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def words_of(args: argparse.Namespace, name: str, what: str) -> list[str]:
+    """The command line of `child`."""
+    python = args.peers if name in _PEERS else args.autofaiss if name == "autofaiss" else Path(sys.executable)
+    return [str(python), __file__, "--child", what, "--engines", name, "--work", str(args.work), "--rows", str(args.rows)]
 
 
 def run(args: argparse.Namespace, name: str, what: str) -> dict[str, Any]:
     """The figures of `child`."""
-    python = args.peers if name in _PEERS else args.autofaiss if name == "autofaiss" else Path(sys.executable)
-    words = [python, __file__, "--child", what, "--engines", name, "--work", args.work, "--rows", str(args.rows)]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(words_of(args, name, what), stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def in_turns(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The figures of each engine on one core: all are open, and one is asked at a time."""
+    found = {}
+    with contextlib.ExitStack() as processes:
+        children: dict[str, subprocess.Popen[str]] = {}
+        for name in names:
+            words = words_of(args, name, "one-core")
+            children[name] = processes.enter_context(
+                subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            _next_line(children[name])
+        for _ in range(ROUNDS):
+            for name, process in children.items():
+                print(file=process.stdin, flush=True)
+                if (said := _next_line(process)) != "ready":
+                    found[name] = json.loads(said)
+    return found
+
+
+def _next_line(process: subprocess.Popen[str]) -> str:
+    """What it says, skipping what its library prints."""
+    for line in process.stdout or ():
+        if line.startswith(("ready", "{")):
+            return line.strip()
+    sys.exit(f"{process.args!r} ended with {process.wait()}")
 
 
 def build_missing(args: argparse.Namespace, name: str) -> None:
@@ -232,20 +281,21 @@ def main() -> None:
         child(args)
         return
     if not args.page:
-        for name in args.engines.split(","):
+        names = args.engines.split(",")
+        for name in names:
             build_missing(args, name)
-            if not args.build:
-                measure_engine(args, name)
+        if not args.build:
+            for name, figures in in_turns(args, names).items():
+                record_engine(args, name, figures)
     if not args.build:
         from benchmarks.search_page import write_page
 
         write_page(RESULT)
 
 
-def measure_engine(args: argparse.Namespace, name: str) -> None:
-    """All that is measured of one engine at one size."""
+def record_engine(args: argparse.Namespace, name: str, figures: dict[str, Any]) -> None:
+    """Record one engine's figures at one size, with what is measured of ours alone."""
     took = args.work / str(args.rows) / f"{name}.build.json"
-    figures = run(args, name, "one-core")
     figures |= {"build": json.loads(took.read_text("utf-8")), "predicted_bytes": ENGINES[name].predicted_bytes(args.rows, 384)}
     record(args.rows, name, figures, args.work)
     if name == "ours":

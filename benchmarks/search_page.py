@@ -31,10 +31,11 @@ From `search.json`, by `benchmarks/vectors.py` and `benchmarks/search.py`, which
 
 {machine}. Nothing else ran while an engine was asked; the indexes were built beside other work.
 
-One core for every engine, 500 single questions in three rounds: the median of the rounds' medians, and the least and
-greatest of them. The questions are real prompts by `lite` (384 dimensions) that no index holds. The first {real:,} rows are real
-prompts; beyond them rows are drawn from a mixture around the real ones. Among {compared:,} real rows the median cosine of a
-question to its nearest row and to its tenth nearest is {real_cosines}, among as many of the mixture {mixture_cosines}.
+One core for every engine, 500 single questions in three rounds, the engines of a size by turns: the median of the rounds' medians,
+and the least and greatest of them. The questions are real prompts by `lite` (384 dimensions) that no index holds. The first
+{real:,} rows are real prompts; beyond them rows are drawn from a mixture around the real ones. Among {compared:,} real rows the
+median cosine of a question to its nearest row and to its tenth nearest is {real_cosines}, among as many of the mixture
+{mixture_cosines}.
 
 *own* is the memory that the process took for itself above that before opening, at most; *mapped* what it touched of files, which
 the operating system keeps where there is room; *peak* both together.
@@ -76,6 +77,19 @@ def point_for(engine: dict[str, Any], recall: float) -> dict[str, Any] | None:
     return next((point for point in engine["curve"] if point["recall_at_10"] >= recall), None)
 
 
+def time_for(engine: dict[str, Any], recall: float) -> float | None:
+    """Milliseconds for exactly so much, on the line of the plot; None where no point is below or none above."""
+    before = None
+    for point in engine["curve"]:
+        if point["recall_at_10"] >= recall:
+            if before is None:
+                return None
+            share = (recall - before["recall_at_10"]) / (point["recall_at_10"] - before["recall_at_10"])
+            return float(before["p50_ms"] * (point["p50_ms"] / before["p50_ms"]) ** share)
+        before = point
+    return None
+
+
 def _section(rows: int, engines: dict[str, Any]) -> str:
     lines = [
         f"\n## {rows:,} rows\n",
@@ -112,7 +126,10 @@ def _time(point: dict[str, Any]) -> str:
 def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
     """What the table does not say: building, what was predicted, the shares of flat, other conditions."""
     took = [f"{NAMES[name]} {_built(engine['build'])}" for name, engine in engines.items()]
+    equal = [f"{NAMES[name]} {time:.2f} ms" for name in engines if (time := time_for(engines[name], WANTED[0]))]
     found = [f"Building: {'; '.join(took)}."]
+    if len(equal) > 1:
+        found.append(f"For a recall of exactly {WANTED[0]:.2f}, on the lines of the plot: {', '.join(equal)}.")
     if ours := engines.get("ours"):
         file, predicted = (ours[kind] / 1e6 for kind in ("file_bytes", "predicted_bytes"))
         found.append(f"Our index was predicted to have {predicted:,.1f} MB and has {file:,.1f} MB.")
