@@ -10,10 +10,10 @@ what the command does between parsing and printing, in its order, and notes the 
     model   the weights of the image tower read
     image   decoding the picture and its vector
     search  nearest rows, folding, their texts
-    exit    until the process is gone
+    exit    until the process is gone, which like the command ends without taking its libraries apart
 
-The parts are the child's; the ratio is the command's own. Without --image one is drawn. Writes benchmarks/results/cold.json and a
-plot.
+The parts are the child's; the ratio is the command's own. Without --image one is drawn. Writes benchmarks/results/cold.json, the
+page and the plot.
 """
 
 from __future__ import annotations
@@ -38,6 +38,34 @@ RESULT = ROOT / "benchmarks" / "results" / "cold.json"
 STAMPED = ("import", "index", "model", "image", "search")
 PARTS = (*STAMPED, "exit")
 FLOOR = 1.6
+SAID = {
+    "import": "interpreter, torch, faiss, duckdb, ours",
+    "index": "opening the generation",
+    "model": "the image tower's weights read",
+    "image": "decoded, and its vector",
+    "search": "nearest rows, folding, texts",
+    "exit": "until the process is gone",
+}
+_PAGE = """# One query from the shell
+
+From `cold.json`, by `benchmarks/cold.py`, which writes this page and the plot: one drawn JPEG that carries no prompt, asked of an
+index of {rows:,} prompts with `lite`. {cpu}, {cores} cores, {memory_gib} GiB, Python {python}, torch {torch}, commit {commit}; {n}
+turns of the three processes after one that is not counted, at a load of {load} with these.
+
+| | median | least to most |
+| --- | ---: | --- |
+{commands}
+
+The floor holds in {held} turns of {n}. Where the time of a query goes, by a child that does what the command does between parsing
+and printing, ends as it does and notes the time after each part; what the command takes beside these parts is its own imports for
+parsing and printing:
+
+| part | median | least to most | share |
+| --- | ---: | --- | ---: |
+{parts}
+
+![the parts, and the two commands](cold.png)
+"""
 COLOURS = dict(zip(PARTS, ("#8d99ae", "#e0a458", "#0b6e4f", "#3fa796", "#b5651d", "#5c6370"), strict=True))
 
 
@@ -77,7 +105,8 @@ def child(index: Path, image: Path) -> None:
     if not hasattr(answer, "neighbours"):
         sys.exit(str(answer))
     seconds = [(after - before) / 1e9 for before, after in pairwise(stamps)]
-    print(json.dumps(dict(zip(STAMPED, seconds, strict=True))))
+    print(json.dumps(dict(zip(STAMPED, seconds, strict=True))), flush=True)
+    os._exit(0)
 
 
 def timed(*words: str) -> tuple[float, float, str]:
@@ -161,6 +190,44 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def page(result: dict[str, Any]) -> str:
+    """The figures as two tables."""
+    commands = [
+        (f"`query IMAGE`, by `import torch` of the same turn (floor: {FLOOR})", "ratio", "**{:.2f}**"),
+        ("the same in processor time", "processor_ratio", "{:.2f}"),
+        ("`query IMAGE`, clock", "query_s", "{:.2f} s"),
+        ("`query IMAGE`, processor", "query_processor_s", "{:.2f} s"),
+        ('`python -c "import torch"`, clock', "import_torch_s", "{:.2f} s"),
+        ('`python -c "import torch"`, processor', "import_torch_processor_s", "{:.2f} s"),
+    ]
+    parts = result["parts_s"]
+    whole = sum(part["median"] for part in parts.values())
+
+    def cells(rate: dict[str, Any], median: str) -> str:
+        return f"{median.format(rate['median'])} | {rate['min']:.2f} to {rate['max']:.2f}"
+
+    return _PAGE.format(
+        **result["machine"],
+        rows=result["rows"],
+        n=result["n"],
+        load=f"{min(result['load_average'])} to {max(result['load_average'])}",
+        held=sum(ratio <= FLOOR for ratio in result["ratio"]["all"]),
+        commands="\n".join(f"| {what} | {cells(result[name], median)} |" for what, name, median in commands),
+        parts="\n".join(
+            f"| {name}: {SAID[name]} | {cells(part, '{:.2f} s')} | {100 * part['median'] / whole:.0f} % |"
+            for name, part in parts.items()
+        ),
+    )
+
+
+def rows_of(index: Path) -> int:
+    """Prompts of the index."""
+    from store.generation import open_generation
+
+    with open_generation(index) as generation:
+        return generation.manifest.rows
+
+
 def main() -> None:
     """Measure, write; or be the child."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -181,9 +248,11 @@ def main() -> None:
             "machine": machine("torch", "faiss-cpu", "duckdb", "pillow"),
             "threads": os.environ.get("OMP_NUM_THREADS", "as many as there are cores"),
             "command": "python benchmarks/cold.py --index INDEX",
+            "rows": rows_of(args.index.absolute()),
             **measure(args.index.absolute(), image.absolute(), args.runs),
         }
     args.result.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    args.result.with_suffix(".md").write_text(page(result), "utf-8")
     plot(result, args.result.with_suffix(".png"))
     print(json.dumps(result, indent=2))
 
