@@ -12,8 +12,8 @@ from core.errors import BuildLocked, ConfigError, StoreError
 
 _STOP_S = 5
 _AT_ONCE = 1
-"""Requests that it answers at a time. A search of its FAISS indexes sets `nprobe` and `efSearch` of the index itself, so that of two
-at once one is answered with the other's, or fails (seen: "Invalid key=53 nlist=16")."""
+"""Requests that it answers at a time. A search of its FAISS indexes sets `nprobe` and `efSearch` of the index itself, so that of
+two at once one is answered with the other's, or fails (seen: "Invalid key=53 nlist=16")."""
 
 
 @dataclass(slots=True)
