@@ -79,9 +79,17 @@ def main() -> None:
                 stream.flush()
             os._exit(code)
 
+    _fill_closed_streams()
     atexit.register(end_at_once)
     code = _run()
     sys.exit(code)
+
+
+def _fill_closed_streams() -> None:
+    """What the caller closed (`>&-`) leads nowhere; else the next file that is opened would get its number, and what is printed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 for the life of the process
 
 
 def _run() -> int:

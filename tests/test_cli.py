@@ -385,6 +385,16 @@ def test_an_answer_that_cannot_be_written_is_no_success(index: Path) -> None:
     assert done.stderr.startswith("error: No space left on device: standard output. Make room")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("words", ["info", "query --text fox --json"])
+def test_closed_streams_are_no_fault(words: str, closed: str, index: Path) -> None:
+    """What was closed by the caller stays unsaid, and no file of ours takes its place."""
+    line = f'{sys.executable} cli.py {words} --index "{index}" {closed}'
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (" >&-" not in f" {closed}")
+
+
 def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> None:
     """On a pseudo-terminal a bar appears on standard error; standard output stays clean JSON."""
     import pty
