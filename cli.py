@@ -12,6 +12,7 @@ import os
 import sys
 
 import typer
+from typer.core import TyperGroup
 
 from commands.add import add
 from commands.build_index import build_index
@@ -35,8 +36,26 @@ from commands.train import train
 from commands.verify import verify
 from core.errors import ImpromptError, StorageFull
 
+_INTERRUPTED, _READER_GONE = 130, 141
+_ROOM = "Make room there and call it again."
+
+
+class Verbs(TyperGroup):
+    """The verbs, ended by Ctrl-C or by a reader that left; Typer would tell neither from another."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            _say("Interrupted; what was finished is kept, the same command goes on from there.")
+            raise typer.Exit(_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            raise typer.Exit(_READER_GONE) from error
+
+
 app = typer.Typer(
     name="imprompt",
+    cls=Verbs,
     help="Finds the prompt behind an image: reads it where the file carries it, else matches the image to real prompts.",
     no_args_is_help=True,
     add_completion=False,
@@ -65,23 +84,22 @@ app.command("gc", rich_help_panel=OPERATE)(gc)
 
 
 def main() -> None:
-    """Run the command line and exit: 0, 2 for usage, or the `exit_code` of the error (the table is in docs/cli.md)."""
+    """Run the command line and end the process: with 0, 2 for usage, or an error's `exit_code` (the table is in docs/cli.md)."""
     code = 1
 
     def end_at_once() -> None:
         """The interpreter's own end takes torch and the others apart: half a second for memory that the system takes back anyway.
 
         The first exit handler that is registered is called last, when threads have ended and every other handler was called.
-        Where standard output cannot be written, the interpreter's own end says so.
         """
         with contextlib.suppress(OSError, ValueError):
-            for stream in filter(None, (sys.stdout, sys.stderr)):
+            for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(code)
 
     _fill_closed_streams()
     atexit.register(end_at_once)
-    code = _run()
+    code = run()
     sys.exit(code)
 
 
@@ -92,34 +110,46 @@ def _fill_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 for the life of the process
 
 
-def _run() -> int:
-    """The exit code of the command line, errors told."""
+def run() -> int:
+    """The exit code of the command line, once its errors are told and its output is written; the process goes on."""
+    code = _run_verb()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left leads nowhere, else the interpreter tries it again
+        if error.errno == errno.EPIPE:
+            return code or _READER_GONE
+        if not code:
+            _say(f"error: standard output cannot be written: {error.strerror}. {_ROOM}")
+            return StorageFull.exit_code
+    return code
+
+
+def _run_verb() -> int:
     try:
         app()
     except SystemExit as ended:
-        return int(ended.code or 0)
+        if isinstance(ended.code, str):
+            _say(ended.code)
+            return 1
+        return ended.code or 0
     except ImpromptError as error:
         _say(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
-        _say("Interrupted; what was finished is kept, the same command goes on from there.")
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 141
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _say(f"error: {error.strerror}: {error.filename or 'standard output'}. Make room there and call it again.")
-            return StorageFull.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _say(f"error: {error.filename or 'standard output or a file'} cannot be written: {error.strerror}. {_ROOM}")
+            return StorageFull.exit_code
         _say(f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; --verbose shows where.")
         return 1
     return 0
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text.replace("\n", " ") + "\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text.replace("\n", " ") + "\n")
 
 
 if __name__ == "__main__":

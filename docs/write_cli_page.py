@@ -41,7 +41,8 @@ def _codes() -> Iterator[str]:
     yield "| 2 | usage | a word of the command line is wrong |"
     for kind in sorted(_tree(errors.ImpromptError), key=lambda kind: kind.exit_code):
         yield f"| {kind.exit_code} | {kind.kind} | {(kind.__doc__ or '').splitlines()[0]} |"
-    yield "| 130 | | interrupted by the keyboard |\n"
+    yield "| 130 | | interrupted by the keyboard |"
+    yield "| 141 | | nobody reads what is printed any more |\n"
 
 
 def _tree(kind: type[errors.ImpromptError]) -> Iterator[type[errors.ImpromptError]]:

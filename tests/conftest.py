@@ -52,11 +52,9 @@ def imprompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     def run(*words: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["imprompt", *map(str, words)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
+        code = cli.run()  # not `main`, which ends the process that calls it
         captured = capsys.readouterr()
-        code = caught.value.code
-        return Done(code if isinstance(code, int) else 0, captured.out, captured.err)
+        return Done(code, captured.out, captured.err)
 
     return run
 

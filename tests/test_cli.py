@@ -376,13 +376,48 @@ cli.main()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
-def test_an_answer_that_cannot_be_written_is_no_success(index: Path) -> None:
-    """A full disk behind standard output is noticed as late as the last flush, and still told."""
-    words = [sys.executable, "cli.py", "query", "--text", "a fox", "--index", str(index), "--json"]
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["query --text fox --json", "plan --rows 2M", "plan --rows 2M --json"])
+def test_an_answer_that_cannot_be_written_is_no_success(words: str, unbuffered: str, index: Path) -> None:
+    """A full disk behind standard output is noticed as late as the last flush, and still told, in one line."""
+    line = [sys.executable, "cli.py", *words.split(), *(["--index", str(index)] if "query" in words else [])]
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(words, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(line, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert done.returncode == StorageFull.exit_code
-    assert done.stderr.startswith("error: No space left on device: standard output. Make room")
+    assert re.fullmatch(r"error: standard output.* cannot be written: No space left on device\. Make room.*\n", done.stderr)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_left_is_no_fault(unbuffered: str) -> None:
+    """`| head` ends a command as it ends any other: without a word, with the code of a broken pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    words = [sys.executable, "cli.py", "plan", "--rows", "2M", "--json"]
+    done = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_interrupted_verb_says_what_is_kept() -> None:
+    """Ctrl-C is one line and the code that shells know."""
+    script = """
+import os, signal, cli, commands.info, core.config
+
+core.config.settings = lambda **_: os.kill(os.getpid(), signal.SIGINT)
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "info"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "Interrupted; what was finished is kept, the same command goes on from there.\n"
+
+
+def test_running_the_command_line_leaves_the_process_its_exit_code() -> None:
+    """Who calls `run` goes on, and ends as it wants to."""
+    script = "import sys, cli\nsys.argv = ['cli.py', 'plan', '--rows', '0']\nassert cli.run()\nsys.exit(7)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 7
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -116,7 +116,7 @@ def test_a_plain_query_imports_no_ensemble(lite_index: Path, tmp_path: Path) -> 
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     script = (
         "import sys\nsys.argv = ['cli', 'query', sys.argv[1], '--index', sys.argv[2], '--quiet', '--json']\nimport cli\n"
-        "try: cli.main()\nexcept SystemExit: pass\n"
+        "assert cli.run() == 0\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('ensemble', 'transformers', 'timm', 'torchvision')])"
     )
     words = [sys.executable, "-c", script, str(tmp_path / "x.png"), str(lite_index)]
