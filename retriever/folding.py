@@ -13,7 +13,7 @@ from core.values import NO_HIT, Ids, Prompt, Vectors
 from retriever.filters import Selection
 
 _DEEPER = 128
-"""What is looked at where k hits are not enough. An index's candidates do not depend on k up to here, so neither does the order."""
+"""What is looked at where k hits are not enough, and first where k is more: up to here an index's candidates do not depend on k."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ def nearest_groups(
     """For each row the k nearest prompts that pass, one of each group, with their cosines; fewer where fewer exist.
 
     Where the first k hits are not enough, it looks deeper, and at last at all that is left: however selective the filter is and
-    however much is folded. The first 5 of k = 50 are those of k = 5.
+    however much is folded. How deep does not depend on k, so a smaller k gives the first of a larger one.
 
     Args:
         vectors: (n, dim) unit rows of the index's space.
@@ -57,7 +57,8 @@ def nearest_groups(
     """
     walks = [_Walk() for _ in vectors]
     pending = np.arange(len(vectors))
-    for depth in sorted({k, max(k, min(_DEEPER, index.caps.max_k)), index.caps.max_k}):
+    deeper = min(_DEEPER, index.caps.max_k)
+    for depth in sorted({min(k, deeper), deeper, index.caps.max_k}):
         hits = index.search(vectors[pending], depth, effort=effort, allowed=selection.allowed)
         _take([walks[i] for i in pending], hits.ids, hits.scores, prompts=prompts, k=k, selection=selection)
         for i, ids in zip(pending, hits.ids, strict=True):
