@@ -10,6 +10,7 @@ from commands.build_index import show_report
 from commands.cleaning import DroppedFile, UnsafeWordsFile
 from commands.options import Device, IndexFolder, Json, Limit, Offline, PromptColumn, Quiet, Sample, Seed, Strict, Verbose
 from commands.output import Output
+from commands.sizes import size_bytes
 
 
 def add(
@@ -21,6 +22,10 @@ def add(
     strict: Strict = False,
     unsafe_words: UnsafeWordsFile = None,
     dropped: DroppedFile = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option("--memory-budget", metavar="SIZE", help="Instead of the one that the index was built with, such as 8GiB."),
+    ] = None,
     device: Device = "auto",
     index: IndexFolder = None,
     json: Json = False,
@@ -65,6 +70,7 @@ def add(
             strict=strict,
             unsafe_words=read_unsafe_words(unsafe_words),
             dropped=dropped,
+            memory_budget_bytes=None if memory_budget is None else size_bytes(memory_budget),
             gpu=gpu,
             progress=output.progress(),
         )

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Json
+from commands.options import Device, Json
 from commands.output import Output, grid, size_text
 from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
 
 if TYPE_CHECKING:
+    from core.devices import NvidiaDriver
     from store.index_plan import IndexPlan
 
 
@@ -20,17 +21,25 @@ def plan(
         int, typer.Option("--dim", min=1, help="Dimensions of the encoder's vectors: lite 384, ViT-L-14 768, ViT-H-14 1024.")
     ] = 384,
     memory_budget: MemoryBudget = DEFAULT_MEMORY,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Show which index `build-index` would choose for so many prompts, its bytes in memory and on disk, times, and the reasons."""
+    from core.devices import PROCESSOR, check_device, nvidia_driver
+    from core.errors import ConfigError
     from store.index_plan import plan_index
 
+    check_device(device)
+    driver = None if device in PROCESSOR else nvidia_driver()
+    if driver is not None and driver.problem and device == "cuda":
+        raise ConfigError(f"There is no GPU to plan for: {driver.problem}.", hint="Choose --device auto or --device cpu.")
     output = Output(json=json, quiet=False, verbose=False)
     chosen = plan_index(rows=_count(rows), dim=dim, budget_bytes=size_bytes(memory_budget))
     if json:
         output.line(chosen)
         return
-    output.table(grid("", ["", ""], _rows(chosen)))
+    on_gpu = [("on the GPU", _on_gpu(chosen, driver))] if driver is not None and not driver.problem else []
+    output.table(grid("", ["", ""], [*_rows(chosen), *on_gpu]))
     for reason in chosen.reasons:
         output.text(f"- {reason}")
 
@@ -64,6 +73,13 @@ def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
             "encoding the prompts comes on top",
         ),
     ]
+
+
+def _on_gpu(chosen: IndexPlan, driver: NvidiaDriver) -> str:
+    needed = size_text(chosen.gpu_bytes)
+    if chosen.gpu_bytes > driver.memory_bytes:
+        return f"the processor answers: the vectors take {needed}, {driver.gpu} has {size_text(driver.memory_bytes)}"
+    return f"{needed} of {size_text(driver.memory_bytes)} ({driver.gpu}): a question is compared with all vectors, exactly"
 
 
 def _duration(seconds: float) -> str:

@@ -25,13 +25,15 @@ class NvidiaDriver:
     """What the driver says.
 
     `problem` is why it offers no GPU, in words, "" where it offers one; `present` tells whether something that looks like a GPU
-    is there all the same. `gpu` is the first one's name and memory, `cuda` the newest CUDA that the driver runs, such as (12, 4).
+    is there all the same. `gpu` is the first one's name and memory, `memory_bytes` that memory alone, `cuda` the newest CUDA that
+    the driver runs, such as (12, 4).
     """
 
     problem: str
     present: bool
     gpu: str = ""
     cuda: tuple[int, int] = (0, 0)
+    memory_bytes: int = 0
 
 
 def nvidia_driver() -> NvidiaDriver:
@@ -52,4 +54,5 @@ def nvidia_driver() -> NvidiaDriver:
     driver.cuDeviceGetName(name, len(name), device)
     driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     gpu = f"{name.value.decode(errors='replace')}, {memory.value / 2**30:.0f} GiB"
-    return NvidiaDriver("", present=True, gpu=gpu, cuda=(version.value // 1000, version.value % 1000 // 10))
+    newest = version.value // 1000, version.value % 1000 // 10
+    return NvidiaDriver("", present=True, gpu=gpu, cuda=newest, memory_bytes=memory.value)

@@ -34,6 +34,7 @@ def add_corpora(
     strict: bool = False,
     unsafe_words: UnsafeWords | None = None,
     dropped: Path | None = None,
+    memory_budget_bytes: int | None = None,
     progress: Progress = _SILENT,
     extra: Sequence[SpaceEncoder] = (),
     also: Sequence[EncoderPair] = (),
@@ -52,13 +53,14 @@ def add_corpora(
         strict: raise where a row cannot be read.
         unsafe_words: the list that the index was built with, None for the one that comes with imprompt.
         dropped: a file for examples of what was left out.
+        memory_budget_bytes: of the index from now on; None for the one that it was built with.
         gpu: where the index is made; None for the processor.
 
     Raises:
         NoGeneration: there is no index.
         BuildLocked: another process is writing it.
         IndexDiffers: its vectors are of other encoders.
-        ConfigError: it was built with another list of unsafe words.
+        ConfigError: it was built with another list of unsafe words, or no index of so many rows fits into the memory budget.
         CorpusError: a source cannot be read, changed since an addition of it was broken off or while it was read, has a row that
             cannot be read where `strict` is set, or none has a usable prompt; nothing is published.
         StorageFull: the disk is full or may not be written.
@@ -81,7 +83,7 @@ def add_corpora(
         if not new:
             return BuildReport(base.manifest, built=False, seconds=time.monotonic() - began)
         options = BuildOptions(unsafe_words=unsafe_words or read_unsafe_words(), dropped=dropped)
-        plan = _plan(root, base, [info for _, info in new], options)
+        plan = _plan(root, base, [info for _, info in new], options, memory_budget_bytes)
         manifest = published(root, plan, progress=progress)
         if manifest is not None:
             return BuildReport(manifest, built=False, seconds=time.monotonic() - began)
@@ -102,7 +104,9 @@ def _check_encoders(root: Path, base: Generation, asked: Sequence[EncoderSpec]) 
         )
 
 
-def _plan(root: Path, base: Generation, added: Sequence[CorpusInfo], options: BuildOptions) -> GrowthPlan:
+def _plan(
+    root: Path, base: Generation, added: Sequence[CorpusInfo], options: BuildOptions, memory_budget_bytes: int | None
+) -> GrowthPlan:
     """The base's plan with more corpora.
 
     Raises:
@@ -122,7 +126,7 @@ def _plan(root: Path, base: Generation, added: Sequence[CorpusInfo], options: Bu
         encoders=old.encoders,
         shard_rows=old.shard_rows,
         index_factory=old.index_factory,
-        memory_budget_bytes=old.memory_budget_bytes,
+        memory_budget_bytes=old.memory_budget_bytes if memory_budget_bytes is None else memory_budget_bytes,
         seed=old.seed,
         base_sha256=current[1],
     )

@@ -39,12 +39,15 @@ class Gpu:
         connect: makes the GPU's `Clone`; called once, in the owner thread.
         required: a refusal is an error instead of a reason to go on without the GPU.
         announce: takes a line for the user when the GPU is given up.
+        memory_bytes: all that it has; 0 where that is not known.
 
     Raises:
         ConfigError: the GPU refuses, and it is required.
     """
 
-    def __init__(self, connect: Callable[[], Clone], *, required: bool, announce: Announce = silent) -> None:
+    def __init__(self, connect: Callable[[], Clone], *, required: bool, announce: Announce = silent, memory_bytes: int = 0) -> None:
+        self.memory_bytes = memory_bytes
+        self._evict: Callable[[], None] = lambda: None
         self._required = required
         self._announce = announce
         self._given_up = False
@@ -67,6 +70,15 @@ class Gpu:
         """
         clone = self._clone
         return None if clone is None else self._owned(what, lambda: work(clone))
+
+    def make_room(self, evict: Callable[[], None]) -> None:
+        """Let whoever filled the GPU before leave it, and note how to make the caller leave. To be called in the owner thread.
+
+        A server that changes to a new index would else need room for two.
+        """
+        if self._evict != evict:
+            self._evict()
+        self._evict = evict
 
     def release(self, held: list[Any]) -> None:
         """Empty the list in the owner thread, so that what it held leaves the GPU."""
@@ -119,7 +131,7 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
             announce(f"FAISS cannot use the GPU: {problem}. The processor searches.")
         yield None
         return
-    gpu = Gpu(_connect, required=device == "cuda", announce=announce)
+    gpu = Gpu(_connect, required=device == "cuda", announce=announce, memory_bytes=driver.memory_bytes)
     try:
         yield gpu
     finally:

@@ -48,7 +48,8 @@ class GpuIndex:
 
     The processor's index answers what the GPU cannot: filtered questions (FAISS has few filters there), those whose answer cannot
     be proven from `GPU_POOL` rows of each piece (many rows tie, or k is near that), and all where the GPU gives up.
-    The vectors go to the GPU at the first search.
+    The vectors go to the GPU at the first search. It holds those of one index: once another one is filled, this one's questions are
+    the processor's.
 
     Args:
         cpu: an index of the same rows.
@@ -61,7 +62,7 @@ class GpuIndex:
         self._gpu = gpu
         self._piece_rows = piece_rows
         self._pieces: list[_Piece] = []
-        self._filled = False
+        self._filled = self._evicted = False
         self._filling = Lock()
         # How far the GPU's scores can be off: a unit row's length moved by at most 2^-11 when it was rounded to float16, the
         # question is rounded so, too, and float32 sums are at most 2^-24 off a term, four times that where they are cut.
@@ -111,14 +112,18 @@ class GpuIndex:
     def _ready(self) -> bool:
         """Whether the vectors are on the GPU; the first caller puts them there, others wait for it."""
         with self._filling:
-            if not self._filled:
+            if not self._filled and not self._evicted:
                 self._filled = self._gpu.attempt("hold the vectors", self._fill) is not None
                 if not self._filled:
                     self._gpu.release(self._pieces)
-            return self._filled
+            return self._filled and not self._evicted
 
     def _fill(self, clone: Clone) -> bool:
         faiss = import_faiss()
+        needed = len(self) * self.dim * 2
+        if 0 < self._gpu.memory_bytes < needed:
+            raise RuntimeError(f"they take {needed / 1e9:,.1f} GB, it has {self._gpu.memory_bytes / 1e9:,.1f} GB")
+        self._gpu.make_room(self._leave)
         self._pieces.clear()
         for start in range(0, len(self), self._piece_rows):
             piece = _Piece(start, clone(faiss.IndexFlatIP(self.dim), float16=True))
@@ -127,6 +132,10 @@ class GpuIndex:
             for begin in range(start, stop, _BLOCK_ROWS):
                 piece.index.add(self._vectors.codes(begin, min(begin + _BLOCK_ROWS, stop)).astype(np.float32))
         return True
+
+    def _leave(self) -> None:
+        self._evicted = True
+        self._pieces.clear()
 
     def _candidates(self, queries: Vectors, k: int) -> list[Ids | None] | None:
         """For each query, row ids among which its k nearest are certain to be, None where that cannot be proven; None for all
@@ -147,7 +156,9 @@ class GpuIndex:
                 break
         return found
 
-    def _scan(self, queries: Vectors, pool: int, _: Clone) -> _Scan:
+    def _scan(self, queries: Vectors, pool: int, _: Clone) -> _Scan | None:
+        if self._evicted:
+            return None
         ids, scores = [], []
         rest = np.full(len(queries), -np.inf, dtype=np.float32)
         for start, index in self._pieces:

@@ -5,6 +5,7 @@ Pure arithmetic. Byte counts are those of the files that are then written; the b
 
 from __future__ import annotations
 
+import bisect
 import math
 import re
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ class IndexPlan:
     `factory` is as `read_factory` reads it, `parts` the number of files that the rows are cut into. `memory_bytes` is what must
     stay in memory to answer quickly: the index, which is mapped from its files, and where `vectors_in_memory` the stored vectors
     too. `index_bytes` are the index's files, `disk_bytes` a whole generation, `build_memory_bytes` what making the index takes
-    beside the program itself. `query_ms` and `build_s` are ranges for one question and for making the index, on one and on two
-    cores of a server of 2020 or later; encoding the prompts comes on top.
+    beside the program itself, and `gpu_bytes` what a GPU has to hold that answers. `query_ms` and `build_s` are ranges for one
+    question and for making the index, on one and on two cores of a server of 2020 or later; encoding the prompts comes on top.
     """
 
     rows: int
@@ -84,6 +85,7 @@ class IndexPlan:
     build_memory_bytes: int
     index_bytes: int
     disk_bytes: int
+    gpu_bytes: int
     vectors_in_memory: bool
     query_ms: tuple[float, float]
     build_s: tuple[float, float]
@@ -92,6 +94,9 @@ class IndexPlan:
 
 def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES, spaces: int = 2) -> IndexPlan:
     """The fastest index that fits into the budget.
+
+    It is the same whether there is a GPU or not, so that an index answers on every machine: a GPU compares a question with the
+    stored vectors themselves, whatever the index is.
 
     Args:
         rows: prompts, at least 1.
@@ -112,8 +117,8 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
     if rows <= FLAT_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
     lists, codes, one_bit = f"IVF{number_of_lists(rows)}", short_codes(dim), "Codes of one bit a value"
-    small = index_bytes(f"{lists},{codes}", rows=rows, dim=dim)
-    tight = f"Codes and vectors together ({_size(small + vectors)}) are more than the budget of {_size(budget_bytes)}. "
+    together = vectors + index_bytes(f"{lists},{codes}", rows=rows, dim=dim)
+    tight = f"Codes and vectors together ({_size(together)}) are more than the budget of {_size(budget_bytes)}. "
     for factory, in_memory, kind in (
         (f"{lists}x2,{codes}", True, f"{one_bit} in two lists for each row, so that fewer are looked into"),
         (f"{lists},{codes}", True, one_bit),
@@ -127,12 +132,27 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
             if not in_memory:
                 reason = f"{tight}{kind} ({_size(size)}) fit, and the vectors to score again are read from disk."
             return _plan(rows, dim, factory, spaces=spaces, vectors_in_memory=in_memory, reasons=(why, reason))
-    fitting = rows * budget_bytes // small
-    fitting -= fitting % 10 ** max(len(str(fitting)) - 2, 0)
+    small, fitting = _least_bytes(rows, dim), _most_rows(rows, dim, budget_bytes)
+    unit, unit_bytes = ("kB", 1e3) if small < 1e7 else ("MB", 1e6)
+    fewer = f", or take at most about {fitting:,} rows" if fitting else ""
     raise ConfigError(
         f"No index of {rows:,} rows of {dim} dimensions fits into {_size(budget_bytes)}; the smallest needs {_size(small)}.",
-        hint=f"Say --memory-budget {math.ceil(small / 1e6)}MB or more, or take at most about {fitting:,} rows.",
+        hint=f"Say --memory-budget {math.ceil(small / unit_bytes)}{unit} or more{fewer}.",
     )
+
+
+def _least_bytes(rows: int, dim: int) -> int:
+    """Memory of the smallest index that is planned for so many rows."""
+    factories = [f"IVF{number_of_lists(rows)},{codes}" for codes in (short_codes(dim), "SQ8")]
+    sizes = [index_bytes(factory, rows=rows, dim=dim) for factory in (*factories, FLAT)]
+    return min(sizes if rows <= FLAT_ROWS else sizes[:-1])
+
+
+def _most_rows(rows: int, dim: int, budget_bytes: int) -> int:
+    """About how many rows, fewer than `rows` and to two digits, have an index that fits; 0 where not even one does."""
+    fitting = bisect.bisect_right(range(1, rows), budget_bytes, key=lambda fewer: _least_bytes(fewer, dim))
+    fitting -= fitting % 10 ** max(len(str(fitting)) - 2, 0)
+    return fitting if fitting and _least_bytes(fitting, dim) <= budget_bytes else 0
 
 
 def number_of_lists(rows: int) -> int:
@@ -229,6 +249,7 @@ def _plan(
         build_memory_bytes=_build_memory_bytes(math.ceil(rows / parts), dim, parsed),
         index_bytes=file,
         disk_bytes=file + vectors + rows * _PROMPT_BYTES,
+        gpu_bytes=rows * dim * _CODE_BYTES,
         vectors_in_memory=vectors_in_memory,
         query_ms=_query_ms(rows, dim, factory, cached=vectors_in_memory),
         build_s=_build_s(rows, dim, parsed),
@@ -277,7 +298,7 @@ def _build_s(rows: int, dim: int, parsed: Factory) -> tuple[float, float]:
 
 
 def _size(size: float) -> str:
-    for unit, bytes_of_unit in (("kB", 1e3), ("MB", 1e6)):
+    for unit, bytes_of_unit in (("bytes", 1), ("kB", 1e3), ("MB", 1e6)):
         if size < 10_000 * bytes_of_unit:
             return f"{size / bytes_of_unit:,.0f} {unit}"
     return f"{size / 1e9:,.1f} GB"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from commands.sizes import size_bytes
+from core.devices import NvidiaDriver
 from core.errors import ConfigError
 from store.generation import open_generation
 from tests.conftest import Imprompt
@@ -32,6 +33,64 @@ def test_a_budget_too_small_says_the_smallest(imprompt: Imprompt) -> None:
     assert "--memory-budget 5901MB" in refused.err
     assert "at most about 18,000,000 rows" in refused.err
     assert imprompt("plan", "--rows", "18e6", "--memory-budget", "1GiB").code == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "budget", "said"),
+    [
+        ("2M", "50MB", "--memory-budget 116MB or more, or take at most about 830,000 rows."),
+        ("100", "50kB", "the smallest needs 64 kB. Say --memory-budget 64kB or more, or take at most about 65 rows."),
+        ("1", "100", "fits into 100 bytes; the smallest needs 768 bytes. Say --memory-budget 1kB or more."),
+    ],
+)
+def test_the_smallest_is_the_smallest(imprompt: Imprompt, rows: str, budget: str, said: str) -> None:
+    """Also where a scan of all vectors is smaller than lists, and where not one row fits."""
+    refused = imprompt("plan", "--rows", rows, "--memory-budget", budget)
+    assert refused.code == 10
+    assert refused.err.endswith(f"{said}\n")
+
+
+def test_an_index_that_grows_beyond_its_budget(imprompt: Imprompt, tmp_path: Path) -> None:
+    """`add` refuses before it encodes, with the budget that works, and takes it; the index in place stays until then."""
+    index, more = tmp_path / "index", tmp_path / "more.txt"
+    (tmp_path / "few.txt").write_text("\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8")
+    more.write_text("\n".join(f"the harbour of city {i} at night, oil on canvas" for i in range(9)), "utf-8")
+    rules = ["--near-duplicates", "off", "--memory-budget", "10kB"]
+    assert imprompt("build-index", "--corpus", tmp_path / "few.txt", "--index", index, *rules).code == 0
+    refused = imprompt("add", more, "--index", index)
+    assert refused.code == 10
+    assert "fits into 10 kB; the smallest needs 14 kB. Say --memory-budget 14kB or more" in refused.err
+    with open_generation(index) as generation:
+        assert generation.manifest.rows == 9
+    assert imprompt("add", more, "--index", index, "--memory-budget", "20kB").code == 0
+    with open_generation(index) as generation:
+        assert (generation.manifest.rows, generation.manifest.plan["memory_budget_bytes"]) == (18, 20_000)
+
+
+GPU = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(13, 0), memory_bytes=8 << 30)
+
+
+def test_a_gpu_is_planned_for(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has to hold, and whether it can; the index is the same, and `--device cpu` does not look for one."""
+    monkeypatch.setattr("core.devices.nvidia_driver", lambda: GPU)
+    few, many, without = (
+        " ".join(imprompt("plan", "--rows", rows, "--device", device).out.split())
+        for rows, device in (("2M", "auto"), ("20M", "cuda"), ("2M", "cpu"))
+    )
+    assert "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB): a question is compared with all vectors, exactly" in few
+    assert "the processor answers: the vectors take 15.4 GB, Some GPU, 8 GiB has 8.6 GB" in many
+    assert "GPU" not in without
+    assert few.split("on the GPU")[0].strip(" ─") in without
+    assert json.loads(imprompt("plan", "--rows", "2M", "--json").out)["gpu_bytes"] == 2_000_000 * 384 * 2
+
+
+def test_a_gpu_that_is_not_there(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda` insists, in one line; `auto` plans for the processor without a word."""
+    monkeypatch.setattr("core.devices.nvidia_driver", lambda: NvidiaDriver("there is no NVIDIA driver here", present=False))
+    refused = imprompt("plan", "--rows", "2M", "--device", "cuda")
+    assert refused.code == 10
+    assert "There is no GPU to plan for: there is no NVIDIA driver here." in refused.err
+    assert "GPU" not in imprompt("plan", "--rows", "2M").out
 
 
 def test_parts_are_shown(imprompt: Imprompt) -> None:

@@ -80,8 +80,8 @@ def lend(lines: list[str]) -> Iterator[Callable[..., Gpu]]:
     """Makes a GPU of a fake; all are closed at the end."""
     lent: list[Gpu] = []
 
-    def make(fake: FakeGpu, *, required: bool = False) -> Gpu:
-        lent.append(Gpu(fake.connect, required=required, announce=lines.append))
+    def make(fake: FakeGpu, *, required: bool = False, memory_bytes: int = 0) -> Gpu:
+        lent.append(Gpu(fake.connect, required=required, announce=lines.append, memory_bytes=memory_bytes))
         return lent[-1]
 
     yield make
@@ -180,6 +180,39 @@ def test_a_full_memory_is_an_error_where_the_gpu_is_required(vectors: ShardedVec
     index = GpuIndex(Recording(vectors), vectors, lend(FakeGpu(room_rows=5_000), required=True))
     with pytest.raises(ConfigError, match=r"hold the vectors: its memory is full.*--device auto"):
         index.search(questions(), 5)
+
+
+def test_vectors_that_the_memory_cannot_hold_are_not_sent_there(
+    vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]
+) -> None:
+    """What the driver says of its memory is enough to know; nothing is copied, and the line has both sizes."""
+    fake, cpu = FakeGpu(), Recording(vectors)
+    index = GpuIndex(cpu, vectors, lend(fake, memory_bytes=ROWS * DIM * 2 - 1))
+    assert same(index.search(questions(), 5), ExactIndex(vectors).search(questions(), 5))
+    assert (fake.clones, len(cpu.asked)) == (0, 1)
+    assert lines == ["The GPU cannot hold the vectors: they take 0.0 GB, it has 0.0 GB. The processor does it."]
+    enough = GpuIndex(cpu, vectors, lend(FakeGpu(), memory_bytes=ROWS * DIM * 2))
+    assert same(enough.search(questions(), 5), ExactIndex(vectors).search(questions(), 5))
+    assert len(cpu.asked) == 1
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_new_index_takes_the_place_of_the_one_before(
+    required: bool, vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]
+) -> None:
+    """The memory is that of one: what still asks the old one is answered by the processor, without a line."""
+    fake, cpu = FakeGpu(room_rows=ROWS), Recording(vectors)
+    gpu = lend(fake, required=required)
+    old, new = (GpuIndex(cpu, vectors, gpu, piece_rows=PIECE_ROWS) for _ in range(2))
+    expected = ExactIndex(vectors).search(questions(), 5)
+    for index, asked in ((old, 0), (old, 0), (new, 0), (old, 1), (new, 1)):
+        assert same(index.search(questions(), 5), expected)
+        assert (len(cpu.asked), fake.rows) == (asked, ROWS)
+    old.close()
+    new.close()
+    assert fake.rows == 0
+    assert same(new.search(questions(), 5), expected)
+    assert (len(cpu.asked), fake.rows, lines) == (1, ROWS, [])
 
 
 def test_a_gpu_that_fails_later(vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]) -> None:

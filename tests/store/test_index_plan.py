@@ -40,16 +40,25 @@ def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
     assert plan.reasons
 
 
-@given(rows=st.integers(1, 10**9), dim=st.integers(8, 2048), budget=st.integers(MIB, 1 << 42))
+@given(rows=st.integers(1, 10**9), dim=st.integers(8, 2048), budget=st.integers(100, 1 << 42) | st.integers(100, 1 << 25))
 def test_the_budget_is_kept(rows: int, dim: int, budget: int) -> None:
-    """A plan takes at most the budget, its ranges are ranges; what is refused names a budget that works."""
+    """A plan takes at most the budget, its ranges are ranges; what is refused names the least budget and a number of rows."""
     try:
         plan = plan_index(rows=rows, dim=dim, budget_bytes=budget)
     except ConfigError as error:
-        needed = re.search(r"--memory-budget (\d+)MB", error.hint or "")
+        needed = re.search(r"--memory-budget (\d+)(kB|MB) or more(?:, or take at most about ([\d,]+) rows)?", error.hint or "")
         assert needed is not None
-        assert int(needed[1]) * 10**6 > budget
-        assert plan_index(rows=rows, dim=dim, budget_bytes=int(needed[1]) * 10**6).memory_bytes <= int(needed[1]) * 10**6
+        unit_bytes = {"kB": 10**3, "MB": 10**6}[needed[2]]
+        least = int(needed[1]) * unit_bytes
+        assert budget < least
+        assert plan_index(rows=rows, dim=dim, budget_bytes=least).memory_bytes <= least
+        with pytest.raises(ConfigError):
+            plan_index(rows=rows, dim=dim, budget_bytes=least - unit_bytes)
+        if needed[3] is not None:
+            fewer = int(needed[3].replace(",", ""))
+            assert plan_index(rows=fewer, dim=dim, budget_bytes=budget).rows < rows
+        else:
+            assert budget < 2 * dim
         return
     assert plan.memory_bytes <= budget
     assert 0 < plan.query_ms[0] <= plan.query_ms[1]
