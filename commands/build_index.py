@@ -181,6 +181,8 @@ def _depot(engine: str, shards: str | None) -> str | None:
 
 def show_report(output: Output, report: BuildReport, folder: Path) -> None:
     """What a build or an addition did, for a person."""
+    from store.indexes import WANTED_RECALL
+
     manifest = report.manifest
     if not report.built:
         output.text(f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, generation {manifest.generation}).")
@@ -194,6 +196,12 @@ def show_report(output: Output, report: BuildReport, folder: Path) -> None:
     output.text(
         f"{manifest.rows:,} prompts, {size_text(size)}, {report.seconds:.1f} s, in {folder} (generation {manifest.generation})."
     )
+    for info in manifest.indexes.values():
+        if info.recall_at_10 < WANTED_RECALL:
+            output.text(
+                f"The index {info.factory} finds {info.recall_at_10:.2f} of the ten nearest prompts, not {WANTED_RECALL}. "
+                "`query --effort 1` looks at all of them."
+            )
 
 
 def _left_out(row: RejectedRow) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says on CUDA, on Linux and elsewhere; on the processor in a RuntimeError without a class of its own."""
 _CLASS = "OutOfMemoryError"
-_STATM = Path("/proc/self/statm")
+_STATM, _STATUS = Path("/proc/self/statm"), Path("/proc/self/status")
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -49,6 +49,16 @@ def own_bytes() -> int:
     except (OSError, ValueError):
         return 0
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_own_bytes() -> int:
+    """The most that `own_bytes` has been, or somewhat less: what is mapped of files now is taken for what was mapped then."""
+    try:
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text("utf-8").splitlines())
+        peak, resident = (int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS"))
+    except (OSError, ValueError, KeyError):
+        return own_bytes()
+    return own_bytes() + peak - resident
 
 
 def return_freed_memory() -> None:

@@ -12,7 +12,7 @@ from core.errors import EncoderError
 from core.fetch import Announce, silent
 from core.protocols import CorpusSource, TextEncoder
 from core.values import CorpusBatch, EncoderSpec
-from encoders.memory import own_bytes
+from encoders.memory import peak_own_bytes
 from indexer.cleaning import Tally
 from indexer.journal import ShardDone
 from indexer.provenance import provenance_of
@@ -78,8 +78,8 @@ class Engine(Protocol):
 class LocalEngine:
     """This process, one shard after the other.
 
-    Its memory does not grow with the rows that it encodes (see `encoders.memory.FreedMemory`), so the first shard shows what it
-    takes, and `announce` is told where that is more than the budget.
+    Its memory does not grow with the rows that it encodes (see `encoders.memory.FreedMemory`), so behind the first shard the
+    most that this process took shows what it needs, and `announce` is told where that is more than the budget.
 
     Args:
         memory_budget_bytes: None for a build that has no bound.
@@ -101,13 +101,13 @@ class LocalEngine:
         for place, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
             yield from encode_shard(staging, spaces, shard, texts)
             if place == 0:
-                self._compare(own_bytes())
+                self._compare(peak_own_bytes())
 
-    def _compare(self, own: int) -> None:
-        if self._memory_budget_bytes is not None and own > self._memory_budget_bytes:
+    def _compare(self, most: int) -> None:
+        if self._memory_budget_bytes is not None and most > self._memory_budget_bytes:
             self._announce(
-                f"Encoding takes {own / 1e6:,.0f} MB of memory, more than the budget of {self._memory_budget_bytes / 1e6:,.0f} MB, "
-                "which only the index keeps to."
+                f"Encoding takes {most / 1e6:,.0f} MB of memory, more than the budget of "
+                f"{self._memory_budget_bytes / 1e6:,.0f} MB, which only the index keeps to."
             )
 
 

@@ -73,7 +73,7 @@ def measured(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries:
     """
     index = open_index(folder, info, vectors)
     n_lists = read_factory(info.factory).n_lists
-    if n_lists == 0:
+    if n_lists <= 1:
         return msgspec.structs.replace(info, effort=1.0, recall_at_10=recall(exact, index.search(queries, 10)))
     step, effort, found = 0, 0.0, 0.0
     while (n_probes := round(2 ** (step / 2))) < n_lists and found < WANTED_RECALL:

@@ -255,16 +255,17 @@ def _open_part(path: Path, part: IndexPart, factory: str, *, dim: int, mapped: b
     if parsed.pieces:
         index.implem = _ONE_QUESTION
     begins = part.header_bytes + (np.cumsum(capacities) - capacities) * row_bytes
-    _attach(index, path, np.stack([lengths, capacities, begins], axis=1).astype(np.int64), mapped=mapped)
+    _attach(index, path, np.stack([lengths, capacities, begins], axis=1).astype(np.int64), size=size, mapped=mapped)
     behind = np.frombuffer(header[-parsed.n_lists * 8 - rotation_bytes : -parsed.n_lists * 8], dtype=_F32)
     return index, behind.reshape(dim, dim) if rotation_bytes else None
 
 
-def _attach(index: Any, path: Path, places: NDArray[np.int64], *, mapped: bool) -> None:
+def _attach(index: Any, path: Path, places: NDArray[np.int64], *, size: int, mapped: bool) -> None:
     """Give the index its lists where they lie in the file or in memory; it unmaps them when it goes.
 
     Args:
         places: (lists, 3) rows, room for rows, and first byte of each list, as FAISS's `OnDiskOneList` has them.
+        size: of the file, in bytes; the places lie within.
     """
     import faiss
 
@@ -277,6 +278,8 @@ def _attach(index: Any, path: Path, places: NDArray[np.int64], *, mapped: bool) 
         content, lists.totsize = address_of(path, mapped=mapped)
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror or error}.", path=path, hint=_HINT) from error
+    if lists.totsize != size:
+        raise Checksum(f"{path} has {lists.totsize} bytes, not {size}, since it was looked at.", path=path, hint=_HINT)
     lists.ptr = faiss.swig_ptr(np.frombuffer(content, dtype=np.uint8))
     index.replace_invlists(lists, True)
     lists.this.disown()

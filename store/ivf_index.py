@@ -105,6 +105,11 @@ class IvfIndex:
             score_again(hits, i, queries[i : i + 1], candidates, self._vectors)
         return hits
 
+    def finds(self, row: Vectors, row_id: int) -> bool:
+        """Whether a stored row, (1, dim), is among those with the best codes in the two lists that are nearest to it."""
+        ids = self._look_into(turned(row, self._rotation), POOL * self._lists_a_row, min(2, self._n_lists), None)
+        return bool((ids == row_id).any())
+
     def _candidates(self, query: Vectors, pool: int, n_probes: int, selector: Any) -> Ids:
         """Row ids of the best codes for a question as the index has it, rising, each once: `pool` of them or more, for which more
         lists are looked into."""

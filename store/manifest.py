@@ -69,6 +69,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
     `recall_at_10` was measured with `effort` against the exact answer. `header_bytes` and `header_sha256` are those of
     `IndexPart`. An index of several files lists all of them, in row order, in `parts`, and `file` and the header are the first's.
+    `probes_found` is how many probes an inverted file finds by their codes in the two lists that are nearest to each.
     """
 
     file: str
@@ -78,6 +79,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
     header_bytes: int
     header_sha256: str
     parts: list[IndexPart] = []
+    probes_found: int = 0
 
     @property
     def files(self) -> list[str]:

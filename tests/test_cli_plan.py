@@ -50,6 +50,16 @@ def test_the_smallest_is_the_smallest(imprompt: Imprompt, rows: str, budget: str
     assert refused.err.endswith(f"{said}\n")
 
 
+def test_an_index_that_finds_too_little_says_so(imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recall that was measured, the one that was wanted, and what to do; nothing where it is enough."""
+    (tmp_path / "corpus.txt").write_text("\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8")
+    words = ["build-index", "--corpus", tmp_path / "corpus.txt"]
+    assert "ten nearest" not in imprompt(*words, "--index", tmp_path / "enough").out
+    monkeypatch.setattr("store.indexes.WANTED_RECALL", 1.5)
+    said = " ".join(imprompt(*words, "--index", tmp_path / "less").out.split())
+    assert "The index SQfp16 finds 1.00 of the ten nearest prompts, not 1.5. `query --effort 1` looks at all of them." in said
+
+
 def test_an_index_that_grows_beyond_its_budget(imprompt: Imprompt, tmp_path: Path) -> None:
     """`add` refuses before it encodes, with the budget that works, and takes it; the index in place stays until then."""
     index, more = tmp_path / "index", tmp_path / "more.txt"

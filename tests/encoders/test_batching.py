@@ -39,14 +39,20 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
 
 
 def test_memory_is_looked_at_behind_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where one was too large."""
-    looks: list[None] = []
-    monkeypatch.setattr("encoders.batching._FREED.look", lambda: looks.append(None))
+    """Also behind one that was too large."""
+    looks: list[int] = []
+    monkeypatch.setattr("encoders.batching._FREED.look", lambda: looks.append(tried[-1]))
+    tried: list[int] = []
     items = [1] * 9
-    LengthBatches(2, announce=silent).encode(
-        items, items, dim=2, encode_batch=lambda batch: np.array([row_of(item) for item in batch], np.float32)
-    )
-    assert len(looks) == 5
+
+    def encode_batch(batch: Sequence[int]) -> Vectors:
+        tried.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("full")
+        return np.array([row_of(item) for item in batch], np.float32)
+
+    LengthBatches(4, announce=silent).encode(items, items, dim=2, encode_batch=encode_batch)
+    assert looks == tried == [4, 2, 2, 2, 2, 1]
 
 
 def test_texts_are_tokenized_once_for_both_who_ask() -> None:

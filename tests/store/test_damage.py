@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +29,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     return root, build(root, rows=100)
 
 
-@pytest.fixture(scope="module")
-def index_in_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+@pytest.fixture(scope="module", params=["IVF8,RaBitQ", "IVF8,SQ8", "IVF8x2,PQ4x4fs"])
+def index_in_parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """So many rows that a question is asked of the codes; fewer would be looked at all."""
     root = tmp_path_factory.mktemp("parts")
-    return root, build(root, rows=100, factory="IVF8,RaBitQ", part_rows=40)
+    return root, build(root, rows=600, factory=request.param, part_rows=250)
 
 
 def flip(root: Path, flips: list[Flip]) -> list[dict[str, Any]]:
@@ -123,6 +125,25 @@ def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None
         ],
     )
     assert [one["used"] for one in found] == ["Checksum", "Checksum"]
+
+
+@pytest.mark.parametrize("damage", ["zeros", "ids"])
+def test_opening_finds_codes_that_find_nothing(index_in_parts: tuple[Path, Manifest], damage: str, tmp_path: Path) -> None:
+    """A file of the right length and header whose lists hold something else would answer wrong rows without a word."""
+    root, manifest = index_in_parts
+    shutil.copytree(root, tmp_path / "copy")
+    info = manifest.indexes[SPACE]
+    assert info.probes_found >= 12
+    rng = np.random.default_rng(0)
+    for part in info.parts:
+        path = layout.generation_folder(tmp_path / "copy", manifest.generation) / part.file
+        path.chmod(0o644)
+        content = bytearray(path.read_bytes())
+        lists = np.frombuffer(content, dtype=np.uint8)[part.header_bytes :]
+        lists[:] = 0 if damage == "zeros" else rng.permutation(lists)
+        path.write_bytes(content)
+    with pytest.raises(Checksum, match=r"rows are found by their codes|rows that do not exist"):
+        open_generation(tmp_path / "copy")
 
 
 def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
