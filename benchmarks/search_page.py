@@ -13,18 +13,9 @@ NAMES = {
     "faiss-hnsw": "FAISS HNSW",
     "hnswlib": "hnswlib",
     "usearch": "usearch",
-    "autofaiss": "autofaiss, for our memory",
+    "autofaiss": "autofaiss's choice",
 }
 WANTED = (0.95, 0.99)
-_CHOICE = (
-    "What autofaiss 2.18 chooses depends on the memory that it may take: where the rows fit in (its default is 16 GB) `HNSW32`, "
-    "which is FAISS HNSW here"
-)
-_CHOICE_FOR_LITTLE = {
-    100_000: "; with 100 MB `OPQ256_512,IVF1024_HNSW32,PQ256x8`, which was not measured",
-    1_000_000: "; with as much as our codes and vectors together `OPQ256_512,IVF16384_HNSW32,PQ256x8`, the training of which "
-    "had not ended after 28 minutes of a processor, so it was not measured",
-}
 _HEAD = """# Search among many vectors
 
 From `search.json`, by `benchmarks/vectors.py` and `benchmarks/search.py`, which writes this page and the plot.
@@ -166,8 +157,18 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
 
         predicted_gb = (f"{NAMES[name]} {ENGINES[name].predicted_bytes(rows, 384) / 1e9:,.1f} GB" for name in others)
         found.append(f"Not built at this size; by their formats their files would have: {', '.join(predicted_gb)}.")
-    if "faiss-hnsw" in engines:
-        found.append(f"{_CHOICE}{'' if 'autofaiss' in engines else _CHOICE_FOR_LITTLE.get(rows, '')}.")
+    if ours and (chosen := engines.get("autofaiss")):
+        (its,) = chosen["curve"]
+        equal = point_for(ours, its["recall_at_10"])
+        found.append(
+            f"autofaiss takes the graph for which there is room and as much effort as 10 ms a question allow ({its['effort']}): recall "
+            f"{its['recall_at_10']:.4f} in {its['p50_ms']:.2f} ms. "
+            + (
+                f"Ours finds {equal['recall_at_10']:.4f} in {_time(equal)}."
+                if equal
+                else "Ours finds as many with `--effort 1` alone."
+            )
+        )
     return found
 
 
