@@ -43,7 +43,7 @@ def write_page(result_file: Path) -> None:
     about = last["vectors"]
     machine = next(iter(last["engines"].values()))["machine"]
     page = _HEAD.format(
-        machine=machine_text(machine),
+        machine=machine_text(machine).rsplit(", commit", 1)[0],
         real=about["real_rows"],
         compared=about["compared_rows"],
         real_cosines=" and ".join(f"{about['real'][k][1]:.2f}" for k in ("1", "10")),
@@ -84,6 +84,7 @@ def time_for(engine: dict[str, Any], recall: float) -> float | None:
 def _section(rows: int, engines: dict[str, Any]) -> str:
     lines = [
         f"\n## {rows:,} rows\n",
+        f"Commit {engines['ours']['machine']['commit']}.\n",
         "| | index | recall@10 | a question, p50 | p99 | p50 at recall .99 | own | mapped | peak | file | opening |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
