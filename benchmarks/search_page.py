@@ -24,9 +24,8 @@ From `search.json`, by `benchmarks/vectors.py` and `benchmarks/search.py`, which
 
 One core for every engine, 500 single questions in three rounds, the engines of a size by turns: the median of the rounds' medians,
 and the least and greatest of them. The questions are real prompts by `lite` (384 dimensions) that no index holds. The first
-{real:,} rows are real prompts; beyond them rows are drawn from a mixture around the real ones. Among {compared:,} real rows the
-median cosine of a question to its nearest row and to its tenth nearest is {real_cosines}, among as many of the mixture
-{mixture_cosines}.
+rows are real prompts, too; beyond them rows are drawn from a mixture around the real ones. Among {compared:,} real rows the median
+cosine of a question to its nearest row and to its tenth nearest is {real_cosines}, among as many of the mixture {mixture_cosines}.
 
 *own* is the memory that the process took for itself above that before opening, at most; *mapped* what it touched of files, which
 the operating system keeps where there is room; *peak* both together.
@@ -44,12 +43,11 @@ def write_page(result_file: Path) -> None:
     machine = next(iter(last["engines"].values()))["machine"]
     page = _HEAD.format(
         machine=machine_text(machine).rsplit(", commit", 1)[0],
-        real=about["real_rows"],
         compared=about["compared_rows"],
         real_cosines=" and ".join(f"{about['real'][k][1]:.2f}" for k in ("1", "10")),
         mixture_cosines=" and ".join(f"{about['mixture'][k][1]:.2f}" for k in ("1", "10")),
     )
-    page += "".join(_section(size, figures["engines"]) for size, figures in sizes.items())
+    page += "".join(_section(size, figures["engines"], figures["vectors"]["real_rows"]) for size, figures in sizes.items())
     result_file.with_suffix(".md").write_text(page, "utf-8")
     draw(sizes, result_file.with_suffix(".png"))
 
@@ -81,10 +79,10 @@ def time_for(engine: dict[str, Any], recall: float) -> float | None:
     return None
 
 
-def _section(rows: int, engines: dict[str, Any]) -> str:
+def _section(rows: int, engines: dict[str, Any], n_real: int) -> str:
     lines = [
         f"\n## {rows:,} rows\n",
-        f"Commit {engines['ours']['machine']['commit']}.\n",
+        f"{min(n_real, rows):,} of them real; commit {engines['ours']['machine']['commit']}.\n",
         "| | index | recall@10 | a question, p50 | p99 | p50 at recall .99 | own | mapped | peak | file | opening |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
