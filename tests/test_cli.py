@@ -405,6 +405,7 @@ def test_an_interrupted_verb_says_what_is_kept() -> None:
     script = """
 import os, signal, cli, commands.info, core.config
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started without it
 core.config.settings = lambda **_: os.kill(os.getpid(), signal.SIGINT)
 cli.main()
 """
