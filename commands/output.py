@@ -119,4 +119,9 @@ def size_text(size_bytes: int) -> str:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """A reader that left is told apart from a fault, which rich would not."""
+            raise BrokenPipeError
+
+    return PlainConsole(stderr=stderr)

@@ -389,12 +389,13 @@ def test_an_answer_that_cannot_be_written_is_no_success(words: str, unbuffered: 
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_left_is_no_fault(unbuffered: str) -> None:
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_reader_that_left_is_no_fault(json: list[str], unbuffered: str) -> None:
     """`| head` ends a command as it ends any other: without a word, with the code of a broken pipe."""
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    words = [sys.executable, "cli.py", "plan", "--rows", "2M", "--json"]
+    words = [sys.executable, "cli.py", "plan", "--rows", "2M", *json]
     done = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
