@@ -12,7 +12,6 @@ import os
 import sys
 
 import typer
-from typer.core import TyperGroup
 
 from commands.add import add
 from commands.build_index import build_index
@@ -40,22 +39,8 @@ _INTERRUPTED, _READER_GONE = 130, 141
 _ROOM = "Make room there and call it again."
 
 
-class Verbs(TyperGroup):
-    """The verbs, ended by Ctrl-C or by a reader that left; Typer would tell neither from another."""
-
-    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            _say("Interrupted; what was finished is kept, the same command goes on from there.")
-            raise typer.Exit(_INTERRUPTED) from error
-        except BrokenPipeError as error:
-            raise typer.Exit(_READER_GONE) from error
-
-
 app = typer.Typer(
     name="imprompt",
-    cls=Verbs,
     help="Finds the prompt behind an image: reads it where the file carries it, else matches the image to real prompts.",
     no_args_is_help=True,
     add_completion=False,
@@ -107,7 +92,8 @@ def _fill_closed_streams() -> None:
     """What the caller closed (`>&-`) leads nowhere; else the next file that is opened would get its number, and what is printed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 for the life of the process
+            nowhere = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115 until the end
+            setattr(sys, name, nowhere)
 
 
 def run() -> int:
@@ -129,6 +115,10 @@ def _run_verb() -> int:
     try:
         app()
     except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            _say("Interrupted; what was finished is kept, the same command goes on from there.")
+        if ended.code == 1 and isinstance(ended.__context__, BrokenPipeError):
+            return _READER_GONE  # for which rich and click have no code of its own
         if isinstance(ended.code, str):
             _say(ended.code)
             return 1

@@ -199,7 +199,7 @@ def show_report(output: Output, report: BuildReport, folder: Path) -> None:
     for info in manifest.indexes.values():
         if info.recall_at_10 < WANTED_RECALL:
             output.text(
-                f"The index {info.factory} finds {info.recall_at_10:.2f} of the ten nearest prompts, not {WANTED_RECALL}. "
+                f"The index {info.factory} finds {info.recall_at_10:.3f} of the ten nearest prompts, not {WANTED_RECALL}. "
                 "`query --effort 1` looks at all of them."
             )
 

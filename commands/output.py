@@ -119,9 +119,4 @@ def size_text(size_bytes: int) -> str:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    class PlainConsole(Console):
-        def on_broken_pipe(self) -> None:
-            """A reader that left is told apart from a fault, which rich would not."""
-            raise BrokenPipeError
-
-    return PlainConsole(stderr=stderr)
+    return Console(stderr=stderr)

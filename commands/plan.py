@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from core.devices import NvidiaDriver
     from store.index_plan import IndexPlan
 
+_HINT = "Choose --device auto, which takes the processor for what a GPU cannot do, or --device cpu."
+
 
 def plan(
     rows: Annotated[str, typer.Option("--rows", metavar="N", help="How many prompts; 2000000, 2e6 or 2M.")],
@@ -32,9 +34,11 @@ def plan(
     check_device(device)
     driver = None if device in PROCESSOR else nvidia_driver()
     if driver is not None and driver.problem and device == "cuda":
-        raise ConfigError(f"There is no GPU to plan for: {driver.problem}.", hint="Choose --device auto or --device cpu.")
+        raise ConfigError(f"There is no GPU to plan for: {driver.problem}.", hint=_HINT)
     output = Output(json=json, quiet=False, verbose=False)
     chosen = plan_index(rows=_count(rows), dim=dim, budget_bytes=size_bytes(memory_budget))
+    if driver is not None and device == "cuda" and chosen.gpu_bytes > driver.memory_bytes:
+        raise ConfigError(f"{driver.gpu} cannot hold the vectors, {size_text(chosen.gpu_bytes)}.", hint=_HINT)
     if json:
         output.line(chosen)
         return
@@ -79,7 +83,7 @@ def _on_gpu(chosen: IndexPlan, driver: NvidiaDriver) -> str:
     needed = size_text(chosen.gpu_bytes)
     if chosen.gpu_bytes > driver.memory_bytes:
         return f"the processor answers: the vectors take {needed}, {driver.gpu} has {size_text(driver.memory_bytes)}"
-    return f"{needed} of {size_text(driver.memory_bytes)} ({driver.gpu}): a question is compared with all vectors, exactly"
+    return f"{needed} of {size_text(driver.memory_bytes)} ({driver.gpu}), with the extra gpu: all vectors are compared, exactly"
 
 
 def _duration(seconds: float) -> str:

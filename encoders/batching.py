@@ -20,7 +20,7 @@ from encoders.memory import FreedMemory, out_of_memory
 Item = TypeVar("Item")
 Tokens = TypeVar("Tokens")
 
-_FREED = FreedMemory(slack_bytes=128 << 20)
+FREED = FreedMemory(slack_bytes=128 << 20)
 """One for the process: all networks share its memory."""
 _REMEMBERED = 2
 _MOST_TEXTS = 8192
@@ -104,7 +104,7 @@ class LengthBatches:
                 self._halve(len(taken), error)
             else:
                 begin += len(taken)
-            _FREED.look()
+            FREED.look()
         rows = rows[twin_of] if len(first) < len(items) else rows
         if not np.isfinite(rows).all():
             raise EncoderError(

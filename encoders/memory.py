@@ -10,7 +10,7 @@ from pathlib import Path
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says on CUDA, on Linux and elsewhere; on the processor in a RuntimeError without a class of its own."""
 _CLASS = "OutOfMemoryError"
-_STATM, _STATUS = Path("/proc/self/statm"), Path("/proc/self/status")
+_STATM = Path("/proc/self/statm")
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -31,10 +31,13 @@ class FreedMemory:
     def __init__(self, slack_bytes: int) -> None:
         self._slack_bytes = slack_bytes
         self._settled_bytes: int | None = None
+        self.most_bytes = 0
+        """The most that this process was found to have for itself."""
 
     def look(self) -> None:
         """To be called between two batches; takes some microseconds where nothing is to be done."""
         own = own_bytes()
+        self.most_bytes = max(self.most_bytes, own)
         if self._settled_bytes is None or own < self._settled_bytes:
             self._settled_bytes = own
         elif own > self._settled_bytes + self._slack_bytes:
@@ -49,16 +52,6 @@ def own_bytes() -> int:
     except (OSError, ValueError):
         return 0
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
-
-
-def peak_own_bytes() -> int:
-    """The most that `own_bytes` has been, or somewhat less: what is mapped of files now is taken for what was mapped then."""
-    try:
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text("utf-8").splitlines())
-        peak, resident = (int(fields[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS"))
-    except (OSError, ValueError, KeyError):
-        return own_bytes()
-    return own_bytes() + peak - resident
 
 
 def return_freed_memory() -> None:

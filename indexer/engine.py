@@ -12,7 +12,8 @@ from core.errors import EncoderError
 from core.fetch import Announce, silent
 from core.protocols import CorpusSource, TextEncoder
 from core.values import CorpusBatch, EncoderSpec
-from encoders.memory import peak_own_bytes
+from encoders.batching import FREED
+from encoders.memory import own_bytes
 from indexer.cleaning import Tally
 from indexer.journal import ShardDone
 from indexer.provenance import provenance_of
@@ -78,8 +79,8 @@ class Engine(Protocol):
 class LocalEngine:
     """This process, one shard after the other.
 
-    Its memory does not grow with the rows that it encodes (see `encoders.memory.FreedMemory`), so behind the first shard the
-    most that this process took shows what it needs, and `announce` is told where that is more than the budget.
+    Its memory does not grow with the rows that it encodes (see `encoders.memory.FreedMemory`), so what it took behind the
+    batches of the first shard shows what it needs, and `announce` is told where that is more than the budget.
 
     Args:
         memory_budget_bytes: None for a build that has no bound.
@@ -101,7 +102,7 @@ class LocalEngine:
         for place, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
             yield from encode_shard(staging, spaces, shard, texts)
             if place == 0:
-                self._compare(peak_own_bytes())
+                self._compare(max(FREED.most_bytes, own_bytes()))
 
     def _compare(self, most: int) -> None:
         if self._memory_budget_bytes is not None and most > self._memory_budget_bytes:

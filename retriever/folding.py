@@ -12,8 +12,8 @@ from core.protocols import PromptStore, VectorIndex
 from core.values import NO_HIT, Ids, Prompt, Vectors
 from retriever.filters import Selection
 
-_DEEPER = 128
-"""What is looked at where k hits are not enough, and first where k is more: up to here an index's candidates do not depend on k."""
+STEADY_K = 128
+"""What is looked at where k hits are not enough. Up to here an index's candidates do not depend on k, so neither does the order."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,8 @@ def nearest_groups(
     """For each row the k nearest prompts that pass, one of each group, with their cosines; fewer where fewer exist.
 
     Where the first k hits are not enough, it looks deeper, and at last at all that is left: however selective the filter is and
-    however much is folded. How deep does not depend on k, so a smaller k gives the first of a larger one.
+    however much is folded. Up to k = `STEADY_K` a smaller k gives the first of a larger one. More are looked for as deep as the
+    index goes at once: fewer candidates would come first, though nearer ones lie behind them.
 
     Args:
         vectors: (n, dim) unit rows of the index's space.
@@ -57,8 +58,8 @@ def nearest_groups(
     """
     walks = [_Walk() for _ in vectors]
     pending = np.arange(len(vectors))
-    deeper = min(_DEEPER, index.caps.max_k)
-    for depth in sorted({min(k, deeper), deeper, index.caps.max_k}):
+    most = index.caps.max_k
+    for depth in sorted({k, min(STEADY_K, most), most} if k <= STEADY_K else {most}):
         hits = index.search(vectors[pending], depth, effort=effort, allowed=selection.allowed)
         _take([walks[i] for i in pending], hits.ids, hits.scores, prompts=prompts, k=k, selection=selection)
         for i, ids in zip(pending, hits.ids, strict=True):

@@ -15,6 +15,7 @@ from core.values import Vectors
 from ensemble.proof import ProvenAnswer, prove_batch
 from retriever import Answer, Question
 from retriever.filters import ALL, Filters
+from retriever.folding import STEADY_K
 from retriever.questions import ReadQuestion
 from server.metrics import Metrics
 from server.snapshots import Snapshot
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Answered: TypeAlias = Answer | ProvenAnswer
+
+
+Kind: TypeAlias = tuple[bool, Filters, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +41,9 @@ class Ask:
     filters: Filters = ALL
 
     @property
-    def kind(self) -> tuple[bool, Filters]:
-        """Questions of one kind are answered together."""
-        return self.members, self.filters
+    def kind(self) -> Kind:
+        """Questions of one kind are answered together, none by other candidates than alone."""
+        return self.members, self.filters, self.k <= STEADY_K
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def work_off(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[
     Raises:
         ImpromptError: the index or a model fails; nothing is answered then.
     """
-    asked: dict[tuple[bool, Filters], list[AskJob]] = {}
+    asked: dict[Kind, list[AskJob]] = {}
     embedded: dict[bool, list[EmbedJob]] = {}
     for job in jobs:
         if isinstance(job, AskJob):

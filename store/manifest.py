@@ -69,7 +69,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
     `recall_at_10` was measured with `effort` against the exact answer. `header_bytes` and `header_sha256` are those of
     `IndexPart`. An index of several files lists all of them, in row order, in `parts`, and `file` and the header are the first's.
-    `probes_found` is how many probes an inverted file finds by their codes in the two lists that are nearest to each.
+    `probes_found` is how many probes an inverted file finds by their codes in the two lists that are nearest to each; 0 for few.
     """
 
     file: str

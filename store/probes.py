@@ -69,7 +69,9 @@ def index_space(
     probes = _probes(row_ids, exact)
     index = open_index(folder, info, vectors)
     if isinstance(index, IvfIndex):
-        info = msgspec.structs.replace(info, probes_found=_found(probes, queries[:PROBES], index))
+        n_found = _found(probes, queries[:PROBES], index)
+        if 2 * n_found >= len(probes):  # fewer, where many rows are equal, would not tell damage from ties
+            info = msgspec.structs.replace(info, probes_found=n_found)
     return info, probes
 
 
@@ -100,6 +102,7 @@ def probe_problem(
 
 
 def _found(probes: Sequence[Probe], rows: Vectors, index: IvfIndex) -> int:
+    """How many of the probes' rows are found by their codes."""
     return sum(index.finds(rows[place : place + 1], probe.row_id) for place, probe in enumerate(probes))
 
 

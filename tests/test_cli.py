@@ -389,14 +389,14 @@ def test_an_answer_that_cannot_be_written_is_no_success(words: str, unbuffered: 
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("json", [[], ["--json"]])
-def test_a_reader_that_left_is_no_fault(json: list[str], unbuffered: str) -> None:
+@pytest.mark.parametrize("words", ["plan --rows 2M", "plan --rows 2M --json", "--help", "plan --help"])
+def test_a_reader_that_left_is_no_fault(words: str, unbuffered: str) -> None:
     """`| head` ends a command as it ends any other: without a word, with the code of a broken pipe."""
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    words = [sys.executable, "cli.py", "plan", "--rows", "2M", *json]
-    done = subprocess.run(words, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    line = [sys.executable, "cli.py", *words.split()]
+    done = subprocess.run(line, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -430,6 +430,12 @@ def test_closed_streams_are_no_fault(words: str, closed: str, index: Path) -> No
     done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert bool(done.stdout) == (" >&-" not in f" {closed}")
+
+
+def test_a_name_that_is_no_text_keeps_its_exit_code() -> None:
+    """With standard error closed, too, an error that names a path of other bytes is that error."""
+    line = f"{sys.executable} cli.py info --index \"$(printf '/tmp/a\\377b')\" 2>&-"
+    assert subprocess.run(["sh", "-c", line], cwd=ROOT, check=False).returncode == NoGeneration.exit_code
 
 
 def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_an_index_that_finds_too_little_says_so(imprompt: Imprompt, tmp_path: Pa
     assert "ten nearest" not in imprompt(*words, "--index", tmp_path / "enough").out
     monkeypatch.setattr("store.indexes.WANTED_RECALL", 1.5)
     said = " ".join(imprompt(*words, "--index", tmp_path / "less").out.split())
-    assert "The index SQfp16 finds 1.00 of the ten nearest prompts, not 1.5. `query --effort 1` looks at all of them." in said
+    assert "The index SQfp16 finds 1.000 of the ten nearest prompts, not 1.5. `query --effort 1` looks at all of them." in said
 
 
 def test_an_index_that_grows_beyond_its_budget(imprompt: Imprompt, tmp_path: Path) -> None:
@@ -85,11 +85,14 @@ def test_a_gpu_is_planned_for(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("core.devices.nvidia_driver", lambda: GPU)
     few, many, without = (
         " ".join(imprompt("plan", "--rows", rows, "--device", device).out.split())
-        for rows, device in (("2M", "auto"), ("20M", "cuda"), ("2M", "cpu"))
+        for rows, device in (("2M", "auto"), ("20M", "auto"), ("2M", "cpu"))
     )
-    assert "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB): a question is compared with all vectors, exactly" in few
+    assert "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB), with the extra gpu: all vectors are compared, exactly" in few
     assert "the processor answers: the vectors take 15.4 GB, Some GPU, 8 GiB has 8.6 GB" in many
     assert "GPU" not in without
+    refused = imprompt("plan", "--rows", "20M", "--device", "cuda")
+    assert refused.code == 10
+    assert refused.err.startswith("error: Some GPU, 8 GiB cannot hold the vectors, 15.4 GB. Choose --device auto")
     assert few.split("on the GPU")[0].strip(" ─") in without
     assert json.loads(imprompt("plan", "--rows", "2M", "--json").out)["gpu_bytes"] == 2_000_000 * 384 * 2
 

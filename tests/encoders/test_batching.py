@@ -41,7 +41,7 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
 def test_memory_is_looked_at_behind_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also behind one that was too large."""
     looks: list[int] = []
-    monkeypatch.setattr("encoders.batching._FREED.look", lambda: looks.append(tried[-1]))
+    monkeypatch.setattr("encoders.batching.FREED.look", lambda: looks.append(tried[-1]))
     tried: list[int] = []
     items = [1] * 9
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from encoders import memory
-from encoders.memory import FreedMemory, own_bytes, peak_own_bytes, return_freed_memory
+from encoders.memory import FreedMemory, own_bytes, return_freed_memory
 
 
 def look_at(monkeypatch: pytest.MonkeyPatch, levels: list[int], *, slack_bytes: int) -> list[int]:
@@ -68,16 +68,13 @@ def test_own_memory_is_that_of_the_process_without_files() -> None:
     assert own_bytes() - before < 8 << 20
 
 
-def test_the_peak_stays_where_memory_goes_back() -> None:
-    """In a process of its own, since a peak is one of a process."""
-    done = subprocess.run([sys.executable, "-c", _PEAK], check=True, capture_output=True, text=True)
-    now, most = map(int, done.stdout.split())
-    assert 55 << 20 <= most - now <= 72 << 20
-
-
-def test_without_a_recorded_peak_the_level_has_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
-    assert 0 < own_bytes() <= peak_own_bytes() + (8 << 20)
+def test_the_most_that_was_found_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = iter([100, 400, 300])
+    monkeypatch.setattr(memory, "own_bytes", lambda: next(levels))
+    freed = FreedMemory(1000)
+    for _ in range(3):
+        freed.look()
+    assert freed.most_bytes == 400
 
 
 @pytest.mark.slow
@@ -87,14 +84,6 @@ def test_encoding_much_takes_no_more_than_encoding_little() -> None:
     grown_mb = int(done.stdout)
     assert 20 < grown_mb < 430  # 272 and 326; 528 where nothing is given back
 
-
-_PEAK = """
-import numpy as np
-from encoders.memory import own_bytes, peak_own_bytes
-
-np.ones(64 << 20, dtype=np.uint8)
-print(own_bytes(), peak_own_bytes())
-"""
 
 _ENCODE = """
 import random, threading
