@@ -38,7 +38,6 @@ from core.errors import ImpromptError, StorageFull
 _INTERRUPTED, _READER_GONE = 130, 141
 _ROOM = "Make room there and call it again."
 
-
 app = typer.Typer(
     name="imprompt",
     help="Finds the prompt behind an image: reads it where the file carries it, else matches the image to real prompts.",

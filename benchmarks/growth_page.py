@@ -30,9 +30,9 @@ def write_page(result_file: Path) -> None:
     """`growth.md` and `growth.png` beside the results."""
     result = json.loads(result_file.read_text("utf-8"))
     sizes = {int(size): figures for size, figures in result["sizes"].items()}
-    page = _HEAD.format(machine=machine_text(sizes[max(sizes)]["machine"]))
+    machine = sizes[max(sizes)]["machine"]
+    page = _HEAD.format(machine=f"{machine_text(machine)}, commit {machine['commit']}")
     page += "".join(_row(rows, figures) for rows, figures in sizes.items())
-    page += "".join(f"\nAt {rows:,} rows: {size['build']['note']}.\n" for rows, size in sizes.items() if "note" in size["build"])
     page += _exponents(result.get("exponents", {}))
     page += _encoding(result.get("encoded", []), max(sizes))
     result_file.with_suffix(".md").write_text(page, "utf-8")

@@ -42,7 +42,7 @@ def write_page(result_file: Path) -> None:
     about = last["vectors"]
     machine = next(iter(last["engines"].values()))["machine"]
     page = _HEAD.format(
-        machine=machine_text(machine).rsplit(", commit", 1)[0],
+        machine=machine_text(machine),
         compared=about["compared_rows"],
         real_cosines=" and ".join(f"{about['real'][k][1]:.2f}" for k in ("1", "10")),
         mixture_cosines=" and ".join(f"{about['mixture'][k][1]:.2f}" for k in ("1", "10")),
@@ -53,12 +53,9 @@ def write_page(result_file: Path) -> None:
 
 
 def machine_text(machine: dict[str, Any]) -> str:
-    """Processor, memory and versions in one line."""
+    """Processor, memory and versions in one line, without the commit."""
     versions = ", ".join(f"{name} {machine[name]}" for name in ("faiss-cpu", "duckdb", "numpy") if name in machine)
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}, "
-        f"commit {machine['commit']}"
-    )
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}"
 
 
 def point_for(engine: dict[str, Any], recall: float) -> dict[str, Any] | None:
@@ -173,8 +170,7 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
 
 def _built(build: dict[str, Any]) -> str:
     memory = f", {build['peak_mib']:,} MiB of its own" if "peak_mib" in build else ""
-    note = f"; {build['note']}" if "note" in build else ""
-    return f"{build['wall_s']:,.0f} s ({build['cpu_s']:,.0f} s of processor{memory}{note})"
+    return f"{build['wall_s']:,.0f} s ({build['cpu_s']:,.0f} s of processor{memory})"
 
 
 def draw(sizes: dict[int, Any], path: Path) -> None:

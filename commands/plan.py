@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from core.devices import NvidiaDriver
     from store.index_plan import IndexPlan
 
-_HINT = "Choose --device auto, which takes the processor for what a GPU cannot do, or --device cpu."
-
 
 def plan(
     rows: Annotated[str, typer.Option("--rows", metavar="N", help="How many prompts; 2000000, 2e6 or 2M.")],
@@ -27,22 +25,15 @@ def plan(
     json: Json = False,
 ) -> None:
     """Show which index `build-index` would choose for so many prompts, its bytes in memory and on disk, times, and the reasons."""
-    from core.devices import PROCESSOR, check_device, nvidia_driver
-    from core.errors import ConfigError
     from store.index_plan import plan_index
 
-    check_device(device)
-    driver = None if device in PROCESSOR else nvidia_driver()
-    if driver is not None and driver.problem and device == "cuda":
-        raise ConfigError(f"There is no GPU to plan for: {driver.problem}.", hint=_HINT)
+    driver = _driver_for(device)
     output = Output(json=json, quiet=False, verbose=False)
     chosen = plan_index(rows=_count(rows), dim=dim, budget_bytes=size_bytes(memory_budget))
-    if driver is not None and device == "cuda" and chosen.gpu_bytes > driver.memory_bytes:
-        raise ConfigError(f"{driver.gpu} cannot hold the vectors, {size_text(chosen.gpu_bytes)}.", hint=_HINT)
+    on_gpu = [] if driver is None else [("on the GPU", _on_gpu(chosen, driver, required=device == "cuda"))]
     if json:
         output.line(chosen)
         return
-    on_gpu = [("on the GPU", _on_gpu(chosen, driver))] if driver is not None and not driver.problem else []
     output.table(grid("", ["", ""], [*_rows(chosen), *on_gpu]))
     for reason in chosen.reasons:
         output.text(f"- {reason}")
@@ -79,9 +70,28 @@ def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
     ]
 
 
-def _on_gpu(chosen: IndexPlan, driver: NvidiaDriver) -> str:
+def _driver_for(device: str) -> NvidiaDriver | None:
+    """What the driver says of a GPU; None for the processor, and where there is no GPU that `device` insists on."""
+    from core.devices import PROCESSOR, WITHOUT_GPU, check_device, nvidia_driver
+    from core.errors import ConfigError
+
+    check_device(device)
+    driver = None if device in PROCESSOR else nvidia_driver()
+    if driver is None or not driver.problem:
+        return driver
+    if device == "cuda":
+        raise ConfigError(f"There is no GPU to plan for: {driver.problem}.", hint=WITHOUT_GPU)
+    return None
+
+
+def _on_gpu(chosen: IndexPlan, driver: NvidiaDriver, *, required: bool) -> str:
+    from core.devices import WITHOUT_GPU
+    from core.errors import ConfigError
+
     needed = size_text(chosen.gpu_bytes)
     if chosen.gpu_bytes > driver.memory_bytes:
+        if required:
+            raise ConfigError(f"{driver.gpu} cannot hold the vectors, {needed}.", hint=WITHOUT_GPU)
         return f"the processor answers: the vectors take {needed}, {driver.gpu} has {size_text(driver.memory_bytes)}"
     return f"{needed} of {size_text(driver.memory_bytes)} ({driver.gpu}), with the extra gpu: all vectors are compared, exactly"
 

@@ -11,6 +11,9 @@ DEVICES = ("auto", "cpu", "cuda", "openvino")
 PROCESSOR = ("cpu", "openvino")
 """Devices that are the processor; "openvino" runs `lite`'s pictures there by OpenVINO and everything else as "cpu" does."""
 
+WITHOUT_GPU = "Choose --device auto, which takes the processor for what the GPU cannot do, or --device cpu."
+"""The remedy where "cuda" insists on what a GPU refuses."""
+
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all
 
 

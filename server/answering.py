@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Answered: TypeAlias = Answer | ProvenAnswer
-
-
 Kind: TypeAlias = tuple[bool, Filters, bool]
 
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from core.devices import PROCESSOR, NvidiaDriver, check_device, nvidia_driver
+from core.devices import PROCESSOR, WITHOUT_GPU, NvidiaDriver, check_device, nvidia_driver
 from core.errors import ConfigError
 from core.fetch import Announce, silent
 from store.library import import_faiss
@@ -20,8 +20,6 @@ Value = TypeVar("Value")
 
 GPU_POOL = 2048
 """The most rows that FAISS finds for a question on a GPU."""
-
-_HINT = "Choose --device auto, which takes the processor for what the GPU cannot do, or --device cpu."
 
 
 class Clone(Protocol):
@@ -98,7 +96,7 @@ class Gpu:
         except (RuntimeError, MemoryError) as error:  # FAISS says everything with RuntimeError, a full memory too
             reason = "its memory is full" if _memory_is_full(error) else (str(error).strip().splitlines() or [repr(error)])[-1]
             if self._required:
-                raise ConfigError(f"The GPU cannot {what}: {reason}.", hint=_HINT) from error
+                raise ConfigError(f"The GPU cannot {what}: {reason}.", hint=WITHOUT_GPU) from error
             if not self._given_up:
                 self._announce(f"The GPU cannot {what}: {reason}. The processor does it.")
             self._given_up, self._clone = True, None
@@ -125,7 +123,7 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
     driver = nvidia_driver()
     problem = _problem(faiss, driver)
     if problem and device == "cuda":
-        raise ConfigError(f"FAISS cannot use a GPU: {problem}.", hint=_HINT)
+        raise ConfigError(f"FAISS cannot use a GPU: {problem}.", hint=WITHOUT_GPU)
     if problem:
         if driver.present:
             announce(f"FAISS cannot use the GPU: {problem}. The processor searches.")

@@ -62,6 +62,7 @@ class IvfIndex:
         self._vectors = vectors
         self._exact = ExactIndex(vectors)
         self._effort = info.effort
+        self.probes_found = info.probes_found
         parsed = read_factory(info.factory)
         self._rabitq = parsed.codes == RABITQ
         self._lists_a_row = parsed.lists_a_row

@@ -75,9 +75,7 @@ def index_space(
     return info, probes
 
 
-def probe_problem(
-    probes: Sequence[Probe], vectors: VectorStore, index: VectorIndex, *, all_rows: bool, probes_found: int = 0
-) -> str | None:
+def probe_problem(probes: Sequence[Probe], vectors: VectorStore, index: VectorIndex, *, all_rows: bool) -> str | None:
     """What is wrong with the answers to the probes, in one phrase; None where they are as recorded.
 
     Unless `all_rows`, only the rows that the probes name are searched. They must give the recorded answers too, and that reads
@@ -96,8 +94,8 @@ def probe_problem(
         found = ids[ids >= 0].tolist()
         if found != probe.ids or np.abs(scores[: len(found)] - probe.scores).max() > _SCORE_TOLERANCE:
             return f"row {probe.row_id} is nearest to {found}, not to {probe.ids} with the scores recorded"
-    if isinstance(index, IvfIndex) and 2 * (n_found := _found(probes, queries, index)) < probes_found:
-        return f"{n_found} of {len(probes)} rows are found by their codes, not {probes_found} as when the index was made"
+    if isinstance(index, IvfIndex) and 2 * (n_found := _found(probes, queries, index)) < index.probes_found:
+        return f"{n_found} of {len(probes)} rows are found by their codes, not {index.probes_found} as when the index was made"
     return None
 
 

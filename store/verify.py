@@ -131,8 +131,7 @@ def _space_problems(folder: Path, manifest: Manifest, space: str, *, mapped: boo
             return
         info = manifest.indexes.get(space)
         index = ExactIndex(vectors) if info is None else open_index(folder, info, vectors, mapped=mapped)
-        n_found = 0 if info is None else info.probes_found
-        problem = probe_problem(manifest.probes.get(space, []), vectors, index, all_rows=True, probes_found=n_found)
+        problem = probe_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
     except StoreError as error:
         yield Problem(what, "vectors that can be searched", error.message)
         return
