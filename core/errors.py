@@ -70,6 +70,12 @@ def _rebuilt(kind: type[ImpromptError], args: tuple[object, ...], fields: dict[s
     return error
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error's message without its last full stop; its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__
+
+
 class ConfigError(ImpromptError):
     """An option or a setting that cannot be used."""
 

@@ -33,6 +33,11 @@ class HubFile:
     revision: str = DEFAULT_REVISION
     repo_type: str = "model"
 
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` where the file would lie outside of its repository's folder."""
+        if self.filename.startswith("/") or "\\" in self.filename or ".." in self.filename.split("/"):
+            raise ConfigError(f"{self.filename[:80]!r} is no path inside of the repository {self.repo}.")
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:

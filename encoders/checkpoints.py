@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
+import pickletools
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import WeightsMissing, WeightsRejected
+from core.errors import WeightsMissing, WeightsRejected, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
 _SAFE_HINT = (
     "Use the model's safetensors file, or convert it where you trust it: a checkpoint may hold code that runs when it is loaded."
 )
+_MAX_PICKLE_BYTES = 1 << 20
+"""Names and shapes of 1,000 tensors take 150 KB; a list of 5 MB took torch 5 seconds."""
+_LEGACY_PICKLES = 5
+"""A magic number, the protocol, the machine, the tensors, the keys of their storages."""
 _DERIVED_SUFFIXES = ("num_batches_tracked", "position_ids")
 """Tensors that older or newer files hold or lack without any effect on a result."""
 
@@ -56,6 +63,7 @@ def read_pickle(path: Path) -> object:
     """
     import torch
 
+    _check_pickle(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a TorchScript archive, then refuses it
@@ -66,6 +74,39 @@ def read_pickle(path: Path) -> object:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:  # a damaged or a TorchScript archive
         raise WeightsRejected(f"{path} is not a checkpoint of tensors: {_reason(error)}.", path=path, hint=_SAFE_HINT) from error
+
+
+def _check_pickle(path: Path) -> None:
+    """Bound the work that the list of tensors can ask for; torch would unpack archives and run pickles of any length."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+            lists = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+            longest = max((entry.file_size for entry in lists), default=0)
+            unpacked = sum(entry.file_size for entry in entries)
+            reason = "it unpacks to more than its own length" if unpacked > path.stat().st_size else ""
+        else:
+            with path.open("rb") as file:
+                longest, reason = _legacy_pickle_bytes(file.read(_MAX_PICKLE_BYTES + 1)), ""
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise WeightsRejected(f"{path} is not a checkpoint of tensors: {first_line(error)}.", path=path, hint=_SAFE_HINT) from error
+    if longest > _MAX_PICKLE_BYTES:
+        reason = f"its list of tensors has more than {_MAX_PICKLE_BYTES:,} bytes"
+    if reason:
+        raise WeightsRejected(f"{path} is not loaded: {reason}.", path=path, hint=_SAFE_HINT)
+
+
+def _legacy_pickle_bytes(head: bytes) -> int:
+    """Return where the pickles end that a checkpoint of torch before 1.6 begins with; the tensors' bytes follow them."""
+    stream = io.BytesIO(head)
+    for _ in range(_LEGACY_PICKLES):
+        try:
+            for _ in pickletools.genops(stream):
+                pass
+        except Exception:  # noqa: BLE001 genops raises what it likes; torch says what is wrong with a short file
+            return len(head)
+    return stream.tell()
 
 
 def _reason(error: Exception) -> str:

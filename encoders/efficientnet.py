@@ -18,6 +18,7 @@ from core.ahead import side_by_side
 from core.errors import ConfigError
 from core.fetch import Announce, silent
 from encoders.batching import LengthBatches
+from encoders.checkpoints import read_pickle
 from encoders.devices import choose_device, dtype_on
 from encoders.openvino import compiled, import_openvino
 from encoders.weights import PackagedWeights, packaged_weights
@@ -148,5 +149,5 @@ def _load_model(name: str, weights: PackagedWeights, side_px: int) -> Any:
 
     with torch.device("meta"):  # the random start that the weights replace would cost a second
         model = EfficientNet.from_name(f"efficientnet-{name}", image_size=side_px)  # its padding is fixed by the side
-    model.load_state_dict(torch.load(weights.path, map_location="cpu", weights_only=True), assign=True)
+    model.load_state_dict(read_pickle(weights.path), assign=True)
     return model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)

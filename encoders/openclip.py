@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.ahead import side_by_side
-from core.errors import EncoderError, WeightsRejected
+from core.errors import EncoderError, WeightsRejected, first_line
 from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
 from encoders.batching import LastTokens, LengthBatches, encodable
 from encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
 from encoders.devices import choose_device, dtype_on, torch_provenance
+from encoders.foreign import built_openclip, openclip_tokenizer
 from encoders.openclip_source import OpenClipSource, find_source, import_open_clip
 from encoders.weights import file_sha256, remembered_sha256
 
@@ -195,24 +196,21 @@ class OpenClipModel:
     def tokenizer(self) -> Any:
         """Called with texts, it gives (n, context) int64 tokens, cut and padded."""
         import_open_clip()
-        from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
-
-        text = self.source.config.get("text_cfg", {})
-        options = {**(text.get("tokenizer_kwargs") or {}), "context_length": self.spec.max_tokens}
-        if options.get("reduction_mask"):
+        text = self.source.config["text_cfg"]
+        if mask := (text.get("tokenizer_kwargs") or {}).get("reduction_mask"):
             raise EncoderError(
-                f"{self.source.name} drops words of long texts ({options['reduction_mask']}), which is not supported.",
+                f"{self.source.name} drops words of long texts ({mask}), which is not supported.",
                 hint="Choose a model that cuts long texts at their end.",
             )
-        if self.source.tokenizer is None:
-            return SimpleTokenizer(**options)
         try:
-            return HFTokenizer(str(self.source.tokenizer), tokenizer_mode=text.get("tokenizer_mode"), **options)
+            return openclip_tokenizer(self.source.tokenizer, text, context_length=self.spec.max_tokens)
         except ImportError as error:
             raise EncoderError(f"{self.source.name} needs a package: {error}.", hint="pip install transformers") from error
-        except (OSError, ValueError) as error:
-            folder = self.source.tokenizer
-            raise WeightsRejected(f"{folder} holds no tokenizer: {error}.", path=folder, hint="It needs tokenizer.json.") from error
+        except Exception as error:  # transformers and tokenizers raise what they like for files they do not understand
+            folder = self.source.tokenizer or self.source.weights
+            raise WeightsRejected(
+                f"{folder} holds no tokenizer: {first_line(error)}.", path=folder, hint="It needs tokenizer.json."
+            ) from error
 
     @cached_property
     def transform(self) -> Any:
@@ -307,11 +305,10 @@ def _build(source: OpenClipSource, *, half: bool) -> Any:
     custom = config.pop("custom_text", False) or bool(config["text_cfg"].get("hf_model_name"))
     kind = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
     try:
-        with torch.random.fork_rng(devices=[]):  # the random weights are overwritten; the caller's random numbers stay as they were
-            network = kind(**config, cast_dtype=torch.float16 if half else None)
+        network = built_openclip(kind, config, cast_dtype=torch.float16 if half else None)
     except Exception as error:  # open_clip, timm and transformers raise what they like for a configuration they cannot build
         raise EncoderError(
-            f"open_clip cannot build {source.name}: {error}.", hint="A newer open_clip_torch or timm may know it."
+            f"open_clip cannot build {source.name}: {first_line(error)}.", hint="A newer open_clip_torch or timm may know it."
         ) from error
     if half:
         _halve_precision(network, timm_tower="timm_model_name" in config["vision_cfg"])

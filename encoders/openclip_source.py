@@ -16,6 +16,7 @@ import msgspec
 
 from core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
 from core.fetch import Announce, HubFile, Wanted, cached_choice, fetch_all, fetch_choice, wanted
+from encoders.foreign import check_openclip, read_json
 
 HUB_PREFIX = "hf-hub:"
 FOLDER_PREFIX = "local-dir:"
@@ -138,7 +139,7 @@ def wanted_files(name: str) -> list[Wanted]:
 
 def _text_files(config: Mapping[str, Any], *, has_tokenizer: bool = False, beside: Path | None = None) -> list[Wanted]:
     """The files of a Hugging Face tokenizer and of a Hugging Face text tower, which live in repositories of their own."""
-    text = config.get("text_cfg", {})
+    text = config["text_cfg"]
     files = []
     if (repo := text.get("hf_tokenizer_name")) and not has_tokenizer:
         # What the optional ones hold stands in tokenizer_config.json in all but old repositories.
@@ -254,14 +255,18 @@ def _agreed_preprocess(architecture: str) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> _FolderConfig:
+    """Read a stranger's configuration, and check it before anything else is fetched for it."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_FolderConfig)
-    except (OSError, msgspec.MsgspecError) as error:
+        held = msgspec.convert(read_json(path, hint="It needs model_cfg."), _FolderConfig)
+    except msgspec.MsgspecError as error:
         raise WeightsRejected(f"{path} is no open_clip configuration: {error}.", path=path, hint="It needs model_cfg.") from error
+    check_openclip(held.model_cfg, path=path)
+    return held
 
 
 def _with_text_files(source: OpenClipSource, get: Callable[..., Path]) -> OpenClipSource:
-    """Name the folders in which the files of `_text_files` lie."""
+    """Name the folders in which the files of `_text_files` lie, once the configuration fits the weights."""
+    check_openclip(source.config, path=source.weights, weights_bytes=source.weights.stat().st_size)
     text = dict(source.config.get("text_cfg", {}))
     tokenizer = source.tokenizer
     if (repo := text.get("hf_tokenizer_name")) and tokenizer is None:

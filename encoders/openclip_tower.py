@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError, EncoderError
+from core.errors import ConfigError, EncoderError, first_line
 from core.fetch import Announce
+from encoders.foreign import built_openclip
 from encoders.openclip import load_openclip
 from encoders.openclip_source import import_open_clip
 
@@ -43,14 +44,15 @@ def build_image_tower(config: Mapping[str, Any], preprocess: Mapping[str, Any]) 
     try:
         vision = {**config["vision_cfg"], "timm_model_pretrained": False, "output_tokens": False}
         quick_gelu = bool(config.get("quick_gelu", False))
-        model = open_clip.CLIP(config["embed_dim"], vision_cfg=vision, text_cfg=dict(_NO_TEXT), quick_gelu=quick_gelu)
+        parts = {"embed_dim": config["embed_dim"], "vision_cfg": vision, "text_cfg": dict(_NO_TEXT)}
+        model = built_openclip(open_clip.CLIP, parts, quick_gelu=quick_gelu)
         network = model.visual
         size = network.image_size if isinstance(network.image_size, int) else list(network.image_size)
         chosen = {**merge_preprocess_dict(PreprocessCfg(), dict(preprocess)), "size": size}
         transform = image_transform_v2(PreprocessCfg(**chosen), is_train=False)
     except Exception as error:  # open_clip and timm raise what they like for a configuration they cannot build
         raise EncoderError(
-            f"open_clip cannot build this image tower: {error}.", hint="A newer open_clip_torch may know it."
+            f"open_clip cannot build this image tower: {first_line(error)}.", hint="A newer open_clip_torch may know it."
         ) from error
     kept = {"embed_dim": config["embed_dim"], "quick_gelu": quick_gelu, "vision_cfg": vision}
     return ImageTower(network, config["embed_dim"], transform, kept, chosen)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
+from core.errors import MemberUnavailable, WeightsMissing
 from core.fetch import Announce, HubFile, Wanted, cached_file, fetch_all, fetch_choice, wanted
 from encoders.devices import choose_device
+from encoders.foreign import image_to_text, shard_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,23 +55,11 @@ class ImageToText:
         if not ((folder / "model.safetensors").is_file() or (folder / _INDEX).is_file()):
             raise WeightsMissing(f"{folder} has no model.safetensors.", path=folder, hint=_REMEDY)
         try:
-            from transformers import AutoModelForImageTextToText, AutoProcessor
+            model, processor = image_to_text(folder, hint=_REMEDY)
         except ModuleNotFoundError as error:
             raise MemberUnavailable(
                 "caption", f"the package {error.name} is not installed", hint="Install it: pip install 'imprompt[ofa]'"
             ) from error
-        try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            model, loading = AutoModelForImageTextToText.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        except Exception as error:  # transformers, safetensors and torch each raise their own; all mean "not this file"
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise WeightsRejected(f"{folder} cannot be loaded: {reason}.", path=folder, hint=_REMEDY) from error
-        if lacking := sorted(loading["missing_keys"]):
-            raise WeightsRejected(
-                f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.", path=folder, hint=_REMEDY
-            )
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
         return cls(model.eval().to(chosen), processor, files=files)
 
@@ -99,11 +87,7 @@ def wanted_files(repo: str) -> list[Wanted]:
     index = cached_file(HubFile(repo, _INDEX))
     if index is None or cached_file(weights.choices[0]) is not None:
         return [*files, weights]
-    try:
-        shards = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsRejected(f"{index} is no index of shards.", path=index, hint=_REMEDY) from error
-    return [*files, weights, *(wanted(repo, shard) for shard in sorted(shards))]
+    return [*files, weights, *(wanted(repo, shard) for shard in shard_names(index, hint=_REMEDY))]
 
 
 def _fetched(repo: str, *, offline: bool, announce: Announce) -> Path:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
 from core.fetch import Announce, Wanted, fetch_choice, wanted
+from encoders.checkpoints import read_tensors
 from encoders.devices import choose_device
-from ensemble.ofa.checkpoint import fill, read_tensors
+from ensemble.ofa.checkpoint import fill
 from ensemble.ofa.config import END, PAD, START, OfaConfig, read_config
 
 if TYPE_CHECKING:

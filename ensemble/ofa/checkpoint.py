@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import WeightsMissing, WeightsRejected
+from core.errors import WeightsRejected
 from ensemble.ofa.config import OfaConfig
 
 if TYPE_CHECKING:
@@ -25,29 +24,6 @@ _IMAGE_WRITER = re.compile(
 )
 """Tensors of the decoder that only serve to write images; in every checkpoint, and not in our network."""
 _NAMES_SHOWN = 3
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a safetensors file, or of a file that `torch.save` wrote, on the processor.
-
-    Raises:
-        WeightsMissing: the file cannot be opened.
-        WeightsRejected: it is truncated, or holds anything but named tensors; code in it is never run.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise WeightsMissing(f"{path} cannot be opened: {error.strerror}.", path=path, hint=_REMEDY) from error
-    except pickle.UnpicklingError as error:
-        raise WeightsRejected(f"{path} holds code or objects beside tensors, or is damaged.", path=path, hint=_REMEDY) from error
-    except Exception as error:  # torch, safetensors and pickle raise whatever the bytes make them
-        raise WeightsRejected(f"{path} is truncated or damaged ({type(error).__name__}).", path=path, hint=_REMEDY) from error
-    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
-        raise WeightsRejected(f"{path} is not a dictionary of tensors.", path=path, hint=_REMEDY)
-    return {str(name): tensor for name, tensor in found.items()}
 
 
 def fill(network: Ofa, tensors: dict[str, Tensor], *, config: OfaConfig, path: Path) -> None:

@@ -14,13 +14,13 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from encoders.foreign import built_timm
 from ensemble.ofa.config import OfaConfig
 
 TEXT, IMAGE = 0, 1
@@ -181,7 +181,7 @@ class Encoder(nn.Module):
         width, heads = config.d_model, config.encoder_attention_heads
         self.grid = config.image_bucket_size
         self.position_bias = partial(position_bias, heads=heads, scale=bias_scale(config, heads))
-        self.embed_images = timm.create_model(config.resnet_type, features_only=True, out_indices=(3,), pretrained=False)
+        self.embed_images = built_timm(config.resnet_type, features_only=True, out_indices=(3,))
         self.image_proj = nn.Linear(_TRUNK_CHANNELS, width)
         self.patch_layernorm_embedding = nn.LayerNorm(width)
         self.embed_tokens = nn.Embedding(config.vocab_size, width)

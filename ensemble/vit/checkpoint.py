@@ -13,6 +13,7 @@ import msgspec
 from core.errors import ConfigError, EncoderError, FormatVersion, WeightsMissing, WeightsRejected
 from core.files import atomic_write
 from encoders.checkpoints import check_tensors, read_tensors
+from encoders.foreign import check_tower
 from ensemble.vit.towers import DIM, Blueprint, TimmPixels, Tower, build_tower, timm_name
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ def _filled(blueprint: Blueprint, path: Path) -> Tower:
     from PIL import Image
 
     tensors = read_tensors(path)
+    check_tower(blueprint.config, path=path, weights_bytes=path.stat().st_size)
     tower = build_tower(blueprint)
     fill_tower(tower, tensors, path=path)
     tower.network.eval().requires_grad_(requires_grad=False)

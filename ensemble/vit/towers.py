@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from core.errors import ConfigError, EncoderError, MemberUnavailable
+from core.errors import ConfigError, EncoderError, MemberUnavailable, first_line
+from encoders.foreign import built_timm
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,10 +24,6 @@ INSTALL = "Install it: pip install 'imprompt[vit]'"
 
 _SideCount = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 _Three = tuple[float, float, float]
-_LOADS_FILES = frozenset(
-    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes", "features_only"}
-)
-"""Arguments of timm's create_model that fetch, read files, or change what comes out."""
 _OPEN_CLIP_LAYERS = {
     "stem": r"^(?:class_embedding|positional_embedding|conv\d|bn\d|ln_pre)",
     "blocks": r"^(?:transformer\.resblocks\.|layer)(\d+)",
@@ -118,14 +115,14 @@ def timm_name(architecture: str) -> str:
 def _timm_tower(blueprint: Blueprint) -> Tower:
     timm = import_timm()
     name = timm_name(blueprint.architecture)
-    if wrong := sorted(_LOADS_FILES & blueprint.config.keys()):
-        raise EncoderError(f"{name} cannot be built with {', '.join(wrong)}.")
     try:
-        network = timm.create_model(name, pretrained=False, num_classes=DIM, **blueprint.config)
+        network = built_timm(name, num_classes=DIM, **blueprint.config)
         layers = timm.models.group_parameters(network, network.group_matcher(coarse=False), reverse=True)
         classifier = network.get_classifier()
     except Exception as error:  # timm's models raise what they like for arguments they do not take
-        raise EncoderError(f"timm cannot build {name}: {error}.", hint="Another version of timm may know it.") from error
+        raise EncoderError(
+            f"timm cannot build {name}: {first_line(error)}.", hint="Another version of timm may know it."
+        ) from error
     heads = {id(parameter) for parameter in classifier.parameters()} if hasattr(classifier, "parameters") else set()
     head = frozenset(name for name, parameter in network.named_parameters() if id(parameter) in heads)
     if not head:

@@ -60,7 +60,9 @@ def test_a_hub_model_names_its_tokenizer_once_its_configuration_is_here(tmp_path
         "open_clip_model.safetensors",
     ]
     hand_path(config).parent.mkdir(parents=True)
-    hand_path(config).write_text(json.dumps({"model_cfg": {"text_cfg": {"hf_tokenizer_name": "someone/words"}}}))
+    hand_path(config).write_text(
+        json.dumps({"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "someone/words"}}})
+    )
     needed = [want.choices[0] for want in wanted_files("hf-hub:someone/clip") if not want.optional]
     assert HubFile("someone/words", "tokenizer.json") in needed
 

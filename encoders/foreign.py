@@ -1,0 +1,372 @@
+"""The one place where files of a stranger's model reach open_clip, timm and transformers.
+
+A model repository holds JSON beside its weights. The libraries let that JSON name Python files to
+run, other repositories to fetch, and sizes that no memory holds. Here only known keys pass, names
+are plain, numbers are bounded by the weight file, and the libraries run in a block in which they
+can neither import a repository's code nor ask the hub. Weights are read by `encoders.checkpoints`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from core.errors import EncoderError, WeightsRejected, first_line
+
+_TOKENIZER_KEYS = {"additional_special_tokens", "clean", "language", "reduction_mask", "strip_sep_token"}
+"""What open_clip's tokenizers take, less what names a file (`bpe_path`, `cache_dir`)."""
+_TIMM_FILE_KEYS = frozenset(
+    {
+        "cache_dir",
+        "checkpoint_path",
+        "features_only",
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "scriptable",
+    }
+)
+"""Arguments of timm's `create_model` that fetch, read files, or change what comes out."""
+_SHARD = re.compile(r"[\w][\w.-]*\.safetensors", re.ASCII)
+_REPOSITORY = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
+_ARCHITECTURE = re.compile(r"[\w][\w.-]*", re.ASCII)
+_KERNEL_KEYS = ("attn_implementation", "experts_implementation")
+"""transformers takes OWNER/NAME here for a repository of compiled code."""
+
+MAX_LAYERS = 1_000
+MAX_SIDE_PX = 4_096
+MAX_TOKENS = 1 << 20
+MAX_BEAMS = 64
+_SQUARES_A_LAYER = 6
+"""Half of what a layer of a transformer has: 4 width x width matrices of attention, and 8 of the feed-forward part."""
+_ALWAYS_BUILT = 1 << 25
+"""So many weights are built whatever the file has: a wrong architecture is then told tensor by tensor."""
+_LARGEST = 1 << 62
+_MAX_JSON_BYTES = 64 << 20
+_MAX_JSON_DEPTH = 64
+_WIDTHS = ("width", "hidden_size", "d_model", "n_embd", "embed_dim", "hidden_dim")
+_DEPTHS = ("layers", "num_hidden_layers", "n_layer", "num_layers", "encoder_layers", "depth", "depths")
+_COUNTS = ("vocab_size", "num_embeddings")
+_TOKENS = ("context_length", "n_ctx")
+_SEARCHES = ("num_beams", "num_return_sequences", "num_beam_groups")
+"""How many answers are written side by side; the memory of an answer is taken for each."""
+_SIDES = ("image_size", "img_size", "input_size", "crop_size", "height", "shortest_edge")
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def closed_libraries() -> Iterator[None]:
+    """Hold the libraries closed: no code of a repository is imported, nobody is asked, the hub is not reached.
+
+    This is the second lock. The first is that every call below says `trust_remote_code=False` and
+    `local_files_only=True`; but open_clip and timm call transformers and the hub on their own.
+    """
+    with _lock, ExitStack() as stack:
+        import huggingface_hub.constants
+
+        stack.enter_context(_replaced(huggingface_hub.constants, "HF_HUB_OFFLINE", value=True))
+        try:
+            from transformers import dynamic_module_utils
+        except ImportError:
+            pass
+        else:
+            stack.enter_context(_replaced(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", value=0))
+            stack.enter_context(_replaced(dynamic_module_utils, "get_class_in_module", value=_refuse_code))
+        try:
+            yield
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # tokenizers' Rust; its class cannot be imported
+                raise
+            raise ValueError(f"a library gave up: {first_line(error)}") from error
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, *, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _refuse_code(*_: object, **__: object) -> NoReturn:
+    raise ValueError("it needs Python code of its repository, which imprompt never runs")
+
+
+def check_openclip(config: Mapping[str, Any], *, path: Path, weights_bytes: int | None = None) -> None:
+    """Check a model configuration of open_clip before anything is fetched for it or built from it.
+
+    Args:
+        config: what open_clip calls `model_cfg`.
+        path: of the file that says it, or of the weights, for messages.
+        weights_bytes: length of the weight file, where it is here: the sizes have to fit into it.
+
+    Raises:
+        WeightsRejected: a part is no mapping, a name is not plain, an option of the tokenizer is
+            unknown, or a size is larger than the weights can be.
+    """
+    rejected = _Rejection(path)
+    if not isinstance(config.get("embed_dim"), int):
+        raise rejected("embed_dim is no number")
+    for part in ("vision_cfg", "text_cfg"):
+        if not isinstance(config.get(part), Mapping):
+            raise rejected(f"{part} is missing, or is no mapping")
+    text = config["text_cfg"]
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        name = text.get(key)
+        if name is not None and not _is_plain(_REPOSITORY, name) and not _is_inside(name, path.parent):
+            raise rejected(f"{key} {_shown(name)} is no repository's name")
+    options = text.get("tokenizer_kwargs") or {}
+    if not isinstance(options, Mapping):
+        raise rejected("tokenizer_kwargs is no mapping")
+    if unknown := sorted(map(str, options.keys() - _TOKENIZER_KEYS - {"context_length"})):
+        raise rejected(f"tokenizer_kwargs says {_shown(', '.join(unknown))}, which is not passed on")
+    check_tower(config, path=path, weights_bytes=weights_bytes)
+
+
+def check_tower(config: Mapping[str, Any], *, path: Path, weights_bytes: int | None) -> None:
+    """Check what an image tower is built from: a configuration of open_clip, or options of timm.
+
+    Raises:
+        WeightsRejected: timm would fetch something, or a size is larger than the weights can be.
+    """
+    rejected = _Rejection(path)
+    vision = config.get("vision_cfg", {})
+    timm_name = vision.get("timm_model_name") if isinstance(vision, Mapping) else None
+    if timm_name is not None and not _is_plain(_ARCHITECTURE, timm_name):
+        raise rejected(f"timm_model_name {_shown(timm_name)} is no architecture's name")
+    if wrong := sorted(_TIMM_FILE_KEYS & config.keys()):
+        raise rejected(f"it says {', '.join(wrong)}, which are not passed on")
+    _check_numbers(config, weights_bytes, rejected)
+
+
+def openclip_tokenizer(folder: Path | None, text_config: Mapping[str, Any], *, context_length: int) -> Any:
+    """Return open_clip's tokenizer: CLIP's own, or that of a folder with a Hugging Face tokenizer.
+
+    `text_config` has passed `check_openclip`. Raises whatever the libraries raise.
+    """
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    given = text_config.get("tokenizer_kwargs") or {}
+    options = {key: value for key, value in given.items() if key in _TOKENIZER_KEYS} | {"context_length": context_length}
+    if folder is None:
+        return SimpleTokenizer(**options)
+    with closed_libraries():
+        return HFTokenizer(
+            str(folder),
+            tokenizer_mode=text_config.get("tokenizer_mode"),
+            **options,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+
+
+def built_openclip(kind: Any, config: Mapping[str, Any], **options: Any) -> Any:
+    """Return `kind(**config)`, one of open_clip's model classes with random weights; a Hugging Face tower is checked first.
+
+    `config` has passed `check_openclip`. Raises whatever the libraries raise.
+    """
+    import torch
+
+    with closed_libraries(), torch.random.fork_rng(devices=[]):  # the random weights are overwritten
+        if tower := config.get("text_cfg", {}).get("hf_model_name"):
+            from transformers import AutoConfig
+
+            AutoConfig.from_pretrained(tower, trust_remote_code=False, local_files_only=True)
+        return kind(**config, **options)
+
+
+def built_timm(name: str, **options: Any) -> Any:
+    """Return a network of timm with random weights.
+
+    Args:
+        name: of an architecture that timm itself knows.
+        options: of the architecture; those of a stranger's file have passed `check_tower`.
+
+    Raises:
+        EncoderError: the name is none of timm's. What timm raises for an option that it does not
+            take comes through.
+    """
+    import timm
+
+    if not _is_plain(_ARCHITECTURE, name) or not timm.is_model(name):
+        raise EncoderError(f"timm has no architecture {_shown(name)}.", hint="Choose one of timm.list_models().")
+    with closed_libraries():
+        return timm.create_model(name, pretrained=False, **options)
+
+
+def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
+    """Return (model, processor) of a folder with an image-to-text model of transformers, on the processor.
+
+    Raises:
+        ImportError: transformers is not installed.
+        WeightsRejected: a file is damaged or of another model, or asks for code, another
+            repository, or sizes that its weights do not have.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    _check_transformers_folder(folder, hint=hint)
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        with closed_libraries():
+            processor = AutoProcessor.from_pretrained(folder, **safe)
+            model, loading = AutoModelForImageTextToText.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **safe
+            )
+    except Exception as error:  # transformers, safetensors and torch each raise their own; all mean "not this file"
+        raise WeightsRejected(f"{folder} cannot be loaded: {first_line(error)}.", path=folder, hint=hint) from error
+    if lacking := sorted(loading["missing_keys"]):
+        raise WeightsRejected(
+            f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.", path=folder, hint=hint
+        )
+    return model, processor
+
+
+def read_json(path: Path, *, hint: str = "Fetch the file again.") -> Any:
+    """Return what a stranger's JSON file holds.
+
+    Raises:
+        WeightsRejected: it cannot be read, is no JSON, or is larger or deeper than such a file is.
+    """
+    try:
+        if not path.is_file():
+            raise WeightsRejected(f"{path} is no regular file.", path=path, hint=hint)
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise WeightsRejected(f"{path} has {size:,} bytes; {_MAX_JSON_BYTES:,} are read.", path=path, hint=hint)
+        return msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WeightsRejected(f"{path} is no JSON: {first_line(error)}.", path=path, hint=hint) from error
+
+
+def shard_names(index: Path, *, hint: str) -> list[str]:
+    """Return the names of the files that a `model.safetensors.index.json` lists, sorted.
+
+    Raises:
+        WeightsRejected: it is no such index, or a name is not that of a file beside it.
+    """
+    try:
+        names = set(read_json(index, hint=hint)["weight_map"].values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _Rejection(index, hint)("it is no index of shards") from error
+    if wrong := next((name for name in names if not _is_plain(_SHARD, name)), None):
+        raise _Rejection(index, hint)(f"{_shown(wrong)} is no name of a shard")
+    return sorted(names)
+
+
+def _check_transformers_folder(folder: Path, *, hint: str) -> None:
+    if (adapter := folder / "adapter_config.json").exists():
+        raise WeightsRejected(f"{adapter} points to another model, which is not read.", path=adapter, hint=hint)
+    weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    for path in sorted(folder.glob("*.json")):
+        held, rejected = read_json(path, hint=hint), _Rejection(path, hint)
+        if path.name in ("config.json", "generation_config.json"):
+            _check_transformers_config(held, rejected)
+            _check_numbers(held, weights_bytes, rejected)
+        elif path.name.endswith("processor_config.json"):
+            for inner in _mappings(held, rejected):
+                _check_sides(inner, rejected)
+
+
+def _check_transformers_config(held: Any, rejected: _Rejection) -> None:
+    """timm inside transformers, and compiled kernels, are fetched by name from the hub."""
+    for inner in _mappings(held, rejected):
+        for key, value in inner.items():
+            if str(key).lstrip("_").removesuffix("_internal") in _KERNEL_KEYS and "/" in str(value):
+                raise rejected(f"{key} {_shown(value)} names a repository of code")
+        if inner.get("model_type") in ("timm_wrapper", "timm_backbone") or inner.get("use_timm_backbone"):
+            for key in ("architecture", "backbone"):
+                if inner.get(key) is not None and not _is_plain(_ARCHITECTURE, inner[key]):
+                    raise rejected(f"{key} {_shown(inner[key])} is no architecture's name")
+        if (beams := max(_numbers(inner, _SEARCHES), default=0)) > MAX_BEAMS:
+            raise rejected(f"{beams:,} beams are more than {MAX_BEAMS}")
+        if inner.get("use_pretrained_backbone"):
+            raise rejected("use_pretrained_backbone fetches another model")
+
+
+def _check_numbers(config: Any, weights_bytes: int | None, rejected: _Rejection) -> None:
+    """Compare the sizes that a configuration claims with its weights, of which each takes a byte or more."""
+    for inner in _mappings(config, rejected):
+        width = max(_numbers(inner, _WIDTHS), default=0)
+        shared = _numbers(inner, ("num_hidden_groups",))  # ALBERT's layers share their weights
+        depth = max(shared or _numbers(inner, _DEPTHS), default=0)
+        if depth > MAX_LAYERS:
+            raise rejected(f"{depth:,} layers are more than {MAX_LAYERS:,}")
+        rows = max(_numbers(inner, _COUNTS), default=0)
+        parameters = max(_SQUARES_A_LAYER * depth * width**2, rows * width)
+        if weights_bytes is not None and parameters > max(weights_bytes, _ALWAYS_BUILT):
+            raise rejected(f"it claims {parameters:,} weights, more than fit into {weights_bytes:,} bytes")
+        if (tokens := max(_numbers(inner, _TOKENS), default=0)) > MAX_TOKENS:
+            raise rejected(f"a context of {tokens:,} tokens is more than {MAX_TOKENS:,}")
+        _check_sides(inner, rejected)
+
+
+def _check_sides(inner: Mapping[str, Any], rejected: _Rejection) -> None:
+    """Check the sides in pixels that pictures are scaled to.
+
+    Models that choose the number of patches by the picture count pixels in `shortest_edge`.
+    """
+    counts_pixels = "merge_size" in inner or "min_pixels" in inner
+    for key in (*_SIDES, "width") if "height" in inner else _SIDES:
+        side = max(_numbers(inner, (key,)), default=0)
+        limit = MAX_SIDE_PX**2 if counts_pixels and key == "shortest_edge" else MAX_SIDE_PX
+        if side > limit:
+            raise rejected(f"{key} {side:,} is more than {limit:,} pixels")
+
+
+def _numbers(inner: Mapping[str, Any], keys: tuple[str, ...]) -> list[int]:
+    values = (inner.get(key) for key in keys)
+    numbers = (number for value in values for number in (value if isinstance(value, list) else (value,)))
+    return [_whole(number) for number in numbers if isinstance(number, int | float) and not isinstance(number, bool)]
+
+
+def _whole(number: float) -> int:
+    """The number as an integer; what is none, or has no end, is larger than any limit."""
+    return int(number) if abs(number) < _LARGEST else _LARGEST
+
+
+def _mappings(value: Any, rejected: _Rejection) -> Iterator[Mapping[str, Any]]:
+    """Every mapping in a JSON value, from the outside in."""
+    waiting = [(value, 0)]
+    while waiting:
+        inner, depth = waiting.pop()
+        if depth > _MAX_JSON_DEPTH:
+            raise rejected(f"it is nested deeper than {_MAX_JSON_DEPTH} levels")
+        if isinstance(inner, Mapping):
+            yield inner
+            waiting += [(item, depth + 1) for item in inner.values()]
+        elif isinstance(inner, list):
+            waiting += [(item, depth + 1) for item in inner]
+
+
+def _is_plain(form: re.Pattern[str], name: object) -> bool:
+    return isinstance(name, str) and len(name) <= 200 and form.fullmatch(name) is not None and ".." not in name
+
+
+def _is_inside(name: object, folder: Path) -> bool:
+    """open_clip writes the whole path where a tower or tokenizer lay in the model's own folder."""
+    return isinstance(name, str) and "\0" not in name and Path(name).resolve().is_relative_to(folder.resolve())
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+class _Rejection:
+    """Makes the error for one file."""
+
+    def __init__(self, path: Path, hint: str = "") -> None:
+        self._path = path
+        self._hint = hint or "Use a model whose files say only what its library defines."
+
+    def __call__(self, reason: str) -> WeightsRejected:
+        return WeightsRejected(f"{self._path} is refused: {reason}.", path=self._path, hint=self._hint)
