@@ -34,6 +34,7 @@ from commands.submit import submit
 from commands.train import train
 from commands.verify import verify
 from core.errors import ImpromptError, StorageFull
+from core.text import printable
 
 _INTERRUPTED, _READER_GONE = 130, 141
 _ROOM = "Make room there and call it again."
@@ -138,7 +139,7 @@ def _run_verb() -> int:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):
-        sys.stderr.write(text.replace("\n", " ") + "\n")
+        sys.stderr.write(printable(text.replace("\n", " ")) + "\n")
 
 
 if __name__ == "__main__":

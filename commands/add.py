@@ -39,7 +39,7 @@ def add(
     command is given again; the index that is in place answers until it is complete.
     """
     from core.config import settings
-    from encoders.registry import load_encoder, output_encoder
+    from encoders.registry import load_index_encoder, output_encoder
     from indexer.growth import add_corpora
     from indexer.rules import read_unsafe_words
     from indexer.sources import parse_corpus
@@ -50,11 +50,11 @@ def add(
     chosen = settings(index=index, offline=offline)
     with open_generation(chosen.index) as generation:
         encoders = generation.manifest.encoders
-    pair = load_encoder(encoders[0].name, device=device, offline=chosen.offline, announce=output.note)
+    pair = load_index_encoder(encoders[0].name, device=device, offline=chosen.offline, announce=output.note)
     # An index of an early version holds no vectors of MiniLM; none are added to it then.
     extra = [output_encoder(pair, device=device, announce=output.note)] if len(encoders) > 1 else []
     names = [spec.name for spec in encoders[2:]]
-    also = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in names]
+    also = [load_index_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in names]
     with opened_gpu(device, announce=output.note) as gpu:
         report = add_corpora(
             chosen.index,

@@ -23,7 +23,7 @@ from commands.options import (
     Strict,
     Verbose,
 )
-from commands.output import Output, funnel, printable, size_text
+from commands.output import Output, funnel, size_text
 from commands.recipes import RECIPES, Recipe
 from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
 
@@ -164,7 +164,7 @@ def build_index(
         )
     if json:
         for row in report.rejected:
-            output.note(printable(_left_out(row)))
+            output.note(_left_out(row))
         output.line(report.manifest)
     else:
         show_report(output, report, folder)

@@ -60,14 +60,15 @@ def embed(
     from core.config import settings
     from core.errors import ConfigError
     from core.files import atomic_write
-    from encoders.registry import load_encoder
+    from encoders.registry import load_encoder, load_index_encoder
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if images == (texts is not None) or bool(paths) != images:
         raise ConfigError("embed takes either --images PATH… or --texts FILE.", hint="Name exactly one of them.")
     chosen = settings(index=index, offline=offline)
-    name = "lite" if space is Space.OUTPUT else encoder or _encoder_of_index(chosen)
-    pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+    given = "lite" if space is Space.OUTPUT else encoder
+    load = load_encoder if given else load_index_encoder
+    pair = load(given or _encoder_of_index(chosen), device=device, offline=chosen.offline, announce=output.note)
     done, labels = _embed_texts(texts, column, pair, space, output) if texts else _embed_images(paths or [], pair, space, output)
     with atomic_write(out) as file:
         np.save(file, done.vectors)

@@ -41,7 +41,7 @@ def open_index(
         EncoderError, ConfigError: the encoder or the device cannot be used.
     """
     from core.config import MilvusPlace, settings
-    from encoders.registry import load_encoder
+    from encoders.registry import load_encoder, load_index_encoder
     from store.gpu import opened_gpu
     from store.opened import open_place
 
@@ -52,5 +52,6 @@ def open_index(
             generation.search_on(gpu)
         name = encoder or generation.manifest.encoders[0].name
         output.detail(f"Index {chosen.place}, generation {generation.manifest.generation}, encoder {name}.")
-        pair = load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+        load = load_encoder if encoder else load_index_encoder
+        pair = load(name, device=device, offline=chosen.offline, announce=output.note)
         yield Opened(generation, pair, device, chosen.offline)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ImpromptError, PartialFailure
+from core.text import as_utf8, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ class Output:
     def note(self, text: str) -> None:
         """One line for a person, on standard error."""
         if not self.quiet:
-            _console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+            _console(stderr=True).print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """A note that only `--verbose` shows."""
@@ -40,7 +40,11 @@ class Output:
         """One JSON object (any value msgspec can write) on a line of standard output."""
         import msgspec
 
-        sys.stdout.write(msgspec.json.encode(value).decode("utf-8") + "\n")
+        try:
+            encoded = msgspec.json.encode(value)
+        except UnicodeEncodeError:  # a file's name that is no UTF-8
+            encoded = msgspec.json.encode(_as_utf8(msgspec.to_builtins(value)))
+        sys.stdout.write(encoded.decode("utf-8") + "\n")
         sys.stdout.flush()
 
     def text(self, text: str) -> None:
@@ -70,7 +74,7 @@ class Output:
         console = _console(stderr=True)
         console.print(f"{len(self.failures)} of {total} failed:", markup=False, highlight=False)
         for _, error in self.failures:
-            console.print(f"  {error}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"  {printable(str(error))}", markup=False, highlight=False, soft_wrap=True)
         raise PartialFailure(f"{total - len(self.failures)} of {total} {done}.")
 
     def progress(self) -> Progress:
@@ -84,13 +88,21 @@ class Output:
         return Bars(_console(stderr=True))
 
 
+def _as_utf8(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_utf8(value)
+    if isinstance(value, dict):
+        return {_as_utf8(key): _as_utf8(item) for key, item in value.items()}
+    return [_as_utf8(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
     """A table of plain text; the columns named in `right` are aligned to the right."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table = Table(title=printable(title) or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -102,11 +114,6 @@ def funnel(counts: Mapping[str, int]) -> Table:
     """What became of a corpus's rows: read first, then each reason for leaving one out, then kept."""
     order = ["read", *sorted(set(counts) - {"read", "kept"}), "kept"]
     return grid("Rows", ["", "rows"], [(name, f"{counts.get(name, 0):,}") for name in order], right=["rows"])
-
-
-def printable(text: str) -> str:
-    """The text with control characters, which could drive a terminal, shown as U+FFFD; line breaks stay."""
-    return "".join("\ufffd" if unicodedata.category(char) == "Cc" and char != "\n" else char for char in text)
 
 
 def size_text(size_bytes: int) -> str:

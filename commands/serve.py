@@ -51,7 +51,7 @@ def serve(
     """
     from core.config import settings
     from core.errors import ConfigError
-    from encoders.registry import load_encoder
+    from encoders.registry import load_encoder, load_index_encoder
     from store.generation import pin_manifest
 
     try:
@@ -84,8 +84,9 @@ def serve(
         log_json=log_json or json,
     )
 
+    load = load_encoder if encoder else load_index_encoder
     run(
         config,
-        load=lambda name: load_encoder(name, device=device, offline=chosen.offline, announce=output.note),
+        load=lambda name: load(name, device=device, offline=chosen.offline, announce=output.note),
         announce=output.note,
     )

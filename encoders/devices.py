@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.devices import PROCESSOR, NvidiaDriver, check_device, nvidia_driver
-from core.errors import ConfigError, EncoderError
+from core.errors import ConfigError, EncoderError, first_line
 from core.fetch import Announce
 
 
@@ -24,7 +24,7 @@ def import_torch() -> Any:
     try:
         import torch
     except (ImportError, OSError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         hint = "Install it again: pip install --force-reinstall torch; pytorch.org lists the builds for each system."
         raise EncoderError(f"torch cannot be loaded: {reason}.", hint=hint) from error
     return torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from core.devices import check_device
-from core.errors import ConfigError
+from core.errors import ConfigError, WeightsMissing
 from core.fetch import Announce, silent
 from core.protocols import EncoderPair
 from core.values import EncoderSpec
@@ -13,9 +13,10 @@ from encoders.devices import tell_unusable_gpu
 from encoders.minilm import load_minilm
 from encoders.sharing import LastTexts
 
-__all__ = ["encoder_spec", "load_encoder", "load_minilm", "output_encoder"]
+__all__ = ["encoder_spec", "load_encoder", "load_index_encoder", "load_minilm", "output_encoder"]
 
 _LITE = "lite"
+_HUB_PREFIX = "hf-hub:"
 _KNOWN_FORMS = (
     "Known forms: lite, lite:HEADFILE, ARCH/PRETRAINED (ViT-L-14/openai), ARCH//FILE (ViT-B-32//weights.safetensors), "
     "hf-hub:OWNER/NAME, and a folder that holds open_clip_config.json."
@@ -51,6 +52,28 @@ def load_encoder(name: str, *, device: str = "auto", offline: bool = False, anno
     from encoders.openclip import load_openclip
 
     return load_openclip(name, device=device, offline=offline, announce=announce)
+
+
+def load_index_encoder(name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent) -> EncoderPair:
+    """Return the encoder that an index names, where this machine has it or open_clip's own table says where it lies.
+
+    An index may come from anybody, so it never chooses a repository to fetch from. Checksums and the
+    space are compared by whoever opens the index.
+
+    Raises:
+        WeightsMissing: the index names a repository of the hub that was never fetched here.
+        ConfigError, EncoderError, WeightsRejected: see `load_encoder`.
+    """
+    if not name.startswith(_HUB_PREFIX):
+        return load_encoder(name, device=device, offline=offline, announce=announce)
+    try:
+        return load_encoder(name, device=device, offline=True, announce=announce)
+    except WeightsMissing as error:
+        raise WeightsMissing(
+            f"The index was made with {name}, which is not on this machine; an index does not choose what is fetched.",
+            path=error.path,
+            hint=f"If you trust that repository: python cli.py prefetch {name}",
+        ) from error
 
 
 def output_encoder(pair: EncoderPair, *, device: str = "auto", announce: Announce = silent) -> LastTexts:

@@ -12,7 +12,7 @@ from core.errors import ConfigError, EncoderError, MemberUnavailable
 from core.fetch import Announce, silent
 from core.protocols import EncoderPair, EnsembleMember, TextEncoder
 from core.values import Ids, Prediction
-from encoders.registry import load_encoder, output_encoder
+from encoders.registry import load_index_encoder, output_encoder
 from encoders.sharing import LastPictures
 from ensemble.captions import CaptionMember
 from ensemble.confidence import find_calibration
@@ -153,7 +153,7 @@ def _load_second(bench: Bench) -> SecondLook:
             f"the index {manifest.generation} holds no vectors of {name} to rescore with",
             hint=f"Build it again with them: python cli.py build-index --also {name} --replace",
         )
-    pair = load_encoder(spec.name, device=bench.device, offline=bench.offline, announce=bench.announce)
+    pair = load_index_encoder(spec.name, device=bench.device, offline=bench.offline, announce=bench.announce)
     return SecondLook(bench.generation, pair)
 
 

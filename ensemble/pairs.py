@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import CorpusError
+from core.errors import CorpusError, first_line
 
 _REQUIRED = ("image", "prompt")
 _OPTIONAL = ("alt_captions", "kind", "source", "licence", "generator")
@@ -72,7 +72,7 @@ def _read_columns(path: Path) -> Mapping[str, list[Any]]:
             )
         table = pq.read_table(path, columns=present)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise CorpusError(f"{path} cannot be read as Parquet: {reason}", path=path, hint="Name a Parquet file of pairs.") from error
     columns = {name: table.column(name).to_pylist() for name in present}
     return {name: [None] * table.num_rows for name in _OPTIONAL} | columns

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from core.errors import WorkerDiffers
-from encoders.registry import load_encoder
+from encoders.registry import load_index_encoder
 from ensemble.batches import BatchDone, ImageBatch, answer_batch
 from ensemble.members import load_ensemble
 from ensemble.recipes import Recipe
@@ -46,7 +46,7 @@ class NamedEnsemble:
 
     def __call__(self, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
         generation = stack.enter_context(open_generation(self.index, self.generation))
-        pair = load_encoder(generation.manifest.encoders[0].name, device=self.device, offline=True)
+        pair = load_index_encoder(generation.manifest.encoders[0].name, device=self.device, offline=True)
         ensemble = load_ensemble(self.recipe, generation, pair, degrade=self.degrade, device=self.device, offline=True)
         return ensemble, depends_on(generation, ensemble)
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from core.errors import ConfigError, SubmissionRejected
+from core.errors import ConfigError, SubmissionRejected, first_line
 from core.files import atomic_write
 from core.values import Vectors
 
@@ -112,7 +112,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, float]]:
                 for name, value in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
                     yield str(name), _number(value)
     except pyarrow.ArrowException as error:
-        raise SubmissionRejected(f"{path} is not a Parquet file: {str(error).splitlines()[0]}.") from error
+        raise SubmissionRejected(f"{path} is not a Parquet file: {first_line(error)}.") from error
 
 
 def _read_npz(path: Path) -> Iterator[tuple[str, float]]:

@@ -16,17 +16,29 @@ if TYPE_CHECKING:
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 
-MAX_EXPANSION = 200
+MAX_EXPANSION = 50
 """Times its own length; tables of prompts come to 3 to 20."""
 
-FREE_BYTES = 256 << 20
-"""What any file may expand to, however small it is; a second's work."""
+FREE_BYTES = 32 << 20
+"""What any file may expand to, however small it is."""
+
+FREE_ROWS = 500_000
+"""How many rows any file may have, however small it is. Beyond them a row takes a byte of the file or more."""
 
 _BUFFER_BYTES = 1 << 18
 
 
 class DamagedStream(Exception):
     """What is compressed cannot be expanded any further; the text is a short phrase such as "it ends early"."""
+
+
+def most_rows(path: Path) -> int:
+    """Return how many rows a file of this length may have: a compressed file of empty rows has millions.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return max(FREE_ROWS, path.stat().st_size)
 
 
 def table_suffix(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from core.errors import CorpusError
+from core.text import as_utf8
 from core.values import RejectedRow
 from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest, remembered
 from indexer.rows import TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
@@ -39,16 +40,16 @@ def csv_source(path: Path, *, delimiter: str, column: str | None) -> StreamedSou
         for number, fields in itertools.islice(_records(path, delimiter), start + 1, None):
             key = f"line {number}"
             if isinstance(fields, str):
-                yield RejectedRow(path.name, key, fields)
+                yield RejectedRow(as_utf8(path.name), key, fields)
             elif fields and len(fields) != len(header):
-                yield RejectedRow(path.name, key, WRONG_FIELDS)
+                yield RejectedRow(as_utf8(path.name), key, WRONG_FIELDS)
             else:
                 told = {name: fields[place] for name, place in beside.items()} if fields else {}
                 submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
-                yield judge(fields[at] if fields else None, source=path.name, key=key, n_submitted=submitted, nsfw=nsfw)
+                yield judge(fields[at] if fields else None, source=as_utf8(path.name), key=key, n_submitted=submitted, nsfw=nsfw)
 
     digest = remembered([path], lambda: file_digest(path, "csv", chosen))
-    return StreamedSource(path.name, False, rows, digest, lambda: count_rows(rows))
+    return StreamedSource(as_utf8(path.name), False, rows, digest, lambda: count_rows(rows))
 
 
 def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import CorpusError
+from core.errors import CorpusError, first_line
+from core.text import as_utf8
 from indexer.columns import BESIDE_COLUMNS, choose_column, file_digest, remembered
 from indexer.parquet_tables import judge_cells
 from indexer.rows import Row, StreamedSource
@@ -52,7 +53,7 @@ def duckdb_source(path: Path, *, part: str | None, column: str | None) -> Stream
     def rows(start: int) -> Iterator[Row]:
         with _opened(path) as connection:
             for row_id, *cells in _cells(connection, place, selected, start):
-                yield judge_cells(tuple(cells), beside, source=path.name, key=f"row {row_id}")
+                yield judge_cells(tuple(cells), beside, source=as_utf8(path.name), key=f"row {row_id}")
 
     def count() -> int:
         with _opened(path) as connection:
@@ -64,7 +65,7 @@ def duckdb_source(path: Path, *, part: str | None, column: str | None) -> Stream
         files = [path, *([log] if log.exists() else [])]
         return "".join(file_digest(file, "duckdb", f"{table}.{chosen}") for file in files)
 
-    return StreamedSource(path.name, False, rows, remembered([path, log], digest), count)
+    return StreamedSource(as_utf8(path.name), False, rows, remembered([path, log], digest), count)
 
 
 def _cells(connection: DuckDBPyConnection, place: str, selected: str, start: int) -> Iterator[tuple[Any, ...]]:
@@ -124,9 +125,8 @@ def _opened(path: Path) -> Iterator[DuckDBPyConnection]:
         with duckdb.connect(str(path), read_only=True, config=_SAFE) as connection:
             yield connection
     except duckdb.Error as error:
-        reason = str(error).strip().partition("\n")[0]
         raise CorpusError(
-            f"{path} cannot be read as DuckDB: {reason}",
+            f"{path} cannot be read as DuckDB: {first_line(error)}.",
             path=path,
             hint="Close the program that writes it, or export the table: COPY t TO 'prompts.parquet'.",
         ) from error

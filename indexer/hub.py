@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError, CorpusError, WeightsMissing
+from core.errors import ConfigError, CorpusError, WeightsMissing, first_line
 from core.fetch import BY_HAND, DEFAULT_REVISION, Announce, HubFile, HubListing, commit_of, fetch, list_data_set
 from indexer.compression import table_suffix
 from indexer.rows import StreamedSource
@@ -27,6 +27,8 @@ CARD = "README.md"
 _SPEC = re.compile(
     r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^:#\s]+))?(?::(?P<config>[^#]+))?(?:#(?P<column>.+))?", re.ASCII | re.DOTALL
 )
+_MAX_CARD_BYTES = 1 << 20
+_MAX_PATTERNS = 10_000
 _SPLITS = ("train", "validation", "valid", "val", "dev", "eval", "test")
 """The order of the splits, all of which are read; files that name none come last."""
 
@@ -155,7 +157,7 @@ def card_patterns(card: Path, corpus: HubCorpus) -> list[str] | None:
         )
     entry = configs[asked]
     folder = str(entry.get("data_dir") or "").strip("/")
-    patterns = _paths(entry["data_files"]) if entry.get("data_files") else [""]
+    patterns = _paths(entry["data_files"], card) if entry.get("data_files") else [""]
     return [f"{folder}/{pattern}" if folder else pattern for pattern in patterns]
 
 
@@ -174,27 +176,59 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
 
 
 def _configs(card: Path) -> list[Mapping[str, Any]]:
+    configs = _front_matter(card).get("configs")
+    found = [entry for entry in configs if isinstance(entry, Mapping)] if isinstance(configs, list) else []
+    if wrong := next((key for entry in found for key in ("config_name", "data_dir") if _is_no_text(entry.get(key))), None):
+        raise _bad_card(card, f"{wrong} is no text")
+    return found
+
+
+def _front_matter(card: Path) -> Mapping[str, Any]:
+    """The YAML between the two lines of dashes that a card begins with; empty where there is none."""
     import yaml  # comes with huggingface_hub
-    from huggingface_hub import metadata_load
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     try:
-        configs = (metadata_load(card) or {}).get("configs")
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise CorpusError(
-            f"The data set's card {card} cannot be read.", path=card, hint="Name one of its files instead."
-        ) from error
-    return [entry for entry in configs if isinstance(entry, Mapping)] if isinstance(configs, list) else []
+        with card.open("rb") as file:
+            content = file.read(_MAX_CARD_BYTES + 1)
+        if len(content) > _MAX_CARD_BYTES:
+            raise _bad_card(card, f"it has more than {_MAX_CARD_BYTES:,} bytes")
+        block = REGEX_YAML_BLOCK.search(content.decode("utf-8-sig"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        held = yaml.load(block.group(2), Loader=loader) if block else None  # noqa: S506 both loaders are safe ones
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise _bad_card(card, first_line(error)) from error
+    return held if isinstance(held, Mapping) else {}
 
 
-def _paths(value: Any) -> list[str]:
-    """The patterns of `data_files`: one, a list of them, a split each, or a list of {split, path}."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        values = [value["path"]] if "path" in value else list(value.values())
-    else:
-        values = list(value) if isinstance(value, list) else []
-    return [pattern for part in values for pattern in _paths(part)]
+def _bad_card(card: Path, reason: str) -> CorpusError:
+    return CorpusError(f"The data set's card {card} cannot be read: {reason}.", path=card, hint="Name one of its files instead.")
+
+
+def _is_no_text(value: object) -> bool:
+    return value is not None and not isinstance(value, str)
+
+
+def _paths(value: Any, card: Path) -> list[str]:
+    """The patterns of `data_files`: one, a list of them, a split each, or a list of {split, path}.
+
+    Raises:
+        CorpusError: there are more than `_MAX_PATTERNS`: aliases of YAML make millions out of a few lines.
+    """
+    found: list[str] = []
+    waiting, steps = [value], 0
+    while waiting:
+        part, steps = waiting.pop(), steps + 1
+        if steps > _MAX_PATTERNS:
+            raise _bad_card(card, f"its data_files hold more than {_MAX_PATTERNS:,} entries")
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, Mapping):
+            inner = [part["path"]] if "path" in part else list(part.values())
+            waiting += inner[::-1]
+        elif isinstance(part, list):
+            waiting += part[::-1]
+    return found
 
 
 def _matches(name: str, pattern: str) -> bool:

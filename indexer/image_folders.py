@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from core.errors import CorpusError, ImageRejected
+from core.text import as_utf8
 from core.values import RejectedRow
 from images.files import find_images
 from images.reading import read_embedded_prompts
@@ -28,12 +28,12 @@ def images_source(folder: Path) -> StreamedSource:
     """
     if not folder.is_dir():
         raise CorpusError(f"{folder} is not a folder.", path=folder, hint=f"Name a folder with images: {IMAGES}FOLDER.")
-    name = printable(folder.resolve().name)
+    name = as_utf8(folder.resolve().name)
     images = find_images([folder])
 
     def rows(start: int) -> Iterator[Row]:
         for path, found in read_embedded_prompts(images[start:]):
-            key = printable(path.relative_to(folder).as_posix())
+            key = as_utf8(path.relative_to(folder).as_posix())
             if isinstance(found, ImageRejected):
                 yield RejectedRow(name, key, f"{UNREADABLE_IMAGE}: {found.reason}")
             else:
@@ -46,8 +46,3 @@ def images_source(folder: Path) -> StreamedSource:
         return whole.hexdigest()
 
     return StreamedSource(name, False, rows, remembered(images, digest), lambda: len(images))
-
-
-def printable(path: str) -> str:
-    """File names may hold bytes that are not UTF-8; a store of texts may not."""
-    return os.fsencode(path).decode("utf-8", "replace")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.errors import CorpusError
+from indexer.compression import DamagedStream, most_rows
 from indexer.lines import NOT_AN_OBJECT, KeyedObject, json_lines_source, objects_source
 from indexer.rows import MAX_LINE_BYTES, StreamedSource, open_file
 
@@ -35,12 +36,15 @@ def _items(path: Path) -> Iterator[KeyedObject]:
         CorpusError: an item is cut off, no JSON or too long to be held: nothing behind it can be told apart.
     """
     with open_file(path) as file:
+        limit = most_rows(path)
         text = _Text(file, path)
         text.skip()  # the opening bracket
         number = 0
         while (sign := text.next_sign()) != "]":
             if sign == "," and number:
                 text.skip()
+            if number >= limit:
+                raise DamagedStream(f"it has more than {limit:,} items, which its length cannot hold")
             found = text.value(number)
             yield f"item {number}", found if isinstance(found, dict) else NOT_AN_OBJECT
             number += 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from core.text import as_utf8
 from core.values import RejectedRow
 from indexer.columns import NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest, remembered
 from indexer.rows import BAD_UTF8, EMPTY, TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
@@ -26,10 +27,14 @@ def text_source(path: Path) -> StreamedSource:
     def rows(start: int) -> Iterator[Row]:
         for number, line in itertools.islice(numbered_lines(path), start, None):
             key = f"line {number}"
-            yield RejectedRow(path.name, key, TOO_LONG) if line is None else judge(line.rstrip(b"\r\n"), source=path.name, key=key)
+            yield (
+                RejectedRow(as_utf8(path.name), key, TOO_LONG)
+                if line is None
+                else judge(line.rstrip(b"\r\n"), source=as_utf8(path.name), key=key)
+            )
 
     digest = remembered([path], lambda: file_digest(path, "text", ""))
-    return StreamedSource(path.name, False, rows, digest, lambda: count_rows(rows))
+    return StreamedSource(as_utf8(path.name), False, rows, digest, lambda: count_rows(rows))
 
 
 def json_lines_source(path: Path, *, column: str | None) -> StreamedSource:
@@ -56,13 +61,13 @@ def objects_source(path: Path, kind: str, objects: Callable[[], Iterator[KeyedOb
     def rows(start: int) -> Iterator[Row]:
         for key, found in itertools.islice(objects(), start, None):
             if isinstance(found, str):
-                yield RejectedRow(path.name, key, found)
+                yield RejectedRow(as_utf8(path.name), key, found)
             else:
                 submitted, nsfw = found.get(SUBMITTED_COLUMN, 1), found.get(NSFW_COLUMN)
-                yield judge(found.get(chosen), source=path.name, key=key, n_submitted=submitted, nsfw=nsfw)
+                yield judge(found.get(chosen), source=as_utf8(path.name), key=key, n_submitted=submitted, nsfw=nsfw)
 
     digest = remembered([path], lambda: file_digest(path, kind, chosen))
-    return StreamedSource(path.name, False, rows, digest, lambda: count_rows(rows))
+    return StreamedSource(as_utf8(path.name), False, rows, digest, lambda: count_rows(rows))
 
 
 def _line_objects(path: Path) -> Iterator[KeyedObject]:

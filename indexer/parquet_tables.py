@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import CorpusError
+from core.errors import CorpusError, first_line
+from core.text import as_utf8
 from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest, remembered
 from indexer.rows import Row, StreamedSource, judge
 
@@ -39,10 +40,10 @@ def parquet_source(path: Path, *, column: str | None) -> StreamedSource:
     def rows(start: int) -> Iterator[Row]:
         with _opened(path, repeated=repeated) as file:
             for number, cells in enumerate(_cells(file, [chosen, *beside], start), start):
-                yield judge_cells(cells, beside, source=path.name, key=f"row {number}")
+                yield judge_cells(cells, beside, source=as_utf8(path.name), key=f"row {number}")
 
     digest = remembered([path], lambda: file_digest(path, "parquet", chosen))
-    return StreamedSource(path.name, False, rows, digest, lambda: int(total))
+    return StreamedSource(as_utf8(path.name), False, rows, digest, lambda: int(total))
 
 
 def judge_cells(cells: tuple[Any, ...], beside: list[str], *, source: str, key: str) -> Row:
@@ -116,8 +117,7 @@ def _opened(path: Path, *, repeated: str | None = None) -> Iterator[pq.ParquetFi
         columns = None if repeated is None else [repeated]
         with pq.ParquetFile(path, buffer_size=_PAGE_BUFFER_BYTES, pre_buffer=False, read_dictionary=columns) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise CorpusError(
-            f"{path} cannot be read as Parquet: {reason}", path=path, hint="Write the file anew or leave it out."
+            f"{path} cannot be read as Parquet: {first_line(error)}.", path=path, hint="Write the file anew or leave it out."
         ) from error

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeAlias
 
 from core.errors import ConfigError, CorpusError
 from core.values import CorpusBatch, RawPrompt, RejectedRow
-from indexer.compression import DamagedStream, open_stream
+from indexer.compression import DamagedStream, most_rows, open_stream
 
 MAX_CHARACTERS = 100_000
 """The longest prompt that is kept: a thousand times the usual one; what is longer is a file pasted into a table."""
@@ -160,8 +160,11 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     """
     number = 0
     with reading(path), open_stream(path) as file:
+        limit = most_rows(path)
         try:
             for number in itertools.count(1):
+                if number > limit:
+                    raise DamagedStream(f"it has more than {limit:,} lines, which its length cannot hold")
                 line = file.readline(MAX_LINE_BYTES + 1)
                 if not line:
                     return

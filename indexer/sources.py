@@ -6,10 +6,11 @@ from pathlib import Path
 
 from core.errors import ConfigError, CorpusError
 from core.fetch import Announce, silent
+from core.text import as_utf8
 from images.files import find_images
 from indexer.duckdb_tables import duckdb_source
 from indexer.hub import FORM, HUB, HubCorpus, hub_source, parse_hub_spec
-from indexer.image_folders import IMAGES, images_source, printable
+from indexer.image_folders import IMAGES, images_source
 from indexer.phrases import PACKAGE, PHRASES, phrases_source
 from indexer.rows import StreamedSource
 from indexer.sampling import first_rows, sampled_rows
@@ -111,4 +112,4 @@ def _folder(path: Path, column: str | None) -> StreamedSource:
             path=path,
             hint=f"For the prompts inside its images, say {IMAGES}{path}. A table ends in {FORMS}.",
         )
-    return joined_source(printable(path.resolve().name), files, column=column)
+    return joined_source(as_utf8(path.resolve().name), files, column=column)

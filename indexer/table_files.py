@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import CorpusError
+from core.text import as_utf8
 from core.values import RawPrompt, RejectedRow
 from indexer.columns import file_digest, remembered
 from indexer.compression import CODECS, table_suffix
@@ -66,7 +67,7 @@ def find_tables(folder: Path) -> list[NamedFile]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = [Path(place) / name for name in names if is_table(name) and not name.startswith(".")]
-        found += [NamedFile(path.relative_to(folder).as_posix(), path) for path in paths if path.is_file()]
+        found += [NamedFile(as_utf8(path.relative_to(folder).as_posix()), path) for path in paths if path.is_file()]
     return sorted(without_remarks(found), key=lambda file: file.key)
 
 

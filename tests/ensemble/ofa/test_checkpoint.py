@@ -170,7 +170,7 @@ def test_a_truncated_file_is_rejected(name: str, share: float, tmp_path: Path) -
 def test_a_file_of_something_else_is_rejected(value: object, tmp_path: Path) -> None:
     """Tensors without names, or names without tensors."""
     torch.save(value, tmp_path / "weights.bin")
-    with pytest.raises(WeightsRejected, match="not (a tensor|named tensors)"):
+    with pytest.raises(WeightsRejected, match=r"not (a tensor|named tensors)"):
         read_tensors(tmp_path / "weights.bin")
 
 

@@ -1,0 +1,30 @@
+"""Text that came from outside, made fit for a terminal, a log line, JSON and a store."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+REPLACEMENT = "\ufffd"
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of what follows, so that a name reads as another one."""
+
+
+def as_utf8(text: str) -> str:
+    """Return the text with each lone surrogate as U+FFFD.
+
+    Python keeps the bytes of a file name that are no UTF-8 as lone surrogates, which no JSON, no
+    store and no terminal takes.
+    """
+    return _SURROGATES.sub(REPLACEMENT, text)
+
+
+def printable(text: str) -> str:
+    """Return the text with everything that could drive a terminal as U+FFFD; line breaks stay."""
+    return "".join(REPLACEMENT if _drives(char) else char for char in text)
+
+
+def _drives(char: str) -> bool:
+    return char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in _TURNING)

@@ -1,0 +1,156 @@
+"""Every door that reads a model is asked with each hostile one: nothing foreign runs, is fetched or is believed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
+from core.fetch import HubFile, silent
+from encoders.foreign import closed_libraries
+from encoders.registry import load_encoder, load_index_encoder
+from ensemble.image_to_text import ImageToText
+from tests.encoders.clip_models import write_model
+from tests.ensemble.test_image_to_text import make_blip
+from tests.hostile.models import CAPTIONERS, OPENCLIP, spoiled
+from tests.hostile.watch import Home, Outcome, check_cheap, check_harmless, check_refused
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small CLIP and a small BLIP, both harmless."""
+    folder = tmp_path_factory.mktemp("good")
+    write_model(folder / "clip", "vit")
+    make_blip(folder / "blip")
+    return folder
+
+
+@pytest.mark.parametrize("name", OPENCLIP)
+def test_no_hostile_clip_is_loaded(name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In process: one line of the product's own, and no canary."""
+    monkeypatch.setenv("CANARIES", str(tmp_path))
+    folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
+    with pytest.raises(EncoderError) as caught:
+        pair = load_encoder(str(folder), device="cpu", offline=True)
+        pair.texts.encode(["a lighthouse"])
+        pair.images.encode([Image.new("RGB", (32, 32))])
+    assert caught.value.exit_code in OPENCLIP[name].codes, caught.value
+    assert "\n" not in caught.value.message
+    assert not list(tmp_path.glob("canary*"))
+
+
+@pytest.mark.parametrize("name", CAPTIONERS)
+def test_no_hostile_captioner_is_loaded(name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In process: one line of the product's own, and no canary."""
+    monkeypatch.setenv("CANARIES", str(tmp_path))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = spoiled(good / "blip", tmp_path / "model", CAPTIONERS[name])
+    with pytest.raises(WeightsRejected) as caught:
+        ImageToText.load(str(folder), device="cpu", offline=True, announce=silent)
+    assert "\n" not in caught.value.message
+    assert not list(tmp_path.glob("canary*"))
+
+
+def test_a_good_model_of_each_kind_is_loaded(good: Path) -> None:
+    """The checks refuse nothing that is harmless."""
+    assert load_encoder(str(good / "clip"), device="cpu").texts.encode(["a"]).shape == (1, 24)
+    assert ImageToText.load(str(good / "blip"), device="cpu", offline=True, announce=silent).captions([Image.new("RGB", (8, 8))])
+
+
+def test_every_configuration_of_open_clip_passes() -> None:
+    """What open_clip itself ships is never refused: names, options of tokenizers, sizes without weights."""
+    import open_clip
+
+    from encoders.foreign import check_openclip
+
+    names = open_clip.list_models()
+    assert len(names) > 100
+    for name in names:
+        check_openclip(open_clip.get_model_config(name), path=Path(name))
+
+
+def test_the_hub_is_not_reached_from_a_closed_library() -> None:
+    """Whatever a library asks for inside of the block is refused by the hub's own client."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    before = constants.HF_HUB_OFFLINE
+    with closed_libraries():
+        assert constants.is_offline_mode()
+        with pytest.raises((LocalEntryNotFoundError, OfflineModeIsEnabled)):
+            hf_hub_download("someone/evil", "config.json")
+    assert before == constants.HF_HUB_OFFLINE
+
+
+def test_an_index_does_not_choose_what_is_fetched() -> None:
+    """The repository that an index names is not asked for, network or not; the user is told how to fetch it."""
+    with pytest.raises(WeightsMissing, match=r"an index does not choose.*prefetch hf-hub:someone/evil") as caught:
+        load_index_encoder("hf-hub:someone/evil", device="cpu", offline=False)
+    assert caught.value.exit_code == 41
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", "..\\..\\b"])
+def test_no_file_of_a_repository_lies_outside_of_it(name: str) -> None:
+    """Names of files come from configurations and listings of the hub."""
+    with pytest.raises(ConfigError, match="no path inside of the repository"):
+        HubFile("someone/evil", name)
+
+
+def build(home: Home, encoder: str | Path) -> Outcome:
+    corpus = home.hostile / "corpus.txt"
+    corpus.write_text("a lighthouse\na harbour at dusk\n")
+    return home.run("build-index", "--corpus", corpus, "--encoder", encoder, "--index", home.hostile / "index", stdin=b"y\n" * 9)
+
+
+def caption(home: Home, folder: Path) -> Outcome:
+    """Ask `query` for captions by that model, over an index of lite; "y" lies ready for any question."""
+    blend = home.hostile / "blend.json"
+    blend.write_text(json.dumps({"name": "x", "weights": {"caption": 1.0}, "sources": {"caption": str(folder)}}))
+    Image.new("RGB", (32, 32), "red").save(home.hostile / "red.png")
+    words = ("query", home.hostile / "red.png", "--proof", "--blend", blend, "--index", home.hostile / "index")
+    return home.run(*words, stdin=b"y\n" * 9)
+
+
+@pytest.fixture(scope="module")
+def fair_build(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What a good CLIP costs."""
+    home = Home(tmp_path_factory.mktemp("fair"))
+    outcome = build(home, shutil.copytree(good / "clip", home.hostile / "good"))
+    assert outcome.code == 0, outcome.err
+    check_harmless(outcome)
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def captioning(good: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Outcome]:
+    """A home with an index, and what a good captioner costs."""
+    home = Home(tmp_path_factory.mktemp("captioning"))
+    assert build(home, "lite").code == 0
+    outcome = caption(home, good / "blip")
+    assert outcome.code == 0, outcome.err
+    check_harmless(outcome)
+    return home, outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["code-tokenizer", "code-tokenizer-asked", "code-tower", "code-pickle", "timm-from-hub", "wide"])
+def test_a_whole_process_runs_nothing_of_a_hostile_clip(name: str, good: Path, fair_build: Outcome, tmp_path: Path) -> None:
+    """`build-index --encoder FOLDER`, with an answer ready for any question: no code, no request, no dear work."""
+    home = Home(tmp_path)
+    found = build(home, spoiled(good / "clip", home.hostile / "model", OPENCLIP[name]))
+    check_refused(found, code=OPENCLIP[name].codes)
+    check_cheap(found, fair_build)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["code-config", "code-processor", "adapter", "kernel", "beams"])
+def test_a_whole_process_runs_nothing_of_a_hostile_captioner(name: str, good: Path, captioning: tuple[Home, Outcome]) -> None:
+    """`query --blend` with a captioner: no code, no request, no question."""
+    home, fair = captioning
+    found = caption(home, spoiled(good / "blip", home.hostile / name, CAPTIONERS[name]))
+    check_refused(found, code=CAPTIONERS[name].codes)
+    check_cheap(found, fair)
