@@ -10,6 +10,7 @@ from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from core.errors import ConfigError
+from core.text import as_utf8
 
 INDEX_VARIABLE = "IMPROMPT_INDEX"
 OFFLINE_VARIABLE = "IMPROMPT_OFFLINE"
@@ -71,6 +72,10 @@ def index_place(named: str) -> IndexPlace:
         ConfigError: the address is not of these forms, or holds credentials; it is not repeated, because it may hold them.
     """
     if not named.startswith(_MILVUS):
+        if as_utf8(named) != named:
+            raise ConfigError(
+                f"The index's folder {as_utf8(named)} has bytes in its name that are no UTF-8.", hint="Name another folder."
+            )
         return Path(named).expanduser().absolute()
     address = named.removeprefix(_MILVUS)
     hint = f"Name milvus:http://HOST:PORT[/DATABASE], or milvus:FILE{_LITE_SUFFIX} for Milvus Lite."

@@ -44,7 +44,7 @@ def _items(path: Path) -> Iterator[KeyedObject]:
             if sign == "," and number:
                 text.skip()
             if number >= limit:
-                raise DamagedStream(f"it has more than {limit:,} items, which its length cannot hold")
+                raise DamagedStream(f"it has more than {limit:,} items for its length; unpacked, any number is read")
             found = text.value(number)
             yield f"item {number}", found if isinstance(found, dict) else NOT_AN_OBJECT
             number += 1

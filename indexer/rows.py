@@ -164,7 +164,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
         try:
             for number in itertools.count(1):
                 if number > limit:
-                    raise DamagedStream(f"it has more than {limit:,} lines, which its length cannot hold")
+                    raise DamagedStream(f"it has more than {limit:,} lines for its length; unpacked, any number is read")
                 line = file.readline(MAX_LINE_BYTES + 1)
                 if not line:
                     return
