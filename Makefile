@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CODE := cli.py commands core encoders ensemble evaluation images indexer retriever server store tests examples benchmarks
 
-.PHONY: demo test test-slow test-ofa test-clients test-faiss-gpu test-browser page-picture lint docs clean
+.PHONY: demo test test-slow test-ofa test-clients test-faiss-gpu test-browser page-picture lint docs audit clean
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
@@ -42,6 +42,12 @@ lint: $(VENV)/.test
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m mypy $(CODE)
+
+# Known holes of the pinned versions. It asks PyPI's own service; a version that it cannot look up is a failure.
+audit: $(PY)
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 docs: $(VENV)/.test
 	$(PY) docs/write_cli_page.py
@@ -82,4 +88,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-ofa .venv-clients .venv-faiss-gpu .page-pictures .demo-index .demo-images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-ofa .venv-clients .venv-faiss-gpu .venv-audit .page-pictures .demo-index .demo-images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

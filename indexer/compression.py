@@ -22,7 +22,7 @@ MAX_EXPANSION = 50
 FREE_BYTES = 32 << 20
 """What any file may expand to, however small it is."""
 
-FREE_ROWS = 30_000
+FREE_ROWS = 1 << 15
 """How many rows any file may have, however small it is."""
 
 BYTES_A_ROW = 16

@@ -50,7 +50,7 @@ class TestCompressed:
     @pytest.mark.parametrize("suffix", [".gz", ".zst"])
     def test_a_file_that_ends_early_is_told_with_its_line(self, suffix: str, tmp_path: Path) -> None:
         """A cut download is one error that names the file, the line and the reason; it is never taken for a shorter file."""
-        path = packed(tmp_path / f"prompts.csv{suffix}", b"prompt\n" + b"".join(b"prompt number %d\n" % i for i in range(50_000)))
+        path = packed(tmp_path / f"prompts.csv{suffix}", b"prompt\n" + b"".join(b"prompt number %d\n" % i for i in range(30_000)))
         whole = path.read_bytes()
         for keep in (len(whole) // 2, len(whole) - 3):
             path.write_bytes(whole[:keep])
@@ -318,7 +318,9 @@ def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
 
 def write_many(path: Path, rows: int) -> None:
     """So many prompts in one row group, or one array."""
-    prompts = pa.array([f"{i} {i * 7919 % 104_729} " + f"{i * 31 % 65_537:x} " * 80 for i in range(rows)])
+    words = [f"{place * 7919 % 104_729:x}" for place in range(1 << 16)]
+    starts = (i * 31 % (len(words) - 80) for i in range(rows))
+    prompts = pa.array([f"{i} {' '.join(words[start : start + 80])}" for i, start in enumerate(starts)])
     table = pa.table({"prompt": prompts})
     if path.suffix == ".parquet":
         pq.write_table(table, path, row_group_size=rows, use_dictionary=False)
