@@ -5,16 +5,26 @@ from __future__ import annotations
 import csv
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from core.errors import CorpusError
 from core.text import as_utf8
-from core.values import RejectedRow
-from indexer.columns import BESIDE_COLUMNS, NSFW_COLUMN, SUBMITTED_COLUMN, choose_column, file_digest, remembered
+from core.values import RawPrompt, RejectedRow
+from indexer.columns import (
+    BESIDE_COLUMNS,
+    DEFAULT_COLUMN,
+    NSFW_COLUMN,
+    SUBMITTED_COLUMN,
+    choose_column,
+    file_digest,
+    remembered,
+)
+from indexer.csv_form import CsvForm, csv_form, told
 from indexer.rows import TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
 
+_LOOKED_AT = 1000
 QUOTE_LEFT_OPEN = "quote left open"
 WRONG_FIELDS = "fields do not match the header"
 
@@ -22,44 +32,55 @@ _Line: TypeAlias = tuple[int, bytes | None]
 
 
 def csv_source(path: Path, *, delimiter: str, column: str | None) -> StreamedSource:
-    """A table with a header line; `source_key` is "line N", the line that the row begins on.
+    """A table of which `indexer.csv_form` says the form; `source_key` is "line N", the line that the row begins on.
+
+    In a table of one column a line is a prompt, delimiters and all.
 
     Raises:
-        CorpusError: no header, or no such column.
+        CorpusError: it holds nothing, or has no such column.
     """
-    header = next((fields for _, fields in _records(path, delimiter)), None)
-    if not isinstance(header, list) or not header:
-        raise CorpusError(
-            f"{path} has no header line.", path=path, line=1, hint="Name the columns in its first line, as in: prompt"
-        )
+    form = csv_form(path, delimiter=delimiter, wanted=column or DEFAULT_COLUMN)
+    if form is None:
+        raise CorpusError(f"{path} holds no row.", path=path, line=1, hint="Name the columns in its first line, as in: prompt")
+    header, name = list(form.header), as_utf8(path.name)
     chosen = choose_column(path, column, header, texts=[name for name in header if name not in BESIDE_COLUMNS])
     at = header.index(chosen)
-    beside = {name: header.index(name) for name in BESIDE_COLUMNS if name in header}
+    beside = {other: header.index(other) for other in BESIDE_COLUMNS if other in header}
+
+    def row_of(number: int, fields: list[str] | str) -> Row:
+        key = f"line {number}"
+        if isinstance(fields, str):
+            return RejectedRow(name, key, fields)
+        if fields and len(fields) != len(header):
+            return RejectedRow(name, key, WRONG_FIELDS)
+        told = {other: fields[place] for other, place in beside.items()} if fields else {}
+        submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
+        return judge(fields[at] if fields else None, source=name, key=key, n_submitted=submitted, nsfw=nsfw)
 
     def rows(start: int) -> Iterator[Row]:
-        for number, fields in itertools.islice(_records(path, delimiter), start + 1, None):
-            key = f"line {number}"
-            if isinstance(fields, str):
-                yield RejectedRow(as_utf8(path.name), key, fields)
-            elif fields and len(fields) != len(header):
-                yield RejectedRow(as_utf8(path.name), key, WRONG_FIELDS)
-            else:
-                told = {name: fields[place] for name, place in beside.items()} if fields else {}
-                submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
-                yield judge(fields[at] if fields else None, source=as_utf8(path.name), key=key, n_submitted=submitted, nsfw=nsfw)
+        for number, fields in itertools.islice(_records(path, form), start, None):
+            yield row_of(number, fields)
 
-    digest = remembered([path], lambda: file_digest(path, "csv", chosen))
-    return StreamedSource(as_utf8(path.name), False, rows, digest, lambda: count_rows(rows))
+    def remarks() -> list[str]:
+        if form.certain:
+            return []
+        first = next((row.text for row in itertools.islice(rows(0), _LOOKED_AT) if isinstance(row, RawPrompt)), "")
+        return [told(form, path.name, column=chosen, first=first)]
+
+    digest = remembered([path], lambda: file_digest(path, "csv", f"{form.delimiter}{form.has_header}{chosen}"))
+    return StreamedSource(name, False, rows, digest, lambda: count_rows(rows), remarks=remarks)
 
 
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """(line number, fields, or the reason why there are none) of each record, the header first; bad bytes as lone surrogates.
+def _records(path: Path, form: CsvForm) -> Iterator[tuple[int, list[str] | str]]:
+    """(line number, fields, or the reason why there are none) of each record below the header; bad bytes as lone surrogates.
 
     A quote that is never closed would swallow the rest of the file: such a record is given up when a field passes the reader's
-    limit (131,072 characters) or the file ends, and reading goes on with its second line.
+    limit (131,072 characters), the file ends, or a later quote closes it amid a word. Reading goes on with its second line.
     """
-    feed = _Feed(numbered_lines(path))
-    reader = csv.reader(feed, delimiter=delimiter)
+    lines = itertools.islice(numbered_lines(path), form.skipped, None)
+    feed = _Feed(lines)
+    reader = csv.reader(feed, delimiter=form.delimiter)
+    header_left = form.has_header
     while True:
         feed.taken.clear()
         try:
@@ -70,10 +91,34 @@ def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]
             fields = TOO_LONG if len(feed.taken) == 1 else QUOTE_LEFT_OPEN
         if feed.ended and isinstance(fields, list):
             fields = QUOTE_LEFT_OPEN
-        yield feed.taken[0][0], fields
-        if isinstance(fields, str):
+        number = feed.taken[0][0]
+        again = isinstance(fields, str)
+        if len(feed.taken) > 1 and not again and not _is_well_quoted(feed.taken, form):
+            fields, again = QUOTE_LEFT_OPEN, True
+        if form.is_one_column and not (len(fields) == 1 and _is_well_quoted(feed.taken, form)):
+            fields = _whole_line(feed.taken[0][1]) or fields
+        if not header_left:
+            yield number, fields
+        elif fields:  # not a blank line above it
+            header_left = False
+        if again:
             feed.give_back()
-            reader = csv.reader(feed, delimiter=delimiter)
+            reader = csv.reader(feed, delimiter=form.delimiter)
+
+
+def _is_well_quoted(taken: Sequence[_Line], form: CsvForm) -> bool:
+    """Whether each quote that opens is closed before a delimiter or the record's end, as whoever quotes on purpose does it."""
+    lines = [line.decode("utf-8", "surrogateescape") for _, line in taken if line is not None]
+    try:
+        return len(list(csv.reader(lines, delimiter=form.delimiter, strict=True))) == 1
+    except csv.Error:
+        return False
+
+
+def _whole_line(line: bytes | None) -> list[str] | None:
+    """The line as one field, where it can be held and is not blank."""
+    text = "" if line is None else line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    return [text] if text.strip() else None
 
 
 class _LongLine(Exception):

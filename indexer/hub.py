@@ -32,9 +32,6 @@ _MAX_PATTERNS = 10_000
 _SPLITS = ("train", "validation", "valid", "val", "dev", "eval", "test")
 """The order of the splits, all of which are read; files that name none come last."""
 
-_DESCRIPTIONS = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"})
-"""What `datasets` writes beside the data."""
-
 _PIECE = re.compile(r"-(\d{5})-of-(\d{5})\.")
 
 
@@ -170,7 +167,7 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
     tables = sorted(name for name in filenames if is_table(name) and not any(part.startswith(".") for part in name.split("/")))
     if patterns is not None:
         return list(dict.fromkeys(name for pattern in patterns for name in tables if _matches(name, pattern)))
-    kinds = Counter(table_suffix(Path(name)) for name in tables if Path(name).name not in _DESCRIPTIONS)
+    kinds = Counter(table_suffix(Path(name)) for name in tables)
     most = max(kinds, key=lambda kind: (kind != TEXT_SUFFIX, kinds[kind], kind == ".parquet"), default=None)
     return sorted((name for name in tables if table_suffix(Path(name)) == most), key=lambda name: (_split_rank(name), name))
 

@@ -1,8 +1,9 @@
-"""Corpora in `.json`: an array of objects, read one item at a time, or JSON lines under that name."""
+"""Corpora in `.json`: an array of objects or of prompts, read one item at a time, or JSON lines under that name."""
 
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -10,27 +11,52 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from core.errors import CorpusError
+from core.text import as_utf8
+from indexer.columns import file_digest, remembered
 from indexer.compression import DamagedStream, most_rows
 from indexer.lines import NOT_AN_OBJECT, KeyedObject, json_lines_source, objects_source
-from indexer.rows import MAX_LINE_BYTES, StreamedSource, open_file
+from indexer.rows import MAX_LINE_BYTES, Row, StreamedSource, count_rows, judge, open_file
 
 _READ_BYTES = 1 << 16
 _SIGN = re.compile(r"[^ \t\r\n]")
 
 
 def json_source(path: Path, *, column: str | None) -> StreamedSource:
-    """An array of objects, whose `source_key` is "item N", counted from 0; else an object a line.
+    """An array of objects or of prompts, whose `source_key` is "item N", counted from 0; else an object a line.
 
     Raises:
         CorpusError: none of the first thousand is an object with such a member, or the file is cut off before the first.
     """
     with open_file(path) as file:
-        is_array = _Text(file, path).next_sign() == "["
+        text = _Text(file, path)
+        is_array = text.next_sign() == "["
+        if is_array:
+            text.skip()
+            if text.next_sign() == '"':
+                return _texts_source(path)
     return objects_source(path, "json", lambda: _items(path), column=column) if is_array else json_lines_source(path, column=column)
 
 
+def _texts_source(path: Path) -> StreamedSource:
+    """An array of prompts."""
+    name = as_utf8(path.name)
+
+    def rows(start: int) -> Iterator[Row]:
+        for number, item in itertools.islice(_values(path), start, None):
+            yield judge(item, source=name, key=f"item {number}")
+
+    digest = remembered([path], lambda: file_digest(path, "json texts", ""))
+    return StreamedSource(name, False, rows, digest, lambda: count_rows(rows))
+
+
 def _items(path: Path) -> Iterator[KeyedObject]:
-    """The items of the array.
+    """The objects of the array. Raises as `_values`."""
+    for number, item in _values(path):
+        yield f"item {number}", item if isinstance(item, dict) else NOT_AN_OBJECT
+
+
+def _values(path: Path) -> Iterator[tuple[int, Any]]:
+    """The values of the array, each with its number.
 
     Raises:
         CorpusError: an item is cut off, no JSON or too long to be held: nothing behind it can be told apart.
@@ -45,8 +71,7 @@ def _items(path: Path) -> Iterator[KeyedObject]:
                 text.skip()
             if number >= limit:
                 raise DamagedStream(f"it has more than {limit:,} items for its length; unpacked, any number is read")
-            found = text.value(number)
-            yield f"item {number}", found if isinstance(found, dict) else NOT_AN_OBJECT
+            yield number, text.value(number)
             number += 1
 
 

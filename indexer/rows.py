@@ -5,18 +5,23 @@ Files are read as bytes and judged row by row, so that one bad row is named and 
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from core.errors import ConfigError, CorpusError
 from core.values import CorpusBatch, RawPrompt, RejectedRow
 from indexer.compression import DamagedStream, most_rows, open_stream
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_PEEKED_BYTES = 1 << 16
 MAX_CHARACTERS = 100_000
 """The longest prompt that is kept: a thousand times the usual one; what is longer is a file pasted into a table."""
 
@@ -46,7 +51,7 @@ class StreamedSource:
     """A `CorpusSource` made of functions.
 
     `open_rows(start)` streams the rows from `start` on, `digest()` is the fingerprint, `count()` the number of rows, `origin` where
-    it was fetched from.
+    it was fetched from, `remarks()` what had to be guessed, a line each.
     """
 
     name: str
@@ -55,6 +60,7 @@ class StreamedSource:
     digest: Callable[[], str]
     count: Callable[[], int]
     origin: str = ""
+    remarks: Callable[[], list[str]] = list
 
     def fingerprint(self) -> str:
         """Equal for equal content, wherever it lies."""
@@ -159,9 +165,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
         CorpusError: the file cannot be read, ends early, expands without end, or is UTF-16.
     """
     number = 0
-    with reading(path), open_stream(path) as file:
+    with reading(path), open_stream(path) as stream:
         limit = most_rows(path)
         try:
+            file = _unix_lines(stream)
             for number in itertools.count(1):
                 if number > limit:
                     raise DamagedStream(f"it has more than {limit:,} lines for its length; unpacked, any number is read")
@@ -180,6 +187,29 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
             raise CorpusError(
                 f"{path} cannot be read beyond line {number}: {error}.", path=path, line=number, hint=_PACK_AGAIN
             ) from error
+
+
+def _unix_lines(file: BinaryIO) -> BinaryIO:
+    """The stream; where its lines end in carriage returns alone, as old programs write them, with line feeds in their place."""
+    if not isinstance(file, io.BufferedReader):
+        return file
+    head = file.peek(_PEEKED_BYTES)
+    return io.BufferedReader(_LineFeeds(file)) if b"\r" in head and b"\n" not in head else file
+
+
+class _LineFeeds(io.RawIOBase):
+    """A stream with line feeds for carriage returns."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        content = self._file.read(len(memoryview(buffer))).replace(b"\r", b"\n")
+        memoryview(buffer)[: len(content)] = content
+        return len(content)
 
 
 def count_rows(open_rows: OpenRows) -> int:

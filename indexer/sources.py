@@ -66,6 +66,8 @@ def parse_corpus(
     source = _named(spec, column, offline=offline, announce=announce) or _local(spec, column)
     if next(source.open_rows(0), None) is None:
         raise CorpusError(f"{spec} holds no rows.", path=Path(spec), hint="Name a corpus with at least one prompt.")
+    for remark in source.remarks():
+        announce(remark)
     if limit is not None:
         source = first_rows(source, limit)
     return source if sample is None else sampled_rows(source, sample, seed=seed)

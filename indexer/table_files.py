@@ -12,6 +12,7 @@ from pathlib import Path
 from core.errors import CorpusError
 from core.text import as_utf8
 from core.values import RawPrompt, RejectedRow
+from indexer.arrow_tables import arrow_source
 from indexer.columns import file_digest, remembered
 from indexer.compression import CODECS, table_suffix
 from indexer.csv_tables import csv_source
@@ -22,18 +23,26 @@ from indexer.rows import Row, StreamedSource
 
 UNREADABLE_FILE = "unreadable file"
 TEXT_SUFFIX = ".txt"
+_REMARKED_FILES = 20
 
 TABLES: dict[str, Callable[[Path, str | None], StreamedSource]] = {
     ".parquet": lambda path, column: parquet_source(path, column=column),
+    ".arrow": lambda path, column: arrow_source(path, column=column),
     ".csv": lambda path, column: csv_source(path, delimiter=",", column=column),
     ".tsv": lambda path, column: csv_source(path, delimiter="\t", column=column),
     ".jsonl": lambda path, column: json_lines_source(path, column=column),
     ".json": lambda path, column: json_source(path, column=column),
     TEXT_SUFFIX: lambda path, _column: text_source(path),
 }
-"""How each kind of file is opened, by its suffix; all but Parquet may be compressed."""
+"""How each kind of file is opened, by its suffix."""
 
-FORMS = f"{', '.join(TABLES)} (all but .parquet also with {' or '.join(CODECS)})"
+_COLUMNAR = frozenset({".parquet", ".arrow"})
+"""They are compressed inside, if at all."""
+
+FORMS = f"{', '.join(TABLES)} (text, CSV, TSV and JSON also with {' or '.join(CODECS)})"
+
+DESCRIPTIONS = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"})
+"""What `datasets` writes beside the data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,8 @@ class NamedFile:
 def is_table(name: str) -> bool:
     """Whether a file of this name is of a kind that can be read."""
     path = Path(name)
-    return table_suffix(path) in TABLES and (table_suffix(path) != ".parquet" or path.suffix.lower() == ".parquet")
+    kind = table_suffix(path)
+    return kind in TABLES and path.name not in DESCRIPTIONS and (kind not in _COLUMNAR or path.suffix.lower() == kind)
 
 
 def open_table(path: Path, column: str | None) -> StreamedSource:
@@ -102,8 +112,11 @@ def joined_source(name: str, files: Sequence[NamedFile], *, column: str | None, 
             whole.update(repr((file.key, _digest(file, column))).encode())
         return whole.hexdigest()
 
+    def remarks() -> list[str]:
+        return [remark for file in files[:_REMARKED_FILES] for remark in _remarks(file, column)]
+
     asked = remembered([file.path for file in files], digest)
-    return StreamedSource(name, False, rows, asked, lambda: sum(_count(name, file, column) for file in files), origin)
+    return StreamedSource(name, False, rows, asked, lambda: sum(_count(name, file, column) for file in files), origin, remarks)
 
 
 def _open_any(files: Sequence[NamedFile], column: str | None) -> None:
@@ -144,6 +157,13 @@ def _promised(file: NamedFile, column: str | None) -> int:
 
 def _count(name: str, file: NamedFile, column: str | None) -> int:
     return _promised(file, column) or sum(1 for _ in _rows_of(name, file, column, 0))
+
+
+def _remarks(file: NamedFile, column: str | None) -> list[str]:
+    try:
+        return open_table(file.path, column).remarks()
+    except CorpusError:
+        return []
 
 
 def _digest(file: NamedFile, column: str | None) -> str:

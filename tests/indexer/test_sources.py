@@ -48,7 +48,7 @@ class TestWhatCannotBeRead:
             ("images:table.csv", "not a folder"),
             ("images:folder", "no rows"),
             ("empty.txt", "no rows"),
-            ("empty.csv", "no header"),
+            ("empty.csv", "holds no row"),
             ("empty.jsonl", "no column"),
             ("empty.parquet", "Parquet"),
             ("header.csv", "no rows"),
