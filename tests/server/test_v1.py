@@ -138,7 +138,7 @@ def test_the_api_describes_itself_with_examples(client: TestClient) -> None:
     for path in ("/v1/query", "/v1/search", "/v1/embed", "/v1/extract", "/sdapi/v1/interrogate", "/knn-service", "/metadata"):
         assert path in api["paths"]
     assert api["paths"]["/v1/query"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
-    assert api["components"]["schemas"]["SearchBody"]["examples"]
+    assert api["paths"]["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
 
 
 def test_limits_on_pixels_and_bytes_hold(serve: Serve) -> None:
