@@ -41,7 +41,7 @@ class ImageLimits:
     max_bytes: int = 256 << 20
     max_pixels: int = 100_000_000
     max_aspect: int = 100
-    max_scanned_pixels: int = 1_500_000_000
+    max_scanned_pixels: int = 1_000_000_000
     max_parts: int = 50_000
     max_exif_bytes: int = 8 << 20
     max_run_length_work: int = 4_000_000
