@@ -45,6 +45,11 @@ class _MemoryParser(MultiPartParser):
 
     spool_max_size = 1 << 62
 
+    def close(self) -> None:
+        """Close the files, those of parts that never ended as well."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 async def read_form(request: Request, limits: Limits) -> Form:
     """The multipart body of the request.
@@ -56,18 +61,18 @@ async def read_form(request: Request, limits: Limits) -> Form:
     parser = _MemoryParser(
         headers, request.stream(), max_files=limits.max_images, max_fields=_MAX_FIELDS, max_part_size=limits.max_body_bytes
     )
-    try:
-        parsed = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        reason = error.message if isinstance(error, MultiPartException) else "there is no usable boundary"
-        raise usage(f"The multipart body cannot be read: {reason.rstrip('.')}.", status=HTTPStatus.BAD_REQUEST) from error
     form = Form()
-    for name, value in parsed.multi_items():
-        if isinstance(value, UploadFile):
-            form.files.append(await value.read())
-        else:
-            form.fields.setdefault(_utf8(name), []).append(_utf8(value))
-    await parsed.close()
+    try:
+        for name, value in (await parser.parse()).multi_items():
+            if isinstance(value, UploadFile):
+                form.files.append(await value.read())
+            else:
+                form.fields.setdefault(_utf8(name), []).append(_utf8(value))
+    except (MultiPartException, KeyError, ValueError) as error:
+        reason = error.message if isinstance(error, MultiPartException) else "it is malformed"
+        raise usage(f"The multipart body cannot be read: {reason.rstrip('.')}.", status=HTTPStatus.BAD_REQUEST) from error
+    finally:
+        parser.close()
     return form
 
 
