@@ -195,7 +195,23 @@ def as_json(value: object) -> Response:
 
 def request_body(model: type[BaseModel], *, form: dict[str, Any] | None = None) -> dict[str, Any]:
     """What OpenAPI says of a body that a route reads by itself: JSON of a model, or multipart of the schema `form`."""
-    content: dict[str, Any] = {"application/json": {"schema": model.model_json_schema()}}
+    content: dict[str, Any] = {"application/json": {"schema": _inlined(model.model_json_schema())}}
     if form is not None:
-        content = {"multipart/form-data": {"schema": form}, **content}
+        content = {"multipart/form-data": {"schema": _inlined(form)}, **content}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with its `$defs` put where they are meant: in OpenAPI a reference begins at the whole document."""
+    definitions: dict[str, Any] = schema.get("$defs", {})
+
+    def put(value: Any) -> Any:
+        if isinstance(value, list):
+            return [put(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        meant = definitions.get(str(value.get("$ref", "")).removeprefix("#/$defs/"), {})
+        return {name: put(item) for name, item in {**meant, **value}.items() if name not in ("$ref", "$defs")}
+
+    found: dict[str, Any] = put(schema)
+    return found

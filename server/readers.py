@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import resource
 import threading
 from collections.abc import Callable
@@ -130,7 +131,13 @@ def _nothing() -> None:
 
 
 def _confine(max_memory: int) -> None:
-    """Let this process take so much more memory, write no file and leave no core, where the system knows how."""
+    """Let this process take so much more memory, write no file, log nothing and leave no core, where the system knows how.
+
+    Decoders in C print what they find odd to standard error, which is the server's log.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

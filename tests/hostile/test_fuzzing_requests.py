@@ -143,7 +143,7 @@ def json_bodies(draw: st.DrawFn) -> tuple[str, bytes]:
     return path, bytes(body)
 
 
-@settings(FUZZ, max_examples=2000)
+@settings(FUZZ, max_examples=1500)
 @given(asked=json_bodies())
 def test_json_of_any_kind_is_answered_or_refused(client: TestClient, asked: tuple[str, bytes]) -> None:
     """Of each route, with images in base64 that are damaged."""
@@ -169,7 +169,7 @@ def forms(draw: st.DrawFn) -> tuple[bytes, str]:
     return bytes(body), "multipart/form-data" + draw(st.sampled_from(ends[:1] * 6 + ends))
 
 
-@settings(FUZZ, max_examples=2000)
+@settings(FUZZ, max_examples=1500)
 @given(asked=forms(), path=st.sampled_from(["/v1/query", "/v1/extract"]))
 def test_forms_of_any_kind_are_answered_or_refused(client: TestClient, asked: tuple[bytes, str], path: str) -> None:
     """Names, heads, line ends and files that are odd."""

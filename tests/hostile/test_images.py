@@ -157,7 +157,7 @@ def test_the_server_refuses_them(serve: Serve, collection: Path) -> None:
                     assert (done[0] == 200) == (codes == ANSWERED), (name, route)
                 assert seconds < 2 * SECONDS, (name, route, seconds)
             assert client.post("/v1/search", json={"text": "a fox"}).status_code == 200
-    assert statuses[422] > 150
+    assert statuses[422] > 120
 
 
 def _asked(client: TestClient, image: bytes) -> Iterator[tuple[int, str, float, str]]:
@@ -165,7 +165,6 @@ def _asked(client: TestClient, image: bytes) -> Iterator[tuple[int, str, float, 
     for route, body in (
         ("/v1/query", {"images": [b64(image)]}),
         ("/v1/extract", {"image": b64(image)}),
-        ("/v1/embed", {"images": [b64(image)]}),
         ("/sdapi/v1/interrogate", {"image": b64(image)}),
         ("/sdapi/v1/png-info", {"image": b64(image)}),
         ("/knn-service", {"image": b64(image)}),
