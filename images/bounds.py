@@ -206,7 +206,7 @@ def _walk_webp(file: IO[bytes], parts: _Parts) -> Structure:
 _NEXT_IN_SCAN = re.compile(rb"\xff[^\xff\x00\xd0-\xd7]")
 _EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
 _ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _MAX_SEGMENTS = 1000
 """Segments before the pixels, 64 MB of them."""
@@ -242,7 +242,11 @@ def _walk_jpeg(file: IO[bytes], parts: _Parts) -> Structure:
             scans = 1 + (_further_scans(file.read(), parts) if parts.decode else 0)
             return replace(parts.found, scans=scans, coefficients=_coefficients(frame))
         if marker in _FRAMES:
-            frame, progressive = body, marker in _PROGRESSIVE
+            if marker not in _SEQUENTIAL and marker != _PROGRESSIVE:
+                # Arithmetic codes take a decision for each coefficient, from no bytes at all.
+                reason = f"a JPEG of coding {marker - 0xC0} (arithmetic, lossless or hierarchical) is not read"
+                raise ImageRejected(parts.found.name, reason, hint=_SAVE_AGAIN)
+            frame, progressive = body, marker == _PROGRESSIVE
         elif marker == _APP1 and body.startswith(b"Exif\0\0"):
             exif, blocks = exif + length, blocks + 1
             if exif > parts.limits.max_exif_bytes or blocks > _MAX_EXIF_BLOCKS:

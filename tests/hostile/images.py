@@ -171,6 +171,11 @@ IMAGES: dict[str, Entry] = {
         "the scans inside of a TIFF, whose decoder is another",
         REFUSED,
     ),
+    "jpeg-arithmetic": (
+        write(lambda: scans(14, refine=True).replace(b"\xff\xc2", b"\xff\xca", 1)),
+        "scans of arithmetic codes, each many times as dear",
+        REFUSED,
+    ),
     "jpeg-fill": (write(lambda: b"\xff\xd8" + b"\xff" * 8_000_000), "8 million fill bytes before a marker", REFUSED),
     "jpeg-junk": (write(lambda: b"\xff\xd8\xff" + b"\0\xff" * 4_000_000), "8 million bytes of junk before a marker", REFUSED),
     "jpeg-comments": (write(lambda: with_segments(segment(0xFE, b"") * 500_000)), "half a million comments", REFUSED),
