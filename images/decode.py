@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.errors import ImageRejected
-from images.opening import DEFAULT_LIMITS, ImageLimits, describe, opened_header, packed_text, quiet_pillow, source_name
+from images.bounds import check_memory
+from images.opening import DEFAULT_LIMITS, ImageLimits, describe, opened_structure, packed_text, quiet_pillow, source_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,6 +20,8 @@ ENOUGH_PX = 768
 """A shorter side of so many pixels is enough for the models: twice the 384 of the largest CLIP towers in common use, and 1.6 times
 the 480 of OFA. Whoever answers asks for the same, so that a file has one answer."""
 
+_STRIP_ROWS = 256
+"""Rows that are put on white and shrunk at once; a multiple of every factor."""
 _ORIENTATION_TAG = 0x0112
 _WHITE = (255, 255, 255, 255)
 _READ_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"})
@@ -32,8 +35,8 @@ def open_image(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, en
     Args:
         source: a file, or an image file's bytes.
         limits: what is refused by the size of the file and by the header, before pixels are decoded.
-        enough_px: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its shorter side keeps at least so many pixels, which
-            takes a fraction of the time and of the memory; None gives all pixels.
+        enough_px: the picture comes at 1/2, 1/4 or 1/8 of its size where its shorter side keeps at least so many pixels. A JPEG
+            is decoded so, which takes a fraction of the time and of the memory; None gives all pixels.
 
     Returns:
         A Pillow image of mode "RGB" that holds no open file and no metadata.
@@ -41,16 +44,22 @@ def open_image(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, en
     Raises:
         ImageRejected: there is no such file, it is no image of a known format, is damaged or cut short, or is beyond a limit.
     """
-    with opened_header(source, limits=limits) as image:
+    with opened_structure(source, limits=limits, decode=True) as (image, found):
         name = source_name(source)
         if image.mode not in _READ_MODES:
             raise ImageRejected(name, f"pixels of mode {image.mode} are not read")
         try:
             with quiet_pillow():
+                size = image.size
                 if enough_px is not None:
                     image.draft(None, (enough_px, enough_px))  # does nothing in other formats than JPEG
+                factor = 1 if image.size != size else _factor(size, enough_px)
+                core = 4 if found.kind == "JPEG" else 0
+                check_memory(image, found, limits, beside=core + 4 / factor**2)
                 image.load()
-                picture = _upright(_on_white(image), _orientation(image))
+                picture = _upright(_shrunk_on_white(image, factor), _orientation(image))
+        except ImageRejected:
+            raise
         except Exception as error:
             # A decoder raises whatever it stumbles upon; what it cannot decode is the file's fault.
             raise ImageRejected(name, _damage(image, error)) from error
@@ -67,23 +76,46 @@ def _damage(image: ImageFile, error: Exception) -> str:
     return packed_text(error) or f"the {image.format} is damaged ({text})"
 
 
-def _on_white(image: ImageFile) -> Image:
-    """RGB; whatever is transparent shows white."""
+def _factor(size: tuple[int, int], enough_px: int | None) -> int:
+    """1, 2, 4 or 8, as libjpeg would shrink it: the shorter side keeps at least `enough_px`."""
+    if enough_px is None:
+        return 1
+    return next(factor for factor in (8, 4, 2, 1) if factor == 1 or min(size) // factor >= enough_px)
+
+
+def _shrunk_on_white(image: ImageFile, factor: int) -> Image:
+    """RGB by the mean of each `factor` x `factor` pixels; whatever is transparent shows white.
+
+    A strip at a time, so that a copy of the whole picture never stands beside it in memory.
+    """
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
-        return _from_sixteen_bits(image)
     transparency = image.info.get("transparency")
     if isinstance(transparency, tuple) and max(transparency) > 255:
         # Pillow keeps the upper byte of 16-bit pixels and both bytes of the colour that stands for transparent.
         image.info["transparency"] = tuple(value >> 8 for value in transparency)
-    if "A" not in image.mode and transparency is None:
-        return image.convert("RGB")
-    layer = image.convert("RGBA")
+    width, height = image.size
+    picture = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    for top in range(0, height, _STRIP_ROWS):
+        strip = _on_white(image.crop((0, top, width, min(top + _STRIP_ROWS, height))))
+        picture.paste(strip.reduce(factor) if factor > 1 else strip, (0, top // factor))
+    return picture
+
+
+def _on_white(strip: Image) -> Image:
+    """RGB; whatever is transparent shows white."""
+    from PIL import Image
+
+    if strip.mode.startswith("I;16"):
+        return _from_sixteen_bits(strip)
+    opaque = "A" not in strip.mode and strip.info.get("transparency") is None
+    if opaque or (strip.mode == "RGBA" and strip.getchannel("A").getextrema() == (255, 255)):
+        return strip.convert("RGB")
+    layer = strip.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
 
 
-def _from_sixteen_bits(image: ImageFile) -> Image:
+def _from_sixteen_bits(image: Image) -> Image:
     """Grey of 16 bits, 0 to 65,535, to 0 to 255 by rounding; Pillow's own conversion clips at 255."""
     from PIL import Image
 

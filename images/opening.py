@@ -9,32 +9,19 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from core.errors import ImageRejected
+from images.bounds import DEFAULT_LIMITS as DEFAULT_LIMITS
+from images.bounds import ImageLimits as ImageLimits
+from images.bounds import Structure, check_pixels, check_work, inspect
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What is read at most: bytes of the file, pixels by its header, and how many times one side is longer than the other.
-
-    100 million pixels hold 400 MB while they are decoded. The aspect matters because encoders scale the shorter side up:
-    1 x 100,000 pixels would become 224 x 22,400,000.
-    """
-
-    max_bytes: int = 256 << 20
-    max_pixels: int = 100_000_000
-    max_aspect: int = 100
-
-
-DEFAULT_LIMITS = ImageLimits()
 
 _SIGNATURES = {
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -57,6 +44,7 @@ _PLUGINS = {
     "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
     "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
 }
+PLUGIN_MODULES = tuple(module for module, _ in _PLUGINS.values())
 FORMATS = tuple(_SIGNATURES)
 """The formats that are read, by name; a file's name plays no part, its first bytes do."""
 
@@ -101,25 +89,37 @@ def opened_file(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -
 
 
 @contextmanager
-def opened_header(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Iterator[ImageFile]:
+def opened_header(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, decode: bool = False) -> Iterator[ImageFile]:
     """The image with its size, mode and metadata, no pixel decoded yet; what Pillow raises or warns of inside is mapped.
 
+    Args:
+        source: a file, or an image file's bytes.
+        limits: what is refused before a decoder sees it.
+        decode: the caller will load the pixels; a JPEG's scans are counted as well then.
+
     Raises:
-        ImageRejected: as `opened_file`, or the header is damaged or announces more than `limits` allows.
+        MetadataRejected: its EXIF is larger than is read.
+        ImageRejected: as `opened_file`, or the header is damaged or announces more work than `limits` allows.
     """
+    with opened_structure(source, limits=limits, decode=decode) as (image, _):
+        yield image
+
+
+@contextmanager
+def opened_structure(source: Path | bytes, *, limits: ImageLimits, decode: bool) -> Iterator[tuple[ImageFile, Structure]]:
+    """As `opened_header`, with what the file's structure says."""
     name = source_name(source)
     with opened_file(source, limits=limits) as (file, kind):
+        try:
+            found = inspect(file, kind, name, limits, decode=decode)
+        except OSError as error:
+            raise ImageRejected(name, f"the file cannot be read ({describe(error)})") from error
+        if found.canvas is not None:
+            check_pixels(found.canvas, kind, name, limits)
         image = _plugin_image(file, kind, name)
-        width, height = image.size
-        if width < 1 or height < 1:
-            raise ImageRejected(name, f"the {kind} has no pixels ({width} x {height})")
-        if width * height > limits.max_pixels:
-            size = f"{width:,} x {height:,} pixels ({width * height:,})"
-            raise ImageRejected(name, f"the {kind} has {size}, the limit is {limits.max_pixels:,}")
-        if max(width, height) > limits.max_aspect * min(width, height):
-            reason = f"the {kind} has {width:,} x {height:,} pixels, one side may be at most {limits.max_aspect} times the other"
-            raise ImageRejected(name, reason)
-        yield image
+        check_pixels(image.size, kind, name, limits)
+        check_work(image, found, limits)
+        yield image, found
 
 
 def _plugin_image(file: IO[bytes], kind: str, name: str) -> ImageFile:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReadQuestion:
-    """At least one of `picture` (upright RGB; a large JPEG's as small as `ENOUGH_PX` allows) and `text` (folded, valid Unicode) is
+    """At least one of `picture` (upright RGB; a large one as small as `ENOUGH_PX` allows) and `text` (folded, valid Unicode) is
     there; `note` as in `Answer`."""
 
     question: Question
@@ -34,6 +34,15 @@ class ReadQuestion:
         return self.picture.width * self.picture.height if self.picture else 0
 
 
+@dataclass(frozen=True, slots=True)
+class ReadImage:
+    """What one image file gave: its picture, the prompt that it carries, and why none was looked for."""
+
+    picture: Image
+    carried: EmbeddedPrompt | None
+    note: str = ""
+
+
 def read_question(question: Question, *, limits: ImageLimits = DEFAULT_LIMITS) -> ReadQuestion:
     """Read the image and the text of a question; `limits` are those of the image.
 
@@ -41,14 +50,26 @@ def read_question(question: Question, *, limits: ImageLimits = DEFAULT_LIMITS) -
         EmptyQuery: there is neither.
         ImageRejected: the image cannot be read.
     """
+    if question.image is None:
+        return joined(question, None)
+    return joined(question, read_image(question.image, question.ignore_metadata, limits))
+
+
+def read_image(image: Path | bytes, ignore_metadata: bool, limits: ImageLimits) -> ReadImage:
+    """Read the image of a question; raises as `read_question`."""
+    carried, note = (None, "") if ignore_metadata else _carried(image, limits)
+    return ReadImage(open_image(image, limits=limits, enough_px=ENOUGH_PX), carried, note)
+
+
+def joined(question: Question, image: ReadImage | None) -> ReadQuestion:
+    """The question with its text folded and its image read; raises `EmptyQuery` as `read_question`."""
     # An argument of the command line that was no UTF-8 arrives with lone surrogates, which no tokenizer takes.
     text = fold_text((question.text or "").encode("utf-8", "replace").decode("utf-8"))
-    if question.image is None:
-        if not text:
-            raise EmptyQuery("Neither an image nor a text was given.", hint="Name an image file, a text, or both.")
-        return ReadQuestion(question, None, text, None)
-    carried, note = (None, "") if question.ignore_metadata else _carried(question.image, limits)
-    return ReadQuestion(question, open_image(question.image, limits=limits, enough_px=ENOUGH_PX), text, carried, note)
+    if image is not None:
+        return ReadQuestion(question, image.picture, text, image.carried, image.note)
+    if not text:
+        raise EmptyQuery("Neither an image nor a text was given.", hint="Name an image file, a text, or both.")
+    return ReadQuestion(question, None, text, None)
 
 
 def _carried(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:

@@ -23,7 +23,7 @@ from server.bodies import reasons
 from server.config import ServerConfig
 from server.guard import Guard
 from server.metrics import Metrics
-from server.problems import Refusal, busy, problem_response, usage
+from server.problems import Refusal, busy, fault, problem_response, usage
 from server.service import Service
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def create_app(
         app.include_router(router, dependencies=[Depends(ready)])
     app.include_router(state.routes(service))
     app.include_router(pages.routes())
-    for kind in (ImpromptError, Refusal, RequestValidationError, HTTPException, TimeoutError):
+    for kind in (ImpromptError, Refusal, RequestValidationError, HTTPException, TimeoutError, Exception):
         app.add_exception_handler(kind, _as_problem)
     return Guard(app, config, metrics)
 
@@ -114,4 +114,4 @@ async def _as_problem(_: Request, error: Exception) -> Response:
         headers = dict(error.headers or {})
         kind = _KINDS.get(error.status_code, "usage")
         return problem_response(Refusal(error.status_code, kind, f"{error.detail}.", headers=headers))
-    return problem_response(busy("It took too long."))
+    return problem_response(busy("It took too long.") if isinstance(error, TimeoutError) else fault())

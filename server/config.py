@@ -18,7 +18,8 @@ class Limits:
     """What a request may hold, and how much waits at once; `/v1/info` states them.
 
     All bodies that are being read or answered together hold at most `max_held_bytes`; `max_waiting` questions wait for each
-    model. Beyond either comes 503 with Retry-After.
+    model. Beyond either comes 503 with Retry-After. An image is read within `read_timeout_s` by a process that may take
+    `reader_memory_bytes`; `image` says what its file may ask for.
     """
 
     max_body_bytes: int = 64 << 20
@@ -29,6 +30,8 @@ class Limits:
     max_text_characters: int = 10_000
     max_k: int = 1000
     body_timeout_s: float = 20.0
+    read_timeout_s: float = 10.0
+    reader_memory_bytes: int = 1536 << 20
     answer_timeout_s: float = 60.0
     max_waiting: int = 64
     max_waiting_pixels: int = 200_000_000

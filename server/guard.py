@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.config import LOOPBACK, ServerConfig
 from server.metrics import Metrics
-from server.problems import Refusal, busy, problem_response, too_large
+from server.problems import Refusal, busy, fault, problem_response, too_large
 
 _LOG = logging.getLogger("imprompt.server")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -98,32 +98,45 @@ class Guard:
             extra = {"event": "fault", "request_id": exchange.request_id, "error": type(error).__name__, "place": place}
             _LOG.error("unexpected error", extra=extra)
             if not exchange.status:
-                fault = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "error", "This is a fault of imprompt; its log says more.")
-                await problem_response(fault)(exchange.scope, receive, send)
+                await problem_response(fault())(exchange.scope, receive, send)
 
     def _admit(self, exchange: _Exchange) -> None:
         """Raise `Refusal` for whoever may not ask, or not now."""
         if exchange.scope["path"] in _OPEN_PATHS:
             return
         headers = exchange.headers
+        self._check_site(exchange)
         if self._config.token is not None:
             if not _token_matches(headers.get("authorization", ""), self._config.token):
                 message = "The token is missing or wrong."
                 hint = "Send it as `Authorization: Bearer TOKEN`, or as the password of HTTP Basic."
                 challenge = {"WWW-Authenticate": 'Basic realm="imprompt", charset="UTF-8"'}
                 raise Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", message, hint=hint, headers=challenge)
-        elif self._config.loopback:
-            # Without a token a page of another site must not reach us: neither under a name of its own that leads to this
-            # machine (DNS rebinding) nor from the user's browser.
-            if _host_name(headers.get("host", "")) not in LOOPBACK:
-                hint = "Ask for localhost, let the proxy send that name, or start the server with --token."
-                raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "wrong-host", "This server answers for this machine only.", hint=hint)
-            # A link that leads here is no such request: it shows our page, and its own site sees nothing of it.
-            followed = exchange.scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
-            if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not followed:
-                raise Refusal(HTTPStatus.FORBIDDEN, "cross-site", "A page of another site may not ask.")
+        elif self._config.loopback and _host_name(headers.get("host", "")) not in LOOPBACK:
+            # A site may lead a name of its own to this machine (DNS rebinding); a token is not sent to that name.
+            hint = "Ask for localhost, let the proxy send that name, or start the server with --token."
+            raise Refusal(HTTPStatus.MISDIRECTED_REQUEST, "wrong-host", "This server answers for this machine only.", hint=hint)
         if self._in_hand > _MAX_IN_HAND:
             raise busy(f"{_MAX_IN_HAND} requests are in hand already.")
+
+    def _check_site(self, exchange: _Exchange) -> None:
+        """Raise `Refusal` where a page of another site asks, with a token as without: browsers keep what was typed once.
+
+        Browsers send `Sec-Fetch-Site` to this machine and over TLS, and `Origin` with whatever a page makes them
+        send elsewhere; programs send neither.
+        """
+        headers, method = exchange.headers, exchange.scope["method"]
+        site, origins = headers.get("sec-fetch-site"), headers.getlist("origin")
+        # A link that leads here is no such request: it shows our page, and its own site sees nothing of it.
+        followed = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if site is not None:
+            foreign = site not in ("none", "same-origin") and not followed
+        else:
+            host = headers.get("host", "").lower().removesuffix(":80").removesuffix(":443")
+            foreign = any(origin.lower().partition("://")[2] != host for origin in origins)
+        if foreign:
+            hint = "Ask from the page of this server, or from a program. A proxy must send the Host that browsers ask for."
+            raise Refusal(HTTPStatus.FORBIDDEN, "cross-site", "A page of another site may not ask.", hint=hint)
 
     async def _body(self, exchange: _Exchange, receive: Receive) -> bytes | None:
         """The whole body; None where the client went away."""

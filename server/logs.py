@@ -36,14 +36,23 @@ class _Lines(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         found = {name: value for name in FIELDS if (value := getattr(record, name, "")) != ""}
         if self._json:
-            line = {"time": time, "level": record.levelname.lower(), "message": record.getMessage(), **found}
+            line = {"time": time, "level": record.levelname.lower(), "message": _plain(record.getMessage())}
+            line |= {name: _plain(value) if isinstance(value, str) else value for name, value in found.items()}
             return msgspec.json.encode(line).decode("utf-8")
         shown = " ".join(f"{name}={value}" for name, value in found.items() if name != "event")
-        return f"{time} {record.levelname.lower()} {record.getMessage()} {shown}".rstrip()
+        return _plain(f"{time} {record.levelname.lower()} {record.getMessage()} {shown}".rstrip())
+
+
+def _plain(text: str) -> str:
+    """No line end, no escape sequence and no lone surrogate: each such character as Python would write it."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def configure_logs(*, json: bool) -> None:
-    """Write the lines of the server, and uvicorn's warnings, to standard error from now on."""
+    """Write the lines of the server, and other libraries' warnings, to standard error from now on, all in one form.
+
+    python-multipart's are left out: they say what bodies of clients look like, which is answered to the client.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(json=json))
     for name, level in (("imprompt.server", logging.INFO), ("uvicorn", logging.WARNING)):
@@ -51,3 +60,6 @@ def configure_logs(*, json: bool) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    logging.getLogger().handlers = [handler]
+    logging.captureWarnings(True)

@@ -47,6 +47,11 @@ def busy(message: str) -> Refusal:
     )
 
 
+def fault() -> Refusal:
+    """Something that should not happen; the guard logs it."""
+    return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "error", "This is a fault of imprompt; its log says more.")
+
+
 def too_large(message: str) -> Refusal:
     return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", message, hint="/v1/info states the limits.")
 

@@ -93,7 +93,7 @@ class Problem(BaseModel):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}, "description": HTTPStatus(status).phrase}
-    for status in (400, 401, 404, 408, 413, 415, 421, 422, 503)
+    for status in (400, 401, 403, 404, 408, 413, 415, 421, 422, 503)
 }
 """What every route may answer instead."""
 

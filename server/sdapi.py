@@ -9,7 +9,6 @@ from starlette.responses import Response
 from core.errors import ImpromptError
 from ensemble.proof import ProvenAnswer
 from images.embedded import EmbeddedPrompt
-from images.metadata import read_texts
 from retriever import Question
 from server import schemas
 from server.answering import Ask
@@ -76,8 +75,7 @@ def routes(service: Service) -> APIRouter:
     async def png_info(request: Request) -> Response:
         """What the file carries, from whichever tool, in AUTOMATIC1111's form."""
         image = await image_of(request, PngInfoBody)
-        found = await service.extract(image)
-        texts = await service.in_thread(lambda: read_texts(image, limits=limits.image))
+        found, texts = await service.png_info(image)
         return as_json({"info": _info(texts, found), "items": texts, "parameters": {} if found is None else _parameters(found)})
 
     @router.get("/scripts", summary="Installed scripts: none", response_model=dict[str, list[str]])

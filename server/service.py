@@ -7,31 +7,29 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from core.errors import ImpromptError
 from core.fetch import Announce
 from ensemble.proof import ProvenAnswer
 from ensemble.vote import Ensemble
-from images.decode import ENOUGH_PX, open_image
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
-from images.hidden import read_hidden_prompt
+from images.embedded import EmbeddedPrompt
 from retriever import Answer
-from retriever.questions import read_question
+from retriever.questions import joined, read_image
 from server.answering import Answered, Ask, AskJob, Done, Embedded, EmbedJob, Job, work_off
 from server.batching import MicroBatcher
 from server.config import ServerConfig
 from server.metrics import Metrics
 from server.models import Models
 from server.problems import busy
+from server.readers import Readers, read_carried, read_png_info
 from server.snapshots import Snapshot, Snapshots
 from store.gpu import opened_gpu
 
 if TYPE_CHECKING:
     from core.protocols import EncoderPair
 
-_READERS = 2
+_ROW_THREADS = 2
 
 Value = TypeVar("Value")
 
@@ -56,7 +54,8 @@ class Service:
         gpu = self._held.enter_context(opened_gpu(config.device, announce=announce))
         prepare = Models(config, load=load, announce=announce, gpu=gpu).prepare
         self.snapshots = Snapshots(config.index, prepare, metrics=metrics, mapped=config.map_index)
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+        self._readers = Readers(config.limits)
+        self._rows = ThreadPoolExecutor(_ROW_THREADS, thread_name_prefix="rows")
         self._queues = {name: self._queue(name) for name in ("image", "text")}
         self._stopped = threading.Event()
 
@@ -98,6 +97,7 @@ class Service:
         Raises:
             ImpromptError: the index or a model cannot be used.
         """
+        self._readers.start()
         self.snapshots.load()
 
     def watch(self) -> None:
@@ -109,7 +109,8 @@ class Service:
         """Answer what waits, then let go of everything."""
         self._stopped.set()
         self.metrics.ready.set(0)
-        self._readers.shutdown(cancel_futures=True)
+        self._readers.close()
+        self._rows.shutdown(cancel_futures=True)
         for queue in self._queues.values():
             queue.close()
         self.snapshots.close()
@@ -136,29 +137,33 @@ class Service:
             with self.snapshots.lease() as snapshot:
                 return work(snapshot)
 
-        return await self.in_thread(leased)
+        self._check_open()
+        async with asyncio.timeout(self.config.limits.answer_timeout_s):
+            return await asyncio.get_running_loop().run_in_executor(self._rows, leased)
 
     async def extract(self, image: bytes) -> EmbeddedPrompt | None:
         """The prompt that the image carries in its texts or its pixels, or None.
 
         Raises:
             ImageRejected: the image cannot be read.
+            Refusal, TimeoutError: as `ask`.
         """
-        limits = self.config.limits.image
-        return await self.in_thread(lambda: read_embedded_prompt(image, limits=limits) or read_hidden_prompt(image, limits=limits))
+        return await self._read(read_carried, image, self.config.limits.image)
 
-    async def in_thread(self, work: Callable[[], Value]) -> Value:
-        """The value of `work`, done by one of the few threads that read images and rows.
+    async def png_info(self, image: bytes) -> tuple[EmbeddedPrompt | None, dict[str, str]]:
+        """The same, with all texts of the file by keyword."""
+        return await self._read(read_png_info, image, self.config.limits.image)
 
-        Raises:
-            Refusal: the server is being shut down.
-            TimeoutError: it took longer than the limit.
-        """
-        if self._stopped.is_set():
-            raise busy("The server is being shut down.")
+    async def _read(self, work: Callable[..., Value], *args: object) -> Value:
+        """What a reader makes of an image. Raises as `extract`."""
+        self._check_open()
         async with asyncio.timeout(self.config.limits.answer_timeout_s):
             with self.metrics.stage("read"):
-                return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+                return await self._readers.read(work, *args)
+
+    def _check_open(self) -> None:
+        if self._stopped.is_set():
+            raise busy("The server is being shut down.")
 
     async def embed(self, texts: Sequence[str], images: Sequence[bytes], *, output: bool) -> Embedded:
         """Unit rows of the texts, then of the images; in MiniLM's space (`output`) or in that of the index.
@@ -169,7 +174,8 @@ class Service:
         """
         limits = self.config.limits.image
         async with asyncio.timeout(self.config.limits.answer_timeout_s):
-            pictures = [await self.in_thread(partial(open_image, image, limits=limits, enough_px=ENOUGH_PX)) for image in images]
+            read = [await self._read(read_image, image, True, limits) for image in images]
+            pictures = [found.picture for found in read]
             job = EmbedJob(tuple(texts), tuple(pictures), output)
             done = await self._queued(job, n_pixels=sum(picture.width * picture.height for picture in pictures))
         if not isinstance(done, Embedded):
@@ -177,7 +183,9 @@ class Service:
         return done
 
     async def _ask(self, ask: Ask) -> Answered:
-        read = await self.in_thread(partial(read_question, ask.question, limits=self.config.limits.image))
+        image, ignore = ask.question.image, ask.question.ignore_metadata
+        found = None if image is None else await self._read(read_image, image, ignore, self.config.limits.image)
+        read = joined(ask.question, found)
         done = await self._queued(AskJob(read, ask), n_pixels=read.n_pixels)
         if isinstance(done, Embedded):
             raise TypeError("an answer was asked for, an embedding came")

@@ -25,6 +25,7 @@ from server.bodies import (
     parse_json,
     read_form,
     read_json,
+    read_model,
     request_body,
 )
 from server.config import Limits
@@ -55,15 +56,24 @@ def routes(service: Service) -> APIRouter:
         fields, images = await _query(request, service)
         return _results(await service.ask(_asks(fields, images, limits)), images)
 
-    @router.post("/search", summary="Search by a text", response_model=schemas.QueryResults)
-    async def search(body: schemas.SearchBody) -> Response:
+    @router.post(
+        "/search", summary="Search by a text", response_model=schemas.QueryResults, openapi_extra=request_body(schemas.SearchBody)
+    )
+    async def search(request: Request) -> Response:
         """The prompts nearest to a text, in the same form as `/v1/query`."""
+        body = await read_model(schemas.SearchBody, request)
         asks = [Ask(Question(text=_text(body.text, limits)), _k(body.k, limits), filters=_filters(body.filters))]
         return _results(await service.ask(asks), [])
 
-    @router.post("/embed", summary="Vectors of texts and images", response_model=schemas.Vectors)
-    async def embed(body: schemas.EmbedBody) -> Response:
+    @router.post(
+        "/embed",
+        summary="Vectors of texts and images",
+        response_model=schemas.Vectors,
+        openapi_extra=request_body(schemas.EmbedBody),
+    )
+    async def embed(request: Request) -> Response:
         """Unit rows. In the output space an image's vector is the estimate of the embedded `lite` encoder."""
+        body = await read_model(schemas.EmbedBody, request)
         if len(body.texts) > limits.max_texts:
             raise too_large(f"{len(body.texts)} texts were sent, the limit is {limits.max_texts}.")
         images = [decode_image(image, limits) for image in body.images]

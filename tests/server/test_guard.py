@@ -239,3 +239,50 @@ def test_work_stops_when_the_client_goes_away() -> None:
 
 async def _never(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError
+
+
+OWN, FOREIGN = "http://192.168.1.5:7861", "http://evil.example"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": OWN}, 200),
+        ({"Origin": "https://192.168.1.5:7861"}, 200),  # a proxy brought TLS
+        ({"Origin": FOREIGN}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": ""}, 403),
+        ({"Origin": f"{OWN}.evil.example"}, 403),
+        ({"Origin": "http://192.168.1.5"}, 403),
+        ({"Origin": FOREIGN, "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": OWN, "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": OWN, "Sec-Fetch-Site": "same-origin"}, 200),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text/plain", "application/json"])
+def test_a_page_of_another_site_may_not_ask_with_the_kept_token(
+    locked: TestClient, headers: dict[str, str], status: int, kind: str
+) -> None:
+    """A browser sends the password that was typed once with whatever a page makes it send; without Sec-Fetch over plain HTTP."""
+    sent = {"Host": "192.168.1.5:7861", "Authorization": basic(TOKEN), "Content-Type": kind, **headers}
+    done = locked.post("/knn-service", headers=sent, json={"text": "fox", "num_images": 1})
+    assert done.status_code == status
+    assert status == 200 or done.json()["kind"] == "cross-site"
+
+
+@pytest.mark.parametrize("origin", [FOREIGN, "null", "http://localhost.evil.example:7861", "http://localhost:7862"])
+def test_a_foreign_origin_may_not_ask_this_machine(client: TestClient, origin: str) -> None:
+    """Also where a browser says nothing else, and for requests that only read."""
+    assert client.post("/v1/search", headers={"Origin": origin}, json={"text": "fox"}).status_code == 403
+    assert client.get("/v1/info", headers={"Origin": origin}).status_code == 403
+    assert client.request("OPTIONS", "/v1/search", headers={"Origin": origin}).status_code == 403
+
+
+def test_two_origins_do_not_hide_one(client: TestClient) -> None:
+    """Each one counts."""
+    headers = [("Origin", "http://localhost:7861"), ("Origin", FOREIGN)]
+    assert client.post("/v1/search", headers=headers, json={"text": "fox"}).status_code == 403

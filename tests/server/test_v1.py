@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -138,7 +141,7 @@ def test_the_api_describes_itself_with_examples(client: TestClient) -> None:
     for path in ("/v1/query", "/v1/search", "/v1/embed", "/v1/extract", "/sdapi/v1/interrogate", "/knn-service", "/metadata"):
         assert path in api["paths"]
     assert api["paths"]["/v1/query"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
-    assert api["components"]["schemas"]["SearchBody"]["examples"]
+    assert api["paths"]["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
 
 
 def test_limits_on_pixels_and_bytes_hold(serve: Serve) -> None:
@@ -167,3 +170,12 @@ def test_filters_say_which_prompts_may_answer(client: TestClient) -> None:
     assert (bad.status_code, bad.json()["kind"]) == (400, "filter-rejected")
     both = client.post("/v1/query", files={"image": png()}, data={"members": "true", "filters": '{"contains": ["fox"]}'})
     assert (both.status_code, both.json()["kind"]) == (400, "query")
+
+
+def test_the_description_has_no_reference_that_leads_nowhere(client: TestClient) -> None:
+    """Each one is found from the whole document on."""
+    api = client.get("/openapi.json").json()
+    for place in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(api)):
+        found = api
+        for part in place.split("/"):
+            found = found[part]

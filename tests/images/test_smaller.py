@@ -1,4 +1,4 @@
-"""open_image with enough_px: large JPEGs decoded at a fraction of their size, all else as without it."""
+"""open_image with enough_px: large pictures come at a fraction of their size, a JPEG decoded so."""
 
 from __future__ import annotations
 
@@ -68,10 +68,25 @@ def test_it_is_turned_as_its_exif_says(orientation: int) -> None:
     assert np.abs(np.asarray(small).astype(int) - np.asarray(whole.resize(small.size, Image.Resampling.BOX))).mean() < 3
 
 
-def test_other_formats_keep_all_pixels() -> None:
-    """They have no smaller picture inside."""
-    for kind in ("PNG", "WEBP", "TIFF"):
-        assert open_image(saved(photograph(512, 256), kind), enough_px=64).size == (512, 256)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF", "AVIF"])
+def test_other_formats_are_shrunk_alike(kind: str) -> None:
+    """By the same factors, after decoding: each pixel is the mean of those that it stands for."""
+    data = saved(photograph(519, 262), kind)
+    small, whole = open_image(data, enough_px=64), open_image(data)
+    assert (small.size, whole.size) == ((130, 66), (519, 262))
+    np.testing.assert_array_equal(np.asarray(small), np.asarray(whole.reduce(4)))
+
+
+def test_what_is_transparent_is_white_before_it_is_shrunk() -> None:
+    """A black pixel that nobody sees makes no picture darker, in any mode that has transparency."""
+    colours = np.zeros((300, 400, 4), np.uint8)
+    colours[::2, :, 3] = 255
+    for mode in ("RGBA", "LA"):
+        small = open_image(saved(Image.fromarray(colours).convert(mode), "PNG"), enough_px=64)
+        assert np.abs(np.asarray(small).astype(int) - 128).max() <= 1
+    palette = Image.fromarray(np.tile(np.uint8([[0], [1]]), (150, 400)), "L").convert("P")
+    small = open_image(saved(palette, "PNG", transparency=1), enough_px=64)
+    assert np.abs(np.asarray(small).astype(int) - 128).max() <= 1
 
 
 def test_limits_and_damage_are_those_of_the_whole_picture() -> None:
