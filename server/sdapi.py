@@ -41,7 +41,10 @@ class Caption(BaseModel):
 
 
 class PngInfo(BaseModel):
-    """`info` is the text as AUTOMATIC1111 writes it, `items` all texts of the file, `parameters` the parsed text."""
+    """`info` is the text as AUTOMATIC1111 writes it, `items` all texts of the file, `parameters` the parsed text.
+
+    Where the prompt is not exact, "Carried" among the parameters says why.
+    """
 
     info: str
     items: dict[str, str]
@@ -77,7 +80,7 @@ def routes(service: Service) -> APIRouter:
         """What the file carries, from whichever tool, in AUTOMATIC1111's form."""
         image = await image_of(request, PngInfoBody)
         found = await service.extract(image)
-        texts = await service.in_thread(lambda: read_texts(image, limits=limits.image))
+        texts = await service.in_thread(lambda: read_texts(image, limits=limits.image).texts)
         return as_json({"info": _info(texts, found), "items": texts, "parameters": {} if found is None else _parameters(found)})
 
     @router.get("/scripts", summary="Installed scripts: none", response_model=dict[str, list[str]])
@@ -97,7 +100,8 @@ def _info(texts: dict[str, str], found: EmbeddedPrompt | None) -> str:
 
 
 def _parameters(found: EmbeddedPrompt) -> dict[str, str]:
-    return {"Prompt": found.prompt, "Negative prompt": found.negative, **_settings(found)}
+    doubt = {"Carried": found.doubt} if found.doubt else {}
+    return {"Prompt": found.prompt, "Negative prompt": found.negative, **_settings(found), **doubt}
 
 
 def _settings(found: EmbeddedPrompt) -> dict[str, str]:

@@ -275,7 +275,7 @@ def test_extract_reads_the_prompt_without_an_index(imprompt: Imprompt, picture: 
     assert done.code == 0
     found = {Path(line["image"]).name: line["prompt"] for line in done.lines}
     assert found == {"owl.png": "an owl of brass", picture.name: None}
-    assert set(done.lines[0]) == {"image", "prompt", "negative", "tool", "settings"}
+    assert set(done.lines[0]) == {"image", "prompt", "how", "negative", "tool", "settings", "doubt"}
 
 
 def test_embed_writes_unit_rows_in_order(imprompt: Imprompt, corpus: Path, tmp_path: Path) -> None:
