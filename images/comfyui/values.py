@@ -60,7 +60,7 @@ _SIDE_NAMES = {
 _SHOWN_TEXT = "text_0"
 """Where a node that shows a text keeps it, perhaps from an earlier run."""
 
-_MAX_PARTS = 256
+_MAX_PARTS = 128
 _MAX_REGEXES = 64
 _MAX_COMPUTED = 32 * MAX_TEXT
 _REASONS = {
@@ -266,8 +266,10 @@ class Values:
         doubt = ""
         for part in self._spread(node, parts):
             value = yield from self._expression(node, part, wanted)
-            held = value.data if isinstance(value.data, tuple) else (as_text(value.data),)
-            texts |= dict.fromkeys(text for item in held if (text := as_text(item)).strip())
+            if isinstance(value.data, tuple):
+                texts.update(dict.fromkeys(value.data))
+            elif (text := as_text(value.data)).strip():
+                texts[text] = None
             doubt = doubt or value.doubt
         if len(texts) > _MAX_PARTS:
             doubt = doubt or f"{node.kind}: more than {_MAX_PARTS} texts"
