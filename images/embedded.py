@@ -17,7 +17,7 @@ from images.metadata import read_texts
 from images.mochi import read_mochi
 from images.opening import DEFAULT_LIMITS, ImageLimits, source_name
 from images.parameters import read_parameters
-from images.records import Objects, objects, read_record
+from images.records import COMMENTS, Objects, objects, read_record
 
 if TYPE_CHECKING:
     from sd_parsers.data import PromptInfo
@@ -34,12 +34,8 @@ _KEYWORDS = {
     name.lower(): name
     for name in ("parameters", "prompt", "workflow", "Comment", "Description", "Dream", "UserComment", "Software", "Source")
 }
-_GRAPH_PLACES = ("prompt", "prompt_api", "parameters", "UserComment", "ImageDescription", "Description", "Comment", "XPComment")
-_INFOTEXTS = frozenset(
-    {"parameters", "UserComment", "ImageDescription", "Description", "Comment", "Caption", "Instructions", "Title"}
-    | {"XPComment", "XPTitle", "XPSubject", "title", "postprocessing"}
-)
-"""Keywords and fields under which AUTOMATIC1111's text is found, in files that passed through other programs, too."""
+_GRAPH_PLACES = frozenset({"prompt", "prompt_api", "parameters", *COMMENTS})
+_INFOTEXTS = frozenset({"parameters", "title", "postprocessing", *COMMENTS})
 
 _COPY = re.compile(r" \d{1,3}\Z")
 _HORDE_CLIENTS = ("ArtBot", "Stable UI", "Lucid Creations", "AI Horde")

@@ -6,6 +6,8 @@ from typing import IO
 
 _EXTENSION, _COMMENT, _APPLICATION, _IMAGE = 0x21, 0xFE, 0xFF, 0x2C
 _XMP = b"XMP DataXMP"
+# XMP stands there without sub-blocks; bytes in falling order let readers that do not know it find its end.
+_XMP_TRAILER = b"\x01\xff\xfe\xfd"
 _MAX_BLOCKS = 100_000
 """Sub-blocks of 255 bytes at most: 25 MB of frames are passed over."""
 
@@ -42,8 +44,7 @@ def gif_comments(file: IO[bytes], *, limit: int) -> tuple[list[bytes], bytes]:
                 left = _skip_blocks(file, left)
         else:
             break
-    # XMP ends in 258 bytes that make old readers find its end: they are no XML.
-    return comments, xmp.rpartition(b">")[0] + b">" if xmp else b""
+    return comments, xmp.partition(_XMP_TRAILER)[0]
 
 
 def _skip_table(file: IO[bytes], flags: int) -> None:

@@ -12,6 +12,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+COMMENTS = (
+    *("UserComment", "ImageDescription", "Description", "Comment", "Caption", "Instructions", "Title"),
+    *("XPComment", "XPTitle", "XPSubject"),
+)
+"""Keywords and fields that hold any text, also in files that passed through other programs."""
+
 PLACES = (
     "sui_image_params",
     "invokeai_metadata",
@@ -24,12 +30,7 @@ PLACES = (
     "imagemetahub_data",
     "mold:parameters",
     "parameters",
-    "UserComment",
-    "ImageDescription",
-    "Description",
-    "Caption",
-    "XPComment",
-    "Comment",
+    *COMMENTS,
     "v2",
     "prompt",
     "prompt_api",

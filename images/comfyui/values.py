@@ -273,7 +273,7 @@ class Values:
             doubt = doubt or value.doubt
         if len(texts) > _MAX_PARTS:
             doubt = doubt or f"{node.kind}: more than {_MAX_PARTS} texts"
-        if doubt and " ← " not in doubt:
+        if doubt and " ← " not in doubt and not doubt.startswith(f"{node.kind}:"):
             doubt = f"{node.kind} ← {doubt}"
         return Value(tuple(texts)[:_MAX_PARTS], doubt)
 
