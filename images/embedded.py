@@ -16,7 +16,7 @@ from images.invoke_graph import read_invoke_graph
 from images.metadata import read_texts
 from images.mochi import read_mochi
 from images.opening import DEFAULT_LIMITS, ImageLimits, source_name
-from images.parameters import read_parameters
+from images.parameters import Parameters, read_parameters
 from images.records import COMMENTS, Objects, objects, read_record
 
 if TYPE_CHECKING:
@@ -196,12 +196,23 @@ def _from_parameters(texts: Mapping[str, str], found: Objects, *, has_graph: boo
             return _cleaned(caption.prompt, caption.negative, "Mochi Diffusion", caption.settings)
         if (parts := read_parameters(text)) is not None:
             tool = _writer(parts.settings, texts, has_graph=has_graph)
-            prompt, negative = parts.prompt, parts.negative
-            if tool in _HORDE_CLIENTS and not negative:
-                prompt, _, negative = prompt.partition("###")  # the Horde's mark between the two
+            prompt, negative = _sides(parts, tool)
             if written := _cleaned(prompt, negative, tool, parts.settings):
                 return written
     return None
+
+
+def _sides(parts: Parameters, tool: str) -> tuple[str, str]:
+    """Prompt and negative prompt, also where a tool has marks of its own between them."""
+    if parts.negative:
+        return parts.prompt, parts.negative
+    if tool in _HORDE_CLIENTS:
+        prompt, _, negative = parts.prompt.partition("###")
+        return prompt, negative
+    if tool == "Draw Things":
+        prompt, _, negative = parts.prompt.rpartition("\n-")
+        return (prompt, negative) if prompt else (parts.prompt, "")
+    return parts.prompt, ""
 
 
 def _writer(settings: Mapping[str, str], texts: Mapping[str, str], *, has_graph: bool) -> str:
@@ -210,6 +221,8 @@ def _writer(settings: Mapping[str, str], texts: Mapping[str, str], *, has_graph:
         return "Civitai"
     version = settings.get("version", "")
     named = (texts.get("Software", ""), texts.get("CreatorTool", ""), settings.get("generator", ""), version)
+    if "strength" in settings:  # AUTOMATIC1111 says "Denoising strength"
+        return "Draw Things"
     for tool in _TOOLS:
         if any(name.startswith(tool) for name in named):
             return tool

@@ -21,7 +21,7 @@ _KNOWN = frozenset(
     }
 )
 _ENOUGH = 3
-_RENAMED = {"schedule_type": "scheduler"}
+_RENAMED = {"schedule_type": "scheduler", "guidance_scale": "cfg_scale"}
 _KEY = re.compile(r"[A-Za-z][\w \-/.+()]{0,60}")
 _INLINE_SETTINGS = re.compile(r"(?<=\s)Steps: \d")
 _PIECES = re.compile(r'"(?:\\.|[^"\\])*"|[\[\]{}]|,|"|[^",\[\]{}]+', re.DOTALL)

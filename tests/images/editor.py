@@ -60,7 +60,7 @@ def workflow(*boxes: dict[str, Any], subgraphs: list[dict[str, Any]] | None = No
 
 def plain(*more: dict[str, Any], positive: tuple[int, int] = (6, 0), negative: tuple[int, int] = (7, 0)) -> dict[str, Any]:
     """Text to image, where `more` adds nodes and replaces them by their ids."""
-    boxes = {
+    return {
         node["id"]: node
         for node in (
             box(4, "CheckpointLoaderSimple", "own.safetensors", out="MODEL CLIP VAE"),
@@ -80,4 +80,3 @@ def plain(*more: dict[str, Any], positive: tuple[int, int] = (6, 0), negative: t
             *more,
         )
     }
-    return boxes

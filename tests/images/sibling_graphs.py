@@ -445,7 +445,7 @@ ENCODERS: dict[str, Sibling] = {
     "Qwen Image Edit Plus": encoder("TextEncodeQwenImageEditPlus", prompt=FOX, image1=["i", 0]),
     "Hunyuan video": encoder("TextEncodeHunyuanVideo_ImageToVideo", prompt=FOX, image_interleave=2),
     "SDXL refiner": encoder("CLIPTextEncodeSDXLRefiner", ascore=6.0, width=1024, height=1024, text=FOX),
-    "BlenderNeko": encoder("BNK_CLIPTextEncodeAdvanced", text=FOX, token_normalization="none", weight_interpretation="comfy"),
+    "BlenderNeko": encoder("BNK_CLIPTextEncodeAdvanced", text=FOX, weight_interpretation="comfy"),
     "smZ": encoder("smZ CLIPTextEncode", text=FOX, parser="A1111", with_SDXL=False, text_g=HEN, text_l=HEN),
     "smZ for SDXL": encoder("smZ CLIPTextEncode", text=HEN, parser="A1111", with_SDXL=True, text_g=FOX, text_l=FOX),
     "essentials SDXL": encoder("CLIPTextEncodeSDXL+", width=1024, height=1024, text=FOX),
