@@ -10,6 +10,7 @@ import pytest
 from core.errors import MetadataRejected
 from images.embedded import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png_chunk
+from tests.images.fuzzing import run
 from tests.images.graphs import SETTINGS, graph, node
 from tests.images.places import (
     ANY_TEXT,
@@ -154,3 +155,11 @@ def test_texts_without_end_are_bounded(tmp_path: Path) -> None:
     assert read_embedded_prompt(png_with(text_chunk("a", "b") * 50_000)) is None
     deep = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + b"<a>" * 50_000 + b"</a>" * 50_000 + b"</x:xmpmeta>"
     assert read_embedded_prompt(png_with(text_chunk("XML:com.adobe.xmp", deep.decode()))) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_random_graphs_exif_xmp_and_infotexts_are_read_without_fault_or_hang() -> None:
+    """Half right, damaged, circular; some have a prompt still."""
+    n_found, _ = run(5_000, seed=1)
+    assert n_found > 500
