@@ -14,7 +14,7 @@ _USER_COMMENT = 0x9286
 _EXIF_FOLDER = 0x8769
 _XMP, _IPTC = 0x02BC, 0x83BB
 _NAMES = {0x010E: "ImageDescription", 0x0131: "Software", 0x010F: "Make", 0x0110: "Model"}
-_XP_NAMES = {0x9C9C: "XPComment", 0x9C9B: "XPTitle", 0x9C9F: "XPSubject"}
+_XP_NAMES = {0x9C9C: "XPComment", 0x9C9B: "XPTitle", 0x9C9F: "XPSubject", 0x9C9E: "XPKeywords"}
 # ComfyUI's WebP and JPEG nodes write "prompt:{…}" and "workflow:{…}" into whichever field is free.
 _LABELS = frozenset({"prompt", "workflow", "parameters"})
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 COMMENTS = (
     *("UserComment", "ImageDescription", "Description", "Comment", "Caption", "Instructions", "Title"),
-    *("XPComment", "XPTitle", "XPSubject"),
+    *("XPComment", "XPTitle", "XPSubject", "XPKeywords"),
 )
 """Keywords and fields that hold any text, also in files that passed through other programs."""
 
@@ -31,6 +31,8 @@ PLACES = (
     "mold:parameters",
     "parameters",
     *COMMENTS,
+    "Model",
+    "Make",
     "v2",
     "prompt",
     "prompt_api",

@@ -71,5 +71,7 @@ def _link(value: object) -> Link | None:
 
 
 def _unwrapped(value: object) -> object:
-    """A list that is no link is wrapped, so that it cannot be taken for one."""
-    return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
+    """The value of an input: a list that is no link is wrapped, and some menus keep a picture beside their choice."""
+    if not isinstance(value, dict):
+        return value
+    return value["__value__"] if "__value__" in value else value.get("content", value)

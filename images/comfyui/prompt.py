@@ -28,9 +28,7 @@ _SIDE_INPUTS = frozenset({*FIELDS["positive"], "basic_pipe", "pipe", "sdxl_tuple
 _SAVES = re.compile(r"save|VideoCombine|(image|picture).?(output|writer)", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|output|display|compar|view", re.IGNORECASE)
 # Nodes that ComfyUI runs only for another one that saves or shows a picture.
-_NO_ENDS = frozenset(
-    {"KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced", "VAEDecode", "VAEEncode"}
-)
+_NO_ENDS = frozenset({"KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced", "VAEDecode", "VAEEncode"})
 _SAMPLES = re.compile(r"sampl|detail|upscal|inpaint|generat|refin", re.IGNORECASE)
 # What a picture is made from. Pictures that only guide (reference, control, style) are left out.
 _PICTURE = re.compile(

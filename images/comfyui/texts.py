@@ -7,6 +7,7 @@ lengths are bounded before a text is built, and regular expressions run with a t
 from __future__ import annotations
 
 import operator
+import random
 from collections.abc import Callable, Mapping
 from re import compile as compiled
 
@@ -258,6 +259,14 @@ def _select_string(text: object, multiline: object, select: object) -> str:
     return chosen[1:] if is_on(multiline) and chosen.startswith("#") else chosen
 
 
+def _random_line(text: object, seed: object) -> str:
+    """WAS's Text Random Line: Python's own generator, whose seed is recorded."""
+    rows = as_text(text).split("\n")
+    if not isinstance(seed, int):
+        raise NotComputed("a random choice that was not recorded", as_text(text))
+    return random.Random(seed).choice(rows)  # noqa: S311 -- repeats what the node did
+
+
 def _split(text: object, delimiter: object, number: object) -> str:
     glue = as_text(delimiter)
     parts = as_text(text).split(glue) if glue else [as_text(text)]
@@ -390,6 +399,7 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "line": _line,
     "select_string": _select_string,
     "split": _split,
+    "random_line": _random_line,
     "without_loras": _without_loras,
     "without_comments": _without_comments,
     "without_line_ends": lambda text, on: as_text(text).replace("\n", "").strip() if is_on(on) else as_text(text),

@@ -354,6 +354,8 @@ class Values:
             value = yield from self._input(node, wanted, wanted)
             if value.data is not None or value.doubt:
                 return value
+        if kind is None and wanted in _SETTINGS and (plain := _only_value(node)) is not None:
+            return Value(plain)
         for name in kind.base if kind is not None and kind.base else _PIPES:
             if name.endswith("*") or name in node.links:
                 value = yield from self._merged(node, [name], wanted)
@@ -394,11 +396,11 @@ class Values:
             low = name.lower()
             if other.fullmatch(name) or (name == "wildcard_text" and "populated_text" in node.inputs):
                 continue
-            if isinstance(item, Link):
-                if not _WITHOUT_TEXT.match(low):
-                    names.append(name)
-            elif _TEXT_INPUT.fullmatch(low) and not _NO_TEXT_INPUT.fullmatch(low):
+            is_named = _TEXT_INPUT.fullmatch(low) is not None and not _NO_TEXT_INPUT.fullmatch(low)
+            if is_named or (isinstance(item, Link) and not _WITHOUT_TEXT.match(low)):
                 names.append(name)
+        if not names:  # no input is named like a text: one that reads like one
+            names = [name for name, item in node.inputs.items() if _is_prose(name, item)]
         mine = [name for name in names if wanted in SIDES and _SIDE_NAMES[wanted].fullmatch(name)]
         return mine or names
 
@@ -432,6 +434,16 @@ _SPECIAL = {
     "or": Values._or,
     "doubt": Values._doubt,
 }
+
+
+def _only_value(node: Node) -> object:
+    """The number or text of a node that has nothing else, as constants have."""
+    held = [item for item in node.inputs.values() if isinstance(item, str | int | float)]
+    return held[0] if len(held) == len(node.inputs) == 1 and not isinstance(held[0], bool) else None
+
+
+def _is_prose(name: str, item: object) -> bool:
+    return isinstance(item, str) and " " in item.strip() and not _NO_TEXT_INPUT.fullmatch(name.lower())
 
 
 def _fits(value: Value, wanted: str) -> bool:

@@ -459,6 +459,13 @@ ENCODERS: dict[str, Sibling] = {
     "nobody's encoder with a text of its own name": encoder(
         "TextEncodeNobody", how="carried", caption_text=FOX, system_prompt="be good"
     ),
+    "nobody's encoder with a linked text": (
+        graph(yes=node("TextEncodeNobody", clip=["lora", 1], clip_l=["t", 0]), t=node("PrimitiveString", value=FOX)),
+        FOX,
+        BAD,
+        "carried",
+    ),
+    "nobody's encoder with nobody's name": encoder("TextEncodeNobody", how="carried", scene=FOX, tokenizer="own"),
     "nobody's node before": (
         graph(yes=node("CLIPTextEncode", text=["t", 0]), t=node("Nobody's Text", string=FOX)),
         FOX,
@@ -648,8 +655,8 @@ TEXTS: dict[str, Sibling] = {
     "Easy-Use wildcards": text(
         "easy wildcards", slot=1, how="carried", wanted="a __colour__ fox", inputs={"text": "a __colour__ fox", "seed": 1}
     ),
-    "a random line": text(
-        "Text Random Line", how="carried", wanted="a hen\na red fox", inputs={"text": "a hen\na red fox", "seed": 1}
+    "a random line whose seed is recorded": text(
+        "Text Random Line", inputs={"text": "a hen\na red fox\na hen", "seed": 1}, wanted="a hen"
     ),
     "a style": text(
         "SDXLPromptStyler",
@@ -812,6 +819,27 @@ OTHER: dict[str, Sibling] = {
         "a red fox, a grey hen",
         BAD,
         "carried",
+    ),
+    "regions with samplers of their own": (
+        graph(
+            sampler=node(
+                "RegionalSampler", samples=["empty", 0], base_sampler=["b", 0], regional_prompts=["r", 0], seed=7, steps=20
+            ),
+            b=node("KSamplerAdvancedProvider", basic_pipe=["p", 0], cfg=8.0),
+            r=node("CombineRegionalPrompts", regional_prompts1=["r1", 0], regional_prompts2=["r2", 0]),
+            r1=node("RegionalPrompt", mask=["m", 0], advanced_sampler=["b1", 0]),
+            r2=node("RegionalPrompt", mask=["m", 0], advanced_sampler=["b2", 0]),
+            b1=node("KSamplerAdvancedProvider", basic_pipe=["p1", 0], cfg=8.0),
+            b2=node("KSamplerAdvancedProvider", basic_pipe=["p2", 0], cfg=8.0),
+            p=node("ToBasicPipe", positive=["yes", 0], negative=["no", 0]),
+            p1=node("EditBasicPipe", basic_pipe=["p", 0], positive=["y1", 0]),
+            p2=node("EditBasicPipe", basic_pipe=["p", 0], positive=["y2", 0]),
+            y1=node("CLIPTextEncode", text=HEN),
+            y2=node("CLIPTextEncode", text="snow"),
+        ),
+        "a red fox, a grey hen, snow",
+        BAD,
+        "exact",
     ),
     "a sampler that nobody knows": (
         graph(
