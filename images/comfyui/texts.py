@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Callable, Mapping
+from re import IGNORECASE
 from re import compile as compiled
 
 import regex
@@ -22,6 +23,7 @@ _PATTERN_SECONDS = 0.02
 # {a|b} and __name__: braces with a bar between them, however nested, in linear time.
 _RANDOM = compiled(r"[{}][^{}|]*\||__[\w.+/*\\-]{1,200}__")
 _LORA = compiled(r"<(?:lora|lyco|hypernet):[^<>]{0,500}>")
+_TOKENS = compiled(r"\[(time|hostname|cuda_device|cuda_name|user|date)\b", IGNORECASE)
 _OFF = frozenset({"", "0", "false", "no", "off", "disable", "disabled", "none"})
 
 
@@ -278,6 +280,9 @@ def _without_loras(text: object) -> str:
 
 
 def _without_comments(text: object) -> str:
+    """WAS's Text Multiline: rows that begin with "#" go, and tokens such as [time] are filled in."""
+    if _TOKENS.search(as_text(text)):
+        raise NotComputed("fills in the time or the machine's name", as_text(text))
     rows = (row for row in as_text(text).split("\n") if not row.strip().startswith("#"))
     return "\n".join(rows)
 

@@ -25,7 +25,7 @@ def box(
         widgets: names of the inputs that are widgets; files of 2025 and later have them all.
     """
     kinds = types.split() + ["*"] * 20
-    inputs = [
+    inputs: list[dict[str, Any]] = [
         {"name": name, "type": kind, "from": place} for (name, place), kind in zip((links or {}).items(), kinds, strict=False)
     ]
     known = {row["name"] for row in inputs}

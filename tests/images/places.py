@@ -137,6 +137,14 @@ def text_chunk(keyword: str, text: str, kind: str = "iTXt") -> bytes:
     return png_chunk(b"iTXt", name + b"\0\0\0\0\0" + data) if kind == "iTXt" else png_chunk(kind.encode(), name + b"\0" + data)
 
 
+def _under(keyword: str) -> Place:
+    return lambda text: png_with(text_chunk(keyword, text))
+
+
+def _comment(label: bytes, encoding: str) -> Place:
+    return lambda text: label + text.encode(encoding)
+
+
 ANY_TEXT: dict[str, Place] = {
     "JPEG comment": lambda text: jpeg_segments((0xFE, text.encode())),
     "JPEG, the second of two comments": lambda text: jpeg_segments((0xFE, b"made by hand"), (0xFE, text.encode())),
@@ -161,17 +169,14 @@ ANY_TEXT: dict[str, Place] = {
     "Windows' title": lambda text: saved("WEBP", exif=field_exif(0x9C9B, text.encode("utf-16-le") + b"\0\0")),
     "PNG's EXIF": lambda text: png_with(png_chunk(b"eXIf", unicode_comment(text).removeprefix(b"Exif\0\0"))),
     "TIFF description": lambda text: saved("TIFF", tiffinfo={270: text}),
-    **{
-        f"PNG text {name}": (lambda text, name=name: png_with(text_chunk(name, text)))
-        for name in ("Parameters", "PARAMETERS", "Comment", "Description", "comment")
-    },
+    **{f"PNG text {name}": _under(name) for name in ("Parameters", "PARAMETERS", "Comment", "Description", "comment")},
     "PNG text behind the pixels": lambda text: png_with(behind=text_chunk("parameters", text)),
     "packed PNG text": lambda text: png_with(text_chunk("parameters", text, "zTXt")),
 }
 """Where AUTOMATIC1111's text and JSON objects are read alike."""
 
 UTF_16 = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}
-COMMENTS: dict[str, Callable[[str], bytes]] = {
+COMMENTS: dict[str, Place] = {
     "Exif 3.0, UTF-8 under UNICODE": lambda text: b"UNICODE\0" + text.encode(),
     "Exif 3.0, odd length": lambda text: b"UNICODE\0" + text.encode() + b"\0" * (1 + len(text.encode()) % 2),
     "mixed-case label": lambda text: b"Unicode\0" + text.encode("utf-16-le"),
@@ -182,13 +187,10 @@ COMMENTS: dict[str, Callable[[str], bytes]] = {
     "JIS with UTF-8": lambda text: b"JIS\0\0\0\0\0" + text.encode(),
     "NULs behind": lambda text: b"UNICODE\0" + text.encode("utf-16-be") + bytes(6),
     "no label, UTF-8": lambda text: text.encode(),
-    **{
-        f"byte-order mark, {name}": (lambda text, name=name, mark=mark: b"UNICODE\0" + mark + text.encode(name))
-        for name, mark in UTF_16.items()
-    },
-    **{f"NULs for a label, {name}": (lambda text, name=name: bytes(8) + text.encode(name)) for name in UTF_16},
-    **{f"no label, {name}, mark": (lambda text, name=name, mark=mark: mark + text.encode(name)) for name, mark in UTF_16.items()},
-    **{f"no label, {name}": (lambda text, name=name: text.encode(name)) for name in UTF_16},
+    **{f"byte-order mark, {name}": _comment(b"UNICODE\0" + mark, name) for name, mark in UTF_16.items()},
+    **{f"NULs for a label, {name}": _comment(bytes(8), name) for name in UTF_16},
+    **{f"no label, {name}, mark": _comment(mark, name) for name, mark in UTF_16.items()},
+    **{f"no label, {name}": _comment(b"", name) for name in UTF_16},
 }
 """EXIF user comments as files have them."""
 

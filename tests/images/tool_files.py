@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tests.images.builders import png, png_chunk
+from tests.images.graphs import graph, node
 from tests.images.places import gif, jpeg_segments, packet, photoshop, png_with, saved, text_chunk, xmp_jpeg
 from tests.images.tool_texts import (
     CHARACTERS,
@@ -161,6 +162,16 @@ def stealth(text: str, *, packed: bool, size: tuple[int, int] = (96, 96)) -> byt
     pixels[:, :, 3] = alpha.reshape(size).T
     return png(pixels, colour=6)
 
+
+DOUBT = "CLIPTextEncode ← OllamaGenerate: written by a model"
+_MADE = graph(
+    yes=node("CLIPTextEncode", text=["join", 0]),
+    join=node("StringConcatenate", string_a="a red fox", string_b=["made", 0], delimiter=" "),
+    made=node("OllamaGenerate", prompt="Describe a fox."),
+)
+CARRIED_TEXT = json.dumps(_MADE)
+CARRIED = png_texts({"prompt": CARRIED_TEXT})
+"""A picture whose prompt a language model wrote a part of: the file carries the rest, with `DOUBT`."""
 
 _INVOKE = {**SETTINGS, "width": "512"}
 _COMFY = {**SETTINGS, "scheduler": "normal", "model": "own.safetensors"}
