@@ -23,6 +23,7 @@ _PATTERN_SECONDS = 0.02
 # {a|b} and __name__: braces with a bar between them, however nested, in linear time.
 _RANDOM = compiled(r"[{}][^{}|]*\||__[\w.+/*\\-]{1,200}__")
 _LORA = compiled(r"<(?:lora|lyco|hypernet):[^<>]{0,500}>")
+_DIMENSIONS = compiled(r"(\d{2,5})\s{0,3}[x\u00d7*]\s{0,3}(\d{2,5})")
 _TOKENS = compiled(r"\[(time|hostname|cuda_device|cuda_name|user|date)\b", IGNORECASE)
 _OFF = frozenset({"", "0", "false", "no", "off", "disable", "disabled", "none"})
 
@@ -318,6 +319,12 @@ def _trigger_words(listed: object) -> str:
     return ", ".join(word for word in words if word)
 
 
+def _dimension(menu: object, place: object, otherwise: object = None) -> object:
+    """The width (0) or height (1) in a menu's "1024 x 768 (landscape)"; what is typed counts where it says none."""
+    sides = _DIMENSIONS.search(as_text(menu)[:200])
+    return int(sides[1 + as_int(place)]) if sides else otherwise
+
+
 def _prepend(words: object, text: object) -> str:
     return _bounded_join(", ", [part for part in (as_text(words), as_text(text)) if part])
 
@@ -413,6 +420,7 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "schedule": _schedule,
     "trigger_words": _trigger_words,
     "prepend": _prepend,
+    "dimension": _dimension,
     "text": as_text,
     "int": as_int,
     "float": lambda data: float(as_number(data)),

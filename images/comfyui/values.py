@@ -62,7 +62,7 @@ _SHOWN_TEXT = "text_0"
 
 _MAX_PARTS = 128
 _MAX_REGEXES = 64
-_MAX_COMPUTED = 32 * MAX_TEXT
+_MAX_COMPUTED = 8 * MAX_TEXT
 _REASONS = {
     "model": "written by a model",
     "random": "a random choice that was not recorded",
