@@ -49,9 +49,9 @@ def query(
 ) -> None:
     """Find the prompt behind an image.
 
-    A prompt that the file carries is answered as *exact*; otherwise the nearest prompts of the index are found and the
-    answer is *estimated*. Several images are encoded in batches; one that cannot be read is listed and the rest is answered.
-    Of prompts that are nearly the same, one is shown.
+    A prompt that the file carries is answered as *exact*, or as *carried* where something that is not in the file was done
+    with it; otherwise the nearest prompts of the index are found and the answer is *estimated*. Several images are encoded in
+    batches; one that cannot be read is listed and the rest is answered. Of prompts that are nearly the same, one is shown.
     """
     from core.errors import ConfigError, ImpromptError
     from images.files import require_images
@@ -110,8 +110,10 @@ def _prompt_text(hit: Neighbour) -> str:
 
 def _head(answer: Answer) -> Iterator[str]:
     yield str(answer.image or answer.text)
-    if answer.how == "exact":
-        yield f"  exact, written in the file by {answer.tool or 'its tool'}: {answer.prompt}"
+    if answer.how != "estimated":
+        yield f"  {answer.how}, written in the file by {answer.tool or 'its tool'}: {answer.prompt}"
+        if answer.doubt:
+            yield f"  not exact: {answer.doubt}"
         if answer.negative:
             yield f"  negative: {answer.negative}"
         if shown := [f"{name} {answer.settings[name]}" for name in _SHOWN_SETTINGS if name in answer.settings]:

@@ -18,7 +18,7 @@ from retriever import Question
 from retriever.embedding import loaded_batches
 from retriever.questions import ReadQuestion, read_question
 
-How = Literal["estimated", "exact", "failed", "missing"]
+How = Literal["estimated", "exact", "carried", "failed", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) 
         if isinstance(result, ImpromptError):
             how[place], errors[place] = "failed", result.message
         elif result.carried:
-            how[place], prompts[place] = "exact", result.carried.prompt
+            how[place], prompts[place] = result.carried.how, result.carried.prompt
             rows[place] = ensemble.minilm.encode([result.carried.prompt])[0]
         else:
             verdict = next(verdicts)

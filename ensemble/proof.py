@@ -107,7 +107,7 @@ def prove_batch(
 
 def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble) -> ProvenAnswer:
     confidence = None
-    if answer.how == "exact":
+    if answer.how != "estimated":
         vector = ensemble.minilm.encode([answer.prompt])[0]
     else:
         vector = verdict.vector

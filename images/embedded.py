@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from images.comfyui import read_graph
+from core.errors import MetadataRejected
+from images.comfyui import is_graph, is_workflow, read_graph, read_workflow
 from images.dream import read_dream
+from images.invoke_graph import read_invoke_graph
 from images.metadata import read_texts
-from images.opening import DEFAULT_LIMITS, ImageLimits
-from images.parameters import read_parameters
-from images.records import Objects, objects, read_record
+from images.mochi import read_mochi
+from images.opening import DEFAULT_LIMITS, ImageLimits, source_name
+from images.parameters import Parameters, read_parameters
+from images.records import COMMENTS, Objects, objects, read_record
 
 if TYPE_CHECKING:
     from sd_parsers.data import PromptInfo
@@ -22,6 +26,27 @@ if TYPE_CHECKING:
 _MAX_PARSED_CHARACTERS = 1 << 16
 _MAX_SOURCE_CHARACTERS = 256
 _PARSED_KEYWORDS = ("parameters", "sd-metadata", "Comment", "Description", "Source")
+_MAX_DOUBT = 300
+_MAX_PLAIN = 1 << 14
+"""Characters of a prompt without any mark that it is one."""
+
+_KEYWORDS = {
+    name.lower(): name
+    for name in ("parameters", "prompt", "workflow", "Comment", "Description", "Dream", "UserComment", "Software", "Source")
+}
+_GRAPH_PLACES = frozenset({"prompt", "prompt_api", "parameters", *COMMENTS})
+_INFOTEXTS = frozenset({"parameters", "title", "postprocessing", *COMMENTS})
+
+_COPY = re.compile(r" \d{1,3}\Z")
+_HORDE_CLIENTS = ("ArtBot", "Stable UI", "Lucid Creations", "AI Horde")
+_TOOLS = (
+    *("Fooocus", "ComfyUI", "Draw Things", "Mochi Diffusion", "InvokeAI", "SwarmUI", "NovelAI", "Easy Diffusion"),
+    *("DiffusionBee", "Stability Matrix", "RuinedFooocus", *_HORDE_CLIENTS),
+)
+_PLAIN = {"parameters": "AUTOMATIC1111", "mold:prompt": "mold"}
+
+
+How: TypeAlias = Literal["exact", "carried"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,46 +56,93 @@ class EmbeddedPrompt:
     `negative` is empty where there is none; `tool` is the tool's name as it writes it ("AUTOMATIC1111", "ComfyUI", …; Forge
     and SD.Next write AUTOMATIC1111's format); `settings` maps lower-case names (seed, steps, cfg_scale, sampler, model, …) to
     their text. `docs/embedded-prompts.md` lists the tools.
+
+    `doubt` says in one line what keeps the texts from being those that the picture was made with ("CLIPTextEncode ← Ollama
+    Generate: written by a model"); it is empty where they are.
     """
 
     prompt: str
     negative: str
     tool: str
     settings: dict[str, str] = field(default_factory=dict)
+    doubt: str = ""
+
+    @property
+    def how(self) -> How:
+        """ "exact" where the picture was made with these texts, "carried" where the file has them and more happened."""
+        return "carried" if self.doubt else "exact"
+
+
+def prompt_json(found: EmbeddedPrompt | None) -> dict[str, object]:
+    """Return plain JSON values: null for each field where there is no prompt, and for a doubt that there is not."""
+    if found is None:
+        return {"prompt": None, "how": None, "negative": None, "tool": None, "settings": {}, "doubt": None}
+    return {
+        "prompt": found.prompt,
+        "how": found.how,
+        "negative": found.negative,
+        "tool": found.tool,
+        "settings": found.settings,
+        "doubt": found.doubt or None,
+    }
 
 
 def read_embedded_prompt(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> EmbeddedPrompt | None:
-    """The prompt that a file, or the bytes of one, carries; no pixel is decoded.
+    """Return the prompt that a file, or the bytes of one, carries; no pixel is decoded.
 
     Returns:
         None where there is no prompt, or where its metadata cannot be parsed.
 
     Raises:
-        MetadataRejected: its texts are beyond `images.metadata.MAX_TEXT_BYTES`; the picture itself may be fine.
+        MetadataRejected: a text is beyond `images.metadata.MAX_TEXT_BYTES`, and no other has a prompt; the picture may be fine.
         ImageRejected: the file cannot be opened as an image.
     """
-    return prompt_of_texts(read_texts(source, limits=limits))
+    read = read_texts(source, limits=limits)
+    found = prompt_of_texts(read.texts)
+    if found is None and read.left_out:
+        raise MetadataRejected(source_name(source), read.left_out)
+    return found
 
 
 def prompt_of_texts(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
-    """The prompt in the texts of a file by keyword, as `images.metadata.read_texts` gives them."""
+    """Return the prompt in the texts of a file by keyword, as `images.metadata.read_texts` gives them."""
     if not texts:
         return None
-    texts = dict(texts)
-    # Where PNG has a text of its own for each keyword, other formats have the comment alone.
-    for keyword in ("UserComment", "ImageDescription"):
-        if texts.get(keyword):
-            texts.setdefault("parameters", texts[keyword])
+    texts = _named(texts)
     found = objects(texts)
     record = read_record(found)
+    graph = _from_graphs(found)
+    if record is not None and record.tool == "ComfyUI" and graph is not None and not graph.doubt:
+        return graph
     # A record without these fields may be a later tool's; sd-parsers knows its three tools better than the table does.
-    if record is None or record.tool in ("NovelAI", "Fooocus"):
+    if record is None or (record.tool in ("NovelAI", "Fooocus") and not record.is_whole):
         parsed = _from_parsers(texts)
         if parsed is not None:
             return parsed
     if record is not None:
-        return _cleaned(record.prompt, record.negative, record.tool, record.settings)
-    return _from_dream(texts.get("Dream", "")) or _from_parameters(texts, found) or _from_graphs(found)
+        doubt = graph.doubt if graph is not None and record.tool == "ComfyUI" else ""
+        return _cleaned(record.prompt, record.negative, record.tool, record.settings, doubt)
+    return (
+        _from_dream(texts.get("Dream", ""))
+        or _from_parameters(texts, found, has_graph=graph is not None)
+        or graph
+        or _from_invoke_graph(found)
+        or _from_plain(texts)
+    )
+
+
+def _named(texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts with the keywords that tools are known by, whatever case they were written in.
+
+    Where PNG has a text of its own for each keyword, other formats have a comment alone.
+    """
+    named = dict(texts)
+    for keyword, text in texts.items():
+        named.setdefault(_KEYWORDS.get(keyword.lower(), keyword), text)
+    for keyword in ("UserComment", "ImageDescription"):
+        if named.get(keyword):
+            named.setdefault("parameters", named[keyword])
+    return named
 
 
 def _from_parsers(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
@@ -113,38 +185,92 @@ def _from_dream(text: str) -> EmbeddedPrompt | None:
     return None if found is None else _cleaned(found.prompt, found.negative, "InvokeAI", found.settings)
 
 
-def _from_parameters(texts: Mapping[str, str], found: Objects) -> EmbeddedPrompt | None:
-    """AUTOMATIC1111's text, bare or as a field of a JSON object."""
-    candidates = [texts.get("parameters", ""), *(value.get("parameters") for place, value in found if place)]
+def _from_parameters(texts: Mapping[str, str], found: Objects, *, has_graph: bool) -> EmbeddedPrompt | None:
+    """AUTOMATIC1111's text or Mochi's, bare, or as a field of a JSON object."""
+    bare = (text for keyword, text in texts.items() if _COPY.sub("", keyword) in _INFOTEXTS)
+    candidates = [texts.get("parameters", ""), *bare, *(value.get("parameters") for place, value in found if place)]
     for text in candidates:
-        parts = read_parameters(text) if isinstance(text, str) and text else None
-        if parts is not None:
-            return _cleaned(parts.prompt, parts.negative, _writer(parts.settings), parts.settings)
+        if not isinstance(text, str) or not text:
+            continue
+        if (caption := read_mochi(text)) is not None:
+            return _cleaned(caption.prompt, caption.negative, "Mochi Diffusion", caption.settings)
+        if (parts := read_parameters(text)) is not None:
+            tool = _writer(parts.settings, texts, has_graph=has_graph)
+            prompt, negative = _sides(parts, tool)
+            if written := _cleaned(prompt, negative, tool, parts.settings):
+                return written
     return None
 
 
-def _writer(settings: Mapping[str, str]) -> str:
+def _sides(parts: Parameters, tool: str) -> tuple[str, str]:
+    """Prompt and negative prompt, also where a tool has marks of its own between them."""
+    if parts.negative:
+        return parts.prompt, parts.negative
+    if tool in _HORDE_CLIENTS:
+        prompt, _, negative = parts.prompt.partition("###")
+        return prompt, negative
+    if tool == "Draw Things":
+        prompt, _, negative = parts.prompt.rpartition("\n-")
+        return (prompt, negative) if prompt else (parts.prompt, "")
+    return parts.prompt, ""
+
+
+def _writer(settings: Mapping[str, str], texts: Mapping[str, str], *, has_graph: bool) -> str:
     """Who wrote AUTOMATIC1111's text: forks go under its name, other programs that use its form say who they are."""
     if not settings.keys().isdisjoint({"civitai_resources", "civitai_metadata"}):
         return "Civitai"
     version = settings.get("version", "")
-    return next((tool for tool in ("Fooocus", "ComfyUI") if version.startswith(tool)), "AUTOMATIC1111")
+    named = (texts.get("Software", ""), texts.get("CreatorTool", ""), settings.get("generator", ""), version)
+    if "strength" in settings:  # AUTOMATIC1111 says "Denoising strength"
+        return "Draw Things"
+    for tool in _TOOLS:
+        if any(name.startswith(tool) for name in named):
+            return tool
+    return "ComfyUI" if has_graph else "AUTOMATIC1111"
 
 
 def _from_graphs(found: Objects) -> EmbeddedPrompt | None:
-    """ComfyUI's graph, bare or as {"prompt": graph, "workflow": …}; Civitai's has one field more."""
+    """ComfyUI's graph, bare or as {"prompt": graph, "workflow": …}; Civitai's has one field more.
+
+    The editor's graph is read where there is no other, or none with a prompt.
+    """
     for place, value in found:
-        graph = read_graph(value) if place in ("prompt", "parameters", "UserComment", "Comment") else None
+        graph = read_graph(value) if place in _GRAPH_PLACES else None
         if graph is not None:
             tool = "Civitai" if "extraMetadata" in value else "ComfyUI"
-            return _cleaned(graph.positive, graph.negative, tool, graph.settings)
+            return _cleaned(graph.positive, graph.negative, tool, graph.settings, graph.doubt)
+    if any(place in ("prompt", "prompt_api") and is_graph(value) for place, value in found):
+        return None
+    for _, value in found:
+        graph = read_workflow(value) if is_workflow(value) else None
+        if graph is not None:
+            return _cleaned(graph.positive, graph.negative, "ComfyUI", graph.settings, graph.doubt)
     return None
 
 
-def _cleaned(prompt: str, negative: str, tool: str, settings: Mapping[str, str]) -> EmbeddedPrompt | None:
+def _from_invoke_graph(found: Objects) -> EmbeddedPrompt | None:
+    for place, value in found:
+        graph = read_invoke_graph(value) if place == "invokeai_graph" else None
+        if graph is not None:
+            return _cleaned(graph.positive, graph.negative, "InvokeAI", graph.settings, graph.doubt)
+    return None
+
+
+def _from_plain(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
+    """A prompt alone, under a keyword that nothing else is written under."""
+    for keyword, tool in _PLAIN.items():
+        text = texts.get(keyword, "")
+        is_from_png = keyword not in ("parameters",) or text not in (texts.get("UserComment"), texts.get("ImageDescription"))
+        if 0 < len(text.strip()) <= _MAX_PLAIN and is_from_png and not text.lstrip().startswith(("{", "[", "<", '"{')):
+            return _cleaned(text, "", tool, {})
+    return None
+
+
+def _cleaned(prompt: str, negative: str, tool: str, settings: Mapping[str, str], doubt: str = "") -> EmbeddedPrompt | None:
     if not _clean(prompt):
         return None
-    return EmbeddedPrompt(_clean(prompt), _clean(negative), tool, {_clean(key): _clean(value) for key, value in settings.items()})
+    named = {_clean(key): _clean(value) for key, value in settings.items()}
+    return EmbeddedPrompt(_clean(prompt), _clean(negative), tool, named, " ".join(_clean(doubt).split())[:_MAX_DOUBT])
 
 
 def _clean(text: str) -> str:

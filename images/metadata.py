@@ -2,80 +2,197 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from core.errors import MetadataRejected
-from images.opening import ImageLimits, opened_file, opened_header, quiet_pillow, source_name
+from images.characters import decoded, decoded_by_look
+from images.exif import exif_block_texts, exif_blocks, exif_texts
+from images.gif import gif_comments
+from images.opening import ImageLimits, opened_file, opened_header, quiet_pillow
+from images.xmp import xmp_texts
 
 if TYPE_CHECKING:
-    from PIL.Image import Exif
+    from PIL.ImageFile import ImageFile
 
 MAX_TEXT_BYTES = 8 << 20
-"""All texts of one file together; a workflow with pictures in it has a few MB."""
+"""One text of a file; a workflow with pictures in it has a few MB."""
 
+_MAX_TOTAL_BYTES = 4 * MAX_TEXT_BYTES
+# Unpacked texts that are thrown away cost time, too: a file may be full of them.
+_MAX_UNPACKED_BYTES = 8 * MAX_TEXT_BYTES
 _MAX_CHUNKS = 100_000
-_USER_COMMENT = 0x9286
-_EXIF_FOLDER = 0x8769
-_DESCRIPTION = 0x010E
-# ComfyUI's WebP and JPEG nodes write "prompt:{…}" and "workflow:{…}" into whichever of these is free.
-_LABELLED_TAGS = (_DESCRIPTION, 0x010F, 0x0110)
+_MAX_TEXTS = 1_000
+# "comf" is what ComfyUI writes into animated PNGs, where tEXt may not stand behind the pixels.
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"comf")
+_XMP_KEYWORD = "XML:com.adobe.xmp"
+_RAW_PROFILE = re.compile(r"raw profile type (\w{1,20})", re.IGNORECASE)
+_IPTC_NAMES = {(2, 120): "Caption", (2, 40): "Instructions", (2, 5): "Title"}
+_XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_EXTENDED_HEAD = len(_EXTENDED_XMP) + 40
 
 
-def read_texts(source: Path | bytes, *, limits: ImageLimits) -> dict[str, str]:
-    """Texts by keyword: PNG's text chunks wherever they stand, EXIF's fields by their names, a JPEG's comment as "Comment".
+@dataclass(slots=True)
+class FileTexts:
+    """Texts by keyword, and why some were left out (empty: none was)."""
 
-    A text that is damaged or in an EXIF block that cannot be parsed is left out.
+    texts: dict[str, str] = field(default_factory=dict)
+    left_out: str = ""
+    _left: int = _MAX_TOTAL_BYTES
+    _unpacked: int = 0
+
+    def add(self, found: dict[str, str]) -> None:
+        """Take texts in; a keyword that is taken already by another text gets a number."""
+        for keyword, text in found.items():
+            if len(text) > self._left or len(self.texts) >= _MAX_TEXTS:
+                self.left_out = f"the texts beside the pixels have more than {_MAX_TOTAL_BYTES:,} bytes"
+                continue
+            name, number = keyword, 2
+            while name in self.texts and self.texts[name] != text:
+                name, number = f"{keyword} {number}", number + 1
+            if name not in self.texts:
+                self._left -= len(text)
+                self.texts[name] = text
+
+    def leave_out(self, verb: str = "has") -> None:
+        """Note that a text is too large."""
+        self.left_out = f"a text beside the pixels {verb} more than {MAX_TEXT_BYTES:,} bytes"
+
+    def unpack(self, data: bytes) -> bytes:
+        """Return what a zlib stream unpacks to, nothing where it is damaged, too large, or one of too many."""
+        if self._unpacked > _MAX_UNPACKED_BYTES:
+            self.leave_out("unpacks to")
+            return b""
+        unpacker = zlib.decompressobj()
+        try:
+            body = unpacker.decompress(data, MAX_TEXT_BYTES)
+        except zlib.error:
+            return b""
+        self._unpacked += len(body)
+        if unpacker.unconsumed_tail:
+            self.leave_out("unpacks to")
+            return b""
+        return body
+
+
+def read_texts(source: Path | bytes, *, limits: ImageLimits) -> FileTexts:
+    """Return what stands in a file's text chunks, comments, EXIF, XMP and IPTC, by keyword.
+
+    PNG's texts go by their keywords, EXIF's, XMP's and IPTC's by their fields, a comment as
+    "Comment". What is damaged, or larger than `MAX_TEXT_BYTES`, is left out; the rest is read.
 
     Raises:
-        MetadataRejected: all texts together have, or unpack to, more than `MAX_TEXT_BYTES`.
         ImageRejected: the file (or the bytes of one) cannot be opened as an image.
     """
+    found = FileTexts()
     with opened_file(source, limits=limits) as (file, kind):
         if kind == "PNG":
-            return _png_texts(file, source_name(source))
+            _read_png(file, found)
+            return found
+        if kind == "GIF":
+            comments, xmp = gif_comments(file, limit=MAX_TEXT_BYTES)
+            for comment in comments:
+                found.add({"Comment": decoded_by_look(comment)})
+            _add_xmp(found, xmp)
+            return found
     with opened_header(source, limits=limits) as image, quiet_pillow():
-        comment = image.info.get("comment", b"") if image.format == "JPEG" else b""
-        if len(image.info.get("exif", b"")) + len(comment) > MAX_TEXT_BYTES:
-            raise _too_large(source_name(source))
-        texts = {"Comment": _decoded(comment)} if comment else {}
-        try:
-            return texts | _exif_texts(image.getexif())
-        except Exception:  # noqa: BLE001 -- EXIF's parser raises anything on odd bytes; a file without readable texts has none
-            return texts
+        _read_header(image, found)
+    return found
 
 
-def _too_large(name: str, verb: str = "have") -> MetadataRejected:
-    return MetadataRejected(name, f"the texts beside the pixels {verb} more than {MAX_TEXT_BYTES:,} bytes")
+def _read_header(image: ImageFile, found: FileTexts) -> None:
+    """What Pillow has read of the header: EXIF, XMP, IPTC, a JPEG's comments and segments."""
+    segments = list(_segments(image))
+    for kind, data in segments:
+        if kind == "COM":
+            found.add({"Comment": decoded_by_look(data)})
+    if len(image.info.get("exif", b"")) > MAX_TEXT_BYTES:
+        found.leave_out()
+    else:
+        with suppress(Exception):  # EXIF's parser raises anything on odd bytes; it has no texts then
+            found.add(exif_texts(image.getexif()))
+    for packet in _xmp_packets(image, segments):
+        _add_xmp(found, packet)
+    with suppress(Exception):  # as above
+        found.add(_iptc_texts(image))
 
 
-def _png_texts(file: IO[bytes], name: str) -> dict[str, str]:
-    """PNG specification, third edition, 11.3.3; Pillow reads chunks behind the pixels only by decoding these."""
+def _segments(image: ImageFile) -> Iterator[tuple[str, bytes]]:
+    for kind, data in getattr(image, "applist", ())[:_MAX_CHUNKS]:
+        if isinstance(data, bytes):
+            yield str(kind), data
+
+
+def _xmp_packets(image: ImageFile, segments: list[tuple[str, bytes]]) -> Iterator[bytes]:
+    """The packet, and for one beyond 64 kB its extension, whose parts say where they belong."""
+    packet = image.info.get("xmp", b"")
+    if isinstance(packet, bytes) and packet:
+        yield packet
+    elif image.format == "TIFF":
+        with suppress(Exception):
+            yield exif_blocks(image.getexif())[0]
+    parts: dict[int, bytes] = {}
+    for _, data in segments:
+        if data.startswith(_EXTENDED_XMP) and len(data) > _EXTENDED_HEAD:
+            (offset,) = struct.unpack(">I", data[_EXTENDED_HEAD - 4 : _EXTENDED_HEAD])
+            parts[offset] = data[_EXTENDED_HEAD:]
+    if parts:
+        yield b"".join(parts[offset] for offset in sorted(parts))
+
+
+def _add_xmp(found: FileTexts, packet: bytes) -> None:
+    if len(packet) > MAX_TEXT_BYTES:
+        found.leave_out()
+    elif packet:
+        found.add(xmp_texts(packet))
+
+
+def _iptc_texts(image: ImageFile) -> dict[str, str]:
+    from PIL.IptcImagePlugin import getiptcinfo
+
+    return _named_iptc(getiptcinfo(image) or {})
+
+
+def _named_iptc(fields: dict[tuple[int, int], Any]) -> dict[str, str]:
     texts: dict[str, str] = {}
-    left = MAX_TEXT_BYTES
+    for place, name in _IPTC_NAMES.items():
+        value = fields.get(place, b"")
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, bytes) and value:
+            texts[name] = decoded_by_look(value)
+    return texts
+
+
+def _read_png(file: IO[bytes], found: FileTexts) -> None:
+    """PNG specification, third edition, 11.3.3; Pillow reads chunks behind the pixels only by decoding these."""
+    size = file.seek(0, 2)
     file.seek(8)
     for _ in range(_MAX_CHUNKS):
         header = file.read(8)
         if len(header) < 8 or header[4:] == b"IEND":
             break
         length, kind = struct.unpack(">I4s", header)
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
+        if length > size:
+            break
+        if kind not in _TEXT_CHUNKS and kind != b"eXIf":
             file.seek(length + 4, 1)
-            continue
-        data = file.read(min(length, left + 1))
-        if len(data) > left:
-            raise _too_large(name)
-        file.seek(4, 1)
-        found = _png_exif(data) if kind == b"eXIf" else _png_text(kind, data, left, name)
-        left = max(0, left - max(len(data), sum(map(len, found.values()))))
-        texts.update(found)
-    return texts
+        elif length > MAX_TEXT_BYTES:
+            found.leave_out()
+            file.seek(length + 4, 1)
+        else:
+            data = file.read(length)
+            file.seek(4, 1)
+            found.add(exif_block_texts(data)) if kind == b"eXIf" else _read_text(kind, data, found)
 
 
-def _png_text(kind: bytes, data: bytes, limit: int, name: str) -> dict[str, str]:
-    """One chunk as {keyword: text}; nothing where it is malformed."""
+def _read_text(kind: bytes, data: bytes, found: FileTexts) -> None:
+    """Take in one chunk; nothing of it where it is malformed."""
     keyword, _, body = data.partition(b"\0")
     packed = kind == b"zTXt"
     if kind == b"iTXt":
@@ -84,60 +201,38 @@ def _png_text(kind: bytes, data: bytes, limit: int, name: str) -> dict[str, str]
     elif packed:
         body = body[1:]
     if packed:
-        unpacker = zlib.decompressobj()
-        try:
-            body = unpacker.decompress(body, limit)
-        except zlib.error:
-            return {}
-        if unpacker.unconsumed_tail:
-            raise _too_large(name, "unpack to")
-    return {keyword.decode("latin-1"): _decoded(body)} if keyword else {}
+        body = found.unpack(body)
+    name = keyword.decode("latin-1").strip()
+    if name == _XMP_KEYWORD:
+        _add_xmp(found, body)
+    elif (profile := _RAW_PROFILE.fullmatch(name)) is not None:
+        _read_profile(profile[1].lower(), body, found)
+    elif name and body:
+        found.add({name: decoded(body)})
 
 
-def _png_exif(data: bytes) -> dict[str, str]:
-    from PIL.Image import Exif
-
-    exif = Exif()
+def _read_profile(kind: str, body: bytes, found: FileTexts) -> None:
+    """ImageMagick's way to keep a block of another format: its name, its length, and it in hexadecimal."""
     try:
-        with quiet_pillow():
-            exif.load(data)
-            return _exif_texts(exif)
-    except Exception:  # noqa: BLE001 -- as above
-        return {}
+        data = bytes.fromhex("".join(body.decode("ascii").split()[2:]))
+    except ValueError:
+        return
+    if data.startswith(_XMP_SEGMENT) or kind == "xmp":
+        _add_xmp(found, data.removeprefix(_XMP_SEGMENT))
+    elif kind in ("exif", "app1"):
+        found.add(exif_block_texts(data))
+    elif kind in ("iptc", "8bim"):
+        with suppress(Exception):  # the parser raises anything on odd bytes
+            found.add(_iptc_block_texts(data))
 
 
-def _exif_texts(exif: Exif) -> dict[str, str]:
-    texts = {}
-    for tag in _LABELLED_TAGS:
-        text = _exif_text(exif.get(tag, ""))
-        label, _, body = text.partition(":")
-        if label.lower() in ("prompt", "workflow"):
-            texts[label.lower()] = body
-        elif text and tag == _DESCRIPTION:
-            texts["ImageDescription"] = text
-    comment = exif.get_ifd(_EXIF_FOLDER).get(_USER_COMMENT) or exif.get(_USER_COMMENT)
-    if isinstance(comment, str | bytes):
-        texts["UserComment"] = _exif_text(comment) if isinstance(comment, str) else _user_comment(comment)
+def _iptc_block_texts(data: bytes) -> dict[str, str]:
+    """IPTC's records as they stand in ImageMagick's profile: behind Photoshop's head, or bare."""
+    at = data.find(b"\x1c\x02")
+    texts: dict[str, str] = {}
+    while 0 <= at <= len(data) - 5 and data[at] == 0x1C and len(texts) < _MAX_TEXTS:
+        record, number, length = struct.unpack(">BBH", data[at + 1 : at + 5])
+        if name := _IPTC_NAMES.get((record, number)):
+            texts.setdefault(name, decoded_by_look(data[at + 5 : at + 5 + length]))
+        at += 5 + length
     return texts
-
-
-def _exif_text(value: object) -> str:
-    """Pillow reads a field of text as Latin-1; tools write UTF-8 into it, too, and NovelAI four NULs before it."""
-    return _decoded(str(value).encode("latin-1", "replace")).strip("\0")
-
-
-def _user_comment(value: bytes) -> str:
-    """Eight bytes name the encoding (CIPA DC-008, 4.6.6); writers disagree about the byte order of "UNICODE"."""
-    label, body = value[:8], value[8:]
-    if label == b"UNICODE\0":
-        big_endian = body[0::2].count(0) >= body[1::2].count(0)
-        return body.decode("utf-16-be" if big_endian else "utf-16-le", "replace").lstrip("\ufeff")
-    return _decoded(body if label in (b"ASCII\0\0\0", bytes(8)) else value)
-
-
-def _decoded(data: bytes) -> str:
-    """UTF-8 where it is valid (tools write it into tEXt, too), else Latin-1 as PNG has it."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")

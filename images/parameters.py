@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 _NEGATIVE = "Negative prompt:"
+_TEMPLATES = ("Template:", "Negative Template:")
 # What the webui and its forks always or mostly write; a prompt's own "key: value, …" has none of them.
 _KNOWN = frozenset(
     {
@@ -20,7 +21,7 @@ _KNOWN = frozenset(
     }
 )
 _ENOUGH = 3
-_RENAMED = {"schedule_type": "scheduler"}
+_RENAMED = {"schedule_type": "scheduler", "guidance_scale": "cfg_scale"}
 _KEY = re.compile(r"[A-Za-z][\w \-/.+()]{0,60}")
 _INLINE_SETTINGS = re.compile(r"(?<=\s)Steps: \d")
 _PIECES = re.compile(r'"(?:\\.|[^"\\])*"|[\[\]{}]|,|"|[^",\[\]{}]+', re.DOTALL)
@@ -41,15 +42,25 @@ def read_parameters(text: str) -> Parameters | None:
     As in the webui, a line that begins with "Negative prompt:" ends the prompt, and further such lines belong to the negative
     prompt. Where all stands on one line, the marks inside of it count.
     """
-    lines, settings = _split_settings(text.replace("\r\n", "\n").split("\n"))
-    prompt, negative = _split_prompt(lines)
+    whole = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines, settings = _split_settings(whole)
+    prompt, negative = _split_prompt(lines, is_one_line=sum(map(bool, map(str.strip, whole))) == 1)
     if not settings and negative is None:
         return None
     return Parameters(prompt.strip(), (negative or "").strip(), settings)
 
 
 def _split_settings(lines: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The lines before the settings, and the settings: the last line that has some; extensions append lines behind it."""
+    """The lines before the settings, and the settings: the last line that has some; extensions append lines behind it.
+
+    Templates that Dynamic Prompts appends may look like settings themselves: what follows a line of
+    settings from "Template:" on is passed over.
+    """
+    first = next((n for n, line in enumerate(lines) if line.startswith("Steps: ")), len(lines))
+    for index in range(first + 1, len(lines)):
+        if lines[index].startswith(_TEMPLATES) and any(map(_settings, lines[first:index])):
+            lines = lines[:index]
+            break
     for index in range(len(lines) - 1, -1, -1):
         line = lines[index]
         if ":" not in line or "," not in line:
@@ -66,12 +77,12 @@ def _begins_with_a_setting(line: str) -> bool:
     return bool(mark) and _KEY.fullmatch(key.strip()) is not None and not (key + mark).endswith(_NEGATIVE)
 
 
-def _split_prompt(lines: list[str]) -> tuple[str, str | None]:
+def _split_prompt(lines: list[str], *, is_one_line: bool) -> tuple[str, str | None]:
     """(prompt, negative prompt or None where nothing marks one)."""
     first = next((number for number, line in enumerate(lines) if line.lstrip().startswith(_NEGATIVE)), None)
     if first is None:
         prompt, mark, negative = "\n".join(lines).partition(_NEGATIVE)
-        return prompt, negative if mark else None
+        return (prompt, negative) if mark and is_one_line else ("\n".join(lines), None)
     behind = [line.lstrip().removeprefix(_NEGATIVE).removeprefix(" ") for line in lines[first:]]
     return "\n".join(lines[:first]), "\n".join(behind)
 

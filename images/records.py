@@ -8,8 +8,15 @@ fields that it asks for is missing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+COMMENTS = (
+    *("UserComment", "ImageDescription", "Description", "Comment", "Caption", "Instructions", "Title"),
+    *("XPComment", "XPTitle", "XPSubject", "XPKeywords"),
+)
+"""Keywords and fields that hold any text, also in files that passed through other programs."""
 
 PLACES = (
     "sui_image_params",
@@ -20,15 +27,24 @@ PLACES = (
     "sd-metadata",
     "image",
     "extraMetadata",
+    "imagemetahub_data",
+    "mold:parameters",
     "parameters",
-    "UserComment",
-    "Comment",
+    *COMMENTS,
+    "Model",
+    "Make",
+    "v2",
     "prompt",
+    "prompt_api",
+    "workflow",
+    "invokeai_graph",
 )
 """Keywords under which a JSON object may stand, in a file or in another object."""
 
-_MAX_DEPTH = 3
+_MAX_DEPTH = 4
+_MAX_ENCODINGS = 3
 _MAX_SETTING_CHARACTERS = 10_000
+_COPY = re.compile(r" \d{1,3}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +55,40 @@ class Record:
     negative: str
     tool: str
     settings: dict[str, str]
+    is_whole: bool = False
+    """It has parts of the prompt that sd-parsers leaves out."""
+
+
+Parts = Callable[[Mapping[str, object]], tuple[list[str], list[str]]]
+"""Further texts of both sides that an object keeps outside of its two fields."""
+
+
+def _characters(value: Mapping[str, object]) -> tuple[list[str], list[str]]:
+    """NovelAI 4 and later: a caption for each character beside that of the whole picture."""
+    sides: list[list[str]] = []
+    for name in ("v4_prompt", "v4_negative_prompt"):
+        caption = _inner(_inner(value, name), "caption")
+        rows = caption.get("char_captions")
+        rows = rows if isinstance(rows, list) else []
+        texts = [row.get("char_caption") for row in rows if isinstance(row, dict)]
+        sides.append([text for text in texts if isinstance(text, str) and text.strip()])
+    return sides[0], sides[1]
+
+
+def _regions(value: Mapping[str, object]) -> tuple[list[str], list[str]]:
+    """InvokeAI's regional guidance, where the picture as a whole has no prompt."""
+    regions = _inner(value, "canvas_v2_metadata").get("regionalGuidance")
+    if not isinstance(regions, list) or str(value.get("positive_prompt") or "").strip():
+        return [], []
+    rows = [row for row in regions if isinstance(row, dict) and row.get("isEnabled", True)]
+    positive = [row.get("positivePrompt") for row in rows]
+    negative = [row.get("negativePrompt") for row in rows]
+    return [text for text in positive if isinstance(text, str)], [text for text in negative if isinstance(text, str)]
+
+
+def _inner(value: Mapping[str, object], name: str) -> Mapping[str, object]:
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +101,19 @@ class _Kind:
     place: str = ""
     marks: frozenset[str] = frozenset()
     renamed: Mapping[str, str] = field(default_factory=dict)
+    parts: Parts | None = None
 
 
 _KINDS = (
     _Kind("SwarmUI", "prompt", "negativeprompt", place="sui_image_params", renamed={"cfgscale": "cfg_scale"}),
-    _Kind("InvokeAI", "positive_prompt", "negative_prompt", place="invokeai_metadata", renamed={"scheduler": "sampler"}),
+    _Kind(
+        "InvokeAI",
+        "positive_prompt",
+        "negative_prompt",
+        place="invokeai_metadata",
+        renamed={"scheduler": "sampler"},
+        parts=_regions,
+    ),
     _Kind("InvokeAI", "positive_conditioning", "negative_conditioning", place="invokeai", renamed={"scheduler": "sampler"}),
     _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"cfg_scale"})),
     _Kind("Tensor.Art", "prompt", "negativePrompt", place="generation_data"),
@@ -65,7 +123,12 @@ _KINDS = (
     _Kind("Easy Diffusion", "prompt", "negative_prompt", marks=frozenset({"use_stable_diffusion_model"})),
     _Kind("Easy Diffusion", "Prompt", "Negative Prompt", marks=frozenset({"Stable Diffusion model"})),
     _Kind("Fooocus", "prompt", "negative_prompt", marks=frozenset({"base_model", "styles"})),
-    _Kind("NovelAI", "prompt", "uc", marks=frozenset({"uc", "sampler"})),
+    _Kind("Draw Things", "c", "uc", marks=frozenset({"c", "uc"})),
+    _Kind("Draw Things", "c", "uc", marks=frozenset({"c", "sampler", "seed"})),
+    _Kind("NovelAI", "prompt", "uc", marks=frozenset({"uc", "sampler"}), parts=_characters),
+    _Kind("NovelAI", "prompt", "uc", marks=frozenset({"v4_prompt"}), parts=_characters),
+    _Kind("mold", "prompt", "negative_prompt", place="mold:parameters"),
+    _Kind("ComfyUI", "prompt", "negativePrompt", place="imagemetahub_data", marks=frozenset({"generator"})),
     _Kind("Hugging Face", "prompt", "negative_prompt", marks=frozenset({"num_inference_steps", "guidance_scale"})),
 )
 _RENAMED = {
@@ -86,11 +149,17 @@ Objects = list[tuple[str, Mapping[str, object]]]
 
 
 def objects(texts: Mapping[str, str]) -> Objects:
-    """Every JSON object in `texts` with the keyword that it stands under, outer before inner; `texts` itself is under ""."""
+    """Every JSON object in `texts` with the keyword that it stands under, outer before inner; `texts` itself is under "".
+
+    Keywords count in any case, and a second text of the same keyword ("UserComment 2") as the first.
+    """
     found: Objects = [("", texts)]
+    keywords: dict[str, list[str]] = {}
+    for keyword in texts:
+        keywords.setdefault(_COPY.sub("", keyword).lower(), []).append(keyword)
     for place in PLACES:
-        if place in texts:
-            found.extend(_objects(place, texts[place], 0))
+        for keyword in keywords.get(place.lower(), ()):
+            found.extend(_objects(place, texts[keyword], 0))
     return found
 
 
@@ -106,25 +175,41 @@ def _objects(place: str, value: object, depth: int) -> Iterator[tuple[str, Mappi
 
 
 def _parsed(text: str) -> object:
-    text = text.strip("\0 \t\r\n")  # Tensor.Art ends its text with NULs
-    if not text.startswith("{"):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    """An object, also one that was encoded again as a text, and one whose texts hold raw line ends."""
+    value: object = text
+    for _ in range(_MAX_ENCODINGS):
+        if not isinstance(value, str):
+            break
+        value = value.strip("\0\ufeff \t\r\n")  # Tensor.Art ends its text with NULs
+        if not value.startswith(("{", '"{', '"\\"')):
+            return None
+        try:
+            value = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return None
+    return value
 
 
 def read_record(found: Objects) -> Record | None:
     """The first object that a tool of the table wrote with a prompt in it."""
     for kind in _KINDS:
         for place, value in found:
-            prompt, negative = value.get(kind.prompt), value.get(kind.negative)
             if (kind.place and place != kind.place) or not kind.marks <= value.keys():
                 continue
-            if isinstance(prompt, str) and prompt.strip(" \0\n"):
-                return Record(prompt, negative if isinstance(negative, str) else "", kind.tool, _settings(value, kind))
+            further = ([], []) if kind.parts is None else kind.parts(value)
+            names = (kind.prompt, kind.negative)
+            prompt, negative = (_joined(value.get(n), texts) for n, texts in zip(names, further, strict=True))
+            if prompt.strip(" \0\n"):
+                settings = _settings(value, kind)
+                return Record(prompt, negative, kind.tool, settings, is_whole=any(further))
     return None
+
+
+def _joined(text: object, further: list[str]) -> str:
+    if not further:
+        return text if isinstance(text, str) else ""
+    texts = [part.strip() for part in (text, *further) if isinstance(part, str)]
+    return ", ".join(dict.fromkeys(part for part in texts if part))
 
 
 def _settings(value: Mapping[str, object], kind: _Kind) -> dict[str, str]:

@@ -9,17 +9,20 @@ from pathlib import Path
 from core.errors import CorpusError, ImageRejected
 from core.text import as_utf8
 from core.values import RejectedRow
+from images.embedded import EmbeddedPrompt
 from images.files import find_images
 from images.reading import read_embedded_prompts
 from indexer.columns import remembered
-from indexer.rows import NO_PROMPT, Row, StreamedSource, judge
+from indexer.rows import CARRIED, NO_PROMPT, Row, StreamedSource, judge
 
 IMAGES = "images:"
 UNREADABLE_IMAGE = "unreadable image"
 
 
 def images_source(folder: Path) -> StreamedSource:
-    """The prompts that the images below a folder carry; `source_key` is the path inside the folder.
+    """Return the prompts that the images below a folder carry; `source_key` is the path inside the folder.
+
+    Prompts that are carried but not exact are left out and counted.
 
     The fingerprint is one of the prompts found, not of the pixels: headers are read, not whole files.
 
@@ -37,12 +40,18 @@ def images_source(folder: Path) -> StreamedSource:
             if isinstance(found, ImageRejected):
                 yield RejectedRow(name, key, f"{UNREADABLE_IMAGE}: {found.reason}")
             else:
-                yield RejectedRow(name, key, NO_PROMPT) if found is None else judge(found.prompt, source=name, key=key)
+                yield _row(found, source=name, key=key)
 
     def digest() -> str:
-        whole = hashlib.sha256(b"images 1")
+        whole = hashlib.sha256(b"images 2")
         for row in rows(0):
             whole.update(repr((row.source_key, row.reason if isinstance(row, RejectedRow) else row.text)).encode())
         return whole.hexdigest()
 
     return StreamedSource(name, False, rows, remembered(images, digest), lambda: len(images))
+
+
+def _row(found: EmbeddedPrompt | None, *, source: str, key: str) -> Row:
+    if found is None:
+        return RejectedRow(source, key, NO_PROMPT)
+    return RejectedRow(source, key, CARRIED) if found.doubt else judge(found.prompt, source=source, key=key)

@@ -34,9 +34,10 @@ NUL_BYTES = "NUL bytes"
 NOT_TEXT = "not text"
 EMPTY = "empty"
 NO_PROMPT = "no embedded prompt"
+CARRIED = "embedded prompt that is not exact"
 
-HOLDS_NONE = frozenset({EMPTY, NO_PROMPT})
-"""Reasons of rows that were read well and have no prompt: nothing is lost with them."""
+HOLDS_NONE = frozenset({EMPTY, NO_PROMPT, CARRIED})
+"""Reasons of rows that were read well and have no prompt, or not for certain: nothing is lost with them."""
 
 _BOM = b"\xef\xbb\xbf"
 _PACK_AGAIN = "Fetch the file again, or pack it again."

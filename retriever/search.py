@@ -160,7 +160,7 @@ class Retriever:
             image=read.question.image if isinstance(read.question.image, Path) else None,
             text=read.question.text,
             prompt=carried.prompt if carried else neighbours[0].prompt,
-            how="exact" if carried else "estimated",
+            how=carried.how if carried else "estimated",
             neighbours=neighbours,
             encoder=self._encoder,
             corpus=self._corpus,
@@ -169,6 +169,7 @@ class Retriever:
             negative=carried.negative if carried else "",
             tool=carried.tool if carried else "",
             settings=carried.settings if carried else {},
+            doubt=carried.doubt if carried else "",
             note=read.note,
             filters=filters,
         )

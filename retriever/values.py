@@ -43,7 +43,8 @@ class Answer:
     """The prompt of a question, and what it rests on.
 
     `how` is "exact" where the image file carries its prompt, which is then `prompt`, with the `negative` prompt, the `tool` that
-    wrote it and its `settings`. Otherwise it is "estimated" and `prompt` is the first neighbour's. The neighbours are the
+    wrote it and its `settings`. It is "carried" where the file has a text, but something that is not in the file was done with
+    it: `doubt` says in one line what. Otherwise it is "estimated" and `prompt` is the first neighbour's. The neighbours are the
     index's nearest to the question either way, by falling score, one of each group of near duplicates; `filters` says which
     prompts could be among them (empty: all), and there are none where a prompt is exact and no other passes. `image` is the
     question's, where that was a file.
@@ -56,7 +57,7 @@ class Answer:
     image: Path | None
     text: str | None
     prompt: str
-    how: Literal["exact", "estimated"]
+    how: Literal["exact", "carried", "estimated"]
     neighbours: tuple[Neighbour, ...]
     encoder: str
     corpus: str
@@ -65,11 +66,12 @@ class Answer:
     negative: str = ""
     tool: str = ""
     settings: dict[str, str] = field(default_factory=dict)
+    doubt: str = ""
     note: str = ""
     filters: Filters = ALL
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `text`, `note` and `filters` where there are any, the file's where it is exact."""
+        """Plain JSON values; `text`, `doubt`, `note` and `filters` where there are any, the file's where it has some."""
         neighbours = [
             {
                 "row_id": hit.row_id,
@@ -83,13 +85,14 @@ class Answer:
             for hit in self.neighbours
         ]
         asked = {} if self.text is None else {"text": self.text}
-        carried = {"negative": self.negative, "tool": self.tool, "settings": self.settings} if self.how == "exact" else {}
+        in_file = {"negative": self.negative, "tool": self.tool, "settings": self.settings} if self.how != "estimated" else {}
         return {
             "image": None if self.image is None else str(self.image),
             **asked,
             "prompt": self.prompt,
             "how": self.how,
-            **carried,
+            **in_file,
+            **({"doubt": self.doubt} if self.doubt else {}),
             **({"note": self.note} if self.note else {}),
             **({"filters": self.filters.to_json()} if self.filters else {}),
             "neighbours": neighbours,

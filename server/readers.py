@@ -46,7 +46,7 @@ def read_carried(image: bytes, limits: ImageLimits) -> EmbeddedPrompt | None:
 
 def read_png_info(image: bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, dict[str, str]]:
     """Return the prompt and all texts of an image; raises as `read_carried`."""
-    return read_carried(image, limits), read_texts(image, limits=limits)
+    return read_carried(image, limits), read_texts(image, limits=limits).texts
 
 
 class Readers:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 _KEY = "53aa5117c3a1b0b1c0a9c9d6f3a6a0f5b8a1c2d3e4f5061728394a5b6c7d8e9f"
+_DOUBT = "CLIPTextEncode ← OllamaGenerate: written by a model"
 _GENERATION = "20261122T212204.123456Z-0a1b2c3d"
 
 K = Annotated[int, Field(ge=1, description="How many nearest prompts; `/v1/info` states the most.", examples=[5])]
@@ -147,10 +148,11 @@ class Result(BaseModel):
     image: int | None = Field(None, description="Which of the images of the request, from 0; null for a text alone.")
     text: str | None = None
     prompt: str | None = None
-    how: Literal["exact", "estimated"] | None = None
+    how: Literal["exact", "carried", "estimated"] | None = None
     negative: str | None = None
     tool: str | None = None
     settings: dict[str, str] | None = None
+    doubt: str | None = Field(None, description="What keeps a carried prompt from being exact.", examples=[_DOUBT])
     note: str | None = None
     neighbours: list[Neighbour] = []
     generation: str | None = Field(None, examples=[_GENERATION])
@@ -181,9 +183,11 @@ class Extracted(BaseModel):
     """The prompt that an image file carries; all null where it carries none."""
 
     prompt: str | None
+    how: Literal["exact", "carried"] | None
     negative: str | None
     tool: str | None
     settings: dict[str, str]
+    doubt: str | None = Field(description="What keeps a carried prompt from being exact.", examples=[_DOUBT])
 
 
 class StoredPrompt(BaseModel):

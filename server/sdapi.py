@@ -40,7 +40,10 @@ class Caption(BaseModel):
 
 
 class PngInfo(BaseModel):
-    """`info` is the text as AUTOMATIC1111 writes it, `items` all texts of the file, `parameters` the parsed text."""
+    """`info` is the text as AUTOMATIC1111 writes it, `items` all texts of the file, `parameters` the parsed text.
+
+    Where the prompt is not exact, "Carried" among the parameters says why.
+    """
 
     info: str
     items: dict[str, str]
@@ -95,7 +98,8 @@ def _info(texts: dict[str, str], found: EmbeddedPrompt | None) -> str:
 
 
 def _parameters(found: EmbeddedPrompt) -> dict[str, str]:
-    return {"Prompt": found.prompt, "Negative prompt": found.negative, **_settings(found)}
+    doubt = {"Carried": found.doubt} if found.doubt else {}
+    return {"Prompt": found.prompt, "Negative prompt": found.negative, **_settings(found), **doubt}
 
 
 def _settings(found: EmbeddedPrompt) -> dict[str, str]:

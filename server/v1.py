@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from core.errors import EmptyQuery, ImpromptError, MemberUnavailable, QueryError, UnknownRow
+from images.embedded import prompt_json
 from indexer.provenance import imprompt_version
 from retriever import Question
 from retriever.filters import Filters
@@ -48,7 +49,8 @@ def routes(service: Service) -> APIRouter:
         "/query", summary="Find the prompt behind images", response_model=schemas.QueryResults, openapi_extra=_query_body()
     )
     async def query(request: Request) -> Response:
-        """One or several images, a text, or both. A prompt that a file carries is *exact*, any other answer is *estimated*.
+        """One or several images, a text, or both. A prompt that a file carries is *exact*, or *carried*
+        where something that is not in the file was done with it; any other answer is *estimated*.
 
         Several images are answered one by one: what cannot be read has an `error`, the rest is answered. Where nothing can be
         answered, the first problem is the response.
@@ -94,8 +96,7 @@ def routes(service: Service) -> APIRouter:
         if len(images) != 1:
             raise usage(f"{len(images)} images were sent; this takes one.")
         found = await service.extract(images[0])
-        value = (None, None, None, {}) if found is None else (found.prompt, found.negative, found.tool, found.settings)
-        return as_json(dict(zip(("prompt", "negative", "tool", "settings"), value, strict=True)))
+        return as_json(prompt_json(found))
 
     @router.get("/prompts/{prompt_key}", summary="A prompt by its stable name", response_model=schemas.StoredPrompt)
     async def prompts(prompt_key: str = Path(pattern=_PROMPT_KEY, description="sha256 of the folded text.")) -> Response:

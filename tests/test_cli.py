@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from core.errors import NoGeneration, StorageFull
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
-from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
+from tests.images.tool_files import CARRIED, DOUBT, HIDDEN_FILES, TOOL_FILES, png_with_chunks
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ["a red fox in the snow", "a bowl of ramen", "a lighthouse at dusk", "portrait of an old sailor", "a yellow flower"]
@@ -148,6 +148,20 @@ def test_a_prompt_in_the_file_is_exact(imprompt: Imprompt, index: Path, tmp_path
     assert len(answer["neighbours"]) == len(PROMPTS)
 
 
+def test_a_prompt_that_is_not_exact_is_said_to_be_carried(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+    """With the node that stands in between, in each form of both verbs."""
+    path = tmp_path / "fox.png"
+    path.write_bytes(CARRIED)
+    for line in (*imprompt("query", path, "--json", "--index", index).lines, *imprompt("extract", path, "--json").lines):
+        assert (line["how"], line["prompt"], line["doubt"]) == ("carried", "a red fox", DOUBT)
+    shown = imprompt("query", path, "--index", index).out
+    assert "carried, written in the file by ComfyUI: a red fox" in shown
+    assert f"not exact: {DOUBT}" in shown
+    listed = imprompt("extract", path)
+    assert "carried" in listed.out
+    assert "1 of them not exactly" in listed.err
+
+
 def test_metadata_is_ignored_on_demand(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
     """What the file carries is shown with its settings, or left aside."""
     path = tmp_path / "forge.png"
@@ -275,7 +289,7 @@ def test_extract_reads_the_prompt_without_an_index(imprompt: Imprompt, picture: 
     assert done.code == 0
     found = {Path(line["image"]).name: line["prompt"] for line in done.lines}
     assert found == {"owl.png": "an owl of brass", picture.name: None}
-    assert set(done.lines[0]) == {"image", "prompt", "negative", "tool", "settings"}
+    assert set(done.lines[0]) == {"image", "prompt", "how", "negative", "tool", "settings", "doubt"}
 
 
 def test_embed_writes_unit_rows_in_order(imprompt: Imprompt, corpus: Path, tmp_path: Path) -> None:

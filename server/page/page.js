@@ -151,6 +151,7 @@ function picture(file) {
 function how(result) {
   const line = make("p", { class: "how" }, make("span", { class: `badge ${result.how}` }, result.how));
   if (result.how === "exact") line.append(`written in the file by ${result.tool || "its tool"}`);
+  else if (result.how === "carried") line.append(`found in the file of ${result.tool || "its tool"}, but not exact: ${result.doubt}`);
   else if (result.proof) line.append(confidence(result.proof.confidence));
   else line.append(result.text ? "the nearest prompt to the text" : "the nearest prompt; members know of no filters and did not vote");
   if (result.note) line.append(` · ${result.note}`);
@@ -188,7 +189,7 @@ function votes(result) {
     ),
   );
   const missing = result.proof.left_out.map((error) => make("li", {}, make("span", { class: "who" }, error.member), `left out: ${error.reason}`));
-  const title = result.how === "exact" ? "What the members would have said" : "How the members voted";
+  const title = result.how !== "estimated" ? "What the members would have said" : "How the members voted";
   return [make("h3", {}, title), make("ul", { class: "votes" }, ...rows, ...missing)];
 }
 

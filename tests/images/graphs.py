@@ -43,6 +43,7 @@ SETTINGS = {
     "scheduler": "normal",
     "denoise": "1.0",
     "model": "own.safetensors",
+    "size": "512x512",
 }
 
 

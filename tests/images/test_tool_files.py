@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from images.comfyui.nodes import node_kinds
 from images.embedded import EmbeddedPrompt, read_embedded_prompt
 from images.hidden import read_hidden_prompt
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, ToolFile
@@ -42,3 +43,13 @@ def test_the_page_lists_these_files_and_no_others() -> None:
     rows = re.findall(r"^\| ([^|(]+?) (?:\([^|]*\) )?\| (\w+) \| [^|]+ \| `([^`]+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE)
     files = TOOL_FILES | HIDDEN_FILES
     assert sorted(rows) == sorted((file.tool, file.container, name) for name, file in files.items())
+
+
+def test_the_page_says_exact_of_what_is_held_here_and_of_nothing_else() -> None:
+    """Its table of tools and containers, and the number of nodes."""
+    page = PAGE.read_text("utf-8")
+    table = page.partition("## Tools and containers")[2].partition("## Files")[0]
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|")
+    said = {(row[0], container) for row in rows for container, cell in zip(head[1:], row[1:], strict=True) if cell != "unknown"}
+    assert said == {(file.tool, file.container) for file in (TOOL_FILES | HIDDEN_FILES).values()}
+    assert f"What each of {len(node_kinds())} nodes does" in page

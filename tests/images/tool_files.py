@@ -12,18 +12,29 @@ import numpy as np
 from PIL import Image
 
 from tests.images.builders import png, png_chunk
+from tests.images.graphs import graph, node
+from tests.images.places import gif, jpeg_segments, packet, photoshop, png_with, saved, text_chunk, xmp_jpeg
 from tests.images.tool_texts import (
+    CHARACTERS,
     CIVITAI_TEXT,
+    DRAW_THINGS,
+    DRAW_THINGS_TEXT,
     EASY,
     EASY_LABELS,
     FOOOCUS,
     FORGE,
     GRAPH,
+    HORDE,
     INVOKE_2,
     INVOKE_3,
     INVOKE_5,
+    INVOKE_GRAPH,
+    INVOKE_REGIONS,
     MATRIX,
+    METAHUB,
+    MOCHI,
     NEGATIVE,
+    NOVELAI_4,
     NOVELAI_TEXTS,
     PARAMETERS,
     PLAIN,
@@ -85,6 +96,14 @@ def user_comment(text: str, kind: str, *, encoding: str = "utf-16-be") -> bytes:
     return exif_file(kind, fill)
 
 
+def horde_client(software: str) -> bytes:
+    def fill(exif: Image.Exif) -> None:
+        exif[_SOFTWARE] = software
+        exif.get_ifd(_EXIF)[_COMMENT] = b"UNICODE\0" + HORDE.encode("utf-16-be")
+
+    return exif_file("JPEG", fill)
+
+
 def fooocus_exif(kind: str) -> bytes:
     """Fooocus puts the comment beside the EXIF folder instead of into it."""
 
@@ -122,6 +141,16 @@ def novelai_exif(kind: str) -> bytes:
     return exif_file(kind, fill)
 
 
+def stealth_rgb(text: str, *, packed: bool, side: int = 96) -> bytes:
+    """The same in the lowest bits of red, green and blue, pixel by pixel down each column."""
+    body = gzip.compress(text.encode()) if packed else text.encode()
+    head = (b"stealth_rgbcomp" if packed else b"stealth_rgbinfo") + (8 * len(body)).to_bytes(4, "big")
+    bits = np.unpackbits(np.frombuffer(head + body, np.uint8))
+    values = np.full(side * side * 3, 100, np.uint8)
+    values[: len(bits)] |= bits
+    return png(values.reshape(side, side, 3).transpose(1, 0, 2), colour=2)
+
+
 def stealth(text: str, *, packed: bool, size: tuple[int, int] = (96, 96)) -> bytes:
     """Bits of the text in the lowest bits of alpha, column by column: a signature, the number of bits, the text."""
     body = gzip.compress(text.encode()) if packed else text.encode()
@@ -133,6 +162,16 @@ def stealth(text: str, *, packed: bool, size: tuple[int, int] = (96, 96)) -> byt
     pixels[:, :, 3] = alpha.reshape(size).T
     return png(pixels, colour=6)
 
+
+DOUBT = "CLIPTextEncode ← OllamaGenerate: written by a model"
+_MADE = graph(
+    yes=node("CLIPTextEncode", text=["join", 0]),
+    join=node("StringConcatenate", string_a="a red fox", string_b=["made", 0], delimiter=" "),
+    made=node("OllamaGenerate", prompt="Describe a fox."),
+)
+CARRIED_TEXT = json.dumps(_MADE)
+CARRIED = png_texts({"prompt": CARRIED_TEXT})
+"""A picture whose prompt a language model wrote a part of: the file carries the rest, with `DOUBT`."""
 
 _INVOKE = {**SETTINGS, "width": "512"}
 _COMFY = {**SETTINGS, "scheduler": "normal", "model": "own.safetensors"}
@@ -216,8 +255,51 @@ TOOL_FILES: dict[str, ToolFile] = {
     "ruined-fooocus.png": ToolFile("RuinedFooocus", "PNG", png_texts({"parameters": json.dumps(RUINED)}), settings=_OWN),
     "hugging-face.png": ToolFile("Hugging Face", "PNG", png_texts({"parameters": json.dumps(SPACE)}), settings=_OWN),
 }
+TOOL_FILES |= {
+    "automatic1111.gif": ToolFile("AUTOMATIC1111", "GIF", gif(WEBUI), settings=_WEBUI),
+    "automatic1111.avif": ToolFile("AUTOMATIC1111", "AVIF", user_comment(WEBUI, "AVIF"), settings=_WEBUI),
+    "automatic1111.tif": ToolFile("AUTOMATIC1111", "TIFF", user_comment(WEBUI, "TIFF"), settings=_WEBUI),
+    "comfyui-xmp.webp": ToolFile("ComfyUI", "WebP", saved("WEBP", xmp=packet("prompt", json.dumps(GRAPH))), settings=_COMFY),
+    "comfyui.avif": ToolFile("ComfyUI", "AVIF", saved("AVIF", xmp=packet("prompt", json.dumps(GRAPH))), settings=_COMFY),
+    "comfyui-animated.png": ToolFile(
+        "ComfyUI", "PNG", png_with(behind=png_chunk(b"comf", b"prompt\0" + json.dumps(GRAPH).encode())), settings=_COMFY
+    ),
+    "comfyui-infotext.png": ToolFile(
+        "ComfyUI", "PNG", png_texts({"parameters": PARAMETERS, "prompt": json.dumps(GRAPH)}), settings=SETTINGS
+    ),
+    "comfyui-metahub.png": ToolFile("ComfyUI", "PNG", png_texts({"imagemetahub_data": json.dumps(METAHUB)}), settings=_OWN),
+    "novelai-4.png": ToolFile(
+        "NovelAI",
+        "PNG",
+        png_texts({**NOVELAI_TEXTS, "Comment": json.dumps(NOVELAI_4)}),
+        prompt=", ".join((PROMPT, *CHARACTERS)),
+        settings=SETTINGS,
+    ),
+    "invokeai-regions.png": ToolFile(
+        "InvokeAI", "PNG", png_texts({"invokeai_metadata": json.dumps(INVOKE_REGIONS)}), settings=_OWN
+    ),
+    "invokeai-graph.png": ToolFile("InvokeAI", "PNG", png_texts({"invokeai_graph": json.dumps(INVOKE_GRAPH)}), settings=_INVOKE),
+    "draw-things.png": ToolFile(
+        "Draw Things",
+        "PNG",
+        png_with(text_chunk("XML:com.adobe.xmp", packet("UserComment", json.dumps(DRAW_THINGS)).decode())),
+        settings=_OWN,
+    ),
+    "draw-things.jpg": ToolFile("Draw Things", "JPEG", xmp_jpeg(packet("UserComment", json.dumps(DRAW_THINGS))), settings=_OWN),
+    "draw-things-description.jpg": ToolFile(
+        "Draw Things", "JPEG", xmp_jpeg(packet("description", DRAW_THINGS_TEXT)), settings=_OWN
+    ),
+    "mochi.png": ToolFile(
+        "Mochi Diffusion", "PNG", png_with(text_chunk("XML:com.adobe.xmp", packet("description", MOCHI).decode())), settings=_OWN
+    ),
+    "mochi.jpg": ToolFile("Mochi Diffusion", "JPEG", jpeg_segments((0xED, photoshop(MOCHI))), settings=_OWN),
+    "artbot.jpg": ToolFile("ArtBot", "JPEG", horde_client("ArtBot - Create images with Stable Diffusion"), settings=_OWN),
+    "stable-ui.jpg": ToolFile("Stable UI", "JPEG", horde_client("Stable UI - Create images with the AI Horde"), settings=_OWN),
+}
 HIDDEN_FILES: dict[str, ToolFile] = {
     "novelai-hidden.png": ToolFile("NovelAI", "PNG", stealth(json.dumps(NOVELAI_TEXTS), packed=True), settings=SETTINGS),
+    "automatic1111-hidden-rgb.png": ToolFile("AUTOMATIC1111", "PNG", stealth_rgb(WEBUI, packed=True), settings=_WEBUI),
+    "automatic1111-hidden-rgb-plain.png": ToolFile("AUTOMATIC1111", "PNG", stealth_rgb(WEBUI, packed=False), settings=_WEBUI),
     "automatic1111-hidden.png": ToolFile("AUTOMATIC1111", "PNG", stealth(WEBUI, packed=False), settings=_WEBUI),
 }
 """Files whose text lies in their pixels."""

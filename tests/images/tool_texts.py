@@ -206,6 +206,79 @@ MATRIX = {
     "Sampler": "Euler a",
     "ModelName": "own",
 }
+CHARACTERS = ("a keeper with a lamp", "a gull")
+NOVELAI_4 = {
+    **NOVELAI,
+    "v4_prompt": {
+        "caption": {"base_caption": PROMPT, "char_captions": [{"char_caption": text, "centers": []} for text in CHARACTERS]},
+        "use_coords": False,
+    },
+    "v4_negative_prompt": {"caption": {"base_caption": NEGATIVE, "char_captions": [{"char_caption": "", "centers": []}]}},
+}
+INVOKE_REGIONS = {
+    "app_version": "6.8.1",
+    "positive_prompt": "",
+    "negative_prompt": NEGATIVE,
+    "cfg_scale": 7,
+    "steps": 20,
+    "seed": 42,
+    "scheduler": "Euler a",
+    "model": {"name": "own"},
+    "canvas_v2_metadata": {
+        "regionalGuidance": [
+            {"positivePrompt": PROMPT, "negativePrompt": None, "isEnabled": True},
+            {"positivePrompt": "switched off", "negativePrompt": None, "isEnabled": False},
+        ]
+    },
+}
+INVOKE_GRAPH = {
+    "id": "own",
+    "nodes": {
+        "text": {"id": "text", "type": "string", "value": PROMPT},
+        "yes": {"id": "yes", "type": "compel", "prompt": "old"},
+        "no": {"id": "no", "type": "compel", "prompt": NEGATIVE},
+        "denoise": {"id": "denoise", "type": "denoise_latents", "steps": 20, "cfg_scale": 7, "scheduler": "Euler a"},
+        "noise": {"id": "noise", "type": "noise", "seed": 42, "width": 512, "height": 512},
+    },
+    "edges": [
+        {"source": {"node_id": source, "field": a}, "destination": {"node_id": target, "field": b}}
+        for source, a, target, b in (
+            ("text", "value", "yes", "prompt"),
+            ("yes", "conditioning", "denoise", "positive_conditioning"),
+            ("no", "conditioning", "denoise", "negative_conditioning"),
+            ("noise", "noise", "denoise", "noise"),
+        )
+    ],
+}
+DRAW_THINGS = {
+    "c": PROMPT,
+    "uc": NEGATIVE,
+    "steps": 20,
+    "sampler": "Euler a",
+    "scale": 7,
+    "seed": 42,
+    "size": "512x512",
+    "model": "own",
+    "strength": 1.0,
+}
+DRAW_THINGS_TEXT = (
+    f"{PROMPT}\n-{NEGATIVE}\nSteps: 20, Sampler: Euler a, Guidance Scale: 7, Seed: 42, Size: 512x512, Model: own, Strength: 1.0"
+)
+MOCHI = (
+    f"Include in Image: {PROMPT}; Exclude from Image: {NEGATIVE}; Model: own; Steps: 20; Guidance Scale: 7; Seed: 42; "
+    "Size: 512x512; Upscaler: ; Scheduler: Euler a; ML Compute Unit: CPU & Neural Engine; Generator: Mochi Diffusion 4.0"
+)
+HORDE = f"{PROMPT}\nNegative prompt: {NEGATIVE}\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, model: own"
+METAHUB = {
+    "generator": "ComfyUI",
+    "prompt": PROMPT,
+    "negativePrompt": NEGATIVE,
+    "seed": 42,
+    "steps": 20,
+    "cfg": 7,
+    "sampler_name": "Euler a",
+    "model": "own",
+}
 RUINED = {
     "Prompt": PROMPT,
     "Negative": NEGATIVE,

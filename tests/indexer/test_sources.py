@@ -16,6 +16,7 @@ from core.values import RawPrompt, RejectedRow
 from indexer.rows import MAX_LINE_BYTES
 from indexer.sampling import draw_rows
 from indexer.sources import parse_corpus
+from tests.images.tool_files import CARRIED, TOOL_FILES, png_texts
 
 Row = RawPrompt | RejectedRow
 
@@ -296,3 +297,15 @@ def write_table(path: Path, columns: dict[str, list[Any]]) -> Path:
         mark = {".csv": ",", ".tsv": "\t"}[path.suffix]
         path.write_text("".join(mark.join(map(str, row)) + "\n" for row in [names, *cells]))
     return path
+
+
+def test_a_folder_of_images_gives_exact_prompts_alone(tmp_path: Path) -> None:
+    """A prompt that is carried but not exact is left out, with its reason; so is a file without one."""
+    (tmp_path / "carried.png").write_bytes(CARRIED)
+    (tmp_path / "exact.png").write_bytes(TOOL_FILES["comfyui.png"].data)
+    (tmp_path / "none.png").write_bytes(png_texts({"Title": "holiday"}))
+    rows: list[Row] = []
+    for batch in parse_corpus(f"images:{tmp_path}").batches(1):
+        rows += [*batch.prompts, *batch.rejected]
+    assert texts(rows) == [TOOL_FILES["comfyui.png"].prompt]
+    assert reasons(rows) == {"carried.png": "embedded prompt that is not exact", "none.png": "no embedded prompt"}

@@ -20,7 +20,7 @@ from retriever.search import BATCH_QUESTIONS
 from store.exact_index import ExactIndex
 from store.generation import Generation
 from tests.images.builders import png, png_chunk
-from tests.images.tool_files import stealth
+from tests.images.tool_files import CARRIED_TEXT, DOUBT, stealth
 from tests.retriever.colours import PROMPTS, SPEC, ColourPair, ColourPictures
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -83,6 +83,14 @@ def test_a_carried_prompt_is_exact_and_still_has_neighbours(retriever: Retriever
     assert (answer.how, answer.prompt, answer.negative, answer.tool) == ("exact", "a red barn", "snow", "AUTOMATIC1111")
     assert answer.settings["seed"] == "42"
     assert answer.neighbours[0].prompt == "green"
+
+
+def test_a_prompt_that_is_not_exact_is_carried_with_its_doubt(retriever: Retriever, tmp_path: Path) -> None:
+    """The text is answered, and what keeps it from being exact."""
+    path = picture(tmp_path, GREEN, parameters=CARRIED_TEXT)
+    (answer,) = answers(retriever, Question(image=path))
+    assert (answer.how, answer.prompt, answer.negative, answer.doubt) == ("carried", "a red fox", "blurry", DOUBT)
+    assert answer.to_json()["doubt"] == DOUBT
 
 
 def test_metadata_is_ignored_when_asked(retriever: Retriever, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from core.values import prompt_key
 from encoders.lite import LitePair
 from server import schemas
 from server.config import Limits
+from tests.images.tool_files import CARRIED, DOUBT
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.pictures import PARAMETERS, b64, png
 
@@ -55,6 +56,17 @@ def test_a_prompt_in_the_file_is_exact_unless_it_is_to_be_ignored(client: TestCl
     extracted = client.post("/v1/extract", json={"image": image}).json()
     assert extracted["negative"] == "people"
     assert schemas.Extracted.model_validate(client.post("/v1/extract", files={"image": png()}).json()).prompt is None
+
+
+def test_a_prompt_that_is_not_exact_is_carried(client: TestClient) -> None:
+    """With the node that stands in between, in each of the answers."""
+    image = b64(CARRIED)
+    result = client.post("/v1/query", json={"images": [image]}).json()["results"][0]
+    extracted = client.post("/v1/extract", json={"image": image}).json()
+    for found in (result, extracted):
+        assert (found["how"], found["prompt"], found["doubt"]) == ("carried", "a red fox", DOUBT)
+    info = client.post("/sdapi/v1/png-info", json={"image": image}).json()
+    assert info["parameters"]["Carried"] == DOUBT
 
 
 def test_members_vote(client: TestClient) -> None:

@@ -1,0 +1,83 @@
+"""The text in bytes whose encoding is misnamed, or not named at all."""
+
+from __future__ import annotations
+
+_BYTE_ORDER_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+)
+# One NUL in ten bytes: UTF-16 of any text with Latin letters, blanks or digits has that many.
+_NUL_SHARE = 10
+_LOOKED_AT = 4096
+
+
+def decoded(data: bytes) -> str:
+    """Return UTF-8 where it is valid (tools write it everywhere), else Latin-1 as PNG has it."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def decoded_by_look(data: bytes) -> str:
+    """Return the text by its byte-order mark, or by where its NULs stand, or as `decoded` does."""
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding, "replace").strip("\0")
+    head = data[:_LOOKED_AT].rstrip(b"\0")
+    if head.count(0) * _NUL_SHARE > len(head):
+        return _utf_16(data)
+    return decoded(data.strip(b"\0"))
+
+
+def user_comment(value: bytes) -> str:
+    """Return EXIF's user comment, whose first eight bytes name the encoding (CIPA DC-008, 4.6.6).
+
+    Files have the label in any case, padded with blanks, or missing; "UNICODE" is UTF-16 of either
+    byte order, or UTF-8 since Exif 3.0; "JIS" is often UTF-8.
+    """
+    label, body = value[:8], value[8:]
+    name = label.rstrip(b"\0")
+    if label != name or name.isupper():  # blanks pad labels in capitals only: others begin a text
+        name = name.strip().upper()
+    if name == b"UNICODE":
+        return _unicode(body)
+    if name == b"JIS":
+        return _jis(body)
+    if name == b"ASCII" or label == bytes(8):
+        return decoded_by_look(body)
+    return decoded_by_look(value)
+
+
+def _unicode(body: bytes) -> str:
+    if body.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        return decoded_by_look(body)
+    text = body.rstrip(b"\0")
+    if 0 not in text[:_LOOKED_AT]:
+        try:
+            return text.decode("utf-8")  # UTF-16 without any NUL is all but never valid UTF-8
+        except UnicodeDecodeError:
+            pass
+    return _utf_16(body)
+
+
+def _jis(body: bytes) -> str:
+    text = body.rstrip(b"\0")
+    for encoding in ("iso2022_jp",) if b"\x1b" in text else ("utf-8", "shift_jis"):
+        try:
+            return text.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return decoded_by_look(body)
+
+
+def _utf_16(data: bytes) -> str:
+    """UTF-16 of the byte order in which more characters share their upper byte."""
+    head = data[:_LOOKED_AT]
+    even, odd = head[0::2], head[1::2]
+    big_endian = even.count(0) > odd.count(0)
+    if even.count(0) == odd.count(0):
+        big_endian = len(set(even)) <= len(set(odd))
+    text = data[: len(data) - len(data) % 2].decode("utf-16-be" if big_endian else "utf-16-le", "replace")
+    return text.lstrip("\ufeff").rstrip("\0")

@@ -1,0 +1,16 @@
+"""ComfyUI's graphs: what each node holds is computed, by rules that are data (`nodes.toml`)."""
+
+from images.comfyui.graph import MAX_LINKS, MAX_NODES, is_graph
+from images.comfyui.prompt import GraphPrompt, read_graph
+from images.comfyui.workflow import api_graph, is_workflow, read_workflow
+
+__all__ = [
+    "MAX_LINKS",
+    "MAX_NODES",
+    "GraphPrompt",
+    "api_graph",
+    "is_graph",
+    "is_workflow",
+    "read_graph",
+    "read_workflow",
+]
