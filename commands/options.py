@@ -46,7 +46,7 @@ Device = Annotated[
         "--device", help="`auto`, `cpu`, `cuda`, or `openvino`: the processor, where lite then sees many pictures sooner."
     ),
 ]
-Neighbours = Annotated[int, typer.Option("-k", min=1, help="How many nearest prompts to show.")]
+Neighbours = Annotated[int, typer.Option("-k", min=0, help="How many nearest prompts to show.")]
 PromptColumn = Annotated[str | None, typer.Option("--column", help="The column that holds the prompts.", show_default="prompt")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")]
 Sample = Annotated[int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +18,9 @@ from commands.options import Device, EncoderName, IndexOption, Json, Neighbours,
 from commands.output import Output, grid
 
 if TYPE_CHECKING:
+    from core.errors import ImpromptError
     from ensemble.proof import ProvenAnswer
+    from retriever import Question
     from retriever.values import Answer, Neighbour
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
@@ -50,10 +55,11 @@ def query(
     """Find the prompt behind an image.
 
     A prompt that the file carries is answered as *exact*, or as *carried* where something that is not in the file was done
-    with it; otherwise the nearest prompts of the index are found and the answer is *estimated*. Several images are encoded in
-    batches; one that cannot be read is listed and the rest is answered. Of prompts that are nearly the same, one is shown.
+    with it; this needs no index and no model. Otherwise the nearest prompts of the index are found and the answer is
+    *estimated*. Several images are encoded in batches; one that cannot be read is listed and the rest is answered. Of
+    prompts that are nearly the same, one is shown.
     """
-    from core.errors import ConfigError, ImpromptError
+    from core.errors import ConfigError, EncoderError, ImpromptError, StoreError
     from images.files import require_images
     from retriever import Filters, Question, Retriever
     from retriever.search import BATCH_QUESTIONS
@@ -71,34 +77,96 @@ def query(
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [Question(image=None, text=text)]
     few = len(questions) <= BATCH_QUESTIONS
-    with open_index(output, index=index, device=device, offline=offline, encoder=encoder, few=few) as opened:
+    from_files = bool(paths) and not (text or proof or ignore_metadata)
+    if from_files and k == 0 and _answer_from_files(output, questions, others=None):
+        return
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open_index(output, index=index, device=device, offline=offline, encoder=encoder, few=few))
+        except (EncoderError, StoreError) as error:
+            if not from_files:
+                raise
+            _answer_from_files(output, questions, others=error)
+            return
         results: Iterator[Answer | ProvenAnswer | ImpromptError]
         if proof:
             ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)
-            results = prove(ensemble, questions, k, generation=opened.generation)
+            results = prove(ensemble, questions, max(k, 1), generation=opened.generation)
         else:
-            results = Retriever(opened.generation, opened.pair, effort=effort).ask(questions, k, filters=filters)
+            results = Retriever(opened.generation, opened.pair, effort=effort).ask(questions, max(k, 1), filters=filters)
         for question, result in zip(questions, results, strict=True):
             if isinstance(result, ImpromptError):
                 output.fail(str(question.image or text or ""), result)
-            elif json:
-                output.line(result.to_json())
             else:
-                _show(output, result)
+                _show(output, result if k else _without_neighbours(result))
     output.close(total=len(questions))
     if proof:
         tell_left_out(ensemble)
 
 
+def _answer_from_files(output: Output, questions: Sequence[Question], *, others: ImpromptError | None) -> bool:
+    """Answer what the files carry, without index and model.
+
+    Args:
+        others: why nothing can be estimated, the error of every file that carries no prompt. None answers only where every
+            file carries one or cannot be read.
+
+    Returns:
+        Whether the questions were answered.
+
+    Raises:
+        ImpromptError, PartialFailure: as `Output.close`.
+    """
+    from core.errors import ImpromptError
+    from retriever.from_files import answers_from_files
+
+    if others is None:
+        results = list(answers_from_files(questions))
+        if None in results:
+            return False
+    else:
+        answers = zip(questions, answers_from_files(questions), strict=True)
+        results = [_for_image(others, question) if result is None else result for question, result in answers]
+        if any(not isinstance(result, ImpromptError) for result in results):
+            output.note(f"No nearest prompts are shown: {others}")
+    for question, result in zip(questions, results, strict=True):
+        if isinstance(result, ImpromptError):
+            output.fail(str(question.image), result)
+        elif result is not None:
+            _show(output, result)
+    output.close(total=len(questions))
+    return True
+
+
+def _for_image(error: ImpromptError, question: Question) -> ImpromptError:
+    """The reason why one image has no answer."""
+    named = copy(error)
+    named.message = f"{question.image!s} carries no prompt, and nothing can be estimated: {error.message}"
+    return named
+
+
+def _without_neighbours(result: Answer | ProvenAnswer) -> Answer | ProvenAnswer:
+    from retriever.values import Answer
+
+    if isinstance(result, Answer):
+        return replace(result, neighbours=())
+    return replace(result, answer=replace(result.answer, neighbours=()))
+
+
 def _show(output: Output, result: Answer | ProvenAnswer) -> None:
     from retriever.values import Answer
 
+    if output.json:
+        output.line(result.to_json())
+        return
     answer = result if isinstance(result, Answer) else result.answer
     output.text("")
     for line in _head(answer):
         output.text(line)
     if not isinstance(result, Answer):
         show_proof(output, result.proof)
+    if not answer.neighbours and not answer.filters:
+        return
     rows = [(f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}") for hit in answer.neighbours]
     title = f"The {len(rows)} nearest prompts" if rows else "No prompt of the index passes the filter"
     output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
@@ -124,4 +192,5 @@ def _head(answer: Answer) -> Iterator[str]:
         yield f"  {answer.note}"
     if answer.filters:
         yield f"  neighbours filtered: {answer.filters}"
-    yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"
+    if answer.encoder:
+        yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"

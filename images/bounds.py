@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
@@ -74,7 +75,9 @@ _SMALLER = "Make the picture smaller."
 _CORE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "RGBA": 7}
 # What a decoder holds beside them, bytes a pixel: libwebp two canvases and a copy of one; libavif
 # its planes and a copy; libtiff a strip, which may be the whole picture.
-_BESIDE_BYTES = {"WebP": 12, "AVIF": 8, "TIFF": 4, "GIF": 1, "BMP": 1}
+_BESIDE_BYTES = {"WebP": 12, "AVIF": 8, "HEIC": 8, "TIFF": 4, "GIF": 1, "BMP": 1}
+# Formats that are decoded as they are opened, before a mode is known: bytes a pixel in all.
+_EAGER_BYTES = {"JPEG XL": 32}
 
 
 def inspect(file: IO[bytes], kind: str, name: str, limits: ImageLimits, *, decode: bool) -> Structure:
@@ -93,6 +96,12 @@ def inspect(file: IO[bytes], kind: str, name: str, limits: ImageLimits, *, decod
     found = walk(file, _Parts(name, kind, n_bytes, limits, decode=decode)) if walk else Structure(name, kind, n_bytes)
     file.seek(0)
     return found
+
+
+def check_eager(found: Structure, limits: ImageLimits) -> None:
+    """Raise `ImageRejected` where a format is decoded as it is opened, and needs too much memory for that."""
+    if found.canvas is not None and found.kind in _EAGER_BYTES:
+        _check_memory(found, limits, size=found.canvas, a_pixel=_EAGER_BYTES[found.kind])
 
 
 def check_pixels(size: tuple[int, int], kind: str, name: str, limits: ImageLimits) -> None:
@@ -135,12 +144,17 @@ def check_memory(image: ImageFile, found: Structure, limits: ImageLimits, *, bes
     a_pixel: float = _CORE_BYTES.get(image.mode, 4) + _BESIDE_BYTES.get(found.kind, 0)
     if found.kind == "JPEG":  # its decoder shrinks as it goes; only coefficients keep their number
         a_pixel = 2 * found.coefficients
-    needed = round(image.width * image.height * (a_pixel + beside))
+    _check_memory(found, limits, size=image.size, a_pixel=a_pixel + beside)
+
+
+def _check_memory(found: Structure, limits: ImageLimits, *, size: tuple[int, int], a_pixel: float) -> None:
+    width, height = size
+    needed = round(width * height * a_pixel)
     allowed = min(limits.max_memory, limits.free_memory + limits.memory_a_byte * found.n_bytes)
     if needed > allowed:
         reason = (
             f"the {found.kind} of {found.n_bytes:,} bytes needs {needed:,} bytes of memory for its "
-            f"{image.width:,} x {image.height:,} pixels, the limit is {allowed:,}"
+            f"{width:,} x {height:,} pixels, the limit is {allowed:,}"
         )
         raise ImageRejected(found.name, reason, hint=_SMALLER)
 
@@ -322,4 +336,64 @@ def _walk_tiff(file: IO[bytes], parts: _Parts) -> Structure:
     return replace(parts.found, scans=file.read().count(b"\xff\xda") / max(strips, 1))
 
 
-_WALKS = {"PNG": _walk_png, "GIF": _walk_gif, "WebP": _walk_webp, "JPEG": _walk_jpeg, "TIFF": _walk_tiff}
+_JXL_CODESTREAM = b"\xff\x0a"
+_JXL_SIDE_BITS = (9, 13, 18, 30)
+_JXL_RATIOS = {1: (1, 1), 2: (6, 5), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+
+
+def _walk_jxl(file: IO[bytes], parts: _Parts) -> Structure:
+    """Read the size of a JPEG XL, bare or in boxes: its decoder takes the whole file when it is opened."""
+    head = file.read(2)
+    if head != _JXL_CODESTREAM:
+        file.seek(0)
+        for kind, length in boxes(file, parts.found.n_bytes):
+            parts.count()
+            if kind in (b"jxlc", b"jxlp"):
+                file.seek(4 if kind == b"jxlp" else 0, os.SEEK_CUR)  # a part says its number
+                head = file.read(2)
+                break
+            file.seek(length, os.SEEK_CUR)
+    if head != _JXL_CODESTREAM:
+        raise ImageRejected(parts.found.name, "the JPEG XL holds no picture")
+    return replace(parts.found, canvas=_jxl_size(file.read(16)))
+
+
+def boxes(file: IO[bytes], n_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """(type, bytes of its content) of each box of an ISO base media file, of which the content comes next.
+
+    The caller reads or seeks past the content. ISO/IEC 14496-12, section 4.2.
+    """
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        left = n_bytes - file.tell()
+        if length == 1:
+            wide = file.read(8)
+            length = struct.unpack(">Q", wide)[0] - 8 if len(wide) == 8 else 0
+            left -= 8
+        length = left if length == 0 else length - 8
+        if not 0 <= length <= left:
+            return
+        yield kind, length
+
+
+def _jxl_size(data: bytes) -> tuple[int, int]:
+    """(width, height) by the size header of ISO/IEC 18181-1, section D.2; bits come from the low end."""
+    bits, at = int.from_bytes(data, "little"), 0
+
+    def take(n: int) -> int:
+        nonlocal at
+        value = bits >> at & (1 << n) - 1
+        at += n
+        return value
+
+    eighths = bool(take(1))
+
+    def side() -> int:
+        return 8 * (take(5) + 1) if eighths else take(_JXL_SIDE_BITS[take(2)]) + 1
+
+    height = side()
+    ratio = _JXL_RATIOS.get(take(3))
+    return (side() if ratio is None else height * ratio[0] // ratio[1]), height
+
+
+_WALKS = {"JPEG XL": _walk_jxl, "PNG": _walk_png, "GIF": _walk_gif, "WebP": _walk_webp, "JPEG": _walk_jpeg, "TIFF": _walk_tiff}

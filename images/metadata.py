@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from images.bounds import boxes
 from images.characters import decoded, decoded_by_look
 from images.exif import exif_block_texts, exif_blocks, exif_texts
 from images.gif import gif_comments
@@ -31,6 +32,7 @@ _MAX_TEXTS = 1_000
 # "comf" is what ComfyUI writes into animated PNGs, where tEXt may not stand behind the pixels.
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"comf")
 _XMP_KEYWORD = "XML:com.adobe.xmp"
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"Exif\0\0")
 _RAW_PROFILE = re.compile(r"raw profile type (\w{1,20})", re.IGNORECASE)
 _IPTC_NAMES = {(2, 120): "Caption", (2, 40): "Instructions", (2, 5): "Title"}
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
@@ -101,6 +103,9 @@ def read_texts(source: Path | bytes, *, limits: ImageLimits) -> FileTexts:
                 found.add({"Comment": decoded_by_look(comment)})
             _add_xmp(found, xmp)
             return found
+        if kind == "JPEG XL":
+            _read_jxl(file, found)
+            return found
     with opened_header(source, limits=limits) as image, quiet_pillow():
         _read_header(image, found)
     return found
@@ -112,7 +117,7 @@ def _read_header(image: ImageFile, found: FileTexts) -> None:
     for kind, data in segments:
         if kind == "COM":
             found.add({"Comment": decoded_by_look(data)})
-    if len(image.info.get("exif", b"")) > MAX_TEXT_BYTES:
+    if len(image.info.get("exif") or b"") > MAX_TEXT_BYTES:
         found.leave_out()
     else:
         with suppress(Exception):  # EXIF's parser raises anything on odd bytes; it has no texts then
@@ -167,6 +172,27 @@ def _named_iptc(fields: dict[tuple[int, int], Any]) -> dict[str, str]:
         if isinstance(value, bytes) and value:
             texts[name] = decoded_by_look(value)
     return texts
+
+
+def _read_jxl(file: IO[bytes], found: FileTexts) -> None:
+    """The boxes of EXIF and XMP beside the picture, which are not packed; ISO/IEC 18181-2."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    for number, (kind, length) in enumerate(boxes(file, size)):
+        if number > _MAX_CHUNKS:
+            break
+        if kind not in (b"Exif", b"xml "):
+            file.seek(length, 1)
+        elif length > MAX_TEXT_BYTES:
+            found.leave_out()
+            file.seek(length, 1)
+        elif kind == b"Exif":
+            data = file.read(length)
+            # Some writers leave out the four bytes that say where the TIFF header stands.
+            start = 0 if data.startswith(_TIFF_HEADS) else 4 + int.from_bytes(data[:4], "big")
+            found.add(exif_block_texts(data[start:]))
+        else:
+            _add_xmp(found, file.read(length))
 
 
 def _read_png(file: IO[bytes], found: FileTexts) -> None:

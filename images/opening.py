@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from core.errors import ImageRejected
 from images.bounds import DEFAULT_LIMITS as DEFAULT_LIMITS
 from images.bounds import ImageLimits as ImageLimits
-from images.bounds import Structure, check_pixels, check_work, inspect
+from images.bounds import Structure, check_eager, check_pixels, check_work, inspect
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -31,8 +31,11 @@ _SIGNATURES = {
     "BMP": re.compile(rb"BM"),
     "TIFF": re.compile(rb"II[*+]\x00|MM\x00[*+]"),
     "AVIF": re.compile(rb".{4}ftyp.{0,40}?avi[fs]", re.DOTALL),
+    "HEIC": re.compile(rb".{4}ftyp.{0,40}?(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n"),
 }
 _SIGNATURE_BYTES = 64
+_INSTALL_FORMATS = "Install them: pip install 'imprompt[formats]'"
 # The plugin's class instead of `PIL.Image.open`: that one tries every format, and compares the size with a global limit of
 # its own (a warning above it, an error above its double) before a caller can say what the size was.
 _PLUGINS = {
@@ -43,8 +46,12 @@ _PLUGINS = {
     "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
     "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
     "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "HEIC": ("pillow_heif", "HeifImageFile"),
+    "JPEG XL": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
 }
-PLUGIN_MODULES = tuple(module for module, _ in _PLUGINS.values())
+_EXTRA = frozenset({"HEIC", "JPEG XL"})
+"""Read by packages of the extra `formats`."""
+PLUGIN_MODULES = tuple(module for kind, (module, _) in _PLUGINS.items() if kind not in _EXTRA)
 FORMATS = tuple(_SIGNATURES)
 """The formats that are read, by name; a file's name plays no part, its first bytes do."""
 
@@ -116,6 +123,7 @@ def opened_structure(source: Path | bytes, *, limits: ImageLimits, decode: bool)
             raise ImageRejected(name, f"the file cannot be read ({describe(error)})") from error
         if found.canvas is not None:
             check_pixels(found.canvas, kind, name, limits)
+            check_eager(found, limits)
         image = _plugin_image(file, kind, name)
         check_pixels(image.size, kind, name, limits)
         check_work(image, found, limits)
@@ -130,6 +138,8 @@ def _plugin_image(file: IO[bytes], kind: str, name: str) -> ImageFile:
         with quiet_pillow():
             image: ImageFile = getattr(import_module(module), class_name)(file, "")
     except ImportError as error:
+        if kind in _EXTRA:
+            raise ImageRejected(name, f"{kind} is read with packages that are not installed", hint=_INSTALL_FORMATS) from error
         raise ImageRejected(name, f"the installed Pillow cannot read {kind}") from error
     except DecompressionBombError as error:
         raise ImageRejected(name, f"the {kind} has too many pixels ({describe(error)})") from error

@@ -49,9 +49,9 @@ class Answer:
     prompts could be among them (empty: all), and there are none where a prompt is exact and no other passes. `image` is the
     question's, where that was a file.
 
-    `encoder`, `corpus` and `generation` name what was searched; "(synthetic)" stands behind a corpus that a program wrote.
-    `seconds` is this question's share of the batch that it was answered in. `note` says why a file's metadata was not read, and
-    is empty otherwise.
+    `encoder`, `corpus` and `generation` name what was searched, and are empty where nothing was; "(synthetic)" stands behind a
+    corpus that a program wrote. `seconds` is this question's share of the batch that it was answered in. `note` says why a
+    file's metadata was not read, and is empty otherwise.
     """
 
     image: Path | None
@@ -96,8 +96,8 @@ class Answer:
             **({"note": self.note} if self.note else {}),
             **({"filters": self.filters.to_json()} if self.filters else {}),
             "neighbours": neighbours,
-            "encoder": self.encoder,
-            "corpus": self.corpus,
-            "generation": self.generation,
+            "encoder": self.encoder or None,
+            "corpus": self.corpus or None,
+            "generation": self.generation or None,
             "seconds": self.seconds,
         }

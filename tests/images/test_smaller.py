@@ -84,7 +84,7 @@ def test_what_is_transparent_is_white_before_it_is_shrunk() -> None:
     for mode in ("RGBA", "LA"):
         small = open_image(saved(Image.fromarray(colours).convert(mode), "PNG"), enough_px=64)
         assert np.abs(np.asarray(small).astype(int) - 128).max() <= 1
-    palette = Image.fromarray(np.tile(np.uint8([[0], [1]]), (150, 400)), "L").convert("P")
+    palette = Image.fromarray(np.tile(np.array([[0], [1]], np.uint8), (150, 400)), "L").convert("P")
     small = open_image(saved(palette, "PNG", transparency=1), enough_px=64)
     assert np.abs(np.asarray(small).astype(int) - 128).max() <= 1
 
