@@ -54,9 +54,7 @@ def read_database(path: Path, settings: Mapping[str, Setting], *, files: Sequenc
 
     connection = duckdb.connect(":memory:", config={**_SAFE, **settings})
     try:
-        _closed(connection, files=[path, *files], locked=False)
-        connection.execute(f"ATTACH {quoted(path)} AS {STORED} (READ_ONLY, TYPE duckdb)")
-        connection.execute("SET lock_configuration = true")
+        _closed(connection, files=[path, *files], last=f"ATTACH {quoted(path)} AS {STORED} (READ_ONLY, TYPE duckdb);")
     except BaseException:
         connection.close()
         raise
@@ -81,6 +79,32 @@ def write_database(path: Path, settings: Mapping[str, Setting], *, files: Sequen
     except BaseException:
         connection.close()
         raise
+
+
+def stored_form(connection: DuckDBPyConnection, table: str, known: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """Which of the known forms, types by the names of its columns in order, the base table `stored.main.TABLE` has.
+
+    What else the file holds is not looked at: no statement here names it. That would take 10 ms, a fifth of opening an index;
+    `check_tables` does.
+
+    Raises:
+        UnexpectedContent: it is no base table, or has other columns, one that is computed, a default, or a constraint.
+        duckdb.Error: the file is damaged.
+    """
+    import duckdb
+
+    place = f"{STORED}.main.{table}"
+    try:
+        columns = connection.execute("FROM pragma_table_info(?)", [place]).fetchall()
+        # Only a base table has a rowid without a column of that name.
+        connection.execute(f"SELECT rowid FROM {place} LIMIT 0")  # noqa: S608 constants
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        raise UnexpectedContent(f"it holds no table {table}") from error
+    plain = all((kept, default, key) == (False, None, False) for _, _, _, kept, default, key in columns)
+    form = next((form for form in known if plain and [*form.items()] == [(name, kind) for _, name, kind, *_ in columns]), None)
+    if form is None:
+        raise UnexpectedContent(f"its table {table} has another form than imprompt writes")
+    return form
 
 
 def check_tables(
@@ -124,13 +148,12 @@ def quoted(path: Path) -> str:
     return "'" + str(path.absolute()).replace("'", "''") + "'"
 
 
-def _closed(connection: DuckDBPyConnection, *, files: Sequence[Path], locked: bool = True) -> DuckDBPyConnection:
-    """The connection, from now on without access to anything but these files and what DuckDB puts beside them."""
+def _closed(connection: DuckDBPyConnection, *, files: Sequence[Path], last: str = "") -> DuckDBPyConnection:
+    """The connection, from now on without access to anything but these files and what DuckDB puts beside them, and, when the
+    statement `last` is done, with settings that stay."""
     allowed = ", ".join(quoted(Path(f"{file}{suffix}")) for file in files for suffix in _BESIDE)
-    connection.execute(f"SET allowed_paths = [{allowed}]")
-    connection.execute("SET enable_external_access = false")
-    if locked:
-        connection.execute("SET lock_configuration = true")
+    closed = f"SET allowed_paths = [{allowed}]; SET enable_external_access = false;"
+    connection.execute(f"{closed} {last} SET lock_configuration = true")
     return connection
 
 

@@ -89,7 +89,8 @@ class IndexInfo(msgspec.Struct, frozen=True):
     `recall_at_10` was measured with `effort` against the exact answer. `header_bytes` and `header_sha256` are those of
     `IndexPart`. An index of several files lists all of them, in row order, in `parts`, and `file` and the header are the first's.
     `probes_found` is how many probes an inverted file finds by their codes in the two lists that are nearest to each; 0 for few.
-    `sums` is the file of its lists' sums, those of the first part first; "" where it has none (see `store.sums`).
+    `sums` is the file of the sums of its lists, those of the first part first, or of a flat index's blocks of rows; "" where it has
+    none (see `store.sums`).
     """
 
     file: str

@@ -16,7 +16,7 @@ import numpy as np
 
 from core.errors import Checksum, StoreError, UnknownRow
 from core.values import Condition, Ids, Prompt
-from store.databases import STORED, Setting, UnexpectedContent, check_tables, read_database
+from store.databases import STORED, Setting, UnexpectedContent, check_no_macros, check_tables, read_database, stored_form
 from store.phrases import FREQUENT_PHRASES
 
 COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _TYPES = {name: "BIGINT" if name in ("row_id", "n_submitted", "group_id", "n_folded") else "VARCHAR" for name in COLUMNS}
-_FORMS = {"prompts": [_TYPES, {name: _TYPES[name] for name in COLUMNS_1_0}]}
-"""All that a `prompts.duckdb` holds; see `store.databases.check_tables`."""
+_FORMS = [_TYPES, {name: _TYPES[name] for name in COLUMNS_1_0}]
+"""What the table of a `prompts.duckdb` looks like; see `store.databases.stored_form`."""
 
 _PROMPTS = f"{STORED}.main.prompts"
 _DIGEST_ROWS = 10_000
@@ -50,16 +50,20 @@ def _damage(path: Path) -> Iterator[None]:
         raise Checksum(f"{path} cannot be read: {first_line}", path=path, hint="Build the index again.") from error
 
 
-def prompt_columns(connection: DuckDBPyConnection, path: Path) -> tuple[str, ...]:
+def prompt_columns(connection: DuckDBPyConnection, path: Path, *, thorough: bool = True) -> tuple[str, ...]:
     """The columns of `stored.main.prompts` in a file that `store.databases.read_database` opened: `COLUMNS`, or `COLUMNS_1_0`.
 
+    Args:
+        thorough: the file may hold nothing else.
+
     Raises:
-        Checksum: the file holds anything but a table of prompts.
+        Checksum: it holds no table of prompts, or another one.
     """
     try:
-        there = check_tables(connection, STORED, _FORMS).get("prompts")
-        if there is None:
-            raise UnexpectedContent("it holds no table of prompts")
+        there = stored_form(connection, "prompts", _FORMS)
+        if thorough:
+            check_no_macros(connection, STORED)
+            check_tables(connection, STORED, {"prompts": _FORMS})
     except UnexpectedContent as error:
         raise Checksum(f"{path} is not a file of prompts: {error}.", path=path, hint="Build the index again.") from error
     return tuple(there)
@@ -78,18 +82,21 @@ def _temporary_folder() -> str:
 class DuckPrompts:
     """A `core.protocols.PromptStore` over a finished `prompts.duckdb`, opened read-only. Safe to use from several threads.
 
+    Args:
+        thorough: refuse the file also where it holds more than the prompts, which nothing here would read.
+
     Raises:
         Checksum: the file is missing, damaged or has no table of prompts; also from every method, where the damage shows later.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, thorough: bool = False) -> None:
         self.path = path
         with _damage(path):
             # DuckDB would open the file's write-ahead log with it; a published generation has none.
             self._connection = read_database(path, duckdb_config())
         try:
             with _damage(path):
-                there = prompt_columns(self._connection, path)
+                there = prompt_columns(self._connection, path, thorough=thorough)
                 self._columns = ", ".join(there)
                 self._table = _PROMPTS if COLUMNS[-1] in there else f"(SELECT *, 0::BIGINT AS n_folded FROM {_PROMPTS})"  # noqa: S608 constants
                 self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM {_PROMPTS})")[0][0])  # noqa: S608 constants

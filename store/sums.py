@@ -1,8 +1,8 @@
 """Checksums of what is read in pieces, compared whenever a piece is read, so that no answer rests on bytes that have changed.
 
 A file of sums is a row of crc32 (little-endian, 4 bytes each): one for each stored row of a space, one for each list of an
-inverted file. A sum goes on from the number of its piece, so that a piece in another's place is found, too. The files need no
-check of their own before they are used: a sum that was damaged agrees with nothing.
+inverted file, one for each 4,096 rows of a flat index. A sum goes on from the number of its piece, so that a piece in another's
+place is found, too. The files need no check of their own before they are used: a sum that was damaged agrees with nothing.
 """
 
 from __future__ import annotations

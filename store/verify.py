@@ -116,7 +116,7 @@ def _content_problems(
 
 def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     try:
-        with DuckPrompts(folder / layout.PROMPTS) as prompts:
+        with DuckPrompts(folder / layout.PROMPTS, thorough=True) as prompts:
             rows, digest = len(prompts), prompts.digest()
     except Checksum as error:
         yield Problem(layout.PROMPTS, f"{manifest.rows} rows", error.message)

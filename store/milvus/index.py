@@ -143,7 +143,9 @@ class MilvusIndex:
         return found
 
     def _scanned(self, queries: Vectors, k: int, selections: list[str], n_allowed: int) -> dict[int, Found]:
-        """For each query rows among which its k nearest are certain to be, with Milvus's scores; left out where too many are as near as the k-th."""
+        """For each query rows among which its k nearest are certain to be, with Milvus's scores.
+
+        A query is left out where too many are as near as the k-th."""
         found: dict[int, Found] = {}
         pending, pool, widest = np.arange(len(queries)), min(k + _SPARE, n_allowed, MOST_HITS), min(n_allowed, MOST_HITS)
         while pending.size:

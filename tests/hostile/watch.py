@@ -23,7 +23,7 @@ SECRET = "the-secret-of-this-home"  # noqa: S105 a canary
 CANARY = "canary"
 """Hostile code that runs creates a file whose name begins so, in `$CANARIES`."""
 
-_HOOK = '''
+_HOOK = """
 import os, sys
 _log, _data = os.environ["AUDIT_LOG"], os.environ["HOSTILE_FOLDER"]
 _net = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
@@ -40,7 +40,7 @@ def _watch(event, args):
         if inet or event in _net:
             raise OSError("the test closed the network")
 sys.addaudithook(_watch)
-'''
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +88,16 @@ class Home:
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
-    def run(
-        self, *words: str | Path, timeout_s: float = 120, stdin: bytes = b"", cwd: Path | None = None
-    ) -> Outcome:
+    def run(self, *words: str | Path, timeout_s: float = 120, stdin: bytes = b"", cwd: Path | None = None) -> Outcome:
         """Run `python cli.py WORD…` to its end; a time-out is an exit code of -1."""
         return self.run_program([sys.executable, str(ROOT / "cli.py"), *map(str, words)], timeout_s, stdin, cwd)
 
-    def run_program(
-        self, command: Sequence[str], timeout_s: float, stdin: bytes = b"", cwd: Path | None = None
-    ) -> Outcome:
+    def run_program(self, command: Sequence[str], timeout_s: float, stdin: bytes = b"", cwd: Path | None = None) -> Outcome:
         """Run any program under the same watch."""
         log = self._scratch / f"audit-{time.monotonic_ns()}"
         out, err = (self._scratch / f"{log.name}.{name}" for name in ("out", "err"))
         before, canaries = self.state(), set(self._scratch.glob(f"{CANARY}*"))
-        environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "IMPROMPT_"))
-        } | {
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "IMPROMPT_"))} | {
             "HOME": str(self.home),
             "PYTHONPATH": f"{self._scratch}{os.pathsep}{ROOT}",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -119,9 +113,7 @@ class Home:
             out.open("wb") as out_file,
             err.open("wb") as err_file,
         ):
-            process = subprocess.Popen(
-                command, cwd=cwd or ROOT, env=environment, stdin=given, stdout=out_file, stderr=err_file
-            )
+            process = subprocess.Popen(command, cwd=cwd or ROOT, env=environment, stdin=given, stdout=out_file, stderr=err_file)
             code, peak = _wait(process, timeout_s)
         seconds = time.monotonic() - began
         audit = log.read_text().splitlines() if log.exists() else []
