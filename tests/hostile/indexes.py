@@ -293,7 +293,7 @@ def _databases() -> dict[str, tuple[str, str]]:
         ),
         "computed": (
             "ALTER TABLE prompts RENAME TO honest;CREATE TABLE prompts (row_id BIGINT, prompt_key VARCHAR, "
-            "text VARCHAR GENERATED ALWAYS AS (repeat(prompt_key, 100000)), embedded_text VARCHAR, source VARCHAR, "
+            "text VARCHAR GENERATED ALWAYS AS (repeat(prompt_key, 100)), embedded_text VARCHAR, source VARCHAR, "
             "source_key VARCHAR, "
             "n_submitted BIGINT, group_id BIGINT, n_folded BIGINT);INSERT INTO prompts SELECT row_id, prompt_key, embedded_text, "
             "source, source_key, n_submitted, group_id, n_folded FROM honest;DROP TABLE honest",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import indexer.build
 from core.config import MilvusPlace
@@ -190,6 +191,7 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
     corpus = home.hostile / "more.txt"
     corpus.write_text(f"{NEW}\n")
     (home.hostile / "images").mkdir()
+    Image.new("RGB", (64, 64), "teal").save(home.hostile / "images" / "a.png")
     commands = {
         "verify": ["verify"],
         "info": ["info"],
@@ -198,7 +200,7 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
         "fold": ["fold"],
         "push": ["push", f"milvus:{home.hostile / 'push.db'}"],
         "submit": ["submit", home.hostile / "images", "--out", home.hostile / "out.csv", "--offline"],
-        "serve": ["serve", "--port", "0", "--offline"],
+        "serve": ["serve", "--port", "18765", "--offline"],
         "gc": ["gc"],
     }
     for verb, words in commands.items():
