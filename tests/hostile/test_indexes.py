@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ from store.milvus.push import PushOptions, push
 from store.publish import collect_garbage, current_name
 from store.verify import verify
 from tests.hostile.indexes import HOSTILE, HostileIndex
-from tests.hostile.watch import SECRET, Home, Outcome, check_cheap, check_harmless, check_refused
+from tests.hostile.watch import ROOT, SECRET, Home, Outcome, check_cheap, check_harmless, check_refused
 
 ROWS = 400
 MOST_S = 2.0
@@ -204,7 +205,8 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
         "gc": ["gc"],
     }
     for verb, words in commands.items():
-        outcome = home.run(*words, "--index", root, timeout_s=60)
+        program = [sys.executable, str(ROOT / "cli.py"), *map(str, words), "--index", str(root)]
+        outcome = home.run_program(["env", *(["MAY_LISTEN=1"] if verb == "serve" else []), *program], timeout_s=60)
         if verb == "gc" and outcome.code == 0:
             check_harmless(outcome)
         else:

@@ -2,7 +2,8 @@
 
 The command runs in a process of its own with a home folder that the test owns. An audit hook
 (PEP 578), loaded before anything else, logs every socket, every new process, and every Python file
-that runs from a folder where only data should lie. DuckDB and FAISS open files past that hook, so
+that runs from a folder where only data should lie. A program that serves is given `MAY_LISTEN`, and
+may make sockets, not connect them. DuckDB and FAISS open files past that hook, so
 the whole home folder is hashed before and after, and the output is searched for a secret that lies
 in it.
 """
@@ -29,7 +30,7 @@ _log, _data = os.environ["AUDIT_LOG"], os.environ["HOSTILE_FOLDER"]
 _net = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 _run = ("subprocess.Popen", "os.system", "os.posix_spawn")
 def _watch(event, args):
-    inet = event == "socket.__new__" and int(args[1]) in (2, 10)
+    inet = event == "socket.__new__" and int(args[1]) in (2, 10) and not os.environ.get("MAY_LISTEN")
     ran = event == "exec" and getattr(args[0], "co_filename", "").startswith(_data)
     if event == "subprocess.Popen" and os.path.basename(str(args[0])) in ("uname", "lscpu", "ldconfig"):
         return
