@@ -97,7 +97,7 @@ def stored_form(connection: DuckDBPyConnection, table: str, known: Sequence[Mapp
     try:
         columns = connection.execute("FROM pragma_table_info(?)", [place]).fetchall()
         # Only a base table has a rowid without a column of that name.
-        connection.execute(f"SELECT rowid FROM {place} LIMIT 0")  # noqa: S608 constants
+        connection.execute(f"SELECT rowid FROM {place} LIMIT 0").fetchall()  # noqa: S608 constants
     except (duckdb.BinderException, duckdb.CatalogException) as error:
         raise UnexpectedContent(f"it holds no table {table}") from error
     plain = all((kept, default, key) == (False, None, False) for _, _, _, kept, default, key in columns)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -338,12 +339,20 @@ def _deserialized(header: bytes, path: Path, *, most_bytes: int) -> Any:
             faiss.set_deserialization_vector_byte_limit(before)
 
 
+@cache
+def _untrained(dim: int, n_lists: int, codes: str) -> Any:
+    """An index of that form: 1.6 ms, and an index may have many parts."""
+    import faiss
+
+    return faiss.index_factory(dim, f"IVF{n_lists},{codes}", faiss.METRIC_INNER_PRODUCT)
+
+
 def _is_like(index: Any, factory: str, *, dim: int, first: bool) -> bool:
     """Whether an index has the form of those of this factory: what FAISS computes addresses from is not the file's to say."""
     import faiss
 
     parsed = read_factory(factory, dim=dim)
-    other = faiss.index_factory(dim, f"IVF{parsed.n_lists},{parsed.codes}", faiss.METRIC_INNER_PRODUCT)
+    other = _untrained(dim, parsed.n_lists, parsed.codes)
     if type(index) is not type(other) or any(
         getattr(index, name) != getattr(other, name, None) for name in _FORM if hasattr(index, name)
     ):
