@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -62,10 +62,6 @@ _HINT = "Build the index again."
 _REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
 _SILENT = Silent()
 _LIMITING = Lock()  # FAISS has one limit for the whole process
-_FORM = (
-    *("d", "nlist", "metric_type", "code_size", "qtype", "bits", "nb_bits"),
-    *("M", "M2", "nbits", "ksub", "dsub", "bbs", "qbs", "qbs2", "skip", "use_precomputed_table"),
-)
 
 
 class _Places(NamedTuple):
@@ -305,11 +301,10 @@ def _open_part(
         raise Checksum(
             f"{path} is not the {factory} index of {part.rows} rows that was recorded ({size} bytes).", path=path, hint=_HINT
         )
+    if not _has_form(header, factory, dim=dim, entries=entries, first=first):
+        raise Checksum(f"{path} is not the {factory} index of {part.rows} rows that was recorded.", path=path, hint=_HINT)
     # Also FAISS looks whether tables that it may compute would be within the limit.
     index = _deserialized(header, path, most_bytes=len(header) + parsed.n_lists * parsed.pieces * _TABLE_BYTES_A_PIECE)
-    if index.ntotal != entries or not _is_like(index, factory, dim=dim, first=first):
-        found = f"{index.ntotal} codes of rows of {index.d}, not {entries} of {dim}, or of another form"
-        raise Checksum(f"{path} is not the {factory} index that was recorded: it holds {found}.", path=path, hint=_HINT)
     if parsed.pieces:
         index.implem = _ONE_QUESTION
     begins = part.header_bytes + (np.cumsum(capacities) - capacities) * row_bytes
@@ -339,41 +334,46 @@ def _deserialized(header: bytes, path: Path, *, most_bytes: int) -> Any:
             faiss.set_deserialization_vector_byte_limit(before)
 
 
-@cache
-def _untrained(dim: int, n_lists: int, codes: str) -> Any:
-    """An index of that form: 1.6 ms, and an index may have many parts."""
-    import faiss
+def _has_form(header: bytes, factory: str, *, dim: int, entries: int, first: bool) -> bool:
+    """Whether a header is, but for the values of centroids and codes' tables, the one that FAISS writes of such an index.
 
-    return faiss.index_factory(dim, f"IVF{n_lists},{codes}", faiss.METRIC_INNER_PRODUCT)
-
-
-def _is_like(index: Any, factory: str, *, dim: int, first: bool) -> bool:
-    """Whether an index has the form of those of this factory: what FAISS computes addresses from is not the file's to say."""
-    import faiss
-
+    FAISS computes sizes and addresses from the rest, which is therefore not the file's to say.
+    """
     parsed = read_factory(factory, dim=dim)
-    other = _untrained(dim, parsed.n_lists, parsed.codes)
-    if type(index) is not type(other) or any(
-        getattr(index, name) != getattr(other, name, None) for name in _FORM if hasattr(index, name)
-    ):
-        return False
-    for part in ("sq", "pq", "rabitq"):
-        mine, its = getattr(index, part, None), getattr(other, part, None)
-        if mine is not None and any(getattr(mine, name) != getattr(its, name) for name in _FORM if hasattr(its, name)):
-            return False
-    if parsed.pieces and (index.pq.centroids.size() != dim * index.pq.ksub or index.by_residual):
-        return False
-    if parsed.codes in ("SQ4", "SQ8") and index.sq.trained.size() != 2 * dim:
-        return False
+    n_centroids = parsed.n_lists if first else 0
+    before, behind, free = _form(dim, parsed.n_lists, parsed.codes, n_centroids, entries)
+    start = len(before) + n_centroids * dim * _F32.itemsize
+    rest = np.frombuffer(header[start : start + len(behind)], dtype=np.uint8)
+    return header.startswith(before) and len(rest) == len(behind) and bool(((rest == behind) | free).all())
+
+
+@lru_cache(maxsize=16)
+def _form(dim: int, n_lists: int, codes: str, n_centroids: int, entries: int) -> tuple[bytes, NDArray[np.uint8], NDArray[np.bool_]]:
+    """What FAISS writes of an index before its centroids and behind them, and which bytes of the latter are values."""
+    found = [
+        _written(dim, n_lists, codes, n_centroids, entries, value) for value in (0.0, np.frombuffer(b"\xff" * 4, dtype=_F32)[0])
+    ]
+    behind, other = (np.frombuffer(one[1], dtype=np.uint8) for one in found)
+    return found[0][0], behind, behind != other
+
+
+def _written(dim: int, n_lists: int, codes: str, n_centroids: int, entries: int, value: float) -> tuple[bytes, bytes]:
+    import faiss
+
+    index = faiss.index_factory(dim, f"IVF{n_lists},{codes}", faiss.METRIC_INNER_PRODUCT)
+    index.is_trained, index.ntotal = True, entries
+    if codes.startswith("PQ"):
+        index.by_residual = False
+        faiss.copy_array_to_vector(np.full(index.pq.centroids.size(), value, dtype=np.float32), index.pq.centroids)
+    elif codes in ("SQ4", "SQ8"):
+        faiss.copy_array_to_vector(np.full(2 * dim, value, dtype=np.float32), index.sq.trained)
     centroids = faiss.downcast_index(index.quantizer)
-    held = centroids.ntotal == (parsed.n_lists if first else 0)
-    return (
-        held
-        and isinstance(centroids, faiss.IndexFlat)
-        and centroids.d == dim
-        and centroids.metric_type == other.metric_type
-        and centroids.codes.size() == centroids.ntotal * dim * _F32.itemsize
-    )
+    centroids.ntotal = n_centroids  # it holds none, and would say so where its values follow
+    with _instead(index, "invlists", "own_invlists", faiss.ArrayInvertedLists(n_lists, index.code_size)):
+        written = faiss.serialize_index(index).tobytes()
+    held = faiss.serialize_index(centroids).tobytes()
+    start = written.index(held)
+    return written[:start] + held[:-8] + (n_centroids * dim).to_bytes(8, "little"), written[start + len(held) :]
 
 
 def _attach(index: Any, folder: Path, file: str, places: NDArray[np.int64], *, size: int, mapped: bool) -> NDArray[np.uint8]:

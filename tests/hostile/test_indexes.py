@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from store.publish import collect_garbage, current_name
 from store.verify import verify
 from tests.hostile.indexes import HOSTILE, HostileIndex
 from tests.hostile.watch import ROOT, SECRET, Home, Outcome, check_cheap, check_harmless, check_refused
+from tests.store.builders import build
 
 ROWS = 400
 MOST_S = 2.0
@@ -193,7 +195,7 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
     corpus.write_text(f"{NEW}\n")
     (home.hostile / "images").mkdir()
     Image.new("RGB", (64, 64), "teal").save(home.hostile / "images" / "a.png")
-    commands = {
+    commands: dict[str, list[str | Path]] = {
         "verify": ["verify"],
         "info": ["info"],
         "add": ["add", corpus, "--offline"],
@@ -299,3 +301,22 @@ def test_a_journal_that_names_other_files(good: Path, home: Home) -> None:
     assert verify(root) == []
     with open_generation(root) as generation:
         assert np.isin(NEW, [prompt.text for prompt in generation.prompts.get_many(range(len(generation.prompts)))])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factory", ["SQfp16", "IVF16x2,PQ4x4fs", "IVF16,RaBitQ", "IVF16,SQ8"])
+def test_headers_of_faiss(factory: str, tmp_path: Path) -> None:
+    """Forty changed headers of each kind, sealed again: refused, or no harm, without a crash and in the memory of a good one."""
+    build(tmp_path, rows=700, factory=factory)
+    program = Path(__file__).with_name("mutate_headers.py")
+    found = {}
+    for count in (0, 40):
+        words: list[str | Path] = [sys.executable, program, tmp_path, str(count), "3"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found[count] = [json.loads(line) for line in done.stdout.splitlines()]
+    said = [one["said"] for one in found[40][:-1]]
+    assert len(said) == 40
+    assert {*said} <= {"Checksum", "FormatVersion", "fine"}
+    assert said.count("Checksum") > (39 if factory == "SQfp16" else 1)
+    assert found[40][-1]["peak_bytes"] - found[0][-1]["peak_bytes"] < MOST_BYTES

@@ -121,8 +121,8 @@ class Home:
         audit += [f"canary {path.name}" for path in sorted(set(self._scratch.glob(f"{CANARY}*")) - canaries)]
         after = self.state()
         touched = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-        texts = [path.read_bytes().decode("utf-8", "replace") for path in (out, err)]
-        return Outcome(code, *texts, seconds, peak, audit, touched)
+        said, told = (path.read_bytes().decode("utf-8", "replace") for path in (out, err))
+        return Outcome(code, said, told, seconds, peak, audit, touched)
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, int]:
