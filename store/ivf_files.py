@@ -350,30 +350,26 @@ def _has_form(header: bytes, factory: str, *, dim: int, entries: int, first: boo
 @lru_cache(maxsize=16)
 def _form(dim: int, n_lists: int, codes: str, n_centroids: int, entries: int) -> tuple[bytes, NDArray[np.uint8], NDArray[np.bool_]]:
     """What FAISS writes of an index before its centroids and behind them, and which bytes of the latter are values."""
-    found = [
-        _written(dim, n_lists, codes, n_centroids, entries, value) for value in (0.0, np.frombuffer(b"\xff" * 4, dtype=_F32)[0])
-    ]
-    behind, other = (np.frombuffer(one[1], dtype=np.uint8) for one in found)
-    return found[0][0], behind, behind != other
-
-
-def _written(dim: int, n_lists: int, codes: str, n_centroids: int, entries: int, value: float) -> tuple[bytes, bytes]:
     import faiss
 
     index = faiss.index_factory(dim, f"IVF{n_lists},{codes}", faiss.METRIC_INNER_PRODUCT)
     index.is_trained, index.ntotal = True, entries
+    tables = index.pq.centroids if codes.startswith("PQ") else index.sq.trained if codes in ("SQ4", "SQ8") else None
     if codes.startswith("PQ"):
         index.by_residual = False
-        faiss.copy_array_to_vector(np.full(index.pq.centroids.size(), value, dtype=np.float32), index.pq.centroids)
-    elif codes in ("SQ4", "SQ8"):
-        faiss.copy_array_to_vector(np.full(2 * dim, value, dtype=np.float32), index.sq.trained)
     centroids = faiss.downcast_index(index.quantizer)
     centroids.ntotal = n_centroids  # it holds none, and would say so where its values follow
+    held, found = faiss.serialize_index(centroids).tobytes(), []
     with _instead(index, "invlists", "own_invlists", faiss.ArrayInvertedLists(n_lists, index.code_size)):
-        written = faiss.serialize_index(index).tobytes()
-    held = faiss.serialize_index(centroids).tobytes()
-    start = written.index(held)
-    return written[:start] + held[:-8] + (n_centroids * dim).to_bytes(8, "little"), written[start + len(held) :]
+        for value in (0.0, np.frombuffer(b"\xff" * 4, dtype=_F32)[0]):
+            if tables is not None:
+                n_values = tables.size() if codes.startswith("PQ") else 2 * dim
+                faiss.copy_array_to_vector(np.full(n_values, value, dtype=np.float32), tables)
+            found.append(faiss.serialize_index(index).tobytes())
+    start = found[0].index(held)
+    before = found[0][:start] + held[:-8] + (n_centroids * dim).to_bytes(8, "little")
+    behind, other = (np.frombuffer(one[start + len(held) :], dtype=np.uint8) for one in found)
+    return before, behind, behind != other
 
 
 def _attach(index: Any, folder: Path, file: str, places: NDArray[np.int64], *, size: int, mapped: bool) -> NDArray[np.uint8]:
