@@ -44,7 +44,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with partial.open("wb") as file:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+            with partial.open("xb") as file:  # never through a link that somebody has put there
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

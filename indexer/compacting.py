@@ -57,7 +57,7 @@ def _renumber(
     staging: Path, base: Generation, journal: Journal, removed: Ids, *, rule: str, gained: Gained | None, progress: Progress
 ) -> Numbered:
     done = journal.numbered()
-    if done is not None and holds_rows(staging, done.rows_digest):
+    if done is not None and holds_rows(staging, done):
         return done
     (staging / layout.PROMPTS).unlink(missing_ok=True)
     with progress.start("Writing the prompts that stay", None):

@@ -12,19 +12,14 @@ from core.text import as_utf8
 from indexer.columns import BESIDE_COLUMNS, choose_column, file_digest, remembered
 from indexer.parquet_tables import judge_cells
 from indexer.rows import Row, StreamedSource
+from store.databases import STORED, Setting, read_database
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _RANGE_ROWS = 4096
-_SAFE: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "threads": "1",
-    "memory_limit": "256MB",
-}
-"""A corpus is somebody else's file: it gets no other file, no network, and a bounded share of the memory."""
+_SETTINGS: dict[str, Setting] = {"threads": "1", "memory_limit": "256MB"}
+"""A corpus is somebody else's file: it gets a bounded share of the memory."""
 
 Columns = dict[str, str]
 
@@ -47,7 +42,7 @@ def duckdb_source(path: Path, *, part: str | None, column: str | None) -> Stream
     texts = [name for name, kind in columns.items() if kind == "VARCHAR"]
     chosen = choose_column(path, named or column, list(columns), texts=texts)
     beside = [name for name in BESIDE_COLUMNS if name in columns and name != chosen]
-    place = ".".join(_quoted(word) for word in table.split(".", 1))
+    place = ".".join(_quoted(word) for word in (STORED, *(table if "." in table else f"main.{table}").split(".", 1)))
     selected = ", ".join(_quoted(name) for name in (chosen, *beside))
 
     def rows(start: int) -> Iterator[Row]:
@@ -89,9 +84,9 @@ def _tables(connection: DuckDBPyConnection) -> dict[str, Columns]:
     """The types of each table's columns; a table of another schema than `main` has that before its name."""
     found: dict[str, Columns] = {}
     query = """SELECT schema_name, table_name, column_name, data_type FROM duckdb_columns() JOIN duckdb_tables()
-               USING (database_name, schema_name, table_name) WHERE NOT temporary AND database_name = current_database()
+               USING (database_name, schema_name, table_name) WHERE NOT temporary AND database_name = ?
                ORDER BY schema_name, table_name, column_index"""
-    for schema, table, column, kind in connection.execute(query).fetchall():
+    for schema, table, column, kind in connection.execute(query, [STORED]).fetchall():
         found.setdefault(f"{schema}.{table}" if schema != "main" else table, {})[column] = kind
     return found
 
@@ -122,7 +117,7 @@ def _opened(path: Path) -> Iterator[DuckDBPyConnection]:
     import duckdb
 
     try:
-        with duckdb.connect(str(path), read_only=True, config=_SAFE) as connection:
+        with read_database(path, _SETTINGS) as connection:
             yield connection
     except duckdb.Error as error:
         raise CorpusError(

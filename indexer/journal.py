@@ -9,17 +9,22 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from core.errors import ConfigError
 from core.files import storage_errors, sync_folder
 from core.values import RejectedRow
-from store.manifest import ShardRecord
+from store.layout import shard_file
+from store.manifest import Count, ShardRecord
+from store.paths import open_file
+
+_LONGEST_LINE = 1 << 22
 
 
 class Numbered(msgspec.Struct, frozen=True, tag="numbered"):
     """`prompts.duckdb` is whole: so many rows, of this digest; `funnel` counts corpus rows by what became of them."""
 
-    rows: int
+    rows: Count
     rows_digest: str
-    funnel: dict[str, int]
+    funnel: dict[str, Count]
     rejected: list[RejectedRow]
 
 
@@ -27,8 +32,8 @@ class ShardDone(msgspec.Struct, frozen=True, tag="shard"):
     """Shard `number` of a space is whole; `truncated` of its texts are longer than the encoder reads."""
 
     space: str
-    number: int
-    truncated: int
+    number: Count
+    truncated: Count
     record: ShardRecord
 
 
@@ -41,22 +46,20 @@ class Journal:
     On opening, everything from the first line that is torn or not understood is cut off: what it spoke of is done again.
 
     Raises:
+        Checksum: it is a link, or no regular file.
         StorageFull: the disk is full or may not be written; also from `append`.
     """
 
     def __init__(self, path: Path) -> None:
         with storage_errors(path):
             self.entries: list[Entry] = []
-            content = path.read_bytes() if path.exists() else b""
-            whole = 0
-            for line in content.splitlines(keepends=True):
-                entry = _parse(line)
-                if entry is None:
-                    break
-                self.entries.append(entry)
-                whole += len(line)
             self._path = path
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._descriptor = open_file(path.parent, path.name, flags=os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            whole = 0
+            with os.fdopen(os.dup(self._descriptor), "rb") as lines:
+                while (entry := _parse(line := lines.readline(_LONGEST_LINE))) is not None:
+                    self.entries.append(entry)
+                    whole += len(line)
             os.ftruncate(self._descriptor, whole)
             os.fsync(self._descriptor)
             sync_folder(path.parent)
@@ -95,7 +98,9 @@ def _parse(line: bytes) -> Entry | None:
         return None
     try:
         entry: Any = msgspec.json.decode(line, type=Numbered | ShardDone)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        if isinstance(entry, ShardDone) and entry.record.file != shard_file(entry.space, entry.number):
+            return None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ConfigError):
         return None
     parsed: Entry = entry
     return parsed

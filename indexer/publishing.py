@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from core.errors import Checksum, NoGeneration
-from core.files import atomic_write, sha256_file, storage_errors
+from core.files import atomic_write, storage_errors
 from core.protocols import Progress
 from indexer.journal import Numbered, ShardDone
 from indexer.plan import DEFAULT_SHARD_ROWS, Plan
@@ -18,13 +19,25 @@ from indexer.rules import Cleaning
 from store import layout
 from store.generation import Generation
 from store.gpu import Gpu
-from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index
-from store.manifest import Manifest, decode_manifest
+from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
+from store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
+from store.paths import check_tree, hash_file, open_file
 from store.probes import index_space
 from store.publish import find_generation, make_current, publish, read_current
-from store.shards import shard_is_whole
+from store.shards import ShardedVectors, shard_is_whole, write_row_sums
 
 ONLY_EQUAL = Cleaning(contacts=False, unsafe=False, near_duplicates=None)
+
+
+class _TakenOver(msgspec.Struct):
+    """What a manifest's plan says, as far as a later plan takes it over."""
+
+    # Before cleaning had settings, it folded equal prompts and no more.
+    cleaning: Cleaning | str | None = None
+    shard_rows: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)] = DEFAULT_SHARD_ROWS
+    index_factory: str | None = None
+    memory_budget_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)] = DEFAULT_BUDGET_BYTES
+    seed: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
 
 
 def manifest_of(root: Path, name: str) -> Manifest:
@@ -36,7 +49,7 @@ def manifest_of(root: Path, name: str) -> Manifest:
     """
     path = layout.generation_folder(root, name) / layout.MANIFEST
     try:
-        return decode_manifest(path.read_bytes(), path=path)
+        return manifest_in(path.parent)[1]
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path) from error
 
@@ -54,15 +67,22 @@ def published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | None:
     if manifest.outdated:
         return None
     folder = layout.generation_folder(root, name)
-    if in_service is not None and in_service[0] == name and in_service[1] != sha256_file(folder / layout.MANIFEST):
+    if in_service is not None and in_service[0] == name and in_service[1] != hash_file(folder, layout.MANIFEST)[1]:
         return None
     with progress.start("Checking the index in place", len(manifest.files)) as task:
         for file, record in manifest.files.items():
-            if not (folder / file).is_file() or sha256_file(folder / file) != record.sha256:
+            if not _is_whole(folder, file, record):
                 return None
             task.advance(1)
     make_current(root, name)  # also where it is in service: a kill may have left files of the build beside it
     return manifest
+
+
+def _is_whole(folder: Path, file: str, record: FileRecord) -> bool:
+    try:
+        return hash_file(folder, file) == (record.bytes, record.sha256)
+    except (Checksum, OSError):
+        return False
 
 
 def _in_service(root: Path) -> tuple[str, str] | None:
@@ -76,10 +96,12 @@ def begin(root: Path, plan: Plan) -> Path:
     """The staging folder of a plan, with the plan in it; what an earlier attempt left there stays.
 
     Raises:
+        Checksum: there is something in it that no build leaves, such as a link.
         StorageFull: the disk is full or may not be written.
     """
     staging = layout.staging_folder(root, plan.sha256)
     with storage_errors(staging):
+        check_tree(staging)  # a build writes into it, and would write behind a link
         staging.mkdir(parents=True, exist_ok=True)
     with atomic_write(staging / layout.PLAN) as file:
         file.write(plan.canonical())
@@ -87,17 +109,27 @@ def begin(root: Path, plan: Plan) -> Path:
 
 
 def plan_of(base: Manifest) -> Plan:
-    """What a plan takes over from the generation that it goes on from."""
-    cleaning = base.plan.get("cleaning")
+    """What a plan takes over from the generation that it goes on from.
+
+    Raises:
+        Checksum: its plan has a value that no plan has.
+        ConfigError: its kind of index is not known.
+    """
+    try:
+        taken = msgspec.convert(base.plan, _TakenOver)
+    except msgspec.ValidationError as error:
+        path = Path(layout.MANIFEST)
+        raise Checksum(f"The plan in {path} of {base.generation} is none: {error}.", path=path, hint="Build it again.") from error
+    if taken.index_factory is not None:
+        read_factory(taken.index_factory, dim=base.encoders[0].dim)
     return Plan(
         corpora=base.corpus,
-        # Before cleaning had settings, it folded equal prompts and no more.
-        cleaning=msgspec.convert(cleaning, Cleaning) if isinstance(cleaning, dict) else ONLY_EQUAL,
+        cleaning=taken.cleaning if isinstance(taken.cleaning, Cleaning) else ONLY_EQUAL,
         encoders=base.encoders,
-        shard_rows=base.plan.get("shard_rows", DEFAULT_SHARD_ROWS),
-        index_factory=base.plan.get("index_factory"),
-        memory_budget_bytes=base.plan.get("memory_budget_bytes", DEFAULT_BUDGET_BYTES),
-        seed=base.plan.get("seed", 0),
+        shard_rows=taken.shard_rows,
+        index_factory=taken.index_factory,
+        memory_budget_bytes=taken.memory_budget_bytes,
+        seed=taken.seed,
     )
 
 
@@ -129,20 +161,25 @@ def link_shards(staging: Path, base: Generation, *, progress: Progress) -> dict[
             for record in records:
                 (staging / record.file).parent.mkdir(parents=True, exist_ok=True)
                 if not shard_is_whole(staging, record):
-                    _link(base.folder / record.file, staging / record.file)
-                    if not shard_is_whole(staging, record):
-                        path = base.folder / record.file
-                        raise Checksum(f"{path} is not what was published.", path=path, hint="Run `python cli.py verify`.")
+                    _link(base.folder, staging, record)
                 task.advance(record.rows)
     return linked
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(folder: Path, staging: Path, record: ShardRecord) -> None:
+    """Nothing is removed or linked before the source was hashed, and what is linked is what was hashed."""
+    source, target = folder / record.file, staging / record.file
+    if not shard_is_whole(folder, record):
+        raise Checksum(f"{source} is not what was published.", path=source, hint="Run `python cli.py verify`.")
     target.unlink(missing_ok=True)
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another file system, or one that has no second names
-        shutil.copyfile(source, target)
+    with os.fdopen(open_file(folder, record.file), "rb") as opened:
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another file system, or one that has no second names
+            with target.open("xb") as copy:
+                shutil.copyfileobj(opened, copy)
+        if not shard_is_whole(staging, record):
+            raise Checksum(f"{source} was changed while it was read.", path=source, hint="Run `python cli.py verify`.")
 
 
 def factory_for(plan: Plan, rows: int) -> str:
@@ -171,6 +208,8 @@ def finish(
     """Index the first space, on the `gpu` where there is one, measure it, and publish; see `store.publish.publish`."""
     space = plan.encoders[0].space
     records = {name: [shard.record for shard in done] for name, done in shards.items()}
+    for name, written in records.items():
+        write_row_sums(staging, layout.row_sums_file(name), ShardedVectors(staging, written))
     info, probes = index_space(staging, space, records[space], factory=factory, seed=plan.seed, gpu=gpu, progress=progress)
     manifest = Manifest(
         imprompt=imprompt_version(),
@@ -184,5 +223,6 @@ def finish(
         shards=records,
         indexes={space: info},
         probes={space: probes},
+        row_sums={name: layout.row_sums_file(name) for name in records},
     )
     return publish(root, staging, manifest, progress=progress)

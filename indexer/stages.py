@@ -43,7 +43,7 @@ def number_prompts(
         StorageFull: the disk is full or may not be written.
     """
     done = journal.numbered()
-    if done is not None and holds_rows(staging, done.rows_digest):
+    if done is not None and holds_rows(staging, done):
         return done
     (staging / layout.PROMPTS).unlink(missing_ok=True)
     with StagedPrompts(staging) as staged:
@@ -141,10 +141,11 @@ def prompts_digest(staging: Path) -> str:
         return prompts.digest()
 
 
-def holds_rows(staging: Path, rows_digest: str) -> bool:
-    """Whether `prompts.duckdb` is there, whole, and holds the rows of that digest."""
+def holds_rows(staging: Path, numbered: Numbered) -> bool:
+    """Whether `prompts.duckdb` is there, whole, and holds the rows that were numbered."""
     try:
-        return prompts_digest(staging) == rows_digest
+        with DuckPrompts(staging / layout.PROMPTS) as prompts:
+            return (len(prompts), prompts.digest()) == (numbered.rows, numbered.rows_digest)
     except Checksum:
         return False
 

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import CorpusError
+from core.errors import Checksum, CorpusError
 from core.protocols import CorpusSource, Progress
 from core.values import RejectedRow
 from indexer.plan import Plan
 from indexer.rows import HOLDS_NONE
 from store import layout
 from store.manifest import CorpusInfo
+from store.paths import entries, read_file
 
 _CHECKED_ROWS = 16_384
+_PLAN_BYTES = 16 << 20
 _MAX_NAMED = 10
 
 
@@ -87,10 +89,11 @@ def refuse_changed_meanwhile(sources: Sequence[CorpusSource], planned: Sequence[
 
 def _unfinished(root: Path, kind: type[Plan]) -> Iterator[tuple[Path, Plan]]:
     """The builds that were broken off, with their plans; what is no plan of this kind and version is passed over."""
-    for path in sorted(layout.staging_root(root).glob(f"*/{layout.PLAN}")):
+    for folder, is_link in entries(layout.staging_root(root)):
         try:
-            yield path.parent, msgspec.json.decode(path.read_bytes(), type=kind)
-        except (OSError, msgspec.MsgspecError):
+            if not is_link:
+                yield folder, msgspec.json.decode(read_file(folder, layout.PLAN, most_bytes=_PLAN_BYTES), type=kind)
+        except (Checksum, OSError, RecursionError, UnicodeDecodeError, msgspec.MsgspecError):
             continue
 
 

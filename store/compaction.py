@@ -8,20 +8,22 @@ from pathlib import Path
 import numpy as np
 
 from core.values import Ids
+from store.databases import STORED, quoted, read_database
 from store.layout import SPILLED
-from store.prompts import COLUMNS, duckdb_config
-from store.staged_prompts import attach_base, duckdb_errors, has_n_folded, remove_database, replace_database
+from store.prompts import COLUMNS, duckdb_config, prompt_columns
+from store.staged_prompts import duckdb_errors, remove_database, replace_database
 
 # Row ids become dense again, in the same order; a group is called after its first member.
-_COPY = """
+_COPY = f"""
 CREATE TABLE fresh.prompts AS
 WITH kept AS (
     SELECT row_id AS old_id, group_id, row_number() OVER (ORDER BY row_id) - 1 AS new_id
-    FROM base.prompts ANTI JOIN removed USING (row_id)
+    FROM {STORED}.main.prompts ANTI JOIN removed USING (row_id)
 ), named AS (SELECT old_id, new_id, min(new_id) OVER (PARTITION BY group_id) AS new_group FROM kept)
-SELECT {columns}
-FROM named JOIN base.prompts AS p ON p.row_id = named.old_id LEFT JOIN gained AS g ON g.row_id = named.old_id ORDER BY new_id
-"""
+SELECT {{columns}}
+FROM named JOIN {STORED}.main.prompts AS p ON p.row_id = named.old_id LEFT JOIN gained AS g ON g.row_id = named.old_id
+ORDER BY new_id
+"""  # noqa: S608 constants
 _RENAMED = {
     "row_id": "new_id AS row_id",
     "group_id": "new_group AS group_id",
@@ -54,17 +56,15 @@ def write_without(source: Path, target: Path, removed: Ids, *, gained: Gained | 
         StorageFull: the disk is full or may not be written.
         Checksum: the file `source` is damaged.
     """
-    import duckdb
-
     # What does not fit into memory is purged with the staging folder, should this be killed.
     config = {**duckdb_config(), "temp_directory": str(target.parent / SPILLED)}
     partial = target.with_name(f"{target.name}.tmp")
-    with duckdb_errors(target), duckdb.connect(":memory:", config=config) as connection:
+    with duckdb_errors(target), read_database(source, config, files=[target]) as connection:
         remove_database(partial)
-        attach_base(connection, source)
-        named = _RENAMED | {"n_folded": _N_FOLDED.format(before="p.n_folded" if has_n_folded(connection) else "0")}
+        there = prompt_columns(connection, source)
+        named = _RENAMED | {"n_folded": _N_FOLDED.format(before="p.n_folded" if COLUMNS[-1] in there else "0")}
         columns = ", ".join(named.get(name, f"p.{name}") for name in COLUMNS)
-        connection.execute(f"ATTACH {_quoted(partial)} AS fresh")
+        connection.execute(f"ATTACH {quoted(partial)} AS fresh")
         connection.register("removed", {"row_id": np.asarray(removed, dtype=np.int64)})
         none = np.empty(0, dtype=np.int64)
         taken = gained or Gained(none, none, none)
@@ -74,7 +74,3 @@ def write_without(source: Path, target: Path, removed: Ids, *, gained: Gained | 
         connection.execute("CHECKPOINT fresh")  # so that nothing is left in a write-ahead log
         connection.execute("DETACH fresh")
         replace_database(partial, target)
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from core.errors import FilterRejected
 from core.values import Condition, fold_text
+from store.databases import scratch
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -106,10 +107,11 @@ def matches(pattern: str) -> Condition:
 
     _check_length("regular expression", pattern, MAX_WORDS_CHARS)
     try:
-        with duckdb.connect(":memory:") as connection:
+        with scratch() as connection:
             connection.execute("SELECT regexp_matches('', ?, 'i')", [pattern])
     except duckdb.Error as error:
-        raise FilterRejected(f"{_cut(pattern)} is no regular expression: {str(error).splitlines()[0]}") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise FilterRejected(f"{_cut(pattern)} is no regular expression: {reason}") from error
     found = Condition("regexp_matches(text, ?, 'i')", (pattern,))
     return found | Condition("regexp_matches(embedded_text, ?, 'i')", (pattern,))
 

@@ -7,25 +7,34 @@ against 11 ms for each of 64. Both find the same rows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import Checksum, ConfigError
 from core.files import atomic_write
 from core.progress import Silent
 from core.protocols import Progress
 from core.values import Hits, Ids, IndexCaps, Vectors
+from store import layout
+from store.exact_index import ExactIndex
 from store.index_plan import FLAT
 from store.manifest import IndexInfo, sha256_bytes
-from store.ranking import MAX_K, check_allowed, check_queries, no_hits, score_again
+from store.paths import open_file
+from store.ranking import FEW_ROWS, MAX_K, Scanned, check_allowed, check_queries, no_hits, score_again
+from store.shard_rows import CODE
 from store.shards import ShardedVectors
+from store.sums import read_sums, sum_of, write_sums
 
 _CODE_BYTES = 2
 _BLOCK_ROWS = 65_536
+_SUMMED_ROWS = 4096
 _QUERIES_AT_ONCE = 256
 _SILENT = Silent()
 
@@ -52,13 +61,15 @@ def build_faiss_index(
     """
     if factory != FLAT:
         raise ConfigError(f"The index factory {factory!r} is not known.", hint=f"Use {FLAT!r}.")
-    header = _flat_header(vectors.dim, len(vectors))
+    header, sums = _flat_header(vectors.dim, len(vectors)), []
     with atomic_write(folder / file) as opened, progress.start("Writing the index", len(vectors)) as task:
         opened.write(header)
         for start in range(0, len(vectors), _BLOCK_ROWS):
             codes = vectors.codes(start, start + _BLOCK_ROWS)
             opened.write(codes.data)
+            sums.append(_block_sums(codes, first=start // _SUMMED_ROWS))
             task.advance(len(codes))
+    write_sums(folder, layout.list_sums_file(file), sums)
     return IndexInfo(
         file=file,
         factory=factory,
@@ -66,6 +77,7 @@ def build_faiss_index(
         recall_at_10=0.0,
         header_bytes=len(header),
         header_sha256=sha256_bytes(header),
+        sums=layout.list_sums_file(file),
     )
 
 
@@ -89,10 +101,13 @@ class FaissIndex:
     def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True) -> None:
         self._path = folder / info.file
         self._vectors = vectors
+        self._exact = ExactIndex(vectors)
+        count = -(-len(vectors) // _SUMMED_ROWS)
+        self._sums = read_sums(folder, info.sums, count=count, mapped=mapped) if info.sums else None
         # How far FAISS's scores can be off: it multiplies with the stored float16 values, the answer with those scaled to length
         # 1, and rounding to float16 moved a unit row's length by at most 2^-11; it sums in float32, at most 2^-24 off a term.
         self._scan_error = 1.01 * 2.0**-11 + vectors.dim * 2.0**-24
-        self._index = _open_flat(self._path, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
+        self._index = _open_flat(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
 
     @property
     def dim(self) -> int:
@@ -115,18 +130,37 @@ class FaissIndex:
         allowed = check_allowed(allowed, rows=len(self))
         hits = no_hits(len(queries), k)
         n_allowed = len(self) if allowed is None else len(allowed)
-        if n_allowed == 0:
-            return hits
+        if n_allowed <= FEW_ROWS:
+            return self._exact.search(queries, k, allowed=allowed)
+        self._check_codes()
         params = None if allowed is None else _parameters(allowed, rows=len(self))
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             chunk = slice(start, start + _QUERIES_AT_ONCE)
-            for i, candidates in enumerate(self._candidates(queries[chunk], min(k, n_allowed), n_allowed, params), start):
-                score_again(hits, i, queries[i : i + 1], candidates, self._vectors)
+            found = self._candidates(queries[chunk], min(k, n_allowed), n_allowed, params)
+            for i, (candidates, scores) in enumerate(found, start):
+                scanned = Scanned(scores, self._scan_error, self._path)
+                score_again(hits, i, queries[i : i + 1], candidates, self._vectors, scanned=scanned)
         return hits
 
-    def _candidates(self, queries: Vectors, k: int, n_allowed: int, params: Any) -> list[Ids]:
-        """For each query, row ids among which its k nearest are certain to be."""
-        found: dict[int, Ids] = {}
+    def _check_codes(self) -> None:
+        """Compare all codes with their sums before the first scan of them: a row whose code says less than it did would be missed
+        without a word."""
+        if self._sums is None:
+            return
+        import faiss
+
+        shape = len(self), self.dim
+        stored = faiss.rev_swig_ptr(self._index.codes.data(), shape[0] * shape[1] * _CODE_BYTES).view(CODE).reshape(shape)
+        wrong = np.flatnonzero(_block_sums(stored) != self._sums)
+        if wrong.size:
+            rows = f"rows {wrong[0] * _SUMMED_ROWS} to {min((wrong[0] + 1) * _SUMMED_ROWS, len(self)) - 1}"
+            hint = "Run `python cli.py verify` for the whole damage, then build the index again."
+            raise Checksum(f"{self._path} is damaged: {rows} are not what was written.", path=self._path, hint=hint)
+        self._sums = None
+
+    def _candidates(self, queries: Vectors, k: int, n_allowed: int, params: Any) -> list[tuple[Ids, NDArray[np.float32]]]:
+        """For each query, row ids among which its k nearest are certain to be, and FAISS's scores of them."""
+        found: dict[int, tuple[Ids, NDArray[np.float32]]] = {}
         pending = np.arange(len(queries))
         pool = min(4 * k + 256, n_allowed)
         while pending.size:
@@ -136,10 +170,23 @@ class FaissIndex:
             floor = np.nan_to_num(scores[:, k - 1] - 2 * self._scan_error, nan=-np.inf, neginf=-np.inf)
             enough = (scores[:, -1] < floor) | (pool == n_allowed)
             for row in np.flatnonzero(enough):
-                found[int(pending[row])] = ids[row][(scores[row] >= floor[row]) & (ids[row] >= 0)]
+                kept = (ids[row] >= 0) & ~(scores[row] < floor[row])
+                found[int(pending[row])] = ids[row][kept], scores[row][kept]
             pending = pending[~enough]
             pool = min(pool * 8, n_allowed)
         return [found[i] for i in range(len(queries))]
+
+
+def _block_sums(codes: NDArray[np.float16], *, first: int = 0) -> NDArray[np.uint32]:
+    """The sums of blocks of rows, the first of which has the number `first`; on all cores, for crc32 lets others run."""
+    blocks = [codes[start : start + _SUMMED_ROWS] for start in range(0, len(codes), _SUMMED_ROWS)]
+    numbers = range(first, first + len(blocks))
+    if len(blocks) == 1:
+        return np.array([sum_of(blocks[0].data.cast("B"), first)], dtype=np.uint32)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        return np.array(
+            [*threads.map(lambda block, number: sum_of(block.data.cast("B"), number), blocks, numbers)], dtype=np.uint32
+        )
 
 
 def _flat_header(dim: int, rows: int) -> bytes:
@@ -152,25 +199,35 @@ def _flat_header(dim: int, rows: int) -> bytes:
     return without_length + (rows * dim * _CODE_BYTES).to_bytes(8, "little")
 
 
-def _open_flat(path: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool) -> Any:
-    """The index, mapped or in memory. FAISS trusts what it reads, so header and length are compared before that."""
+def _open_flat(folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool) -> Any:
+    """The index, mapped or in memory. FAISS trusts what it reads, so the header must be the one that it writes itself."""
     import faiss
 
-    hint = "Build the index again."
+    hint, path = "Build the index again.", folder / info.file
     expected = info.header_bytes + rows * dim * _CODE_BYTES
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            header = file.read(min(info.header_bytes, size))
-    except OSError as error:
-        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=hint) from error
-    if info.factory != FLAT or size != expected or sha256_bytes(header) != info.header_sha256:
+    header, size = read_header(folder, info.file, info.header_bytes)
+    if info.factory != FLAT or size != expected or header != _flat_header(dim, rows) or sha256_bytes(header) != info.header_sha256:
         raise Checksum(f"{path} is not the {FLAT} index of {rows} rows that was recorded ({size} bytes).", path=path, hint=hint)
     with faiss_errors(path):
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     if index.ntotal != rows or index.d != dim:
         raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.", path=path, hint=hint)
     return index
+
+
+def read_header(folder: Path, file: str, length: int) -> tuple[bytes, int]:
+    """(the first `length` bytes of a file of an index, or all where it has fewer, and how many it has).
+
+    Raises:
+        Checksum: it cannot be read, or is no regular file.
+    """
+    path = folder / file
+    try:
+        with os.fdopen(open_file(folder, file), "rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            return opened.read(min(length, size)), size
+    except OSError as error:
+        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint="Build the index again.") from error
 
 
 def selection(allowed: Ids, *, rows: int) -> Any:
@@ -193,6 +250,6 @@ def faiss_errors(path: Path) -> Iterator[None]:
     """Map what FAISS says of a file that it cannot use to `Checksum`."""
     try:
         yield
-    except RuntimeError as error:
-        last_line = str(error).splitlines()[-1]
+    except (MemoryError, RuntimeError) as error:
+        last_line = str(error).strip().rpartition("\n")[2] or "it asks for more memory than there is"
         raise Checksum(f"{path} cannot be used: {last_line}", path=path, hint="Build the index again.") from error

@@ -19,7 +19,8 @@ from store.gpu import Gpu
 from store.gpu_index import GpuIndex
 from store.indexes import open_index
 from store.locking import try_flock
-from store.manifest import Manifest, decode_manifest, refuse_outdated, sha256_bytes
+from store.manifest import Manifest, decode_manifest, read_manifest, refuse_outdated, sha256_bytes
+from store.paths import folders_of, open_file, size_of
 from store.probes import probe_problem
 from store.prompts import DuckPrompts
 from store.publish import generation_names, read_current
@@ -53,7 +54,10 @@ class Generation:
         read = [layout.PROMPTS, *(record.file for records in manifest.shards.values() for record in records)]
         read += [file for info in manifest.indexes.values() for file in info.files] if mapped else []
         self._stamps = Stamps(f"{folder}/{file}" for file in read)  # as text: a `Path` for each of thousands takes 25 µs
-        self._vectors = {space: ShardedVectors(folder, records, mapped=mapped) for space, records in manifest.shards.items()}
+        self._vectors = {
+            space: ShardedVectors(folder, records, mapped=mapped, sums=manifest.row_sums.get(space, ""))
+            for space, records in manifest.shards.items()
+        }
         self._indexes = {
             space: open_index(folder, info, self.vectors(space), mapped=mapped) for space, info in manifest.indexes.items()
         }
@@ -158,6 +162,8 @@ def open_generation(root: Path, name: str | None = None, *, mapped: bool = True)
             raise Checksum(f"{path} is not the manifest that was published.", path=path, hint=_HINT)
         manifest = decode_manifest(pinned.content, path=path)
         refuse_outdated(manifest, pinned.folder)
+        if manifest.generation != pinned.folder.name:
+            raise Checksum(f"{path} is that of {manifest.generation}.", path=path, hint=_HINT)
         check_lengths(pinned.folder, manifest)
         generation = Generation(pinned.folder, manifest, resources, mapped=mapped)
         _check_contents(generation)
@@ -177,8 +183,7 @@ def pin_manifest(root: Path, name: str | None = None) -> Iterator[PinnedManifest
     """
     descriptor, folder, expected = _pin(root, name)
     try:
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            content = file.read()
+        content = read_manifest(descriptor, folder)
         yield PinnedManifest(folder, content, expected)
     finally:
         os.close(descriptor)
@@ -190,7 +195,7 @@ def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
         found, expected = _wanted(root, name)
         path = layout.generation_folder(root, found) / layout.MANIFEST
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = open_file(root, path.relative_to(root).as_posix(), root=True)
         except FileNotFoundError:
             pass  # being removed, or gone; what is in service may be another by now
         except OSError as error:
@@ -219,16 +224,17 @@ def _wanted(root: Path, name: str | None) -> tuple[str, str]:
 
 def check_lengths(folder: Path, manifest: Manifest) -> None:
     """Raise `Checksum` where a file of the generation is missing or of another length than its manifest says."""
-    for file, record in manifest.files.items():
-        path = f"{folder}/{file}"  # as text: for thousands of files, a fifth of the time of `Path`
-        try:
-            size = os.stat(path).st_size  # noqa: PTH116
-        except OSError as error:
-            raise Checksum(f"{path} is missing: {error.strerror}.", path=Path(path), hint=_HINT) from error
-        if size != record.bytes:
-            raise Checksum(f"{path} has {size} bytes, not {record.bytes}.", path=Path(path), hint=_HINT)
+    with folders_of(folder) as opened:
+        for file, record in manifest.files.items():
+            path = f"{folder}/{file}"  # as text: for thousands of files, a fifth of the time of `Path`
+            try:
+                size = size_of(folder, file, opened)
+            except OSError as error:
+                raise Checksum(f"{path} is missing: {error.strerror}.", path=Path(path), hint=_HINT) from error
+            if size != record.bytes:
+                raise Checksum(f"{path} has {size} bytes, not {record.bytes}.", path=Path(path), hint=_HINT)
     log = folder / f"{layout.PROMPTS}.wal"
-    if log.exists():
+    if os.path.lexists(log):
         raise Checksum(f"{log} does not belong there: the prompts were opened for writing.", path=log, hint=_HINT)
 
 

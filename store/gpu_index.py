@@ -18,7 +18,7 @@ from core.protocols import VectorIndex
 from core.values import Hits, Ids, IndexCaps, Vectors
 from store.gpu import GPU_POOL, Clone, Gpu
 from store.library import import_faiss
-from store.ranking import MAX_K, check_queries, no_hits, score_again
+from store.ranking import MAX_K, Scanned, check_queries, no_hits, score_again
 from store.shards import ShardedVectors
 
 PIECE_ROWS = 1 << 19
@@ -100,7 +100,8 @@ class GpuIndex:
                     exact = self._cpu.search(query, k, effort=1.0)
                     hits.ids[i], hits.scores[i] = exact.ids[0], exact.scores[0]
                 else:
-                    score_again(hits, i, query, candidates, self._vectors)
+                    scanned = Scanned(candidates[1], self._scan_error, self._vectors.folder)
+                    score_again(hits, i, query, candidates[0], self._vectors, scanned=scanned)
         return hits
 
     def close(self) -> None:
@@ -137,10 +138,10 @@ class GpuIndex:
         self._evicted = True
         self._pieces.clear()
 
-    def _candidates(self, queries: Vectors, k: int) -> list[Ids | None] | None:
-        """For each query, row ids among which its k nearest are certain to be, None where that cannot be proven; None for all
-        where the GPU gave up."""
-        found: list[Ids | None] = [None] * len(queries)
+    def _candidates(self, queries: Vectors, k: int) -> list[tuple[Ids, NDArray[np.float32]] | None] | None:
+        """For each query, row ids among which its k nearest are certain to be and the GPU's scores of them, None where that cannot
+        be proven; None for all where the GPU gave up."""
+        found: list[tuple[Ids, NDArray[np.float32]] | None] = [None] * len(queries)
         pending = np.arange(len(queries))
         for pool in sorted({min(4 * k + 256, GPU_POOL), GPU_POOL}):
             scan = self._gpu.attempt("search", partial(self._scan, queries[pending], pool))
@@ -150,7 +151,8 @@ class GpuIndex:
             floor = _kth_best(scan.scores, k) - 2 * self._scan_error
             proven = (scan.rest < floor) | np.isneginf(scan.rest)
             for row in np.flatnonzero(proven):
-                found[int(pending[row])] = scan.ids[row][(scan.scores[row] >= floor[row]) & (scan.ids[row] >= 0)]
+                kept = (scan.scores[row] >= floor[row]) & (scan.ids[row] >= 0)
+                found[int(pending[row])] = scan.ids[row][kept], scan.scores[row][kept]
             pending = pending[~proven]
             if not pending.size:
                 break

@@ -66,7 +66,7 @@ class IvfIndex:
         parsed = read_factory(info.factory)
         self._rabitq = parsed.codes == RABITQ
         self._lists_a_row = parsed.lists_a_row
-        self._parts, self._rotation = open_ivf(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
+        self._parts, self._rotation, self._lists = open_ivf(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
         self._centroids = self._parts[0].quantizer
         self._n_lists = int(self._parts[0].nlist)
         workers = min(len(self._parts), os.cpu_count() or 1)
@@ -138,6 +138,7 @@ class IvfIndex:
         # FAISS's own wrappers take no parameters, or check again what is known. A call for one question stays in its thread and
         # lets others run.
         self._centroids.search_c(1, asked, n_probes, near, assigned)
+        self._lists.check(lists)
 
         def look(part: Any) -> tuple[Ids, NDArray[np.float32]]:
             ids, scores = np.empty(n_codes, dtype=np.int64), np.empty(n_codes, dtype=np.float32)

@@ -4,6 +4,7 @@
     ROOT/LOCK                        flock, one writer
     ROOT/generations/<utc>-<plan8>/  MANIFEST.json  PLAN.json  prompts.duckdb  vectors/<space>/00000.npy  index/<space>.faiss
                                      (many rows: index/<space>-00000.faiss, -00001.faiss, …)
+                                     vectors/<space>/rows.crc32  index/<space>.crc32: see `store.sums`
     ROOT/staging/<plan sha>/         the same tree, growing, and what only the build needs
 
 Paths inside of a generation are kept relative to its folder, with "/" between their parts.
@@ -53,6 +54,16 @@ def staging_folder(root: Path, plan_sha256: str) -> Path:
 def shard_file(space: str, number: int) -> str:
     """Relative path of a space's shard, numbered from 0 in row order."""
     return f"vectors/{_folder_name(space)}/{number:05d}.npy"
+
+
+def row_sums_file(space: str) -> str:
+    """Relative path of the sums of a space's rows."""
+    return f"vectors/{_folder_name(space)}/rows.crc32"
+
+
+def list_sums_file(file: str) -> str:
+    """Relative path of the sums of an inverted file's lists, where `file` is the path of an index that has one file."""
+    return f"{file.removesuffix('.faiss')}.crc32"
 
 
 def index_file(space: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from core.errors import BuildLocked
 from core.files import storage_errors
-from store.layout import lock_path
+from store.layout import generations_folder, lock_path, staging_root
+from store.paths import entries, open_file
 
 
 @contextmanager
@@ -22,12 +23,13 @@ def write_lock(root: Path) -> Iterator[None]:
 
     Raises:
         BuildLocked: another process holds it; names its id.
+        Checksum: the lock, or a folder of the index, is a link or something else than it should be.
         StorageFull: the folder may not be written.
     """
     path = lock_path(root)
     with storage_errors(path):
         root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = open_file(root, path.name, flags=os.O_RDWR | os.O_CREAT, root=True)
     try:
         if not try_flock(descriptor, fcntl.LOCK_EX):
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
@@ -37,6 +39,8 @@ def write_lock(root: Path) -> Iterator[None]:
         with storage_errors(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        for folder in (generations_folder(root), staging_root(root)):
+            entries(folder)  # raises where it is a link: whoever writes would write behind it
         yield
     finally:
         os.close(descriptor)

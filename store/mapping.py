@@ -18,8 +18,9 @@ _MAP_ANONYMOUS = mmap.MAP_ANONYMOUS | mmap.MAP_PRIVATE
 _FAILED = ctypes.c_void_p(-1).value
 
 
-def map_file(path: Path) -> NDArray[np.uint8]:
-    """All bytes of a file, read-only; empty where the file is. The file must not become shorter while the array lives.
+def map_file(source: Path | int) -> NDArray[np.uint8]:
+    """All bytes of a file, by path or descriptor, read-only; empty where the file is. It must not become shorter while the array
+    lives.
 
     Python's `mmap` keeps a descriptor open for each map until version 3.13. An index of ten million prompts has five thousand
     shards, and many a shell allows 1,024 descriptors; a map itself needs none.
@@ -27,7 +28,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
     Raises:
         OSError: the file cannot be opened or mapped.
     """
-    content, size = address_of(path, mapped=True)
+    content, size = address_of(source, mapped=True)
     if size == 0:
         return np.empty(0, dtype=np.uint8)
     weakref.finalize(content, _libc().munmap, ctypes.addressof(content), size).atexit = False  # at exit the system does it
@@ -36,35 +37,36 @@ def map_file(path: Path) -> NDArray[np.uint8]:
     return mapped
 
 
-def address_of(path: Path, *, mapped: bool) -> tuple[Any, int]:
+def address_of(source: Path | int, *, mapped: bool) -> tuple[Any, int]:
     """(all bytes of a file as a ctypes array, their number), for somebody who unmaps them; at the start of a page.
 
     Args:
+        source: path, or a descriptor at the file's beginning, which stays open.
         mapped: False reads the file into memory, which then does not depend on it; else it must not become shorter.
 
     Raises:
         OSError: the file cannot be opened, mapped or read.
     """
-    with path.open("rb", buffering=0) as file:
+    with open(source, "rb", buffering=0, closefd=not isinstance(source, int)) as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:
             return (ctypes.c_ubyte * 0)(), 0
         if mapped:
-            return _map(size, _PROT_READ, _MAP_SHARED, file.fileno(), path), size
-        content = _map(size, _PROT_READ | _PROT_WRITE, _MAP_ANONYMOUS, -1, path)
+            return _map(size, _PROT_READ, _MAP_SHARED, file.fileno()), size
+        content = _map(size, _PROT_READ | _PROT_WRITE, _MAP_ANONYMOUS, -1)
         view, done = memoryview(content).cast("B"), 0
         while done < size and (n_read := file.readinto(view[done:])):
             done += n_read
         if done < size:
             _libc().munmap(ctypes.addressof(content), size)
-            raise OSError(f"{path} became shorter while it was read")
+            raise OSError(f"{source} became shorter while it was read")
         return content, size
 
 
-def _map(size: int, protection: int, flags: int, descriptor: int, path: Path) -> Any:
+def _map(size: int, protection: int, flags: int, descriptor: int) -> Any:
     address = _libc().mmap(None, size, protection, flags, descriptor, 0)
     if address == _FAILED:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return (ctypes.c_ubyte * size).from_address(address)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from store.databases import STORED
+
 LEAST_BEGINNINGS = 3
 """A phrase counts where it stands in prompts that begin in at least so many ways. One user's variations of one picture share their
 beginning, and the subject of a prompt is its beginning; what is left are the words that people add to any subject."""
@@ -17,7 +19,7 @@ WITH split AS (
             ':+\s*-?[0-9]*\.?[0-9]+|::', ',', 'g'),       -- the weight of (words:1.2) and words::2
             '[\[\](){{}}\\"*_#^~]+', ' ', 'g'),
         '[,;|\n\r•·]+|[.!?]+(\s|$)') AS parts
-    FROM prompts
+    FROM {STORED}.main.prompts
 ), trimmed AS (
     SELECT n_submitted, list_filter(
         list_transform(parts, lambda part: trim(regexp_replace(part, '\s+', ' ', 'g'), ' .!?:-''+/&=')),

@@ -9,19 +9,28 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from core.errors import Checksum, StoreError, UnknownRow
 from core.values import Condition, Ids, Prompt
+from store.databases import STORED, Setting, UnexpectedContent, check_no_macros, check_tables, read_database, stored_form
 from store.phrases import FREQUENT_PHRASES
 
 COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
 COLUMNS = (*COLUMNS_1_0, "n_folded")
 """The columns of `prompts` in the order of `core.values.Prompt`; generations of format 1.0 lack the last."""
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_TYPES = {name: "BIGINT" if name in ("row_id", "n_submitted", "group_id", "n_folded") else "VARCHAR" for name in COLUMNS}
+_FORMS = [_TYPES, {name: _TYPES[name] for name in COLUMNS_1_0}]
+"""What the table of a `prompts.duckdb` looks like; see `store.databases.stored_form`."""
+
+_PROMPTS = f"{STORED}.main.prompts"
 _DIGEST_ROWS = 10_000
 _MEMORY = "25%"
 """Of what the machine, or its container, has; DuckDB alone would take 80 %, beside a model that needs most of it."""
@@ -37,15 +46,31 @@ def _damage(path: Path) -> Iterator[None]:
     except duckdb.OutOfMemoryException as error:
         raise StoreError(f"{path} cannot be read: it takes more than {_MEMORY} of this machine's memory.") from error
     except duckdb.Error as error:
-        first_line = str(error).splitlines()[0]
+        first_line = str(error).strip().partition("\n")[0]
         raise Checksum(f"{path} cannot be read: {first_line}", path=path, hint="Build the index again.") from error
 
 
-def duckdb_config() -> dict[str, str | bool | int | float | list[str]]:
-    """A bound on memory, and a place for what does not fit: by default that were a folder inside of the generation.
+def prompt_columns(connection: DuckDBPyConnection, path: Path, *, thorough: bool = True) -> tuple[str, ...]:
+    """The columns of `stored.main.prompts` in a file that `store.databases.read_database` opened: `COLUMNS`, or `COLUMNS_1_0`.
 
-    The same for the whole process: DuckDB opens a file twice only with the same configuration.
+    Args:
+        thorough: the file may hold nothing else.
+
+    Raises:
+        Checksum: it holds no table of prompts, or another one.
     """
+    try:
+        there = stored_form(connection, "prompts", _FORMS)
+        if thorough:
+            check_no_macros(connection, STORED)
+            check_tables(connection, STORED, {"prompts": _FORMS})
+    except UnexpectedContent as error:
+        raise Checksum(f"{path} is not a file of prompts: {error}.", path=path, hint="Build the index again.") from error
+    return tuple(there)
+
+
+def duckdb_config() -> dict[str, Setting]:
+    """A bound on memory, and a place for what does not fit: by default that were a folder inside of the generation."""
     return {"memory_limit": _MEMORY, "temp_directory": _temporary_folder()}
 
 
@@ -57,23 +82,24 @@ def _temporary_folder() -> str:
 class DuckPrompts:
     """A `core.protocols.PromptStore` over a finished `prompts.duckdb`, opened read-only. Safe to use from several threads.
 
+    Args:
+        thorough: refuse the file also where it holds more than the prompts, which nothing here would read.
+
     Raises:
         Checksum: the file is missing, damaged or has no table of prompts; also from every method, where the damage shows later.
     """
 
-    def __init__(self, path: Path) -> None:
-        import duckdb
-
+    def __init__(self, path: Path, *, thorough: bool = False) -> None:
         self.path = path
         with _damage(path):
             # DuckDB would open the file's write-ahead log with it; a published generation has none.
-            self._connection = duckdb.connect(str(path), read_only=True, config=duckdb_config())
+            self._connection = read_database(path, duckdb_config())
         try:
             with _damage(path):
-                there = {row[0] for row in self._fetch("SELECT column_name FROM (DESCRIBE prompts)")}
-                self._columns = ", ".join(COLUMNS if COLUMNS[-1] in there else COLUMNS_1_0)
-                self._table = "prompts" if COLUMNS[-1] in there else "(SELECT *, 0::BIGINT AS n_folded FROM prompts)"
-                self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM prompts)")[0][0])  # noqa: S608 constants
+                there = prompt_columns(self._connection, path, thorough=thorough)
+                self._columns = ", ".join(there)
+                self._table = _PROMPTS if COLUMNS[-1] in there else f"(SELECT *, 0::BIGINT AS n_folded FROM {_PROMPTS})"  # noqa: S608 constants
+                self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM {_PROMPTS})")[0][0])  # noqa: S608 constants
         except BaseException:
             self._connection.close()
             raise
@@ -93,7 +119,7 @@ class DuckPrompts:
         if wrong is not None:
             raise UnknownRow(f"Row {wrong} is outside of 0 to {self._rows - 1}.")
         # A join with the list: 8 ms for 10 of 2 million rows, where a list written into the statement takes 250 ms.
-        found = self._fetch(f"SELECT {self._columns} FROM prompts WHERE row_id IN (SELECT unnest(?::BIGINT[]))", ids)  # noqa: S608 constants
+        found = self._fetch(f"SELECT {self._columns} FROM {_PROMPTS} WHERE row_id IN (SELECT unnest(?::BIGINT[]))", ids)  # noqa: S608 constants
         prompts = {row[0]: Prompt(*row) for row in found}
         if len(prompts) != len(set(ids)):
             raise Checksum(f"{self.path} lacks rows it should have.", path=self.path, hint="Build the index again.")
@@ -105,7 +131,7 @@ class DuckPrompts:
         Raises:
             Checksum: the file is damaged.
         """
-        statement = f"SELECT {self._columns} FROM prompts WHERE prompt_key = ? ORDER BY row_id LIMIT 1"  # noqa: S608 constants
+        statement = f"SELECT {self._columns} FROM {_PROMPTS} WHERE prompt_key = ? ORDER BY row_id LIMIT 1"  # noqa: S608 constants
         return next((Prompt(*row) for row in self._fetch(statement, prompt_key)), None)
 
     def rows_of(self, prompt_keys: Collection[str]) -> Ids:
@@ -114,12 +140,12 @@ class DuckPrompts:
         Raises:
             Checksum: the file is damaged.
         """
-        statement = "SELECT row_id FROM prompts WHERE prompt_key IN (SELECT unnest(?::VARCHAR[])) ORDER BY row_id"
+        statement = f"SELECT row_id FROM {_PROMPTS} WHERE prompt_key IN (SELECT unnest(?::VARCHAR[])) ORDER BY row_id"  # noqa: S608 constants
         return np.array([row[0] for row in self._fetch(statement, list(prompt_keys))], dtype=np.int64)
 
     def embedded_texts(self, start: int, stop: int) -> list[str]:
         """What the encoder is to see of the rows `start` to `stop` - 1, in row order; `stop` is cut at the end."""
-        statement = "SELECT embedded_text FROM prompts WHERE row_id >= ? AND row_id < ? ORDER BY row_id"
+        statement = f"SELECT embedded_text FROM {_PROMPTS} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
         return [row[0] for row in self._fetch(statement, start, stop)]
 
     def matching(self, condition: Condition) -> Ids:
@@ -178,7 +204,7 @@ class DuckPrompts:
     def _scan(self) -> Iterator[tuple[Any, ...]]:
         with _damage(self.path), self._connection.cursor() as cursor:
             # Range by range: 428 MB for 1 million rows in the time of one sort over all, which takes 998 MB, or spills to disk.
-            statement = f"SELECT {self._columns} FROM prompts WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
+            statement = f"SELECT {self._columns} FROM {_PROMPTS} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
             for start in range(0, self._rows, _DIGEST_ROWS):
                 yield from cursor.execute(statement, [start, start + _DIGEST_ROWS]).fetchall()
 

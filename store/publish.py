@@ -19,11 +19,13 @@ from core.progress import Silent
 from core.protocols import Progress
 from store import layout
 from store.locking import try_flock, write_lock
-from store.manifest import FileRecord, Manifest, decode_manifest, encode_manifest, sha256_bytes
+from store.manifest import FileRecord, Manifest, encode_manifest, manifest_in, sha256_bytes
+from store.paths import entries, is_generation, open_file, read_file
 
 _SILENT = Silent()
 _READ_ONLY = 0o444
-_CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]*) ([0-9a-f]{64})\n")
+_CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]{0,199}) ([0-9a-f]{64})\n")
+_CURRENT_BYTES = 4096
 
 
 def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT) -> Manifest:
@@ -84,7 +86,7 @@ def read_current(root: Path) -> tuple[str, str] | None:
     """
     path = layout.current_path(root)
     try:
-        content = path.read_bytes()
+        content = read_file(root, path.name, most_bytes=_CURRENT_BYTES, root=True)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -98,9 +100,8 @@ def read_current(root: Path) -> tuple[str, str] | None:
 def find_generation(root: Path, plan_sha256: str) -> str | None:
     """The newest whole generation of this plan, in service or not; None where there is none."""
     for name in reversed(generation_names(root)):
-        path = layout.generation_folder(root, name) / layout.MANIFEST
         with suppress(OSError, StoreError):
-            if decode_manifest(path.read_bytes(), path=path).plan_sha256 == plan_sha256:
+            if manifest_in(layout.generation_folder(root, name))[1].plan_sha256 == plan_sha256:
                 return name
     return None
 
@@ -112,27 +113,26 @@ def make_current(root: Path, name: str) -> None:
         StoreError: it is not there or not whole.
         StorageFull: the disk is full or may not be written.
     """
-    path = layout.generation_folder(root, name) / layout.MANIFEST
+    folder = layout.generation_folder(root, name)
     try:
-        content = path.read_bytes()
+        content, manifest = manifest_in(folder)
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
-    manifest = decode_manifest(content, path=path)
-    _sweep(path.parent, keep={layout.MANIFEST, *manifest.files})
-    _make_read_only(path.parent, (layout.MANIFEST, *manifest.files))
+        raise StoreError(f"{folder / layout.MANIFEST} cannot be read: {error.strerror}.") from error
+    _sweep(folder, keep={layout.MANIFEST, *manifest.files})
+    _make_read_only(folder, (layout.MANIFEST, *manifest.files))
     _write_current(root, name, content)
 
 
 def generation_names(root: Path) -> list[str]:
     """The generations below `root`, oldest first."""
-    return sorted(folder.name for folder in _folders(layout.generations_folder(root)))
+    return [path.name for path, is_link in entries(layout.generations_folder(root)) if not is_link and is_generation(path.name)]
 
 
 def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) -> list[tuple[str, int]]:
     """Remove generations that are not in service, and builds that were never finished.
 
     What stays: the current generation (the newest, where none is in service), the `keep` newest beside it, and those that a
-    reader has pinned.
+    reader has pinned. A link in the place of a folder goes, what it leads to stays.
 
     Args:
         root: of the index.
@@ -151,9 +151,11 @@ def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) ->
         return []
     removed = []
     with write_lock(root), storage_errors(root):
-        unfinished = [] if keep_staging else sorted(_folders(layout.staging_root(root)))
+        unfinished = [] if keep_staging else [path for path, _ in entries(layout.staging_root(root))]
         names = generation_names(root)
         current = current_name(root) or (names[-1] if names else None)
+        links = [path for path, is_link in entries(layout.generations_folder(root)) if is_link and path.name != current]
+        removed += [(path, _remove(path)) for path in links]
         old = [name for name in names if name != current]
         for name in old[: max(len(old) - keep, 0)]:
             folder = layout.generation_folder(root, name)
@@ -178,11 +180,15 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
         StorageFull: the folder may not be written.
     """
     with storage_errors(root):
-        removed = [(folder, _remove(folder)) for folder in sorted(_folders(layout.staging_root(root)))]
-        for other in set(generation_names(root)) - {name}:
-            folder = layout.generation_folder(root, other)
+        removed = [(folder, _remove(folder)) for folder, _ in entries(layout.staging_root(root))]
+        for folder, is_link in entries(layout.generations_folder(root)):
+            if folder.name == name:
+                continue
+            if is_link:
+                removed.append((folder, _remove(folder)))
+                continue
             # Moved first, so that no reader opens half of it; a kill in between leaves it to the next call.
-            target = layout.staging_root(root) / other
+            target = layout.staging_root(root) / folder.name
             target.parent.mkdir(exist_ok=True)
             removed += [(folder, _remove(folder.rename(target)))]
         sync_folder(root)
@@ -192,9 +198,9 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
 def _take_away(folder: Path, target: Path) -> Path | None:
     """Move a generation to where no reader looks, in one step; None where a reader has pinned it."""
     try:
-        descriptor = os.open(folder / layout.MANIFEST, os.O_RDONLY)
-    except FileNotFoundError:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = open_file(folder, layout.MANIFEST)
+    except (FileNotFoundError, Checksum):  # no reader opens what has no manifest
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not try_flock(descriptor, fcntl.LOCK_EX):
             return None
@@ -205,20 +211,20 @@ def _take_away(folder: Path, target: Path) -> Path | None:
 
 
 def _remove(folder: Path) -> int:
-    """Remove a folder; the bytes that its files had."""
+    """Remove a folder; the bytes that its files had. Of a link only itself is removed."""
+    if folder.is_symlink():
+        folder.unlink()
+        return 0
     size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
     shutil.rmtree(folder)
     return size
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-
-
 def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict[str, FileRecord]:
     """Every file that belongs to the generation; shards were hashed when they were written, the others are hashed here."""
     known = {record.file: record for records in manifest.shards.values() for record in records}
-    wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *(file for info in manifest.indexes.values() for file in info.files)]
+    wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *manifest.row_sums.values()]
+    wanted += [file for info in manifest.indexes.values() for file in info.all_files]
     if (staging / f"{layout.PROMPTS}.wal").exists():
         raise StoreError(f"{staging / layout.PROMPTS} was not closed before it was published.")
     sizes = {file: (staging / file).stat().st_size for file in (*known, *wanted) if file in known or (staging / file).exists()}
@@ -242,8 +248,8 @@ def _sync_tree(folder: Path, files: dict[str, FileRecord]) -> None:
 def _make_read_only(folder: Path, files: Iterable[str]) -> None:
     """So that nothing writes into a published file by accident; what resists, or is another user's, is left as it is."""
     for file in files:
-        with suppress(OSError):
-            (folder / file).chmod(_READ_ONLY)
+        with suppress(OSError, Checksum), os.fdopen(open_file(folder, file), "rb") as opened:
+            os.fchmod(opened.fileno(), _READ_ONLY)
 
 
 def _write_current(root: Path, name: str, manifest: bytes) -> None:
@@ -254,8 +260,8 @@ def _write_current(root: Path, name: str, manifest: bytes) -> None:
 def _sweep(folder: Path, *, keep: set[str]) -> None:
     """Remove what only the build needed; whatever resists is harmless."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file() and path.relative_to(folder).as_posix() not in keep:
-            path.unlink(missing_ok=True)
-        elif path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             with suppress(OSError):
                 path.rmdir()
+        elif path.relative_to(folder).as_posix() not in keep:
+            path.unlink(missing_ok=True)

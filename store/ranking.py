@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import QueryError, SpaceMismatch
+from core.errors import Checksum, QueryError, SpaceMismatch
 from core.values import NO_HIT, Hits, Ids, Vectors
+
+FEW_ROWS = 256
+"""So few rows that may be answered are all looked at, which is exact and quicker than asking an index among them."""
 
 MAX_K = 2048  # what FAISS answers on a GPU too, so that an index can move there
 _NORM_TOLERANCE = 1e-3
@@ -86,15 +90,36 @@ def ranked(ids: Ids, scores: NDArray[np.float32], k: int) -> tuple[Ids, NDArray[
     return ids[order], scores[order]
 
 
-def score_again(hits: Hits, row: int, query: Vectors, candidates: Ids, vectors: StoredVectors) -> None:
+class Scanned(NamedTuple):
+    """What proposed candidates said of them: (n,) `scores`, each within `error` of the cosine; `path` is that of its file."""
+
+    scores: NDArray[np.float32]
+    error: float
+    path: Path
+
+
+def score_again(
+    hits: Hits, row: int, query: Vectors, candidates: Ids, vectors: StoredVectors, *, scanned: Scanned | None = None
+) -> None:
     """Put the best of the candidates of one question into row `row` of `hits`, by their exact cosines.
 
     Args:
         query: (1, dim) unit row.
         candidates: row ids, each once.
+        scanned: their scores in the index that proposed them, where it says how exact these are.
+
+    Raises:
+        Checksum: such a score is off by more than that: a row of the index, or of the vectors, is not what it was.
     """
     k = hits.ids.shape[1]
-    ids, scores = ranked(candidates, vectors.cosines(query, candidates), k)
+    exact = vectors.cosines(query, candidates)
+    if scanned is not None and not (np.abs(scanned.scores - exact) <= scanned.error).all():
+        raise Checksum(
+            f"{scanned.path} is damaged: it scores a row otherwise than the vectors that it was made of.",
+            path=scanned.path,
+            hint="Run `python cli.py verify` for the whole damage, then build the index again.",
+        )
+    ids, scores = ranked(candidates, exact, k)
     hits.ids[row, : len(ids)] = ids
     hits.scores[row, : len(ids)] = scores
 

@@ -27,16 +27,17 @@ class ReadRows:
 
     The file stays open as long as the object is referenced, so its rows can be read after it was removed.
 
-    Raises:
-        OSError: the file cannot be opened.
+    Args:
+        path: for messages.
+        descriptor: of the file; stays the caller's.
     """
 
-    def __init__(self, path: Path, *, offset: int, shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, descriptor: int, *, offset: int, shape: tuple[int, int]) -> None:
         self.shape = shape
         self._path = path
         self._offset = offset
         self._row_bytes = shape[1] * CODE.itemsize
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.dup(descriptor)
         weakref.finalize(self, os.close, self._descriptor)
 
     def __getitem__(self, wanted: int | slice | Ids) -> NDArray[np.float16]:
@@ -74,11 +75,11 @@ class ReadRows:
         return Checksum(f"{self._path} {reason}.", path=self._path, hint=hint)
 
 
-def map_rows(path: Path, *, offset: int, shape: tuple[int, int]) -> NDArray[np.float16]:
+def map_rows(descriptor: int, *, offset: int, shape: tuple[int, int]) -> NDArray[np.float16]:
     """The same rows as a read-only map.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be mapped.
     """
     stop = offset + shape[0] * shape[1] * CODE.itemsize
-    return map_file(path)[offset:stop].view(CODE).reshape(shape)
+    return map_file(descriptor)[offset:stop].view(CODE).reshape(shape)

@@ -17,8 +17,10 @@ from core.errors import Checksum, StoreError, UnknownRow
 from core.files import atomic_write, sha256_file
 from core.values import Ids, Vectors, unit_rows
 from store.manifest import ShardRecord
+from store.paths import folders_of, hash_file, open_file, size_of
 from store.shard_rows import CODE as _F16
 from store.shard_rows import ReadRows, map_rows
+from store.sums import first_wrong, read_sums, row_sums, sum_of, write_sums
 
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<f2', 'fortran_order': False, 'shape': \((\d{1,15}), (\d{1,15})\), \} *\n", re.DOTALL
@@ -67,6 +69,21 @@ def write_codes(folder: Path, file: str, rows: NDArray[np.float16], *, provenanc
     return ShardRecord(file=file, rows=len(rows), bytes=path.stat().st_size, sha256=sha256_file(path), provenance=dict(provenance))
 
 
+def write_row_sums(folder: Path, file: str, vectors: ShardedVectors) -> None:
+    """Write the sums of all rows, in row order; see `store.sums`.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
+        Checksum: a shard is damaged.
+    """
+    starts = range(0, len(vectors), _AT_ONCE)
+    write_sums(
+        folder,
+        file,
+        (row_sums(vectors.codes(start, start + _AT_ONCE), range(start, min(start + _AT_ONCE, len(vectors)))) for start in starts),
+    )
+
+
 def keep_shard(folder: Path, record: ShardRecord, chunks: Iterable[bytes]) -> None:
     """Put a shard that was written elsewhere into its place; when this returns, it is whole and on disk.
 
@@ -91,8 +108,10 @@ def keep_shard(folder: Path, record: ShardRecord, chunks: Iterable[bytes]) -> No
 
 def shard_is_whole(folder: Path, record: ShardRecord) -> bool:
     """Whether the file is there with the bytes that `record` says; reads all of it."""
-    path = folder / record.file
-    return path.is_file() and path.stat().st_size == record.bytes and sha256_file(path) == record.sha256
+    try:
+        return hash_file(folder, record.file) == (record.bytes, record.sha256)
+    except (Checksum, OSError):
+        return False
 
 
 class ShardedVectors:
@@ -106,26 +125,28 @@ class ShardedVectors:
         folder: of the generation, or of a staging build.
         records: the space's shards in row order, at least one.
         mapped: False reads rows as they are asked for; see `store.shard_rows`.
+        sums: the file of the rows' sums, with which every row that is read is compared; "" where there is none.
 
     Raises:
         Checksum: a file is missing, has another length, or is not a float16 array of the rows recorded; also from the methods
-            that read, where that shows later.
+            that read, where that shows later, and where a row is not what was written.
     """
 
-    def __init__(self, folder: Path, records: Sequence[ShardRecord], *, mapped: bool = True) -> None:
+    def __init__(self, folder: Path, records: Sequence[ShardRecord], *, mapped: bool = True, sums: str = "") -> None:
         if not records:
             raise StoreError(f"{folder} has no vectors.")
         self._root, self._mapped = folder, mapped
-        self._folder = (folder / records[0].file).parent
+        self.folder = (folder / records[0].file).parent
         self._records = list(records)
         self._opened: list[NDArray[np.float16] | ReadRows | None] = [None] * len(records)
         self._bytes = [memoryview(b"")] * len(records)  # of the rows of those that are mapped
         self._scratch = threading.local()
         self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
         _check_lengths(folder, records)
-        first = _open_rows(folder / records[0].file, records[0], mapped=mapped)
+        first = _open_rows(folder, records[0], mapped=mapped)
         self.dim: int = first.shape[1]
         self._keep(0, first)
+        self.sums = read_sums(folder, sums, count=len(self), mapped=mapped) if sums else None
         if not mapped:
             for number in range(len(records)):
                 self._shard(number)
@@ -176,24 +197,27 @@ class ShardedVectors:
             raise UnknownRow(f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {len(self) - 1}.")
         shard_of = np.searchsorted(self._starts, ids, side="right") - 1
         if len(ids) <= _FEW_ROWS:  # they lie in many shards: row by row is ten times quicker than shard by shard
-            return np.frombuffer(self._joined(shard_of, ids), dtype=_F16).reshape(len(ids), self.dim)
+            pieces = self._pieces(shard_of, ids)
+            if self.sums is not None and self.sums[ids].tolist() != [*map(sum_of, pieces, ids.tolist())]:
+                self._checked(np.frombuffer(b"".join(pieces), dtype=_F16).reshape(len(ids), self.dim), ids)
+            return np.frombuffer(b"".join(pieces), dtype=_F16).reshape(len(ids), self.dim)
         found = np.empty((len(ids), self.dim), dtype=_F16)
         for number in np.unique(shard_of):
             here = shard_of == number
             found[here] = self._shard(number)[ids[here] - self._starts[number]]
-        return found
+        return self._checked(found, ids)
 
-    def _joined(self, shard_of: Ids, ids: Ids) -> bytes:
+    def _pieces(self, shard_of: Ids, ids: Ids) -> list[memoryview]:
         numbers, rows = shard_of.tolist(), ids - self._starts[shard_of]
         if not self._mapped:
             opened = {number: self._shard(number) for number in set(numbers)}
-            return b"".join([opened[number][row].data for number, row in zip(numbers, rows.tolist(), strict=True)])
+            return [opened[number][row].data.cast("B") for number, row in zip(numbers, rows.tolist(), strict=True)]
         for number in set(numbers):
             if not self._bytes[number]:
                 self._shard(number)
         width = self.dim * _F16.itemsize
         begins = (rows * width).tolist()  # a slice of bytes is three times quicker than a row of an array
-        return b"".join([self._bytes[number][begin : begin + width] for number, begin in zip(numbers, begins, strict=True)])
+        return [self._bytes[number][begin : begin + width] for number, begin in zip(numbers, begins, strict=True)]
 
     def block(self, start: int, stop: int) -> Vectors:
         """(stop - start, dim) float32 unit rows of the row ids `start` to `stop` - 1; `stop` is cut at the end."""
@@ -214,15 +238,22 @@ class ShardedVectors:
             self._shard(number)[max(start - self._starts[number], 0) : stop - self._starts[number]]
             for number in range(first, last + 1)
         ]
-        return np.concatenate(parts)
+        return self._checked(np.concatenate(parts), np.arange(start, stop))
+
+    def _checked(self, codes: NDArray[np.float16], ids: Ids) -> NDArray[np.float16]:
+        """The codes of these rows, when they are what was written."""
+        if self.sums is not None and (row := first_wrong(self.sums, codes, ids)) is not None:
+            path = self._root / self._records[int(np.searchsorted(self._starts, row, side="right")) - 1].file
+            raise Checksum(f"{path} is damaged: row {row} is not what was written.", path=path, hint=_REBUILD)
+        return codes
 
     def _shard(self, number: int) -> NDArray[np.float16] | ReadRows:
         """The rows of one shard. Threads that ask for it at once may each open it; one of them is kept."""
         opened = self._opened[number]
         if opened is None:
-            path = self._root / self._records[number].file
-            opened = _open_rows(path, self._records[number], mapped=self._mapped)
+            opened = _open_rows(self._root, self._records[number], mapped=self._mapped)
             if opened.shape[1] != self.dim:
+                path = self._root / self._records[number].file
                 raise Checksum(f"{path} has {opened.shape[1]} dimensions, not {self.dim}.", path=path, hint=_REBUILD)
             self._keep(number, opened)
         return opened
@@ -248,19 +279,20 @@ class ShardedVectors:
         np.copyto(wide, rows)
         norms = np.sqrt(np.vecdot(wide, wide))
         if not ((norms > 0) & (norms < _NO_HALF)).all():
-            raise Checksum(f"{self._folder} holds vectors without a length.", path=self._folder, hint=_REBUILD)
+            raise Checksum(f"{self.folder} holds vectors without a length.", path=self.folder, hint=_REBUILD)
         rows /= norms.astype(np.float32)[:, None]
 
 
 def _check_lengths(folder: Path, records: Sequence[ShardRecord]) -> None:
-    for record in records:
-        file = f"{folder}/{record.file}"  # as text: for thousands of files, a fifth of the time of `Path`
-        try:
-            size = os.stat(file).st_size  # noqa: PTH116
-        except OSError as error:
-            raise Checksum(f"{file} cannot be read: {error.strerror}.", path=Path(file), hint=_REBUILD) from error
-        if size != record.bytes:
-            raise Checksum(f"{file} has {size} bytes, not {record.bytes}.", path=Path(file), hint=_REBUILD)
+    with folders_of(folder) as opened:
+        for record in records:
+            file = f"{folder}/{record.file}"  # as text: for thousands of files, a fifth of the time of `Path`
+            try:
+                size = size_of(folder, record.file, opened)
+            except OSError as error:
+                raise Checksum(f"{file} cannot be read: {error.strerror}.", path=Path(file), hint=_REBUILD) from error
+            if size != record.bytes:
+                raise Checksum(f"{file} has {size} bytes, not {record.bytes}.", path=Path(file), hint=_REBUILD)
 
 
 def _single_precision(codes: NDArray[np.float16], values: Vectors) -> None:
@@ -278,21 +310,27 @@ def _single_precision(codes: NDArray[np.float16], values: Vectors) -> None:
     values *= np.float32(2.0**112)
 
 
-def _open_rows(path: Path, record: ShardRecord, *, mapped: bool) -> NDArray[np.float16] | ReadRows:
+def _open_rows(folder: Path, record: ShardRecord, *, mapped: bool) -> NDArray[np.float16] | ReadRows:
     """The rows of one shard whose header agrees with its record and its length: nothing past its end is ever touched.
 
     numpy's own reader evaluates the header as Python source and fails in a dozen ways on a damaged one, so only the one form
     that `write_shard` writes is accepted (format version 1.0, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
     """
+    path, descriptor = folder / record.file, -1
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            header = _HEADER.match(file.read(_HEADER_READ_BYTES))
+        descriptor = open_file(folder, record.file)
+        size = os.fstat(descriptor).st_size
+        header = _HEADER.match(os.pread(descriptor, _HEADER_READ_BYTES, 0))
         if header is None or size != record.bytes:
             raise Checksum(f"{path} ({size} bytes) is not the float16 array that was recorded.", path=path, hint=_REBUILD)
         rows, dim, offset = int(header[1]), int(header[2]), header.end()
         if rows != record.rows or dim == 0 or offset + rows * dim * _F16.itemsize != size:
             raise Checksum(f"{path} holds {rows} x {dim} values, not {record.rows} rows.", path=path, hint=_REBUILD)
-        return (map_rows if mapped else ReadRows)(path, offset=offset, shape=(rows, dim))
+        if mapped:
+            return map_rows(descriptor, offset=offset, shape=(rows, dim))
+        return ReadRows(path, descriptor, offset=offset, shape=(rows, dim))
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=_REBUILD) from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -16,10 +16,20 @@ from numpy.typing import NDArray
 
 from core.errors import Checksum, StoreError
 from core.files import storage_errors, sync_file, sync_folder
+from store.databases import (
+    STORED,
+    Setting,
+    UnexpectedContent,
+    check_no_macros,
+    check_tables,
+    quoted,
+    read_database,
+    write_database,
+)
 from store.layout import PROMPTS, SPILLED, STAGED
+from store.prompts import COLUMNS, prompt_columns
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow
 
 _TABLES = """
@@ -29,10 +39,28 @@ CREATE TABLE IF NOT EXISTS staged (
 CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGINT, finished BOOLEAN, notes VARCHAR);
 CREATE TABLE IF NOT EXISTS settled (place BIGINT, group_id BIGINT, n_folded BIGINT);
 """
+_FORMS = {
+    "staged": [
+        {
+            "seq": "BIGINT",
+            "prompt_key": "VARCHAR",
+            "text": "VARCHAR",
+            "embedded_text": "VARCHAR",
+            "source": "VARCHAR",
+            "source_key": "VARCHAR",
+            "n_submitted": "BIGINT",
+        }
+    ],
+    "corpora": [{"corpus": "INTEGER PRIMARY KEY", "next_start": "BIGINT", "finished": "BOOLEAN", "notes": "VARCHAR"}],
+    "settled": [{"place": "BIGINT", "group_id": "BIGINT", "n_folded": "BIGINT"}],
+    "different": [{"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"}],
+}
 _SETTLE = """
+CREATE TEMP TABLE base AS SELECT * FROM given;
 INSERT INTO staged
-SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted FROM base.prompts ORDER BY row_id;
-INSERT INTO settled SELECT row_id, group_id, {n_folded} FROM base.prompts ORDER BY row_id
+SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted FROM base ORDER BY row_id;
+INSERT INTO settled SELECT row_id, group_id, n_folded FROM base ORDER BY row_id;
+DROP TABLE base
 """
 # The first of equal prompts stands for all of them, in the order in which they came.
 _FOLD_EQUAL = """
@@ -121,15 +149,13 @@ class StagedPrompts:
     """
 
     def __init__(self, staging: Path) -> None:
-        import duckdb
-
         self._folder = staging
         self._path = staging / STAGED
         with duckdb_errors(self._path):
             staging.mkdir(parents=True, exist_ok=True)
-            config: dict[str, str | bool | int | float | list[str]]
-            config = {"memory_limit": _MEMORY, "temp_directory": str(staging / SPILLED)}
-            self._connection = duckdb.connect(str(self._path), config=config)
+            settings: dict[str, Setting] = {"memory_limit": _MEMORY, "temp_directory": str(staging / SPILLED)}
+            self._connection = write_database(self._path, settings, files=[staging / PROMPTS])
+            self._check_tables()
             self._connection.execute(_TABLES)
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
 
@@ -149,12 +175,20 @@ class StagedPrompts:
         """
         if self.n_settled:
             return
-        with duckdb_errors(self._path):
-            attach_base(self._connection, base)
+        import pyarrow
+
+        settings: dict[str, Setting] = {"memory_limit": _MEMORY, "temp_directory": str(self._folder / SPILLED)}
+        with duckdb_errors(self._path), read_database(base, settings) as other:
+            there = prompt_columns(other, base)
+            columns = ", ".join(there if COLUMNS[-1] in there else (*there, f"0::BIGINT AS {COLUMNS[-1]}"))
+            rows = other.sql(f"SELECT {columns} FROM {STORED}.main.prompts")  # noqa: S608 constants
+            self._connection.register("given", pyarrow.RecordBatchReader.from_stream(rows))
             self._connection.begin()
-            self._connection.execute(_SETTLE.format(n_folded="n_folded" if has_n_folded(self._connection) else "0"))
-            self._connection.commit()
-            self._connection.execute("DETACH base")
+            try:
+                self._connection.execute(_SETTLE)
+                self._connection.commit()
+            finally:
+                self._connection.unregister("given")
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
 
     def state(self, corpus: int) -> CorpusState:
@@ -259,8 +293,7 @@ class StagedPrompts:
         self._connection.register("marked", pairs if mark else nothing)
         partial = target.with_name(f"{target.name}.tmp")
         remove_database(partial)
-        quoted = str(partial).replace("'", "''")
-        self._connection.execute(f"ATTACH '{quoted}' AS numbered")
+        self._connection.execute(f"ATTACH {quoted(partial)} AS numbered")
         try:
             self._connection.execute(_NUMBER)
             self._connection.execute("CHECKPOINT numbered")  # so that nothing is left in a write-ahead log
@@ -271,19 +304,19 @@ class StagedPrompts:
             raise
         replace_database(partial, target)
 
+    def _check_tables(self) -> None:
+        """Raise where an earlier attempt's file holds what this class does not write."""
+        try:
+            database = self._path.stem
+            check_no_macros(self._connection, database)
+            check_tables(self._connection, database, _FORMS)
+        except UnexpectedContent as error:
+            self._connection.close()
+            hint = f"Remove {self._folder} and build again."
+            raise Checksum(f"{self._path} is not what a build leaves: {error}.", path=self._path, hint=hint) from error
+
     def _one(self, statement: str) -> int:
         return int(self._connection.execute(statement).fetchall()[0][0])
-
-
-def attach_base(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
-    """Make the tables of a finished `prompts.duckdb` readable as those of `base`."""
-    quoted = str(file).replace("'", "''")
-    connection.execute(f"ATTACH '{quoted}' AS base (READ_ONLY)")
-
-
-def has_n_folded(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Whether the prompts of `base` count what was folded into them; those of format 1.0 do not."""
-    return any(row[0] == "n_folded" for row in connection.execute("DESCRIBE base.prompts").fetchall())
 
 
 def replace_database(partial: Path, target: Path) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import Checksum, StoreError
-from core.files import sha256_file
 from core.progress import Silent
 from core.protocols import Progress
 from store import layout
 from store.exact_index import ExactIndex
 from store.generation import PinnedManifest, pin_manifest
 from store.indexes import open_index
-from store.manifest import Manifest, decode_manifest, refuse_outdated, sha256_bytes
+from store.manifest import FileRecord, Manifest, decode_manifest, refuse_outdated, sha256_bytes
+from store.paths import folders_of, hash_file, others_in, size_of
 from store.probes import probe_problem
 from store.prompts import DuckPrompts
 from store.shards import ShardedVectors
@@ -76,12 +76,11 @@ def _manifest_problems(pinned: PinnedManifest) -> Iterator[Problem]:
 def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iterator[Problem]:
     with progress.start("Hashing files", sum(record.bytes for record in manifest.files.values())) as task:
         for file, record in manifest.files.items():
-            path = folder / file
             try:
-                size = path.stat().st_size
-                digest = sha256_file(path) if size == record.bytes else ""
-            except OSError as error:
-                yield Problem(file, f"{record.bytes} bytes", error.strerror or "an error")
+                size, digest = _size_and_digest(folder, file, record)
+            except (Checksum, OSError) as error:
+                found = error.message if isinstance(error, Checksum) else error.strerror or "an error"
+                yield Problem(file, f"{record.bytes} bytes", found)
                 continue
             if size != record.bytes:
                 yield Problem(file, f"{record.bytes} bytes", f"{size} bytes")
@@ -89,10 +88,14 @@ def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iter
                 yield Problem(file, f"sha256 {record.sha256}", f"sha256 {digest}")
             task.advance(record.bytes)
     known = {layout.MANIFEST, *manifest.files}
-    for path in sorted(folder.rglob("*")):
-        file = path.relative_to(folder).as_posix()
-        if not path.is_dir() and file not in known:
-            yield Problem(file, "no such file", "a file")
+    for file in others_in(folder, known):
+        yield Problem(file, "no such file", "a file")
+
+
+def _size_and_digest(folder: Path, file: str, record: FileRecord) -> tuple[int, str]:
+    with folders_of(folder) as opened:
+        size = size_of(folder, file, opened)
+    return hash_file(folder, file) if size == record.bytes else (size, "")
 
 
 def _content_problems(
@@ -104,14 +107,16 @@ def _content_problems(
             yield from _prompt_problems(folder, manifest)
     for space, shards in manifest.shards.items():
         info = manifest.indexes.get(space)
-        if not damaged & {shard.file for shard in shards} and (info is None or not damaged & {*info.files}):
+        if not damaged & {manifest.row_sums.get(space, ""), *(shard.file for shard in shards)} and (
+            info is None or not damaged & {*info.all_files}
+        ):
             with progress.start(f"Asking the probes of {space}", None):
                 yield from _space_problems(folder, manifest, space, mapped=mapped)
 
 
 def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     try:
-        with DuckPrompts(folder / layout.PROMPTS) as prompts:
+        with DuckPrompts(folder / layout.PROMPTS, thorough=True) as prompts:
             rows, digest = len(prompts), prompts.digest()
     except Checksum as error:
         yield Problem(layout.PROMPTS, f"{manifest.rows} rows", error.message)
@@ -125,7 +130,7 @@ def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
 def _space_problems(folder: Path, manifest: Manifest, space: str, *, mapped: bool) -> Iterator[Problem]:
     what = f"vectors of {space}"
     try:
-        vectors = ShardedVectors(folder, manifest.shards[space], mapped=mapped)
+        vectors = ShardedVectors(folder, manifest.shards[space], mapped=mapped, sums=manifest.row_sums.get(space, ""))
         if len(vectors) != manifest.rows:
             yield Problem(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
             return

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.values import Condition
 from store.conditions import KINDS, Kind
+from store.databases import scratch
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -54,9 +55,7 @@ def translate(condition: Condition) -> Translated:
 
 def lowered(texts: Sequence[str]) -> list[str]:
     """The texts in lower case, as DuckDB has them: for some letters Python's differ."""
-    import duckdb
-
-    with duckdb.connect(":memory:") as connection:
+    with scratch() as connection:
         rows = connection.execute("SELECT lower(t) FROM (SELECT unnest(?::VARCHAR[]) AS t)", [list(texts)]).fetchall()
     return [row[0] for row in rows]
 

@@ -7,6 +7,7 @@ by one where the kind of index is not exact: a server finds candidates for a bat
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from store.milvus.connection import Connection
 from store.milvus.kinds import KINDS, METRIC, POOL, IndexChoice
 from store.milvus.prompts import Matched
 from store.milvus.vectors import MilvusVectors
-from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, score_again
+from store.ranking import MAX_K, Scanned, check_allowed, check_queries, cosines, no_hits, score_again
 
 Found: TypeAlias = "tuple[Ids, NDArray[np.float32]]"
 
@@ -104,10 +105,11 @@ class MilvusIndex:
         answered = [*found]
         for start in range(0, len(answered), _QUESTIONS_AT_ONCE):
             some = answered[start : start + _QUESTIONS_AT_ONCE]
-            fetched = _Fetched(self._vectors, [found[i] for i in some])
+            fetched = _Fetched(self._vectors, [found[i][0] for i in some])
             for i in some:
                 done[i] = True
-                score_again(hits, i, queries[i : i + 1], found[i], fetched)
+                scanned = Scanned(found[i][1], self._scan_error, Path(self._collection)) if self._exhaustive else None
+                score_again(hits, i, queries[i : i + 1], found[i][0], fetched, scanned=scanned)
         if len(left := np.flatnonzero(~done)):
             exact = self._exact.search(queries[left], k, allowed=allowed)
             hits.ids[left], hits.scores[left] = exact.ids, exact.scores
@@ -124,24 +126,27 @@ class MilvusIndex:
             return [f"row_id not in {others.tolist()}"]
         return [f"row_id in {allowed[start : start + _IDS_AT_ONCE].tolist()}" for start in range(0, len(allowed), _IDS_AT_ONCE)]
 
-    def _proposed(self, queries: Vectors, pool: int, selections: list[str], n_allowed: int, effort: float) -> dict[int, Ids]:
-        """For each query the rows that Milvus proposes; a query is left out where it cannot find enough."""
-        found: dict[int, Ids] = {}
+    def _proposed(self, queries: Vectors, pool: int, selections: list[str], n_allowed: int, effort: float) -> dict[int, Found]:
+        """For each query the rows that Milvus proposes, with its scores; a query is left out where it cannot find enough."""
+        found: dict[int, Found] = {}
         wanted = min(pool, n_allowed)
         for i, query in enumerate(queries):
             tried = effort
             while i not in found:
                 ids, scores = _joined(self._asked(query[None], pool, selections, effort=tried)[0])
                 if len(ids) >= wanted:
-                    found[i] = ids[np.lexsort((ids, -scores))[:pool]]
+                    best = np.lexsort((ids, -scores))[:pool]
+                    found[i] = ids[best], scores[best]
                 elif tried >= 1:
                     break
                 tried = self._choice.wider(tried)
         return found
 
-    def _scanned(self, queries: Vectors, k: int, selections: list[str], n_allowed: int) -> dict[int, Ids]:
-        """For each query rows among which its k nearest are certain to be; left out where too many are as near as the k-th."""
-        found: dict[int, Ids] = {}
+    def _scanned(self, queries: Vectors, k: int, selections: list[str], n_allowed: int) -> dict[int, Found]:
+        """For each query rows among which its k nearest are certain to be, with Milvus's scores.
+
+        A query is left out where too many are as near as the k-th."""
+        found: dict[int, Found] = {}
         pending, pool, widest = np.arange(len(queries)), min(k + _SPARE, n_allowed, MOST_HITS), min(n_allowed, MOST_HITS)
         while pending.size:
             unsure = []
@@ -153,7 +158,7 @@ class MilvusIndex:
                 floor = np.partition(scores, len(scores) - k)[len(scores) - k] - 2 * self._scan_error
                 # Of each selection, what was not shown is no nearer than the last that was.
                 if whole or all(len(some) < pool or near.min() < floor for some, near in parts):
-                    found[i] = ids[scores >= floor]
+                    found[i] = ids[scores >= floor], scores[scores >= floor]
                 else:
                     unsure.append(i)
             if pool >= widest:

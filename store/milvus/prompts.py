@@ -11,6 +11,7 @@ import numpy as np
 
 from core.errors import StoreError, UnknownRow
 from core.values import Condition, Ids, Prompt
+from store.databases import scratch
 from store.milvus.connection import Connection
 from store.milvus.expressions import columns_of, translate
 from store.milvus.layout import PROMPT_FIELDS, TEXTS, prompt_of
@@ -139,7 +140,6 @@ class MilvusPrompts:
 
 def _true_of(condition: Condition, rows: Sequence[dict[str, Any]]) -> Ids:
     """The ids of the rows of which a condition is true, by DuckDB."""
-    import duckdb
     import pyarrow as pa
 
     if rows and "whole" in rows[0]:
@@ -147,7 +147,7 @@ def _true_of(condition: Condition, rows: Sequence[dict[str, Any]]) -> Ids:
         rows = [{**row, **{name: getattr(prompt, name) for name in TEXTS}} for row, prompt in zip(rows, full, strict=True)]
     names = [name for name in rows[0] if name != "whole"] if rows else ["row_id"]
     table = pa.table({name: [row[name] for row in rows] for name in names})
-    with duckdb.connect(":memory:") as connection:
+    with scratch() as connection:
         connection.register("page", table)
         found = connection.execute(f"SELECT row_id FROM page WHERE {condition.sql}", condition.values).fetchnumpy()  # noqa: S608 holds no text of a user
     return np.asarray(found["row_id"], dtype=np.int64)

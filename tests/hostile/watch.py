@@ -2,7 +2,8 @@
 
 The command runs in a process of its own with a home folder that the test owns. An audit hook
 (PEP 578), loaded before anything else, logs every socket, every new process, and every Python file
-that runs from a folder where only data should lie. DuckDB and FAISS open files past that hook, so
+that runs from a folder where only data should lie. A program that serves is given `MAY_LISTEN`, and
+may make sockets, not connect them. DuckDB and FAISS open files past that hook, so
 the whole home folder is hashed before and after, and the output is searched for a secret that lies
 in it.
 """
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _log, _data = os.environ["AUDIT_LOG"], os.environ["HOSTILE_FOLDER"]
 _net = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 _run = ("subprocess.Popen", "os.system", "os.posix_spawn")
 def _watch(event, args):
-    inet = event == "socket.__new__" and int(args[1]) in (2, 10)
+    inet = event == "socket.__new__" and int(args[1]) in (2, 10) and not os.environ.get("MAY_LISTEN")
     ran = event == "exec" and getattr(args[0], "co_filename", "").startswith(_data)
     if event == "subprocess.Popen" and os.path.basename(str(args[0])) in ("uname", "lscpu", "ldconfig"):
         return
@@ -126,22 +126,28 @@ class Home:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, int]:
-    """(exit code or -1, peak resident bytes) of the process, which is killed when its time is up.
-
-    The kernel's own figure at the end (`ru_maxrss`) begins with what the test's process held.
-    """
+    """(exit code or -1, peak resident bytes) of the process, which is killed when its time is up."""
     end, peak = time.monotonic() + timeout_s, 0
-    while process.poll() is None:
-        with suppress(OSError):
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            held = next((line for line in status.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0 kB")
-            peak = max(peak, int(held.split()[1]) * 1024)
-        if time.monotonic() > end:
-            process.kill()
-            process.wait()
-            return -1, peak
+    while time.monotonic() < end:
+        peak = max(peak, _most_resident(process.pid))
+        pid, status, _ = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode, peak
         time.sleep(0.02)
-    return process.returncode, peak
+    process.kill()
+    os.wait4(process.pid, 0)
+    process.returncode = -1
+    return -1, peak
+
+
+def _most_resident(pid: int) -> int:
+    """The peak of a process in bytes. What `wait4` says begins with the peak of the process that started it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def check_refused(outcome: Outcome, *, code: int | tuple[int, ...], says: str = "") -> None:

@@ -12,7 +12,7 @@ from store.manifest import ShardRecord
 
 
 def shard(number: int) -> ShardDone:
-    record = ShardRecord(file=f"vectors/x/{number}.npy", rows=3, bytes=7, sha256="0" * 64, provenance={"threads": 2})
+    record = ShardRecord(file=f"vectors/x/{number:05d}.npy", rows=3, bytes=7, sha256="0" * 64, provenance={"threads": 2})
     return ShardDone(space="x", number=number, truncated=1, record=record)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from core.files import atomic_write
@@ -11,11 +12,11 @@ from core.values import EncoderSpec, Vectors, prompt_key, unit_rows
 from store import layout
 from store.index_plan import FLAT, PART_ROWS
 from store.locking import write_lock
-from store.manifest import CorpusInfo, Manifest, ShardRecord
+from store.manifest import CorpusInfo, Manifest, ShardRecord, encode_manifest, sha256_bytes
 from store.probes import index_space
 from store.prompts import DuckPrompts
-from store.publish import publish
-from store.shards import write_shard
+from store.publish import current_name, publish
+from store.shards import ShardedVectors, write_row_sums, write_shard
 from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
 
 SPACE = "toy"
@@ -50,6 +51,7 @@ def stage(root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, pa
     with atomic_write(staging / layout.PLAN) as file:
         file.write(b"{}\n")
     shards = write_shards(staging, random_vectors(rows, seed=seed))
+    write_row_sums(staging, layout.row_sums_file(SPACE), ShardedVectors(staging, shards))
     info, probes = index_space(staging, SPACE, shards, factory=factory, seed=seed, part_rows=part_rows)
     with DuckPrompts(staging / layout.PROMPTS) as opened:
         digest = opened.digest()
@@ -65,8 +67,32 @@ def stage(root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, pa
         shards={SPACE: shards},
         indexes={SPACE: info},
         probes={SPACE: probes},
+        row_sums={SPACE: layout.row_sums_file(SPACE)},
     )
     return staging, manifest
+
+
+def reseal(root: Path, manifest: Manifest | bytes) -> None:
+    """Put another manifest into the generation in service, with `CURRENT` saying that it is the right one."""
+    name = current_name(root)
+    assert name is not None
+    content = manifest if isinstance(manifest, bytes) else encode_manifest(manifest)
+    path = layout.generation_folder(root, name) / layout.MANIFEST
+    path.unlink()
+    path.write_bytes(content)
+    layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
+
+
+def without_sums(manifest: Manifest) -> Manifest:
+    """What an index of format 2.0 says: nothing of sums, whose files it does not have."""
+    sums = {*manifest.row_sums.values(), *(info.sums for info in manifest.indexes.values())}
+    return msgspec.structs.replace(
+        manifest,
+        format=(2, 0),
+        row_sums={},
+        indexes={space: msgspec.structs.replace(info, sums="") for space, info in manifest.indexes.items()},
+        files={file: record for file, record in manifest.files.items() if file not in sums},
+    )
 
 
 def build(root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS) -> Manifest:

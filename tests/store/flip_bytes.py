@@ -1,8 +1,10 @@
 """A program: flips bytes of a published index one at a time and tells, a JSON object a line, what noticed. Run by test_damage.py.
 
-    python flip_bytes.py ROOT < [[path below ROOT, position, bits to flip], …]
+    python flip_bytes.py ROOT [QUESTIONS] < [[path below ROOT, position, bits to flip], …]
 
-It runs in a process of its own because what it proves is that the process does not die.
+Bits of 256 stand for a sector: from the position on, up to 4 KiB become zeros. With QUESTIONS, so many questions are asked, for
+one answer and for ten, and "answers" says whether ids, scores and texts are what they were; without, everything in the index is
+touched. It runs in a process of its own because what it proves is that the process does not die.
 """
 
 from __future__ import annotations
@@ -10,12 +12,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from core.errors import StoreError
+from core.values import unit_rows
 from store.generation import open_generation
 from store.verify import verify
+
+SECTOR = 256
+_SECTOR_BYTES = 4096
 
 
 def use(root: Path) -> None:
@@ -29,10 +38,26 @@ def use(root: Path) -> None:
         generation.prompts.digest()
 
 
-def outcome(root: Path) -> dict[str, str]:
-    """What using and what verifying the index said: an error's name, "fine", or how many problems."""
+def answers(root: Path, questions: int) -> list[Any]:
+    """Ids, scores and texts of so many questions that no stored row is the answer to, for k = 1 and k = 10."""
+    with open_generation(root) as generation:
+        index = generation.index(generation.space)
+        queries = unit_rows(np.random.default_rng(5).standard_normal((questions, index.dim)))
+        found: list[Any] = []
+        for k in (1, 10):
+            hits = index.search(queries, k)
+            found += [hits.ids.tolist(), hits.scores.tobytes(), generation.prompts.get_many(hits.ids[hits.ids >= 0])]
+    return found
+
+
+def outcome(root: Path, questions: int, right: list[Any]) -> dict[str, str]:
+    """What using, or asking, and what verifying the index said: an error's name, "fine", or how many problems."""
+    said = {}
     try:
-        use(root)
+        if questions:
+            said["answers"] = "same" if answers(root, questions) == right else "changed"
+        else:
+            use(root)
         used = "fine"
     except StoreError as error:
         used = type(error).__name__
@@ -40,24 +65,26 @@ def outcome(root: Path) -> dict[str, str]:
         verified = str(len(verify(root)))
     except StoreError as error:
         verified = type(error).__name__
-    return {"used": used, "verified": verified}
+    return {**said, "used": used, "verified": verified}
 
 
 def main() -> None:
-    root = Path(sys.argv[1])
+    root, questions = Path(sys.argv[1]), int((*sys.argv, "0")[2])
+    right = answers(root, questions) if questions else []
     for file, position, bits in json.load(sys.stdin):
         path = root / file
         path.chmod(0o644)
         with path.open("r+b") as opened:
             opened.seek(position)
-            byte = opened.read(1)[0]
+            old = opened.read(_SECTOR_BYTES if bits == SECTOR else 1)
             opened.seek(position)
-            opened.write(bytes([byte ^ bits]))
+            opened.write(bytes(len(old)) if bits == SECTOR else bytes([old[0] ^ bits]))
             opened.flush()
-            sys.stdout.write(json.dumps({"file": file, "position": position, "bits": bits} | outcome(root)) + "\n")
+            said = {"file": file, "position": position, "bits": bits, "zero": not any(old)} | outcome(root, questions, right)
+            sys.stdout.write(json.dumps(said) + "\n")
             sys.stdout.flush()
             opened.seek(position)
-            opened.write(bytes([byte]))
+            opened.write(old)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from store import layout
 from store.generation import open_generation
 from store.manifest import Manifest
 from store.verify import verify
-from tests.store.builders import DIM, SPACE, build
+from tests.store.builders import DIM, SPACE, build, random_vectors, reseal, without_sums
+from tests.store.flip_bytes import SECTOR, answers
 
 NPY_HEADER_BYTES = 128
 Flip = tuple[str, int, int]
@@ -26,7 +27,7 @@ Flip = tuple[str, int, int]
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
     root = tmp_path_factory.mktemp("damaged")
-    return root, build(root, rows=100)
+    return root, build(root, rows=400)
 
 
 @pytest.fixture(scope="module", params=["IVF8,RaBitQ", "IVF8,SQ8", "IVF8x2,PQ4x4fs"])
@@ -36,10 +37,12 @@ def index_in_parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     return root, build(root, rows=600, factory=request.param, part_rows=250)
 
 
-def flip(root: Path, flips: list[Flip]) -> list[dict[str, Any]]:
-    """What opening, using and verifying said with each byte flipped; fails when the process died."""
+def flip(root: Path, flips: list[Flip], *, questions: int = 0) -> list[dict[str, Any]]:
+    """What opening, using (or asking so many questions) and verifying said with each byte flipped; fails when the process died."""
     program = Path(__file__).with_name("flip_bytes.py")
-    done = subprocess.run([sys.executable, program, root], input=json.dumps(flips), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, program, root, str(questions)], input=json.dumps(flips), capture_output=True, text=True, check=False
+    )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"died at {flips[len(found)]}: {done.stderr[-2000:]}"
     assert [(one["file"], one["position"]) for one in found] == [(file, position) for file, position, _ in flips]
@@ -106,6 +109,81 @@ def test_many_flipped_bytes(index: tuple[Path, Manifest]) -> None:
     hold(flip(root, flips + random_flips(root, np.random.default_rng(1), each=200, header=100)))
 
 
+def hold_answers(found: list[dict[str, Any]]) -> None:
+    """Damage either changes no answer or is refused, and `verify` finds it whatever it is."""
+    for one in found:
+        assert one.get("answers") != "changed", one
+        assert one["used"] in ("fine", "Checksum"), one
+        assert one["verified"] != "0" or (one["bits"] == SECTOR and one["zero"]), one
+
+
+def flips_of(root: Path, rng: np.random.Generator, count: int) -> list[Flip]:
+    """So many flips of single bits and, each tenth, of sectors, as many in each kind of file and anywhere in it."""
+    kinds: dict[str, list[str]] = {}
+    for file in files(root):
+        name = file.rsplit("/", 1)[-1]
+        kinds.setdefault(name if name.isupper() or "." not in name else file.rsplit(".", 1)[-1], []).append(file)
+    flips: list[Flip] = []
+    for number in range(count):
+        file = str(rng.choice(list(kinds.values())[number % len(kinds)]))
+        position = int(rng.integers((root / file).stat().st_size))
+        flips.append((file, position, SECTOR if number % 10 == 9 else 1 << int(rng.integers(8))))
+    return flips
+
+
+def test_no_flip_changes_an_answer(tmp_path: Path) -> None:
+    """A few of those of the next test."""
+    build(tmp_path, rows=700)
+    hold_answers(flip(tmp_path, flips_of(tmp_path, np.random.default_rng(10), 60), questions=10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("factory", "part_rows", "count"),
+    [("SQfp16", 1 << 20, 500), ("IVF16x2,PQ4x4fs", 1 << 20, 300), ("IVF16,RaBitQ", 800, 200), ("IVF16,SQ8", 800, 100)],
+)
+def test_no_flip_of_a_thousand_changes_an_answer(tmp_path: Path, factory: str, part_rows: int, count: int) -> None:
+    """Forty questions, one and ten answers each, over indexes of every kind: flat, inverted, of one part and of several."""
+    build(tmp_path, rows=2000, factory=factory, part_rows=part_rows)
+    found = flip(tmp_path, flips_of(tmp_path, np.random.default_rng(count), count), questions=40)
+    hold_answers(found)
+    assert sum(one["used"] == "Checksum" for one in found) > count // 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factory", ["SQfp16", "IVF16x2,PQ4x4fs"])
+def test_flips_aimed_at_the_answers(tmp_path: Path, factory: str) -> None:
+    """Bits of the very rows that are answered, in the stored vectors and, where it is flat, in the index: each is refused."""
+    manifest = build(tmp_path, rows=2000, factory=factory)
+    folder, rng = f"generations/{manifest.generation}", np.random.default_rng(12)
+    answered = sorted({row for ids in answers(tmp_path, 40)[3] for row in ids})
+    flips: list[Flip] = []
+    for row in rng.permutation(answered)[:40].tolist():
+        inside = row * DIM * 2 + int(rng.integers(DIM * 2))
+        shard = manifest.shards[SPACE][row // 64].file
+        flips.append((f"{folder}/{shard}", NPY_HEADER_BYTES + inside - row // 64 * 64 * DIM * 2, 1 << int(rng.integers(8))))
+        if factory == "SQfp16":
+            info = manifest.indexes[SPACE]
+            flips.append((f"{folder}/{info.file}", info.header_bytes + inside, 1 << int(rng.integers(8))))
+    found = flip(tmp_path, flips, questions=40)
+    hold_answers(found)
+    assert {one["used"] for one in found} == {"Checksum"}
+
+
+def test_a_flat_index_without_sums_is_compared_with_the_vectors(tmp_path: Path) -> None:
+    """A row whose code became huge would push all others out: its score is not that of the vectors."""
+    manifest = build(tmp_path, rows=600)
+    reseal(tmp_path, without_sums(manifest))
+    path = layout.generation_folder(tmp_path, manifest.generation) / manifest.indexes[SPACE].file
+    path.chmod(0o644)
+    with path.open("r+b") as opened:
+        opened.seek(manifest.indexes[SPACE].header_bytes + 300 * DIM * 2)
+        opened.write(np.full(DIM, 30_000, dtype="<f2").tobytes())
+    queries = np.abs(random_vectors(1, seed=3))
+    with open_generation(tmp_path) as generation, pytest.raises(Checksum, match="scores a row otherwise"):
+        generation.index(SPACE).search(queries, 1)
+
+
 def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None:
     """A changed exponent in the stored vector or in the FAISS code of a probed row is found without hashing."""
     root, manifest = index
@@ -127,9 +205,13 @@ def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None
     assert [one["used"] for one in found] == ["Checksum", "Checksum"]
 
 
+@pytest.mark.parametrize("sums", [True, False])
 @pytest.mark.parametrize("damage", ["zeros", "ids"])
-def test_opening_finds_codes_that_find_nothing(index_in_parts: tuple[Path, Manifest], damage: str, tmp_path: Path) -> None:
-    """A file of the right length and header whose lists hold something else would answer wrong rows without a word."""
+def test_opening_finds_codes_that_find_nothing(
+    index_in_parts: tuple[Path, Manifest], damage: str, sums: bool, tmp_path: Path
+) -> None:
+    """A file of the right length and header whose lists hold something else would answer wrong rows without a word; also where
+    the index is of a format that had no sums."""
     root, manifest = index_in_parts
     shutil.copytree(root, tmp_path / "copy")
     info = manifest.indexes[SPACE]
@@ -142,7 +224,10 @@ def test_opening_finds_codes_that_find_nothing(index_in_parts: tuple[Path, Manif
         lists = np.frombuffer(content, dtype=np.uint8)[part.header_bytes :]
         lists[:] = 0 if damage == "zeros" else rng.permutation(lists)
         path.write_bytes(content)
-    with pytest.raises(Checksum, match=r"rows are found by their codes|rows that do not exist"):
+    if not sums:
+        reseal(tmp_path / "copy", without_sums(manifest))
+    says = r"list \d+ is not what was written" if sums else r"rows are found by their codes|rows that do not exist"
+    with pytest.raises(Checksum, match=says):
         open_generation(tmp_path / "copy")
 
 
@@ -169,7 +254,7 @@ def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
 def test_files_of_another_length(tmp_path: Path, change: str) -> None:
     """A file that is missing, cut, longer or a folder is found by opening and by `verify`, whichever file it is."""
     manifest = build(tmp_path, rows=20, factory="IVF4,RaBitQ", part_rows=10)
-    assert sum(file.startswith("index/") for file in manifest.files) == 2
+    assert sum(file.endswith(".faiss") for file in manifest.files) == 2
     for file in [*manifest.files, layout.MANIFEST]:
         path = layout.generation_folder(tmp_path, manifest.generation) / file
         content = path.read_bytes()

@@ -1,0 +1,111 @@
+"""Each decision to trust something foreign stands in one place: no loader, connection or opening of a foreign name elsewhere."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("commands", "core", "encoders", "ensemble", "evaluation", "images", "indexer", "retriever", "server", "store")
+INDEX_FILES = ("store/", "indexer/")
+
+
+class Rule(NamedTuple):
+    """Calls of these names (the end of what is called, such as "duckdb.connect") stand in these files alone, of those `within`."""
+
+    calls: tuple[str, ...]
+    only_in: tuple[str, ...]
+    why: str
+    within: tuple[str, ...] = ("",)
+
+
+RULES = (
+    Rule(("duckdb.connect", "duckdb.sql", "duckdb.query", "duckdb.execute"), ("store/databases.py",), "foreign SQL files"),
+    Rule(
+        ("faiss.read_index", "faiss.read_VectorTransform", "faiss.read_ProductQuantizer"), ("store/faiss_index.py",), "FAISS files"
+    ),
+    Rule(("faiss.deserialize_index",), ("store/ivf_files.py",), "FAISS headers"),
+    Rule(
+        ("np.load", "numpy.load", "np.fromfile", "np.lib.format.read_array"),
+        ("ensemble/tables.py", "ensemble/features.py", "ensemble/interrogator/tables.py"),
+        "arrays",
+    ),
+    Rule(("np.memmap", "np.lib.format.open_memmap"), ("ensemble/submission.py",), "mapped arrays"),
+    Rule(("mmap.mmap", "libc.mmap"), ("store/mapping.py",), "maps of files"),
+    Rule(("pickle.load", "pickle.loads", "marshal.loads", "shelve.open"), ("indexer/ray_stream.py",), "pickles"),
+    Rule(("os.open",), ("store/paths.py", "store/publish.py"), "paths below an index", INDEX_FILES),
+    Rule(
+        ("read_bytes", "read_text"),
+        ("indexer/", "store/conditions.py"),  # corpora, word lists and rules that the user names
+        "files of an index, which `store.paths` reads",
+        ("store/",),
+    ),
+    Rule(("manifest_in", "read_manifest"), ("store/", "indexer/publishing.py"), "manifests"),
+)
+"""The reasons for what is allowed: `ensemble/` loads tables of the user, without pickles, features that it wrote itself, and
+safetensors; what `indexer/ray_stream.py` unpickles comes from the user's own cluster."""
+
+
+def product_files() -> list[Path]:
+    return [ROOT / "cli.py", *(path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")))]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, what is called, with dots) of every call, names of imports written out."""
+    named: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named |= {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
+        elif isinstance(node, ast.Import):
+            named |= {name.asname: name.name for name in node.names if name.asname}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            first, dot, rest = called.partition(".")
+            yield node.lineno, called
+            if first in named:
+                yield node.lineno, named[first] + dot + rest
+
+
+def broken(source: str, file: str, rule: Rule) -> list[tuple[int, str]]:
+    """The calls in a file that the rule does not allow there."""
+    if not file.startswith(rule.within) or (rule.only_in and file.startswith(rule.only_in)):
+        return []
+    found = calls(ast.parse(source))
+    return [(line, called) for line, called in found if any(called == name or called.endswith(f".{name}") for name in rule.calls)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.why)
+def test_only_there(rule: Rule) -> None:
+    """Whoever needs another place has to say so here."""
+    found = {}
+    for path in product_files():
+        file = path.relative_to(ROOT).as_posix()
+        if wrong := broken(path.read_text("utf-8"), file, rule):
+            found[file] = wrong
+    assert not found, f"{rule.why}: {found}"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import duckdb\nduckdb.connect('x')",
+        "import duckdb as d\nd.connect('x')",
+        "from duckdb import connect\nconnect('x')",
+        "from duckdb import connect as c\ndef f():\n    return c('x')",
+    ],
+)
+def test_other_names_are_seen(source: str) -> None:
+    assert broken(source, "retriever/search.py", RULES[0])
+
+
+def test_every_rule_is_about_something() -> None:
+    """A place that is allowed and has no such call any more is taken out of its rule."""
+    for rule in RULES:
+        for place in rule.only_in:
+            inside = [path for path in product_files() if path.relative_to(ROOT).as_posix().startswith(place)]
+            assert inside, place
