@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from core.text import as_utf8, printable
 from indexer.compression import DamagedStream, open_stream
 from indexer.rows import numbered_lines, reading
+from store.databases import sniffed_delimiter
 
 DELIMITERS = ",;\t|"
 _HEAD_BYTES = 1 << 18
@@ -95,22 +95,6 @@ def told(form: CsvForm, name: str, *, column: str, first: str) -> str:
     header = f"the header names {column!r}" if form.has_header else "no header line"
     shown = first if len(first) <= _SHOWN else f"{first[: _SHOWN - 1]}…"
     return printable(f"{as_utf8(name)} is read as {fields}, {header}; its first prompt: {as_utf8(shown)}")
-
-
-def sniffed_delimiter(text: str) -> str | None:
-    """What DuckDB takes for the delimiter of a text, None where it finds no form."""
-    import duckdb
-
-    with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:
-        path = Path(folder) / "head.csv"
-        path.write_text(text, "utf-8")
-        allowed: dict[str, str | bool | int | float | list[str]] = {"allowed_paths": [str(path)], "enable_external_access": False}
-        try:
-            with duckdb.connect(":memory:", config=allowed) as connection:
-                found = connection.execute("SELECT Delimiter FROM sniff_csv(?)", [str(path)]).fetchone()
-        except duckdb.Error:
-            return None
-    return str(found[0]) if found else None
 
 
 def _head(path: Path) -> tuple[list[str], int, str]:

@@ -11,7 +11,7 @@ import unicodedata
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from core.errors import FilterRejected
+from core.errors import FilterRejected, first_line
 from core.values import Condition, fold_text
 from store.databases import scratch
 
@@ -110,8 +110,7 @@ def matches(pattern: str) -> Condition:
         with scratch() as connection:
             connection.execute("SELECT regexp_matches('', ?, 'i')", [pattern])
     except duckdb.Error as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise FilterRejected(f"{_cut(pattern)} is no regular expression: {reason}") from error
+        raise FilterRejected(f"{_cut(pattern)} is no regular expression: {first_line(error)}.") from error
     found = Condition("regexp_matches(text, ?, 'i')", (pattern,))
     return found | Condition("regexp_matches(embedded_text, ?, 'i')", (pattern,))
 

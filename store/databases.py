@@ -7,6 +7,7 @@ statement here says, and the settings hold before it is opened. What it must hol
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +80,21 @@ def write_database(path: Path, settings: Mapping[str, Setting], *, files: Sequen
     except BaseException:
         connection.close()
         raise
+
+
+def sniffed_delimiter(text: str) -> str | None:
+    """Return what DuckDB takes for the delimiter of a table in text form; None where it finds no form."""
+    import duckdb
+
+    with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:
+        path = Path(folder) / "head.csv"
+        path.write_text(text, "utf-8")
+        with _closed(duckdb.connect(":memory:", config={**_SAFE}), files=[path]) as connection:
+            try:
+                found = connection.execute("SELECT Delimiter FROM sniff_csv(?)", [str(path)]).fetchone()
+            except duckdb.Error:
+                return None
+    return str(found[0]) if found else None
 
 
 def stored_form(connection: DuckDBPyConnection, table: str, known: Sequence[Mapping[str, str]]) -> Mapping[str, str]:

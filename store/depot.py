@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-from core.errors import Checksum, ConfigError, StoreError
+from core.errors import Checksum, ConfigError, StoreError, first_line
 from store.manifest import ShardRecord
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ class Depot:
         except FileNotFoundError as error:
             raise Checksum(f"A shard is gone from {self._url}.", path=Path(self._folder)) from error
         except (OSError, pyarrow.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(f"{self._url} cannot be used: {reason}", hint="Check the address and who may write there.") from error
+            raise StoreError(
+                f"{self._url} cannot be used: {first_line(error)}.", hint="Check the address and who may write there."
+            ) from error
 
 
 def checked_url(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from core.errors import ConfigError
+from core.errors import ConfigError, first_line
 
 LEVEL_VARIABLE = "FAISS_SIMD_LEVEL"
 """FAISS holds code for several instruction sets and takes the best that the processor has, unless this names another."""
@@ -43,7 +43,7 @@ def _reason(error: BaseException) -> str:
         return "it is not installed"
     if isinstance(error, SystemExit):
         return "its own library is missing"
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    return first_line(error)
 
 
 def _remedy(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from core.errors import Checksum, StoreError, UnknownRow
+from core.errors import Checksum, StoreError, UnknownRow, first_line
 from core.values import Condition, Ids, Prompt
 from store.databases import STORED, Setting, UnexpectedContent, check_no_macros, check_tables, read_database, stored_form
 from store.phrases import FREQUENT_PHRASES
@@ -46,8 +46,7 @@ def _damage(path: Path) -> Iterator[None]:
     except duckdb.OutOfMemoryException as error:
         raise StoreError(f"{path} cannot be read: it takes more than {_MEMORY} of this machine's memory.") from error
     except duckdb.Error as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise Checksum(f"{path} cannot be read: {first_line}", path=path, hint="Build the index again.") from error
+        raise Checksum(f"{path} cannot be read: {first_line(error)}.", path=path, hint="Build the index again.") from error
 
 
 def prompt_columns(connection: DuckDBPyConnection, path: Path, *, thorough: bool = True) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import Checksum, StoreError
+from core.errors import Checksum, StoreError, first_line
 from core.files import storage_errors, sync_file, sync_folder
 from store.databases import (
     STORED,
@@ -367,4 +367,4 @@ def duckdb_errors(path: Path) -> Iterator[None]:
                 if os.strerror(number) in str(error):
                     raise OSError(number, os.strerror(number)) from error
             hint = f"Remove {path.parent} and build again."
-            raise Checksum(f"{path} cannot be used: {str(error).splitlines()[0]}", path=path, hint=hint) from error
+            raise Checksum(f"{path} cannot be used: {first_line(error)}.", path=path, hint=hint) from error

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from core.config import MILVUS_TOKEN_VARIABLE, MilvusPlace
-from core.errors import ConfigError, ImpromptError, NoGeneration, StoreError, Unreachable
+from core.errors import ConfigError, ImpromptError, NoGeneration, StoreError, Unreachable, first_line
 from store.milvus.lite import hold_lite
 
 CONNECT_S = 5.0
@@ -121,7 +121,7 @@ class Connection:
     def _mapped(self, what: str, error: BaseException) -> ImpromptError:
         """The same in this project's words; the server's own where it refuses."""
         status = _grpc_status(error)
-        words = str(getattr(error, "message", "") or error).splitlines()[0]
+        words = first_line(Exception(getattr(error, "message", "") or error))
         if self._token:
             words = words.replace(self._token, "***")
         if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
