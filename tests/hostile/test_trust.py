@@ -52,7 +52,11 @@ RULES = (
     Rule(("yaml.load", "yaml.safe_load", "metadata_load"), ("indexer/hub.py",), "YAML"),
     Rule(("fromstring", "ElementTree.parse", "minidom.parseString"), ("images/xmp.py",), "XML"),
     Rule(("Image.open", "PIL.Image.open"), ("ensemble/vit/data.py",), "pictures, which `images.opening` opens"),
-    Rule(("os.system", "os.popen", "subprocess.run", "subprocess.Popen", "runpy.run_path"), ("commands/packages.py",), "programs"),
+    Rule(
+        ("os.system", "os.popen", "subprocess.run", "subprocess.Popen", "runpy.run_path"),
+        ("commands/packages.py", "encoders/devices.py", "indexer/ray_session.py"),
+        "programs",
+    ),
     Rule(("pickle.load", "pickle.loads", "marshal.loads", "shelve.open"), ("indexer/ray_stream.py",), "pickles"),
     Rule(("os.open",), ("store/paths.py", "store/publish.py"), "paths below an index", INDEX_FILES),
     Rule(
