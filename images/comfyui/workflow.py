@@ -29,6 +29,10 @@ _INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
 _DYNAMIC = re.compile(r"[{}][^{}|]*\|")
 _COMMENTS = re.compile(r"/\*.{0,10000}?\*/|//[^\n]*", re.DOTALL)
 
+_NUMBERS = re.compile(r"(noise_)?seed|steps|cfg|width|height|batch_size|denoise|strength|select|index|start|end")
+_TEXTS = re.compile(r"text(_[a-z]|\d)?|string(_[a-z])?|(user_|positive_|negative_)?prompt|positive|negative|delimiter|find|replace")
+_DIGITS = re.compile(r"\s*-?[\d.]{0,30}\s*")
+
 Json = Mapping[str, object]
 
 
@@ -132,7 +136,7 @@ class _Unfolding:
     def _take_node(self, key: str, row: Json, depth: int, sources: dict[tuple[str, int], tuple[str, int]]) -> bool:
         mode = row.get("mode")
         node = _EditorNode(
-            str(row.get("type", "")),
+            str(row.get("type", "")).strip(),
             mode if isinstance(mode, int) else 0,
             row,
             _rows(row.get("inputs")),
@@ -183,7 +187,10 @@ class _Unfolding:
         for key, node in self._nodes.items():
             skipped = node.kind in _VIRTUAL or node.kind in self._subgraphs
             if not skipped and node.mode not in (*_MUTED, *_BYPASSED):
-                sent[key] = {"class_type": node.kind, "inputs": self._inputs(key, node)}
+                widgets = dict(self._widget_values(node))
+                # Widgets of another version stand in other places: then the table says nothing of the node.
+                kind = node.kind if _are_plausible(widgets) else f"{node.kind} (of another version)"
+                sent[key] = {"class_type": kind, "inputs": self._inputs(key, node, widgets)}
         return sent
 
     def _broadcast(self) -> None:
@@ -215,8 +222,8 @@ class _Unfolding:
         outputs = node.outputs if node is not None else []
         return str(outputs[source[1]].get("type")) if 0 <= source[1] < len(outputs) else ""
 
-    def _inputs(self, key: str, node: _EditorNode) -> dict[str, object]:
-        inputs = dict(self._widget_values(node))
+    def _inputs(self, key: str, node: _EditorNode, widgets: dict[str, object]) -> dict[str, object]:
+        inputs = dict(widgets)
         for place, row in enumerate(node.inputs):
             name = str(row.get("name"))
             if (key, str(place)) in self._widgets:
@@ -288,7 +295,8 @@ def _widget_names(node: _EditorNode, kind: NodeKind | None, values: list[object]
     known = kind.widgets if kind is not None else []
     bare = [name for name in known if name != "*"]
     if known and len(own) < len(bare):
-        return _with_controls(bare, values)
+        # Files of 2023 have a truth value where later ones have "fixed" or "randomize".
+        return known if len(values) == len(known) else _with_controls(bare, values)
     names = _with_controls(own, values)
     return names if known or len(names) == len(values) else []
 
@@ -301,6 +309,16 @@ def _with_controls(names: list[str], values: list[object]) -> list[str]:
         while len(placed) < len(values) and _is_control(values[len(placed)], values[len(placed) - 1]):
             placed.append("*")
     return placed
+
+
+def _are_plausible(widgets: dict[str, object]) -> bool:
+    """Return whether numbers stand where numbers belong, and texts where texts do."""
+    for name, value in widgets.items():
+        if _NUMBERS.fullmatch(name) and (isinstance(value, str) and not _DIGITS.fullmatch(value)):
+            return False
+        if _TEXTS.fullmatch(name) and isinstance(value, int | float):
+            return False
+    return True
 
 
 def _is_control(value: object, before: object) -> bool:

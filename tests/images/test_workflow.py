@@ -293,3 +293,40 @@ def test_a_workflow_counts_only_where_no_graph_was_sent() -> None:
 def test_half_a_workflow_is_none(value: dict[str, Any]) -> None:
     """And no exception."""
     assert read_workflow(value) is None
+
+
+def test_widgets_of_another_version_are_not_called_exact() -> None:
+    """A number where a text belongs: the table's order is not the file's."""
+    moved = box(
+        6,
+        "CLIPTextEncodeSDXL",
+        "a red fox",
+        "in snow",
+        1024,
+        1024,
+        0,
+        0,
+        1024,
+        1024,
+        links={"clip": (4, 1)},
+        types="CLIP",
+        out="CONDITIONING",
+    )
+    found = read_workflow(made(moved))
+    assert found is None or found.doubt
+
+
+def test_files_of_2023_have_truth_values_behind_their_seeds() -> None:
+    """Where later ones have "fixed" or "randomize"."""
+    links = {"model": (4, 0), "positive": (6, 0), "negative": (7, 0), "latent_image": (5, 0)}
+    sampler = box(
+        3,
+        "KSampler",
+        *(7, True, 20, 8.0, "euler", "normal", 1.0),
+        links=links,
+        types="MODEL CONDITIONING CONDITIONING LATENT",
+        out="LATENT",
+    )
+    found = read_workflow(made(sampler))
+    assert found is not None
+    assert (found.settings, found.doubt) == (SETTINGS, "")
