@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from images.comfyui.graph import MAX_LINKS, MAX_NODES
+from images.comfyui.group_nodes import as_subgraph, group_nodes
 from images.comfyui.nodes import NodeKind, node_kinds
 from images.comfyui.prompt import GraphPrompt, read_graph
 
@@ -92,11 +93,14 @@ class _Unfolding:
         self._links = 0
         self._widgets: dict[tuple[str, str], object] = {}
         """Values that a subgraph's own widgets give to inner inputs."""
-        self._passed: dict[tuple[str, int], tuple[str, int] | None] = {}
+        self._passed: dict[tuple[str, int], tuple[str, int]] = {}
         """What a subgraph's outputs, and its inputs seen from inside, are linked to."""
         self._set: dict[str, tuple[str, int]] = {}
         definitions = workflow.get("definitions")
         rows = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+        self._groups = group_nodes(workflow)
+        self._unfolded: set[str] = set()
+        """Ids of the group nodes that were unfolded."""
         self._subgraphs = {
             str(row["id"]): row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict) and "id" in row
         }
@@ -144,7 +148,11 @@ class _Unfolding:
         )
         node.sources = {place: sources[key, place] for place in range(len(node.inputs)) if (key, place) in sources}
         self._nodes[key] = node
-        inner = self._subgraphs.get(node.kind)
+        inner: Json | None = self._subgraphs.get(node.kind)
+        if inner is None and node.kind in self._groups:
+            inner = as_subgraph(self._groups[node.kind], row)
+            if inner is not None:
+                self._unfolded.add(key)
         if inner is None or node.mode in (*_MUTED, *_BYPASSED):
             return True
         if depth >= _MAX_DEPTH:
@@ -177,21 +185,22 @@ class _Unfolding:
 
     def graph(self) -> dict[str, object]:
         """Return what the editor would send."""
-        for key, node in self._nodes.items():
+        for node in self._nodes.values():
             if node.kind == "SetNode" and 0 in node.sources:
                 self._set[_first_widget(node)] = node.sources[0]
-            elif node.kind in self._subgraphs:
-                self._passed.setdefault((key, 0), None)
         self._broadcast()
         sent: dict[str, object] = {}
         for key, node in self._nodes.items():
-            skipped = node.kind in _VIRTUAL or node.kind in self._subgraphs
+            skipped = node.kind in _VIRTUAL or self._is_unfolded(key, node)
             if not skipped and node.mode not in (*_MUTED, *_BYPASSED):
                 widgets = dict(self._widget_values(node))
                 # Widgets of another version stand in other places: then the table says nothing of the node.
                 kind = node.kind if _are_plausible(widgets) else f"{node.kind} (of another version)"
                 sent[key] = {"class_type": kind, "inputs": self._inputs(key, node, widgets)}
         return sent
+
+    def _is_unfolded(self, key: str, node: _EditorNode) -> bool:
+        return node.kind in self._subgraphs or key in self._unfolded
 
     def _broadcast(self) -> None:
         """Anything Everywhere links what it is given to every free input of the same type."""
@@ -256,7 +265,7 @@ class _Unfolding:
             following: tuple[str, int] | None
             if node.mode in _BYPASSED:
                 following = _bypassed(node, slot)
-            elif node.kind in self._subgraphs:
+            elif self._is_unfolded(key, node):
                 following = self._passed.get((key, slot))
             elif node.kind == "PrimitiveNode":
                 values = node.row.get("widgets_values")

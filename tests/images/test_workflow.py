@@ -269,6 +269,25 @@ def test_a_bypassed_subgraph_hands_on_its_input() -> None:
         assert found.positive == wanted
 
 
+def test_group_nodes_are_unfolded() -> None:
+    """What the editor had before subgraphs: nodes by index, widgets one after another, two outputs."""
+    inside = [
+        box(0, "PrimitiveString", "old", out="STRING"),
+        box(1, "CLIPTextEncode", "older", links={"clip": (0, 0), "text": (0, 0)}, out="CONDITIONING", widgets="text"),
+        box(2, "CLIPTextEncode", "old", links={"clip": (0, 0)}, out="CONDITIONING"),
+    ]
+    group = {"nodes": json.loads(json.dumps(inside)), "links": [[0, 0, 1, 1, 0, "STRING"]], "external": [[1, 0, "CONDITIONING"]]}
+    links = {"clip": (4, 1), "CLIPTextEncode clip": (4, 1)}
+    outside = box(6, "workflow>texts", FOX, "unused", BAD, links=links, types="CLIP CLIP", out="CONDITIONING CONDITIONING")
+    value = made(outside, positive=(6, 0), negative=(6, 1)) | {"extra": {"groupNodes": {"texts": group}}}
+    found = read_workflow(value)
+    assert found is not None
+    assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
+    outside["widgets_values"] = [FOX]
+    found = read_workflow(value)
+    assert found is None or found.doubt
+
+
 def test_subgraphs_without_end_are_refused() -> None:
     """One that holds itself, and ones that double at each step."""
     itself = subgraph("a", box(1, "a"), inputs="", outputs="")
