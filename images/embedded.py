@@ -30,10 +30,7 @@ _MAX_DOUBT = 300
 _MAX_PLAIN = 1 << 14
 """Characters of a prompt without any mark that it is one."""
 
-_KEYWORDS = {
-    name.lower(): name
-    for name in ("parameters", "prompt", "workflow", "Comment", "Description", "Dream", "UserComment", "Software", "Source")
-}
+_KEYWORDS = {name.lower(): name for name in ("parameters", "Comment", "Description", "Dream", "UserComment", "Software", "Source")}
 _GRAPH_PLACES = frozenset({"prompt", "prompt_api", "parameters", *COMMENTS})
 _INFOTEXTS = frozenset({"parameters", "title", "postprocessing", *COMMENTS})
 

@@ -79,12 +79,21 @@ def _begins_with_a_setting(line: str) -> bool:
 
 def _split_prompt(lines: list[str], *, is_one_line: bool) -> tuple[str, str | None]:
     """(prompt, negative prompt or None where nothing marks one)."""
-    first = next((number for number, line in enumerate(lines) if line.lstrip().startswith(_NEGATIVE)), None)
+    first = next((number for number, line in enumerate(lines) if _is_negative(line)), None)
     if first is None:
         prompt, mark, negative = "\n".join(lines).partition(_NEGATIVE)
         return (prompt, negative) if mark and is_one_line else ("\n".join(lines), None)
-    behind = [line.lstrip().removeprefix(_NEGATIVE).removeprefix(" ") for line in lines[first:]]
+    behind = [_behind_mark(line) if _is_negative(line) else line.lstrip() for line in lines[first:]]
     return "\n".join(lines[:first]), "\n".join(behind)
+
+
+def _is_negative(line: str) -> bool:
+    """Imitators write the mark with other capitals."""
+    return line.lstrip()[: len(_NEGATIVE)].lower() == _NEGATIVE.lower()
+
+
+def _behind_mark(line: str) -> str:
+    return line.lstrip()[len(_NEGATIVE) :].removeprefix(" ")
 
 
 def _settings(line: str) -> dict[str, str]:

@@ -58,7 +58,8 @@ def _node(value: object) -> Node | None:
         if link is not None:
             links[str(key)] = link
         inputs[str(key)] = link if link is not None else _unwrapped(item)
-    return Node(str(value.get("class_type", "")), inputs, links)
+    # Core's own "ConditioningAverage " ends in a blank.
+    return Node(str(value.get("class_type", "")).strip(), inputs, links)
 
 
 def _link(value: object) -> Link | None:

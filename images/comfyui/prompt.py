@@ -33,7 +33,7 @@ _SAMPLES = re.compile(r"sampl|detail|upscal|inpaint|generat|refin", re.IGNORECAS
 # What a picture is made from. Pictures that only guide (reference, control, style) are left out.
 _PICTURE = re.compile(
     r"(optional_|init_|base_|input_|original_)?(latent|latents|latent_image|samples?|images?|pixels"
-    r"|frames|video)[_]?\d*|destination|background|(basic_|loader_|detailer_)?pipe|base_ctx|ctx_?\d*"
+    r"|frames|video|segs)[_]?\d*|destination|background|(basic_|loader_|detailer_)?pipe|base_ctx|ctx_?\d*"
     r"|context|sdxl_tuple|any.*|anything|input.*|value\d*|on_true|on_false|tt_value|ff_value|\*"
 )
 _FROM_SAMPLER = re.compile(

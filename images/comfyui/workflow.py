@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from images.comfyui.graph import MAX_LINKS, MAX_NODES
+from images.comfyui.group_nodes import as_subgraph, group_nodes
 from images.comfyui.nodes import NodeKind, node_kinds
 from images.comfyui.prompt import GraphPrompt, read_graph
 
@@ -28,6 +29,10 @@ _INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
 # What the editor itself resolves when it queues: one of {a|b} is drawn, comments go.
 _DYNAMIC = re.compile(r"[{}][^{}|]*\|")
 _COMMENTS = re.compile(r"/\*.{0,10000}?\*/|//[^\n]*", re.DOTALL)
+
+_NUMBERS = re.compile(r"(noise_)?seed|steps|cfg|width|height|batch_size|denoise|strength|select|index|start|end")
+_TEXTS = re.compile(r"text(_[a-z]|\d)?|string(_[a-z])?|(user_|positive_|negative_)?prompt|positive|negative|delimiter|find|replace")
+_DIGITS = re.compile(r"\s*-?[\d.]{0,30}\s*")
 
 Json = Mapping[str, object]
 
@@ -88,11 +93,14 @@ class _Unfolding:
         self._links = 0
         self._widgets: dict[tuple[str, str], object] = {}
         """Values that a subgraph's own widgets give to inner inputs."""
-        self._passed: dict[tuple[str, int], tuple[str, int] | None] = {}
+        self._passed: dict[tuple[str, int], tuple[str, int]] = {}
         """What a subgraph's outputs, and its inputs seen from inside, are linked to."""
         self._set: dict[str, tuple[str, int]] = {}
         definitions = workflow.get("definitions")
         rows = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+        self._groups = group_nodes(workflow)
+        self._unfolded: set[str] = set()
+        """Ids of the group nodes that were unfolded."""
         self._subgraphs = {
             str(row["id"]): row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict) and "id" in row
         }
@@ -132,7 +140,7 @@ class _Unfolding:
     def _take_node(self, key: str, row: Json, depth: int, sources: dict[tuple[str, int], tuple[str, int]]) -> bool:
         mode = row.get("mode")
         node = _EditorNode(
-            str(row.get("type", "")),
+            str(row.get("type", "")).strip(),
             mode if isinstance(mode, int) else 0,
             row,
             _rows(row.get("inputs")),
@@ -140,7 +148,11 @@ class _Unfolding:
         )
         node.sources = {place: sources[key, place] for place in range(len(node.inputs)) if (key, place) in sources}
         self._nodes[key] = node
-        inner = self._subgraphs.get(node.kind)
+        inner: Json | None = self._subgraphs.get(node.kind)
+        if inner is None and node.kind in self._groups:
+            inner = as_subgraph(self._groups[node.kind], row)
+            if inner is not None:
+                self._unfolded.add(key)
         if inner is None or node.mode in (*_MUTED, *_BYPASSED):
             return True
         if depth >= _MAX_DEPTH:
@@ -173,18 +185,22 @@ class _Unfolding:
 
     def graph(self) -> dict[str, object]:
         """Return what the editor would send."""
-        for key, node in self._nodes.items():
+        for node in self._nodes.values():
             if node.kind == "SetNode" and 0 in node.sources:
                 self._set[_first_widget(node)] = node.sources[0]
-            elif node.kind in self._subgraphs:
-                self._passed.setdefault((key, 0), None)
         self._broadcast()
         sent: dict[str, object] = {}
         for key, node in self._nodes.items():
-            skipped = node.kind in _VIRTUAL or node.kind in self._subgraphs
+            skipped = node.kind in _VIRTUAL or self._is_unfolded(key, node)
             if not skipped and node.mode not in (*_MUTED, *_BYPASSED):
-                sent[key] = {"class_type": node.kind, "inputs": self._inputs(key, node)}
+                widgets = dict(self._widget_values(node))
+                # Widgets of another version stand in other places: then the table says nothing of the node.
+                kind = node.kind if _are_plausible(widgets) else f"{node.kind} (of another version)"
+                sent[key] = {"class_type": kind, "inputs": self._inputs(key, node, widgets)}
         return sent
+
+    def _is_unfolded(self, key: str, node: _EditorNode) -> bool:
+        return node.kind in self._subgraphs or key in self._unfolded
 
     def _broadcast(self) -> None:
         """Anything Everywhere links what it is given to every free input of the same type."""
@@ -215,8 +231,8 @@ class _Unfolding:
         outputs = node.outputs if node is not None else []
         return str(outputs[source[1]].get("type")) if 0 <= source[1] < len(outputs) else ""
 
-    def _inputs(self, key: str, node: _EditorNode) -> dict[str, object]:
-        inputs = dict(self._widget_values(node))
+    def _inputs(self, key: str, node: _EditorNode, widgets: dict[str, object]) -> dict[str, object]:
+        inputs = dict(widgets)
         for place, row in enumerate(node.inputs):
             name = str(row.get("name"))
             if (key, str(place)) in self._widgets:
@@ -249,7 +265,7 @@ class _Unfolding:
             following: tuple[str, int] | None
             if node.mode in _BYPASSED:
                 following = _bypassed(node, slot)
-            elif node.kind in self._subgraphs:
+            elif self._is_unfolded(key, node):
                 following = self._passed.get((key, slot))
             elif node.kind == "PrimitiveNode":
                 values = node.row.get("widgets_values")
@@ -288,7 +304,8 @@ def _widget_names(node: _EditorNode, kind: NodeKind | None, values: list[object]
     known = kind.widgets if kind is not None else []
     bare = [name for name in known if name != "*"]
     if known and len(own) < len(bare):
-        return _with_controls(bare, values)
+        # Files of 2023 have a truth value where later ones have "fixed" or "randomize".
+        return known if len(values) == len(known) else _with_controls(bare, values)
     names = _with_controls(own, values)
     return names if known or len(names) == len(values) else []
 
@@ -301,6 +318,16 @@ def _with_controls(names: list[str], values: list[object]) -> list[str]:
         while len(placed) < len(values) and _is_control(values[len(placed)], values[len(placed) - 1]):
             placed.append("*")
     return placed
+
+
+def _are_plausible(widgets: dict[str, object]) -> bool:
+    """Return whether numbers stand where numbers belong, and texts where texts do."""
+    for name, value in widgets.items():
+        if _NUMBERS.fullmatch(name) and (isinstance(value, str) and not _DIGITS.fullmatch(value)):
+            return False
+        if _TEXTS.fullmatch(name) and isinstance(value, int | float):
+            return False
+    return True
 
 
 def _is_control(value: object, before: object) -> bool:

@@ -42,6 +42,28 @@ CASES: dict[str, tuple[str, str, str]] = {
         "blur",
     ),
     "a wildcard in braces first": (f"{{red|blue}} fox\nNegative prompt: blur\n{LINE}", "{red|blue} fox", "blur"),
+    "the mark inside a prompt without a negative one": (
+        f"a sign that says Negative prompt: none\n{LINE}",
+        "a sign that says Negative prompt: none",
+        "",
+    ),
+    "the mark in other capitals": (f"a fox\nNegative Prompt: blur\n{LINE}", "a fox", "blur"),
+    "settings inside the prompt": (
+        f"Steps: 5, Sampler: none, Seed: 1\na fox\nNegative prompt: blur\n{LINE}",
+        "Steps: 5, Sampler: none, Seed: 1\na fox",
+        "blur",
+    ),
+    "a template that looks like settings": (
+        f"a fox\nNegative prompt: blur\n{LINE}\nTemplate: a {{red|blue}} fox,\nSeed: any, Size: big, Model: old\n\nNegative Template: blur",
+        "a fox",
+        "blur",
+    ),
+    "a template of several prompts": (
+        f"a fox\nNegative prompt: blur\n{LINE}\nTemplate: a fox\nNegative prompt: other\nSteps: 9, Sampler: none, Seed: 1",
+        "a fox",
+        "blur",
+    ),
+    "line ends of old Macs": (f"a fox\rNegative prompt: blur\r{LINE}", "a fox", "blur"),
     "no settings": ("a fox\nNegative prompt: blur", "a fox", "blur"),
 }
 

@@ -269,6 +269,25 @@ def test_a_bypassed_subgraph_hands_on_its_input() -> None:
         assert found.positive == wanted
 
 
+def test_group_nodes_are_unfolded() -> None:
+    """What the editor had before subgraphs: nodes by index, widgets one after another, two outputs."""
+    inside = [
+        box(0, "PrimitiveString", "old", out="STRING"),
+        box(1, "CLIPTextEncode", "older", links={"clip": (0, 0), "text": (0, 0)}, out="CONDITIONING", widgets="text"),
+        box(2, "CLIPTextEncode", "old", links={"clip": (0, 0)}, out="CONDITIONING"),
+    ]
+    group = {"nodes": json.loads(json.dumps(inside)), "links": [[0, 0, 1, 1, 0, "STRING"]], "external": [[1, 0, "CONDITIONING"]]}
+    links = {"clip": (4, 1), "CLIPTextEncode clip": (4, 1)}
+    outside = box(6, "workflow>texts", FOX, "unused", BAD, links=links, types="CLIP CLIP", out="CONDITIONING CONDITIONING")
+    value = made(outside, positive=(6, 0), negative=(6, 1)) | {"extra": {"groupNodes": {"texts": group}}}
+    found = read_workflow(value)
+    assert found is not None
+    assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
+    outside["widgets_values"] = [FOX]
+    found = read_workflow(value)
+    assert found is None or found.doubt
+
+
 def test_subgraphs_without_end_are_refused() -> None:
     """One that holds itself, and ones that double at each step."""
     itself = subgraph("a", box(1, "a"), inputs="", outputs="")
@@ -293,3 +312,40 @@ def test_a_workflow_counts_only_where_no_graph_was_sent() -> None:
 def test_half_a_workflow_is_none(value: dict[str, Any]) -> None:
     """And no exception."""
     assert read_workflow(value) is None
+
+
+def test_widgets_of_another_version_are_not_called_exact() -> None:
+    """A number where a text belongs: the table's order is not the file's."""
+    moved = box(
+        6,
+        "CLIPTextEncodeSDXL",
+        "a red fox",
+        "in snow",
+        1024,
+        1024,
+        0,
+        0,
+        1024,
+        1024,
+        links={"clip": (4, 1)},
+        types="CLIP",
+        out="CONDITIONING",
+    )
+    found = read_workflow(made(moved))
+    assert found is None or found.doubt
+
+
+def test_files_of_2023_have_truth_values_behind_their_seeds() -> None:
+    """Where later ones have "fixed" or "randomize"."""
+    links = {"model": (4, 0), "positive": (6, 0), "negative": (7, 0), "latent_image": (5, 0)}
+    sampler = box(
+        3,
+        "KSampler",
+        *(7, True, 20, 8.0, "euler", "normal", 1.0),
+        links=links,
+        types="MODEL CONDITIONING CONDITIONING LATENT",
+        out="LATENT",
+    )
+    found = read_workflow(made(sampler))
+    assert found is not None
+    assert (found.settings, found.doubt) == (SETTINGS, "")
