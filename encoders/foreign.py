@@ -49,6 +49,7 @@ _SQUARES_A_LAYER = 6
 _ALWAYS_BUILT = 1 << 25
 """So many weights are built whatever the file has: a wrong architecture is then told tensor by tensor."""
 _LARGEST = 1 << 62
+_NO_CODE = "it needs Python code of its repository, which imprompt never runs"
 _MAX_JSON_BYTES = 64 << 20
 _MAX_JSON_DEPTH = 64
 _WIDTHS = ("width", "hidden_size", "d_model", "n_embd", "embed_dim", "hidden_dim")
@@ -99,7 +100,7 @@ def _replaced(owner: Any, name: str, *, value: object) -> Iterator[None]:
 
 
 def _refuse_code(*_: object, **__: object) -> NoReturn:
-    raise ValueError("it needs Python code of its repository, which imprompt never runs")
+    raise ValueError(_NO_CODE)
 
 
 def check_openclip(config: Mapping[str, Any], *, path: Path, weights_bytes: int | None = None) -> None:
@@ -223,7 +224,7 @@ def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
                 folder, use_safetensors=True, output_loading_info=True, **safe
             )
     except Exception as error:  # transformers, safetensors and torch each raise their own; all mean "not this file"
-        raise WeightsRejected(f"{folder} cannot be loaded: {first_line(error)}.", path=folder, hint=hint) from error
+        raise WeightsRejected(f"{folder} cannot be loaded: {refusal(error)}.", path=folder, hint=hint) from error
     if lacking := sorted(loading["missing_keys"]):
         raise WeightsRejected(
             f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.", path=folder, hint=hint
@@ -247,6 +248,11 @@ def read_json(path: Path, *, hint: str = "Fetch the file again.") -> Any:
         raise WeightsRejected(f"{path} is no JSON: {first_line(error)}.", path=path, hint=hint) from error
 
 
+def refusal(error: Exception) -> str:
+    """Return why a library refused a model; transformers would advise to trust its code."""
+    return _NO_CODE if "trust_remote_code" in str(error) else first_line(error)
+
+
 def shard_names(index: Path, *, hint: str) -> list[str]:
     """Return the names of the files that a `model.safetensors.index.json` lists, sorted.
 
@@ -265,6 +271,8 @@ def shard_names(index: Path, *, hint: str) -> list[str]:
 def _check_transformers_folder(folder: Path, *, hint: str) -> None:
     if (adapter := folder / "adapter_config.json").exists():
         raise WeightsRejected(f"{adapter} points to another model, which is not read.", path=adapter, hint=hint)
+    if (index := folder / "model.safetensors.index.json").exists():
+        shard_names(index, hint=hint)
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     for path in sorted(folder.glob("*.json")):
         held, rejected = read_json(path, hint=hint), _Rejection(path, hint)

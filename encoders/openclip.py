@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.ahead import side_by_side
-from core.errors import EncoderError, WeightsRejected, first_line
+from core.errors import EncoderError, WeightsRejected
 from core.fetch import Announce, silent
 from core.values import EncoderSpec, Vectors
 from encoders.batching import LastTokens, LengthBatches, encodable
 from encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
 from encoders.devices import choose_device, dtype_on, torch_provenance
-from encoders.foreign import built_openclip, openclip_tokenizer
+from encoders.foreign import built_openclip, openclip_tokenizer, refusal
 from encoders.openclip_source import OpenClipSource, find_source, import_open_clip
 from encoders.weights import file_sha256, remembered_sha256
 
@@ -209,7 +209,7 @@ class OpenClipModel:
         except Exception as error:  # transformers and tokenizers raise what they like for files they do not understand
             folder = self.source.tokenizer or self.source.weights
             raise WeightsRejected(
-                f"{folder} holds no tokenizer: {first_line(error)}.", path=folder, hint="It needs tokenizer.json."
+                f"{folder} holds no tokenizer: {refusal(error)}.", path=folder, hint="It needs tokenizer.json."
             ) from error
 
     @cached_property
@@ -308,7 +308,7 @@ def _build(source: OpenClipSource, *, half: bool) -> Any:
         network = built_openclip(kind, config, cast_dtype=torch.float16 if half else None)
     except Exception as error:  # open_clip, timm and transformers raise what they like for a configuration they cannot build
         raise EncoderError(
-            f"open_clip cannot build {source.name}: {first_line(error)}.", hint="A newer open_clip_torch or timm may know it."
+            f"open_clip cannot build {source.name}: {refusal(error)}.", hint="A newer open_clip_torch or timm may know it."
         ) from error
     if half:
         _halve_precision(network, timm_tower="timm_model_name" in config["vision_cfg"])

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from core.errors import CorpusError
 from indexer.hub import HubCorpus, card_patterns
+from tests.conftest import Imprompt
 from tests.hostile.corpora import CARDS, CORPORA, card, good_corpus
 from tests.hostile.watch import Home, Outcome, check_cheap, check_harmless, check_refused
 
@@ -135,3 +136,15 @@ def test_an_index_of_an_odd_name_is_refused_in_one_line(home: Home, fair: Outcom
     for words in (("query", "--text", "a"), ("info",), ("verify",), ("build-index", "--corpus", good_corpus(home.hostile))):
         done = home.run(*words, "--index", home.hostile / os.fsdecode(b"index-\xff"))
         check_refused(done, code=(10, 51), says="UTF-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CORPORA)
+def test_add_lets_no_hostile_corpus_in(name: str, home: Home, fair: Outcome, imprompt: Imprompt) -> None:
+    """`add`: the same refusal, and the index answers as before."""
+    folder = home.hostile / f"add-{name}"
+    folder.mkdir()
+    done = imprompt("add", CORPORA[name].make(folder), "--index", home.hostile / "index")
+    assert done.code in CORPORA[name].codes, done.err
+    assert "fault of imprompt" not in done.err
+    assert imprompt("verify", "--index", home.hostile / "index").code == 0

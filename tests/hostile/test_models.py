@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
+from core.errors import ConfigError, EncoderError, MemberUnavailable, WeightsMissing, WeightsRejected
 from core.fetch import HubFile, silent
 from encoders.foreign import closed_libraries
-from encoders.registry import load_encoder, load_index_encoder
+from encoders.registry import load_encoder, load_index_encoder, output_encoder
 from ensemble.image_to_text import ImageToText
+from ensemble.members import load_ensemble
+from ensemble.recipes import load_recipe
+from indexer.build import build_index
+from indexer.ray_engine import NamedSpaces
+from indexer.sources import parse_corpus
+from store.generation import open_generation
+from tests.conftest import Imprompt
 from tests.encoders.clip_models import write_model
 from tests.ensemble.test_image_to_text import make_blip
 from tests.hostile.models import CAPTIONERS, OPENCLIP, spoiled
@@ -52,6 +59,7 @@ def test_no_hostile_captioner_is_loaded(name: str, good: Path, tmp_path: Path, m
     with pytest.raises(WeightsRejected) as caught:
         ImageToText.load(str(folder), device="cpu", offline=True, announce=silent)
     assert "\n" not in caught.value.message
+    assert "trust_remote_code" not in caught.value.message
     assert not list(tmp_path.glob("canary*"))
 
 
@@ -154,3 +162,68 @@ def test_a_whole_process_runs_nothing_of_a_hostile_captioner(name: str, good: Pa
     found = caption(home, spoiled(good / "blip", home.hostile / name, CAPTIONERS[name]))
     check_refused(found, code=CAPTIONERS[name].codes)
     check_cheap(found, fair)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small index of lite, for the doors that ask one."""
+    folder = tmp_path_factory.mktemp("index")
+    (folder / "corpus.txt").write_text("a lighthouse\na harbour at dusk\n")
+    Image.new("RGB", (32, 32), "red").save(folder / "red.png")
+    pair = load_encoder("lite", device="cpu")
+    build_index(folder / "index", [parse_corpus(str(folder / "corpus.txt"))], pair, extra=[output_encoder(pair, device="cpu")])
+    return folder
+
+
+DOORS: dict[str, tuple[str, ...]] = {
+    "build-index": ("build-index", "--corpus", "FOLDER/corpus.txt", "--encoder", "MODEL", "--index", "FOLDER/other"),
+    "query": ("query", "FOLDER/red.png", "--encoder", "MODEL", "--index", "FOLDER/index"),
+    "embed": ("embed", "--texts", "FOLDER/corpus.txt", "--space", "index", "--encoder", "MODEL", "--out", "FOLDER/x.npy"),
+    "train": ("train", "--pairs", "FOLDER/pairs.csv", "--backbone", "MODEL", "--out", "FOLDER/x.safetensors"),
+}
+CODES = {"query": (43,), "train": (20, 10)}
+"""Codes of a door beside the model's own: a space is compared, and pairs are read, before any weights are."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("name", OPENCLIP)
+def test_no_door_lets_a_hostile_clip_in(
+    name: str, door: str, good: Path, index: Path, tmp_path: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command that takes an encoder: one line, the model's own code, no canary."""
+    monkeypatch.setenv("CANARIES", str(tmp_path))
+    folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
+    done = imprompt(*(word.replace("MODEL", str(folder)).replace("FOLDER", str(index)) for word in DOORS[door]))
+    assert done.code in OPENCLIP[name].codes + CODES.get(door, ()), done.err
+    assert "fault of imprompt" not in done.err
+    assert not list(tmp_path.glob("canary*"))
+    assert not (index / "x.npy").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPENCLIP)
+def test_no_worker_of_a_cluster_loads_a_hostile_clip(
+    name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an actor of Ray makes of an encoder's name."""
+    monkeypatch.setenv("CANARIES", str(tmp_path))
+    folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
+    with pytest.raises(EncoderError):
+        NamedSpaces(str(folder), device="cpu")()[0].texts().encode(["a"])
+    assert not list(tmp_path.glob("canary*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAPTIONERS)
+def test_a_server_answers_without_a_hostile_captioner(
+    name: str, good: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`serve --blend`, and `submit`: the member is refused by name, and its code does not run."""
+    monkeypatch.setenv("CANARIES", str(tmp_path))
+    folder = spoiled(good / "blip", tmp_path / "model", CAPTIONERS[name])
+    blend = tmp_path / "blend.json"
+    blend.write_text(json.dumps({"name": "x", "weights": {"caption": 1.0}, "sources": {"caption": str(folder)}}))
+    with open_generation(index / "index") as generation, pytest.raises(MemberUnavailable, match="caption: "):
+        load_ensemble(load_recipe(str(blend)), generation, load_encoder("lite", device="cpu"), degrade=False, device="cpu")
+    assert not list(tmp_path.glob("canary*"))
