@@ -12,16 +12,23 @@ from importlib.resources import files
 Expression = str | list["Expression"]
 """How an output follows from the inputs; the head of `nodes.toml` explains it."""
 
-# What a language or vision model says is not in the file; the text in such a node is its instruction.
+# What a model says is not in the file; the text in such a node is its instruction.
 _MODEL_TEXT = re.compile(
     r"TextGenerat|LLM|LLaMA|Ollama|GPT|Claude|Gemini|Grok|DeepSeek|Mistral|Kimi|OpenRouter|OpenAI"
     r"|LM ?Studio|Florence|Tagger|Interrogat|Caption|BLIP|LLaVA|Moondream|Molmo|Pixtral|InternVL"
-    r"|MiniCPM|(Qwen|Yi|Deep).{0,6}_?VL|VLM|VQA|Vision.?Language|Describe|(Img|Image).?(2|To).?(Text|Prompt)"
-    r"|Prompt.?(Enhanc|Expan|Upsampl|Optimi|Rewrit|Refin|Generat|Gen$)|SuperPrompt|Chat(?!GLM)|Assistant",
+    r"|MiniCPM|(Qwen|Yi|Deep).{0,6}_?VL|VLM|VQA|Vision.?Language|Describe"
+    r"|(Img|Image).?(2|To).?(Text|Prompt)"
+    r"|Prompt.?(Enhanc|Expan|Upsampl|Optimi|Rewrit|Refin|Generat|Gen$)"
+    r"|SuperPrompt|Chat(?!GLM)|Assistant",
     re.IGNORECASE,
 )
-_ENCODER_INPUTS = frozenset({"clip", "clip1", "base_clip", "text_encoder", "t5", "chatglm3_model", "bert"})
-_PICTURE_MAKER = re.compile(r"image(?!.?(2|to).?(text|prompt))(?!.?(caption|descri))|video|dall", re.IGNORECASE)
+_ENCODER_INPUTS = frozenset(
+    {"clip", "clip1", "base_clip", "text_encoder", "t5", "chatglm3_model", "bert"},
+)
+_PICTURE_MAKER = re.compile(
+    r"image(?!.?(2|to).?(text|prompt))(?!.?(caption|descri))|video|dall",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,23 @@ _MAX_ENDS = 50
 _MAX_STEPS = 100_000
 """Links that are followed from pictures to samplers, all together."""
 
-_SAMPLER_INPUTS = frozenset({"seed", "noise_seed", "noise", "steps", "sampler", "sampler_name", "sigmas"})
+_SAMPLER_INPUTS = frozenset(
+    {"seed", "noise_seed", "noise", "steps", "sampler", "sampler_name", "sigmas"},
+)
 _SIDE_INPUTS = frozenset({*FIELDS["positive"], "basic_pipe", "pipe", "sdxl_tuple"})
 _SAVES = re.compile(r"save|VideoCombine|(image|picture).?(output|writer)", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|output|display|compar|view", re.IGNORECASE)
 # Nodes that ComfyUI runs only for another one that saves or shows a picture.
-_NO_ENDS = frozenset({"KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced", "VAEDecode", "VAEEncode"})
+_NO_ENDS = frozenset(
+    {
+        "KSampler",
+        "KSamplerAdvanced",
+        "SamplerCustom",
+        "SamplerCustomAdvanced",
+        "VAEDecode",
+        "VAEEncode",
+    }
+)
 _SAMPLES = re.compile(r"sampl|detail|upscal|inpaint|generat|refin", re.IGNORECASE)
 # What a picture is made from. Pictures that only guide (reference, control, style) are left out.
 _PICTURE = re.compile(
@@ -109,7 +120,8 @@ class _Walk:
         if ends:
             return ends
         followed = {link.node for node in self._graph.values() for link in node.links.values()}
-        ends = [key for key in among if key not in followed and self._graph[key].kind not in _NO_ENDS]
+        loose = [key for key in among if key not in followed]
+        ends = [key for key in loose if self._graph[key].kind not in _NO_ENDS]
         return [key for key in ends if _SHOWS.search(self._graph[key].kind)] or ends
 
     def _leading(self, samplers: Iterable[str]) -> set[str]:

@@ -145,7 +145,23 @@ def test_the_same_as_sd_parsers_where_it_answers(prompt: str, negative: str, see
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("piece", ["a fox, ", "Hashes:{", '"', "a: b, ", "\n", "Steps: 1, ", "Negative prompt:", "x", " ", "[{"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a fox, ",
+        "Hashes:{",
+        '"',
+        "a: b, ",
+        "\n",
+        "Steps: 1, ",
+        "Negative prompt:",
+        "Template:\n",
+        "Steps: 1\nTemplate: a\n",
+        "x",
+        " ",
+        "[{",
+    ],
+)
 def test_long_texts_take_linear_time(piece: str) -> None:
     """A prompt of a million characters is read, whatever it is made of."""
     long = piece * (1_000_000 // len(piece))
