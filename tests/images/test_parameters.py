@@ -54,7 +54,8 @@ CASES: dict[str, tuple[str, str, str]] = {
         "blur",
     ),
     "a template that looks like settings": (
-        f"a fox\nNegative prompt: blur\n{LINE}\nTemplate: a {{red|blue}} fox,\nSeed: any, Size: big, Model: old\n\nNegative Template: blur",
+        f"a fox\nNegative prompt: blur\n{LINE}\n"
+        "Template: a {red|blue} fox,\nSeed: any, Size: big, Model: old\n\nNegative Template: blur",
         "a fox",
         "blur",
     ),
