@@ -53,7 +53,8 @@ _TEXT_INPUT = re.compile(
     r"|description|positive|negative|pos|neg|part|line)(_?\w{1,20})?"
 )
 _NO_TEXT_INPUT = re.compile(
-    r".*(delimiter|separator|_name|_path|mode|normali[sz]ation|interpretation|system).*",
+    r".*(delimiter|separator|_name|_path|mode|normali[sz]ation|interpretation|system|instruct|question"
+    r"|query|task|api_key|negative_style).*",
 )
 _SIDE_NAMES = {
     "positive": re.compile(r"(?i)(.*_)?(positive|pos)(_.*|\d*)?"),

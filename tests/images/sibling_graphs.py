@@ -697,6 +697,11 @@ MADE: dict[str, Sibling] = {
         "PromptEnhancer": {"text": _ORDER},
         "LMStudioPrompt": {"prompt": _ORDER},
         "DeepSeekChat": {"prompt": _ORDER},
+        "Nobody's Writer": {"prompt": _ORDER, "temperature": 0.7, "max_tokens": 200},
+        "PhiPrompt": {"user_prompt": _ORDER},
+        "Gemini_API_S_Zho": {"prompt": _ORDER, "api_key": "none"},
+        "Searge_LLM_Node": {"text": _ORDER},
+        "Nobody's Asker": {"instruction": _ORDER, "question": _ORDER},
     }.items()
 }
 MADE["joined with what was typed"] = text(
