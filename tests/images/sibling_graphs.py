@@ -805,6 +805,18 @@ OTHER: dict[str, Sibling] = {
         BAD,
         "carried",
     ),
+    "two pictures in one batch": (
+        graph(
+            save=node("SaveImage", images=["b", 0]),
+            b=node("ImageBatch", image1=["decode", 0], image2=["d2", 0]),
+            d2=node("VAEDecode", samples=["s2", 0]),
+            s2=sampler_of(positive=["y2", 0]),
+            y2=node("CLIPTextEncode", text="a second picture"),
+        ),
+        FOX,
+        BAD,
+        "carried",
+    ),
     "base and upscaled saved": (
         graph(
             save2=node("SaveImage", images=["d2", 0]),
