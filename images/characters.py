@@ -79,5 +79,6 @@ def _utf_16(data: bytes) -> str:
     big_endian = even.count(0) > odd.count(0)
     if even.count(0) == odd.count(0):
         big_endian = len(set(even)) <= len(set(odd))
-    text = data[: len(data) - len(data) % 2].decode("utf-16-be" if big_endian else "utf-16-le", "replace")
+    encoding = "utf-16-be" if big_endian else "utf-16-le"
+    text = data[: len(data) - len(data) % 2].decode(encoding, "replace")
     return text.lstrip("\ufeff").rstrip("\0")

@@ -186,9 +186,7 @@ def _from_parameters(texts: Mapping[str, str], found: Objects, *, has_graph: boo
     """AUTOMATIC1111's text or Mochi's, bare, or as a field of a JSON object."""
     bare = (text for keyword, text in texts.items() if _COPY.sub("", keyword) in _INFOTEXTS)
     candidates = [texts.get("parameters", ""), *bare, *(value.get("parameters") for place, value in found if place)]
-    for text in candidates:
-        if not isinstance(text, str) or not text:
-            continue
+    for text in dict.fromkeys(text for text in candidates if isinstance(text, str) and text):
         if (caption := read_mochi(text)) is not None:
             return _cleaned(caption.prompt, caption.negative, "Mochi Diffusion", caption.settings)
         if (parts := read_parameters(text)) is not None:

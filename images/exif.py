@@ -28,7 +28,7 @@ def exif_block_texts(data: bytes) -> dict[str, str]:
         with quiet_pillow():
             exif.load(data)
             return exif_texts(exif)
-    except Exception:  # noqa: BLE001 -- EXIF's parser raises anything on odd bytes; it has no texts then
+    except Exception:  # noqa: BLE001 -- EXIF's parser raises anything on odd bytes
         return {}
 
 

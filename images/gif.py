@@ -6,7 +6,7 @@ from typing import IO
 
 _EXTENSION, _COMMENT, _APPLICATION, _IMAGE = 0x21, 0xFE, 0xFF, 0x2C
 _XMP = b"XMP DataXMP"
-# XMP stands there without sub-blocks; bytes in falling order let readers that do not know it find its end.
+# XMP stands there without sub-blocks; falling bytes let other readers find its end.
 _XMP_TRAILER = b"\x01\xff\xfe\xfd"
 _MAX_BLOCKS = 100_000
 """Sub-blocks of 255 bytes at most: 25 MB of frames are passed over."""

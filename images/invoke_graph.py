@@ -1,4 +1,4 @@
-"""InvokeAI's graph, which its workflow editor writes where no other metadata is: nodes by type, edges by field."""
+"""InvokeAI's graph, all that its workflow editor writes: nodes by type, edges by field."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Json = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class InvokeGraph:
-    """`doubt` names the node that keeps the texts from being certain; it is empty where they are."""
+    """`doubt` names the node that keeps the texts from being certain, empty where they are."""
 
     positive: str
     negative: str
@@ -42,7 +42,7 @@ class InvokeGraph:
 
 
 def read_invoke_graph(graph: Json) -> InvokeGraph | None:
-    """Return the texts of the node that denoises, or those that the graph states as its metadata."""
+    """Return the texts of the node that denoises, or those that the graph states as metadata."""
     nodes, edges = graph.get("nodes"), graph.get("edges")
     if not isinstance(nodes, dict) or not isinstance(edges, list) or len(nodes) > _MAX_NODES:
         return None
@@ -66,7 +66,7 @@ class _Walk:
                 self._sources.setdefault(ends[1], []).append(ends[0])
 
     def denoisers(self) -> Iterator[str]:
-        """The nodes that take a positive conditioning, then those that state a prompt as metadata."""
+        """The nodes that take a positive conditioning, then those that state a prompt."""
         fields = [*_SIDES["positive"], "positive_prompt"]
         for name in fields:
             for key, node in self._nodes.items():
@@ -75,7 +75,8 @@ class _Walk:
 
     def side(self, key: str, side: str) -> str:
         for name in (*_SIDES[side], f"{side}_prompt"):
-            texts = dict.fromkeys(text.strip() for text in self._texts(key, name, 0) if text.strip())
+            stripped = (text.strip() for text in self._texts(key, name, 0))
+            texts = dict.fromkeys(text for text in stripped if text)
             if texts:
                 return ", ".join(texts)
         return ""
@@ -103,7 +104,8 @@ class _Walk:
             self._left -= len(text) >> 10  # long texts that are joined again and again
             yield text
         elif kind == "string_replace":
-            text, old, new = ("".join(self._texts(key, name, depth)) for name in ("string", "search_string", "replace_string"))
+            names = ("string", "search_string", "replace_string")
+            text, old, new = ("".join(self._texts(key, name, depth)) for name in names)
             if node.get("use_regex") or len(text) + text.count(old) * len(new) > _MAX_TEXT:
                 self.doubt = self.doubt or f"{kind}: replaces by a pattern"
                 yield text
@@ -112,7 +114,15 @@ class _Walk:
         else:
             if kind in ("dynamic_prompt", "random_prompt", "prompt_from_file"):
                 self.doubt = self.doubt or f"{kind}: its choice was not recorded"
-            for name in ("prompt", "style", "value", "collection", "item", "conditioning", "string"):
+            for name in (
+                "prompt",
+                "style",
+                "value",
+                "collection",
+                "item",
+                "conditioning",
+                "string",
+            ):
                 if (key, name) in self._sources or isinstance(node.get(name), str):
                     yield from self._texts(key, name, depth)
 

@@ -53,7 +53,8 @@ class FileTexts:
         """Take texts in; a keyword that is taken already by another text gets a number."""
         for keyword, text in found.items():
             if len(text) > self._left or len(self.texts) >= _MAX_TEXTS:
-                self.left_out = f"the texts beside the pixels have more than {_MAX_TOTAL_BYTES:,} bytes"
+                most = f"{_MAX_TOTAL_BYTES:,}"
+                self.left_out = f"the texts beside the pixels have more than {most} bytes"
                 continue
             name, number = keyword, 2
             while name in self.texts and self.texts[name] != text:
@@ -67,7 +68,7 @@ class FileTexts:
         self.left_out = f"a text beside the pixels {verb} more than {MAX_TEXT_BYTES:,} bytes"
 
     def unpack(self, data: bytes) -> bytes:
-        """Return what a zlib stream unpacks to, nothing where it is damaged, too large, or one of too many."""
+        """Return what zlib unpacks; nothing where it is damaged, too large, or one of too many."""
         if self._unpacked > _MAX_UNPACKED_BYTES:
             self.leave_out("unpacks to")
             return b""
@@ -120,7 +121,7 @@ def _read_header(image: ImageFile, found: FileTexts) -> None:
     if len(image.info.get("exif") or b"") > MAX_TEXT_BYTES:
         found.leave_out()
     else:
-        with suppress(Exception):  # EXIF's parser raises anything on odd bytes; it has no texts then
+        with suppress(Exception):  # EXIF's parser raises anything on odd bytes
             found.add(exif_texts(image.getexif()))
     for packet in _xmp_packets(image, segments):
         _add_xmp(found, packet)
@@ -196,7 +197,7 @@ def _read_jxl(file: IO[bytes], found: FileTexts) -> None:
 
 
 def _read_png(file: IO[bytes], found: FileTexts) -> None:
-    """PNG specification, third edition, 11.3.3; Pillow reads chunks behind the pixels only by decoding these."""
+    """PNG specification, third edition, 11.3.3; Pillow decodes pixels for chunks behind them."""
     size = file.seek(0, 2)
     file.seek(8)
     for _ in range(_MAX_CHUNKS):
@@ -238,7 +239,7 @@ def _read_text(kind: bytes, data: bytes, found: FileTexts) -> None:
 
 
 def _read_profile(kind: str, body: bytes, found: FileTexts) -> None:
-    """ImageMagick's way to keep a block of another format: its name, its length, and it in hexadecimal."""
+    """ImageMagick's way to keep a foreign block: its name, its length, its bytes in hexadecimal."""
     try:
         data = bytes.fromhex("".join(body.decode("ascii").split()[2:]))
     except ValueError:

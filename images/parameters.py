@@ -56,11 +56,12 @@ def _split_settings(lines: list[str]) -> tuple[list[str], dict[str, str]]:
     Templates that Dynamic Prompts appends may look like settings themselves: what follows a line of
     settings from "Template:" on is passed over.
     """
-    first = next((n for n, line in enumerate(lines) if line.startswith("Steps: ")), len(lines))
-    for index in range(first + 1, len(lines)):
-        if lines[index].startswith(_TEMPLATES) and any(map(_settings, lines[first:index])):
+    has_settings = False
+    for index, line in enumerate(lines):
+        if has_settings and line.startswith(_TEMPLATES):
             lines = lines[:index]
             break
+        has_settings = has_settings or (line.startswith("Steps: ") and bool(_settings(line)))
     for index in range(len(lines) - 1, -1, -1):
         line = lines[index]
         if ":" not in line or "," not in line:

@@ -23,7 +23,7 @@ def xmp_texts(packet: bytes) -> dict[str, str]:
 
     try:
         root = fromstring(_without_padding(packet))
-    except Exception:  # noqa: BLE001 -- a packet that is no XML, or refused for its entities, has no texts
+    except Exception:  # noqa: BLE001 -- no XML, or refused for its entities
         return {}
     texts: dict[str, str] = {}
     for number, (name, text) in enumerate(_properties(root)):

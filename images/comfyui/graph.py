@@ -19,7 +19,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: `kind` is its class, `inputs` hold values and links by name, `links` the links alone."""
+    """One node: `kind` is its class; `inputs` hold values and links by name, `links` links alone."""
 
     kind: str
     inputs: dict[str, object]
@@ -72,7 +72,7 @@ def _link(value: object) -> Link | None:
 
 
 def _unwrapped(value: object) -> object:
-    """The value of an input: a list that is no link is wrapped, and some menus keep a picture beside their choice."""
+    """A list that is no link is wrapped, and some menus keep a picture beside their choice."""
     if not isinstance(value, dict):
         return value
     return value["__value__"] if "__value__" in value else value.get("content", value)

@@ -1,8 +1,8 @@
 """Group nodes, which the editor had before subgraphs: each is rewritten as a subgraph.
 
-A group keeps its nodes by index and its links as [node, slot, node, slot, …]. What no link inside feeds is an input
-of the group, what no link inside takes is an output, both in the order of the nodes; its widgets are those of
-its nodes, one after another.
+A group keeps its nodes by index and its links as [node, slot, node, slot, …]. What no link inside
+feeds is an input of the group, what no link inside takes is an output, both in the order of the
+nodes; its widgets are those of its nodes, one after another.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ def group_nodes(workflow: Json) -> dict[str, Json]:
     extra = workflow.get("extra")
     groups = extra.get("groupNodes") if isinstance(extra, dict) else None
     found = groups.items() if isinstance(groups, dict) else ()
-    return {prefix + str(name): group for name, group in found if isinstance(group, dict) for prefix in _PREFIXES}
+    known = {str(name): group for name, group in found if isinstance(group, dict)}
+    return {prefix + name: group for name, group in known.items() for prefix in _PREFIXES}
 
 
 def as_subgraph(group: Json, row: Json) -> Json | None:
-    """Return a group as a subgraph with the values of the node `row`; None where these do not fit it."""
-    nodes = group.get("nodes")
-    if not isinstance(nodes, list) or len(nodes) > _MAX_NODES or not all(isinstance(node, dict) for node in nodes):
+    """Return a group as a subgraph with the values of the node `row`; None where they do not fit."""
+    nodes: list[Json] = [node for node in _list(group.get("nodes")) if isinstance(node, dict)]
+    if len(nodes) != len(_list(group.get("nodes"))) or len(nodes) > _MAX_NODES:
         return None
-    links = [link for link in _list(group.get("links")) if isinstance(link, list) and _is_inside(link)]
+    rows = [link for link in _list(group.get("links")) if isinstance(link, list)]
+    links = [link for link in rows if _is_inside(link)]
     fed: set[Place] = {(link[2], link[3]) for link in links}
     taken: set[Place] = {(link[0], link[1]) for link in links}
-    taken -= {(item[0], item[1]) for item in _list(group.get("external")) if isinstance(item, list) and _is_place(item)}
+    shown = [item for item in _list(group.get("external")) if isinstance(item, list)]
+    taken -= {(item[0], item[1]) for item in shown if _is_place(item)}
     values = _dealt(nodes, _list(row.get("widgets_values")))
     if values is None:
         return None
-    inputs = [(n, at) for n, node in enumerate(nodes) for at in _sockets(node) if (n, at) not in fed]
-    outputs = [(n, at) for n, node in enumerate(nodes) for at in range(len(_list(node.get("outputs")))) if (n, at) not in taken]
+    sockets = [(n, at) for n, node in enumerate(nodes) for at in _sockets(node)]
+    inputs = [place for place in sockets if place not in fed]
+    counts = [len(_list(node.get("outputs"))) for node in nodes]
+    given = [(n, at) for n, count in enumerate(counts) for at in range(count)]
+    outputs = [place for place in given if place not in taken]
     names = [str(item.get("name")) for item in _list(row.get("inputs")) if isinstance(item, dict)]
     return {
         "inputs": [{"name": name} for name, _ in zip(names, inputs, strict=False)],
@@ -51,7 +57,7 @@ def as_subgraph(group: Json, row: Json) -> Json | None:
 
 
 def _dealt(nodes: list[Json], values: list[object]) -> list[list[object]] | None:
-    """The group's values dealt out to its nodes; None where there are more or fewer than these have."""
+    """The group's values dealt out to its nodes; None where their numbers differ."""
     counts = [len(_list(node.get("widgets_values"))) for node in nodes]
     if sum(counts) != len(values):
         return None

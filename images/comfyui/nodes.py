@@ -12,16 +12,27 @@ from importlib.resources import files
 Expression = str | list["Expression"]
 """How an output follows from the inputs; the head of `nodes.toml` explains it."""
 
-# What a language or vision model says is not in the file; the text in such a node is its instruction.
+# What a model says is not in the file; the text in such a node is its instruction.
 _MODEL_TEXT = re.compile(
     r"TextGenerat|LLM|LLaMA|Ollama|GPT|Claude|Gemini|Grok|DeepSeek|Mistral|Kimi|OpenRouter|OpenAI"
     r"|LM ?Studio|Florence|Tagger|Interrogat|Caption|BLIP|LLaVA|Moondream|Molmo|Pixtral|InternVL"
-    r"|MiniCPM|(Qwen|Yi|Deep).{0,6}_?VL|VLM|VQA|Vision.?Language|Describe|(Img|Image).?(2|To).?(Text|Prompt)"
-    r"|Prompt.?(Enhanc|Expan|Upsampl|Optimi|Rewrit|Refin|Generat|Gen$)|SuperPrompt|Chat(?!GLM)|Assistant",
+    r"|MiniCPM|(Qwen|Yi|Deep).{0,6}_?VL|VLM|VQA|Vision.?Language|Describe"
+    r"|(Img|Image).?(2|To).?(Text|Prompt)"
+    r"|Prompt.?(Enhanc|Expan|Upsampl|Optimi|Rewrit|Refin|Generat|Gen$)"
+    r"|SuperPrompt|PromptMkr|PhiPrompt|Chat(?!GLM)|Assistant|GLM-?4|Zhipu|Doubao|Sa2VA"
+    r"|PaliGemma|Kosmos|Danbooru",
     re.IGNORECASE,
 )
-_ENCODER_INPUTS = frozenset({"clip", "clip1", "base_clip", "text_encoder", "t5", "chatglm3_model", "bert"})
-_PICTURE_MAKER = re.compile(r"image(?!.?(2|to).?(text|prompt))(?!.?(caption|descri))|video|dall", re.IGNORECASE)
+_ENCODER_INPUTS = frozenset(
+    {"clip", "clip1", "base_clip", "text_encoder", "t5", "chatglm3_model", "bert"},
+)
+_MODEL_INPUTS = frozenset(
+    {"max_tokens", "max_new_tokens", "temperature", "top_p", "system_message", "system_instruction"},
+)
+_PICTURE_MAKER = re.compile(
+    r"image(?!.?(2|to).?(text|prompt))(?!.?(caption|descri))|video|dall",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +63,11 @@ def node_kinds() -> Mapping[str, NodeKind]:
 
 def is_model_text(kind: str, inputs: Mapping[str, object]) -> bool:
     """Return whether such a node's text was written by a model while the graph ran."""
-    return _MODEL_TEXT.search(kind) is not None and _ENCODER_INPUTS.isdisjoint(inputs)
+    is_model = _MODEL_TEXT.search(kind) is not None or not _MODEL_INPUTS.isdisjoint(inputs)
+    return is_model and _ENCODER_INPUTS.isdisjoint(inputs)
 
 
 def makes_pictures(kind: str, inputs: Mapping[str, object]) -> bool:
     """Return whether a node with a `prompt` asks a service for a picture, not for a text."""
-    return not is_model_text(kind, inputs) or _PICTURE_MAKER.search(kind) is not None
+    is_picture = _PICTURE_MAKER.search(kind) is not None
+    return is_picture or _MODEL_TEXT.search(kind) is None or not _ENCODER_INPUTS.isdisjoint(inputs)

@@ -23,12 +23,24 @@ _MAX_ENDS = 50
 _MAX_STEPS = 100_000
 """Links that are followed from pictures to samplers, all together."""
 
-_SAMPLER_INPUTS = frozenset({"seed", "noise_seed", "noise", "steps", "sampler", "sampler_name", "sigmas"})
+_SAMPLER_INPUTS = frozenset(
+    {"seed", "noise_seed", "noise", "steps", "sampler", "sampler_name", "sigmas"},
+)
 _SIDE_INPUTS = frozenset({*FIELDS["positive"], "basic_pipe", "pipe", "sdxl_tuple"})
 _SAVES = re.compile(r"save|VideoCombine|(image|picture).?(output|writer)", re.IGNORECASE)
+_BATCHES = re.compile(r"batch|list|comparer", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|output|display|compar|view", re.IGNORECASE)
 # Nodes that ComfyUI runs only for another one that saves or shows a picture.
-_NO_ENDS = frozenset({"KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced", "VAEDecode", "VAEEncode"})
+_NO_ENDS = frozenset(
+    {
+        "KSampler",
+        "KSamplerAdvanced",
+        "SamplerCustom",
+        "SamplerCustomAdvanced",
+        "VAEDecode",
+        "VAEEncode",
+    }
+)
 _SAMPLES = re.compile(r"sampl|detail|upscal|inpaint|generat|refin", re.IGNORECASE)
 # What a picture is made from. Pictures that only guide (reference, control, style) are left out.
 _PICTURE = re.compile(
@@ -100,8 +112,27 @@ class _Walk:
 
     def first_samplers(self) -> list[str]:
         """Return the samplers that are first in the chains behind the saved pictures."""
-        found = {self._first_sampler(end) for end in self._ends(self._leads)[:_MAX_ENDS]}
+        starts = [link for end in self._ends(self._leads)[:_MAX_ENDS] for link in self._pictures(end)]
+        found = {self._first_sampler(link) for link in starts[:_MAX_ENDS]}
         return [sampler for sampler in found if sampler is not None]
+
+    def _pictures(self, end: str) -> list[Link]:
+        """Where the pictures that a node saves come from: several where they were put into one batch."""
+        waiting, found, seen = [Link(end, 0)], list[Link](), set[Link]()
+        while waiting and len(found) < _MAX_ENDS and self._left > 0:
+            link = waiting.pop()
+            self._left -= 1
+            if link in seen:
+                continue
+            seen.add(link)
+            is_sampler = self._is_sampler(link.node)
+            links = [] if is_sampler else self._picture_links(link.node, link.slot)
+            leading = [before for before in links if before.node in self._leads]
+            if len(leading) == 1 or (leading and _BATCHES.search(self._graph[link.node].kind)):
+                waiting.extend(leading)
+            else:
+                found.append(link)
+        return found
 
     def _ends(self, among: set[str]) -> list[str]:
         """The nodes that save a picture, or else those that nothing follows."""
@@ -109,7 +140,8 @@ class _Walk:
         if ends:
             return ends
         followed = {link.node for node in self._graph.values() for link in node.links.values()}
-        ends = [key for key in among if key not in followed and self._graph[key].kind not in _NO_ENDS]
+        loose = [key for key in among if key not in followed]
+        ends = [key for key in loose if self._graph[key].kind not in _NO_ENDS]
         return [key for key in ends if _SHOWS.search(self._graph[key].kind)] or ends
 
     def _leading(self, samplers: Iterable[str]) -> set[str]:
@@ -127,10 +159,10 @@ class _Walk:
                 waiting.extend(followers.get(key, ()))
         return seen
 
-    def _first_sampler(self, end: str) -> str | None:
+    def _first_sampler(self, start: Link) -> str | None:
         sampler: str | None = None
         passed: set[str] = set()
-        links = [Link(end, 0)]
+        links = [start]
         while len(passed) < _MAX_SAMPLERS:
             earlier = self._nearest(links, passed)
             if earlier is None:

@@ -1,7 +1,8 @@
-"""What ComfyUI's nodes do with texts, numbers and truth values; `nodes.toml` names these operations.
+"""What ComfyUI's nodes do with texts and numbers; `nodes.toml` names these operations.
 
-Each takes what its inputs hold (None where nothing does) and returns what the node returns. The file comes from a stranger:
-lengths are bounded before a text is built, and regular expressions run with a time limit (`regex`, because `re` has none).
+Each takes what its inputs hold (None where nothing does) and returns what the node returns. The
+file comes from a stranger: lengths are bounded before a text is built, and regular expressions run
+with a time limit (`regex`, because `re` has none).
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _replace(text: object, find: object, new: object) -> str:
 
 
 def _replace_until_gone(text: object, find: object, new: object) -> str:
-    """Replace until nothing is found, as WAS's node does; one that would not end is not computed."""
+    """Replace until nothing is found, as WAS's node does; what would not end is not computed."""
     whole, sought = as_text(text), as_text(find)
     result = _replace(whole, sought, new) if sought else whole
     if sought and sought in result:
@@ -147,7 +148,8 @@ def _regex(
         return result
 
     try:
-        result: str = sought.sub(expanded, whole, count=max(0, as_int(count)), timeout=_PATTERN_SECONDS)
+        most = max(0, as_int(count))
+        result: str = sought.sub(expanded, whole, count=most, timeout=_PATTERN_SECONDS)
     except (TimeoutError, regex.error, IndexError) as error:
         raise NotComputed("its pattern is not followed to the end", whole) from error
     return result
@@ -178,7 +180,7 @@ def _regex_extract(
     found: list[str] = []
     try:
         for match in sought.finditer(whole, timeout=_PATTERN_SECONDS):
-            # findall gives the first group where there are several, and the only one where there is one.
+            # findall gives the first group, where there is one.
             wanted = min(1, sought.groups) if named == "All Matches" else number
             found.append(match[wanted] or "")
             if named.startswith("First"):
@@ -281,11 +283,15 @@ def _without_loras(text: object) -> str:
 
 
 def _without_comments(text: object) -> str:
-    """WAS's Text Multiline: rows that begin with "#" go, and tokens such as [time] are filled in."""
+    """WAS's Text Multiline: rows that begin with "#" go, tokens such as [time] are filled in."""
     if _TOKENS.search(as_text(text)):
         raise NotComputed("fills in the time or the machine's name", as_text(text))
     rows = (row for row in as_text(text).split("\n") if not row.strip().startswith("#"))
     return "\n".join(rows)
+
+
+def _without_line_ends(text: object, on: object) -> str:
+    return as_text(text).replace("\n", "").strip() if is_on(on) else as_text(text)
 
 
 def _drawn(text: object) -> str:
@@ -315,12 +321,13 @@ def _schedule(text: object, before: object, behind: object) -> str:
 def _trigger_words(listed: object) -> str:
     """LoRA Manager's toggled words; the node joins the active ones."""
     rows = listed if isinstance(listed, list) else []
-    words = (as_text(row.get("text")) for row in rows if isinstance(row, dict) and row.get("active"))
+    active = [row for row in rows if isinstance(row, dict) and row.get("active")]
+    words = (as_text(row.get("text")) for row in active)
     return ", ".join(word for word in words if word)
 
 
 def _dimension(menu: object, place: object, otherwise: object = None) -> object:
-    """The width (0) or height (1) in a menu's "1024 x 768 (landscape)"; what is typed counts where it says none."""
+    """The width (0) or height (1) in a menu's "1024 x 768 (landscape)", or else what was typed."""
     sides = _DIMENSIONS.search(as_text(menu)[:200])
     return int(sides[1 + as_int(place)]) if sides else otherwise
 
@@ -414,7 +421,7 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "random_line": _random_line,
     "without_loras": _without_loras,
     "without_comments": _without_comments,
-    "without_line_ends": lambda text, on: as_text(text).replace("\n", "").strip() if is_on(on) else as_text(text),
+    "without_line_ends": _without_line_ends,
     "drawn": _drawn,
     "populated": _populated,
     "schedule": _schedule,
@@ -433,4 +440,4 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "logic": _logic,
     "math": _math,
 }
-"""Every operation that `nodes.toml` may name, besides those that choose (`images.comfyui.values`)."""
+"""Every operation that `nodes.toml` may name, besides those of `images.comfyui.values`."""

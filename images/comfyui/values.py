@@ -52,7 +52,10 @@ _TEXT_INPUT = re.compile(
     r"(text|string|prompt|value|t5xxl|clip_[lg]|llama|bert|mt5xl|gemma|qwen\w{0,8}|populated|caption"
     r"|description|positive|negative|pos|neg|part|line)(_?\w{1,20})?"
 )
-_NO_TEXT_INPUT = re.compile(r".*(delimiter|separator|_name|_path|mode|normali[sz]ation|interpretation|system).*")
+_NO_TEXT_INPUT = re.compile(
+    r".*(delimiter|separator|_name|_path|mode|normali[sz]ation|interpretation|system|instruct|question"
+    r"|query|task|api_key|negative_style).*",
+)
 _SIDE_NAMES = {
     "positive": re.compile(r"(?i)(.*_)?(positive|pos)(_.*|\d*)?"),
     "negative": re.compile(r"(?i)(.*_)?(negative|neg|uncond)(_.*|\d*)?"),
@@ -73,6 +76,7 @@ _REASONS = {
     "list": "makes several pictures of several texts",
     "built": "puts these texts together in its own way",
 }
+_TOO_MUCH = "the graph has too much to compute"
 UNKNOWN = "a node that is not known here"
 
 
@@ -138,7 +142,8 @@ class Values:
             test = self._evaluate(node, expression[1])
             return [self._picked(str(expression[2]), test)]
         if head == "first":
-            return [name for name in _matching(node, expression[1:]) if self._is_there(node, name)][:1]
+            names = _matching(node, expression[1:])
+            return [name for name in names if self._is_there(node, name)][:1]
         return None
 
     def _is_there(self, node: Node, name: str) -> bool:
@@ -230,8 +235,9 @@ class Values:
             value = yield from self._expression(node, part, "text")
             data.append(value.data)
             doubt = doubt or value.doubt
+        if not self._may_compute(head):
+            return Value(None, doubt or f"{node.kind}: {_TOO_MUCH}")
         try:
-            self._spend(head)
             result = OPERATIONS[head](*data)
         except NotComputed as error:
             return Value(error.text or None, doubt or f"{node.kind}: {error.reason}")
@@ -239,10 +245,9 @@ class Values:
             self._characters -= len(result)
         return Value(result, doubt)
 
-    def _spend(self, head: str) -> None:
+    def _may_compute(self, head: str) -> bool:
         self._regexes -= head.startswith(("regex", "core_regex", "string_function"))
-        if self._regexes < 0 or self._characters < 0:
-            raise NotComputed("the graph has too much to compute")
+        return self._regexes >= 0 and self._characters >= 0
 
     @staticmethod
     def _spread(node: Node, parts: list[Expression]) -> list[Expression]:
@@ -385,7 +390,7 @@ class Values:
         whole = (glue if isinstance(glue, str) else ", ").join(unique)[:MAX_TEXT]
         self._characters -= len(whole)
         if self._characters < 0:
-            return Value(None, f"{node.kind}: the graph has too much to compute")
+            return Value(None, f"{node.kind}: {_TOO_MUCH}")
         return Value(whole or None, doubt)
 
     def _guessed_inputs(self, node: Node, wanted: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The editor's graph as the API takes it: widgets mapped to inputs, subgraphs unfolded, muted nodes gone.
+"""The editor's graph as the API takes it: widgets as inputs, subgraphs unfolded, muted nodes gone.
 
 The editor does the same when it queues a graph. It keeps the values of a node's widgets as a bare
 list; their names come from the node's own inputs (files of 2025 and later) or from `nodes.toml`.
@@ -30,11 +30,18 @@ _INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
 _DYNAMIC = re.compile(r"[{}][^{}|]*\|")
 _COMMENTS = re.compile(r"/\*.{0,10000}?\*/|//[^\n]*", re.DOTALL)
 
-_NUMBERS = re.compile(r"(noise_)?seed|steps|cfg|width|height|batch_size|denoise|strength|select|index|start|end")
-_TEXTS = re.compile(r"text(_[a-z]|\d)?|string(_[a-z])?|(user_|positive_|negative_)?prompt|positive|negative|delimiter|find|replace")
+_NUMBERS = re.compile(
+    r"(noise_)?seed|steps|cfg|width|height|batch_size|denoise|strength|select|index|start|end",
+)
+_TEXTS = re.compile(
+    r"text(_[a-z]|\d)?|string(_[a-z])?|(user_|positive_|negative_)?prompt|positive|negative"
+    r"|delimiter|find|replace"
+)
 _DIGITS = re.compile(r"\s*-?[\d.]{0,30}\s*")
 
 Json = Mapping[str, object]
+_Place = tuple[str, int]
+"""A node's id and one of its inputs or outputs."""
 
 
 @dataclass(slots=True)
@@ -53,7 +60,7 @@ class _EditorNode:
     row: Json
     inputs: list[Json]
     outputs: list[Json]
-    sources: dict[int, tuple[str, int]] = field(default_factory=dict)
+    sources: dict[int, _Place] = field(default_factory=dict)
     """By the input's place in the list: the id and slot that it is linked to."""
 
 
@@ -93,19 +100,17 @@ class _Unfolding:
         self._links = 0
         self._widgets: dict[tuple[str, str], object] = {}
         """Values that a subgraph's own widgets give to inner inputs."""
-        self._passed: dict[tuple[str, int], tuple[str, int]] = {}
+        self._passed: dict[_Place, _Place] = {}
         """What a subgraph's outputs, and its inputs seen from inside, are linked to."""
-        self._set: dict[str, tuple[str, int]] = {}
+        self._set: dict[str, _Place] = {}
         definitions = workflow.get("definitions")
         rows = definitions.get("subgraphs") if isinstance(definitions, dict) else None
         self._groups = group_nodes(workflow)
         self._unfolded: set[str] = set()
         """Ids of the group nodes that were unfolded."""
-        self._subgraphs = {
-            str(row["id"]): row for row in (rows if isinstance(rows, list) else []) if isinstance(row, dict) and "id" in row
-        }
+        self._subgraphs = {str(row["id"]): row for row in _rows(rows) if "id" in row}
 
-    def take(self, graph: Json, prefix: str, depth: int, ports: dict[int, tuple[str, int]]) -> bool:
+    def take(self, graph: Json, prefix: str, depth: int, ports: dict[int, _Place]) -> bool:
         """Take in the nodes of a graph or subgraph.
 
         Args:
@@ -114,7 +119,7 @@ class _Unfolding:
         Returns:
             False where there are too many.
         """
-        sources: dict[tuple[str, int], tuple[str, int]] = {}
+        sources: dict[_Place, _Place] = {}
         for origin, slot, target, place in _links(graph):
             self._links += 1
             source = (prefix + origin, slot)
@@ -137,7 +142,7 @@ class _Unfolding:
                 self._passed[prefix.rstrip(":"), place] = source
         return True
 
-    def _take_node(self, key: str, row: Json, depth: int, sources: dict[tuple[str, int], tuple[str, int]]) -> bool:
+    def _take_node(self, key: str, row: Json, depth: int, sources: dict[_Place, _Place]) -> bool:
         mode = row.get("mode")
         node = _EditorNode(
             str(row.get("type", "")).strip(),
@@ -146,7 +151,8 @@ class _Unfolding:
             _rows(row.get("inputs")),
             _rows(row.get("outputs")),
         )
-        node.sources = {place: sources[key, place] for place in range(len(node.inputs)) if (key, place) in sources}
+        linked = [place for place in range(len(node.inputs)) if (key, place) in sources]
+        node.sources = {place: sources[key, place] for place in linked}
         self._nodes[key] = node
         inner: Json | None = self._subgraphs.get(node.kind)
         if inner is None and node.kind in self._groups:
@@ -161,10 +167,10 @@ class _Unfolding:
         return self.take(inner, f"{key}:", depth + 1, self._ports(node, inner))
 
     @staticmethod
-    def _ports(node: _EditorNode, inner: Json) -> dict[int, tuple[str, int]]:
+    def _ports(node: _EditorNode, inner: Json) -> dict[int, _Place]:
         """What each input of a subgraph is linked to, by its place in the definition."""
         places = {str(row.get("name")): place for place, row in enumerate(node.inputs)}
-        ports: dict[int, tuple[str, int]] = {}
+        ports: dict[int, _Place] = {}
         for number, row in enumerate(_rows(inner.get("inputs"))):
             place = places.get(str(row.get("name")), number)
             if place in node.sources:
@@ -194,7 +200,7 @@ class _Unfolding:
             skipped = node.kind in _VIRTUAL or self._is_unfolded(key, node)
             if not skipped and node.mode not in (*_MUTED, *_BYPASSED):
                 widgets = dict(self._widget_values(node))
-                # Widgets of another version stand in other places: then the table says nothing of the node.
+                # Widgets of another version stand in other places: the table knows no such node.
                 kind = node.kind if _are_plausible(widgets) else f"{node.kind} (of another version)"
                 sent[key] = {"class_type": kind, "inputs": self._inputs(key, node, widgets)}
         return sent
@@ -204,8 +210,8 @@ class _Unfolding:
 
     def _broadcast(self) -> None:
         """Anything Everywhere links what it is given to every free input of the same type."""
-        given: dict[str, list[tuple[str, int]]] = {}
-        sides: dict[str, tuple[str, int]] = {}
+        given: dict[str, list[_Place]] = {}
+        sides: dict[str, _Place] = {}
         for node in self._nodes.values():
             if not node.kind.endswith(_EVERYWHERE) or node.mode in (*_MUTED, *_BYPASSED):
                 continue
@@ -226,7 +232,7 @@ class _Unfolding:
                 elif len(sources) == 1:
                     node.sources[place] = sources[0]
 
-    def _type_of(self, source: tuple[str, int]) -> str:
+    def _type_of(self, source: _Place) -> str:
         node = self._nodes.get(source[0])
         outputs = node.outputs if node is not None else []
         return str(outputs[source[1]].get("type")) if 0 <= source[1] < len(outputs) else ""
@@ -255,21 +261,23 @@ class _Unfolding:
                 if name != "*":
                     yield name, _queued(value)
 
-    def _resolve(self, source: tuple[str, int]) -> _Slot | None:
+    def _resolve(self, source: _Place) -> _Slot | None:
         """What a link leads to behind reroutes, bypassed nodes, Get and Set, and subgraphs."""
         for _ in range(MAX_NODES):
             key, slot = source
             node = self._nodes.get(key)
             if node is None or node.mode in _MUTED:
                 return None
-            following: tuple[str, int] | None
+            following: _Place | None
             if node.mode in _BYPASSED:
                 following = _bypassed(node, slot)
             elif self._is_unfolded(key, node):
                 following = self._passed.get((key, slot))
             elif node.kind == "PrimitiveNode":
                 values = node.row.get("widgets_values")
-                return _Slot(value=_queued(values[0])) if isinstance(values, list) and values else None
+                if not isinstance(values, list) or not values:
+                    return None
+                return _Slot(value=_queued(values[0]))
             elif node.kind == "GetNode":
                 following = self._set.get(_first_widget(node))
             elif node.kind in ("Reroute", "SetNode"):
@@ -290,17 +298,19 @@ def _queued(value: object) -> object:
     return _COMMENTS.sub("", str(value)) if is_commented else value
 
 
-def _bypassed(node: _EditorNode, slot: int) -> tuple[str, int] | None:
+def _bypassed(node: _EditorNode, slot: int) -> _Place | None:
     """A bypassed node hands on the input of the same type: that of the same place, or the first."""
     kind = node.outputs[slot].get("type") if 0 <= slot < len(node.outputs) else None
-    places = [place for place, row in enumerate(node.inputs) if row.get("type") in (kind, "*") and place in node.sources]
+    fitting = [n for n, row in enumerate(node.inputs) if row.get("type") in (kind, "*")]
+    places = [place for place in fitting if place in node.sources]
     chosen = slot if slot in places else next(iter(places), None)
     return None if chosen is None else node.sources[chosen]
 
 
 def _widget_names(node: _EditorNode, kind: NodeKind | None, values: list[object]) -> list[str]:
     """The names of a node's widgets in the order of their values."""
-    own = [str(row["name"]) for row in node.inputs if isinstance(row.get("widget"), dict) and "name" in row]
+    shown = [row for row in node.inputs if isinstance(row.get("widget"), dict)]
+    own = [str(row["name"]) for row in shown if "name" in row]
     known = kind.widgets if kind is not None else []
     bare = [name for name in known if name != "*"]
     if known and len(own) < len(bare):
@@ -346,7 +356,7 @@ def _rows(value: object) -> list[Json]:
 
 
 def _links(graph: Json) -> Iterable[tuple[str, int, str, int]]:
-    """(origin, its slot, target, place of its input): a list in a graph, an object in a subgraph."""
+    """(origin, its slot, target, its input): a list in a graph, an object in a subgraph."""
     links = graph.get("links")
     for link in links if isinstance(links, list) else []:
         if isinstance(link, dict):

@@ -697,6 +697,11 @@ MADE: dict[str, Sibling] = {
         "PromptEnhancer": {"text": _ORDER},
         "LMStudioPrompt": {"prompt": _ORDER},
         "DeepSeekChat": {"prompt": _ORDER},
+        "Nobody's Writer": {"prompt": _ORDER, "temperature": 0.7, "max_tokens": 200},
+        "PhiPrompt": {"user_prompt": _ORDER},
+        "Gemini_API_S_Zho": {"prompt": _ORDER, "api_key": "none"},
+        "Searge_LLM_Node": {"text": _ORDER},
+        "Nobody's Asker": {"instruction": _ORDER, "question": _ORDER},
     }.items()
 }
 MADE["joined with what was typed"] = text(
@@ -792,6 +797,18 @@ OTHER: dict[str, Sibling] = {
     "two pictures saved": (
         graph(
             save2=node("SaveImage", images=["d2", 0]),
+            d2=node("VAEDecode", samples=["s2", 0]),
+            s2=sampler_of(positive=["y2", 0]),
+            y2=node("CLIPTextEncode", text="a second picture"),
+        ),
+        FOX,
+        BAD,
+        "carried",
+    ),
+    "two pictures in one batch": (
+        graph(
+            save=node("SaveImage", images=["b", 0]),
+            b=node("ImageBatch", image1=["decode", 0], image2=["d2", 0]),
             d2=node("VAEDecode", samples=["s2", 0]),
             s2=sampler_of(positive=["y2", 0]),
             y2=node("CLIPTextEncode", text="a second picture"),

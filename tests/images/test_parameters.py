@@ -54,7 +54,8 @@ CASES: dict[str, tuple[str, str, str]] = {
         "blur",
     ),
     "a template that looks like settings": (
-        f"a fox\nNegative prompt: blur\n{LINE}\nTemplate: a {{red|blue}} fox,\nSeed: any, Size: big, Model: old\n\nNegative Template: blur",
+        f"a fox\nNegative prompt: blur\n{LINE}\n"
+        "Template: a {red|blue} fox,\nSeed: any, Size: big, Model: old\n\nNegative Template: blur",
         "a fox",
         "blur",
     ),
@@ -145,7 +146,23 @@ def test_the_same_as_sd_parsers_where_it_answers(prompt: str, negative: str, see
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("piece", ["a fox, ", "Hashes:{", '"', "a: b, ", "\n", "Steps: 1, ", "Negative prompt:", "x", " ", "[{"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a fox, ",
+        "Hashes:{",
+        '"',
+        "a: b, ",
+        "\n",
+        "Steps: 1, ",
+        "Negative prompt:",
+        "Template:\n",
+        "Steps: 1\nTemplate: a\n",
+        "x",
+        " ",
+        "[{",
+    ],
+)
 def test_long_texts_take_linear_time(piece: str) -> None:
     """A prompt of a million characters is read, whatever it is made of."""
     long = piece * (1_000_000 // len(piece))
