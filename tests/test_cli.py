@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import NoGeneration, StorageFull
+from core.errors import ConfigError, NoGeneration, StorageFull
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
 from tests.images.tool_files import CARRIED, DOUBT, HIDDEN_FILES, TOOL_FILES, png_with_chunks
@@ -449,7 +449,7 @@ def test_closed_streams_are_no_fault(words: str, closed: str, index: Path) -> No
 def test_a_name_that_is_no_text_keeps_its_exit_code() -> None:
     """With standard error closed, too, an error that names a path of other bytes is that error."""
     line = f"{sys.executable} cli.py info --index \"$(printf '/tmp/a\\377b')\" 2>&-"
-    assert subprocess.run(["sh", "-c", line], cwd=ROOT, check=False).returncode == NoGeneration.exit_code
+    assert subprocess.run(["sh", "-c", line], cwd=ROOT, check=False).returncode == ConfigError.exit_code
 
 
 def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> None:
