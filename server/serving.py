@@ -61,7 +61,9 @@ def serve(config: ServerConfig, *, load: Callable[[str], EncoderPair], announce:
     shown = f"[{config.host}]" if ":" in config.host else config.host
     announce(f"Serving {config.index} on http://{shown}:{config.port}")
     try:
-        server.run()
+        # Before models are loaded and readers started, which would go on starting while the command ends.
+        with server.config.bind_socket() as opened:
+            server.run(sockets=[opened])
     except SystemExit as error:
         message = f"{config.host}:{config.port} cannot be opened for serving."
         raise ConfigError(message, hint="Another program may hold the port: choose one with --port.") from error
