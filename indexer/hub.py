@@ -29,6 +29,8 @@ _SPEC = re.compile(
 )
 _MAX_CARD_BYTES = 1 << 20
 _MAX_PATTERNS = 10_000
+_MAX_BRACKETS = 5_000
+"""The parser takes quadratic time for lists in lists."""
 _SPLITS = ("train", "validation", "valid", "val", "dev", "eval", "test")
 """The order of the splits, all of which are read; files that name none come last."""
 
@@ -191,6 +193,8 @@ def _front_matter(card: Path) -> Mapping[str, Any]:
         if len(content) > _MAX_CARD_BYTES:
             raise _bad_card(card, f"it has more than {_MAX_CARD_BYTES:,} bytes")
         block = REGEX_YAML_BLOCK.search(content.decode("utf-8-sig"))
+        if block and sum(map(block.group(2).count, "[{&")) > _MAX_BRACKETS:
+            raise _bad_card(card, f"its YAML has more than {_MAX_BRACKETS:,} brackets and anchors")
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         held = yaml.load(block.group(2), Loader=loader) if block else None  # noqa: S506 both loaders are safe ones
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:

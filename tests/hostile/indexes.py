@@ -243,8 +243,8 @@ def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], None], str, tuple[int
         "probe-endless": (lambda m: _probes(m)[0].update(ids=[10**30]), "a probe of a row beyond 64 bits", (CHECKSUM,)),
         "probe-negative": (lambda m: _probes(m)[0].update(ids=[-5, 0, 1, 2, 3]), "a probe of a row below 0", (CHECKSUM,)),
         "probe-many": (
-            lambda m: m["probes"].update({m["encoders"][0]["space"]: _probes(m) * 50_000}),
-            "800,000 probes, for work when it is opened",
+            lambda m: m["probes"].update({m["encoders"][0]["space"]: _probes(m) * 5_000}),
+            "80,000 probes, for work when it is opened",
             (CHECKSUM,),
         ),
         "probe-scores": (lambda m: _probes(m)[0].update(scores=[1e308] * 5), "scores that are none", (CHECKSUM,)),

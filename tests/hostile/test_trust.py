@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,11 +93,17 @@ def calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, named[first] + dot + rest
 
 
+@cache
+def calls_of(source: str) -> tuple[tuple[int, str], ...]:
+    """The calls of a file; parsed once for all rules."""
+    return tuple(calls(ast.parse(source)))
+
+
 def broken(source: str, file: str, rule: Rule) -> list[tuple[int, str]]:
     """The calls in a file that the rule does not allow there."""
     if not file.startswith(rule.within) or (rule.only_in and file.startswith(rule.only_in)):
         return []
-    found = calls(ast.parse(source))
+    found = calls_of(source)
     return [(line, called) for line, called in found if any(called == name or called.endswith(f".{name}") for name in rule.calls)]
 
 
