@@ -53,5 +53,9 @@ def _name(name: str) -> str:
 
 
 def _value(value: str) -> str:
-    """The value, in quotes where it holds a sign that divides settings, as `quote` in modules/infotext_utils.py does."""
-    return json.dumps(value, ensure_ascii=False) if any(sign in value for sign in ",:\n\r") or value != value.strip() else value
+    """The value, in quotes where the reader of the form would take signs of it for its own.
+
+    `quote` in the webui's modules/infotext_utils.py does so for what divides settings.
+    """
+    divides = any(sign in value for sign in ",:\n\r") or value != value.strip()
+    return json.dumps(value, ensure_ascii=False) if divides or value.startswith('"') else value

@@ -116,6 +116,7 @@ _KINDS = (
     ),
     _Kind("InvokeAI", "positive_conditioning", "negative_conditioning", place="invokeai", renamed={"scheduler": "sampler"}),
     _Kind("InvokeAI", "prompt", "negative_prompt", place="sd-metadata"),
+    _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"seed"})),
     _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"cfg_scale"})),
     _Kind("Tensor.Art", "prompt", "negativePrompt", place="generation_data"),
     _Kind("Stability Matrix", "PositivePrompt", "NegativePrompt", place="parameters-json", renamed={"ModelName": "model"}),
