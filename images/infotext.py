@@ -41,10 +41,10 @@ def infotext(found: EmbeddedPrompt) -> str:
 
 def _with_size(settings: Mapping[str, str]) -> dict[str, str]:
     """Width and height as one setting, which is how the webui writes them."""
-    if "size" in settings or not {"width", "height"} <= settings.keys():
+    if not {"width", "height"} <= settings.keys():
         return dict(settings)
     left = {name: value for name, value in settings.items() if name not in ("width", "height")}
-    return {**left, "size": f"{settings['width']}x{settings['height']}"}
+    return {"size": f"{settings['width']}x{settings['height']}", **left}
 
 
 def _name(name: str) -> str:

@@ -252,6 +252,8 @@ def _settings(value: Mapping[str, object], kind: _Kind) -> dict[str, str]:
             settings |= {part: str(inner) for part, inner in parts if part and isinstance(inner, str)}
         elif isinstance(item, str | int | float) and 0 < len(text := str(item)) <= _MAX_SETTING_CHARACTERS:
             settings.setdefault(name, text)
+    if "size" not in settings and {"width", "height"} <= settings.keys():
+        settings["size"] = f"{settings['width']}x{settings['height']}"
     return settings
 
 

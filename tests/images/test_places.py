@@ -177,6 +177,15 @@ def test_an_object_with_a_prompt_is_read(case: str, keyword: str) -> None:
     assert (found.prompt, found.negative, found.tool, found.how) == ("a red fox", "blurry", tool, "exact")
 
 
+def test_width_and_height_are_a_size_too() -> None:
+    """As in the other tools' settings; what a tool calls its size stays."""
+    fields = {"prompt": "a red fox", "seed": 4, "width": 512, "height": 768}
+    for more, size in (({}, "512x768"), ({"size": "own"}, "own")):
+        found = read_embedded_prompt(png_with(text_chunk("Comment", json.dumps(fields | more))))
+        assert found is not None
+        assert (found.settings["width"], found.settings["size"]) == ("512", size)
+
+
 def test_texts_of_prompt_and_negative_prompt_are_read() -> None:
     """As scripts write them, and Sygil with a name before."""
     for name, tool in (("", ""), ("SD:", "Sygil")):
