@@ -10,6 +10,7 @@ _BYTE_ORDER_MARKS = (
 # One NUL in ten bytes: UTF-16 of any text with Latin letters, blanks or digits has that many.
 _NUL_SHARE = 10
 _LOOKED_AT = 4096
+_LABELS = (b"UNICODE", b"ASCII", b"JIS")
 
 
 def decoded(data: bytes) -> str:
@@ -41,6 +42,8 @@ def user_comment(value: bytes) -> str:
     name = label.rstrip(b"\0")
     if label != name or name.isupper():  # blanks pad labels in capitals only: others begin a text
         name = name.strip().upper()
+    if body[:8] == label and name in _LABELS:  # some tools put theirs before the library's
+        body = body[8:]
     if name == b"UNICODE":
         return _unicode(body)
     if name == b"JIS":

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from core.errors import MetadataRejected
+from images.characters import user_comment
 from images.comfyui import is_graph, is_workflow, read_graph, read_workflow
 from images.dream import read_dream
 from images.invoke_graph import read_invoke_graph
 from images.metadata import read_texts
+from images.midjourney import read_midjourney
 from images.mochi import read_mochi
 from images.opening import DEFAULT_LIMITS, ImageLimits, source_name
 from images.parameters import Parameters, read_parameters
-from images.records import COMMENTS, Objects, objects, read_record
+from images.records import COMMENTS, Objects, Record, objects, read_generic, read_record
 
 if TYPE_CHECKING:
     from sd_parsers.data import PromptInfo
@@ -41,6 +43,11 @@ _TOOLS = (
     *("DiffusionBee", "Stability Matrix", "RuinedFooocus", *_HORDE_CLIENTS),
 )
 _PLAIN = {"parameters": "AUTOMATIC1111", "mold:prompt": "mold"}
+_NO_PROMPT = frozenset({"none", "null", "undefined", "nan"})
+"""What a program writes for a prompt that it does not have."""
+# Names of the block that a program copied a field from: ImageMagick's "exif:UserComment".
+_NAMESPACE = re.compile(r"(?i)(?:exif|tiff|xmp|dc|iptc|photoshop|png|itxt|text|comment):(?=\w)")
+_OCTETS = re.compile(r"\s*\d{1,3}(?:,\s?\d{1,3}){8,}\s*")
 
 
 How: TypeAlias = Literal["exact", "carried"]
@@ -118,12 +125,14 @@ def prompt_of_texts(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
             return parsed
     if record is not None:
         doubt = graph.doubt if graph is not None and record.tool == "ComfyUI" else ""
-        return _cleaned(record.prompt, record.negative, record.tool, record.settings, doubt)
+        return _from_record(record, doubt)
     return (
         _from_dream(texts.get("Dream", ""))
         or _from_parameters(texts, found, has_graph=graph is not None)
         or graph
         or _from_invoke_graph(found)
+        or _from_record(read_generic(found))
+        or _from_any_keyword(texts)
         or _from_plain(texts)
     )
 
@@ -135,11 +144,32 @@ def _named(texts: Mapping[str, str]) -> dict[str, str]:
     """
     named = dict(texts)
     for keyword, text in texts.items():
-        named.setdefault(_KEYWORDS.get(keyword.lower(), keyword), text)
+        bare = _NAMESPACE.sub("", keyword, count=1)
+        if bare != keyword:
+            text = _from_octets(text)
+        named.setdefault(_KEYWORDS.get(bare.lower(), bare), text)
     for keyword in ("UserComment", "ImageDescription"):
         if named.get(keyword):
             named.setdefault("parameters", named[keyword])
     return named
+
+
+def _from_record(record: Record | None, doubt: str = "") -> EmbeddedPrompt | None:
+    if record is None:
+        return None
+    prompt, negative = record.prompt, record.negative
+    if record.tool in _HORDE_CLIENTS and not negative:
+        prompt, _, negative = prompt.partition("###")
+    return _cleaned(prompt, negative, record.tool, record.settings, doubt)
+
+
+def _from_octets(text: str) -> str:
+    """The text that a program wrote as the numbers of its bytes."""
+    if not _OCTETS.fullmatch(text):
+        return text
+    with suppress(ValueError):
+        return user_comment(bytes(int(number) for number in text.split(",")))
+    return text
 
 
 def _from_parsers(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
@@ -183,10 +213,13 @@ def _from_dream(text: str) -> EmbeddedPrompt | None:
 
 
 def _from_parameters(texts: Mapping[str, str], found: Objects, *, has_graph: bool) -> EmbeddedPrompt | None:
-    """AUTOMATIC1111's text or Mochi's, bare, or as a field of a JSON object."""
+    """AUTOMATIC1111's text, Mochi's or Midjourney's, bare, or as a field of a JSON object."""
     bare = (text for keyword, text in texts.items() if _COPY.sub("", keyword) in _INFOTEXTS)
-    candidates = [texts.get("parameters", ""), *bare, *(value.get("parameters") for place, value in found if place)]
+    inner = (value.get("parameters") for place, value in found if place)
+    candidates = [texts.get("parameters", ""), *bare, *inner]
     for text in dict.fromkeys(text for text in candidates if isinstance(text, str) and text):
+        if (job := read_midjourney(text)) is not None:
+            return _cleaned(job.prompt, "", "Midjourney", job.settings)
         if (caption := read_mochi(text)) is not None:
             return _cleaned(caption.prompt, caption.negative, "Mochi Diffusion", caption.settings)
         if (parts := read_parameters(text)) is not None:
@@ -224,6 +257,19 @@ def _writer(settings: Mapping[str, str], texts: Mapping[str, str], *, has_graph:
     return "ComfyUI" if has_graph else "AUTOMATIC1111"
 
 
+def _from_any_keyword(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
+    """AUTOMATIC1111's text with its settings, wherever it stands."""
+    known = {text for keyword, text in texts.items() if _COPY.sub("", keyword) in _INFOTEXTS}
+    for text in dict.fromkeys(text for text in texts.values() if text not in known):
+        if text.lstrip().startswith(("{", "[", "<", '"')):
+            continue
+        parts = read_parameters(text)
+        if parts is not None and len(parts.settings) > 1:
+            tool = _writer(parts.settings, texts, has_graph=False)
+            return _cleaned(parts.prompt, parts.negative, tool, parts.settings)
+    return None
+
+
 def _from_graphs(found: Objects) -> EmbeddedPrompt | None:
     """ComfyUI's graph, bare or as {"prompt": graph, "workflow": …}; Civitai's has one field more.
 
@@ -256,7 +302,11 @@ def _from_plain(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
     for keyword, tool in _PLAIN.items():
         text = texts.get(keyword, "")
         is_from_png = keyword not in ("parameters",) or text not in (texts.get("UserComment"), texts.get("ImageDescription"))
-        if 0 < len(text.strip()) <= _MAX_PLAIN and is_from_png and not text.lstrip().startswith(("{", "[", "<", '"{')):
+        is_short = 0 < len(text.strip()) <= _MAX_PLAIN
+        is_plain = is_short and not text.lstrip().startswith(("{", "[", "<", '"{'))
+        # What the webui's form has settings or a negative prompt of, but no prompt, is none.
+        is_plain = is_plain and text.strip("\0 \r\n").lower() not in _NO_PROMPT
+        if is_plain and is_from_png and read_parameters(text) is None:
             return _cleaned(text, "", tool, {})
     return None
 
@@ -270,4 +320,5 @@ def _cleaned(prompt: str, negative: str, tool: str, settings: Mapping[str, str],
 
 def _clean(text: str) -> str:
     """No NUL and no lone surrogate, which JSON may hold and UTF-8 cannot."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8").strip()
+    plain = text.replace("\0", "").strip().removeprefix("\ufeff")
+    return plain.encode("utf-8", "replace").decode("utf-8").strip()

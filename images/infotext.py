@@ -41,10 +41,10 @@ def infotext(found: EmbeddedPrompt) -> str:
 
 def _with_size(settings: Mapping[str, str]) -> dict[str, str]:
     """Width and height as one setting, which is how the webui writes them."""
-    if "size" in settings or not {"width", "height"} <= settings.keys():
+    if not {"width", "height"} <= settings.keys():
         return dict(settings)
     left = {name: value for name, value in settings.items() if name not in ("width", "height")}
-    return {**left, "size": f"{settings['width']}x{settings['height']}"}
+    return {"size": f"{settings['width']}x{settings['height']}", **left}
 
 
 def _name(name: str) -> str:
@@ -53,5 +53,9 @@ def _name(name: str) -> str:
 
 
 def _value(value: str) -> str:
-    """The value, in quotes where it holds a sign that divides settings, as `quote` in modules/infotext_utils.py does."""
-    return json.dumps(value, ensure_ascii=False) if any(sign in value for sign in ",:\n\r") or value != value.strip() else value
+    """The value, in quotes where the reader of the form would take signs of it for its own.
+
+    `quote` in the webui's modules/infotext_utils.py does so for what divides settings.
+    """
+    divides = any(sign in value for sign in ",:\n\r") or value != value.strip()
+    return json.dumps(value, ensure_ascii=False) if divides or value.startswith('"') else value

@@ -239,9 +239,13 @@ def _read_text(kind: bytes, data: bytes, found: FileTexts) -> None:
 
 
 def _read_profile(kind: str, body: bytes, found: FileTexts) -> None:
-    """ImageMagick's way to keep a foreign block: its name, its length, its bytes in hexadecimal."""
+    """ImageMagick's way to keep a foreign block: its name, its length, its bytes in hexadecimal.
+
+    The name may be of two words ("generic profile") and stands on a line of its own.
+    """
+    _, _, behind = body.lstrip().partition(b"\n")
     try:
-        data = bytes.fromhex("".join(body.decode("ascii").split()[2:]))
+        data = bytes.fromhex("".join(behind.decode("ascii").split()[1:]))
     except ValueError:
         return
     if data.startswith(_XMP_SEGMENT) or kind == "xmp":

@@ -20,11 +20,15 @@ _KNOWN = frozenset(
         *("Clip skip", "Denoising strength", "Version", "VAE", "App", "Created Date"),
     }
 )
+_KNOWN_LOWER = frozenset(map(str.lower, _KNOWN))
 _ENOUGH = 3
 _RENAMED = {"schedule_type": "scheduler", "guidance_scale": "cfg_scale"}
 _KEY = re.compile(r"[A-Za-z][\w \-/.+()]{0,60}")
 _INLINE_SETTINGS = re.compile(r"(?<=\s)Steps: \d")
-_PIECES = re.compile(r'"(?:\\.|[^"\\])*"|[\[\]{}]|,|"|[^",\[\]{}]+', re.DOTALL)
+_PIECES = re.compile(r'"(?:\\.|[^"\\])*"|[\[\]{}]|[,|]|"|[^",|\[\]{}]+', re.DOTALL)
+_BARS = re.compile(r"\s*Steps: \d{1,6} ?\|", re.IGNORECASE)
+"""SD.Next's settings, with a bar where the webui has a comma."""
+_STEPS_ALONE = re.compile(r"\s*Steps: (\d{1,6})\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def read_parameters(text: str) -> Parameters | None:
     As in the webui, a line that begins with "Negative prompt:" ends the prompt, and further such lines belong to the negative
     prompt. Where all stands on one line, the marks inside of it count.
     """
-    whole = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    whole = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines, settings = _split_settings(whole)
     prompt, negative = _split_prompt(lines, is_one_line=sum(map(bool, map(str.strip, whole))) == 1)
     if not settings and negative is None:
@@ -61,10 +65,13 @@ def _split_settings(lines: list[str]) -> tuple[list[str], dict[str, str]]:
         if has_settings and line.startswith(_TEMPLATES):
             lines = lines[:index]
             break
-        has_settings = has_settings or (line.startswith("Steps: ") and bool(_settings(line)))
+        has_settings = has_settings or (_begins_with_steps(line) and bool(_settings(line)))
+    last = next((index for index in range(len(lines) - 1, 0, -1) if lines[index].strip()), 0)
+    if last and (alone := _STEPS_ALONE.fullmatch(lines[last])):
+        return lines[:last], {"steps": alone[1]}
     for index in range(len(lines) - 1, -1, -1):
         line = lines[index]
-        if ":" not in line or "," not in line:
+        if ":" not in line or ("," not in line and "|" not in line):
             continue
         behind_text = _INLINE_SETTINGS.search(line)
         start = behind_text.start() if behind_text and not _begins_with_a_setting(line) else 0
@@ -97,15 +104,25 @@ def _behind_mark(line: str) -> str:
     return line.lstrip()[len(_NEGATIVE) :].removeprefix(" ")
 
 
+def _begins_with_steps(line: str) -> bool:
+    return line.lstrip()[:6].lower() == "steps:"
+
+
 def _settings(line: str) -> dict[str, str]:
-    """The settings on a line, or nothing where it is a line of a prompt: three known names, or two where "Steps:" begins it."""
+    """The settings on a line, or nothing where it is a line of a prompt.
+
+    They have three known names, or two, in any capitals, where "Steps:" begins the line.
+    """
     found: dict[str, str] = {}
     for item in _items(line):
         key, mark, value = item.partition(":")
         if mark and _KEY.fullmatch(key.strip()):
             found.setdefault(key.strip(), _unquoted(value.strip()))
-    n_known = len(_KNOWN & found.keys())
-    if n_known < (_ENOUGH - 1 if line.lstrip().startswith("Steps:") else _ENOUGH):
+    if _begins_with_steps(line):
+        is_enough = len(_KNOWN_LOWER & set(map(str.lower, found))) >= _ENOUGH - 1
+    else:
+        is_enough = len(_KNOWN & found.keys()) >= _ENOUGH
+    if not is_enough:
         return {}
     named = {key.lower().replace(" ", "_"): value for key, value in found.items() if value}
     return {_RENAMED.get(key, key): value for key, value in named.items()}
@@ -113,22 +130,23 @@ def _settings(line: str) -> dict[str, str]:
 
 def _items(line: str) -> list[str]:
     """The parts between commas outside of quotes and brackets; between all commas where those do not pair up."""
+    comma = "|" if _BARS.match(line) else ","
     items: list[str] = []
     parts: list[str] = []
     depth = 0
     for match in _PIECES.finditer(line):
         piece = match.group()
         if piece == '"':
-            return line.split(",")
+            return line.split(comma)
         depth += (piece in "[{") - (piece in "]}")
-        if piece == "," and depth == 0:
+        if piece == comma and depth == 0:
             items.append("".join(parts))
             parts = []
         else:
             parts.append(piece)
         if depth < 0:
-            return line.split(",")
-    return line.split(",") if depth else [*items, "".join(parts)]
+            return line.split(comma)
+    return line.split(comma) if depth else [*items, "".join(parts)]
 
 
 def _unquoted(value: str) -> str:

@@ -115,6 +115,8 @@ _KINDS = (
         parts=_regions,
     ),
     _Kind("InvokeAI", "positive_conditioning", "negative_conditioning", place="invokeai", renamed={"scheduler": "sampler"}),
+    _Kind("InvokeAI", "prompt", "negative_prompt", place="sd-metadata"),
+    _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"seed"})),
     _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"cfg_scale"})),
     _Kind("Tensor.Art", "prompt", "negativePrompt", place="generation_data"),
     _Kind("Stability Matrix", "PositivePrompt", "NegativePrompt", place="parameters-json", renamed={"ModelName": "model"}),
@@ -123,6 +125,10 @@ _KINDS = (
     _Kind("Easy Diffusion", "prompt", "negative_prompt", marks=frozenset({"use_stable_diffusion_model"})),
     _Kind("Easy Diffusion", "Prompt", "Negative Prompt", marks=frozenset({"Stable Diffusion model"})),
     _Kind("Fooocus", "prompt", "negative_prompt", marks=frozenset({"base_model", "styles"})),
+    _Kind("Fooocus", "prompt", "negative_prompt", marks=frozenset({"real_prompt"})),
+    _Kind("Fooocus", "Prompt", "Negative Prompt", marks=frozenset({"Styles", "Performance"})),
+    _Kind("Sygil", "SD:prompt", "SD:negative_prompt", marks=frozenset({"SD:prompt"})),
+    _Kind("AI Horde", "prompt", "negative_prompt", marks=frozenset({"params", "models"})),
     _Kind("Draw Things", "c", "uc", marks=frozenset({"c", "uc"})),
     _Kind("Draw Things", "c", "uc", marks=frozenset({"c", "sampler", "seed"})),
     _Kind("NovelAI", "prompt", "uc", marks=frozenset({"uc", "sampler"}), parts=_characters),
@@ -131,6 +137,16 @@ _KINDS = (
     _Kind("ComfyUI", "prompt", "negativePrompt", place="imagemetahub_data", marks=frozenset({"generator"})),
     _Kind("Hugging Face", "prompt", "negative_prompt", marks=frozenset({"num_inference_steps", "guidance_scale"})),
 )
+_GENERIC = tuple(
+    _Kind("", "prompt", negative, marks=frozenset({"prompt", mark}))
+    for mark, negative in (
+        ("negative_prompt", "negative_prompt"),
+        ("negativePrompt", "negativePrompt"),
+        ("seed", "negative_prompt"),
+        ("steps", "negative_prompt"),
+    )
+)
+"""An object with a prompt and another of the things that make a picture, of an unknown writer."""
 _RENAMED = {
     "scale": "cfg_scale",
     "cfg": "cfg_scale",
@@ -192,7 +208,18 @@ def _parsed(text: str) -> object:
 
 def read_record(found: Objects) -> Record | None:
     """The first object that a tool of the table wrote with a prompt in it."""
-    for kind in _KINDS:
+    return _first_record(found, _KINDS)
+
+
+def read_generic(found: Objects) -> Record | None:
+    """The first object with a plain prompt, and settings beside it, that no known tool wrote."""
+    record = _first_record(found, _GENERIC)
+    is_plain = record is not None and not record.prompt.lstrip().startswith(("{", "[", '"{'))
+    return record if is_plain else None
+
+
+def _first_record(found: Objects, kinds: tuple[_Kind, ...]) -> Record | None:
+    for kind in kinds:
         for place, value in found:
             if (kind.place and place != kind.place) or not kind.marks <= value.keys():
                 continue
@@ -225,11 +252,14 @@ def _settings(value: Mapping[str, object], kind: _Kind) -> dict[str, str]:
             settings |= {part: str(inner) for part, inner in parts if part and isinstance(inner, str)}
         elif isinstance(item, str | int | float) and 0 < len(text := str(item)) <= _MAX_SETTING_CHARACTERS:
             settings.setdefault(name, text)
+    if "size" not in settings and {"width", "height"} <= settings.keys():
+        settings["size"] = f"{settings['width']}x{settings['height']}"
     return settings
 
 
 def _snake(key: str) -> str:
     """ "cfgScale", "CfgScale" and "Guidance Scale" as "cfg_scale" and "guidance_scale"."""
+    key = key.removeprefix("SD:")
     words = "".join(
         "_" + char if char.isupper() and before.islower() else char for before, char in zip(" " + key, key, strict=False)
     )

@@ -41,6 +41,10 @@ _NO_ENDS = frozenset(
         "VAEEncode",
     }
 )
+_FRESH = frozenset({"KSampler"})
+_ENCODES = frozenset({"VAEEncode", "VAEEncodeTiled"})
+_STAGE = "stage_c"
+"""Where Stable Cascade's second stage gets the picture that its first one made."""
 _SAMPLES = re.compile(r"sampl|detail|upscal|inpaint|generat|refin", re.IGNORECASE)
 # What a picture is made from. Pictures that only guide (reference, control, style) are left out.
 _PICTURE = re.compile(
@@ -55,7 +59,7 @@ _FROM_SAMPLER = re.compile(
 _NO_PICTURE = re.compile(
     r"(?i)(model|clip|vae|positive|negative|cond|text|prompt|string|control|mask|noise|sigma"
     r"|sampler|guider|lora|ipadapter|style|ref|width|height|seed|steps|cfg|start_|end_|upscale_model"
-    r"|face|source|script|hook)"
+    r"|face|source|script|hook|image_ref|\w{0,40}_ref(erence)?(_image)?$)"
 )
 
 
@@ -88,10 +92,16 @@ def read_graph(value: Mapping[str, object]) -> GraphPrompt | None:
     if graph is None:
         return None
     walk = _Walk(graph)
-    found = [walk.prompt(sampler) for sampler in walk.first_samplers()]
+    samplers = walk.first_samplers()
+    if not samplers:
+        ordered = walk.service_prompt()
+        if ordered is not None:
+            return ordered
+        samplers = walk.first_samplers(saved=False)
+    found = [walk.prompt(sampler) for sampler in samplers]
     texts = {(prompt.positive, prompt.negative) for prompt in found}
     if not found:
-        return walk.service_prompt()
+        return None
     # By its texts, not by the order of the nodes, which says nothing.
     first = min(found, key=lambda prompt: (not prompt.positive, *_sortable(prompt)))
     if len(texts) > 1 and not first.doubt:
@@ -110,9 +120,13 @@ class _Walk:
         self._left = _MAX_STEPS
         self._leads = self._leading(key for key in graph if self._is_sampler(key))
 
-    def first_samplers(self) -> list[str]:
-        """Return the samplers that are first in the chains behind the saved pictures."""
-        starts = [link for end in self._ends(self._leads)[:_MAX_ENDS] for link in self._pictures(end)]
+    def first_samplers(self, *, saved: bool = True) -> list[str]:
+        """Return the samplers that are first in the chains behind the saved pictures.
+
+        Where no picture is saved (a program took it from the sampler), behind what nothing follows.
+        """
+        ends = self._ends(self._leads) if saved else self._loose(self._leads)
+        starts = [link for end in ends[:_MAX_ENDS] for link in self._pictures(end)]
         found = {self._first_sampler(link) for link in starts[:_MAX_ENDS]}
         return [sampler for sampler in found if sampler is not None]
 
@@ -128,7 +142,10 @@ class _Walk:
             is_sampler = self._is_sampler(link.node)
             links = [] if is_sampler else self._picture_links(link.node, link.slot)
             leading = [before for before in links if before.node in self._leads]
-            if len(leading) == 1 or (leading and _BATCHES.search(self._graph[link.node].kind)):
+            # A node that chooses leads on by one link, or by all where its choice is not known.
+            chose = self._values.chosen_inputs(link.node, link.slot) is not None
+            is_several = chose or _BATCHES.search(self._graph[link.node].kind) is not None
+            if not is_sampler and (len(leading) == 1 or (leading and is_several)):
                 waiting.extend(leading)
             else:
                 found.append(link)
@@ -139,10 +156,12 @@ class _Walk:
         ends = [key for key in among if _SAVES.search(self._graph[key].kind)]
         if ends:
             return ends
-        followed = {link.node for node in self._graph.values() for link in node.links.values()}
-        loose = [key for key in among if key not in followed]
-        ends = [key for key in loose if self._graph[key].kind not in _NO_ENDS]
+        ends = [key for key in self._loose(among) if self._graph[key].kind not in _NO_ENDS]
         return [key for key in ends if _SHOWS.search(self._graph[key].kind)] or ends
+
+    def _loose(self, among: set[str]) -> list[str]:
+        followed = {link.node for node in self._graph.values() for link in node.links.values()}
+        return [key for key in among if key not in followed]
 
     def _leading(self, samplers: Iterable[str]) -> set[str]:
         """The nodes whose picture may come from a sampler."""
@@ -169,8 +188,45 @@ class _Walk:
                 break
             sampler = earlier
             passed.add(sampler)
-            links = self._picture_links(sampler, 0, sampler=True)
+            links = [] if self._begins_anew(sampler) else self._sampled_links(sampler)
         return sampler
+
+    def _begins_anew(self, sampler: str) -> bool:
+        """Return whether nothing is left of the picture that was encoded for it.
+
+        Edit models are run so: they see that picture beside the latent.
+        """
+        node = self._graph[sampler]
+        if node.kind not in _FRESH:
+            return False
+        strength = self._values.field(sampler, "denoise")
+        if not isinstance(strength.data, int | float) or strength.data < 1 or strength.doubt:
+            return False
+        link = node.links.get("latent_image")
+        for _ in range(_MAX_SAMPLERS):
+            before = self._graph.get(link.node) if link is not None else None
+            if link is None or before is None or any("mask" in name for name in before.inputs):
+                return False
+            if before.kind in _ENCODES:
+                return True
+            is_sampler = self._is_sampler(link.node)
+            links = [] if is_sampler else self._picture_links(link.node, link.slot)
+            link = links[0] if len(links) == 1 else None
+        return False
+
+    def _sampled_links(self, sampler: str) -> list[Link]:
+        """The links that bring a sampler what another one made."""
+        links = self._graph[sampler].links
+        link = links.get("positive")
+        for _ in range(_MAX_SAMPLERS):
+            before = self._graph.get(link.node) if link is not None else None
+            if link is None or before is None:
+                break
+            if _STAGE in before.links:
+                return [before.links[_STAGE]]
+            chosen = self._values.chosen_inputs(link.node, link.slot) or []
+            link = before.links.get(chosen[0]) if len(chosen) == 1 else None
+        return [link for name, link in links.items() if _is_sampled(name)]
 
     def _nearest(self, starts: list[Link], passed: set[str]) -> str | None:
         waiting, seen = deque(starts), set(passed)
@@ -185,14 +241,12 @@ class _Walk:
             waiting.extend(self._picture_links(link.node, link.slot))
         return None
 
-    def _picture_links(self, key: str, slot: int, *, sampler: bool = False) -> list[Link]:
+    def _picture_links(self, key: str, slot: int) -> list[Link]:
         """The links that bring the picture to a node, by what it chose."""
         node = self._graph[key]
-        chosen = None if sampler else self._values.chosen_inputs(key, slot)
+        chosen = self._values.chosen_inputs(key, slot)
         if chosen is not None:
             return [node.links[name] for name in chosen if name in node.links]
-        if sampler:
-            return [link for name, link in node.links.items() if _is_sampled(name)]
         likely = [link for name, link in node.links.items() if _is_picture(name)]
         return likely or [link for name, link in node.links.items() if not _is_apart(name)]
 

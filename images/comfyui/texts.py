@@ -7,6 +7,7 @@ with a time limit (`regex`, because `re` has none).
 
 from __future__ import annotations
 
+import ast
 import operator
 import random
 from collections.abc import Callable, Mapping
@@ -19,12 +20,15 @@ MAX_TEXT = 1 << 20
 """Characters of one computed text; a prompt has a few thousand."""
 
 _MAX_PATTERN = 1_000
+_MAX_SUM = 200
+"""Characters of an expression that a chooser's number is computed by."""
 _MAX_SEARCHED = 20_000
 _PATTERN_SECONDS = 0.02
 # {a|b} and __name__: braces with a bar between them, however nested, in linear time.
 _RANDOM = compiled(r"[{}][^{}|]*\||__[\w.+/*\\-]{1,200}__")
 _LORA = compiled(r"<(?:lora|lyco|hypernet):[^<>]{0,500}>")
 _DIMENSIONS = compiled(r"(\d{2,5})\s{0,3}[x\u00d7*]\s{0,3}(\d{2,5})")
+_RULE = compiled(r"(?:---|[-*=~]{4,1000})\n")
 _TOKENS = compiled(r"\[(time|hostname|cuda_device|cuda_name|user|date)\b", IGNORECASE)
 _OFF = frozenset({"", "0", "false", "no", "off", "disable", "disabled", "none"})
 
@@ -318,6 +322,32 @@ def _schedule(text: object, before: object, behind: object) -> str:
     raise NotComputed("changes from frame to frame", " ".join(part for part in parts if part))
 
 
+def _only(*parts: object) -> str:
+    """Return the one text that a list of texts has; several make several pictures."""
+    texts = [text for part in parts if (text := as_text(part)).strip()]
+    if len(texts) > 1:
+        raise NotComputed("makes several pictures of several texts", _bounded_join(", ", texts))
+    return "".join(texts)
+
+
+def _sections(text: object) -> str:
+    """Return a text; rows of three dashes and more part several texts for several pictures."""
+    return _only(*(part.strip() for part in _RULE.split(as_text(text))))
+
+
+def _join_lines(text: object, delimiter: object) -> str:
+    rows = (row.strip() for row in as_text(text).split("\n"))
+    return _bounded_join(as_text(delimiter), [row for row in rows if row])
+
+
+def _fill(text: object, *parts: object) -> str:
+    """Put the parts for [1], [2] …, one after the other."""
+    whole = as_text(text)
+    for number, part in enumerate(parts[:100], 1):
+        whole = _replace(whole, f"[{number}]", part)
+    return whole
+
+
 def _trigger_words(listed: object) -> str:
     """LoRA Manager's toggled words; the node joins the active ones."""
     rows = listed if isinstance(listed, list) else []
@@ -402,6 +432,40 @@ def _math(left: object, how: object, right: object) -> int | float:
     return summed(as_number(left), as_number(right))
 
 
+_ARITHMETIC: Mapping[type[ast.AST], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+
+
+def _calculate(expression: object, *values: object) -> int | float:
+    """Compute a sum of numbers and of the inputs a, b, c …; other functions are not computed."""
+    names = dict(zip("abcdefgh", values, strict=False))
+    text = as_text(expression).strip()
+    if len(text) > _MAX_SUM:
+        raise NotComputed("its expression is too long")
+    try:
+        return _sum_of(ast.parse(text, mode="eval").body, names)
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise NotComputed("its expression is not computed here") from error
+
+
+def _sum_of(tree: ast.expr, names: Mapping[str, object]) -> int | float:
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int | float):
+        return tree.value
+    if isinstance(tree, ast.Name) and isinstance(value := names.get(tree.id), int | float):
+        return value
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+        return -_sum_of(tree.operand, names)
+    if isinstance(tree, ast.BinOp) and (summed := _ARITHMETIC.get(type(tree.op))):
+        return summed(_sum_of(tree.left, names), _sum_of(tree.right, names))
+    raise ValueError(type(tree).__name__)
+
+
 OPERATIONS: Mapping[str, Callable[..., object]] = {
     "join": _join,
     "join_filled": _join_filled,
@@ -425,6 +489,12 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "drawn": _drawn,
     "populated": _populated,
     "schedule": _schedule,
+    "only": _only,
+    "sections": _sections,
+    "join_lines": _join_lines,
+    "fill": _fill,
+    "calculate": _calculate,
+    "round": lambda data: round(as_number(data)),
     "trigger_words": _trigger_words,
     "prepend": _prepend,
     "dimension": _dimension,

@@ -20,7 +20,7 @@ Steps = Generator[Wanted, "Value", "Value"]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "positive": ("positive", "pos", "conditioning", "cond1", "text_embeds", "guider"),
-    "negative": ("negative", "neg", "text_embeds", "guider"),
+    "negative": ("negative", "neg", "neg_conditioning", "text_embeds", "guider"),
     "seed": ("seed", "noise_seed", "rand_seed", "main_seed", "noise"),
     "steps": ("steps", "steps_total", "sigmas"),
     "cfg_scale": ("cfg", "cfg_scale", "guidance_scale", "guider"),
@@ -62,6 +62,9 @@ _SIDE_NAMES = {
 }
 _SHOWN_TEXT = "text_0"
 """Where a node that shows a text keeps it, perhaps from an earlier run."""
+
+_COUNT = "inputcount"
+"""Says how many of the numbered inputs count; links into more may be left over."""
 
 _MAX_PARTS = 128
 _MAX_REGEXES = 64
@@ -136,10 +139,13 @@ class Values:
         head = expression[0]
         if head == "if":
             test = self._evaluate(node, expression[1])
-            picked = expression[2] if is_on(test.data) else expression[3]
-            return [picked] if isinstance(picked, str) else None
+            branches = expression[2:4] if test.doubt else [expression[2 if is_on(test.data) else 3]]
+            names = [name for name in branches if isinstance(name, str)]
+            return names if len(names) == len(branches) else None
         if head == "pick":
             test = self._evaluate(node, expression[1])
+            if _is_open(node, expression[1], test):
+                return _branches(node, str(expression[2]))
             return [self._picked(str(expression[2]), test)]
         if head == "first":
             names = _matching(node, expression[1:])
@@ -231,7 +237,8 @@ class Values:
 
     def _operation(self, node: Node, head: str, parts: list[Expression]) -> Steps:
         data, doubt = [], ""
-        for part in self._spread(node, parts):
+        count = yield from self._input(node, _COUNT, "text")
+        for part in self._spread(node, parts, count):
             value = yield from self._expression(node, part, "text")
             data.append(value.data)
             doubt = doubt or value.doubt
@@ -250,12 +257,14 @@ class Values:
         return self._regexes >= 0 and self._characters >= 0
 
     @staticmethod
-    def _spread(node: Node, parts: list[Expression]) -> list[Expression]:
-        """Names with a "*" stand for all inputs that begin so."""
+    def _spread(node: Node, parts: list[Expression], count: Value) -> list[Expression]:
+        """Names with a "*" stand for all inputs that begin so, as many as the node counts."""
         spread: list[Expression] = []
+        most = as_int(count.data)
         for part in parts:
             is_pattern = isinstance(part, str) and part.endswith("*") and not part.startswith("=")
-            spread.extend(_matching(node, [part]) if is_pattern else [part])
+            names = _matching(node, [part]) if is_pattern else [part]
+            spread.extend(n for n in names if not (is_pattern and 0 < most < _last_number(str(n))))
         return spread
 
     def _encode(self, node: Node, parts: list[Expression], _wanted: str) -> Steps:
@@ -269,7 +278,8 @@ class Values:
     def _gather(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
         texts: dict[str, None] = {}
         doubt = ""
-        for part in self._spread(node, parts):
+        count = yield from self._input(node, _COUNT, "text")
+        for part in self._spread(node, parts, count):
             value = yield from self._expression(node, part, wanted)
             if isinstance(value.data, tuple):
                 texts.update(dict.fromkeys(value.data))
@@ -296,8 +306,25 @@ class Values:
 
     def _pick(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
         test = yield from self._expression(node, parts[0], "text")
+        if _is_open(node, parts[0], test):
+            return (yield from self._any_of(node, _branches(node, str(parts[1])), test, wanted))
         value = yield from self._input(node, self._picked(str(parts[1]), test), wanted)
         return replace(value, doubt=value.doubt or test.doubt)
+
+    def _any_of(self, node: Node, names: list[str], test: Value, wanted: str) -> Steps:
+        """The texts of all branches, where the number of the chosen one is not in the file."""
+        doubt = test.doubt or f"{node.kind}: its switch is not in the file"
+        texts: dict[str, None] = {}
+        for name in names[:_MAX_PARTS] if wanted not in _SETTINGS else ():
+            value = yield from self._input(node, name, wanted)
+            held = value.data if isinstance(value.data, tuple) else (value.data,)
+            filled = [item for item in held if isinstance(item, str) and item.strip()]
+            texts.update(dict.fromkeys(filled))
+        whole = ", ".join(texts)[:MAX_TEXT]
+        self._characters -= len(whole)
+        if self._characters < 0:
+            return Value(None, f"{node.kind}: {_TOO_MUCH}")
+        return Value(whole or None, doubt)
 
     @staticmethod
     def _picked(pattern: str, test: Value) -> str:
@@ -439,6 +466,17 @@ _SPECIAL = {
     "or": Values._or,
     "doubt": Values._doubt,
 }
+
+
+def _is_open(node: Node, selector: Expression, test: Value) -> bool:
+    """Return whether the number that chooses is not in the file."""
+    return bool(test.doubt) or (test.data is None and selector in node.links)
+
+
+def _branches(node: Node, pattern: str) -> list[str]:
+    """The inputs among which a number chooses."""
+    before = pattern.partition("{")[0]
+    return [name for name in _matching(node, [before + "*"]) if name[len(before) :].isdecimal()]
 
 
 def _only_value(node: Node) -> object:

@@ -52,8 +52,11 @@ def jpeg_segments(*segments: tuple[int, bytes]) -> bytes:
     return plain[:2] + b"".join(struct.pack(">BBH", 0xFF, mark, len(data) + 2) + data for mark, data in segments) + plain[2:]
 
 
+XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+
+
 def xmp_jpeg(data: bytes) -> bytes:
-    return jpeg_segments((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + data))
+    return jpeg_segments((0xE1, XMP_SEGMENT + data))
 
 
 def extended_xmp_jpeg(text: str) -> bytes:
@@ -78,10 +81,10 @@ def photoshop(text: str) -> bytes:
     return b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(data)) + data + b"\0" * (len(data) % 2)
 
 
-def raw_profile(kind: str, data: bytes) -> bytes:
+def raw_profile(kind: str, data: bytes, *, named: str = "") -> bytes:
     """As ImageMagick wraps a block of another format."""
     lines = [data.hex()[at : at + 72] for at in range(0, 2 * len(data), 72)]
-    body = f"\n{kind}\n{len(data):8}\n".encode() + "\n".join(lines).encode() + b"\n"
+    body = f"\n{named or kind}\n{len(data):8}\n".encode() + "\n".join(lines).encode() + b"\n"
     return png_chunk(b"zTXt", f"Raw profile type {kind}".encode() + b"\0\0" + zlib.compress(body))
 
 
@@ -162,6 +165,10 @@ ANY_TEXT: dict[str, Place] = {
     "IPTC caption": lambda text: jpeg_segments((0xED, photoshop(text))),
     "raw profile of EXIF": lambda text: png_with(raw_profile("exif", unicode_comment(text))),
     "raw profile of APP1": lambda text: png_with(raw_profile("APP1", unicode_comment(text))),
+    "raw profile of APP1, generic": lambda text: png_with(raw_profile("APP1", unicode_comment(text), named="generic profile")),
+    "raw profile of XMP in APP1": lambda text: png_with(
+        raw_profile("APP1", XMP_SEGMENT + packet("UserComment", text), named="generic profile")
+    ),
     "raw profile of XMP": lambda text: png_with(raw_profile("xmp", packet("UserComment", text))),
     "raw profile of IPTC": lambda text: png_with(raw_profile("iptc", photoshop(text))),
     "EXIF description": lambda text: saved("JPEG", exif=field_exif(0x010E, text)),
@@ -170,6 +177,10 @@ ANY_TEXT: dict[str, Place] = {
     "PNG's EXIF": lambda text: png_with(png_chunk(b"eXIf", unicode_comment(text).removeprefix(b"Exif\0\0"))),
     "TIFF description": lambda text: saved("TIFF", tiffinfo={270: text}),
     **{f"PNG text {name}": _under(name) for name in ("Parameters", "PARAMETERS", "Comment", "Description", "comment")},
+    **{f"PNG text {name}": _under(name) for name in ("exif:UserComment", "tiff:ImageDescription", "dc:description")},
+    "PNG text of a user comment's bytes": lambda text: png_with(
+        text_chunk("exif:UserComment", ", ".join(map(str, b"ASCII\0\0\0" + text.encode())))
+    ),
     "PNG text behind the pixels": lambda text: png_with(behind=text_chunk("parameters", text)),
     "packed PNG text": lambda text: png_with(text_chunk("parameters", text, "zTXt")),
 }
@@ -185,6 +196,8 @@ COMMENTS: dict[str, Place] = {
     "blanks for NULs": lambda text: b"UNICODE " + text.encode("utf-16-be"),
     "blanks for NULs, ASCII": lambda text: b"ASCII   " + text.encode(),
     "JIS with UTF-8": lambda text: b"JIS\0\0\0\0\0" + text.encode(),
+    "the label twice": lambda text: b"UNICODE\0" * 2 + text.encode("utf-16-be"),
+    "the label twice, ASCII": lambda text: b"ASCII\0\0\0" * 2 + text.encode(),
     "NULs behind": lambda text: b"UNICODE\0" + text.encode("utf-16-be") + bytes(6),
     "no label, UTF-8": lambda text: text.encode(),
     **{f"byte-order mark, {name}": _comment(b"UNICODE\0" + mark, name) for name, mark in UTF_16.items()},

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images.comfyui import GraphPrompt, read_graph
+from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import node, sampler_of
-from tests.images.sibling_graphs import SIBLINGS
 
-GRAPHS = [sibling[0] for siblings in SIBLINGS.values() for sibling in siblings.values()]
+GRAPHS = [sibling[0] for siblings in ALL_SIBLINGS.values() for sibling in siblings.values()]
 GRAPHS = [json.loads(json.dumps(nodes)) for nodes in GRAPHS]
 
 

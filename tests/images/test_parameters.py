@@ -65,6 +65,15 @@ CASES: dict[str, tuple[str, str, str]] = {
         "blur",
     ),
     "line ends of old Macs": (f"a fox\rNegative prompt: blur\r{LINE}", "a fox", "blur"),
+    "a byte-order mark first": (f"\ufeffNegative prompt: blur\n{LINE}", "", "blur"),
+    "an empty prompt and an empty line": (f"\n\nNegative prompt: blur\n{LINE}", "", "blur"),
+    "neither prompt nor negative prompt": (f"\n{LINE}", "", ""),
+    "marks in small letters": (f"a fox\nnegative prompt: blur\n{LINE.lower()}", "a fox", "blur"),
+    "bars between the settings": (
+        f'a fox | a hen\nNegative prompt: blur\n{LINE.replace(",", "|")}| Note: "a | b"',
+        "a fox | a hen",
+        "blur",
+    ),
     "no settings": ("a fox\nNegative prompt: blur", "a fox", "blur"),
 }
 
@@ -121,8 +130,27 @@ def test_settings_without_a_sampler_or_nearly_empty_are_read(line: str) -> None:
     assert (found.prompt, found.negative, found.settings["seed"]) == ("a fox", "blur", "42")
 
 
+def test_a_last_line_of_steps_alone_is_a_setting() -> None:
+    """In the middle of a text, with more behind it, or as all there is, it is one of its lines."""
+    found = read_parameters("a fox\nin snow\nSteps: 20\n")
+    assert found is not None
+    assert (found.prompt, found.settings) == ("a fox\nin snow", {"steps": "20"})
+    assert read_parameters("a recipe\nSteps: 3\nstir") is None
+    assert read_parameters("a poster\nSteps: of stone") is None
+
+
 @pytest.mark.parametrize(
-    "text", ["", "holiday", "a fox, 8k", "title: a, subtitle: b, seed: 1", "Steps: 1, " * 1000, "Hashes:{" * 1000]
+    "text",
+    [
+        "",
+        "size: a, model: b, seed: c",
+        "a fox | seed: 1 | size: 2 | model: 3",
+        "holiday",
+        "a fox, 8k",
+        "title: a, subtitle: b, seed: 1",
+        "Steps: 1, " * 1000,
+        "Hashes:{" * 1000,
+    ],
 )
 def test_other_texts_are_none_of_it(text: str) -> None:
     """A camera's comment, a bare prompt, words before colons."""

@@ -99,6 +99,107 @@ def test_raw_line_ends_in_json_are_read() -> None:
     assert found.prompt == "a red fox,\nin snow"
 
 
+@pytest.mark.parametrize("place", ["PNG text", "XMP property"])
+def test_an_infotext_is_read_under_a_keyword_of_ones_own(place: str) -> None:
+    """With its settings: a negative prompt's mark alone is none."""
+
+    def placed(text: str) -> bytes:
+        if place == "PNG text":
+            return png_with(text_chunk("my-own-notes", text))
+        return xmp_jpeg(packet("History", text))
+
+    found = read_embedded_prompt(placed(TEXT))
+    assert found is not None
+    assert (found.prompt, found.negative) == ("a red fox,\nin snow", "blurry")
+    assert read_embedded_prompt(placed("a talk\nNegative prompt: what it is")) is None
+
+
+@pytest.mark.parametrize("text", [f"\nNegative prompt: blurry\n{LINE}", f"Negative prompt: b\n{LINE}", f"\n{LINE}"])
+@pytest.mark.parametrize("place", ANY_TEXT.values(), ids=ANY_TEXT.keys())
+def test_an_infotext_with_an_empty_prompt_has_none(place: Place, text: str) -> None:
+    """Never the whole text, and never what stands behind the mark."""
+    assert read_embedded_prompt(place(text)) is None
+
+
+@pytest.mark.parametrize("text", ["None", "null", "undefined", "NaN", " \n"])
+def test_a_word_for_nothing_is_no_prompt(text: str) -> None:
+    """It asked for a text that it did not have."""
+    assert read_embedded_prompt(png_with(text_chunk("parameters", text))) is None
+
+
+def test_an_empty_prompt_hides_no_graph() -> None:
+    """The webui's form as a node wrote it, beside ComfyUI's graph."""
+    text = text_chunk("parameters", f"\nNegative prompt: b\n{LINE}")
+    found = read_embedded_prompt(png_with(text, text_chunk("prompt", GRAPH)))
+    assert found is not None
+    assert (found.prompt, found.tool) == ("a red fox", "ComfyUI")
+
+
+JOB = "0123abcd-0123-4567-89ab-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_with(text_chunk("Description", f"a red fox --ar 1:1 --v 6.0 Job ID: {JOB}"), text_chunk("Author", "own")),
+        xmp_jpeg(packet("description", f"a red fox --ar 1:1 --v 6.0 Job ID: {JOB}")),
+    ],
+    ids=["PNG", "XMP"],
+)
+def test_midjourneys_description_is_read(data: bytes) -> None:
+    """Its switches belong to the prompt, the job's number does not."""
+    wanted = EmbeddedPrompt("a red fox --ar 1:1 --v 6.0", "", "Midjourney", {"job_id": JOB})
+    assert read_embedded_prompt(data) == wanted
+
+
+@pytest.mark.parametrize("text", ["a red fox Job ID: 17", "Job ID: ", f"Job ID: {JOB}", f"a job {JOB}"])
+def test_another_description_is_no_job(text: str) -> None:
+    """Only a whole number ends it, and only a prompt stands before it."""
+    assert read_embedded_prompt(png_with(text_chunk("Description", text))) is None
+
+
+OBJECTS: dict[str, tuple[dict[str, object], str]] = {
+    "a script": ({"negative_prompt": "blurry", "seed": 4, "steps": 20}, ""),
+    "DiffusionBee": ({"negative_prompt": "blurry", "seed": 4, "model": "own"}, ""),
+    "AI Horde": ({"params": {"seed": "4"}, "models": ["own"]}, "AI Horde"),
+    "Fooocus-MRE": ({"real_prompt": ["a red fox"], "negative_prompt": "blurry", "seed": 4}, "Fooocus"),
+}
+
+
+@pytest.mark.parametrize("case", OBJECTS)
+@pytest.mark.parametrize("keyword", ["Comment", "parameters", "UserComment"])
+def test_an_object_with_a_prompt_is_read(case: str, keyword: str) -> None:
+    """Whoever wrote it, if settings stand beside the prompt."""
+    fields, tool = OBJECTS[case]
+    prompt = "a red fox ### blurry" if case == "AI Horde" else "a red fox"
+    found = read_embedded_prompt(png_with(text_chunk(keyword, json.dumps({"prompt": prompt, **fields}))))
+    assert found is not None
+    assert (found.prompt, found.negative, found.tool, found.how) == ("a red fox", "blurry", tool, "exact")
+
+
+def test_width_and_height_are_a_size_too() -> None:
+    """As in the other tools' settings; what a tool calls its size stays."""
+    fields = {"prompt": "a red fox", "seed": 4, "width": 512, "height": 768}
+    for more, size in (({}, "512x768"), ({"size": "own"}, "own")):
+        found = read_embedded_prompt(png_with(text_chunk("Comment", json.dumps(fields | more))))
+        assert found is not None
+        assert (found.settings["width"], found.settings["size"]) == ("512", size)
+
+
+def test_texts_of_prompt_and_negative_prompt_are_read() -> None:
+    """As scripts write them, and Sygil with a name before."""
+    for name, tool in (("", ""), ("SD:", "Sygil")):
+        texts = {f"{name}prompt": "a red fox", f"{name}negative_prompt": "blurry", f"{name}seed": "4"}
+        found = read_embedded_prompt(png_with(*(text_chunk(*item) for item in texts.items())))
+        assert found == EmbeddedPrompt("a red fox", "blurry", tool, {"seed": "4"})
+
+
+@pytest.mark.parametrize("value", [{"prompt": "a question"}, {"prompt": 4, "seed": 4}, {"prompt": "[1]", "seed": 4}])
+def test_another_object_is_no_prompt(value: object) -> None:
+    """A prompt alone may be one for a language model."""
+    assert read_embedded_prompt(png_with(text_chunk("Comment", json.dumps(value)))) is None
+
+
 def test_an_xmp_packet_that_is_a_bomb_has_no_texts() -> None:
     """Entities are refused before they are unpacked."""
     bomb = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><x>&b;</x>'

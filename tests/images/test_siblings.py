@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from images.comfyui import read_graph
+from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import SETTINGS, graph, node, sampler_of
-from tests.images.sibling_graphs import SIBLINGS, Sibling
+from tests.images.sibling_graphs import Sibling
 
-CASES = {f"{kind}: {name}": sibling for kind, siblings in SIBLINGS.items() for name, sibling in siblings.items()}
+CASES = {f"{kind}: {name}": sibling for kind, siblings in ALL_SIBLINGS.items() for name, sibling in siblings.items()}
 
 
 @pytest.mark.parametrize("sibling", CASES.values(), ids=CASES.keys())
@@ -127,3 +128,16 @@ def test_settings_are_followed_through_links(case: str) -> None:
     found = read_graph(graph(sampler=sampler_of(**inputs), **nodes))
     assert found is not None
     assert found.settings == SETTINGS | wanted
+
+
+def test_a_graph_that_saves_nothing_is_read_from_its_last_sampler() -> None:
+    """A program that takes latents over the API; several with different texts are in doubt."""
+    nodes = graph()
+    del nodes["save"], nodes["decode"]
+    found = read_graph(nodes)
+    assert found is not None
+    assert (found.positive, found.negative, found.doubt) == ("a red fox", "blurry", "")
+    more = {"s2": sampler_of(positive=["y2", 0]), "y2": node("CLIPTextEncode", text="a grey hen")}
+    found = read_graph(nodes | more)
+    assert found is not None
+    assert found.doubt

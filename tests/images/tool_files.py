@@ -22,6 +22,7 @@ from tests.images.tool_texts import (
     EASY,
     EASY_LABELS,
     FOOOCUS,
+    FOOOCUS_LABELS,
     FORGE,
     GRAPH,
     HORDE,
@@ -288,6 +289,9 @@ TOOL_FILES |= {
     "draw-things.jpg": ToolFile("Draw Things", "JPEG", xmp_jpeg(packet("UserComment", json.dumps(DRAW_THINGS))), settings=_OWN),
     "draw-things-description.jpg": ToolFile(
         "Draw Things", "JPEG", xmp_jpeg(packet("description", DRAW_THINGS_TEXT)), settings=_OWN
+    ),
+    "fooocus-labels.png": ToolFile(
+        "Fooocus", "PNG", png_texts({"parameters": json.dumps(FOOOCUS_LABELS)}), settings={"seed": "42"}
     ),
     "mochi.png": ToolFile(
         "Mochi Diffusion", "PNG", png_with(text_chunk("XML:com.adobe.xmp", packet("description", MOCHI).decode())), settings=_OWN

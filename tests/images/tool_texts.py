@@ -279,6 +279,16 @@ METAHUB = {
     "sampler_name": "Euler a",
     "model": "own",
 }
+FOOOCUS_LABELS = {
+    "Prompt": PROMPT,
+    "Negative Prompt": NEGATIVE,
+    "Fooocus V2 Expansion": "",
+    "Styles": "['Fooocus V2']",
+    "Performance": "Speed",
+    "Resolution": "(512, 512)",
+    "Base Model": "own",
+    "Seed": 42,
+}
 RUINED = {
     "Prompt": PROMPT,
     "Negative": NEGATIVE,
