@@ -48,12 +48,16 @@ sys.addaudithook(_watch)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended and what it did: `audit` lists sockets, processes and foreign code."""
+    """How a command ended and what it did: `audit` lists sockets, processes and foreign code.
+
+    `seconds` is its processor time, which other work on the machine leaves alone; `waited_s` is the time until it ended.
+    """
 
     code: int
     out: str
     err: str
     seconds: float
+    waited_s: float
     peak_bytes: int
     audit: list[str]
     touched: list[str]
@@ -117,30 +121,30 @@ class Home:
             err.open("wb") as err_file,
         ):
             process = subprocess.Popen(command, cwd=cwd or ROOT, env=environment, stdin=given, stdout=out_file, stderr=err_file)
-            code, peak = _wait(process, timeout_s)
-        seconds = time.monotonic() - began
+            code, seconds, peak = _wait(process, timeout_s)
+        waited_s = time.monotonic() - began
         audit = log.read_text().splitlines() if log.exists() else []
         audit += [f"canary {path.name}" for path in sorted(set(self._scratch.glob(f"{CANARY}*")) - canaries)]
         after = self.state()
         touched = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
         said, told = (path.read_bytes().decode("utf-8", "replace") for path in (out, err))
-        return Outcome(code, said, told, seconds, peak, audit, touched)
+        return Outcome(code, said, told, seconds, waited_s, peak, audit, touched)
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, int]:
-    """(exit code or -1, peak resident bytes) of the process, which is killed when its time is up."""
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, float, int]:
+    """(exit code or -1, seconds of processor time, peak resident bytes) of the process, which is killed when its time is up."""
     end, peak = time.monotonic() + timeout_s, 0
     while time.monotonic() < end:
         peak = max(peak, _most_resident(process.pid))
-        pid, status, _ = os.wait4(process.pid, os.WNOHANG)
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, peak
+            return process.returncode, usage.ru_utime + usage.ru_stime, peak
         time.sleep(0.02)
     process.kill()
-    os.wait4(process.pid, 0)
+    _, _, usage = os.wait4(process.pid, 0)
     process.returncode = -1
-    return -1, peak
+    return -1, usage.ru_utime + usage.ru_stime, peak
 
 
 def _most_resident(pid: int) -> int:
@@ -172,4 +176,5 @@ def check_harmless(outcome: Outcome) -> None:
 def check_cheap(outcome: Outcome, good: Outcome, *, seconds: float = 2.0, mebibytes: int = 256) -> None:
     """Assert that the answer cost at most so much more than that to a good input of the same kind."""
     assert outcome.seconds - good.seconds <= seconds, (outcome.seconds, good.seconds)
+    assert outcome.waited_s - good.waited_s <= 20, (outcome.waited_s, good.waited_s)  # it waits for nothing, either
     assert outcome.peak_bytes - good.peak_bytes <= mebibytes << 20, (outcome.peak_bytes, good.peak_bytes)
