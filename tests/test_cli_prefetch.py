@@ -202,7 +202,8 @@ def test_a_kill_in_the_middle_costs_what_was_not_written(tmp_path: Path) -> None
     """The real command in a process of its own: killed in the middle of 30 MB, it goes on behind what it has."""
     name = "someone/large/open_clip_model.safetensors"
     content = os.urandom(1 << 20) * 30
-    with FakeHub({name: content, "someone/large/open_clip_config.json": b'{"model_cfg": {}}'}, large={name}, stall=25 << 20) as hub:
+    config = b'{"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}'
+    with FakeHub({name: content, "someone/large/open_clip_config.json": config}, large={name}, stall=25 << 20) as hub:
         home = {"HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub.address}
         environment = {**os.environ, **home, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
         words = [sys.executable, "cli.py", "prefetch", "hf-hub:someone/large"]

@@ -101,6 +101,7 @@ def test_flipped_bytes_of_parts(index_in_parts: tuple[Path, Manifest]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_many_flipped_bytes(index: tuple[Path, Manifest]) -> None:
     """Every byte of the FAISS header, and hundreds of every file."""
     root, manifest = index
