@@ -166,6 +166,7 @@ def test_a_large_k_without_a_filter(vectors: ShardedVectors, tmp_path: Path, fac
     assert all(len(np.unique(ids)) == 2048 and ids.min() >= 0 for ids in hits.ids)
 
 
+@pytest.mark.slow
 def test_the_same_build_gives_the_same_bytes(vectors: ShardedVectors, tmp_path: Path) -> None:
     """Training is seeded: two builds are equal to the byte, another seed is not."""
     contents = []
