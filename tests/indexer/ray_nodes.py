@@ -29,7 +29,7 @@ class Nodes:
         self._nodes: list[Any] = []
 
     def grow(self) -> None:
-        self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
+        self._nodes.append(_add_node(self._cluster, num_cpus=1))
 
     def lose(self) -> None:
         """Kill the newest node, with all of its processes."""
@@ -44,8 +44,8 @@ def nodes(count: int) -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster = Cluster()
+        _add_node(cluster, num_cpus=0, include_dashboard=False)
         try:
             started = Nodes(cluster)
             for _ in range(count):
@@ -54,3 +54,14 @@ def nodes(count: int) -> Iterator[Nodes]:
         finally:
             cluster.shutdown()  # type: ignore[no-untyped-call]
             os.environ.pop("RAY_ADDRESS", None)
+
+
+def _add_node(cluster: Any, **options: Any) -> Any:
+    """Start one more process of Ray; try three times, since Ray gives each 30 s, which a busy machine may exceed."""
+    for attempt in range(3):
+        try:
+            return cluster.add_node(object_store_memory=STORE_BYTES, **options)
+        except Exception as error:  # Ray raises a bare Exception
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError("unreachable")
