@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-CODE := cli.py commands core encoders ensemble evaluation images indexer retriever server store tests examples benchmarks
+ROOMS := commands core encoders ensemble environment evaluation images indexer retriever server store
+
+TYPED := $(addprefix .mypy_path/imprompt/,__init__.py cli.py $(ROOMS))
 
 .PHONY: demo test test-slow test-ofa test-clients test-faiss-gpu test-browser page-picture lint docs audit clean
 
@@ -39,9 +41,10 @@ page-picture: $(VENV)/.test
 	cp .page-pictures/page-top-1280-light.png docs/images/page.png
 
 lint: $(VENV)/.test
-	$(PY) -m ruff check $(CODE)
-	$(PY) -m ruff format --check $(CODE)
-	$(PY) -m mypy $(CODE)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	@mkdir -p .mypy_path && ln -sfn .. .mypy_path/imprompt # mypy finds the package `imprompt` by its folder's name
+	MYPYPATH=.mypy_path $(PY) -m mypy $(TYPED) tests examples benchmarks docs
 
 # Known holes of the pinned versions. It asks PyPI's own service; a version that it cannot look up is a failure.
 audit: $(PY)

@@ -13,28 +13,28 @@ import sys
 
 import typer
 
-from commands.add import add
-from commands.build_index import build_index
-from commands.doctor import doctor
-from commands.embed import embed
-from commands.evaluate import evaluate
-from commands.extract import extract
-from commands.fit_weights import fit_weights
-from commands.fold import fold
-from commands.gc import gc
-from commands.info import info
-from commands.options import ASK, CORPUS, IMPROVE, OPERATE
-from commands.plan import plan
-from commands.prefetch import prefetch
-from commands.push import push
-from commands.query import query
-from commands.remove import remove
-from commands.serve import serve
-from commands.submit import submit
-from commands.train import train
-from commands.verify import verify
-from core.errors import ImpromptError, StorageFull
-from core.text import printable
+from imprompt.commands.add import add
+from imprompt.commands.build_index import build_index
+from imprompt.commands.dedupe import fold
+from imprompt.commands.doctor import doctor
+from imprompt.commands.embed import embed
+from imprompt.commands.evaluate import evaluate
+from imprompt.commands.extract import extract
+from imprompt.commands.fit_weights import fit_weights
+from imprompt.commands.gc import gc
+from imprompt.commands.info import info
+from imprompt.commands.options import ASK, CORPUS, IMPROVE, OPERATE
+from imprompt.commands.plan import plan
+from imprompt.commands.prefetch import prefetch
+from imprompt.commands.push import push
+from imprompt.commands.query import query
+from imprompt.commands.remove import remove
+from imprompt.commands.serve import serve
+from imprompt.commands.submit import submit
+from imprompt.commands.train import train
+from imprompt.commands.verify import verify
+from imprompt.core.errors import ImpromptError, StorageFull
+from imprompt.core.text import printable
 
 _INTERRUPTED, _READER_GONE = 130, 141
 _ROOM = "Make room there and call it again."
@@ -75,7 +75,8 @@ def main() -> None:
     def end_at_once() -> None:
         """The interpreter's own end takes torch and the others apart: half a second for memory that the system takes back anyway.
 
-        The first exit handler that is registered is called last, when threads have ended and every other handler was called.
+        The first exit handler that is registered is called last, when threads have ended and every
+        other handler was called.
         """
         with contextlib.suppress(OSError, ValueError):
             for stream in (sys.stdout, sys.stderr):
@@ -102,7 +103,9 @@ def run() -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left leads nowhere, else the interpreter tries it again
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # what is left leads nowhere, else the interpreter tries it again
         if error.errno == errno.EPIPE:
             return code or _READER_GONE
         if not code:
@@ -130,9 +133,13 @@ def _run_verb() -> int:
         if "--verbose" in sys.argv or "-v" in sys.argv:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _say(f"error: {error.filename or 'standard output or a file'} cannot be written: {error.strerror}. {_ROOM}")
+            _say(
+                f"error: {error.filename or 'standard output or a file'} cannot be written: {error.strerror}. {_ROOM}"
+            )
             return StorageFull.exit_code
-        _say(f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; --verbose shows where.")
+        _say(
+            f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; --verbose shows where."
+        )
         return 1
     return 0
 

@@ -2,8 +2,9 @@
 
     python benchmarks/cold.py --index INDEX [--image IMAGE] [--runs 9]
 
-Three processes take turns: `python cli.py query IMAGE --json`, `python -c "import torch"`, and a child of this script that does
-what the command does between parsing and printing, in its order, and notes the time after each part:
+Three processes take turns: `python cli.py query IMAGE --json`, `python -c "import torch"`, and a
+child of this script that does what the command does between parsing and printing, in its order, and
+notes the time after each part:
 
     import  from the start of the process until the libraries and ours are imported
     index   opening the generation
@@ -12,8 +13,8 @@ what the command does between parsing and printing, in its order, and notes the 
     search  nearest rows, folding, their texts
     exit    until the process is gone, which like the command ends without taking its libraries apart
 
-The parts are the child's; the ratio is the command's own. Without --image one is drawn. Writes benchmarks/results/cold.json, the
-page and the plot.
+The parts are the child's; the ratio is the command's own. Without --image one is drawn. Writes
+benchmarks/results/cold.json, the page and the plot.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ parsing and printing:
 
 ![the parts, and the two commands](cold.png)
 """
-COLOURS = dict(zip(PARTS, ("#8d99ae", "#e0a458", "#0b6e4f", "#3fa796", "#b5651d", "#5c6370"), strict=True))
+COLOURS = dict(
+    zip(PARTS, ("#8d99ae", "#e0a458", "#0b6e4f", "#3fa796", "#b5651d", "#5c6370"), strict=True)
+)
 
 
 def child(index: Path, image: Path) -> None:
@@ -80,9 +83,9 @@ def child(index: Path, image: Path) -> None:
     import faiss  # noqa: F401
     import torch  # noqa: F401
 
-    from encoders.registry import load_encoder
-    from retriever import Question, Retriever
-    from store.generation import open_generation
+    from imprompt.encoders.registry import load_encoder
+    from imprompt.retriever import Question, Retriever
+    from imprompt.store.index_version import open_generation
 
     done()
     with open_generation(index) as generation:
@@ -113,7 +116,14 @@ def timed(*words: str) -> tuple[float, float, str]:
     """Seconds of a process, those of the processor, and what it wrote."""
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"BEGUN_NS": str(time.time_ns())}
-    done = subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
@@ -177,23 +187,37 @@ def plot(result: dict[str, Any], path: Path) -> None:
         seconds = result["parts_s"][part]["median"]
         axis.barh(2, seconds, left=left, color=COLOURS[part], label=f"{part} {seconds:.2f} s")
         left += seconds
-    for place, (name, colour) in enumerate({"import_torch_s": "#c3cad6", "query_s": "#0b6e4f"}.items()):
+    for place, (name, colour) in enumerate(
+        {"import_torch_s": "#c3cad6", "query_s": "#0b6e4f"}.items()
+    ):
         rate = result[name]
         around = [[rate["median"] - rate["min"]], [rate["max"] - rate["median"]]]
         axis.barh(place, rate["median"], xerr=around, capsize=4, color=colour)
-        axis.annotate(f"{rate['median']:.2f} s", (rate["max"], place), xytext=(6, 0), textcoords="offset points", va="center")
+        axis.annotate(
+            f"{rate['median']:.2f} s",
+            (rate["max"], place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+        )
     axis.set_yticks(range(3), ["import torch", "query, the command", "query, its parts"])
     axis.set_xlim(0, 1.15 * max(result["query_s"]["max"], left))
     axis.set_xlabel("seconds")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(ncols=len(PARTS), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, 1.2))
+    axis.legend(
+        ncols=len(PARTS), fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, 1.2)
+    )
     figure.savefig(path, dpi=110)
 
 
 def page(result: dict[str, Any]) -> str:
     """The figures as two tables."""
     commands = [
-        (f"`query IMAGE`, by `import torch` of the same turn (floor: {FLOOR})", "ratio", "**{:.2f}**"),
+        (
+            f"`query IMAGE`, by `import torch` of the same turn (floor: {FLOOR})",
+            "ratio",
+            "**{:.2f}**",
+        ),
         ("the same in processor time", "processor_ratio", "{:.2f}"),
         ("`query IMAGE`, clock", "query_s", "{:.2f} s"),
         ("`query IMAGE`, processor", "query_processor_s", "{:.2f} s"),
@@ -212,7 +236,9 @@ def page(result: dict[str, Any]) -> str:
         n=result["n"],
         load=f"{min(result['load_average'])} to {max(result['load_average'])}",
         held=sum(ratio <= FLOOR for ratio in result["ratio"]["all"]),
-        commands="\n".join(f"| {what} | {cells(result[name], median)} |" for what, name, median in commands),
+        commands="\n".join(
+            f"| {what} | {cells(result[name], median)} |" for what, name, median in commands
+        ),
         parts="\n".join(
             f"| {name}: {SAID[name]} | {cells(part, '{:.2f} s')} | {100 * part['median'] / whole:.0f} % |"
             for name, part in parts.items()
@@ -222,7 +248,7 @@ def page(result: dict[str, Any]) -> str:
 
 def rows_of(index: Path) -> int:
     """Prompts of the index."""
-    from store.generation import open_generation
+    from imprompt.store.index_version import open_generation
 
     with open_generation(index) as generation:
         return generation.manifest.rows
@@ -230,7 +256,9 @@ def rows_of(index: Path) -> int:
 
 def main() -> None:
     """Measure, write; or be the child."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--image", type=Path)
     parser.add_argument("--runs", type=int, default=9)

@@ -2,9 +2,10 @@
 
     python benchmarks/encode.py --prompts PROMPTS.parquet --peer PEER/bin/python
 
-One ViT-B-32 for all, with random weights: they change no cost. 2,000 real prompts are dealt into five hands, and 64 JPEGs are made
-of soft colours and grain. Every program is a process that has its model loaded. First each peer is tried with batches of several
-sizes on one hand, then each hand goes through all programs in turn, each with its own best size, from files on disk to vectors in
+One ViT-B-32 for all, with random weights: they change no cost. 2,000 real prompts are dealt into
+five hands, and 64 JPEGs are made of soft colours and grain. Every program is a process that has its
+model loaded. First each peer is tried with batches of several sizes on one hand, then each hand
+goes through all programs in turn, each with its own best size, from files on disk to vectors in
 memory.
 
     python3.11 -m venv PEER && PEER/bin/pip install clip-retrieval==2.45.0 'numpy<2' 'setuptools<81'
@@ -45,7 +46,12 @@ WARM, WARM_ITEMS = "warm", 8
 TRIAL = "trial"
 """The folder with which batch sizes are tried."""
 FLOORS = {"texts": ("open_clip", 1.8), "images": ("clip-retrieval", 1.0)}
-COLOURS = {"ours": "#0b6e4f", "open_clip": "#8d99ae", "open_clip, 256": "#c3cad6", "clip-retrieval": "#b5651d"}
+COLOURS = {
+    "ours": "#0b6e4f",
+    "open_clip": "#8d99ae",
+    "open_clip, 256": "#c3cad6",
+    "clip-retrieval": "#b5651d",
+}
 
 
 class Program:
@@ -60,7 +66,11 @@ class Program:
         """Seconds, rows, the first vectors and peak memory of one run."""
         if self._process.stdin is None:
             raise RuntimeError("no pipe")
-        print(json.dumps({"what": what, "folder": str(folder), "batch": batch}), file=self._process.stdin, flush=True)
+        print(
+            json.dumps({"what": what, "folder": str(folder), "batch": batch}),
+            file=self._process.stdin,
+            flush=True,
+        )
         answer: dict[str, Any] = json.loads(self._answer())
         return answer
 
@@ -74,9 +84,16 @@ class Program:
 @contextmanager
 def running(name: str, python: Path, weights: Path) -> Iterator[Program]:
     """A program, loaded."""
-    words: list[str | Path] = [python, Path(__file__).with_name("encode_programs.py"), name, weights]
+    words: list[str | Path] = [
+        python,
+        Path(__file__).with_name("encode_programs.py"),
+        name,
+        weights,
+    ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             yield Program(name, process)
         finally:
@@ -99,7 +116,9 @@ def prepare(prompts: Path, folder: Path, *, n_prompts: int, n_images: int, n_tri
         path.write_text(column[row].as_py(), "utf-8")
     (folder / "images" / "0").mkdir(parents=True)
     for number in range(n_images):
-        soft = Image.fromarray(rng.integers(0, 256, (24, 36, 3), dtype=np.uint8)).resize(SIZE_PX, Image.Resampling.BICUBIC)
+        soft = Image.fromarray(rng.integers(0, 256, (24, 36, 3), dtype=np.uint8)).resize(
+            SIZE_PX, Image.Resampling.BICUBIC
+        )
         grain = rng.normal(0, 8, (SIZE_PX[1], SIZE_PX[0], 1)).astype(np.float32)
         picture = Image.fromarray(np.clip(np.asarray(soft) + grain, 0, 255).astype(np.uint8))
         picture.save(folder / "images" / "0" / f"{number:03d}.jpg", quality=90)
@@ -115,14 +134,19 @@ def hand(folder: Path, what: str, number: int) -> Path:
     return folder / what / str(number if what == "texts" else 0)
 
 
-def best_sizes(programs: list[Program], folder: Path, what: str) -> tuple[dict[str, int], dict[str, dict[int, float]]]:
+def best_sizes(
+    programs: list[Program], folder: Path, what: str
+) -> tuple[dict[str, int], dict[str, dict[int, float]]]:
     """For each peer the batch size with which it was quickest, and what was tried (items a second); ours keeps its own size."""
     best, tried = {"ours": 0}, {}
     for program in programs:
         program.ask(what, folder / what / WARM, WARM_ITEMS)
         if program.name != "ours":
             answers = {size: program.ask(what, folder / what / TRIAL, size) for size in SIZES[what]}
-            tried[program.name] = {size: round(answer["rows"] / answer["seconds"], 2) for size, answer in answers.items()}
+            tried[program.name] = {
+                size: round(answer["rows"] / answer["seconds"], 2)
+                for size, answer in answers.items()
+            }
             best[program.name] = max(tried[program.name], key=tried[program.name].__getitem__)
     return best, tried
 
@@ -164,7 +188,9 @@ def compare(programs: list[Program], folder: Path, what: str) -> dict[str, Any]:
         "ours_by": {label: spread(values) for label, values in ratios.items()},
         "floor": {"peer": peer, "by": floor, "holds": statistics.median(ratios[peer]) >= floor},
         "least_cosine_with_ours": {
-            label: float((rows * vectors["ours"]).sum(1).min()) for label, rows in vectors.items() if label != "ours"
+            label: float((rows * vectors["ours"]).sum(1).min())
+            for label, rows in vectors.items()
+            if label != "ours"
         },
         "peak_mib": peaks,
         "load_average": [round(load, 1) for load in loads],
@@ -174,7 +200,12 @@ def compare(programs: list[Program], folder: Path, what: str) -> dict[str, Any]:
 def spread(values: list[float]) -> dict[str, Any]:
     """Least, median and largest, and all of them in their order."""
     rounded = [round(value, 3) for value in values]
-    return {"min": min(rounded), "median": statistics.median(rounded), "max": max(rounded), "all": rounded}
+    return {
+        "min": min(rounded),
+        "median": statistics.median(rounded),
+        "max": max(rounded),
+        "all": rounded,
+    }
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -190,39 +221,78 @@ def plot(result: dict[str, Any], path: Path) -> None:
         rates = result[what]["per_s"]
         for place, (label, rate) in enumerate(rates.items()):
             below, above = rate["median"] - rate["min"], rate["max"] - rate["median"]
-            axis.bar(place, rate["median"], yerr=[[below], [above]], capsize=5, color=COLOURS[label], width=0.65)
-            axis.annotate(f"{rate['median']:.1f}", (place + 0.06, rate["median"]), ha="left", va="bottom", fontsize=9)
-        axis.set_xticks(range(len(rates)), [label.replace(", ", ",\nbatch ") for label in rates], fontsize=9)
+            axis.bar(
+                place,
+                rate["median"],
+                yerr=[[below], [above]],
+                capsize=5,
+                color=COLOURS[label],
+                width=0.65,
+            )
+            axis.annotate(
+                f"{rate['median']:.1f}",
+                (place + 0.06, rate["median"]),
+                ha="left",
+                va="bottom",
+                fontsize=9,
+            )
+        axis.set_xticks(
+            range(len(rates)), [label.replace(", ", ",\nbatch ") for label in rates], fontsize=9
+        )
         axis.set_title(title, fontsize=11)
         axis.set_ylim(0, 1.15 * max(rate["max"] for rate in rates.values()))
         axis.spines[["top", "right"]].set_visible(False)
     host = result["machine"]
-    figure.suptitle(f"{ARCHITECTURE}, {host['cpu']}, {host['cores']} cores: median and range of {HANDS} runs", fontsize=10)
+    figure.suptitle(
+        f"{ARCHITECTURE}, {host['cpu']}, {host['cores']} cores: median and range of {HANDS} runs",
+        fontsize=10,
+    )
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     """Prepare, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--peer", type=Path, required=True, help="a Python with clip-retrieval")
     parser.add_argument("--n-prompts", type=int, default=2000)
     parser.add_argument("--n-images", type=int, default=64)
-    parser.add_argument("--n-trial", type=int, default=256, help="items with which batch sizes are tried")
+    parser.add_argument(
+        "--n-trial", type=int, default=256, help="items with which batch sizes are tried"
+    )
     parser.add_argument("--result", type=Path, default=RESULT)
     args = parser.parse_args()
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        prepare(args.prompts, folder, n_prompts=args.n_prompts, n_images=args.n_images, n_trial=args.n_trial)
+        prepare(
+            args.prompts,
+            folder,
+            n_prompts=args.n_prompts,
+            n_images=args.n_images,
+            n_trial=args.n_trial,
+        )
         weights = folder / f"{ARCHITECTURE}.pt"
-        pythons = {"ours": Path(sys.executable), "open_clip": Path(sys.executable), "clip-retrieval": args.peer.absolute()}
-        programs = [stack.enter_context(running(program, python, weights)) for program, python in pythons.items()]
+        pythons = {
+            "ours": Path(sys.executable),
+            "open_clip": Path(sys.executable),
+            "clip-retrieval": args.peer.absolute(),
+        }
+        programs = [
+            stack.enter_context(running(program, python, weights))
+            for program, python in pythons.items()
+        ]
         result = {
             "machine": machine("torch", "open_clip_torch", "pillow", "numpy"),
             "threads": os.environ.get("OMP_NUM_THREADS", "as many as there are cores"),
             "command": "python benchmarks/encode.py",
-            "given": {"n_prompts": args.n_prompts, "n_images": args.n_images, "n_trial": args.n_trial},
+            "given": {
+                "n_prompts": args.n_prompts,
+                "n_images": args.n_images,
+                "n_trial": args.n_trial,
+            },
             "texts": compare(programs, folder, "texts"),
             "images": compare(programs, folder, "images"),
             "seconds": round(time.perf_counter() - begin),

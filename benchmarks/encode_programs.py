@@ -1,7 +1,8 @@
 """The programs that `benchmarks/encode.py` compares, each in a process of its own: `python encode_programs.py NAME WEIGHTS`.
 
-A line of JSON in, `{"what": "texts" or "images", "folder": …, "batch": …}`, a line out: the seconds from files on disk to vectors
-in memory, those of the processor, the first vectors, and the peak memory.
+A line of JSON in, `{"what": "texts" or "images", "folder": …, "batch": …}`, a line out: the seconds
+from files on disk to vectors in memory, those of the processor, the first vectors, and the peak
+memory.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ def files(folder: Path, what: str) -> list[Path]:
 
 
 def ours(weights: Path) -> Encode:
-    """What `build-index` does with the texts of a shard and `embed` with images; `batch` 0 leaves it as it is."""
+    """What `build-index` does with the texts of a shard and `embed` with images;
+
+    `batch` 0 leaves it as it is.
+    """
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from encoders.openclip import IMAGES_A_BATCH, TEXTS_A_BATCH, load_openclip
-    from images.decode import ENOUGH_PX, open_image
-    from retriever.embedding import embed_rows
+    from imprompt.encoders.openclip import IMAGES_A_BATCH, TEXTS_A_BATCH, load_openclip
+    from imprompt.images.decode import ENOUGH_PX, open_image
+    from imprompt.retriever.query_embedding import embed_rows
 
     pair = load_openclip(f"{ARCHITECTURE}//{weights}")
     load = partial(open_image, enough_px=ENOUGH_PX)
@@ -45,7 +49,13 @@ def ours(weights: Path) -> Encode:
             return pair.texts.encode([path.read_text("utf-8") for path in files(folder, what)])
         pair.images._batches.batch_size = batch or IMAGES_A_BATCH
         paths = files(folder, what)
-        return embed_rows(paths, load=load, encode=pair.images.encode, dim=pair.spec.dim, batch=batch or IMAGES_A_BATCH).vectors
+        return embed_rows(
+            paths,
+            load=load,
+            encode=pair.images.encode,
+            dim=pair.spec.dim,
+            batch=batch or IMAGES_A_BATCH,
+        ).vectors
 
     return encode
 
@@ -56,7 +66,9 @@ def open_clip(weights: Path) -> Encode:
     import torch
     from PIL import Image
 
-    model, _, preprocess = library.create_model_and_transforms(ARCHITECTURE, pretrained=str(weights))
+    model, _, preprocess = library.create_model_and_transforms(
+        ARCHITECTURE, pretrained=str(weights)
+    )
     model.eval()
     tokenizer = library.get_tokenizer(ARCHITECTURE)
 
@@ -66,9 +78,13 @@ def open_clip(weights: Path) -> Encode:
             chosen = paths[begin : begin + batch]
             with torch.no_grad():
                 if what == "texts":
-                    features = model.encode_text(tokenizer([path.read_text("utf-8") for path in chosen]))
+                    features = model.encode_text(
+                        tokenizer([path.read_text("utf-8") for path in chosen])
+                    )
                 else:
-                    features = model.encode_image(torch.stack([preprocess(Image.open(path)) for path in chosen]))
+                    features = model.encode_image(
+                        torch.stack([preprocess(Image.open(path)) for path in chosen])
+                    )
                 features /= features.norm(dim=-1, keepdim=True)
             parts.append(features)
         return torch.cat(parts).numpy()
@@ -87,11 +103,21 @@ def clip_retrieval(weights: Path) -> Encode:
 
     name = f"open_clip:{ARCHITECTURE}/{weights}"
     _, preprocess, tokenizer = load_clip(clip_model=name, use_jit=False, warmup_batch_size=1)
-    options = {"enable_image": True, "enable_text": True, "enable_metadata": False, "use_mclip": False, "mclip_model": ""}
+    options = {
+        "enable_image": True,
+        "enable_text": True,
+        "enable_metadata": False,
+        "use_mclip": False,
+        "mclip_model": "",
+    }
     mapper = ClipMapper(clip_model=name, use_jit=False, **options)
 
     def encode(what: str, folder: Path, batch: int) -> Any:
-        parts = {"enable_image": what == "images", "enable_text": what == "texts", "enable_metadata": False}
+        parts = {
+            "enable_image": what == "images",
+            "enable_text": what == "texts",
+            "enable_metadata": False,
+        }
         mapper.enable_image, mapper.enable_text = parts["enable_image"], parts["enable_text"]
         out = tempfile.mkdtemp()
         reader = FilesReader(Sampler(0, 1), preprocess, tokenizer, str(folder), batch, 4, **parts)
@@ -128,7 +154,13 @@ def main() -> None:
         rows = encode(asked["what"], Path(asked["folder"]), asked["batch"])
         seconds, used = time.perf_counter() - begin, processor_s() - used
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answer = {"seconds": seconds, "processor_s": used, "rows": len(rows), "first": rows[:FIRST].tolist(), "peak_mib": peak}
+        answer = {
+            "seconds": seconds,
+            "processor_s": used,
+            "rows": len(rows),
+            "first": rows[:FIRST].tolist(),
+            "peak_mib": peak,
+        }
         print(json.dumps(answer), file=out, flush=True)
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/evaluation.py --pairs PAIRS.parquet --index FOLDER
 
-Writes aggregate figures only, no prompt and no image, to benchmarks/results/evaluation.json and evaluation.md. With --cache
-what the trunks of `lite` saw is taken from there. With --page FILE the page of `evaluate`, gallery included, for a look in private.
+Writes aggregate figures only, no prompt and no image, to benchmarks/results/evaluation.json and
+evaluation.md. With --cache what the trunks of `lite` saw is taken from there. With --page FILE the
+page of `evaluate`, gallery included, for a look in private.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import ROOT, machine
-from core.metrics import Estimate
-from encoders.registry import load_encoder
-from ensemble.recipes import Recipe
-from evaluation.making import make_report
-from evaluation.nested import BLEND
-from evaluation.page import write_page
-from evaluation.report import Report, estimate
-from evaluation.study import Options, Study, fitted_recipe, run_study
-from store.generation import open_generation
+from imprompt.core.metrics import Estimate
+from imprompt.encoders.registry import load_encoder
+from imprompt.ensemble.blend_config import Recipe
+from imprompt.evaluation.nested_cv import BLEND
+from imprompt.evaluation.report import Report, estimate
+from imprompt.evaluation.report_page import write_page
+from imprompt.evaluation.study import Options, Study, fitted_recipe, run_study
+from imprompt.evaluation.study_steps import make_report
+from imprompt.store.index_version import open_generation
 
 RESULTS = ROOT / "benchmarks" / "results"
 AIMS = {"ece": 0.05, "auroc of planted or not": 0.8}
@@ -47,7 +48,13 @@ def measure(args: argparse.Namespace) -> Result:
     """One study of all members that run without a download."""
     recipe = Recipe(name="default", weights=dict.fromkeys(args.members.split(","), 1.0))
     with open_generation(args.index) as generation:
-        study = run_study(args.pairs, recipe, generation, load_encoder("lite"), Options(cache=args.cache, announce=print))
+        study = run_study(
+            args.pairs,
+            recipe,
+            generation,
+            load_encoder("lite"),
+            Options(cache=args.cache, announce=print),
+        )
     report = write_page(args.page, study, gallery=True) if args.page else make_report(study)
     return Result(
         machine=machine("torch", "numpy", "faiss-cpu"),
@@ -65,7 +72,11 @@ def _gain_elsewhere(study: Study, report: Report) -> dict[str, Estimate]:
     if not len(rows):
         return {}
     difference = study.scores[BLEND] - study.scores[report.best_member]
-    return {f"{BLEND} - {report.best_member}": estimate(difference, study.pairs, rows, label="elsewhere")}
+    return {
+        f"{BLEND} - {report.best_member}": estimate(
+            difference, study.pairs, rows, label="elsewhere"
+        )
+    }
 
 
 def render(result: Result) -> str:
@@ -93,7 +104,10 @@ def render(result: Result) -> str:
         f"## Who earns its place ({report.main_kind})",
         "",
         *(f"- {gain.words}" for gain in report.gains),
-        *(f"- On the other pairs, {what}: {_signed(found)}." for what, found in result.gain_elsewhere.items()),
+        *(
+            f"- On the other pairs, {what}: {_signed(found)}."
+            for what, found in result.gain_elsewhere.items()
+        ),
         "",
         "| fold | weights | k | power | floor |",
         "| --- | --- | --- | --- | --- |",
@@ -114,11 +128,17 @@ def _score_table(report: Report, by: tuple[str, ...], title: str) -> list[str]:
     parts = [part for part in report.slices if part.by in by]
     names = [score.answer for score in report.slices[0].scores]
     if by == ("kind", "all"):
-        rows = [[name, *(_interval(part.scores[place].cosine) for part in parts)] for place, name in enumerate(names)]
+        rows = [
+            [name, *(_interval(part.scores[place].cosine) for part in parts)]
+            for place, name in enumerate(names)
+        ]
         head = ["answer", *(f"{part.name} (n = {part.n:,})" for part in parts)]
     else:
         head = ["", "pairs", *names]
-        rows = [[part.name, f"{part.n:,}", *(_interval(score.cosine) for score in part.scores)] for part in parts]
+        rows = [
+            [part.name, f"{part.n:,}", *(_interval(score.cosine) for score in part.scores)]
+            for part in parts
+        ]
     table = [f"| {' | '.join(row)} |" for row in rows]
     return [f"## {title}", "", f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *table, ""]
 
@@ -132,7 +152,10 @@ def _search_and_confidence(result: Result) -> list[str]:
         "The true prompt planted alone into the corpus:",
         "",
         *(f"- recall@{recall.k}: {_interval(recall.share)}" for recall in report.recall),
-        *(f"- planted or not, by the {planted.sign}: AUROC {planted.auroc:.3f} (aim .8)" for planted in report.planted),
+        *(
+            f"- planted or not, by the {planted.sign}: AUROC {planted.auroc:.3f} (aim .8)"
+            for planted in report.planted
+        ),
         "",
         f"Planting changes the nearest prompt of {first:.1%} of the pictures, so no sign made of its score alone can pass "
         f"{0.5 + first / 2:.3f}: with this encoder and corpus the aim is out of reach.",
@@ -142,7 +165,9 @@ def _search_and_confidence(result: Result) -> list[str]:
     ]
     if made is None:
         return [*lines, "Not calibrated."]
-    right = "" if made.abstained_right is None else f", and true of {made.abstained_right:.1%} of those"
+    right = (
+        "" if made.abstained_right is None else f", and true of {made.abstained_right:.1%} of those"
+    )
     return [
         *lines,
         f"The printed prompt is close (cosine of {made.close} or more with the true one) for {made.base_rate:.1%} of "

@@ -1,10 +1,11 @@
 """The funnel at scale: a whole corpus read, cleaned, folded and numbered into DuckDB, without vectors.
 
-    python benchmarks/funnel.py --prompts PROMPTS.parquet --threshold 0.9 [--threshold 0.8 …] [--limit N]
+    python benchmarks/funnel.py --prompts PROMPTS.parquet --threshold 0.9 [--threshold 0.8 …]
+    [--limit N]
 
-The first threshold is measured from the file to the finished `prompts.duckdb`; each further one folds and numbers what was read
-then. Every part runs in a process of its own, whose peak memory is the part's. Writes figures only, no prompt, to
-benchmarks/results/funnel.json and funnel.md.
+The first threshold is measured from the file to the finished `prompts.duckdb`; each further one
+folds and numbers what was read then. Every part runs in a process of its own, whose peak memory is
+the part's. Writes figures only, no prompt, to benchmarks/results/funnel.json and funnel.md.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import ROOT, machine
-from store import layout
+from imprompt.store import layout
 
 RESULT = ROOT / "benchmarks" / "results" / "funnel.json"
 
 
 def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> dict[str, Any]:
     """Read what is not read yet, fold, number; the funnel, seconds of each stage, and the peak memory of this process."""
-    from indexer.engine import LocalEngine
-    from indexer.journal import Journal
-    from indexer.rules import Cleaning, Rules, checked, read_unsafe_words
-    from indexer.sources import parse_corpus
-    from indexer.stages import number_prompts
+    from imprompt.indexer.cleaning_rules import Cleaning, Rules, checked, read_unsafe_words
+    from imprompt.indexer.engine import LocalEngine
+    from imprompt.indexer.journal import Journal
+    from imprompt.indexer.readers.sources import parse_corpus
+    from imprompt.indexer.stages import number_prompts
 
     stages = Stages()
     words = read_unsafe_words()
@@ -43,7 +44,9 @@ def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> di
     began = time.perf_counter()
     with Journal(staging / layout.JOURNAL) as journal:
         source = parse_corpus(str(prompts), limit=limit)
-        done = number_prompts(staging, [source], rules, journal, engine=LocalEngine(), progress=stages)
+        done = number_prompts(
+            staging, [source], rules, journal, engine=LocalEngine(), progress=stages
+        )
     seconds = time.perf_counter() - began
     return {
         "threshold": threshold,
@@ -52,7 +55,9 @@ def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> di
         "stages_s": stages.seconds,
         "rows_per_s": done.funnel["read"] / seconds,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "bytes": {name: (staging / name).stat().st_size for name in (layout.STAGED, layout.PROMPTS)},
+        "bytes": {
+            name: (staging / name).stat().st_size for name in (layout.STAGED, layout.PROMPTS)
+        },
     }
 
 
@@ -62,7 +67,7 @@ def no_tokens(texts: object) -> Any:
 
 
 class Stages:
-    """A `core.protocols.Progress` that notes how long each stage takes."""
+    """A `imprompt.core.protocols.Progress` that notes how long each stage takes."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -84,7 +89,9 @@ class Stage:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._seconds[self._label] = self._seconds.get(self._label, 0.0) + time.perf_counter() - self._began
+        self._seconds[self._label] = (
+            self._seconds.get(self._label, 0.0) + time.perf_counter() - self._began
+        )
 
 
 def table(result: dict[str, Any]) -> str:
@@ -112,8 +119,12 @@ def table(result: dict[str, Any]) -> str:
     for run in runs:
         counts = run["funnel"]
         cells = [f"{counts.get(name, 0):,}" for name in (*names, "near duplicate", "kept")]
-        folding = sum(seconds for name, seconds in run["stages_s"].items() if not name.startswith("Reading"))
-        lines.append(f"| {run['threshold']} | {' | '.join(cells)} | {folding:.0f} | {run['peak_rss_mib'] / 1024:.2f} |")
+        folding = sum(
+            seconds for name, seconds in run["stages_s"].items() if not name.startswith("Reading")
+        )
+        lines.append(
+            f"| {run['threshold']} | {' | '.join(cells)} | {folding:.0f} | {run['peak_rss_mib'] / 1024:.2f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -124,7 +135,11 @@ def measure(args: argparse.Namespace, staging: Path) -> list[dict[str, Any]]:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
             runs.append(apart.submit(run, args.prompts, staging, threshold, args.limit).result())
         print(json.dumps(runs[-1]), flush=True)
-        for path in (*staging.glob("prompts*"), *staging.glob("journal*"), *staging.glob("dropped*")):
+        for path in (
+            *staging.glob("prompts*"),
+            *staging.glob("journal*"),
+            *staging.glob("dropped*"),
+        ):
             path.unlink()
         shutil.rmtree(staging / layout.SPILLED, ignore_errors=True)
     return runs
@@ -135,8 +150,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--threshold", type=float, action="append", required=True)
-    parser.add_argument("--limit", type=int, help="the first rows only, to try it; nothing is written")
-    parser.add_argument("--staging", type=Path, help="keep what was read here, to add thresholds in later runs")
+    parser.add_argument(
+        "--limit", type=int, help="the first rows only, to try it; nothing is written"
+    )
+    parser.add_argument(
+        "--staging", type=Path, help="keep what was read here, to add thresholds in later runs"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="funnel-") as folder:
         runs = measure(args, args.staging or Path(folder))
@@ -144,9 +163,18 @@ def main() -> None:
         measured = {run["threshold"] for run in runs}
         before = json.loads(RESULT.read_text("utf-8"))["runs"]
         runs = [run for run in before if run["threshold"] not in measured] + runs
-    command = "python benchmarks/funnel.py " + " ".join(f"--threshold {run['threshold']}" for run in runs)
-    whole = next(run for run in runs if any(stage.startswith("Reading") for stage in run["stages_s"]))
-    result = {"machine": machine("duckdb", "numpy", "pyarrow", "rensa"), "command": command, "whole": whole, "runs": runs}
+    command = "python benchmarks/funnel.py " + " ".join(
+        f"--threshold {run['threshold']}" for run in runs
+    )
+    whole = next(
+        run for run in runs if any(stage.startswith("Reading") for stage in run["stages_s"])
+    )
+    result = {
+        "machine": machine("duckdb", "numpy", "pyarrow", "rensa"),
+        "command": command,
+        "whole": whole,
+        "runs": runs,
+    }
     if args.limit is None:
         RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
         RESULT.with_suffix(".md").write_text(table(result), "utf-8")

@@ -1,10 +1,12 @@
 """Encoding and search on the GPU against the processor, in one run on one machine, with the answers compared.
 
-    python benchmarks/gpu.py --index INDEX_FOLDER --images FOLDER [--texts 2000] [--queries 500] [--repeats 5]
+    python benchmarks/gpu.py --index INDEX_FOLDER --images FOLDER [--texts 2000] [--queries 500]
+    [--repeats 5]
 
-The index's encoder encodes prompts of the index and the images on both devices, in turn; the index's vectors are asked with rows
-of its own. The GPU's neighbours must be those that the processor finds with effort 1. Needs torch with CUDA, faiss-gpu and a
-GPU: where one is missing it ends with a line and measures nothing. Writes benchmarks/results/gpu.json.
+The index's encoder encodes prompts of the index and the images on both devices, in turn; the
+index's vectors are asked with rows of its own. The GPU's neighbours must be those that the
+processor finds with effort 1. Needs torch with CUDA, faiss-gpu and a GPU: where one is missing it
+ends with a line and measures nothing. Writes benchmarks/results/gpu.json.
 """
 
 from __future__ import annotations
@@ -24,17 +26,17 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import machine
-from core.devices import nvidia_driver
-from core.errors import ImpromptError
-from core.protocols import VectorIndex
-from core.values import Vectors
-from encoders.devices import choose_device
-from encoders.registry import load_encoder
-from images.decode import open_image
-from images.files import require_images
-from store.generation import Generation, open_generation
-from store.gpu import Gpu, opened_gpu
-from store.gpu_index import GpuIndex
+from imprompt.core.device_names import nvidia_driver
+from imprompt.core.errors import ImpromptError
+from imprompt.core.protocols import VectorIndex
+from imprompt.core.values import Vectors
+from imprompt.encoders.registry import load_encoder
+from imprompt.encoders.torch_devices import choose_device
+from imprompt.images.decode import open_image
+from imprompt.images.image_files import require_images
+from imprompt.store.gpu import Gpu, opened_gpu
+from imprompt.store.gpu_index import GpuIndex
+from imprompt.store.index_version import Generation, open_generation
 
 RESULT = Path(__file__).resolve().parent / "results" / "gpu.json"
 K = 10
@@ -75,7 +77,9 @@ def encoding(towers: dict[str, Any], items: Sequence[Any], *, repeats: int) -> d
         tower.encode(items[:_WARM])
     works: dict[str, Work] = {name: partial(tower.encode, items) for name, tower in towers.items()}
     # The towers of `lite` remember what they were asked last, and would answer it at once.
-    others: dict[str, Work] = {name: partial(tower.encode, items[:1]) for name, tower in towers.items()}
+    others: dict[str, Work] = {
+        name: partial(tower.encode, items[:1]) for name, tower in towers.items()
+    }
     result, rows = in_turn(works, items=len(items), repeats=repeats, before=others)
     cpu, gpu = rows.values()
     return {
@@ -85,18 +89,28 @@ def encoding(towers: dict[str, Any], items: Sequence[Any], *, repeats: int) -> d
     }
 
 
-def searching(indexes: dict[str, tuple[VectorIndex, float | None]], queries: Vectors, *, repeats: int) -> dict[str, Any]:
-    """Each index with its effort, asked one question at a time and in batches of 64; "same_ids" compares the exact ones."""
+def searching(
+    indexes: dict[str, tuple[VectorIndex, float | None]], queries: Vectors, *, repeats: int
+) -> dict[str, Any]:
+    """Each index with its effort, asked one question at a time and in batches of 64;
+
+    "same_ids" compares the exact ones.
+    """
     result: dict[str, Any] = {}
     for size in (1, 64):
 
         def ask(index: VectorIndex, effort: float | None, size: int = size) -> NDArray[Any]:
-            parts = [index.search(queries[at : at + size], K, effort=effort).ids for at in range(0, len(queries), size)]
+            parts = [
+                index.search(queries[at : at + size], K, effort=effort).ids
+                for at in range(0, len(queries), size)
+            ]
             return np.concatenate(parts)
 
         for index, effort in indexes.values():
             index.search(queries[:1], K, effort=effort)  # the GPU gets the vectors here
-        works: dict[str, Work] = {name: partial(ask, index, effort) for name, (index, effort) in indexes.items()}
+        works: dict[str, Work] = {
+            name: partial(ask, index, effort) for name, (index, effort) in indexes.items()
+        }
         rates, ids = in_turn(works, items=len(queries), repeats=repeats)
         same = bool((ids["gpu"] == ids["cpu, effort 1"]).all())
         result[f"batches of {size}"] = {**rates, "same_ids": same}
@@ -116,13 +130,21 @@ def measure(generation: Generation, gpu: Gpu, args: argparse.Namespace) -> dict[
     began = time.perf_counter()
     moved.search(vectors.rows(rows[:1]), 1)
     filled_s = time.perf_counter() - began
-    indexes: dict[str, tuple[VectorIndex, float | None]] = {"cpu": (cpu, None), "cpu, effort 1": (cpu, 1.0), "gpu": (moved, None)}
+    indexes: dict[str, tuple[VectorIndex, float | None]] = {
+        "cpu": (cpu, None),
+        "cpu, effort 1": (cpu, 1.0),
+        "gpu": (moved, None),
+    }
     found = {
         "rows": len(vectors),
         "dim": vectors.dim,
         "encoder": name,
-        "texts": encoding({device: pair.texts for device, pair in pairs.items()}, texts, repeats=args.repeats),
-        "images": encoding({device: pair.images for device, pair in pairs.items()}, pictures, repeats=args.repeats),
+        "texts": encoding(
+            {device: pair.texts for device, pair in pairs.items()}, texts, repeats=args.repeats
+        ),
+        "images": encoding(
+            {device: pair.images for device, pair in pairs.items()}, pictures, repeats=args.repeats
+        ),
         "filling_s": round(filled_s, 2),
         "search": searching(indexes, vectors.rows(rows[: args.queries]), repeats=args.repeats),
     }
@@ -132,7 +154,9 @@ def measure(generation: Generation, gpu: Gpu, args: argparse.Namespace) -> dict[
 
 def main() -> None:
     """Measure and write, or say in one line why not."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=2000)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from images.comfyui import read_graph
+from imprompt.images.comfyui import read_graph
 
 SAMPLERS = 50
 Graph = dict[str, Any]
@@ -24,12 +24,17 @@ def node(kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def sampler(**inputs: Any) -> dict[str, Any]:
-    return node("KSampler", seed=7, steps=20, cfg=8.0, positive=["text", 0], negative=["no", 0], **inputs)
+    return node(
+        "KSampler", seed=7, steps=20, cfg=8.0, positive=["text", 0], negative=["no", 0], **inputs
+    )
 
 
 def chain(count: int) -> Graph:
     """Samplers one behind the other, each with a part of the nodes as its conditionings."""
-    graph = {"save": node("SaveImage", images=["d0", 0]), "no": node("CLIPTextEncode", text="blurry")}
+    graph = {
+        "save": node("SaveImage", images=["d0", 0]),
+        "no": node("CLIPTextEncode", text="blurry"),
+    }
     per_sampler = count // SAMPLERS - 5
     for i in range(SAMPLERS):
         latent = [f"e{i + 1}", 0] if i + 1 < SAMPLERS else ["empty", 0]
@@ -53,10 +58,14 @@ def before_pictures(count: int) -> Graph:
     pictures = count - 2 * SAMPLERS - 3
     for i in range(pictures):
         further = [f"i{i + 1}", 0] if i + 1 < pictures else ["d0", 0]
-        graph[f"i{i}"] = node("ImageBlend", image1=further, image2=[f"i{min(i + 7, pictures - 1)}", 0])
+        graph[f"i{i}"] = node(
+            "ImageBlend", image1=further, image2=[f"i{min(i + 7, pictures - 1)}", 0]
+        )
     for i in range(SAMPLERS):
         graph[f"d{i}"] = node("VAEDecode", samples=[f"s{i}", 0])
-        graph[f"s{i}"] = sampler(latent_image=[f"d{i + 1}", 0] if i + 1 < SAMPLERS else ["empty", 0])
+        graph[f"s{i}"] = sampler(
+            latent_image=[f"d{i + 1}", 0] if i + 1 < SAMPLERS else ["empty", 0]
+        )
     return graph
 
 
@@ -64,8 +73,12 @@ def texts(count: int) -> Graph:
     """A ladder of joined texts that doubles at each step."""
     graph = chain(400)
     for i in range(count - len(graph) - 3):
-        graph[f"t{i}"] = node("StringConcatenate", string_a=[f"t{i + 1}", 0], string_b=[f"t{i + 1}", 0], delimiter=" ")
-    graph["both"] = node("ConditioningCombine", conditioning_1=["t", 0], conditioning_2=[f"c{SAMPLERS - 1}.0", 0])
+        graph[f"t{i}"] = node(
+            "StringConcatenate", string_a=[f"t{i + 1}", 0], string_b=[f"t{i + 1}", 0], delimiter=" "
+        )
+    graph["both"] = node(
+        "ConditioningCombine", conditioning_1=["t", 0], conditioning_2=[f"c{SAMPLERS - 1}.0", 0]
+    )
     graph["t"] = node("CLIPTextEncode", text=["t0", 0])
     graph[f"s{SAMPLERS - 1}"]["inputs"]["positive"] = ["both", 0]
     return graph
@@ -76,9 +89,14 @@ def patterns(count: int) -> Graph:
     graph = chain(400)
     for i in range(count - len(graph) - 3):
         graph[f"t{i}"] = node(
-            "RegexReplace", string="a" * 40 + "b" if i > 90 else [f"t{i + 1}", 0], regex_pattern="(a+)+$", replace=""
+            "RegexReplace",
+            string="a" * 40 + "b" if i > 90 else [f"t{i + 1}", 0],
+            regex_pattern="(a+)+$",
+            replace="",
         )
-    graph["both"] = node("ConditioningCombine", conditioning_1=["t", 0], conditioning_2=[f"c{SAMPLERS - 1}.0", 0])
+    graph["both"] = node(
+        "ConditioningCombine", conditioning_1=["t", 0], conditioning_2=[f"c{SAMPLERS - 1}.0", 0]
+    )
     graph["t"] = node("CLIPTextEncode", text=["t0", 0])
     graph[f"s{SAMPLERS - 1}"]["inputs"]["positive"] = ["both", 0]
     return graph
@@ -105,7 +123,9 @@ def seconds(graph: Graph) -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     for name, form in FORMS.items():
         half, whole = seconds(form(2_500)), seconds(form(5_000))
         print(f"{name}: {1000 * whole:.0f} ms, {whole / half:.1f} times as long as half the nodes")

@@ -1,15 +1,17 @@
 """How the index stage grows from 10,000 to 10 million prompts: time, bytes, memory, a question, opening; and encoding beside it.
 
-    python benchmarks/vectors.py --index INDEX --work FOLDER --rows 10000 31600 100000 316000 1000000 3160000 10000000
-    python benchmarks/growth.py --work FOLDER --encoded INDEX
+    python benchmarks/vectors.py --index INDEX --work FOLDER --rows 10000 31600 100000 316000
+    1000000 3160000 10000000 python benchmarks/growth.py --work FOLDER --encoded INDEX
 
-FOLDER is that of `benchmarks/search.py`, which finds the indexes again that are built here. INDEX is an index that was built
-without a break: the times of its shards' files tell how quickly prompts were encoded.
+FOLDER is that of `benchmarks/search.py`, which finds the indexes again that are built here. INDEX
+is an index that was built without a break: the times of its shards' files tell how quickly prompts
+were encoded.
 
-For each size, in a process of its own: the planned index is built; it is opened and asked on one core as `search.py` does; and a
-whole generation (the vectors in two spaces, the index, and as many made-up prompts of 150 characters) is published by hard links
-and opened seven times. The exponent of a figure is the slope of its logarithm over that of the rows, from 316,000 rows on, where
-all indexes are inverted files, with its standard error.
+For each size, in a process of its own: the planned index is built; it is opened and asked on one
+core as `search.py` does; and a whole generation (the vectors in two spaces, the index, and as many
+made-up prompts of 150 characters) is published by hard links and opened seven times. The exponent
+of a figure is the slope of its logarithm over that of the rows, from 316,000 rows on, where all
+indexes are inverted files, with its standard error.
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ import msgspec
 from benchmarks import search
 from benchmarks.machine import machine
 from benchmarks.vectors import K, records_of, vectors_of
-from core.values import EncoderSpec
-from store import layout
-from store.exact_index import ExactIndex
-from store.generation import open_generation
-from store.index_plan import plan_index
-from store.locking import write_lock
-from store.manifest import CorpusInfo, IndexInfo, Manifest, Probe
-from store.probes import PROBE_HITS, PROBES
-from store.publish import publish
+from imprompt.core.values import EncoderSpec
+from imprompt.store import layout
+from imprompt.store.check_queries import PROBE_HITS, PROBES
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.index_plan import plan_index
+from imprompt.store.index_version import open_generation
+from imprompt.store.locking import write_lock
+from imprompt.store.manifest import CorpusInfo, IndexInfo, Manifest, Probe
+from imprompt.store.publish import publish
 
 RESULT = Path(__file__).resolve().parent / "results" / "growth.json"
 SIZES = (10_000, 31_600, 100_000, 316_000, 1_000_000, 3_160_000, 10_000_000)
@@ -113,7 +115,8 @@ def write_prompts(path: Path, rows: int) -> None:
     import duckdb
 
     with duckdb.connect(
-        str(path), config={"memory_limit": "3GB", "temp_directory": str(path.parent / layout.SPILLED)}
+        str(path),
+        config={"memory_limit": "3GB", "temp_directory": str(path.parent / layout.SPILLED)},
     ) as connection:
         connection.execute(_PROMPTS.format(rows=rows))
 
@@ -152,11 +155,18 @@ def one_size(args: argparse.Namespace, rows: int) -> dict[str, Any]:
     given = argparse.Namespace(work=args.work, rows=rows, peers=None, autofaiss=None)
     search.build_missing(given, "ours")
     asked = compared(rows) or search.run(given, "ours", "one-core")
-    point = next((point for point in asked["curve"] if point["recall_at_10"] >= WANTED_RECALL), asked["curve"][-1])
-    plan = plan_index(rows=rows, dim=np.load(folder.parent / "questions.npy").shape[1], budget_bytes=1 << 60)
+    point = next(
+        (point for point in asked["curve"] if point["recall_at_10"] >= WANTED_RECALL),
+        asked["curve"][-1],
+    )
+    plan = plan_index(
+        rows=rows, dim=np.load(folder.parent / "questions.npy").shape[1], budget_bytes=1 << 60
+    )
     lay_out(folder)
     words = [sys.executable, __file__, "--child", "--work", str(args.work), "--rows", str(rows)]
-    opened = json.loads(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+    opened = json.loads(
+        subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+    )
     built = json.loads((folder / "ours.build.json").read_text("utf-8"))
     return {
         "factory": plan.factory,
@@ -222,21 +232,33 @@ def slope(rows: list[int], values: list[float]) -> list[float]:
 
 def main() -> None:
     """Parse, measure every size, fit, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="the folder of benchmarks/vectors.py")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="the folder of benchmarks/vectors.py"
+    )
     parser.add_argument("--encoded", type=Path, help="an index of real prompts")
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES)
     parser.add_argument("--child", action="store_true")
-    parser.add_argument("--page", action="store_true", help="write page and plot from the results that are there")
+    parser.add_argument(
+        "--page", action="store_true", help="write page and plot from the results that are there"
+    )
     args = parser.parse_args()
     if args.child:
         print(json.dumps(opening(args.work / str(args.rows[0]) / "root")))
         return
-    result: dict[str, Any] = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"sizes": {}}
+    result: dict[str, Any] = (
+        json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"sizes": {}}
+    )
     if not args.page:
         for rows in args.rows:
-            result["sizes"][str(rows)] = one_size(args, rows) | {"machine": machine("faiss-cpu", "duckdb", "numpy")}
-            result["sizes"] = {size: result["sizes"][size] for size in sorted(result["sizes"], key=int)}
+            result["sizes"][str(rows)] = one_size(args, rows) | {
+                "machine": machine("faiss-cpu", "duckdb", "numpy")
+            }
+            result["sizes"] = {
+                size: result["sizes"][size] for size in sorted(result["sizes"], key=int)
+            }
             result["exponents"] = exponents(result["sizes"])
             RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
             print(rows, json.dumps(result["sizes"][str(rows)]), flush=True)

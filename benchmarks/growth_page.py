@@ -69,7 +69,9 @@ def _exponents(found: dict[str, list[float]]) -> str:
     }
     if not found:
         return ""
-    told = [f"{names[name]} rows^{slope:.2f} (± {error:.2f})" for name, (slope, error) in found.items()]
+    told = [
+        f"{names[name]} rows^{slope:.2f} (± {error:.2f})" for name, (slope, error) in found.items()
+    ]
     return f"\nFrom 316,000 rows on, with the standard error of the fitted exponent: {'; '.join(told)}.\n"
 
 
@@ -78,7 +80,8 @@ def _encoding(points: list[list[float]], most: int) -> str:
         return ""
     rows, seconds = points[-1]
     rates = sorted(
-        (after[0] - before[0]) / (after[1] - before[1]) for before, after in zip([[0, 0.0], *points], points, strict=False)
+        (after[0] - before[0]) / (after[1] - before[1])
+        for before, after in zip([[0, 0.0], *points], points, strict=False)
     )
     undisturbed = rates[len(rates) * 3 // 4]
     hours, fewer = (most / rate / 3600 for rate in (rows / seconds, undisturbed))
@@ -99,24 +102,50 @@ def draw(sizes: dict[int, Any], encoded: list[list[float]], path: Path) -> None:
     FigureCanvasAgg(figure)
     rows = list(sizes)
     left, middle, right = (figure.add_subplot(1, 3, number) for number in (1, 2, 3))
-    left.plot(rows, [size["build"]["cpu_s"] for size in sizes.values()], "o-", label="building the index, processor time")
+    left.plot(
+        rows,
+        [size["build"]["cpu_s"] for size in sizes.values()],
+        "o-",
+        label="building the index, processor time",
+    )
     low_s, high_s = zip(*(size["predicted_build_s"] for size in sizes.values()), strict=True)
     left.fill_between(rows, low_s, high_s, alpha=0.15, label="the plan's range")
     if encoded:
         done, seconds = zip(*encoded, strict=True)
         left.plot(done, seconds, color="C1", lw=3, label="encoding, measured")
         left.plot(
-            [done[-1], rows[-1]], [seconds[-1], seconds[-1] * rows[-1] / done[-1]], "--", color="C1", label="encoding, extrapolated"
+            [done[-1], rows[-1]],
+            [seconds[-1], seconds[-1] * rows[-1] / done[-1]],
+            "--",
+            color="C1",
+            label="encoding, extrapolated",
         )
     left.set_ylabel("seconds")
-    middle.plot(rows, [size["index_bytes"] / 1e6 for size in sizes.values()], "o-", label="index on disk")
-    middle.plot(rows, [size["predicted_index_bytes"] / 1e6 for size in sizes.values()], "k:", label="index on disk, by the plan")
-    middle.plot(rows, [size["build"]["peak_mib"] * 1.048576 for size in sizes.values()], "s-", label="peak memory of building")
+    middle.plot(
+        rows, [size["index_bytes"] / 1e6 for size in sizes.values()], "o-", label="index on disk"
+    )
+    middle.plot(
+        rows,
+        [size["predicted_index_bytes"] / 1e6 for size in sizes.values()],
+        "k:",
+        label="index on disk, by the plan",
+    )
+    middle.plot(
+        rows,
+        [size["build"]["peak_mib"] * 1.048576 for size in sizes.values()],
+        "s-",
+        label="peak memory of building",
+    )
     middle.set_ylabel("megabytes")
     right.plot(
-        rows, [size["question"]["p50_ms"] for size in sizes.values()], "o-", label="a question on one core, recall@10 at least .95"
+        rows,
+        [size["question"]["p50_ms"] for size in sizes.values()],
+        "o-",
+        label="a question on one core, recall@10 at least .95",
     )
-    right.plot(rows, [size["open_ms"] for size in sizes.values()], "s-", label="opening a whole generation")
+    right.plot(
+        rows, [size["open_ms"] for size in sizes.values()], "s-", label="opening a whole generation"
+    )
     right.axhline(200, color="0.7", ls="--", lw=1)
     right.set_ylabel("milliseconds")
     for axes in (left, middle, right):
@@ -124,5 +153,7 @@ def draw(sizes: dict[int, Any], encoded: list[list[float]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.axvspan(min(rows), 100_000, color="0.95", zorder=0)
         axes.legend(frameon=False)
-    figure.suptitle("The index stage from 10,000 to 10 million prompts (grey: the planned index is a scan of everything)")
+    figure.suptitle(
+        "The index stage from 10,000 to 10 million prompts (grey: the planned index is a scan of everything)"
+    )
     figure.savefig(path, dpi=100)

@@ -2,11 +2,13 @@
 
     python benchmarks/interrogator.py [--images 512]
 
-Both sides work with all 101,000 phrases, get the same captions, and give whole prompts, which are compared. The library's side
-is the notebook's loop over `image_to_features` and `LabelTable.rank` (three lists, no artists, no sites), with tables that were
-encoded before; `interrogate_classic`, which ranks artists and sites as well, is measured on fewer pictures. Rounds of 64
-pictures take turns. Two models: the trained tiny CLIP of the tests, and a ViT-B/32 image tower of full size with random weights
-(its text tower is small: the phrases are encoded before the clock runs). Writes benchmarks/results/interrogator.json.
+Both sides work with all 101,000 phrases, get the same captions, and give whole prompts, which are
+compared. The library's side is the notebook's loop over `image_to_features` and `LabelTable.rank`
+(three lists, no artists, no sites), with tables that were encoded before; `interrogate_classic`,
+which ranks artists and sites as well, is measured on fewer pictures. Rounds of 64 pictures take
+turns. Two models: the trained tiny CLIP of the tests, and a ViT-B/32 image tower of full size with
+random weights (its text tower is small: the phrases are encoded before the clock runs). Writes
+benchmarks/results/interrogator.json.
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import ROOT, machine
-from core.fetch import silent
-from core.values import Vectors
-from encoders.openclip import OpenClipPair, load_openclip
-from ensemble.interrogator.library import LibraryModes
-from ensemble.interrogator.lists import package_lists
-from ensemble.interrogator.member import fitting, prompt_parts
-from ensemble.interrogator.tables import PhraseTable, phrase_table
+from imprompt.core.hub.fetch import silent
+from imprompt.core.values import Vectors
+from imprompt.encoders.openclip import OpenClipPair, load_openclip
+from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
+from imprompt.ensemble.interrogator.library_modes import LibraryModes
+from imprompt.ensemble.interrogator.member import fitting, prompt_parts
+from imprompt.ensemble.interrogator.phrase_lists import package_lists
 from tests.assets.scenes import held_out_scenes
 
 RESULT = ROOT / "benchmarks" / "results" / "interrogator.json"
@@ -65,10 +67,13 @@ def write_vit_b_32(folder: Path) -> str:
     import torch
     from safetensors.torch import save_file
 
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": VIT_B_32, "preprocess_cfg": {}}), "utf-8")
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": VIT_B_32, "preprocess_cfg": {}}), "utf-8"
+    )
     torch.manual_seed(0)
     save_file(
-        open_clip.create_model(f"local-dir:{folder}", load_weights=False).state_dict(), folder / "open_clip_model.safetensors"
+        open_clip.create_model(f"local-dir:{folder}", load_weights=False).state_dict(),
+        folder / "open_clip_model.safetensors",
     )
     return str(folder)
 
@@ -86,7 +91,9 @@ def one_by_one(library: Any) -> Side:
 
     return Side(
         look=lambda images: [library.image_to_features(image) for image in images],
-        choose=lambda features, captions: [prompt(row, caption) for row, caption in zip(features, captions, strict=True)],
+        choose=lambda features, captions: [
+            prompt(row, caption) for row, caption in zip(features, captions, strict=True)
+        ],
     )
 
 
@@ -102,9 +109,13 @@ def in_batches(pair: OpenClipPair, tables: Sequence[PhraseTable]) -> Side:
         return fitting(parts, pair.texts, max_tokens=pair.spec.max_tokens)
 
     return Side(
-        look=lambda images: np.concatenate([pair.images.encode(batch) for batch in batches(images)]),
+        look=lambda images: np.concatenate(
+            [pair.images.encode(batch) for batch in batches(images)]
+        ),
         choose=lambda features, captions: [
-            text for rows, said in zip(batches(features), batches(captions), strict=True) for text in prompts(rows, said)
+            text
+            for rows, said in zip(batches(features), batches(captions), strict=True)
+            for text in prompts(rows, said)
         ],
     )
 
@@ -118,7 +129,12 @@ def timed(ask: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Least, median and largest."""
-    return {"min": min(values), "median": statistics.median(values), "max": max(values), "n": len(values)}
+    return {
+        "min": min(values),
+        "median": statistics.median(values),
+        "max": max(values),
+        "n": len(values),
+    }
 
 
 def compare(name: str, images: Sequence[Image.Image], captions: Sequence[str]) -> dict[str, Any]:
@@ -126,7 +142,10 @@ def compare(name: str, images: Sequence[Image.Image], captions: Sequence[str]) -
     pair = load_openclip(name, device="cpu")
     lists = package_lists()
     tables, encoding_s = timed(
-        lambda: [phrase_table(labels, pair, announce=silent) for labels in (lists.mediums, lists.movements, lists.flavors)]
+        lambda: [
+            phrase_table(labels, pair, announce=silent)
+            for labels in (lists.mediums, lists.movements, lists.flavors)
+        ]
     )
     library = LibraryModes(pair, lists, "fast", announce=silent).library
     sides = {"library": one_by_one(library), "ours": in_batches(pair, tables)}
@@ -141,8 +160,14 @@ def compare(name: str, images: Sequence[Image.Image], captions: Sequence[str]) -
             prompts, choice_s = timed(side.choose, features, captions[part])
             seconds[name].append((tower_s, choice_s))
             said[name] += prompts
-    whole = {name: [tower_s + choice_s for tower_s, choice_s in times] for name, times in seconds.items()}
-    classic = timed(lambda: [library.interrogate_classic(image, caption="x") for image in images[:CLASSIC_IMAGES]])[1]
+    whole = {
+        name: [tower_s + choice_s for tower_s, choice_s in times] for name, times in seconds.items()
+    }
+    classic = timed(
+        lambda: [
+            library.interrogate_classic(image, caption="x") for image in images[:CLASSIC_IMAGES]
+        ]
+    )[1]
     return {
         "dimensions": pair.spec.dim,
         "phrases": sum(len(table.labels) for table in tables),
@@ -151,7 +176,9 @@ def compare(name: str, images: Sequence[Image.Image], captions: Sequence[str]) -
         "equal_prompts": sum(map(str.__eq__, *said.values())),
         "seconds": {name: sum(times) for name, times in whole.items()},
         "ratio": sum(whole["library"]) / sum(whole["ours"]),
-        "ratio_by_round": spread([slow / quick for slow, quick in zip(whole["library"], whole["ours"], strict=True)]),
+        "ratio_by_round": spread(
+            [slow / quick for slow, quick in zip(whole["library"], whole["ours"], strict=True)]
+        ),
         "ms_an_image": {
             name: {
                 "image_tower": spread([tower_s * 1000 / ROUND_IMAGES for tower_s, _ in times]),
@@ -166,7 +193,9 @@ def compare(name: str, images: Sequence[Image.Image], captions: Sequence[str]) -
 def main() -> None:
     """Parse, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=512, help=f"how many, a multiple of {ROUND_IMAGES}")
+    parser.add_argument(
+        "--images", type=int, default=512, help=f"how many, a multiple of {ROUND_IMAGES}"
+    )
     args = parser.parse_args()
     logging.disable(logging.WARNING)  # open_clip says that the weights are random
     warnings.simplefilter("ignore")  # the library calls functions of torch that are going away

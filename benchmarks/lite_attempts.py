@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.lite_study import Fold, Prediction, Study, hits
-from core.values import Ids, unit_rows
-from encoders.lite_head import BASIS_DIM, PAIRED_DIM, conse
-from ensemble.head import Examples, class_means, source_mean, within_sources
-from ensemble.regression import Matrix, block_scales
+from imprompt.core.values import Ids, unit_rows
+from imprompt.encoders.lite_head import BASIS_DIM, PAIRED_DIM, conse
+from imprompt.ensemble.ridge import Matrix, block_scales
+from imprompt.ensemble.training.head_fit import Examples, class_means, source_mean, within_sources
 
 Block = tuple[str, int, str, str]
 """Trunk, side in pixels, view, and what is read there: pooled, sqrt, stages, log-probabilities or conse."""
@@ -22,8 +22,9 @@ Block = tuple[str, int, str, str]
 class Attempt:
     """One set of choices; the defaults are the plain ridge that the prototype was.
 
-    `centre` is what the output map's targets leave out ("all" the mean, "kind" the mean of the kind); `index` is the map of the
-    index space ("output" the same, "shift" the same minus the intercept, "source" one within sources, "both" the mean of the two).
+    `centre` is what the output map's targets leave out ("all" the mean, "kind" the mean of the
+    kind); `index` is the map of the index space ("output" the same, "shift" the same minus the
+    intercept, "source" one within sources, "both" the mean of the two).
     """
 
     name: str
@@ -46,11 +47,16 @@ def _block(trunk: str, side_px: int, read: str, view: str = "whole") -> Block:
 
 
 _OLD = tuple(
-    (_block("lite2", 260, read), share) for read, share in (("pooled", 1.28), ("log-probabilities", 1.0), ("conse", 0.384))
+    (_block("lite2", 260, read), share)
+    for read, share in (("pooled", 1.28), ("log-probabilities", 1.0), ("conse", 0.384))
 )
 _SQRT = ((_block("lite2", 260, "sqrt"), 1.0), (_block("lite2", 260, "conse"), 0.7))
 _STAGES = (*_SQRT, (_block("lite2", 260, "stages"), 2.0))
-_LARGE = ((_block("lite2", 338, "sqrt"), 1.0), (_block("lite2", 338, "stages"), 2.0), (_block("lite2", 338, "conse"), 0.7))
+_LARGE = (
+    (_block("lite2", 338, "sqrt"), 1.0),
+    (_block("lite2", 338, "stages"), 2.0),
+    (_block("lite2", 338, "conse"), 0.7),
+)
 _SMALL = ((_block("lite0", 224, "sqrt"), 0.5), (_block("lite0", 224, "stages"), 1.0))
 _BOTH = (*_LARGE, *_SMALL)
 
@@ -67,12 +73,27 @@ _WAY = [
     Attempt("… 338 px instead of 260", _LARGE, index="shift"),
     Attempt("… lite0 beside lite2", _BOTH, index="shift"),
     Attempt("… targets centred by kind", _BOTH, index="shift", centre="kind"),
-    Attempt("… groups of g texts weigh √g", _BOTH, index="shift", centre="kind", group_exponent=-0.5),
-    Attempt("… all captions of a photograph", _BOTH, index="shift", centre="kind", group_exponent=-0.5, captions=True),
+    Attempt(
+        "… groups of g texts weigh √g", _BOTH, index="shift", centre="kind", group_exponent=-0.5
+    ),
+    Attempt(
+        "… all captions of a photograph",
+        _BOTH,
+        index="shift",
+        centre="kind",
+        group_exponent=-0.5,
+        captions=True,
+    ),
 ]
-_BEFORE = replace(_WAY[-1], name="… index map averaged with one within sources", index="both", prompt_share=0.6)
+_BEFORE = replace(
+    _WAY[-1], name="… index map averaged with one within sources", index="both", prompt_share=0.6
+)
 SHIPPED = replace(
-    _BEFORE, name="**shipped**: … products of leading components", kernel="products", penalty=0.001, index_penalty=0.0004
+    _BEFORE,
+    name="**shipped**: … products of leading components",
+    kernel="products",
+    penalty=0.001,
+    index_penalty=0.0004,
 )
 ATTEMPTS = [
     *_WAY,
@@ -83,10 +104,22 @@ ATTEMPTS = [
     replace(SHIPPED, name="penalties halved", penalty=0.0005, index_penalty=0.0002),
     replace(SHIPPED, name="penalties doubled", penalty=0.002, index_penalty=0.0008),
     replace(SHIPPED, name="without lite0", blocks=_LARGE),
-    replace(SHIPPED, name="without ConSE", blocks=tuple(one for one in _BOTH if one[0][3] != "conse")),
-    replace(SHIPPED, name="last layers and ConSE only", blocks=tuple(one for one in _BOTH if one[0][3] != "stages")),
-    replace(SHIPPED, name="stages only", blocks=tuple(one for one in _BOTH if one[0][3] == "stages")),
-    replace(SHIPPED, name="log-probabilities added", blocks=(*_BOTH, (_block("lite2", 338, "log-probabilities"), 0.7))),
+    replace(
+        SHIPPED, name="without ConSE", blocks=tuple(one for one in _BOTH if one[0][3] != "conse")
+    ),
+    replace(
+        SHIPPED,
+        name="last layers and ConSE only",
+        blocks=tuple(one for one in _BOTH if one[0][3] != "stages"),
+    ),
+    replace(
+        SHIPPED, name="stages only", blocks=tuple(one for one in _BOTH if one[0][3] == "stages")
+    ),
+    replace(
+        SHIPPED,
+        name="log-probabilities added",
+        blocks=(*_BOTH, (_block("lite2", 338, "log-probabilities"), 0.7)),
+    ),
     replace(SHIPPED, name="lite2 at 260 px too", blocks=(*_BOTH, *_seen_again("whole"))),
     replace(SHIPPED, name="mirrored view too", blocks=(*_BOTH, *_seen_again("mirrored"))),
     replace(SHIPPED, name="centre view too", blocks=(*_BOTH, *_seen_again("centre"))),
@@ -111,7 +144,11 @@ def run_attempt(study: Study, attempt: Attempt) -> list[float]:
     outside = _predict(study, attempt, study.source_folds)
 
     def cosine(prediction: Prediction, rows: Ids) -> float:
-        return float(np.einsum("nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows]).mean())
+        return float(
+            np.einsum(
+                "nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows]
+            ).mean()
+        )
 
     def recall(prediction: Prediction, rows: Ids, k: int) -> float:
         found, _ = hits(study, prediction, rows, k)
@@ -136,28 +173,42 @@ def _predict(study: Study, attempt: Attempt, folds: list[Fold]) -> Prediction:
     mean = study.constants.prompt_mean
     if attempt.text_space == "plain":
         mean = np.zeros_like(mean)
-    if attempt.text_space == "whitened":  # a score of whitened texts is a score of texts with a twice whitened question
+    if (
+        attempt.text_space == "whitened"
+    ):  # a score of whitened texts is a score of texts with a twice whitened question
         index = index @ _whitening(study)
     return Prediction(output, unit_rows(index), mean)
 
 
-def _answer(study: Study, attempt: Attempt, gram: Matrix, train: Ids, test: Ids) -> tuple[Matrix, Matrix]:
+def _answer(
+    study: Study, attempt: Attempt, gram: Matrix, train: Ids, test: Ids
+) -> tuple[Matrix, Matrix]:
     examples = study.examples
     targets = examples.targets if attempt.captions else examples.prompts
     mine = Examples(
-        examples.features[train], examples.prompts[train], targets[train], examples.kinds[train], examples.sources[train]
+        examples.features[train],
+        examples.prompts[train],
+        targets[train],
+        examples.kinds[train],
+        examples.sources[train],
     )
     sizes = np.bincount(study.groups, minlength=len(gram))[study.groups[train]]
-    weights = sizes**attempt.group_exponent * np.where(study.generated[train], 1.0, attempt.photo_weight)
+    weights = sizes**attempt.group_exponent * np.where(
+        study.generated[train], 1.0, attempt.photo_weight
+    )
     if attempt.centre == "all":
         intercepts = np.repeat(mine.targets.mean(axis=0)[None], len(test), axis=0)
         wanted = mine.targets - mine.targets.mean(axis=0)
     else:
         means = class_means(mine.targets, mine.kinds)
         kind = int(examples.kinds[study.generated][0])
-        prompts = (1 - attempt.prompt_share) * source_mean(mine, kind=kind) + attempt.prompt_share * study.constants.prompt_mean
+        prompts = (1 - attempt.prompt_share) * source_mean(
+            mine, kind=kind
+        ) + attempt.prompt_share * study.constants.prompt_mean
         wanted = mine.targets - means[mine.kinds]
-        intercepts = np.where((examples.kinds[test] == kind)[:, None], prompts, means[examples.kinds[test]])
+        intercepts = np.where(
+            (examples.kinds[test] == kind)[:, None], prompts, means[examples.kinds[test]]
+        )
     if attempt.after == "rank":
         _, _, directions = np.linalg.svd(wanted, full_matrices=False)
         wanted = wanted @ directions[:128].T @ directions[:128]
@@ -190,13 +241,25 @@ def _index(
     return np.asarray(both, dtype=np.float32)
 
 
-def _solve(gram: Matrix, train: Ids, test: Ids, targets: Matrix, penalty: float, weights: NDArray[np.floating]) -> Matrix:
+def _solve(
+    gram: Matrix,
+    train: Ids,
+    test: Ids,
+    targets: Matrix,
+    penalty: float,
+    weights: NDArray[np.floating],
+) -> Matrix:
     from scipy.linalg import cho_factor, cho_solve
 
     inner = gram[np.ix_(train, train)]
-    inner[np.diag_indices_from(inner)] += (penalty * len(train) * weights.mean() / weights).astype(np.float32)
+    inner[np.diag_indices_from(inner)] += (penalty * len(train) * weights.mean() / weights).astype(
+        np.float32
+    )
     factor = cho_factor(inner, lower=True, overwrite_a=True, check_finite=False)
-    return np.asarray(gram[np.ix_(test, train)] @ cho_solve(factor, targets.astype(np.float32), check_finite=False))
+    return np.asarray(
+        gram[np.ix_(test, train)]
+        @ cho_solve(factor, targets.astype(np.float32), check_finite=False)
+    )
 
 
 def _neighbours(gram: Matrix, train: Ids, test: Ids, wanted: Matrix) -> Matrix:
@@ -206,30 +269,48 @@ def _neighbours(gram: Matrix, train: Ids, test: Ids, wanted: Matrix) -> Matrix:
     return np.asarray(wanted[nearest].mean(axis=1), dtype=np.float32)
 
 
-def _contrastive(study: Study, attempt: Attempt, gram: Matrix, train: Ids, test: Ids, mine: Examples, weights: Matrix) -> Matrix:
+def _contrastive(
+    study: Study,
+    attempt: Attempt,
+    gram: Matrix,
+    train: Ids,
+    test: Ids,
+    mine: Examples,
+    weights: Matrix,
+) -> Matrix:
     """The ridge map, tuned by a symmetric InfoNCE loss on 384 principal components; texts of one group are no negatives."""
     import torch
 
     values, vectors = np.linalg.eigh(gram[np.ix_(train, train)])
     basis = vectors[:, -384:] / np.sqrt(values[-384:])
     inputs, asked = gram[np.ix_(train, train)] @ basis, gram[np.ix_(test, train)] @ basis
-    wanted = (within_sources(mine) + mine.targets - class_means(mine.targets, mine.kinds)[mine.kinds]) / 2
-    system = inputs.T @ (inputs * weights[:, None]) + attempt.index_penalty * weights.sum() * np.eye(inputs.shape[1])
+    wanted = (
+        within_sources(mine) + mine.targets - class_means(mine.targets, mine.kinds)[mine.kinds]
+    ) / 2
+    system = inputs.T @ (
+        inputs * weights[:, None]
+    ) + attempt.index_penalty * weights.sum() * np.eye(inputs.shape[1])
     start = np.linalg.solve(system, inputs.T @ (wanted * weights[:, None]))
     size = np.abs(inputs @ start).mean() * 16
     weight = torch.tensor(start / size, dtype=torch.float32, requires_grad=True)
     pictures = torch.tensor(inputs, dtype=torch.float32)
-    texts = torch.nn.functional.normalize(torch.tensor(mine.prompts - study.constants.prompt_mean, dtype=torch.float32))
+    texts = torch.nn.functional.normalize(
+        torch.tensor(mine.prompts - study.constants.prompt_mean, dtype=torch.float32)
+    )
     groups = torch.tensor(study.groups[train])
     optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(10):
         for batch in torch.split(torch.randperm(len(train), generator=generator), 512):
             scores = torch.nn.functional.normalize(pictures[batch] @ weight) @ texts[batch].T / 0.1
-            same = (groups[batch][:, None] == groups[batch]) & ~torch.eye(len(batch), dtype=torch.bool)
+            same = (groups[batch][:, None] == groups[batch]) & ~torch.eye(
+                len(batch), dtype=torch.bool
+            )
             scores = scores.masked_fill(same, -1e4)
             truth = torch.arange(len(batch))
-            loss = torch.nn.functional.cross_entropy(scores, truth) + torch.nn.functional.cross_entropy(scores.T, truth)
+            loss = torch.nn.functional.cross_entropy(
+                scores, truth
+            ) + torch.nn.functional.cross_entropy(scores.T, truth)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -243,7 +324,9 @@ def _whitening(study: Study) -> Matrix:
 
 
 def _kernel(study: Study, attempt: Attempt) -> Matrix:
-    gram = sum((share * _gram(study, block) for block, share in attempt.blocks), start=np.float32(0))
+    gram = sum(
+        (share * _gram(study, block) for block, share in attempt.blocks), start=np.float32(0)
+    )
     gram = np.asarray(gram / sum(share for _, share in attempt.blocks), dtype=np.float32)
     if attempt.kernel == "linear":
         return gram
@@ -258,12 +341,16 @@ def _kernel(study: Study, attempt: Attempt) -> Matrix:
 
 
 def _with_products(gram: Matrix) -> Matrix:
-    """The kernel that `encoders.lite_head.expanded` is the feature map of."""
+    """The kernel that `imprompt.encoders.lite_head.expanded` is the feature map of."""
     values, vectors = np.linalg.eigh(gram)
-    components = vectors[:, : -BASIS_DIM - 1 : -1] * np.sqrt(np.maximum(values[: -BASIS_DIM - 1 : -1], 0))
+    components = vectors[:, : -BASIS_DIM - 1 : -1] * np.sqrt(
+        np.maximum(values[: -BASIS_DIM - 1 : -1], 0)
+    )
     components = components / np.sqrt(np.diag(gram))[:, None]
     leading = components[:, :PAIRED_DIM]
-    return np.asarray(components @ components.T / 2 + (leading @ leading.T) ** 2 / 4, dtype=np.float32)
+    return np.asarray(
+        components @ components.T / 2 + (leading @ leading.T) ** 2 / 4, dtype=np.float32
+    )
 
 
 @cache

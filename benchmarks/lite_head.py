@@ -2,10 +2,12 @@
 
     python benchmarks/lite_head.py --pairs PAIRS.parquet --cache FOLDER
 
-Writes aggregate figures only to benchmarks/results/lite_head.md. The first run looks at each image several times, an hour on
-a core; what the trunks saw is kept in the cache folder, and a second run takes minutes.
+Writes aggregate figures only to benchmarks/results/lite_head.md. The first run looks at each image
+several times, an hour on a core; what the trunks saw is kept in the cache folder, and a second run
+takes minutes.
 
-    python benchmarks/lite_head.py --prompts PROMPTS.parquet --prompts MORE.parquet --constants HEAD.safetensors
+    python benchmarks/lite_head.py --prompts PROMPTS.parquet --prompts MORE.parquet --constants
+    HEAD.safetensors
 
 makes the constants of a first head (names of classes, mean of prompts), for `train` to start from.
 """
@@ -24,16 +26,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.lite_attempts import ATTEMPTS, Attempt, run_attempt
 from benchmarks.lite_study import Fold, Prediction, Scores, Study, across_folds, score, text_vectors
 from benchmarks.machine import ROOT, machine
-from core.metrics import Estimate, group_bootstrap, row_cosines
-from core.values import Ids, unit_rows
-from encoders.efficientnet import CLASSES
-from encoders.lite import backbone_digests
-from encoders.lite_head import BASIS_DIM, EXPANDED_DIM, FEATURE_DIM, TEXT_DIM, LiteHead, conse, expanded, write_head
-from ensemble.head import fit_maps
-from ensemble.regression import Matrix, block_scales, ridge
+from imprompt.core.metrics import Estimate, group_bootstrap, row_cosines
+from imprompt.core.values import Ids, unit_rows
+from imprompt.encoders.efficientnet import CLASSES
+from imprompt.encoders.lite import backbone_digests
+from imprompt.encoders.lite_head import (
+    BASIS_DIM,
+    EXPANDED_DIM,
+    FEATURE_DIM,
+    TEXT_DIM,
+    LiteHead,
+    conse,
+    expanded,
+    write_head,
+)
+from imprompt.ensemble.ridge import Matrix, block_scales, ridge
+from imprompt.ensemble.training.head_fit import fit_maps
 
 RESULT = ROOT / "benchmarks" / "results" / "lite_head.md"
-PERMISSIVE = frozenset({"MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0", "BSD-3-Clause", "BSD-2-Clause"})
+PERMISSIVE = frozenset(
+    {"MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0", "BSD-3-Clause", "BSD-2-Clause"}
+)
 PROMPT_SAMPLES = (1500, 1000)
 
 Answer = Callable[[Ids, Ids], tuple[Matrix, Matrix]]
@@ -70,9 +83,14 @@ def plain_ridge(study: Study) -> Answer:
         prompts = study.examples.prompts[train]
         centre, scale = block_scales(inputs[train], widths, tuple(map(float, widths)))
         weight = ridge(
-            (inputs[train] - centre) * scale, prompts - prompts.mean(axis=0), penalty=0.002, row_weights=np.ones(len(train))
+            (inputs[train] - centre) * scale,
+            prompts - prompts.mean(axis=0),
+            penalty=0.002,
+            row_weights=np.ones(len(train)),
         )
-        rows = np.asarray((inputs[test] - centre) * scale @ weight + prompts.mean(axis=0), dtype=np.float32)
+        rows = np.asarray(
+            (inputs[test] - centre) * scale @ weight + prompts.mean(axis=0), dtype=np.float32
+        )
         return rows, unit_rows(rows) - study.constants.prompt_mean
 
     return answer
@@ -85,9 +103,16 @@ def shipped(study: Study, *, allowed: Ids | None = None, smoothness: float = 1.0
         rows = train if allowed is None else np.intersect1d(train, allowed)
         examples = study.examples
         kind = int(examples.kinds[study.generated][0])
-        maps = fit_maps(examples[rows], prompt_mean=study.constants.prompt_mean, main_kind=kind, smoothness=smoothness)
+        maps = fit_maps(
+            examples[rows],
+            prompt_mean=study.constants.prompt_mean,
+            main_kind=kind,
+            smoothness=smoothness,
+        )
         inputs = expanded((examples.features[test] - maps.centre) * maps.scale, maps.basis)
-        return np.asarray(inputs @ maps.output_weight + maps.output_bias), np.asarray(inputs @ maps.index_weight)
+        return np.asarray(inputs @ maps.output_weight + maps.output_bias), np.asarray(
+            inputs @ maps.index_weight
+        )
 
     return answer
 
@@ -186,11 +211,15 @@ def _main_table(study: Study) -> list[str]:
             "| model | cosine | R@1 | R@10 |",
             "| --- | --- | --- | --- |",
         ]
-        predictions = [across_folds(folds, answer, n, mean=text_mean) for _, answer, text_mean in models]
+        predictions = [
+            across_folds(folds, answer, n, mean=text_mean) for _, answer, text_mean in models
+        ]
         for (name, _, _), prediction in zip(models, predictions, strict=True):
             lines.append(_row(name, score(study, prediction, rows)))
             sys.stdout.write(f"{title}: {lines[-1]}\n")
-        cosines = [float(np.mean(_cosines(study, prediction, rows))) for prediction in predictions[3:-1]]
+        cosines = [
+            float(np.mean(_cosines(study, prediction, rows))) for prediction in predictions[3:-1]
+        ]
         best = predictions[3 + int(np.argmax(cosines))]
         lines += ["", _difference(study, predictions[-1], best, rows)]
     return lines
@@ -211,7 +240,9 @@ def _cosines(study: Study, prediction: Prediction, rows: Ids) -> Matrix:
 
 def _difference(study: Study, full: Prediction, permissive: Prediction, rows: Ids) -> str:
     gap = group_bootstrap(
-        _cosines(study, full, rows) - _cosines(study, permissive, rows), study.groups[rows], rng=np.random.default_rng(0)
+        _cosines(study, full, rows) - _cosines(study, permissive, rows),
+        study.groups[rows],
+        rng=np.random.default_rng(0),
     )
     return f"All pairs against the best with permissive licences only, cosine, pair by pair: {_cell(gap)}."
 

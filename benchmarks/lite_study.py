@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image, Transpose
 
-from core.metrics import Estimate, group_bootstrap
-from core.progress import Silent
-from core.splits import group_folds, similarity_groups
-from core.values import Ids, Vectors, unit_rows
-from encoders.efficientnet import Activations, EfficientNetLite
-from encoders.lite import HEAD_PATH
-from encoders.lite_head import TRUNK_SIDE_PX, LiteHead, features, read_head
-from encoders.minilm import load_minilm
-from ensemble.head import Examples
-from ensemble.pairs import Pair, read_pairs
-from ensemble.regression import Matrix
-from ensemble.train import make_examples
-from images.decode import open_image
+from imprompt.core.metrics import Estimate, group_bootstrap
+from imprompt.core.progress import Silent
+from imprompt.core.splits import group_folds, similarity_groups
+from imprompt.core.values import Ids, Vectors, unit_rows
+from imprompt.encoders.efficientnet import Activations, EfficientNetLite
+from imprompt.encoders.lite import HEAD_PATH
+from imprompt.encoders.lite_head import TRUNK_SIDE_PX, LiteHead, features, read_head
+from imprompt.encoders.minilm import load_minilm
+from imprompt.ensemble.ridge import Matrix
+from imprompt.ensemble.training.head_fit import Examples
+from imprompt.ensemble.training.head_training import make_examples
+from imprompt.ensemble.training.pairs import Pair, read_pairs
+from imprompt.images.decode import open_image
 
 CANDIDATES = 294
 SEEDS = 20
@@ -70,9 +70,23 @@ class Study:
         stored = self.cache / f"examples-{self._digest}.npz"
         if stored.is_file():
             arrays = np.load(stored)
-            return Examples(features(seen, self.constants.class_vectors), **{name: arrays[name] for name in arrays})
-        made = make_examples(self.rows, features(seen, self.constants.class_vectors), minilm=load_minilm(), progress=Silent())
-        np.savez(stored, prompts=made.prompts, targets=made.targets, kinds=made.kinds, sources=made.sources)
+            return Examples(
+                features(seen, self.constants.class_vectors),
+                **{name: arrays[name] for name in arrays},
+            )
+        made = make_examples(
+            self.rows,
+            features(seen, self.constants.class_vectors),
+            minilm=load_minilm(),
+            progress=Silent(),
+        )
+        np.savez(
+            stored,
+            prompts=made.prompts,
+            targets=made.targets,
+            kinds=made.kinds,
+            sources=made.sources,
+        )
         return made
 
     def seen(self, trunk: str, side_px: int, view: str = "whole") -> Activations:
@@ -81,10 +95,14 @@ class Study:
         if not stored.is_file():
             network = EfficientNetLite(trunk, side_px=side_px)
             parts = [
-                network.activations([VIEWS[view](open_image(row.image)) for row in self.rows[begin : begin + 16]])
+                network.activations(
+                    [VIEWS[view](open_image(row.image)) for row in self.rows[begin : begin + 16]]
+                )
                 for begin in range(0, len(self.rows), 16)
             ]
-            pooled, stages, logits = (np.concatenate([getattr(part, name) for part in parts]) for name in _SEEN)
+            pooled, stages, logits = (
+                np.concatenate([getattr(part, name) for part in parts]) for name in _SEEN
+            )
             np.savez(stored, pooled=pooled, stages=stages, logits=logits)
         arrays = np.load(stored)
         return Activations(*(arrays[name] for name in _SEEN))
@@ -105,7 +123,9 @@ class Study:
     @cached_property
     def text_ids(self) -> Ids:
         """(n,) equal for equal prompts: the first row that has it."""
-        _, first, inverse = np.unique([row.texts[0] for row in self.rows], return_index=True, return_inverse=True)
+        _, first, inverse = np.unique(
+            [row.texts[0] for row in self.rows], return_index=True, return_inverse=True
+        )
         return first[inverse]
 
     @cached_property
@@ -117,12 +137,15 @@ class Study:
     def source_folds(self) -> list[Fold]:
         """Folds of whole sources of generated images: each large one alone, the small ones in two.
 
-        Training rows of the same source, and of a group that the test rows have a text of, are left out.
+        Training rows of the same source, and of a group that the test rows have a text of, are left
+        out.
         """
         sources = self.examples.sources
         counts = Counter(sources[self.generated].tolist())
         large = [[source] for source, count in counts.items() if count >= LARGE_SOURCE]
-        small = np.random.default_rng(0).permutation(sorted(source for source, count in counts.items() if count < LARGE_SOURCE))
+        small = np.random.default_rng(0).permutation(
+            sorted(source for source, count in counts.items() if count < LARGE_SOURCE)
+        )
         folds = []
         for left_out in [*large, *(part.tolist() for part in np.array_split(small, 2))]:
             mine = np.isin(sources, left_out)
@@ -133,24 +156,31 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Of every row, made without its fold: `output` in MiniLM space, `index` to be compared with texts minus `text_mean`."""
+    """Of every row, made without its fold:
+
+    `output` in MiniLM space, `index` to be compared with texts minus `text_mean`.
+    """
 
     output: Matrix
     index: Matrix
     text_mean: Matrix
 
 
-def hits(study: Study, prediction: Prediction, rows: Ids, k: int) -> tuple[NDArray[np.float64], Ids]:
+def hits(
+    study: Study, prediction: Prediction, rows: Ids, k: int
+) -> tuple[NDArray[np.float64], Ids]:
     """How often each row's own prompt is among the k nearest of 294, a mean over the 20 draws that it took part in.
 
-    Each draw takes 294 of the different prompts of `rows` as candidates; the images of these are the questions. Also
-    returned: the rows that any draw asked.
+    Each draw takes 294 of the different prompts of `rows` as candidates; the images of these are
+    the questions. Also returned: the rows that any draw asked.
     """
     found, asked = np.zeros(len(study.rows)), np.zeros(len(study.rows))
     texts = unit_rows(study.examples.prompts - prediction.text_mean)
     for seed in range(SEEDS):
         names = np.unique(study.text_ids[rows])
-        drawn = np.random.default_rng(seed).choice(names, min(CANDIDATES, len(names)), replace=False)
+        drawn = np.random.default_rng(seed).choice(
+            names, min(CANDIDATES, len(names)), replace=False
+        )
         questions = rows[np.isin(study.text_ids[rows], drawn)]
         scores = prediction.index[questions] @ texts[drawn].T
         own = np.einsum("nd,nd->n", prediction.index[questions], texts[study.text_ids[questions]])
@@ -172,7 +202,9 @@ class Scores:
 def score(study: Study, prediction: Prediction, rows: Ids) -> Scores:
     """Scores of some rows, with 95 % intervals over groups of texts."""
     rng = np.random.default_rng(0)
-    cosines = np.einsum("nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows])
+    cosines = np.einsum(
+        "nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows]
+    )
     found_1, answered = hits(study, prediction, rows, 1)
     found_10, _ = hits(study, prediction, rows, 10)
     return Scores(
@@ -182,8 +214,17 @@ def score(study: Study, prediction: Prediction, rows: Ids) -> Scores:
     )
 
 
-def across_folds(folds: Sequence[Fold], answer: Callable[[Ids, Ids], tuple[Matrix, Matrix]], n: int, *, mean: Matrix) -> Prediction:
-    """Predictions of all test rows; `answer(train, test)` gives output and index vectors of the test rows."""
+def across_folds(
+    folds: Sequence[Fold],
+    answer: Callable[[Ids, Ids], tuple[Matrix, Matrix]],
+    n: int,
+    *,
+    mean: Matrix,
+) -> Prediction:
+    """Predictions of all test rows;
+
+    `answer(train, test)` gives output and index vectors of the test rows.
+    """
     output, index = np.zeros((n, 384), np.float32), np.zeros((n, 384), np.float32)
     for train, test in folds:
         output[test], index[test] = answer(train, test)

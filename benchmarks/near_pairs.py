@@ -2,7 +2,8 @@
 
     python benchmarks/near_pairs.py --index FOLDER
 
-FOLDER is an index that was built with `--near-duplicates off`. Writes figures only to benchmarks/results/near_pairs.json.
+FOLDER is an index that was built with `--near-duplicates off`. Writes figures only to
+benchmarks/results/near_pairs.json.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from benchmarks.machine import ROOT, machine
-from indexer.near_duplicates import fold_near_duplicates
-from store.generation import open_generation
+from imprompt.indexer.near_duplicates import fold_near_duplicates
+from imprompt.store.index_version import open_generation
 
 RESULT = ROOT / "benchmarks" / "results" / "near_pairs.json"
 THRESHOLD = 0.8
@@ -36,16 +37,34 @@ def main() -> None:
     with open_generation(args.index) as generation:
         prompts = generation.prompts.get_many(range(len(generation.prompts)))
         n_submitted = np.array([prompt.n_submitted for prompt in prompts], dtype=np.int64)
-        kept_by, sets = fold_near_duplicates([[prompt.embedded_text for prompt in prompts]], n_submitted, threshold=THRESHOLD)
+        kept_by, sets = fold_near_duplicates(
+            [[prompt.embedded_text for prompt in prompts]], n_submitted, threshold=THRESHOLD
+        )
         folded = np.flatnonzero(kept_by != np.arange(len(kept_by)))
-        cosines = np.einsum("nd,nd->n", *(generation.vectors(SPACE).rows(rows) for rows in (folded, kept_by[folded])))
+        cosines = np.einsum(
+            "nd,nd->n",
+            *(generation.vectors(SPACE).rows(rows) for rows in (folded, kept_by[folded])),
+        )
         alike = sets.jaccard(folded, kept_by[folded])
     bins = []
     for least, most in itertools.pairwise(STEPS):
         found = cosines[(alike >= least) & (alike < most)]
         share = float((found < SAME).mean())
-        bins.append({"from": least, "to": min(most, 1), "n": len(found), "below_.9": share, "median": float(np.median(found))})
-    result = {"machine": machine("numpy", "rensa"), "prompts": len(prompts), "folded": len(folded), "by_jaccard": bins}
+        bins.append(
+            {
+                "from": least,
+                "to": min(most, 1),
+                "n": len(found),
+                "below_.9": share,
+                "median": float(np.median(found)),
+            }
+        )
+    result = {
+        "machine": machine("numpy", "rensa"),
+        "prompts": len(prompts),
+        "folded": len(folded),
+        "by_jaccard": bins,
+    }
     RESULT.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     print(json.dumps(result, indent=2))
 

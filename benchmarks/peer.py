@@ -3,8 +3,9 @@
     python3.11 -m venv PEER && PEER/bin/pip install clip-retrieval==2.45.0 "setuptools<81"
     python benchmarks/peer.py --index INDEX --peer PEER/bin/python --folder FOLDER
 
-FOLDER/same holds the index's own FAISS file, FOLDER/chosen the index that clip-retrieval builds of the same vectors when it is left
-to choose. The back end does not start without a CLIP model, so it gets a tiny one with random weights: only vectors can be asked.
+FOLDER/same holds the index's own FAISS file, FOLDER/chosen the index that clip-retrieval builds of
+the same vectors when it is left to choose. The back end does not start without a CLIP model, so it
+gets a tiny one with random weights: only vectors can be asked.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from store.generation import open_generation
+from imprompt.store.index_version import open_generation
 
 INDEX_NAME = "imprompt"
 LAYOUTS = ("same", "chosen")
@@ -50,21 +51,40 @@ def lay_out(index: Path, peer: Path, folder: Path, *, layouts: Sequence[str] = L
     import pyarrow.parquet as pq
 
     embeddings = folder / "embeddings"
-    for place in (embeddings / "text_emb", embeddings / "metadata", folder / "same", folder / "model"):
+    for place in (
+        embeddings / "text_emb",
+        embeddings / "metadata",
+        folder / "same",
+        folder / "model",
+    ):
         place.mkdir(parents=True)
     with open_generation(index) as generation:
         rows = np.arange(generation.manifest.rows)
-        np.save(embeddings / "text_emb" / "text_emb_0.npy", generation.vectors(generation.space).rows(rows).astype(np.float16))
+        np.save(
+            embeddings / "text_emb" / "text_emb_0.npy",
+            generation.vectors(generation.space).rows(rows).astype(np.float16),
+        )
         captions = [prompt.text for prompt in generation.prompts.get_many(rows)]
-        shutil.copyfile(generation.folder / generation.manifest.indexes[generation.space].file, folder / "same" / "text.index")
+        shutil.copyfile(
+            generation.folder / generation.manifest.indexes[generation.space].file,
+            folder / "same" / "text.index",
+        )
     pq.write_table(pa.table({"caption": captions}), embeddings / "metadata" / "metadata_0.parquet")
     shutil.copytree(embeddings / "metadata", folder / "same" / "metadata")
     subprocess.run([peer, "-c", TINY_MODEL, folder / "model"], check=True)
     if "chosen" in layouts:
-        words = ["index", "--embeddings_folder", str(embeddings), "--index_folder", str(folder / "chosen")]
+        words = [
+            "index",
+            "--embeddings_folder",
+            str(embeddings),
+            "--index_folder",
+            str(folder / "chosen"),
+        ]
         subprocess.run([peer.with_name("clip-retrieval"), *words], check=True)
     for layout in layouts:
-        (folder / f"{layout}.json").write_text(json.dumps({INDEX_NAME: str(folder / layout)}), "utf-8")
+        (folder / f"{layout}.json").write_text(
+            json.dumps({INDEX_NAME: str(folder / layout)}), "utf-8"
+        )
 
 
 def describe(peer: Path, folder: Path, layout: str) -> dict[str, str | float]:
@@ -82,13 +102,29 @@ def describe(peer: Path, folder: Path, layout: str) -> dict[str, str | float]:
 
 
 @contextmanager
-def peer_served(peer: Path, folder: Path, layout: str, port: int, *, model: str = "") -> Iterator[tuple[str, int]]:
+def peer_served(
+    peer: Path, folder: Path, layout: str, port: int, *, model: str = ""
+) -> Iterator[tuple[str, int]]:
     """(address, process id) of a running back end; without `model` it has the tiny one."""
     chosen = model or f"hf_clip:{folder / 'model'}"
-    words = ["back", f"--indices_paths={folder / layout}.json", f"--port={port}", f"--clip_model={chosen}"]
-    words += ["--enable_mclip_option=False", "--provide_aesthetic_embeddings=False", "--use_jit=False"]
+    words = [
+        "back",
+        f"--indices_paths={folder / layout}.json",
+        f"--port={port}",
+        f"--clip_model={chosen}",
+    ]
+    words += [
+        "--enable_mclip_option=False",
+        "--provide_aesthetic_embeddings=False",
+        "--use_jit=False",
+    ]
     with (folder / f"{layout}.log").open("w") as log:
-        server = subprocess.Popen([peer.with_name("clip-retrieval"), *words], stdout=log, stderr=log, env=os.environ | OFFLINE)
+        server = subprocess.Popen(
+            [peer.with_name("clip-retrieval"), *words],
+            stdout=log,
+            stderr=log,
+            env=os.environ | OFFLINE,
+        )
     try:
         while True:
             try:
@@ -96,7 +132,9 @@ def peer_served(peer: Path, folder: Path, layout: str, port: int, *, model: str 
                     break
             except OSError:
                 if server.poll() is not None:
-                    sys.exit(f"clip-retrieval ended with {server.returncode}: {folder / layout}.log")
+                    sys.exit(
+                        f"clip-retrieval ended with {server.returncode}: {folder / layout}.log"
+                    )
                 time.sleep(0.2)
         yield f"http://127.0.0.1:{port}", server.pid
     finally:
@@ -106,7 +144,9 @@ def peer_served(peer: Path, folder: Path, layout: str, port: int, *, model: str 
 
 def main() -> None:
     """Lay out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)

@@ -2,8 +2,9 @@
 
     python benchmarks/ray_actors.py --rows 8192 --rounds 3
 
-The same rows, shards and build each time, in turn, in one run; every build's rows are compared with the first one's. Run it on a
-machine that does nothing else: with two cores, two actors take both, and the command's own work is beside them.
+The same rows, shards and build each time, in turn, in one run; every build's rows are compared with
+the first one's. Run it on a machine that does nothing else: with two cores, two actors take both,
+and the command's own work is beside them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core.progress import Silent
-from core.protocols import CorpusSource, Progress, ProgressTask
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import CorpusSource, Progress, ProgressTask
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ray_actors.json"
 SHARD_ROWS = 128
@@ -61,20 +62,29 @@ class Encoding(Progress, ProgressTask):
 def one_build(source: CorpusSource, actors: int) -> dict[str, Any]:
     """Build once; seconds until the first shard came, rows a second from then on and over all of the encoding.
 
-    Shards come from actors in bursts, so the rate from then on is the slope of a line through all arrivals (least squares).
+    Shards come from actors in bursts, so the rate from then on is the slope of a line through all
+    arrivals (least squares).
     """
-    from encoders.registry import load_encoder, output_encoder
-    from indexer.build import BuildOptions, build_index
-    from indexer.engine import Engine, LocalEngine
-    from indexer.ray_engine import NamedSpaces, RayEngine
-    from indexer.ray_session import ray_cluster
+    from imprompt.encoders.registry import load_encoder, output_encoder
+    from imprompt.indexer.build import BuildOptions, build_index
+    from imprompt.indexer.engine import Engine, LocalEngine
+    from imprompt.indexer.ray_engine import NamedSpaces, RayEngine
+    from imprompt.indexer.ray_session import ray_cluster
 
     def build(engine: Engine) -> dict[str, Any]:
         noted, pair = Encoding(), load_encoder("lite", device="cpu")
         extra = [output_encoder(pair, device="cpu")]
         with tempfile.TemporaryDirectory(prefix="ray-actors-") as folder:
             options = BuildOptions(shard_rows=SHARD_ROWS)
-            report = build_index(Path(folder), [source], pair, options=options, extra=extra, engine=engine, progress=noted)
+            report = build_index(
+                Path(folder),
+                [source],
+                pair,
+                options=options,
+                extra=extra,
+                engine=engine,
+                progress=noted,
+            )
         began, first, last = noted.times[0], noted.times[1], noted.times[-1]
         slope, _ = np.polyfit(noted.times[1:], np.cumsum(noted.rows), 1)
         return {
@@ -83,7 +93,9 @@ def one_build(source: CorpusSource, actors: int) -> dict[str, Any]:
             "rows_per_s": sum(noted.rows) / (last - began),
             "rows": report.manifest.rows,
             "rows_digest": report.manifest.rows_digest,
-            "shards": [shard.sha256 for shards in report.manifest.shards.values() for shard in shards],
+            "shards": [
+                shard.sha256 for shards in report.manifest.shards.values() for shard in shards
+            ],
         }
 
     if actors == 0:
@@ -95,9 +107,9 @@ def one_build(source: CorpusSource, actors: int) -> dict[str, Any]:
 def measure(rows: int, rounds: int) -> dict[str, Any]:
     """All engines in turn, `rounds` times."""
     from benchmarks.machine import machine
-    from encoders.devices import use_threads
-    from indexer.sampling import first_rows
-    from indexer.starter import starter_source
+    from imprompt.encoders.torch_devices import use_threads
+    from imprompt.indexer.readers.starter import starter_source
+    from imprompt.indexer.sampling import first_rows
 
     use_threads(1)
     source = first_rows(starter_source(), rows)
@@ -105,9 +117,14 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
     for number in range(rounds):
         for name, actors in ENGINES.items():
             runs[name].append(one_build(source, actors))
-            print(f"round {number + 1}, {name}: {runs[name][-1]['rows_per_s_after_it']:.1f} rows/s", flush=True)
+            print(
+                f"round {number + 1}, {name}: {runs[name][-1]['rows_per_s_after_it']:.1f} rows/s",
+                flush=True,
+            )
     whole = runs["local, 1 thread"][0]
-    same_rows = all(run["rows_digest"] == whole["rows_digest"] for found in runs.values() for run in found)
+    same_rows = all(
+        run["rows_digest"] == whole["rows_digest"] for found in runs.values() for run in found
+    )
     same_bytes = all(run["shards"] == whole["shards"] for found in runs.values() for run in found)
     return {
         "machine": machine("ray", "torch", "numpy"),
@@ -117,14 +134,19 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
         "load_average_at_end": os.getloadavg()[0],
         "same_rows": same_rows,
         "same_bytes": same_bytes,
-        "runs": {name: [{k: v for k, v in run.items() if k != "shards"} for run in found] for name, found in runs.items()},
+        "runs": {
+            name: [{k: v for k, v in run.items() if k != "shards"} for run in found]
+            for name, found in runs.items()
+        },
     }
 
 
 def page(result: dict[str, Any]) -> str:
     """The page of the results."""
     facts = result["machine"]
-    base = statistics.median(run["rows_per_s_after_it"] for run in result["runs"]["Ray, 1 actor of 1 thread"])
+    base = statistics.median(
+        run["rows_per_s_after_it"] for run in result["runs"]["Ray, 1 actor of 1 thread"]
+    )
     command = f"python benchmarks/ray_actors.py --rows {result['rows']} --rounds {result['rounds']}"
     lines = [
         "# Encode rate with one and two actors of Ray",
@@ -163,10 +185,17 @@ def spread(runs: list[dict[str, Any]], name: str, digits: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the JSON file; a page of the same name stands beside it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS,
+        help="the JSON file; a page of the same name stands beside it",
+    )
     args = parser.parse_args()
     if args.rows < LEAST_SHARDS * SHARD_ROWS:
         parser.error(f"--rows is at least {LEAST_SHARDS * SHARD_ROWS}: fewer shards give no rate")

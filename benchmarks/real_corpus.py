@@ -1,9 +1,10 @@
 """The real thing: an index of a seeded sample of real prompts with `lite`, then cold and warm queries.
 
-    python benchmarks/real_corpus.py --prompts PROMPTS.parquet --images FOLDER [--images FOLDER --take 20] --rows 100000
+    python benchmarks/real_corpus.py --prompts PROMPTS.parquet --images FOLDER [--images FOLDER
+    --take 20] --rows 100000
 
-Writes figures only, no prompt and no image, to benchmarks/results/real_corpus.json. With --show the answers are printed
-for a person to look at.
+Writes figures only, no prompt and no image, to benchmarks/results/real_corpus.json. With --show the
+answers are printed for a person to look at.
 """
 
 from __future__ import annotations
@@ -32,29 +33,45 @@ REPEATS = 5
 def imprompt(*words: str) -> tuple[list[dict[str, Any]], float, float]:
     """The JSON lines of one run of the command line, its seconds, and its peak memory in MiB."""
     begin = time.perf_counter()
-    with subprocess.Popen([sys.executable, "cli.py", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "cli.py", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
         out = process.stdout.read() if process.stdout else ""
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(words)} ended with {process.returncode}")
-    return [json.loads(line) for line in out.splitlines()], time.perf_counter() - begin, usage.ru_maxrss / 1024
+    return (
+        [json.loads(line) for line in out.splitlines()],
+        time.perf_counter() - begin,
+        usage.ru_maxrss / 1024,
+    )
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
     """Least, median and largest of several runs, in seconds."""
-    return {"min_s": min(seconds), "median_s": statistics.median(seconds), "max_s": max(seconds), "n": len(seconds)}
+    return {
+        "min_s": min(seconds),
+        "median_s": statistics.median(seconds),
+        "max_s": max(seconds),
+        "n": len(seconds),
+    }
 
 
 def build(args: argparse.Namespace, index: Path) -> dict[str, Any]:
     """Build as the command line does, and measure; in a process of its own, whose peak memory is the build's."""
-    from encoders.registry import load_encoder, output_encoder
-    from indexer.build import build_index
-    from indexer.sources import parse_corpus
+    from imprompt.encoders.registry import load_encoder, output_encoder
+    from imprompt.indexer.build import build_index
+    from imprompt.indexer.readers.sources import parse_corpus
 
     pair = load_encoder("lite")
     begin = time.perf_counter()
-    report = build_index(index, [parse_corpus(str(args.prompts), sample=args.rows, seed=0)], pair, extra=[output_encoder(pair)])
+    report = build_index(
+        index,
+        [parse_corpus(str(args.prompts), sample=args.rows, seed=0)],
+        pair,
+        extra=[output_encoder(pair)],
+    )
     seconds = time.perf_counter() - begin
     if not report.built:
         sys.exit(f"{index} already holds this index; name an empty folder to measure its build")
@@ -87,15 +104,19 @@ def cold(image: Path, index: Path) -> dict[str, Any]:
         subprocess.run([sys.executable, "-c", "import torch"], check=True)
         imports.append(time.perf_counter() - begin)
     ratios = [query / torch for query, torch in zip(queries[1:], imports[1:], strict=True)]
-    return {"query": spread(queries[1:]), "ratio_to_import_torch": statistics.median(ratios), "peak_rss_mib": max(peaks)}
+    return {
+        "query": spread(queries[1:]),
+        "ratio_to_import_torch": statistics.median(ratios),
+        "peak_rss_mib": max(peaks),
+    }
 
 
 def warm(images: list[Path], index: Path, *, show: bool) -> dict[str, Any]:
     """Queries one at a time in a process that has everything loaded."""
-    from core.errors import ImpromptError
-    from encoders.registry import load_encoder
-    from retriever import Question, Retriever
-    from store.generation import open_generation
+    from imprompt.core.errors import ImpromptError
+    from imprompt.encoders.registry import load_encoder
+    from imprompt.retriever import Question, Retriever
+    from imprompt.store.index_version import open_generation
 
     seconds = []
     with open_generation(index) as generation:
@@ -122,7 +143,7 @@ def main() -> None:
     parser.add_argument("--index", type=Path, required=True, help="an empty folder for the index")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
-    from images.files import find_images
+    from imprompt.images.image_files import find_images
 
     images = [path for folder in args.images for path in find_images([folder])[: args.take]]
     build_apart = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))

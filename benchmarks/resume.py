@@ -3,10 +3,11 @@
     python benchmarks/resume.py --prompts PROMPTS.parquet --work FOLDER --leg lite --sample 110000
     python benchmarks/resume.py --prompts PROMPTS.parquet --work FOLDER --leg tower --sample 1100000
 
-`lite` is what `build-index` does, MiniLM's vectors included. `tower` is a CLIP text tower of two layers with random weights, which
-is quick enough for a million rows; only its own space is stored. The first kills come while the corpus is read, cleaned and
-numbered, the others each after another share of the shards, at a random moment of the shard that follows. The unbroken build is
-kept in FOLDER and taken again by the next call.
+`lite` is what `build-index` does, MiniLM's vectors included. `tower` is a CLIP text tower of two
+layers with random weights, which is quick enough for a million rows; only its own space is stored.
+The first kills come while the corpus is read, cleaned and numbered, the others each after another
+share of the shards, at a random moment of the shard that follows. The unbroken build is kept in
+FOLDER and taken again by the next call.
 
 Writes figures only, no prompt, to benchmarks/results/resume.json.
 """
@@ -28,11 +29,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import ROOT, machine
-from core.values import EncoderSpec
-from store import layout
-from store.manifest import Manifest, decode_manifest
-from store.publish import current_name
-from store.verify import verify
+from imprompt.core.values import EncoderSpec
+from imprompt.store import layout
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import Manifest, decode_manifest
+from imprompt.store.publish import current_name
 
 RESULT = ROOT / "benchmarks" / "results" / "resume.json"
 KILLS = 20
@@ -58,18 +59,28 @@ def write_tower(folder: Path) -> None:
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     model = open_clip.CLIP(TOWER["embed_dim"], TOWER["vision_cfg"], TOWER["text_cfg"])
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
-    config = {"model_cfg": TOWER, "preprocess_cfg": {"mean": PreprocessCfg().mean, "std": PreprocessCfg().std}}
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    config = {
+        "model_cfg": TOWER,
+        "preprocess_cfg": {"mean": PreprocessCfg().mean, "std": PreprocessCfg().std},
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(config), "utf-8")
 
 
 def child(index: Path, prompts: Path, sample: int, tower: Path) -> None:
     """What `build-index` does, without the vectors of MiniLM."""
-    from encoders.registry import load_encoder
-    from indexer.build import build_index
-    from indexer.sources import parse_corpus
+    from imprompt.encoders.registry import load_encoder
+    from imprompt.indexer.build import build_index
+    from imprompt.indexer.readers.sources import parse_corpus
 
-    build_index(index, [parse_corpus(str(prompts), sample=sample, seed=0)], load_encoder(str(tower), device="cpu"))
+    build_index(
+        index,
+        [parse_corpus(str(prompts), sample=sample, seed=0)],
+        load_encoder(str(tower), device="cpu"),
+    )
 
 
 def start(args: argparse.Namespace, index: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -80,7 +91,9 @@ def start(args: argparse.Namespace, index: Path, log: Path) -> subprocess.Popen[
         corpus = ["--corpus", str(args.prompts), "--sample", str(args.sample), "--seed", "0"]
         words = ["cli.py", "build-index", "--index", str(index), *corpus, "--json"]
     with log.open("ab") as opened:
-        return subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=opened)
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=opened
+        )
 
 
 def journal_lines(index: Path) -> int:
@@ -112,7 +125,9 @@ def killed(args: argparse.Namespace, index: Path, log: Path, *, steps: int) -> d
         if kill < EARLY_KILLS:
             time.sleep(rng.uniform(0.5, _LATEST_EARLY_KILL_S))
         else:
-            target = 1 + round(_LAST_KILL * (steps - 1) * (kill - EARLY_KILLS) / (KILLS - 1 - EARLY_KILLS))
+            target = 1 + round(
+                _LAST_KILL * (steps - 1) * (kill - EARLY_KILLS) / (KILLS - 1 - EARLY_KILLS)
+            )
             while journal_lines(index) < target and build.poll() is None:
                 time.sleep(_POLL_S)
             time.sleep(rng.uniform(0, args.shard_s))
@@ -123,7 +138,11 @@ def killed(args: argparse.Namespace, index: Path, log: Path, *, steps: int) -> d
         seconds += time.monotonic() - begin
         moments.append(journal_lines(index))
         print(f"kill {kill + 1} with {moments[-1]} of {steps} steps journaled", flush=True)
-    return {"killed_s": seconds + finished(args, index, log), "steps": steps, "journaled_at_kills": moments}
+    return {
+        "killed_s": seconds + finished(args, index, log),
+        "steps": steps,
+        "journaled_at_kills": moments,
+    }
 
 
 def manifest(index: Path) -> Manifest:
@@ -142,7 +161,9 @@ def compare(whole: Manifest, broken: Manifest) -> dict[str, bool]:
         "plan": whole.plan_sha256 == broken.plan_sha256,
         "rows digest": whole.rows_digest == broken.rows_digest,
         "funnel": whole.funnel == broken.funnel,
-        "vector bytes": {space: [shard.sha256 for shard in shards] for space, shards in whole.shards.items()}
+        "vector bytes": {
+            space: [shard.sha256 for shard in shards] for space, shards in whole.shards.items()
+        }
         == {space: [shard.sha256 for shard in shards] for space, shards in broken.shards.items()},
         "index bytes": {info.file: whole.files[info.file] for info in whole.indexes.values()}
         == {info.file: broken.files[info.file] for info in broken.indexes.values()},
@@ -167,7 +188,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if broken.exists():
         sys.exit(f"{broken} is there already; remove it to measure again")
     threads = len(os.sched_getaffinity(0))
-    about: dict[str, Any] = {"kills": KILLS, "seed": args.seed, "threads": {"unbroken": threads, "killed": threads}}
+    about: dict[str, Any] = {
+        "kills": KILLS,
+        "seed": args.seed,
+        "threads": {"unbroken": threads, "killed": threads},
+    }
     if not (whole / "CURRENT").exists():
         about["unbroken_s"] = finished(args, whole, args.work / f"{args.leg}-whole.log")
     reference = manifest(whole)
@@ -190,7 +215,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Parse, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--leg", choices=["lite", "tower"], default="lite")

@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py [--core-hour 0.05] [--gpu-hour 1.00] [--gigabyte-month 0.10]
 
-Reads what benchmarks/funnel.py, resume.py and ray_actors.py measured and what `store.index_plan` predicts, and writes the tables
-into docs/scaling.md. The formulae stand there; prices are assumptions, to be replaced by one's own.
+Reads what benchmarks/funnel.py, resume.py and ray_actors.py measured and what
+`imprompt.store.index_plan` predicts, and writes the tables into docs/scaling.md. The formulae stand
+there; prices are assumptions, to be replaced by one's own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core.errors import ConfigError
-from store.index_plan import IndexPlan, plan_index
+from imprompt.core.errors import ConfigError
+from imprompt.store.index_plan import IndexPlan, plan_index
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scaling.md"
@@ -74,11 +75,15 @@ def measured_rates() -> Rates:
 
 def reckoned(rates: Rates, prices: Prices) -> str:
     """The tables as Markdown."""
-    return "\n".join([*_rates(rates, prices), "", *_cpu_fleet(rates, prices), "", *_gpu_fleet(rates, prices), ""])
+    return "\n".join(
+        [*_rates(rates, prices), "", *_cpu_fleet(rates, prices), "", *_gpu_fleet(rates, prices), ""]
+    )
 
 
 def _rates(rates: Rates, prices: Prices) -> list[str]:
-    read = f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
+    read = (
+        f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
+    )
     return [
         f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million rows](../benchmarks/results/funnel.md)).",
         f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median shard](../benchmarks/results/resume.md)), "
@@ -93,19 +98,35 @@ def _rates(rates: Rates, prices: Prices) -> list[str]:
 
 def _cpu_fleet(rates: Rates, prices: Prices) -> list[str]:
     head = "prompts kept | reading | its memory | core-hours | cores for a night | cost | index stage | disk | a month"
-    lines = ["**`lite` (384 dimensions) on cores**", "", f"| {head} | memory to answer |", "|" + " ---: |" * 10]
+    lines = [
+        "**`lite` (384 dimensions) on cores**",
+        "",
+        f"| {head} | memory to answer |",
+        "|" + " ---: |" * 10,
+    ]
     for rows in SIZES:
         seconds = rows / (rates.core_per_s * rates.kept_by_two)
         cost = f"{seconds / 3600 * prices.core_hour:,.0f}"
-        lines.append(_row(rows, rates, prices, 384, [_hours(seconds), f"{math.ceil(seconds / NIGHT_S):,}", cost]))
+        lines.append(
+            _row(
+                rows,
+                rates,
+                prices,
+                384,
+                [_hours(seconds), f"{math.ceil(seconds / NIGHT_S):,}", cost],
+            )
+        )
     return lines
 
 
 def _gpu_fleet(rates: Rates, prices: Prices) -> list[str]:
-    head = (
-        "prompts kept | reading | its memory | GPU-hours | GPUs for a night | into the driver | cost | index stage | disk | a month"
-    )
-    lines = ["**ViT-H/14 (1,024 dimensions) on GPUs**", "", f"| {head} | memory to answer |", "|" + " ---: |" * 11]
+    head = "prompts kept | reading | its memory | GPU-hours | GPUs for a night | into the driver | cost | index stage | disk | a month"
+    lines = [
+        "**ViT-H/14 (1,024 dimensions) on GPUs**",
+        "",
+        f"| {head} | memory to answer |",
+        "|" + " ---: |" * 11,
+    ]
     for rows in SIZES:
         seconds = rows / GPU_TEXTS_PER_S
         gpus = math.ceil(seconds / NIGHT_S)
@@ -150,18 +171,27 @@ def _hours(seconds: float) -> str:
 def with_tables(page: str, tables: str) -> str:
     """The page with the tables between its marks."""
     begin, end = _MARKS
-    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{tables}\n{end}", page, flags=re.DOTALL)
+    return re.sub(
+        f"{re.escape(begin)}.*?{re.escape(end)}",
+        lambda _: f"{begin}\n{tables}\n{end}",
+        page,
+        flags=re.DOTALL,
+    )
 
 
 def main() -> None:
     """Reckon and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     defaults = Prices()
     parser.add_argument("--core-hour", type=float, default=defaults.core_hour)
     parser.add_argument("--gpu-hour", type=float, default=defaults.gpu_hour)
     parser.add_argument("--gigabyte-month", type=float, default=defaults.gigabyte_month)
     given = parser.parse_args()
-    tables = reckoned(measured_rates(), Prices(given.core_hour, given.gpu_hour, given.gigabyte_month))
+    tables = reckoned(
+        measured_rates(), Prices(given.core_hour, given.gpu_hour, given.gigabyte_month)
+    )
     PAGE.write_text(with_tables(PAGE.read_text("utf-8"), tables), "utf-8")
     print(tables)
 

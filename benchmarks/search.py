@@ -1,17 +1,20 @@
 """Search among many vectors: ours beside FAISS's flat and HNSW indexes, hnswlib, usearch, and what autofaiss chooses.
 
-    python benchmarks/vectors.py --index INDEX --work FOLDER --rows 100000 1000000       # once; it says what the vectors are
-    python benchmarks/search.py --work FOLDER --rows 1000000 [--peers PYTHON] [--autofaiss PYTHON] [--engines ours,flat,…] [--build]
+    python benchmarks/vectors.py --index INDEX --work FOLDER --rows 100000 1000000       # once; it
+    says what the vectors are python benchmarks/search.py --work FOLDER --rows 1000000 [--peers
+    PYTHON] [--autofaiss PYTHON] [--engines ours,flat,…] [--build]
 
-`--build` makes the indexes that are not there yet and measures nothing. Without it, each engine is opened in a process of its own,
-on one core, and they take turns, so that whatever else the machine does meets all of them: three times round, each is asked the
-same 500 questions one by one, with rising effort until it finds .99 of the ten nearest (ours: .9999). Ours is asked once more
-with all cores where it has parts; with questions that are drawn like the rows beyond the real ones (`drawn`); and once with its
-vectors on disk instead of in the operating system's memory (`cold`).
+`--build` makes the indexes that are not there yet and measures nothing. Without it, each engine is
+opened in a process of its own, on one core, and they take turns, so that whatever else the machine
+does meets all of them: three times round, each is asked the same 500 questions one by one, with
+rising effort until it finds .99 of the ten nearest (ours: .9999). Ours is asked once more with all
+cores where it has parts; with questions that are drawn like the rows beyond the real ones
+(`drawn`); and once with its vectors on disk instead of in the operating system's memory (`cold`).
 
-hnswlib and usearch: `python -m venv P && P/bin/pip install hnswlib usearch`, then `--peers P/bin/python`. autofaiss needs an older
-numpy and FAISS: `pip install autofaiss==2.18.0 'numpy<2' 'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0` in a venv of its own. The
-peers read one float32 file: 4 bytes times rows times dimensions of disk, and as much again for each of their indexes.
+hnswlib and usearch: `python -m venv P && P/bin/pip install hnswlib usearch`, then `--peers
+P/bin/python`. autofaiss needs an older numpy and FAISS: `pip install autofaiss==2.18.0 'numpy<2'
+'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0` in a venv of its own. The peers read one float32
+file: 4 bytes times rows times dimensions of disk, and as much again for each of their indexes.
 """
 
 from __future__ import annotations
@@ -45,7 +48,10 @@ _WATCHED_EVERY_S = 0.05
 
 
 def build(name: str, folder: Path) -> dict[str, Any]:
-    """Build one engine's index in this process, and what it took. `peak_mib` is its own memory, without what it maps of files."""
+    """Build one engine's index in this process, and what it took.
+
+    `peak_mib` is its own memory, without what it maps of files.
+    """
     own, done = [memory_mib()["RssAnon"]], threading.Event()
 
     def watch() -> None:
@@ -69,9 +75,18 @@ def build(name: str, folder: Path) -> dict[str, Any]:
 
 
 def measure(
-    name: str, folder: Path, questions: Any, exact: Any, *, enough: float, turn: Callable[[], None] = lambda: None
+    name: str,
+    folder: Path,
+    questions: Any,
+    exact: Any,
+    *,
+    enough: float,
+    turn: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Open one engine in this process and ask it, with rising effort until it finds `enough`; `turn` waits before each round."""
+    """Open one engine in this process and ask it, with rising effort until it finds `enough`;
+
+    `turn` waits before each round.
+    """
     limit_threads()
     before = memory_mib()
     Path("/proc/self/clear_refs").write_text("5", "utf-8")  # the peak is counted from here
@@ -97,8 +112,14 @@ def measure(
         "own_mib": round(own - before["RssAnon"], 1),
         "mapped_mib": round(after["RssFile"] - before["RssFile"], 1),
         "peak_mib": round(after["VmHWM"] - before["VmRSS"], 1),
-        "file_bytes": sum(path.stat().st_size for path in folder.glob(ENGINES[name].files) if path.suffix != ".json"),
-        "curve": [_point(effort, asked) for effort, *asked in zip(opened.efforts, *rounds, strict=False)],
+        "file_bytes": sum(
+            path.stat().st_size
+            for path in folder.glob(ENGINES[name].files)
+            if path.suffix != ".json"
+        ),
+        "curve": [
+            _point(effort, asked) for effort, *asked in zip(opened.efforts, *rounds, strict=False)
+        ],
     }
 
 
@@ -127,20 +148,33 @@ def ask_all(ask: Any, questions: Any, exact: Any, effort: Any) -> tuple[list[flo
 def measure_cold(folder: Path) -> dict[str, Any]:
     """Ours, its index in the system's memory and its vectors not: a few questions, each once, with the effort for .95.
 
-    A row that is read brings those around it along, so that after some hundred questions most of the vectors are in memory.
+    A row that is read brings those around it along, so that after some hundred questions most of
+    the vectors are in memory.
     """
     efforts = json.loads(RESULT.read_text("utf-8"))[folder.name]["engines"]["ours"]["curve"]
-    effort = next((point["effort"] for point in efforts if point["recall_at_10"] >= WANTED), efforts[-1]["effort"])
+    effort = next(
+        (point["effort"] for point in efforts if point["recall_at_10"] >= WANTED),
+        efforts[-1]["effort"],
+    )
     for path in folder.glob("ours*.faiss"):
         path.read_bytes()
     for path in sorted((folder.parent / "vectors").glob("*.npy")):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     opened = ENGINES["ours"].open(folder)
-    questions, exact = np.load(folder.parent / "questions.npy")[:COLD], np.load(folder / "exact.npy")[:COLD]
+    questions, exact = (
+        np.load(folder.parent / "questions.npy")[:COLD],
+        np.load(folder / "exact.npy")[:COLD],
+    )
     times, recall = ask_all(opened.ask, questions, exact, effort)
     p50, p90 = np.percentile(times, [50, 90]).round(2).tolist()
-    return {"effort": effort, "questions": COLD, "recall_at_10": recall, "p50_ms": p50, "p90_ms": p90}
+    return {
+        "effort": effort,
+        "questions": COLD,
+        "recall_at_10": recall,
+        "p50_ms": p50,
+        "p90_ms": p90,
+    }
 
 
 def limit_threads() -> None:
@@ -155,8 +189,13 @@ def limit_threads() -> None:
 
 def memory_mib() -> dict[str, float]:
     """Resident memory of this process: its own pages, those mapped from files, both, and the most that both ever were."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
-    return {name: int(fields[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile", "VmRSS", "VmHWM")}
+    fields = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines()
+    )
+    return {
+        name: int(fields[name].split()[0]) / 1024
+        for name in ("RssAnon", "RssFile", "VmRSS", "VmHWM")
+    }
 
 
 def write_rows(work: Path, rows: int) -> None:
@@ -206,8 +245,25 @@ def _wait() -> None:
 
 def words_of(args: argparse.Namespace, name: str, what: str) -> list[str]:
     """The command line of `child`."""
-    python = args.peers if name in _PEERS else args.autofaiss if name == "autofaiss" else Path(sys.executable)
-    return [str(python), __file__, "--child", what, "--engines", name, "--work", str(args.work), "--rows", str(args.rows)]
+    python = (
+        args.peers
+        if name in _PEERS
+        else args.autofaiss
+        if name == "autofaiss"
+        else Path(sys.executable)
+    )
+    return [
+        str(python),
+        __file__,
+        "--child",
+        what,
+        "--engines",
+        name,
+        "--work",
+        str(args.work),
+        "--rows",
+        str(args.rows),
+    ]
 
 
 def run(args: argparse.Namespace, name: str, what: str) -> dict[str, Any]:
@@ -268,15 +324,32 @@ def record(rows: int, name: str, figures: dict[str, Any], work: Path) -> None:
 
 def main() -> None:
     """Parse, build or measure each engine in its own process, write results, page and plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--child", choices=["build", "one-core", "all-cores", "drawn", "cold"])
-    parser.add_argument("--work", type=Path, help="the folder of benchmarks/vectors.py; the indexes are kept there, too")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="the folder of benchmarks/vectors.py; the indexes are kept there, too",
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--engines", default="ours,flat,faiss-hnsw,hnswlib,usearch,autofaiss")
-    parser.add_argument("--peers", type=Path, default=Path(sys.executable), help="the Python that has hnswlib and usearch")
-    parser.add_argument("--autofaiss", type=Path, help="the Python of an environment that has autofaiss")
-    parser.add_argument("--build", action="store_true", help="build what is missing and measure nothing")
-    parser.add_argument("--page", action="store_true", help="write page and plot from the results that are there")
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        default=Path(sys.executable),
+        help="the Python that has hnswlib and usearch",
+    )
+    parser.add_argument(
+        "--autofaiss", type=Path, help="the Python of an environment that has autofaiss"
+    )
+    parser.add_argument(
+        "--build", action="store_true", help="build what is missing and measure nothing"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write page and plot from the results that are there"
+    )
     args = parser.parse_args()
     if args.child:
         child(args)
@@ -297,7 +370,10 @@ def main() -> None:
 def record_engine(args: argparse.Namespace, name: str, figures: dict[str, Any]) -> None:
     """Record one engine's figures at one size, with what is measured of ours alone."""
     took = args.work / str(args.rows) / f"{name}.build.json"
-    figures |= {"build": json.loads(took.read_text("utf-8")), "predicted_bytes": ENGINES[name].predicted_bytes(args.rows, 384)}
+    figures |= {
+        "build": json.loads(took.read_text("utf-8")),
+        "predicted_bytes": ENGINES[name].predicted_bytes(args.rows, 384),
+    }
     record(args.rows, name, figures, args.work)
     if name == "ours":
         if figures["parts"] > 1:

@@ -34,7 +34,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """`files` are what it keeps on disk; `predicted_bytes` of (rows, dim), by its own format, where nothing was built."""
+    """`files` are what it keeps on disk;
+
+    `predicted_bytes` of (rows, dim), by its own format, where nothing was built.
+    """
 
     build: Callable[[Path], None]
     open: Callable[[Path], Opened]
@@ -53,8 +56,8 @@ def _build_planned(name: str, budget_bytes: int) -> Callable[[Path], None]:
         import msgspec
 
         from benchmarks.vectors import vectors_of
-        from store.index_plan import plan_index
-        from store.indexes import build_index_file
+        from imprompt.store.index_plan import plan_index
+        from imprompt.store.indexes import build_index_file
 
         vectors = vectors_of(folder.parent, int(folder.name))
         factory = plan_index(rows=len(vectors), dim=vectors.dim, budget_bytes=budget_bytes).factory
@@ -69,10 +72,10 @@ def _open_planned(name: str) -> Callable[[Path], Opened]:
         import msgspec
 
         from benchmarks.vectors import vectors_of
-        from store.index_plan import read_factory
-        from store.indexes import open_index
-        from store.ivf_index import effort_of
-        from store.manifest import IndexInfo
+        from imprompt.store.index_plan import read_factory
+        from imprompt.store.indexes import open_index
+        from imprompt.store.ivf.ivf_index import effort_of
+        from imprompt.store.manifest import IndexInfo
 
         vectors = vectors_of(folder.parent, int(folder.name))
         info = msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=IndexInfo)
@@ -80,7 +83,9 @@ def _open_planned(name: str) -> Callable[[Path], Opened]:
         n_lists = read_factory(info.factory).n_lists
 
         def ask(question: Any, effort: Any) -> Any:
-            return index.search(question, K, effort=effort_of(effort, n_lists) if n_lists else None).ids[0]
+            return index.search(
+                question, K, effort=effort_of(effort, n_lists) if n_lists else None
+            ).ids[0]
 
         efforts = [n for n in (_PROBES if name == "ours" else _PROBES[1::4]) if n < n_lists] or [1]
         return Opened(ask, efforts, {"index": info.factory, "parts": max(len(info.parts), 1)})
@@ -90,7 +95,7 @@ def _open_planned(name: str) -> Callable[[Path], Opened]:
 
 def _planned_bytes(budget_bytes: int) -> Callable[[int, int], int]:
     def predicted(rows: int, dim: int) -> int:
-        from store.index_plan import plan_index
+        from imprompt.store.index_plan import plan_index
 
         return plan_index(rows=rows, dim=dim, budget_bytes=budget_bytes).index_bytes
 
@@ -117,7 +122,9 @@ def _open_faiss(factory: str, efforts: Sequence[Any]) -> Callable[[Path], Opened
         index = faiss.read_index(str(folder / f"{factory.replace(',', '_')}.faiss"))
 
         def ask(question: Any, effort: Any) -> Any:
-            params = faiss.SearchParametersHNSW(efSearch=effort) if factory.startswith("HNSW") else None
+            params = (
+                faiss.SearchParametersHNSW(efSearch=effort) if factory.startswith("HNSW") else None
+            )
             return index.search(question, K, params=params)[1][0]
 
         return Opened(ask, efforts, {"index": factory})
@@ -133,7 +140,9 @@ def _build_hnswlib(folder: Path) -> None:
     index = hnswlib.Index("ip", rows.shape[1])
     index.init_index(len(rows), ef_construction=200, M=16)
     for start in range(0, len(rows), _BLOCK):
-        index.add_items(rows[start : start + _BLOCK], np.arange(start, min(start + _BLOCK, len(rows))))
+        index.add_items(
+            rows[start : start + _BLOCK], np.arange(start, min(start + _BLOCK, len(rows)))
+        )
     index.save_index(str(folder / "hnswlib.bin"))
 
 
@@ -157,7 +166,10 @@ def _build_usearch(folder: Path) -> None:
     rows = _rows(folder)
     index = Index(ndim=rows.shape[1], metric="ip", dtype="f16")
     for start in range(0, len(rows), _BLOCK):
-        index.add(np.arange(start, min(start + _BLOCK, len(rows))), np.ascontiguousarray(rows[start : start + _BLOCK]))
+        index.add(
+            np.arange(start, min(start + _BLOCK, len(rows))),
+            np.ascontiguousarray(rows[start : start + _BLOCK]),
+        )
     index.save(str(folder / "usearch.bin"))
 
 
@@ -201,10 +213,23 @@ def _open_autofaiss(folder: Path) -> Opened:
 
 
 ENGINES: dict[str, Engine] = {
-    "ours": Engine(_build_planned("ours", _ROOMY), _open_planned("ours"), "ours*.faiss", _planned_bytes(_ROOMY)),
-    "tight": Engine(_build_planned("tight", _TIGHT), _open_planned("tight"), "tight*.faiss", _planned_bytes(_TIGHT)),
-    "flat": Engine(_build_faiss("Flat"), _open_faiss("Flat", [0]), "Flat.faiss", lambda rows, dim: 4 * rows * dim),
-    # A row, 64 links of 4 bytes at the lowest level, one more in 32 above, and its level and offset.
+    "ours": Engine(
+        _build_planned("ours", _ROOMY), _open_planned("ours"), "ours*.faiss", _planned_bytes(_ROOMY)
+    ),
+    "tight": Engine(
+        _build_planned("tight", _TIGHT),
+        _open_planned("tight"),
+        "tight*.faiss",
+        _planned_bytes(_TIGHT),
+    ),
+    "flat": Engine(
+        _build_faiss("Flat"),
+        _open_faiss("Flat", [0]),
+        "Flat.faiss",
+        lambda rows, dim: 4 * rows * dim,
+    ),
+    # A row, 64 links of 4 bytes at the lowest level, one more in 32 above, and its level and
+    # offset.
     "faiss-hnsw": Engine(
         _build_faiss("HNSW32"),
         _open_faiss("HNSW32", _GRAPH_EFFORTS),
@@ -212,8 +237,20 @@ ENGINES: dict[str, Engine] = {
         lambda rows, dim: rows * (4 * dim + 64 * 4 + 4 + 12),
     ),
     # A row, 32 links and their number, a label.
-    "hnswlib": Engine(_build_hnswlib, _open_hnswlib, "hnswlib.bin", lambda rows, dim: rows * (4 * dim + 33 * 4 + 8)),
+    "hnswlib": Engine(
+        _build_hnswlib,
+        _open_hnswlib,
+        "hnswlib.bin",
+        lambda rows, dim: rows * (4 * dim + 33 * 4 + 8),
+    ),
     # A float16 row, 32 links of 5 bytes and their number, a key and the level.
-    "usearch": Engine(_build_usearch, _open_usearch, "usearch.bin", lambda rows, dim: rows * (2 * dim + 32 * 5 + 4 + 10)),
+    "usearch": Engine(
+        _build_usearch,
+        _open_usearch,
+        "usearch.bin",
+        lambda rows, dim: rows * (2 * dim + 32 * 5 + 4 + 10),
+    ),
 }
-ENGINES["autofaiss"] = Engine(_build_autofaiss, _open_autofaiss, "autofaiss.faiss", ENGINES["faiss-hnsw"].predicted_bytes)
+ENGINES["autofaiss"] = Engine(
+    _build_autofaiss, _open_autofaiss, "autofaiss.faiss", ENGINES["faiss-hnsw"].predicted_bytes
+)

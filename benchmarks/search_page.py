@@ -37,7 +37,10 @@ the operating system keeps where there is room; *peak* both together.
 def write_page(result_file: Path) -> None:
     """`search.md` and `search.png` beside the results."""
     result = json.loads(result_file.read_text("utf-8"))
-    sizes = {int(size): figures for size, figures in sorted(result.items(), key=lambda item: int(item[0]))}
+    sizes = {
+        int(size): figures
+        for size, figures in sorted(result.items(), key=lambda item: int(item[0]))
+    }
     last = sizes[max(sizes)]
     about = last["vectors"]
     machine = next(iter(last["engines"].values()))["machine"]
@@ -47,14 +50,19 @@ def write_page(result_file: Path) -> None:
         real_cosines=" and ".join(f"{about['real'][k][1]:.2f}" for k in ("1", "10")),
         mixture_cosines=" and ".join(f"{about['mixture'][k][1]:.2f}" for k in ("1", "10")),
     )
-    page += "".join(_section(size, figures["engines"], figures["vectors"]["real_rows"]) for size, figures in sizes.items())
+    page += "".join(
+        _section(size, figures["engines"], figures["vectors"]["real_rows"])
+        for size, figures in sizes.items()
+    )
     result_file.with_suffix(".md").write_text(page, "utf-8")
     draw(sizes, result_file.with_suffix(".png"))
 
 
 def machine_text(machine: dict[str, Any]) -> str:
     """Processor, memory and versions in one line, without the commit."""
-    versions = ", ".join(f"{name} {machine[name]}" for name in ("faiss-cpu", "duckdb", "numpy") if name in machine)
+    versions = ", ".join(
+        f"{name} {machine[name]}" for name in ("faiss-cpu", "duckdb", "numpy") if name in machine
+    )
     return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}"
 
 
@@ -64,13 +72,18 @@ def point_for(engine: dict[str, Any], recall: float) -> dict[str, Any] | None:
 
 
 def time_for(engine: dict[str, Any], recall: float) -> float | None:
-    """Milliseconds for exactly so much, on the line of the plot; None where no point is below or none above."""
+    """Milliseconds for exactly so much, on the line of the plot;
+
+    None where no point is below or none above.
+    """
     before = None
     for point in engine["curve"]:
         if point["recall_at_10"] >= recall:
             if before is None:
                 return None
-            share = (recall - before["recall_at_10"]) / (point["recall_at_10"] - before["recall_at_10"])
+            share = (recall - before["recall_at_10"]) / (
+                point["recall_at_10"] - before["recall_at_10"]
+            )
             return float(before["p50_ms"] * (point["p50_ms"] / before["p50_ms"]) ** share)
         before = point
     return None
@@ -113,17 +126,26 @@ def _time(point: dict[str, Any]) -> str:
 def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
     """What the table does not say: building, what was predicted, the shares of flat, other conditions."""
     took = [f"{NAMES[name]} {_built(engine['build'])}" for name, engine in engines.items()]
-    equal = [f"{NAMES[name]} {time:.2f} ms" for name in engines if (time := time_for(engines[name], WANTED[0]))]
+    equal = [
+        f"{NAMES[name]} {time:.2f} ms"
+        for name in engines
+        if (time := time_for(engines[name], WANTED[0]))
+    ]
     found = [f"Building: {'; '.join(took)}."]
     if len(equal) > 1:
-        found.append(f"For a recall of exactly {WANTED[0]:.2f}, on the lines of the plot: {', '.join(equal)}.")
+        found.append(
+            f"For a recall of exactly {WANTED[0]:.2f}, on the lines of the plot: {', '.join(equal)}."
+        )
     if ours := engines.get("ours"):
         file, predicted = (ours[kind] / 1e6 for kind in ("file_bytes", "predicted_bytes"))
         found.append(f"Our index was predicted to have {predicted:,.1f} MB and has {file:,.1f} MB.")
         point = point_for(ours, WANTED[0]) or ours["curve"][-1]
         flat = engines.get("flat")
         if flat:
-            share, own, peak = flat["curve"][0]["p50_ms"] / point["p50_ms"], *(ours[k] / flat[k] for k in ("own_mib", "peak_mib"))
+            share, own, peak = (
+                flat["curve"][0]["p50_ms"] / point["p50_ms"],
+                *(ours[k] / flat[k] for k in ("own_mib", "peak_mib")),
+            )
             found.append(
                 f"Ours takes 1/{share:.0f} of flat's time for a recall of {point['recall_at_10']:.3f}; of its memory {own:.3f} "
                 f"for itself, and {peak:.2f} with every page of files that it touched."
@@ -136,23 +158,40 @@ def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
         if drawn := point_for({"curve": ours.get("drawn", [])}, WANTED[0]):
             found.append(
                 f"Questions that are drawn like the rows are easier: recall {drawn['recall_at_10']:.3f} in {_time(drawn)}"
-                + (f", 1/{flat['curve'][0]['p50_ms'] / drawn['p50_ms']:.0f} of flat's time." if flat else ".")
+                + (
+                    f", 1/{flat['curve'][0]['p50_ms'] / drawn['p50_ms']:.0f} of flat's time."
+                    if flat
+                    else "."
+                )
             )
         if cold := ours.get("cold"):
             found.append(
                 f"With the stored vectors on disk alone, the first {cold['questions']} questions after opening took "
                 f"{cold['p50_ms']:.0f} ms (median) and {cold['p90_ms']:.0f} ms (nine of ten)."
             )
-        if earlier := [name for name, engine in engines.items() if engine["machine"]["commit"] != ours["machine"]["commit"]]:
-            commits = ", ".join(f"{NAMES[name]} ({engines[name]['machine']['commit']})" for name in earlier)
+        if earlier := [
+            name
+            for name, engine in engines.items()
+            if engine["machine"]["commit"] != ours["machine"]["commit"]
+        ]:
+            commits = ", ".join(
+                f"{NAMES[name]} ({engines[name]['machine']['commit']})" for name in earlier
+            )
             found.append(
                 f"Measured earlier on such a machine, with another sample of prompts, at the commit in brackets: {commits}."
             )
-    if others := [name for name in ("flat", "faiss-hnsw", "hnswlib", "usearch") if name not in engines]:
+    if others := [
+        name for name in ("flat", "faiss-hnsw", "hnswlib", "usearch") if name not in engines
+    ]:
         from benchmarks.search_engines import ENGINES
 
-        predicted_gb = (f"{NAMES[name]} {ENGINES[name].predicted_bytes(rows, 384) / 1e9:,.1f} GB" for name in others)
-        found.append(f"Not built at this size; by their formats their files would have: {', '.join(predicted_gb)}.")
+        predicted_gb = (
+            f"{NAMES[name]} {ENGINES[name].predicted_bytes(rows, 384) / 1e9:,.1f} GB"
+            for name in others
+        )
+        found.append(
+            f"Not built at this size; by their formats their files would have: {', '.join(predicted_gb)}."
+        )
     if ours and (chosen := engines.get("autofaiss")):
         (its,) = chosen["curve"]
         as_many = point_for(ours, its["recall_at_10"])
@@ -190,10 +229,24 @@ def draw(sizes: dict[int, Any], path: Path) -> None:
             times = [point["p50_ms"] for point in engine["curve"]]
             recalls = [point["recall_at_10"] for point in engine["curve"]]
             label = f"{NAMES[name].replace('`', '')}: own {engine['own_mib']:,.0f}, peak {engine['peak_mib']:,.0f} MiB"
-            axes.plot(times, recalls, marker="os^Dv<>"[place], color=f"C{place}", label=label, lw=3 if name == "ours" else 1.5)
+            axes.plot(
+                times,
+                recalls,
+                marker="os^Dv<>"[place],
+                color=f"C{place}",
+                label=label,
+                lw=3 if name == "ours" else 1.5,
+            )
         if drawn := size["engines"].get("ours", {}).get("drawn"):
             times, recalls = ([point[key] for point in drawn] for key in ("p50_ms", "recall_at_10"))
-            axes.plot(times, recalls, "o--", color="C0", lw=1.5, label="ours, questions drawn like the rows")
+            axes.plot(
+                times,
+                recalls,
+                "o--",
+                color="C0",
+                lw=1.5,
+                label="ours, questions drawn like the rows",
+            )
         axes.axhline(WANTED[0], color="0.7", ls="--", lw=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -2,13 +2,14 @@
 
     python benchmarks/serve.py --index INDEX        (needs wrk: apt-get install wrk)
 
-The load is wrk's, one thread, on the same machine as the server. Texts are prompts of the starter corpus, images the three of
-docs/images. Writes figures to benchmarks/results/serve.json and serve.md.
+The load is wrk's, one thread, on the same machine as the server. Texts are prompts of the starter
+corpus, images the three of docs/images. Writes figures to benchmarks/results/serve.json and
+serve.md.
 
     python benchmarks/serve.py --index INDEX --peer PEER/bin/python --peer-folder FOLDER
 
-measures nothing but /knn-service, asked for vectors, of this server and of clip-retrieval's back end (benchmarks/peer.py lays out
-FOLDER first), and adds it to what serve.json holds.
+measures nothing but /knn-service, asked for vectors, of this server and of clip-retrieval's back
+end (benchmarks/peer.py lays out FOLDER first), and adds it to what serve.json holds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import ROOT, machine
 from benchmarks.peer import INDEX_NAME, LAYOUTS, describe, peer_served
-from indexer.sources import parse_corpus
+from imprompt.indexer.readers.sources import parse_corpus
 
 RESULT = ROOT / "benchmarks" / "results" / "serve"
 CLIENTS = (1, 8, 64)
@@ -56,8 +57,19 @@ def served(index: Path, *, max_batch: int) -> Iterator[tuple[str, int]]:
     """(address, process id) of a warm server."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    words = ["serve", "--index", str(index), "--port", str(port), "--max-batch", str(max_batch), "--quiet"]
-    server = subprocess.Popen([sys.executable, "cli.py", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    words = [
+        "serve",
+        "--index",
+        str(index),
+        "--port",
+        str(port),
+        "--max-batch",
+        str(max_batch),
+        "--quiet",
+    ]
+    server = subprocess.Popen(
+        [sys.executable, "cli.py", *words], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     try:
         while True:
             try:
@@ -90,8 +102,12 @@ def load(address: str, path: str, bodies: Path, *, clients: int, seconds: int) -
         str(bodies),
     ]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("JSON "))[5:])
-    return found | {"per_second": round((found["requests"] - found["refused"]) / found["seconds"], 1)}
+    found: dict[str, Any] = json.loads(
+        next(line for line in done.stdout.splitlines() if line.startswith("JSON "))[5:]
+    )
+    return found | {
+        "per_second": round((found["requests"] - found["refused"]) / found["seconds"], 1)
+    }
 
 
 def resident_mib(process: int) -> float:
@@ -104,7 +120,9 @@ def write_bodies(folder: Path) -> dict[str, tuple[str, Path]]:
     """For each kind its route and a file of bodies, one a line."""
     batch = next(parse_corpus("starter").batches(N_TEXTS))
     texts = [{"text": prompt.text, "k": 10} for prompt in batch.prompts]
-    files = [ROOT / "docs" / "images" / name for name in ("china.jpg", "flower.jpg", "lighthouse.png")]
+    files = [
+        ROOT / "docs" / "images" / name for name in ("china.jpg", "flower.jpg", "lighthouse.png")
+    ]
     images = [{"images": [base64.b64encode(file.read_bytes()).decode()], "k": 10} for file in files]
     kinds = {}
     for kind, path, bodies in (("text", "/v1/search", texts), ("image", "/v1/query", images)):
@@ -115,7 +133,9 @@ def write_bodies(folder: Path) -> dict[str, tuple[str, Path]]:
 
 def post(url: str, body: dict[str, Any]) -> Any:
     """The answer to one request."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310 our own server
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )  # noqa: S310 our own server
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         return json.load(answer)
 
@@ -124,8 +144,18 @@ def knn_bodies(address: str) -> list[dict[str, Any]]:
     """What both servers are asked: the index's vectors of the texts."""
     texts = [prompt.text for prompt in next(parse_corpus("starter").batches(N_TEXTS)).prompts]
     halves = (texts[: N_TEXTS // 2], texts[N_TEXTS // 2 :])
-    vectors = [row for half in halves for row in post(f"{address}/v1/embed", {"texts": half, "space": "index"})["vectors"]]
-    asked = {"modality": "text", "num_images": K, "num_result_ids": K, "indice_name": INDEX_NAME, "deduplicate": False}
+    vectors = [
+        row
+        for half in halves
+        for row in post(f"{address}/v1/embed", {"texts": half, "space": "index"})["vectors"]
+    ]
+    asked = {
+        "modality": "text",
+        "num_images": K,
+        "num_result_ids": K,
+        "indice_name": INDEX_NAME,
+        "deduplicate": False,
+    }
     return [{"embedding_input": row, **asked} for row in vectors]
 
 
@@ -142,7 +172,10 @@ def compare(index: Path, peer: Path, folder: Path) -> dict[str, Any]:
                 figures = load(address, "/knn-service", bodies, clients=clients, seconds=RUN_S)
                 runs.append({"server": server, "clients": clients, **figures})
                 print(runs[-1], flush=True)
-            return [{hit["id"] for hit in post(f"{address}/knn-service", body)} for body in asked[:N_COMPARED]]
+            return [
+                {hit["id"] for hit in post(f"{address}/knn-service", body)}
+                for body in asked[:N_COMPARED]
+            ]
 
         with served(index, max_batch=32) as (address, _):
             asked = knn_bodies(address)
@@ -153,12 +186,20 @@ def compare(index: Path, peer: Path, folder: Path) -> dict[str, Any]:
                 theirs = measure(layout, address)
             same = [len(one & other) for one, other in zip(ours, theirs, strict=True)]
             about[layout]["same_neighbours"] = round(sum(same) / (K * N_COMPARED), 4)
-    return {"machine": machine("faiss-cpu", "fastapi", "uvicorn"), "seconds_a_run": RUN_S, "k": K, "peers": about, "runs": runs}
+    return {
+        "machine": machine("faiss-cpu", "fastapi", "uvicorn"),
+        "seconds_a_run": RUN_S,
+        "k": K,
+        "peers": about,
+        "runs": runs,
+    }
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--peer-folder", type=Path)
@@ -189,7 +230,9 @@ def measure_own(index: Path) -> dict[str, Any]:
                     load(address, path, bodies, clients=8, seconds=WARM_S)
                     for clients in CLIENTS:
                         figures = load(address, path, bodies, clients=clients, seconds=RUN_S)
-                        runs.append({"kind": kind, "max_batch": max_batch, "clients": clients, **figures})
+                        runs.append(
+                            {"kind": kind, "max_batch": max_batch, "clients": clients, **figures}
+                        )
                         print(runs[-1], flush=True)
                 if max_batch == 1:
                     continue
@@ -201,7 +244,13 @@ def measure_own(index: Path) -> dict[str, Any]:
                     memory.append({"requests": total, "resident_mib": resident_mib(process)})
     about = machine("torch", "faiss-cpu", "fastapi", "uvicorn", "duckdb")
     manifest = json.loads(next((index / "generations").glob("*/MANIFEST.json")).read_text("utf-8"))
-    return {"machine": about, "index_rows": manifest["rows"], "seconds_a_run": RUN_S, "runs": runs, "memory": memory}
+    return {
+        "machine": about,
+        "index_rows": manifest["rows"],
+        "seconds_a_run": RUN_S,
+        "runs": runs,
+        "memory": memory,
+    }
 
 
 def page(value: dict[str, Any]) -> str:
@@ -218,7 +267,9 @@ def page(value: dict[str, Any]) -> str:
         "| what | clients | micro-batching | answers a second | p50 ms | p95 ms | p99 ms |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
-    for run in sorted(value["runs"], key=lambda run: (run["kind"], run["clients"], -run["max_batch"])):
+    for run in sorted(
+        value["runs"], key=lambda run: (run["kind"], run["clients"], -run["max_batch"])
+    ):
         batching = "no" if run["max_batch"] == 1 else f"up to {run['max_batch']}"
         lines.append(f"| {run['kind']} | {run['clients']} | {batching} | {cells(run)} |")
     lines += [
@@ -240,7 +291,11 @@ def page(value: dict[str, Any]) -> str:
 
 def cells(run: dict[str, Any]) -> str:
     """The last four columns of a run."""
-    bad = f" ({run['refused']} refused, {run['broken']} broken)" if run["refused"] or run["broken"] else ""
+    bad = (
+        f" ({run['refused']} refused, {run['broken']} broken)"
+        if run["refused"] or run["broken"]
+        else ""
+    )
     return f"{run['per_second']}{bad} | {run['p50_ms']} | {run['p95_ms']} | {run['p99_ms']}"
 
 
@@ -274,12 +329,16 @@ def peer_lines(value: dict[str, Any], rows: int) -> list[str]:
         "| server | clients | answers a second | p50 ms | p95 ms | p99 ms |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    lines += [f"| {names[run['server']]} | {run['clients']} | {cells(run)} |" for run in value["runs"]]
+    lines += [
+        f"| {names[run['server']]} | {run['clients']} | {cells(run)} |" for run in value["runs"]
+    ]
     speed = {(run["server"], run["clients"]): run["per_second"] for run in value["runs"]}
     lines += ["", "clip-retrieval's answers a second for each of imprompt's:", ""]
     for clients in CLIENTS:
         one, other = (speed[layout, clients] / speed["imprompt", clients] for layout in LAYOUTS)
-        lines.append(f"- clients {clients}: {one:.2f} with the same index, {other:.2f} with the index it chooses")
+        lines.append(
+            f"- clients {clients}: {one:.2f} with the same index, {other:.2f} with the index it chooses"
+        )
     return lines
 
 

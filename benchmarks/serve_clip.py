@@ -1,10 +1,12 @@
 """Texts and images through /knn-service, beside clip-retrieval's back end with the same CLIP, vectors and FAISS file.
 
-    python benchmarks/serve_clip.py --peer PEER/bin/python --folder FOLDER      (PEER: see benchmarks/peer.py; needs wrk)
+    python benchmarks/serve_clip.py --peer PEER/bin/python --folder FOLDER      (PEER: see
+    benchmarks/peer.py; needs wrk)
 
-FOLDER gets what both servers read, once: an open_clip ViT-B-32 with random weights in one file, and an index of 100,000 prompts of
-the starter corpus, numbered so that they differ, whose vectors are random unit rows: what is found does not matter here, what it
-takes does. Each server then answers texts and images for 1, 8 and 64 clients, round after round, the servers in turn. Figures go to
+FOLDER gets what both servers read, once: an open_clip ViT-B-32 with random weights in one file, and
+an index of 100,000 prompts of the starter corpus, numbered so that they differ, whose vectors are
+random unit rows: what is found does not matter here, what it takes does. Each server then answers
+texts and images for 1, 8 and 64 clients, round after round, the servers in turn. Figures go to
 benchmarks/results/serve.json and serve.md.
 """
 
@@ -45,12 +47,12 @@ from benchmarks.serve import (
     resident_mib,
     served,
 )
-from core.values import EncoderSpec, Vectors, unit_rows
-from encoders.registry import load_encoder
-from indexer.build import BuildOptions, build_index
-from indexer.rules import Cleaning
-from indexer.sources import parse_corpus
-from store.index_plan import FLAT
+from imprompt.core.values import EncoderSpec, Vectors, unit_rows
+from imprompt.encoders.registry import load_encoder
+from imprompt.indexer.build import BuildOptions, build_index
+from imprompt.indexer.cleaning_rules import Cleaning
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_plan import FLAT
 
 ROWS = 100_000
 ARCHITECTURE = "ViT-B-32"
@@ -69,7 +71,10 @@ class RandomTexts:
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """(n, dim) unit rows."""
-        return unit_rows(self.random.standard_normal((len(items), self.spec.dim), dtype=np.float32), role="random rows")
+        return unit_rows(
+            self.random.standard_normal((len(items), self.spec.dim), dtype=np.float32),
+            role="random rows",
+        )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) of no meaning."""
@@ -101,10 +106,18 @@ def prepare(folder: Path, peer: Path) -> None:
         torch.save(open_clip.create_model(ARCHITECTURE).state_dict(), weights)
     if not (folder / "index" / "CURRENT").exists():
         spec = load_encoder(encoder_name(folder)).spec
-        texts = [prompt.text for batch in parse_corpus("starter").batches(5000) for prompt in batch.prompts]
+        texts = [
+            prompt.text
+            for batch in parse_corpus("starter").batches(5000)
+            for prompt in batch.prompts
+        ]
         corpus = folder / "prompts.txt"
-        corpus.write_text("".join(f"{texts[row % len(texts)]}, no. {row}\n" for row in range(ROWS)), "utf-8")
-        options = BuildOptions(index_factory=FLAT, cleaning=Cleaning(near_duplicates=None))  # texts that differ in a number stay
+        corpus.write_text(
+            "".join(f"{texts[row % len(texts)]}, no. {row}\n" for row in range(ROWS)), "utf-8"
+        )
+        options = BuildOptions(
+            index_factory=FLAT, cleaning=Cleaning(near_duplicates=None)
+        )  # texts that differ in a number stay
         pair = RandomPair(spec, RandomTexts(spec, np.random.default_rng(0)))
         build_index(folder / "index", [parse_corpus(str(corpus))], pair, options=options)
     if not (folder / "peer").exists():
@@ -118,12 +131,24 @@ def encoder_name(folder: Path) -> str:
 
 def write_bodies(folder: Path) -> dict[str, Path]:
     """For each kind of question a file of bodies, one a line."""
-    asked = {"modality": "text", "num_images": K, "num_result_ids": K, "indice_name": INDEX_NAME, "deduplicate": False}
-    texts = [{"text": prompt.text} for prompt in next(parse_corpus("starter").batches(N_TEXTS)).prompts]
-    files = [ROOT / "docs" / "images" / name for name in ("china.jpg", "flower.jpg", "lighthouse.png")]
+    asked = {
+        "modality": "text",
+        "num_images": K,
+        "num_result_ids": K,
+        "indice_name": INDEX_NAME,
+        "deduplicate": False,
+    }
+    texts = [
+        {"text": prompt.text} for prompt in next(parse_corpus("starter").batches(N_TEXTS)).prompts
+    ]
+    files = [
+        ROOT / "docs" / "images" / name for name in ("china.jpg", "flower.jpg", "lighthouse.png")
+    ]
     images = [{"image": base64.b64encode(file.read_bytes()).decode()} for file in files]
     for kind, bodies in zip(KINDS, (texts, images), strict=True):
-        (folder / kind).write_text("".join(json.dumps({**body, **asked}) + "\n" for body in bodies), "utf-8")
+        (folder / kind).write_text(
+            "".join(json.dumps({**body, **asked}) + "\n" for body in bodies), "utf-8"
+        )
     return {kind: folder / kind for kind in KINDS}
 
 
@@ -134,7 +159,9 @@ def answering(server: str, folder: Path, peer: Path) -> Iterator[tuple[str, int]
         with served(folder / "index", max_batch=32) as found:
             yield found
     else:
-        with peer_served(peer, folder / "peer", "same", free_port(), model=f"open_clip:{encoder_name(folder)}") as found:
+        with peer_served(
+            peer, folder / "peer", "same", free_port(), model=f"open_clip:{encoder_name(folder)}"
+        ) as found:
             yield found
 
 
@@ -154,17 +181,39 @@ def measure(folder: Path, peer: Path) -> dict[str, Any]:
                     for kind, file in bodies.items():
                         load(address, "/knn-service", file, clients=8, seconds=WARM_S)
                         for clients in CLIENTS:
-                            figures = load(address, "/knn-service", file, clients=clients, seconds=RUN_S[clients])
-                            runs.append({"server": server, "round": number, "kind": kind, "clients": clients, **figures})
+                            figures = load(
+                                address,
+                                "/knn-service",
+                                file,
+                                clients=clients,
+                                seconds=RUN_S[clients],
+                            )
+                            runs.append(
+                                {
+                                    "server": server,
+                                    "round": number,
+                                    "kind": kind,
+                                    "clients": clients,
+                                    **figures,
+                                }
+                            )
                             print(runs[-1], flush=True)
                     memory[server].append(resident_mib(process))
                     if number == 0:
-                        lines = {kind: file.read_text("utf-8").splitlines()[:N_COMPARED] for kind, file in bodies.items()}
+                        lines = {
+                            kind: file.read_text("utf-8").splitlines()[:N_COMPARED]
+                            for kind, file in bodies.items()
+                        }
                         named[server] = {
-                            kind: [[hit["id"] for hit in post(url, json.loads(line))] for line in found]
+                            kind: [
+                                [hit["id"] for hit in post(url, json.loads(line))] for line in found
+                            ]
                             for kind, found in lines.items()
                         }
-    both = {kind: zip(named["imprompt"][kind], named["clip-retrieval"][kind], strict=True) for kind in KINDS}
+    both = {
+        kind: zip(named["imprompt"][kind], named["clip-retrieval"][kind], strict=True)
+        for kind in KINDS
+    }
     return {
         "machine": machine("torch", "open_clip_torch", "faiss-cpu"),
         "peer": describe(peer, folder / "peer", "same"),
@@ -175,7 +224,8 @@ def measure(folder: Path, peer: Path) -> dict[str, Any]:
         "load_before_rounds": busy,
         "group_nice": group_nice(),
         "same_neighbours": {
-            kind: round(float(np.mean([len({*one} & {*other}) / K for one, other in pairs])), 4) for kind, pairs in both.items()
+            kind: round(float(np.mean([len({*one} & {*other}) / K for one, other in pairs])), 4)
+            for kind, pairs in both.items()
         },
         "resident_mib": {server: max(found) for server, found in memory.items()},
         "runs": runs,
@@ -190,7 +240,12 @@ def group_nice() -> int:
 
 def clip_lines(value: dict[str, Any]) -> list[str]:
     """The figures as Markdown."""
-    about, peer, same, resident = value["machine"], value["peer"], value["same_neighbours"], value["resident_mib"]
+    about, peer, same, resident = (
+        value["machine"],
+        value["peer"],
+        value["same_neighbours"],
+        value["resident_mib"],
+    )
     busy = ", ".join(map(str, value["load_before_rounds"]))
     seconds = ", ".join(map(str, value["seconds_a_run"]))
     lines = [
@@ -220,14 +275,29 @@ def clip_lines(value: dict[str, Any]) -> list[str]:
     for kind in KINDS:
         for clients in CLIENTS:
             found = {
-                server: [run for run in value["runs"] if (run["server"], run["kind"], run["clients"]) == (server, kind, clients)]
+                server: [
+                    run
+                    for run in value["runs"]
+                    if (run["server"], run["kind"], run["clients"]) == (server, kind, clients)
+                ]
                 for server in resident
             }
-            lines += [f"| {kind} | {clients} | {server} | {_spread(runs)} |" for server, runs in found.items()]
+            lines += [
+                f"| {kind} | {clients} | {server} | {_spread(runs)} |"
+                for server, runs in found.items()
+            ]
             rates = [[run["per_second"] for run in runs] for runs in found.values()]
             each = [one / other for one, other in zip(*rates, strict=True)]
-            ratios.append(f"- {kind}, clients {clients}: {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})")
-    return [*lines, "", "imprompt's answers a second for each of clip-retrieval's, round by round:", "", *ratios]
+            ratios.append(
+                f"- {kind}, clients {clients}: {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
+            )
+    return [
+        *lines,
+        "",
+        "imprompt's answers a second for each of clip-retrieval's, round by round:",
+        "",
+        *ratios,
+    ]
 
 
 def _spread(runs: Sequence[dict[str, Any]]) -> str:
@@ -241,7 +311,9 @@ def _spread(runs: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Prepare, measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--prepare", action="store_true", help="only write what both servers read")

@@ -2,12 +2,14 @@
 
     python benchmarks/vectors.py --index INDEX --work FOLDER --rows 100000 1000000
 
-INDEX is an index of real prompts with `lite`. 500 of its rows are held out: they are the questions, at every size. The others come
-first, in a random order. Beyond them each row is a real row plus noise of the real rows' covariance, times a factor that is uniform
-from .3 to .9, scaled to length 1. With this range the cosines of the questions to their nearest rows are those of the real rows or
+INDEX is an index of real prompts with `lite`. 500 of its rows are held out: they are the questions,
+at every size. The others come first, in a random order. Beyond them each row is a real row plus
+noise of the real rows' covariance, times a factor that is uniform from .3 to .9, scaled to length
+1. With this range the cosines of the questions to their nearest rows are those of the real rows or
 a little lower, so that they are no easier to find; `prompts.json` says how they compare.
 
-Every size begins with the rows of the smaller ones, so all share their files: float16 shards of 4,096 rows as a build writes them.
+Every size begins with the rows of the smaller ones, so all share their files: float16 shards of
+4,096 rows as a build writes them.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core.values import Vectors
-from indexer.plan import DEFAULT_SHARD_ROWS
-from store.generation import open_generation
-from store.manifest import ShardRecord
-from store.shards import ShardedVectors, write_shard
+from imprompt.core.values import Vectors
+from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS
+from imprompt.store.index_version import open_generation
+from imprompt.store.manifest import ShardRecord
+from imprompt.store.shards import ShardedVectors, write_shard
 
 QUESTIONS = 500
 K = 10
@@ -58,7 +60,10 @@ def around(real: Vectors, rows: int, factor: Vectors, rng: np.random.Generator) 
 
 
 def prepare(index: Path, work: Path, sizes: Sequence[int]) -> None:
-    """Write shards, questions and, for every size, the exact ten nearest rows of every question. What is there stays."""
+    """Write shards, questions and, for every size, the exact ten nearest rows of every question.
+
+    What is there stays.
+    """
     sizes = sorted(size for size in sizes if not (work / str(size) / "exact.npy").exists())
     if not sizes:
         return
@@ -70,12 +75,27 @@ def prepare(index: Path, work: Path, sizes: Sequence[int]) -> None:
     (work / "prompts.json").write_text(json.dumps(_compared(real, questions), indent=1), "utf-8")
     records: list[ShardRecord] = []
     best = _Best(questions)
-    for start, block in zip(range(0, sizes[-1], _DRAWN_AT_ONCE), draw(real, sizes[-1]), strict=True):
+    for start, block in zip(
+        range(0, sizes[-1], _DRAWN_AT_ONCE), draw(real, sizes[-1]), strict=True
+    ):
         for size in [size for size in sizes if start < size <= start + len(block)]:
-            _write_size(work, size, records, block[: size - start], best.with_rows(start, block[: size - start]))
+            _write_size(
+                work,
+                size,
+                records,
+                block[: size - start],
+                best.with_rows(start, block[: size - start]),
+            )
         for begin in range(0, len(block) - DEFAULT_SHARD_ROWS + 1, DEFAULT_SHARD_ROWS):
             file = f"vectors/{len(records):05d}.npy"
-            records.append(write_shard(work, file, block[begin : begin + DEFAULT_SHARD_ROWS], provenance={"made": "drawn"}))
+            records.append(
+                write_shard(
+                    work,
+                    file,
+                    block[begin : begin + DEFAULT_SHARD_ROWS],
+                    provenance={"made": "drawn"},
+                )
+            )
         best = best.with_rows(start, block)
 
 
@@ -86,7 +106,9 @@ def vectors_of(work: Path, rows: int) -> ShardedVectors:
 
 def records_of(work: Path, rows: int) -> list[ShardRecord]:
     """The shards of the first `rows` vectors."""
-    return msgspec.json.decode((work / str(rows) / "shards.json").read_bytes(), type=list[ShardRecord])
+    return msgspec.json.decode(
+        (work / str(rows) / "shards.json").read_bytes(), type=list[ShardRecord]
+    )
 
 
 def drawn_questions(work: Path, rows: int) -> tuple[Vectors, np.ndarray]:
@@ -111,28 +133,46 @@ def _factor(real: Vectors) -> Vectors:
 class _Best:
     """The ten nearest rows of every question among those seen so far."""
 
-    def __init__(self, questions: Vectors, ids: np.ndarray | None = None, scores: np.ndarray | None = None) -> None:
+    def __init__(
+        self, questions: Vectors, ids: np.ndarray | None = None, scores: np.ndarray | None = None
+    ) -> None:
         self.questions = questions
         self.ids = np.full((len(questions), K), -1, dtype=np.int64) if ids is None else ids
-        self._scores = np.full((len(questions), K), -np.inf, dtype=np.float32) if scores is None else scores
+        self._scores = (
+            np.full((len(questions), K), -np.inf, dtype=np.float32) if scores is None else scores
+        )
 
     def with_rows(self, start: int, block: Vectors) -> _Best:
         """And these, as they are stored; the first has the id `start`."""
         rows = block.astype(np.float16).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         scores = np.concatenate([self._scores, self.questions @ rows.T], axis=1)
-        ids = np.concatenate([self.ids, np.broadcast_to(np.arange(start, start + len(rows)), (len(scores), len(rows)))], axis=1)
+        ids = np.concatenate(
+            [
+                self.ids,
+                np.broadcast_to(np.arange(start, start + len(rows)), (len(scores), len(rows))),
+            ],
+            axis=1,
+        )
         nearest = np.argpartition(-scores, K, axis=1)[:, :K]
-        return _Best(self.questions, np.take_along_axis(ids, nearest, 1), np.take_along_axis(scores, nearest, 1))
+        return _Best(
+            self.questions,
+            np.take_along_axis(ids, nearest, 1),
+            np.take_along_axis(scores, nearest, 1),
+        )
 
 
-def _write_size(work: Path, size: int, before: list[ShardRecord], block: Vectors, best: _Best) -> None:
+def _write_size(
+    work: Path, size: int, before: list[ShardRecord], block: Vectors, best: _Best
+) -> None:
     """The list of this size's shards: whole ones that all sizes share, and a last one of its own."""
     whole = len(block) // DEFAULT_SHARD_ROWS
     records = list(before)
     for number in range(whole):
         rows = block[number * DEFAULT_SHARD_ROWS : (number + 1) * DEFAULT_SHARD_ROWS]
-        records.append(write_shard(work, f"vectors/{len(records):05d}.npy", rows, provenance={"made": "drawn"}))
+        records.append(
+            write_shard(work, f"vectors/{len(records):05d}.npy", rows, provenance={"made": "drawn"})
+        )
     if len(block) > whole * DEFAULT_SHARD_ROWS:
         rows = block[whole * DEFAULT_SHARD_ROWS :]
         records.append(write_shard(work, f"{size}/last.npy", rows, provenance={"made": "drawn"}))
@@ -153,19 +193,29 @@ def _compared(real: Vectors, questions: Vectors) -> dict[str, object]:
     """Quartiles of the questions' cosines to their nearest and tenth nearest row, among real rows and as many of the mixture."""
     n = min(_COMPARED_ROWS, len(real))
     mixture = around(real, n, _factor(real), np.random.default_rng(2))
-    found: dict[str, object] = {"real_rows": len(real), "questions": len(questions), "compared_rows": n}
+    found: dict[str, object] = {
+        "real_rows": len(real),
+        "questions": len(questions),
+        "compared_rows": n,
+    }
     for name, rows in (("real", real[:n]), ("mixture", mixture)):
         nearest = -np.sort(-(questions @ rows.T), axis=1)
-        quartiles = {str(k): np.percentile(nearest[:, k - 1], [25, 50, 75]).round(3).tolist() for k in (1, K)}
+        quartiles = {
+            str(k): np.percentile(nearest[:, k - 1], [25, 50, 75]).round(3).tolist() for k in (1, K)
+        }
         found[name] = quartiles
     return found
 
 
 def main() -> None:
     """Parse, prepare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--index", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="a folder for the vectors; they are kept")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="a folder for the vectors; they are kept"
+    )
     parser.add_argument("--rows", type=int, nargs="+", required=True)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

@@ -6,15 +6,30 @@ from typing import Annotated
 
 import typer
 
-from commands.build_index import show_report
-from commands.cleaning import DroppedFile, UnsafeWordsFile
-from commands.options import Device, IndexFolder, Json, Limit, Offline, PromptColumn, Quiet, Sample, Seed, Strict, Verbose
-from commands.output import Output
-from commands.sizes import size_bytes
+from imprompt.commands.build_index import show_report
+from imprompt.commands.cleaning_options import DroppedFile, UnsafeWordsFile
+from imprompt.commands.options import (
+    Device,
+    IndexFolder,
+    Json,
+    Limit,
+    Offline,
+    PromptColumn,
+    Quiet,
+    Sample,
+    Seed,
+    Strict,
+    Verbose,
+)
+from imprompt.commands.output import Output
+from imprompt.commands.size_options import size_bytes
 
 
 def add(
-    corpora: Annotated[list[str], typer.Argument(metavar="CORPUS…", help="As --corpus of `build-index`; several are joined.")],
+    corpora: Annotated[
+        list[str],
+        typer.Argument(metavar="CORPUS…", help="As --corpus of `build-index`; several are joined."),
+    ],
     column: PromptColumn = None,
     limit: Limit = None,
     sample: Sample = None,
@@ -24,7 +39,11 @@ def add(
     dropped: DroppedFile = None,
     memory_budget: Annotated[
         str | None,
-        typer.Option("--memory-budget", metavar="SIZE", help="Instead of the one that the index was built with, such as 8GiB."),
+        typer.Option(
+            "--memory-budget",
+            metavar="SIZE",
+            help="Instead of the one that the index was built with, such as 8GiB.",
+        ),
     ] = None,
     device: Device = "auto",
     index: IndexFolder = None,
@@ -35,32 +54,44 @@ def add(
 ) -> None:
     """Add corpora to the index, cleaned as it was and by its encoder. What it has is not encoded again and keeps its row ids.
 
-    Prompts that it has already are counted for it. An addition that was broken off goes on where it stopped when the same
-    command is given again; the index that is in place answers until it is complete.
+    Prompts that it has already are counted for it. An addition that was broken off goes on where it
+    stopped when the same command is given again; the index that is in place answers until it is
+    complete.
     """
-    from core.config import settings
-    from encoders.registry import load_index_encoder, output_encoder
-    from indexer.growth import add_corpora
-    from indexer.rules import read_unsafe_words
-    from indexer.sources import parse_corpus
-    from store.generation import open_generation
-    from store.gpu import opened_gpu
+    from imprompt.core.settings import settings
+    from imprompt.encoders.registry import load_index_encoder, output_encoder
+    from imprompt.indexer.adding import add_corpora
+    from imprompt.indexer.cleaning_rules import read_unsafe_words
+    from imprompt.indexer.readers.sources import parse_corpus
+    from imprompt.store.gpu import opened_gpu
+    from imprompt.store.index_version import open_generation
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
     with open_generation(chosen.index) as generation:
         encoders = generation.manifest.encoders
-    pair = load_index_encoder(encoders[0].name, device=device, offline=chosen.offline, announce=output.note)
+    pair = load_index_encoder(
+        encoders[0].name, device=device, offline=chosen.offline, announce=output.note
+    )
     # An index of an early version holds no vectors of MiniLM; none are added to it then.
     extra = [output_encoder(pair, device=device, announce=output.note)] if len(encoders) > 1 else []
     names = [spec.name for spec in encoders[2:]]
-    also = [load_index_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in names]
+    also = [
+        load_index_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+        for name in names
+    ]
     with opened_gpu(device, announce=output.note) as gpu:
         report = add_corpora(
             chosen.index,
             [
                 parse_corpus(
-                    spec, column=column, limit=limit, sample=sample, seed=seed, offline=chosen.offline, announce=output.note
+                    spec,
+                    column=column,
+                    limit=limit,
+                    sample=sample,
+                    seed=seed,
+                    offline=chosen.offline,
+                    announce=output.note,
                 )
                 for spec in corpora
             ],

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands import cleaning as clean
-from commands.engines import LOCAL, ActorCpus, EngineName, Shards, ray_cluster_of
-from commands.options import (
+from imprompt.commands import cleaning_options as clean
+from imprompt.commands.engine_options import LOCAL, ActorCpus, EngineName, Shards, ray_cluster_of
+from imprompt.commands.options import (
     Device,
     EncoderName,
     IndexFolder,
@@ -23,17 +23,19 @@ from commands.options import (
     Strict,
     Verbose,
 )
-from commands.output import Output, funnel, size_text
-from commands.recipes import RECIPES, Recipe
-from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
+from imprompt.commands.output import Output, funnel, size_text
+from imprompt.commands.presets import RECIPES, Recipe
+from imprompt.commands.size_options import DEFAULT_MEMORY, MemoryBudget, size_bytes
 
 if TYPE_CHECKING:
-    from core.values import RejectedRow
-    from indexer.build import BuildReport
+    from imprompt.core.values import RejectedRow
+    from imprompt.indexer.build import BuildReport
 
 
 def build_index(
-    recipe: Annotated[Recipe, typer.Option("--recipe", help="A named pair of encoder and corpus.")] = Recipe.LITE,
+    recipe: Annotated[
+        Recipe, typer.Option("--recipe", help="A named pair of encoder and corpus.")
+    ] = Recipe.LITE,
     corpus: Annotated[
         list[str] | None,
         typer.Option(
@@ -83,7 +85,10 @@ def build_index(
     dropped: clean.DroppedFile = None,
     strict: Strict = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an index, and drop a broken build, of something else.")
+        bool,
+        typer.Option(
+            "--replace", help="Replace an index, and drop a broken build, of something else."
+        ),
     ] = False,
     device: Device = "auto",
     engine: EngineName = LOCAL,
@@ -97,19 +102,19 @@ def build_index(
 ) -> None:
     """Build the index of prompts. Without options: the embedded encoder over the starter corpus.
 
-    A build that was broken off goes on where it stopped when the same command is given again. The index that is in place
-    answers until the new one is complete.
+    A build that was broken off goes on where it stopped when the same command is given again. The
+    index that is in place answers until the new one is complete.
     """
-    from core.config import settings
-    from core.devices import PROCESSOR
-    from encoders.registry import load_encoder, output_encoder
-    from indexer.build import BuildOptions
-    from indexer.build import build_index as build
-    from indexer.engine import LocalEngine
-    from indexer.ray_engine import NamedSpaces, RayEngine
-    from indexer.rules import read_unsafe_words
-    from indexer.sources import parse_corpus
-    from store.gpu import opened_gpu
+    from imprompt.core.device_names import PROCESSOR
+    from imprompt.core.settings import settings
+    from imprompt.encoders.registry import load_encoder, output_encoder
+    from imprompt.indexer.build import BuildOptions
+    from imprompt.indexer.build import build_index as build
+    from imprompt.indexer.cleaning_rules import read_unsafe_words
+    from imprompt.indexer.engine import LocalEngine
+    from imprompt.indexer.ray_engine import NamedSpaces, RayEngine
+    from imprompt.indexer.readers.sources import parse_corpus
+    from imprompt.store.gpu import opened_gpu
 
     cleaning = clean.cleaning_of(
         words=(min_words, max_words),
@@ -127,9 +132,19 @@ def build_index(
     plan = RECIPES[recipe]
     if encoder is None and not corpus:
         output.note(plan.described)
-    pair = load_encoder(encoder or plan.encoder, device=device, offline=chosen.offline, announce=output.note)
+    pair = load_encoder(
+        encoder or plan.encoder, device=device, offline=chosen.offline, announce=output.note
+    )
     sources = [
-        parse_corpus(spec, column=column, limit=limit, sample=sample, seed=seed, offline=chosen.offline, announce=output.note)
+        parse_corpus(
+            spec,
+            column=column,
+            limit=limit,
+            sample=sample,
+            seed=seed,
+            offline=chosen.offline,
+            announce=output.note,
+        )
         for spec in corpus or [plan.corpus]
     ]
     output.note(f"Building the index in {folder}.")
@@ -144,12 +159,18 @@ def build_index(
         unsafe_words=read_unsafe_words(unsafe_words),
         dropped=dropped,
     )
-    others = [load_encoder(name, device=device, offline=chosen.offline, announce=output.note) for name in also or ()]
+    others = [
+        load_encoder(name, device=device, offline=chosen.offline, announce=output.note)
+        for name in also or ()
+    ]
     local = LocalEngine(memory_budget_bytes=options.memory_budget_bytes, announce=output.note)
     depot = _depot(engine, shards)
     # On a cluster the device is the workers'; the index is made here.
     here = device if engine == LOCAL or device in PROCESSOR else "auto"
-    with ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster, opened_gpu(here, announce=output.note) as gpu:
+    with (
+        ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster,
+        opened_gpu(here, announce=output.note) as gpu,
+    ):
         named = NamedSpaces(pair.spec.name, tuple(other.spec.name for other in others), device)
         report = build(
             folder,
@@ -171,27 +192,34 @@ def build_index(
 
 
 def _depot(engine: str, shards: str | None) -> str | None:
-    from core.errors import ConfigError
-    from store.depot import checked_url
+    from imprompt.core.errors import ConfigError
+    from imprompt.store.object_store import checked_url
 
     if shards is not None and engine == LOCAL:
-        raise ConfigError("--shards belongs to --engine ray.", hint="The local engine writes its shards into the index itself.")
+        raise ConfigError(
+            "--shards belongs to --engine ray.",
+            hint="The local engine writes its shards into the index itself.",
+        )
     return None if shards is None else checked_url(shards)
 
 
 def show_report(output: Output, report: BuildReport, folder: Path) -> None:
     """What a build or an addition did, for a person."""
-    from store.indexes import WANTED_RECALL
+    from imprompt.store.indexes import WANTED_RECALL
 
     manifest = report.manifest
     if not report.built:
-        output.text(f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, generation {manifest.generation}).")
+        output.text(
+            f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, generation {manifest.generation})."
+        )
         return
     output.table(funnel(manifest.funnel))
     for row in report.rejected:
         output.text(_left_out(row))
     if report.truncated:
-        output.text(f"{report.truncated:,} prompts were longer than the encoder reads and were cut.")
+        output.text(
+            f"{report.truncated:,} prompts were longer than the encoder reads and were cut."
+        )
     size = sum(file.bytes for file in manifest.files.values())
     output.text(
         f"{manifest.rows:,} prompts, {size_text(size)}, {report.seconds:.1f} s, in {folder} (generation {manifest.generation})."

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from commands.options import IndexFolder, Json, Offline, Quiet, Verbose
-from commands.output import Output, grid, size_text
+from imprompt.commands.options import IndexFolder, Json, Offline, Quiet, Verbose
+from imprompt.commands.output import Output, grid, size_text
 
 if TYPE_CHECKING:
-    from commands.diagnosis import Diagnosis, IndexState, RecipeState
-    from commands.packages import PackageState
+    from imprompt.environment.diagnosis import Diagnosis, IndexState, RecipeState
+    from imprompt.environment.packages import PackageState
 
 
 def doctor(
@@ -22,10 +22,11 @@ def doctor(
 ) -> None:
     """Say what is installed, which models each recipe needs and where they are, what they take, and what is missing.
 
-    Never touches the network. Ends with 0 where the default recipe can run, else with the code of the first problem.
+    Never touches the network. Ends with 0 where the default recipe can run, else with the code of
+    the first problem.
     """
-    from commands.diagnosis import diagnose
-    from core.config import settings
+    from imprompt.core.settings import settings
+    from imprompt.environment.diagnosis import diagnose
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     found, errors = diagnose(settings(index=index, offline=offline))
@@ -45,13 +46,27 @@ def _show(output: Output, found: Diagnosis) -> None:
         ("device", machine.device),
         ("FAISS", machine.faiss),
         ("machine", f"{machine.cores} cores, {size_text(machine.memory_bytes)} memory"),
-        ("network", "shut (--offline)" if machine.offline else "used when a command names a model that is not here"),
+        (
+            "network",
+            "shut (--offline)"
+            if machine.offline
+            else "used when a command names a model that is not here",
+        ),
         ("index", index.problem or _index(index)),
     ]
-    rows += [(folder.what, f"{folder.path} ({size_text(folder.free_bytes)} free)") for folder in found.folders]
+    rows += [
+        (folder.what, f"{folder.path} ({size_text(folder.free_bytes)} free)")
+        for folder in found.folders
+    ]
     output.table(grid("", ["", ""], rows))
     output.table(grid("Packages", ["extra", "installed", "missing"], _packages(found.packages)))
-    output.table(grid("Recipes", ["recipe", "", "can run", "weights in memory"], [_recipe(recipe) for recipe in found.recipes]))
+    output.table(
+        grid(
+            "Recipes",
+            ["recipe", "", "can run", "weights in memory"],
+            [_recipe(recipe) for recipe in found.recipes],
+        )
+    )
     output.table(grid("Files", ["file", "where", "size", "licence"], _files(found)))
     for line in _remedies(found):
         output.text(line)
@@ -59,16 +74,20 @@ def _show(output: Output, found: Diagnosis) -> None:
 
 def _index(index: IndexState) -> str:
     sizes = f"{size_text(index.bytes)} on disk, {size_text(index.memory_bytes)} of them in memory while it answers"
-    return f"{index.rows:,} prompts of {index.corpus} by {index.encoder}; {sizes}; {index.generation}"
+    return (
+        f"{index.rows:,} prompts of {index.corpus} by {index.encoder}; {sizes}; {index.generation}"
+    )
 
 
 def _packages(states: list[PackageState]) -> Iterator[tuple[str, str, str]]:
-    from commands.packages import lacking, pip_line
+    from imprompt.environment.packages import lacking, pip_line
 
     for extra in dict.fromkeys(state.extra for state in states):
         own = [state for state in states if state.extra == extra]
         missing = ", ".join(
-            f"{state.requirement}{f' (is {state.version})' if state.version else ''}" for state in own if not state.fits
+            f"{state.requirement}{f' (is {state.version})' if state.version else ''}"
+            for state in own
+            if not state.fits
         )
         installed = sum(state.fits for state in own)
         if missing and not lacking(states, extra):
@@ -87,17 +106,34 @@ def _recipe(recipe: RecipeState) -> tuple[str, str, str, str]:
 
 
 def _files(found: Diagnosis) -> Iterator[tuple[str, str, str, str]]:
-    files = {(file.origin, file.file): file for recipe in found.recipes for part in recipe.parts for file in part.files}
+    files = {
+        (file.origin, file.file): file
+        for recipe in found.recipes
+        for part in recipe.parts
+        for file in part.files
+    }
     for file in files.values():
         about = "" if file.here else "about "
         size = "unknown until asked" if file.bytes is None else f"{about}{size_text(file.bytes)}"
-        yield file.file, file.here or f"not here; from {file.origin}", size, file.licence or "not known here"
+        yield (
+            file.file,
+            file.here or f"not here; from {file.origin}",
+            size,
+            file.licence or "not known here",
+        )
 
 
 def _remedies(found: Diagnosis) -> Iterator[str]:
     """A line for everything that is missing, with the command for it."""
     for recipe in found.recipes:
-        missing = sorted({file.file for part in recipe.parts for file in part.files if not file.here and file.origin != "pip"})
+        missing = sorted(
+            {
+                file.file
+                for part in recipe.parts
+                for file in part.files
+                if not file.here and file.origin != "pip"
+            }
+        )
         problems = dict.fromkeys(problem for part in recipe.parts for problem in part.problems)
         yield from (f"{recipe.recipe}: {problem}" for problem in problems)
         if missing:

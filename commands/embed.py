@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Device, EncoderName, IndexOption, Json, Offline, Quiet, Verbose
-from commands.output import Output
+from imprompt.commands.options import (
+    Device,
+    EncoderName,
+    IndexOption,
+    Json,
+    Offline,
+    Quiet,
+    Verbose,
+)
+from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from core.config import Settings
-    from core.protocols import EncoderPair
-    from core.values import RawPrompt, RejectedRow
-    from retriever.embedding import Embedded
+    from imprompt.core.protocols import EncoderPair
+    from imprompt.core.settings import Settings
+    from imprompt.core.values import RawPrompt, RejectedRow
+    from imprompt.retriever.query_embedding import Embedded
 
 _IMAGES_AT_ONCE = 32
 _TEXTS_AT_ONCE = 4096
@@ -31,16 +39,31 @@ class Space(StrEnum):
 
 
 def embed(
-    out: Annotated[Path, typer.Option("--out", help="The .npy file to write: (n, dim) float32 unit rows, in the order given.")],
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH…", help="With --images: files or folders.")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="The .npy file to write: (n, dim) float32 unit rows, in the order given."
+        ),
+    ],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH…", help="With --images: files or folders.")
+    ] = None,
     images: Annotated[bool, typer.Option("--images", help="The paths are images.")] = False,
     texts: Annotated[
-        Path | None, typer.Option("--texts", help="A text file, one a line, or a CSV, TSV, JSONL or Parquet file.")
+        Path | None,
+        typer.Option(
+            "--texts", help="A text file, one a line, or a CSV, TSV, JSONL or Parquet file."
+        ),
     ] = None,
-    column: Annotated[str | None, typer.Option("--column", help="The column of the texts.", show_default="prompt")] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", help="The column of the texts.", show_default="prompt")
+    ] = None,
     space: Annotated[
         Space,
-        typer.Option("--space", help="`output`: all-MiniLM-L6-v2, 384-d, what the competition scores; `index`: the index's own."),
+        typer.Option(
+            "--space",
+            help="`output`: all-MiniLM-L6-v2, 384-d, what the competition scores; `index`: the index's own.",
+        ),
     ] = Space.OUTPUT,
     index: IndexOption = None,
     encoder: EncoderName = None,
@@ -52,74 +75,118 @@ def embed(
 ) -> None:
     """Write the embeddings of images or texts to a NumPy file.
 
-    In the output space an image's vector is the estimate of the embedded `lite` encoder. An item that cannot be read gets a
-    row of zeros, so that the rows stay in step; it is listed, and the exit code tells.
+    In the output space an image's vector is the estimate of the embedded `lite` encoder. An item
+    that cannot be read gets a row of zeros, so that the rows stay in step; it is listed, and the
+    exit code tells.
     """
     import numpy as np
 
-    from core.config import settings
-    from core.errors import ConfigError
-    from core.files import atomic_write
-    from encoders.registry import load_encoder, load_index_encoder
+    from imprompt.core.atomic_files import atomic_write
+    from imprompt.core.errors import ConfigError
+    from imprompt.core.settings import settings
+    from imprompt.encoders.registry import load_encoder, load_index_encoder
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if images == (texts is not None) or bool(paths) != images:
-        raise ConfigError("embed takes either --images PATH… or --texts FILE.", hint="Name exactly one of them.")
+        raise ConfigError(
+            "embed takes either --images PATH… or --texts FILE.", hint="Name exactly one of them."
+        )
     chosen = settings(index=index, offline=offline)
     given = "lite" if space is Space.OUTPUT else encoder
     load = load_encoder if given else load_index_encoder
-    pair = load(given or _encoder_of_index(chosen), device=device, offline=chosen.offline, announce=output.note)
-    done, labels = _embed_texts(texts, column, pair, space, output) if texts else _embed_images(paths or [], pair, space, output)
+    pair = load(
+        given or _encoder_of_index(chosen),
+        device=device,
+        offline=chosen.offline,
+        announce=output.note,
+    )
+    done, labels = (
+        _embed_texts(texts, column, pair, space, output)
+        if texts
+        else _embed_images(paths or [], pair, space, output)
+    )
     with atomic_write(out) as file:
         np.save(file, done.vectors)
     for row, error in done.failed:
         output.fail(labels[row], error)
     if json:
-        output.line({"out": str(out), "rows": len(labels), "dim": done.vectors.shape[1], "space": space.value, "items": labels})
+        output.line(
+            {
+                "out": str(out),
+                "rows": len(labels),
+                "dim": done.vectors.shape[1],
+                "space": space.value,
+                "items": labels,
+            }
+        )
     else:
         output.text(f"{len(labels)} rows of {done.vectors.shape[1]} in {out}.")
     output.close(total=len(labels))
 
 
 def _encoder_of_index(chosen: Settings) -> str:
-    from store.opened import open_place
+    from imprompt.store.open_index import open_place
 
     with open_place(chosen.place) as generation:
         return generation.manifest.encoders[0].name
 
 
-def _embed_images(paths: list[Path], pair: EncoderPair, space: Space, output: Output) -> tuple[Embedded, list[str]]:
-    from encoders.lite import LiteImages
-    from images.decode import ENOUGH_PX, open_image
-    from images.files import find_images
-    from retriever.embedding import embed_rows
+def _embed_images(
+    paths: list[Path], pair: EncoderPair, space: Space, output: Output
+) -> tuple[Embedded, list[str]]:
+    from imprompt.encoders.lite import LiteImages
+    from imprompt.images.decode import ENOUGH_PX, open_image
+    from imprompt.images.image_files import find_images
+    from imprompt.retriever.query_embedding import embed_rows
 
     files = find_images(paths)
     tower = pair.images
-    encode = tower.output if space is Space.OUTPUT and isinstance(tower, LiteImages) else tower.encode
+    encode = (
+        tower.output if space is Space.OUTPUT and isinstance(tower, LiteImages) else tower.encode
+    )
     load = partial(open_image, enough_px=ENOUGH_PX)
-    done = embed_rows(files, load=load, encode=encode, dim=pair.spec.dim, batch=_IMAGES_AT_ONCE, progress=output.progress())
+    done = embed_rows(
+        files,
+        load=load,
+        encode=encode,
+        dim=pair.spec.dim,
+        batch=_IMAGES_AT_ONCE,
+        progress=output.progress(),
+    )
     return done, [str(path) for path in files]
 
 
-def _embed_texts(file: Path, column: str | None, pair: EncoderPair, space: Space, output: Output) -> tuple[Embedded, list[str]]:
-    from encoders.registry import load_minilm
-    from indexer.compression import table_suffix
-    from indexer.lines import text_source
-    from indexer.sources import parse_corpus
-    from retriever.embedding import embed_rows
+def _embed_texts(
+    file: Path, column: str | None, pair: EncoderPair, space: Space, output: Output
+) -> tuple[Embedded, list[str]]:
+    from imprompt.encoders.registry import load_minilm
+    from imprompt.indexer.readers.compression import table_suffix
+    from imprompt.indexer.readers.sources import parse_corpus
+    from imprompt.indexer.readers.text_lines import text_source
+    from imprompt.retriever.query_embedding import embed_rows
 
-    source = parse_corpus(str(file), column=column) if table_suffix(file) in _TABLES else text_source(file)
+    source = (
+        parse_corpus(str(file), column=column)
+        if table_suffix(file) in _TABLES
+        else text_source(file)
+    )
     rows = list(source.open_rows(0))
     tower = load_minilm() if space is Space.OUTPUT else pair.texts
-    done = embed_rows(rows, load=_text, encode=tower.encode, dim=pair.spec.dim, batch=_TEXTS_AT_ONCE, progress=output.progress())
+    done = embed_rows(
+        rows,
+        load=_text,
+        encode=tower.encode,
+        dim=pair.spec.dim,
+        batch=_TEXTS_AT_ONCE,
+        progress=output.progress(),
+    )
     return done, [f"{row.source} {row.source_key}" for row in rows]
 
 
 def _text(row: RawPrompt | RejectedRow) -> str:
-    from core.errors import CorpusError
-    from core.values import RejectedRow
-    from indexer.rows import EMPTY
+    from imprompt.core.errors import CorpusError
+    from imprompt.core.values import RejectedRow
+    from imprompt.indexer.rows import EMPTY
 
     if isinstance(row, RejectedRow):
         if row.reason == EMPTY:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.ballot import Blend
-from commands.opening import open_index
-from commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
-from commands.output import Output, grid
+from imprompt.commands.blend_options import Blend
+from imprompt.commands.index_options import open_index
+from imprompt.commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
+from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from evaluation.report import Report, Slice
-    from evaluation.study import Study
+    from imprompt.evaluation.report import Report, Slice
+    from imprompt.evaluation.study import Study
 
 PairsFile = Annotated[
     Path,
@@ -30,14 +30,23 @@ Unseen = Annotated[
         help="The head of `lite` was not trained on these pairs: take it as it is, instead of training it again without each fold.",
     ),
 ]
-Folds = Annotated[int, typer.Option("--folds", help="Into how many folds of whole groups of near-duplicate prompts.")]
+Folds = Annotated[
+    int,
+    typer.Option("--folds", help="Into how many folds of whole groups of near-duplicate prompts."),
+]
 
 
 def evaluate(
     pairs: PairsFile,
-    out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")] = Path("out/evaluation.html"),
+    out: Annotated[Path, typer.Option("--out", help="The HTML page to write.")] = Path(
+        "out/evaluation.html"
+    ),
     gallery: Annotated[
-        bool, typer.Option("--gallery", help="Show the best, median and worst answers on the page, with pictures and prompts.")
+        bool,
+        typer.Option(
+            "--gallery",
+            help="Show the best, median and worst answers on the page, with pictures and prompts.",
+        ),
     ] = False,
     unseen: Unseen = False,
     folds: Folds = 5,
@@ -51,23 +60,35 @@ def evaluate(
 ) -> None:
     """Measure members and blend on pairs of images and prompts, with intervals, and write a page with plots.
 
-    Every answer is out of fold: the head of `lite`, weights, settings and confidence are fitted again without the groups that
-    they are measured on, and the true prompts are taken out of the corpus. With pairs of your own add `--unseen`.
+    Every answer is out of fold: the head of `lite`, weights, settings and confidence are fitted
+    again without the groups that they are measured on, and the true prompts are taken out of the
+    corpus. With pairs of your own add `--unseen`.
     """
-    from core.files import check_place
-    from evaluation.page import write_page
-    from evaluation.plots import check_plots
+    from imprompt.core.atomic_files import check_place
+    from imprompt.evaluation.plots import check_plots
+    from imprompt.evaluation.report_page import write_page
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     check_plots()
     check_place(out)
-    study = study_pairs(pairs, blend, unseen=unseen, folds=folds, index=index, device=device, offline=offline, output=output)
+    study = study_pairs(
+        pairs,
+        blend,
+        unseen=unseen,
+        folds=folds,
+        index=index,
+        device=device,
+        offline=offline,
+        output=output,
+    )
     report = write_page(out, study, gallery=gallery)
     if json:
         output.line(report)
     else:
         _show(output, report)
-    output.note(f"The page: {out}" + (" (with pictures and prompts of the pairs)" if gallery else ""))
+    output.note(
+        f"The page: {out}" + (" (with pictures and prompts of the pairs)" if gallery else "")
+    )
     tell_failed(output, study)
 
 
@@ -83,8 +104,8 @@ def study_pairs(
     output: Output,
 ) -> Study:
     """The study that `evaluate` and `fit-weights` share."""
-    from ensemble.recipes import DEFAULT, load_recipe
-    from evaluation.study import Options, run_study
+    from imprompt.ensemble.blend_config import DEFAULT, load_recipe
+    from imprompt.evaluation.study import Options, run_study
 
     recipe = load_recipe(blend or DEFAULT)
     with open_index(output, index=index, device=device, offline=offline) as opened:
@@ -105,13 +126,15 @@ def tell_failed(output: Output, study: Study) -> None:
     Raises:
         PartialFailure: there are any.
     """
-    from core.errors import PartialFailure
+    from imprompt.core.errors import PartialFailure
 
     failed = study.pairs.failed
     for _, error in failed:
         output.note(str(error))
     if failed:
-        raise PartialFailure(f"{len(failed)} of {len(failed) + len(study.pairs)} images could not be read; the others were used.")
+        raise PartialFailure(
+            f"{len(failed)} of {len(failed) + len(study.pairs)} images could not be read; the others were used."
+        )
 
 
 def _show(output: Output, report: Report) -> None:
@@ -124,7 +147,8 @@ def _show(output: Output, report: Report) -> None:
     parts = [part for part in report.slices if part.by in ("all", "kind")]
     columns = [f"{part.name} (n = {part.n:,})" for part in parts]
     rows = [
-        [score.answer, *(_interval(part, position) for part in parts)] for position, score in enumerate(report.slices[0].scores)
+        [score.answer, *(_interval(part, position) for part in parts)]
+        for position, score in enumerate(report.slices[0].scores)
     ]
     output.table(grid("Mean cosine with the true prompt", ["answer", *columns], rows))
     show_gains(output, report)

@@ -9,41 +9,67 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Json, Quiet, Verbose
-from commands.output import Output, grid
+from imprompt.commands.options import Json, Quiet, Verbose
+from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from images.embedded import EmbeddedPrompt
-    from images.reading import Found
+    from imprompt.images.embedded_prompts import EmbeddedPrompt
+    from imprompt.images.reading import Found
 
 _STDIN = Path("-")
 _COLUMNS = ("image", "how", "prompt", "negative", "tool", "settings", "doubt")
 
 
 def extract(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Image files or folders of them; - is standard input.")],
-    hidden: Annotated[bool, typer.Option("--hidden", help="Look into the pixels, too, where tools hide a prompt. Slower.")] = False,
-    infotext: Annotated[
-        bool, typer.Option("--infotext", help="Print prompt and all settings as AUTOMATIC1111 writes them.")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH…", help="Image files or folders of them; - is standard input."
+        ),
+    ],
+    hidden: Annotated[
+        bool,
+        typer.Option(
+            "--hidden", help="Look into the pixels, too, where tools hide a prompt. Slower."
+        ),
     ] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a table, a row for each image.")] = None,
-    txt: Annotated[bool, typer.Option("--txt", help="Write each prompt into a text file beside its image.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="With --txt: overwrite text files that are there.")] = False,
+    infotext: Annotated[
+        bool,
+        typer.Option(
+            "--infotext", help="Print prompt and all settings as AUTOMATIC1111 writes them."
+        ),
+    ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write a table, a row for each image."),
+    ] = None,
+    txt: Annotated[
+        bool, typer.Option("--txt", help="Write each prompt into a text file beside its image.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --txt: overwrite text files that are there.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read the prompt that an image file carries (AUTOMATIC1111, ComfyUI and others write it). Needs no index and no model."""
-    from core.errors import ConfigError, ImageRejected, ImpromptError
-    from core.files import check_place
-    from images.embedded import prompt_json
-    from images.files import find_images, require_images, unread_images
+    """Read the prompt that an image file carries (AUTOMATIC1111, ComfyUI and others write it).
+
+    Needs no index and no model.
+    """
+    from imprompt.core.atomic_files import check_place
+    from imprompt.core.errors import ConfigError, ImageRejected, ImpromptError
+    from imprompt.images.embedded_prompts import prompt_json
+    from imprompt.images.image_files import find_images, require_images, unread_images
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if force and not txt:
         raise ConfigError("--force is about --txt.", hint="Add --txt, or leave it out.")
     if txt and _STDIN in paths:
-        raise ConfigError("--txt writes beside an image file, and standard input is none.", hint="Save the image first.")
+        raise ConfigError(
+            "--txt writes beside an image file, and standard input is none.",
+            hint="Save the image first.",
+        )
     if csv is not None:
         check_place(csv)
     unread = unread_images([path for path in paths if path != _STDIN])
@@ -63,21 +89,28 @@ def extract(
             if txt and found is not None:
                 _write_sidecar(output, path, found, force=force)
             if json:
-                output.line({"image": str(path), **prompt_json(found), **_as_infotext(found, infotext)})
+                output.line(
+                    {"image": str(path), **prompt_json(found), **_as_infotext(found, infotext)}
+                )
             elif found is not None and not (csv or txt):
                 _show(output, path, found, infotext=infotext)
     for path in unread:
-        output.fail(str(path), ImageRejected(path, f"{path.suffix} files are not read here", hint=_remedy(path)))
+        output.fail(
+            str(path),
+            ImageRejected(path, f"{path.suffix} files are not read here", hint=_remedy(path)),
+        )
     if csv is not None:
         _write_csv(csv, rows)
         output.note(f"{len(rows)} rows in {csv}.")
     total = len(files) + len(unread)
-    output.note(f"{total - without - len(output.failures)} of {total} files carry a prompt{_of_these(inexact)}.")
+    output.note(
+        f"{total - without - len(output.failures)} of {total} files carry a prompt{_of_these(inexact)}."
+    )
     output.close(total=total, done="were read")
 
 
 def _found(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, Found]]:
-    from images.reading import read_embedded_prompts
+    from imprompt.images.reading import read_embedded_prompts
 
     named = [path for path in files if path != _STDIN]
     if len(named) < len(files):
@@ -86,10 +119,10 @@ def _found(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, Found]]:
 
 
 def _from_stdin(*, hidden: bool) -> Found:
-    from core.errors import ImageRejected
-    from images.embedded import read_embedded_prompt
-    from images.hidden import read_hidden_prompt
-    from images.opening import DEFAULT_LIMITS
+    from imprompt.core.errors import ImageRejected
+    from imprompt.images.embedded_prompts import read_embedded_prompt
+    from imprompt.images.image_opening import DEFAULT_LIMITS
+    from imprompt.images.stealth import read_hidden_prompt
 
     content = sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1)
     try:
@@ -100,12 +133,14 @@ def _from_stdin(*, hidden: bool) -> Found:
 
 
 def _write_sidecar(output: Output, path: Path, found: EmbeddedPrompt, *, force: bool) -> None:
-    from core.errors import ConfigError, ImpromptError
-    from core.files import atomic_write
+    from imprompt.core.atomic_files import atomic_write
+    from imprompt.core.errors import ConfigError, ImpromptError
 
     beside = path.with_suffix(".txt")
     if beside.exists() and not force:
-        output.fail(str(path), ConfigError(f"{beside} is there already.", hint="--force overwrites it."))
+        output.fail(
+            str(path), ConfigError(f"{beside} is there already.", hint="--force overwrites it.")
+        )
         return
     try:
         with atomic_write(beside) as file:
@@ -120,29 +155,31 @@ def _write_csv(path: Path, rows: list[tuple[str, EmbeddedPrompt | None]]) -> Non
     import io
     import json
 
-    from core.files import atomic_write
-    from core.text import as_utf8
-    from images.embedded import prompt_json
+    from imprompt.core.atomic_files import atomic_write
+    from imprompt.core.text import as_utf8
+    from imprompt.images.embedded_prompts import prompt_json
 
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, _COLUMNS)
     writer.writeheader()
     for name, found in rows:
-        values = prompt_json(found) | {"settings": json.dumps(found.settings, ensure_ascii=False) if found else ""}
+        values = prompt_json(found) | {
+            "settings": json.dumps(found.settings, ensure_ascii=False) if found else ""
+        }
         writer.writerow({"image": as_utf8(name), **{key: values[key] for key in _COLUMNS[1:]}})
     with atomic_write(path) as file:
         file.write(table.getvalue().encode())
 
 
 def _as_infotext(found: EmbeddedPrompt | None, wanted: bool) -> dict[str, str | None]:
-    from images.infotext import infotext
+    from imprompt.images.infotext import infotext
 
     return {"infotext": infotext(found) if found else None} if wanted else {}
 
 
 def _show(output: Output, path: Path, found: EmbeddedPrompt, *, infotext: bool) -> None:
     if infotext:
-        from images.infotext import infotext as written
+        from imprompt.images.infotext import infotext as written
 
         output.text(f"{written(found)}\n")
         return
@@ -154,8 +191,14 @@ def _show(output: Output, path: Path, found: EmbeddedPrompt, *, infotext: bool) 
 
 def _remedy(path: Path) -> str:
     formats = path.suffix.lower() in (".heic", ".heif", ".hif", ".jxl")
-    return "Install the packages: pip install 'imprompt[formats]'" if formats else "Save it as PNG or JPEG."
+    return (
+        "Install the packages: pip install 'imprompt[formats]'"
+        if formats
+        else "Save it as PNG or JPEG."
+    )
 
 
 def _of_these(inexact: int) -> str:
-    return f", {inexact} of them not exactly the one that the picture was made with" if inexact else ""
+    return (
+        f", {inexact} of them not exactly the one that the picture was made with" if inexact else ""
+    )

@@ -7,15 +7,24 @@ from typing import Annotated
 
 import typer
 
-from commands.ballot import Blend
-from commands.evaluate import Folds, PairsFile, Unseen, show_gains, study_pairs, tell_failed
-from commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
-from commands.output import Output, grid
+from imprompt.commands.blend_options import Blend
+from imprompt.commands.evaluate import (
+    Folds,
+    PairsFile,
+    Unseen,
+    show_gains,
+    study_pairs,
+    tell_failed,
+)
+from imprompt.commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
+from imprompt.commands.output import Output, grid
 
 
 def fit_weights(
     pairs: PairsFile,
-    out: Annotated[Path, typer.Option("--out", help="The recipe to write (JSON); use it as `--blend FILE`.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="The recipe to write (JSON); use it as `--blend FILE`.")
+    ],
     unseen: Unseen = False,
     folds: Folds = 5,
     blend: Blend = None,
@@ -28,17 +37,27 @@ def fit_weights(
 ) -> None:
     """Fit the weights of a recipe's members, knn's k, power and floor, and the confidence, to your own pairs.
 
-    What the fitted recipe is worth is measured by nested cross-validation: each fold is answered by weights, settings and heads
-    that were fitted without it. A member, or the blend itself, that does not earn its place is named.
+    What the fitted recipe is worth is measured by nested cross-validation: each fold is answered by
+    weights, settings and heads that were fitted without it. A member, or the blend itself, that
+    does not earn its place is named.
     """
-    from core.files import check_place
-    from ensemble.recipes import write_recipe
-    from evaluation.making import make_report
-    from evaluation.study import fitted_recipe
+    from imprompt.core.atomic_files import check_place
+    from imprompt.ensemble.blend_config import write_recipe
+    from imprompt.evaluation.study import fitted_recipe
+    from imprompt.evaluation.study_steps import make_report
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     check_place(out)
-    study = study_pairs(pairs, blend, unseen=unseen, folds=folds, index=index, device=device, offline=offline, output=output)
+    study = study_pairs(
+        pairs,
+        blend,
+        unseen=unseen,
+        folds=folds,
+        index=index,
+        device=device,
+        offline=offline,
+        output=output,
+    )
     report = make_report(study)
     recipe = fitted_recipe(study, name=out.stem)
     write_recipe(out, recipe)
@@ -48,10 +67,17 @@ def fit_weights(
         rows = [(name, f"{weight:.2f}") for name, weight in recipe.weights.items()]
         output.table(grid(f"Recipe {recipe.name}", ["member", "weight"], rows, right=["weight"]))
         if "knn" in recipe.weights:
-            output.text(f"knn: k {recipe.knn.k}, power {recipe.knn.power:g}, floor {recipe.knn.floor:g}")
+            output.text(
+                f"knn: k {recipe.knn.k}, power {recipe.knn.power:g}, floor {recipe.knn.floor:g}"
+            )
         show_gains(output, report)
         output.text(
-            "confidence: " + ("not calibrated" if not recipe.calibrations else "calibrated for this encoder and corpus size")
+            "confidence: "
+            + (
+                "not calibrated"
+                if not recipe.calibrations
+                else "calibrated for this encoder and corpus size"
+            )
         )
     output.note(f"The recipe: {out}, used by --blend {out}")
     tell_failed(output, study)

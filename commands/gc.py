@@ -6,20 +6,28 @@ from typing import Annotated
 
 import typer
 
-from commands.options import IndexFolder, Json, Quiet, Verbose
-from commands.output import Output, size_text
+from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
+from imprompt.commands.output import Output, size_text
 
 
 def gc(
-    keep: Annotated[int, typer.Option("--keep", min=0, help="How many older generations to keep beside the current one.")] = 0,
+    keep: Annotated[
+        int,
+        typer.Option(
+            "--keep", min=0, help="How many older generations to keep beside the current one."
+        ),
+    ] = 0,
     index: IndexFolder = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Remove old generations and builds that were never finished. What is in service or being read stays."""
-    from core.config import settings
-    from store.publish import collect_garbage
+    """Remove old generations and builds that were never finished.
+
+    What is in service or being read stays.
+    """
+    from imprompt.core.settings import settings
+    from imprompt.store.publish import collect_garbage
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     removed = collect_garbage(settings(index=index).index, keep=keep)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from commands.options import IndexOption, Json, Quiet, Verbose
-from commands.output import Output, funnel, grid, size_text
+from imprompt.commands.options import IndexOption, Json, Quiet, Verbose
+from imprompt.commands.output import Output, funnel, grid, size_text
 
 
-def info(index: IndexOption = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Show what the index holds, by which encoder, and where it lies. `--json` prints the whole manifest."""
-    from core.config import settings
-    from store.opened import open_place
+def info(
+    index: IndexOption = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+) -> None:
+    """Show what the index holds, by which encoder, and where it lies.
+
+    `--json` prints the whole manifest.
+    """
+    from imprompt.core.settings import settings
+    from imprompt.store.open_index import open_place
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     place = settings(index=index).place
@@ -19,7 +24,9 @@ def info(index: IndexOption = None, json: Json = False, quiet: Quiet = False, ve
         output.line(manifest)
         return
     encoder = manifest.encoders[0]
-    corpus = ", ".join(f"{part.name}{' (synthetic)' if part.synthetic else ''}" for part in manifest.corpus)
+    corpus = ", ".join(
+        f"{part.name}{' (synthetic)' if part.synthetic else ''}" for part in manifest.corpus
+    )
     rows = [
         ("index", str(place)),
         ("generation", manifest.generation),

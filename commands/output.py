@@ -7,19 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from core.errors import ImpromptError, PartialFailure
-from core.text import as_utf8, printable
+from imprompt.core.errors import ImpromptError, PartialFailure
+from imprompt.core.text import as_utf8, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from core.protocols import Progress
+    from imprompt.core.protocols import Progress
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How one command speaks. `json` replaces tables by one object a line; `quiet` silences notes and progress."""
+    """How one command speaks.
+
+    `json` replaces tables by one object a line; `quiet` silences notes and progress.
+    """
 
     json: bool = False
     quiet: bool = False
@@ -29,7 +32,9 @@ class Output:
     def note(self, text: str) -> None:
         """One line for a person, on standard error."""
         if not self.quiet:
-            _console(stderr=True).print(printable(text), highlight=False, markup=False, soft_wrap=True)
+            _console(stderr=True).print(
+                printable(text), highlight=False, markup=False, soft_wrap=True
+            )
 
     def detail(self, text: str) -> None:
         """A note that only `--verbose` shows."""
@@ -55,10 +60,18 @@ class Output:
         _console().print(table)
 
     def fail(self, item: str, error: ImpromptError, *, key: str = "image") -> None:
-        """Remember that `item` of a batch failed; `close` lists it. `key` says in JSON what the item is."""
+        """Remember that `item` of a batch failed;
+
+        `close` lists it. `key` says in JSON what the item is.
+        """
         self.failures.append((item, error))
         if self.json:
-            self.line({key: item, "error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
+            self.line(
+                {
+                    key: item,
+                    "error": {"kind": error.kind, "message": error.message, "hint": error.hint},
+                }
+            )
 
     def close(self, *, total: int, done: str = "were answered") -> None:
         """End a batch of `total` items; `done` is what became of the good ones.
@@ -74,16 +87,18 @@ class Output:
         console = _console(stderr=True)
         console.print(f"{len(self.failures)} of {total} failed:", markup=False, highlight=False)
         for _, error in self.failures:
-            console.print(f"  {printable(str(error))}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"  {printable(str(error))}", markup=False, highlight=False, soft_wrap=True
+            )
         raise PartialFailure(f"{total - len(self.failures)} of {total} {done}.")
 
     def progress(self) -> Progress:
         """Bars with rate and time left on a terminal; silence elsewhere and with `--quiet`."""
         if self.quiet or not sys.stderr.isatty():
-            from core.progress import Silent
+            from imprompt.core.progress import Silent
 
             return Silent()
-        from commands.bars import Bars
+        from imprompt.commands.progress_bars import Bars
 
         return Bars(_console(stderr=True))
 
@@ -96,13 +111,20 @@ def _as_utf8(value: Any) -> Any:
     return [_as_utf8(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+def grid(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
+) -> Table:
     """A table of plain text; the columns named in `right` are aligned to the right."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=printable(title) or None, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table = Table(
+        title=printable(title) or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+    )
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
@@ -113,7 +135,9 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, r
 def funnel(counts: Mapping[str, int]) -> Table:
     """What became of a corpus's rows: read first, then each reason for leaving one out, then kept."""
     order = ["read", *sorted(set(counts) - {"read", "kept"}), "kept"]
-    return grid("Rows", ["", "rows"], [(name, f"{counts.get(name, 0):,}") for name in order], right=["rows"])
+    return grid(
+        "Rows", ["", "rows"], [(name, f"{counts.get(name, 0):,}") for name in order], right=["rows"]
+    )
 
 
 def size_text(size_bytes: int) -> str:

@@ -6,31 +6,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Device, Json
-from commands.output import Output, grid, size_text
-from commands.sizes import DEFAULT_MEMORY, MemoryBudget, size_bytes
+from imprompt.commands.options import Device, Json
+from imprompt.commands.output import Output, grid, size_text
+from imprompt.commands.size_options import DEFAULT_MEMORY, MemoryBudget, size_bytes
 
 if TYPE_CHECKING:
-    from core.devices import NvidiaDriver
-    from store.index_plan import IndexPlan
+    from imprompt.core.device_names import NvidiaDriver
+    from imprompt.store.index_plan import IndexPlan
 
 
 def plan(
-    rows: Annotated[str, typer.Option("--rows", metavar="N", help="How many prompts; 2000000, 2e6 or 2M.")],
+    rows: Annotated[
+        str, typer.Option("--rows", metavar="N", help="How many prompts; 2000000, 2e6 or 2M.")
+    ],
     dim: Annotated[
-        int, typer.Option("--dim", min=1, help="Dimensions of the encoder's vectors: lite 384, ViT-L-14 768, ViT-H-14 1024.")
+        int,
+        typer.Option(
+            "--dim",
+            min=1,
+            help="Dimensions of the encoder's vectors: lite 384, ViT-L-14 768, ViT-H-14 1024.",
+        ),
     ] = 384,
     memory_budget: MemoryBudget = DEFAULT_MEMORY,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Show which index `build-index` would choose for so many prompts, its bytes in memory and on disk, times, and the reasons."""
-    from store.index_plan import plan_index
+    from imprompt.store.index_plan import plan_index
 
     driver = _driver_for(device)
     output = Output(json=json, quiet=False, verbose=False)
     chosen = plan_index(rows=_count(rows), dim=dim, budget_bytes=size_bytes(memory_budget))
-    on_gpu = [] if driver is None else [("on the GPU", _on_gpu(chosen, driver, required=device == "cuda"))]
+    on_gpu = (
+        []
+        if driver is None
+        else [("on the GPU", _on_gpu(chosen, driver, required=device == "cuda"))]
+    )
     if json:
         output.line(chosen)
         return
@@ -40,27 +51,36 @@ def plan(
 
 
 def _count(text: str) -> int:
-    from core.errors import ConfigError
+    from imprompt.core.errors import ConfigError
 
     try:
         number = float(text[:-1]) * 1e6 if text[-1:] in "mM" else float(text)
         return int(number)
     except (ValueError, OverflowError) as error:
-        raise ConfigError(f"--rows {text!r} is no number.", hint="Say it like 2000000, 2e6 or 2M.") from error
+        raise ConfigError(
+            f"--rows {text!r} is no number.", hint="Say it like 2000000, 2e6 or 2M."
+        ) from error
 
 
 def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
     low, high = chosen.query_ms
     faster, slower = chosen.build_s
     with_vectors = ", the stored vectors among them" if chosen.vectors_in_memory else ""
-    parts = f", in {chosen.parts} parts of {-(-chosen.rows // chosen.parts):,} rows" if chosen.parts > 1 else ""
+    parts = (
+        f", in {chosen.parts} parts of {-(-chosen.rows // chosen.parts):,} rows"
+        if chosen.parts > 1
+        else ""
+    )
     shared = "; all cores share the parts" if chosen.parts > 1 else ""
     return [
         ("prompts", f"{chosen.rows:,} of {chosen.dim} dimensions"),
         ("index", chosen.factory + parts),
         ("memory while it answers", size_text(chosen.memory_bytes) + with_vectors),
         ("index on disk", size_text(chosen.index_bytes)),
-        ("generation on disk", f"{size_text(chosen.disk_bytes)}, with the prompts, their vectors and MiniLM's"),
+        (
+            "generation on disk",
+            f"{size_text(chosen.disk_bytes)}, with the prompts, their vectors and MiniLM's",
+        ),
         ("a question", f"{low:,.1f} to {high:,.1f} ms to search, on one core{shared}"),
         (
             "the index stage",
@@ -71,9 +91,12 @@ def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
 
 
 def _driver_for(device: str) -> NvidiaDriver | None:
-    """What the driver says of a GPU; None for the processor, and where there is no GPU that `device` insists on."""
-    from core.devices import PROCESSOR, WITHOUT_GPU, check_device, nvidia_driver
-    from core.errors import ConfigError
+    """What the driver says of a GPU;
+
+    None for the processor, and where there is no GPU that `device` insists on.
+    """
+    from imprompt.core.device_names import PROCESSOR, WITHOUT_GPU, check_device, nvidia_driver
+    from imprompt.core.errors import ConfigError
 
     check_device(device)
     driver = None if device in PROCESSOR else nvidia_driver()
@@ -85,8 +108,8 @@ def _driver_for(device: str) -> NvidiaDriver | None:
 
 
 def _on_gpu(chosen: IndexPlan, driver: NvidiaDriver, *, required: bool) -> str:
-    from core.devices import WITHOUT_GPU
-    from core.errors import ConfigError
+    from imprompt.core.device_names import WITHOUT_GPU
+    from imprompt.core.errors import ConfigError
 
     needed = size_text(chosen.gpu_bytes)
     if chosen.gpu_bytes > driver.memory_bytes:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Json, Offline, Quiet, Verbose
-from commands.output import Output, size_text
+from imprompt.commands.options import Json, Offline, Quiet, Verbose
+from imprompt.commands.output import Output, size_text
 
 if TYPE_CHECKING:
-    from commands.needs import Need
-    from core.fetch import HubFile, Remote, Wanted
+    from imprompt.core.hub.fetch import HubFile, Remote, Wanted
+    from imprompt.environment.model_files import Need
 
 _UNKNOWN = "unknown until asked"
 
@@ -27,7 +27,11 @@ def prefetch(
         ),
     ],
     list_only: Annotated[
-        bool, typer.Option("--list", help="Only say which files there are, where from and where they go; asks nobody.")
+        bool,
+        typer.Option(
+            "--list",
+            help="Only say which files there are, where from and where they go; asks nobody.",
+        ),
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -36,13 +40,14 @@ def prefetch(
 ) -> None:
     """Fetch every file that a recipe needs; after that no command needs the network for it.
 
-    What, from where and how large is said before it starts. A download that was broken off goes on where it stopped; what
-    cannot be had is listed at the end, with the address to fetch by hand and where to put it.
+    What, from where and how large is said before it starts. A download that was broken off goes on
+    where it stopped; what cannot be had is listed at the end, with the address to fetch by hand and
+    where to put it.
     """
-    from commands.needs import needs_of
-    from commands.packages import lacking, package_states, pip_line
-    from core.config import settings
-    from core.hub_download import hide_bars
+    from imprompt.core.hub.download import hide_bars
+    from imprompt.core.settings import settings
+    from imprompt.environment.model_files import needs_of
+    from imprompt.environment.packages import lacking, package_states, pip_line
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     needs = needs_of(recipe)
@@ -63,7 +68,7 @@ def prefetch(
 
 def _list(output: Output, needs: Sequence[Need]) -> None:
     """The files of the hub, one a row: without a request."""
-    from core.fetch import cached_choice
+    from imprompt.core.hub.fetch import cached_choice
 
     for need in needs:
         if not output.json:
@@ -73,13 +78,17 @@ def _list(output: Output, needs: Sequence[Need]) -> None:
         for want in need.wanted():
             here = cached_choice(want.choices)
             for number, file in enumerate(want.choices):
-                urgency = "or instead of it" if number else "optional" if want.optional else "needed"
+                urgency = (
+                    "or instead of it" if number else "optional" if want.optional else "needed"
+                )
                 _list_file(output, need.what, file, urgency=urgency, here=here)
 
 
-def _list_file(output: Output, what: str, file: HubFile, *, urgency: str, here: Path | None) -> None:
-    from core.fetch import hand_path, hub_url
-    from core.repositories import licence_of, size_of
+def _list_file(
+    output: Output, what: str, file: HubFile, *, urgency: str, here: Path | None
+) -> None:
+    from imprompt.core.hub.fetch import hand_path, hub_url
+    from imprompt.core.hub.repositories import licence_of, size_of
 
     size, licence, url, place = size_of(file), licence_of(file), hub_url(file), hand_path(file)
     if not output.json:
@@ -88,16 +97,29 @@ def _list_file(output: Output, what: str, file: HubFile, *, urgency: str, here: 
         output.text(f"    {urgency}, {about}, licence {licence or 'not known here'}")
         output.text(f"    here: {here}" if here else f"    put it at {place}")
         return
-    named = {"for": what, "repo": file.repo, "repo_type": file.repo_type, "file": file.filename, "urgency": urgency}
+    named = {
+        "for": what,
+        "repo": file.repo,
+        "repo_type": file.repo_type,
+        "file": file.filename,
+        "urgency": urgency,
+    }
     output.line(
-        {**named, "url": url, "put_at": str(place), "bytes": size, "licence": licence, "here": None if here is None else str(here)}
+        {
+            **named,
+            "url": url,
+            "put_at": str(place),
+            "bytes": size,
+            "licence": licence,
+            "here": None if here is None else str(here),
+        }
     )
 
 
 def _check_installed(output: Output, needs: Sequence[Need]) -> int:
     """How many files came with packages or belong to the user; those that are not there are remembered as failures."""
-    from core.errors import ImpromptError, WeightsMissing
-    from encoders.weights import packaged_weights
+    from imprompt.core.errors import ImpromptError, WeightsMissing
+    from imprompt.encoders.weights import packaged_weights
 
     roles = dict.fromkeys(role for need in needs for role in need.packaged)
     for role in roles:
@@ -108,7 +130,11 @@ def _check_installed(output: Output, needs: Sequence[Need]) -> int:
     paths = dict.fromkeys(path for need in needs for path in need.local)
     for path in paths:
         if not path.exists():
-            output.fail(str(path), WeightsMissing(f"{path} is not there.", path=path, hint="Name another file."), key="file")
+            output.fail(
+                str(path),
+                WeightsMissing(f"{path} is not there.", path=path, hint="Name another file."),
+                key="file",
+            )
     return len(roles) + len(paths)
 
 
@@ -122,7 +148,7 @@ def _fetch(output: Output, needs: Sequence[Need], *, offline: bool) -> int:
 
 
 def _wanted(output: Output, need: Need) -> Sequence[Wanted]:
-    from core.errors import ImpromptError
+    from imprompt.core.errors import ImpromptError
 
     try:
         return need.wanted()
@@ -133,8 +159,8 @@ def _wanted(output: Output, need: Need) -> Sequence[Wanted]:
 
 
 def _fetch_round(output: Output, wants: Sequence[Wanted], *, offline: bool) -> None:
-    from core.errors import ImpromptError
-    from core.fetch import cached_choice, take
+    from imprompt.core.errors import ImpromptError
+    from imprompt.core.hub.fetch import cached_choice, take
 
     for want in wants:
         if here := cached_choice(want.choices):
@@ -153,13 +179,20 @@ def _fetch_round(output: Output, wants: Sequence[Wanted], *, offline: bool) -> N
             output.fail(f"{remote.file.repo}/{remote.file.filename}", error, key="file")
             continue
         if output.json:
-            output.line({"repo": remote.file.repo, "file": remote.file.filename, "path": str(path), "bytes": remote.size_bytes})
+            output.line(
+                {
+                    "repo": remote.file.repo,
+                    "file": remote.file.filename,
+                    "path": str(path),
+                    "bytes": remote.size_bytes,
+                }
+            )
 
 
 def _ask(output: Output, wants: Sequence[Wanted], *, offline: bool) -> Iterator[Remote]:
     """What the hub has of what is wanted; a hub that is not there is asked once."""
-    from core.errors import WeightsMissing
-    from core.fetch import answered, cached_choice, find_remote, missing
+    from imprompt.core.errors import WeightsMissing
+    from imprompt.core.hub.fetch import answered, cached_choice, find_remote, missing
 
     gone = False
     for want in wants:
@@ -184,21 +217,25 @@ def _show(output: Output, remotes: Sequence[Remote]) -> None:
     Raises:
         StorageFull: it does not fit; nothing has been fetched.
     """
-    from core.errors import StorageFull
-    from core.fetch import hub_folder, kept_bytes
-    from core.hub_download import free_bytes
-    from core.repositories import licence_of
+    from imprompt.core.errors import StorageFull
+    from imprompt.core.hub.download import free_bytes
+    from imprompt.core.hub.fetch import hub_folder, kept_bytes
+    from imprompt.core.hub.repositories import licence_of
 
     total = sum((remote.size_bytes or 0) - kept_bytes(remote) for remote in remotes)
     unknown = sum(remote.size_bytes is None for remote in remotes)
     for remote in remotes:
         file = remote.file
         size = _UNKNOWN if remote.size_bytes is None else size_text(remote.size_bytes)
-        output.note(f"{file.repo}/{file.filename}: {size}, licence {licence_of(file) or 'not known here'}")
+        output.note(
+            f"{file.repo}/{file.filename}: {size}, licence {licence_of(file) or 'not known here'}"
+        )
     free = free_bytes(hub_folder())
     more = f", {unknown} of unknown size" if unknown else ""
     host = remotes[0].url.split("/")[2]
-    output.note(f"{len(remotes)} files, {size_text(max(0, total))}{more}, from {host} to {hub_folder()} ({size_text(free)} free).")
+    output.note(
+        f"{len(remotes)} files, {size_text(max(0, total))}{more}, from {host} to {hub_folder()} ({size_text(free)} free)."
+    )
     if total > free:
         raise StorageFull(
             f"{size_text(total)} do not fit into {hub_folder()}, where {size_text(free)} are free.",

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.options import IndexFolder, Json, Quiet, Verbose
-from commands.output import Output
+from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
+from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from store.milvus.push import PushReport
+    from imprompt.store.milvus.upload import PushReport
 
 
 def push(
@@ -33,12 +33,28 @@ def push(
     ] = None,
     index_params: Annotated[
         str | None,
-        typer.Option("--milvus-index-params", metavar="JSON", help="Over the type's own: '{\"nlist\": 4096}'.", show_default=False),
+        typer.Option(
+            "--milvus-index-params",
+            metavar="JSON",
+            help="Over the type's own: '{\"nlist\": 4096}'.",
+            show_default=False,
+        ),
     ] = None,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="In the memory of a cluster.")] = 1,
-    keep: Annotated[int, typer.Option("--keep", min=0, help="How many generations that were in service before stay there.")] = 1,
+    replicas: Annotated[
+        int, typer.Option("--replicas", min=1, help="In the memory of a cluster.")
+    ] = 1,
+    keep: Annotated[
+        int,
+        typer.Option(
+            "--keep", min=0, help="How many generations that were in service before stay there."
+        ),
+    ] = 1,
     drop_unfinished: Annotated[
-        bool, typer.Option("--drop-unfinished", help="Drop what pushes of other generations left behind; none may be running.")
+        bool,
+        typer.Option(
+            "--drop-unfinished",
+            help="Drop what pushes of other generations left behind; none may be running.",
+        ),
     ] = False,
     index: IndexFolder = None,
     json: Json = False,
@@ -47,18 +63,21 @@ def push(
 ) -> None:
     """Send the index of a folder to Milvus, where `query`, `submit` and `serve` find it: `--index milvus:ADDRESS`.
 
-    It is in service there when it is whole, and not before. A push that was broken off goes on where it stopped when the same
-    command is given again; pushed twice, nothing is sent.
+    It is in service there when it is whole, and not before. A push that was broken off goes on
+    where it stopped when the same command is given again; pushed twice, nothing is sent.
     """
-    from core.config import MilvusPlace, index_place, settings
-    from core.errors import ConfigError
-    from store.milvus.push import PushOptions
-    from store.milvus.push import push as send
+    from imprompt.core.errors import ConfigError
+    from imprompt.core.settings import MilvusPlace, index_place, settings
+    from imprompt.store.milvus.upload import PushOptions
+    from imprompt.store.milvus.upload import push as send
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     target = index_place(place)
     if not isinstance(target, MilvusPlace):
-        raise ConfigError(f"{place} is not on Milvus.", hint="Name milvus:http://HOST:PORT[/DATABASE], or milvus:FILE.db.")
+        raise ConfigError(
+            f"{place} is not on Milvus.",
+            hint="Name milvus:http://HOST:PORT[/DATABASE], or milvus:FILE.db.",
+        )
     options = PushOptions(index_type, _params(index_params), replicas, keep, drop_unfinished)
     report = send(settings(index=index).index, target, options=options, progress=output.progress())
     if json:
@@ -70,17 +89,22 @@ def push(
 def _params(text: str | None) -> dict[str, Any] | None:
     import msgspec
 
-    from core.errors import ConfigError
+    from imprompt.core.errors import ConfigError
 
     try:
         return None if text is None else msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"--milvus-index-params is no JSON object: {error}.", hint="Such as '{\"nlist\": 4096}'.") from error
+        raise ConfigError(
+            f"--milvus-index-params is no JSON object: {error}.",
+            hint="Such as '{\"nlist\": 4096}'.",
+        ) from error
 
 
 def _show(output: Output, report: PushReport, target: str) -> None:
     if not report.changed and not report.sent:
-        output.text(f"Nothing to do: {target} has just this index in service ({report.rows:,} prompts, {report.generation}).")
+        output.text(
+            f"Nothing to do: {target} has just this index in service ({report.rows:,} prompts, {report.generation})."
+        )
     else:
         output.text(
             f"{report.rows:,} prompts in service on {target}, {report.sent:,} of them sent now, {report.seconds:.1f} s "

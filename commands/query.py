@@ -11,24 +11,46 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.ballot import Blend, Degrade, Phrases, load_ballot, prove, show_proof, tell_left_out
-from commands.filtering import Contains, Effort, Exclude, NoArtists, Where
-from commands.opening import open_index
-from commands.options import Device, EncoderName, IndexOption, Json, Neighbours, Offline, Quiet, Verbose
-from commands.output import Output, grid
+from imprompt.commands.blend_options import (
+    Blend,
+    Degrade,
+    Phrases,
+    load_ballot,
+    prove,
+    show_proof,
+    tell_left_out,
+)
+from imprompt.commands.filter_options import Contains, Effort, Exclude, NoArtists, Where
+from imprompt.commands.index_options import open_index
+from imprompt.commands.options import (
+    Device,
+    EncoderName,
+    IndexOption,
+    Json,
+    Neighbours,
+    Offline,
+    Quiet,
+    Verbose,
+)
+from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from core.errors import ImpromptError
-    from ensemble.proof import ProvenAnswer
-    from retriever import Question
-    from retriever.values import Answer, Neighbour
+    from imprompt.core.errors import ImpromptError
+    from imprompt.ensemble.explanation import ProvenAnswer
+    from imprompt.retriever import Question
+    from imprompt.retriever.answers import Answer, Neighbour
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
 
 
 def query(
-    images: Annotated[list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files or folders of them.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="A text to search for, alone or mixed with each image.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files or folders of them.")
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="A text to search for, alone or mixed with each image."),
+    ] = None,
     k: Neighbours = 10,
     where: Where = None,
     contains: Contains = None,
@@ -36,10 +58,16 @@ def query(
     no_artists: NoArtists = False,
     effort: Effort = None,
     ignore_metadata: Annotated[
-        bool, typer.Option("--ignore-metadata", help="Estimate, as if the file did not carry its prompt.")
+        bool,
+        typer.Option(
+            "--ignore-metadata", help="Estimate, as if the file did not carry its prompt."
+        ),
     ] = False,
     proof: Annotated[
-        bool, typer.Option("--proof", help="Let the ensemble answer, and show each member's vote. Images only.")
+        bool,
+        typer.Option(
+            "--proof", help="Let the ensemble answer, and show each member's vote. Images only."
+        ),
     ] = False,
     blend: Blend = None,
     phrases: Phrases = None,
@@ -54,35 +82,49 @@ def query(
 ) -> None:
     """Find the prompt behind an image.
 
-    A prompt that the file carries is answered as *exact*, or as *carried* where something that is not in the file was done
-    with it; this needs no index and no model. Otherwise the nearest prompts of the index are found and the answer is
-    *estimated*. Several images are encoded in batches; one that cannot be read is listed and the rest is answered. Of
-    prompts that are nearly the same, one is shown.
+    A prompt that the file carries is answered as *exact*, or as *carried* where something that is
+    not in the file was done with it; this needs no index and no model. Otherwise the nearest
+    prompts of the index are found and the answer is *estimated*. Several images are encoded in
+    batches; one that cannot be read is listed and the rest is answered. Of prompts that are nearly
+    the same, one is shown.
     """
-    from core.errors import ConfigError, EncoderError, ImpromptError, StoreError
-    from images.files import require_images
-    from retriever import Filters, Question, Retriever
-    from retriever.search import BATCH_QUESTIONS
+    from imprompt.core.errors import ConfigError, EncoderError, ImpromptError, StoreError
+    from imprompt.images.image_files import require_images
+    from imprompt.retriever import Filters, Question, Retriever
+    from imprompt.retriever.search import BATCH_QUESTIONS
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if (blend or degrade or phrases) and not proof:
-        raise ConfigError("--blend, --phrases and --degrade are about the ensemble's answer.", hint="Add --proof to ask for it.")
+        raise ConfigError(
+            "--blend, --phrases and --degrade are about the ensemble's answer.",
+            hint="Add --proof to ask for it.",
+        )
     if proof and (text or not images):
-        raise ConfigError("--proof is about images: the members cannot look at a text.", hint="Ask for the text without --proof.")
+        raise ConfigError(
+            "--proof is about images: the members cannot look at a text.",
+            hint="Ask for the text without --proof.",
+        )
     filters = Filters(where, tuple(contains or ()), tuple(exclude or ()), no_artists)
     if proof and (filters or effort is not None):
         raise ConfigError(
-            "--proof asks members that know of no filters and no --effort.", hint="Ask for the filtered prompts without --proof."
+            "--proof asks members that know of no filters and no --effort.",
+            hint="Ask for the filtered prompts without --proof.",
         )
     paths = require_images(images or [])
-    questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [Question(image=None, text=text)]
+    questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [
+        Question(image=None, text=text)
+    ]
     few = len(questions) <= BATCH_QUESTIONS
     from_files = bool(paths) and not (text or proof or ignore_metadata)
     if from_files and k == 0 and _answer_from_files(output, questions, others=None):
         return
     with ExitStack() as stack:
         try:
-            opened = stack.enter_context(open_index(output, index=index, device=device, offline=offline, encoder=encoder, few=few))
+            opened = stack.enter_context(
+                open_index(
+                    output, index=index, device=device, offline=offline, encoder=encoder, few=few
+                )
+            )
         except (EncoderError, StoreError) as error:
             if not from_files:
                 raise
@@ -93,7 +135,9 @@ def query(
             ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)
             results = prove(ensemble, questions, max(k, 1), generation=opened.generation)
         else:
-            results = Retriever(opened.generation, opened.pair, effort=effort).ask(questions, max(k, 1), filters=filters)
+            results = Retriever(opened.generation, opened.pair, effort=effort).ask(
+                questions, max(k, 1), filters=filters
+            )
         for question, result in zip(questions, results, strict=True):
             if isinstance(result, ImpromptError):
                 output.fail(str(question.image or text or ""), result)
@@ -104,12 +148,14 @@ def query(
         tell_left_out(ensemble)
 
 
-def _answer_from_files(output: Output, questions: Sequence[Question], *, others: ImpromptError | None) -> bool:
+def _answer_from_files(
+    output: Output, questions: Sequence[Question], *, others: ImpromptError | None
+) -> bool:
     """Answer what the files carry, without index and model.
 
     Args:
-        others: why nothing can be estimated, the error of every file that carries no prompt. None answers only where every
-            file carries one or cannot be read.
+        others: why nothing can be estimated, the error of every file that carries no prompt. None
+            answers only where every file carries one or cannot be read.
 
     Returns:
         Whether the questions were answered.
@@ -117,8 +163,8 @@ def _answer_from_files(output: Output, questions: Sequence[Question], *, others:
     Raises:
         ImpromptError, PartialFailure: as `Output.close`.
     """
-    from core.errors import ImpromptError
-    from retriever.from_files import answers_from_files
+    from imprompt.core.errors import ImpromptError
+    from imprompt.retriever.file_prompts import answers_from_files
 
     if others is None:
         results = list(answers_from_files(questions))
@@ -126,7 +172,10 @@ def _answer_from_files(output: Output, questions: Sequence[Question], *, others:
             return False
     else:
         answers = zip(questions, answers_from_files(questions), strict=True)
-        results = [_for_image(others, question) if result is None else result for question, result in answers]
+        results = [
+            _for_image(others, question) if result is None else result
+            for question, result in answers
+        ]
         if any(not isinstance(result, ImpromptError) for result in results):
             output.note(f"No nearest prompts are shown: {others}")
     for question, result in zip(questions, results, strict=True):
@@ -141,12 +190,14 @@ def _answer_from_files(output: Output, questions: Sequence[Question], *, others:
 def _for_image(error: ImpromptError, question: Question) -> ImpromptError:
     """The reason why one image has no answer."""
     named = copy(error)
-    named.message = f"{question.image!s} carries no prompt, and nothing can be estimated: {error.message}"
+    named.message = (
+        f"{question.image!s} carries no prompt, and nothing can be estimated: {error.message}"
+    )
     return named
 
 
 def _without_neighbours(result: Answer | ProvenAnswer) -> Answer | ProvenAnswer:
-    from retriever.values import Answer
+    from imprompt.retriever.answers import Answer
 
     if isinstance(result, Answer):
         return replace(result, neighbours=())
@@ -154,7 +205,7 @@ def _without_neighbours(result: Answer | ProvenAnswer) -> Answer | ProvenAnswer:
 
 
 def _show(output: Output, result: Answer | ProvenAnswer) -> None:
-    from retriever.values import Answer
+    from imprompt.retriever.answers import Answer
 
     if output.json:
         output.line(result.to_json())
@@ -167,8 +218,13 @@ def _show(output: Output, result: Answer | ProvenAnswer) -> None:
         show_proof(output, result.proof)
     if not answer.neighbours and not answer.filters:
         return
-    rows = [(f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}") for hit in answer.neighbours]
-    title = f"The {len(rows)} nearest prompts" if rows else "No prompt of the index passes the filter"
+    rows = [
+        (f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}")
+        for hit in answer.neighbours
+    ]
+    title = (
+        f"The {len(rows)} nearest prompts" if rows else "No prompt of the index passes the filter"
+    )
     output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
 
 
@@ -184,7 +240,9 @@ def _head(answer: Answer) -> Iterator[str]:
             yield f"  not exact: {answer.doubt}"
         if answer.negative:
             yield f"  negative: {answer.negative}"
-        if shown := [f"{name} {answer.settings[name]}" for name in _SHOWN_SETTINGS if name in answer.settings]:
+        if shown := [
+            f"{name} {answer.settings[name]}" for name in _SHOWN_SETTINGS if name in answer.settings
+        ]:
             yield "  " + ", ".join(shown)
     else:
         yield f"  estimated: {answer.prompt}"

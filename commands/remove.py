@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import IndexFolder, Json, Quiet, Verbose
-from commands.output import Output, grid, size_text
+from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
+from imprompt.commands.output import Output, grid, size_text
 
 if TYPE_CHECKING:
-    from indexer.removal import Preview, RemovalReport, RemovalRules
+    from imprompt.indexer.removing import Preview, RemovalReport, RemovalRules
 
 
 def remove(
     where: Annotated[
         str | None,
-        typer.Option("--where", metavar="EXPR", help="The prompts of which this is true; as in `query`.", show_default=False),
+        typer.Option(
+            "--where",
+            metavar="EXPR",
+            help="The prompts of which this is true; as in `query`.",
+            show_default=False,
+        ),
     ] = None,
     match: Annotated[
         Path | None,
@@ -28,9 +33,14 @@ def remove(
             show_default=False,
         ),
     ] = None,
-    regex: Annotated[bool, typer.Option("--regex", help="The lines of --match are regular expressions.")] = False,
+    regex: Annotated[
+        bool, typer.Option("--regex", help="The lines of --match are regular expressions.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Remove nothing; show how many it would be, and the first ten.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Remove nothing; show how many it would be, and the first ten."
+        ),
     ] = False,
     index: IndexFolder = None,
     json: Json = False,
@@ -39,12 +49,13 @@ def remove(
 ) -> None:
     """Take prompts out of the index by rule, for good: the rest is written afresh, and all older generations are purged.
 
-    Nothing is encoded. Unfinished builds in the index's folder and the phrases that the interrogator mined are purged, too. To
-    build again from a corpus that holds the prompts, or to add another one that does, brings them back.
+    Nothing is encoded. Unfinished builds in the index's folder and the phrases that the
+    interrogator mined are purged, too. To build again from a corpus that holds the prompts, or to
+    add another one that does, brings them back.
     """
-    from core.config import settings
-    from ensemble.interrogator.corpus import forget_mined_phrases
-    from indexer.removal import preview_removal, remove_prompts
+    from imprompt.core.settings import settings
+    from imprompt.ensemble.interrogator.corpus_phrases import forget_mined_phrases
+    from imprompt.indexer.removing import preview_removal, remove_prompts
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     folder = settings(index=index).index
@@ -58,15 +69,16 @@ def remove(
 
 
 def _rules(where: str | None, match: Path | None, *, regex: bool) -> RemovalRules:
-    from core.errors import ConfigError
-    from indexer.removal import rules_of_file, rules_where
+    from imprompt.core.errors import ConfigError
+    from imprompt.indexer.removing import rules_of_file, rules_where
 
     if where is not None and match is None and not regex:
         return rules_where(where)
     if match is not None and where is None:
         return rules_of_file(match, regex=regex)
     raise ConfigError(
-        "remove takes either --where EXPR or --match FILE.", hint="Name exactly one of them; --regex goes with --match."
+        "remove takes either --where EXPR or --match FILE.",
+        hint="Name exactly one of them; --regex goes with --match.",
     )
 
 
@@ -74,9 +86,14 @@ def _show_preview(output: Output, found: Preview) -> None:
     if output.json:
         output.line({"rows": found.rows, "matching": found.matching, "first": found.first})
         return
-    rows = [(str(prompt.row_id), prompt.text, f"{prompt.source}:{prompt.source_key}") for prompt in found.first]
+    rows = [
+        (str(prompt.row_id), prompt.text, f"{prompt.source}:{prompt.source_key}")
+        for prompt in found.first
+    ]
     if rows:
-        output.table(grid(f"The first {len(rows)}", ["row", "prompt", "source"], rows, right=["row"]))
+        output.table(
+            grid(f"The first {len(rows)}", ["row", "prompt", "source"], rows, right=["row"])
+        )
     output.text(f"{found.matching:,} of {found.rows:,} prompts would be removed.")
 
 
@@ -84,8 +101,17 @@ def _show(output: Output, report: RemovalReport, folder: Path) -> None:
     manifest = report.manifest
     if output.json:
         purged = [{"removed": name, "bytes": size} for name, size in report.purged]
-        output.line({"removed": report.removed, "rows": manifest.rows, "generation": manifest.generation, "purged": purged})
+        output.line(
+            {
+                "removed": report.removed,
+                "rows": manifest.rows,
+                "generation": manifest.generation,
+                "purged": purged,
+            }
+        )
         return
-    output.text(f"{report.removed:,} prompts removed, {manifest.rows:,} left, in {folder} (generation {manifest.generation}).")
+    output.text(
+        f"{report.removed:,} prompts removed, {manifest.rows:,} left, in {folder} (generation {manifest.generation})."
+    )
     for name, size in report.purged:
         output.text(f"purged {name} ({size_text(size)})")

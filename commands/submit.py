@@ -7,30 +7,51 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.ballot import Blend, Degrade, Phrases, load_ballot, named_ensemble, tell_left_out
-from commands.engines import LOCAL, ActorCpus, EngineName, ray_cluster_of
-from commands.opening import open_index
-from commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
-from commands.output import Output
+from imprompt.commands.blend_options import (
+    Blend,
+    Degrade,
+    Phrases,
+    load_ballot,
+    named_ensemble,
+    tell_left_out,
+)
+from imprompt.commands.engine_options import LOCAL, ActorCpus, EngineName, ray_cluster_of
+from imprompt.commands.index_options import open_index
+from imprompt.commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
+from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from ensemble.submission import SubmitReport
+    from imprompt.ensemble.submission.run import SubmitReport
 
 _SHOWN = 20
 
 
 def submit(
-    folder: Annotated[Path | None, typer.Argument(metavar="FOLDER", help="The folder of the images.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The file to write: .csv, .parquet or .npz.")] = None,
-    sample: Annotated[
-        Path | None, typer.Option("--sample", help="A sample submission; its ids and their order are those of the result.")
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="The folder of the images.")
     ] = None,
-    prompts_out: Annotated[Path | None, typer.Option("--prompts-out", help="A CSV file for the texts of the answers.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file to write: .csv, .parquet or .npz.")
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--sample", help="A sample submission; its ids and their order are those of the result."
+        ),
+    ] = None,
+    prompts_out: Annotated[
+        Path | None, typer.Option("--prompts-out", help="A CSV file for the texts of the answers.")
+    ] = None,
     check: Annotated[
-        Path | None, typer.Option("--check", help="Write nothing: compare this submission with --sample and list its problems.")
+        Path | None,
+        typer.Option(
+            "--check",
+            help="Write nothing: compare this submission with --sample and list its problems.",
+        ),
     ] = None,
     ignore_metadata: Annotated[
-        bool, typer.Option("--ignore-metadata", help="Estimate also where a file carries its prompt.")
+        bool,
+        typer.Option("--ignore-metadata", help="Estimate also where a file carries its prompt."),
     ] = False,
     blend: Blend = None,
     phrases: Phrases = None,
@@ -46,21 +67,25 @@ def submit(
 ) -> None:
     """Answer a whole folder of images with one submission: `imgId_eId,val`, 384 rows an image, ids are the files' stems.
 
-    A run that was broken off goes on where it stopped when the same command is given again. An image that cannot be read gets
-    the mean of the corpus, is listed, and the exit code tells.
+    A run that was broken off goes on where it stopped when the same command is given again. An
+    image that cannot be read gets the mean of the corpus, is listed, and the exit code tells.
     """
-    from core.errors import ConfigError
-    from ensemble.ray_answers import RayAnswerer
-    from ensemble.submission import depends_on
-    from ensemble.submission import submit as submit_folder
+    from imprompt.core.errors import ConfigError
+    from imprompt.ensemble.submission.ray_predictions import RayAnswerer
+    from imprompt.ensemble.submission.run import depends_on
+    from imprompt.ensemble.submission.run import submit as submit_folder
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if check is not None:
         _check(output, check, sample)
         return
     if folder is None or out is None:
-        raise ConfigError("submit takes a FOLDER and --out FILE, or --check FILE and --sample SAMPLE.")
-    here = device if engine == LOCAL or device == "cpu" else "auto"  # on a cluster the device is the workers'
+        raise ConfigError(
+            "submit takes a FOLDER and --out FILE, or --check FILE and --sample SAMPLE."
+        )
+    here = (
+        device if engine == LOCAL or device == "cpu" else "auto"
+    )  # on a cluster the device is the workers'
     with (
         ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster,
         open_index(output, index=index, device=here, offline=offline) as opened,
@@ -75,7 +100,9 @@ def submit(
             sample=sample,
             prompts_out=prompts_out,
             ignore_metadata=ignore_metadata,
-            answerer=None if cluster is None else RayAnswerer(cluster, named_ensemble(opened, ensemble, device=device), depends),
+            answerer=None
+            if cluster is None
+            else RayAnswerer(cluster, named_ensemble(opened, ensemble, device=device), depends),
             progress=output.progress(),
         )
     _show(output, report)
@@ -83,8 +110,8 @@ def submit(
 
 
 def _check(output: Output, path: Path, sample: Path | None) -> None:
-    from core.errors import ConfigError, SubmissionRejected
-    from ensemble.checking import check_submission
+    from imprompt.core.errors import ConfigError, SubmissionRejected
+    from imprompt.ensemble.submission.format_checks import check_submission
 
     if sample is None:
         raise ConfigError("--check compares with a sample.", hint="Name it with --sample.")
@@ -95,7 +122,9 @@ def _check(output: Output, path: Path, sample: Path | None) -> None:
         for problem in checked.problems:
             output.text(problem)
     if checked.problems:
-        raise SubmissionRejected(f"{path} is not what {sample} asks for: {len(checked.problems)} kind(s) of problem.")
+        raise SubmissionRejected(
+            f"{path} is not what {sample} asks for: {len(checked.problems)} kind(s) of problem."
+        )
     output.note(f"{path}: {checked.rows:,} rows of {checked.images:,} images, as in {sample}.")
 
 
@@ -105,7 +134,7 @@ def _show(output: Output, report: SubmitReport) -> None:
     Raises:
         PartialFailure: an image could not be read, or the sample names one that is not there.
     """
-    from core.errors import PartialFailure
+    from imprompt.core.errors import PartialFailure
 
     if output.json:
         output.line(report)
@@ -117,10 +146,16 @@ def _show(output: Output, report: SubmitReport) -> None:
             output.text(f"{report.exact:,} of them carried their prompt.")
     _list(output, "in the folder and not in the sample, left out", report.surplus)
     _list(output, "in the sample and not in the folder, given the corpus's mean", report.missing)
-    _list(output, "not readable, given the corpus's mean", [f"{name}: {reason}" for name, reason in report.failed])
+    _list(
+        output,
+        "not readable, given the corpus's mean",
+        [f"{name}: {reason}" for name, reason in report.failed],
+    )
     bad = len(report.missing) + len(report.failed)
     if bad:
-        raise PartialFailure(f"{bad:,} of {report.images:,} images got the corpus's mean instead of an answer.")
+        raise PartialFailure(
+            f"{bad:,} of {report.images:,} images got the corpus's mean instead of an answer."
+        )
 
 
 def _list(output: Output, what: str, items: list[str] | tuple[str, ...]) -> None:

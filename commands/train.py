@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Device, Json, Offline, Quiet, Verbose
-from commands.output import Output, grid
+from imprompt.commands.options import Device, Json, Offline, Quiet, Verbose
+from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from ensemble.vit.training import VitReport
+    from imprompt.ensemble.training.vit_training import VitReport
 
 _SHOWN = 20
 
 
 def train(
     pairs: Annotated[
-        Path, typer.Option("--pairs", help="A Parquet file with the columns `image` (a path beside it) and `prompt`.")
+        Path,
+        typer.Option(
+            "--pairs",
+            help="A Parquet file with the columns `image` (a path beside it) and `prompt`.",
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="The file to write (safetensors): a head for `--encoder lite:FILE`, a tower for a recipe's `vit`."
+            "--out",
+            help="The file to write (safetensors): a head for `--encoder lite:FILE`, a tower for a recipe's `vit`.",
         ),
     ],
     backbone: Annotated[
@@ -36,16 +41,35 @@ def train(
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="A local file of the backbone's weights.", show_default="the published ones")
+        Path | None,
+        typer.Option(
+            "--weights",
+            help="A local file of the backbone's weights.",
+            show_default="the published ones",
+        ),
     ] = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Begin with random weights; timm only.")] = False,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Begin with random weights; timm only.")
+    ] = False,
     epochs: Annotated[
         int | None,
-        typer.Option("--epochs", min=1, help="How often each image is seen; the head learns alone for a quarter of them."),
+        typer.Option(
+            "--epochs",
+            min=1,
+            help="How often each image is seen; the head learns alone for a quarter of them.",
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Images a step.", show_default="32")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images a step.", show_default="32")
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", min=0, help="Of the last layer below the head.", show_default="0.0001")
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            min=0,
+            help="Of the last layer below the head.",
+            show_default="0.0001",
+        ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
@@ -55,16 +79,17 @@ def train(
 ) -> None:
     """Train on your own pairs: the image head of the `lite` encoder, or with --backbone a tower for the ensemble's `vit`.
 
-    The training of a tower that was broken off goes on where it stopped when the same command is given again.
+    The training of a tower that was broken off goes on where it stopped when the same command is
+    given again.
     """
-    from core.config import settings
-    from core.errors import ConfigError
-    from ensemble.train import train_head
+    from imprompt.core.errors import ConfigError
+    from imprompt.core.settings import settings
+    from imprompt.ensemble.training.head_training import train_head
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if backbone is not None:
-        from ensemble.vit.schedule import settings_for
-        from ensemble.vit.training import train_vit
+        from imprompt.ensemble.training.vit_schedule import settings_for
+        from imprompt.ensemble.training.vit_training import train_vit
 
         report = train_vit(
             pairs,
@@ -72,7 +97,9 @@ def train(
             backbone=backbone,
             weights=weights,
             from_scratch=from_scratch,
-            settings=settings_for(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+            settings=settings_for(
+                epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
+            ),
             device=device,
             offline=settings(offline=offline).offline,
             announce=output.note,
@@ -81,7 +108,10 @@ def train(
         _show_tower(output, report)
         return
     if weights is not None or from_scratch or epochs or batch_size or learning_rate is not None:
-        raise ConfigError("Only a tower has weights, epochs, batches and a learning rate.", hint="Name it with --backbone.")
+        raise ConfigError(
+            "Only a tower has weights, epochs, batches and a learning rate.",
+            hint="Name it with --backbone.",
+        )
     head = train_head(pairs, out, progress=output.progress())
     if json:
         output.line(head)
@@ -95,7 +125,7 @@ def _show_tower(output: Output, report: VitReport) -> None:
     Raises:
         PartialFailure: some images could not be read; they were listed.
     """
-    from core.errors import PartialFailure
+    from imprompt.core.errors import PartialFailure
 
     if output.json:
         output.line(report)

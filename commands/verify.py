@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from commands.options import IndexFolder, Json, Quiet, Verbose
-from commands.output import Output
+from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
+from imprompt.commands.output import Output
 
 
-def verify(index: IndexFolder = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Hash every file of the index again, count its rows and ask its probes. Every problem is listed."""
-    from core.config import settings
-    from core.errors import Checksum
-    from store.verify import verify as verify_index
+def verify(
+    index: IndexFolder = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+) -> None:
+    """Hash every file of the index again, count its rows and ask its probes.
+
+    Every problem is listed.
+    """
+    from imprompt.core.errors import Checksum
+    from imprompt.core.settings import settings
+    from imprompt.store.integrity import verify as verify_index
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     folder = settings(index=index).index

@@ -29,8 +29,9 @@
       PartialFailure         a batch is done, some of its items failed
       Degraded               everything is done, without some members of the ensemble
 
-A message says what is wrong, the value, the limit; `hint` says the remedy in one sentence. `exit_code` is the status that
-the command line ends with. Foreign exceptions are mapped to this tree in the file that calls the foreign library.
+A message says what is wrong, the value, the limit; `hint` says the remedy in one sentence.
+`exit_code` is the status that the command line ends with. Foreign exceptions are mapped to this
+tree in the file that calls the foreign library.
 """
 
 from __future__ import annotations
@@ -60,10 +61,16 @@ class ImpromptError(Exception):
         return f"{self.message} {self.hint}".rstrip()
 
     def __reduce__(self) -> tuple[Callable[..., Exception], tuple[object, ...]]:
-        return _rebuilt, (type(self), self.args, self.__dict__)  # its own arguments are not those that Exception keeps
+        return _rebuilt, (
+            type(self),
+            self.args,
+            self.__dict__,
+        )  # its own arguments are not those that Exception keeps
 
 
-def _rebuilt(kind: type[ImpromptError], args: tuple[object, ...], fields: dict[str, object]) -> ImpromptError:
+def _rebuilt(
+    kind: type[ImpromptError], args: tuple[object, ...], fields: dict[str, object]
+) -> ImpromptError:
     """An error that came from another process."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(fields)
@@ -89,7 +96,9 @@ class CorpusError(ImpromptError):
     exit_code = 20
     kind = "corpus"
 
-    def __init__(self, message: str, *, path: Path | None = None, line: int | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, path: Path | None = None, line: int | None = None, hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.path = path
         self.line = line

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import Vectors
+from imprompt.core.values import Vectors
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with the bounds of its confidence interval; `n` items in `groups` independent groups."""
+    """A mean with the bounds of its confidence interval;
+
+    `n` items in `groups` independent groups.
+    """
 
     mean: float
     low: float
@@ -32,7 +35,9 @@ def row_cosines(left: Vectors, right: Vectors) -> NDArray[np.float32]:
     return np.asarray(np.einsum("nd,nd->n", left, right), dtype=np.float32)
 
 
-def recall_at_k(queries: Vectors, candidates: Vectors, truth: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
+def recall_at_k(
+    queries: Vectors, candidates: Vectors, truth: NDArray[np.int64], k: int
+) -> NDArray[np.bool_]:
     """(q,) whether the right candidate is among the k nearest by cosine.
 
     Args:

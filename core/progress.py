@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from core.protocols import ProgressTask
+from imprompt.core.protocols import ProgressTask
 
 
 class Silent:
-    """Satisfies `core.protocols.Progress` and `ProgressTask` without a trace."""
+    """Satisfies `imprompt.core.protocols.Progress` and `ProgressTask` without a trace."""
 
     def start(self, label: str, total: int | None) -> ProgressTask:
         return self

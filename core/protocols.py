@@ -1,6 +1,7 @@
 """The seams. Every implementation passes the contract suite of its protocol in `tests/contracts/`.
 
-A single item is a batch of one; no method returns two types. What cannot be done raises an error of `core.errors`.
+A single item is a batch of one; no method returns two types. What cannot be done raises an error of
+`imprompt.core.errors`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,17 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import Condition, CorpusBatch, EncoderSpec, Hits, Ids, IndexCaps, Prediction, Prompt, Vectors
+from imprompt.core.values import (
+    Condition,
+    CorpusBatch,
+    EncoderSpec,
+    Hits,
+    Ids,
+    IndexCaps,
+    Prediction,
+    Prompt,
+    Vectors,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +51,10 @@ class TextEncoder(Encoder[str], Protocol):
 
 @runtime_checkable
 class EncoderPair(Protocol):
-    """A text tower and an image tower that share one space. Each is loaded at its first use and then kept."""
+    """A text tower and an image tower that share one space.
+
+    Each is loaded at its first use and then kept.
+    """
 
     @property
     def spec(self) -> EncoderSpec: ...
@@ -50,7 +64,7 @@ class EncoderPair(Protocol):
 
     @property
     def images(self) -> Encoder[Image]:
-        """Takes upright RGB pictures, as `images.decode.open_image` gives them with `ENOUGH_PX` or with all pixels."""
+        """Takes upright RGB pictures, as `imprompt.images.decode.open_image` gives them with `ENOUGH_PX` or with all pixels."""
         ...
 
 
@@ -99,7 +113,10 @@ class PromptStore(Protocol):
         ...
 
     def by_key(self, prompt_key: str) -> Prompt | None:
-        """The prompt of that stable name, the first where there are several; None where there is none."""
+        """The prompt of that stable name, the first where there are several;
+
+        None where there is none.
+        """
         ...
 
     def rows_of(self, prompt_keys: Collection[str]) -> Ids:
@@ -155,14 +172,17 @@ class VectorIndex(Protocol):
 
     def __len__(self) -> int: ...
 
-    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
+    def search(
+        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    ) -> Hits:
         """The k nearest rows of each query; where k rows may be answered, k are, however few those are among all.
 
         Args:
             queries: (q, dim) float32 unit rows.
             k: 1 to `caps.max_k`.
-            effort: 0 (fast) to 1 (exact); None is the effort that the manifest's recall was measured with. The candidates
-                depend on it and never on k, so the first 5 of k = 50 are the 5 of k = 5.
+            effort: 0 (fast) to 1 (exact); None is the effort that the manifest's recall was
+                measured with. The candidates depend on it and never on k, so the first 5 of k = 50
+                are the 5 of k = 5.
             allowed: row ids that may be answered, in any order; None allows all.
 
         Raises:
@@ -192,7 +212,10 @@ class EnsembleMember(Protocol):
 
 
 class Progress(Protocol):
-    """Where long work reports to. `core.progress.Silent` keeps still; the command line draws bars."""
+    """Where long work reports to.
+
+    `imprompt.core.progress.Silent` keeps still; the command line draws bars.
+    """
 
     def start(self, label: str, total: int | None) -> ProgressTask:
         """Begin a stage; `total` is None where it is not known beforehand."""

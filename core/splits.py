@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import Ids, Vectors
+from imprompt.core.values import Ids, Vectors
 
 GROUP_COSINE = 0.7
 """MiniLM cosine from which two texts count as one group; a split by text alone leaks (a third of our texts have a twin)."""
@@ -44,8 +44,8 @@ def similarity_groups(vectors: Vectors, *, threshold: float = GROUP_COSINE) -> I
 def group_folds(groups: NDArray[np.int64], n_folds: int, *, seed: int) -> Iterator[tuple[Ids, Ids]]:
     """(train, test) row numbers of `n_folds` folds; no group stands on both sides of a fold.
 
-    Groups are shuffled by `seed`, then given, largest first, to the fold with the fewest rows, so folds are of nearly equal
-    size; each row is tested exactly once.
+    Groups are shuffled by `seed`, then given, largest first, to the fold with the fewest rows, so
+    folds are of nearly equal size; each row is tested exactly once.
 
     Raises:
         ValueError: fewer groups than folds, or fewer than two folds.

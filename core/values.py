@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.errors import EncoderError
+from imprompt.core.errors import EncoderError
 
 Vectors: TypeAlias = NDArray[np.float32]
 """(n, dim) float32, C-order, finite, rows of Euclidean length 1."""
@@ -25,9 +25,9 @@ NO_HIT = -1
 class RawPrompt:
     """A prompt as a corpus gives it, before cleaning.
 
-    `source` names the corpus (a file name, a data set), `source_key` finds the row again inside it (a line, a file),
-    `n_submitted` is how often it was submitted (at least 1), `nsfw` how unsafe the corpus itself calls it (DiffusionDB's
-    `prompt_nsfw`, 0 to 1), None where it does not say.
+    `source` names the corpus (a file name, a data set), `source_key` finds the row again inside it
+    (a line, a file), `n_submitted` is how often it was submitted (at least 1), `nsfw` how unsafe
+    the corpus itself calls it (DiffusionDB's `prompt_nsfw`, 0 to 1), None where it does not say.
     """
 
     text: str
@@ -39,7 +39,10 @@ class RawPrompt:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row of a corpus that could not be read: `reason` is a short phrase that counts are grouped by."""
+    """A row of a corpus that could not be read:
+
+    `reason` is a short phrase that counts are grouped by.
+    """
 
     source: str
     source_key: str
@@ -48,7 +51,10 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class CorpusBatch:
-    """Consecutive rows of one source. `next_start` is the `start` that goes on right behind this batch."""
+    """Consecutive rows of one source.
+
+    `next_start` is the `start` that goes on right behind this batch.
+    """
 
     prompts: tuple[RawPrompt, ...]
     rejected: tuple[RejectedRow, ...]
@@ -59,9 +65,10 @@ class CorpusBatch:
 class Prompt:
     """A prompt of a published generation.
 
-    `text` is shown, `embedded_text` is what the encoder saw. `row_id` holds within its generation only; `prompt_key` is the
-    stable name. `group_id` is shared by prompts that were found to be near duplicates (its own row id where there are none).
-    `n_folded` different prompts near this one were left out for it; what they were submitted counts in its `n_submitted`.
+    `text` is shown, `embedded_text` is what the encoder saw. `row_id` holds within its generation
+    only; `prompt_key` is the stable name. `group_id` is shared by prompts that were found to be
+    near duplicates (its own row id where there are none). `n_folded` different prompts near this
+    one were left out for it; what they were submitted counts in its `n_submitted`.
     """
 
     row_id: int
@@ -79,7 +86,7 @@ class Prompt:
 class Condition:
     """Which prompts are meant: SQL for `WHERE` made of known words and "?", and the values of the latter in order.
 
-    `store.conditions` makes them of what a user types.
+    `imprompt.store.conditions` makes them of what a user types.
     """
 
     sql: str
@@ -99,7 +106,8 @@ class Condition:
 class Hits:
     """What a search found: `ids` (q, k) int64, `scores` (q, k) float32 cosines.
 
-    Scores fall along a row, ties stand by rising id; where fewer than k rows exist, the rest is (-1, -inf).
+    Scores fall along a row, ties stand by rising id; where fewer than k rows exist, the rest is
+    (-1, -inf).
     """
 
     ids: Ids
@@ -110,9 +118,10 @@ class Hits:
 class EncoderSpec:
     """Which encoder made a vector. Two encoders may be compared only where `space` is equal.
 
-    `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes; `preprocessing` names the
-    text and image preprocessing, so that a change of it changes the plan. `batch_size` is how many texts the text tower takes
-    at once (0 where it does not say): another one changes some last bits, so it belongs to the plan too.
+    `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes;
+    `preprocessing` names the text and image preprocessing, so that a change of it changes the plan.
+    `batch_size` is how many texts the text tower takes at once (0 where it does not say): another
+    one changes some last bits, so it belongs to the plan too.
     """
 
     name: str
@@ -137,7 +146,8 @@ class IndexCaps:
 class Prediction:
     """What a member of the ensemble says of n images: `vectors` (n, 384), unit rows in MiniLM's space, in the images' order.
 
-    `texts` are one for each image where the member has words for it; a vector need not be its text's embedding.
+    `texts` are one for each image where the member has words for it; a vector need not be its
+    text's embedding.
     """
 
     vectors: Vectors
@@ -163,7 +173,8 @@ def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
         raise ValueError(f"vectors must be (n, dim), not {values.shape}")
     if not np.isfinite(values).all():
         raise EncoderError(
-            f"{role} gives values that are not finite.", hint="Its weights may be damaged; on a GPU try --device cpu."
+            f"{role} gives values that are not finite.",
+            hint="Its weights may be damaged; on a GPU try --device cpu.",
         )
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     return np.ascontiguousarray(values / np.where(norms == 0, 1, norms), dtype=np.float32)

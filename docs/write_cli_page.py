@@ -10,24 +10,35 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from core import errors  # noqa: E402  the path above makes it findable from a clone
+from imprompt.core import errors  # noqa: E402  the path above makes it findable from a clone
 
 PAGE = ROOT / "docs" / "cli.md"
 
 
 def page() -> str:
     """The whole page as Markdown."""
-    from cli import app
+    from imprompt.cli import app
 
     verbs = [str(command.name) for command in app.registered_commands]
-    parts = ["# Command line\n", "Written by `make docs` from the commands themselves.\n", _help(), *map(_help, verbs), *_codes()]
+    parts = [
+        "# Command line\n",
+        "Written by `make docs` from the commands themselves.\n",
+        _help(),
+        *map(_help, verbs),
+        *_codes(),
+    ]
     return "\n".join(parts)
 
 
 def _help(*words: str) -> str:
     environment = {"PATH": "", "COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1", "LANG": "C.UTF-8"}
     done = subprocess.run(
-        [sys.executable, "cli.py", *words, "--help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "cli.py", *words, "--help"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
     return f"## {' '.join(words) or 'imprompt'}\n\n```text\n{text}\n```\n"

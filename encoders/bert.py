@@ -1,8 +1,8 @@
 """A BERT encoder (Devlin et al. 2018, arXiv:1810.04805) with mean pooling (Reimers and Gurevych 2019, arXiv:1908.10084), for
 inference, in plain torch.
 
-Sequences lie packed behind each other, those of one length share one attention call: no padding, so no mask. On one core,
-batches of 32 real prompts sorted by length: 96 prompts/s packed, 73 padded.
+Sequences lie packed behind each other, those of one length share one attention call: no padding, so
+no mask. On one core, batches of 32 real prompts sorted by length: 96 prompts/s packed, 73 padded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from core.values import Vectors
+from imprompt.core.values import Vectors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,35 +51,57 @@ class _Layer(NamedTuple):
 class Bert:
     """The network. `tensors` are a BertModel's weights by their usual names, checked against `config`.
 
-    `dtype` names torch's type of all weights and hidden states; sums within norms, attention and the mean are float32 in either.
+    `dtype` names torch's type of all weights and hidden states; sums within norms, attention and
+    the mean are float32 in either.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], config: BertConfig, *, device: str, dtype: str = "float32") -> None:
+    def __init__(
+        self, tensors: dict[str, Tensor], config: BertConfig, *, device: str, dtype: str = "float32"
+    ) -> None:
         import torch
 
-        tensors = {name: tensor.to(device=device, dtype=getattr(torch, dtype)) for name, tensor in tensors.items()}
+        tensors = {
+            name: tensor.to(device=device, dtype=getattr(torch, dtype))
+            for name, tensor in tensors.items()
+        }
         self._config = config
         self._words = tensors["embeddings.word_embeddings.weight"]
         # One segment only, so the first row of the segment table belongs to every position.
-        self._positions = tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
+        self._positions = (
+            tensors["embeddings.position_embeddings.weight"]
+            + tensors["embeddings.token_type_embeddings.weight"][0]
+        )
         self._embedded_norm = _linear(tensors, "embeddings.LayerNorm")
-        self._layers = [_layer(tensors, f"encoder.layer.{number}.") for number in range(config.num_hidden_layers)]
+        self._layers = [
+            _layer(tensors, f"encoder.layer.{number}.")
+            for number in range(config.num_hidden_layers)
+        ]
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
-        """(n, hidden) unit rows: the mean of each sequence's last hidden states. Fastest where equal lengths are neighbours."""
+        """(n, hidden) unit rows: the mean of each sequence's last hidden states.
+
+        Fastest where equal lengths are neighbours.
+        """
         import torch
         from torch.nn.functional import normalize
 
         runs = [(len(list(group)), length) for length, group in groupby(map(len, sequences))]
-        tokens = torch.tensor([token for sequence in sequences for token in sequence], device=self._words.device)
+        tokens = torch.tensor(
+            [token for sequence in sequences for token in sequence], device=self._words.device
+        )
         with torch.inference_mode():
             hidden = self._hidden(tokens, runs).float()
             parts = zip(torch.split(hidden, _sizes(runs)), runs, strict=True)
-            means = torch.cat([part.view(count, length, -1).mean(1) for part, (count, length) in parts])
+            means = torch.cat(
+                [part.view(count, length, -1).mean(1) for part, (count, length) in parts]
+            )
             return normalize(means, dim=1).cpu().numpy()
 
     def _hidden(self, tokens: Tensor, runs: list[tuple[int, int]]) -> Tensor:
-        """(tokens, hidden) last hidden states of packed sequences; `runs` are (count, length) of neighbours of one length."""
+        """(tokens, hidden) last hidden states of packed sequences;
+
+        `runs` are (count, length) of neighbours of one length.
+        """
         import torch
         from torch.nn.functional import gelu, linear
 
@@ -98,14 +120,20 @@ class Bert:
 
         parts = []
         for part, (count, length) in zip(torch.split(qkv, _sizes(runs)), runs, strict=True):
-            q, k, v = part.view(count, length, 3, self._config.num_attention_heads, -1).permute(2, 0, 3, 1, 4)
-            parts.append(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count * length, -1))
+            q, k, v = part.view(count, length, 3, self._config.num_attention_heads, -1).permute(
+                2, 0, 3, 1, 4
+            )
+            parts.append(
+                scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count * length, -1)
+            )
         return torch.cat(parts)
 
     def _norm(self, hidden: Tensor, norm: _Linear) -> Tensor:
         from torch.nn.functional import layer_norm
 
-        return layer_norm(hidden, (self._config.hidden_size,), *norm, eps=self._config.layer_norm_eps)
+        return layer_norm(
+            hidden, (self._config.hidden_size,), *norm, eps=self._config.layer_norm_eps
+        )
 
 
 def _sizes(runs: list[tuple[int, int]]) -> list[int]:
@@ -115,9 +143,13 @@ def _sizes(runs: list[tuple[int, int]]) -> list[int]:
 def _layer(tensors: dict[str, Tensor], prefix: str) -> _Layer:
     import torch
 
-    parts = [_linear(tensors, f"{prefix}attention.self.{name}") for name in ("query", "key", "value")]
+    parts = [
+        _linear(tensors, f"{prefix}attention.self.{name}") for name in ("query", "key", "value")
+    ]
     return _Layer(
-        qkv=_Linear(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])),
+        qkv=_Linear(
+            torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        ),
         attended=_linear(tensors, f"{prefix}attention.output.dense"),
         attended_norm=_linear(tensors, f"{prefix}attention.output.LayerNorm"),
         widened=_linear(tensors, f"{prefix}intermediate.dense"),
@@ -141,9 +173,17 @@ def expected_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
     blocks: dict[str, tuple[int, ...]] = {"embeddings.LayerNorm": (hidden,)}
     for number in range(config.num_hidden_layers):
         prefix = f"encoder.layer.{number}."
-        blocks |= {f"{prefix}attention.self.{name}": (hidden, hidden) for name in ("query", "key", "value")}
-        blocks |= {f"{prefix}attention.output.dense": (hidden, hidden), f"{prefix}attention.output.LayerNorm": (hidden,)}
-        blocks |= {f"{prefix}intermediate.dense": (wide, hidden), f"{prefix}output.dense": (hidden, wide)}
+        blocks |= {
+            f"{prefix}attention.self.{name}": (hidden, hidden) for name in ("query", "key", "value")
+        }
+        blocks |= {
+            f"{prefix}attention.output.dense": (hidden, hidden),
+            f"{prefix}attention.output.LayerNorm": (hidden,),
+        }
+        blocks |= {
+            f"{prefix}intermediate.dense": (wide, hidden),
+            f"{prefix}output.dense": (hidden, wide),
+        }
         blocks |= {f"{prefix}output.LayerNorm": (hidden,)}
     for name, shape in blocks.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}

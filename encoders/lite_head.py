@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import FormatVersion, WeightsMissing, WeightsRejected
-from core.files import atomic_write
-from core.values import Vectors, unit_rows
-from encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Activations
+from imprompt.core.atomic_files import atomic_write
+from imprompt.core.errors import FormatVersion, WeightsMissing, WeightsRejected
+from imprompt.core.values import Vectors, unit_rows
+from imprompt.encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Activations
 
 FORMAT = (1, 0)
 TEXT_DIM = 384
 TRUNK_SIDE_PX = {"lite2": 338, "lite0": 224}
-"""The trunks that a head reads, and the pictures they see. For lite2, 1.3 times the side it was trained with found more prompts."""
+"""The trunks that a head reads, and the pictures they see.
+
+For lite2, 1.3 times the side it was trained with found more prompts.
+"""
 
 BLOCK_DIMS = (POOLED_DIM, STAGES_DIM["lite2"], POOLED_DIM, STAGES_DIM["lite0"], TEXT_DIM)
 """Widths of the blocks of `features`: lite2's last layer and stages, lite0's, and the ConSE vector."""
@@ -51,10 +54,11 @@ _HALF = ("class_vectors", "basis", "output_weight", "index_weight")
 class LiteHead:
     """Two maps from what the image trunks see, one into MiniLM space and one into the index space.
 
-    Constants, the same in every head that grows from the shipped one: `class_vectors` (1000, 384), MiniLM's unit vectors of the
-    ImageNet classes' names, and `prompt_mean` (384,), the mean of MiniLM's vectors of real prompts, which the index space
-    leaves out. Trained: `centre`, `scale` (4584,) and `basis` (4584, 352) make `expanded` of the features; `output_weight`
-    (2432, 384) and `output_bias` lead from there to MiniLM space, `index_weight` (2432, 384) to the index space.
+    Constants, the same in every head that grows from the shipped one: `class_vectors` (1000, 384),
+    MiniLM's unit vectors of the ImageNet classes' names, and `prompt_mean` (384,), the mean of
+    MiniLM's vectors of real prompts, which the index space leaves out. Trained: `centre`, `scale`
+    (4584,) and `basis` (4584, 352) make `expanded` of the features; `output_weight` (2432, 384) and
+    `output_bias` lead from there to MiniLM space, `index_weight` (2432, 384) to the index space.
     `weights_sha256` are the digests of the backbones, `training` says what it was trained on.
     """
 
@@ -76,7 +80,10 @@ class LiteHead:
 
     def outputs(self, seen: Mapping[str, Activations]) -> Vectors:
         """(n, 384) unit rows of images in MiniLM's own space."""
-        return unit_rows(self._expanded(seen) @ self.output_weight + self.output_bias, role="the image head of lite")
+        return unit_rows(
+            self._expanded(seen) @ self.output_weight + self.output_bias,
+            role="the image head of lite",
+        )
 
     def index_rows(self, seen: Mapping[str, Activations]) -> Vectors:
         """(n, 384) unit rows of images in the index space."""
@@ -93,8 +100,8 @@ class LiteHead:
 def expanded(scaled: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, 2432) principal components of the scaled features at length 1, and the products of the leading ones.
 
-    A linear map of it is a kernel regression with .5 <x, y> + .25 <x, y>², the square over the leading components only: a
-    thing and its style together mean more than the two apart.
+    A linear map of it is a kernel regression with .5 <x, y> + .25 <x, y>², the square over the
+    leading components only: a thing and its style together mean more than the two apart.
 
     Args:
         scaled: (n, 4584) centred and scaled features.
@@ -108,14 +115,22 @@ def expanded(scaled: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray
     return np.concatenate([components * np.sqrt(0.5, dtype=np.float32), products], axis=1)
 
 
-def features(seen: Mapping[str, Activations], class_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def features(
+    seen: Mapping[str, Activations], class_vectors: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """(n, 4584) what the head reads of the trunks "lite2" and "lite0"; blocks as in `BLOCK_DIMS`.
 
-    The last layer is read through a square root, which tames its long tail. The stages carry what a classifier throws away:
-    colour, texture and style, half of what a prompt is about.
+    The last layer is read through a square root, which tames its long tail. The stages carry what a
+    classifier throws away: colour, texture and style, half of what a prompt is about.
     """
     large, small = seen["lite2"], seen["lite0"]
-    blocks = [np.sqrt(large.pooled), large.stages, np.sqrt(small.pooled), small.stages, conse(large.logits, class_vectors)]
+    blocks = [
+        np.sqrt(large.pooled),
+        large.stages,
+        np.sqrt(small.pooled),
+        small.stages,
+        conse(large.logits, class_vectors),
+    ]
     return np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
@@ -126,7 +141,9 @@ def conse(logits: NDArray[np.float32], class_vectors: NDArray[np.float32]) -> Ve
     """
     top = np.argpartition(-logits, _CONSE_TOP, axis=1)[:, :_CONSE_TOP]
     chosen = np.take_along_axis(logits, top, axis=1)
-    weights = np.exp(chosen - chosen.max(axis=1, keepdims=True))  # the softmax's divisor falls out: rows are scaled to length 1
+    weights = np.exp(
+        chosen - chosen.max(axis=1, keepdims=True)
+    )  # the softmax's divisor falls out: rows are scaled to length 1
     return unit_rows(np.einsum("nk,nkd->nd", weights, class_vectors[top]))
 
 
@@ -135,10 +152,14 @@ def write_head(path: Path, head: LiteHead) -> None:
     from safetensors.numpy import save
 
     tensors = {
-        name: np.ascontiguousarray(getattr(head, name), dtype=np.float16 if name in _HALF else np.float32) for name in _SHAPES
+        name: np.ascontiguousarray(
+            getattr(head, name), dtype=np.float16 if name in _HALF else np.float32
+        )
+        for name in _SHAPES
     }
     facts = {"format": FORMAT, "weights_sha256": head.weights_sha256, "training": head.training}
-    # one entry, because safetensors writes several in any order, and equal heads should be equal files
+    # one entry, because safetensors writes several in any order, and equal heads should be equal
+    # files
     metadata = {_METADATA: json.dumps(facts, sort_keys=True)}
     with atomic_write(path) as file:
         file.write(save(tensors, metadata=metadata))
@@ -155,7 +176,9 @@ def read_head(path: Path) -> LiteHead:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise WeightsMissing(f"no head lies at {path}.", path=path, hint="Name a file that `train --out` wrote.")
+        raise WeightsMissing(
+            f"no head lies at {path}.", path=path, hint="Name a file that `train --out` wrote."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -187,4 +210,8 @@ def _checked_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _rejected(path: Path, why: str) -> WeightsRejected:
-    return WeightsRejected(f"{path} is no head of lite: {why}.", path=path, hint="Name a file that `train --out` wrote.")
+    return WeightsRejected(
+        f"{path} is no head of lite: {why}.",
+        path=path,
+        hint="Name a file that `train --out` wrote.",
+    )

@@ -17,15 +17,18 @@ def out_of_memory(error: Exception) -> bool:
     """True for MemoryError and for torch's complaints, on any device; needs no torch."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and (type(error).__name__ == _CLASS or any(words in str(error) for words in _WORDS))
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == _CLASS or any(words in str(error) for words in _WORDS)
+    )
 
 
 class FreedMemory:
     """What was freed and the C library still holds: given back to the system once this process has grown by `slack_bytes`.
 
-    Every batch has another number of tokens, and oneDNN keeps something small for each. It comes to lie among the large
-    intermediate results, and the freed room around it is not used again: 240 batches through one layer left 965 MB resident, 298
-    after it was given back, which takes some milliseconds.
+    Every batch has another number of tokens, and oneDNN keeps something small for each. It comes to
+    lie among the large intermediate results, and the freed room around it is not used again: 240
+    batches through one layer left 965 MB resident, 298 after it was given back, which takes some
+    milliseconds.
     """
 
     def __init__(self, slack_bytes: int) -> None:
@@ -46,7 +49,10 @@ class FreedMemory:
 
 
 def own_bytes() -> int:
-    """Resident memory of this process without what it maps of files; 0 where the system does not say."""
+    """Resident memory of this process without what it maps of files;
+
+    0 where the system does not say.
+    """
     try:
         _, resident, shared = map(int, _STATM.read_bytes().split()[:3])
     except (OSError, ValueError):

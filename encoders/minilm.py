@@ -1,6 +1,7 @@
 """all-MiniLM-L6-v2, the output space: texts to 384 numbers.
 
-sentence-transformers gives the same vectors (a test holds that) and takes 7 s to import; this takes what torch takes.
+sentence-transformers gives the same vectors (a test holds that) and takes 7 s to import; this takes
+what torch takes.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.devices import check_device
-from core.errors import WeightsMissing, WeightsRejected
-from core.fetch import Announce, silent
-from core.values import EncoderSpec, Vectors
-from encoders.batching import LastTokens, LengthBatches, encodable
-from encoders.bert import Bert, BertConfig, expected_shapes
-from encoders.devices import choose_device, dtype_on, torch_provenance
-from encoders.weights import file_sha256, packaged_weights, pinned_sha256
+from imprompt.core.device_names import check_device
+from imprompt.core.errors import WeightsMissing, WeightsRejected
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.bert import Bert, BertConfig, expected_shapes
+from imprompt.encoders.length_batches import LastTokens, LengthBatches, encodable
+from imprompt.encoders.torch_devices import choose_device, dtype_on, torch_provenance
+from imprompt.encoders.weights import file_sha256, packaged_weights, pinned_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -49,9 +50,20 @@ class _Pooling(msgspec.Struct, frozen=True):
 
 
 class MiniLM:
-    """A `core.protocols.TextEncoder`. The tokenizer and the network are each read at their first use and then kept."""
+    """A `imprompt.core.protocols.TextEncoder`.
 
-    def __init__(self, folder: Path, spec: EncoderSpec, config: BertConfig, *, device: str, announce: Announce) -> None:
+    The tokenizer and the network are each read at their first use and then kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        spec: EncoderSpec,
+        config: BertConfig,
+        *,
+        device: str,
+        announce: Announce,
+    ) -> None:
         self.spec = spec
         self._folder = folder
         self._config = config
@@ -68,7 +80,9 @@ class MiniLM:
             lengths,
             dim=self.spec.dim,
             encode_batch=lambda batch: self._network.embed(batch),
-            keys=[tuple(tokens) for tokens in sequences],  # case and what is cut off make no difference
+            keys=[
+                tuple(tokens) for tokens in sequences
+            ],  # case and what is cut off make no difference
         )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -81,7 +95,9 @@ class MiniLM:
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         clean = [encodable(text) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)] if clean else []
+        return (
+            [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)] if clean else []
+        )
 
     def _cut(self, tokens: list[int]) -> list[int]:
         limit = self.spec.max_tokens
@@ -95,7 +111,9 @@ class MiniLM:
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise WeightsRejected(f"{path} is not a tokenizer: {error}.", path=path, hint=_FOLDER_HINT) from error
+            raise WeightsRejected(
+                f"{path} is not a tokenizer: {error}.", path=path, hint=_FOLDER_HINT
+            ) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -120,15 +138,20 @@ class MiniLM:
                         )
                     tensors[name] = file.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise WeightsRejected(f"{path} is not a safetensors file: {error}.", path=path, hint=_FOLDER_HINT) from error
+            raise WeightsRejected(
+                f"{path} is not a safetensors file: {error}.", path=path, hint=_FOLDER_HINT
+            ) from error
         return Bert(tensors, self._config, device=device, dtype=dtype_on(device))
 
 
-def load_minilm(folder: Path | None = None, *, device: str = "auto", announce: Announce = silent) -> MiniLM:
+def load_minilm(
+    folder: Path | None = None, *, device: str = "auto", announce: Announce = silent
+) -> MiniLM:
     """The encoder of the output space; reads weights at the first use only.
 
     Args:
-        folder: a local folder of a sentence-transformers BERT model with mean pooling; None takes the pip package's.
+        folder: a local folder of a sentence-transformers BERT model with mean pooling; None takes
+            the pip package's.
         device: "auto", "cpu" or "cuda"; float16 on CUDA.
         announce: takes a line for the user.
 
@@ -140,17 +163,28 @@ def load_minilm(folder: Path | None = None, *, device: str = "auto", announce: A
     check_device(device)
     if folder is None:
         pinned = packaged_weights("minilm")
-        folder, digests = pinned.path.parent, {"text": pinned.sha256, "tokenizer": packaged_weights("minilm-tokenizer").sha256}
+        folder, digests = (
+            pinned.path.parent,
+            {"text": pinned.sha256, "tokenizer": packaged_weights("minilm-tokenizer").sha256},
+        )
         space = SPACE
     else:
-        digests = {"text": file_sha256(folder / "model.safetensors"), "tokenizer": file_sha256(folder / "tokenizer.json")}
-        space = SPACE if digests["text"] == pinned_sha256("minilm") else f"bert-{digests['text'][:12]}"
+        digests = {
+            "text": file_sha256(folder / "model.safetensors"),
+            "tokenizer": file_sha256(folder / "tokenizer.json"),
+        }
+        space = (
+            SPACE if digests["text"] == pinned_sha256("minilm") else f"bert-{digests['text'][:12]}"
+        )
     config = _read_config(folder)
     spec = EncoderSpec(
         name="minilm",
         space=space,
         dim=config.hidden_size,
-        max_tokens=min(_read(folder / "sentence_bert_config.json", _Limit).max_seq_length, config.max_position_embeddings),
+        max_tokens=min(
+            _read(folder / "sentence_bert_config.json", _Limit).max_seq_length,
+            config.max_position_embeddings,
+        ),
         weights_sha256=digests,
         preprocessing=PREPROCESSING,
         batch_size=BATCH_SIZE,
@@ -160,7 +194,11 @@ def load_minilm(folder: Path | None = None, *, device: str = "auto", announce: A
 
 def _read_config(folder: Path) -> BertConfig:
     config = _read(folder / "config.json", BertConfig)
-    if (config.model_type, config.hidden_act, config.position_embedding_type) != ("bert", "gelu", "absolute"):
+    if (config.model_type, config.hidden_act, config.position_embedding_type) != (
+        "bert",
+        "gelu",
+        "absolute",
+    ):
         raise WeightsRejected(
             f"{folder} holds a {config.model_type} with {config.hidden_act} and {config.position_embedding_type} positions, "
             "not a BERT with gelu and absolute positions.",
@@ -173,7 +211,9 @@ def _read_config(folder: Path) -> BertConfig:
         or pooling.pooling_mode_max_tokens
         or not (pooling.pooling_mode_mean_tokens or pooling.pooling_mode == "mean")
     ):
-        raise WeightsRejected(f"{folder} does not pool by the mean of its tokens.", path=folder, hint=_FOLDER_HINT)
+        raise WeightsRejected(
+            f"{folder} does not pool by the mean of its tokens.", path=folder, hint=_FOLDER_HINT
+        )
     return config
 
 
@@ -184,6 +224,10 @@ def _read(path: Path, kind: type[_Config]) -> _Config:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
-        raise WeightsMissing(f"{path} cannot be read: {error.strerror}.", path=path, hint=_FOLDER_HINT) from error
+        raise WeightsMissing(
+            f"{path} cannot be read: {error.strerror}.", path=path, hint=_FOLDER_HINT
+        ) from error
     except msgspec.MsgspecError as error:
-        raise WeightsRejected(f"{path} is not what it should be: {error}.", path=path, hint=_FOLDER_HINT) from error
+        raise WeightsRejected(
+            f"{path} is not what it should be: {error}.", path=path, hint=_FOLDER_HINT
+        ) from error

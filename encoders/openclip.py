@@ -1,8 +1,9 @@
 """CLIP and its relatives through open_clip, by published name, hub repository, local folder or local file.
 
-CLIP's text tower is causal and pools at the end-of-text token (Radford et al. 2021, arXiv:2103.00020, section 2.4), so nothing
-behind that token can change the result, and a batch may be cut at its longest text. Towers that see both ways or pool elsewhere
-are recognised and get their full context.
+CLIP's text tower is causal and pools at the end-of-text token (Radford et al. 2021,
+arXiv:2103.00020, section 2.4), so nothing behind that token can change the result, and a batch may
+be cut at its longest text. Towers that see both ways or pool elsewhere are recognised and get their
+full context.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.ahead import side_by_side
-from core.errors import EncoderError, WeightsRejected
-from core.fetch import Announce, silent
-from core.values import EncoderSpec, Vectors
-from encoders.batching import LastTokens, LengthBatches, encodable
-from encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
-from encoders.devices import choose_device, dtype_on, torch_provenance
-from encoders.foreign import built_openclip, openclip_tokenizer, refusal
-from encoders.openclip_source import OpenClipSource, find_source, import_open_clip
-from encoders.weights import file_sha256, remembered_sha256
+from imprompt.core.errors import EncoderError, WeightsRejected
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.lookahead import side_by_side
+from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
+from imprompt.encoders.foreign import built_openclip, openclip_tokenizer, refusal
+from imprompt.encoders.length_batches import LastTokens, LengthBatches, encodable
+from imprompt.encoders.openclip_source import OpenClipSource, find_source, import_open_clip
+from imprompt.encoders.torch_devices import choose_device, dtype_on, torch_provenance
+from imprompt.encoders.weights import file_sha256, remembered_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,15 +38,20 @@ TEXTS_A_BATCH = 64
 IMAGES_A_BATCH = 32
 
 _LONGEST_TEXT = 5_000
-"""Characters that are tokenized. CLIP's tokenizer takes the square of a word's length: 1.7 s for 8,000 letters."""
+"""Characters that are tokenized.
+
+CLIP's tokenizer takes the square of a word's length: 1.7 s for 8,000 letters.
+"""
 
 _DEFAULT_CONTEXT = 77
-_NOT_OF_THE_SPACE = frozenset({"hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained"})
+_NOT_OF_THE_SPACE = frozenset(
+    {"hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained"}
+)
 """Fields of a configuration that say where files come from; the digest of the weights says what they are."""
 
 
 class OpenClipTexts:
-    """The text tower; a `core.protocols.TextEncoder`."""
+    """The text tower; a `imprompt.core.protocols.TextEncoder`."""
 
     def __init__(self, model: OpenClipModel) -> None:
         self._model = model
@@ -63,18 +69,25 @@ class OpenClipTexts:
         else:
             lengths, encode = (_pool_positions(tower, tokens) + 1).numpy(), self._encode_cut
         keys = [row.tobytes() for row in tokens.numpy()]
-        return self._batches.encode(list(tokens), lengths, dim=self._model.spec.dim, encode_batch=encode, keys=keys)
+        return self._batches.encode(
+            list(tokens), lengths, dim=self._model.spec.dim, encode_batch=encode, keys=keys
+        )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text before truncation, start and end included; characters behind the 5,000th do not count."""
         tokenizer = self._model.tokenizer
         if not hasattr(tokenizer, "encode"):
-            found = [len(tokenizer.tokenizer(tokenizer.clean_fn(_limited(text))).input_ids) for text in texts]
+            found = [
+                len(tokenizer.tokenizer(tokenizer.clean_fn(_limited(text))).input_ids)
+                for text in texts
+            ]
             return np.array(found, dtype=np.int64)
         if not texts:
             return np.empty(0, dtype=np.int64)
         ends = self._tokens(texts).numpy() == tokenizer.eot_token_id  # CLIP's own tokenizer
-        counts: NDArray[np.int64] = ends.shape[1] - np.argmax(ends[:, ::-1], axis=1).astype(np.int64)
+        counts: NDArray[np.int64] = ends.shape[1] - np.argmax(ends[:, ::-1], axis=1).astype(
+            np.int64
+        )
         for row in np.flatnonzero(counts == ends.shape[1]).tolist():  # it may have been cut
             counts[row] = len(tokenizer.encode(_limited(texts[row]))) + 2
         return counts
@@ -105,12 +118,20 @@ class OpenClipTexts:
         tokens = tokens[:, :length].to(self._model.device)
         with torch.inference_mode():
             dtype = tower.transformer.get_cast_dtype()
-            hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
+            hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[
+                :length
+            ].to(dtype)
             hidden = tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length])
-            pooled = tower.ln_final(hidden)[torch.arange(len(rows), device=hidden.device), positions.to(hidden.device)]
+            pooled = tower.ln_final(hidden)[
+                torch.arange(len(rows), device=hidden.device), positions.to(hidden.device)
+            ]
             projection = tower.text_projection
             if projection is not None:
-                pooled = projection(pooled) if isinstance(projection, torch.nn.Linear) else pooled @ projection
+                pooled = (
+                    projection(pooled)
+                    if isinstance(projection, torch.nn.Linear)
+                    else pooled @ projection
+                )
             return _unit(pooled)
 
 
@@ -123,7 +144,9 @@ class OpenClipImages:
 
     def encode(self, items: Sequence[Image]) -> Vectors:
         """(n, dim) float32 unit rows in the order given, through the preprocessing that the model was trained with."""
-        return self._batches.encode(items, np.zeros(len(items)), dim=self._model.spec.dim, encode_batch=self._encode_batch)
+        return self._batches.encode(
+            items, np.zeros(len(items)), dim=self._model.spec.dim, encode_batch=self._encode_batch
+        )
 
     def _encode_batch(self, pictures: list[Image]) -> Vectors:
         import torch
@@ -132,7 +155,11 @@ class OpenClipImages:
         transform = model.transform  # made here, once, before threads ask for it
         pixels = torch.stack(list(side_by_side(transform, pictures)))
         with torch.inference_mode():
-            return _unit(model.network.encode_image(pixels.to(device=model.device, dtype=getattr(torch, model.dtype_name))))
+            return _unit(
+                model.network.encode_image(
+                    pixels.to(device=model.device, dtype=getattr(torch, model.dtype_name))
+                )
+            )
 
 
 class OpenClipPair:
@@ -162,7 +189,9 @@ class OpenClipPair:
 class OpenClipModel:
     """The network, its tokenizer and its image transform, each made at its first use."""
 
-    def __init__(self, source: OpenClipSource, spec: EncoderSpec, *, device: str, announce: Announce) -> None:
+    def __init__(
+        self, source: OpenClipSource, spec: EncoderSpec, *, device: str, announce: Announce
+    ) -> None:
         self.spec = spec
         self.announce = announce
         self.source = source
@@ -203,13 +232,19 @@ class OpenClipModel:
                 hint="Choose a model that cuts long texts at their end.",
             )
         try:
-            return openclip_tokenizer(self.source.tokenizer, text, context_length=self.spec.max_tokens)
+            return openclip_tokenizer(
+                self.source.tokenizer, text, context_length=self.spec.max_tokens
+            )
         except ImportError as error:
-            raise EncoderError(f"{self.source.name} needs a package: {error}.", hint="pip install transformers") from error
+            raise EncoderError(
+                f"{self.source.name} needs a package: {error}.", hint="pip install transformers"
+            ) from error
         except Exception as error:  # transformers and tokenizers raise what they like for files they do not understand
             folder = self.source.tokenizer or self.source.weights
             raise WeightsRejected(
-                f"{folder} holds no tokenizer: {refusal(error)}.", path=folder, hint="It needs tokenizer.json."
+                f"{folder} holds no tokenizer: {refusal(error)}.",
+                path=folder,
+                hint="It needs tokenizer.json.",
             ) from error
 
     @cached_property
@@ -218,16 +253,24 @@ class OpenClipModel:
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
         chosen = merge_preprocess_dict(PreprocessCfg(), dict(self.source.preprocess))
-        return image_transform_v2(PreprocessCfg(**{**chosen, "size": self.network.visual.image_size}), is_train=False)
+        return image_transform_v2(
+            PreprocessCfg(**{**chosen, "size": self.network.visual.image_size}), is_train=False
+        )
 
 
 def load_openclip(
-    name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent, weights: Path | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    announce: Announce = silent,
+    weights: Path | None = None,
 ) -> OpenClipPair:
     """The pair of that name.
 
     Args:
-        name: `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a folder that holds open_clip_config.json.
+        name: `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a folder that holds
+            open_clip_config.json.
         device: "auto", "cpu" or "cuda"; float16 on CUDA.
         offline: fetch nothing.
         announce: takes a line for the user.
@@ -256,7 +299,8 @@ def _spec(source: OpenClipSource) -> EncoderSpec:
         max_tokens=config["text_cfg"]["context_length"] or _DEFAULT_CONTEXT,
         weights_sha256={"model": file_sha256(source.weights)},
         preprocessing=json.dumps(
-            {"tokenizer": source.config["text_cfg"].get("tokenizer_kwargs"), **_preprocess(source)}, sort_keys=True
+            {"tokenizer": source.config["text_cfg"].get("tokenizer_kwargs"), **_preprocess(source)},
+            sort_keys=True,
         ),
         batch_size=TEXTS_A_BATCH,
     )
@@ -283,7 +327,8 @@ def _full_config(source: OpenClipSource) -> dict[str, Any]:
             "text_cfg": asdict(open_clip.CLIPTextCfg(**config["text_cfg"])),
         }
         kept = {
-            part: {key: value for key, value in tower.items() if key not in _NOT_OF_THE_SPACE} for part, tower in towers.items()
+            part: {key: value for key, value in tower.items() if key not in _NOT_OF_THE_SPACE}
+            for part, tower in towers.items()
         }
         return {**config, "embed_dim": int(config["embed_dim"]), **kept}
     except (KeyError, TypeError, ValueError) as error:
@@ -299,16 +344,25 @@ def _build(source: OpenClipSource, *, half: bool) -> Any:
     import torch
 
     open_clip = import_open_clip()
-    config = {**source.config, "vision_cfg": dict(source.config["vision_cfg"]), "text_cfg": dict(source.config["text_cfg"])}
+    config = {
+        **source.config,
+        "vision_cfg": dict(source.config["vision_cfg"]),
+        "text_cfg": dict(source.config["text_cfg"]),
+    }
     config["vision_cfg"]["timm_model_pretrained"] = False
     config["text_cfg"]["hf_model_pretrained"] = False
     custom = config.pop("custom_text", False) or bool(config["text_cfg"].get("hf_model_name"))
-    kind = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
+    kind = (
+        (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP)
+        if custom
+        else open_clip.CLIP
+    )
     try:
         network = built_openclip(kind, config, cast_dtype=torch.float16 if half else None)
     except Exception as error:  # open_clip, timm and transformers raise what they like for a configuration they cannot build
         raise EncoderError(
-            f"open_clip cannot build {source.name}: {refusal(error)}.", hint="A newer open_clip_torch or timm may know it."
+            f"open_clip cannot build {source.name}: {refusal(error)}.",
+            hint="A newer open_clip_torch or timm may know it.",
         ) from error
     if half:
         _halve_precision(network, timm_tower="timm_model_name" in config["vision_cfg"])
@@ -347,12 +401,17 @@ def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> N
             hint="Name the architecture of these weights.",
         ) from error
     expected = network.state_dict()
-    for scalar in ("logit_scale", "logit_bias"):  # they scale scores in training; no vector depends on them
+    for scalar in (
+        "logit_scale",
+        "logit_bias",
+    ):  # they scale scores in training; no vector depends on them
         tensors.pop(scalar, None)
         if scalar in expected:
             tensors[scalar] = expected[scalar]
     check_tensors(tensors, expected, architecture=source.architecture, path=source.weights)
-    network.load_state_dict({name: tensor for name, tensor in tensors.items() if name in expected}, strict=False)
+    network.load_state_dict(
+        {name: tensor for name, tensor in tensors.items() if name in expected}, strict=False
+    )
 
 
 def _cut_tower(network: Any) -> Any:
@@ -364,17 +423,26 @@ def _cut_tower(network: Any) -> Any:
 
     if type(network) is open_clip.CLIP:
         tower, pool = network, network.text_pool_type
-    elif type(network) is open_clip.CustomTextCLIP and type(network.text) is TextTransformer and network.text.cls_emb is None:
+    elif (
+        type(network) is open_clip.CustomTextCLIP
+        and type(network.text) is TextTransformer
+        and network.text.cls_emb is None
+    ):
         tower, pool = network.text, network.text.pool_type
     else:
         return None
     mask = tower.attn_mask
-    causal = mask is not None and bool(torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1)))
+    causal = mask is not None and bool(
+        torch.equal(mask, torch.full_like(mask, float("-inf")).triu(1))
+    )
     return tower if causal and pool in ("argmax", "eos") else None
 
 
 def _pool_positions(tower: Any, tokens: Tensor) -> Tensor:
-    """(n,) where the tower pools: CLIP's end-of-text token has the highest id, other tokenizers' is named."""
+    """(n,) where the tower pools:
+
+    CLIP's end-of-text token has the highest id, other tokenizers' is named.
+    """
     pool = getattr(tower, "text_pool_type", None) or tower.pool_type
     eos = tower.text_eos_id if hasattr(tower, "text_eos_id") else tower.eos_id
     marked = tokens if pool == "argmax" else (tokens == eos).int()
@@ -382,7 +450,9 @@ def _pool_positions(tower: Any, tokens: Tensor) -> Tensor:
 
 
 def _limited(text: str) -> str:
-    folded = " ".join(text.split()) if len(text) > _LONGEST_TEXT else text  # open_clip's tokenizers fold white space themselves
+    folded = (
+        " ".join(text.split()) if len(text) > _LONGEST_TEXT else text
+    )  # open_clip's tokenizers fold white space themselves
     return encodable(folded[:_LONGEST_TEXT])
 
 

@@ -1,7 +1,7 @@
 """Where an open_clip model lies: from the name that a user types to its configuration, its weight file and its tokenizer.
 
-Names are those that CLIP Interrogator's users know, and the layouts are open_clip's own. open_clip fetches nothing itself: every
-file from outside comes through `core.fetch`.
+Names are those that CLIP Interrogator's users know, and the layouts are open_clip's own. open_clip
+fetches nothing itself: every file from outside comes through `imprompt.core.hub.fetch`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,26 @@ from typing import Any
 
 import msgspec
 
-from core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
-from core.fetch import Announce, HubFile, Wanted, cached_choice, fetch_all, fetch_choice, wanted
-from encoders.foreign import check_openclip, read_json
+from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
+from imprompt.core.hub.fetch import (
+    Announce,
+    HubFile,
+    Wanted,
+    cached_choice,
+    fetch_all,
+    fetch_choice,
+    wanted,
+)
+from imprompt.encoders.foreign import check_openclip, read_json
 
 HUB_PREFIX = "hf-hub:"
 FOLDER_PREFIX = "local-dir:"
 CONFIG_FILE = "open_clip_config.json"
-WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+WEIGHT_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 """In the order in which open_clip prefers them."""
 
 PUBLISHED = {
@@ -46,8 +58,9 @@ _TOKENIZER_EXTRAS = ("special_tokens_map.json", "config.json")
 class OpenClipSource:
     """Everything that a model is made from.
 
-    `config` is open_clip's model configuration, `preprocess` the fields of its PreprocessCfg that differ from the default,
-    `tokenizer` the folder of a Hugging Face tokenizer, or None where the model takes CLIP's own.
+    `config` is open_clip's model configuration, `preprocess` the fields of its PreprocessCfg that
+    differ from the default, `tokenizer` the folder of a Hugging Face tokenizer, or None where the
+    model takes CLIP's own.
     """
 
     name: str
@@ -73,29 +86,35 @@ def import_open_clip() -> Any:
         import open_clip
     except ImportError as error:
         raise EncoderError(
-            f"CLIP models need a package that is not installed: {error}.", hint="pip install '.[cpu,clip]'"
+            f"CLIP models need a package that is not installed: {error}.",
+            hint="pip install '.[cpu,clip]'",
         ) from error
     return open_clip
 
 
-def find_source(name: str, *, offline: bool, announce: Announce, weights: Path | None = None) -> OpenClipSource:
+def find_source(
+    name: str, *, offline: bool, announce: Announce, weights: Path | None = None
+) -> OpenClipSource:
     """Resolve a name; fetches what it names and the hub's cache lacks, unless `offline`.
 
     Args:
-        name: see `encoders.registry.load_encoder`.
+        name: see `imprompt.encoders.registry.load_encoder`.
         offline: fetch nothing.
         announce: takes a line for the user.
         weights: a local file in place of the one that `ARCH/PRETRAINED` was published with.
 
     Raises:
-        ConfigError: no such architecture, tag or form of name, or `weights` beside a name that says where they are.
+        ConfigError: no such architecture, tag or form of name, or `weights` beside a name that says
+            where they are.
         EncoderError: open_clip is not installed.
         WeightsMissing: a file is neither here nor to be had.
         WeightsRejected: a configuration file is not what it should be.
     """
 
     def get(repo: str, *filenames: str) -> Path:
-        return fetch_choice([HubFile(repo, filename) for filename in filenames], offline=offline, announce=announce)
+        return fetch_choice(
+            [HubFile(repo, filename) for filename in filenames], offline=offline, announce=announce
+        )
 
     if weights is not None:
         return _with_text_files(_from_tag(name, lambda *_: weights.absolute()), get)
@@ -126,7 +145,11 @@ def wanted_files(name: str) -> list[Wanted]:
             raise ConfigError(f"{repo!r} is no hub repository.", hint="Write hf-hub:OWNER/NAME.")
         config = wanted(repo, CONFIG_FILE)
         path = cached_choice(config.choices)
-        return [config, *(_text_files(_read_config(path).model_cfg) if path else ()), wanted(repo, *_HUB_WEIGHTS)]
+        return [
+            config,
+            *(_text_files(_read_config(path).model_cfg) if path else ()),
+            wanted(repo, *_HUB_WEIGHTS),
+        ]
     if _is_folder(name):
         held = _from_folder(_folder(name))
         return _text_files(held.config, has_tokenizer=True, beside=held.weights.parent)
@@ -137,7 +160,9 @@ def wanted_files(name: str) -> list[Wanted]:
     return [*_text_files(_built_in(architecture)), wanted(repo, *filenames)]
 
 
-def _text_files(config: Mapping[str, Any], *, has_tokenizer: bool = False, beside: Path | None = None) -> list[Wanted]:
+def _text_files(
+    config: Mapping[str, Any], *, has_tokenizer: bool = False, beside: Path | None = None
+) -> list[Wanted]:
     """The files of a Hugging Face tokenizer and of a Hugging Face text tower, which live in repositories of their own."""
     text = config["text_cfg"]
     files = []
@@ -151,7 +176,11 @@ def _text_files(config: Mapping[str, Any], *, has_tokenizer: bool = False, besid
 
 
 def _is_folder(name: str) -> bool:
-    return name.startswith(FOLDER_PREFIX) or (Path(name) / CONFIG_FILE).is_file() or Path(name).is_absolute()
+    return (
+        name.startswith(FOLDER_PREFIX)
+        or (Path(name) / CONFIG_FILE).is_file()
+        or Path(name).is_absolute()
+    )
 
 
 def _folder(name: str) -> Path:
@@ -167,38 +196,57 @@ def _from_hub(repo: str, get: Callable[..., Path]) -> OpenClipSource:
 def _from_folder(folder: Path) -> OpenClipSource:
     config = folder / CONFIG_FILE
     if not config.is_file():
-        raise WeightsMissing(f"there is no {config}.", path=config, hint="Name a folder as open_clip writes it for the hub.")
+        raise WeightsMissing(
+            f"there is no {config}.",
+            path=config,
+            hint="Name a folder as open_clip writes it for the hub.",
+        )
     held = _read_config(config)
     weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
     if weights is None:
         raise WeightsMissing(
-            f"{folder} holds none of {', '.join(WEIGHT_FILES)}.", path=folder, hint="Put the weights beside the configuration."
+            f"{folder} holds none of {', '.join(WEIGHT_FILES)}.",
+            path=folder,
+            hint="Put the weights beside the configuration.",
         )
     tokenizer = folder if held.model_cfg.get("text_cfg", {}).get("hf_tokenizer_name") else None
-    return OpenClipSource(str(folder), folder.name, held.model_cfg, held.preprocess_cfg, weights, tokenizer)
+    return OpenClipSource(
+        str(folder), folder.name, held.model_cfg, held.preprocess_cfg, weights, tokenizer
+    )
 
 
 def _from_file(name: str) -> OpenClipSource:
     architecture, _, file = name.partition("//")
     config = _built_in(architecture)
-    # Everything behind the second slash is a path, so `ARCH//x/y.pt` is relative; people write `ARCH//x/y.pt` for /x/y.pt as well.
+    # Everything behind the second slash is a path, so `ARCH//x/y.pt` is relative; people write
+    # `ARCH//x/y.pt` for /x/y.pt as well.
     path = next((path for path in (Path(file), Path("/", file)) if path.is_file()), None)
     if path is None:
         raise WeightsMissing(
-            f"there is no weight file {file}.", path=file, hint="Write ARCH//FILE, such as ViT-B-32//weights.safetensors."
+            f"there is no weight file {file}.",
+            path=file,
+            hint="Write ARCH//FILE, such as ViT-B-32//weights.safetensors.",
         )
     path = path.absolute()
-    return OpenClipSource(f"{architecture}//{path}", architecture, config, _agreed_preprocess(architecture), path)
+    return OpenClipSource(
+        f"{architecture}//{path}", architecture, config, _agreed_preprocess(architecture), path
+    )
 
 
 def _from_tag(name: str, get: Callable[..., Path]) -> OpenClipSource:
     if _is_folder(name) or name.startswith(HUB_PREFIX) or "//" in name:
-        raise ConfigError(f"{name} says itself where its weights are.", hint="Leave out one of the two.")
+        raise ConfigError(
+            f"{name} says itself where its weights are.", hint="Leave out one of the two."
+        )
     architecture, _, tag = name.partition("/")
     config = _built_in(architecture)
     repo, filenames, pretrained = _published(architecture, tag)
-    # Weights trained with QuickGELU give other vectors without it; open_clip warns of the mismatch and goes on.
-    config = {**config, "quick_gelu": pretrained.get("quick_gelu", False) or config.get("quick_gelu", False)}
+    # Weights trained with QuickGELU give other vectors without it; open_clip warns of the mismatch
+    # and goes on.
+    config = {
+        **config,
+        "quick_gelu": pretrained.get("quick_gelu", False) or config.get("quick_gelu", False),
+    }
     return OpenClipSource(name, architecture, config, pretrained, get(repo, *filenames))
 
 
@@ -210,7 +258,8 @@ def _published(architecture: str, tag: str) -> tuple[str, tuple[str, ...], dict[
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise ConfigError(
-            f"open_clip knows no weights {tag!r} of {architecture}.", hint=f"It knows {tags}; a local file is {architecture}//FILE."
+            f"open_clip knows no weights {tag!r} of {architecture}.",
+            hint=f"It knows {tags}; a local file is {architecture}//FILE.",
         )
     repo, _, filename = pretrained.get("hf_hub", "").rpartition("/")
     if not repo:
@@ -232,10 +281,16 @@ def _alternatives(filename: str) -> tuple[str, ...]:
 
 def _built_in(architecture: str) -> dict[str, Any]:
     open_clip = import_open_clip()
-    config: dict[str, Any] | None = open_clip.get_model_config(architecture) if ":" not in architecture else None
+    config: dict[str, Any] | None = (
+        open_clip.get_model_config(architecture) if ":" not in architecture else None
+    )
     if config is None:
         near = get_close_matches(architecture, open_clip.list_models(), n=5)
-        hint = f"Names like it: {', '.join(near)}." if near else "Names look like ViT-L-14, RN50, convnext_base_w."
+        hint = (
+            f"Names like it: {', '.join(near)}."
+            if near
+            else "Names look like ViT-L-14, RN50, convnext_base_w."
+        )
         raise ConfigError(f"open_clip has no architecture {architecture!r}.", hint=hint)
     return config
 
@@ -246,9 +301,14 @@ def _agreed_preprocess(architecture: str) -> dict[str, Any]:
     from open_clip.transform import PreprocessCfg
 
     known = [
-        {field: pretrained[field] for field in asdict(PreprocessCfg()) if pretrained.get(field) is not None}
+        {
+            field: pretrained[field]
+            for field in asdict(PreprocessCfg())
+            if pretrained.get(field) is not None
+        }
         for pretrained in (
-            open_clip.get_pretrained_cfg(architecture, tag) for tag in open_clip.list_pretrained_tags_by_model(architecture)
+            open_clip.get_pretrained_cfg(architecture, tag)
+            for tag in open_clip.list_pretrained_tags_by_model(architecture)
         )
     ]
     return known[0] if known and all(each == known[0] for each in known) else {}
@@ -259,7 +319,9 @@ def _read_config(path: Path) -> _FolderConfig:
     try:
         held = msgspec.convert(read_json(path, hint="It needs model_cfg."), _FolderConfig)
     except msgspec.MsgspecError as error:
-        raise WeightsRejected(f"{path} is no open_clip configuration: {error}.", path=path, hint="It needs model_cfg.") from error
+        raise WeightsRejected(
+            f"{path} is no open_clip configuration: {error}.", path=path, hint="It needs model_cfg."
+        ) from error
     check_openclip(held.model_cfg, path=path)
     return held
 

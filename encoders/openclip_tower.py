@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError, EncoderError, first_line
-from core.fetch import Announce
-from encoders.foreign import built_openclip
-from encoders.openclip import load_openclip
-from encoders.openclip_source import import_open_clip
+from imprompt.core.errors import ConfigError, EncoderError, first_line
+from imprompt.core.hub.fetch import Announce
+from imprompt.encoders.foreign import built_openclip
+from imprompt.encoders.openclip import load_openclip
+from imprompt.encoders.openclip_source import import_open_clip
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 1, "heads": 1, "layers": 1}
 """The smallest text tower: the public classes build both towers or none."""
@@ -47,32 +47,44 @@ def build_image_tower(config: Mapping[str, Any], preprocess: Mapping[str, Any]) 
         parts = {"embed_dim": config["embed_dim"], "vision_cfg": vision, "text_cfg": dict(_NO_TEXT)}
         model = built_openclip(open_clip.CLIP, parts, quick_gelu=quick_gelu)
         network = model.visual
-        size = network.image_size if isinstance(network.image_size, int) else list(network.image_size)
+        size = (
+            network.image_size if isinstance(network.image_size, int) else list(network.image_size)
+        )
         chosen = {**merge_preprocess_dict(PreprocessCfg(), dict(preprocess)), "size": size}
         transform = image_transform_v2(PreprocessCfg(**chosen), is_train=False)
-    except Exception as error:  # open_clip and timm raise what they like for a configuration they cannot build
+    except (
+        Exception
+    ) as error:  # open_clip and timm raise what they like for a configuration they cannot build
         raise EncoderError(
-            f"open_clip cannot build this image tower: {first_line(error)}.", hint="A newer open_clip_torch may know it."
+            f"open_clip cannot build this image tower: {first_line(error)}.",
+            hint="A newer open_clip_torch may know it.",
         ) from error
     kept = {"embed_dim": config["embed_dim"], "quick_gelu": quick_gelu, "vision_cfg": vision}
     return ImageTower(network, config["embed_dim"], transform, kept, chosen)
 
 
-def load_image_tower(name: str, *, weights: Path | None, offline: bool, announce: Announce) -> tuple[ImageTower, str]:
+def load_image_tower(
+    name: str, *, weights: Path | None, offline: bool, announce: Announce
+) -> tuple[ImageTower, str]:
     """The tower of a published or local model on the processor, in float32, and the sha256 of the model's weight file.
 
     Args:
-        name: as `encoders.registry.load_encoder` takes it, or an architecture's name alone where `weights` is given.
+        name: as `imprompt.encoders.registry.load_encoder` takes it, or an architecture's name alone
+            where `weights` is given.
         weights: a local weight file.
         offline: fetch nothing.
         announce: takes a line for the user.
 
     Raises:
-        ConfigError, EncoderError, WeightsMissing, WeightsRejected: see `encoders.openclip.load_openclip`.
+        ConfigError, EncoderError, WeightsMissing, WeightsRejected: see
+            `imprompt.encoders.openclip.load_openclip`.
     """
     if "/" not in name and ":" not in name and not Path(name).is_dir():
         if weights is None:
-            raise ConfigError(f"{name} says nothing about weights.", hint=f"Name {name}/PRETRAINED, or a file with --weights.")
+            raise ConfigError(
+                f"{name} says nothing about weights.",
+                hint=f"Name {name}/PRETRAINED, or a file with --weights.",
+            )
         name, weights = f"{name}//{weights.absolute()}", None
     pair = load_openclip(name, device="cpu", offline=offline, announce=announce, weights=weights)
     preprocess = json.loads(pair.spec.preprocessing)

@@ -1,7 +1,7 @@
 """A network of torch, run by OpenVINO on the processor: the same float32 arithmetic in fewer and larger steps.
 
-Kept for `lite`'s pictures alone, where it takes a third of the time and differs by rounding; docs/performance.md has what was
-measured of it and of the other towers.
+Kept for `lite`'s pictures alone, where it takes a third of the time and differs by rounding;
+docs/performance.md has what was measured of it and of the other towers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import ConfigError
+from imprompt.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +40,17 @@ def compiled(network: Any, example: Tensor) -> Callable[[NDArray[np.float32]], N
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing, which torch is going to replace
-        decoder = TorchScriptPythonDecoder(network, example_input=(example,))  # must outlive what is made of it
+        decoder = TorchScriptPythonDecoder(
+            network, example_input=(example,)
+        )  # must outlive what is made of it
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     model.reshape(openvino.PartialShape([-1, *example.shape[1:]]))
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+    }
     executable = openvino.Core().compile_model(model, "CPU", options)
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -67,7 +73,8 @@ def import_openvino() -> Any:
         import openvino
     except ImportError as error:
         raise ConfigError(
-            f"The device openvino needs a package: {error}.", hint="pip install 'imprompt[openvino]', or choose --device cpu."
+            f"The device openvino needs a package: {error}.",
+            hint="pip install 'imprompt[openvino]', or choose --device cpu.",
         ) from error
     finally:
         if silenced:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.devices import check_device
-from core.errors import ConfigError, WeightsMissing
-from core.fetch import Announce, silent
-from core.protocols import EncoderPair
-from core.values import EncoderSpec
-from encoders.devices import tell_unusable_gpu
-from encoders.minilm import load_minilm
-from encoders.sharing import LastTexts
+from imprompt.core.device_names import check_device
+from imprompt.core.errors import ConfigError, WeightsMissing
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.protocols import EncoderPair
+from imprompt.core.values import EncoderSpec
+from imprompt.encoders.caching import LastTexts
+from imprompt.encoders.minilm import load_minilm
+from imprompt.encoders.torch_devices import tell_unusable_gpu
 
 __all__ = ["encoder_spec", "load_encoder", "load_index_encoder", "load_minilm", "output_encoder"]
 
@@ -23,12 +23,14 @@ _KNOWN_FORMS = (
 )
 
 
-def load_encoder(name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent) -> EncoderPair:
+def load_encoder(
+    name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent
+) -> EncoderPair:
     """The encoder of that name; its towers are read at their first use.
 
     Args:
-        name: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a folder that holds
-            open_clip_config.json.
+        name: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a
+            folder that holds open_clip_config.json.
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing; files that the hub's cache holds are found all the same.
         announce: takes a line for the user, such as what is about to be fetched.
@@ -43,22 +45,24 @@ def load_encoder(name: str, *, device: str = "auto", offline: bool = False, anno
     if device == "auto":
         tell_unusable_gpu(announce)
     if name == _LITE or name.startswith(f"{_LITE}:"):
-        from encoders.lite import load_lite
+        from imprompt.encoders.lite import load_lite
 
         head = name.partition(":")[2]
         return load_lite(Path(head) if head else None, device=device, announce=announce)
     if not name or not ("/" in name or ":" in name or Path(name).is_dir()):
         raise ConfigError(f"no encoder is called {name!r}.", hint=_KNOWN_FORMS)
-    from encoders.openclip import load_openclip
+    from imprompt.encoders.openclip import load_openclip
 
     return load_openclip(name, device=device, offline=offline, announce=announce)
 
 
-def load_index_encoder(name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent) -> EncoderPair:
+def load_index_encoder(
+    name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent
+) -> EncoderPair:
     """Return the encoder that an index names, where this machine has it or open_clip's own table says where it lies.
 
-    An index may come from anybody, so it never chooses a repository to fetch from. Checksums and the
-    space are compared by whoever opens the index.
+    An index may come from anybody, so it never chooses a repository to fetch from. Checksums and
+    the space are compared by whoever opens the index.
 
     Raises:
         WeightsMissing: the index names a repository of the hub that was never fetched here.
@@ -76,17 +80,26 @@ def load_index_encoder(name: str, *, device: str = "auto", offline: bool = False
         ) from error
 
 
-def output_encoder(pair: EncoderPair, *, device: str = "auto", announce: Announce = silent) -> LastTexts:
+def output_encoder(
+    pair: EncoderPair, *, device: str = "auto", announce: Announce = silent
+) -> LastTexts:
     """MiniLM, the output space. Where the pair's own texts are made of it, the two share their work.
 
     Raises:
         WeightsMissing, WeightsRejected: its files are not there, or not what they should be.
     """
-    from encoders.lite import LitePair
+    from imprompt.encoders.lite import LitePair
 
-    return pair.minilm if isinstance(pair, LitePair) else LastTexts(load_minilm(device=device, announce=announce))
+    return (
+        pair.minilm
+        if isinstance(pair, LitePair)
+        else LastTexts(load_minilm(device=device, announce=announce))
+    )
 
 
 def encoder_spec(name: str, *, offline: bool = False, announce: Announce = silent) -> EncoderSpec:
-    """What `load_encoder(name).spec` says, without reading a tower; `lite` needs no torch for it. Raises what that raises."""
+    """What `load_encoder(name).spec` says, without reading a tower;
+
+    `lite` needs no torch for it. Raises what that raises.
+    """
     return load_encoder(name, device="cpu", offline=offline, announce=announce).spec

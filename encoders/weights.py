@@ -1,6 +1,7 @@
 """Weight files: where the pip packages that carry them put them, and whether a file is the one that was pinned.
 
-The packages are read as files and never imported: their code is not needed, and importing it costs time.
+The packages are read as files and never imported: their code is not needed, and importing it costs
+time.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import settings
-from core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
-from core.files import atomic_write, sha256_file
+from imprompt.core.atomic_files import atomic_write, sha256_file
+from imprompt.core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
+from imprompt.core.settings import settings
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _SETTLED_NS = 2_000_000_000
@@ -80,7 +81,9 @@ def packaged_weights(role: str) -> PackagedWeights:
         WeightsRejected: the file has another digest.
     """
     if (pin := _PINS.get(role)) is None:
-        raise ConfigError(f"no weight file is known as {role!r}.", hint=f"Known are {', '.join(_PINS)}.")
+        raise ConfigError(
+            f"no weight file is known as {role!r}.", hint=f"Known are {', '.join(_PINS)}."
+        )
     path = _package_folder(pin, role) / pin.file
     if not path.is_file():
         raise WeightsMissing(
@@ -125,7 +128,8 @@ def file_sha256(path: Path) -> str:
 def remembered_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> str:
     """`compute(path)`, 64 hex digits, remembered in the user's cache folder.
 
-    What is remembered holds for one kind, path, size, inode, and times of change of content and of inode.
+    What is remembered holds for one kind, path, size, inode, and times of change of content and of
+    inode.
 
     Raises:
         WeightsMissing: the file cannot be read.
@@ -139,7 +143,9 @@ def remembered_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> 
         after = path.stat()
     except OSError as error:
         raise WeightsMissing(
-            f"{path} cannot be read: {error.strerror}.", path=path, hint="Check the path and its permissions."
+            f"{path} cannot be read: {error.strerror}.",
+            path=path,
+            hint="Check the path and its permissions.",
         ) from error
     settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
     if settled and _stamp(path, kind, before) == _stamp(path, kind, after):
@@ -150,7 +156,14 @@ def remembered_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> 
 
 
 def _stamp(path: Path, kind: str, status: os.stat_result) -> str:
-    parts = (kind, path.absolute(), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    parts = (
+        kind,
+        path.absolute(),
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+    )
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """The blend: a weighted mean of the members' unit vectors, scaled to length 1 again.
 
-Unit vectors before averaging are worth +.004 on the competition's public board (36th place's write-up).
+Unit vectors before averaging are worth +.004 on the competition's public board (36th place's
+write-up).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from core.errors import ConfigError
-from core.values import Vectors, unit_rows
+from imprompt.core.errors import ConfigError
+from imprompt.core.values import Vectors, unit_rows
 
 _SHORTEST_MEAN = 1e-6
 
@@ -20,7 +21,9 @@ def check_weights(weights: Mapping[str, float]) -> None:
     """Raise `ConfigError` unless there are weights, each a finite number of at least 0, with a sum above 0."""
     for name, weight in weights.items():
         if not math.isfinite(weight) or weight < 0:
-            raise ConfigError(f"The weight of {name} is {weight}; it must be a number of at least 0.")
+            raise ConfigError(
+                f"The weight of {name} is {weight}; it must be a number of at least 0."
+            )
     if not 0 < sum(weights.values()) < math.inf:
         raise ConfigError(
             f"The weights of {', '.join(weights) or 'no member'} add up to {sum(weights.values())}.",
@@ -46,24 +49,33 @@ def shares(weights: Mapping[str, float], *, without: Collection[str] = ()) -> di
 def blend(votes: Mapping[str, Vectors], weights: Mapping[str, float]) -> Vectors:
     """(n, 384) unit rows: the weighted mean of the members' rows, each scaled to length 1 before and the sum after.
 
-    A row of zeros has no direction and does not count. Where the votes cancel each other out, the heaviest member's row stands.
+    A row of zeros has no direction and does not count. Where the votes cancel each other out, the
+    heaviest member's row stands.
 
     Args:
         votes: (n, 384) rows by member.
-        weights: by member; only their ratios count. A member of weight 0 may be absent from `votes`.
+        weights: by member; only their ratios count. A member of weight 0 may be absent from
+            `votes`.
 
     Raises:
-        ConfigError: a weight is negative or not finite, none is above 0, or a member that has one did not vote.
+        ConfigError: a weight is negative or not finite, none is above 0, or a member that has one
+            did not vote.
         EncoderError: a member's value is not finite.
         ValueError: the votes' shapes differ.
     """
     share = shares(weights)
     if missing := [name for name in share if name not in votes]:
         raise ConfigError(f"{', '.join(missing)} did not vote.")
-    # In the order of names and in float64, so that the order in which members are listed changes no bit.
-    rows = {name: unit_rows(votes[name], role=f"the member {name}").astype(np.float64) for name in sorted(share)}
+    # In the order of names and in float64, so that the order in which members are listed changes no
+    # bit.
+    rows = {
+        name: unit_rows(votes[name], role=f"the member {name}").astype(np.float64)
+        for name in sorted(share)
+    }
     if len({row.shape for row in rows.values()}) != 1:
-        raise ValueError(f"the votes' shapes differ: {', '.join(f'{name} {row.shape}' for name, row in rows.items())}")
+        raise ValueError(
+            f"the votes' shapes differ: {', '.join(f'{name} {row.shape}' for name, row in rows.items())}"
+        )
     mean = np.sum([share[name] * row for name, row in rows.items()], axis=0)
     heaviest = rows[max(rows, key=lambda name: share[name])]
     cancelled = np.linalg.norm(mean, axis=1) < _SHORTEST_MEAN

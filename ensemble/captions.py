@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from core.protocols import TextEncoder
-from core.values import Prediction
+from imprompt.core.protocols import TextEncoder
+from imprompt.core.values import Prediction
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,9 @@ class CaptionMember:
         suffix: appended to each sentence before it is encoded.
     """
 
-    def __init__(self, name: str, captioner: Captioner, *, minilm: TextEncoder, suffix: str = "") -> None:
+    def __init__(
+        self, name: str, captioner: Captioner, *, minilm: TextEncoder, suffix: str = ""
+    ) -> None:
         self.name = name
         self._captioner = captioner
         self._minilm = minilm

@@ -1,6 +1,7 @@
 """How likely the printed prompt is close to the true one, as it was measured for one encoder and one size of corpus.
 
-Logistic regression (Platt 1999) on three cosines that every verdict has; `evaluation/calibration.py` fits it out of fold.
+Logistic regression (Platt 1999) on three cosines that every verdict has;
+`evaluation/calibration.py` fits it out of fold.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ NEAREST = 10
 class Signs(msgspec.Struct, frozen=True, kw_only=True):
     """What a verdict shows of its own quality, three cosines.
 
-    `nearness`: mean score of the ten nearest prompts in the index space. `wording`: of the printed prompt with the blend.
+    `nearness`: mean score of the ten nearest prompts in the index space. `wording`: of the printed
+        prompt with the blend.
     `agreement`: mean of the votes with the blend, by share.
     """
 
@@ -38,8 +40,9 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True):
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """P(close) = 1 / (1 + exp(-(intercept + coefficients · signs))) for one encoder and a corpus of about `rows` prompts.
 
-    `close` is the cosine from which a prompt counted as close. What was measured out of fold on `pairs` pairs: `base_rate` of
-    close answers, expected calibration error `ece`, and `auroc` of telling close answers from others.
+    `close` is the cosine from which a prompt counted as close. What was measured out of fold on
+    `pairs` pairs: `base_rate` of close answers, expected calibration error `ece`, and `auroc` of
+    telling close answers from others.
     """
 
     encoder: str
@@ -57,17 +60,29 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def probability(self, signs: Signs) -> float:
         """0 to 1."""
-        logit = self.intercept + self.nearness * signs.nearness + self.wording * signs.wording + self.agreement * signs.agreement
+        logit = (
+            self.intercept
+            + self.nearness * signs.nearness
+            + self.wording * signs.wording
+            + self.agreement * signs.agreement
+        )
         return 1 / (1 + math.exp(-max(min(logit, 700.0), -700.0)))
 
     def holds_for(self, *, encoder: str, space: str, rows: int) -> bool:
         """Whether it was made with this encoder and a corpus of about this size."""
-        return (self.encoder, self.space) == (encoder, space) and 1 / SIZE_FACTOR <= rows / self.rows <= SIZE_FACTOR
+        return (self.encoder, self.space) == (
+            encoder,
+            space,
+        ) and 1 / SIZE_FACTOR <= rows / self.rows <= SIZE_FACTOR
 
 
-def find_calibration(calibrations: Iterable[Calibration], *, encoder: str, space: str, rows: int) -> Calibration | None:
+def find_calibration(
+    calibrations: Iterable[Calibration], *, encoder: str, space: str, rows: int
+) -> Calibration | None:
     """The one that holds for this encoder and size of corpus and was made with the nearest number of rows; None without one."""
-    fitting = [made for made in calibrations if made.holds_for(encoder=encoder, space=space, rows=rows)]
+    fitting = [
+        made for made in calibrations if made.holds_for(encoder=encoder, space=space, rows=rows)
+    ]
     return min(fitting, key=lambda made: abs(math.log(made.rows / rows)), default=None)
 
 

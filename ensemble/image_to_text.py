@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import MemberUnavailable, WeightsMissing
-from core.fetch import Announce, HubFile, Wanted, cached_file, fetch_all, fetch_choice, wanted
-from encoders.devices import choose_device
-from encoders.foreign import image_to_text, shard_names
+from imprompt.core.errors import MemberUnavailable, WeightsMissing
+from imprompt.core.hub.fetch import (
+    Announce,
+    HubFile,
+    Wanted,
+    cached_file,
+    fetch_all,
+    fetch_choice,
+    wanted,
+)
+from imprompt.encoders.foreign import image_to_text, shard_names
+from imprompt.encoders.torch_devices import choose_device
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +39,10 @@ _REMEDY = "Name a folder, or a hub repository, with an image-to-text model of tr
 
 
 class ImageToText:
-    """Writes one sentence for each picture, by the model's own way of generating. `load` makes one."""
+    """Writes one sentence for each picture, by the model's own way of generating.
+
+    `load` makes one.
+    """
 
     def __init__(self, model: Any, processor: Any, *, files: Sequence[Path] = ()) -> None:
         self._model = model
@@ -58,7 +69,9 @@ class ImageToText:
             model, processor = image_to_text(folder, hint=_REMEDY)
         except ModuleNotFoundError as error:
             raise MemberUnavailable(
-                "caption", f"the package {error.name} is not installed", hint="Install it: pip install 'imprompt[ofa]'"
+                "caption",
+                f"the package {error.name} is not installed",
+                hint="Install it: pip install 'imprompt[ofa]'",
             ) from error
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
         return cls(model.eval().to(chosen), processor, files=files)
@@ -72,7 +85,9 @@ class ImageToText:
         inputs = self._processor(images=list(images), return_tensors="pt").to(self._model.device)
         with torch.inference_mode():
             answers = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        return [text.strip() for text in self._processor.batch_decode(answers, skip_special_tokens=True)]
+        return [
+            text.strip() for text in self._processor.batch_decode(answers, skip_special_tokens=True)
+        ]
 
 
 def wanted_files(repo: str) -> list[Wanted]:
@@ -93,4 +108,6 @@ def wanted_files(repo: str) -> list[Wanted]:
 def _fetched(repo: str, *, offline: bool, announce: Announce) -> Path:
     """The folder that holds the files of a repository."""
     fetch_all(lambda: wanted_files(repo), offline=offline, announce=announce)
-    return fetch_choice(wanted(repo, "config.json").choices, offline=offline, announce=announce).parent
+    return fetch_choice(
+        wanted(repo, "config.json").choices, offline=offline, announce=announce
+    ).parent

@@ -1,6 +1,7 @@
 """`knn`: the mean of the prompts around a picture, the nearer the heavier, in MiniLM space.
 
-Kernel regression as in motono0223's notebook of the competition: weights 1 / (d^p + 1e-4), d = 1 - cosine.
+Kernel regression as in motono0223's notebook of the competition: weights 1 / (d^p + 1e-4), d = 1 -
+cosine.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.protocols import EnsembleMember, TextEncoder
-from core.values import Prediction, Vectors, unit_rows
-from ensemble.neighbourhood import Neighbourhood, Surroundings
-from ensemble.recipes import KnnSettings
-from ensemble.rescoring import SecondLook, rescored
+from imprompt.core.protocols import EnsembleMember, TextEncoder
+from imprompt.core.values import Prediction, Vectors, unit_rows
+from imprompt.ensemble.blend_config import KnnSettings
+from imprompt.ensemble.neighbourhood import Neighbourhood, Surroundings
+from imprompt.ensemble.rescoring import SecondLook, rescored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,13 +25,16 @@ _EASE = 1e-4
 """Keeps the weight of a perfect match finite."""
 
 
-def neighbour_weights(cosines: NDArray[np.float32], *, power: float, floor: float = -1.0) -> NDArray[np.float64]:
+def neighbour_weights(
+    cosines: NDArray[np.float32], *, power: float, floor: float = -1.0
+) -> NDArray[np.float64]:
     """(n, k) weights 1 / ((1 - cosine)^power + 1e-4), each row scaled to a sum of 1.
 
     Args:
         cosines: (n, k), k at least 1; -inf where there is no neighbour.
         power: at least 0; 0 weighs all alike.
-        floor: neighbours of a lower cosine get nothing; where none reaches it, the nearest alone counts.
+        floor: neighbours of a lower cosine get nothing; where none reaches it, the nearest alone
+            counts.
     """
     distances = np.maximum(1 - cosines.astype(np.float64), 0)
     counts = np.isfinite(cosines) & (cosines >= floor)
@@ -40,7 +44,9 @@ def neighbour_weights(cosines: NDArray[np.float32], *, power: float, floor: floa
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-def regress(cosines: NDArray[np.float32], vectors: NDArray[np.float32], *, power: float, floor: float = -1.0) -> Vectors:
+def regress(
+    cosines: NDArray[np.float32], vectors: NDArray[np.float32], *, power: float, floor: float = -1.0
+) -> Vectors:
     """(n, 384) unit rows: the weighted means of the neighbours' vectors.
 
     Args:
@@ -58,8 +64,10 @@ class Knn:
     Args:
         neighbourhood: where prompts are found.
         settings: power and floor.
-        captioners: members whose texts join the prompts around a picture, as if they stood in the index.
-        minilm: encodes those texts for the mean; the neighbourhood's pair encodes them for the distance.
+        captioners: members whose texts join the prompts around a picture, as if they stood in the
+            index.
+        minilm: encodes those texts for the mean; the neighbourhood's pair encodes them for the
+            distance.
         second: another encoder's view of the same prompts and texts.
     """
 
@@ -86,13 +94,23 @@ class Knn:
         cosines, vectors = found.hits.scores, found.vectors
         texts: list[Sequence[str]] = []
         if self._minilm is not None:
-            texts = [said for captioner in self._captioners if (said := captioner.predict(images).texts) is not None]
-            cosines = np.concatenate([cosines, *(self._cosines(found, captions)[:, None] for captions in texts)], axis=1)
-            vectors = np.concatenate([vectors, *(self._minilm.encode(captions)[:, None] for captions in texts)], axis=1)
+            texts = [
+                said
+                for captioner in self._captioners
+                if (said := captioner.predict(images).texts) is not None
+            ]
+            cosines = np.concatenate(
+                [cosines, *(self._cosines(found, captions)[:, None] for captions in texts)], axis=1
+            )
+            vectors = np.concatenate(
+                [vectors, *(self._minilm.encode(captions)[:, None] for captions in texts)], axis=1
+            )
         if self._second is not None:
             seen = [self._second.cosines(images, found.hits.ids)]
             seen += [self._second.caption_cosines(images, captions)[:, None] for captions in texts]
-            cosines = rescored(cosines, np.concatenate(seen, axis=1), share=self._settings.rescore_share)
+            cosines = rescored(
+                cosines, np.concatenate(seen, axis=1), share=self._settings.rescore_share
+            )
         rows = regress(cosines, vectors, power=self._settings.power, floor=self._settings.floor)
         row_ids, _ = self._neighbourhood.nearest(images, rows)
         return Prediction(rows, tuple(self._neighbourhood.texts(row_ids)))

@@ -8,27 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import ConfigError, EncoderError, MemberUnavailable
-from core.fetch import Announce, silent
-from core.protocols import EncoderPair, EnsembleMember, TextEncoder
-from core.values import Ids, Prediction
-from encoders.registry import load_index_encoder, output_encoder
-from encoders.sharing import LastPictures
-from ensemble.captions import CaptionMember
-from ensemble.confidence import find_calibration
-from ensemble.knn import Knn
-from ensemble.neighbourhood import Neighbourhood, SharedPair
-from ensemble.recipes import CAPTION_SOURCE, Recipe, check_recipe
-from ensemble.regressor import Regressor
-from ensemble.rescoring import SecondLook
-from ensemble.vote import Ensemble, unavailable
+from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.protocols import EncoderPair, EnsembleMember, TextEncoder
+from imprompt.core.values import Ids, Prediction
+from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.registry import load_index_encoder, output_encoder
+from imprompt.ensemble.blend_config import CAPTION_SOURCE, Recipe, check_recipe
+from imprompt.ensemble.captions import CaptionMember
+from imprompt.ensemble.confidence import find_calibration
+from imprompt.ensemble.ensemble import Ensemble, unavailable
+from imprompt.ensemble.knn import Knn
+from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
+from imprompt.ensemble.regressor import Regressor
+from imprompt.ensemble.rescoring import SecondLook
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ensemble.interrogator.library import LibraryModes
-    from ensemble.interrogator.lists import PhraseLists
-    from store.opened import OpenGeneration
+    from imprompt.ensemble.interrogator.library_modes import LibraryModes
+    from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
+    from imprompt.store.open_index import OpenGeneration
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
 
@@ -37,8 +37,9 @@ OFA_SOURCE = "OFA-Sys/ofa-large-caption"
 class Bench:
     """What members are made of.
 
-    `generation` is the index, `pair` its encoder, `minilm` the output space, `neighbourhood` the prompts around a picture,
-    `loaded` the members that were made before, `files` what models were read from, by member.
+    `generation` is the index, `pair` its encoder, `minilm` the output space, `neighbourhood` the
+    prompts around a picture, `loaded` the members that were made before, `files` what models were
+    read from, by member.
     """
 
     recipe: Recipe
@@ -81,8 +82,10 @@ def load_ensemble(
 
     Args:
         generation: stays open as long as the ensemble is used.
-        pair: the generation's encoder; its features are shared with `SharedPair` by all that ask it.
-        degrade: leave out a member that cannot vote and share its weight among the others; `Ensemble.left_out` tells.
+        pair: the generation's encoder; its features are shared with `SharedPair` by all that ask
+            it.
+        degrade: leave out a member that cannot vote and share its weight among the others;
+            `Ensemble.left_out` tells.
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing.
         announce: takes a line for the user, such as what is about to be fetched.
@@ -92,19 +95,25 @@ def load_ensemble(
     Raises:
         ConfigError: the recipe names a member that is not known, or its weights cannot be used.
         SpaceMismatch: the pair is of another space than the index.
-        MemberUnavailable: a member cannot vote, and `degrade` is not set; the hint says what to fetch. Also with `degrade` where
-            none is left, and where the index holds no MiniLM vectors.
+        MemberUnavailable: a member cannot vote, and `degrade` is not set; the hint says what to
+            fetch. Also with `degrade` where none is left, and where the index holds no MiniLM
+            vectors.
     """
     check_recipe(recipe)
     asked = {*(name for name, weight in recipe.weights.items() if weight > 0), *_captioners(recipe)}
     if unknown := sorted({*recipe.weights, *_captioners(recipe)} - LOADERS.keys()):
-        raise ConfigError(f"No member is called {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}.")
+        raise ConfigError(
+            f"No member is called {', '.join(unknown)}.",
+            hint=f"Known members: {', '.join(LOADERS)}.",
+        )
     minilm = output_encoder(pair, device=device, announce=announce)
     neighbourhood = Neighbourhood(generation, SharedPair(pair), k=recipe.knn.k, allowed=allowed)
     bench = Bench(recipe, generation, pair, minilm, neighbourhood, device, offline, announce)
     left_out: dict[str, MemberUnavailable] = {}
     made = {member.name: member for member in ready}
-    for name in sorted(asked, key=lambda name: (name == "knn", name == "interrogator", name)):  # these two read captions of others
+    for name in sorted(
+        asked, key=lambda name: (name == "knn", name == "interrogator", name)
+    ):  # these two read captions of others
         try:
             bench.loaded[name] = Remembering(made[name] if name in made else LOADERS[name](bench))
         except (MemberUnavailable, EncoderError) as error:
@@ -122,7 +131,10 @@ def load_ensemble(
         left_out=list(left_out.values()),
         files=bench.files,
         calibration=find_calibration(
-            recipe.calibrations, encoder=pair.spec.name, space=pair.spec.space, rows=generation.manifest.rows
+            recipe.calibrations,
+            encoder=pair.spec.name,
+            space=pair.spec.space,
+            rows=generation.manifest.rows,
         ),
     )
 
@@ -132,7 +144,9 @@ def _captioners(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _load_knn(bench: Bench) -> EnsembleMember:
-    captioners = [bench.loaded[name] for name in bench.recipe.knn.captions_of if name in bench.loaded]
+    captioners = [
+        bench.loaded[name] for name in bench.recipe.knn.captions_of if name in bench.loaded
+    ]
     return Knn(
         bench.neighbourhood,
         settings=bench.recipe.knn,
@@ -153,45 +167,59 @@ def _load_second(bench: Bench) -> SecondLook:
             f"the index {manifest.generation} holds no vectors of {name} to rescore with",
             hint=f"Build it again with them: python cli.py build-index --also {name} --replace",
         )
-    pair = load_index_encoder(spec.name, device=bench.device, offline=bench.offline, announce=bench.announce)
+    pair = load_index_encoder(
+        spec.name, device=bench.device, offline=bench.offline, announce=bench.announce
+    )
     return SecondLook(bench.generation, pair)
 
 
 def _load_regressor(bench: Bench) -> EnsembleMember:
     if (source := bench.recipe.sources.get("vit")) is not None:
-        from ensemble.vit.inference import TrainedTower
+        from imprompt.ensemble.vit.inference import TrainedTower
 
         tower = TrainedTower.load(source, device=bench.device, announce=bench.announce)
         bench.files["vit"] = tower.files
         return Regressor(tower)
-    from encoders.lite import LitePair, load_lite
+    from imprompt.encoders.lite import LitePair, load_lite
 
-    pair = bench.pair if isinstance(bench.pair, LitePair) else load_lite(device=bench.device, announce=bench.announce)
+    pair = (
+        bench.pair
+        if isinstance(bench.pair, LitePair)
+        else load_lite(device=bench.device, announce=bench.announce)
+    )
     return Regressor(pair.images)
 
 
 def _load_ofa(bench: Bench) -> EnsembleMember:
-    from ensemble.ofa.captioner import OfaCaptioner
+    from imprompt.ensemble.ofa.captioner import OfaCaptioner
 
     source = bench.recipe.sources.get("ofa", OFA_SOURCE)
-    captioner = OfaCaptioner.load(source, device=bench.device, offline=bench.offline, announce=bench.announce)
+    captioner = OfaCaptioner.load(
+        source, device=bench.device, offline=bench.offline, announce=bench.announce
+    )
     bench.files["ofa"] = captioner.files
-    return CaptionMember("ofa", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("ofa", ""))
+    return CaptionMember(
+        "ofa", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("ofa", "")
+    )
 
 
 def _load_caption(bench: Bench) -> EnsembleMember:
-    from ensemble.image_to_text import ImageToText
+    from imprompt.ensemble.image_to_text import ImageToText
 
     source = bench.recipe.sources.get("caption", CAPTION_SOURCE)
-    captioner = ImageToText.load(source, device=bench.device, offline=bench.offline, announce=bench.announce)
+    captioner = ImageToText.load(
+        source, device=bench.device, offline=bench.offline, announce=bench.announce
+    )
     bench.files["caption"] = captioner.files
-    return CaptionMember("caption", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("caption", ""))
+    return CaptionMember(
+        "caption", captioner, minilm=bench.minilm, suffix=bench.recipe.suffixes.get("caption", "")
+    )
 
 
 def _load_interrogator(bench: Bench) -> EnsembleMember:
-    from ensemble.interrogator.corpus import corpus_phrases
-    from ensemble.interrogator.lists import package_lists
-    from ensemble.interrogator.member import Interrogator
+    from imprompt.ensemble.interrogator.corpus_phrases import corpus_phrases
+    from imprompt.ensemble.interrogator.member import Interrogator
+    from imprompt.ensemble.interrogator.phrase_lists import package_lists
 
     chosen = bench.recipe.interrogator
     lists = package_lists()
@@ -211,8 +239,8 @@ def _load_interrogator(bench: Bench) -> EnsembleMember:
 
 
 def _library_mode(bench: Bench, lists: PhraseLists) -> LibraryModes:
-    from encoders.openclip import OpenClipPair
-    from ensemble.interrogator.library import LibraryModes
+    from imprompt.encoders.openclip import OpenClipPair
+    from imprompt.ensemble.interrogator.library_modes import LibraryModes
 
     mode = bench.recipe.interrogator.mode
     if not isinstance(bench.pair, OpenClipPair):
@@ -226,20 +254,26 @@ def _library_mode(bench: Bench, lists: PhraseLists) -> LibraryModes:
 
 def _captioner_of_interrogator(bench: Bench) -> EnsembleMember | None:
     """The recipe's member `caption`; else the model that its `sources` name as "caption", which nobody loads for `lite`."""
-    from encoders.lite import LitePair
+    from imprompt.encoders.lite import LitePair
 
     if "caption" in bench.loaded:
         return bench.loaded["caption"]
     lite = isinstance(bench.pair, LitePair)
     if lite or "caption" not in bench.recipe.sources:
-        why = "with lite it has no captioner" if lite else 'the recipe names no captioner (sources: {"caption": ...})'
+        why = (
+            "with lite it has no captioner"
+            if lite
+            else 'the recipe names no captioner (sources: {"caption": ...})'
+        )
         bench.announce(f"interrogator works on its phrase lists alone: {why}.")
         return None
     try:
         return _load_caption(bench)
     except (MemberUnavailable, EncoderError) as error:
         reason = error.reason if isinstance(error, MemberUnavailable) else error.message.rstrip(".")
-        raise MemberUnavailable("interrogator", f"its captioner cannot be used: {reason}", hint=error.hint) from error
+        raise MemberUnavailable(
+            "interrogator", f"its captioner cannot be used: {reason}", hint=error.hint
+        ) from error
 
 
 LOADERS: dict[str, Callable[[Bench], EnsembleMember]] = {

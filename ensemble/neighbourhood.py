@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import MemberUnavailable, SpaceMismatch
-from core.protocols import EncoderPair, TextEncoder, VectorStore
-from core.values import Hits, Ids, Vectors, unit_rows
-from encoders.minilm import SPACE
-from encoders.sharing import LastPictures
-from retriever.search import check_space
+from imprompt.core.errors import MemberUnavailable, SpaceMismatch
+from imprompt.core.protocols import EncoderPair, TextEncoder, VectorStore
+from imprompt.core.values import Hits, Ids, Vectors, unit_rows
+from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.minilm import SPACE
+from imprompt.retriever.search import check_space
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from store.opened import OpenGeneration
+    from imprompt.store.open_index import OpenGeneration
 
 _MEAN_BLOCK_ROWS = 16_384
 
@@ -29,8 +29,8 @@ _MEAN_BLOCK_ROWS = 16_384
 class Surroundings:
     """The k nearest prompts of n pictures.
 
-    `pictures` (n, dim) are the pictures' rows in the index space, `hits` (n, k) what was found there, `vectors` (n, k, 384) the
-    prompts' rows in MiniLM space; zeros where there is no hit.
+    `pictures` (n, dim) are the pictures' rows in the index space, `hits` (n, k) what was found
+    there, `vectors` (n, k, 384) the prompts' rows in MiniLM space; zeros where there is no hit.
     """
 
     pictures: Vectors
@@ -52,7 +52,9 @@ class Neighbourhood:
         MemberUnavailable: the index holds no MiniLM vectors of its prompts.
     """
 
-    def __init__(self, generation: OpenGeneration, pair: EncoderPair, *, k: int, allowed: Ids | None = None) -> None:
+    def __init__(
+        self, generation: OpenGeneration, pair: EncoderPair, *, k: int, allowed: Ids | None = None
+    ) -> None:
         check_space(generation, pair.spec)
         self.pair = pair
         self._index = generation.index(generation.space)
@@ -62,7 +64,9 @@ class Neighbourhood:
         self._allowed = allowed
         self.look = LastPictures(self._look)
 
-    def nearest(self, pictures: Sequence[Image], targets: Vectors) -> tuple[Ids, NDArray[np.float32]]:
+    def nearest(
+        self, pictures: Sequence[Image], targets: Vectors
+    ) -> tuple[Ids, NDArray[np.float32]]:
         """(n,) row ids and (n,) cosines: for each picture, which of the prompts around it is nearest to its target.
 
         Args:

@@ -1,11 +1,14 @@
-"""`vit`: an image tower that answers in MiniLM space at once. The embedded one is the head of `lite`."""
+"""`vit`: an image tower that answers in MiniLM space at once.
+
+The embedded one is the head of `lite`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from core.values import Prediction, Vectors
+from imprompt.core.values import Prediction, Vectors
 
 if TYPE_CHECKING:
     from PIL.Image import Image

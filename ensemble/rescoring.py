@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.protocols import EncoderPair
-from core.values import Ids
-from encoders.sharing import LastPictures
+from imprompt.core.protocols import EncoderPair
+from imprompt.core.values import Ids
+from imprompt.encoders.caching import LastPictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from store.opened import OpenGeneration
+    from imprompt.store.open_index import OpenGeneration
 
 
 class SecondLook:
@@ -39,19 +39,29 @@ class SecondLook:
         flat = row_ids.reshape(-1)
         rows = np.zeros((len(flat), self._vectors.dim), dtype=np.float32)
         rows[flat >= 0] = self._vectors.rows(flat[flat >= 0])
-        found = np.einsum("nd,nkd->nk", self._pictures(pictures), rows.reshape(*row_ids.shape, self._vectors.dim))
+        found = np.einsum(
+            "nd,nkd->nk", self._pictures(pictures), rows.reshape(*row_ids.shape, self._vectors.dim)
+        )
         return np.where(row_ids >= 0, found, -np.inf).astype(np.float32)
 
-    def caption_cosines(self, pictures: Sequence[Image], texts: Sequence[str]) -> NDArray[np.float32]:
+    def caption_cosines(
+        self, pictures: Sequence[Image], texts: Sequence[str]
+    ) -> NDArray[np.float32]:
         """(n,) cosines of n pictures with a text each."""
-        return np.asarray(np.einsum("nd,nd->n", self._pictures(pictures), self._pair.texts.encode(texts)), dtype=np.float32)
+        return np.asarray(
+            np.einsum("nd,nd->n", self._pictures(pictures), self._pair.texts.encode(texts)),
+            dtype=np.float32,
+        )
 
 
-def rescored(first: NDArray[np.float32], second: NDArray[np.float32], *, share: float) -> NDArray[np.float32]:
+def rescored(
+    first: NDArray[np.float32], second: NDArray[np.float32], *, share: float
+) -> NDArray[np.float32]:
     """(n, k) cosines of the first encoder, moved by what the second one says.
 
-    Two encoders' cosines have another mean and another spread, so each is measured, for each picture, by its standard scores z
-    among the k. The mix goes back to the mean m and the deviation s of the first, on whose scale power and floor were chosen:
+    Two encoders' cosines have another mean and another spread, so each is measured, for each
+    picture, by its standard scores z among the k. The mix goes back to the mean m and the deviation
+    s of the first, on whose scale power and floor were chosen:
 
         m + s * ((1 - share) * z_first + share * z_second), at most 1
 

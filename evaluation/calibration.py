@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import EncoderSpec, Ids
-from ensemble.confidence import ABSTAIN_BELOW, CLOSE_COSINE, Calibration, Signs
-from evaluation.nested import rows_to_fit
-from evaluation.pair_set import PairSet
+from imprompt.core.values import EncoderSpec, Ids
+from imprompt.ensemble.confidence import ABSTAIN_BELOW, CLOSE_COSINE, Calibration, Signs
+from imprompt.evaluation.nested_cv import rows_to_fit
+from imprompt.evaluation.pair_set import PairSet
 
 BINS = 10
 LEAST_CASES = 20
@@ -33,8 +33,10 @@ class ReliabilityBin(msgspec.Struct, frozen=True):
 class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
     """What confidence is worth, out of fold, on the rows of the main kind.
 
-    `ece`: mean distance of confidence and frequency over ten bins of equal counts. `auroc`: of telling close answers from others.
-    `abstained`: share of answers below the threshold, `abstained_right`: the share of those that were indeed not close,
+    `ece`: mean distance of confidence and frequency over ten bins of equal counts. `auroc`: of
+        telling close answers from others.
+    `abstained`: share of answers below the threshold, `abstained_right`: the share of those that
+        were indeed not close,
     `close_lost`: the share of close answers among which it said so.
     """
 
@@ -60,7 +62,12 @@ class Calibrated:
 
 
 def calibrate(
-    signs: Sequence[Signs], printed: NDArray[np.float32], pairs: PairSet, *, spec: EncoderSpec, corpus_rows: int
+    signs: Sequence[Signs],
+    printed: NDArray[np.float32],
+    pairs: PairSet,
+    *,
+    spec: EncoderSpec,
+    corpus_rows: int,
 ) -> Calibrated | None:
     """Fit P(close) on the rows of the main kind; None where fewer than 20 answers are close, or fewer than 20 are not.
 
@@ -122,29 +129,47 @@ def logistic(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[
     return np.concatenate([[weights[0] - coefficients @ centre], coefficients])
 
 
-def expected_calibration_error(confidence: NDArray[np.float64], happened: NDArray[np.bool_]) -> float:
+def expected_calibration_error(
+    confidence: NDArray[np.float64], happened: NDArray[np.bool_]
+) -> float:
     """Mean distance of confidence and frequency over bins of equal counts, weighted by count (Naeini et al. 2015)."""
     bins = reliability(confidence, happened)
-    return sum(part.n * abs(part.confidence - part.close) for part in bins) / sum(part.n for part in bins)
+    return sum(part.n * abs(part.confidence - part.close) for part in bins) / sum(
+        part.n for part in bins
+    )
 
 
-def reliability(confidence: NDArray[np.float64], happened: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+def reliability(
+    confidence: NDArray[np.float64], happened: NDArray[np.bool_]
+) -> tuple[ReliabilityBin, ...]:
     """Ten bins of equal counts, by rising confidence; fewer where there are fewer values."""
-    parts = [part for part in np.array_split(np.argsort(confidence, kind="stable"), BINS) if len(part)]
-    return tuple(ReliabilityBin(len(part), float(confidence[part].mean()), float(happened[part].mean())) for part in parts)
+    parts = [
+        part for part in np.array_split(np.argsort(confidence, kind="stable"), BINS) if len(part)
+    ]
+    return tuple(
+        ReliabilityBin(len(part), float(confidence[part].mean()), float(happened[part].mean()))
+        for part in parts
+    )
 
 
 def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    """How likely a positive scores above a negative, a tie counting half (Mann and Whitney 1947); NaN without one of either."""
+    """How likely a positive scores above a negative, a tie counting half (Mann and Whitney 1947);
+
+    NaN without one of either.
+    """
     _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return float("nan")
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    return float(
+        (ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+    )
 
 
-def _report(confidence: NDArray[np.float64], close: NDArray[np.bool_], rows: Ids) -> CalibrationReport:
+def _report(
+    confidence: NDArray[np.float64], close: NDArray[np.bool_], rows: Ids
+) -> CalibrationReport:
     confidence, close = confidence[rows], close[rows]
     silent = confidence < ABSTAIN_BELOW
     return CalibrationReport(

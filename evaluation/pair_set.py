@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import CorpusError, ImageRejected
-from core.protocols import Progress, TextEncoder
-from core.splits import group_folds, similarity_groups
-from core.values import Ids, Vectors
-from ensemble.pairs import Pair, read_pairs
-from ensemble.train import main_kind
-from images.decode import open_image
+from imprompt.core.errors import CorpusError, ImageRejected
+from imprompt.core.protocols import Progress, TextEncoder
+from imprompt.core.splits import group_folds, similarity_groups
+from imprompt.core.values import Ids, Vectors
+from imprompt.ensemble.training.head_training import main_kind
+from imprompt.ensemble.training.pairs import Pair, read_pairs
+from imprompt.images.decode import open_image
 
 SEED = 0
 LENGTHS = ((1, 10), (11, 20), (21, 40), (41, 10_000))
@@ -25,9 +25,10 @@ LENGTHS = ((1, 10), (11, 20), (21, 40), (41, 10_000))
 class PairSet:
     """n pairs whose images can be read.
 
-    `truth` (n, 384) unit rows: MiniLM of each pair's prompt. `groups` (n,): near-duplicate prompts share one. `folds` (n,): which
-    fold tests a row; no group stands in two. `fitted_on` (n,) bool: the rows of the main kind, those that weights are fitted on.
-    `failed` lists images that cannot be read; they are no rows.
+    `truth` (n, 384) unit rows: MiniLM of each pair's prompt. `groups` (n,): near-duplicate prompts
+    share one. `folds` (n,): which fold tests a row; no group stands in two. `fitted_on` (n,) bool:
+    the rows of the main kind, those that weights are fitted on. `failed` lists images that cannot
+    be read; they are no rows.
     """
 
     rows: tuple[Pair, ...]
@@ -56,14 +57,23 @@ class PairSet:
         """(by what, which) to rows: all, by kind and generator where there are several, and by length those of the main kind."""
         words = np.array([len(row.texts[0].split()) for row in self.rows])
         found: dict[tuple[str, str], Ids] = {("all", "all"): np.arange(len(self))}
-        for by, names in (("kind", [row.kind for row in self.rows]), ("generator", [row.generator for row in self.rows])):
+        for by, names in (
+            ("kind", [row.kind for row in self.rows]),
+            ("generator", [row.generator for row in self.rows]),
+        ):
             labels = np.array(names, dtype=str)
             if len(set(names)) > 1:
-                found |= {(by, name or "not stated"): np.flatnonzero(labels == name) for name in sorted(set(names))}
+                found |= {
+                    (by, name or "not stated"): np.flatnonzero(labels == name)
+                    for name in sorted(set(names))
+                }
         for low, high in LENGTHS:
             rows = np.flatnonzero((words >= low) & (words <= high) & self.fitted_on)
             if len(rows):
-                found["length", f"{low} to {high} words" if high < LENGTHS[-1][1] else f"{low} words and more"] = rows
+                found[
+                    "length",
+                    f"{low} to {high} words" if high < LENGTHS[-1][1] else f"{low} words and more",
+                ] = rows
         return found
 
 
@@ -71,12 +81,15 @@ def load_pair_set(path: Path, *, minilm: TextEncoder, n_folds: int, progress: Pr
     """The pairs of a file, split into folds by groups of near-duplicate prompts.
 
     Raises:
-        CorpusError: the file cannot be read, names an image that is not there, no image can be read, or there are fewer groups
-            than folds.
+        CorpusError: the file cannot be read, names an image that is not there, no image can be
+            read, or there are fewer groups than folds.
     """
     rows, failed = _readable(read_pairs(path), progress=progress)
     if not rows:
-        raise CorpusError(f"None of the {len(failed)} images of {path} can be read; the first: {failed[0][1].message}", path=path)
+        raise CorpusError(
+            f"None of the {len(failed)} images of {path} can be read; the first: {failed[0][1].message}",
+            path=path,
+        )
     with progress.start("Encoding prompts", len(rows)) as task:
         truth = minilm.encode([row.texts[0] for row in rows])
         task.advance(len(rows))
@@ -93,10 +106,14 @@ def load_pair_set(path: Path, *, minilm: TextEncoder, n_folds: int, progress: Pr
         folds[test] = fold
     kinds = sorted({row.kind for row in rows})
     chosen = kinds[main_kind(rows)]
-    return PairSet(rows, truth, groups, folds, np.array([row.kind == chosen for row in rows]), failed)
+    return PairSet(
+        rows, truth, groups, folds, np.array([row.kind == chosen for row in rows]), failed
+    )
 
 
-def _readable(pairs: Sequence[Pair], *, progress: Progress) -> tuple[tuple[Pair, ...], tuple[tuple[Path, ImageRejected], ...]]:
+def _readable(
+    pairs: Sequence[Pair], *, progress: Progress
+) -> tuple[tuple[Pair, ...], tuple[tuple[Path, ImageRejected], ...]]:
     rows, failed = [], []
     with progress.start("Checking images", len(pairs)) as task:
         for pair in pairs:

@@ -1,4 +1,7 @@
-"""The pictures of the page, as PNG bytes. They hold figures only, no prompt and no image of the pairs."""
+"""The pictures of the page, as PNG bytes.
+
+They hold figures only, no prompt and no image of the pairs.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.errors import ConfigError
-from core.metrics import Estimate
-from evaluation.calibration import CalibrationReport
-from evaluation.nested import BLEND, CONSTANT, PRINTED, Scores
-from evaluation.report import Report, Slice
+from imprompt.core.errors import ConfigError
+from imprompt.core.metrics import Estimate
+from imprompt.evaluation.calibration import CalibrationReport
+from imprompt.evaluation.nested_cv import BLEND, CONSTANT, PRINTED, Scores
+from imprompt.evaluation.report import Report, Slice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +40,9 @@ def check_plots() -> None:
     try:
         import matplotlib as _matplotlib  # noqa: F401
     except ImportError as error:
-        raise ConfigError("The page's plots need matplotlib.", hint="pip install 'imprompt[report]'") from error
+        raise ConfigError(
+            "The page's plots need matplotlib.", hint="pip install 'imprompt[report]'"
+        ) from error
 
 
 def plot_answers(part: Slice) -> bytes:
@@ -50,7 +55,9 @@ def plot_answers(part: Slice) -> bytes:
             axes.axvline(constant.mean, color=_GREY, linewidth=1.2, label="constant answer")
             axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         colours = [_RED if score.answer == BLEND else _BLUE for score in shown]
-        _intervals(axes, [score.cosine for score in shown], [score.answer for score in shown], colours)
+        _intervals(
+            axes, [score.cosine for score in shown], [score.answer for score in shown], colours
+        )
         axes.set_xlabel("mean cosine with the true prompt, 95 % interval")
     return out.getvalue()
 
@@ -60,7 +67,10 @@ def plot_slices(slices: Sequence[Slice]) -> bytes:
     with _figure(6.4, 0.6 + 0.36 * len(slices)) as (axes, out):
         labels = [f"{part.name} (n = {part.n:,})" for part in slices]
         for answer, colour, shift in ((CONSTANT, _GREY, 0.12), (BLEND, _RED, -0.12)):
-            found = [next(score.cosine for score in part.scores if score.answer == answer) for part in slices]
+            found = [
+                next(score.cosine for score in part.scores if score.answer == answer)
+                for part in slices
+            ]
             _intervals(axes, found, labels, [colour] * len(found), shift=shift, label=f"{answer}")
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         axes.set_xlabel("mean cosine with the true prompt, 95 % interval")
@@ -73,7 +83,14 @@ def plot_spread(scores: Scores, rows: Any) -> bytes:
         edges = np.linspace(-0.2, 1, 37)
         for answer, colour in ((CONSTANT, _GREY), (PRINTED, _BLUE), (BLEND, _RED)):
             if answer in scores:
-                axes.hist(scores[answer][rows], bins=list(edges), histtype="step", color=colour, linewidth=1.4, label=answer)
+                axes.hist(
+                    scores[answer][rows],
+                    bins=list(edges),
+                    histtype="step",
+                    color=colour,
+                    linewidth=1.4,
+                    label=answer,
+                )
         axes.legend(frameon=False, loc="upper left")
         axes.set_xlabel("cosine with the true prompt")
         axes.set_ylabel("pairs")
@@ -94,7 +111,10 @@ def plot_reliability(report: CalibrationReport) -> bytes:
 
 def plots(report: Report, scores: Scores, rows: Any) -> dict[str, bytes]:
     """All plots of a page by name; `rows` are those of the main kind."""
-    main = next((part for part in report.slices if (part.by, part.name) == ("kind", report.main_kind)), report.slices[0])
+    main = next(
+        (part for part in report.slices if (part.by, part.name) == ("kind", report.main_kind)),
+        report.slices[0],
+    )
     found = {"answers": plot_answers(main), "spread": plot_spread(scores, rows)}
     for by in ("generator", "length"):
         if parts := [part for part in report.slices if part.by == by]:
@@ -105,12 +125,32 @@ def plots(report: Report, scores: Scores, rows: Any) -> dict[str, bytes]:
 
 
 def _intervals(
-    axes: Axes, found: Sequence[Estimate], labels: Sequence[str], colours: Sequence[str], *, shift: float = 0, label: str = ""
+    axes: Axes,
+    found: Sequence[Estimate],
+    labels: Sequence[str],
+    colours: Sequence[str],
+    *,
+    shift: float = 0,
+    label: str = "",
 ) -> None:
     for place, (estimate, colour) in enumerate(zip(found, colours, strict=True)):
         at = len(found) - 1 - place + shift
-        axes.plot([estimate.low, estimate.high], [at, at], color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="round")
-        axes.plot([estimate.mean], [at], "o", color=colour, markersize=4.5, label=label if place == 0 and label else None)
+        axes.plot(
+            [estimate.low, estimate.high],
+            [at, at],
+            color=colour,
+            linewidth=2.2,
+            alpha=0.45,
+            solid_capstyle="round",
+        )
+        axes.plot(
+            [estimate.mean],
+            [at],
+            "o",
+            color=colour,
+            markersize=4.5,
+            label=label if place == 0 and label else None,
+        )
     axes.set_yticks([len(found) - 1 - place for place in range(len(found))], labels)
     axes.set_ylim(-0.6, len(found) - 0.4)
     axes.grid(axis="x", color=_GREY, alpha=0.25, linewidth=0.6)

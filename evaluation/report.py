@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.metrics import Estimate, group_bootstrap
-from core.values import Ids
-from evaluation.calibration import CalibrationReport
-from evaluation.nested import BLEND, CONSTANT, GIVEN, PRINTED, Scores, without
-from evaluation.pair_set import PairSet
+from imprompt.core.metrics import Estimate, group_bootstrap
+from imprompt.core.values import Ids
+from imprompt.evaluation.calibration import CalibrationReport
+from imprompt.evaluation.nested_cv import BLEND, CONSTANT, GIVEN, PRINTED, Scores, without
+from imprompt.evaluation.pair_set import PairSet
 
 RESAMPLES = 1000
 
@@ -26,7 +26,10 @@ class AnswerScore(msgspec.Struct, frozen=True):
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Scores of some of the pairs; `by` is "all", "kind", "generator" or "length". The constant stands beside every score."""
+    """Scores of some of the pairs;
+
+    `by` is "all", "kind", "generator" or "length". The constant stands beside every score.
+    """
 
     by: str
     name: str
@@ -71,9 +74,10 @@ class FoldChoice(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """An evaluation.
 
-    `out_of_fold` says of each thing that learns from pairs whether its figures are out of fold, in words. `main_kind` is what
-    weights, gains, recall and confidence are about. `removed` counts prompts of the corpus that were taken out as true texts of
-    the pairs; `failed` lists images that could not be read.
+    `out_of_fold` says of each thing that learns from pairs whether its figures are out of fold, in
+    words. `main_kind` is what weights, gains, recall and confidence are about. `removed` counts
+    prompts of the corpus that were taken out as true texts of the pairs; `failed` lists images that
+    could not be read.
     """
 
     pairs: int
@@ -99,7 +103,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def estimate(values: NDArray[np.floating], pairs: PairSet, rows: Ids, *, label: str) -> Estimate:
     """The mean over `rows` with its 95 % interval, groups resampled; equal labels draw equal samples."""
     rng = np.random.default_rng(zlib.crc32(label.encode()))
-    return group_bootstrap(np.asarray(values)[rows], pairs.groups[rows], rng=rng, resamples=RESAMPLES)
+    return group_bootstrap(
+        np.asarray(values)[rows], pairs.groups[rows], rng=rng, resamples=RESAMPLES
+    )
 
 
 def make_slices(scores: Scores, pairs: PairSet) -> tuple[Slice, ...]:
@@ -110,7 +116,10 @@ def make_slices(scores: Scores, pairs: PairSet) -> tuple[Slice, ...]:
             name=name,
             n=len(rows),
             groups=len(np.unique(pairs.groups[rows])),
-            scores=tuple(AnswerScore(answer, estimate(values, pairs, rows, label=name)) for answer, values in scores.items()),
+            scores=tuple(
+                AnswerScore(answer, estimate(values, pairs, rows, label=name))
+                for answer, values in scores.items()
+            ),
         )
         for (by, name), rows in pairs.slices().items()
     )
@@ -125,19 +134,36 @@ def make_gains(scores: Scores, pairs: PairSet, members: Sequence[str]) -> tuple[
     """The blend against its best member, and against itself without each member, on the rows of the main kind."""
     rows = np.flatnonzero(pairs.fitted_on)
     best = best_member(scores, members, rows)
-    gains = [_gain(scores, pairs, rows, against=best, what=f"The blend against its best member, {best},", answer=BLEND)]
+    gains = [
+        _gain(
+            scores,
+            pairs,
+            rows,
+            against=best,
+            what=f"The blend against its best member, {best},",
+            answer=BLEND,
+        )
+    ]
     for member in members:
         if without(member) in scores:
             what = f"{member} in the blend"
-            gains.append(_gain(scores, pairs, rows, against=without(member), what=what, answer=member))
+            gains.append(
+                _gain(scores, pairs, rows, against=without(member), what=what, answer=member)
+            )
     return tuple(gains)
 
 
-def _gain(scores: Scores, pairs: PairSet, rows: Ids, *, against: str, what: str, answer: str) -> Gain:
+def _gain(
+    scores: Scores, pairs: PairSet, rows: Ids, *, against: str, what: str, answer: str
+) -> Gain:
     difference = estimate(scores[BLEND] - scores[against], pairs, rows, label="gain")
     earns = difference.low > 0
     figures = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-    verdict = "earns its place" if earns else "does not earn its place: the interval does not lie above zero"
+    verdict = (
+        "earns its place"
+        if earns
+        else "does not earn its place: the interval does not lie above zero"
+    )
     return Gain(answer, against, difference, earns, f"{what} {verdict}: {figures}.")
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.metrics import row_cosines
-from core.values import Vectors
-from evaluation.calibration import auroc
-from evaluation.pair_set import PairSet
-from evaluation.report import Planted, Recall, estimate
+from imprompt.core.metrics import row_cosines
+from imprompt.core.values import Vectors
+from imprompt.evaluation.calibration import auroc
+from imprompt.evaluation.pair_set import PairSet
+from imprompt.evaluation.report import Planted, Recall, estimate
 
 if TYPE_CHECKING:
-    from evaluation.panel import Look
+    from imprompt.evaluation.member_cache import Look
 
 RECALL_AT = (1, 5, 10, 100)
 _MEAN_OF = 10
@@ -48,7 +48,9 @@ class Retrieved:
         rows = np.flatnonzero(pairs.fitted_on)
         depths = [k for k in RECALL_AT if k <= self.scores.shape[1]]
         found = {k: (self.truth > self.scores[:, k - 1]).astype(np.float64) for k in depths}
-        return tuple(Recall(k, estimate(values, pairs, rows, label="recall")) for k, values in found.items())
+        return tuple(
+            Recall(k, estimate(values, pairs, rows, label="recall")) for k, values in found.items()
+        )
 
     def planted(self, pairs: PairSet) -> tuple[Planted, ...]:
         """How well retrieval scores tell the corpus with the true prompt from the one without, on the rows of the main kind."""

@@ -10,27 +10,42 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from core.config import settings
-from core.errors import ConfigError
-from core.fetch import Announce, silent
-from core.progress import Silent
-from core.protocols import EncoderPair, Progress
-from core.values import EncoderSpec
-from encoders.registry import output_encoder
-from ensemble.blend import shares
-from ensemble.recipes import KnnSettings, Recipe, check_recipe
-from ensemble.vote import Verdict
-from evaluation.asking import ask_all, ask_for_words, heads_of, knn_grid, lite_of, printed_scores
-from evaluation.calibration import Calibrated, calibrate
-from evaluation.nested import CONSTANT, GIVEN, PRINTED, Scores, as_given, constant_scores, fit_folds
-from evaluation.pair_set import PairSet, load_pair_set
-from evaluation.panel import Panel
-from evaluation.retrieval import Retrieved
-from evaluation.stand_ins import Sitting
-from evaluation.tallies import Choice, fit
+from imprompt.core.errors import ConfigError
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import EncoderPair, Progress
+from imprompt.core.settings import settings
+from imprompt.core.values import EncoderSpec
+from imprompt.encoders.registry import output_encoder
+from imprompt.ensemble.blend import shares
+from imprompt.ensemble.blend_config import KnnSettings, Recipe, check_recipe
+from imprompt.ensemble.ensemble import Verdict
+from imprompt.evaluation.blend_statistics import Choice, fit
+from imprompt.evaluation.cached_members import Sitting
+from imprompt.evaluation.calibration import Calibrated, calibrate
+from imprompt.evaluation.cross_validation import (
+    ask_all,
+    ask_for_words,
+    heads_of,
+    knn_grid,
+    lite_of,
+    printed_scores,
+)
+from imprompt.evaluation.member_cache import Panel
+from imprompt.evaluation.nested_cv import (
+    CONSTANT,
+    GIVEN,
+    PRINTED,
+    Scores,
+    as_given,
+    constant_scores,
+    fit_folds,
+)
+from imprompt.evaluation.pair_set import PairSet, load_pair_set
+from imprompt.evaluation.retrieval import Retrieved
 
 if TYPE_CHECKING:
-    from store.opened import OpenGeneration
+    from imprompt.store.open_index import OpenGeneration
 
 N_FOLDS = 5
 _LEAST_FOLDS = 3
@@ -41,10 +56,11 @@ _GIVEN_SETTING = 0
 class Options:
     """How a study is done.
 
-    `refit_head`: train the head of `lite` again for every fold, so that no answer has seen its pair; False takes it as it is, which
-    is honest only where it was not trained on these pairs. Weights and settings are fitted for every fold in any case. `n_folds`
-    is at least 3, since a fold's weights are fitted on the others. What the trunks of `lite` see is kept in `cache`, by default
-    the user's cache folder.
+    `refit_head`: train the head of `lite` again for every fold, so that no answer has seen its
+        pair; False takes it as it is, which
+    is honest only where it was not trained on these pairs. Weights and settings are fitted for
+    every fold in any case. `n_folds` is at least 3, since a fold's weights are fitted on the
+    others. What the trunks of `lite` see is kept in `cache`, by default the user's cache folder.
     """
 
     refit_head: bool = True
@@ -60,9 +76,10 @@ class Options:
 class Study:
     """What was found, out of fold; the head of `lite` too where `head_refitted`.
 
-    `names` are the members; `scores` (n,) cosines by answer; `verdicts` of the blend, one a pair, by the recipe of its fold;
-    `choices` what was fitted for each fold, their settings of knn numbered as in `settings`.
-    `recipe` is the given one, `best` the one fitted on all pairs of the main kind, `spec` the index's encoder.
+    `names` are the members; `scores` (n,) cosines by answer; `verdicts` of the blend, one a pair,
+    by the recipe of its fold; `choices` what was fitted for each fold, their settings of knn
+    numbered as in `settings`. `recipe` is the given one, `best` the one fitted on all pairs of the
+    main kind, `spec` the index's encoder.
     """
 
     pairs: PairSet
@@ -83,12 +100,19 @@ class Study:
     seconds: float
 
 
-def run_study(pairs_file: Path, recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, options: Options) -> Study:
+def run_study(
+    pairs_file: Path,
+    recipe: Recipe,
+    generation: OpenGeneration,
+    pair: EncoderPair,
+    options: Options,
+) -> Study:
     """Let the members of a recipe answer every pair, and measure the answers.
 
     Args:
         pairs_file: a Parquet file, as `train` takes it.
-        recipe: names the members; its weights and settings of knn are measured as they are, beside fitted ones.
+        recipe: names the members; its weights and settings of knn are measured as they are, beside
+            fitted ones.
         generation: stays open; the true texts are taken out of its corpus.
         pair: the generation's encoder.
 
@@ -100,10 +124,16 @@ def run_study(pairs_file: Path, recipe: Recipe, generation: OpenGeneration, pair
     begun = time.monotonic()
     check_recipe(recipe)
     if options.n_folds < _LEAST_FOLDS:
-        raise ConfigError(f"{options.n_folds} folds are too few.", hint=f"Take {_LEAST_FOLDS} or more.")
+        raise ConfigError(
+            f"{options.n_folds} folds are too few.", hint=f"Take {_LEAST_FOLDS} or more."
+        )
     minilm = output_encoder(pair, device=options.device, announce=options.announce)
-    pairs = load_pair_set(pairs_file, minilm=minilm, n_folds=options.n_folds, progress=options.progress)
-    true_rows = pair.texts.encode([row.texts[0] for row in pairs.rows])  # at once, while MiniLM remembers them
+    pairs = load_pair_set(
+        pairs_file, minilm=minilm, n_folds=options.n_folds, progress=options.progress
+    )
+    true_rows = pair.texts.encode(
+        [row.texts[0] for row in pairs.rows]
+    )  # at once, while MiniLM remembers them
     panel = _panel(recipe, generation, pair, pairs, options)
     sheet, retrieved = ask_all(panel, pairs, true_rows, progress=options.progress)
     given = as_given(sheet.outer, panel.names, shares(recipe.weights), setting=_GIVEN_SETTING)
@@ -125,7 +155,13 @@ def run_study(pairs_file: Path, recipe: Recipe, generation: OpenGeneration, pair
         choices=fitted.choices,
         settings=tuple(panel.settings),
         retrieved=retrieved,
-        calibrated=calibrate([verdict.signs for verdict in verdicts], printed, pairs, spec=pair.spec, corpus_rows=rows),
+        calibrated=calibrate(
+            [verdict.signs for verdict in verdicts],
+            printed,
+            pairs,
+            spec=pair.spec,
+            corpus_rows=rows,
+        ),
         corpus_rows=rows,
         removed=panel.removed,
         spec=pair.spec,
@@ -139,9 +175,18 @@ def fitted_recipe(study: Study, *, name: str) -> Recipe:
     return msgspec.structs.replace(study.best, name=name, calibrations=calibrations)
 
 
-def _panel(recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, pairs: PairSet, options: Options) -> Panel:
+def _panel(
+    recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, pairs: PairSet, options: Options
+) -> Panel:
     sitting = Sitting()
-    lite = lite_of(recipe, pair, pairs, sitting, cache=options.cache or settings().cache, progress=options.progress)
+    lite = lite_of(
+        recipe,
+        pair,
+        pairs,
+        sitting,
+        cache=options.cache or settings().cache,
+        progress=options.progress,
+    )
     return Panel(
         recipe,
         generation,
@@ -149,7 +194,9 @@ def _panel(recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, pairs:
         settings=knn_grid(recipe),
         rows=pairs.rows,
         lite=lite,
-        heads=heads_of(lite, pairs, progress=options.progress) if options.refit_head and lite is not None else {},
+        heads=heads_of(lite, pairs, progress=options.progress)
+        if options.refit_head and lite is not None
+        else {},
         sitting=sitting,
         device=options.device,
         offline=options.offline,
@@ -159,5 +206,11 @@ def _panel(recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, pairs:
 
 def _fitted(given: Recipe, panel: Panel, choice: Choice) -> Recipe:
     """The given recipe with fitted weights and settings; what it was calibrated for no longer holds."""
-    weights = {name: round(float(share), 4) for name, share in zip(panel.names, choice.shares, strict=True) if share > 0}
-    return msgspec.structs.replace(given, weights=weights, knn=panel.settings[choice.setting], calibrations=())
+    weights = {
+        name: round(float(share), 4)
+        for name, share in zip(panel.names, choice.shares, strict=True)
+        if share > 0
+    }
+    return msgspec.structs.replace(
+        given, weights=weights, knn=panel.settings[choice.setting], calibrations=()
+    )

@@ -1,6 +1,7 @@
 """`make demo`: builds the starter index in ./.demo-index and asks it three images, through the ordinary command line.
 
-One picture is drawn here and carries its prompt as AUTOMATIC1111 writes it; two are photographs that scikit-learn ships.
+One picture is drawn here and carries its prompt as AUTOMATIC1111 writes it; two are photographs
+that scikit-learn ships.
 """
 
 from __future__ import annotations
@@ -57,10 +58,15 @@ def main() -> None:
         (IMAGES / name).write_bytes(photograph.read_bytes())
     print("The starter index takes about 40 seconds and 13 MB; a second run builds nothing.")
     imprompt("build-index", "--index", INDEX.name)
-    pictures = [str(path.relative_to(ROOT)) for path in (lighthouse, IMAGES / "china.jpg", IMAGES / "flower.jpg")]
+    pictures = [
+        str(path.relative_to(ROOT))
+        for path in (lighthouse, IMAGES / "china.jpg", IMAGES / "flower.jpg")
+    ]
     imprompt("query", *pictures, "--index", INDEX.name)
     print("\nlighthouse.png was drawn by examples/demo.py, its prompt is written in the file.")
-    print("china.jpg: danielbuechele; flower.jpg: vultilion (both on Flickr, CC BY 2.0), as scikit-learn ships them.")
+    print(
+        "china.jpg: danielbuechele; flower.jpg: vultilion (both on Flickr, CC BY 2.0), as scikit-learn ships them."
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
-from core.errors import ImageRejected, MetadataRejected
+from imprompt.core.errors import ImageRejected, MetadataRejected
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -80,8 +80,10 @@ _BESIDE_BYTES = {"WebP": 12, "AVIF": 8, "HEIC": 8, "TIFF": 4, "GIF": 1, "BMP": 1
 _EAGER_BYTES = {"JPEG XL": 32}
 
 
-def inspect(file: IO[bytes], kind: str, name: str, limits: ImageLimits, *, decode: bool) -> Structure:
-    """Walk the structure of a file of one of `images.opening.FORMATS`; the file is back at its start.
+def inspect(
+    file: IO[bytes], kind: str, name: str, limits: ImageLimits, *, decode: bool
+) -> Structure:
+    """Walk the structure of a file of one of `imprompt.images.image_opening.FORMATS`; the file is back at its start.
 
     Args:
         decode: pixels will be decoded: count the scans, for which a JPEG is read to its end.
@@ -93,7 +95,11 @@ def inspect(file: IO[bytes], kind: str, name: str, limits: ImageLimits, *, decod
     n_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     walk = _WALKS.get(kind)
-    found = walk(file, _Parts(name, kind, n_bytes, limits, decode=decode)) if walk else Structure(name, kind, n_bytes)
+    found = (
+        walk(file, _Parts(name, kind, n_bytes, limits, decode=decode))
+        if walk
+        else Structure(name, kind, n_bytes)
+    )
     file.seek(0)
     return found
 
@@ -114,7 +120,9 @@ def check_pixels(size: tuple[int, int], kind: str, name: str, limits: ImageLimit
         reason = f"the {kind} has {shown} ({width * height:,}), the limit is {limits.max_pixels:,}"
         raise ImageRejected(name, reason, hint=_SMALLER)
     if max(width, height) > limits.max_aspect * min(width, height):
-        reason = f"the {kind} has {shown}, one side may be at most {limits.max_aspect} times the other"
+        reason = (
+            f"the {kind} has {shown}, one side may be at most {limits.max_aspect} times the other"
+        )
         raise ImageRejected(name, reason, hint="Cut the picture to a usual shape.")
 
 
@@ -129,7 +137,11 @@ def check_work(image: ImageFile, found: Structure, limits: ImageLimits) -> None:
         )
         raise ImageRejected(found.name, reason, hint=_SAVE_AGAIN)
     work = pixels + found.n_bytes
-    if image.info.get("compression") in (1, 2) and found.kind == "BMP" and work > limits.max_run_length_work:
+    if (
+        image.info.get("compression") in (1, 2)
+        and found.kind == "BMP"
+        and work > limits.max_run_length_work
+    ):
         limit = f"the limit is {limits.max_run_length_work:,}"
         reason = f"the run-length BMP has {work:,} pixels and bytes, {limit}"
         raise ImageRejected(found.name, reason, hint=_SAVE_AGAIN)
@@ -147,7 +159,9 @@ def check_memory(image: ImageFile, found: Structure, limits: ImageLimits, *, bes
     _check_memory(found, limits, size=image.size, a_pixel=a_pixel + beside)
 
 
-def _check_memory(found: Structure, limits: ImageLimits, *, size: tuple[int, int], a_pixel: float) -> None:
+def _check_memory(
+    found: Structure, limits: ImageLimits, *, size: tuple[int, int], a_pixel: float
+) -> None:
     width, height = size
     needed = round(width * height * a_pixel)
     allowed = min(limits.max_memory, limits.free_memory + limits.memory_a_byte * found.n_bytes)
@@ -162,7 +176,9 @@ def _check_memory(found: Structure, limits: ImageLimits, *, size: tuple[int, int
 class _Parts:
     """Counts the parts of one file."""
 
-    def __init__(self, name: str, kind: str, n_bytes: int, limits: ImageLimits, *, decode: bool) -> None:
+    def __init__(
+        self, name: str, kind: str, n_bytes: int, limits: ImageLimits, *, decode: bool
+    ) -> None:
         self.found = Structure(name, kind, n_bytes)
         self.limits = limits
         self.decode = decode
@@ -250,7 +266,8 @@ def _walk_jpeg(file: IO[bytes], parts: _Parts) -> Structure:
             raise ImageRejected(parts.found.name, reason, hint=_SAVE_AGAIN)
         body = file.read(max(length, 0)) if marker in _FRAMES | {_SOS, _APP1} else b""
         if marker == _SOS:
-            # libjpeg ends after the first scan of a sequential file where that scan has all components.
+            # libjpeg ends after the first scan of a sequential file where that scan has all
+            # components.
             if not progressive and body[:1] == frame[5:6]:
                 break
             scans = 1 + (_further_scans(file.read(), parts) if parts.decode else 0)
@@ -292,7 +309,10 @@ def _further_scans(data: bytes, parts: _Parts) -> int:
 
 
 def _coefficients(frame: bytes) -> float:
-    """Coefficients a pixel by the sampling factors of a frame header; 4 where they make no sense."""
+    """Coefficients a pixel by the sampling factors of a frame header;
+
+    4 where they make no sense.
+    """
     factors = [(byte >> 4, byte & 15) for byte in frame[7::3]]
     if not factors or any(not 1 <= side <= 4 for pair in factors for side in pair):
         return 4.0
@@ -396,4 +416,11 @@ def _jxl_size(data: bytes) -> tuple[int, int]:
     return (side() if ratio is None else height * ratio[0] // ratio[1]), height
 
 
-_WALKS = {"JPEG XL": _walk_jxl, "PNG": _walk_png, "GIF": _walk_gif, "WebP": _walk_webp, "JPEG": _walk_jpeg, "TIFF": _walk_tiff}
+_WALKS = {
+    "JPEG XL": _walk_jxl,
+    "PNG": _walk_png,
+    "GIF": _walk_gif,
+    "WebP": _walk_webp,
+    "JPEG": _walk_jpeg,
+    "TIFF": _walk_tiff,
+}

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.errors import ImageRejected
-from images.bounds import check_memory
-from images.opening import DEFAULT_LIMITS, ImageLimits, describe, opened_structure, packed_text, quiet_pillow, source_name
+from imprompt.core.errors import ImageRejected
+from imprompt.images.bounds import check_memory
+from imprompt.images.image_opening import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    describe,
+    opened_structure,
+    packed_text,
+    quiet_pillow,
+    source_name,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,25 +32,32 @@ _STRIP_ROWS = 256
 """Rows that are put on white and shrunk at once; a multiple of every factor."""
 _ORIENTATION_TAG = 0x0112
 _WHITE = (255, 255, 255, 255)
-_READ_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"})
+_READ_MODES = frozenset(
+    {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L"}
+)
 
 
-def open_image(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, enough_px: int | None = None) -> Image:
+def open_image(
+    source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, enough_px: int | None = None
+) -> Image:
     """The picture as a viewer shows it: turned as its EXIF says, RGB with 8 bits, transparency on white ground, frame 1.
 
     Sixteen bits are scaled to eight. Colour profiles are not applied.
 
     Args:
         source: a file, or an image file's bytes.
-        limits: what is refused by the size of the file and by the header, before pixels are decoded.
-        enough_px: the picture comes at 1/2, 1/4 or 1/8 of its size where its shorter side keeps at least so many pixels. A JPEG
-            is decoded so, which takes a fraction of the time and of the memory; None gives all pixels.
+        limits: what is refused by the size of the file and by the header, before pixels are
+            decoded.
+        enough_px: the picture comes at 1/2, 1/4 or 1/8 of its size where its shorter side keeps at
+            least so many pixels. A JPEG is decoded so, which takes a fraction of the time and of
+            the memory; None gives all pixels.
 
     Returns:
         A Pillow image of mode "RGB" that holds no open file and no metadata.
 
     Raises:
-        ImageRejected: there is no such file, it is no image of a known format, is damaged or cut short, or is beyond a limit.
+        ImageRejected: there is no such file, it is no image of a known format, is damaged or cut
+            short, or is beyond a limit.
     """
     with opened_structure(source, limits=limits, decode=True) as (image, found):
         name = source_name(source)
@@ -52,7 +67,9 @@ def open_image(source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, en
             with quiet_pillow():
                 size = image.size
                 if enough_px is not None:
-                    image.draft(None, (enough_px, enough_px))  # does nothing in other formats than JPEG
+                    image.draft(
+                        None, (enough_px, enough_px)
+                    )  # does nothing in other formats than JPEG
                 factor = 1 if image.size != size else _factor(size, enough_px)
                 core = 4 if found.kind == "JPEG" else 0
                 check_memory(image, found, limits, beside=core + 4 / factor**2)
@@ -80,7 +97,9 @@ def _factor(size: tuple[int, int], enough_px: int | None) -> int:
     """1, 2, 4 or 8, as libjpeg would shrink it: the shorter side keeps at least `enough_px`."""
     if enough_px is None:
         return 1
-    return next(factor for factor in (8, 4, 2, 1) if factor == 1 or min(size) // factor >= enough_px)
+    return next(
+        factor for factor in (8, 4, 2, 1) if factor == 1 or min(size) // factor >= enough_px
+    )
 
 
 def _shrunk_on_white(image: ImageFile, factor: int) -> Image:
@@ -92,7 +111,8 @@ def _shrunk_on_white(image: ImageFile, factor: int) -> Image:
 
     transparency = image.info.get("transparency")
     if isinstance(transparency, tuple) and max(transparency) > 255:
-        # Pillow keeps the upper byte of 16-bit pixels and both bytes of the colour that stands for transparent.
+        # Pillow keeps the upper byte of 16-bit pixels and both bytes of the colour that stands for
+        # transparent.
         image.info["transparency"] = tuple(value >> 8 for value in transparency)
     width, height = image.size
     picture = Image.new("RGB", (-(-width // factor), -(-height // factor)))
@@ -116,7 +136,10 @@ def _on_white(strip: Image) -> Image:
 
 
 def _from_sixteen_bits(image: Image) -> Image:
-    """Grey of 16 bits, 0 to 65,535, to 0 to 255 by rounding; Pillow's own conversion clips at 255."""
+    """Grey of 16 bits, 0 to 65,535, to 0 to 255 by rounding;
+
+    Pillow's own conversion clips at 255.
+    """
     from PIL import Image
 
     values = np.asarray(image).astype(np.uint32)
@@ -128,8 +151,12 @@ def _from_sixteen_bits(image: Image) -> Image:
 
 
 def _orientation(image: ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF block cannot be read."""
-    # Odd EXIF is no reason to refuse a picture whose pixels were decoded; the parser raises anything on it.
+    """The EXIF orientation, 1 to 8;
+
+    1 (upright) where there is none or the EXIF block cannot be read.
+    """
+    # Odd EXIF is no reason to refuse a picture whose pixels were decoded; the parser raises
+    # anything on it.
     with suppress(Exception):
         value = image.getexif().get(_ORIENTATION_TAG, 1)
         if isinstance(value, int) and 1 <= value <= 8:

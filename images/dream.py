@@ -1,6 +1,7 @@
 """InvokeAI's first generations: the prompt as it was typed, with switches, `"a fox [blurry]" -s50 -W512 -C7.5 -Ak_lms -S42`.
 
-sd-parsers reads the prompt only where a switch and its value are apart, and no program that wrote files put them apart.
+sd-parsers reads the prompt only where a switch and its value are apart, and no program that wrote
+files put them apart.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _SWITCHES = {
     "sampler_name": "sampler",
     "cfg": "cfg_scale",
 }
-_SWITCH = re.compile(r"--(\w[\w-]{0,40})(?:[= ](?!-{1,2}[A-Za-z])(\S+))?|-([A-Za-z])(?: ?(?!-{1,2}[A-Za-z])(\S+))?")
+_SWITCH = re.compile(
+    r"--(\w[\w-]{0,40})(?:[= ](?!-{1,2}[A-Za-z])(\S+))?|-([A-Za-z])(?: ?(?!-{1,2}[A-Za-z])(\S+))?"
+)
 _END_OF_PROMPT = re.compile(r'"(?=\s{1,8}--?[A-Za-z]|\s{0,8}\Z)')
 _FIRST_SWITCH = re.compile(r"(?:\A|\s)--?[A-Za-z]")
 _UNWANTED = re.compile(r"\[([^\[\]]{0,2000})\]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from images.embedded import EmbeddedPrompt
+from imprompt.images.embedded_prompts import EmbeddedPrompt
 
 _FIRST = {
     "steps": "Steps",
@@ -26,14 +26,17 @@ _FIRST = {
 def infotext(found: EmbeddedPrompt) -> str:
     """Return the prompt, "Negative prompt: …" where there is one, and a line of settings where there are some.
 
-    `images.parameters.read_parameters` reads the same prompt, negative prompt and settings from it.
-    The form is that of `create_infotext` in the webui's modules/processing.py.
+    `imprompt.images.parameters.read_parameters` reads the same prompt, negative prompt and settings
+    from it. The form is that of `create_infotext` in the webui's modules/processing.py.
     """
     lines = [found.prompt]
     if found.negative:
         lines.append(f"Negative prompt: {found.negative}")
     settings = _with_size(found.settings)
-    order = [*(name for name in _FIRST if name in settings), *(name for name in settings if name not in _FIRST)]
+    order = [
+        *(name for name in _FIRST if name in settings),
+        *(name for name in settings if name not in _FIRST),
+    ]
     if order:
         lines.append(", ".join(f"{_name(name)}: {_value(settings[name])}" for name in order))
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """AUTOMATIC1111's text: the prompt, "Negative prompt: …", and a last line of settings. Forge, SD.Next and many others write it.
 
-sd-parsers is not used here: it gives up on a second "Negative prompt:" and on settings without a sampler, drops settings whose
-value is quoted or holds a colon, and its patterns take quadratic time on long texts. It is the oracle of the tests. Here the
-time is linear in the length of the text.
+sd-parsers is not used here: it gives up on a second "Negative prompt:" and on settings without a
+sampler, drops settings whose value is quoted or holds a colon, and its patterns take quadratic time
+on long texts. It is the oracle of the tests. Here the time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -13,10 +13,21 @@ from dataclasses import dataclass
 
 _NEGATIVE = "Negative prompt:"
 _TEMPLATES = ("Template:", "Negative Template:")
-# What the webui and its forks always or mostly write; a prompt's own "key: value, …" has none of them.
+# What the webui and its forks always or mostly write; a prompt's own "key: value, …" has none of
+# them.
 _KNOWN = frozenset(
     {
-        *("Steps", "Sampler", "Schedule type", "CFG scale", "Distilled CFG Scale", "Seed", "Size", "Model", "Model hash"),
+        *(
+            "Steps",
+            "Sampler",
+            "Schedule type",
+            "CFG scale",
+            "Distilled CFG Scale",
+            "Seed",
+            "Size",
+            "Model",
+            "Model hash",
+        ),
         *("Clip skip", "Denoising strength", "Version", "VAE", "App", "Created Date"),
     }
 )
@@ -33,7 +44,10 @@ _STEPS_ALONE = re.compile(r"\s*Steps: (\d{1,6})\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """`settings` are by lower-case name with underscores, quotes taken off; `negative` is empty where there is none."""
+    """`settings` are by lower-case name with underscores, quotes taken off;
+
+    `negative` is empty where there is none.
+    """
 
     prompt: str
     negative: str
@@ -43,8 +57,8 @@ class Parameters:
 def read_parameters(text: str) -> Parameters | None:
     """The parts of AUTOMATIC1111's text; None where it has neither settings nor a negative prompt.
 
-    As in the webui, a line that begins with "Negative prompt:" ends the prompt, and further such lines belong to the negative
-    prompt. Where all stands on one line, the marks inside of it count.
+    As in the webui, a line that begins with "Negative prompt:" ends the prompt, and further such
+    lines belong to the negative prompt. Where all stands on one line, the marks inside of it count.
     """
     whole = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines, settings = _split_settings(whole)
@@ -82,7 +96,11 @@ def _split_settings(lines: list[str]) -> tuple[list[str], dict[str, str]]:
 
 def _begins_with_a_setting(line: str) -> bool:
     key, mark, _ = line.partition(":")
-    return bool(mark) and _KEY.fullmatch(key.strip()) is not None and not (key + mark).endswith(_NEGATIVE)
+    return (
+        bool(mark)
+        and _KEY.fullmatch(key.strip()) is not None
+        and not (key + mark).endswith(_NEGATIVE)
+    )
 
 
 def _split_prompt(lines: list[str], *, is_one_line: bool) -> tuple[str, str | None]:

@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
-from core.errors import ImageRejected
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
-from images.hidden import read_hidden_prompt
+from imprompt.core.errors import ImageRejected
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.stealth import read_hidden_prompt
 
-# Threads, not processes: a file's header takes 0.1 to 0.5 ms of processor time, less than handing it to a process and back, and
+# Threads, not processes: a file's header takes 0.1 to 0.5 ms of processor time, less than handing
+# it to a process and back, and
 # the wait for a disk or a network is what is to be shared out.
 _THREADS = 4
 _AHEAD = 4 * _THREADS
@@ -21,7 +22,9 @@ _AHEAD = 4 * _THREADS
 Found: TypeAlias = EmbeddedPrompt | ImageRejected | None
 
 
-def read_embedded_prompts(paths: Sequence[Path], *, hidden: bool = False) -> Generator[tuple[Path, Found]]:
+def read_embedded_prompts(
+    paths: Sequence[Path], *, hidden: bool = False
+) -> Generator[tuple[Path, Found]]:
     """Each path, in order, with its prompt, None where it carries none, or the error that it cannot be read with.
 
     Args:

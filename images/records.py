@@ -1,8 +1,8 @@
 """Prompts that tools write as a JSON object (or as one text for each field), told apart by where it stands and what is in it.
 
-These are the tools that sd-parsers does not know, and what it refuses of those it knows: InvokeAI from its third generation on
-(the model's name and a missing scheduler) and its second where the prompt is no list, NovelAI and Fooocus where one of the
-fields that it asks for is missing.
+These are the tools that sd-parsers does not know, and what it refuses of those it knows: InvokeAI
+from its third generation on (the model's name and a missing scheduler) and its second where the
+prompt is no list, NovelAI and Fooocus where one of the fields that it asks for is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 COMMENTS = (
-    *("UserComment", "ImageDescription", "Description", "Comment", "Caption", "Instructions", "Title"),
+    *(
+        "UserComment",
+        "ImageDescription",
+        "Description",
+        "Comment",
+        "Caption",
+        "Instructions",
+        "Title",
+    ),
     *("XPComment", "XPTitle", "XPSubject", "XPKeywords"),
 )
 """Keywords and fields that hold any text, also in files that passed through other programs."""
@@ -83,7 +91,9 @@ def _regions(value: Mapping[str, object]) -> tuple[list[str], list[str]]:
     rows = [row for row in regions if isinstance(row, dict) and row.get("isEnabled", True)]
     positive = [row.get("positivePrompt") for row in rows]
     negative = [row.get("negativePrompt") for row in rows]
-    return [text for text in positive if isinstance(text, str)], [text for text in negative if isinstance(text, str)]
+    return [text for text in positive if isinstance(text, str)], [
+        text for text in negative if isinstance(text, str)
+    ]
 
 
 def _inner(value: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -105,7 +115,13 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind("SwarmUI", "prompt", "negativeprompt", place="sui_image_params", renamed={"cfgscale": "cfg_scale"}),
+    _Kind(
+        "SwarmUI",
+        "prompt",
+        "negativeprompt",
+        place="sui_image_params",
+        renamed={"cfgscale": "cfg_scale"},
+    ),
     _Kind(
         "InvokeAI",
         "positive_prompt",
@@ -114,16 +130,41 @@ _KINDS = (
         renamed={"scheduler": "sampler"},
         parts=_regions,
     ),
-    _Kind("InvokeAI", "positive_conditioning", "negative_conditioning", place="invokeai", renamed={"scheduler": "sampler"}),
+    _Kind(
+        "InvokeAI",
+        "positive_conditioning",
+        "negative_conditioning",
+        place="invokeai",
+        renamed={"scheduler": "sampler"},
+    ),
     _Kind("InvokeAI", "prompt", "negative_prompt", place="sd-metadata"),
     _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"seed"})),
     _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"cfg_scale"})),
     _Kind("Tensor.Art", "prompt", "negativePrompt", place="generation_data"),
-    _Kind("Stability Matrix", "PositivePrompt", "NegativePrompt", place="parameters-json", renamed={"ModelName": "model"}),
+    _Kind(
+        "Stability Matrix",
+        "PositivePrompt",
+        "NegativePrompt",
+        place="parameters-json",
+        renamed={"ModelName": "model"},
+    ),
     _Kind("Civitai", "prompt", "negativePrompt", place="extraMetadata"),
-    _Kind("RuinedFooocus", "Prompt", "Negative", marks=frozenset({"base_model_name"}), renamed={"base_model_name": "model"}),
-    _Kind("Easy Diffusion", "prompt", "negative_prompt", marks=frozenset({"use_stable_diffusion_model"})),
-    _Kind("Easy Diffusion", "Prompt", "Negative Prompt", marks=frozenset({"Stable Diffusion model"})),
+    _Kind(
+        "RuinedFooocus",
+        "Prompt",
+        "Negative",
+        marks=frozenset({"base_model_name"}),
+        renamed={"base_model_name": "model"},
+    ),
+    _Kind(
+        "Easy Diffusion",
+        "prompt",
+        "negative_prompt",
+        marks=frozenset({"use_stable_diffusion_model"}),
+    ),
+    _Kind(
+        "Easy Diffusion", "Prompt", "Negative Prompt", marks=frozenset({"Stable Diffusion model"})
+    ),
     _Kind("Fooocus", "prompt", "negative_prompt", marks=frozenset({"base_model", "styles"})),
     _Kind("Fooocus", "prompt", "negative_prompt", marks=frozenset({"real_prompt"})),
     _Kind("Fooocus", "Prompt", "Negative Prompt", marks=frozenset({"Styles", "Performance"})),
@@ -134,8 +175,19 @@ _KINDS = (
     _Kind("NovelAI", "prompt", "uc", marks=frozenset({"uc", "sampler"}), parts=_characters),
     _Kind("NovelAI", "prompt", "uc", marks=frozenset({"v4_prompt"}), parts=_characters),
     _Kind("mold", "prompt", "negative_prompt", place="mold:parameters"),
-    _Kind("ComfyUI", "prompt", "negativePrompt", place="imagemetahub_data", marks=frozenset({"generator"})),
-    _Kind("Hugging Face", "prompt", "negative_prompt", marks=frozenset({"num_inference_steps", "guidance_scale"})),
+    _Kind(
+        "ComfyUI",
+        "prompt",
+        "negativePrompt",
+        place="imagemetahub_data",
+        marks=frozenset({"generator"}),
+    ),
+    _Kind(
+        "Hugging Face",
+        "prompt",
+        "negative_prompt",
+        marks=frozenset({"num_inference_steps", "guidance_scale"}),
+    ),
 )
 _GENERIC = tuple(
     _Kind("", "prompt", negative, marks=frozenset({"prompt", mark}))
@@ -159,7 +211,12 @@ _RENAMED = {
     "base_model": "model",
     "base_model_hash": "model_hash",
 }
-_MODEL_FIELDS = {"name": "model", "model_name": "model", "modelFileName": "model", "hash": "model_hash"}
+_MODEL_FIELDS = {
+    "name": "model",
+    "model_name": "model",
+    "modelFileName": "model",
+    "hash": "model_hash",
+}
 
 Objects = list[tuple[str, Mapping[str, object]]]
 
@@ -167,7 +224,8 @@ Objects = list[tuple[str, Mapping[str, object]]]
 def objects(texts: Mapping[str, str]) -> Objects:
     """Every JSON object in `texts` with the keyword that it stands under, outer before inner; `texts` itself is under "".
 
-    Keywords count in any case, and a second text of the same keyword ("UserComment 2") as the first.
+    Keywords count in any case, and a second text of the same keyword ("UserComment 2") as the
+    first.
     """
     found: Objects = [("", texts)]
     keywords: dict[str, list[str]] = {}
@@ -225,7 +283,9 @@ def _first_record(found: Objects, kinds: tuple[_Kind, ...]) -> Record | None:
                 continue
             further = ([], []) if kind.parts is None else kind.parts(value)
             names = (kind.prompt, kind.negative)
-            prompt, negative = (_joined(value.get(n), texts) for n, texts in zip(names, further, strict=True))
+            prompt, negative = (
+                _joined(value.get(n), texts) for n, texts in zip(names, further, strict=True)
+            )
             if prompt.strip(" \0\n"):
                 settings = _settings(value, kind)
                 return Record(prompt, negative, kind.tool, settings, is_whole=any(further))
@@ -249,8 +309,13 @@ def _settings(value: Mapping[str, object], kind: _Kind) -> dict[str, str]:
         name = kind.renamed.get(key) or _RENAMED.get(name, name)
         if isinstance(item, dict) and name == "model":
             parts = ((_MODEL_FIELDS.get(part), inner) for part, inner in item.items())
-            settings |= {part: str(inner) for part, inner in parts if part and isinstance(inner, str)}
-        elif isinstance(item, str | int | float) and 0 < len(text := str(item)) <= _MAX_SETTING_CHARACTERS:
+            settings |= {
+                part: str(inner) for part, inner in parts if part and isinstance(inner, str)
+            }
+        elif (
+            isinstance(item, str | int | float)
+            and 0 < len(text := str(item)) <= _MAX_SETTING_CHARACTERS
+        ):
             settings.setdefault(name, text)
     if "size" not in settings and {"width", "height"} <= settings.keys():
         settings["size"] = f"{settings['width']}x{settings['height']}"
@@ -261,6 +326,7 @@ def _snake(key: str) -> str:
     """ "cfgScale", "CfgScale" and "Guidance Scale" as "cfg_scale" and "guidance_scale"."""
     key = key.removeprefix("SD:")
     words = "".join(
-        "_" + char if char.isupper() and before.islower() else char for before, char in zip(" " + key, key, strict=False)
+        "_" + char if char.isupper() and before.islower() else char
+        for before, char in zip(" " + key, key, strict=False)
     )
     return words.lower().replace(" ", "_")

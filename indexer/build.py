@@ -1,4 +1,7 @@
-"""From corpora to a published generation. The same call resumes itself, whenever it was broken off."""
+"""From corpora to a published generation.
+
+The same call resumes itself, whenever it was broken off.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,37 @@ from typing import Protocol
 
 import msgspec
 
-from core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
-from core.files import atomic_write
-from core.progress import Silent
-from core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
-from core.values import EncoderSpec, RejectedRow
-from indexer.cleaning import REMOVED, SEMANTIC_DUPLICATE, joined_funnel
-from indexer.engine import Engine, LocalEngine, Space
-from indexer.journal import Journal
-from indexer.plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
-from indexer.publishing import begin, factory_for, finish, link_shards, manifest_of, published
-from indexer.rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
-from indexer.stages import encode_spaces, number_prompts
-from indexer.unfinished import refuse_changed_meanwhile, refuse_changed_since, refuse_unreadable
-from store import layout
-from store.generation import Generation
-from store.gpu import Gpu
-from store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
-from store.locking import write_lock
-from store.manifest import CorpusInfo, Manifest
-from store.publish import current_name
+from imprompt.core.atomic_files import atomic_write
+from imprompt.core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
+from imprompt.core.values import EncoderSpec, RejectedRow
+from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
+from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
+from imprompt.indexer.cleaning_stats import REMOVED, SEMANTIC_DUPLICATE, joined_funnel
+from imprompt.indexer.completion import (
+    begin,
+    factory_for,
+    finish,
+    link_shards,
+    manifest_of,
+    published,
+)
+from imprompt.indexer.engine import Engine, LocalEngine, Space
+from imprompt.indexer.journal import Journal
+from imprompt.indexer.stages import encode_spaces, number_prompts
+from imprompt.indexer.unfinished import (
+    refuse_changed_meanwhile,
+    refuse_changed_since,
+    refuse_unreadable,
+)
+from imprompt.store import layout
+from imprompt.store.gpu import Gpu
+from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
+from imprompt.store.index_version import Generation
+from imprompt.store.locking import write_lock
+from imprompt.store.manifest import CorpusInfo, Manifest
+from imprompt.store.publish import current_name
 
 _SILENT = Silent()
 _HERE = LocalEngine()
@@ -48,10 +62,11 @@ class SpaceEncoder(TextEncoder, Protocol):
 class BuildOptions:
     """How to build. `replace` allows another corpus or encoder than those of the index in place; the rest goes into the plan.
 
-    `strict` ends the build where a row cannot be read; what is built is the same.
-    `index_factory` is FAISS's factory string; None lets `store.index_plan.plan_index` choose within `memory_budget_bytes`.
-    `unsafe_words` is the list that `cleaning.unsafe` looks for, None the one that comes with imprompt. `dropped` is a file for
-    examples of what was left out, and no part of the plan.
+    `strict` ends the build where a row cannot be read; what is built is the same. `index_factory`
+    is FAISS's factory string; None lets `imprompt.store.index_plan.plan_index` choose within
+    `memory_budget_bytes`. `unsafe_words` is the list that `cleaning.unsafe` looks for, None the one
+    that comes with imprompt. `dropped` is a file for examples of what was left out, and no part of
+    the plan.
     """
 
     shard_rows: int = DEFAULT_SHARD_ROWS
@@ -69,9 +84,10 @@ class BuildOptions:
 class BuildReport:
     """What a build did.
 
-    `built` is False where the same plan was already published and there was nothing to do. `rejected` are the first ten
-    rejected rows of each corpus, `truncated` the prompts that are longer than the first encoder reads, `encoded` the vectors
-    that this call made (a resumed build makes fewer than it has), in `encode_s` of its `seconds`.
+    `built` is False where the same plan was already published and there was nothing to do.
+    `rejected` are the first ten rejected rows of each corpus, `truncated` the prompts that are
+    longer than the first encoder reads, `encoded` the vectors that this call made (a resumed build
+    makes fewer than it has), in `encode_s` of its `seconds`.
     """
 
     manifest: Manifest
@@ -101,16 +117,20 @@ def build_index(
         root: of the index; created where it is missing.
         sources: in the order in which their rows are numbered.
         pair: its text tower encodes the prompts; its space is the one that is searched.
-        extra: further encoders whose vectors of every prompt are stored, each in a space of its own.
+        extra: further encoders whose vectors of every prompt are stored, each in a space of its
+            own.
         also: the same for the text towers of pairs.
-        engine: cleans and encodes; the plan and the rows do not depend on it, and one may end what another began.
+        engine: cleans and encodes; the plan and the rows do not depend on it, and one may end what
+            another began.
         gpu: where the index is made, None for the processor. Encoders have devices of their own.
 
     Raises:
         BuildLocked: another process is writing this index.
-        IndexDiffers: the index in place has another corpus or encoder, and `options.replace` is not set.
-        CorpusError: a source cannot be read, changed since a build of it was broken off or while it was read, has a row that
-            cannot be read where `options.strict` is set, or none has a usable prompt; nothing is published.
+        IndexDiffers: the index in place has another corpus or encoder, and `options.replace` is not
+            set.
+        CorpusError: a source cannot be read, changed since a build of it was broken off or while it
+            was read, has a row that cannot be read where `options.strict` is set, or none has a
+            usable prompt; nothing is published.
         StorageFull: the disk is full or may not be written.
     """
     began = time.monotonic()
@@ -118,17 +138,31 @@ def build_index(
     with write_lock(root):
         if options.strict:
             refuse_unreadable(sources, progress=progress)
-        plan = make_plan(sources, [space.spec for space in spaces], options=options, progress=progress)
+        plan = make_plan(
+            sources, [space.spec for space in spaces], options=options, progress=progress
+        )
         if not options.replace:
             refuse_other(root, plan)
         there = published(root, plan, progress=progress)
         if there is not None:
             return BuildReport(there, built=False, seconds=time.monotonic() - began)
         refuse_changed_since(root, plan, replace=options.replace)
-        return carry_out(plan, root, sources, spaces, options, engine=engine, gpu=gpu, began=began, progress=progress)
+        return carry_out(
+            plan,
+            root,
+            sources,
+            spaces,
+            options,
+            engine=engine,
+            gpu=gpu,
+            began=began,
+            progress=progress,
+        )
 
 
-def spaces_of(pair: EncoderPair, extra: Sequence[SpaceEncoder], *, also: Sequence[EncoderPair] = ()) -> list[Space]:
+def spaces_of(
+    pair: EncoderPair, extra: Sequence[SpaceEncoder], *, also: Sequence[EncoderPair] = ()
+) -> list[Space]:
     """The spaces of a build; the first is that of the pair's text tower, loaded when needed, as those of `also` are."""
 
     def space_of(encoder: SpaceEncoder) -> Space:
@@ -150,21 +184,29 @@ def corpus_info(source: CorpusSource) -> CorpusInfo:
 
 
 def make_plan(
-    sources: Sequence[CorpusSource], encoders: Sequence[EncoderSpec], *, options: BuildOptions, progress: Progress = _SILENT
+    sources: Sequence[CorpusSource],
+    encoders: Sequence[EncoderSpec],
+    *,
+    options: BuildOptions,
+    progress: Progress = _SILENT,
 ) -> BuildPlan:
     """What `build_index` is going to do.
 
     Raises:
-        ConfigError: no source, two encoders of one space, fewer than one row in a shard, a factory string that is not known, or
-            a cleaning that cannot be done.
+        ConfigError: no source, two encoders of one space, fewer than one row in a shard, a factory
+            string that is not known, or a cleaning that cannot be done.
         CorpusError: a source cannot be read.
     """
     if not sources:
         raise ConfigError("There is no corpus to build from.", hint="Name one with --corpus.")
     if len({spec.space for spec in encoders}) != len(encoders):
-        raise ConfigError(f"Two of these encoders share a space: {', '.join(spec.space for spec in encoders)}.")
+        raise ConfigError(
+            f"Two of these encoders share a space: {', '.join(spec.space for spec in encoders)}."
+        )
     if options.shard_rows < 1:
-        raise ConfigError(f"A shard of {options.shard_rows} rows is too small.", hint="It has at least 1.")
+        raise ConfigError(
+            f"A shard of {options.shard_rows} rows is too small.", hint="It has at least 1."
+        )
     if options.index_factory is not None:
         read_factory(options.index_factory, dim=encoders[0].dim)  # before hours of encoding
     corpora: list[CorpusInfo] = []
@@ -200,8 +242,14 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
     if manifest is None:
         return
     if _identity(manifest.corpus, manifest.encoders) == _identity(plan.corpora, plan.encoders):
-        if gone := {rule: manifest.funnel[rule] for rule in (REMOVED, SEMANTIC_DUPLICATE) if manifest.funnel.get(rule)}:
-            named = " and ".join(f"{count:,} prompts were {_GONE[rule]}" for rule, count in gone.items())
+        if gone := {
+            rule: manifest.funnel[rule]
+            for rule in (REMOVED, SEMANTIC_DUPLICATE)
+            if manifest.funnel.get(rule)
+        }:
+            named = " and ".join(
+                f"{count:,} prompts were {_GONE[rule]}" for rule, count in gone.items()
+            )
             raise IndexDiffers(
                 f"{named} the index in {root}; building it again would bring them back.",
                 hint="Say --replace if that is what you want.",
@@ -214,8 +262,12 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
     )
 
 
-def _identity(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    return [corpus.fingerprint for corpus in corpora], [(spec.space, spec.weights_sha256) for spec in encoders]
+def _identity(
+    corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]
+) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    return [corpus.fingerprint for corpus in corpora], [
+        (spec.space, spec.weights_sha256) for spec in encoders
+    ]
 
 
 def _described(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) -> str:
@@ -253,7 +305,8 @@ def carry_out(
 
     Args:
         engine: cleans and encodes.
-        base: a generation whose rows come before those of the sources, with the vectors that it has.
+        base: a generation whose rows come before those of the sources, with the vectors that it
+            has.
         gpu: where the index is made; None for the processor.
         began: the `time.monotonic` at which the command began.
     """
@@ -264,7 +317,9 @@ def carry_out(
         reading = journal.numbered() is None
         try:
             older = None if base is None else base.folder / layout.PROMPTS
-            numbered = number_prompts(staging, sources, rules, journal, base=older, engine=engine, progress=progress)
+            numbered = number_prompts(
+                staging, sources, rules, journal, base=older, engine=engine, progress=progress
+            )
             if reading:
                 refuse_changed_meanwhile(sources, plan.corpora[-len(sources) :])
         except CorpusError:
@@ -288,11 +343,17 @@ def carry_out(
             progress=progress,
         )
         encode_s = time.monotonic() - encoding_began
-        encoded = sum(shard.record.rows for key, shard in journal.shards().items() if key not in before)
+        encoded = sum(
+            shard.record.rows for key, shard in journal.shards().items() if key not in before
+        )
         if base is not None:
-            numbered = msgspec.structs.replace(numbered, funnel=joined_funnel(base.manifest.funnel, numbered.funnel))
+            numbered = msgspec.structs.replace(
+                numbered, funnel=joined_funnel(base.manifest.funnel, numbered.funnel)
+            )
         joined = {space: [*kept.get(space, []), *done] for space, done in shards.items()}
-        manifest = finish(root, staging, plan, numbered, joined, factory=factory, gpu=gpu, progress=progress)
+        manifest = finish(
+            root, staging, plan, numbered, joined, factory=factory, gpu=gpu, progress=progress
+        )
     return BuildReport(
         manifest,
         built=True,

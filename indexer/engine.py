@@ -1,4 +1,7 @@
-"""Who cleans rows and encodes shards: this process, or machines that an engine stands for. All else of a build is one."""
+"""Who cleans rows and encodes shards: this process, or machines that an engine stands for.
+
+All else of a build is one.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from core.ahead import ahead
-from core.errors import EncoderError
-from core.fetch import Announce, silent
-from core.protocols import CorpusSource, TextEncoder
-from core.values import CorpusBatch, EncoderSpec
-from encoders.batching import FREED
-from encoders.memory import own_bytes
-from indexer.cleaning import Tally
-from indexer.journal import ShardDone
-from indexer.provenance import provenance_of
-from indexer.rules import Rules
-from store import layout
-from store.prompts import DuckPrompts
-from store.shards import write_shard
-from store.staged_prompts import CleanPrompt
+from imprompt.core.errors import EncoderError
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.lookahead import ahead
+from imprompt.core.protocols import CorpusSource, TextEncoder
+from imprompt.core.values import CorpusBatch, EncoderSpec
+from imprompt.encoders.length_batches import FREED
+from imprompt.encoders.memory import own_bytes
+from imprompt.indexer.cleaning_rules import Rules
+from imprompt.indexer.cleaning_stats import Tally
+from imprompt.indexer.journal import ShardDone
+from imprompt.indexer.provenance import provenance_of
+from imprompt.store import layout
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.shards import write_shard
+from imprompt.store.staged_prompts import CleanPrompt
 
 READ_ROWS = 16_384
 """Rows that are read, cleaned and committed together; what a kill costs at most."""
@@ -29,7 +32,10 @@ READ_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A vector space of a build; `texts` gives its encoder and is called only where there is something to encode."""
+    """A vector space of a build;
+
+    `texts` gives its encoder and is called only where there is something to encode.
+    """
 
     spec: EncoderSpec
     texts: Callable[[], TextEncoder]
@@ -65,7 +71,9 @@ class Engine(Protocol):
         """
         ...
 
-    def encode(self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]) -> Iterator[ShardDone]:
+    def encode(
+        self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+    ) -> Iterator[ShardDone]:
         """Every wanted shard in every space that wants it, once, in any order; each is whole in `staging` when it comes.
 
         Raises:
@@ -79,15 +87,18 @@ class Engine(Protocol):
 class LocalEngine:
     """This process, one shard after the other.
 
-    Its memory does not grow with the rows that it encodes (see `encoders.memory.FreedMemory`), so what it took behind the
-    batches of the first shard shows what it needs, and `announce` is told where that is more than the budget.
+    Its memory does not grow with the rows that it encodes (see
+    `imprompt.encoders.memory.FreedMemory`), so what it took behind the batches of the first shard
+    shows what it needs, and `announce` is told where that is more than the budget.
 
     Args:
         memory_budget_bytes: None for a build that has no bound.
         announce: takes a line for the user.
     """
 
-    def __init__(self, *, memory_budget_bytes: int | None = None, announce: Announce = silent) -> None:
+    def __init__(
+        self, *, memory_budget_bytes: int | None = None, announce: Announce = silent
+    ) -> None:
         self._memory_budget_bytes = memory_budget_bytes
         self._announce = announce
 
@@ -96,7 +107,9 @@ class LocalEngine:
             yield clean_batch(batch, rules, start=start)
             start = batch.next_start
 
-    def encode(self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]) -> Iterator[ShardDone]:
+    def encode(
+        self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+    ) -> Iterator[ShardDone]:
         """As `Engine.encode`. A shard is made in every space before the next one, so that spaces which share a network can share
         what it says of the texts; the next one's are read and tokenized meanwhile."""
         for place, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
@@ -131,7 +144,9 @@ def clean_batch(batch: CorpusBatch, rules: Rules, *, start: int) -> CleanedBatch
     return CleanedBatch(start, batch.next_start, kept, Tally.of(batch, dropped))
 
 
-def encode_shard(folder: Path, spaces: Sequence[Space], shard: WantedShard, texts: Sequence[str]) -> Iterator[ShardDone]:
+def encode_shard(
+    folder: Path, spaces: Sequence[Space], shard: WantedShard, texts: Sequence[str]
+) -> Iterator[ShardDone]:
     """Encode one shard into the spaces that want it and write it below `folder`; a function of the texts and the encoders alone."""
     for space in spaces:
         spec = space.spec
@@ -140,7 +155,9 @@ def encode_shard(folder: Path, spaces: Sequence[Space], shard: WantedShard, text
         encoder = space.texts()
         vectors = encoder.encode(texts)
         if vectors.shape != (len(texts), spec.dim):
-            raise EncoderError(f"{spec.name} gave vectors of shape {vectors.shape}, not {(len(texts), spec.dim)}.")
+            raise EncoderError(
+                f"{spec.name} gave vectors of shape {vectors.shape}, not {(len(texts), spec.dim)}."
+            )
         truncated = int((encoder.token_lengths(texts) > spec.max_tokens).sum())
         file = layout.shard_file(spec.space, shard.number)
         record = write_shard(folder, file, vectors, provenance=provenance_of(encoder))

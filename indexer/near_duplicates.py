@@ -1,4 +1,7 @@
-"""Near duplicates: each is folded into a row that is kept and near to it. One of each group is kept, never all, never none."""
+"""Near duplicates: each is folded into a row that is kept and near to it.
+
+One of each group is kept, never all, never none.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.progress import Silent
-from core.protocols import Progress
-from indexer.word_sets import Rows, WordSets, collect_word_sets, expanded
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress
+from imprompt.indexer.word_sets import Rows, WordSets, collect_word_sets, expanded
 
 _CHUNK_ROWS = 8_192
 _PAIRS_AT_ONCE = 2_000_000
@@ -29,17 +32,18 @@ def fold_near_duplicates(
 ) -> tuple[Rows, WordSets]:
     """For each text the row that stands for it: its own number where it is kept.
 
-    Rows are looked at by most submissions, then by first row. A row is folded into the first row of that order that was kept and
-    whose word set has a Jaccard index of at least `threshold` with its own; where there is none, it is kept. So a folded row is
-    near its kept row itself, not through others. Pairs of just that index are found with a probability of .99, nearer ones with
-    more; a text without words is near to nothing.
+    Rows are looked at by most submissions, then by first row. A row is folded into the first row of
+    that order that was kept and whose word set has a Jaccard index of at least `threshold` with its
+    own; where there is none, it is kept. So a folded row is near its kept row itself, not through
+    others. Pairs of just that index are found with a probability of .99, nearer ones with more; a
+    text without words is near to nothing.
 
     Args:
         batches: the texts, row by row, in batches of any size.
         n_submitted: (n,) how often each was submitted.
         threshold: above 0, at most 1.
-        settled: so many rows at the beginning are kept whatever is near them, and come before all others: those of an index that is
-            added to.
+        settled: so many rows at the beginning are kept whatever is near them, and come before all
+            others: those of an index that is added to.
 
     Returns:
         (n,) int64 row numbers, and the word sets.
@@ -88,7 +92,9 @@ class _KeptRows:
         slots = self._counts[buckets] + np.arange(len(buckets)) - np.repeat(first, runs)
         fits = slots < self._sizes[buckets]
         self._members[self._starts[buckets[fits]] + slots[fits]] = members[fits]
-        self._counts[buckets[first]] = np.minimum(self._counts[buckets[first]] + runs, self._sizes[buckets[first]])
+        self._counts[buckets[first]] = np.minimum(
+            self._counts[buckets[first]] + runs, self._sizes[buckets[first]]
+        )
 
     def pairs(self, places: Rows) -> Iterator[tuple[Rows, Rows]]:
         """(place, place of a kept row that shares a bucket with it), a bounded number at once; pairs may repeat."""
@@ -97,7 +103,10 @@ class _KeptRows:
         members, buckets, counts = members[counts > 0], buckets[counts > 0], counts[counts > 0]
         for part in _parts(counts):
             sizes = counts[part]
-            yield np.repeat(members[part], sizes), self._members[expanded(self._starts[buckets[part]], sizes)].astype(np.int64)
+            yield (
+                np.repeat(members[part], sizes),
+                self._members[expanded(self._starts[buckets[part]], sizes)].astype(np.int64),
+            )
 
     def pairs_within(self, places: Rows) -> Iterator[tuple[Rows, Rows]]:
         """(place, earlier place) of these rows that share a bucket with each other, a bounded number at once; pairs may repeat."""
@@ -109,7 +118,10 @@ class _KeptRows:
         starts = np.repeat(first, np.diff(first, append=len(buckets)))
         sizes = np.minimum(before, _BUCKET_ROWS)
         for part in _parts(sizes):
-            yield np.repeat(members[part], sizes[part]), members[expanded(starts[part], sizes[part])]
+            yield (
+                np.repeat(members[part], sizes[part]),
+                members[expanded(starts[part], sizes[part])],
+            )
 
     def _entries(self, places: Rows) -> tuple[Rows, Rows]:
         """(place, bucket) of every bucket that these rows are in, by rising place."""
@@ -129,7 +141,9 @@ def _parts(sizes: Rows) -> Iterator[slice]:
         start = stop
 
 
-def _edges(pairs: Iterable[tuple[Rows, Rows]], sets: WordSets, order: Rows, threshold: float) -> list[tuple[Rows, Rows]]:
+def _edges(
+    pairs: Iterable[tuple[Rows, Rows]], sets: WordSets, order: Rows, threshold: float
+) -> list[tuple[Rows, Rows]]:
     """The pairs that are near each other, counted word by word."""
     near = []
     for place, other in pairs:
@@ -141,7 +155,9 @@ def _edges(pairs: Iterable[tuple[Rows, Rows]], sets: WordSets, order: Rows, thre
     return near
 
 
-def _nearest(pairs: Iterable[tuple[Rows, Rows]], sets: WordSets, order: Rows, threshold: float) -> dict[int, int]:
+def _nearest(
+    pairs: Iterable[tuple[Rows, Rows]], sets: WordSets, order: Rows, threshold: float
+) -> dict[int, int]:
     """For each place that has one, the first of the kept places near it."""
     found: dict[int, int] = {}
     for places, others in _edges(pairs, sets, order, threshold):

@@ -29,7 +29,12 @@ def provenance_of(encoder: object) -> dict[str, Any]:
     for name in _LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return {**told, "processor": processor_name(), "system": platform.system(), "libraries": versions}
+    return {
+        **told,
+        "processor": processor_name(),
+        "system": platform.system(),
+        "libraries": versions,
+    }
 
 
 def processor_name() -> str:
@@ -47,7 +52,9 @@ def code_sha256() -> str:
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for path in sorted(path for room in _ROOMS for path in (root / room).rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(
+            path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0"
+        )
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """A build on a cluster of Ray: rows are cleaned and shards encoded by its actors, everything else happens here.
 
-The corpora and `prompts.duckdb` are read by a task on this machine, so that no other needs to see them. The shards come back
-through Ray's object store, or through a folder or bucket that all machines reach; here they are checked, put into the staging
-folder and journaled, under the write lock of the build. So a build may be begun on one engine and ended on another.
+The corpora and `prompts.duckdb` are read by a task on this machine, so that no other needs to see
+them. The shards come back through Ray's object store, or through a folder or bucket that all
+machines reach; here they are checked, put into the staging folder and journaled, under the write
+lock of the build. So a build may be begun on one engine and ended on another.
 """
 
 from __future__ import annotations
@@ -14,20 +15,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from core.errors import Checksum, WorkerDiffers
-from core.protocols import CorpusSource
-from core.values import CorpusBatch, EncoderSpec
-from encoders.registry import load_encoder, output_encoder
-from indexer.build import other_files, spaces_of
-from indexer.engine import READ_ROWS, CleanedBatch, Space, WantedShard, clean_batch, encode_shard
-from indexer.journal import ShardDone
-from indexer.ray_session import RayCluster
-from indexer.ray_stream import Rounds, stream
-from indexer.rules import Cleaning, Rules, UnsafeWords, checked
-from store import layout
-from store.depot import Depot
-from store.prompts import DuckPrompts
-from store.shards import keep_shard
+from imprompt.core.errors import Checksum, WorkerDiffers
+from imprompt.core.protocols import CorpusSource
+from imprompt.core.values import CorpusBatch, EncoderSpec
+from imprompt.encoders.registry import load_encoder, output_encoder
+from imprompt.indexer.build import other_files, spaces_of
+from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, checked
+from imprompt.indexer.engine import (
+    READ_ROWS,
+    CleanedBatch,
+    Space,
+    WantedShard,
+    clean_batch,
+    encode_shard,
+)
+from imprompt.indexer.journal import ShardDone
+from imprompt.indexer.ray_session import RayCluster
+from imprompt.indexer.ray_stream import Rounds, stream
+from imprompt.store import layout
+from imprompt.store.object_store import Depot
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.shards import keep_shard
 
 MakeSpaces = Callable[[], Sequence[Space]]
 Shard = tuple[WantedShard, list[str]]
@@ -56,15 +64,18 @@ class _End:
 
 
 class RayEngine:
-    """An `indexer.engine.Engine`.
+    """An `imprompt.indexer.engine.Engine`.
 
     Args:
-        cluster: as `indexer.ray_session.ray_cluster` gave it.
+        cluster: as `imprompt.indexer.ray_session.ray_cluster` gave it.
         make_spaces: makes the spaces of the build in an actor; picklable.
-        shards: where the shards pass, as `store.depot.checked_url` gave it; None sends them through the object store.
+        shards: where the shards pass, as `imprompt.store.object_store.checked_url` gave it; None
+            sends them through the object store.
     """
 
-    def __init__(self, cluster: RayCluster, make_spaces: MakeSpaces, *, shards: str | None = None) -> None:
+    def __init__(
+        self, cluster: RayCluster, make_spaces: MakeSpaces, *, shards: str | None = None
+    ) -> None:
         self._cluster = cluster
         self._make_spaces = make_spaces
         self._shards = shards
@@ -73,7 +84,8 @@ class RayEngine:
         """As `Engine.clean`.
 
         Raises:
-            ClusterError: the cluster loses its work again and again, or its workers are not like this machine.
+            ClusterError: the cluster loses its work again and again, or its workers are not like
+                this machine.
         """
         make = partial(_Cleaner, rules.cleaning, rules.words, self._make_spaces)
         finished = False
@@ -83,7 +95,9 @@ class RayEngine:
 
         def in_order() -> Iterator[CleanedBatch]:
             nonlocal start, finished
-            for batch in stream(partial(_read_rows, source, READ_ROWS, start), make, pool=self._cluster.cleaning):
+            for batch in stream(
+                partial(_read_rows, source, READ_ROWS, start), make, pool=self._cluster.cleaning
+            ):
                 if batch.start != start:
                     return  # the one before was lost
                 if isinstance(batch, _End):
@@ -94,24 +108,37 @@ class RayEngine:
 
         yield from Rounds(begin)
 
-    def encode(self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]) -> Iterator[ShardDone]:
+    def encode(
+        self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+    ) -> Iterator[ShardDone]:
         """As `Engine.encode`.
 
         Raises:
-            ClusterError: the cluster loses its work again and again, or its workers are not like this machine.
+            ClusterError: the cluster loses its work again and again, or its workers are not like
+                this machine.
         """
         left = {shard.number: shard for shard in wanted}
         plan = staging.name
         depot = None if self._shards is None else Depot(self._shards, plan)
-        make = partial(_ShardEncoder, self._make_spaces, [space.spec for space in spaces], self._shards, plan)
+        make = partial(
+            _ShardEncoder, self._make_spaces, [space.spec for space in spaces], self._shards, plan
+        )
 
         def begin() -> Iterator[ShardDone] | None:
             return kept() if left else None
 
         def kept() -> Iterator[ShardDone]:
-            for made in stream(partial(_read_shards, staging, list(left.values())), make, pool=self._cluster.devices):
+            for made in stream(
+                partial(_read_shards, staging, list(left.values())),
+                make,
+                pool=self._cluster.devices,
+            ):
                 for done, content in made:
-                    chunks = depot.chunks(done.record) if depot is not None and content is None else [content or b""]
+                    chunks = (
+                        depot.chunks(done.record)
+                        if depot is not None and content is None
+                        else [content or b""]
+                    )
                     try:
                         keep_shard(staging, done.record, chunks)
                     except Checksum:
@@ -125,7 +152,9 @@ class RayEngine:
             depot.clear()
 
 
-def _read_rows(source: CorpusSource, size: int, start: int) -> Iterator[tuple[int, CorpusBatch] | _End]:
+def _read_rows(
+    source: CorpusSource, size: int, start: int
+) -> Iterator[tuple[int, CorpusBatch] | _End]:
     for batch in source.batches(size, start=start):
         yield start, batch
         start = batch.next_start
@@ -173,7 +202,9 @@ class _ShardEncoder:
         WorkerDiffers: the encoders here are not those of the plan.
     """
 
-    def __init__(self, make_spaces: MakeSpaces, specs: Sequence[EncoderSpec], shards: str | None, plan: str) -> None:
+    def __init__(
+        self, make_spaces: MakeSpaces, specs: Sequence[EncoderSpec], shards: str | None, plan: str
+    ) -> None:
         self._spaces = make_spaces()
         here = [space.spec for space in self._spaces]
         if here != list(specs):

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from core.devices import PROCESSOR
-from core.errors import ClusterError, ClusterUnreachable, ConfigError, WorkerDiffers
+from imprompt.core.device_names import PROCESSOR
+from imprompt.core.errors import ClusterError, ClusterUnreachable, ConfigError, WorkerDiffers
 
 DEFAULT_PORT = 6379
 OBJECT_STORE_BYTES = 512 << 20
@@ -64,7 +64,13 @@ def parse_address(engine: str) -> str:
     if engine == "ray":
         return ""
     host, _, port = engine.removeprefix("ray://").partition(":")
-    if not engine.startswith("ray://") or not host or "@" in host or "/" in host or not (port or str(DEFAULT_PORT)).isdecimal():
+    if (
+        not engine.startswith("ray://")
+        or not host
+        or "@" in host
+        or "/" in host
+        or not (port or str(DEFAULT_PORT)).isdecimal()
+    ):
         raise ConfigError("That is no engine.", hint=f"Give local. {_HOW}")
     return f"{host}:{port or DEFAULT_PORT}"
 
@@ -76,9 +82,11 @@ def ray_cluster(
     """A connection to Ray, closed at the end; with it goes a cluster of our own, its logs and what it spilled.
 
     Args:
-        address: HOST:PORT of the head node; "" starts a cluster on this machine, which hears only its loopback address.
+        address: HOST:PORT of the head node; "" starts a cluster on this machine, which hears only
+            its loopback address.
         device: "auto", "cpu" or "cuda".
-        actor_cpus: processors of an actor, and its threads; None takes as many as the smallest node has, one with a GPU.
+        actor_cpus: processors of an actor, and its threads; None takes as many as the smallest node
+            has, one with a GPU.
         actors: how many at most; None takes as many as the devices are.
 
     Raises:
@@ -92,14 +100,19 @@ def ray_cluster(
         check_answers(address)
     wanted = _ENVIRONMENT if address else _ENVIRONMENT | _LOOPBACK
     os.environ.update({name: value for name, value in wanted.items() if name not in os.environ})
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="imprompt-ray-", ignore_cleanup_errors=True) as folder:
+    with (
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory(prefix="imprompt-ray-", ignore_cleanup_errors=True) as folder,
+    ):
         warnings.simplefilter("ignore")  # of Ray, of its own deprecated settings
         import ray
         import ray._private.worker
         import ray.data
 
         print_to_stdstream = ray._private.worker.print_to_stdstream
-        ray._private.worker.print_to_stdstream = _print_nothing  # of lost nodes it tells among our answers, whatever is asked of it
+        ray._private.worker.print_to_stdstream = (
+            _print_nothing  # of lost nodes it tells among our answers, whatever is asked of it
+        )
         try:
             if address:
                 _connect(ray, address)
@@ -124,7 +137,9 @@ def _start(ray: Any, folder: str) -> None:
         )
     except Exception as error:
         hint = "Ray grants its processes 30 s to start: try again when the machine is less busy, or use --engine local."
-        raise ClusterError(f"Ray does not start on this machine: {_first_line(error)}", hint=hint) from error
+        raise ClusterError(
+            f"Ray does not start on this machine: {_first_line(error)}", hint=hint
+        ) from error
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -136,9 +151,13 @@ def _connect(ray: Any, address: str) -> None:
                 f"The cluster at {address} is of another version: {' '.join(str(error).split())[:300]}",
                 hint="Install the same versions of Python and Ray on all machines.",
             ) from error
-        raise ClusterUnreachable(f"The cluster at {address} does not take this machine: {_first_line(error)}", hint=_HOW) from error
+        raise ClusterUnreachable(
+            f"The cluster at {address} does not take this machine: {_first_line(error)}", hint=_HOW
+        ) from error
     except (ConnectionError, OSError, ValueError) as error:
-        raise ClusterUnreachable(f"The cluster at {address} does not take this machine: {_first_line(error)}", hint=_HOW) from error
+        raise ClusterUnreachable(
+            f"The cluster at {address} does not take this machine: {_first_line(error)}", hint=_HOW
+        ) from error
 
 
 def check_answers(address: str, *, timeout_s: float = 30) -> None:
@@ -158,9 +177,15 @@ def check_answers(address: str, *, timeout_s: float = 30) -> None:
         raise ClusterUnreachable(f"Nothing answers at {address}: {error}.", hint=_HOW) from error
     command = [sys.executable, "-c", _HANDSHAKE, address]
     with suppress(subprocess.TimeoutExpired):
-        if subprocess.run(command, capture_output=True, timeout=timeout_s, check=False).returncode == 0:  # noqa: S603 our own interpreter
+        if (
+            subprocess.run(command, capture_output=True, timeout=timeout_s, check=False).returncode
+            == 0
+        ):  # noqa: S603 our own interpreter
             return
-    raise ClusterUnreachable(f"What answers at {address} is no head node of Ray, or takes longer than {timeout_s:g} s.", hint=_HOW)
+    raise ClusterUnreachable(
+        f"What answers at {address} is no head node of Ray, or takes longer than {timeout_s:g} s.",
+        hint=_HOW,
+    )
 
 
 def _print_nothing(*_words: object, **_options: object) -> None:
@@ -174,7 +199,9 @@ def _settle(ray: Any) -> None:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.target_min_block_size = context.target_max_block_size = 1  # a row is a batch or a shard
-    context.max_errored_blocks = -1  # what a lost actor was at is asked for again, by whoever misses it
+    context.max_errored_blocks = (
+        -1
+    )  # what a lost actor was at is asked for again, by whoever misses it
     context.enable_progress_bars = False
 
 
@@ -205,8 +232,13 @@ def _offered(ray: Any, *, device: str, actor_cpus: int | None, actors: int | Non
     most = room_for(ray, Pool(1, actors or sum(cpus), each, 1 if with_gpus else 0))
     if most < 1:
         hint = f"See --actor-cpus; the most CPUs of a node are {max(cpus)}."
-        raise ConfigError(f"No node of the cluster has {each} CPUs for an actor{' beside a GPU' * with_gpus}.", hint=hint)
-    return RayCluster(cleaning=Pool(1, sum(cpus), 1), devices=Pool(most, most, each, 1 if with_gpus else 0))
+        raise ConfigError(
+            f"No node of the cluster has {each} CPUs for an actor{' beside a GPU' * with_gpus}.",
+            hint=hint,
+        )
+    return RayCluster(
+        cleaning=Pool(1, sum(cpus), 1), devices=Pool(most, most, each, 1 if with_gpus else 0)
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """A stream of items through actors of Ray Data: bounded, in order, and begun again for what a lost node took with it.
 
-The items are made by one task on the machine of the command, where the index and the corpora lie; each travels as one block to an
-actor, and its result comes back in the same order. Ray Data holds back the task while blocks wait for actors, and the actors while
-results wait for us, so that the object store holds a few items for each actor however long the stream is.
+The items are made by one task on the machine of the command, where the index and the corpora lie;
+each travels as one block to an actor, and its result comes back in the same order. Ray Data holds
+back the task while blocks wait for actors, and the actors while results wait for us, so that the
+object store holds a few items for each actor however long the stream is.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from core.errors import ClusterError, ImpromptError, WorkerDiffers
-from encoders.devices import use_threads
-from indexer.provenance import code_sha256
-from indexer.ray_session import Pool, room_for
+from imprompt.core.errors import ClusterError, ImpromptError, WorkerDiffers
+from imprompt.encoders.torch_devices import use_threads
+from imprompt.indexer.provenance import code_sha256
+from imprompt.indexer.ray_session import Pool, room_for
 
 if TYPE_CHECKING:
     import pyarrow
@@ -85,11 +86,17 @@ class Rounds(Generic[Result]):
                 )
 
 
-def stream(produce: Callable[[], Iterator[Item]], make: Callable[[], Callable[[Item], Result]], *, pool: Pool) -> Iterator[Result]:
+def stream(
+    produce: Callable[[], Iterator[Item]],
+    make: Callable[[], Callable[[Item], Result]],
+    *,
+    pool: Pool,
+) -> Iterator[Result]:
     """The results of all items in their order; those that a lost actor was at are left out.
 
     Args:
-        produce: gives the items, and the same again where it is called again; runs on this machine, in a process of Ray.
+        produce: gives the items, and the same again where it is called again; runs on this machine,
+            in a process of Ray.
         make: what an actor calls once and then has for its items.
         pool: of the actors.
 
@@ -108,22 +115,30 @@ def stream(produce: Callable[[], Iterator[Item]], make: Callable[[], Callable[[I
         warnings.simplefilter("ignore")  # of Ray Data, of its own deprecated settings
         here = ray.get_runtime_context().get_node_id()
         read = ray.data.read_datasource(
-            _datasource(produce), num_cpus=0, label_selector={"ray.io/node-id": here}, override_num_blocks=1
+            _datasource(produce),
+            num_cpus=0,
+            label_selector={"ray.io/node-id": here},
+            override_num_blocks=1,
         )
         results = read.map_batches(
             _Actor,
             fn_constructor_args=(make, code_sha256(), pool.cpus, Path.cwd()),
             batch_size=None,
             batch_format="pyarrow",
-            # A pool that lacks actors of its least size waits for them, also where their node is gone.
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=min(pool.first, actors)),
+            # A pool that lacks actors of its least size waits for them, also where their node is
+            # gone.
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=actors, initial_size=min(pool.first, actors)
+            ),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             max_restarts=0,  # the pool starts others in their place; a task that waits for a restart might wait for good
             max_task_retries=0,
         )
         stop = _stopper(results)
-        batches = iter(results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+        batches = iter(
+            results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        )
     try:
         with _noted_losses() as losses:
             for batch in _while_room(batches, lambda: room_for(ray, pool), stop):
@@ -163,12 +178,14 @@ def _stopper(results: Any) -> Callable[[], None]:
 def _end_actors(ray: Any) -> None:
     """Kill the actors of this command, of which there is one stream at a time.
 
-    Ray Data only drops its handles of them. Where a block was lost, something still holds a handle, the actors kept their
-    processors, and those of the next round waited for good.
+    Ray Data only drops its handles of them. Where a block was lost, something still holds a handle,
+    the actors kept their processors, and those of the next round waited for good.
     """
     worker = ray._private.worker.global_worker
     for name, actor in ray._private.state.actors().items():
-        ours = actor["JobID"] == worker.current_job_id.hex() and actor["ActorClassName"].startswith("MapWorker")
+        ours = actor["JobID"] == worker.current_job_id.hex() and actor["ActorClassName"].startswith(
+            "MapWorker"
+        )
         if ours and actor["State"] != "DEAD":
             with contextlib.suppress(Exception):  # it ended by itself
                 worker.core_worker.kill_actor(ray.ActorID(bytes.fromhex(name)), True)
@@ -179,8 +196,9 @@ def _while_room(
 ) -> Iterator[pyarrow.Table]:
     """The same batches, as long as nodes have room for actors: where they have none, Ray Data waits for others, for good.
 
-    Another thread takes the batches, and closes them at the end, with which their actors end. `stop` ends what it waits for: it may
-    not outlive the connection to Ray, which would end this process.
+    Another thread takes the batches, and closes them at the end, with which their actors end.
+    `stop` ends what it waits for: it may not outlive the connection to Ray, which would end this
+    process.
 
     Raises:
         LostError: no batch and no room for `_GRACE_S`.
@@ -231,7 +249,9 @@ def _while_room(
 class _Actor:
     """What Ray Data calls with a block: makes the work at the first, so that a failure comes back as a value."""
 
-    def __init__(self, make: Callable[[], Callable[[Any], Any]], code: str, n_threads: int, folder: Path) -> None:
+    def __init__(
+        self, make: Callable[[], Callable[[Any], Any]], code: str, n_threads: int, folder: Path
+    ) -> None:
         self._make, self._code, self._n_threads, self._folder = make, code, n_threads, folder
         self._work: Callable[[Any], Any] | None = None
 
@@ -287,8 +307,17 @@ def _datasource(produce: Callable[[], Iterator[Any]]) -> Any:
         def estimate_inmemory_data_size(self) -> int | None:
             return None
 
-        def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None) -> list[Any]:  # noqa: ARG002
-            return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]
+        def get_read_tasks(
+            self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+        ) -> list[Any]:  # noqa: ARG002
+            return [
+                ReadTask(
+                    read,
+                    BlockMetadata(
+                        num_rows=None, size_bytes=None, input_files=None, exec_stats=None
+                    ),
+                )
+            ]
 
     return Items()  # type: ignore[no-untyped-call]
 

@@ -1,6 +1,7 @@
 """Rows of a corpus: what makes one usable, and how a stream of them becomes a `CorpusSource`.
 
-Files are read as bytes and judged row by row, so that one bad row is named and counted and never stops the file.
+Files are read as bytes and judged row by row, so that one bad row is named and counted and never
+stops the file.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from core.errors import ConfigError, CorpusError
-from core.values import CorpusBatch, RawPrompt, RejectedRow
-from indexer.compression import DamagedStream, most_rows, open_stream
+from imprompt.core.errors import ConfigError, CorpusError
+from imprompt.core.values import CorpusBatch, RawPrompt, RejectedRow
+from imprompt.indexer.readers.compression import DamagedStream, most_rows, open_stream
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -51,8 +52,9 @@ OpenRows: TypeAlias = Callable[[int], Iterator[Row]]
 class StreamedSource:
     """A `CorpusSource` made of functions.
 
-    `open_rows(start)` streams the rows from `start` on, `digest()` is the fingerprint, `count()` the number of rows, `origin` where
-    it was fetched from, `remarks()` what had to be guessed, a line each.
+    `open_rows(start)` streams the rows from `start` on, `digest()` is the fingerprint, `count()`
+    the number of rows, `origin` where it was fetched from, `remarks()` what had to be guessed, a
+    line each.
     """
 
     name: str
@@ -75,7 +77,9 @@ class StreamedSource:
             CorpusError: the source as a whole cannot be read.
         """
         if size < 1 or start < 0:
-            raise ConfigError(f"A batch of {size} rows from row {start} cannot be read: at least 1 row, from row 0 on.")
+            raise ConfigError(
+                f"A batch of {size} rows from row {start} cannot be read: at least 1 row, from row 0 on."
+            )
         rows = self.open_rows(start)
         while taken := list(itertools.islice(rows, size)):
             start += len(taken)
@@ -86,17 +90,22 @@ class StreamedSource:
             )
 
 
-def judge(value: object, *, source: str, key: str, n_submitted: object = 1, nsfw: object = None) -> Row:
+def judge(
+    value: object, *, source: str, key: str, n_submitted: object = 1, nsfw: object = None
+) -> Row:
     """The row as a prompt, or the reason why it is none.
 
     Args:
-        value: the cell: bytes in UTF-8, a str (undecodable bytes as lone surrogates), None, or anything else.
+        value: the cell: bytes in UTF-8, a str (undecodable bytes as lone surrogates), None, or
+            anything else.
         source: name of the corpus.
         key: finds the row again inside it.
         n_submitted: how often it was submitted; what is not a number of at least 1 counts as 1.
         nsfw: how unsafe the corpus calls it; what is not a finite number counts as None.
     """
-    if isinstance(value, bytes) and len(value) > 4 * MAX_CHARACTERS:  # whatever they are, and they may come by the million
+    if (
+        isinstance(value, bytes) and len(value) > 4 * MAX_CHARACTERS
+    ):  # whatever they are, and they may come by the million
         return RejectedRow(source, key, TOO_LONG)
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else value
@@ -138,7 +147,8 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     """The bytes of a file, expanded where it is compressed.
 
     Raises:
-        CorpusError: from inside the block too: it cannot be read, ends early or expands without end.
+        CorpusError: from inside the block too: it cannot be read, ends early or expands without
+            end.
     """
     with reading(path), open_stream(path) as file:
         yield file
@@ -150,10 +160,14 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except DamagedStream as error:
-        raise CorpusError(f"{path} cannot be read any further: {error}.", path=path, hint=_PACK_AGAIN) from error
+        raise CorpusError(
+            f"{path} cannot be read any further: {error}.", path=path, hint=_PACK_AGAIN
+        ) from error
     except OSError as error:
         raise CorpusError(
-            f"{path} cannot be read: {error.strerror or error}.", path=path, hint="Check the path and its permissions."
+            f"{path} cannot be read: {error.strerror or error}.",
+            path=path,
+            hint="Check the path and its permissions.",
         ) from error
 
 
@@ -172,12 +186,16 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
             file = _unix_lines(stream)
             for number in itertools.count(1):
                 if number > limit:
-                    raise DamagedStream(f"it has more than {limit:,} lines for its length; unpacked, any number is read")
+                    raise DamagedStream(
+                        f"it has more than {limit:,} lines for its length; unpacked, any number is read"
+                    )
                 line = file.readline(MAX_LINE_BYTES + 1)
                 if not line:
                     return
                 if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise CorpusError(f"{path} is UTF-16, not UTF-8.", path=path, line=1, hint="Save it as UTF-8.")
+                    raise CorpusError(
+                        f"{path} is UTF-16, not UTF-8.", path=path, line=1, hint="Save it as UTF-8."
+                    )
                 if len(line) <= MAX_LINE_BYTES:
                     yield number, line.removeprefix(_BOM) if number == 1 else line
                     continue
@@ -186,7 +204,10 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
                 yield number, None
         except DamagedStream as error:
             raise CorpusError(
-                f"{path} cannot be read beyond line {number}: {error}.", path=path, line=number, hint=_PACK_AGAIN
+                f"{path} cannot be read beyond line {number}: {error}.",
+                path=path,
+                line=number,
+                hint=_PACK_AGAIN,
             ) from error
 
 

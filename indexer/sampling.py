@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.values import Ids
-from indexer.rows import Row, StreamedSource
+from imprompt.core.values import Ids
+from imprompt.indexer.rows import Row, StreamedSource
 
 _DRAWN_ROWS = 1 << 20
 
@@ -22,7 +22,10 @@ def first_rows(source: StreamedSource, limit: int) -> StreamedSource:
         return itertools.islice(source.open_rows(start), max(limit - start, 0))
 
     return replace(
-        source, open_rows=rows, digest=lambda: _derived(source, f"first {limit}"), count=lambda: min(source.count(), limit)
+        source,
+        open_rows=rows,
+        digest=lambda: _derived(source, f"first {limit}"),
+        count=lambda: min(source.count(), limit),
     )
 
 
@@ -47,8 +50,9 @@ def sampled_rows(source: StreamedSource, size: int, *, seed: int) -> StreamedSou
 def draw_rows(total: int, size: int, *, seed: int) -> Ids:
     """(min(size, total),) row numbers below `total`, rising, each set of that size equally likely.
 
-    Every row gets a random 64-bit key, the smallest keys win. The keys are the raw output of PCG64, which numpy promises not to
-    change, unlike the methods of its Generator. Memory is a function of `size`, not of `total`.
+    Every row gets a random 64-bit key, the smallest keys win. The keys are the raw output of PCG64,
+    which numpy promises not to change, unlike the methods of its Generator. Memory is a function of
+    `size`, not of `total`.
     """
     bits = np.random.PCG64(seed)
     keys = np.empty(0, dtype=np.uint64)

@@ -1,4 +1,7 @@
-"""The stages of a build between its plan and its index: read, clean, fold, number, encode. Each goes on where it was broken off."""
+"""The stages of a build between its plan and its index: read, clean, fold, number, encode.
+
+Each goes on where it was broken off.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,17 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import Checksum, CorpusError
-from core.protocols import CorpusSource, Progress
-from indexer.cleaning import DUPLICATE, KEPT, NEAR_DUPLICATE, READ, Tally, funnel
-from indexer.engine import Engine, Space, WantedShard
-from indexer.folding import fold_duplicates, write_dropped
-from indexer.journal import Journal, Numbered, ShardDone
-from indexer.rules import Rules
-from store import layout
-from store.prompts import DuckPrompts
-from store.shards import shard_is_whole
-from store.staged_prompts import CorpusState, StagedPrompts
+from imprompt.core.errors import Checksum, CorpusError
+from imprompt.core.protocols import CorpusSource, Progress
+from imprompt.indexer.cleaning_rules import Rules
+from imprompt.indexer.cleaning_stats import DUPLICATE, KEPT, NEAR_DUPLICATE, READ, Tally, funnel
+from imprompt.indexer.duplicates import fold_duplicates, write_dropped
+from imprompt.indexer.engine import Engine, Space, WantedShard
+from imprompt.indexer.journal import Journal, Numbered, ShardDone
+from imprompt.store import layout
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.shards import shard_is_whole
+from imprompt.store.staged_prompts import CorpusState, StagedPrompts
 
 
 def number_prompts(
@@ -35,8 +38,8 @@ def number_prompts(
 
     Args:
         engine: cleans the rows.
-        base: a `prompts.duckdb` whose rows come before those of the sources and keep their ids. The funnel does not count them
-            as read.
+        base: a `prompts.duckdb` whose rows come before those of the sources and keep their ids. The
+            funnel does not count them as read.
 
     Raises:
         CorpusError: a source cannot be read, or no source has a usable prompt.
@@ -49,15 +52,24 @@ def number_prompts(
     with StagedPrompts(staging) as staged:
         if base is not None:
             staged.settle(base)
-        tallies = [_read(staged, place, source, rules, engine, progress=progress) for place, source in enumerate(sources)]
+        tallies = [
+            _read(staged, place, source, rules, engine, progress=progress)
+            for place, source in enumerate(sources)
+        ]
         if all(tally.read == sum(tally.reasons.values()) for tally in tallies):
             raise _nothing_usable(sources, tallies)
         folding = fold_duplicates(staged, rules.cleaning, progress=progress)
         with progress.start("Numbering", None):
             numbered = staged.number(folding.stands_for, mark=rules.cleaning.mark_near)
-    dropped = [*(row for tally in tallies for rows in tally.dropped.values() for row in rows), *folding.examples]
+    dropped = [
+        *(row for tally in tallies for rows in tally.dropped.values() for row in rows),
+        *folding.examples,
+    ]
     write_dropped(staging / layout.DROPPED, dropped)
-    folded = {DUPLICATE: numbered.duplicates, **({NEAR_DUPLICATE: numbered.folded} if numbered.folded else {})}
+    folded = {
+        DUPLICATE: numbered.duplicates,
+        **({NEAR_DUPLICATE: numbered.folded} if numbered.folded else {}),
+    }
     entry = Numbered(
         rows=numbered.rows,
         rows_digest=prompts_digest(staging),
@@ -89,7 +101,7 @@ def encode_spaces(
         The shards of each space in row order.
 
     Raises:
-        EncoderError, StoreError: see `indexer.engine.Engine.encode`.
+        EncoderError, StoreError: see `imprompt.indexer.engine.Engine.encode`.
     """
     listed = journal.shards()
     names = [space.spec.space for space in spaces]
@@ -97,10 +109,14 @@ def encode_spaces(
         number: range(start, min(start + shard_rows, rows.stop))
         for number, start in enumerate(range(rows.start, rows.stop, shard_rows), first_shard)
     }
-    with progress.start(f"Encoding with {' and '.join(space.spec.name for space in spaces)}", len(rows)) as task:
+    with progress.start(
+        f"Encoding with {' and '.join(space.spec.name for space in spaces)}", len(rows)
+    ) as task:
         wanted = []
         for number, of_shard in shards.items():
-            lacking = tuple(name for name in names if not _is_whole(staging, listed.get((name, number))))
+            lacking = tuple(
+                name for name in names if not _is_whole(staging, listed.get((name, number)))
+            )
             if lacking:
                 wanted.append(WantedShard(number, of_shard, lacking))
             else:
@@ -119,7 +135,15 @@ def _is_whole(staging: Path, shard: ShardDone | None) -> bool:
     return shard is not None and shard_is_whole(staging, shard.record)
 
 
-def _read(staged: StagedPrompts, place: int, source: CorpusSource, rules: Rules, engine: Engine, *, progress: Progress) -> Tally:
+def _read(
+    staged: StagedPrompts,
+    place: int,
+    source: CorpusSource,
+    rules: Rules,
+    engine: Engine,
+    *,
+    progress: Progress,
+) -> Tally:
     state = staged.state(place)
     tally = msgspec.convert(state.notes, Tally)
     if state.finished:
@@ -131,12 +155,14 @@ def _read(staged: StagedPrompts, place: int, source: CorpusSource, rules: Rules,
             state = CorpusState(batch.next_start, False, msgspec.to_builtins(tally))
             staged.add(batch.kept, corpus=place, state=state)
             task.advance(batch.tally.read)
-    staged.add([], corpus=place, state=CorpusState(state.next_start, True, msgspec.to_builtins(tally)))
+    staged.add(
+        [], corpus=place, state=CorpusState(state.next_start, True, msgspec.to_builtins(tally))
+    )
     return tally
 
 
 def prompts_digest(staging: Path) -> str:
-    """The digest of the rows that were numbered; see `store.prompts.DuckPrompts.digest`."""
+    """The digest of the rows that were numbered; see `imprompt.store.prompts.DuckPrompts.digest`."""
     with DuckPrompts(staging / layout.PROMPTS) as prompts:
         return prompts.digest()
 
@@ -152,7 +178,9 @@ def holds_rows(staging: Path, numbered: Numbered) -> bool:
 
 def _nothing_usable(sources: Sequence[CorpusSource], tallies: Sequence[Tally]) -> CorpusError:
     counts = funnel(tallies, kept=0, folded={})
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.items() if reason not in (READ, KEPT))
+    reasons = ", ".join(
+        f"{count:,} {reason}" for reason, count in counts.items() if reason not in (READ, KEPT)
+    )
     first = next((row for tally in tallies for row in tally.examples), None)
     where = f"; the first is {first.source}, {first.source_key}" if first is not None else ""
     names = ", ".join(source.name for source in sources)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import Checksum, CorpusError
-from core.protocols import CorpusSource, Progress
-from core.values import RejectedRow
-from indexer.plan import Plan
-from indexer.rows import HOLDS_NONE
-from store import layout
-from store.manifest import CorpusInfo
-from store.paths import entries, read_file
+from imprompt.core.errors import Checksum, CorpusError
+from imprompt.core.protocols import CorpusSource, Progress
+from imprompt.core.values import RejectedRow
+from imprompt.indexer.build_plan import Plan
+from imprompt.indexer.rows import HOLDS_NONE
+from imprompt.store import layout
+from imprompt.store.manifest import CorpusInfo
+from imprompt.store.paths import entries, read_file
 
 _CHECKED_ROWS = 16_384
 _PLAN_BYTES = 16 << 20
@@ -72,7 +72,9 @@ def refuse_changed_since(root: Path, plan: Plan, *, replace: bool) -> None:
         shutil.rmtree(folder)
 
 
-def refuse_changed_meanwhile(sources: Sequence[CorpusSource], planned: Sequence[CorpusInfo]) -> None:
+def refuse_changed_meanwhile(
+    sources: Sequence[CorpusSource], planned: Sequence[CorpusInfo]
+) -> None:
     """Raise where a source is not any more what it was when the plan was made.
 
     Raises:
@@ -92,7 +94,12 @@ def _unfinished(root: Path, kind: type[Plan]) -> Iterator[tuple[Path, Plan]]:
     for folder, is_link in entries(layout.staging_root(root)):
         try:
             if not is_link:
-                yield folder, msgspec.json.decode(read_file(folder, layout.PLAN, most_bytes=_PLAN_BYTES), type=kind)
+                yield (
+                    folder,
+                    msgspec.json.decode(
+                        read_file(folder, layout.PLAN, most_bytes=_PLAN_BYTES), type=kind
+                    ),
+                )
         except (Checksum, OSError, RecursionError, UnicodeDecodeError, msgspec.MsgspecError):
             continue
 

@@ -1,8 +1,9 @@
 """Prompts as sets of words: how alike two of them are, and which are worth comparing.
 
-The likeness of two texts is the Jaccard index of their word sets: words that both have, of all words that either has. MinHash
-signatures, cut into bands, put texts that are alike into a common bucket with high probability (Broder 1997; banding as in
-Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.4); what shares a bucket is compared word by word.
+The likeness of two texts is the Jaccard index of their word sets: words that both have, of all
+words that either has. MinHash signatures, cut into bands, put texts that are alike into a common
+bucket with high probability (Broder 1997; banding as in Leskovec, Rajaraman and Ullman, Mining of
+Massive Datasets, 3.4); what shares a bucket is compared word by word.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _SEED = 7
 _RECALL = 0.99
 _LANES = 4
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Kana and Han: no spaces between words
+_UNSPACED = (
+    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Kana and Han: no spaces between words
+)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
@@ -39,7 +42,11 @@ def words(text: str) -> set[str]:
 def band_rows(threshold: float) -> int:
     """How many of the 80 signature values make a band: the most for which two texts of just that Jaccard index still share a band
     with probability .99, that is 1 - (1 - threshold^r)^(80 // r)."""
-    fitting = [r for r in range(1, _PERMUTATIONS + 1) if 1 - (1 - threshold**r) ** (_PERMUTATIONS // r) >= _RECALL]
+    fitting = [
+        r
+        for r in range(1, _PERMUTATIONS + 1)
+        if 1 - (1 - threshold**r) ** (_PERMUTATIONS // r) >= _RECALL
+    ]
     return max(fitting, default=1)
 
 
@@ -47,9 +54,10 @@ def band_rows(threshold: float) -> int:
 class WordSets:
     """The word sets of n texts, by row.
 
-    `ids` are the word numbers of all rows, rising within a row; those of row i stand from `starts[i]` to `starts[i + 1]`.
-    `bits` (n, 4) uint64 has one of 256 bits set for each word. `buckets` (n, bands) int32: rows of one number share that band;
-    -1 where a row shares it with no other.
+    `ids` are the word numbers of all rows, rising within a row; those of row i stand from
+    `starts[i]` to `starts[i + 1]`. `bits` (n, 4) uint64 has one of 256 bits set for each word.
+    `buckets` (n, bands) int32: rows of one number share that band; -1 where a row shares it with no
+    other.
     """
 
     ids: NDArray[np.int32]
@@ -68,7 +76,9 @@ class WordSets:
         size_a, size_b = self.sizes(left), self.sizes(right)
         common_bits = np.bitwise_count(a & b).sum(axis=1, dtype=np.int64)
         # Two words may share a bit, at most as often as the row with fewer such words has them.
-        shared = np.minimum(size_a - np.bitwise_count(a).sum(axis=1), size_b - np.bitwise_count(b).sum(axis=1)).astype(np.int64)
+        shared = np.minimum(
+            size_a - np.bitwise_count(a).sum(axis=1), size_b - np.bitwise_count(b).sum(axis=1)
+        ).astype(np.int64)
         common = np.minimum(common_bits + shared, np.minimum(size_a, size_b))
         return np.asarray(common / np.maximum(size_a + size_b - common, 1) >= threshold)
 
@@ -76,7 +86,8 @@ class WordSets:
         """The Jaccard index of each pair of rows, counted exactly."""
         pair_a, ids_a = self._gather(left)
         pair_b, ids_b = self._gather(right)
-        # Pairs rise and words rise within them, so the keys of either side are sorted: each is looked up in the other's.
+        # Pairs rise and words rise within them, so the keys of either side are sorted: each is
+        # looked up in the other's.
         keys_a, keys_b = (pair_a << 32) | ids_a, (pair_b << 32) | ids_b
         places = np.searchsorted(keys_b, keys_a)
         places[places == len(keys_b)] = 0
@@ -100,8 +111,8 @@ def expanded(starts: Rows, sizes: Rows) -> Rows:
 def collect_word_sets(batches: Iterable[Sequence[str]], *, threshold: float) -> WordSets:
     """The word sets of all texts, with buckets that bring together those of a Jaccard index of `threshold` and more.
 
-    It takes about 250 bytes a text and 100 a different word. The result depends on the texts and their order alone, not on how
-    they are batched.
+    It takes about 250 bytes a text and 100 a different word. The result depends on the texts and
+    their order alone, not on how they are batched.
 
     Args:
         batches: the texts, row by row.
@@ -115,7 +126,12 @@ def collect_word_sets(batches: Iterable[Sequence[str]], *, threshold: float) -> 
     for batch in batches:
         sets = [words(text) for text in batch]
         sizes.append(np.fromiter(map(len, sets), dtype=np.int64, count=len(sets)))
-        ids.append(_sorted_ids((numbers.setdefault(word, len(numbers)) for found in sets for word in found), sizes[-1]))
+        ids.append(
+            _sorted_ids(
+                (numbers.setdefault(word, len(numbers)) for found in sets for word in found),
+                sizes[-1],
+            )
+        )
         bits.append(_bits(ids[-1], sizes[-1]))
         bands.append(_band_hashes(sets, r))
     all_sizes = np.concatenate(sizes)
@@ -136,9 +152,15 @@ def _band_hashes(sets: Sequence[set[str]], r: int) -> NDArray[np.uint32]:
     """(n, bands) hashes of the bands of the signatures; equal bands have equal hashes."""
     from rensa import RMinHash
 
-    matrix = RMinHash.digest_matrix_from_token_sets([list(found) for found in sets], num_perm=_PERMUTATIONS, seed=_SEED)
+    matrix = RMinHash.digest_matrix_from_token_sets(
+        [list(found) for found in sets], num_perm=_PERMUTATIONS, seed=_SEED
+    )
     bands = _PERMUTATIONS // r
-    values = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(sets), _PERMUTATIONS)[:, : bands * r].reshape(-1, bands, r)
+    values = (
+        np.array(matrix.to_rows(), dtype=np.uint64)
+        .reshape(len(sets), _PERMUTATIONS)[:, : bands * r]
+        .reshape(-1, bands, r)
+    )
     mixed = np.zeros(values.shape[:2], dtype=np.uint64)
     for column in range(r):
         mixed = (mixed ^ values[:, :, column]) * _MIX
@@ -146,7 +168,9 @@ def _band_hashes(sets: Sequence[set[str]], r: int) -> NDArray[np.uint32]:
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def _buckets(hashes: NDArray[np.uint32], usable: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+def _buckets(
+    hashes: NDArray[np.uint32], usable: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], int]:
     """Bands that several usable rows share, numbered over all bands."""
     rows = np.flatnonzero(usable)
     buckets = np.full(hashes.shape, -1, dtype=np.int32)
@@ -170,5 +194,7 @@ def _bits(ids: NDArray[np.int32], sizes: Rows) -> NDArray[np.uint64]:
     lanes = (mixed >> np.uint64(40)) % np.uint64(_LANES)
     starts = (np.cumsum(sizes) - sizes)[full]
     for lane in range(_LANES):
-        bits[full, lane] = np.bitwise_or.reduceat(np.where(lanes == lane, masks, np.uint64(0)), starts)
+        bits[full, lane] = np.bitwise_or.reduceat(
+            np.where(lanes == lane, masks, np.uint64(0)), starts
+        )
     return bits

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from core.errors import ConfigError
+from imprompt.core.errors import ConfigError
 
 PACKAGE = "clip_interrogator"
 FILE = "data/artists.txt"
@@ -21,8 +21,8 @@ _INTRODUCTIONS = (("by",), ("style", "of"))
 class Artists:
     """A list of artists' names, of which a prompt may name one.
 
-    A name of several words counts wherever it stands, one of a single word (Constant, Raphael) only behind "by" or "style of".
-    Case and accents do not count, and no name goes across a comma.
+    A name of several words counts wherever it stands, one of a single word (Constant, Raphael) only
+    behind "by" or "style of". Case and accents do not count, and no name goes across a comma.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -37,7 +37,9 @@ class Artists:
         words = _words(text)
         for place, word in enumerate(words):
             for name in self._by_first.get(word, ()):
-                if words[place : place + len(name)] == name and (len(name) > 1 or _introduced(words[:place])):
+                if words[place : place + len(name)] == name and (
+                    len(name) > 1 or _introduced(words[:place])
+                ):
                     return True
         return False
 
@@ -61,7 +63,11 @@ def load_artists() -> Artists:
 
 def _words(text: str) -> tuple[str, ...]:
     """Words without case and accents, and the marks that part names."""
-    plain = "".join(char for char in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(char))
+    plain = "".join(
+        char
+        for char in unicodedata.normalize("NFKD", text.casefold())
+        if not unicodedata.combining(char)
+    )
     return tuple(_WORD.findall(plain.replace("_", " ")))
 
 

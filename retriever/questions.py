@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import EmptyQuery, MetadataRejected
-from core.values import fold_text
-from images.decode import ENOUGH_PX, open_image
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
-from images.hidden import read_hidden_prompt
-from images.opening import DEFAULT_LIMITS, ImageLimits
-from retriever.values import Question
+from imprompt.core.errors import EmptyQuery, MetadataRejected
+from imprompt.core.values import fold_text
+from imprompt.images.decode import ENOUGH_PX, open_image
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.image_opening import DEFAULT_LIMITS, ImageLimits
+from imprompt.images.stealth import read_hidden_prompt
+from imprompt.retriever.answers import Question
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,18 +63,23 @@ def read_image(image: Path | bytes, ignore_metadata: bool, limits: ImageLimits) 
 
 def joined(question: Question, image: ReadImage | None) -> ReadQuestion:
     """The question with its text folded and its image read; raises `EmptyQuery` as `read_question`."""
-    # An argument of the command line that was no UTF-8 arrives with lone surrogates, which no tokenizer takes.
+    # An argument of the command line that was no UTF-8 arrives with lone surrogates, which no
+    # tokenizer takes.
     text = fold_text((question.text or "").encode("utf-8", "replace").decode("utf-8"))
     if image is not None:
         return ReadQuestion(question, image.picture, text, image.carried, image.note)
     if not text:
-        raise EmptyQuery("Neither an image nor a text was given.", hint="Name an image file, a text, or both.")
+        raise EmptyQuery(
+            "Neither an image nor a text was given.", hint="Name an image file, a text, or both."
+        )
     return ReadQuestion(question, None, text, None)
 
 
 def _carried(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:
     """The prompt in the file's texts or hidden in its pixels, which are decoded in any case; or why it was not looked for."""
     try:
-        return read_embedded_prompt(image, limits=limits) or read_hidden_prompt(image, limits=limits), ""
+        return read_embedded_prompt(image, limits=limits) or read_hidden_prompt(
+            image, limits=limits
+        ), ""
     except MetadataRejected as error:
         return None, f"its metadata is not read: {error.reason}"

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.ahead import ahead
-from core.errors import ImpromptError, QueryError, SpaceMismatch
-from core.protocols import EncoderPair
-from core.values import EncoderSpec, Prompt, Vectors, unit_rows
-from retriever.embedding import loaded_batches
-from retriever.filters import ALL, Filters, Selection, select
-from retriever.folding import nearest_groups
-from retriever.questions import ReadQuestion, read_question
-from retriever.values import Answer, Neighbour, Question
+from imprompt.core.errors import ImpromptError, QueryError, SpaceMismatch
+from imprompt.core.lookahead import ahead
+from imprompt.core.protocols import EncoderPair
+from imprompt.core.values import EncoderSpec, Prompt, Vectors, unit_rows
+from imprompt.retriever.answers import Answer, Neighbour, Question
+from imprompt.retriever.collapsing import nearest_groups
+from imprompt.retriever.filters import ALL, Filters, Selection, select
+from imprompt.retriever.query_embedding import loaded_batches
+from imprompt.retriever.questions import ReadQuestion, read_question
 
 if TYPE_CHECKING:
-    from store.opened import OpenGeneration
+    from imprompt.store.open_index import OpenGeneration
 
 BATCH_QUESTIONS = 32
 _SHORTEST_MEAN = 1e-3
@@ -33,14 +33,17 @@ class Retriever:
     Args:
         generation: stays open as long as answers are asked for.
         pair: of the generation's space.
-        effort: of every search, 0 (fast) to 1 (exact); None is the one that the index's recall was measured with.
+        effort: of every search, 0 (fast) to 1 (exact); None is the one that the index's recall was
+            measured with.
 
     Raises:
         SpaceMismatch: the pair is of another space than the index.
         QueryError: effort is out of range.
     """
 
-    def __init__(self, generation: OpenGeneration, pair: EncoderPair, *, effort: float | None = None) -> None:
+    def __init__(
+        self, generation: OpenGeneration, pair: EncoderPair, *, effort: float | None = None
+    ) -> None:
         check_space(generation, pair.spec)
         if effort is not None and not 0 <= effort <= 1:
             raise QueryError(f"effort is {effort!r}; it must be from 0 to 1.")
@@ -51,18 +54,24 @@ class Retriever:
         self._index = generation.index(encoder.space)
         self._prompts = generation.prompts
         self._encoder = encoder.name
-        self._corpus = ", ".join(corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus)
+        self._corpus = ", ".join(
+            corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus
+        )
         self._generation = manifest.generation
         self._selections: dict[Filters, Selection] = {}
 
-    def ask(self, questions: Iterable[Question], k: int, *, filters: Filters = ALL) -> Iterator[Answer | ImpromptError]:
+    def ask(
+        self, questions: Iterable[Question], k: int, *, filters: Filters = ALL
+    ) -> Iterator[Answer | ImpromptError]:
         """One result for each question, in order, as its batch is done.
 
-        A question that cannot be answered gets its error (`EmptyQuery`, `ImageRejected`, …) as its result; the others are
-        answered. Questions are taken in batches of 32, or fewer where their pictures are large.
+        A question that cannot be answered gets its error (`EmptyQuery`, `ImageRejected`, …) as its
+        result; the others are answered. Questions are taken in batches of 32, or fewer where their
+        pictures are large.
 
         Args:
-            k: how many neighbours, 1 to the index's `caps.max_k`; fewer come where fewer groups of prompts pass the filters.
+            k: how many neighbours, 1 to the index's `caps.max_k`; fewer come where fewer groups of
+                prompts pass the filters.
             filters: which prompts may be neighbours.
 
         Raises:
@@ -75,7 +84,12 @@ class Retriever:
         return self._answers(questions, k, filters)
 
     def answer(
-        self, batch: Sequence[ReadQuestion | ImpromptError], k: int, *, begun: float, filters: Filters = ALL
+        self,
+        batch: Sequence[ReadQuestion | ImpromptError],
+        k: int,
+        *,
+        begun: float,
+        filters: Filters = ALL,
     ) -> list[Answer | ImpromptError]:
         """One result for each question of a batch that `read_batches` gave, in order; what could not be read stays its error.
 
@@ -89,7 +103,10 @@ class Retriever:
         found = iter(self._neighbours(vectors, k, self._select(filters)))
         seconds = (time.perf_counter() - begun) / max(len(batch), 1)
         return [
-            self._answer(result, *next(found), filters, seconds) if isinstance(result, ReadQuestion) else result for result in batch
+            self._answer(result, *next(found), filters, seconds)
+            if isinstance(result, ReadQuestion)
+            else result
+            for result in batch
         ]
 
     def near(self, vectors: Vectors, k: int) -> list[tuple[Neighbour, ...]]:
@@ -113,10 +130,14 @@ class Retriever:
         if found is None:
             found = select(filters, self._prompts)
             # A new mapping each time: questions may be asked from several threads.
-            self._selections = dict([*self._selections.items()][1 - _KEPT_SELECTIONS :]) | {filters: found}
+            self._selections = dict([*self._selections.items()][1 - _KEPT_SELECTIONS :]) | {
+                filters: found
+            }
         return found
 
-    def _answers(self, questions: Iterable[Question], k: int, filters: Filters) -> Iterator[Answer | ImpromptError]:
+    def _answers(
+        self, questions: Iterable[Question], k: int, filters: Filters
+    ) -> Iterator[Answer | ImpromptError]:
         begun = time.perf_counter()
         for batch in read_batches(questions):
             yield from self.answer(batch, k, begun=begun, filters=filters)
@@ -136,26 +157,51 @@ class Retriever:
         rows[np.linalg.norm(rows, axis=1) < _SHORTEST_MEAN] = 0
         return unit_rows(rows, role=f"the encoder {self._encoder}")
 
-    def _neighbours(self, vectors: Vectors, k: int, selection: Selection) -> list[tuple[bool, tuple[Neighbour, ...]]]:
+    def _neighbours(
+        self, vectors: Vectors, k: int, selection: Selection
+    ) -> list[tuple[bool, tuple[Neighbour, ...]]]:
         """For each row whether it has a direction, and the prompts found, nearest first."""
         rows = np.flatnonzero(vectors.any(axis=1))
         picked = nearest_groups(
-            vectors[rows], k, index=self._index, prompts=self._prompts, selection=selection, effort=self._effort
+            vectors[rows],
+            k,
+            index=self._index,
+            prompts=self._prompts,
+            selection=selection,
+            effort=self._effort,
         )
-        sizes = self._prompts.group_sizes([prompt.group_id for pairs in picked for prompt, _ in pairs])
+        sizes = self._prompts.group_sizes(
+            [prompt.group_id for pairs in picked for prompt, _ in pairs]
+        )
         found: list[tuple[bool, tuple[Neighbour, ...]]] = [(False, ())] * len(vectors)
         for row, pairs in zip(rows.tolist(), picked, strict=True):
-            found[row] = True, tuple(_neighbour(prompt, score, n_like=sizes[prompt.group_id] - 1) for prompt, score in pairs)
+            found[row] = (
+                True,
+                tuple(
+                    _neighbour(prompt, score, n_like=sizes[prompt.group_id] - 1)
+                    for prompt, score in pairs
+                ),
+            )
         return found
 
     def _answer(
-        self, read: ReadQuestion, directed: bool, neighbours: tuple[Neighbour, ...], filters: Filters, seconds: float
+        self,
+        read: ReadQuestion,
+        directed: bool,
+        neighbours: tuple[Neighbour, ...],
+        filters: Filters,
+        seconds: float,
     ) -> Answer | ImpromptError:
         carried = read.carried
         if not directed:
-            return QueryError("The image and the text point in opposite directions; their mean has none.", hint="Ask one of them.")
+            return QueryError(
+                "The image and the text point in opposite directions; their mean has none.",
+                hint="Ask one of them.",
+            )
         if not neighbours and not carried:
-            return QueryError(f"No prompt of the index passes the filter: {filters}.", hint="Loosen it.")
+            return QueryError(
+                f"No prompt of the index passes the filter: {filters}.", hint="Loosen it."
+            )
         return Answer(
             image=read.question.image if isinstance(read.question.image, Path) else None,
             text=read.question.text,
@@ -178,7 +224,11 @@ class Retriever:
 def read_batches(questions: Iterable[Question]) -> Iterator[list[ReadQuestion | ImpromptError]]:
     """Every question read, or its error, in order and in batches of 32, or fewer where their pictures are large; each is read while
     the one before is answered."""
-    return ahead(loaded_batches(questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels))
+    return ahead(
+        loaded_batches(
+            questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels
+        )
+    )
 
 
 def check_space(generation: OpenGeneration, asked: EncoderSpec) -> None:
@@ -189,7 +239,15 @@ def check_space(generation: OpenGeneration, asked: EncoderSpec) -> None:
 
 
 def _neighbour(prompt: Prompt, score: float, *, n_like: int) -> Neighbour:
-    return Neighbour(prompt.row_id, prompt.prompt_key, prompt.text, score, prompt.source, prompt.source_key, n_like)
+    return Neighbour(
+        prompt.row_id,
+        prompt.prompt_key,
+        prompt.text,
+        score,
+        prompt.source,
+        prompt.source_key,
+        n_like,
+    )
 
 
 def _mismatch(*, index: EncoderSpec, asked: EncoderSpec) -> SpaceMismatch:
@@ -198,6 +256,9 @@ def _mismatch(*, index: EncoderSpec, asked: EncoderSpec) -> SpaceMismatch:
         f"The index is in the space {index.space} of the encoder {index.name}, the question is in {asked.space} of {asked.name}.",
         expected=index.space,
         found=asked.space,
-        # The same name in another space: the weights behind it have changed, and no option brings the old ones back.
-        hint=f"To use it, {rebuild}" if asked.name == index.name else f"Ask with --encoder {index.name}, or {rebuild}",
+        # The same name in another space: the weights behind it have changed, and no option brings
+        # the old ones back.
+        hint=f"To use it, {rebuild}"
+        if asked.name == index.name
+        else f"Ask with --encoder {index.name}, or {rebuild}",
     )

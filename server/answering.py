@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from core.errors import ImpromptError, MemberUnavailable
-from core.values import Vectors
-from ensemble.proof import ProvenAnswer, prove_batch
-from retriever import Answer, Question
-from retriever.filters import ALL, Filters
-from retriever.folding import STEADY_K
-from retriever.questions import ReadQuestion
-from server.metrics import Metrics
-from server.snapshots import Snapshot
+from imprompt.core.errors import ImpromptError, MemberUnavailable
+from imprompt.core.values import Vectors
+from imprompt.ensemble.explanation import ProvenAnswer, prove_batch
+from imprompt.retriever import Answer, Question
+from imprompt.retriever.collapsing import STEADY_K
+from imprompt.retriever.filters import ALL, Filters
+from imprompt.retriever.questions import ReadQuestion
+from imprompt.server.prometheus import Metrics
+from imprompt.server.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,7 +93,10 @@ def work_off(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[
         results.update((id(job), answer) for job, answer in zip(questions, answers, strict=True))
     for items in embedded.values():
         with metrics.stage("embed"):
-            results.update((id(job), rows) for job, rows in zip(items, _embed_alike(snapshot, items), strict=True))
+            results.update(
+                (id(job), rows)
+                for job, rows in zip(items, _embed_alike(snapshot, items), strict=True)
+            )
     return [results[id(job)] for job in jobs]
 
 
@@ -106,29 +109,47 @@ def _embed_alike(snapshot: Snapshot, jobs: Sequence[EmbedJob]) -> list[Embedded]
     picture_rows = space.images.encode(pictures) if pictures else np.empty((0, dim), np.float32)
     done, n_texts, n_pictures = [], 0, 0
     for job in jobs:
-        rows = (text_rows[n_texts : n_texts + len(job.texts)], picture_rows[n_pictures : n_pictures + len(job.pictures)])
+        rows = (
+            text_rows[n_texts : n_texts + len(job.texts)],
+            picture_rows[n_pictures : n_pictures + len(job.pictures)],
+        )
         n_texts, n_pictures = n_texts + len(job.texts), n_pictures + len(job.pictures)
-        done.append(Embedded(np.concatenate(rows), space.spec.space, snapshot.generation.manifest.generation))
+        done.append(
+            Embedded(
+                np.concatenate(rows), space.spec.space, snapshot.generation.manifest.generation
+            )
+        )
     return done
 
 
-def _answer_alike(snapshot: Snapshot, jobs: Sequence[AskJob], metrics: Metrics) -> list[Answered | ImpromptError]:
-    # The first 5 of the 50 nearest are the 5 nearest, so all are asked with the most that one of them wants.
+def _answer_alike(
+    snapshot: Snapshot, jobs: Sequence[AskJob], metrics: Metrics
+) -> list[Answered | ImpromptError]:
+    # The first 5 of the 50 nearest are the 5 nearest, so all are asked with the most that one of
+    # them wants.
     k = max(job.ask.k for job in jobs)
     batch = [job.read for job in jobs]
     begun = perf_counter()
     if pictures := [read.picture for read in batch if read.picture is not None]:
         with metrics.stage("see"):
-            snapshot.pair.images.encode(pictures)  # it remembers what it saw last, for all who ask below
+            snapshot.pair.images.encode(
+                pictures
+            )  # it remembers what it saw last, for all who ask below
     answers: list[Answered | ImpromptError]
     if not jobs[0].ask.members:
         with metrics.stage("answer"):
-            answers = [*snapshot.retriever.answer(batch, k, begun=begun, filters=jobs[0].ask.filters)]
+            answers = [
+                *snapshot.retriever.answer(batch, k, begun=begun, filters=jobs[0].ask.filters)
+            ]
     elif isinstance(snapshot.ensemble, MemberUnavailable):
         raise snapshot.ensemble
     else:
         with metrics.stage("vote"):
-            answers = [*prove_batch(batch, k, retriever=snapshot.retriever, ensemble=snapshot.ensemble, begun=begun)]
+            answers = [
+                *prove_batch(
+                    batch, k, retriever=snapshot.retriever, ensemble=snapshot.ensemble, begun=begun
+                )
+            ]
     return [_cut(answer, job.ask.k) for answer, job in zip(answers, jobs, strict=True)]
 
 

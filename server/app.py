@@ -15,19 +15,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core.errors import ImpromptError
-from core.fetch import Announce, silent
-from indexer.provenance import imprompt_version
-from server import knn_service, pages, sdapi, state, v1
-from server.bodies import reasons
-from server.config import ServerConfig
-from server.guard import Guard
-from server.metrics import Metrics
-from server.problems import Refusal, busy, fault, problem_response, usage
-from server.service import Service
+from imprompt.core.errors import ImpromptError
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.indexer.provenance import imprompt_version
+from imprompt.server import health, knn_service, pages, sdapi, v1
+from imprompt.server.bodies import reasons
+from imprompt.server.http_errors import Refusal, busy, fault, problem_response, usage
+from imprompt.server.middleware import Guard
+from imprompt.server.prometheus import Metrics
+from imprompt.server.server_settings import ServerConfig
+from imprompt.server.service import Service
 
 if TYPE_CHECKING:
-    from core.protocols import EncoderPair
+    from imprompt.core.protocols import EncoderPair
 
 _LOG = logging.getLogger("imprompt.server")
 _KINDS = {404: "not-found", 405: "method-not-allowed"}
@@ -46,7 +46,7 @@ def create_app(
 
     Args:
         config: of the server.
-        load: makes an encoder by its name, as `encoders.registry.load_encoder` does.
+        load: makes an encoder by its name, as `imprompt.encoders.registry.load_encoder` does.
         announce: takes a line for the person who started the server.
         failed: told when the models cannot be made warm; the server never gets ready then.
 
@@ -69,9 +69,16 @@ def create_app(
 
     for router in (v1.routes(service), sdapi.routes(service), knn_service.routes(service)):
         app.include_router(router, dependencies=[Depends(ready)])
-    app.include_router(state.routes(service))
+    app.include_router(health.routes(service))
     app.include_router(pages.routes())
-    for kind in (ImpromptError, Refusal, RequestValidationError, HTTPException, TimeoutError, Exception):
+    for kind in (
+        ImpromptError,
+        Refusal,
+        RequestValidationError,
+        HTTPException,
+        TimeoutError,
+        Exception,
+    ):
         app.add_exception_handler(kind, _as_problem)
     return Guard(app, config, metrics)
 
@@ -80,7 +87,9 @@ def _nothing(error: ImpromptError) -> None:
     """Nobody asked to be told."""
 
 
-def _lifespan(service: Service, failed: Failed) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    service: Service, failed: Failed
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         def start() -> None:
@@ -90,8 +99,14 @@ def _lifespan(service: Service, failed: Failed) -> Callable[[FastAPI], AbstractA
                 _LOG.error("cannot start", extra={"event": "start-failed", "kind": error.kind})
                 failed(error)
             except Exception as error:  # noqa: BLE001 -- a server that never gets ready must not look like one that will
-                _LOG.error("cannot start", extra={"event": "start-failed", "error": type(error).__name__})
-                failed(ImpromptError(f"unexpected {type(error).__name__}: {error}. This is a fault of imprompt."))
+                _LOG.error(
+                    "cannot start", extra={"event": "start-failed", "error": type(error).__name__}
+                )
+                failed(
+                    ImpromptError(
+                        f"unexpected {type(error).__name__}: {error}. This is a fault of imprompt."
+                    )
+                )
             else:
                 _LOG.info("ready", extra={"event": "ready"})
                 service.watch()
@@ -113,5 +128,9 @@ async def _as_problem(_: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         headers = dict(error.headers or {})
         kind = _KINDS.get(error.status_code, "usage")
-        return problem_response(Refusal(error.status_code, kind, f"{error.detail}.", headers=headers))
-    return problem_response(busy("It took too long.") if isinstance(error, TimeoutError) else fault())
+        return problem_response(
+            Refusal(error.status_code, kind, f"{error.detail}.", headers=headers)
+        )
+    return problem_response(
+        busy("It took too long.") if isinstance(error, TimeoutError) else fault()
+    )

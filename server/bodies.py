@@ -1,4 +1,7 @@
-"""Request bodies, read from memory into what a route takes: JSON or multipart, images as base64 or as files."""
+"""Request bodies, read from memory into what a route takes:
+
+JSON or multipart, images as base64 or as files.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.config import Limits
-from server.problems import Refusal, too_large, usage
+from imprompt.server.http_errors import Refusal, too_large, usage
+from imprompt.server.server_settings import Limits
 
 _MAX_FIELDS = 64
 _MAX_JSON_MARKS = 1_000_000
@@ -59,7 +62,11 @@ async def read_form(request: Request, limits: Limits) -> Form:
     """
     headers = Headers({"content-type": _bare_form(request.headers.get("content-type", ""))})
     parser = _MemoryParser(
-        headers, request.stream(), max_files=limits.max_images, max_fields=_MAX_FIELDS, max_part_size=limits.max_body_bytes
+        headers,
+        request.stream(),
+        max_files=limits.max_images,
+        max_fields=_MAX_FIELDS,
+        max_part_size=limits.max_body_bytes,
     )
     form = Form()
     try:
@@ -70,7 +77,10 @@ async def read_form(request: Request, limits: Limits) -> Form:
                 form.fields.setdefault(_utf8(name), []).append(_utf8(value))
     except (MultiPartException, KeyError, ValueError) as error:
         reason = error.message if isinstance(error, MultiPartException) else "it is malformed"
-        raise usage(f"The multipart body cannot be read: {reason.rstrip('.')}.", status=HTTPStatus.BAD_REQUEST) from error
+        raise usage(
+            f"The multipart body cannot be read: {reason.rstrip('.')}.",
+            status=HTTPStatus.BAD_REQUEST,
+        ) from error
     finally:
         parser.close()
     return form
@@ -95,7 +105,9 @@ def _utf8(latin1: str) -> str:
     try:
         return latin1.encode("latin-1").decode("utf-8")
     except UnicodeError as error:
-        raise usage("A field of the multipart body is not UTF-8.", status=HTTPStatus.BAD_REQUEST) from error
+        raise usage(
+            "A field of the multipart body is not UTF-8.", status=HTTPStatus.BAD_REQUEST
+        ) from error
 
 
 async def read_model(model: type[Body], request: Request) -> Body:
@@ -107,7 +119,9 @@ async def read_model(model: type[Body], request: Request) -> Body:
     if is_form(request):
         message = "This takes no form."
         hint = "Send application/json."
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", message, hint=hint)
+        raise Refusal(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", message, hint=hint
+        )
     return checked(model, await read_json(request))
 
 
@@ -121,7 +135,10 @@ async def read_json(request: Request) -> Any:
 
 
 def parse_json(content: bytes) -> Any:
-    """The JSON value; raises as `read_json`. Its texts are valid Unicode: the decoder takes no lone surrogate."""
+    """The JSON value; raises as `read_json`.
+
+    Its texts are valid Unicode: the decoder takes no lone surrogate.
+    """
     if sum(map(content.count, (b"[", b"{", b","))) > _MAX_JSON_MARKS:
         raise too_large(f"The JSON has more than {_MAX_JSON_MARKS:,} brackets and commas.")
     try:
@@ -160,7 +177,10 @@ def checked(model: type[Body], value: object) -> Body:
 
 def reasons(errors: Sequence[Mapping[str, Any]]) -> str:
     """What pydantic or FastAPI found wrong, in one line."""
-    found = [f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in errors[:_SHOWN_ERRORS]]
+    found = [
+        f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}"
+        for error in errors[:_SHOWN_ERRORS]
+    ]
     more = f" (and {len(errors) - _SHOWN_ERRORS} more)" if len(errors) > _SHOWN_ERRORS else ""
     return f"{'; '.join(found)}{more}."
 
@@ -175,7 +195,9 @@ def decode_image(text: str, limits: Limits) -> bytes:
     if (len(text) - start) * 3 // 4 > limits.max_image_bytes + 3:
         raise too_large(f"An image may have {limits.max_image_bytes:,} bytes.")
     try:
-        return base64.b64decode(text[start:].encode("ascii").translate(None, _WHITE_SPACE), validate=True)
+        return base64.b64decode(
+            text[start:].encode("ascii").translate(None, _WHITE_SPACE), validate=True
+        )
     except (binascii.Error, UnicodeEncodeError) as error:
         raise usage("An image is not valid base64.") from error
 
@@ -184,7 +206,9 @@ def check_images(images: Sequence[bytes], limits: Limits) -> None:
     """Raise `Refusal` where there are too many images, or one is too large."""
     if len(images) > limits.max_images:
         raise too_large(f"{len(images)} images were sent, the limit is {limits.max_images}.")
-    if (largest := max((len(image) for image in images), default=0)) and largest > limits.max_image_bytes:
+    if (
+        largest := max((len(image) for image in images), default=0)
+    ) and largest > limits.max_image_bytes:
         raise too_large(f"An image has {largest:,} bytes, the limit is {limits.max_image_bytes:,}.")
 
 
@@ -194,7 +218,10 @@ def as_json(value: object) -> Response:
 
 
 def request_body(model: type[BaseModel], *, form: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What OpenAPI says of a body that a route reads by itself: JSON of a model, or multipart of the schema `form`."""
+    """What OpenAPI says of a body that a route reads by itself:
+
+    JSON of a model, or multipart of the schema `form`.
+    """
     content: dict[str, Any] = {"application/json": {"schema": _inlined(model.model_json_schema())}}
     if form is not None:
         content = {"multipart/form-data": {"schema": _inlined(form)}, **content}
@@ -211,7 +238,11 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(value, dict):
             return value
         meant = definitions.get(str(value.get("$ref", "")).removeprefix("#/$defs/"), {})
-        return {name: put(item) for name, item in {**meant, **value}.items() if name not in ("$ref", "$defs")}
+        return {
+            name: put(item)
+            for name, item in {**meant, **value}.items()
+            if name not in ("$ref", "$defs")
+        }
 
     found: dict[str, Any] = put(schema)
     return found

@@ -11,21 +11,28 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from core.errors import EmptyQuery, ImpromptError, QueryError
-from core.splits import similarity_groups
-from core.values import unit_rows
-from ensemble.proof import ProvenAnswer
-from retriever import Answer, Question
-from retriever.values import Neighbour
-from server import schemas
-from server.answering import Ask
-from server.bodies import as_json, check_images, checked, decode_image, read_json, request_body
-from server.problems import too_large
-from server.service import Service
-from server.urls import fetch_images
+from imprompt.core.errors import EmptyQuery, ImpromptError, QueryError
+from imprompt.core.splits import similarity_groups
+from imprompt.core.values import unit_rows
+from imprompt.ensemble.explanation import ProvenAnswer
+from imprompt.retriever import Answer, Question
+from imprompt.retriever.answers import Neighbour
+from imprompt.server import schemas
+from imprompt.server.answering import Ask
+from imprompt.server.bodies import (
+    as_json,
+    check_images,
+    checked,
+    decode_image,
+    read_json,
+    request_body,
+)
+from imprompt.server.http_errors import too_large
+from imprompt.server.service import Service
+from imprompt.server.urls import fetch_images
 
 if TYPE_CHECKING:
-    from server.snapshots import Snapshot
+    from imprompt.server.snapshots import Snapshot
 
 INDEX_NAME = "imprompt"
 DUPLICATE_COSINE = 0.94
@@ -38,8 +45,12 @@ class KnnBody(BaseModel):
 
     text: str | None = None
     image: str | None = Field(None, description="An image file in base64.")
-    image_url: str | None = Field(None, description="Refused unless the server was started with --allow-urls.")
-    embedding_input: list[float] | None = Field(None, description="A vector of the space that is searched.")
+    image_url: str | None = Field(
+        None, description="Refused unless the server was started with --allow-urls."
+    )
+    embedding_input: list[float] | None = Field(
+        None, description="A vector of the space that is searched."
+    )
     num_images: int = Field(40, ge=1)
     num_result_ids: int | None = Field(None, ge=1)
     deduplicate: bool = False
@@ -74,7 +85,12 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["clip-retrieval"], responses=schemas.PROBLEMS)
     limits = service.config.limits
 
-    @router.post("/knn-service", summary="Nearest prompts", response_model=list[KnnResult], openapi_extra=request_body(KnnBody))
+    @router.post(
+        "/knn-service",
+        summary="Nearest prompts",
+        response_model=list[KnnResult],
+        openapi_extra=request_body(KnnBody),
+    )
     async def knn(request: Request) -> Response:
         """JSON whatever the content type, as the client sends it."""
         body = checked(KnnBody, await read_json(request))
@@ -89,7 +105,10 @@ def routes(service: Service) -> APIRouter:
         return as_json([INDEX_NAME])
 
     @router.post(
-        "/metadata", summary="Prompts by row", response_model=list[MetadataResult], openapi_extra=request_body(MetadataBody)
+        "/metadata",
+        summary="Prompts by row",
+        response_model=list[MetadataResult],
+        openapi_extra=request_body(MetadataBody),
     )
     async def metadata(request: Request) -> Response:
         """In the order asked for."""
@@ -121,14 +140,22 @@ async def _question(body: KnnBody, service: Service) -> Question | None:
     limits = service.config.limits
     if body.text:
         if len(body.text) > limits.max_text_characters:
-            raise too_large(f"A text has {len(body.text):,} characters, the limit is {limits.max_text_characters:,}.")
+            raise too_large(
+                f"A text has {len(body.text):,} characters, the limit is {limits.max_text_characters:,}."
+            )
         return Question(text=body.text)
     if body.image or body.image_url:
-        images = [decode_image(body.image, limits)] if body.image else await fetch_images([str(body.image_url)], service.config)
+        images = (
+            [decode_image(body.image, limits)]
+            if body.image
+            else await fetch_images([str(body.image_url)], service.config)
+        )
         check_images(images, limits)
         return Question(images[0], ignore_metadata=True)
     if body.embedding_input is None:
-        raise EmptyQuery("Nothing was asked.", hint="Send `text`, `image`, `image_url` or `embedding_input`.")
+        raise EmptyQuery(
+            "Nothing was asked.", hint="Send `text`, `image`, `image_url` or `embedding_input`."
+        )
     return None
 
 
@@ -147,9 +174,13 @@ def _of_vector(snapshot: Snapshot, body: KnnBody, k: int) -> list[dict[str, Any]
     return _results(snapshot, snapshot.retriever.near(unit_rows(row), k)[0], body)
 
 
-def _results(snapshot: Snapshot, neighbours: Sequence[Neighbour], body: KnnBody) -> list[dict[str, Any]]:
+def _results(
+    snapshot: Snapshot, neighbours: Sequence[Neighbour], body: KnnBody
+) -> list[dict[str, Any]]:
     if body.deduplicate and neighbours:
-        rows = snapshot.generation.vectors(snapshot.generation.space).rows(np.array([hit.row_id for hit in neighbours]))
+        rows = snapshot.generation.vectors(snapshot.generation.space).rows(
+            np.array([hit.row_id for hit in neighbours])
+        )
         groups = similarity_groups(rows, threshold=DUPLICATE_COSINE)
         neighbours = [hit for place, hit in enumerate(neighbours) if groups[place] == place]
     generation = snapshot.generation.manifest.generation

@@ -7,25 +7,25 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from core.errors import MemberUnavailable
-from core.fetch import Announce
-from core.values import Vectors
-from encoders.lite import LitePair, load_lite
-from ensemble.members import load_ensemble
-from ensemble.neighbourhood import SharedPair
-from ensemble.recipes import load_recipe
-from retriever import Question, Retriever
-from retriever.questions import ReadQuestion
-from server.config import ServerConfig
-from server.snapshots import Snapshot
+from imprompt.core.errors import MemberUnavailable
+from imprompt.core.hub.fetch import Announce
+from imprompt.core.values import Vectors
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.ensemble.blend_config import load_recipe
+from imprompt.ensemble.members import load_ensemble
+from imprompt.ensemble.neighbourhood import SharedPair
+from imprompt.retriever import Question, Retriever
+from imprompt.retriever.questions import ReadQuestion
+from imprompt.server.server_settings import ServerConfig
+from imprompt.server.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from core.protocols import EncoderPair, TextEncoder
-    from ensemble.vote import Ensemble
-    from store.gpu import Gpu
-    from store.opened import OpenGeneration
+    from imprompt.core.protocols import EncoderPair, TextEncoder
+    from imprompt.ensemble.ensemble import Ensemble
+    from imprompt.store.gpu import Gpu
+    from imprompt.store.open_index import OpenGeneration
 
 _LOG = logging.getLogger("imprompt.server")
 _WARM_TEXT = "a question that warms the models"
@@ -64,7 +64,12 @@ class Models:
     """
 
     def __init__(
-        self, config: ServerConfig, *, load: Callable[[str], EncoderPair], announce: Announce, gpu: Gpu | None = None
+        self,
+        config: ServerConfig,
+        *,
+        load: Callable[[str], EncoderPair],
+        announce: Announce,
+        gpu: Gpu | None = None,
     ) -> None:
         self._config = config
         self._gpu = gpu
@@ -85,10 +90,16 @@ class Models:
         if self._gpu is not None:
             generation.search_on(self._gpu)
         name = self._config.encoder or generation.manifest.encoders[0].name
-        pair = self._pair[1] if self._pair is not None and self._pair[0] == name else self._load(name)
+        pair = (
+            self._pair[1] if self._pair is not None and self._pair[0] == name else self._load(name)
+        )
         self._pair = (name, pair)
         ensemble = self._ensemble(generation, pair)
-        shared = SharedPair(pair) if isinstance(ensemble, MemberUnavailable) else ensemble.neighbourhood.pair
+        shared = (
+            SharedPair(pair)
+            if isinstance(ensemble, MemberUnavailable)
+            else ensemble.neighbourhood.pair
+        )
         retriever = Retriever(generation, shared)
         picture = Image.new("RGB", (_WARM_SIDE_PX, _WARM_SIDE_PX), (120, 130, 140))
         if not isinstance(ensemble, MemberUnavailable):
@@ -101,11 +112,17 @@ class Models:
         return Snapshot(generation, shared, self._output(pair, ensemble), retriever, ensemble)
 
     def _output(self, pair: EncoderPair, ensemble: Ensemble | MemberUnavailable) -> OutputPair:
-        lite = pair if isinstance(pair, LitePair) else load_lite(device=self._config.device, announce=self._announce)
+        lite = (
+            pair
+            if isinstance(pair, LitePair)
+            else load_lite(device=self._config.device, announce=self._announce)
+        )
         minilm = lite.minilm if isinstance(ensemble, MemberUnavailable) else ensemble.minilm
         return OutputPair(minilm, lite)
 
-    def _ensemble(self, generation: OpenGeneration, pair: EncoderPair) -> Ensemble | MemberUnavailable:
+    def _ensemble(
+        self, generation: OpenGeneration, pair: EncoderPair
+    ) -> Ensemble | MemberUnavailable:
         """The members that vote; where they cannot, the reason, which whoever asks for them is told."""
         config = self._config
         try:
@@ -119,6 +136,8 @@ class Models:
                 announce=self._announce,
             )
         except MemberUnavailable as error:
-            _LOG.warning("the members cannot vote", extra={"event": "no-ensemble", "member": error.name})
+            _LOG.warning(
+                "the members cannot vote", extra={"event": "no-ensemble", "member": error.name}
+            )
             self._announce(f"The members of recipe {self._recipe.name} cannot vote: {error}")
             return error

@@ -31,7 +31,11 @@ def routes() -> APIRouter:
 
 def _add(router: APIRouter, path: str, content: bytes, kind: str) -> None:
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "no-cache",
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    }
 
     @router.get(path)
     async def file(request: Request) -> Response:

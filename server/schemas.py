@@ -11,8 +11,13 @@ _KEY = "53aa5117c3a1b0b1c0a9c9d6f3a6a0f5b8a1c2d3e4f5061728394a5b6c7d8e9f"
 _DOUBT = "CLIPTextEncode ← OllamaGenerate: written by a model"
 _GENERATION = "20261122T212204.123456Z-0a1b2c3d"
 
-K = Annotated[int, Field(ge=1, description="How many nearest prompts; `/v1/info` states the most.", examples=[5])]
-Text = Annotated[str, Field(description="A text to search for, alone or mixed half and half with each image.")]
+K = Annotated[
+    int,
+    Field(ge=1, description="How many nearest prompts; `/v1/info` states the most.", examples=[5]),
+]
+Text = Annotated[
+    str, Field(description="A text to search for, alone or mixed half and half with each image.")
+]
 
 
 class Taken(BaseModel):
@@ -30,7 +35,9 @@ class FilterFields(Taken):
         description="A condition on the columns, as `query --where` takes it.",
         examples=["n_submitted >= 2"],
     )
-    contains: list[str] = Field(default=[], description="Words that must be in the prompt.", examples=[["fox"]])
+    contains: list[str] = Field(
+        default=[], description="Words that must be in the prompt.", examples=[["fox"]]
+    )
     exclude: list[str] = Field(default=[], description="Words that must not be in it.")
     no_artists: bool = Field(default=False, description="Leave out prompts that name an artist.")
 
@@ -40,19 +47,27 @@ class QueryFields(Taken):
 
     text: Text | None = None
     k: K = 10
-    members: bool = Field(False, description="Let the ensemble answer, and show each member's vote. Images without a text only.")
+    members: bool = Field(
+        False,
+        description="Let the ensemble answer, and show each member's vote. Images without a text only.",
+    )
     ignore_metadata: bool = Field(False, description="Estimate, as if no file carried its prompt.")
     filters: FilterFields = Field(
-        default_factory=FilterFields, description="In a form: as JSON. Not with `members`, who know of no filters."
+        default_factory=FilterFields,
+        description="In a form: as JSON. Not with `members`, who know of no filters.",
     )
 
 
 class QueryBody(QueryFields):
     """One or several images as base64 (`data:` URLs are taken too), a text, or both."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "a lighthouse at dusk", "k": 3}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "a lighthouse at dusk", "k": 3}]}
+    )
     images: list[str] = Field(default=[], description="Image files in base64.")
-    image_urls: list[str] = Field(default=[], description="Refused unless the server was started with --allow-urls.")
+    image_urls: list[str] = Field(
+        default=[], description="Refused unless the server was started with --allow-urls."
+    )
 
 
 class ImageBody(Taken):
@@ -64,7 +79,9 @@ class ImageBody(Taken):
 class SearchBody(Taken):
     """A text to search for."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "a bowl of ramen", "k": 3}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "a bowl of ramen", "k": 3}]}
+    )
     text: Text
     k: K = 10
     filters: FilterFields = Field(default_factory=FilterFields)
@@ -73,11 +90,15 @@ class SearchBody(Taken):
 class EmbedBody(Taken):
     """Texts and images to embed; the rows of the texts come first."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"texts": ["a bowl of ramen"], "space": "output"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"texts": ["a bowl of ramen"], "space": "output"}]},
+    )
     texts: list[str] = []
     images: list[str] = Field(default=[], description="Image files in base64.")
     space: Literal["output", "index"] = Field(
-        "output", description="`output`: all-MiniLM-L6-v2, 384-d; `index`: the space that is searched."
+        "output",
+        description="`output`: all-MiniLM-L6-v2, 384-d; `index`: the space that is searched.",
     )
 
 
@@ -93,14 +114,21 @@ class Problem(BaseModel):
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": HTTPStatus(status).phrase}
+    status: {
+        "model": Problem,
+        "content": {"application/problem+json": {}},
+        "description": HTTPStatus(status).phrase,
+    }
     for status in (400, 401, 403, 404, 408, 413, 415, 421, 422, 503)
 }
 """What every route may answer instead."""
 
 
 class Neighbour(BaseModel):
-    """A prompt of the index; `score` is its cosine to the question. `row_id` holds within the result's generation only."""
+    """A prompt of the index;
+
+    `score` is its cosine to the question. `row_id` holds within the result's generation only.
+    """
 
     row_id: int = Field(examples=[1203])
     prompt_key: str = Field(examples=[_KEY])
@@ -108,7 +136,9 @@ class Neighbour(BaseModel):
     score: float = Field(examples=[0.71])
     source: str = Field(examples=["starter"])
     source_key: str = Field(examples=["1203"])
-    n_like: int = Field(description="How many further prompts are near duplicates of it.", examples=[14])
+    n_like: int = Field(
+        description="How many further prompts are near duplicates of it.", examples=[14]
+    )
 
 
 class Vote(BaseModel):
@@ -129,7 +159,10 @@ class LeftOut(BaseModel):
 
 
 class Proof(BaseModel):
-    """Why the answer is what it is; `confidence` is null where the recipe is not calibrated for the index."""
+    """Why the answer is what it is;
+
+    `confidence` is null where the recipe is not calibrated for the index.
+    """
 
     model_config = ConfigDict(extra="allow")
     recipe: str
@@ -145,14 +178,18 @@ class Result(BaseModel):
     """The answer to one question, or the problem with it."""
 
     model_config = ConfigDict(extra="allow")
-    image: int | None = Field(None, description="Which of the images of the request, from 0; null for a text alone.")
+    image: int | None = Field(
+        None, description="Which of the images of the request, from 0; null for a text alone."
+    )
     text: str | None = None
     prompt: str | None = None
     how: Literal["exact", "carried", "estimated"] | None = None
     negative: str | None = None
     tool: str | None = None
     settings: dict[str, str] | None = None
-    doubt: str | None = Field(None, description="What keeps a carried prompt from being exact.", examples=[_DOUBT])
+    doubt: str | None = Field(
+        None, description="What keeps a carried prompt from being exact.", examples=[_DOUBT]
+    )
     note: str | None = None
     neighbours: list[Neighbour] = []
     generation: str | None = Field(None, examples=[_GENERATION])
@@ -164,7 +201,10 @@ class Result(BaseModel):
 
 
 class QueryResults(BaseModel):
-    """One result for each image in the order sent (or for the text alone); `failed` counts those with an error."""
+    """One result for each image in the order sent (or for the text alone);
+
+    `failed` counts those with an error.
+    """
 
     results: list[Result]
     failed: int
@@ -187,7 +227,9 @@ class Extracted(BaseModel):
     negative: str | None
     tool: str | None
     settings: dict[str, str]
-    doubt: str | None = Field(description="What keeps a carried prompt from being exact.", examples=[_DOUBT])
+    doubt: str | None = Field(
+        description="What keeps a carried prompt from being exact.", examples=[_DOUBT]
+    )
 
 
 class StoredPrompt(BaseModel):
@@ -215,7 +257,9 @@ class Info(BaseModel):
     space: str
     dim: int
     recipe: str
-    members: dict[str, float] = Field(description="Shares of the vote; empty where the members cannot vote.")
+    members: dict[str, float] = Field(
+        description="Shares of the vote; empty where the members cannot vote."
+    )
     members_missing: str | None = None
     limits: dict[str, Any]
     url_hosts: list[str]

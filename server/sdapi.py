@@ -6,14 +6,21 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from core.errors import ImpromptError
-from ensemble.proof import ProvenAnswer
-from images.embedded import EmbeddedPrompt
-from retriever import Question
-from server import schemas
-from server.answering import Ask
-from server.bodies import as_json, check_images, checked, decode_image, read_json, request_body
-from server.service import Service
+from imprompt.core.errors import ImpromptError
+from imprompt.ensemble.explanation import ProvenAnswer
+from imprompt.images.embedded_prompts import EmbeddedPrompt
+from imprompt.retriever import Question
+from imprompt.server import schemas
+from imprompt.server.answering import Ask
+from imprompt.server.bodies import (
+    as_json,
+    check_images,
+    checked,
+    decode_image,
+    read_json,
+    request_body,
+)
+from imprompt.server.service import Service
 
 _MODELS = ["imprompt"]
 _NAMES = {"cfg_scale": "CFG scale", "model_hash": "Model hash", "vae": "VAE"}
@@ -60,26 +67,46 @@ def routes(service: Service) -> APIRouter:
         check_images([image], limits)
         return image
 
-    @router.post("/interrogate", summary="Interrogate", response_model=Caption, openapi_extra=request_body(InterrogateBody))
+    @router.post(
+        "/interrogate",
+        summary="Interrogate",
+        response_model=Caption,
+        openapi_extra=request_body(InterrogateBody),
+    )
     async def interrogate(request: Request) -> Response:
         """The prompt behind an image: what the file carries, else an estimate."""
         image = await image_of(request, InterrogateBody)
         (answer,) = await service.ask([Ask(Question(image), k=1, members=service.has_members)])
         if isinstance(answer, ImpromptError):
             raise answer
-        return as_json({"caption": (answer.answer if isinstance(answer, ProvenAnswer) else answer).prompt})
+        return as_json(
+            {"caption": (answer.answer if isinstance(answer, ProvenAnswer) else answer).prompt}
+        )
 
-    @router.get("/interrogate", summary="The models that `interrogate` knows", response_model=list[str])
+    @router.get(
+        "/interrogate", summary="The models that `interrogate` knows", response_model=list[str]
+    )
     async def models() -> Response:
         """As SD.Next answers."""
         return as_json(_MODELS)
 
-    @router.post("/png-info", summary="The texts of an image file", response_model=PngInfo, openapi_extra=request_body(PngInfoBody))
+    @router.post(
+        "/png-info",
+        summary="The texts of an image file",
+        response_model=PngInfo,
+        openapi_extra=request_body(PngInfoBody),
+    )
     async def png_info(request: Request) -> Response:
         """What the file carries, from whichever tool, in AUTOMATIC1111's form."""
         image = await image_of(request, PngInfoBody)
         found, texts = await service.png_info(image)
-        return as_json({"info": _info(texts, found), "items": texts, "parameters": {} if found is None else _parameters(found)})
+        return as_json(
+            {
+                "info": _info(texts, found),
+                "items": texts,
+                "parameters": {} if found is None else _parameters(found),
+            }
+        )
 
     @router.get("/scripts", summary="Installed scripts: none", response_model=dict[str, list[str]])
     async def scripts() -> Response:
@@ -103,4 +130,7 @@ def _parameters(found: EmbeddedPrompt) -> dict[str, str]:
 
 
 def _settings(found: EmbeddedPrompt) -> dict[str, str]:
-    return {_NAMES.get(name, name.replace("_", " ").capitalize()): value for name, value in found.settings.items()}
+    return {
+        _NAMES.get(name, name.replace("_", " ").capitalize()): value
+        for name, value in found.settings.items()
+    }

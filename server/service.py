@@ -9,25 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-from core.errors import ImpromptError
-from core.fetch import Announce
-from ensemble.proof import ProvenAnswer
-from ensemble.vote import Ensemble
-from images.embedded import EmbeddedPrompt
-from retriever import Answer
-from retriever.questions import joined, read_image
-from server.answering import Answered, Ask, AskJob, Done, Embedded, EmbedJob, Job, work_off
-from server.batching import MicroBatcher
-from server.config import ServerConfig
-from server.metrics import Metrics
-from server.models import Models
-from server.problems import busy
-from server.readers import Readers, read_carried, read_png_info
-from server.snapshots import Snapshot, Snapshots
-from store.gpu import opened_gpu
+from imprompt.core.errors import ImpromptError
+from imprompt.core.hub.fetch import Announce
+from imprompt.ensemble.ensemble import Ensemble
+from imprompt.ensemble.explanation import ProvenAnswer
+from imprompt.images.embedded_prompts import EmbeddedPrompt
+from imprompt.retriever import Answer
+from imprompt.retriever.questions import joined, read_image
+from imprompt.server.answering import Answered, Ask, AskJob, Done, Embedded, EmbedJob, Job, work_off
+from imprompt.server.http_errors import busy
+from imprompt.server.image_readers import Readers, read_carried, read_png_info
+from imprompt.server.micro_batches import MicroBatcher
+from imprompt.server.models import Models
+from imprompt.server.prometheus import Metrics
+from imprompt.server.server_settings import ServerConfig
+from imprompt.server.snapshots import Snapshot, Snapshots
+from imprompt.store.gpu import opened_gpu
 
 if TYPE_CHECKING:
-    from core.protocols import EncoderPair
+    from imprompt.core.protocols import EncoderPair
 
 _ROW_THREADS = 2
 
@@ -39,7 +39,7 @@ class Service:
 
     Args:
         config: of the server.
-        load: makes an encoder by its name, as `encoders.registry.load_encoder` does.
+        load: makes an encoder by its name, as `imprompt.encoders.registry.load_encoder` does.
         metrics: where everything is counted.
         announce: takes a line for the person who started the server.
 
@@ -47,7 +47,14 @@ class Service:
         ConfigError: no recipe has that name, or the device cannot be used.
     """
 
-    def __init__(self, config: ServerConfig, *, load: Callable[[str], EncoderPair], metrics: Metrics, announce: Announce) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        load: Callable[[str], EncoderPair],
+        metrics: Metrics,
+        announce: Announce,
+    ) -> None:
         self.config = config
         self.metrics = metrics
         self._held = ExitStack()
@@ -128,10 +135,17 @@ class Service:
         for result in results:
             if not isinstance(result, Answer | ProvenAnswer | ImpromptError):
                 raise result
-        return [result for result in results if isinstance(result, Answer | ProvenAnswer | ImpromptError)]
+        return [
+            result
+            for result in results
+            if isinstance(result, Answer | ProvenAnswer | ImpromptError)
+        ]
 
     async def run(self, work: Callable[[Snapshot], Value]) -> Value:
-        """What `work` makes of the snapshot in service, in a thread; it is kept open meanwhile. Raises as `ask` does."""
+        """What `work` makes of the snapshot in service, in a thread; it is kept open meanwhile.
+
+        Raises as `ask` does.
+        """
 
         def leased() -> Value:
             with self.snapshots.lease() as snapshot:
@@ -165,7 +179,9 @@ class Service:
         if self._stopped.is_set():
             raise busy("The server is being shut down.")
 
-    async def embed(self, texts: Sequence[str], images: Sequence[bytes], *, output: bool) -> Embedded:
+    async def embed(
+        self, texts: Sequence[str], images: Sequence[bytes], *, output: bool
+    ) -> Embedded:
         """Unit rows of the texts, then of the images; in MiniLM's space (`output`) or in that of the index.
 
         Raises:
@@ -177,14 +193,20 @@ class Service:
             read = [await self._read(read_image, image, True, limits) for image in images]
             pictures = [found.picture for found in read]
             job = EmbedJob(tuple(texts), tuple(pictures), output)
-            done = await self._queued(job, n_pixels=sum(picture.width * picture.height for picture in pictures))
+            done = await self._queued(
+                job, n_pixels=sum(picture.width * picture.height for picture in pictures)
+            )
         if not isinstance(done, Embedded):
             raise TypeError(f"an embedding was asked for, {type(done).__name__} came")
         return done
 
     async def _ask(self, ask: Ask) -> Answered:
         image, ignore = ask.question.image, ask.question.ignore_metadata
-        found = None if image is None else await self._read(read_image, image, ignore, self.config.limits.image)
+        found = (
+            None
+            if image is None
+            else await self._read(read_image, image, ignore, self.config.limits.image)
+        )
         read = joined(ask.question, found)
         done = await self._queued(AskJob(read, ask), n_pixels=read.n_pixels)
         if isinstance(done, Embedded):
@@ -192,7 +214,9 @@ class Service:
         return done
 
     async def _queued(self, job: Job, *, n_pixels: int) -> Answered | Embedded:
-        return await asyncio.wrap_future(self._queues["image" if n_pixels else "text"].submit(job, weight=n_pixels))
+        return await asyncio.wrap_future(
+            self._queues["image" if n_pixels else "text"].submit(job, weight=n_pixels)
+        )
 
     def _work(self, jobs: Sequence[Job]) -> list[Done]:
         with self.snapshots.lease() as snapshot:

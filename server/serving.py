@@ -8,14 +8,14 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from core.errors import ConfigError, ImpromptError
-from core.fetch import Announce
-from server.app import create_app
-from server.config import ServerConfig
-from server.logs import configure_logs
+from imprompt.core.errors import ConfigError, ImpromptError
+from imprompt.core.hub.fetch import Announce
+from imprompt.server.app import create_app
+from imprompt.server.logs import configure_logs
+from imprompt.server.server_settings import ServerConfig
 
 if TYPE_CHECKING:
-    from core.protocols import EncoderPair
+    from imprompt.core.protocols import EncoderPair
 
 _DRAIN_S = 30
 _OPEN_FILES = 1 << 16
@@ -55,18 +55,22 @@ def serve(config: ServerConfig, *, load: Callable[[str], EncoderPair], announce:
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         )
     )
-    # uvicorn raises the signal once more when it has drained; that we ended is what was asked for, no failure.
+    # uvicorn raises the signal once more when it has drained; that we ended is what was asked for,
+    # no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     shown = f"[{config.host}]" if ":" in config.host else config.host
     announce(f"Serving {config.index} on http://{shown}:{config.port}")
     try:
-        # Before models are loaded and readers started, which would go on starting while the command ends.
+        # Before models are loaded and readers started, which would go on starting while the command
+        # ends.
         with server.config.bind_socket() as opened:
             server.run(sockets=[opened])
     except SystemExit as error:
         message = f"{config.host}:{config.port} cannot be opened for serving."
-        raise ConfigError(message, hint="Another program may hold the port: choose one with --port.") from error
+        raise ConfigError(
+            message, hint="Another program may hold the port: choose one with --port."
+        ) from error
     if failures:
         raise failures[0]
 

@@ -1,7 +1,7 @@
 """The generation in service: leased for each batch, replaced between batches, closed after its last lease.
 
-One whose files were written into or cut short is withdrawn before anything that was read from it is answered, and comes back when
-every byte of it is as it was published, or when another one was.
+One whose files were written into or cut short is withdrawn before anything that was read from it is
+answered, and comes back when every byte of it is as it was published, or when another one was.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config import IndexPlace
-from core.errors import Checksum, ImpromptError
-from server.metrics import Metrics
-from store import layout
-from store.opened import in_service, open_place
-from store.stamps import Stamps
-from store.verify import verify
+from imprompt.core.errors import Checksum, ImpromptError
+from imprompt.core.settings import IndexPlace
+from imprompt.server.prometheus import Metrics
+from imprompt.store import layout
+from imprompt.store.file_watch import Stamps
+from imprompt.store.integrity import verify
+from imprompt.store.open_index import in_service, open_place
 
 if TYPE_CHECKING:
-    from core.errors import MemberUnavailable
-    from core.protocols import EncoderPair
-    from ensemble.vote import Ensemble
-    from retriever import Retriever
-    from store.opened import OpenGeneration
+    from imprompt.core.errors import MemberUnavailable
+    from imprompt.core.protocols import EncoderPair
+    from imprompt.ensemble.ensemble import Ensemble
+    from imprompt.retriever import Retriever
+    from imprompt.store.open_index import OpenGeneration
 
 _LOG = logging.getLogger("imprompt.server")
 
@@ -53,11 +53,16 @@ class Snapshots:
     Args:
         place: of the index.
         prepare: makes a snapshot of an open generation, models warm.
-        mapped: map the files of the index; see `store.generation.open_generation`.
+        mapped: map the files of the index; see `imprompt.store.index_version.open_generation`.
     """
 
     def __init__(
-        self, place: IndexPlace, prepare: Callable[[OpenGeneration], Snapshot], *, metrics: Metrics, mapped: bool = False
+        self,
+        place: IndexPlace,
+        prepare: Callable[[OpenGeneration], Snapshot],
+        *,
+        metrics: Metrics,
+        mapped: bool = False,
     ) -> None:
         self._place = place
         self._prepare = prepare
@@ -77,7 +82,10 @@ class Snapshots:
 
     @property
     def damage(self) -> Checksum | None:
-        """Why the generation that was in service is not any more; None where there is no such reason."""
+        """Why the generation that was in service is not any more;
+
+        None where there is no such reason.
+        """
         return self._damage
 
     def load(self) -> None:
@@ -107,11 +115,12 @@ class Snapshots:
     def look(self) -> None:
         """Take up a new generation where one was published; what cannot be used is reported once and passed over.
 
-        Withdraw the one in service where its files were changed; take it up again, or the one that is published by then, when
-        it is whole.
+        Withdraw the one in service where its files were changed; take it up again, or the one that
+        is published by then, when it is whole.
         """
         if self._retired:
-            # The files stay mapped until the last reference goes, and what answers from a generation refers to itself.
+            # The files stay mapped until the last reference goes, and what answers from a
+            # generation refers to itself.
             self._retired = False
             gc.collect()
         if (current := self._current) is not None:
@@ -137,7 +146,8 @@ class Snapshots:
         """Take up the published generation if every byte of it is right; looked at again only when its files have changed."""
         folder = layout.generation_folder(root, published)
         stamps = Stamps(path for path in sorted(folder.rglob("*")) if path.is_file())
-        # What still reads the damaged files has to end first: DuckDB would give us its view of them.
+        # What still reads the damaged files has to end first: DuckDB would give us its view of
+        # them.
         if self._leases or stamps == self._tried:
             return
         self._tried = stamps
@@ -155,7 +165,10 @@ class Snapshots:
         self._metrics.ready.set(0)
         self._metrics.withdrawals.inc()
         name = snapshot.generation.manifest.generation
-        _LOG.error("generation damaged, out of service", extra={"event": "generation-damaged", "generation": name})
+        _LOG.error(
+            "generation damaged, out of service",
+            extra={"event": "generation-damaged", "generation": name},
+        )
         if unused:
             self._let_go(snapshot)
 
@@ -165,15 +178,18 @@ class Snapshots:
             return
         self._refused = published or kind
         self._metrics.swap_failures.inc()
-        _LOG.error("new generation not usable", extra={"event": "generation-refused", "generation": published, "kind": kind})
+        _LOG.error(
+            "new generation not usable",
+            extra={"event": "generation-refused", "generation": published, "kind": kind},
+        )
 
     @contextmanager
     def lease(self) -> Iterator[Snapshot]:
         """The snapshot in service, kept open until the block ends.
 
         Raises:
-            Checksum: its files are damaged; also at the end of the block, where they were changed since they were opened: what
-                was read from them is not to be answered.
+            Checksum: its files are damaged; also at the end of the block, where they were changed
+                since they were opened: what was read from them is not to be answered.
             RuntimeError: none has been loaded.
         """
         with self._lock:

@@ -13,8 +13,8 @@ from http import HTTPStatus
 from time import monotonic
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from server.config import ServerConfig
-from server.problems import Refusal, too_large, usage
+from imprompt.server.http_errors import Refusal, too_large, usage
+from imprompt.server.server_settings import ServerConfig
 
 _TIMEOUT_S = 10.0
 _MAX_REDIRECTS = 3
@@ -32,8 +32,8 @@ async def fetch_images(urls: Sequence[str], config: ServerConfig) -> list[bytes]
     """The bytes behind each URL, in order.
 
     Raises:
-        Refusal: fetching is not allowed, the host is not on the list, resolves to a private address, redirects out of the list,
-            fails, or sends too much.
+        Refusal: fetching is not allowed, the host is not on the list, resolves to a private
+            address, redirects out of the list, fails, or sends too much.
     """
     if len(urls) > config.limits.max_images:
         raise too_large(f"{len(urls)} images were named, the limit is {config.limits.max_images}.")
@@ -50,7 +50,10 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Not this machine, not its networks, nor anything else that is not the open internet; IPv4 inside IPv6 is looked into."""
+    """Not this machine, not its networks, nor anything else that is not the open internet;
+
+    IPv4 inside IPv6 is looked into.
+    """
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
@@ -59,8 +62,18 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
-def fetch(url: str, *, hosts: Sequence[str], max_bytes: int, resolve: Resolve = resolve, public: Public = is_public) -> bytes:
-    """The body behind one URL; redirects are followed within `hosts`, and each hop is checked anew. Raises as `fetch_images`."""
+def fetch(
+    url: str,
+    *,
+    hosts: Sequence[str],
+    max_bytes: int,
+    resolve: Resolve = resolve,
+    public: Public = is_public,
+) -> bytes:
+    """The body behind one URL; redirects are followed within `hosts`, and each hop is checked anew.
+
+    Raises as `fetch_images`.
+    """
     for _ in range(_MAX_REDIRECTS + 1):
         parts = _allowed(url, hosts)
         body, location = _get(parts, max_bytes=max_bytes, address=_address(parts, resolve, public))
@@ -72,21 +85,35 @@ def fetch(url: str, *, hosts: Sequence[str], max_bytes: int, resolve: Resolve = 
 
 def _allowed(url: str, hosts: Sequence[str]) -> SplitResult:
     if not hosts:
-        raise _refused("URLs are not fetched by this server.", hint="Send the image itself, or start it with --allow-urls HOST.")
+        raise _refused(
+            "URLs are not fetched by this server.",
+            hint="Send the image itself, or start it with --allow-urls HOST.",
+        )
     try:
         parts = urlsplit(url)
         name, port = (parts.hostname or "").rstrip(".").lower(), parts.port
     except ValueError as error:
         raise usage("The URL is not valid.") from error
-    if parts.scheme not in _PORTS or parts.username is not None or not url.isascii() or any(char <= " " for char in url):
+    if (
+        parts.scheme not in _PORTS
+        or parts.username is not None
+        or not url.isascii()
+        or any(char <= " " for char in url)
+    ):
         raise usage("The URL is not a plain http or https one.")
     if name not in {host.lower() for host in hosts} or port not in (None, _PORTS[parts.scheme]):
-        raise _refused("The URL's host is not one that this server fetches from.", hint="/v1/info names those hosts.")
+        raise _refused(
+            "The URL's host is not one that this server fetches from.",
+            hint="/v1/info names those hosts.",
+        )
     return parts
 
 
 def _address(parts: SplitResult, resolve: Resolve, public: Public) -> str:
-    """An address of the host that may be connected to. All of them must be public: a mixed answer is an attack."""
+    """An address of the host that may be connected to.
+
+    All of them must be public: a mixed answer is an attack.
+    """
     try:
         found = resolve(str(parts.hostname), _PORTS[parts.scheme])
     except OSError as error:
@@ -97,14 +124,19 @@ def _address(parts: SplitResult, resolve: Resolve, public: Public) -> str:
 
 
 def _get(parts: SplitResult, *, max_bytes: int, address: str) -> tuple[bytes, str | None]:
-    """(body, None), or (b"", where it redirects to). Connects to `address`, so that a second look-up cannot lead elsewhere."""
+    """(body, None), or (b"", where it redirects to).
+
+    Connects to `address`, so that a second look-up cannot lead elsewhere.
+    """
     host = str(parts.hostname)
     port = parts.port or _PORTS[parts.scheme]
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.sock = socket.create_connection((address, port), timeout=_TIMEOUT_S)
         if parts.scheme == "https":
-            connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+            connection.sock = ssl.create_default_context().wrap_socket(
+                connection.sock, server_hostname=host
+            )
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
         connection.request("GET", path, headers={"Accept": "image/*", "User-Agent": "imprompt"})
         with connection.getresponse() as response:

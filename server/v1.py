@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from core.errors import EmptyQuery, ImpromptError, MemberUnavailable, QueryError, UnknownRow
-from images.embedded import prompt_json
-from indexer.provenance import imprompt_version
-from retriever import Question
-from retriever.filters import Filters
-from server import schemas
-from server.answering import Answered, Ask
-from server.bodies import (
+from imprompt.core.errors import (
+    EmptyQuery,
+    ImpromptError,
+    MemberUnavailable,
+    QueryError,
+    UnknownRow,
+)
+from imprompt.images.embedded_prompts import prompt_json
+from imprompt.indexer.provenance import imprompt_version
+from imprompt.retriever import Question
+from imprompt.retriever.filters import Filters
+from imprompt.server import schemas
+from imprompt.server.answering import Answered, Ask
+from imprompt.server.bodies import (
     Form,
     as_json,
     check_images,
@@ -29,13 +35,13 @@ from server.bodies import (
     read_model,
     request_body,
 )
-from server.config import Limits
-from server.problems import problem, too_large, usage
-from server.service import Service
-from server.urls import fetch_images
+from imprompt.server.http_errors import problem, too_large, usage
+from imprompt.server.server_settings import Limits
+from imprompt.server.service import Service
+from imprompt.server.urls import fetch_images
 
 if TYPE_CHECKING:
-    from server.snapshots import Snapshot
+    from imprompt.server.snapshots import Snapshot
 
 _PROMPT_KEY = r"^[0-9a-f]{64}$"
 
@@ -46,25 +52,37 @@ def routes(service: Service) -> APIRouter:
     limits = service.config.limits
 
     @router.post(
-        "/query", summary="Find the prompt behind images", response_model=schemas.QueryResults, openapi_extra=_query_body()
+        "/query",
+        summary="Find the prompt behind images",
+        response_model=schemas.QueryResults,
+        openapi_extra=_query_body(),
     )
     async def query(request: Request) -> Response:
         """One or several images, a text, or both. A prompt that a file carries is *exact*, or *carried*
         where something that is not in the file was done with it; any other answer is *estimated*.
 
-        Several images are answered one by one: what cannot be read has an `error`, the rest is answered. Where nothing can be
-        answered, the first problem is the response.
+        Several images are answered one by one: what cannot be read has an `error`, the rest is
+        answered. Where nothing can be answered, the first problem is the response.
         """
         fields, images = await _query(request, service)
         return _results(await service.ask(_asks(fields, images, limits)), images)
 
     @router.post(
-        "/search", summary="Search by a text", response_model=schemas.QueryResults, openapi_extra=request_body(schemas.SearchBody)
+        "/search",
+        summary="Search by a text",
+        response_model=schemas.QueryResults,
+        openapi_extra=request_body(schemas.SearchBody),
     )
     async def search(request: Request) -> Response:
         """The prompts nearest to a text, in the same form as `/v1/query`."""
         body = await read_model(schemas.SearchBody, request)
-        asks = [Ask(Question(text=_text(body.text, limits)), _k(body.k, limits), filters=_filters(body.filters))]
+        asks = [
+            Ask(
+                Question(text=_text(body.text, limits)),
+                _k(body.k, limits),
+                filters=_filters(body.filters),
+            )
+        ]
         return _results(await service.ask(asks), [])
 
     @router.post(
@@ -82,13 +100,23 @@ def routes(service: Service) -> APIRouter:
         check_images(images, limits)
         texts = [_text(text, limits) for text in body.texts]
         if not texts and not images:
-            raise EmptyQuery("Neither an image nor a text was given.", hint="Send `texts`, `images`, or both.")
+            raise EmptyQuery(
+                "Neither an image nor a text was given.", hint="Send `texts`, `images`, or both."
+            )
         done = await service.embed(texts, images, output=body.space == "output")
-        value = {"space": done.space, "dim": done.vectors.shape[1], "generation": done.generation, "vectors": done.vectors.tolist()}
+        value = {
+            "space": done.space,
+            "dim": done.vectors.shape[1],
+            "generation": done.generation,
+            "vectors": done.vectors.tolist(),
+        }
         return as_json(value)
 
     @router.post(
-        "/extract", summary="The prompt that an image file carries", response_model=schemas.Extracted, openapi_extra=_image_body()
+        "/extract",
+        summary="The prompt that an image file carries",
+        response_model=schemas.Extracted,
+        openapi_extra=_image_body(),
     )
     async def extract(request: Request) -> Response:
         """Reads metadata and hidden texts; needs no model. A file without a prompt gives nulls."""
@@ -98,8 +126,14 @@ def routes(service: Service) -> APIRouter:
         found = await service.extract(images[0])
         return as_json(prompt_json(found))
 
-    @router.get("/prompts/{prompt_key}", summary="A prompt by its stable name", response_model=schemas.StoredPrompt)
-    async def prompts(prompt_key: str = Path(pattern=_PROMPT_KEY, description="sha256 of the folded text.")) -> Response:
+    @router.get(
+        "/prompts/{prompt_key}",
+        summary="A prompt by its stable name",
+        response_model=schemas.StoredPrompt,
+    )
+    async def prompts(
+        prompt_key: str = Path(pattern=_PROMPT_KEY, description="sha256 of the folded text."),
+    ) -> Response:
         """The prompt of that key in the generation in service."""
         return await service.run(lambda snapshot: as_json(_stored(snapshot, prompt_key)))
 
@@ -129,8 +163,14 @@ def _flat(form: Form) -> dict[str, Any]:
     """The fields of a form, of which each may be given once; an empty one counts as not given."""
     if repeated := [name for name, values in form.fields.items() if len(values) > 1]:
         raise usage(f"{repeated[0][:40]} is given more than once.")
-    flat: dict[str, Any] = {name: values[0] for name, values in form.fields.items() if values[0] != ""}
-    return flat | {"filters": parse_json(flat["filters"].encode("utf-8", "replace"))} if "filters" in flat else flat
+    flat: dict[str, Any] = {
+        name: values[0] for name, values in form.fields.items() if values[0] != ""
+    }
+    return (
+        flat | {"filters": parse_json(flat["filters"].encode("utf-8", "replace"))}
+        if "filters" in flat
+        else flat
+    )
 
 
 async def _images(request: Request, limits: Limits) -> list[bytes]:
@@ -146,14 +186,22 @@ async def _images(request: Request, limits: Limits) -> list[bytes]:
 def _asks(fields: schemas.QueryFields, images: Sequence[bytes], limits: Limits) -> list[Ask]:
     text = None if fields.text is None else _text(fields.text, limits)
     if fields.members and (text or not images):
-        raise QueryError("Members look at images: they cannot be asked about a text.", hint="Leave out `text`, or `members`.")
+        raise QueryError(
+            "Members look at images: they cannot be asked about a text.",
+            hint="Leave out `text`, or `members`.",
+        )
     k, filters = _k(fields.k, limits), _filters(fields.filters)
     if fields.members and filters:
-        raise QueryError("Members know of no filters.", hint="Ask for the filtered prompts without `members`.")
+        raise QueryError(
+            "Members know of no filters.", hint="Ask for the filtered prompts without `members`."
+        )
     if not images:
         return [Ask(Question(text=text), k, filters=filters)]
     ignore = fields.ignore_metadata
-    return [Ask(Question(image, text, ignore_metadata=ignore), k, fields.members, filters) for image in images]
+    return [
+        Ask(Question(image, text, ignore_metadata=ignore), k, fields.members, filters)
+        for image in images
+    ]
 
 
 def _filters(fields: schemas.FilterFields) -> Filters:
@@ -163,7 +211,9 @@ def _filters(fields: schemas.FilterFields) -> Filters:
 
 def _text(text: str, limits: Limits) -> str:
     if len(text) > limits.max_text_characters:
-        raise too_large(f"A text has {len(text):,} characters, the limit is {limits.max_text_characters:,}.")
+        raise too_large(
+            f"A text has {len(text):,} characters, the limit is {limits.max_text_characters:,}."
+        )
     return text
 
 
@@ -180,7 +230,9 @@ def _results(answers: Sequence[Answered | ImpromptError], images: Sequence[bytes
         raise errors[0]
     results = []
     for place, answer in enumerate(answers):
-        value = {"error": problem(answer)} if isinstance(answer, ImpromptError) else answer.to_json()
+        value = (
+            {"error": problem(answer)} if isinstance(answer, ImpromptError) else answer.to_json()
+        )
         results.append({**value, "image": place if images else None})
     return as_json({"results": results, "failed": len(errors)})
 
@@ -203,12 +255,16 @@ def _info(snapshot: Snapshot, service: Service) -> dict[str, Any]:
         "generation": manifest.generation,
         "created": manifest.created,
         "prompts": manifest.rows,
-        "corpus": ", ".join(part.name + (" (synthetic)" if part.synthetic else "") for part in manifest.corpus),
+        "corpus": ", ".join(
+            part.name + (" (synthetic)" if part.synthetic else "") for part in manifest.corpus
+        ),
         "encoder": encoder.name,
         "space": encoder.space,
         "dim": encoder.dim,
         "recipe": service.config.recipe,
-        "members": {} if isinstance(snapshot.ensemble, MemberUnavailable) else dict(snapshot.ensemble.shares),
+        "members": {}
+        if isinstance(snapshot.ensemble, MemberUnavailable)
+        else dict(snapshot.ensemble.shares),
         "members_missing": None if missing is None else missing.message,
         "limits": dataclasses.asdict(service.config.limits),
         "url_hosts": list(service.config.url_hosts),
@@ -217,11 +273,18 @@ def _info(snapshot: Snapshot, service: Service) -> dict[str, Any]:
 
 def _query_body() -> dict[str, Any]:
     form_schema = schemas.QueryFields.model_json_schema()
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "Image files."}
+    files = {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "description": "Image files.",
+    }
     form_schema["properties"] = {"image": files, **form_schema["properties"]}
     return request_body(schemas.QueryBody, form=form_schema)
 
 
 def _image_body() -> dict[str, Any]:
     image = {"type": "string", "format": "binary", "description": "An image file."}
-    return request_body(schemas.ImageBody, form={"type": "object", "properties": {"image": image}, "required": ["image"]})
+    return request_body(
+        schemas.ImageBody,
+        form={"type": "object", "properties": {"image": image}, "required": ["image"]},
+    )

@@ -1,7 +1,8 @@
 """Which prompts are meant: a condition on the columns of the store, from what a user types, that can do nothing but compare.
 
-The text of a user is parsed into a tree, and every node of it must be one of those that stand here. What DuckDB gets to see is
-written anew from the tree: names of known columns, and places for values that travel apart. Nothing of the user's text reaches it.
+The text of a user is parsed into a tree, and every node of it must be one of those that stand here.
+What DuckDB gets to see is written anew from the tree: names of known columns, and places for values
+that travel apart. Nothing of the user's text reaches it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import unicodedata
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from core.errors import FilterRejected, first_line
-from core.values import Condition, fold_text
-from store.databases import scratch
+from imprompt.core.errors import FilterRejected, first_line
+from imprompt.core.values import Condition, fold_text
+from imprompt.store.databases import scratch
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -55,12 +56,12 @@ _SHOWN_CHARS = 60
 def where(expression: str) -> Condition:
     """The condition that a user typed, in the syntax of SQL.
 
-    Comparisons, AND, OR, NOT, IN, LIKE, ILIKE, BETWEEN, IS NULL, texts in single quotes, numbers, the names of `KINDS`, and
-    `length`, `lower` and `contains`. Nothing else.
+    Comparisons, AND, OR, NOT, IN, LIKE, ILIKE, BETWEEN, IS NULL, texts in single quotes, numbers,
+    the names of `KINDS`, and `length`, `lower` and `contains`. Nothing else.
 
     Raises:
-        FilterRejected: too long, not understood (with the place), another column (the known ones are listed), or anything else
-            than the above, which is shown.
+        FilterRejected: too long, not understood (with the place), another column (the known ones
+            are listed), or anything else than the above, which is shown.
     """
     from sqlglot import exp, parse_one
     from sqlglot.dialects.duckdb import DuckDB
@@ -73,13 +74,18 @@ def where(expression: str) -> Condition:
         tree: Any = parse_one(expression, dialect=DuckDB, into=exp.Condition)
         return _part(tree, Kind.TRUTH)
     except ParseError as error:
-        raise FilterRejected(f"The condition is not understood{_place(error.errors)}.", hint=_hint()) from error
+        raise FilterRejected(
+            f"The condition is not understood{_place(error.errors)}.", hint=_hint()
+        ) from error
     except TokenError as error:
         raise FilterRejected(
-            "The condition is not understood: a quote is not closed.", hint="Texts stand in single quotes."
+            "The condition is not understood: a quote is not closed.",
+            hint="Texts stand in single quotes.",
         ) from error
     except RecursionError as error:
-        raise FilterRejected("The condition is nested too deeply.", hint="Use fewer parentheses.") from error
+        raise FilterRejected(
+            "The condition is nested too deeply.", hint="Use fewer parentheses."
+        ) from error
 
 
 def holds_words(words: str) -> Condition:
@@ -92,7 +98,9 @@ def holds_words(words: str) -> Condition:
     """
     wanted = (fold_text(words),)
     _check_length("text to look for", wanted[0], MAX_WORDS_CHARS)
-    return Condition("contains(lower(text), lower(?))", wanted) | Condition("contains(lower(embedded_text), lower(?))", wanted)
+    return Condition("contains(lower(text), lower(?))", wanted) | Condition(
+        "contains(lower(embedded_text), lower(?))", wanted
+    )
 
 
 def matches(pattern: str) -> Condition:
@@ -110,18 +118,24 @@ def matches(pattern: str) -> Condition:
         with scratch() as connection:
             connection.execute("SELECT regexp_matches('', ?, 'i')", [pattern])
     except duckdb.Error as error:
-        raise FilterRejected(f"{_cut(pattern)} is no regular expression: {first_line(error)}.") from error
+        raise FilterRejected(
+            f"{_cut(pattern)} is no regular expression: {first_line(error)}."
+        ) from error
     found = Condition("regexp_matches(text, ?, 'i')", (pattern,))
     return found | Condition("regexp_matches(embedded_text, ?, 'i')", (pattern,))
 
 
 def _check_length(what: str, text: str, limit: int) -> None:
     if len(text) > limit:
-        raise FilterRejected(f"The {what} has {len(text):,} characters; at most {limit:,} are read.")
+        raise FilterRejected(
+            f"The {what} has {len(text):,} characters; at most {limit:,} are read."
+        )
     if not text.strip():
         raise FilterRejected(f"The {what} is empty.", hint=_hint() if what == "condition" else "")
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
-        raise FilterRejected(f"The {what} holds characters that cannot be shown: {text[:_SHOWN_CHARS]!r}.")
+        raise FilterRejected(
+            f"The {what} holds characters that cannot be shown: {text[:_SHOWN_CHARS]!r}."
+        )
 
 
 def _hint() -> str:
@@ -141,14 +155,19 @@ def _cut(text: str) -> str:
 
 
 def _refused(node: Expr) -> FilterRejected:
-    return FilterRejected(f"{_cut(node.sql('duckdb'))} is not allowed in a condition.", hint=_hint())
+    return FilterRejected(
+        f"{_cut(node.sql('duckdb'))} is not allowed in a condition.", hint=_hint()
+    )
 
 
 def _part(node: Expr, wanted: Kind) -> Condition:
     """A node of which a certain kind is wanted."""
     found, kind = _translate(node)
     if kind is not wanted:
-        raise FilterRejected(f"{_cut(node.sql('duckdb'))} is a {kind.value}; a {wanted.value} is needed there.", hint=_hint())
+        raise FilterRejected(
+            f"{_cut(node.sql('duckdb'))} is a {kind.value}; a {wanted.value} is needed there.",
+            hint=_hint(),
+        )
     return found
 
 
@@ -156,17 +175,23 @@ def _translate(node: Expr) -> Part:
     """What a node of the tree means; only the forms that stand here have a meaning."""
     name = type(node).__name__
     if name in _COMPARISONS:
-        return _joined(f" {_COMPARISONS[name]} ", _alike(*_parts(node, "this", "expression"))), Kind.TRUTH
+        return _joined(
+            f" {_COMPARISONS[name]} ", _alike(*_parts(node, "this", "expression"))
+        ), Kind.TRUTH
     if name in ("And", "Or"):
         _parts(node, "this", "expression")
-        return _joined(f" {name.upper()} ", [_part(part, Kind.TRUTH) for part in node.flatten()]), Kind.TRUTH
+        return _joined(
+            f" {name.upper()} ", [_part(part, Kind.TRUTH) for part in node.flatten()]
+        ), Kind.TRUTH
     if name == "Not":
         return ~_part(_only(node), Kind.TRUTH), Kind.TRUTH
     if name == "Paren":
         return _translate(_only(node))
     if name == "Between":
         value, low, high = _alike(*_parts(node, "this", "low", "high"))
-        return Condition(f"{value.sql} BETWEEN {low.sql} AND {high.sql}", value.values + low.values + high.values), Kind.TRUTH
+        return Condition(
+            f"{value.sql} BETWEEN {low.sql} AND {high.sql}", value.values + low.values + high.values
+        ), Kind.TRUTH
     if name in ("Like", "ILike"):
         return _like(node, folded=name == "ILike"), Kind.TRUTH
     return _member(node) if name in ("In", "Is") else _value(node)
@@ -193,7 +218,11 @@ def _value(node: Expr) -> Part:
     if name == "Column":
         return _column(node)
     if name == "Literal":
-        return (Condition("?", (node.this,)), Kind.TEXT) if node.is_string else _number(node, node.this)
+        return (
+            (Condition("?", (node.this,)), Kind.TEXT)
+            if node.is_string
+            else _number(node, node.this)
+        )
     if name == "Neg" and type(node.this).__name__ == "Literal" and not node.this.is_string:
         return _number(node, f"-{node.this.this}")
     if name == "Boolean":
@@ -205,7 +234,9 @@ def _value(node: Expr) -> Part:
         inside = _part(_only(node), Kind.TEXT)
         return Condition(f"{function}({inside.sql})", inside.values), kind
     if name == "Contains":
-        inside = _joined(", ", [_part(part, Kind.TEXT) for part in _parts(node, "this", "expression")])
+        inside = _joined(
+            ", ", [_part(part, Kind.TEXT) for part in _parts(node, "this", "expression")]
+        )
         return Condition(f"contains{inside.sql}", inside.values), Kind.TRUTH
     raise _refused(node)
 
@@ -213,7 +244,9 @@ def _value(node: Expr) -> Part:
 def _column(node: Expr) -> Part:
     name = node.name.lower()
     if set(_set_parts(node)) != {"this"} or name not in KINDS:
-        raise FilterRejected(f"There is no column {_cut(node.sql('duckdb'))}.", hint=f"There are {', '.join(KINDS)}.")
+        raise FilterRejected(
+            f"There is no column {_cut(node.sql('duckdb'))}.", hint=f"There are {', '.join(KINDS)}."
+        )
     return Condition(f'"{name}"'), KINDS[name]
 
 
@@ -223,22 +256,30 @@ def _number(node: Expr, text: str) -> Part:
     except ValueError as error:
         raise _refused(node) from error
     if not -_LARGEST <= value <= _LARGEST:
-        raise FilterRejected(f"The number {_cut(text)} is too large.", hint=f"It is at most {_LARGEST}.")
+        raise FilterRejected(
+            f"The number {_cut(text)} is too large.", hint=f"It is at most {_LARGEST}."
+        )
     return Condition("?", (value,)), Kind.NUMBER
 
 
 def _like(node: Expr, *, folded: bool) -> Condition:
     """`LIKE` with "%" for any characters and "_" for one.
 
-    DuckDB takes time without bound for some patterns with both, its regular expressions (RE2) never do.
+    DuckDB takes time without bound for some patterns with both, its regular expressions (RE2) never
+    do.
     """
     text, pattern = _parts(node, "this", "expression", "negate")[:2]
     value, wanted = _part(text, Kind.TEXT), _part(pattern, Kind.TEXT)
     if type(pattern).__name__ != "Literal":
-        raise FilterRejected(f"{_cut(pattern.sql('duckdb'))} is no pattern.", hint="LIKE takes a text in single quotes.")
+        raise FilterRejected(
+            f"{_cut(pattern.sql('duckdb'))} is no pattern.",
+            hint="LIKE takes a text in single quotes.",
+        )
     left, right = (f"lower({value.sql})", "lower(?)") if folded else (value.sql, "?")
     if "_" in pattern.this:
-        expression = "(?s)" + "".join({"%": ".*", "_": "."}.get(char) or re.escape(char) for char in pattern.this)
+        expression = "(?s)" + "".join(
+            {"%": ".*", "_": "."}.get(char) or re.escape(char) for char in pattern.this
+        )
         found = Condition(f"regexp_full_match({left}, {right})", (*value.values, expression))
     else:
         found = Condition(f"{left} LIKE {right}", (*value.values, *wanted.values))
@@ -249,7 +290,9 @@ def _alike(*nodes: Expr) -> list[Condition]:
     """The parts of a comparison, which are all texts or all numbers."""
     first, kind = _value(nodes[0])
     if kind is Kind.TRUTH:
-        raise FilterRejected(f"{_cut(nodes[0].sql('duckdb'))} is a condition and cannot be compared.", hint=_hint())
+        raise FilterRejected(
+            f"{_cut(nodes[0].sql('duckdb'))} is a condition and cannot be compared.", hint=_hint()
+        )
     return [first, *(_part(node, kind) for node in nodes[1:])]
 
 

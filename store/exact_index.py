@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from core.protocols import VectorStore
-from core.values import Hits, Ids, IndexCaps, Vectors
-from store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, ranked
+from imprompt.core.protocols import VectorStore
+from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.store.ranking import MAX_K, check_allowed, check_queries, cosines, no_hits, ranked
 
 _BLOCK_ROWS = 16_384
 
 
 class ExactIndex:
-    """A `core.protocols.VectorIndex` that scans the vectors of a space with numpy."""
+    """A `imprompt.core.protocols.VectorIndex` that scans the vectors of a space with numpy."""
 
     def __init__(self, vectors: VectorStore) -> None:
         self._vectors = vectors
@@ -30,15 +30,22 @@ class ExactIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
-        """The k nearest rows of each query; see `core.protocols.VectorIndex.search`. `effort` changes nothing."""
+    def search(
+        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    ) -> Hits:
+        """The k nearest rows of each query; see `imprompt.core.protocols.VectorIndex.search`.
+
+        `effort` changes nothing.
+        """
         queries = check_queries(queries, k, effort=effort, dim=self.dim)
         hits = no_hits(len(queries), k)
         for ids, rows in self._blocks(check_allowed(allowed, rows=len(self))):
             for i, scores in enumerate(cosines(queries, rows)):
                 known = hits.ids[i] >= 0
                 best_ids, best_scores = ranked(
-                    np.concatenate([hits.ids[i][known], ids]), np.concatenate([hits.scores[i][known], scores]), k
+                    np.concatenate([hits.ids[i][known], ids]),
+                    np.concatenate([hits.scores[i][known], scores]),
+                    k,
                 )
                 hits.ids[i, : len(best_ids)] = best_ids
                 hits.scores[i, : len(best_ids)] = best_scores

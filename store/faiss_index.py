@@ -1,8 +1,9 @@
 """Nearest neighbours with FAISS, made exact and repeatable by scoring its candidates again from the stored vectors.
 
-The flat index holds the same float16 values as the shards ("SQfp16"). Measured on 2 cores of an EPYC with faiss 1.15.1, 100,000
-rows of 512 dimensions, it is half as large as "Flat" (102 against 205 MB) and faster: 24 against 32 ms for one query, 6.4
-against 11 ms for each of 64. Both find the same rows.
+The flat index holds the same float16 values as the shards ("SQfp16"). Measured on 2 cores of an
+EPYC with faiss 1.15.1, 100,000 rows of 512 dimensions, it is half as large as "Flat" (102 against
+205 MB) and faster: 24 against 32 ms for one query, 6.4 against 11 ms for each of 64. Both find the
+same rows.
 """
 
 from __future__ import annotations
@@ -17,20 +18,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import Checksum, ConfigError
-from core.files import atomic_write
-from core.progress import Silent
-from core.protocols import Progress
-from core.values import Hits, Ids, IndexCaps, Vectors
-from store import layout
-from store.exact_index import ExactIndex
-from store.index_plan import FLAT
-from store.manifest import IndexInfo, sha256_bytes
-from store.paths import open_file
-from store.ranking import FEW_ROWS, MAX_K, Scanned, check_allowed, check_queries, no_hits, score_again
-from store.shard_rows import CODE
-from store.shards import ShardedVectors
-from store.sums import read_sums, sum_of, write_sums
+from imprompt.core.atomic_files import atomic_write
+from imprompt.core.errors import Checksum, ConfigError
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress
+from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.store import layout
+from imprompt.store.checksums import read_sums, sum_of, write_sums
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.index_plan import FLAT
+from imprompt.store.manifest import IndexInfo, sha256_bytes
+from imprompt.store.paths import open_file
+from imprompt.store.ranking import (
+    FEW_ROWS,
+    MAX_K,
+    Scanned,
+    check_allowed,
+    check_queries,
+    no_hits,
+    score_again,
+)
+from imprompt.store.shard_rows import CODE
+from imprompt.store.shards import ShardedVectors
 
 _CODE_BYTES = 2
 _BLOCK_ROWS = 65_536
@@ -40,12 +49,17 @@ _SILENT = Silent()
 
 
 def build_faiss_index(
-    folder: Path, file: str, vectors: ShardedVectors, *, factory: str = FLAT, progress: Progress = _SILENT
+    folder: Path,
+    file: str,
+    vectors: ShardedVectors,
+    *,
+    factory: str = FLAT,
+    progress: Progress = _SILENT,
 ) -> IndexInfo:
     """Write the FAISS index of all `vectors` in row order; it takes memory for one block, however many rows there are.
 
-    The header is what FAISS writes for an empty index of that size. Behind it a scalar quantizer of this kind keeps nothing
-    but the float16 rows, so they are copied from the shards as they are.
+    The header is what FAISS writes for an empty index of that size. Behind it a scalar quantizer of
+    this kind keeps nothing but the float16 rows, so they are copied from the shards as they are.
 
     Args:
         folder: the staging folder.
@@ -62,7 +76,10 @@ def build_faiss_index(
     if factory != FLAT:
         raise ConfigError(f"The index factory {factory!r} is not known.", hint=f"Use {FLAT!r}.")
     header, sums = _flat_header(vectors.dim, len(vectors)), []
-    with atomic_write(folder / file) as opened, progress.start("Writing the index", len(vectors)) as task:
+    with (
+        atomic_write(folder / file) as opened,
+        progress.start("Writing the index", len(vectors)) as task,
+    ):
         opened.write(header)
         for start in range(0, len(vectors), _BLOCK_ROWS):
             codes = vectors.codes(start, start + _BLOCK_ROWS)
@@ -82,11 +99,12 @@ def build_faiss_index(
 
 
 class FaissIndex:
-    """A `core.protocols.VectorIndex` over a flat FAISS index. Safe to search from several threads.
+    """A `imprompt.core.protocols.VectorIndex` over a flat FAISS index. Safe to search from several threads.
 
-    FAISS proposes candidates; those that could be among the k nearest, given how far its scores can be off, are scored again
-    from the stored vectors. Where the candidates cannot be proven to hold the answer (many rows tie), more are asked for. So
-    the answer is the exact one, in one order, whatever k and the batch are.
+    FAISS proposes candidates; those that could be among the k nearest, given how far its scores can
+    be off, are scored again from the stored vectors. Where the candidates cannot be proven to hold
+    the answer (many rows tie), more are asked for. So the answer is the exact one, in one order,
+    whatever k and the batch are.
 
     Args:
         folder: of the generation.
@@ -98,14 +116,18 @@ class FaissIndex:
         Checksum: the file is missing or is not the one that was recorded.
     """
 
-    def __init__(self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True) -> None:
+    def __init__(
+        self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True
+    ) -> None:
         self._path = folder / info.file
         self._vectors = vectors
         self._exact = ExactIndex(vectors)
         count = -(-len(vectors) // _SUMMED_ROWS)
         self._sums = read_sums(folder, info.sums, count=count, mapped=mapped) if info.sums else None
-        # How far FAISS's scores can be off: it multiplies with the stored float16 values, the answer with those scaled to length
-        # 1, and rounding to float16 moved a unit row's length by at most 2^-11; it sums in float32, at most 2^-24 off a term.
+        # How far FAISS's scores can be off: it multiplies with the stored float16 values, the
+        # answer with those scaled to length
+        # 1, and rounding to float16 moved a unit row's length by at most 2^-11; it sums in float32,
+        # at most 2^-24 off a term.
         self._scan_error = 1.01 * 2.0**-11 + vectors.dim * 2.0**-24
         self._index = _open_flat(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
 
@@ -120,8 +142,10 @@ class FaissIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
-        """The k nearest rows of each query; see `core.protocols.VectorIndex.search`. `effort` changes nothing: it is exact.
+    def search(
+        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    ) -> Hits:
+        """The k nearest rows of each query; see `imprompt.core.protocols.VectorIndex.search`. `effort` changes nothing: it is exact.
 
         Raises:
             Checksum: the file is damaged.
@@ -150,15 +174,25 @@ class FaissIndex:
         import faiss
 
         shape = len(self), self.dim
-        stored = faiss.rev_swig_ptr(self._index.codes.data(), shape[0] * shape[1] * _CODE_BYTES).view(CODE).reshape(shape)
+        stored = (
+            faiss.rev_swig_ptr(self._index.codes.data(), shape[0] * shape[1] * _CODE_BYTES)
+            .view(CODE)
+            .reshape(shape)
+        )
         wrong = np.flatnonzero(_block_sums(stored) != self._sums)
         if wrong.size:
             rows = f"rows {wrong[0] * _SUMMED_ROWS} to {min((wrong[0] + 1) * _SUMMED_ROWS, len(self)) - 1}"
             hint = "Run `python cli.py verify` for the whole damage, then build the index again."
-            raise Checksum(f"{self._path} is damaged: {rows} are not what was written.", path=self._path, hint=hint)
+            raise Checksum(
+                f"{self._path} is damaged: {rows} are not what was written.",
+                path=self._path,
+                hint=hint,
+            )
         self._sums = None
 
-    def _candidates(self, queries: Vectors, k: int, n_allowed: int, params: Any) -> list[tuple[Ids, NDArray[np.float32]]]:
+    def _candidates(
+        self, queries: Vectors, k: int, n_allowed: int, params: Any
+    ) -> list[tuple[Ids, NDArray[np.float32]]]:
         """For each query, row ids among which its k nearest are certain to be, and FAISS's scores of them."""
         found: dict[int, tuple[Ids, NDArray[np.float32]]] = {}
         pending = np.arange(len(queries))
@@ -166,8 +200,11 @@ class FaissIndex:
         while pending.size:
             with faiss_errors(self._path):
                 scores, ids = self._index.search(queries[pending], pool, params=params)
-            # The k-th best is at least this good, so what scans below it, by more than both can be off, is out.
-            floor = np.nan_to_num(scores[:, k - 1] - 2 * self._scan_error, nan=-np.inf, neginf=-np.inf)
+            # The k-th best is at least this good, so what scans below it, by more than both can be
+            # off, is out.
+            floor = np.nan_to_num(
+                scores[:, k - 1] - 2 * self._scan_error, nan=-np.inf, neginf=-np.inf
+            )
             enough = (scores[:, -1] < floor) | (pool == n_allowed)
             for row in np.flatnonzero(enough):
                 kept = (ids[row] >= 0) & ~(scores[row] < floor[row])
@@ -185,7 +222,12 @@ def _block_sums(codes: NDArray[np.float16], *, first: int = 0) -> NDArray[np.uin
         return np.array([sum_of(blocks[0].data.cast("B"), first)], dtype=np.uint32)
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         return np.array(
-            [*threads.map(lambda block, number: sum_of(block.data.cast("B"), number), blocks, numbers)], dtype=np.uint32
+            [
+                *threads.map(
+                    lambda block, number: sum_of(block.data.cast("B"), number), blocks, numbers
+                )
+            ],
+            dtype=np.uint32,
         )
 
 
@@ -200,18 +242,34 @@ def _flat_header(dim: int, rows: int) -> bytes:
 
 
 def _open_flat(folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool) -> Any:
-    """The index, mapped or in memory. FAISS trusts what it reads, so the header must be the one that it writes itself."""
+    """The index, mapped or in memory.
+
+    FAISS trusts what it reads, so the header must be the one that it writes itself.
+    """
     import faiss
 
     hint, path = "Build the index again.", folder / info.file
     expected = info.header_bytes + rows * dim * _CODE_BYTES
     header, size = read_header(folder, info.file, info.header_bytes)
-    if info.factory != FLAT or size != expected or header != _flat_header(dim, rows) or sha256_bytes(header) != info.header_sha256:
-        raise Checksum(f"{path} is not the {FLAT} index of {rows} rows that was recorded ({size} bytes).", path=path, hint=hint)
+    if (
+        info.factory != FLAT
+        or size != expected
+        or header != _flat_header(dim, rows)
+        or sha256_bytes(header) != info.header_sha256
+    ):
+        raise Checksum(
+            f"{path} is not the {FLAT} index of {rows} rows that was recorded ({size} bytes).",
+            path=path,
+            hint=hint,
+        )
     with faiss_errors(path):
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     if index.ntotal != rows or index.d != dim:
-        raise Checksum(f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.", path=path, hint=hint)
+        raise Checksum(
+            f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.",
+            path=path,
+            hint=hint,
+        )
     return index
 
 
@@ -227,7 +285,9 @@ def read_header(folder: Path, file: str, length: int) -> tuple[bytes, int]:
             size = os.fstat(opened.fileno()).st_size
             return opened.read(min(length, size)), size
     except OSError as error:
-        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint="Build the index again.") from error
+        raise Checksum(
+            f"{path} cannot be read: {error.strerror}.", path=path, hint="Build the index again."
+        ) from error
 
 
 def selection(allowed: Ids, *, rows: int) -> Any:
@@ -251,5 +311,9 @@ def faiss_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        last_line = str(error).strip().rpartition("\n")[2] or "it asks for more memory than there is"
-        raise Checksum(f"{path} cannot be used: {last_line}", path=path, hint="Build the index again.") from error
+        last_line = (
+            str(error).strip().rpartition("\n")[2] or "it asks for more memory than there is"
+        )
+        raise Checksum(
+            f"{path} cannot be used: {last_line}", path=path, hint="Build the index again."
+        ) from error

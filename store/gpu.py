@@ -1,7 +1,8 @@
 """One GPU for FAISS, where one can be used, and the one thread that may touch it. Not run on a GPU yet.
 
-FAISS's indexes on a GPU are not safe to use from two threads, not even for reading, so all calls go through `Gpu.attempt`, in the
-order of asking. What the GPU cannot do, the processor does: with `auto` one line says so, with `cuda` it is an error.
+FAISS's indexes on a GPU are not safe to use from two threads, not even for reading, so all calls go
+through `Gpu.attempt`, in the order of asking. What the GPU cannot do, the processor does: with
+`auto` one line says so, with `cuda` it is an error.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from core.devices import PROCESSOR, WITHOUT_GPU, NvidiaDriver, check_device, nvidia_driver
-from core.errors import ConfigError
-from core.fetch import Announce, silent
-from store.library import import_faiss
+from imprompt.core.device_names import (
+    PROCESSOR,
+    WITHOUT_GPU,
+    NvidiaDriver,
+    check_device,
+    nvidia_driver,
+)
+from imprompt.core.errors import ConfigError
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.store.faiss_import import import_faiss
 
 Value = TypeVar("Value")
 
@@ -43,7 +50,14 @@ class Gpu:
         ConfigError: the GPU refuses, and it is required.
     """
 
-    def __init__(self, connect: Callable[[], Clone], *, required: bool, announce: Announce = silent, memory_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Clone],
+        *,
+        required: bool,
+        announce: Announce = silent,
+        memory_bytes: int = 0,
+    ) -> None:
         self.memory_bytes = memory_bytes
         self._evict: Callable[[], None] = lambda: None
         self._required = required
@@ -86,15 +100,25 @@ class Gpu:
             held.clear()
 
     def close(self) -> None:
-        """Let go of the GPU; what is asked afterwards is the processor's. Calling it again does nothing."""
+        """Let go of the GPU; what is asked afterwards is the processor's.
+
+        Calling it again does nothing.
+        """
         self._given_up, self._clone = True, None
         self._owner.shutdown()
 
     def _owned(self, what: str, call: Callable[[], Value]) -> Value | None:
         try:
             return self._owner.submit(call).result()
-        except (RuntimeError, MemoryError) as error:  # FAISS says everything with RuntimeError, a full memory too
-            reason = "its memory is full" if _memory_is_full(error) else (str(error).strip().splitlines() or [repr(error)])[-1]
+        except (
+            RuntimeError,
+            MemoryError,
+        ) as error:  # FAISS says everything with RuntimeError, a full memory too
+            reason = (
+                "its memory is full"
+                if _memory_is_full(error)
+                else (str(error).strip().splitlines() or [repr(error)])[-1]
+            )
             if self._required:
                 raise ConfigError(f"The GPU cannot {what}: {reason}.", hint=WITHOUT_GPU) from error
             if not self._given_up:
@@ -108,15 +132,16 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
     """The first GPU while the block runs; None where FAISS is to use the processor.
 
     Args:
-        device: "cpu" or "openvino"; "auto", which takes the GPU where there is one and says a line where one is there and cannot
-            be used; or "cuda", which insists.
+        device: "cpu" or "openvino"; "auto", which takes the GPU where there is one and says a line
+            where one is there and cannot be used; or "cuda", which insists.
 
     Raises:
         ConfigError: another name, FAISS cannot be loaded, or "cuda" where FAISS has no GPU.
     """
     check_device(device)
     faiss = import_faiss() if device not in PROCESSOR else None
-    # Built without GPUs, FAISS leaves everything to the processor; that was the choice of who installed it.
+    # Built without GPUs, FAISS leaves everything to the processor; that was the choice of who
+    # installed it.
     if faiss is None or (device == "auto" and not hasattr(faiss, "StandardGpuResources")):
         yield None
         return
@@ -129,7 +154,9 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
             announce(f"FAISS cannot use the GPU: {problem}. The processor searches.")
         yield None
         return
-    gpu = Gpu(_connect, required=device == "cuda", announce=announce, memory_bytes=driver.memory_bytes)
+    gpu = Gpu(
+        _connect, required=device == "cuda", announce=announce, memory_bytes=driver.memory_bytes
+    )
     try:
         yield gpu
     finally:
@@ -139,7 +166,8 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
 def _problem(faiss: Any, driver: NvidiaDriver) -> str:
     """Why FAISS has no GPU, "" where it has.
 
-    FAISS is asked last: it ends the process where the driver answers with an error that it does not expect.
+    FAISS is asked last: it ends the process where the driver answers with an error that it does not
+    expect.
     """
     if driver.problem:
         return driver.problem
@@ -165,4 +193,8 @@ def _connect() -> Clone:
 
 
 def _memory_is_full(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "cudaMalloc" in str(error)
+    return (
+        isinstance(error, MemoryError)
+        or "out of memory" in str(error)
+        or "cudaMalloc" in str(error)
+    )

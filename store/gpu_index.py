@@ -1,8 +1,9 @@
 """Nearest neighbours from a GPU, which looks at all rows at once and so finds what `--effort` 1 finds. Not run on a GPU yet.
 
-Whatever the index on disk is, the GPU holds the stored float16 vectors themselves: FAISS has no one-bit codes there, and a scan
-of everything is what a GPU is quick at. Its scores are only used to leave rows out; the rest is scored again from the stored
-vectors, so the answer has the bits of the exact one.
+Whatever the index on disk is, the GPU holds the stored float16 vectors themselves: FAISS has no
+one-bit codes there, and a scan of everything is what a GPU is quick at. Its scores are only used to
+leave rows out; the rest is scored again from the stored vectors, so the answer has the bits of the
+exact one.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.protocols import VectorIndex
-from core.values import Hits, Ids, IndexCaps, Vectors
-from store.gpu import GPU_POOL, Clone, Gpu
-from store.library import import_faiss
-from store.ranking import MAX_K, Scanned, check_queries, no_hits, score_again
-from store.shards import ShardedVectors
+from imprompt.core.protocols import VectorIndex
+from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.store.faiss_import import import_faiss
+from imprompt.store.gpu import GPU_POOL, Clone, Gpu
+from imprompt.store.ranking import MAX_K, Scanned, check_queries, no_hits, score_again
+from imprompt.store.shards import ShardedVectors
 
 PIECE_ROWS = 1 << 19
-"""Rows of one index on the GPU. FAISS moves an index that grows, which takes its memory twice for a while: that of a piece only."""
+"""Rows of one index on the GPU.
+
+FAISS moves an index that grows, which takes its memory twice for a while: that of a piece only.
+"""
 
 _BLOCK_ROWS = 65_536
 _QUERIES_AT_ONCE = 256
@@ -36,7 +40,10 @@ class _Piece(NamedTuple):
 
 
 class _Scan(NamedTuple):
-    """What the GPU proposes for q questions: `ids` and `scores` (q, n), unordered, and `rest` (q,), which no other row exceeds."""
+    """What the GPU proposes for q questions:
+
+    `ids` and `scores` (q, n), unordered, and `rest` (q,), which no other row exceeds.
+    """
 
     ids: Ids
     scores: NDArray[np.float32]
@@ -44,19 +51,22 @@ class _Scan(NamedTuple):
 
 
 class GpuIndex:
-    """A `core.protocols.VectorIndex` that is exact, over an index on the processor. Safe to search from several threads.
+    """A `imprompt.core.protocols.VectorIndex` that is exact, over an index on the processor. Safe to search from several threads.
 
-    The processor's index answers what the GPU cannot: filtered questions (FAISS has few filters there), those whose answer cannot
-    be proven from `GPU_POOL` rows of each piece (many rows tie, or k is near that), and all where the GPU gives up.
-    The vectors go to the GPU at the first search. It holds those of one index: once another one is filled, this one's questions are
-    the processor's.
+    The processor's index answers what the GPU cannot: filtered questions (FAISS has few filters
+    there), those whose answer cannot be proven from `GPU_POOL` rows of each piece (many rows tie,
+    or k is near that), and all where the GPU gives up. The vectors go to the GPU at the first
+    search. It holds those of one index: once another one is filled, this one's questions are the
+    processor's.
 
     Args:
         cpu: an index of the same rows.
         vectors: the space's vectors, in the same row order.
     """
 
-    def __init__(self, cpu: VectorIndex, vectors: ShardedVectors, gpu: Gpu, *, piece_rows: int = PIECE_ROWS) -> None:
+    def __init__(
+        self, cpu: VectorIndex, vectors: ShardedVectors, gpu: Gpu, *, piece_rows: int = PIECE_ROWS
+    ) -> None:
         self._cpu = cpu
         self._vectors = vectors
         self._gpu = gpu
@@ -64,8 +74,10 @@ class GpuIndex:
         self._pieces: list[_Piece] = []
         self._filled = self._evicted = False
         self._filling = Lock()
-        # How far the GPU's scores can be off: a unit row's length moved by at most 2^-11 when it was rounded to float16, the
-        # question is rounded so, too, and float32 sums are at most 2^-24 off a term, four times that where they are cut.
+        # How far the GPU's scores can be off: a unit row's length moved by at most 2^-11 when it
+        # was rounded to float16, the
+        # question is rounded so, too, and float32 sums are at most 2^-24 off a term, four times
+        # that where they are cut.
         self._scan_error = 2.02 * 2.0**-11 + vectors.dim * 2.0**-22
 
     @property
@@ -79,8 +91,10 @@ class GpuIndex:
     def __len__(self) -> int:
         return len(self._vectors)
 
-    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
-        """The k nearest rows of each query; see `core.protocols.VectorIndex.search`. Without a filter `effort` changes nothing.
+    def search(
+        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    ) -> Hits:
+        """The k nearest rows of each query; see `imprompt.core.protocols.VectorIndex.search`. Without a filter `effort` changes nothing.
 
         Raises:
             ConfigError: the GPU refuses, and it is required.
@@ -123,7 +137,9 @@ class GpuIndex:
         faiss = import_faiss()
         needed = len(self) * self.dim * 2
         if 0 < self._gpu.memory_bytes < needed:
-            raise RuntimeError(f"they take {needed / 1e9:,.1f} GB, it has {self._gpu.memory_bytes / 1e9:,.1f} GB")
+            raise RuntimeError(
+                f"they take {needed / 1e9:,.1f} GB, it has {self._gpu.memory_bytes / 1e9:,.1f} GB"
+            )
         self._gpu.make_room(self._leave)
         self._pieces.clear()
         for start in range(0, len(self), self._piece_rows):
@@ -131,14 +147,18 @@ class GpuIndex:
             self._pieces.append(piece)
             stop = min(start + self._piece_rows, len(self))
             for begin in range(start, stop, _BLOCK_ROWS):
-                piece.index.add(self._vectors.codes(begin, min(begin + _BLOCK_ROWS, stop)).astype(np.float32))
+                piece.index.add(
+                    self._vectors.codes(begin, min(begin + _BLOCK_ROWS, stop)).astype(np.float32)
+                )
         return True
 
     def _leave(self) -> None:
         self._evicted = True
         self._pieces.clear()
 
-    def _candidates(self, queries: Vectors, k: int) -> list[tuple[Ids, NDArray[np.float32]] | None] | None:
+    def _candidates(
+        self, queries: Vectors, k: int
+    ) -> list[tuple[Ids, NDArray[np.float32]] | None] | None:
         """For each query, row ids among which its k nearest are certain to be and the GPU's scores of them, None where that cannot
         be proven; None for all where the GPU gave up."""
         found: list[tuple[Ids, NDArray[np.float32]] | None] = [None] * len(queries)
@@ -147,7 +167,8 @@ class GpuIndex:
             scan = self._gpu.attempt("search", partial(self._scan, queries[pending], pool))
             if scan is None:
                 return None
-            # The k-th best is at least this good, so what scans below it, by more than both can be off, is out.
+            # The k-th best is at least this good, so what scans below it, by more than both can be
+            # off, is out.
             floor = _kth_best(scan.scores, k) - 2 * self._scan_error
             proven = (scan.rest < floor) | np.isneginf(scan.rest)
             for row in np.flatnonzero(proven):

@@ -1,6 +1,7 @@
 """Which index suits a number of rows, a dimension and a memory budget: chosen before anything is built, with its reasons.
 
-Pure arithmetic. Byte counts are those of the files that are then written; the benchmark of the index compares them.
+Pure arithmetic. Byte counts are those of the files that are then written; the benchmark of the
+index compares them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-from core.errors import ConfigError
+from imprompt.core.errors import ConfigError
 
 FLAT = "SQfp16"
 RABITQ = "RaBitQ"
@@ -30,13 +31,16 @@ PART_ROWS = 2_500_000
 TRAINING_ROWS_A_LIST = 64
 ID_BYTES = 8
 _MOST_TRAINING_ROWS = 1 << 19
-_MOST_PLANNED_LISTS = 1 << 14  # 32 training rows a list; from 100 million rows on, rows are not put into more lists in a night
+_MOST_PLANNED_LISTS = (
+    1 << 14
+)  # 32 training rows a list; from 100 million rows on, rows are not put into more lists in a night
 _CODE_BYTES = 2  # float16
 _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
 _MOST_LISTS = 1 << 20
 _FACTORY = re.compile(
-    r"IVF(?P<lists>[1-9][0-9]{0,6})(?P<twice>x2)?,(?P<codes>RaBitQ|SQ4|SQ8|SQfp16|PQ(?P<pieces>[1-9][0-9]{0,3})x4fs)", re.ASCII
+    r"IVF(?P<lists>[1-9][0-9]{0,6})(?P<twice>x2)?,(?P<codes>RaBitQ|SQ4|SQ8|SQfp16|PQ(?P<pieces>[1-9][0-9]{0,3})x4fs)",
+    re.ASCII,
 )
 
 
@@ -44,8 +48,8 @@ _FACTORY = re.compile(
 class Factory:
     """A factory string's parts: lists of an inverted file (0: there are none), and the rows' codes.
 
-    `pieces` is into how many a row is cut where each has a code of 4 bits (product quantisation, scanned in blocks), else 0.
-    `lists_a_row` is in how many lists each row stands, 1 or 2.
+    `pieces` is into how many a row is cut where each has a code of 4 bits (product quantisation,
+    scanned in blocks), else 0. `lists_a_row` is in how many lists each row stands, 1 or 2.
     """
 
     n_lists: int
@@ -69,11 +73,13 @@ class Factory:
 class IndexPlan:
     """An index that was chosen, and what it will cost.
 
-    `factory` is as `read_factory` reads it, `parts` the number of files that the rows are cut into. `memory_bytes` is what must
-    stay in memory to answer quickly: the index, which is mapped from its files, and where `vectors_in_memory` the stored vectors
-    too. `index_bytes` are the index's files, `disk_bytes` a whole generation, `build_memory_bytes` what making the index takes
-    beside the program itself, and `gpu_bytes` what a GPU has to hold that answers. `query_ms` and `build_s` are ranges for one
-    question and for making the index, on one and on two cores of a server of 2020 or later; encoding the prompts comes on top.
+    `factory` is as `read_factory` reads it, `parts` the number of files that the rows are cut into.
+    `memory_bytes` is what must stay in memory to answer quickly: the index, which is mapped from
+    its files, and where `vectors_in_memory` the stored vectors too. `index_bytes` are the index's
+    files, `disk_bytes` a whole generation, `build_memory_bytes` what making the index takes beside
+    the program itself, and `gpu_bytes` what a GPU has to hold that answers. `query_ms` and
+    `build_s` are ranges for one question and for making the index, on one and on two cores of a
+    server of 2020 or later; encoding the prompts comes on top.
     """
 
     rows: int
@@ -92,35 +98,52 @@ class IndexPlan:
     reasons: tuple[str, ...]
 
 
-def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES, spaces: int = 2) -> IndexPlan:
+def plan_index(
+    *, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES, spaces: int = 2
+) -> IndexPlan:
     """The fastest index that fits into the budget.
 
-    It is the same whether there is a GPU or not, so that an index answers on every machine: a GPU compares a question with the
-    stored vectors themselves, whatever the index is.
+    It is the same whether there is a GPU or not, so that an index answers on every machine: a GPU
+    compares a question with the stored vectors themselves, whatever the index is.
 
     Args:
         rows: prompts, at least 1.
         dim: of their vectors in the space that is searched.
         budget_bytes: memory that the index may take while it answers.
-        spaces: vector spaces that a generation stores; the second one is MiniLM's, of 384 dimensions.
+        spaces: vector spaces that a generation stores; the second one is MiniLM's, of 384
+            dimensions.
 
     Raises:
-        ConfigError: rows or dim below 1, or no index is small enough; the message names the smallest.
+        ConfigError: rows or dim below 1, or no index is small enough; the message names the
+            smallest.
     """
     if rows < 1 or dim < 1:
-        raise ConfigError(f"An index of {rows} rows of {dim} dimensions cannot be planned.", hint="Both are at least 1.")
+        raise ConfigError(
+            f"An index of {rows} rows of {dim} dimensions cannot be planned.",
+            hint="Both are at least 1.",
+        )
     vectors = rows * dim * _CODE_BYTES
     if rows <= FLAT_ROWS and vectors <= budget_bytes:
-        reason = f"{rows:,} rows are at most {FLAT_ROWS:,}: a scan of everything is exact and quick."
+        reason = (
+            f"{rows:,} rows are at most {FLAT_ROWS:,}: a scan of everything is exact and quick."
+        )
         return _plan(rows, dim, FLAT, spaces=spaces, reasons=(reason,))
     why = f"{rows:,} rows are more than a scan of everything answers at once."
     if rows <= FLAT_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
-    lists, codes, one_bit = f"IVF{number_of_lists(rows)}", short_codes(dim), "Codes of one bit a value"
+    lists, codes, one_bit = (
+        f"IVF{number_of_lists(rows)}",
+        short_codes(dim),
+        "Codes of one bit a value",
+    )
     together = vectors + index_bytes(f"{lists},{codes}", rows=rows, dim=dim)
     tight = f"Codes and vectors together ({_size(together)}) are more than the budget of {_size(budget_bytes)}. "
     for factory, in_memory, kind in (
-        (f"{lists}x2,{codes}", True, f"{one_bit} in two lists for each row, so that fewer are looked into"),
+        (
+            f"{lists}x2,{codes}",
+            True,
+            f"{one_bit} in two lists for each row, so that fewer are looked into",
+        ),
         (f"{lists},{codes}", True, one_bit),
         (f"{lists},SQ8", False, "Codes of 8 bits a value"),
         (f"{lists}x2,{codes}", False, f"{one_bit} in two lists for each row"),
@@ -131,7 +154,14 @@ def plan_index(*, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES,
             reason = f"{kind} ({_size(size)}), and the vectors to score again ({_size(vectors)}), fit into memory."
             if not in_memory:
                 reason = f"{tight}{kind} ({_size(size)}) fit, and the vectors to score again are read from disk."
-            return _plan(rows, dim, factory, spaces=spaces, vectors_in_memory=in_memory, reasons=(why, reason))
+            return _plan(
+                rows,
+                dim,
+                factory,
+                spaces=spaces,
+                vectors_in_memory=in_memory,
+                reasons=(why, reason),
+            )
     small, fitting = _least_bytes(rows, dim), _most_rows(rows, dim, budget_bytes)
     unit, unit_bytes = ("kB", 1e3) if small < 1e7 else ("MB", 1e6)
     fewer = f", or take at most about {fitting:,} rows" if fitting else ""
@@ -149,8 +179,13 @@ def _least_bytes(rows: int, dim: int) -> int:
 
 
 def _most_rows(rows: int, dim: int, budget_bytes: int) -> int:
-    """About how many rows, fewer than `rows` and to two digits, have an index that fits; 0 where not even one does."""
-    fitting = bisect.bisect_right(range(1, rows), budget_bytes, key=lambda fewer: _least_bytes(fewer, dim))
+    """About how many rows, fewer than `rows` and to two digits, have an index that fits;
+
+    0 where not even one does.
+    """
+    fitting = bisect.bisect_right(
+        range(1, rows), budget_bytes, key=lambda fewer: _least_bytes(fewer, dim)
+    )
     fitting -= fitting % 10 ** max(len(str(fitting)) - 2, 0)
     return fitting if fitting and _least_bytes(fitting, dim) <= budget_bytes else 0
 
@@ -158,13 +193,17 @@ def _most_rows(rows: int, dim: int, budget_bytes: int) -> int:
 def number_of_lists(rows: int) -> int:
     """How many lists an inverted file of so many rows has: the power of two nearest to sqrt(rows), from 16 to 16,384.
 
-    At a million rows 1,024 lists find as many in 1 ms as 2,048 do in 1.2, where codes are compared in blocks.
+    At a million rows 1,024 lists find as many in 1 ms as 2,048 do in 1.2, where codes are compared
+    in blocks.
     """
     return min(max(16, 1 << round(math.log2(math.sqrt(rows)))), _MOST_PLANNED_LISTS)
 
 
 def short_codes(dim: int) -> str:
-    """The codes of one bit a value that are scanned quickest: 4 bits for 4 values, or RaBitQ where blocks would not be aligned."""
+    """The codes of one bit a value that are scanned quickest:
+
+    4 bits for 4 values, or RaBitQ where blocks would not be aligned.
+    """
     return f"PQ{dim // 4}x4fs" if dim % 8 == 0 else RABITQ
 
 
@@ -193,7 +232,12 @@ def index_bytes(factory: str, *, rows: int, dim: int, part_rows: int = PART_ROWS
     lists = len(part_bounds(rows, part_rows)) * n_lists
     padded = rows * parsed.lists_a_row + lists * (parsed.block_rows - 1) / 2
     codebook = (16 + dim) * dim * 4 if parsed.pieces else 0  # and the rotation before it
-    return round(padded * (code_bytes(parsed, dim) + ID_BYTES)) + n_lists * dim * 4 + lists * 8 + codebook
+    return (
+        round(padded * (code_bytes(parsed, dim) + ID_BYTES))
+        + n_lists * dim * 4
+        + lists * 8
+        + codebook
+    )
 
 
 def code_bytes(factory: Factory, dim: int) -> int:
@@ -233,7 +277,13 @@ def read_factory(factory: str, *, dim: int | None = None) -> Factory:
 
 
 def _plan(
-    rows: int, dim: int, factory: str, *, spaces: int, reasons: tuple[str, ...], vectors_in_memory: bool = False
+    rows: int,
+    dim: int,
+    factory: str,
+    *,
+    spaces: int,
+    reasons: tuple[str, ...],
+    vectors_in_memory: bool = False,
 ) -> IndexPlan:
     file = index_bytes(factory, rows=rows, dim=dim)
     vectors = rows * _CODE_BYTES * (dim + 384 * (spaces - 1))
@@ -260,17 +310,22 @@ def _plan(
 def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float, float]:
     """One question on one core, from what was measured (benchmarks/results/search.md) with room to both sides.
 
-    Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists, or the 0.3rd to the 0.7th where rows stand in
-    two, 4 to 8 ns a code where they are compared in blocks, 16 to 50 ns one of one bit and twice that for 8 bits, and scoring
-    again from memory or from disk.
+    Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists, or the 0.3rd to
+        the 0.7th where rows stand in
+    two, 4 to 8 ns a code where they are compared in blocks, 16 to 50 ns one of one bit and twice
+    that for 8 bits, and scoring again from memory or from disk.
     """
     if factory == FLAT:
         scanned_mb = rows * dim * _CODE_BYTES / 1e6
         return 0.03 * scanned_mb, 0.3 * scanned_mb
     parsed = read_factory(factory)
     powers = (0.45, 0.8) if parsed.lists_a_row == 1 else (0.3, 0.7)
-    fewest, most = (rows * parsed.lists_a_row / parsed.n_lists * parsed.n_lists**power for power in powers)
-    fast_ns, slow_ns = (4, 8) if parsed.pieces else (16, 50) if parsed.codes == RABITQ else (32, 100)
+    fewest, most = (
+        rows * parsed.lists_a_row / parsed.n_lists * parsed.n_lists**power for power in powers
+    )
+    fast_ns, slow_ns = (
+        (4, 8) if parsed.pieces else (16, 50) if parsed.codes == RABITQ else (32, 100)
+    )
     return 0.2 + fewest * fast_ns / 1e6, (1.3 if cached else 21.0) + most * slow_ns / 1e6
 
 
@@ -285,7 +340,10 @@ def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
     block = block_rows * dim * (12 + turned)
     training = training_rows(parsed.n_lists) * dim * (9 + turned)
     codes = part_rows * parsed.lists_a_row * (code_bytes(parsed, dim) + ID_BYTES)
-    return max(training, codes * 3 // 2 + max(block, codes if parsed.pieces else 0)) + parsed.n_lists * dim * 4
+    return (
+        max(training, codes * 3 // 2 + max(block, codes if parsed.pieces else 0))
+        + parsed.n_lists * dim * 4
+    )
 
 
 def _build_s(rows: int, dim: int, parsed: Factory) -> tuple[float, float]:
@@ -294,7 +352,10 @@ def _build_s(rows: int, dim: int, parsed: Factory) -> tuple[float, float]:
     multiplied = (training_rows(parsed.n_lists) * 10 + rows) * parsed.n_lists * dim
     coded = rows * dim * parsed.lists_a_row if parsed.n_lists else 0
     copied = rows * dim * _CODE_BYTES
-    return multiplied / 100e9 + coded / 200e6 + copied / 1e9, multiplied / 20e9 + coded / 15e6 + copied / 100e6
+    return (
+        multiplied / 100e9 + coded / 200e6 + copied / 1e9,
+        multiplied / 20e9 + coded / 15e6 + copied / 100e6,
+    )
 
 
 def _size(size: float) -> str:

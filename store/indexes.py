@@ -7,20 +7,23 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from core.progress import Silent
-from core.protocols import Progress, VectorIndex
-from core.values import Hits, Vectors
-from store.faiss_index import FaissIndex, build_faiss_index
-from store.gpu import Gpu
-from store.index_plan import FLAT, PART_ROWS, read_factory
-from store.ivf_files import build_ivf_index
-from store.ivf_index import IvfIndex, effort_of
-from store.library import import_faiss
-from store.manifest import IndexInfo
-from store.shards import ShardedVectors
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress, VectorIndex
+from imprompt.core.values import Hits, Vectors
+from imprompt.store.faiss_import import import_faiss
+from imprompt.store.faiss_index import FaissIndex, build_faiss_index
+from imprompt.store.gpu import Gpu
+from imprompt.store.index_plan import FLAT, PART_ROWS, read_factory
+from imprompt.store.ivf.ivf_files import build_ivf_index
+from imprompt.store.ivf.ivf_index import IvfIndex, effort_of
+from imprompt.store.manifest import IndexInfo
+from imprompt.store.shards import ShardedVectors
 
 WANTED_RECALL = 0.96
-"""Of the ten nearest rows of stored rows. Pictures lie further from all rows than prompts do, and find a few less."""
+"""Of the ten nearest rows of stored rows.
+
+Pictures lie further from all rows than prompts do, and find a few less.
+"""
 
 _SILENT = Silent()
 
@@ -41,16 +44,28 @@ def build_index_file(
     An inverted file of more than `part_rows` rows becomes several files, called after `file`.
 
     Raises:
-        ConfigError: the factory string is not known, FAISS cannot be loaded, or a GPU that is required refuses.
+        ConfigError: the factory string is not known, FAISS cannot be loaded, or a GPU that is
+            required refuses.
         StorageFull: the disk is full or may not be written.
     """
     import_faiss()
     if read_factory(factory, dim=vectors.dim).n_lists:
-        return build_ivf_index(folder, file, vectors, factory=factory, seed=seed, part_rows=part_rows, gpu=gpu, progress=progress)
+        return build_ivf_index(
+            folder,
+            file,
+            vectors,
+            factory=factory,
+            seed=seed,
+            part_rows=part_rows,
+            gpu=gpu,
+            progress=progress,
+        )
     return build_faiss_index(folder, file, vectors, progress=progress)
 
 
-def open_index(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True) -> VectorIndex:
+def open_index(
+    folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True
+) -> VectorIndex:
     """The index that `info` records, over the vectors that it was made of; in memory, unless `mapped`.
 
     Raises:
@@ -62,10 +77,13 @@ def open_index(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped
     return kind(folder, info, vectors, mapped=mapped)
 
 
-def measured(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries: Vectors, exact: Hits) -> IndexInfo:
+def measured(
+    folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries: Vectors, exact: Hits
+) -> IndexInfo:
     """The record with the least effort whose recall@10 is `WANTED_RECALL`, and that recall.
 
-    Tried are 1, 2, 3, 4, 6, 8, 11, … lists (by the square root of two); where none of them is enough, nearly all are looked into.
+    Tried are 1, 2, 3, 4, 6, 8, 11, … lists (by the square root of two); where none of them is
+    enough, nearly all are looked into.
 
     Args:
         queries: (q, dim) unit rows.
@@ -74,7 +92,9 @@ def measured(folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries:
     index = open_index(folder, info, vectors)
     n_lists = read_factory(info.factory).n_lists
     if n_lists <= 1:
-        return msgspec.structs.replace(info, effort=1.0, recall_at_10=recall(exact, index.search(queries, 10)))
+        return msgspec.structs.replace(
+            info, effort=1.0, recall_at_10=recall(exact, index.search(queries, 10))
+        )
     step, effort, found = 0, 0.0, 0.0
     while (n_probes := round(2 ** (step / 2))) < n_lists and found < WANTED_RECALL:
         effort = effort_of(n_probes, n_lists)

@@ -4,7 +4,8 @@
     ROOT/LOCK                        flock, one writer
     ROOT/generations/<utc>-<plan8>/  MANIFEST.json  PLAN.json  prompts.duckdb  vectors/<space>/00000.npy  index/<space>.faiss
                                      (many rows: index/<space>-00000.faiss, -00001.faiss, …)
-                                     vectors/<space>/rows.crc32  index/<space>.crc32: see `store.sums`
+                                     vectors/<space>/rows.crc32  index/<space>.crc32: see
+                                     `imprompt.store.checksums`
     ROOT/staging/<plan sha>/         the same tree, growing, and what only the build needs
 
 Paths inside of a generation are kept relative to its folder, with "/" between their parts.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-from core.errors import ConfigError
+from imprompt.core.errors import ConfigError
 
 MANIFEST = "MANIFEST.json"
 PLAN = "PLAN.json"
@@ -79,5 +80,7 @@ def index_part_file(file: str, number: int) -> str:
 def _folder_name(space: str) -> str:
     """A space's name as one path component; different spaces give different components."""
     if not space or space.startswith("."):
-        raise ConfigError(f"{space!r} cannot name a vector space: it is empty or starts with a dot.")
+        raise ConfigError(
+            f"{space!r} cannot name a vector space: it is empty or starts with a dot."
+        )
     return quote(space, safe="")

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.errors import BuildLocked
-from core.files import storage_errors
-from store.layout import generations_folder, lock_path, staging_root
-from store.paths import entries, open_file
+from imprompt.core.atomic_files import storage_errors
+from imprompt.core.errors import BuildLocked
+from imprompt.store.layout import generations_folder, lock_path, staging_root
+from imprompt.store.paths import entries, open_file
 
 
 @contextmanager
@@ -34,7 +34,8 @@ def write_lock(root: Path) -> Iterator[None]:
         if not try_flock(descriptor, fcntl.LOCK_EX):
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             raise BuildLocked(
-                f"{root} is being written by process {holder}.", hint="Wait until it has ended, or end it, then try again."
+                f"{root} is being written by process {holder}.",
+                hint="Wait until it has ended, or end it, then try again.",
             )
         with storage_errors(path):
             os.ftruncate(descriptor, 0)

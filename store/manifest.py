@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from core.errors import Checksum, FormatVersion
-from core.values import EncoderSpec
-from store import layout
-from store.paths import is_file_of_generation, is_generation, open_file, read_descriptor
+from imprompt.core.errors import Checksum, FormatVersion
+from imprompt.core.values import EncoderSpec
+from imprompt.store import layout
+from imprompt.store.paths import is_file_of_generation, is_generation, open_file, read_descriptor
 
 FORMAT = (2, 1)
 """1.1 added `n_folded` to the prompts, 1.2 indexes of several files; 2.0 laid an inverted file's lists out anew; 2.1 added sums of
@@ -42,7 +42,10 @@ _BYTES_A_FILE = 4096
 
 
 class CorpusInfo(msgspec.Struct, frozen=True):
-    """A corpus that went in; `synthetic` where a program wrote its prompts, `origin` the hub's data set and its commit."""
+    """A corpus that went in;
+
+    `synthetic` where a program wrote its prompts, `origin` the hub's data set and its commit.
+    """
 
     name: str
     fingerprint: str
@@ -73,8 +76,8 @@ class ShardRecord(msgspec.Struct, frozen=True):
 class IndexPart(msgspec.Struct, frozen=True):
     """One file of an index, over `rows` consecutive rows.
 
-    The first `header_bytes` of the file are all that FAISS interprets (the rest are codes, of which any value is valid): they
-    are compared with `header_sha256` before FAISS reads them.
+    The first `header_bytes` of the file are all that FAISS interprets (the rest are codes, of which
+    any value is valid): they are compared with `header_sha256` before FAISS reads them.
     """
 
     file: str
@@ -86,11 +89,12 @@ class IndexPart(msgspec.Struct, frozen=True):
 class IndexInfo(msgspec.Struct, frozen=True):
     """A FAISS index and what was measured of it.
 
-    `recall_at_10` was measured with `effort` against the exact answer. `header_bytes` and `header_sha256` are those of
-    `IndexPart`. An index of several files lists all of them, in row order, in `parts`, and `file` and the header are the first's.
-    `probes_found` is how many probes an inverted file finds by their codes in the two lists that are nearest to each; 0 for few.
-    `sums` is the file of the sums of its lists, those of the first part first, or of a flat index's blocks of rows; "" where it has
-    none (see `store.sums`).
+    `recall_at_10` was measured with `effort` against the exact answer. `header_bytes` and
+    `header_sha256` are those of `IndexPart`. An index of several files lists all of them, in row
+    order, in `parts`, and `file` and the header are the first's. `probes_found` is how many probes
+    an inverted file finds by their codes in the two lists that are nearest to each; 0 for few.
+    `sums` is the file of the sums of its lists, those of the first part first, or of a flat index's
+    blocks of rows; "" where it has none (see `imprompt.store.checksums`).
     """
 
     file: str
@@ -125,9 +129,10 @@ class Probe(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One generation: from what it was built, what it holds, and the sha256 of every file.
 
-    `generation`, `created` and `files` are filled in by `store.publish.publish`. `encoders[0]` is the space that is searched.
-    `funnel` counts corpus rows by what became of them ("read", "kept", "duplicate", …). `row_sums` names the file of the sums of
-    each space's rows (see `store.sums`).
+    `generation`, `created` and `files` are filled in by `imprompt.store.publish.publish`.
+    `encoders[0]` is the space that is searched. `funnel` counts corpus rows by what became of them
+    ("read", "kept", "duplicate", …). `row_sums` names the file of the sums of each space's rows
+    (see `imprompt.store.checksums`).
     """
 
     format: tuple[int, int] = FORMAT
@@ -150,7 +155,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def outdated(self) -> bool:
         """Whether its index is one that is not read any more: an inverted file of an older format."""
-        return self.format < _LISTS_MOVED and any(info.factory.startswith("IVF") for info in self.indexes.values())
+        return self.format < _LISTS_MOVED and any(
+            info.factory.startswith("IVF") for info in self.indexes.values()
+        )
 
 
 class _FormatOnly(msgspec.Struct):
@@ -159,7 +166,9 @@ class _FormatOnly(msgspec.Struct):
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The bytes of `MANIFEST.json`: indented JSON, keys of mappings sorted, one line feed at the end."""
-    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+    return (
+        msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+    )
 
 
 def decode_manifest(content: bytes, *, path: Path) -> Manifest:
@@ -167,8 +176,8 @@ def decode_manifest(content: bytes, *, path: Path) -> Manifest:
 
     Raises:
         FormatVersion: it was written in a newer major format.
-        Checksum: it is not a manifest: it names a space that it has no vectors of, a file that no generation has, a number that
-            none can be, or is nested too deep.
+        Checksum: it is not a manifest: it names a space that it has no vectors of, a file that no
+            generation has, a number that none can be, or is nested too deep.
     """
     try:
         found = msgspec.json.decode(content, type=_FormatOnly).format
@@ -190,7 +199,8 @@ def manifest_in(folder: Path) -> tuple[bytes, Manifest]:
     """(bytes, value) of the manifest of the generation in a folder.
 
     Raises:
-        FormatVersion, Checksum: as `decode_manifest`; also where it is no regular file, or too long.
+        FormatVersion, Checksum: as `decode_manifest`; also where it is no regular file, or too
+            long.
         OSError: it is not there, or cannot be read.
     """
     descriptor = open_file(folder, layout.MANIFEST)
@@ -215,13 +225,21 @@ def read_manifest(descriptor: int, folder: Path) -> bytes:
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
     """What no manifest says that imprompt wrote, in phrases."""
-    named = {encoder.space for encoder in manifest.encoders[:1]} | {*manifest.indexes, *manifest.probes, *manifest.row_sums}
+    named = {encoder.space for encoder in manifest.encoders[:1]} | {
+        *manifest.indexes,
+        *manifest.probes,
+        *manifest.row_sums,
+    }
     if not manifest.encoders or named - {*manifest.shards}:
         yield f"it names the spaces {sorted(named)} and has vectors of {sorted(manifest.shards)}"
     if manifest.generation and not is_generation(manifest.generation):
         yield f"it calls itself {manifest.generation[:60]!r}"
     for encoder in manifest.encoders:
-        if not 1 <= encoder.dim <= _MOST_DIM or not 0 <= encoder.max_tokens <= 1 << 32 or not 0 <= encoder.batch_size <= 1 << 32:
+        if (
+            not 1 <= encoder.dim <= _MOST_DIM
+            or not 0 <= encoder.max_tokens <= 1 << 32
+            or not 0 <= encoder.batch_size <= 1 << 32
+        ):
             yield f"its encoder {encoder.name[:60]!r} has {encoder.dim} dimensions and reads {encoder.max_tokens} tokens"
     records = [record for shards in manifest.shards.values() for record in shards]
     files = [
@@ -229,21 +247,30 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         *manifest.row_sums.values(),
         *(file for info in manifest.indexes.values() for file in info.all_files),
     ]
-    wrong = next((file for file in (*files, *manifest.files) if not is_file_of_generation(file)), None)
+    wrong = next(
+        (file for file in (*files, *manifest.files) if not is_file_of_generation(file)), None
+    )
     if wrong is not None:
         yield f"no generation has a file {wrong[:60]!r}"
     if len({*files}) != len(files) or (manifest.files and {*files} - {*manifest.files}):
         yield "it names a file twice, or one of whose bytes it says nothing"
     if any(record.rows * 2 > record.bytes for record in records):
         yield "a shard has more rows than bytes"
-    if _depth([manifest.plan, *(record.provenance for record in records)], _MOST_DEPTH + 1) > _MOST_DEPTH:
+    if (
+        _depth([manifest.plan, *(record.provenance for record in records)], _MOST_DEPTH + 1)
+        > _MOST_DEPTH
+    ):
         yield "it is nested too deep"
 
 
 def _depth(value: Any, most: int) -> int:
     """How deep lists and mappings are nested; at most `most`."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 0 if most == 0 or not isinstance(value, dict | list) else 1 + max((_depth(part, most - 1) for part in inner), default=0)
+    return (
+        0
+        if most == 0 or not isinstance(value, dict | list)
+        else 1 + max((_depth(part, most - 1) for part in inner), default=0)
+    )
 
 
 def refuse_outdated(manifest: Manifest, folder: Path) -> None:

@@ -22,8 +22,9 @@ def map_file(source: Path | int) -> NDArray[np.uint8]:
     """All bytes of a file, by path or descriptor, read-only; empty where the file is. It must not become shorter while the array
     lives.
 
-    Python's `mmap` keeps a descriptor open for each map until version 3.13. An index of ten million prompts has five thousand
-    shards, and many a shell allows 1,024 descriptors; a map itself needs none.
+    Python's `mmap` keeps a descriptor open for each map until version 3.13. An index of ten million
+    prompts has five thousand shards, and many a shell allows 1,024 descriptors; a map itself needs
+    none.
 
     Raises:
         OSError: the file cannot be opened or mapped.
@@ -31,8 +32,12 @@ def map_file(source: Path | int) -> NDArray[np.uint8]:
     content, size = address_of(source, mapped=True)
     if size == 0:
         return np.empty(0, dtype=np.uint8)
-    weakref.finalize(content, _libc().munmap, ctypes.addressof(content), size).atexit = False  # at exit the system does it
-    mapped: NDArray[np.uint8] = np.frombuffer(memoryview(content), dtype=np.uint8)  # holds on to `content`
+    weakref.finalize(
+        content, _libc().munmap, ctypes.addressof(content), size
+    ).atexit = False  # at exit the system does it
+    mapped: NDArray[np.uint8] = np.frombuffer(
+        memoryview(content), dtype=np.uint8
+    )  # holds on to `content`
     mapped.flags.writeable = False
     return mapped
 
@@ -42,7 +47,8 @@ def address_of(source: Path | int, *, mapped: bool) -> tuple[Any, int]:
 
     Args:
         source: path, or a descriptor at the file's beginning, which stays open.
-        mapped: False reads the file into memory, which then does not depend on it; else it must not become shorter.
+        mapped: False reads the file into memory, which then does not depend on it; else it must not
+            become shorter.
 
     Raises:
         OSError: the file cannot be opened, mapped or read.
@@ -74,6 +80,13 @@ def _map(size: int, protection: int, flags: int, descriptor: int) -> Any:
 def _libc() -> Any:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+    libc.mmap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int64,
+    ]
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     return libc

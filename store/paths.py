@@ -1,8 +1,9 @@
 """Paths below an index that a file of it names: of the known forms, never through a link, and nothing but regular files.
 
-An index may come from anybody. What its manifest, `CURRENT` or a journal names is opened here and nowhere else: relative to a
-descriptor of its folder, part by part, without following links (`O_NOFOLLOW`) and without waiting for a pipe (`O_NONBLOCK`).
-DuckDB and FAISS open by path; they get only paths that were looked at here.
+An index may come from anybody. What its manifest, `CURRENT` or a journal names is opened here and
+nowhere else: relative to a descriptor of its folder, part by part, without following links
+(`O_NOFOLLOW`) and without waiting for a pipe (`O_NONBLOCK`). DuckDB and FAISS open by path; they
+get only paths that were looked at here.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.errors import Checksum
-from store import layout
+from imprompt.core.errors import Checksum
+from imprompt.store import layout
 
 _SPACE = r"(?!\.)[A-Za-z0-9_.~%-]{1,255}"
 _FILE = re.compile(
@@ -41,7 +42,7 @@ _KINDS = {
 
 
 def is_file_of_generation(file: str) -> bool:
-    """Whether a generation may have a file of this relative path; see `store.layout`."""
+    """Whether a generation may have a file of this relative path; see `imprompt.store.layout`."""
     return _FILE.fullmatch(file) is not None
 
 
@@ -120,7 +121,9 @@ def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
     """
     size = os.fstat(descriptor).st_size
     if size > most_bytes:
-        raise Checksum(f"{path} has {size} bytes; at most {most_bytes} are read.", path=path, hint=_HINT)
+        raise Checksum(
+            f"{path} has {size} bytes; at most {most_bytes} are read.", path=path, hint=_HINT
+        )
     with os.fdopen(os.dup(descriptor), "rb") as file:
         return file.read(most_bytes + 1)
 
@@ -187,7 +190,11 @@ def check_tree(folder: Path) -> None:
 def others_in(folder: Path, known: Iterable[str]) -> Iterator[str]:
     """The paths below a folder, relative to it, of all that is neither a folder nor among the `known`, in order."""
     there = {*known}
-    found = (path.relative_to(folder).as_posix() for path, kind in _entries(folder) if not stat.S_ISDIR(kind))
+    found = (
+        path.relative_to(folder).as_posix()
+        for path, kind in _entries(folder)
+        if not stat.S_ISDIR(kind)
+    )
     yield from sorted(file for file in found if file not in there)
 
 
@@ -203,7 +210,11 @@ def entries(folder: Path) -> list[tuple[Path, bool]]:
         return []
     try:
         with os.scandir(descriptor) as found:
-            kinds = {entry.name: entry.is_symlink() for entry in found if entry.is_symlink() or entry.is_dir()}
+            kinds = {
+                entry.name: entry.is_symlink()
+                for entry in found
+                if entry.is_symlink() or entry.is_dir()
+            }
     finally:
         os.close(descriptor)
     return [(folder / name, kinds[name]) for name in sorted(kinds)]
@@ -223,7 +234,10 @@ def _entries(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _open(path: Path, name: str, flags: int, *, mode: int = 0, beside: int | None = None) -> int:
-    """`os.open`, and `Checksum` for what is there and no regular file or folder; `path` is for the message."""
+    """`os.open`, and `Checksum` for what is there and no regular file or folder;
+
+    `path` is for the message.
+    """
     try:
         return os.open(name, flags, mode, dir_fd=beside)
     except OSError as error:
@@ -243,4 +257,8 @@ def _kind(mode: int) -> str:
 
 
 def _refused(path: Path, kind: str) -> Checksum:
-    return Checksum(f"{path} is no file of an index: there is {kind} on its way or in its place.", path=path, hint=_HINT)
+    return Checksum(
+        f"{path} is no file of an index: there is {kind} on its way or in its place.",
+        path=path,
+        hint=_HINT,
+    )

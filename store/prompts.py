@@ -14,26 +14,49 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from core.errors import Checksum, StoreError, UnknownRow, first_line
-from core.values import Condition, Ids, Prompt
-from store.databases import STORED, Setting, UnexpectedContent, check_no_macros, check_tables, read_database, stored_form
-from store.phrases import FREQUENT_PHRASES
+from imprompt.core.errors import Checksum, StoreError, UnknownRow, first_line
+from imprompt.core.values import Condition, Ids, Prompt
+from imprompt.store.databases import (
+    STORED,
+    Setting,
+    UnexpectedContent,
+    check_no_macros,
+    check_tables,
+    read_database,
+    stored_form,
+)
+from imprompt.store.prompt_phrases import FREQUENT_PHRASES
 
-COLUMNS_1_0 = ("row_id", "prompt_key", "text", "embedded_text", "source", "source_key", "n_submitted", "group_id")
+COLUMNS_1_0 = (
+    "row_id",
+    "prompt_key",
+    "text",
+    "embedded_text",
+    "source",
+    "source_key",
+    "n_submitted",
+    "group_id",
+)
 COLUMNS = (*COLUMNS_1_0, "n_folded")
-"""The columns of `prompts` in the order of `core.values.Prompt`; generations of format 1.0 lack the last."""
+"""The columns of `prompts` in the order of `imprompt.core.values.Prompt`; generations of format 1.0 lack the last."""
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_TYPES = {name: "BIGINT" if name in ("row_id", "n_submitted", "group_id", "n_folded") else "VARCHAR" for name in COLUMNS}
+_TYPES = {
+    name: "BIGINT" if name in ("row_id", "n_submitted", "group_id", "n_folded") else "VARCHAR"
+    for name in COLUMNS
+}
 _FORMS = [_TYPES, {name: _TYPES[name] for name in COLUMNS_1_0}]
-"""What the table of a `prompts.duckdb` looks like; see `store.databases.stored_form`."""
+"""What the table of a `prompts.duckdb` looks like; see `imprompt.store.databases.stored_form`."""
 
 _PROMPTS = f"{STORED}.main.prompts"
 _DIGEST_ROWS = 10_000
 _MEMORY = "25%"
-"""Of what the machine, or its container, has; DuckDB alone would take 80 %, beside a model that needs most of it."""
+"""Of what the machine, or its container, has;
+
+DuckDB alone would take 80 %, beside a model that needs most of it.
+"""
 
 
 @contextmanager
@@ -44,13 +67,19 @@ def _damage(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        raise StoreError(f"{path} cannot be read: it takes more than {_MEMORY} of this machine's memory.") from error
+        raise StoreError(
+            f"{path} cannot be read: it takes more than {_MEMORY} of this machine's memory."
+        ) from error
     except duckdb.Error as error:
-        raise Checksum(f"{path} cannot be read: {first_line(error)}.", path=path, hint="Build the index again.") from error
+        raise Checksum(
+            f"{path} cannot be read: {first_line(error)}.", path=path, hint="Build the index again."
+        ) from error
 
 
-def prompt_columns(connection: DuckDBPyConnection, path: Path, *, thorough: bool = True) -> tuple[str, ...]:
-    """The columns of `stored.main.prompts` in a file that `store.databases.read_database` opened: `COLUMNS`, or `COLUMNS_1_0`.
+def prompt_columns(
+    connection: DuckDBPyConnection, path: Path, *, thorough: bool = True
+) -> tuple[str, ...]:
+    """The columns of `stored.main.prompts` in a file that `imprompt.store.databases.read_database` opened: `COLUMNS`, or `COLUMNS_1_0`.
 
     Args:
         thorough: the file may hold nothing else.
@@ -64,7 +93,9 @@ def prompt_columns(connection: DuckDBPyConnection, path: Path, *, thorough: bool
             check_no_macros(connection, STORED)
             check_tables(connection, STORED, {"prompts": _FORMS})
     except UnexpectedContent as error:
-        raise Checksum(f"{path} is not a file of prompts: {error}.", path=path, hint="Build the index again.") from error
+        raise Checksum(
+            f"{path} is not a file of prompts: {error}.", path=path, hint="Build the index again."
+        ) from error
     return tuple(there)
 
 
@@ -79,13 +110,15 @@ def _temporary_folder() -> str:
 
 
 class DuckPrompts:
-    """A `core.protocols.PromptStore` over a finished `prompts.duckdb`, opened read-only. Safe to use from several threads.
+    """A `imprompt.core.protocols.PromptStore` over a finished `prompts.duckdb`, opened read-only. Safe to use from several threads.
 
     Args:
-        thorough: refuse the file also where it holds more than the prompts, which nothing here would read.
+        thorough: refuse the file also where it holds more than the prompts, which nothing here
+            would read.
 
     Raises:
-        Checksum: the file is missing, damaged or has no table of prompts; also from every method, where the damage shows later.
+        Checksum: the file is missing, damaged or has no table of prompts; also from every method,
+            where the damage shows later.
     """
 
     def __init__(self, path: Path, *, thorough: bool = False) -> None:
@@ -97,8 +130,16 @@ class DuckPrompts:
             with _damage(path):
                 there = prompt_columns(self._connection, path, thorough=thorough)
                 self._columns = ", ".join(there)
-                self._table = _PROMPTS if COLUMNS[-1] in there else f"(SELECT *, 0::BIGINT AS n_folded FROM {_PROMPTS})"  # noqa: S608 constants
-                self._rows = int(self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM {_PROMPTS})")[0][0])  # noqa: S608 constants
+                self._table = (
+                    _PROMPTS
+                    if COLUMNS[-1] in there
+                    else f"(SELECT *, 0::BIGINT AS n_folded FROM {_PROMPTS})"
+                )  # noqa: S608 constants
+                self._rows = int(
+                    self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM {_PROMPTS})")[
+                        0
+                    ][0]
+                )  # noqa: S608 constants
         except BaseException:
             self._connection.close()
             raise
@@ -117,11 +158,19 @@ class DuckPrompts:
         wrong = next((row_id for row_id in ids if not 0 <= row_id < self._rows), None)
         if wrong is not None:
             raise UnknownRow(f"Row {wrong} is outside of 0 to {self._rows - 1}.")
-        # A join with the list: 8 ms for 10 of 2 million rows, where a list written into the statement takes 250 ms.
-        found = self._fetch(f"SELECT {self._columns} FROM {_PROMPTS} WHERE row_id IN (SELECT unnest(?::BIGINT[]))", ids)  # noqa: S608 constants
+        # A join with the list: 8 ms for 10 of 2 million rows, where a list written into the
+        # statement takes 250 ms.
+        found = self._fetch(
+            f"SELECT {self._columns} FROM {_PROMPTS} WHERE row_id IN (SELECT unnest(?::BIGINT[]))",
+            ids,
+        )  # noqa: S608 constants
         prompts = {row[0]: Prompt(*row) for row in found}
         if len(prompts) != len(set(ids)):
-            raise Checksum(f"{self.path} lacks rows it should have.", path=self.path, hint="Build the index again.")
+            raise Checksum(
+                f"{self.path} lacks rows it should have.",
+                path=self.path,
+                hint="Build the index again.",
+            )
         return [prompts[row_id] for row_id in ids]
 
     def by_key(self, prompt_key: str) -> Prompt | None:
@@ -130,7 +179,9 @@ class DuckPrompts:
         Raises:
             Checksum: the file is damaged.
         """
-        statement = f"SELECT {self._columns} FROM {_PROMPTS} WHERE prompt_key = ? ORDER BY row_id LIMIT 1"  # noqa: S608 constants
+        statement = (
+            f"SELECT {self._columns} FROM {_PROMPTS} WHERE prompt_key = ? ORDER BY row_id LIMIT 1"  # noqa: S608 constants
+        )
         return next((Prompt(*row) for row in self._fetch(statement, prompt_key)), None)
 
     def rows_of(self, prompt_keys: Collection[str]) -> Ids:
@@ -140,11 +191,18 @@ class DuckPrompts:
             Checksum: the file is damaged.
         """
         statement = f"SELECT row_id FROM {_PROMPTS} WHERE prompt_key IN (SELECT unnest(?::VARCHAR[])) ORDER BY row_id"  # noqa: S608 constants
-        return np.array([row[0] for row in self._fetch(statement, list(prompt_keys))], dtype=np.int64)
+        return np.array(
+            [row[0] for row in self._fetch(statement, list(prompt_keys))], dtype=np.int64
+        )
 
     def embedded_texts(self, start: int, stop: int) -> list[str]:
-        """What the encoder is to see of the rows `start` to `stop` - 1, in row order; `stop` is cut at the end."""
-        statement = f"SELECT embedded_text FROM {_PROMPTS} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
+        """What the encoder is to see of the rows `start` to `stop` - 1, in row order;
+
+        `stop` is cut at the end.
+        """
+        statement = (
+            f"SELECT embedded_text FROM {_PROMPTS} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
+        )
         return [row[0] for row in self._fetch(statement, start, stop)]
 
     def matching(self, condition: Condition) -> Ids:
@@ -169,8 +227,9 @@ class DuckPrompts:
     def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:
         """At most `limit` phrases that the prompts are put together from, with how often each was submitted, falling.
 
-        Prompts are split at commas, ends of sentences and weights; brackets and tags go. A phrase is lower case, of 2 to 60
-        characters and up to 7 words, with no more digits than letters, and stands in prompts of 3 different beginnings.
+        Prompts are split at commas, ends of sentences and weights; brackets and tags go. A phrase
+        is lower case, of 2 to 60 characters and up to 7 words, with no more digits than letters,
+        and stands in prompts of 3 different beginnings.
 
         Raises:
             Checksum: the file is damaged.
@@ -202,7 +261,8 @@ class DuckPrompts:
 
     def _scan(self) -> Iterator[tuple[Any, ...]]:
         with _damage(self.path), self._connection.cursor() as cursor:
-            # Range by range: 428 MB for 1 million rows in the time of one sort over all, which takes 998 MB, or spills to disk.
+            # Range by range: 428 MB for 1 million rows in the time of one sort over all, which
+            # takes 998 MB, or spills to disk.
             statement = f"SELECT {self._columns} FROM {_PROMPTS} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
             for start in range(0, self._rows, _DIGEST_ROWS):
                 yield from cursor.execute(statement, [start, start + _DIGEST_ROWS]).fetchall()

@@ -13,14 +13,20 @@ from pathlib import Path
 
 import msgspec
 
-from core.errors import Checksum, StoreError
-from core.files import atomic_write, sha256_file, storage_errors, sync_file, sync_folder
-from core.progress import Silent
-from core.protocols import Progress
-from store import layout
-from store.locking import try_flock, write_lock
-from store.manifest import FileRecord, Manifest, encode_manifest, manifest_in, sha256_bytes
-from store.paths import entries, is_generation, open_file, read_file
+from imprompt.core.atomic_files import (
+    atomic_write,
+    sha256_file,
+    storage_errors,
+    sync_file,
+    sync_folder,
+)
+from imprompt.core.errors import Checksum, StoreError
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress
+from imprompt.store import layout
+from imprompt.store.locking import try_flock, write_lock
+from imprompt.store.manifest import FileRecord, Manifest, encode_manifest, manifest_in, sha256_bytes
+from imprompt.store.paths import entries, is_generation, open_file, read_file
 
 _SILENT = Silent()
 _READ_ONLY = 0o444
@@ -28,16 +34,20 @@ _CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]{0,199}) ([0-9a-f]{64})\n")
 _CURRENT_BYTES = 4096
 
 
-def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT) -> Manifest:
+def publish(
+    root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT
+) -> Manifest:
     """Make the build in `staging` the current generation; the write lock must be held and `prompts.duckdb` closed.
 
-    The steps: fsync every file, write the manifest, rename the folder, fsync its parent, take the right to write from the files,
-    replace `CURRENT`, fsync. Until that last step the old generation answers. A crash between the rename and the last step
-    leaves a whole generation of this plan that `find_generation` finds and `make_current` puts in service.
+    The steps: fsync every file, write the manifest, rename the folder, fsync its parent, take the
+    right to write from the files, replace `CURRENT`, fsync. Until that last step the old generation
+    answers. A crash between the rename and the last step leaves a whole generation of this plan
+    that `find_generation` finds and `make_current` puts in service.
 
     Args:
         root: of the index.
-        staging: the folder to publish; it is gone afterwards. Files that the manifest does not need are left out.
+        staging: the folder to publish; it is gone afterwards. Files that the manifest does not need
+            are left out.
         manifest: complete but for `generation`, `created` and `files`.
 
     Returns:
@@ -53,7 +63,9 @@ def publish(root: Path, staging: Path, manifest: Manifest, *, progress: Progress
     with storage_errors(staging):
         files = _file_records(staging, manifest, progress)
         _sync_tree(staging, files)
-        complete = msgspec.structs.replace(manifest, generation=name, created=created.isoformat(timespec="seconds"), files=files)
+        complete = msgspec.structs.replace(
+            manifest, generation=name, created=created.isoformat(timespec="seconds"), files=files
+        )
         content = encode_manifest(complete)
         with atomic_write(staging / layout.MANIFEST) as file:
             file.write(content)
@@ -93,7 +105,11 @@ def read_current(root: Path) -> tuple[str, str] | None:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     match = _CURRENT.fullmatch(content)
     if match is None:
-        raise Checksum(f"{path} is damaged: it does not name a generation and a sha256.", path=path, hint="Build the index again.")
+        raise Checksum(
+            f"{path} is damaged: it does not name a generation and a sha256.",
+            path=path,
+            hint="Build the index again.",
+        )
     return match[1].decode("ascii"), match[2].decode("ascii")
 
 
@@ -125,14 +141,21 @@ def make_current(root: Path, name: str) -> None:
 
 def generation_names(root: Path) -> list[str]:
     """The generations below `root`, oldest first."""
-    return [path.name for path, is_link in entries(layout.generations_folder(root)) if not is_link and is_generation(path.name)]
+    return [
+        path.name
+        for path, is_link in entries(layout.generations_folder(root))
+        if not is_link and is_generation(path.name)
+    ]
 
 
-def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) -> list[tuple[str, int]]:
+def collect_garbage(
+    root: Path, *, keep: int = 1, keep_staging: bool = False
+) -> list[tuple[str, int]]:
     """Remove generations that are not in service, and builds that were never finished.
 
-    What stays: the current generation (the newest, where none is in service), the `keep` newest beside it, and those that a
-    reader has pinned. A link in the place of a folder goes, what it leads to stays.
+    What stays: the current generation (the newest, where none is in service), the `keep` newest
+    beside it, and those that a reader has pinned. A link in the place of a folder goes, what it
+    leads to stays.
 
     Args:
         root: of the index.
@@ -151,10 +174,16 @@ def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) ->
         return []
     removed = []
     with write_lock(root), storage_errors(root):
-        unfinished = [] if keep_staging else [path for path, _ in entries(layout.staging_root(root))]
+        unfinished = (
+            [] if keep_staging else [path for path, _ in entries(layout.staging_root(root))]
+        )
         names = generation_names(root)
         current = current_name(root) or (names[-1] if names else None)
-        links = [path for path, is_link in entries(layout.generations_folder(root)) if is_link and path.name != current]
+        links = [
+            path
+            for path, is_link in entries(layout.generations_folder(root))
+            if is_link and path.name != current
+        ]
         removed += [(path, _remove(path)) for path in links]
         old = [name for name in names if name != current]
         for name in old[: max(len(old) - keep, 0)]:
@@ -169,9 +198,9 @@ def collect_garbage(root: Path, *, keep: int = 1, keep_staging: bool = False) ->
 def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
     """Remove everything that is not the generation `name`: all other generations and all unfinished builds.
 
-    Other than `collect_garbage` it does not wait for readers. One that has opened a file goes on reading it without a name; the
-    operating system frees it when it lets go. A shard that a reader maps only now is missing (`Checksum`). The write lock must be
-    held.
+    Other than `collect_garbage` it does not wait for readers. One that has opened a file goes on
+    reading it without a name; the operating system frees it when it lets go. A shard that a reader
+    maps only now is missing (`Checksum`). The write lock must be held.
 
     Returns:
         (path below `root`, bytes) of each folder that was removed.
@@ -187,7 +216,8 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
             if is_link:
                 removed.append((folder, _remove(folder)))
                 continue
-            # Moved first, so that no reader opens half of it; a kill in between leaves it to the next call.
+            # Moved first, so that no reader opens half of it; a kill in between leaves it to the
+            # next call.
             target = layout.staging_root(root) / folder.name
             target.parent.mkdir(exist_ok=True)
             removed += [(folder, _remove(folder.rename(target)))]
@@ -196,7 +226,10 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
 
 
 def _take_away(folder: Path, target: Path) -> Path | None:
-    """Move a generation to where no reader looks, in one step; None where a reader has pinned it."""
+    """Move a generation to where no reader looks, in one step;
+
+    None where a reader has pinned it.
+    """
     try:
         descriptor = open_file(folder, layout.MANIFEST)
     except (FileNotFoundError, Checksum):  # no reader opens what has no manifest
@@ -227,13 +260,22 @@ def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict
     wanted += [file for info in manifest.indexes.values() for file in info.all_files]
     if (staging / f"{layout.PROMPTS}.wal").exists():
         raise StoreError(f"{staging / layout.PROMPTS} was not closed before it was published.")
-    sizes = {file: (staging / file).stat().st_size for file in (*known, *wanted) if file in known or (staging / file).exists()}
+    sizes = {
+        file: (staging / file).stat().st_size
+        for file in (*known, *wanted)
+        if file in known or (staging / file).exists()
+    }
     records: dict[str, FileRecord] = {}
     with progress.start("Hashing files", sum(sizes.values())) as task:
         for file, size in sorted(sizes.items()):
             if file in known and size != known[file].bytes:
-                raise Checksum(f"{staging / file} has {size} bytes, not {known[file].bytes}.", path=staging / file)
-            records[file] = FileRecord(size, known[file].sha256 if file in known else sha256_file(staging / file))
+                raise Checksum(
+                    f"{staging / file} has {size} bytes, not {known[file].bytes}.",
+                    path=staging / file,
+                )
+            records[file] = FileRecord(
+                size, known[file].sha256 if file in known else sha256_file(staging / file)
+            )
             task.advance(size)
     return records
 

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import Checksum, QueryError, SpaceMismatch
-from core.values import NO_HIT, Hits, Ids, Vectors
+from imprompt.core.errors import Checksum, QueryError, SpaceMismatch
+from imprompt.core.values import NO_HIT, Hits, Ids, Vectors
 
 FEW_ROWS = 256
 """So few rows that may be answered are all looked at, which is exact and quicker than asking an index among them."""
@@ -31,10 +31,15 @@ def check_queries(queries: Vectors, k: int, *, effort: float | None, dim: int) -
 
     Raises:
         SpaceMismatch: the queries have another dimension than `dim`.
-        QueryError: not (q, dim) float32 of finite rows of length 1, or `k` or `effort` is out of range.
+        QueryError: not (q, dim) float32 of finite rows of length 1, or `k` or `effort` is out of
+            range.
     """
     if not isinstance(queries, np.ndarray) or queries.dtype != np.float32 or queries.ndim != 2:
-        found = f"{queries.dtype} {queries.shape}" if isinstance(queries, np.ndarray) else type(queries).__name__
+        found = (
+            f"{queries.dtype} {queries.shape}"
+            if isinstance(queries, np.ndarray)
+            else type(queries).__name__
+        )
         raise QueryError(f"Queries must be a float32 array (q, {dim}), not {found}.")
     if queries.shape[1] != dim:
         raise SpaceMismatch(
@@ -51,7 +56,9 @@ def check_queries(queries: Vectors, k: int, *, effort: float | None, dim: int) -
     if not (np.abs(norms - 1) <= _NORM_TOLERANCE).all():
         if not np.isfinite(queries).all():
             raise QueryError("Queries hold NaN or infinite values.")
-        raise QueryError(f"Queries must be rows of length 1; one has length {norms[np.abs(norms - 1).argmax()]:.4g}.")
+        raise QueryError(
+            f"Queries must be rows of length 1; one has length {norms[np.abs(norms - 1).argmax()]:.4g}."
+        )
     return np.ascontiguousarray(queries)
 
 
@@ -64,18 +71,23 @@ def check_allowed(allowed: Ids | None, *, rows: int) -> Ids | None:
     if allowed is None:
         return None
     ids = np.asarray(allowed).reshape(-1)
-    if not (ids[1:] > ids[:-1]).all():  # a filter's ids come in order, and sorting two million of them again takes 20 times longer
+    if not (
+        ids[1:] > ids[:-1]
+    ).all():  # a filter's ids come in order, and sorting two million of them again takes 20 times longer
         ids = np.unique(ids)
     if ids.size and (not np.issubdtype(ids.dtype, np.integer) or ids[0] < 0 or ids[-1] >= rows):
-        raise QueryError(f"Allowed row ids must be whole numbers from 0 to {rows - 1}, not {ids[0]} to {ids[-1]}.")
+        raise QueryError(
+            f"Allowed row ids must be whole numbers from 0 to {rows - 1}, not {ids[0]} to {ids[-1]}."
+        )
     return ids.astype(np.int64)
 
 
 def cosines(queries: Vectors, rows: Vectors) -> NDArray[np.float32]:
     """(q, n) cosines of unit rows.
 
-    Summed in float64 and rounded once, so that a score does not depend on which other rows and queries are computed with it:
-    a float32 product would differ in its last bits between a batch of 1 and a batch of 64, and reorder near ties.
+    Summed in float64 and rounded once, so that a score does not depend on which other rows and
+    queries are computed with it: a float32 product would differ in its last bits between a batch of
+    1 and a batch of 64, and reorder near ties.
     """
     return np.asarray(queries.astype(np.float64) @ rows.astype(np.float64).T, dtype=np.float32)
 
@@ -91,7 +103,10 @@ def ranked(ids: Ids, scores: NDArray[np.float32], k: int) -> tuple[Ids, NDArray[
 
 
 class Scanned(NamedTuple):
-    """What proposed candidates said of them: (n,) `scores`, each within `error` of the cosine; `path` is that of its file."""
+    """What proposed candidates said of them:
+
+    (n,) `scores`, each within `error` of the cosine; `path` is that of its file.
+    """
 
     scores: NDArray[np.float32]
     error: float
@@ -99,7 +114,13 @@ class Scanned(NamedTuple):
 
 
 def score_again(
-    hits: Hits, row: int, query: Vectors, candidates: Ids, vectors: StoredVectors, *, scanned: Scanned | None = None
+    hits: Hits,
+    row: int,
+    query: Vectors,
+    candidates: Ids,
+    vectors: StoredVectors,
+    *,
+    scanned: Scanned | None = None,
 ) -> None:
     """Put the best of the candidates of one question into row `row` of `hits`, by their exact cosines.
 
@@ -109,7 +130,8 @@ def score_again(
         scanned: their scores in the index that proposed them, where it says how exact these are.
 
     Raises:
-        Checksum: such a score is off by more than that: a row of the index, or of the vectors, is not what it was.
+        Checksum: such a score is off by more than that: a row of the index, or of the vectors, is
+            not what it was.
     """
     k = hits.ids.shape[1]
     exact = vectors.cosines(query, candidates)

@@ -1,8 +1,8 @@
 """The rows of one shard as they lie in its file: mapped, or read each time they are asked for.
 
-A map is quicker for single rows (0.3 µs a row of 384 dimensions against 0.8 µs), but a process that touches a page which another
-program has cut off its file is ended by the operating system (SIGBUS). A read of that page fails with an error instead, so
-whatever has to outlive such an accident reads.
+A map is quicker for single rows (0.3 µs a row of 384 dimensions against 0.8 µs), but a process that
+touches a page which another program has cut off its file is ended by the operating system (SIGBUS).
+A read of that page fails with an error instead, so whatever has to outlive such an accident reads.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import Checksum
-from core.values import Ids
-from store.mapping import map_file
+from imprompt.core.errors import Checksum
+from imprompt.core.values import Ids
+from imprompt.store.mapping import map_file
 
 CODE = np.dtype("<f2")
 _MOST_BYTES_A_CALL = 1 << 30  # Linux reads at most 2^31 - 4096 bytes at once
@@ -25,7 +25,8 @@ _MOST_BYTES_A_CALL = 1 << 30  # Linux reads at most 2^31 - 4096 bytes at once
 class ReadRows:
     """(rows, dim) float16 values of a file, indexed as an array is: by a row, by rows, by a slice with both ends. Thread-safe.
 
-    The file stays open as long as the object is referenced, so its rows can be read after it was removed.
+    The file stays open as long as the object is referenced, so its rows can be read after it was
+    removed.
 
     Args:
         path: for messages.

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import Checksum, StoreError, UnknownRow
-from core.files import atomic_write, sha256_file
-from core.values import Ids, Vectors, unit_rows
-from store.manifest import ShardRecord
-from store.paths import folders_of, hash_file, open_file, size_of
-from store.shard_rows import CODE as _F16
-from store.shard_rows import ReadRows, map_rows
-from store.sums import first_wrong, read_sums, row_sums, sum_of, write_sums
+from imprompt.core.atomic_files import atomic_write, sha256_file
+from imprompt.core.errors import Checksum, StoreError, UnknownRow
+from imprompt.core.values import Ids, Vectors, unit_rows
+from imprompt.store.checksums import first_wrong, read_sums, row_sums, sum_of, write_sums
+from imprompt.store.manifest import ShardRecord
+from imprompt.store.paths import folders_of, hash_file, open_file, size_of
+from imprompt.store.shard_rows import CODE as _F16
+from imprompt.store.shard_rows import ReadRows, map_rows
 
 _HEADER = re.compile(
-    rb"\x93NUMPY\x01\x00..\{'descr': '<f2', 'fortran_order': False, 'shape': \((\d{1,15}), (\d{1,15})\), \} *\n", re.DOTALL
+    rb"\x93NUMPY\x01\x00..\{'descr': '<f2', 'fortran_order': False, 'shape': \((\d{1,15}), (\d{1,15})\), \} *\n",
+    re.DOTALL,
 )
 _HEADER_READ_BYTES = 256
 _FEW_ROWS = 1024
@@ -35,14 +36,18 @@ _NO_HALF = 2.0**16
 _REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
 
 
-def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mapping[str, Any]) -> ShardRecord:
+def write_shard(
+    folder: Path, file: str, vectors: Vectors, *, provenance: Mapping[str, Any]
+) -> ShardRecord:
     """Write one shard; when this returns, it is whole and on disk.
 
     Args:
         folder: the staging folder.
         file: relative path inside of it, from `layout.shard_file`.
-        vectors: (n, dim) float32, n at least 1; rows are scaled to length 1, then rounded to float16.
-        provenance: how the vectors were made (backend, dtype, batch size, threads, versions, processor).
+        vectors: (n, dim) float32, n at least 1; rows are scaled to length 1, then rounded to
+            float16.
+        provenance: how the vectors were made (backend, dtype, batch size, threads, versions,
+            processor).
 
     Raises:
         EncoderError: a value is NaN or infinite.
@@ -56,21 +61,33 @@ def write_shard(folder: Path, file: str, vectors: Vectors, *, provenance: Mappin
     except ValueError as error:
         raise StoreError(f"{file} cannot be stored: {error}.") from error
     if rows.size == 0 or not rows.any(axis=1).all():
-        raise StoreError(f"{file} cannot be stored: {len(rows)} rows of {rows.shape[1]} values, or a row of zeros.")
+        raise StoreError(
+            f"{file} cannot be stored: {len(rows)} rows of {rows.shape[1]} values, or a row of zeros."
+        )
     return write_codes(folder, file, rows, provenance=provenance)
 
 
-def write_codes(folder: Path, file: str, rows: NDArray[np.float16], *, provenance: Mapping[str, Any]) -> ShardRecord:
+def write_codes(
+    folder: Path, file: str, rows: NDArray[np.float16], *, provenance: Mapping[str, Any]
+) -> ShardRecord:
     """Write one shard of rows as they are stored elsewhere; otherwise like `write_shard`."""
     path = folder / file
     with atomic_write(path) as opened:
         np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(rows))
-        opened.write(rows.data)  # numpy's own write loses the reason for which the operating system refuses
-    return ShardRecord(file=file, rows=len(rows), bytes=path.stat().st_size, sha256=sha256_file(path), provenance=dict(provenance))
+        opened.write(
+            rows.data
+        )  # numpy's own write loses the reason for which the operating system refuses
+    return ShardRecord(
+        file=file,
+        rows=len(rows),
+        bytes=path.stat().st_size,
+        sha256=sha256_file(path),
+        provenance=dict(provenance),
+    )
 
 
 def write_row_sums(folder: Path, file: str, vectors: ShardedVectors) -> None:
-    """Write the sums of all rows, in row order; see `store.sums`.
+    """Write the sums of all rows, in row order; see `imprompt.store.checksums`.
 
     Raises:
         StorageFull: the disk is full or may not be written.
@@ -80,7 +97,13 @@ def write_row_sums(folder: Path, file: str, vectors: ShardedVectors) -> None:
     write_sums(
         folder,
         file,
-        (row_sums(vectors.codes(start, start + _AT_ONCE), range(start, min(start + _AT_ONCE, len(vectors)))) for start in starts),
+        (
+            row_sums(
+                vectors.codes(start, start + _AT_ONCE),
+                range(start, min(start + _AT_ONCE, len(vectors))),
+            )
+            for start in starts
+        ),
     )
 
 
@@ -103,7 +126,9 @@ def keep_shard(folder: Path, record: ShardRecord, chunks: Iterable[bytes]) -> No
             digest.update(chunk)
             size += len(chunk)
         if (digest.hexdigest(), size) != (record.sha256, record.bytes):
-            raise Checksum(f"{path} did not arrive as it was sent ({size} of {record.bytes} bytes).", path=path)
+            raise Checksum(
+                f"{path} did not arrive as it was sent ({size} of {record.bytes} bytes).", path=path
+            )
 
 
 def shard_is_whole(folder: Path, record: ShardRecord) -> bool:
@@ -117,22 +142,27 @@ def shard_is_whole(folder: Path, record: ShardRecord) -> bool:
 class ShardedVectors:
     """The vectors of one space, in row order across shards. Safe to read from several threads at once.
 
-    Only the lengths of files that are to be mapped are looked at here, and the first of them; each is mapped, and its header
-    checked, when a row of it is first asked for: mapping the five thousand shards of ten million rows takes longer than a
-    question. Files that are to be read are opened at once, so that they can be read after they were removed.
+    Only the lengths of files that are to be mapped are looked at here, and the first of them; each
+    is mapped, and its header checked, when a row of it is first asked for: mapping the five
+    thousand shards of ten million rows takes longer than a question. Files that are to be read are
+    opened at once, so that they can be read after they were removed.
 
     Args:
         folder: of the generation, or of a staging build.
         records: the space's shards in row order, at least one.
-        mapped: False reads rows as they are asked for; see `store.shard_rows`.
-        sums: the file of the rows' sums, with which every row that is read is compared; "" where there is none.
+        mapped: False reads rows as they are asked for; see `imprompt.store.shard_rows`.
+        sums: the file of the rows' sums, with which every row that is read is compared; "" where
+            there is none.
 
     Raises:
-        Checksum: a file is missing, has another length, or is not a float16 array of the rows recorded; also from the methods
-            that read, where that shows later, and where a row is not what was written.
+        Checksum: a file is missing, has another length, or is not a float16 array of the rows
+            recorded; also from the methods that read, where that shows later, and where a row is
+            not what was written.
     """
 
-    def __init__(self, folder: Path, records: Sequence[ShardRecord], *, mapped: bool = True, sums: str = "") -> None:
+    def __init__(
+        self, folder: Path, records: Sequence[ShardRecord], *, mapped: bool = True, sums: str = ""
+    ) -> None:
         if not records:
             raise StoreError(f"{folder} has no vectors.")
         self._root, self._mapped = folder, mapped
@@ -141,7 +171,9 @@ class ShardedVectors:
         self._opened: list[NDArray[np.float16] | ReadRows | None] = [None] * len(records)
         self._bytes = [memoryview(b"")] * len(records)  # of the rows of those that are mapped
         self._scratch = threading.local()
-        self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(np.int64)
+        self._starts = np.concatenate([[0], np.cumsum([record.rows for record in records])]).astype(
+            np.int64
+        )
         _check_lengths(folder, records)
         first = _open_rows(folder, records[0], mapped=mapped)
         self.dim: int = first.shape[1]
@@ -165,10 +197,10 @@ class ShardedVectors:
 
     def cosines(self, query: Vectors, row_ids: Ids) -> NDArray[np.float32]:
         """(n,) cosines of a question, a (1, dim) float32 unit row, and the stored rows; to the bit those of `rows` by
-        `store.ranking.cosines`.
+        `imprompt.store.ranking.cosines`.
 
-        It works in memory that the thread keeps: what a new array of more than 128 kB costs, the system's pages, is more than
-        the arithmetic.
+        It works in memory that the thread keeps: what a new array of more than 128 kB costs, the
+        system's pages, is more than the arithmetic.
 
         Raises:
             UnknownRow, Checksum: as `rows`.
@@ -194,12 +226,20 @@ class ShardedVectors:
         """
         ids = np.asarray(row_ids, dtype=np.int64).reshape(-1)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
-            raise UnknownRow(f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {len(self) - 1}.")
+            raise UnknownRow(
+                f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {len(self) - 1}."
+            )
         shard_of = np.searchsorted(self._starts, ids, side="right") - 1
-        if len(ids) <= _FEW_ROWS:  # they lie in many shards: row by row is ten times quicker than shard by shard
+        if (
+            len(ids) <= _FEW_ROWS
+        ):  # they lie in many shards: row by row is ten times quicker than shard by shard
             pieces = self._pieces(shard_of, ids)
-            if self.sums is not None and self.sums[ids].tolist() != [*map(sum_of, pieces, ids.tolist())]:
-                self._checked(np.frombuffer(b"".join(pieces), dtype=_F16).reshape(len(ids), self.dim), ids)
+            if self.sums is not None and self.sums[ids].tolist() != [
+                *map(sum_of, pieces, ids.tolist())
+            ]:
+                self._checked(
+                    np.frombuffer(b"".join(pieces), dtype=_F16).reshape(len(ids), self.dim), ids
+                )
             return np.frombuffer(b"".join(pieces), dtype=_F16).reshape(len(ids), self.dim)
         found = np.empty((len(ids), self.dim), dtype=_F16)
         for number in np.unique(shard_of):
@@ -211,16 +251,27 @@ class ShardedVectors:
         numbers, rows = shard_of.tolist(), ids - self._starts[shard_of]
         if not self._mapped:
             opened = {number: self._shard(number) for number in set(numbers)}
-            return [opened[number][row].data.cast("B") for number, row in zip(numbers, rows.tolist(), strict=True)]
+            return [
+                opened[number][row].data.cast("B")
+                for number, row in zip(numbers, rows.tolist(), strict=True)
+            ]
         for number in set(numbers):
             if not self._bytes[number]:
                 self._shard(number)
         width = self.dim * _F16.itemsize
-        begins = (rows * width).tolist()  # a slice of bytes is three times quicker than a row of an array
-        return [self._bytes[number][begin : begin + width] for number, begin in zip(numbers, begins, strict=True)]
+        begins = (
+            rows * width
+        ).tolist()  # a slice of bytes is three times quicker than a row of an array
+        return [
+            self._bytes[number][begin : begin + width]
+            for number, begin in zip(numbers, begins, strict=True)
+        ]
 
     def block(self, start: int, stop: int) -> Vectors:
-        """(stop - start, dim) float32 unit rows of the row ids `start` to `stop` - 1; `stop` is cut at the end."""
+        """(stop - start, dim) float32 unit rows of the row ids `start` to `stop` - 1;
+
+        `stop` is cut at the end.
+        """
         return self._unit(self.codes(start, stop))
 
     def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
@@ -243,18 +294,30 @@ class ShardedVectors:
     def _checked(self, codes: NDArray[np.float16], ids: Ids) -> NDArray[np.float16]:
         """The codes of these rows, when they are what was written."""
         if self.sums is not None and (row := first_wrong(self.sums, codes, ids)) is not None:
-            path = self._root / self._records[int(np.searchsorted(self._starts, row, side="right")) - 1].file
-            raise Checksum(f"{path} is damaged: row {row} is not what was written.", path=path, hint=_REBUILD)
+            path = (
+                self._root
+                / self._records[int(np.searchsorted(self._starts, row, side="right")) - 1].file
+            )
+            raise Checksum(
+                f"{path} is damaged: row {row} is not what was written.", path=path, hint=_REBUILD
+            )
         return codes
 
     def _shard(self, number: int) -> NDArray[np.float16] | ReadRows:
-        """The rows of one shard. Threads that ask for it at once may each open it; one of them is kept."""
+        """The rows of one shard.
+
+        Threads that ask for it at once may each open it; one of them is kept.
+        """
         opened = self._opened[number]
         if opened is None:
             opened = _open_rows(self._root, self._records[number], mapped=self._mapped)
             if opened.shape[1] != self.dim:
                 path = self._root / self._records[number].file
-                raise Checksum(f"{path} has {opened.shape[1]} dimensions, not {self.dim}.", path=path, hint=_REBUILD)
+                raise Checksum(
+                    f"{path} has {opened.shape[1]} dimensions, not {self.dim}.",
+                    path=path,
+                    hint=_REBUILD,
+                )
             self._keep(number, opened)
         return opened
 
@@ -279,7 +342,9 @@ class ShardedVectors:
         np.copyto(wide, rows)
         norms = np.sqrt(np.vecdot(wide, wide))
         if not ((norms > 0) & (norms < _NO_HALF)).all():
-            raise Checksum(f"{self.folder} holds vectors without a length.", path=self.folder, hint=_REBUILD)
+            raise Checksum(
+                f"{self.folder} holds vectors without a length.", path=self.folder, hint=_REBUILD
+            )
         rows /= norms.astype(np.float32)[:, None]
 
 
@@ -290,18 +355,23 @@ def _check_lengths(folder: Path, records: Sequence[ShardRecord]) -> None:
             try:
                 size = size_of(folder, record.file, opened)
             except OSError as error:
-                raise Checksum(f"{file} cannot be read: {error.strerror}.", path=Path(file), hint=_REBUILD) from error
+                raise Checksum(
+                    f"{file} cannot be read: {error.strerror}.", path=Path(file), hint=_REBUILD
+                ) from error
             if size != record.bytes:
-                raise Checksum(f"{file} has {size} bytes, not {record.bytes}.", path=Path(file), hint=_REBUILD)
+                raise Checksum(
+                    f"{file} has {size} bytes, not {record.bytes}.", path=Path(file), hint=_REBUILD
+                )
 
 
 def _single_precision(codes: NDArray[np.float16], values: Vectors) -> None:
     """Fill `values` with the codes as float32, in a sixth of the time that numpy takes. What is infinite or no number becomes 2^16
     or more.
 
-    The exponent of float16 has 5 bits and a bias of 15, that of float32 8 bits and 127: the bits moved to their places are the
-    value times 2^-112, subnormal ones included (IEEE 754-2019, section 3.4). Widened as a signed number, a code brings its sign
-    to all bits above; the first of them stays.
+    The exponent of float16 has 5 bits and a bias of 15, that of float32 8 bits and 127: the bits
+    moved to their places are the value times 2^-112, subnormal ones included (IEEE 754-2019,
+    section 3.4). Widened as a signed number, a code brings its sign to all bits above; the first of
+    them stays.
     """
     bits = values.view(np.int32)
     np.copyto(bits, codes.view(np.int16))
@@ -310,11 +380,14 @@ def _single_precision(codes: NDArray[np.float16], values: Vectors) -> None:
     values *= np.float32(2.0**112)
 
 
-def _open_rows(folder: Path, record: ShardRecord, *, mapped: bool) -> NDArray[np.float16] | ReadRows:
+def _open_rows(
+    folder: Path, record: ShardRecord, *, mapped: bool
+) -> NDArray[np.float16] | ReadRows:
     """The rows of one shard whose header agrees with its record and its length: nothing past its end is ever touched.
 
-    numpy's own reader evaluates the header as Python source and fails in a dozen ways on a damaged one, so only the one form
-    that `write_shard` writes is accepted (format version 1.0, https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
+    numpy's own reader evaluates the header as Python source and fails in a dozen ways on a damaged
+    one, so only the one form that `write_shard` writes is accepted (format version 1.0,
+    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
     """
     path, descriptor = folder / record.file, -1
     try:
@@ -322,15 +395,25 @@ def _open_rows(folder: Path, record: ShardRecord, *, mapped: bool) -> NDArray[np
         size = os.fstat(descriptor).st_size
         header = _HEADER.match(os.pread(descriptor, _HEADER_READ_BYTES, 0))
         if header is None or size != record.bytes:
-            raise Checksum(f"{path} ({size} bytes) is not the float16 array that was recorded.", path=path, hint=_REBUILD)
+            raise Checksum(
+                f"{path} ({size} bytes) is not the float16 array that was recorded.",
+                path=path,
+                hint=_REBUILD,
+            )
         rows, dim, offset = int(header[1]), int(header[2]), header.end()
         if rows != record.rows or dim == 0 or offset + rows * dim * _F16.itemsize != size:
-            raise Checksum(f"{path} holds {rows} x {dim} values, not {record.rows} rows.", path=path, hint=_REBUILD)
+            raise Checksum(
+                f"{path} holds {rows} x {dim} values, not {record.rows} rows.",
+                path=path,
+                hint=_REBUILD,
+            )
         if mapped:
             return map_rows(descriptor, offset=offset, shape=(rows, dim))
         return ReadRows(path, descriptor, offset=offset, shape=(rows, dim))
     except OSError as error:
-        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path, hint=_REBUILD) from error
+        raise Checksum(
+            f"{path} cannot be read: {error.strerror}.", path=path, hint=_REBUILD
+        ) from error
     finally:
         if descriptor >= 0:
             os.close(descriptor)

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import Checksum, StoreError, first_line
-from core.files import storage_errors, sync_file, sync_folder
-from store.databases import (
+from imprompt.core.atomic_files import storage_errors, sync_file, sync_folder
+from imprompt.core.errors import Checksum, StoreError, first_line
+from imprompt.store.databases import (
     STORED,
     Setting,
     UnexpectedContent,
@@ -26,8 +26,8 @@ from store.databases import (
     read_database,
     write_database,
 )
-from store.layout import PROMPTS, SPILLED, STAGED
-from store.prompts import COLUMNS, prompt_columns
+from imprompt.store.layout import PROMPTS, SPILLED, STAGED
+from imprompt.store.prompts import COLUMNS, prompt_columns
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,7 +51,14 @@ _FORMS = {
             "n_submitted": "BIGINT",
         }
     ],
-    "corpora": [{"corpus": "INTEGER PRIMARY KEY", "next_start": "BIGINT", "finished": "BOOLEAN", "notes": "VARCHAR"}],
+    "corpora": [
+        {
+            "corpus": "INTEGER PRIMARY KEY",
+            "next_start": "BIGINT",
+            "finished": "BOOLEAN",
+            "notes": "VARCHAR",
+        }
+    ],
     "settled": [{"place": "BIGINT", "group_id": "BIGINT", "n_folded": "BIGINT"}],
     "different": [{"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"}],
 }
@@ -96,7 +103,10 @@ _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.
 
 @dataclass(frozen=True, slots=True)
 class CleanPrompt:
-    """A prompt after cleaning. Equal `prompt_key` means the same prompt. No text may hold a lone surrogate."""
+    """A prompt after cleaning.
+
+    Equal `prompt_key` means the same prompt. No text may hold a lone surrogate.
+    """
 
     prompt_key: str
     text: str
@@ -108,7 +118,10 @@ class CleanPrompt:
 
 @dataclass(frozen=True, slots=True)
 class CorpusState:
-    """How far a corpus has been read: go on from row `next_start`. `notes` is what the last `add` left there."""
+    """How far a corpus has been read: go on from row `next_start`.
+
+    `notes` is what the last `add` left there.
+    """
 
     next_start: int = 0
     finished: bool = False
@@ -138,7 +151,8 @@ class FoldedPrompt:
 class StagedPrompts:
     """Prompts on their way into `prompts.duckdb`. One user at a time, under the write lock; a context manager.
 
-    A process that dies loses at most the batch it was adding: open the same folder again and go on from `state`.
+    A process that dies loses at most the batch it was adding: open the same folder again and go on
+    from `state`.
 
     Args:
         staging: the staging folder of the plan; created where it is missing.
@@ -153,7 +167,10 @@ class StagedPrompts:
         self._path = staging / STAGED
         with duckdb_errors(self._path):
             staging.mkdir(parents=True, exist_ok=True)
-            settings: dict[str, Setting] = {"memory_limit": _MEMORY, "temp_directory": str(staging / SPILLED)}
+            settings: dict[str, Setting] = {
+                "memory_limit": _MEMORY,
+                "temp_directory": str(staging / SPILLED),
+            }
             self._connection = write_database(self._path, settings, files=[staging / PROMPTS])
             self._check_tables()
             self._connection.execute(_TABLES)
@@ -177,10 +194,15 @@ class StagedPrompts:
             return
         import pyarrow
 
-        settings: dict[str, Setting] = {"memory_limit": _MEMORY, "temp_directory": str(self._folder / SPILLED)}
+        settings: dict[str, Setting] = {
+            "memory_limit": _MEMORY,
+            "temp_directory": str(self._folder / SPILLED),
+        }
         with duckdb_errors(self._path), read_database(base, settings) as other:
             there = prompt_columns(other, base)
-            columns = ", ".join(there if COLUMNS[-1] in there else (*there, f"0::BIGINT AS {COLUMNS[-1]}"))
+            columns = ", ".join(
+                there if COLUMNS[-1] in there else (*there, f"0::BIGINT AS {COLUMNS[-1]}")
+            )
             rows = other.sql(f"SELECT {columns} FROM {STORED}.main.prompts")  # noqa: S608 constants
             self._connection.register("given", pyarrow.RecordBatchReader.from_stream(rows))
             self._connection.begin()
@@ -196,24 +218,38 @@ class StagedPrompts:
         with duckdb_errors(self._path):
             statement = "SELECT next_start, finished, notes FROM corpora WHERE corpus = ?"
             rows = self._connection.execute(statement, [corpus]).fetchall()
-        return next((CorpusState(start, finished, msgspec.json.decode(notes)) for start, finished, notes in rows), CorpusState())
+        return next(
+            (
+                CorpusState(start, finished, msgspec.json.decode(notes))
+                for start, finished, notes in rows
+            ),
+            CorpusState(),
+        )
 
     def add(self, prompts: Sequence[CleanPrompt], *, corpus: int, state: CorpusState) -> None:
         """Append a batch and remember `state` as the place behind it: both or neither.
 
         Args:
-            prompts: in the order of the corpus; duplicates may be among them, numbering folds them. May be empty.
+            prompts: in the order of the corpus; duplicates may be among them, numbering folds them.
+                May be empty.
             corpus: the corpus's place in the plan, from 0; corpora are added one after the other.
             state: where to go on from; its notes (counts, examples) must be plain JSON values.
         """
         batch = _arrow(prompts, first_seq=self._next_seq)
-        values = [corpus, state.next_start, state.finished, msgspec.json.encode(state.notes).decode()]
+        values = [
+            corpus,
+            state.next_start,
+            state.finished,
+            msgspec.json.encode(state.notes).decode(),
+        ]
         with duckdb_errors(self._path):
             self._connection.register("batch", batch)
             self._connection.begin()
             try:
                 self._connection.execute("INSERT INTO staged SELECT * FROM batch")
-                self._connection.execute("INSERT OR REPLACE INTO corpora VALUES (?, ?, ?, ?)", values)
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO corpora VALUES (?, ?, ?, ?)", values
+                )
                 self._connection.commit()
             finally:
                 self._connection.unregister("batch")
@@ -226,26 +262,32 @@ class StagedPrompts:
         """
         with duckdb_errors(self._path):
             self._connection.execute(_FOLD_EQUAL)
-            counts = self._connection.execute("SELECT n_submitted FROM different ORDER BY place").fetchnumpy()
+            counts = self._connection.execute(
+                "SELECT n_submitted FROM different ORDER BY place"
+            ).fetchnumpy()
         return np.asarray(counts["n_submitted"], dtype=np.int64)
 
     def embedded_texts(self, size: int) -> Iterator[list[str]]:
         """The texts to be embedded of all different prompts, by rising place, at most `size` at once; after `fold_equal`."""
-        # A range at a time, since both tables lie in this order: sorting all texts at once would take many times the memory.
+        # A range at a time, since both tables lie in this order: sorting all texts at once would
+        # take many times the memory.
         statement = "SELECT embedded_text FROM different JOIN staged USING (seq) WHERE seq >= ? AND seq < ? ORDER BY seq"
         for start in range(0, self._next_seq, size):
             with duckdb_errors(self._path):
                 rows = self._connection.execute(statement, [start, start + size]).fetchall()
             yield [row[0] for row in rows]
 
-    def number(self, stands_for: NDArray[np.int64] | None = None, *, mark: bool = False) -> NumberedRows:
+    def number(
+        self, stands_for: NDArray[np.int64] | None = None, *, mark: bool = False
+    ) -> NumberedRows:
         """Give each kept prompt a row id in the order in which it first came, and write `prompts.duckdb`.
 
-        The file appears whole or not at all; where it is already there, it is kept. `n_submitted` of prompts that are folded is
-        added up. After an error this object is closed.
+        The file appears whole or not at all; where it is already there, it is kept. `n_submitted`
+        of prompts that are folded is added up. After an error this object is closed.
 
         Args:
-            stands_for: for each place the place of the prompt that is kept for it, its own where that is itself; None keeps all.
+            stands_for: for each place the place of the prompt that is kept for it, its own where
+                that is itself; None keeps all.
             mark: leave none out, but give those that one stands for its group.
         """
         target = self._folder / PROMPTS
@@ -262,7 +304,10 @@ class StagedPrompts:
     def equal_examples(self, limit: int) -> list[FoldedPrompt]:
         """The first prompts that were equal to an earlier one."""
         with duckdb_errors(self._path):
-            return [FoldedPrompt(*row) for row in self._connection.execute(_EQUAL_EXAMPLES, [limit]).fetchall()]
+            return [
+                FoldedPrompt(*row)
+                for row in self._connection.execute(_EQUAL_EXAMPLES, [limit]).fetchall()
+            ]
 
     def folded_examples(self, places: Sequence[int], kept: Sequence[int]) -> list[FoldedPrompt]:
         """The prompts at these places and the texts of those at `kept`, in the order given; after `fold_equal`."""
@@ -272,7 +317,12 @@ class StagedPrompts:
             JOIN different AS d USING (place) JOIN staged AS s USING (seq)
             JOIN different AS e ON e.place = f.kept JOIN staged AS k ON k.seq = e.seq ORDER BY f.place"""
         with duckdb_errors(self._path):
-            return [FoldedPrompt(*row) for row in self._connection.execute(statement, [list(places), list(kept)]).fetchall()]
+            return [
+                FoldedPrompt(*row)
+                for row in self._connection.execute(
+                    statement, [list(places), list(kept)]
+                ).fetchall()
+            ]
 
     def close(self) -> None:
         """Let go of the file; calling it again does nothing."""
@@ -284,7 +334,9 @@ class StagedPrompts:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _write_numbered(self, target: Path, folded: NDArray[np.int64], kept: NDArray[np.int64], *, mark: bool) -> None:
+    def _write_numbered(
+        self, target: Path, folded: NDArray[np.int64], kept: NDArray[np.int64], *, mark: bool
+    ) -> None:
         import pyarrow
 
         pairs = pyarrow.table({"place": folded.astype(np.int64), "kept": kept.astype(np.int64)})
@@ -296,7 +348,9 @@ class StagedPrompts:
         self._connection.execute(f"ATTACH {quoted(partial)} AS numbered")
         try:
             self._connection.execute(_NUMBER)
-            self._connection.execute("CHECKPOINT numbered")  # so that nothing is left in a write-ahead log
+            self._connection.execute(
+                "CHECKPOINT numbered"
+            )  # so that nothing is left in a write-ahead log
             self._connection.execute("DETACH numbered")
         except BaseException:
             self._connection.close()
@@ -313,7 +367,9 @@ class StagedPrompts:
         except UnexpectedContent as error:
             self._connection.close()
             hint = f"Remove {self._folder} and build again."
-            raise Checksum(f"{self._path} is not what a build leaves: {error}.", path=self._path, hint=hint) from error
+            raise Checksum(
+                f"{self._path} is not what a build leaves: {error}.", path=self._path, hint=hint
+            ) from error
 
     def _one(self, statement: str) -> int:
         return int(self._connection.execute(statement).fetchall()[0][0])
@@ -359,7 +415,8 @@ def duckdb_errors(path: Path) -> Iterator[None]:
             yield
         except duckdb.OutOfMemoryException as error:
             raise StoreError(
-                f"{path} takes more than {_MEMORY} of memory, or of the disk beside it.", hint="Free some space and build again."
+                f"{path} takes more than {_MEMORY} of memory, or of the disk beside it.",
+                hint="Free some space and build again.",
             ) from error
         except duckdb.Error as error:
             # DuckDB gives the operating system's words, not its number.
@@ -367,4 +424,6 @@ def duckdb_errors(path: Path) -> Iterator[None]:
                 if os.strerror(number) in str(error):
                     raise OSError(number, os.strerror(number)) from error
             hint = f"Remove {path.parent} and build again."
-            raise Checksum(f"{path} cannot be used: {first_line(error)}.", path=path, hint=hint) from error
+            raise Checksum(
+                f"{path} cannot be used: {first_line(error)}.", path=path, hint=hint
+            ) from error

@@ -47,7 +47,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def imprompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Imprompt:
     """Runs `imprompt WORD…` in this process, as `python cli.py WORD…` would."""
-    import cli
+    from imprompt import cli
 
     def run(*words: str | Path) -> Done:
         monkeypatch.setattr(sys, "argv", ["imprompt", *map(str, words)])
@@ -61,5 +61,8 @@ def imprompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def tiny_clip() -> Path:
-    """The folder of a small CLIP model that really sees; `tests.assets.scenes.held_out_scenes` gives what it may be asked."""
+    """The folder of a small CLIP model that really sees;
+
+    `tests.assets.scenes.held_out_scenes` gives what it may be asked.
+    """
     return Path(__file__).resolve().parent / "assets" / "tiny-clip"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +19,7 @@ FLOORS = [
     {"ensemble"},
     {"evaluation"},
     {"server"},
+    {"environment"},
     {"commands"},
     {"cli"},
 ]
@@ -57,7 +58,10 @@ HOME = {
     "milvus_lite": {"store"},
 }
 NETWORKS = {"ensemble/ofa/network.py"}
-"""Files of torch modules: a class needs its base when the file is read. They are themselves imported inside of functions."""
+"""Files of torch modules: a class needs its base when the file is read.
+
+They are themselves imported inside of functions.
+"""
 
 
 def product_files() -> list[Path]:
@@ -66,11 +70,21 @@ def product_files() -> list[Path]:
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
+    """Yield the library or, of imprompt's own modules, the room that each import names."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (name.name.split(".")[0] for name in node.names)
+            yield from (_library_or_room(name.name) for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module.split(".")[0]
+            names = (
+                [node.module]
+                if node.module != "imprompt"
+                else [f"imprompt.{name.name}" for name in node.names]
+            )
+            yield from map(_library_or_room, names)
+
+
+def _library_or_room(module: str) -> str:
+    return module.removeprefix("imprompt.").split(".")[0]
 
 
 def top_level_imports(tree: ast.Module) -> Iterator[str]:
@@ -101,7 +115,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     heavy = HEAVY - FRAMEWORK if room_of(path) == "server" else HEAVY
     assert not set(top_level_imports(tree)) & heavy or path.relative_to(ROOT).as_posix() in NETWORKS
-    networks = {name.removesuffix(".py").replace("/", ".") for name in NETWORKS}
+    networks = {"imprompt." + name.removesuffix(".py").replace("/", ".") for name in NETWORKS}
     assert not networks & {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     for library, homes in HOME.items():
         if library in set(imports(tree)):
@@ -110,22 +124,47 @@ def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
 
 def test_every_folder_at_the_top_is_a_known_room() -> None:
     """A new folder of code has to be given its floor here."""
-    folders = {path.parent.name for path in ROOT.glob("*/*.py")} - {"tests", "examples", "benchmarks", "docs"}
+    folders = {path.parent.name for path in ROOT.glob("*/*.py")} - {
+        "tests",
+        "examples",
+        "benchmarks",
+        "docs",
+    }
     assert folders <= set(FLOOR_OF)
 
 
-def test_no_dependency_owns_one_of_our_names() -> None:
-    """Our packages have general names; nothing that is installed beside them may use the same."""
-    owners = importlib.metadata.packages_distributions()
-    for name in FLOOR_OF:
-        assert set(owners.get(name, [])) <= {"imprompt"}, f"{name} belongs to {owners[name]}"
+def test_every_import_of_our_own_spells_the_package() -> None:
+    """A room is `imprompt.store`, never `store`: another package may have that name."""
+    for path in product_files():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            modules += [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            assert not {module.split(".")[0] for module in modules} & set(FLOOR_OF), (
+                f"{path}:{node.lineno}"
+            )
+
+
+def test_no_two_modules_and_no_two_classes_share_a_name() -> None:
+    """One name, one thing: whoever searches for it finds one place."""
+    modules = Counter(path.stem for path in product_files() if path.stem != "__init__")
+    trees = [ast.parse(path.read_text("utf-8")) for path in product_files()]
+    classes = Counter(
+        node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    )
+    assert [
+        name for names in (modules, classes) for name, count in names.items() if count > 1
+    ] == []
 
 
 def test_help_imports_nothing_heavy() -> None:
     """`--help` answers at once because neither numpy nor any heavier library is imported for it."""
     script = (
         "import sys, runpy\nsys.argv = ['cli.py', '--help']\ntry: runpy.run_path('cli.py', run_name='__main__')\n"
-        "except SystemExit: pass\nprint(sorted(set(sys.modules) & " + repr(HEAVY | {"numpy", "msgspec", "PIL"}) + "))"
+        "except SystemExit: pass\nprint(sorted(set(sys.modules) & "
+        + repr(HEAVY | {"numpy", "msgspec", "PIL"})
+        + "))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"

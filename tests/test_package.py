@@ -20,13 +20,19 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist, built from a copy of what git tracks."""
     folder = tmp_path_factory.mktemp("dist")
     source = tmp_path_factory.mktemp("source")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    tracked = (
+        subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+        .stdout.decode()
+        .split("\0")
+    )
     for name in filter(None, tracked):
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)], check=True, capture_output=True
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)],
+        check=True,
+        capture_output=True,
     )
     return folder
 
@@ -37,23 +43,39 @@ def test_both_archives_hold_the_rooms_and_their_data_and_no_tests(archives: Path
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as archive:
         in_sdist = {name.partition("/")[2] for name in archive.getnames()}
-    for name in ("cli.py", "encoders/lite_head.safetensors", "indexer/starter.toml", "store/manifest.py", "server/page/page.css"):
+    for name in (
+        "cli.py",
+        "encoders/lite_head.safetensors",
+        "indexer/starter.toml",
+        "store/manifest.py",
+        "server/page/page.css",
+    ):
         assert name in in_wheel
         assert name in in_sdist
-    assert not [name for name in in_wheel if name.startswith(("tests/", "benchmarks/", "examples/"))]
+    assert not [
+        name for name in in_wheel if name.startswith(("tests/", "benchmarks/", "examples/"))
+    ]
 
 
 def test_the_wheel_builds_an_index_and_answers_a_query(archives: Path, tmp_path: Path) -> None:
     """Unpacked elsewhere, with nothing of the clone in reach, the two verbs work."""
     (wheel,) = archives.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
-    (tmp_path / "prompts.txt").write_text("a red fox in the snow\na bowl of ramen\na lighthouse at dusk\n", "utf-8")
+    (tmp_path / "prompts.txt").write_text(
+        "a red fox in the snow\na bowl of ramen\na lighthouse at dusk\n", "utf-8"
+    )
 
     def imprompt(*words: str) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "PYTHONSAFEPATH": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tmp_path / "installed"),
+            "PYTHONSAFEPATH": "1",
+        }
         script = f"import cli, sys; assert cli.__file__.startswith({str(tmp_path)!r}); cli.main()"
         command = [sys.executable, "-c", script, *words, "--index", str(tmp_path / "index")]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

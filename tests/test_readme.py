@@ -29,5 +29,12 @@ def test_every_option_that_is_shown_exists() -> None:
 
 def test_nothing_is_left_to_fill_in() -> None:
     """No placeholder was forgotten."""
-    for path in [ROOT / "README.md", ROOT / "Makefile", ROOT / "examples" / "demo.py", *(ROOT / "docs").glob("*.md")]:
-        assert not re.search(r"\{\{|\bTODO\b|\bMINUTES\b|\bGIGABYTES\b", path.read_text("utf-8")), path
+    for path in [
+        ROOT / "README.md",
+        ROOT / "Makefile",
+        ROOT / "examples" / "demo.py",
+        *(ROOT / "docs").glob("*.md"),
+    ]:
+        assert not re.search(r"\{\{|\bTODO\b|\bMINUTES\b|\bGIGABYTES\b", path.read_text("utf-8")), (
+            path
+        )

@@ -21,7 +21,13 @@ MAX_BYTES = 3_000_000
 
 def run(*words: str | Path) -> str:
     """What `python cli.py WORD…` says on standard output."""
-    done = subprocess.run([sys.executable, "cli.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "cli.py", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -39,21 +45,40 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def index(scenes: dict[str, str], tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def index(
+    scenes: dict[str, str], tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """An index of the scenes' texts, built by the command line."""
     folder = tmp_path_factory.mktemp("index")
     corpus = folder / "texts.txt"
     corpus.write_text("\n".join(scenes.values()), "utf-8")
-    # Scenes differ in the order of their words, which is no difference to the folding of near duplicates.
-    run("build-index", "--corpus", corpus, "--encoder", tiny_clip, "--index", folder / "index", "--near-duplicates", "off")
+    # Scenes differ in the order of their words, which is no difference to the folding of near
+    # duplicates.
+    run(
+        "build-index",
+        "--corpus",
+        corpus,
+        "--encoder",
+        tiny_clip,
+        "--index",
+        folder / "index",
+        "--near-duplicates",
+        "off",
+    )
     return folder / "index"
 
 
 def test_a_picture_finds_its_text(scenes: dict[str, str], index: Path) -> None:
     """Among the texts of all held-out scenes, the first answer to a picture is its own text."""
-    answers = [json.loads(line) for line in run("query", *scenes, "--index", index, "-k", "1", "--json").splitlines()]
+    answers = [
+        json.loads(line)
+        for line in run("query", *scenes, "--index", index, "-k", "1", "--json").splitlines()
+    ]
     assert [answer["image"] for answer in answers] == list(scenes)
-    found = [answer["how"] == "estimated" and answer["prompt"] == scenes[answer["image"]] for answer in answers]
+    found = [
+        answer["how"] == "estimated" and answer["prompt"] == scenes[answer["image"]]
+        for answer in answers
+    ]
     assert np.mean(found) >= MIN_RECALL_AT_1
 
 
@@ -78,7 +103,9 @@ def test_held_out_scenes_have_one_right_text_and_are_never_trained_on() -> None:
 def test_a_seed_draws_the_same_scenes_again() -> None:
     """What a later test says about a scene holds in every run."""
     first, second = held_out_scenes(12, seed=3), held_out_scenes(12, seed=3)
-    assert [(picture.tobytes(), text) for picture, text in first] == [(picture.tobytes(), text) for picture, text in second]
+    assert [(picture.tobytes(), text) for picture, text in first] == [
+        (picture.tobytes(), text) for picture, text in second
+    ]
     assert [text for _, text in first] != [text for _, text in held_out_scenes(12, seed=4)]
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.fetch import Announce
-from core.protocols import EncoderPair, EnsembleMember, TextEncoder
-from core.values import Prediction, Vectors
-from ensemble.interrogator.library import LibraryModes
-from ensemble.interrogator.lists import PhraseLists
-from ensemble.interrogator.tables import PhraseTable, phrase_table
-from ensemble.neighbourhood import Neighbourhood
-from ensemble.recipes import InterrogatorSettings
+from imprompt.core.hub.fetch import Announce
+from imprompt.core.protocols import EncoderPair, EnsembleMember, TextEncoder
+from imprompt.core.values import Prediction, Vectors
+from imprompt.ensemble.blend_config import InterrogatorSettings
+from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
+from imprompt.ensemble.interrogator.library_modes import LibraryModes
+from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
+from imprompt.ensemble.neighbourhood import Neighbourhood
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,8 @@ class Interrogator:
         pair: encodes the lists, at the first question; its pictures are those of the neighbourhood.
         neighbourhood: what was seen in the pictures.
         minilm: encodes the prompts.
-        captioner: its words begin each prompt; without it, or where it says nothing, a prompt begins with its medium.
+        captioner: its words begin each prompt; without it, or where it says nothing, a prompt
+            begins with its medium.
         library: takes the place of the classic recipe.
         announce: takes a line for the user.
     """
@@ -60,13 +61,17 @@ class Interrogator:
 
     def predict(self, images: Sequence[Image]) -> Prediction:
         """The prompts and their embeddings."""
-        captions = (self._captioner.predict(images).texts if self._captioner and images else None) or [""] * len(images)
+        captions = (
+            self._captioner.predict(images).texts if self._captioner and images else None
+        ) or [""] * len(images)
         pictures = self._neighbourhood.look(images).pictures
         if self._modes is None:
             texts = self._classic(pictures, captions)
         else:
             mediums = self._mediums.top(pictures, 1)
-            beginnings = [caption or medium for caption, (medium,) in zip(captions, mediums, strict=True)]
+            beginnings = [
+                caption or medium for caption, (medium,) in zip(captions, mediums, strict=True)
+            ]
             texts = self._modes.prompts(images, beginnings)
         return Prediction(self._minilm.encode(texts), tuple(texts))
 
@@ -79,7 +84,8 @@ class Interrogator:
     @cached_property
     def _tables(self) -> tuple[PhraseTable, PhraseTable, PhraseTable]:
         movements, flavors = (
-            phrase_table(labels, self._pair, announce=self._announce) for labels in (self._lists.movements, self._lists.flavors)
+            phrase_table(labels, self._pair, announce=self._announce)
+            for labels in (self._lists.movements, self._lists.flavors)
         )
         return self._mediums, movements, flavors
 
@@ -88,21 +94,35 @@ class Interrogator:
         return phrase_table(self._lists.mediums, self._pair, announce=self._announce)
 
 
-def prompt_parts(caption: str, mediums: Sequence[str], movements: Sequence[str], flavors: Sequence[str]) -> list[str]:
+def prompt_parts(
+    caption: str, mediums: Sequence[str], movements: Sequence[str], flavors: Sequence[str]
+) -> list[str]:
     """What a prompt is made of, in its order; a medium that the caption begins with is not said twice."""
     parts = [caption] if caption else []
-    return [*parts, *(medium for medium in mediums if not caption.startswith(medium)), *movements, *flavors]
+    return [
+        *parts,
+        *(medium for medium in mediums if not caption.startswith(medium)),
+        *movements,
+        *flavors,
+    ]
 
 
 def fitting(prompts: Sequence[Sequence[str]], texts: TextEncoder, *, max_tokens: int) -> list[str]:
     """The parts of each prompt joined by commas, as many from the first as the tower reads; the first alone where that is all.
 
-    The library's rule: a part joins as long as prompt and part, written without the comma, stay below `max_tokens` tokens.
+    The library's rule: a part joins as long as prompt and part, written without the comma, stay
+    below `max_tokens` tokens.
     """
-    pieces = [", ".join(parts).split(", ") for parts in prompts]  # a caption is cut at its commas, too
+    pieces = [
+        ", ".join(parts).split(", ") for parts in prompts
+    ]  # a caption is cut at its commas, too
     joined = [", ".join(parts) for parts in pieces]
-    # Two words written together, as the rule does, have at most as many tokens as bytes: most prompts need no closer look.
-    longest = np.array([max(map(len, text.encode("utf-8", "replace").split()), default=0) for text in joined], dtype=np.int64)
+    # Two words written together, as the rule does, have at most as many tokens as bytes: most
+    # prompts need no closer look.
+    longest = np.array(
+        [max(map(len, text.encode("utf-8", "replace").split()), default=0) for text in joined],
+        dtype=np.int64,
+    )
     loose = texts.token_lengths(joined) + 2 * longest
     return [
         text if length < max_tokens else _cut(parts, texts, max_tokens=max_tokens)
@@ -112,6 +132,8 @@ def fitting(prompts: Sequence[Sequence[str]], texts: TextEncoder, *, max_tokens:
 
 def _cut(parts: Sequence[str], texts: TextEncoder, *, max_tokens: int) -> str:
     begun = [", ".join(parts[:n]) for n in range(1, len(parts) + 1)]
-    lengths = texts.token_lengths([before + part for before, part in zip(begun, parts[1:], strict=False)])
+    lengths = texts.token_lengths(
+        [before + part for before, part in zip(begun, parts[1:], strict=False)]
+    )
     kept = next((n for n, length in enumerate(lengths) if length >= max_tokens), len(parts) - 1)
     return begun[kept]

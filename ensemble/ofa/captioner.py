@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
-from core.fetch import Announce, Wanted, fetch_choice, wanted
-from encoders.checkpoints import read_tensors
-from encoders.devices import choose_device
-from ensemble.ofa.checkpoint import fill
-from ensemble.ofa.config import END, PAD, START, OfaConfig, read_config
+from imprompt.core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
+from imprompt.core.hub.fetch import Announce, Wanted, fetch_choice, wanted
+from imprompt.encoders.checkpoints import read_tensors
+from imprompt.encoders.torch_devices import choose_device
+from imprompt.ensemble.ofa.ofa_checkpoint import fill
+from imprompt.ensemble.ofa.ofa_config import END, PAD, START, OfaConfig, read_config
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from tokenizers import Tokenizer
     from transformers import GenerationConfig
 
-    from ensemble.ofa.network import Ofa
+    from imprompt.ensemble.ofa.network import Ofa
 
 PROMPT = " what does the image describe?"
 """What the checkpoint was trained to answer with a caption; the leading blank belongs to it."""
@@ -43,7 +43,10 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class OfaCaptioner:
-    """Writes one English sentence for each image. `load` makes one; `files` are those that it was read from."""
+    """Writes one English sentence for each image.
+
+    `load` makes one; `files` are those that it was read from.
+    """
 
     def __init__(self, network: Ofa, tokenizer: Tokenizer, *, files: Sequence[Path] = ()) -> None:
         self._network = network
@@ -51,12 +54,15 @@ class OfaCaptioner:
         self.files = tuple(files)
 
     @classmethod
-    def load(cls, source: str | Path, *, device: str, offline: bool, announce: Announce) -> OfaCaptioner:
+    def load(
+        cls, source: str | Path, *, device: str, offline: bool, announce: Announce
+    ) -> OfaCaptioner:
         """The captioner of a checkpoint in the form of OFA-Sys/ofa-large-caption.
 
         Args:
-            source: a folder with config.json, vocab.json, merges.txt and model.safetensors or pytorch_model.bin, or
-                OWNER/NAME of such a repository. A folder of that name goes first.
+            source: a folder with config.json, vocab.json, merges.txt and model.safetensors or
+                pytorch_model.bin, or OWNER/NAME of such a repository. A folder of that name goes
+                first.
             device: "auto", "cpu" or "cuda".
             offline: never touch the network.
             announce: told before anything is fetched.
@@ -71,7 +77,9 @@ class OfaCaptioner:
         for package in _PACKAGES:
             if importlib.util.find_spec(package) is None:
                 raise MemberUnavailable(
-                    "ofa", f"the package {package} is not installed", hint="Install it: pip install 'imprompt[ofa]'"
+                    "ofa",
+                    f"the package {package} is not installed",
+                    hint="Install it: pip install 'imprompt[ofa]'",
                 )
         find = partial(_find, source=source, offline=offline, announce=announce)
         files = [find("config.json"), find("vocab.json"), find("merges.txt"), find(*_WEIGHTS)]
@@ -83,8 +91,9 @@ class OfaCaptioner:
     def captions(self, images: Sequence[Image]) -> list[str]:
         """One sentence for each upright RGB image, in the order given; an empty sequence gives an empty list.
 
-        All images are held at once, in float32: at the large size the decoder's keys and values alone are 90 MB for each, beside
-        1.9 GB of weights. A sentence does not depend on the other images, but for ties within rounding.
+        All images are held at once, in float32: at the large size the decoder's keys and values
+        alone are 90 MB for each, beside 1.9 GB of weights. A sentence does not depend on the other
+        images, but for ties within rounding.
         """
         if not images:
             return []
@@ -98,16 +107,25 @@ class OfaCaptioner:
             starts = torch.full((len(images), 1), START, device=device)
             answers = self._network.generate(starts, source=source, generation_config=beam_search())
         silent = {*_CONTROL_TOKENS.values(), _UNKNOWN}
-        return [self._tokenizer.decode([token for token in answer if token not in silent]).strip() for answer in answers.tolist()]
+        return [
+            self._tokenizer.decode([token for token in answer if token not in silent]).strip()
+            for answer in answers.tolist()
+        ]
 
 
 def wanted_files(repo: str) -> list[Wanted]:
     """What the hub has to give of a checkpoint in the form of OFA-Sys/ofa-large-caption."""
-    return [*(wanted(repo, name) for name in ("config.json", "vocab.json", "merges.txt")), wanted(repo, *_WEIGHTS)]
+    return [
+        *(wanted(repo, name) for name in ("config.json", "vocab.json", "merges.txt")),
+        wanted(repo, *_WEIGHTS),
+    ]
 
 
 def beam_search() -> GenerationConfig:
-    """How answers are searched: 5 beams, no bigram twice, padding never chosen, an end at the latest at `MAX_TOKENS`."""
+    """How answers are searched:
+
+    5 beams, no bigram twice, padding never chosen, an end at the latest at `MAX_TOKENS`.
+    """
     from transformers import GenerationConfig
 
     return GenerationConfig(
@@ -126,9 +144,13 @@ def _pixels(images: Sequence[Image]) -> NDArray[np.float32]:
     """(b, 3, 480, 480) in -1 to 1: squashed by a bicubic filter, then mean and deviation 0.5."""
     from PIL.Image import Resampling
 
-    squares = [image.convert("RGB").resize((SIDE_PX, SIDE_PX), Resampling.BICUBIC) for image in images]
+    squares = [
+        image.convert("RGB").resize((SIDE_PX, SIDE_PX), Resampling.BICUBIC) for image in images
+    ]
     values = np.stack([np.asarray(square, dtype=np.float32) for square in squares])
-    return (values / np.float32(127.5) - np.float32(1)).transpose(0, 3, 1, 2)  # (x / 255 - 0.5) / 0.5
+    return (values / np.float32(127.5) - np.float32(1)).transpose(
+        0, 3, 1, 2
+    )  # (x / 255 - 0.5) / 0.5
 
 
 def _find(*names: str, source: str | Path, offline: bool, announce: Announce) -> Path:
@@ -138,9 +160,15 @@ def _find(*names: str, source: str | Path, offline: bool, announce: Announce) ->
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-        raise WeightsMissing(f"{folder} has no {' and no '.join(names)}.", path=folder / names[-1], hint=_REMEDY)
+        raise WeightsMissing(
+            f"{folder} has no {' and no '.join(names)}.", path=folder / names[-1], hint=_REMEDY
+        )
     if not _HUB_NAME.fullmatch(str(source)):
-        raise WeightsMissing(f"{source} is neither a folder nor OWNER/NAME of a repository.", path=source, hint=_REMEDY)
+        raise WeightsMissing(
+            f"{source} is neither a folder nor OWNER/NAME of a repository.",
+            path=source,
+            hint=_REMEDY,
+        )
     return fetch_choice(wanted(str(source), *names).choices, offline=offline, announce=announce)
 
 
@@ -152,23 +180,33 @@ def _read_tokenizer(vocabulary: Path, merges: Path, config: OfaConfig) -> Tokeni
         tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # tokenizers raises nothing more precise
         raise WeightsRejected(
-            f"{vocabulary} and {merges.name} are not a BPE vocabulary: {error}.", path=vocabulary, hint=_REMEDY
+            f"{vocabulary} and {merges.name} are not a BPE vocabulary: {error}.",
+            path=vocabulary,
+            hint=_REMEDY,
         ) from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     prompt_ids = tokenizer.encode(PROMPT).ids
     fits = tokenizer.decode(prompt_ids) == PROMPT and max(prompt_ids) < config.vocab_size
-    if not fits or any(tokenizer.token_to_id(token) != number for token, number in _CONTROL_TOKENS.items()):
-        raise WeightsRejected(f"{vocabulary} is not the vocabulary of this OFA network.", path=vocabulary, hint=_REMEDY)
+    if not fits or any(
+        tokenizer.token_to_id(token) != number for token, number in _CONTROL_TOKENS.items()
+    ):
+        raise WeightsRejected(
+            f"{vocabulary} is not the vocabulary of this OFA network.",
+            path=vocabulary,
+            hint=_REMEDY,
+        )
     return tokenizer
 
 
 def _load_network(weights: Path, config: OfaConfig) -> Ofa:
     import torch
 
-    from ensemble.ofa.network import Ofa
+    from imprompt.ensemble.ofa.network import Ofa
 
-    with torch.device("meta"):  # the random start that the weights replace would cost seconds and 1.9 GB
+    with torch.device(
+        "meta"
+    ):  # the random start that the weights replace would cost seconds and 1.9 GB
         network = Ofa(config)
     fill(network, read_tensors(weights), config=config, path=weights)
     return network

@@ -1,11 +1,13 @@
 """The OFA network (Wang et al. 2022, arXiv:2202.03052) for captions, inference only; imported only where a checkpoint is loaded.
 
-A transformer with the extra norms and gains of NormFormer (Shleifer et al. 2021, arXiv:2110.09456). Positions are not added to
-its inputs: every attention gets an additive bias from absolute positions (Ke et al. 2021, arXiv:2006.15595) and, inside one
-modality, from relative ones. Modules and parameters are named as in the published checkpoints.
+A transformer with the extra norms and gains of NormFormer (Shleifer et al. 2021, arXiv:2110.09456).
+Positions are not added to its inputs: every attention gets an additive bias from absolute positions
+(Ke et al. 2021, arXiv:2006.15595) and, inside one modality, from relative ones. Modules and
+parameters are named as in the published checkpoints.
 
-Letters in shapes: b images, r rows of answers (b times the beams), p image patches, t prompt tokens, s = p + t, u new tokens of
-an answer, n tokens of it so far (u among them), d model width, h heads. Images and prompts fill their rows: there is no padding.
+Letters in shapes: b images, r rows of answers (b times the beams), p image patches, t prompt
+tokens, s = p + t, u new tokens of an answer, n tokens of it so far (u among them), d model width, h
+heads. Images and prompts fill their rows: there is no padding.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from torch.nn import functional
 from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from encoders.foreign import built_timm
-from ensemble.ofa.config import OfaConfig
+from imprompt.encoders.foreign import built_timm
+from imprompt.ensemble.ofa.ofa_config import OfaConfig
 
 TEXT, IMAGE = 0, 1
 """Rows of the type embedding."""
@@ -34,8 +36,9 @@ _TOKEN_PLACES = 1024
 class Source:
     """What an answer is written from, computed once for each image and shared by all its beams.
 
-    `states` (b, s, d) leave the encoder, patches first; `position_keys` (s, d) is the positions' side of the cross-attention
-    bias; `keys_values` holds the (b, h, s, d / h) keys and values of each decoder layer.
+    `states` (b, s, d) leave the encoder, patches first; `position_keys` (s, d) is the positions'
+    side of the cross-attention bias; `keys_values` holds the (b, h, s, d / h) keys and values of
+    each decoder layer.
     """
 
     states: Tensor
@@ -51,26 +54,33 @@ def split_heads(states: Tensor, heads: int) -> Tensor:
 def token_buckets(config: OfaConfig) -> Tensor:
     """(1024, 1024) int64 row of the relative table for each pair of tokens.
 
-    Distances below half of `token_bucket_size` have a row each, larger ones share rows on a logarithmic scale (the buckets of
-    DeBERTa, He et al. 2021, arXiv:2006.03654, appendix A.5).
+    Distances below half of `token_bucket_size` have a row each, larger ones share rows on a
+    logarithmic scale (the buckets of DeBERTa, He et al. 2021, arXiv:2006.03654, appendix A.5).
     """
     places = torch.arange(_TOKEN_PLACES)
     distance = places[:, None] - places[None, :]
     half = config.token_bucket_size // 2
     beyond = torch.log(distance.abs().clamp(min=half) / half) / math.log((_TOKEN_PLACES - 1) / half)
     shared = half + torch.ceil(beyond * (half - 1)).long()
-    return torch.where(distance.abs() <= half, distance, shared * distance.sign()) + config.token_bucket_size - 1
+    return (
+        torch.where(distance.abs() <= half, distance, shared * distance.sign())
+        + config.token_bucket_size
+        - 1
+    )
 
 
 def image_buckets(config: OfaConfig) -> Tensor:
     """(m + 1, m + 1) int64 row of the relative table for each pair of cells of a square grid, m = `image_bucket_size` squared.
 
-    Cell 0 stands for no cell: its row, its column and its meeting with itself are the last three rows of the table, as in BEiT
-    (Bao et al. 2022, arXiv:2106.08254).
+    Cell 0 stands for no cell: its row, its column and its meeting with itself are the last three
+    rows of the table, as in BEiT (Bao et al. 2022, arXiv:2106.08254).
     """
     side = config.image_bucket_size
     span = 2 * side - 1
-    row, column = (axis.flatten() for axis in torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"))
+    row, column = (
+        axis.flatten()
+        for axis in torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    )
     buckets = torch.empty(side * side + 1, side * side + 1, dtype=torch.int64)
     buckets[1:, 1:] = (row[:, None] - row + side - 1) * span + column[:, None] - column + side - 1
     buckets[0, :] = span * span
@@ -88,27 +98,39 @@ class Attention(nn.Module):
         self.heads = heads
         self.scale = bias_scale(config, heads)
         self.c_attn = nn.Parameter(torch.ones(heads))
-        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (nn.Linear(width, width) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Linear(width, width) for _ in range(4)
+        )
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Two of (b, h, s, d / h) from (b, s, d)."""
-        return split_heads(self.k_proj(states), self.heads), split_heads(self.v_proj(states), self.heads)
+        return split_heads(self.k_proj(states), self.heads), split_heads(
+            self.v_proj(states), self.heads
+        )
 
     def forward(self, states: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """(r, u, d) from (r, u, d), keys and values (b, h, s, d / h) and a bias (h, u, s).
 
-        Where r is a multiple of b, rows in sequence share an image: its keys then serve all of its beams without being copied.
+        Where r is a multiple of b, rows in sequence share an image: its keys then serve all of its
+        beams without being copied.
         """
         beams = len(states) // len(keys)
-        queries = split_heads(self.q_proj(states.reshape(len(keys), -1, states.shape[-1])), self.heads)
+        queries = split_heads(
+            self.q_proj(states.reshape(len(keys), -1, states.shape[-1])), self.heads
+        )
         mask = bias.repeat(1, beams, 1)[None]
-        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self.scale)
+        mixed = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, scale=self.scale
+        )
         gained = mixed * self.c_attn[:, None, None]
         return self.out_proj(gained.transpose(1, 2).reshape(states.shape))  # type: ignore[no-any-return]  # nn.Module gives Any
 
 
 def bias_scale(config: OfaConfig, heads: int) -> float:
-    """What attention logits, and those of positions, are multiplied with: (2 d / h) ** -0.5 in every published checkpoint."""
+    """What attention logits, and those of positions, are multiplied with:
+
+    (2 d / h) ** -0.5 in every published checkpoint.
+    """
     return float((config.attn_scale_factor * config.d_model / heads) ** -0.5)
 
 
@@ -161,7 +183,9 @@ class DecoderLayer(FeedForward):
         self.cross_attn = Attention(config, config.decoder_attention_heads)
         self.cross_attn_mid_layer_norm = nn.LayerNorm(config.d_model)
 
-    def forward(self, states: Tensor, bias: Tensor, cross_bias: Tensor, source: Source, past: DynamicCache) -> Tensor:
+    def forward(
+        self, states: Tensor, bias: Tensor, cross_bias: Tensor, source: Source, past: DynamicCache
+    ) -> Tensor:
         normed = self.self_attn_layer_norm(states)
         keys, values = past.update(*self.self_attn.keys_values(normed), self.index)
         states = states + self.self_attn_mid_layer_norm(self.self_attn(normed, keys, values, bias))
@@ -195,8 +219,12 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(width)
         token_rows, image_rows = 2 * config.token_bucket_size - 1, (2 * self.grid - 1) ** 2 + 3
-        self.token_rel_pos_table_list = nn.ModuleList(nn.Embedding(token_rows, heads) for _ in self.layers)
-        self.image_rel_pos_table_list = nn.ModuleList(nn.Embedding(image_rows, heads) for _ in self.layers)
+        self.token_rel_pos_table_list = nn.ModuleList(
+            nn.Embedding(token_rows, heads) for _ in self.layers
+        )
+        self.image_rel_pos_table_list = nn.ModuleList(
+            nn.Embedding(image_rows, heads) for _ in self.layers
+        )
         self.register_buffer("token_rp_bucket", token_buckets(config))
         self.register_buffer("image_rp_bucket", image_buckets(config))
 
@@ -204,16 +232,28 @@ class Encoder(nn.Module):
         """States (b, s, d) and positions (s, d) of `pixels` (b, 3, height, width) and `prompt_ids` (b, t)."""
         features = self.embed_images(pixels)[-1]
         cells = self._cells(*features.shape[-2:]).to(pixels.device)
-        patches = self.image_proj(features.flatten(2).transpose(1, 2)) + self.type_embedding.weight[IMAGE]
+        patches = (
+            self.image_proj(features.flatten(2).transpose(1, 2)) + self.type_embedding.weight[IMAGE]
+        )
         words = self.embed_tokens(prompt_ids) + self.type_embedding.weight[TEXT]
-        states = torch.cat([self.patch_layernorm_embedding(patches), self.layernorm_embedding(words)], dim=1)
+        states = torch.cat(
+            [self.patch_layernorm_embedding(patches), self.layernorm_embedding(words)], dim=1
+        )
         n_patches, n_words = len(cells), prompt_ids.shape[1]
         positions = torch.cat(
-            [self.image_pos_ln(self.embed_image_positions(cells)), self.pos_ln(self.embed_positions.weight[:n_words])]
+            [
+                self.image_pos_ln(self.embed_image_positions(cells)),
+                self.pos_ln(self.embed_positions.weight[:n_words]),
+            ]
         )
         absolute = self.position_bias(self.pos_q_linear(positions), self.pos_k_linear(positions))
-        image_rows, token_rows = self.image_rp_bucket[cells][:, cells], self.token_rp_bucket[:n_words, :n_words]
-        tables = zip(self.layers, self.image_rel_pos_table_list, self.token_rel_pos_table_list, strict=True)
+        image_rows, token_rows = (
+            self.image_rp_bucket[cells][:, cells],
+            self.token_rp_bucket[:n_words, :n_words],
+        )
+        tables = zip(
+            self.layers, self.image_rel_pos_table_list, self.token_rel_pos_table_list, strict=True
+        )
         for layer, image_table, token_table in tables:
             bias = absolute.clone()
             bias[:, :n_patches, :n_patches] += relative_bias(image_table, image_rows)
@@ -238,38 +278,58 @@ class Decoder(nn.Module):
         self.layernorm_embedding = nn.LayerNorm(width)
         self.embed_positions = nn.Embedding(config.max_position_embeddings + 2, width)
         self.pos_ln = nn.LayerNorm(width)
-        self.self_pos_q_linear, self.self_pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
-        self.cross_pos_q_linear, self.cross_pos_k_linear = nn.Linear(width, width), nn.Linear(width, width)
-        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.decoder_layers))
+        self.self_pos_q_linear, self.self_pos_k_linear = (
+            nn.Linear(width, width),
+            nn.Linear(width, width),
+        )
+        self.cross_pos_q_linear, self.cross_pos_k_linear = (
+            nn.Linear(width, width),
+            nn.Linear(width, width),
+        )
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, index) for index in range(config.decoder_layers)
+        )
         self.layer_norm = nn.LayerNorm(width)
         token_rows = 2 * config.token_bucket_size - 1
-        self.token_rel_pos_table_list = nn.ModuleList(nn.Embedding(token_rows, heads) for _ in self.layers)
+        self.token_rel_pos_table_list = nn.ModuleList(
+            nn.Embedding(token_rows, heads) for _ in self.layers
+        )
         self.register_buffer("token_rp_bucket", token_buckets(config))
 
     def forward(self, embedded: Tensor, source: Source, past: DynamicCache) -> Tensor:
-        """States (r, u, d) of the newest tokens from their embeddings (r, u, d); `past` grows by them."""
+        """States (r, u, d) of the newest tokens from their embeddings (r, u, d);
+
+        `past` grows by them.
+        """
         start = past.get_seq_length()
         end = start + embedded.shape[1]
         positions = self.pos_ln(self.embed_positions.weight[:end])
         newest = positions[start:]
-        absolute = self.position_bias(self.self_pos_q_linear(newest), self.self_pos_k_linear(positions))
+        absolute = self.position_bias(
+            self.self_pos_q_linear(newest), self.self_pos_k_linear(positions)
+        )
         future = torch.full_like(absolute[0], -math.inf).triu(start + 1)
         cross_bias = self.position_bias(self.cross_pos_q_linear(newest), source.position_keys)
         rows = self.token_rp_bucket[start:end, :end]
         states = self.layernorm_embedding(embedded)
         for layer, table in zip(self.layers, self.token_rel_pos_table_list, strict=True):
-            states = layer(states, absolute + relative_bias(table, rows) + future, cross_bias, source, past)
+            states = layer(
+                states, absolute + relative_bias(table, rows) + future, cross_bias, source, past
+            )
         return self.layer_norm(states)  # type: ignore[no-any-return]
 
 
 class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' classes are untyped
     """The whole network. To transformers' generation it is a language model over answers, conditioned on a `Source`.
 
-    That way the source is neither copied for every beam nor reordered at every step, as an encoder's outputs would be.
+    That way the source is neither copied for every beam nor reordered at every step, as an
+    encoder's outputs would be.
     """
 
     def __init__(self, config: OfaConfig) -> None:
-        super().__init__(PreTrainedConfig(num_hidden_layers=config.decoder_layers, vocab_size=config.vocab_size))
+        super().__init__(
+            PreTrainedConfig(num_hidden_layers=config.decoder_layers, vocab_size=config.vocab_size)
+        )
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.errors import ConfigError, WeightsMissing
-from core.fetch import Announce, Wanted, fetch_choice, wanted
-from encoders.checkpoints import read_tensors
-from encoders.weights import file_sha256
-from ensemble.vit.checkpoint import fill_tower
-from ensemble.vit.towers import Blueprint, Tower, build_tower, import_timm, timm_name
+from imprompt.core.errors import ConfigError, WeightsMissing
+from imprompt.core.hub.fetch import Announce, Wanted, fetch_choice, wanted
+from imprompt.encoders.checkpoints import read_tensors
+from imprompt.encoders.weights import file_sha256
+from imprompt.ensemble.vit.towers import Blueprint, Tower, build_tower, import_timm, timm_name
+from imprompt.ensemble.vit.vit_checkpoint import fill_tower
 
 FROM_SCRATCH = "random"
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_backbone(
-    name: str, *, weights: Path | None, from_scratch: bool, seed: int, offline: bool, announce: Announce
+    name: str,
+    *,
+    weights: Path | None,
+    from_scratch: bool,
+    seed: int,
+    offline: bool,
+    announce: Announce,
 ) -> tuple[Tower, str]:
     """A tower whose head is new and whose other layers are pretrained, and the sha256 of the file they came from.
 
     Args:
-        name: an architecture of timm, or an encoder's name of open_clip (`ViT-L-14/openai`, a folder, ...); see docs/training.md.
+        name: an architecture of timm, or an encoder's name of open_clip (`ViT-L-14/openai`, a
+            folder, ...); see docs/training.md.
         weights: a local file of the backbone; one whose head has 384 rows keeps it.
         from_scratch: begin with random weights; the digest is "random" then. For timm only.
         seed: of everything that is random.
@@ -31,13 +38,20 @@ def load_backbone(
     Raises:
         ConfigError: no such backbone, or options that exclude each other.
         MemberUnavailable, EncoderError: a package is not installed, or cannot build it.
-        WeightsMissing, WeightsRejected: the weights are neither here nor to be had, or of another architecture.
+        WeightsMissing, WeightsRejected: the weights are neither here nor to be had, or of another
+            architecture.
     """
     if from_scratch and weights is not None:
-        raise ConfigError("Random weights and a file of weights exclude each other.", hint="Leave out --from-scratch or --weights.")
+        raise ConfigError(
+            "Random weights and a file of weights exclude each other.",
+            hint="Leave out --from-scratch or --weights.",
+        )
     if not _is_timm(name):
         if from_scratch:
-            raise ConfigError(f"{name} is no architecture of timm; only those begin at random.", hint="Leave out --from-scratch.")
+            raise ConfigError(
+                f"{name} is no architecture of timm; only those begin at random.",
+                hint="Leave out --from-scratch.",
+            )
         return _from_open_clip(name, weights=weights, seed=seed, offline=offline, announce=announce)
     tower = build_tower(Blueprint(library="timm", architecture=timm_name(name)), seed=seed)
     if from_scratch:
@@ -54,17 +68,26 @@ def _is_timm(name: str) -> bool:
 
 
 def _is_open_clip(architecture: str) -> bool:
-    from encoders.openclip_tower import knows_architecture
+    from imprompt.encoders.openclip_tower import knows_architecture
 
     return knows_architecture(architecture)
 
 
-def _from_open_clip(name: str, *, weights: Path | None, seed: int, offline: bool, announce: Announce) -> tuple[Tower, str]:
-    from encoders.openclip_tower import load_image_tower
+def _from_open_clip(
+    name: str, *, weights: Path | None, seed: int, offline: bool, announce: Announce
+) -> tuple[Tower, str]:
+    from imprompt.encoders.openclip_tower import load_image_tower
 
     pretrained, sha256 = load_image_tower(name, weights=weights, offline=offline, announce=announce)
-    said = Path(name).name if Path(name).is_dir() else name.partition("//")[0]  # no path of this machine goes into a checkpoint
-    plan = Blueprint(library="open_clip", architecture=said, config=pretrained.config, preprocessing=pretrained.preprocess)
+    said = (
+        Path(name).name if Path(name).is_dir() else name.partition("//")[0]
+    )  # no path of this machine goes into a checkpoint
+    plan = Blueprint(
+        library="open_clip",
+        architecture=said,
+        config=pretrained.config,
+        preprocessing=pretrained.preprocess,
+    )
     tower = build_tower(plan, seed=seed)
     tower.network.tower.load_state_dict(pretrained.network.state_dict())
     return tower, sha256
@@ -80,7 +103,9 @@ def wanted_files(name: str) -> list[Wanted]:
     repo = config.hf_hub_id if config is not None else None
     if not repo:
         raise WeightsMissing(
-            f"timm publishes no weights of {name} on the hub.", path=name, hint="Name a file with --weights, or say --from-scratch."
+            f"timm publishes no weights of {name} on the hub.",
+            path=name,
+            hint="Name a file with --weights, or say --from-scratch.",
         )
     return [wanted(repo, *_HUB_FILES)]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.fetch import Announce, silent
-from core.values import Vectors, unit_rows
-from encoders.batching import LengthBatches
-from encoders.devices import choose_device
-from ensemble.vit.checkpoint import read_checkpoint
-from ensemble.vit.towers import DIM, Tower
+from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.values import Vectors, unit_rows
+from imprompt.encoders.length_batches import LengthBatches
+from imprompt.encoders.torch_devices import choose_device
+from imprompt.ensemble.vit.towers import DIM, Tower
+from imprompt.ensemble.vit.vit_checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,9 +22,19 @@ IMAGES_A_BATCH = 32
 
 
 class TrainedTower:
-    """An `ensemble.regressor.OutputTower`. `load` makes one; `files` are those that it was read from."""
+    """An `imprompt.ensemble.regressor.OutputTower`.
 
-    def __init__(self, tower: Tower, *, device: str, files: tuple[Path, ...] = (), announce: Announce = silent) -> None:
+    `load` makes one; `files` are those that it was read from.
+    """
+
+    def __init__(
+        self,
+        tower: Tower,
+        *,
+        device: str,
+        files: tuple[Path, ...] = (),
+        announce: Announce = silent,
+    ) -> None:
         self._network = tower.network.to(device).eval()
         self._transform = tower.transform
         self._device = device
@@ -33,7 +43,7 @@ class TrainedTower:
 
     @classmethod
     def load(cls, source: str, *, device: str, announce: Announce) -> TrainedTower:
-        """The tower of a checkpoint, as `ensemble.vit.checkpoint.read_checkpoint` takes it, and raising what that raises.
+        """The tower of a checkpoint, as `imprompt.ensemble.vit.vit_checkpoint.read_checkpoint` takes it, and raising what that raises.
 
         Args:
             source: a file, a folder, or ARCH//FILE.

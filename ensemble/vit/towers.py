@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from core.errors import ConfigError, EncoderError, MemberUnavailable, first_line
-from encoders.foreign import built_timm
+from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable, first_line
+from imprompt.encoders.foreign import built_timm
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,8 +45,9 @@ class TimmPixels(msgspec.Struct, frozen=True, kw_only=True):
 class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     """What a tower is built from, as a checkpoint records it.
 
-    `config` are arguments of timm's model, or open_clip's configuration of the model; `preprocessing` the fields of `TimmPixels`,
-    or those of open_clip's PreprocessCfg. An empty `preprocessing` is that of the published weights of the architecture.
+    `config` are arguments of timm's model, or open_clip's configuration of the model;
+    `preprocessing` the fields of `TimmPixels`, or those of open_clip's PreprocessCfg. An empty
+    `preprocessing` is that of the published weights of the architecture.
     """
 
     library: Literal["timm", "open_clip"]
@@ -59,7 +60,8 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
 class Tower:
     """`network`, a torch module, maps (n, 3, height, width) pixels to (n, 384) rows; `transform` an RGB picture to its pixels.
 
-    `head` names the parameters of the head, `layers` gives every other parameter its layer: 0 is nearest to the pixels.
+    `head` names the parameters of the head, `layers` gives every other parameter its layer: 0 is
+    nearest to the pixels.
     """
 
     blueprint: Blueprint
@@ -81,7 +83,9 @@ def build_tower(blueprint: Blueprint, *, seed: int = 0) -> Tower:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _timm_tower(blueprint) if blueprint.library == "timm" else _open_clip_tower(blueprint)
+        return (
+            _timm_tower(blueprint) if blueprint.library == "timm" else _open_clip_tower(blueprint)
+        )
 
 
 def import_timm() -> Any:
@@ -93,7 +97,9 @@ def import_timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise MemberUnavailable("vit", f"the package {error.name or 'timm'} is not installed", hint=INSTALL) from error
+        raise MemberUnavailable(
+            "vit", f"the package {error.name or 'timm'} is not installed", hint=INSTALL
+        ) from error
     return timm
 
 
@@ -107,7 +113,11 @@ def timm_name(architecture: str) -> str:
     timm = import_timm()
     if ":" in architecture or "/" in architecture or not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
-        hint = f"Names like it: {', '.join(near)}." if near else "Names look like vit_base_patch16_224, convnext_base."
+        hint = (
+            f"Names like it: {', '.join(near)}."
+            if near
+            else "Names look like vit_base_patch16_224, convnext_base."
+        )
         raise ConfigError(f"timm has no architecture {architecture!r}.", hint=hint)
     return architecture
 
@@ -117,17 +127,32 @@ def _timm_tower(blueprint: Blueprint) -> Tower:
     name = timm_name(blueprint.architecture)
     try:
         network = built_timm(name, num_classes=DIM, **blueprint.config)
-        layers = timm.models.group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+        layers = timm.models.group_parameters(
+            network, network.group_matcher(coarse=False), reverse=True
+        )
         classifier = network.get_classifier()
     except Exception as error:  # timm's models raise what they like for arguments they do not take
         raise EncoderError(
-            f"timm cannot build {name}: {first_line(error)}.", hint="Another version of timm may know it."
+            f"timm cannot build {name}: {first_line(error)}.",
+            hint="Another version of timm may know it.",
         ) from error
-    heads = {id(parameter) for parameter in classifier.parameters()} if hasattr(classifier, "parameters") else set()
-    head = frozenset(name for name, parameter in network.named_parameters() if id(parameter) in heads)
+    heads = (
+        {id(parameter) for parameter in classifier.parameters()}
+        if hasattr(classifier, "parameters")
+        else set()
+    )
+    head = frozenset(
+        name for name, parameter in network.named_parameters() if id(parameter) in heads
+    )
     if not head:
-        raise EncoderError(f"{name} has no single linear head.", hint="Choose another architecture.")
-    own = {key: value for key, value in timm.data.resolve_model_data_config(network).items() if key in TimmPixels.__struct_fields__}
+        raise EncoderError(
+            f"{name} has no single linear head.", hint="Choose another architecture."
+        )
+    own = {
+        key: value
+        for key, value in timm.data.resolve_model_data_config(network).items()
+        if key in TimmPixels.__struct_fields__
+    }
     pixels = _convert(blueprint.preprocessing or own)
     filled = msgspec.structs.replace(blueprint, preprocessing=msgspec.to_builtins(pixels))
     transform = timm.data.create_transform(**msgspec.structs.asdict(pixels), is_training=False)
@@ -138,13 +163,15 @@ def _convert(preprocessing: Mapping[str, Any]) -> TimmPixels:
     try:
         return msgspec.convert(preprocessing, TimmPixels)
     except msgspec.ValidationError as error:
-        raise EncoderError(f"pictures cannot be prepared as the checkpoint says: {error}.") from error
+        raise EncoderError(
+            f"pictures cannot be prepared as the checkpoint says: {error}."
+        ) from error
 
 
 def _open_clip_tower(blueprint: Blueprint) -> Tower:
     import torch
 
-    from encoders.openclip_tower import build_image_tower
+    from imprompt.encoders.openclip_tower import build_image_tower
 
     tower = build_image_tower(blueprint.config, blueprint.preprocessing)
     network = torch.nn.Sequential()
@@ -176,7 +203,9 @@ def _open_clip_layers(tower: Any) -> dict[str, int]:
         return found
     inner = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
     last = max(inner.values()) + 1
-    return {name: inner.get(name.removeprefix("trunk."), last) for name, _ in tower.named_parameters()}
+    return {
+        name: inner.get(name.removeprefix("trunk."), last) for name, _ in tower.named_parameters()
+    }
 
 
 def _ranked(layers: Mapping[str, int], head: frozenset[str]) -> dict[str, int]:

@@ -19,7 +19,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: `kind` is its class; `inputs` hold values and links by name, `links` links alone."""
+    """One node: `kind` is its class;
+
+    `inputs` hold values and links by name, `links` links alone.
+    """
 
     kind: str
     inputs: dict[str, object]

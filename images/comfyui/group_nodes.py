@@ -26,7 +26,10 @@ def group_nodes(workflow: Json) -> dict[str, Json]:
 
 
 def as_subgraph(group: Json, row: Json) -> Json | None:
-    """Return a group as a subgraph with the values of the node `row`; None where they do not fit."""
+    """Return a group as a subgraph with the values of the node `row`;
+
+    None where they do not fit.
+    """
     nodes: list[Json] = [node for node in _list(group.get("nodes")) if isinstance(node, dict)]
     if len(nodes) != len(_list(group.get("nodes"))) or len(nodes) > _MAX_NODES:
         return None

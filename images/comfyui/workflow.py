@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from images.comfyui.graph import MAX_LINKS, MAX_NODES
-from images.comfyui.group_nodes import as_subgraph, group_nodes
-from images.comfyui.nodes import NodeKind, node_kinds
-from images.comfyui.prompt import GraphPrompt, read_graph
+from imprompt.images.comfyui.graph import MAX_LINKS, MAX_NODES
+from imprompt.images.comfyui.group_nodes import as_subgraph, group_nodes
+from imprompt.images.comfyui.node_table import NodeKind, node_kinds
+from imprompt.images.comfyui.prompt import GraphPrompt, read_graph
 
 _MAX_DEPTH = 10
 _MUTED, _BYPASSED = (2,), (4,)
@@ -325,7 +325,9 @@ def _with_controls(names: list[str], values: list[object]) -> list[str]:
     placed: list[str] = []
     for name in names:
         placed.append(name)
-        while len(placed) < len(values) and _is_control(values[len(placed)], values[len(placed) - 1]):
+        while len(placed) < len(values) and _is_control(
+            values[len(placed)], values[len(placed) - 1]
+        ):
             placed.append("*")
     return placed
 
@@ -360,7 +362,9 @@ def _links(graph: Json) -> Iterable[tuple[str, int, str, int]]:
     links = graph.get("links")
     for link in links if isinstance(links, list) else []:
         if isinstance(link, dict):
-            row = [link.get(name) for name in ("origin_id", "origin_slot", "target_id", "target_slot")]
+            row = [
+                link.get(name) for name in ("origin_id", "origin_slot", "target_id", "target_slot")
+            ]
         elif isinstance(link, list) and len(link) >= 5:
             row = link[1:5]
         else:

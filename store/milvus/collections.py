@@ -6,11 +6,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from core.errors import StoreError
-from store.milvus.connection import Connection
-from store.milvus.expressions import LOWERED
-from store.milvus.kinds import METRIC, IndexChoice
-from store.milvus.layout import MOST_BYTES, NUMBERS, TEXTS
+from imprompt.core.errors import StoreError
+from imprompt.store.milvus.connection import Connection
+from imprompt.store.milvus.expressions import LOWERED
+from imprompt.store.milvus.index_types import METRIC, IndexChoice
+from imprompt.store.milvus.schema import MOST_BYTES, NUMBERS, TEXTS
 
 LONG_S = 24 * 3600.0
 """How long the server may write, build or load a collection."""
@@ -28,38 +28,53 @@ def make_collection(connection: Connection, collection: str, dims: Mapping[str, 
     """
     from pymilvus import DataType, MilvusClient
 
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="imprompt")
+    schema = MilvusClient.create_schema(
+        auto_id=False, enable_dynamic_field=False, description="imprompt"
+    )
     schema.add_field("row_id", DataType.INT64, is_primary=True)
     schema.add_field("prompt_key", DataType.VARCHAR, max_length=_KEY_CHARS)
     for name in (*TEXTS, *LOWERED.values()):
         schema.add_field(name, DataType.VARCHAR, max_length=MOST_BYTES)
     for name in (*NUMBERS, "n_pieces"):
         schema.add_field(name, DataType.INT64)
-    schema.add_field("whole", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=MOST_BYTES, max_capacity=_MOST_PIECES)
+    schema.add_field(
+        "whole",
+        DataType.ARRAY,
+        element_type=DataType.VARCHAR,
+        max_length=MOST_BYTES,
+        max_capacity=_MOST_PIECES,
+    )
     for field, dim in dims.items():
         schema.add_field(field, DataType.FLOAT_VECTOR, dim=dim)
     connection.call("create_collection", collection, schema=schema)
 
 
 def load(connection: Connection, collection: str, *, replicas: int = 1) -> None:
-    """Bring a collection into the server's memory, if it is not there: Milvus Lite forgets it with its process."""
+    """Bring a collection into the server's memory, if it is not there:
+
+    Milvus Lite forgets it with its process.
+    """
     state = connection.call("get_load_state", collection)["state"]
     if getattr(state, "name", str(state)) != "Loaded":
         connection.call("load_collection", collection, timeout_s=LONG_S, replica_number=replicas)
 
 
-def make_indexes(connection: Connection, collection: str, choices: Mapping[str, IndexChoice]) -> None:
+def make_indexes(
+    connection: Connection, collection: str, choices: Mapping[str, IndexChoice]
+) -> None:
     """Ask for the index of each vector field, and for those by which prompts are looked up; those that are there stay.
 
     Raises:
-        StoreError: the server has no such kind of index, or does not take its parameters; its own words.
+        StoreError: the server has no such kind of index, or does not take its parameters; its own
+            words.
     """
     from pymilvus import MilvusClient
 
     there = set(connection.call("list_indexes", collection))
     lite = str(connection.call("get_server_version")).startswith("milvus_lite")
     wanted: dict[str, tuple[str, dict[str, Any]]] = {
-        field: (choice.kind, {"metric_type": METRIC, **choice.params}) for field, choice in choices.items()
+        field: (choice.kind, {"metric_type": METRIC, **choice.params})
+        for field, choice in choices.items()
     }
     wanted |= {field: ("INVERTED", {}) for field in ("prompt_key", "group_id")}
     for field, (kind, more) in wanted.items():
@@ -67,7 +82,9 @@ def make_indexes(connection: Connection, collection: str, choices: Mapping[str, 
             continue
         index = MilvusClient.prepare_index_params()
         index.add_index(field, index_type=kind, index_name=field, **more)
-        if lite and field in choices:  # it reads a server's parameters from a place of their own, where the client puts none
+        if (
+            lite and field in choices
+        ):  # it reads a server's parameters from a place of their own, where the client puts none
             index[0].get_index_configs()["params"] = choices[field].params
         connection.call("create_index", collection, index, sync=False)
 
@@ -87,4 +104,6 @@ def wait_for_index(connection: Connection, collection: str, field: str) -> None:
             reason = found.get("index_state_fail_reason") or "it gives no reason"
             raise StoreError(f"{connection.place} cannot build the index of {field}: {reason}")
         time.sleep(_POLL_S)
-    raise StoreError(f"{connection.place} has not built the index of {field} within {LONG_S / 3600:.0f} hours.")
+    raise StoreError(
+        f"{connection.place} has not built the index of {field} within {LONG_S / 3600:.0f} hours."
+    )

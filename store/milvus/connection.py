@@ -9,9 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from core.config import MILVUS_TOKEN_VARIABLE, MilvusPlace
-from core.errors import ConfigError, ImpromptError, NoGeneration, StoreError, Unreachable, first_line
-from store.milvus.lite import hold_lite
+from imprompt.core.errors import (
+    ConfigError,
+    ImpromptError,
+    NoGeneration,
+    StoreError,
+    Unreachable,
+    first_line,
+)
+from imprompt.core.settings import MILVUS_TOKEN_VARIABLE, MilvusPlace
+from imprompt.store.milvus.local_server import hold_lite
 
 CONNECT_S = 5.0
 CALL_S = 60.0
@@ -53,23 +60,37 @@ class Connection:
         address, options = place.address, {}
         if (file := place.file) is not None:
             if not create and not file.exists():
-                raise NoGeneration(f"There is no {file}.", hint=f"Send an index there: python cli.py push {place}")
+                raise NoGeneration(
+                    f"There is no {file}.", hint=f"Send an index there: python cli.py push {place}"
+                )
             address, self._let_go = hold_lite(file)
             options = {"grpc_options": {"grpc.enable_http_proxy": 0}}  # it is in this process
         try:
             self._client = self._retried(
-                "connect", lambda: client_class(address, token=self._token, timeout=CONNECT_S, dedicated=True, **options)
+                "connect",
+                lambda: client_class(
+                    address, token=self._token, timeout=CONNECT_S, dedicated=True, **options
+                ),
             )
         except BaseException:
             self._let_go()
             raise
 
-    def call(self, method: str, /, *arguments: Any, timeout_s: float = CALL_S, retry: bool = True, **options: Any) -> Any:
+    def call(
+        self,
+        method: str,
+        /,
+        *arguments: Any,
+        timeout_s: float = CALL_S,
+        retry: bool = True,
+        **options: Any,
+    ) -> Any:
         """What `MilvusClient.method` answers.
 
         Args:
             timeout_s: how long one try may take.
-            retry: try again, after a short pause, where the server does not answer; not for what may not happen twice.
+            retry: try again, after a short pause, where the server does not answer; not for what
+                may not happen twice.
 
         Raises:
             Unreachable: the server did not answer.
@@ -77,15 +98,27 @@ class Connection:
             StoreError: the server refuses; its own words.
         """
         tries = _TRIES if retry else 1
-        return self._retried(method, lambda: getattr(self._client, method)(*arguments, timeout=timeout_s, **options), tries=tries)
+        return self._retried(
+            method,
+            lambda: getattr(self._client, method)(*arguments, timeout=timeout_s, **options),
+            tries=tries,
+        )
 
-    def pages(self, collection: str, *, where: str, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    def pages(
+        self, collection: str, *, where: str, fields: Sequence[str]
+    ) -> Iterator[list[dict[str, Any]]]:
         """All rows that an expression is true of, in pages and in no order.
 
         Raises:
             Unreachable, NoGeneration, StoreError: as for `call`.
         """
-        pages = self.call("query_iterator", collection, batch_size=PAGE_ROWS, filter=where, output_fields=list(fields))
+        pages = self.call(
+            "query_iterator",
+            collection,
+            batch_size=PAGE_ROWS,
+            filter=where,
+            output_fields=list(fields),
+        )
         try:
             while page := self._retried("query_iterator", pages.next, tries=1):
                 yield page
@@ -111,7 +144,11 @@ class Connection:
         for left in reversed(range(tries)):
             try:
                 return work()
-            except (MilvusException, RpcError, ValueError) as error:  # ValueError: another thread is connecting anew
+            except (
+                MilvusException,
+                RpcError,
+                ValueError,
+            ) as error:  # ValueError: another thread is connecting anew
                 mapped = self._mapped(what, error)
                 if left == 0 or not isinstance(mapped, Unreachable):
                     raise mapped from error
@@ -135,12 +172,18 @@ class Connection:
                 hint="Is the server running, and is this its address?",
             )
         if getattr(error, "code", None) == _NOT_FOUND:
-            return NoGeneration(f"{self.place}: {words}.", hint=f"Send an index there: python cli.py push {self.place}")
+            return NoGeneration(
+                f"{self.place}: {words}.",
+                hint=f"Send an index there: python cli.py push {self.place}",
+            )
         return StoreError(f"{self.place} refuses ({what}): {words}")
 
 
 def _grpc_status(error: BaseException) -> str:
-    """The name of the status of the call that failed, looked for in what the error came from; "" where there is none."""
+    """The name of the status of the call that failed, looked for in what the error came from;
+
+    "" where there is none.
+    """
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None:
@@ -150,7 +193,14 @@ def _grpc_status(error: BaseException) -> str:
             return str(name)
         seen.append(current)
         # pymilvus raises an error from itself.
-        current = next((older for older in (current.__cause__, current.__context__) if older and older not in seen), None)
+        current = next(
+            (
+                older
+                for older in (current.__cause__, current.__context__)
+                if older and older not in seen
+            ),
+            None,
+        )
     return ""
 
 
@@ -158,7 +208,9 @@ def _quiet_client() -> Any:
     """pymilvus' client class, its loggers still: they would tell errors a second time, with a traceback."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     before = os.environ.get("PYTHON_DOTENV_DISABLED")
-    os.environ["PYTHON_DOTENV_DISABLED"] = "1"  # it would read a file .env that lies above its own folder into our environment
+    os.environ["PYTHON_DOTENV_DISABLED"] = (
+        "1"  # it would read a file .env that lies above its own folder into our environment
+    )
     try:
         from pymilvus import MilvusClient
     except ImportError as error:

@@ -1,9 +1,10 @@
 """A condition in Milvus' own language, so that the server finds the rows of which it is true.
 
-Its language has no lower(), length() or contains(), its LIKE differs between versions where a pattern holds backslashes or
-wildcards that mean themselves, and nobody may be answered rows that his condition is not true of. So what is translated is what
-means the same everywhere; of the rest only what is certainly true of every row that is meant, and the rows that the server finds
-are looked at again here.
+Its language has no lower(), length() or contains(), its LIKE differs between versions where a
+pattern holds backslashes or wildcards that mean themselves, and nobody may be answered rows that
+his condition is not true of. So what is translated is what means the same everywhere; of the rest
+only what is certainly true of every row that is meant, and the rows that the server finds are
+looked at again here.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.values import Condition
-from store.conditions import KINDS, Kind
-from store.databases import scratch
+from imprompt.core.values import Condition
+from imprompt.store.conditions import KINDS, Kind
+from imprompt.store.databases import scratch
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -56,7 +57,9 @@ def translate(condition: Condition) -> Translated:
 def lowered(texts: Sequence[str]) -> list[str]:
     """The texts in lower case, as DuckDB has them: for some letters Python's differ."""
     with scratch() as connection:
-        rows = connection.execute("SELECT lower(t) FROM (SELECT unnest(?::VARCHAR[]) AS t)", [list(texts)]).fetchall()
+        rows = connection.execute(
+            "SELECT lower(t) FROM (SELECT unnest(?::VARCHAR[]) AS t)", [list(texts)]
+        ).fetchall()
     return [row[0] for row in rows]
 
 
@@ -79,7 +82,10 @@ class _Translator:
         if name in _COMPARED:
             return self._comparison(_COMPARED[name], parts["this"], parts["expression"])
         if name == "Between":
-            low, high = (self._comparison(sign, parts["this"], parts[end]) for sign, end in ((">=", "low"), ("<=", "high")))
+            low, high = (
+                self._comparison(sign, parts["this"], parts[end])
+                for sign, end in ((">=", "low"), ("<=", "high"))
+            )
             return _all_of([low, high])
         if name == "In":
             return self._member(parts["this"], parts["expressions"])
@@ -90,7 +96,10 @@ class _Translator:
         return UNKNOWN
 
     def _field(self, node: Expr) -> str:
-        """The field that a node is: a column, or one in lower case that is stored so; "" where it is neither."""
+        """The field that a node is: a column, or one in lower case that is stored so;
+
+        "" where it is neither.
+        """
         name = type(node).__name__
         if name == "Paren":
             return self._field(node.args["this"])
@@ -152,7 +161,10 @@ def _number(field: str, sign: str, value: float) -> Translated:
         return Translated(f"{field} {sign} {int(value)}", exact=True)
     if sign in ("==", "!="):
         return ALL if sign == "!=" else NONE
-    return Translated(f"{field} {'<=' if sign in ('<', '<=') else '>='} {math.floor(value) + (sign in ('>', '>='))}", exact=True)
+    return Translated(
+        f"{field} {'<=' if sign in ('<', '<=') else '>='} {math.floor(value) + (sign in ('>', '>='))}",
+        exact=True,
+    )
 
 
 def _plain(text: str) -> bool:
@@ -164,7 +176,11 @@ def _holds(field: str, *texts: str) -> Translated:
     """What is certain where a field holds all of these texts: it holds the longest plain run of letters in them."""
     runs = (run[:_LONGEST] for text in texts for run in _plain_runs(text))
     longest = max(runs, key=len, default="")
-    return Translated(f'{field} like "%{longest}%"', exact=False) if len(longest) >= _SHORTEST else UNKNOWN
+    return (
+        Translated(f'{field} like "%{longest}%"', exact=False)
+        if len(longest) >= _SHORTEST
+        else UNKNOWN
+    )
 
 
 def _plain_runs(text: str) -> list[str]:
@@ -181,14 +197,20 @@ def _not(part: Translated) -> Translated:
 
 def _all_of(parts: Sequence[Translated]) -> Translated:
     expressions = [part.expression for part in parts if part.expression]
-    return Translated(" and ".join(f"({expression})" for expression in expressions), exact=all(part.exact for part in parts))
+    return Translated(
+        " and ".join(f"({expression})" for expression in expressions),
+        exact=all(part.exact for part in parts),
+    )
 
 
 def _any_of(parts: Sequence[Translated]) -> Translated:
     if ALL in parts or any(not part.expression for part in parts):
         return ALL if ALL in parts else UNKNOWN
     expressions = dict.fromkeys(part.expression for part in parts)
-    return Translated(" or ".join(f"({expression})" for expression in expressions), exact=all(part.exact for part in parts))
+    return Translated(
+        " or ".join(f"({expression})" for expression in expressions),
+        exact=all(part.exact for part in parts),
+    )
 
 
 def columns_of(condition: Condition) -> set[str]:

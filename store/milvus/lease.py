@@ -1,7 +1,8 @@
 """One push at a time into a server: whoever pushes gives signs of life, and who finds them moving goes away.
 
-Milvus has no locks. So the right to push is a text that is written, read back after a while, and written anew every few seconds.
-Clocks are not compared: a text that does not change for `WATCH_S` is that of a push that died.
+Milvus has no locks. So the right to push is a text that is written, read back after a while, and
+written anew every few seconds. Clocks are not compared: a text that does not change for `WATCH_S`
+is that of a push that died.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from core.errors import BuildLocked, ImpromptError
-from store.milvus.meta import Meta
+from imprompt.core.errors import BuildLocked, ImpromptError
+from imprompt.store.milvus.meta import Meta
 
 WATCH_S = 10.0
 BEAT_S = 2.0
@@ -32,11 +33,15 @@ def push_lease(meta: Meta, *, where: str) -> Iterator[None]:
     own = uuid.uuid4().hex
     _wait_for_silence(meta, where=where)
     meta.put(_KEY, f"{own} 0")
-    time.sleep(SETTLE_S)  # whoever came at the same time has written by now, and one of both stands there
+    time.sleep(
+        SETTLE_S
+    )  # whoever came at the same time has written by now, and one of both stands there
     if not (meta.get(_KEY) or "").startswith(own):
         raise _locked(where)
     ended = threading.Event()
-    beating = threading.Thread(target=_beat, args=(meta, own, ended), name="push-lease", daemon=True)
+    beating = threading.Thread(
+        target=_beat, args=(meta, own, ended), name="push-lease", daemon=True
+    )
     beating.start()
     try:
         yield
@@ -68,4 +73,6 @@ def _beat(meta: Meta, own: str, ended: threading.Event) -> None:
 
 
 def _locked(where: str) -> BuildLocked:
-    return BuildLocked(f"Another push into {where} is running.", hint="Wait until it has ended, then try again.")
+    return BuildLocked(
+        f"Another push into {where} is running.", hint="Wait until it has ended, then try again."
+    )

@@ -6,10 +6,18 @@ import threading
 
 import msgspec
 
-from core.errors import FormatVersion, NoGeneration, StoreError
-from store.milvus.collections import load
-from store.milvus.connection import Connection
-from store.milvus.layout import META, MOST_BYTES, SCHEMA, SCHEMA_KEY, Record, check_schema, pieces
+from imprompt.core.errors import FormatVersion, NoGeneration, StoreError
+from imprompt.store.milvus.collections import load
+from imprompt.store.milvus.connection import Connection
+from imprompt.store.milvus.schema import (
+    META,
+    MOST_BYTES,
+    SCHEMA,
+    SCHEMA_KEY,
+    Record,
+    check_schema,
+    pieces,
+)
 
 _MOST_PIECES = 4096
 _KEY_CHARS = 512
@@ -30,7 +38,9 @@ class Meta:
 
     def __init__(self, connection: Connection, *, create: bool = False) -> None:
         self._connection = connection
-        self._lock = threading.Lock()  # a mark and a sign of life may be written at once, which Milvus Lite does not take
+        self._lock = (
+            threading.Lock()
+        )  # a mark and a sign of life may be written at once, which Milvus Lite does not take
         if not connection.call("has_collection", META):
             if not create:
                 raise nothing_pushed(connection)
@@ -49,13 +59,21 @@ class Meta:
 
     def get(self, key: str) -> str | None:
         """The text of a key; None where there is none."""
-        rows = self._connection.call("query", META, filter=f'key == "{key}"', output_fields=["pieces"], consistency_level="Strong")
+        rows = self._connection.call(
+            "query",
+            META,
+            filter=f'key == "{key}"',
+            output_fields=["pieces"],
+            consistency_level="Strong",
+        )
         return "".join(rows[0]["pieces"]) if rows else None
 
     def put(self, key: str, text: str) -> None:
         """Set the text of a key."""
         with self._lock:
-            self._connection.call("upsert", META, [{"key": key, "pieces": [*pieces(text)], "vector": [1.0, 0.0]}])
+            self._connection.call(
+                "upsert", META, [{"key": key, "pieces": [*pieces(text)], "vector": [1.0, 0.0]}]
+            )
 
     def remove(self, key: str) -> None:
         """Forget a key, if it is there."""
@@ -75,7 +93,8 @@ class Meta:
             return msgspec.json.decode(text, type=Record)
         except msgspec.MsgspecError as error:
             raise FormatVersion(
-                f"{self._connection.place} describes {collection} in a way that this version does not read.", hint="Push it again."
+                f"{self._connection.place} describes {collection} in a way that this version does not read.",
+                hint="Push it again.",
             ) from error
 
     def put_record(self, record: Record) -> None:
@@ -87,18 +106,36 @@ class Meta:
     def records(self) -> list[Record]:
         """All whole generations, the one that was pushed last at the end."""
         rows = self._connection.call(
-            "query", META, filter=f'key like "{_RECORD}%"', output_fields=["key"], limit=1000, consistency_level="Strong"
+            "query",
+            META,
+            filter=f'key like "{_RECORD}%"',
+            output_fields=["key"],
+            limit=1000,
+            consistency_level="Strong",
         )
         found = [self.record(str(row["key"]).removeprefix(_RECORD)) for row in rows]
-        return sorted((record for record in found if record is not None), key=lambda record: (record.pushed, record.collection))
+        return sorted(
+            (record for record in found if record is not None),
+            key=lambda record: (record.pushed, record.collection),
+        )
 
     def _create(self) -> None:
         from pymilvus import DataType, MilvusClient
 
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description="imprompt")
+        schema = MilvusClient.create_schema(
+            auto_id=False, enable_dynamic_field=False, description="imprompt"
+        )
         schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=_KEY_CHARS)
-        schema.add_field("pieces", DataType.ARRAY, element_type=DataType.VARCHAR, max_length=MOST_BYTES, max_capacity=_MOST_PIECES)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)  # Milvus makes no collection without one
+        schema.add_field(
+            "pieces",
+            DataType.ARRAY,
+            element_type=DataType.VARCHAR,
+            max_length=MOST_BYTES,
+            max_capacity=_MOST_PIECES,
+        )
+        schema.add_field(
+            "vector", DataType.FLOAT_VECTOR, dim=2
+        )  # Milvus makes no collection without one
         indexes = MilvusClient.prepare_index_params()
         indexes.add_index("vector", index_type="FLAT", metric_type="IP")
         self._connection.call("create_collection", META, schema=schema, index_params=indexes)
@@ -106,4 +143,7 @@ class Meta:
 
 def nothing_pushed(connection: Connection) -> NoGeneration:
     place = connection.place
-    return NoGeneration(f"There is no index on {place}.", hint=f"Send one there: python cli.py push --index FOLDER {place}")
+    return NoGeneration(
+        f"There is no index on {place}.",
+        hint=f"Send one there: python cli.py push --index FOLDER {place}",
+    )

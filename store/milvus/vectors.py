@@ -6,18 +6,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from core.errors import StoreError, UnknownRow
-from core.values import Ids, Vectors
-from store.milvus.connection import Connection
+from imprompt.core.errors import StoreError, UnknownRow
+from imprompt.core.values import Ids, Vectors
+from imprompt.store.milvus.connection import Connection
 
 _VALUES_AT_ONCE = 1 << 20
 """Numbers of one answer: 4 MiB, of the 100 that Milvus gives out at most."""
 
 
 class MilvusVectors:
-    """A `core.protocols.VectorStore` over a field of a collection: the unit rows that were pushed, to the bit."""
+    """A `imprompt.core.protocols.VectorStore` over a field of a collection: the unit rows that were pushed, to the bit."""
 
-    def __init__(self, connection: Connection, collection: str, field: str, *, rows: int, dim: int) -> None:
+    def __init__(
+        self, connection: Connection, collection: str, field: str, *, rows: int, dim: int
+    ) -> None:
         self._connection = connection
         self._collection = collection
         self._field = field
@@ -37,7 +39,9 @@ class MilvusVectors:
         """
         ids = np.asarray(row_ids, dtype=np.int64).reshape(-1)
         if ids.size and (ids.min() < 0 or ids.max() >= self._rows):
-            raise UnknownRow(f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {self._rows - 1}.")
+            raise UnknownRow(
+                f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {self._rows - 1}."
+            )
         unique, places = np.unique(ids, return_inverse=True)
         found = np.empty((len(unique), self.dim), dtype=np.float32)
         for start in range(0, len(unique), self._rows_at_once):
@@ -50,14 +54,24 @@ class MilvusVectors:
         step = min(size, self._rows_at_once)
         for start in range(0, self._rows, step):
             stop = min(start + step, self._rows)
-            yield start, self._fetched(f"row_id >= {start} and row_id < {stop}", np.arange(start, stop))
+            yield (
+                start,
+                self._fetched(f"row_id >= {start} and row_id < {stop}", np.arange(start, stop)),
+            )
 
     def _fetched(self, where: str, ids: Ids) -> Vectors:
         """The rows of rising ids that an expression names."""
-        answer = self._connection.call("query", self._collection, filter=where, output_fields=["row_id", self._field])
+        answer = self._connection.call(
+            "query", self._collection, filter=where, output_fields=["row_id", self._field]
+        )
         found = np.array([row["row_id"] for row in answer], dtype=np.int64)
         order = np.argsort(found, kind="stable")
         if not np.array_equal(found[order], ids):
-            raise StoreError(f"{self._connection.place} lacks rows of {self._collection}.", hint="Push the index again.")
-        rows = np.array([row[self._field] for row in answer], dtype=np.float32).reshape(len(ids), self.dim)
+            raise StoreError(
+                f"{self._connection.place} lacks rows of {self._collection}.",
+                hint="Push the index again.",
+            )
+        rows = np.array([row[self._field] for row in answer], dtype=np.float32).reshape(
+            len(ids), self.dim
+        )
         return np.ascontiguousarray(rows[order])

@@ -6,9 +6,9 @@ Three kinds of scene, over colours, shapes, sizes and backgrounds:
     group   three large green rings on a black background
     place   a small yellow cross at the top left on a grey background
 
-A scene's *combination* (its colours and shapes in no order, with the axis, number or place) decides by a hash whether it is
-held out, whatever the sizes and the background. So no held-out text was ever trained on, nor its mirror image, nor the text
-with the colours exchanged.
+A scene's *combination* (its colours and shapes in no order, with the axis, number or place) decides
+by a hash whether it is held out, whatever the sizes and the background. So no held-out text was
+ever trained on, nor its mirror image, nor the text with the colours exchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ COLOURS = {
     "blue": (40, 70, 210),
     "purple": (135, 45, 165),
 }
-BACKGROUNDS = {"white": (246, 246, 246), "grey": (140, 140, 140), "black": (14, 14, 14), "pink": (250, 190, 205)}
+BACKGROUNDS = {
+    "white": (246, 246, 246),
+    "grey": (140, 140, 140),
+    "black": (14, 14, 14),
+    "pink": (250, 190, 205),
+}
 SHAPES = ("circle", "ring", "square", "triangle", "cross")
 RADII = {"small": 0.12, "large": 0.2}  # of the picture's side
 RELATIONS = {"left of": (-1, 0), "above": (0, -1)}
@@ -65,7 +70,10 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Things on a background; `layout` is a relation (two things), a number or a place (one thing)."""
+    """Things on a background;
+
+    `layout` is a relation (two things), a number or a place (one thing).
+    """
 
     things: tuple[Thing, ...]
     layout: str
@@ -77,7 +85,9 @@ class Scene:
         if self.layout in RELATIONS:
             what = f"a {self.things[0]} {self.layout} a {self.things[1]}"
         elif self.layout in NUMBERS:
-            what = f"{self.layout} {self.things[0]}{'es' if self.things[0].shape == 'cross' else 's'}"
+            what = (
+                f"{self.layout} {self.things[0]}{'es' if self.things[0].shape == 'cross' else 's'}"
+            )
         else:
             what = f"a {self.things[0]} {self.layout}"
         return f"{what} on a {self.background} background"
@@ -114,8 +124,13 @@ def near_misses(scene: Scene) -> list[Scene]:
         changed = [replace(thing, colour=name) for name in COLOURS]
         changed += [replace(thing, shape=name) for name in SHAPES]
         changed += [replace(thing, size=name) for name in RADII]
-        others += [replace(scene, things=(*scene.things[:i], new, *scene.things[i + 1 :])) for new in changed]
-    return [other for other in others if other != scene and len(set(other.things)) == len(other.things)]
+        others += [
+            replace(scene, things=(*scene.things[:i], new, *scene.things[i + 1 :]))
+            for new in changed
+        ]
+    return [
+        other for other in others if other != scene and len(set(other.things)) == len(other.things)
+    ]
 
 
 def exchanges(scene: Scene) -> list[Scene]:
@@ -143,7 +158,11 @@ def training_batch(n: int, rng: np.random.Generator) -> list[Scene]:
         scene = random_scene(rng)
         if scene.held_out or scene in scenes:
             continue
-        for chosen in [scene, *_drawn(exchanges(scene), 2, rng), *_drawn(near_misses(scene), 1, rng)]:
+        for chosen in [
+            scene,
+            *_drawn(exchanges(scene), 2, rng),
+            *_drawn(near_misses(scene), 1, rng),
+        ]:
             if not chosen.held_out:
                 scenes.setdefault(chosen, chosen)
     return list(scenes.values())[:n]
@@ -152,8 +171,9 @@ def training_batch(n: int, rng: np.random.Generator) -> list[Scene]:
 def held_out_scenes(n: int, *, seed: int = 0) -> list[tuple[Image.Image, str]]:
     """`n` pictures with their texts that the tiny model was not trained on, the same for the same seed.
 
-    Every picture has exactly one right text among the n. A scene of two things comes with a second one that differs from it
-    in an exchange only, so that counting words does not find the right text.
+    Every picture has exactly one right text among the n. A scene of two things comes with a second
+    one that differs from it in an exchange only, so that counting words does not find the right
+    text.
 
     Args:
         n: 1 to 1000.
@@ -178,7 +198,14 @@ def draw(scene: Scene, rng: np.random.Generator, *, side_px: int = SIDE_PX) -> I
     for thing, (x, y) in zip(_drawn_things(scene), _directions(scene, rng), strict=True):
         centre = side_px * (0.5 + _OFFSET * np.array([x, y]) + rng.uniform(-0.02, 0.02, 2))
         radius = side_px * RADII[thing.size] * rng.uniform(0.92, 1.08)
-        _draw_shape(pen, thing.shape, centre, radius, rng.uniform(-0.12, 0.12), _shade(COLOURS[thing.colour], rng))
+        _draw_shape(
+            pen,
+            thing.shape,
+            centre,
+            radius,
+            rng.uniform(-0.12, 0.12),
+            _shade(COLOURS[thing.colour], rng),
+        )
     return picture
 
 
@@ -208,13 +235,22 @@ def _draw_shape(
 ) -> None:
     if shape in ("circle", "ring"):
         width = round(0.4 * radius) if shape == "ring" else 0
-        pen.ellipse([*(centre - radius), *(centre + radius)], fill=None if width else colour, outline=colour, width=width)
+        pen.ellipse(
+            [*(centre - radius), *(centre + radius)],
+            fill=None if width else colour,
+            outline=colour,
+            width=width,
+        )
         return
     corners = [(r * radius, math.pi * a + angle) for r, a in _OUTLINES[shape]]
-    pen.polygon([(centre[0] + r * math.sin(a), centre[1] - r * math.cos(a)) for r, a in corners], fill=colour)
+    pen.polygon(
+        [(centre[0] + r * math.sin(a), centre[1] - r * math.cos(a)) for r, a in corners],
+        fill=colour,
+    )
 
 
-# Corners as (radius, angle in half turns, clockwise from the top). The cross is a plus whose arms are 0.6 radii wide.
+# Corners as (radius, angle in half turns, clockwise from the top). The cross is a plus whose arms
+# are 0.6 radii wide.
 _ARM = (math.hypot(1, 0.3), math.atan(0.3) / math.pi)
 _OUTLINES: dict[str, list[tuple[float, float]]] = {
     "square": [(1.2, 0.25 + 0.5 * i) for i in range(4)],
@@ -222,7 +258,11 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
     "cross": [
         corner
         for i in range(4)
-        for corner in ((_ARM[0], 0.5 * i - _ARM[1]), (_ARM[0], 0.5 * i + _ARM[1]), (0.3 * math.sqrt(2), 0.5 * i + 0.25))
+        for corner in (
+            (_ARM[0], 0.5 * i - _ARM[1]),
+            (_ARM[0], 0.5 * i + _ARM[1]),
+            (0.3 * math.sqrt(2), 0.5 * i + 0.25),
+        )
     ],
 }
 

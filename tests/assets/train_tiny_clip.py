@@ -2,8 +2,9 @@
 
     python -m tests.assets.train_tiny_clip --out tests/assets/tiny-clip
 
-Model class, tokenizer and loss are open_clip's own. Every step draws new scenes, each with near misses beside it in the batch:
-only a model that binds colour, size and place to the shape tells them apart.
+Model class, tokenizer and loss are open_clip's own. Every step draws new scenes, each with near
+misses beside it in the batch: only a model that binds colour, size and place to the shape tells
+them apart.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from core.files import atomic_write
-from core.metrics import recall_at_k
+from imprompt.core.atomic_files import atomic_write
+from imprompt.core.metrics import recall_at_k
 from tests.assets.scenes import Scene, draw, held_out_scenes, training_batch
 
 IMAGE_PX = 48
@@ -34,9 +35,22 @@ CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 64,
         "init_logit_scale": 3.0,
-        "vision_cfg": {"image_size": IMAGE_PX, "patch_size": 8, "width": 80, "head_width": 16, "layers": 2},
-        # CLIP's whole vocabulary: 24 wide, in float16, its table alone is 2.4 MB of the 3 MB that the folder may have.
-        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 24, "heads": 3, "layers": 2},
+        "vision_cfg": {
+            "image_size": IMAGE_PX,
+            "patch_size": 8,
+            "width": 80,
+            "head_width": 16,
+            "layers": 2,
+        },
+        # CLIP's whole vocabulary: 24 wide, in float16, its table alone is 2.4 MB of the 3 MB that
+        # the folder may have.
+        "text_cfg": {
+            "context_length": 32,
+            "vocab_size": 49408,
+            "width": 24,
+            "heads": 3,
+            "layers": 2,
+        },
     },
     "preprocess_cfg": {
         "size": IMAGE_PX,
@@ -59,18 +73,28 @@ def main() -> None:
     train(model, steps=options.steps, batch=options.batch, peak_rate=options.rate, rng=rng)
     figures = {**vars(options), "out": str(options.out), "train_s": round(time.monotonic() - began)}
     write(model, options.out)
-    figures["recall_at_1"] = [examine(options.out, n=options.examined, seed=seed) for seed in range(4)]
+    figures["recall_at_1"] = [
+        examine(options.out, n=options.examined, seed=seed) for seed in range(4)
+    ]
     sys.stdout.write(json.dumps(figures) + "\n")
 
 
-def train(model: Any, *, steps: int, batch: int, peak_rate: float, rng: np.random.Generator) -> None:
-    """Contrastive training (Radford et al. 2021, section 2.3): AdamW, a warm-up, a cosine decay to zero."""
+def train(
+    model: Any, *, steps: int, batch: int, peak_rate: float, rng: np.random.Generator
+) -> None:
+    """Contrastive training (Radford et al.
+
+    2021, section 2.3): AdamW, a warm-up, a cosine decay to zero.
+    """
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=peak_rate, betas=(0.9, 0.98))
     warmup = steps / 20
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        optimizer,
+        lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps)),
     )
-    tokenize = open_clip.SimpleTokenizer(context_length=CONFIG["model_cfg"]["text_cfg"]["context_length"])
+    tokenize = open_clip.SimpleTokenizer(
+        context_length=CONFIG["model_cfg"]["text_cfg"]["context_length"]
+    )
     loss_of = open_clip.ClipLoss()
     model.train()
     for step in range(1, steps + 1):
@@ -82,14 +106,19 @@ def train(model: Any, *, steps: int, batch: int, peak_rate: float, rng: np.rando
         optimizer.step()
         schedule.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))  # as CLIP does, against a runaway temperature
+            model.logit_scale.clamp_(
+                0, math.log(100)
+            )  # as CLIP does, against a runaway temperature
         if step % 100 == 0:
             sys.stderr.write(f"step {step} of {steps}: loss {loss.item():.3f}\n")
 
 
 def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
     """Matrices with weight decay; gains, biases and embeddings without."""
-    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": 0.02}, {"params": [], "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": 0.02},
+        {"params": [], "weight_decay": 0.0},
+    ]
     for name, parameter in model.named_parameters():
         groups[parameter.ndim < 2 or "embedding" in name]["params"].append(parameter)
     return groups
@@ -98,13 +127,21 @@ def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
 def pixels(scenes: Sequence[Scene], rng: np.random.Generator) -> torch.Tensor:
     """(n, 3, IMAGE_PX, IMAGE_PX) float32: the scenes drawn, resized and normalised as `preprocess_cfg` says."""
     pictures = [draw(scene, rng, side_px=TRAINING_SIDE_PX) for scene in scenes]
-    small = [np.asarray(picture.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BICUBIC)) for picture in pictures]
-    return (torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN) / PIXEL_STD
+    small = [
+        np.asarray(picture.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BICUBIC))
+        for picture in pictures
+    ]
+    return (
+        torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255 - PIXEL_MEAN
+    ) / PIXEL_STD
 
 
 def write(model: torch.nn.Module, folder: Path) -> None:
     """The two files by which open_clip's models lie on a hub; weights in float16, the learned scale in float32."""
-    weights = {name: tensor.half().contiguous() if tensor.ndim else tensor for name, tensor in model.state_dict().items()}
+    weights = {
+        name: tensor.half().contiguous() if tensor.ndim else tensor
+        for name, tensor in model.state_dict().items()
+    }
     with atomic_write(folder / "open_clip_model.safetensors") as file:
         file.write(save(weights))
     with atomic_write(folder / "open_clip_config.json") as file:
@@ -118,7 +155,9 @@ def examine(folder: Path, *, n: int, seed: int) -> float:
     pictures, texts = zip(*held_out_scenes(n, seed=seed), strict=True)
     model.eval()
     with torch.inference_mode():
-        images = model.encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True).numpy()
+        images = model.encode_image(
+            torch.stack([transform(picture) for picture in pictures]), normalize=True
+        ).numpy()
         embedded = model.encode_text(tokenize(list(texts)), normalize=True).numpy()
     return round(float(recall_at_k(images, embedded, np.arange(n), 1).mean()), 4)
 
@@ -131,7 +170,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--examined", type=int, default=240, help="held-out scenes for recall@1, drawn four times")
+    parser.add_argument(
+        "--examined", type=int, default=240, help="held-out scenes for recall@1, drawn four times"
+    )
     return parser.parse_args()
 
 

@@ -9,24 +9,33 @@ import pytest
 from tests.conftest import Imprompt
 
 PROMPTS = [
-    f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("fox", "lighthouse", "bowl of ramen", "flower")
+    f"a {colour} {thing}"
+    for colour in ("red", "blue", "green")
+    for thing in ("fox", "lighthouse", "bowl of ramen", "flower")
 ]
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
     """An index of twelve prompts by the embedded encoder."""
-    from encoders.registry import load_encoder, output_encoder
-    from indexer.build import build_index
-    from indexer.sources import parse_corpus
+    from imprompt.encoders.registry import load_encoder, output_encoder
+    from imprompt.indexer.build import build_index
+    from imprompt.indexer.readers.sources import parse_corpus
 
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", "utf-8")
     pair = load_encoder("lite")
-    build_index(tmp_path / "index", [parse_corpus(str(tmp_path / "prompts.txt"))], pair, extra=[output_encoder(pair)])
+    build_index(
+        tmp_path / "index",
+        [parse_corpus(str(tmp_path / "prompts.txt"))],
+        pair,
+        extra=[output_encoder(pair)],
+    )
     return tmp_path / "index"
 
 
-def test_remove_shows_first_and_then_removes(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_remove_shows_first_and_then_removes(
+    imprompt: Imprompt, index: Path, tmp_path: Path
+) -> None:
     """A dry run says how many and which; the removal says what it purged; what is left answers."""
     rule = ["--where", "text LIKE '%fox%' OR source_key = 'line 2'"]
     done = imprompt("remove", *rule, "--dry-run", "--index", index)
@@ -34,12 +43,18 @@ def test_remove_shows_first_and_then_removes(imprompt: Imprompt, index: Path, tm
     assert "4 of 12 prompts would be removed." in done.out
     assert "a green fox" in done.out
     (found,) = imprompt("remove", *rule, "--dry-run", "--json", "--index", index).lines
-    assert (found["rows"], found["matching"], found["first"][1]["text"]) == (12, 4, "a red lighthouse")
+    assert (found["rows"], found["matching"], found["first"][1]["text"]) == (
+        12,
+        4,
+        "a red lighthouse",
+    )
     done = imprompt("remove", *rule, "--index", index)
     assert done.code == 0
     assert "4 prompts removed, 8 left" in done.out
     assert "purged generations/" in done.out
-    (answer,) = imprompt("query", "--text", "a red fox", "-k", "99", "--json", "--index", index).lines
+    (answer,) = imprompt(
+        "query", "--text", "a red fox", "-k", "99", "--json", "--index", index
+    ).lines
     assert len(answer["neighbours"]) == 8
     assert not any("fox" in hit["prompt"] for hit in answer["neighbours"])
     assert imprompt("verify", "--index", index).code == 0
@@ -49,7 +64,7 @@ def test_remove_shows_first_and_then_removes(imprompt: Imprompt, index: Path, tm
 
 def test_remove_forgets_what_was_mined(imprompt: Imprompt, index: Path) -> None:
     """The interrogator's lists of phrases hold words of prompts and lie in the user's cache; a dry run leaves them."""
-    from core.config import settings
+    from imprompt.core.settings import settings
 
     mined = settings().cache / "phrases" / "mined" / "a.json"
     mined.parent.mkdir(parents=True, exist_ok=True)
@@ -63,9 +78,20 @@ def test_remove_forgets_what_was_mined(imprompt: Imprompt, index: Path) -> None:
 def test_remove_by_a_file_of_lines(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
     """As they stand, or as regular expressions."""
     (tmp_path / "rules.txt").write_text("RAMEN\n^a red\n", "utf-8")
-    (found,) = imprompt("remove", "--match", tmp_path / "rules.txt", "--regex", "--dry-run", "--json", "--index", index).lines
+    (found,) = imprompt(
+        "remove",
+        "--match",
+        tmp_path / "rules.txt",
+        "--regex",
+        "--dry-run",
+        "--json",
+        "--index",
+        index,
+    ).lines
     assert found["matching"] == 6
-    (done,) = imprompt("remove", "--match", tmp_path / "rules.txt", "--json", "--index", index).lines
+    (done,) = imprompt(
+        "remove", "--match", tmp_path / "rules.txt", "--json", "--index", index
+    ).lines
     assert (done["removed"], done["rows"], len(done["purged"])) == (3, 9, 1)
 
 
@@ -80,7 +106,9 @@ def test_remove_by_a_file_of_lines(imprompt: Imprompt, index: Path, tmp_path: Pa
         (["--where", "true"], 10, "All 12 prompts match"),
     ],
 )
-def test_a_removal_that_cannot_be_is_one_line(imprompt: Imprompt, index: Path, words: list[str], code: int, said: str) -> None:
+def test_a_removal_that_cannot_be_is_one_line(
+    imprompt: Imprompt, index: Path, words: list[str], code: int, said: str
+) -> None:
     """And the index stays as it is."""
     before = (index / "CURRENT").read_bytes()
     done = imprompt("remove", *words, "--index", index)
@@ -93,22 +121,39 @@ def test_add_encodes_what_is_new(imprompt: Imprompt, index: Path, tmp_path: Path
     """Two corpora at once; what the index has is counted, a second time there is nothing to do, and `info` names all three."""
     (tmp_path / "more.txt").write_text("a purple teapot\na red fox\n", "utf-8")
     (tmp_path / "third.csv").write_text("words\na wooden bridge over a river\n", "utf-8")
-    words = ["add", tmp_path / "more.txt", tmp_path / "third.csv", "--column", "words", "--index", index, "--json"]
+    words = [
+        "add",
+        tmp_path / "more.txt",
+        tmp_path / "third.csv",
+        "--column",
+        "words",
+        "--index",
+        index,
+        "--json",
+    ]
     (done,) = imprompt(*words).lines
     assert (done["added"], done["encoded"], done["manifest"]["rows"]) == (True, 4, 14)
-    assert [corpus["name"] for corpus in done["manifest"]["corpus"]] == ["prompts.txt", "more.txt", "third.csv"]
+    assert [corpus["name"] for corpus in done["manifest"]["corpus"]] == [
+        "prompts.txt",
+        "more.txt",
+        "third.csv",
+    ]
     (again,) = imprompt(*words).lines
     assert (again["added"], again["encoded"], again["manifest"]["rows"]) == (False, 0, 14)
     (answer,) = imprompt("query", "--text", "a purple teapot", "--json", "--index", index).lines
     assert answer["prompt"] == "a purple teapot"
     assert answer["corpus"] == "prompts.txt, more.txt, third.csv"
-    (fox,) = imprompt("query", "--text", "x", "--where", "n_submitted = 2", "--json", "--index", index).lines
+    (fox,) = imprompt(
+        "query", "--text", "x", "--where", "n_submitted = 2", "--json", "--index", index
+    ).lines
     assert fox["prompt"] == "a red fox"
     assert imprompt("verify", "--index", index).code == 0
 
 
 @pytest.mark.parametrize(("words", "code"), [(["missing.txt"], 20), ([], 2)])
-def test_an_addition_that_cannot_be(imprompt: Imprompt, index: Path, words: list[str], code: int) -> None:
+def test_an_addition_that_cannot_be(
+    imprompt: Imprompt, index: Path, words: list[str], code: int
+) -> None:
     """The index stays as it is."""
     before = (index / "CURRENT").read_bytes()
     assert imprompt("add", *words, "--index", index).code == code

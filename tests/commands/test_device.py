@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError
-from core.fetch import Announce, silent
+from imprompt.core.errors import ConfigError
+from imprompt.core.hub.fetch import Announce, silent
 from tests.conftest import Imprompt
 
 
@@ -20,22 +20,33 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         devices.append(device)
         raise ConfigError("far enough")
 
-    monkeypatch.setattr("store.gpu.opened_gpu", opened_gpu)
+    monkeypatch.setattr("imprompt.store.gpu.opened_gpu", opened_gpu)
     return devices
 
 
-def test_a_few_questions_are_the_processors(imprompt: Imprompt, asked: list[str], tmp_path: Path) -> None:
+def test_a_few_questions_are_the_processors(
+    imprompt: Imprompt, asked: list[str], tmp_path: Path
+) -> None:
     """A GPU would take longer to read the vectors; more than a batch of questions is worth it, and `cuda` insists."""
     for i in range(33):
         (tmp_path / f"{i}.png").touch()
-    for words in (["--text", "a fox"], [tmp_path], ["--text", "a fox", "--device", "cuda"], [tmp_path, "--device", "cpu"]):
+    for words in (
+        ["--text", "a fox"],
+        [tmp_path],
+        ["--text", "a fox", "--device", "cuda"],
+        [tmp_path, "--device", "cpu"],
+    ):
         done = imprompt("query", *words, "--index", tmp_path / "index")
         assert (done.code, "far enough" in done.err) == (ConfigError.exit_code, True)
     assert asked == ["cpu", "auto", "cuda", "cpu"]
 
 
-def test_a_submission_takes_what_there_is(imprompt: Imprompt, asked: list[str], tmp_path: Path) -> None:
+def test_a_submission_takes_what_there_is(
+    imprompt: Imprompt, asked: list[str], tmp_path: Path
+) -> None:
     """With the device of the option, `auto` without."""
     for words in ([], ["--device", "cuda"]):
-        imprompt("submit", tmp_path, "--out", tmp_path / "out.csv", *words, "--index", tmp_path / "index")
+        imprompt(
+            "submit", tmp_path, "--out", tmp_path / "out.csv", *words, "--index", tmp_path / "index"
+        )
     assert asked == ["auto", "cuda"]

@@ -20,9 +20,9 @@ PROMPTS = [
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of five prompts by the embedded encoder."""
-    from encoders.registry import load_encoder
-    from indexer.build import build_index
-    from indexer.sources import parse_corpus
+    from imprompt.encoders.registry import load_encoder
+    from imprompt.indexer.build import build_index
+    from imprompt.indexer.readers.sources import parse_corpus
 
     folder = tmp_path_factory.mktemp("filtering")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n", "utf-8")
@@ -32,10 +32,28 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_query_is_filtered(imprompt: Imprompt, index: Path) -> None:
     """All filters at once; the JSON answer says which."""
-    words = ["--where", "length(text) < 30", "--contains", "A", "--exclude", "ramen", "--exclude", "FOX", "-k", "9"]
+    words = [
+        "--where",
+        "length(text) < 30",
+        "--contains",
+        "A",
+        "--exclude",
+        "ramen",
+        "--exclude",
+        "FOX",
+        "-k",
+        "9",
+    ]
     (answer,) = imprompt("query", "--text", "noodles", *words, "--json", "--index", index).lines
-    assert {hit["prompt"] for hit in answer["neighbours"]} == {"a red lighthouse", "a yellow flower"}
-    assert answer["filters"] == {"where": "length(text) < 30", "contains": ["A"], "exclude": ["ramen", "FOX"]}
+    assert {hit["prompt"] for hit in answer["neighbours"]} == {
+        "a red lighthouse",
+        "a yellow flower",
+    }
+    assert answer["filters"] == {
+        "where": "length(text) < 30",
+        "contains": ["A"],
+        "exclude": ["ramen", "FOX"],
+    }
     assert answer["prompt"] == answer["neighbours"][0]["prompt"]
 
 
@@ -50,16 +68,26 @@ def test_a_person_reads_which_filter_was_used(imprompt: Imprompt, index: Path) -
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--where", "prompt = 'a'"], 34, "There is no column 'prompt'. There are row_id, prompt_key, text,"),
+        (
+            ["--where", "prompt = 'a'"],
+            34,
+            "There is no column 'prompt'. There are row_id, prompt_key, text,",
+        ),
         (["--where", "text = "], 34, "'=' at character 6 is not expected"),
         (["--where", "1=1; DROP TABLE prompts"], 34, "'DROP' at character 6 is not expected"),
         (["--where", "getenv('HOME') = 'x'"], 34, "GETENV('HOME')"),
         (["--where", ""], 34, "is empty"),
-        (["--contains", "zebra"], 30, "No prompt of the index passes the filter: contains 'zebra'."),
+        (
+            ["--contains", "zebra"],
+            30,
+            "No prompt of the index passes the filter: contains 'zebra'.",
+        ),
         (["-k", "3000"], 30, "k is 3000"),
     ],
 )
-def test_a_filter_that_cannot_be_used_is_one_line(imprompt: Imprompt, index: Path, words: list[str], code: int, said: str) -> None:
+def test_a_filter_that_cannot_be_used_is_one_line(
+    imprompt: Imprompt, index: Path, words: list[str], code: int, said: str
+) -> None:
     """With the piece, the place and the remedy."""
     done = imprompt("query", "--text", "noodles", *words, "--index", index)
     assert done.code == code, done.err

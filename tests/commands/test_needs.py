@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commands.needs import blend_needs
-from ensemble.recipes import KnnSettings, Recipe
+from imprompt.ensemble.blend_config import KnnSettings, Recipe
+from imprompt.environment.model_files import blend_needs
 
 
 def test_a_trained_tower_and_a_second_encoder_are_among_the_needs(tmp_path: Path) -> None:
@@ -14,7 +14,10 @@ def test_a_trained_tower_and_a_second_encoder_are_among_the_needs(tmp_path: Path
     tower.touch()
     for source in (str(tower), f"vit_base_patch16_224//{tower}"):
         recipe = Recipe(
-            name="mine", weights={"vit": 1, "knn": 1}, sources={"vit": source}, knn=KnnSettings(rescore="ViT-L-14/openai")
+            name="mine",
+            weights={"vit": 1, "knn": 1},
+            sources={"vit": source},
+            knn=KnnSettings(rescore="ViT-L-14/openai"),
         )
         needs = {need.what: need for need in blend_needs(recipe)}
         assert needs["member vit"].local == (tower,)

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from core.config import MilvusPlace
-from core.protocols import PromptStore, VectorIndex
-from core.values import Prompt
-from store.milvus.collections import make_collection, make_indexes
-from store.milvus.connection import Connection
-from store.milvus.expressions import lowered
-from store.milvus.index import MilvusIndex
-from store.milvus.kinds import IndexChoice, choose_index
-from store.milvus.layout import row_of
-from store.milvus.prompts import Matched, MilvusPrompts
-from store.milvus.vectors import MilvusVectors
-from store.shards import ShardedVectors
+from imprompt.core.protocols import PromptStore, VectorIndex
+from imprompt.core.settings import MilvusPlace
+from imprompt.core.values import Prompt
+from imprompt.store.milvus.collections import make_collection, make_indexes
+from imprompt.store.milvus.connection import Connection
+from imprompt.store.milvus.expressions import lowered
+from imprompt.store.milvus.index import MilvusIndex
+from imprompt.store.milvus.index_types import IndexChoice, choose_index
+from imprompt.store.milvus.milvus_prompts import Matched, MilvusPrompts
+from imprompt.store.milvus.schema import row_of
+from imprompt.store.milvus.vectors import MilvusVectors
+from imprompt.store.shards import ShardedVectors
 
 FIELD = "vector_0"
 _NAMES = (f"contract_{number}" for number in itertools.count())
@@ -34,7 +34,9 @@ def lite_file() -> Iterator[Connection]:
     """The connection that all tests of the session share; made when first asked for."""
     if not _open:
         folder = tempfile.mkdtemp(prefix="imprompt-milvus-")
-        _open.append((Connection(MilvusPlace(str(Path(folder) / "contracts.db")), create=True), folder))
+        _open.append(
+            (Connection(MilvusPlace(str(Path(folder) / "contracts.db")), create=True), folder)
+        )
     yield _open[0][0]
 
 
@@ -46,14 +48,24 @@ def close_lite_file() -> None:
         shutil.rmtree(folder)
 
 
-def _collection(prompts: Sequence[Prompt], rows: np.ndarray, choice: IndexChoice) -> tuple[Connection, str]:
+def _collection(
+    prompts: Sequence[Prompt], rows: np.ndarray, choice: IndexChoice
+) -> tuple[Connection, str]:
     with lite_file() as connection:
         name = next(_NAMES)
         make_collection(connection, name, {FIELD: rows.shape[1]})
-        low, embedded = lowered([p.text for p in prompts]), lowered([p.embedded_text for p in prompts])
+        low, embedded = (
+            lowered([p.text for p in prompts]),
+            lowered([p.embedded_text for p in prompts]),
+        )
         for start in range(0, len(prompts), 500):
             batch = [
-                row_of(prompts[i], text_lower=low[i], embedded_lower=embedded[i], vectors={FIELD: rows[i]})
+                row_of(
+                    prompts[i],
+                    text_lower=low[i],
+                    embedded_lower=embedded[i],
+                    vectors={FIELD: rows[i]},
+                )
                 for i in range(start, min(start + 500, len(prompts)))
             ]
             connection.call("insert", name, batch)
@@ -65,15 +77,23 @@ def _collection(prompts: Sequence[Prompt], rows: np.ndarray, choice: IndexChoice
 
 def milvus_index(vectors: ShardedVectors, kind: str, *, effort: float) -> VectorIndex:
     """The rows of shards under an index of Milvus Lite."""
-    choice = choose_index(kind, {"nlist": 16} if kind.startswith("IVF") else None, rows=len(vectors))
+    choice = choose_index(
+        kind, {"nlist": 16} if kind.startswith("IVF") else None, rows=len(vectors)
+    )
     prompts = [Prompt(i, f"{i:064x}", "", "", "", "", 1, i) for i in range(len(vectors))]
     connection, name = _collection(prompts, vectors.rows(np.arange(len(vectors))), choice)
     stored = MilvusVectors(connection, name, FIELD, rows=len(vectors), dim=vectors.dim)
-    return MilvusIndex(connection, name, FIELD, stored, choice=choice, effort=effort, matched=Matched())
+    return MilvusIndex(
+        connection, name, FIELD, stored, choice=choice, effort=effort, matched=Matched()
+    )
 
 
 def milvus_prompts(prompts: Sequence[Prompt]) -> PromptStore:
     """Prompts in a collection of Milvus Lite."""
-    connection, name = _collection(prompts, np.eye(1, 4, dtype=np.float32).repeat(len(prompts), axis=0), IndexChoice("FLAT", {}))
+    connection, name = _collection(
+        prompts,
+        np.eye(1, 4, dtype=np.float32).repeat(len(prompts), axis=0),
+        IndexChoice("FLAT", {}),
+    )
     n_long = sum(max(len(p.text), len(p.embedded_text)) > 60_000 for p in prompts)
     return MilvusPrompts(connection, name, rows=len(prompts), n_long=n_long, matched=Matched())

@@ -1,4 +1,4 @@
-"""What every corpus of prompts promises, whatever file it is read from (`core.protocols.CorpusSource`)."""
+"""What every corpus of prompts promises, whatever file it is read from (`imprompt.core.protocols.CorpusSource`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import ConfigError
-from core.protocols import CorpusSource
-from core.values import RawPrompt, RejectedRow
-from indexer.sources import parse_corpus
+from imprompt.core.errors import ConfigError
+from imprompt.core.protocols import CorpusSource
+from imprompt.core.values import RawPrompt, RejectedRow
+from imprompt.indexer.readers.sources import parse_corpus
 from tests.indexer.hub_worlds import fill_cache
 
 ROWS: tuple[bytes, ...] = (
@@ -73,8 +73,12 @@ def write_json_lines(folder: Path, rows: tuple[bytes, ...]) -> Path:
 def write_parquet(folder: Path, rows: tuple[bytes, ...]) -> Path:
     path = folder / "prompts.parquet"
     binary = pa.array(rows, type=pa.binary())
-    texts = pa.Array.from_buffers(pa.string(), len(rows), binary.buffers())  # pyarrow would refuse the bad bytes otherwise
-    pq.write_table(pa.table({"prompt": texts, "n_submitted": [2] * len(rows)}), path, row_group_size=3)
+    texts = pa.Array.from_buffers(
+        pa.string(), len(rows), binary.buffers()
+    )  # pyarrow would refuse the bad bytes otherwise
+    pq.write_table(
+        pa.table({"prompt": texts, "n_submitted": [2] * len(rows)}), path, row_group_size=3
+    )
     return path
 
 
@@ -84,19 +88,28 @@ def write_images(folder: Path, rows: tuple[bytes, ...]) -> Path:
     for i, row in enumerate(rows):
         info = PngInfo()
         if row:
-            info.add_text("parameters", f"{row.decode('latin-1')[:200]}\nSteps: 20, Sampler: Euler a, Seed: 1, Size: 4x4")
-        Image.new("RGB", (4, 4)).save(target / ("below" if i % 2 else ".") / f"{i:03d}.png", pnginfo=info)
+            info.add_text(
+                "parameters",
+                f"{row.decode('latin-1')[:200]}\nSteps: 20, Sampler: Euler a, Seed: 1, Size: 4x4",
+            )
+        Image.new("RGB", (4, 4)).save(
+            target / ("below" if i % 2 else ".") / f"{i:03d}.png", pnginfo=info
+        )
     (target / "torn.png").write_text("no image at all")
     return target
 
 
-def packed(write: Callable[[Path, tuple[bytes, ...]], Path], suffix: str) -> Callable[[Path, tuple[bytes, ...]], Path]:
+def packed(
+    write: Callable[[Path, tuple[bytes, ...]], Path], suffix: str
+) -> Callable[[Path, tuple[bytes, ...]], Path]:
     """The same file, compressed."""
 
     def write_packed(folder: Path, rows: tuple[bytes, ...]) -> Path:
         plain = write(folder, rows)
         path = plain.with_name(plain.name + suffix)
-        with pa.output_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}[suffix]) as stream:
+        with pa.output_stream(
+            str(path), compression={".gz": "gzip", ".zst": "zstd"}[suffix]
+        ) as stream:
             stream.write(plain.read_bytes())
         plain.unlink()
         return path
@@ -107,7 +120,9 @@ def packed(write: Callable[[Path, tuple[bytes, ...]], Path], suffix: str) -> Cal
 def write_json(folder: Path, rows: tuple[bytes, ...]) -> Path:
     path = folder / "prompts.json"
     escaped = [row.replace(b"\x00", b"\\u0000") for row in rows]
-    path.write_bytes(b"[" + b",\n ".join(b'{"id": 1, "prompt": "' + row + b'"}' for row in escaped) + b"]\n")
+    path.write_bytes(
+        b"[" + b",\n ".join(b'{"id": 1, "prompt": "' + row + b'"}' for row in escaped) + b"]\n"
+    )
     return path
 
 
@@ -140,7 +155,9 @@ def write_to_hub(folder: Path, rows: tuple[bytes, ...]) -> Path:
     files = {
         "README.md": b"# a card without configurations",
         "data/test.csv": write_separated(folder, rows[:3], suffix=".csv", mark=b",").read_bytes(),
-        "data/train-00000-of-00001.csv": write_separated(folder, rows[3:], suffix=".csv", mark=b",").read_bytes(),
+        "data/train-00000-of-00001.csv": write_separated(
+            folder, rows[3:], suffix=".csv", mark=b","
+        ).read_bytes(),
     }
     fill_cache(Path(constants.HF_HUB_CACHE), "somebody/prompts", files)
     return folder
@@ -165,9 +182,18 @@ TWO = frozenset({2})
 KINDS = {
     "text": Kind(write_text),
     "text.gz": Kind(packed(write_text, ".gz")),
-    "csv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b","), counts=TWO),
-    "csv.zst": Kind(packed(lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b","), ".zst"), counts=TWO),
-    "tsv": Kind(lambda folder, rows: write_separated(folder, rows, suffix=".tsv", mark=b"\t"), counts=TWO),
+    "csv": Kind(
+        lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b","), counts=TWO
+    ),
+    "csv.zst": Kind(
+        packed(
+            lambda folder, rows: write_separated(folder, rows, suffix=".csv", mark=b","), ".zst"
+        ),
+        counts=TWO,
+    ),
+    "tsv": Kind(
+        lambda folder, rows: write_separated(folder, rows, suffix=".tsv", mark=b"\t"), counts=TWO
+    ),
     "jsonl": Kind(write_json_lines),
     "jsonl.gz": Kind(packed(write_json_lines, ".gz")),
     "json": Kind(write_json),
@@ -179,7 +205,11 @@ KINDS = {
     "images": Kind(write_images, spec="images:{path}", holds_bad_bytes=False),
     "starter": Kind(write_nothing, spec="starter", holds_bad_bytes=False),
 }
-SHAPES: dict[str, dict[str, Any]] = {"whole": {}, "limited": {"limit": 7}, "sampled": {"sample": 5, "seed": 3}}
+SHAPES: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "limited": {"limit": 7},
+    "sampled": {"sample": 5, "seed": 3},
+}
 
 Rows = list[RawPrompt | RejectedRow]
 
@@ -231,7 +261,11 @@ class TestEverySource:
     def test_goes_on_from_any_row(self, source: CorpusSource) -> None:
         """Starting at row n gives what is left after n rows, rejected ones counted; behind the end there is nothing."""
         everything = read(source, 1)
-        for start in (*(range(len(everything)) if len(everything) < 12 else (0, 1, 4711)), len(everything) - 1, len(everything)):
+        for start in (
+            *(range(len(everything)) if len(everything) < 12 else (0, 1, 4711)),
+            len(everything) - 1,
+            len(everything),
+        ):
             assert read(source, 1, start) == everything[start:]
         assert read(source, 5, len(everything) + 7) == []
 
@@ -301,7 +335,14 @@ class TestFingerprint:
     def test_tells_samples_apart(self, kind: Kind, tmp_path: Path) -> None:
         """The whole, its beginning, and each sample are corpora of their own."""
         spec = kind.spec.format(path=kind.write(tmp_path, ROWS))
-        shapes: list[dict[str, Any]] = [{}, {"limit": 7}, {"limit": 6}, {"sample": 5}, {"sample": 5, "seed": 1}, {"sample": 4}]
+        shapes: list[dict[str, Any]] = [
+            {},
+            {"limit": 7},
+            {"limit": 6},
+            {"sample": 5},
+            {"sample": 5, "seed": 1},
+            {"sample": 4},
+        ]
         found = {parse_corpus(spec, **shape).fingerprint() for shape in shapes}
         assert len(found) == len(shapes)
 
@@ -316,12 +357,21 @@ class TestBadRows:
         prompts = [row.text for batch in batches for row in batch.prompts]
         reasons = [row.reason for batch in batches for row in batch.rejected]
         assert sorted(prompts) == sorted(ROWS[i].decode() for i in (0, 2, 5, 7))
-        assert sorted(reasons) == ["NUL bytes", "bad UTF-8", "empty", "longer than 100,000 characters"]
+        assert sorted(reasons) == [
+            "NUL bytes",
+            "bad UTF-8",
+            "empty",
+            "longer than 100,000 characters",
+        ]
 
     def test_submissions_are_read_where_a_column_has_them(self, kind: Kind, tmp_path: Path) -> None:
         """The column `n_submitted` is used by the kinds of table that were written with it."""
         path = kind.write(tmp_path, ROWS)
-        counts = {row.n_submitted for row in read(parse_corpus(kind.spec.format(path=path)), 9) if isinstance(row, RawPrompt)}
+        counts = {
+            row.n_submitted
+            for row in read(parse_corpus(kind.spec.format(path=path)), 9)
+            if isinstance(row, RawPrompt)
+        }
         assert counts == kind.counts
 
 

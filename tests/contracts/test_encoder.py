@@ -1,4 +1,4 @@
-"""The contract of `core.protocols.Encoder` and `EncoderPair`, held by every encoder."""
+"""The contract of `imprompt.core.protocols.Encoder` and `EncoderPair`, held by every encoder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.protocols import Encoder, EncoderPair, TextEncoder
-from core.values import EncoderSpec, Vectors
-from encoders.minilm import MiniLM
-from encoders.registry import load_encoder, load_minilm
+from imprompt.core.protocols import Encoder, EncoderPair, TextEncoder
+from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.minilm import MiniLM
+from imprompt.encoders.registry import load_encoder, load_minilm
 from tests.encoders.clip_models import TEXTS, random_pictures, write_model
 
 ROUNDING = 1e-5
@@ -58,14 +58,21 @@ def make_case(tower: Encoder[Any], spec: EncoderSpec, items: Sequence[Any]) -> C
     return Case(tower, spec, items, tower.encode(items))
 
 
-@pytest.fixture(scope="module", params=["minilm", *(f"{name}: {tower}" for name in PAIRS for tower in ("texts", "images"))])
-def case(request: pytest.FixtureRequest, pairs: Callable[[str], EncoderPair], minilm: MiniLM) -> Case:
+@pytest.fixture(
+    scope="module",
+    params=["minilm", *(f"{name}: {tower}" for name in PAIRS for tower in ("texts", "images"))],
+)
+def case(
+    request: pytest.FixtureRequest, pairs: Callable[[str], EncoderPair], minilm: MiniLM
+) -> Case:
     if request.param == "minilm":
         return make_case(minilm, minilm.spec, MORE_TEXTS)
     name, _, tower = str(request.param).partition(": ")
     pair = pairs(name)
     return (
-        make_case(pair.texts, pair.spec, MORE_TEXTS) if tower == "texts" else make_case(pair.images, pair.spec, random_pictures())
+        make_case(pair.texts, pair.spec, MORE_TEXTS)
+        if tower == "texts"
+        else make_case(pair.images, pair.spec, random_pictures())
     )
 
 
@@ -88,7 +95,10 @@ def test_a_row_does_not_depend_on_the_others(case: Case) -> None:
     """In another order or alone: the same row, but for rounding."""
     assert np.abs(case.rows - case.tower.encode(case.items[::-1])[::-1]).max() < ROUNDING
     for position in range(4):
-        assert np.abs(case.rows[position] - case.tower.encode([case.items[position]])[0]).max() < ROUNDING
+        assert (
+            np.abs(case.rows[position] - case.tower.encode([case.items[position]])[0]).max()
+            < ROUNDING
+        )
 
 
 def test_the_same_items_give_the_same_bits(case: Case) -> None:
@@ -102,7 +112,9 @@ def test_different_items_give_different_rows(case: Case) -> None:
 
 
 @pytest.fixture(params=["minilm", *PAIRS])
-def texts(request: pytest.FixtureRequest, pairs: Callable[[str], EncoderPair], minilm: MiniLM) -> tuple[TextEncoder, EncoderSpec]:
+def texts(
+    request: pytest.FixtureRequest, pairs: Callable[[str], EncoderPair], minilm: MiniLM
+) -> tuple[TextEncoder, EncoderSpec]:
     if request.param == "minilm":
         return minilm, minilm.spec
     return pairs(request.param).texts, pairs(request.param).spec

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.fetch import silent
-from core.protocols import EnsembleMember
-from encoders.lite import load_lite
-from ensemble.captions import CaptionMember
-from ensemble.interrogator.member import Interrogator
-from ensemble.knn import Knn
-from ensemble.recipes import InterrogatorSettings, KnnSettings
-from ensemble.regressor import Regressor
-from store.generation import open_generation
+from imprompt.core.hub.fetch import silent
+from imprompt.core.protocols import EnsembleMember
+from imprompt.encoders.lite import load_lite
+from imprompt.ensemble.blend_config import InterrogatorSettings, KnnSettings
+from imprompt.ensemble.captions import CaptionMember
+from imprompt.ensemble.interrogator.member import Interrogator
+from imprompt.ensemble.knn import Knn
+from imprompt.ensemble.regressor import Regressor
+from imprompt.store.index_version import open_generation
 from tests.ensemble.interrogator.lists import COLOURS as COLOURED
 from tests.ensemble.worlds import WORDS, build_world, neighbourhood, picture
 from tests.retriever.colours import ColourPair
@@ -93,4 +93,6 @@ def test_asking_twice_gives_the_same(member: EnsembleMember) -> None:
     images = [picture(colour) for colour in COLOURS[:2]]
     first = member.predict(images).vectors.copy()
     np.testing.assert_array_equal(member.predict(images).vectors, first)
-    np.testing.assert_allclose(member.predict([image.copy() for image in images]).vectors, first, atol=1e-6)
+    np.testing.assert_allclose(
+        member.predict([image.copy() for image in images]).vectors, first, atol=1e-6
+    )

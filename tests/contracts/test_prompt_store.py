@@ -1,4 +1,4 @@
-"""The contract of `core.protocols.PromptStore`."""
+"""The contract of `imprompt.core.protocols.PromptStore`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import UnknownRow
-from core.protocols import PromptStore
-from core.values import Condition, Prompt, prompt_key
-from store.layout import PROMPTS
-from store.prompts import DuckPrompts
-from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
+from imprompt.core.errors import UnknownRow
+from imprompt.core.protocols import PromptStore
+from imprompt.core.values import Condition, Prompt, prompt_key
+from imprompt.store.layout import PROMPTS
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
 from tests.contracts.milvus_lite import milvus_prompts
 
 TEXTS = [
@@ -34,7 +34,10 @@ TEXTS = [
 
 def duckdb_store(folder: Path) -> DuckPrompts:
     with StagedPrompts(folder) as staged:
-        rows = [CleanPrompt(prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1) for i, text in enumerate(TEXTS)]
+        rows = [
+            CleanPrompt(prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1)
+            for i, text in enumerate(TEXTS)
+        ]
         staged.add(rows, corpus=0, state=CorpusState(len(TEXTS), finished=True))
         staged.number()
     return DuckPrompts(folder / PROMPTS)
@@ -46,11 +49,16 @@ def on_milvus(folder: Path) -> Iterator[PromptStore]:
         yield milvus_prompts(opened.get_many(range(len(opened))))
 
 
-MAKERS: dict[str, Callable[[Path], AbstractContextManager[PromptStore]]] = {"duckdb": duckdb_store, "milvus": on_milvus}
+MAKERS: dict[str, Callable[[Path], AbstractContextManager[PromptStore]]] = {
+    "duckdb": duckdb_store,
+    "milvus": on_milvus,
+}
 
 
 @pytest.fixture(scope="module", params=["duckdb", pytest.param("milvus", marks=pytest.mark.slow)])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromptStore]:
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PromptStore]:
     with MAKERS[request.param](tmp_path_factory.mktemp("prompts")) as opened:
         yield opened
 
@@ -59,7 +67,8 @@ def test_every_field_comes_back(store: PromptStore) -> None:
     """All columns of all rows are what went in: other scripts, NUL, quotes, line feeds, a megabyte, the empty string."""
     assert len(store) == len(TEXTS)
     assert store.get_many(range(len(TEXTS))) == [
-        Prompt(i, prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1, i) for i, text in enumerate(TEXTS)
+        Prompt(i, prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1, i)
+        for i, text in enumerate(TEXTS)
     ]
 
 
@@ -89,7 +98,10 @@ def test_unknown_row(store: PromptStore, row_id: int) -> None:
 
 def test_conditions_name_rows(store: PromptStore) -> None:
     """The rows of which a condition is true, rising; values are never read as SQL."""
-    assert store.matching(Condition("n_submitted > ? AND n_submitted <= ?", (3, 5))).tolist() == [3, 4]
+    assert store.matching(Condition("n_submitted > ? AND n_submitted <= ?", (3, 5))).tolist() == [
+        3,
+        4,
+    ]
     assert store.matching(Condition("text = ?", (TEXTS[3],))).tolist() == [3]
     assert store.matching(~Condition("n_folded = 0")).dtype == np.int64
     assert store.matching(~Condition("n_folded = 0")).tolist() == []

@@ -1,4 +1,4 @@
-"""The contract of `core.protocols.VectorIndex`, held by every index, against an answer computed from the raw files."""
+"""The contract of `imprompt.core.protocols.VectorIndex`, held by every index, against an answer computed from the raw files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.errors import QueryError, SpaceMismatch
-from core.protocols import VectorIndex
-from core.values import Hits, Vectors, unit_rows
-from store.exact_index import ExactIndex
-from store.gpu import Gpu
-from store.gpu_index import GpuIndex
-from store.index_plan import PART_ROWS
-from store.indexes import build_index_file, open_index
-from store.shards import ShardedVectors
+from imprompt.core.errors import QueryError, SpaceMismatch
+from imprompt.core.protocols import VectorIndex
+from imprompt.core.values import Hits, Vectors, unit_rows
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.gpu import Gpu
+from imprompt.store.gpu_index import GpuIndex
+from imprompt.store.index_plan import PART_ROWS
+from imprompt.store.indexes import build_index_file, open_index
+from imprompt.store.shards import ShardedVectors
 from tests.contracts.milvus_lite import milvus_index
 from tests.store.builders import random_vectors, write_shards
 from tests.store.fake_gpu import FakeGpu
@@ -43,14 +43,18 @@ def faiss_index(folder: Path, vectors: ShardedVectors) -> VectorIndex:
 
 
 def in_memory(folder: Path, vectors: ShardedVectors) -> VectorIndex:
-    return open_index(folder, build_index_file(folder, "index/toy.faiss", vectors), vectors, mapped=False)
+    return open_index(
+        folder, build_index_file(folder, "index/toy.faiss", vectors), vectors, mapped=False
+    )
 
 
 def inverted_file(
     factory: str, *, mapped: bool = True, part_rows: int = PART_ROWS
 ) -> Callable[[Path, ShardedVectors], VectorIndex]:
     def make(folder: Path, vectors: ShardedVectors) -> VectorIndex:
-        info = build_index_file(folder, "index/toy.faiss", vectors, factory=factory, part_rows=part_rows)
+        info = build_index_file(
+            folder, "index/toy.faiss", vectors, factory=factory, part_rows=part_rows
+        )
         return open_index(folder, msgspec.structs.replace(info, effort=0.5), vectors, mapped=mapped)
 
     return make
@@ -58,7 +62,12 @@ def inverted_file(
 
 def on_a_gpu(folder: Path, vectors: ShardedVectors) -> VectorIndex:
     """In pieces of 200 rows, before an inverted file."""
-    return GpuIndex(inverted_file("IVF16,RaBitQ")(folder, vectors), vectors, Gpu(FakeGpu().connect, required=True), piece_rows=200)
+    return GpuIndex(
+        inverted_file("IVF16,RaBitQ")(folder, vectors),
+        vectors,
+        Gpu(FakeGpu().connect, required=True),
+        piece_rows=200,
+    )
 
 
 def on_milvus(kind: str) -> Callable[[Path, ShardedVectors], VectorIndex]:
@@ -86,7 +95,10 @@ MAKERS = {
 MILVUS = {kind: on_milvus(kind) for kind in ("FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8")}
 EVERY = [
     *(pytest.param(maker, id=name) for name, maker in MAKERS.items()),
-    *(pytest.param(maker, id=f"milvus-{kind}", marks=pytest.mark.slow) for kind, maker in MILVUS.items()),
+    *(
+        pytest.param(maker, id=f"milvus-{kind}", marks=pytest.mark.slow)
+        for kind, maker in MILVUS.items()
+    ),
 ]
 
 
@@ -98,7 +110,9 @@ class Case:
     rows: Vectors
 
 
-def make_case(maker: Callable[[Path, ShardedVectors], VectorIndex], folder: Path, vectors: Vectors) -> Case:
+def make_case(
+    maker: Callable[[Path, ShardedVectors], VectorIndex], folder: Path, vectors: Vectors
+) -> Case:
     shards = write_shards(folder, vectors, shard_rows=150)
     stored = np.concatenate([np.load(folder / shard.file) for shard in shards]).astype(np.float32)
     lengths = np.linalg.norm(stored.astype(np.float64), axis=1, keepdims=True).astype(np.float32)
@@ -126,7 +140,10 @@ def expected_ids(rows: Vectors, query: NDArray[np.float32], k: int) -> list[int]
 
 def same(left: Hits, right: Hits) -> bool:
     """Equal to the bit."""
-    return left.ids.tobytes() == right.ids.tobytes() and left.scores.tobytes() == right.scores.tobytes()
+    return (
+        left.ids.tobytes() == right.ids.tobytes()
+        and left.scores.tobytes() == right.scores.tobytes()
+    )
 
 
 def test_shape_and_types(case: Case) -> None:
@@ -150,7 +167,9 @@ def test_scores_are_cosines(case: Case) -> None:
     """A score is the cosine of query and row, to float32 rounding; a stored row finds itself with 1."""
     queries = questions(8)
     hits = case.index.search(queries, 20)
-    truth = np.take_along_axis(queries.astype(np.float64) @ case.rows.T.astype(np.float64), hits.ids, axis=1)
+    truth = np.take_along_axis(
+        queries.astype(np.float64) @ case.rows.T.astype(np.float64), hits.ids, axis=1
+    )
     np.testing.assert_allclose(hits.scores, truth, atol=2e-7)
     own = case.index.search(case.rows[[5]], 1, effort=1.0)
     assert own.ids[0, 0] == 5
@@ -176,7 +195,10 @@ def test_a_smaller_k_is_a_prefix(case: Case, k: int) -> None:
     """The first k of k = 120 are the answer for k."""
     queries = np.concatenate([questions(30), case.rows[[100]]])
     wide, narrow = case.index.search(queries, 120), case.index.search(queries, k)
-    assert same(Hits(np.ascontiguousarray(wide.ids[:, :k]), np.ascontiguousarray(wide.scores[:, :k])), narrow)
+    assert same(
+        Hits(np.ascontiguousarray(wide.ids[:, :k]), np.ascontiguousarray(wide.scores[:, :k])),
+        narrow,
+    )
 
 
 @pytest.mark.parametrize("size", [1, 7])
@@ -184,7 +206,10 @@ def test_batches_change_nothing(case: Case, size: int) -> None:
     """64 questions one by one, in sevens or at once: the same ids and the same bits of the scores."""
     queries = questions(64)
     parts = [case.index.search(queries[start : start + size], 12) for start in range(0, 64, size)]
-    joined = Hits(np.concatenate([part.ids for part in parts]), np.concatenate([part.scores for part in parts]))
+    joined = Hits(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
     assert same(joined, case.index.search(queries, 12))
 
 
@@ -229,7 +254,9 @@ def test_allowed(case: Case) -> None:
     allowed = np.random.default_rng(3).permutation(ROWS)[:90]
     hits = case.index.search(questions(5), 100, allowed=np.concatenate([allowed, allowed[:4]]))
     for query, ids in zip(questions(5), hits.ids, strict=True):
-        assert ids[:90].tolist() == [i for i in expected_ids(case.rows, query, ROWS) if i in set(allowed)]
+        assert ids[:90].tolist() == [
+            i for i in expected_ids(case.rows, query, ROWS) if i in set(allowed)
+        ]
     assert (hits.ids[:, 90:] == -1).all()
 
 
@@ -308,7 +335,10 @@ def test_effort_in_range(case: Case, effort: float) -> None:
 
 def test_largest_k(case: Case) -> None:
     """The k that `caps` promises is answered."""
-    assert case.index.search(questions(1), case.index.caps.max_k).ids.shape == (1, case.index.caps.max_k)
+    assert case.index.search(questions(1), case.index.caps.max_k).ids.shape == (
+        1,
+        case.index.caps.max_k,
+    )
 
 
 def test_queries_are_left_alone(case: Case) -> None:
@@ -328,10 +358,14 @@ def test_one_row(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path:
 
 
 @pytest.mark.parametrize("maker", EVERY)
-def test_more_near_ties_than_candidates(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path: Path) -> None:
+def test_more_near_ties_than_candidates(
+    maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path: Path
+) -> None:
     """Among 3,000 rows that float16 makes to differ in length more than in direction, the nearest is still the nearest."""
     rng = np.random.default_rng(5)
-    case = make_case(maker, tmp_path, unit_rows(random_vectors(1, DIM) + 1e-3 * rng.standard_normal((3000, DIM))))
+    case = make_case(
+        maker, tmp_path, unit_rows(random_vectors(1, DIM) + 1e-3 * rng.standard_normal((3000, DIM)))
+    )
     queries = case.rows[:40]
     hits = case.index.search(queries, 3, effort=1.0)
     assert hits.ids.tolist() == [expected_ids(case.rows, query, 3) for query in queries]
@@ -352,12 +386,16 @@ def test_near_ties_on_milvus(data: st.DataObject, tmp_path_factory: pytest.TempP
     check_near_ties(data, tmp_path_factory, MILVUS)
 
 
-def check_near_ties(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, makers: Makers) -> None:
+def check_near_ties(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, makers: Makers
+) -> None:
     rows = data.draw(st.integers(2, 400), label="rows")
     spread = data.draw(st.sampled_from([1e-4, 1e-3, 1e-2]), label="spread")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
     k = data.draw(st.integers(1, rows), label="k")
-    vectors = unit_rows(random_vectors(1, DIM, seed=rows) + spread * rng.standard_normal((rows, DIM)))
+    vectors = unit_rows(
+        random_vectors(1, DIM, seed=rows) + spread * rng.standard_normal((rows, DIM))
+    )
     for name, maker in makers.items():
         case = make_case(maker, tmp_path_factory.mktemp(name), vectors)
         hits = case.index.search(vectors[:2], k, effort=1.0)

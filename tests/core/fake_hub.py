@@ -22,9 +22,10 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 class FakeHub:
     """Serves `files`, by "OWNER/NAME/FILE" ("datasets/OWNER/NAME/FILE"); a context manager.
 
-    `large` files have a sha256 as the hub's LFS files do, the others the digest of a git blob. `cut` breaks the next connections
-    off after so many bytes of content, `stall` sends so many and falls silent, `status` answers with a status and an error code,
-    `hang_s` is silent for so long before the content (`hang_head`: before the headers, too), `lie` states another digest. `seen`
+    `large` files have a sha256 as the hub's LFS files do, the others the digest of a git blob.
+    `cut` breaks the next connections off after so many bytes of content, `stall` sends so many and
+    falls silent, `status` answers with a status and an error code, `hang_s` is silent for so long
+    before the content (`hang_head`: before the headers, too), `lie` states another digest. `seen`
     lists (method, path, range) of every request.
     """
 
@@ -50,11 +51,18 @@ class FakeHub:
 
         Handler.hub = hub
         self._server = _Quiet(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}
+        )
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -74,7 +82,9 @@ class FakeHub:
             content = content + b"!"
         if name in self.large:
             return hashlib.sha256(content).hexdigest()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        return hashlib.sha1(
+            b"blob %d\0" % len(content) + content, usedforsecurity=False
+        ).hexdigest()
 
 
 @contextmanager
@@ -91,7 +101,11 @@ def serve_as_the_hub(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeHu
     with FakeHub() as hub:
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "ENDPOINT", hub.address)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.address + "/{repo_id}/resolve/{revision}/{filename}")
+        patch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
         patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
         patch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
         yield hub
@@ -120,16 +134,33 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, content: bool) -> None:
         hub = self.hub
         hub.seen.append((self.command, self.path, self.headers.get("Range", "")))
-        name = unquote(self.path).lstrip("/").replace("/resolve/main", "").replace(f"/resolve/{COMMIT}", "")
+        name = (
+            unquote(self.path)
+            .lstrip("/")
+            .replace("/resolve/main", "")
+            .replace(f"/resolve/{COMMIT}", "")
+        )
         if hub.hang_s and (content or hub.hang_head):
             time.sleep(hub.hang_s)
-        status, code = hub.status.get(name, (200, "") if name in hub.files else (404, "EntryNotFound"))
+        status, code = hub.status.get(
+            name, (200, "") if name in hub.files else (404, "EntryNotFound")
+        )
         if status != 200:
-            self._headers(status, {"X-Error-Code": code, "X-Repo-Commit": COMMIT, "Content-Length": "0"})
+            self._headers(
+                status, {"X-Error-Code": code, "X-Repo-Commit": COMMIT, "Content-Length": "0"}
+            )
             return
         body = hub.files[name]
-        start = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0]) if hub.ranges and self.headers["Range"] else 0
-        said = {"X-Repo-Commit": COMMIT, "ETag": f'"{hub.digest(name)}"', "Content-Length": str(len(body) - start)}
+        start = (
+            int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
+            if hub.ranges and self.headers["Range"]
+            else 0
+        )
+        said = {
+            "X-Repo-Commit": COMMIT,
+            "ETag": f'"{hub.digest(name)}"',
+            "Content-Length": str(len(body) - start),
+        }
         if start:
             said["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
         self._headers(206 if start else 200, said)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from core.ahead import ahead, side_by_side
+from imprompt.core.lookahead import ahead, side_by_side
 
 
 def test_the_next_item_is_made_while_one_is_used() -> None:

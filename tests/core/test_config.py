@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from core.config import MilvusPlace, index_place, settings
-from core.errors import ConfigError, WeightsMissing
-from core.fetch import HubFile, fetch
+from imprompt.core.errors import ConfigError, WeightsMissing
+from imprompt.core.hub.fetch import HubFile, fetch
+from imprompt.core.settings import MilvusPlace, index_place, settings
 
 
-def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_option_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """`--index` first, then IMPROMPT_INDEX, then the user's data folder."""
     monkeypatch.setenv("IMPROMPT_INDEX", str(tmp_path / "named"))
     assert settings().index == tmp_path / "named"
@@ -82,7 +84,9 @@ def test_offline_is_set_by_option_or_environment(monkeypatch: pytest.MonkeyPatch
 def test_a_shut_gate_names_the_file_and_the_remedy() -> None:
     """Offline, a file that the cache lacks ends in one clear error and no request."""
     said: list[str] = []
-    with pytest.raises(WeightsMissing, match=r"weights\.bin.*--offline.*copy its hub cache") as caught:
+    with pytest.raises(
+        WeightsMissing, match=r"weights\.bin.*--offline.*copy its hub cache"
+    ) as caught:
         fetch(HubFile("nobody/nothing", "weights.bin"), offline=True, announce=said.append)
     assert caught.value.path == "weights.bin"
     assert not said

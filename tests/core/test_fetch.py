@@ -12,8 +12,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
-from core.fetch import HubFile, Wanted, cached_file, fetch, fetch_all, fetch_choice, hand_path, silent, wanted
+from imprompt.core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
+from imprompt.core.hub.fetch import (
+    HubFile,
+    Wanted,
+    cached_file,
+    fetch,
+    fetch_all,
+    fetch_choice,
+    hand_path,
+    silent,
+    wanted,
+)
 from tests.core.fake_hub import FakeHub, serve_as_the_hub
 
 CONTENT = os.urandom(300_000)
@@ -118,7 +128,9 @@ def test_a_part_that_is_too_long_is_thrown_away(hub: FakeHub, cache: Path) -> No
 def test_other_bytes_than_the_hub_states_are_refused(hub: FakeHub, cache: Path) -> None:
     """Nothing is put into the cache, and the next call begins anew."""
     hub.lie = True
-    with pytest.raises(WeightsRejected, match=r"weights\.bin of someone/model did not arrive whole") as caught:
+    with pytest.raises(
+        WeightsRejected, match=r"weights\.bin of someone/model did not arrive whole"
+    ) as caught:
         get()
     assert "again" in caught.value.hint
     assert cached_file(FILE) is None
@@ -146,7 +158,9 @@ def test_a_damaged_part_is_found_out(hub: FakeHub, cache: Path) -> None:
         ((500, ""), "answered 500"),
     ],
 )
-def test_a_refusal_is_one_line_that_says_what_to_do(hub: FakeHub, status: tuple[int, str], words: str) -> None:
+def test_a_refusal_is_one_line_that_says_what_to_do(
+    hub: FakeHub, status: tuple[int, str], words: str
+) -> None:
     """The reason, the address to fetch by hand, and where to put it."""
     hub.status[NAME] = status
     with pytest.raises(WeightsMissing) as caught:
@@ -157,21 +171,31 @@ def test_a_refusal_is_one_line_that_says_what_to_do(hub: FakeHub, status: tuple[
     assert str(hand_path(FILE)) in caught.value.hint
 
 
-def test_a_host_that_is_not_there_is_one_line(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_is_not_there_is_one_line(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A refused connection, with the reason and the remedy."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",
+    )
     with pytest.raises(WeightsMissing, match=r"127\.0\.0\.1:9.*Fetch http"):
         get()
 
 
-@pytest.mark.parametrize("hang_head", [True, False], ids=["before the headers", "before the content"])
-def test_a_host_that_stays_silent_is_not_waited_for(hub: FakeHub, hang_head: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "hang_head", [True, False], ids=["before the headers", "before the content"]
+)
+def test_a_host_that_stays_silent_is_not_waited_for(
+    hub: FakeHub, hang_head: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It ends after the time limit, and says so."""
     from huggingface_hub import constants
 
-    monkeypatch.setattr("core.fetch.ASK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("imprompt.core.hub.fetch.ASK_TIMEOUT_S", 0.2)
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
     hub.hang_s, hub.hang_head = 1.0, hang_head
     began = time.monotonic()
@@ -180,9 +204,13 @@ def test_a_host_that_stays_silent_is_not_waited_for(hub: FakeHub, hang_head: boo
     assert time.monotonic() - began < 5
 
 
-def test_a_full_disk_is_known_before_anything_is_fetched(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_known_before_anything_is_fetched(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The size and what is free are said; no content is asked for."""
-    monkeypatch.setattr("core.hub_download.shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(
+        "imprompt.core.hub.download.shutil.disk_usage", lambda path: SimpleNamespace(free=1000)
+    )
     with pytest.raises(StorageFull, match=r"needs 300\.0 kB .* where 1\.0 kB are free"):
         get()
     assert "GET weights.bin" not in hub.asked
@@ -192,7 +220,9 @@ def test_a_cache_that_may_not_be_written_is_named(hub: FakeHub, cache: Path) -> 
     """A file stands where the folder should be."""
     cache.mkdir()
     (cache / "models--someone--model").touch()
-    with pytest.raises(StorageFull, match=r"models--someone--model\S* cannot be written: Not a directory"):
+    with pytest.raises(
+        StorageFull, match=r"models--someone--model\S* cannot be written: Not a directory"
+    ):
         get()
 
 
@@ -257,7 +287,11 @@ def test_the_first_that_there_is_counts(hub: FakeHub) -> None:
 
 def test_what_is_optional_is_asked_for_once(hub: FakeHub) -> None:
     """An optional file that the hub lacks costs one question at the time of the fetch; what was learnt adds to the list."""
-    hub.files |= {"someone/model/index.json": b"{}", "someone/model/extra.txt": b"+", "someone/model/shard": b"1"}
+    hub.files |= {
+        "someone/model/index.json": b"{}",
+        "someone/model/extra.txt": b"+",
+        "someone/model/shard": b"1",
+    }
     extras = [wanted("someone/model", name, optional=True) for name in ("extra.txt", "absent.txt")]
 
     def wants() -> list[Wanted]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import StorageFull
-from core.files import atomic_write, sha256_file
+from imprompt.core.atomic_files import atomic_write, sha256_file
+from imprompt.core.errors import StorageFull
 
 
 def test_a_file_appears_with_all_its_bytes(tmp_path: Path) -> None:
@@ -35,7 +35,10 @@ def test_a_failure_leaves_the_older_file_and_no_debris(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_by_name(tmp_path: Path) -> None:
     """`/dev/full` behaves as a full disk for every user, root included."""
     target = tmp_path / "b.bin"
-    with pytest.raises(StorageFull, match=r"b\.bin cannot be written: No space left on device"), atomic_write(target) as file:
+    with (
+        pytest.raises(StorageFull, match=r"b\.bin cannot be written: No space left on device"),
+        atomic_write(target) as file,
+    ):
         with Path("/dev/full").open("wb", buffering=0) as full:
             full.write(b"x")
         file.write(b"never reached")

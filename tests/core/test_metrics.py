@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.metrics import group_bootstrap, recall_at_k, row_cosines
-from core.values import unit_rows
+from imprompt.core.metrics import group_bootstrap, recall_at_k, row_cosines
+from imprompt.core.values import unit_rows
 
 
 def test_recall_counts_a_tie_against_the_query() -> None:
@@ -24,7 +24,9 @@ def test_recall_agrees_with_sorting() -> None:
     queries, candidates = unit_rows(rng.normal(size=(40, 8))), unit_rows(rng.normal(size=(30, 8)))
     truth = rng.integers(0, 30, 40)
     nearest = np.argsort(-(queries @ candidates.T), axis=1)[:, :7]
-    assert recall_at_k(queries, candidates, truth, 7).tolist() == [t in row for t, row in zip(truth, nearest, strict=True)]
+    assert recall_at_k(queries, candidates, truth, 7).tolist() == [
+        t in row for t, row in zip(truth, nearest, strict=True)
+    ]
 
 
 def test_the_interval_widens_when_items_of_a_group_agree() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.splits import group_folds, similarity_groups
-from core.values import unit_rows
+from imprompt.core.splits import group_folds, similarity_groups
+from imprompt.core.values import unit_rows
 
 
 def reference_groups(vectors: np.ndarray, threshold: float) -> list[int]:
@@ -31,7 +31,9 @@ def reference_groups(vectors: np.ndarray, threshold: float) -> list[int]:
 def test_groups_are_connected_components(n: int, threshold: float, seed: int) -> None:
     """Union-find gives what walking the graph gives, and a group is named by its first row."""
     vectors = unit_rows(np.random.default_rng(seed).normal(size=(n, 4)))
-    assert similarity_groups(vectors, threshold=threshold).tolist() == reference_groups(vectors, threshold)
+    assert similarity_groups(vectors, threshold=threshold).tolist() == reference_groups(
+        vectors, threshold
+    )
 
 
 def test_groups_join_across_blocks() -> None:
@@ -41,7 +43,12 @@ def test_groups_join_across_blocks() -> None:
     assert similarity_groups(vectors, threshold=0.99)[1400] == 3
 
 
-@given(st.lists(st.integers(0, 12), min_size=8, max_size=80).filter(lambda groups: len(set(groups)) >= 4), st.integers(0, 99))
+@given(
+    st.lists(st.integers(0, 12), min_size=8, max_size=80).filter(
+        lambda groups: len(set(groups)) >= 4
+    ),
+    st.integers(0, 99),
+)
 def test_no_group_stands_on_both_sides(groups: list[int], seed: int) -> None:
     """Every row is tested once, by a model that saw none of its group."""
     array = np.array(groups)

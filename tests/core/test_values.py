@@ -8,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from core.errors import EncoderError
-from core.values import fold_text, prompt_key, unit_rows
+from imprompt.core.errors import EncoderError
+from imprompt.core.values import fold_text, prompt_key, unit_rows
 
 
-@given(arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 8)), elements=st.floats(-1e3, 1e3, width=32)))
+@given(
+    arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 5), st.integers(1, 8)),
+        elements=st.floats(-1e3, 1e3, width=32),
+    )
+)
 def test_unit_rows_have_length_one_and_keep_their_direction(array: np.ndarray) -> None:
     """Every row that is not zero comes out with length 1, float32, and points the same way."""
     rows = unit_rows(array)
@@ -27,7 +33,9 @@ def test_unit_rows_have_length_one_and_keep_their_direction(array: np.ndarray) -
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_unit_rows_name_whose_numbers_are_not_finite(bad: float) -> None:
     """NaN and infinity never become vectors; the message says whose they are, and what to try."""
-    with pytest.raises(EncoderError, match=r"^the text tower gives values that are not finite\. .*--device cpu"):
+    with pytest.raises(
+        EncoderError, match=r"^the text tower gives values that are not finite\. .*--device cpu"
+    ):
         unit_rows(np.array([[1, 0], [bad, 1]]), role="the text tower")
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from core.values import Vectors
+from imprompt.core.values import Vectors
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
@@ -20,16 +20,36 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "vit": {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
     "resnet-short-context": {
         "embed_dim": 24,
-        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": None},
+        "vision_cfg": {
+            "image_size": 64,
+            "layers": [1, 1, 1, 1],
+            "width": 8,
+            "head_width": 16,
+            "patch_size": None,
+        },
         "text_cfg": {**TEXT, "context_length": 21},
     },
     "convnext": {
         "embed_dim": 24,
-        "vision_cfg": {"timm_model_name": "convnext_atto", "timm_model_pretrained": False, "timm_pool": "", "image_size": 64},
+        "vision_cfg": {
+            "timm_model_name": "convnext_atto",
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "image_size": 64,
+        },
         "text_cfg": TEXT,
     },
-    "custom-text": {"embed_dim": 24, "custom_text": True, "vision_cfg": VIT, "text_cfg": {**TEXT, "proj_bias": True}},
-    "eos-pool": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": {**TEXT, "pool_type": "eos", "eos_id": 49407}},
+    "custom-text": {
+        "embed_dim": 24,
+        "custom_text": True,
+        "vision_cfg": VIT,
+        "text_cfg": {**TEXT, "proj_bias": True},
+    },
+    "eos-pool": {
+        "embed_dim": 24,
+        "vision_cfg": VIT,
+        "text_cfg": {**TEXT, "pool_type": "eos", "eos_id": 49407},
+    },
     "siglip": {
         "embed_dim": 32,
         "custom_text": True,
@@ -43,7 +63,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
             "tokenizer_kwargs": {"clean": "canonicalize"},
         },
     },
-    "first-pool": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": {**TEXT, "pool_type": "first", "no_causal_mask": True}},
+    "first-pool": {
+        "embed_dim": 24,
+        "vision_cfg": VIT,
+        "text_cfg": {**TEXT, "pool_type": "first", "no_causal_mask": True},
+    },
     "two-ways": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": {**TEXT, "no_causal_mask": True}},
     "coca": {
         "embed_dim": 32,
@@ -57,17 +81,38 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
             "n_queries": 4,
             "attn_pooler_heads": 2,
         },
-        "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2, "output_tokens": True},
+        "vision_cfg": {
+            **VIT,
+            "attentional_pool": True,
+            "attn_pooler_queries": 4,
+            "attn_pooler_heads": 2,
+            "output_tokens": True,
+        },
         "text_cfg": {**TEXT, "context_length": 76, "embed_cls": True, "output_tokens": True},
     },
 }
-PREPROCESS = {"mean": [0.5, 0.45, 0.4], "std": [0.3, 0.25, 0.2], "interpolation": "bilinear", "resize_mode": "squash"}
+PREPROCESS = {
+    "mean": [0.5, 0.45, 0.4],
+    "std": [0.3, 0.25, 0.2],
+    "interpolation": "bilinear",
+    "resize_mode": "squash",
+}
 
 
-def write_model(folder: Path, architecture: str, *, seed: int = 0, suffix: str = "safetensors", preprocess: bool = True) -> Path:
+def write_model(
+    folder: Path,
+    architecture: str,
+    *,
+    seed: int = 0,
+    suffix: str = "safetensors",
+    preprocess: bool = True,
+) -> Path:
     """A folder with a model of `ARCHITECTURES`; every weight is random, those included that training starts at 0 or 1."""
     folder.mkdir(parents=True)
-    config = {"model_cfg": ARCHITECTURES[architecture], "preprocess_cfg": PREPROCESS if preprocess else {}}
+    config = {
+        "model_cfg": ARCHITECTURES[architecture],
+        "preprocess_cfg": PREPROCESS if preprocess else {},
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -93,12 +138,20 @@ class Oracle:
 
     def texts(self, texts: list[str]) -> Vectors:
         with torch.no_grad():
-            return np.concatenate([self.model.encode_text(self.tokenizer([text]), normalize=True).numpy() for text in texts])
+            return np.concatenate(
+                [
+                    self.model.encode_text(self.tokenizer([text]), normalize=True).numpy()
+                    for text in texts
+                ]
+            )
 
     def images(self, pictures: list[Image.Image]) -> Vectors:
         with torch.no_grad():
             return np.concatenate(
-                [self.model.encode_image(self.preprocess(picture)[None], normalize=True).numpy() for picture in pictures]
+                [
+                    self.model.encode_image(self.preprocess(picture)[None], normalize=True).numpy()
+                    for picture in pictures
+                ]
             )
 
 
@@ -107,7 +160,10 @@ def random_pictures(seed: int = 0) -> list[Image.Image]:
     rng = np.random.default_rng(seed)
     sizes = [(90, 40), (40, 90), (3, 5), (32, 32), (64, 64)]
     blocks = [Image.fromarray(rng.integers(0, 256, (2, 3, 3), dtype=np.uint8)) for _ in sizes]
-    return [block.resize(size, Image.Resampling.NEAREST) for block, size in zip(blocks, sizes, strict=True)]
+    return [
+        block.resize(size, Image.Resampling.NEAREST)
+        for block, size in zip(blocks, sizes, strict=True)
+    ]
 
 
 TEXTS = [

@@ -16,7 +16,9 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
     root = tmp_path_factory.mktemp("models")
     return lambda architecture: (
-        root / architecture if (root / architecture).is_dir() else write_model(root / architecture, architecture)
+        root / architecture
+        if (root / architecture).is_dir()
+        else write_model(root / architecture, architecture)
     )
 
 

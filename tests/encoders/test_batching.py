@@ -10,17 +10,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import EncoderError
-from core.fetch import silent
-from core.values import Vectors
-from encoders.batching import LastTokens, LengthBatches, encodable
+from imprompt.core.errors import EncoderError
+from imprompt.core.hub.fetch import silent
+from imprompt.core.values import Vectors
+from imprompt.encoders.length_batches import LastTokens, LengthBatches, encodable
 
 
 def row_of(length: int) -> list[float]:
     return [length, length + 0.5]
 
 
-@given(lengths=st.lists(st.integers(0, 50), max_size=60), batch_size=st.integers(1, 9), fits=st.integers(1, 9))
+@given(
+    lengths=st.lists(st.integers(0, 50), max_size=60),
+    batch_size=st.integers(1, 9),
+    fits=st.integers(1, 9),
+)
 def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int) -> None:
     """Whatever the lengths, the batch size and the memory, row i is that of item i; batches are sorted and never too large."""
     batches: list[list[int]] = []
@@ -31,7 +35,9 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
         batches.append(batch)
         return np.array([row_of(item) for item in batch], dtype=np.float32)
 
-    rows = LengthBatches(batch_size, announce=silent).encode(lengths, lengths, dim=2, encode_batch=encode_batch)
+    rows = LengthBatches(batch_size, announce=silent).encode(
+        lengths, lengths, dim=2, encode_batch=encode_batch
+    )
     assert rows.shape == (len(lengths), 2)
     assert rows.tolist() == [row_of(length) for length in lengths]
     assert [item for batch in batches for item in batch] == sorted(lengths)
@@ -41,7 +47,9 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
 def test_memory_is_looked_at_behind_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also behind one that was too large."""
     looks: list[int] = []
-    monkeypatch.setattr("encoders.batching.FREED.look", lambda: looks.append(tried[-1]))
+    monkeypatch.setattr(
+        "imprompt.encoders.length_batches.FREED.look", lambda: looks.append(tried[-1])
+    )
     tried: list[int] = []
     items = [1] * 9
 
@@ -95,7 +103,9 @@ def test_items_of_equal_keys_are_encoded_once(items: list[int], batch_size: int)
 FULL = [
     torch.OutOfMemoryError("full"),
     MemoryError(),
-    RuntimeError("err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError(
+        "err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    ),
     RuntimeError("data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
 ]
 """As CUDA, Python, and torch on Linux and on other systems say it."""
@@ -131,23 +141,32 @@ def test_one_item_that_does_not_fit_is_an_error_with_a_remedy() -> None:
     """Nothing is left to halve."""
     with pytest.raises(EncoderError, match=r"batch of one.*--device cpu"):
         LengthBatches(2, announce=silent).encode(
-            [1, 2, 3], [1, 2, 3], dim=1, encode_batch=lambda _: failing(torch.OutOfMemoryError("full"))
+            [1, 2, 3],
+            [1, 2, 3],
+            dim=1,
+            encode_batch=lambda _: failing(torch.OutOfMemoryError("full")),
         )
 
 
 def test_other_failures_are_not_taken_for_a_full_memory() -> None:
     """A bug in a tower shows itself at the first batch."""
     with pytest.raises(RuntimeError, match="shapes"):
-        LengthBatches(2, announce=silent).encode([1, 2], [1, 2], dim=1, encode_batch=lambda _: failing(RuntimeError("shapes")))
+        LengthBatches(2, announce=silent).encode(
+            [1, 2], [1, 2], dim=1, encode_batch=lambda _: failing(RuntimeError("shapes"))
+        )
 
 
 def test_rows_that_are_not_finite_are_an_error() -> None:
     """NaN never reaches an index."""
     with pytest.raises(EncoderError, match="not finite"):
-        LengthBatches(2, announce=silent).encode([1], [1], dim=1, encode_batch=lambda _: np.array([[np.nan]], dtype=np.float32))
+        LengthBatches(2, announce=silent).encode(
+            [1], [1], dim=1, encode_batch=lambda _: np.array([[np.nan]], dtype=np.float32)
+        )
 
 
-@pytest.mark.parametrize(("text", "clean"), [("a\udcffb", "a?b"), ("grün 你好", "grün 你好"), ("", "")])
+@pytest.mark.parametrize(
+    ("text", "clean"), [("a\udcffb", "a?b"), ("grün 你好", "grün 你好"), ("", "")]
+)
 def test_lone_surrogates_are_no_text(text: str, clean: str) -> None:
     """They come from broken file names, and tokenizers refuse them."""
     assert encodable(text) == clean

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError
-from encoders.efficientnet import EfficientNetLite, squashed_pixels
-from encoders.lite_head import TRUNK_SIDE_PX
-from encoders.weights import packaged_weights
+from imprompt.core.errors import ConfigError
+from imprompt.encoders.efficientnet import EfficientNetLite, squashed_pixels
+from imprompt.encoders.lite_head import TRUNK_SIDE_PX
+from imprompt.encoders.weights import packaged_weights
 
 
 def pictures(count: int, *, seed: int = 0) -> list[Image.Image]:
@@ -19,7 +19,10 @@ def pictures(count: int, *, seed: int = 0) -> list[Image.Image]:
     rng = np.random.default_rng(seed)
     sizes = [(300, 200), (64, 300), (260, 260), (17, 40)]
     coarse = rng.integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
-    return [Image.fromarray(one).resize(sizes[row % 4], Image.Resampling.BICUBIC) for row, one in enumerate(coarse)]
+    return [
+        Image.fromarray(one).resize(sizes[row % 4], Image.Resampling.BICUBIC)
+        for row, one in enumerate(coarse)
+    ]
 
 
 @pytest.mark.parametrize(("name", "side_px"), TRUNK_SIDE_PX.items())
@@ -29,7 +32,9 @@ def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
     import torch
 
     images = pictures(3)
-    state = torch.load(packaged_weights(f"efficientnet-{name}").path, map_location="cpu", weights_only=True)
+    state = torch.load(
+        packaged_weights(f"efficientnet-{name}").path, map_location="cpu", weights_only=True
+    )
     oracle: Any = timm.create_model(f"tf_efficientnet_{name}", pretrained=False).eval()
     ours = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
     theirs = [key for key in oracle.state_dict() if not key.endswith("num_batches_tracked")]

@@ -1,6 +1,7 @@
 """What towers do on CUDA, as far as a processor can show it: float16 weights, batches that a full memory halves, one line a GPU.
 
-Torch computes float16 on a processor, too, so the same code runs here with the same rounding of weights and hidden states.
+Torch computes float16 on a processor, too, so the same code runs here with the same rounding of
+weights and hidden states.
 """
 
 from __future__ import annotations
@@ -14,17 +15,28 @@ import pytest
 import torch
 from PIL import Image
 
-import encoders.devices
-from core.devices import NvidiaDriver
-from core.errors import ConfigError, EncoderError
-from core.values import Vectors
-from encoders.devices import choose_device, dtype_on, import_torch, tell_unusable_gpu, torch_provenance
-from encoders.efficientnet import EfficientNetLite
-from encoders.minilm import load_minilm
-from encoders.registry import load_encoder
+import imprompt.encoders.torch_devices
+from imprompt.core.device_names import NvidiaDriver
+from imprompt.core.errors import ConfigError, EncoderError
+from imprompt.core.values import Vectors
+from imprompt.encoders.efficientnet import EfficientNetLite
+from imprompt.encoders.minilm import load_minilm
+from imprompt.encoders.registry import load_encoder
+from imprompt.encoders.torch_devices import (
+    choose_device,
+    dtype_on,
+    import_torch,
+    tell_unusable_gpu,
+    torch_provenance,
+)
 from tests.assets.scenes import held_out_scenes
 
-TEXTS = ["a red circle left of a blue square", "", "castle " * 400, "portrait of an old sailor, oil on canvas, 8 k"]
+TEXTS = [
+    "a red circle left of a blue square",
+    "",
+    "castle " * 400,
+    "portrait of an old sailor, oil on canvas, 8 k",
+]
 OLD = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(11, 4))
 
 
@@ -37,16 +49,25 @@ def clip_texts(tiny_clip: Path) -> Vectors:
 
 
 def clip_images(tiny_clip: Path) -> Vectors:
-    return load_encoder(str(tiny_clip), device="cpu").images.encode([picture for picture, _ in held_out_scenes(6)])
+    return load_encoder(str(tiny_clip), device="cpu").images.encode(
+        [picture for picture, _ in held_out_scenes(6)]
+    )
 
 
 def lite_images(tiny_clip: Path) -> Vectors:
     """Processors convolve in float16 a hundred times slower."""
-    return load_encoder("lite", device="cpu").images.encode([picture for picture, _ in held_out_scenes(2)])
+    return load_encoder("lite", device="cpu").images.encode(
+        [picture for picture, _ in held_out_scenes(2)]
+    )
 
 
-@pytest.mark.parametrize("encode", [minilm_texts, clip_texts, clip_images, pytest.param(lite_images, marks=pytest.mark.slow)])
-def test_half_precision_keeps_the_rows(encode: Callable[[Path], Vectors], tiny_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "encode",
+    [minilm_texts, clip_texts, clip_images, pytest.param(lite_images, marks=pytest.mark.slow)],
+)
+def test_half_precision_keeps_the_rows(
+    encode: Callable[[Path], Vectors], tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With float16 weights and hidden states an entry of a unit row stays within 1e-2, and rows are float32 of length 1."""
     single = encode(tiny_clip)
     for module in ("minilm", "openclip", "efficientnet"):
@@ -67,7 +88,9 @@ def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatc
     assert (told["device"], told["dtype"], told["batch_size"]) == ("Some GPU", "float16", 64)
 
 
-def test_a_full_memory_halves_the_batch_of_the_image_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_memory_halves_the_batch_of_the_image_trunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The trunks of `lite` go on with half of the pictures at once, say so, and see what they would have seen."""
     said: list[str] = []
     pictures = [Image.new("RGB", (60, 40), (40 * i, 90, 250 - 40 * i)) for i in range(6)]
@@ -88,13 +111,22 @@ def test_a_full_memory_halves_the_batch_of_the_image_trunks(monkeypatch: pytest.
 
 
 def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` encodes on the processor and says why; `cuda` is refused with the reason; torch's own paragraph is not shown."""
+    """`auto` encodes on the processor and says why;
+
+    `cuda` is refused with the reason; torch's own paragraph is not shown.
+    """
     said: list[str] = []
-    monkeypatch.setattr(encoders.devices, "nvidia_driver", lambda: OLD)
-    monkeypatch.setattr(encoders.devices, "torch_build", lambda: ("2.14.1", "13.0"))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(__import__("warnings").warn("too old", stacklevel=1)))
+    monkeypatch.setattr(imprompt.encoders.torch_devices, "nvidia_driver", lambda: OLD)
+    monkeypatch.setattr(imprompt.encoders.torch_devices, "torch_build", lambda: ("2.14.1", "13.0"))
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_available",
+        lambda: bool(__import__("warnings").warn("too old", stacklevel=1)),
+    )
     tell_unusable_gpu(said.append)
-    assert said == ["torch cannot use the GPU: the driver of Some GPU, 8 GiB runs CUDA 11.4 at most. The processor encodes."]
+    assert said == [
+        "torch cannot use the GPU: the driver of Some GPU, 8 GiB runs CUDA 11.4 at most. The processor encodes."
+    ]
     assert choose_device("auto") == "cpu"
     with pytest.raises(ConfigError, match=r"runs CUDA 11\.4 at most.*--device cpu"):
         choose_device("cuda")
@@ -109,11 +141,13 @@ def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch
         (OLD, ""),
     ],
 )
-def test_no_line_without_need(monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, build: str) -> None:
+def test_no_line_without_need(
+    monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, build: str
+) -> None:
     """A machine without a GPU, one whose GPU works, and a torch that is built without CUDA are as they are meant to be."""
     said: list[str] = []
-    monkeypatch.setattr(encoders.devices, "nvidia_driver", lambda: driver)
-    monkeypatch.setattr(encoders.devices, "torch_build", lambda: ("2.14.1", build))
+    monkeypatch.setattr(imprompt.encoders.torch_devices, "nvidia_driver", lambda: driver)
+    monkeypatch.setattr(imprompt.encoders.torch_devices, "torch_build", lambda: ("2.14.1", build))
     tell_unusable_gpu(said.append)
     assert said == []
 
@@ -128,6 +162,8 @@ def test_a_torch_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(EncoderError, match=r"torch cannot be loaded: libtorch_cpu.so.*pip install") as caught:
+    with pytest.raises(
+        EncoderError, match=r"torch cannot be loaded: libtorch_cpu.so.*pip install"
+    ) as caught:
         import_torch()
     assert "\n" not in str(caught.value)

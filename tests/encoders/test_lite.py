@@ -13,11 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from core.errors import FormatVersion, WeightsMissing, WeightsRejected
-from encoders.lite import HEAD_PATH, LitePair, lite_spec, load_lite
-from encoders.lite_head import BASIS_DIM, EXPANDED_DIM, PAIRED_DIM, LiteHead, expanded, read_head, write_head
-from encoders.minilm import load_minilm
-from images.decode import ENOUGH_PX, open_image
+from imprompt.core.errors import FormatVersion, WeightsMissing, WeightsRejected
+from imprompt.encoders.lite import HEAD_PATH, LitePair, lite_spec, load_lite
+from imprompt.encoders.lite_head import (
+    BASIS_DIM,
+    EXPANDED_DIM,
+    PAIRED_DIM,
+    LiteHead,
+    expanded,
+    read_head,
+    write_head,
+)
+from imprompt.encoders.minilm import load_minilm
+from imprompt.images.decode import ENOUGH_PX, open_image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +51,11 @@ def test_texts_are_minilm_without_the_mean(pair: LitePair, head: LiteHead) -> No
     """The index space of texts is MiniLM space minus one constant of the head's file, scaled to length 1."""
     texts = ["a castle above the clouds", "portrait of an old fisherman"]
     shifted = load_minilm().encode(texts) - head.prompt_mean
-    np.testing.assert_allclose(pair.texts.encode(texts), shifted / np.linalg.norm(shifted, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(
+        pair.texts.encode(texts),
+        shifted / np.linalg.norm(shifted, axis=1, keepdims=True),
+        atol=1e-6,
+    )
 
 
 def test_images_have_unit_rows_in_both_spaces(pair: LitePair) -> None:
@@ -59,9 +71,13 @@ def test_images_have_unit_rows_in_both_spaces(pair: LitePair) -> None:
 def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LitePair) -> None:
     """At 1/2, where `ENOUGH_PX` is left, an image's rows lose less than 1e-3 of their cosine."""
     rng = np.random.default_rng(0)
-    shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((2048, 1536), Image.Resampling.NEAREST)
+    shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+        (2048, 1536), Image.Resampling.NEAREST
+    )
     for place, colour in enumerate(["orange", "navy", "white"]):
-        ImageDraw.Draw(shapes).ellipse([300 + 400 * place, 200, 800 + 400 * place, 1100], fill=colour)
+        ImageDraw.Draw(shapes).ellipse(
+            [300 + 400 * place, 200, 800 + 400 * place, 1100], fill=colour
+        )
     file = BytesIO()
     shapes.save(file, "JPEG", quality=90)
     whole, small = (open_image(file.getvalue(), enough_px=enough) for enough in (None, ENOUGH_PX))
@@ -76,12 +92,19 @@ def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LitePair) -> None:
 def test_a_row_of_images_does_not_depend_on_its_batch(pair: LitePair) -> None:
     """An image alone gives what it gives among others."""
     images = [drawing(colour) for colour in ("red", "green", "blue")]
-    np.testing.assert_allclose(pair.images.encode(images)[2:], pair.images.encode(images[2:]), atol=1e-5)
+    np.testing.assert_allclose(
+        pair.images.encode(images)[2:], pair.images.encode(images[2:]), atol=1e-5
+    )
 
 
 def test_nothing_gives_no_rows(pair: LitePair) -> None:
     """An empty batch is answered by (0, 384)."""
-    assert pair.texts.encode([]).shape == pair.images.encode([]).shape == pair.images.output([]).shape == (0, 384)
+    assert (
+        pair.texts.encode([]).shape
+        == pair.images.encode([]).shape
+        == pair.images.output([]).shape
+        == (0, 384)
+    )
 
 
 def test_the_spec_names_the_space_and_every_weight_file(pair: LitePair, head: LiteHead) -> None:
@@ -100,7 +123,9 @@ def test_expanded_features_are_the_map_of_their_kernel() -> None:
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     found = expanded(rows, basis)
     assert found.shape == (3, EXPANDED_DIM)
-    np.testing.assert_allclose(found @ found.T, (unit @ unit.T) / 2 + (unit @ unit.T) ** 2 / 4, atol=1e-5)
+    np.testing.assert_allclose(
+        found @ found.T, (unit @ unit.T) / 2 + (unit @ unit.T) ** 2 / 4, atol=1e-5
+    )
 
 
 def test_a_head_survives_being_written(head: LiteHead, tmp_path: Path) -> None:
@@ -160,7 +185,7 @@ def test_a_query_by_image_imports_no_heavy_library() -> None:
     """Loading the pair and encoding an image needs torch and Pillow; the spec alone needs neither."""
     script = (
         "import sys, json\n"
-        "from encoders.lite import lite_spec, load_lite\n"
+        "from imprompt.encoders.lite import lite_spec, load_lite\n"
         "lite_spec()\n"
         "before = 'torch' in sys.modules\n"
         "from PIL import Image\n"
@@ -168,5 +193,7 @@ def test_a_query_by_image_imports_no_heavy_library() -> None:
         "heavy = {'timm', 'torchvision', 'transformers', 'sentence_transformers', 'sklearn', 'scipy', 'pyarrow'}\n"
         "print(json.dumps([before, sorted(heavy & set(sys.modules))]))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout) == [False, []]

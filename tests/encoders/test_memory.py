@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders import memory
-from encoders.memory import FreedMemory, own_bytes, return_freed_memory
+from imprompt.encoders import memory
+from imprompt.encoders.memory import FreedMemory, own_bytes, return_freed_memory
 
 
 def look_at(monkeypatch: pytest.MonkeyPatch, levels: list[int], *, slack_bytes: int) -> list[int]:
@@ -35,8 +35,13 @@ def look_at(monkeypatch: pytest.MonkeyPatch, levels: list[int], *, slack_bytes: 
         return given_back
 
 
-def test_it_goes_back_once_the_process_has_grown_by_the_slack(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert look_at(monkeypatch, [100, 120, 150, 151, 110, 150, 160, 161, 115], slack_bytes=50) == [151, 161]
+def test_it_goes_back_once_the_process_has_grown_by_the_slack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert look_at(monkeypatch, [100, 120, 150, 151, 110, 150, 160, 161, 115], slack_bytes=50) == [
+        151,
+        161,
+    ]
 
 
 def test_the_lowest_level_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +54,9 @@ def test_what_is_in_use_is_not_given_back_again_and_again(monkeypatch: pytest.Mo
     assert look_at(monkeypatch, [100, 400, 390, 395, 400, 440], slack_bytes=50) == [400]
 
 
-def test_a_system_that_does_not_say_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_system_that_does_not_say_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(memory, "_STATM", tmp_path / "statm")
     monkeypatch.setattr(memory, "return_freed_memory", lambda: pytest.fail("given back"))
     assert own_bytes() == 0
@@ -80,15 +87,17 @@ def test_the_most_that_was_found_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_encoding_much_takes_no_more_than_encoding_little() -> None:
     """3,072 prompts of all lengths through MiniLM: what the batches free does not pile up, the memory stays below a bound."""
-    done = subprocess.run([sys.executable, "-c", _ENCODE], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _ENCODE], check=True, capture_output=True, text=True
+    )
     grown_mb = int(done.stdout)
     assert 20 < grown_mb < 430  # 272 and 326; 528 where nothing is given back
 
 
 _ENCODE = """
 import random, threading
-from encoders.memory import own_bytes
-from encoders.minilm import load_minilm
+from imprompt.encoders.memory import own_bytes
+from imprompt.encoders.minilm import load_minilm
 
 rng = random.Random(0)
 words = "a portrait of the old castle by night in oil detailed fog rococo neon".split()

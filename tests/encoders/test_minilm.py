@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from core.errors import ConfigError, WeightsMissing, WeightsRejected
-from core.values import Vectors
-from encoders.minilm import MAX_TOKENS, SPACE, MiniLM, load_minilm
-from encoders.weights import packaged_weights
+from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
+from imprompt.core.values import Vectors
+from imprompt.encoders.minilm import MAX_TOKENS, SPACE, MiniLM, load_minilm
+from imprompt.encoders.weights import packaged_weights
 
 TEXTS = [
     "a red circle left of a blue square",
@@ -45,7 +45,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def kaggle_sample() -> Path:
-    root = Path(os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+    root = Path(
+        os.environ.get(
+            "IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"
+        )
+    )
     if not (root / "kaggle-sample" / "prompts.csv").is_file():
         pytest.skip("private test data is not on this machine")
     return root / "kaggle-sample"
@@ -72,7 +76,11 @@ def test_the_figures_of_the_competition_are_met(minilm: MiniLM, kaggle_sample: P
     with (kaggle_sample / "sample_submission.csv").open(newline="", encoding="utf-8") as file:
         expected = {row["imgId_eId"]: float(row["val"]) for row in csv.DictReader(file)}
     rows = minilm.encode(list(prompts.values()))
-    found = {f"{image}_{column}": value for image, row in zip(prompts, rows, strict=True) for column, value in enumerate(row)}
+    found = {
+        f"{image}_{column}": value
+        for image, row in zip(prompts, rows, strict=True)
+        for column, value in enumerate(row)
+    }
     assert found.keys() == expected.keys()
     assert max(abs(found[key] - expected[key]) for key in expected) < 1e-6
 
@@ -80,8 +88,14 @@ def test_the_figures_of_the_competition_are_met(minilm: MiniLM, kaggle_sample: P
 def test_texts_are_counted_before_they_are_cut(minilm: MiniLM) -> None:
     """[CLS] and [SEP] count; what lies behind the 256th token does not change the row."""
     assert minilm.token_lengths(["", "a cat", "castle " * 400]).tolist() == [2, 4, 402]
-    assert distance(minilm.encode(["castle " * 254]), minilm.encode(["castle " * 254 + "zebra " * 50])) == 0
-    assert distance(minilm.encode(["castle " * 253]), minilm.encode(["castle " * 253 + "zebra"])) > 1e-4
+    assert (
+        distance(minilm.encode(["castle " * 254]), minilm.encode(["castle " * 254 + "zebra " * 50]))
+        == 0
+    )
+    assert (
+        distance(minilm.encode(["castle " * 253]), minilm.encode(["castle " * 253 + "zebra"]))
+        > 1e-4
+    )
 
 
 def test_a_local_copy_is_the_same_space(minilm: MiniLM, folder: Path) -> None:
@@ -100,7 +114,12 @@ def change_weights(folder: Path, change: Callable[[dict[str, np.ndarray]], objec
 
 def test_other_weights_are_another_space(folder: Path) -> None:
     """A fine-tuned model of the same architecture is no MiniLM."""
-    change_weights(folder, lambda tensors: tensors.update({"embeddings.LayerNorm.bias": tensors["embeddings.LayerNorm.bias"] + 1}))
+    change_weights(
+        folder,
+        lambda tensors: tensors.update(
+            {"embeddings.LayerNorm.bias": tensors["embeddings.LayerNorm.bias"] + 1}
+        ),
+    )
     tuned = load_minilm(folder, device="cpu")
     assert tuned.spec.space.startswith("bert-")
     assert tuned.encode(["a cat"]).shape == (1, 384)
@@ -108,19 +127,32 @@ def test_other_weights_are_another_space(folder: Path) -> None:
 
 def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     """The first tensor that differs is named, with both shapes."""
-    change_weights(folder, lambda tensors: tensors.update({"encoder.layer.2.output.dense.bias": np.zeros(7, np.float32)}))
-    with pytest.raises(WeightsRejected, match=r"encoder\.layer\.2\.output\.dense\.bias should be \(384,\), is \(7,\)"):
+    change_weights(
+        folder,
+        lambda tensors: tensors.update(
+            {"encoder.layer.2.output.dense.bias": np.zeros(7, np.float32)}
+        ),
+    )
+    with pytest.raises(
+        WeightsRejected,
+        match=r"encoder\.layer\.2\.output\.dense\.bias should be \(384,\), is \(7,\)",
+    ):
         load_minilm(folder, device="cpu").encode(["a"])
 
 
 def test_lacking_weights_are_refused(folder: Path) -> None:
     """A tensor that is not there is named."""
     change_weights(folder, lambda tensors: tensors.pop("encoder.layer.5.output.LayerNorm.weight"))
-    with pytest.raises(WeightsRejected, match=r"encoder\.layer\.5\.output\.LayerNorm\.weight should be \(384,\), is missing"):
+    with pytest.raises(
+        WeightsRejected,
+        match=r"encoder\.layer\.5\.output\.LayerNorm\.weight should be \(384,\), is missing",
+    ):
         load_minilm(folder, device="cpu").encode(["a"])
 
 
-@pytest.mark.parametrize(("file", "content"), [("model.safetensors", b"no tensors"), ("tokenizer.json", b"{}")])
+@pytest.mark.parametrize(
+    ("file", "content"), [("model.safetensors", b"no tensors"), ("tokenizer.json", b"{}")]
+)
 def test_damaged_files_are_refused(folder: Path, file: str, content: bytes) -> None:
     """The file stands in the error."""
     (folder / file).write_bytes(content)
@@ -129,7 +161,14 @@ def test_damaged_files_are_refused(folder: Path, file: str, content: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "file", ["config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json", "sentence_bert_config.json"]
+    "file",
+    [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+    ],
 )
 def test_a_missing_file_is_named(folder: Path, file: str) -> None:
     """Each of the five files that the model consists of is needed."""
@@ -149,7 +188,9 @@ def test_a_missing_file_is_named(folder: Path, file: str) -> None:
         ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False}, "mean"),
     ],
 )
-def test_another_architecture_is_refused(folder: Path, file: str, change: dict[str, object], words: str) -> None:
+def test_another_architecture_is_refused(
+    folder: Path, file: str, change: dict[str, object], words: str
+) -> None:
     """A network or a pooling that our forward pass does not compute is an error, not a wrong vector."""
     config = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps({**config, **change}))

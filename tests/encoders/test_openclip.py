@@ -18,10 +18,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.protocols import EncoderPair
-from core.values import Vectors
-from encoders.openclip import OpenClipPair, load_openclip
-from encoders.registry import encoder_spec, load_encoder
+from imprompt.core.protocols import EncoderPair
+from imprompt.core.values import Vectors
+from imprompt.encoders.openclip import OpenClipPair, load_openclip
+from imprompt.encoders.registry import encoder_spec, load_encoder
 from tests.encoders.clip_models import ARCHITECTURES, TEXTS, Oracle, random_pictures, write_model
 
 TOLERANCE = 1e-5
@@ -49,7 +49,9 @@ def oracle(clip_folder: Folder) -> Callable[[str], Oracle]:
 @pytest.fixture(scope="module")
 def pair(clip_folder: Folder) -> Callable[[str], OpenClipPair]:
     """Our reading of it; read once."""
-    return functools.cache(lambda architecture: load_openclip(str(clip_folder(architecture)), device="cpu"))
+    return functools.cache(
+        lambda architecture: load_openclip(str(clip_folder(architecture)), device="cpu")
+    )
 
 
 @pytest.fixture
@@ -61,24 +63,40 @@ def published(monkeypatch: pytest.MonkeyPatch, tiny_architecture: str) -> dict[s
 
 
 def close(found: Vectors, expected: Vectors) -> bool:
-    return found.shape == expected.shape and found.dtype == np.float32 and float(np.abs(found - expected).max()) <= TOLERANCE
+    return (
+        found.shape == expected.shape
+        and found.dtype == np.float32
+        and float(np.abs(found - expected).max()) <= TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_rows_are_open_clips_own(architecture: str, oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]) -> None:
+def test_rows_are_open_clips_own(
+    architecture: str, oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]
+) -> None:
     """Texts (padded or cut) and images, in one batch and each alone, equal `encode_text` and `encode_image`."""
     towers = pair(architecture)
-    texts, pictures = oracle(architecture).texts(TEXTS), oracle(architecture).images(random_pictures())
+    texts, pictures = (
+        oracle(architecture).texts(TEXTS),
+        oracle(architecture).images(random_pictures()),
+    )
     assert close(towers.texts.encode(TEXTS), texts)
     assert close(np.concatenate([towers.texts.encode([text]) for text in TEXTS]), texts)
     assert close(towers.images.encode(random_pictures()), pictures)
-    assert close(np.concatenate([towers.images.encode([picture]) for picture in random_pictures()]), pictures)
-    for rows in (texts, pictures):  # the towers tell texts and pictures apart, so equal rows mean something
+    assert close(
+        np.concatenate([towers.images.encode([picture]) for picture in random_pictures()]), pictures
+    )
+    for rows in (
+        texts,
+        pictures,
+    ):  # the towers tell texts and pictures apart, so equal rows mean something
         assert np.abs(rows[0] - rows[3]).max() > 50 * TOLERANCE
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_only_causal_towers_that_pool_at_the_end_are_cut(architecture: str, pair: Callable[[str], OpenClipPair]) -> None:
+def test_only_causal_towers_that_pool_at_the_end_are_cut(
+    architecture: str, pair: Callable[[str], OpenClipPair]
+) -> None:
     """A tower that sees both ways, pools elsewhere or appends a token gets its full context, others what the longest text needs."""
     towers = pair(architecture)
     network = towers.texts._model.network
@@ -90,10 +108,15 @@ def test_only_causal_towers_that_pool_at_the_end_are_cut(architecture: str, pair
     assert seen == [5 if architecture in CUT else full]
 
 
-def test_many_texts_keep_their_order(oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]) -> None:
+def test_many_texts_keep_their_order(
+    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]
+) -> None:
     """More texts than a batch holds, of mixed lengths and with repeats, come back in the order given."""
     rng = np.random.default_rng(1)
-    texts = [" ".join(["word", "castle", "blue"][n % 3] for n in range(rng.integers(0, 30))) for _ in range(100)]
+    texts = [
+        " ".join(["word", "castle", "blue"][n % 3] for n in range(rng.integers(0, 30)))
+        for _ in range(100)
+    ]
     assert close(pair("vit").texts.encode(texts), oracle("vit").texts(texts))
 
 
@@ -102,7 +125,9 @@ def test_texts_of_equal_tokens_are_encoded_once(pair: Callable[[str], OpenClipPa
     towers = pair("resnet-short-context")
     texts = ["a red square", "A  red\tSquare", "word " * 30, "word " * 40, "a cat"]
     seen: list[int] = []
-    with towers.texts._model.network.transformer.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0]))):
+    with towers.texts._model.network.transformer.register_forward_pre_hook(
+        lambda _module, inputs: seen.append(len(inputs[0]))
+    ):
         rows = towers.texts.encode(texts)
     assert seen == [3]
     np.testing.assert_array_equal(rows[[0, 2]], rows[[1, 3]])
@@ -117,10 +142,14 @@ def test_truncation_can_be_counted(pair: Callable[[str], OpenClipPair]) -> None:
     assert [bool(length > towers.spec.max_tokens) for length in lengths[-2:]] == [False, True]
     tokenizer = towers.texts._model.tokenizer
     odd = ["a <end_of_text> cat", "!! !", "a cat " * 9 + "a", ""]
-    assert towers.texts.token_lengths(odd).tolist() == [len(tokenizer.encode(text)) + 2 for text in odd]
+    assert towers.texts.token_lengths(odd).tolist() == [
+        len(tokenizer.encode(text)) + 2 for text in odd
+    ]
 
 
-def test_a_monstrous_word_does_not_stall(oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]) -> None:
+def test_a_monstrous_word_does_not_stall(
+    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]
+) -> None:
     """A megabyte of letters, whose tokens CLIP's tokenizer would take days to find, is one long text among others."""
     letters = "".join(np.random.default_rng(0).choice(list("etaoinshrdlu"), 1_000_000))
     texts = pair("vit").texts
@@ -139,13 +168,19 @@ def test_file_formats_and_names_of_one_model_share_rows_and_space(
     shutil.copy(source / "open_clip_config.json", tmp_path / "bin")
     torch.save(weights, tmp_path / "bin" / "open_clip_pytorch_model.bin")
     torch.save(weights, tmp_path / "weights.pt")
-    training = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}
+    training = {
+        "epoch": 3,
+        "state_dict": {f"module.{name}": tensor for name, tensor in weights.items()},
+    }
     torch.save(training, tmp_path / "epoch_3.pt")
     names = [
         str(source),
         f"local-dir:{source}",
         str(tmp_path / "bin"),
-        *(f"{tiny_architecture}//{tmp_path / file}" for file in ("weights.pt", "epoch_3.pt", "plain/open_clip_model.safetensors")),
+        *(
+            f"{tiny_architecture}//{tmp_path / file}"
+            for file in ("weights.pt", "epoch_3.pt", "plain/open_clip_model.safetensors")
+        ),
         f"{tiny_architecture}/{tmp_path / 'weights.pt'}",
     ]
     pairs = [load_encoder(name, device="cpu") for name in names]
@@ -153,12 +188,19 @@ def test_file_formats_and_names_of_one_model_share_rows_and_space(
     assert pairs[0].spec.space != encoder_spec(str(clip_folder("custom-text"))).space
     for pair in pairs:
         assert np.array_equal(pair.texts.encode(TEXTS), pairs[0].texts.encode(TEXTS))
-        assert np.array_equal(pair.images.encode(random_pictures()), pairs[0].images.encode(random_pictures()))
+        assert np.array_equal(
+            pair.images.encode(random_pictures()), pairs[0].images.encode(random_pictures())
+        )
 
 
-def test_other_weights_or_another_activation_are_another_space(clip_folder: Folder, tmp_path: Path) -> None:
+def test_other_weights_or_another_activation_are_another_space(
+    clip_folder: Folder, tmp_path: Path
+) -> None:
     """Two encoders share a space only where architecture and weights are equal."""
-    spaces = {encoder_spec(str(clip_folder("vit"))).space, encoder_spec(str(write_model(tmp_path / "other", "vit", seed=1))).space}
+    spaces = {
+        encoder_spec(str(clip_folder("vit"))).space,
+        encoder_spec(str(write_model(tmp_path / "other", "vit", seed=1))).space,
+    }
     twin = tmp_path / "twin"
     shutil.copytree(clip_folder("vit"), twin)
     config = json.loads((twin / "open_clip_config.json").read_text())
@@ -186,33 +228,55 @@ def test_published_weights_bring_their_preprocessing_and_activation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`ARCH/TAG` reads the hub's cache and follows what open_clip records of the tag: mean, resizing, QuickGELU."""
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, tiny_architecture, {**ARCHITECTURES["vit"], "quick_gelu": False})
-    recorded = {"mean": (0.5, 0.45, 0.4), "std": (0.3, 0.25, 0.2), "interpolation": "bilinear", "resize_mode": "squash"}
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS,
+        tiny_architecture,
+        {**ARCHITECTURES["vit"], "quick_gelu": False},
+    )
+    recorded = {
+        "mean": (0.5, 0.45, 0.4),
+        "std": (0.3, 0.25, 0.2),
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }
     published["some_tag"] = {"hf_hub": "someone/tiny/", "quick_gelu": True, **recorded}
     hub("someone/tiny", clip_folder("vit"))
     pair = load_encoder(f"{tiny_architecture}/some-tag", device="cpu", offline=True)
     assert close(pair.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
     assert close(pair.images.encode(random_pictures()), oracle("vit").images(random_pictures()))
-    local = load_encoder(f"{tiny_architecture}//{clip_folder('vit') / 'open_clip_model.safetensors'}", device="cpu")
+    local = load_encoder(
+        f"{tiny_architecture}//{clip_folder('vit') / 'open_clip_model.safetensors'}", device="cpu"
+    )
     assert json.loads(local.spec.preprocessing) == json.loads(pair.spec.preprocessing)
 
 
 def test_hub_repository_is_read_from_the_hubs_cache_offline(
-    clip_folder: Folder, oracle: Callable[[str], Oracle], hub: Callable[[str, Path], None], tmp_path: Path
+    clip_folder: Folder,
+    oracle: Callable[[str], Oracle],
+    hub: Callable[[str, Path], None],
+    tmp_path: Path,
 ) -> None:
     """`hf-hub:OWNER/NAME` is served by a folder in the hub cache's own layout, in a fresh process, without a network."""
     hub("someone/siglip", clip_folder("siglip"))
     program = (
-        "import json, sys; import numpy as np; from encoders.registry import load_encoder\n"
+        "import json, sys; import numpy as np; from imprompt.encoders.registry import load_encoder\n"
         "pair = load_encoder('hf-hub:someone/siglip', device='cpu', offline=True)\n"
         "np.save(sys.argv[1], pair.texts.encode(json.loads(sys.argv[2])))\n"
         "print(pair.spec.name, pair.spec.space)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "rows.npy"), json.dumps(TEXTS)]
-    environment = {"PATH": "", "HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path / "hub"), "PYTHONPATH": str(ROOT)}
+    environment = {
+        "PATH": "",
+        "HOME": str(tmp_path),
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["hf-hub:someone/siglip", encoder_spec(str(clip_folder("siglip"))).space]
+    assert done.stdout.split() == [
+        "hf-hub:someone/siglip",
+        encoder_spec(str(clip_folder("siglip"))).space,
+    ]
     assert close(np.load(tmp_path / "rows.npy"), oracle("siglip").texts(TEXTS))
 
 
@@ -220,7 +284,12 @@ def test_no_global_state_changes(clip_folder: Folder) -> None:
     """Random numbers, open_clip's list of models and the log handlers are after a load what they were before it."""
 
     def state() -> list[Any]:
-        return [torch.random.get_rng_state().tolist(), open_clip.list_models(), logging.root.handlers[:], torch.get_num_threads()]
+        return [
+            torch.random.get_rng_state().tolist(),
+            open_clip.list_models(),
+            logging.root.handlers[:],
+            torch.get_num_threads(),
+        ]
 
     before = state()
     pair = load_encoder(str(clip_folder("vit")), device="cpu")
@@ -233,7 +302,10 @@ def test_a_hugging_face_tower_and_tokenizer_in_the_folder(tmp_path: Path) -> Non
     """A text tower and a tokenizer of transformers in the model's folder: padded, masked, never cut, equal to open_clip."""
     folder = write_hugging_face_model(tmp_path / "hf")
     pair: EncoderPair = load_encoder(str(folder), device="cpu", offline=True)
-    assert close(pair.texts.encode(["a red cat", "a", "blue " * 40]), Oracle(folder).texts(["a red cat", "a", "blue " * 40]))
+    assert close(
+        pair.texts.encode(["a red cat", "a", "blue " * 40]),
+        Oracle(folder).texts(["a red cat", "a", "blue " * 40]),
+    )
     assert pair.texts.token_lengths(["a red cat", "blue " * 40]).tolist() == [5, 42]
     assert pair.spec.max_tokens == 16
 
@@ -245,11 +317,23 @@ def write_hugging_face_model(folder: Path) -> Path:
 
     folder.mkdir()
     words = ["<s>", "<pad>", "</s>", "<unk>", "a", "red", "blue", "cat"]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))  # noqa: S106 - no password
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
+    )  # noqa: S106 - no password
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)  # noqa: S106 - no password
-    tower = RobertaConfig(vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>"
+    ).save_pretrained(folder)  # noqa: S106 - no password
+    tower = RobertaConfig(
+        vocab_size=8,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
     tower.save_pretrained(folder / "text-tower")
     config = {
         **ARCHITECTURES["vit"],
@@ -260,8 +344,13 @@ def write_hugging_face_model(folder: Path) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+        model = open_clip.create_model(
+            f"local-dir:{folder}", load_weights=False, pretrained_text=False
+        )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
     return folder
 
 
@@ -271,11 +360,17 @@ def test_real_architectures_at_their_full_size(architecture: str, tmp_path: Path
     """A published architecture with random weights in a `.pt` file equals open_clip's own `create_model` of that file."""
     torch.manual_seed(0)
     torch.save(open_clip.create_model(architecture).state_dict(), tmp_path / "weights.pt")
-    model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=str(tmp_path / "weights.pt"))
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        architecture, pretrained=str(tmp_path / "weights.pt")
+    )
     model.eval()
     pair = load_encoder(f"{architecture}//{tmp_path / 'weights.pt'}", device="cpu")
     with torch.no_grad():
-        texts = model.encode_text(open_clip.get_tokenizer(architecture)(TEXTS), normalize=True).numpy()
-        pictures = model.encode_image(torch.stack([preprocess(picture) for picture in random_pictures()]), normalize=True).numpy()
+        texts = model.encode_text(
+            open_clip.get_tokenizer(architecture)(TEXTS), normalize=True
+        ).numpy()
+        pictures = model.encode_image(
+            torch.stack([preprocess(picture) for picture in random_pictures()]), normalize=True
+        ).numpy()
     assert close(pair.texts.encode(TEXTS), texts)
     assert close(pair.images.encode(random_pictures()), pictures)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError, EncoderError
-from core.fetch import HubFile, Wanted, hand_path
-from encoders.openclip_source import PUBLISHED, wanted_files
+from imprompt.core.errors import ConfigError, EncoderError
+from imprompt.core.hub.fetch import HubFile, Wanted, hand_path
+from imprompt.encoders.openclip_source import PUBLISHED, wanted_files
 
 
 def test_the_table_of_names_is_open_clips_own() -> None:
@@ -29,10 +29,16 @@ def test_the_table_of_names_is_open_clips_own() -> None:
 def test_a_name_of_the_table_needs_no_open_clip() -> None:
     """`doctor` asks for it, and has no seconds to import torch."""
     script = (
-        "import sys; from encoders.openclip_source import wanted_files; wanted_files('ViT-L-14/openai'); "
+        "import sys; from imprompt.encoders.openclip_source import wanted_files; wanted_files('ViT-L-14/openai'); "
         "print({'torch', 'open_clip'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert done.stdout.strip() == "set()"
 
 
@@ -47,11 +53,16 @@ def test_another_tag_names_weights_and_tokenizer() -> None:
     assert wanted_files("RN50/openai") == [weights]
     *tokenizer, weights = wanted_files("ViT-B-16-SigLIP/webli")
     assert {want.choices[0].repo for want in tokenizer} == {"timm/ViT-B-16-SigLIP"}
-    assert [want.choices[0].filename for want in tokenizer if not want.optional] == ["tokenizer.json", "tokenizer_config.json"]
+    assert [want.choices[0].filename for want in tokenizer if not want.optional] == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert weights.choices[0].repo == "timm/ViT-B-16-SigLIP"
 
 
-def test_a_hub_model_names_its_tokenizer_once_its_configuration_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_model_names_its_tokenizer_once_its_configuration_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before that only the configuration and the weights are known."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = HubFile("someone/clip", "open_clip_config.json")
@@ -61,7 +72,15 @@ def test_a_hub_model_names_its_tokenizer_once_its_configuration_is_here(tmp_path
     ]
     hand_path(config).parent.mkdir(parents=True)
     hand_path(config).write_text(
-        json.dumps({"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {"hf_tokenizer_name": "someone/words"}}})
+        json.dumps(
+            {
+                "model_cfg": {
+                    "embed_dim": 8,
+                    "vision_cfg": {},
+                    "text_cfg": {"hf_tokenizer_name": "someone/words"},
+                }
+            }
+        )
     )
     needed = [want.choices[0] for want in wanted_files("hf-hub:someone/clip") if not want.optional]
     assert HubFile("someone/words", "tokenizer.json") in needed
@@ -73,7 +92,9 @@ def test_a_local_model_needs_nothing(tiny_clip: Path) -> None:
     assert wanted_files("ViT-B-32//somewhere/weights.pt") == []
 
 
-@pytest.mark.parametrize("name", ["hf-hub:one", "ViT-L-14/no-such-tag", "NoSuchArchitecture/openai"])
+@pytest.mark.parametrize(
+    "name", ["hf-hub:one", "ViT-L-14/no-such-tag", "NoSuchArchitecture/openai"]
+)
 def test_a_wrong_name_is_one_error(name: str) -> None:
     """As where the model is loaded."""
     with pytest.raises((ConfigError, EncoderError)):

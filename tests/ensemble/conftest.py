@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from encoders.lite import load_lite
-from encoders.registry import output_encoder
-from indexer.build import build_index
-from indexer.sources import parse_corpus
-from store.generation import Generation, open_generation
+from imprompt.encoders.lite import load_lite
+from imprompt.encoders.registry import output_encoder
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import Generation, open_generation
 from tests.ensemble.worlds import build_world
 
 
@@ -33,5 +33,7 @@ def lite_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lite")
     (folder / "p.txt").write_text("a red fox\na blue lake\na green hill\n", "utf-8")
     pair = load_lite()
-    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
+    build_index(
+        folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)]
+    )
     return folder / "index"

@@ -2,8 +2,8 @@
 
     python tests/ensemble/submit_driver.py INDEX FOLDER OUT POINT
 
-The points wrap functions of the product from outside. POINT "none" kills nowhere, "signal" says "ready" once everything is
-imported, then works slowly enough to be killed from outside.
+The points wrap functions of the product from outside. POINT "none" kills nowhere, "signal" says
+"ready" once everything is imported, then works slowly enough to be killed from outside.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-import ensemble.submission
-import ensemble.tables
-from core.values import Prediction
-from ensemble.submission import SubmitReport, submit
-from store.generation import open_generation
+import imprompt.ensemble.submission.formats
+import imprompt.ensemble.submission.run
+from imprompt.core.values import Prediction
+from imprompt.ensemble.submission.run import SubmitReport, submit
+from imprompt.store.index_version import open_generation
 from tests.ensemble.worlds import Sayer
 from tests.ensemble.worlds import ensemble as ensemble_of
 from tests.killing import before, in_the_middle_of_a_file
@@ -42,19 +42,25 @@ class Counting(Sayer):
 
 def run(index: Path, folder: Path, out: Path, member: Counting) -> SubmitReport:
     """The command that is broken off and given again."""
-    ensemble.submission.BATCH_IMAGES = BATCH_IMAGES
+    imprompt.ensemble.submission.run.BATCH_IMAGES = BATCH_IMAGES
     with open_generation(index) as generation:
         judges = ensemble_of(generation, member, weights={"knn": 0.5, "sayer": 0.5})
-        return submit(folder, out, ensemble=judges, depends_on={}, prompts_out=out.with_name("prompts.csv"))
+        return submit(
+            folder, out, ensemble=judges, depends_on={}, prompts_out=out.with_name("prompts.csv")
+        )
 
 
 POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within the first batch": lambda: before(Counting, "predict"),
-    "in the middle of a batch's file": lambda: in_the_middle_of_a_file(ensemble.submission, call=3),
-    "between batches": lambda: before(ensemble.submission, "_write_batch", call=4),
-    "before the rows are gathered": lambda: before(ensemble.submission, "_gather"),
-    "in the middle of the submission": lambda: in_the_middle_of_a_file(ensemble.tables, call=1),
+    "in the middle of a batch's file": lambda: in_the_middle_of_a_file(
+        imprompt.ensemble.submission.run, call=3
+    ),
+    "between batches": lambda: before(imprompt.ensemble.submission.run, "_write_batch", call=4),
+    "before the rows are gathered": lambda: before(imprompt.ensemble.submission.run, "_gather"),
+    "in the middle of the submission": lambda: in_the_middle_of_a_file(
+        imprompt.ensemble.submission.formats, call=1
+    ),
     "before the batches are removed": lambda: before(shutil, "rmtree"),
 }
 

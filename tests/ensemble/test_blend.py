@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from core.values import Vectors, unit_rows
-from ensemble.blend import blend, nearest, shares
+from imprompt.core.errors import ConfigError
+from imprompt.core.values import Vectors, unit_rows
+from imprompt.ensemble.blend import blend, nearest, shares
 
 NAMES = ["interrogator", "knn", "ofa", "vit"]
 brief = settings(max_examples=40, deadline=None)  # a shared processor may pause at any moment
@@ -19,7 +19,10 @@ weightings = st.dictionaries(st.sampled_from(NAMES), st.floats(1e-3, 1e3), min_s
 def votes(seed: int, *, rows: int = 5) -> dict[str, Vectors]:
     """Every member's rows, none of them unit."""
     rng = np.random.default_rng(seed)
-    return {name: rng.normal(size=(rows, 24)).astype(np.float32) * rng.uniform(0.1, 10) for name in NAMES}
+    return {
+        name: rng.normal(size=(rows, 24)).astype(np.float32) * rng.uniform(0.1, 10)
+        for name in NAMES
+    }
 
 
 @brief
@@ -38,7 +41,9 @@ def test_only_ratios_count(weights: dict[str, float], seed: int, scale: float) -
     scaled = {name: weight * scale for name, weight in weights.items()}
     np.testing.assert_allclose(blend(votes(seed), weights), blend(votes(seed), scaled), atol=1e-6)
     turned = dict(reversed(weights.items()))
-    np.testing.assert_array_equal(blend(votes(seed), weights), blend(dict(reversed(votes(seed).items())), turned))
+    np.testing.assert_array_equal(
+        blend(votes(seed), weights), blend(dict(reversed(votes(seed).items())), turned)
+    )
 
 
 @brief
@@ -71,7 +76,10 @@ def test_rows_are_blended_one_by_one(seed: int, rows: int) -> None:
 
 def test_against_the_formula_by_hand() -> None:
     """Two members at right angles, weights 3 and 4: the blend is their 3-4-5 triangle."""
-    blended = blend({"a": np.array([[5, 0]], np.float32), "b": np.array([[0, 0.1]], np.float32)}, {"a": 0.6, "b": 0.8})
+    blended = blend(
+        {"a": np.array([[5, 0]], np.float32), "b": np.array([[0, 0.1]], np.float32)},
+        {"a": 0.6, "b": 0.8},
+    )
     np.testing.assert_allclose(blended, [[0.6, 0.8]], atol=1e-6)
 
 
@@ -99,7 +107,15 @@ def test_shares_add_up_to_1(weights: dict[str, float], without: set[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "weights", [{}, {"vit": 0.0}, {"vit": 1.0, "knn": -0.1}, {"vit": float("nan")}, {"vit": float("inf")}, {"vit": 0, "knn": 0}]
+    "weights",
+    [
+        {},
+        {"vit": 0.0},
+        {"vit": 1.0, "knn": -0.1},
+        {"vit": float("nan")},
+        {"vit": float("inf")},
+        {"vit": 0, "knn": 0},
+    ],
 )
 def test_weights_that_cannot_be_used(weights: dict[str, float]) -> None:
     """Negative, zero-sum and not finite weights are refused before anything is added up."""
@@ -112,7 +128,9 @@ def test_a_vote_that_is_missing_is_refused() -> None:
     with pytest.raises(ConfigError, match="ofa did not vote"):
         blend({"vit": np.eye(2, dtype=np.float32)}, {"vit": 1, "ofa": 1})
     with pytest.raises(ValueError, match="shapes"):
-        blend({"a": np.eye(2, dtype=np.float32), "b": np.eye(3, dtype=np.float32)}, {"a": 1, "b": 1})
+        blend(
+            {"a": np.eye(2, dtype=np.float32), "b": np.eye(3, dtype=np.float32)}, {"a": 1, "b": 1}
+        )
 
 
 def test_the_nearest_candidate() -> None:

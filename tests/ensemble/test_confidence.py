@@ -9,15 +9,15 @@ import msgspec
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError, MemberUnavailable
-from encoders.lite import LitePair, load_lite
-from ensemble.confidence import Calibration, Signs, find_calibration, nearness
-from ensemble.members import load_ensemble
-from ensemble.proof import ProvenAnswer, ask_with_proof
-from ensemble.recipes import Recipe, load_recipe, write_recipe
-from ensemble.vote import Ensemble
-from retriever import Question, Retriever
-from store.generation import Generation, open_generation
+from imprompt.core.errors import ConfigError, MemberUnavailable
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.ensemble.blend_config import Recipe, load_recipe, write_recipe
+from imprompt.ensemble.confidence import Calibration, Signs, find_calibration, nearness
+from imprompt.ensemble.ensemble import Ensemble
+from imprompt.ensemble.explanation import ProvenAnswer, ask_with_proof
+from imprompt.ensemble.members import load_ensemble
+from imprompt.retriever import Question, Retriever
+from imprompt.store.index_version import Generation, open_generation
 from tests.conftest import Imprompt
 
 
@@ -56,7 +56,9 @@ def red(tmp_path: Path) -> Path:
 
 
 def proven(ensemble: Ensemble, pair: LitePair, lite: Generation, image: Path) -> ProvenAnswer:
-    (answer,) = ask_with_proof([Question(image)], 3, retriever=Retriever(lite, pair), ensemble=ensemble)
+    (answer,) = ask_with_proof(
+        [Question(image)], 3, retriever=Retriever(lite, pair), ensemble=ensemble
+    )
     assert isinstance(answer, ProvenAnswer)
     return answer
 
@@ -80,7 +82,14 @@ def test_a_calibration_holds_for_its_encoder_and_size(pair: LitePair) -> None:
         found = find_calibration(made, encoder=encoder, space=space, rows=rows)
         return None if found is None else found.rows
 
-    assert [rows_of(rows) for rows in (1000, 1400, 3000, 3001, 50_000, 200_001)] == [1000, 1500, 1500, None, 100_000, None]
+    assert [rows_of(rows) for rows in (1000, 1400, 3000, 3001, 50_000, 200_001)] == [
+        1000,
+        1500,
+        1500,
+        None,
+        100_000,
+        None,
+    ]
     assert rows_of(1000, encoder="another") is None
     assert rows_of(1000, space="another") is None
 
@@ -92,7 +101,9 @@ def test_nearness_is_the_mean_of_the_nearest() -> None:
     assert nearness([float("-inf")]) == -1
 
 
-def test_a_calibrated_recipe_tells_its_confidence(lite: Generation, pair: LitePair, red: Path) -> None:
+def test_a_calibrated_recipe_tells_its_confidence(
+    lite: Generation, pair: LitePair, red: Path
+) -> None:
     """The probability of the verdict's signs; below a tenth nothing is close, and the best guess is there all the same."""
     for intercept, close in ((3.0, True), (-9.0, False)):
         made = calibration(pair, intercept=intercept)
@@ -107,13 +118,19 @@ def test_a_calibrated_recipe_tells_its_confidence(lite: Generation, pair: LitePa
         assert (told["calibration"], told["close"]) == ("calibrated", close)
 
 
-def test_without_calibration_there_is_no_confidence(lite: Generation, pair: LitePair, red: Path) -> None:
+def test_without_calibration_there_is_no_confidence(
+    lite: Generation, pair: LitePair, red: Path
+) -> None:
     """Another size of corpus, or a member that was left out, and nothing is claimed."""
-    other = Recipe(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, rows=100_000),))
+    other = Recipe(
+        name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, rows=100_000),)
+    )
     answer = proven(load_ensemble(other, lite, pair, offline=True), pair, lite, red)
     assert answer.proof.confidence is None
     assert answer.to_json()["proof"]["calibration"] == "not calibrated"
-    degraded = Recipe(name="mine", weights={"vit": 1, "caption": 1}, calibrations=(calibration(pair),))
+    degraded = Recipe(
+        name="mine", weights={"vit": 1, "caption": 1}, calibrations=(calibration(pair),)
+    )
     with pytest.raises(MemberUnavailable):
         load_ensemble(degraded, lite, pair, offline=True)
     assert load_ensemble(degraded, lite, pair, offline=True, degrade=True).calibration is None
@@ -124,16 +141,24 @@ def test_a_recipe_keeps_its_calibrations(pair: LitePair, tmp_path: Path) -> None
     recipe = Recipe(name="mine", weights={"vit": 1}, calibrations=(calibration(pair),))
     write_recipe(tmp_path / "mine.json", recipe)
     assert load_recipe(str(tmp_path / "mine.json")) == recipe
-    (tmp_path / "odd.json").write_text((tmp_path / "mine.json").read_text().replace('"ece"', '"luck"'))
+    (tmp_path / "odd.json").write_text(
+        (tmp_path / "mine.json").read_text().replace('"ece"', '"luck"')
+    )
     with pytest.raises(ConfigError, match="not a recipe"):
         load_recipe(str(tmp_path / "odd.json"))
 
 
-def test_query_says_that_nothing_is_close(imprompt: Imprompt, pair: LitePair, lite_index: Path, red: Path, tmp_path: Path) -> None:
+def test_query_says_that_nothing_is_close(
+    imprompt: Imprompt, pair: LitePair, lite_index: Path, red: Path, tmp_path: Path
+) -> None:
     """With the best guess beside it."""
-    recipe = Recipe(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, intercept=-9.0),))
+    recipe = Recipe(
+        name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, intercept=-9.0),)
+    )
     write_recipe(tmp_path / "mine.json", recipe)
-    done = imprompt("query", red, "--proof", "--blend", tmp_path / "mine.json", "--index", lite_index)
+    done = imprompt(
+        "query", red, "--proof", "--blend", tmp_path / "mine.json", "--index", lite_index
+    )
     assert done.code == 0
     assert "nothing in the corpus is close; this is the best guess" in done.out
     assert "estimated: a " in done.out

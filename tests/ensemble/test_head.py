@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.values import unit_rows
-from encoders.lite_head import FEATURE_DIM, expanded
-from ensemble.head import Examples, class_means, fit_maps, group_weights, integer_codes, source_mean, within_sources
+from imprompt.core.values import unit_rows
+from imprompt.encoders.lite_head import FEATURE_DIM, expanded
+from imprompt.ensemble.training.head_fit import (
+    Examples,
+    class_means,
+    fit_maps,
+    group_weights,
+    integer_codes,
+    source_mean,
+    within_sources,
+)
 
 
 def made_up(*, per_source: int = 60, seed: int = 0) -> Examples:
@@ -29,7 +37,10 @@ def test_the_index_map_finds_the_right_text_among_strangers() -> None:
     test = test[examples.sources[test] == 0]
     mean = examples.prompts.mean(axis=0)
     maps = fit_maps(examples[train], prompt_mean=mean, main_kind=0)
-    rows = expanded((examples.features[test] - maps.centre) * maps.scale, maps.basis) @ maps.index_weight
+    rows = (
+        expanded((examples.features[test] - maps.centre) * maps.scale, maps.basis)
+        @ maps.index_weight
+    )
     texts = examples.prompts[test] - examples.prompts[test].mean(axis=0)
     scores = unit_rows(rows) @ unit_rows(texts).T
     assert (scores.argmax(axis=1) == np.arange(len(test))).mean() > 0.9
@@ -72,4 +83,6 @@ def test_codes_and_means_go_together() -> None:
     """Names become the ranks that means are stored under."""
     codes = integer_codes(["b", "a", "b"])
     assert codes.tolist() == [1, 0, 1]
-    np.testing.assert_allclose(class_means(np.array([[2.0], [5.0], [4.0]], np.float32), codes), [[5], [3]])
+    np.testing.assert_allclose(
+        class_means(np.array([[2.0], [5.0], [4.0]], np.float32), codes), [[5], [3]]
+    )

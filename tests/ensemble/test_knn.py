@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from core.errors import MemberUnavailable
-from core.values import Vectors, unit_rows
-from ensemble.knn import Knn, neighbour_weights, regress
-from ensemble.neighbourhood import Neighbourhood, output_vectors
-from ensemble.recipes import KnnSettings
-from store.generation import Generation, open_generation
+from imprompt.core.errors import MemberUnavailable
+from imprompt.core.values import Vectors, unit_rows
+from imprompt.ensemble.blend_config import KnnSettings
+from imprompt.ensemble.knn import Knn, neighbour_weights, regress
+from imprompt.ensemble.neighbourhood import Neighbourhood, output_vectors
+from imprompt.store.index_version import Generation, open_generation
 from tests.ensemble.worlds import WORDS, Sayer, build_world, neighbourhood, picture
 from tests.retriever.colours import PROMPTS, ColourPair
 
@@ -30,12 +30,16 @@ def test_the_formula_of_the_notebook() -> None:
     vectors = rng.normal(size=(4, 7, 384)).astype(np.float32)
     for row in range(4):
         total = sum(vectors[row, i] / ((1 - float(cosines[row, i])) ** 6 + 1e-4) for i in range(7))
-        np.testing.assert_allclose(regress(cosines, vectors, power=6)[row], total / np.linalg.norm(total), atol=1e-5)
+        np.testing.assert_allclose(
+            regress(cosines, vectors, power=6)[row], total / np.linalg.norm(total), atol=1e-5
+        )
 
 
 @settings(max_examples=60, deadline=None)
 @given(cosines_of, st.floats(0, 12), st.floats(-1, 1))
-def test_weights_are_shares_that_grow_with_the_cosine(cosines: NDArray[np.float32], power: float, floor: float) -> None:
+def test_weights_are_shares_that_grow_with_the_cosine(
+    cosines: NDArray[np.float32], power: float, floor: float
+) -> None:
     """They add up to 1, a nearer neighbour never weighs less, and what lies below the floor weighs nothing."""
     weights = neighbour_weights(cosines, power=power, floor=floor)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-9)
@@ -60,17 +64,24 @@ def test_predicts_from_the_prompts_of_the_index(generation: Generation) -> None:
     """The vector is the weighted mean of the prompts' stored vectors; the text is the prompt nearest to it."""
     images = [picture("red"), picture("blue")]
     said = Knn(neighbourhood(generation, k=len(PROMPTS)), settings=KnnSettings()).predict(images)
-    cosines = np.array([ColourPair().texts.encode(PROMPTS) @ row for row in ColourPair().images.encode(images)])
+    cosines = np.array(
+        [ColourPair().texts.encode(PROMPTS) @ row for row in ColourPair().images.encode(images)]
+    )
     expected = regress(cosines, np.array([WORDS.encode(PROMPTS)] * 2), power=6)
     np.testing.assert_allclose(said.vectors, expected, atol=2e-3)  # stored as float16
-    assert said.texts == tuple(PROMPTS[best] for best in (expected @ WORDS.encode(PROMPTS).T).argmax(axis=1))
+    assert said.texts == tuple(
+        PROMPTS[best] for best in (expected @ WORDS.encode(PROMPTS).T).argmax(axis=1)
+    )
 
 
 def test_k_bounds_the_neighbours(generation: Generation) -> None:
     """With k = 1 the answer is the nearest prompt's own vector; a k beyond the index is cut."""
     one = Knn(neighbourhood(generation, k=1), settings=KnnSettings()).predict([picture("lime")])
     np.testing.assert_allclose(one.vectors, WORDS.encode(["green"]), atol=1e-3)
-    assert neighbourhood(generation, k=1000).look([picture("lime")]).hits.ids.shape == (1, len(PROMPTS))
+    assert neighbourhood(generation, k=1000).look([picture("lime")]).hits.ids.shape == (
+        1,
+        len(PROMPTS),
+    )
 
 
 def test_captions_of_others_join_the_prompts(generation: Generation) -> None:
@@ -80,24 +91,37 @@ def test_captions_of_others_join_the_prompts(generation: Generation) -> None:
     pair = ColourPair()
 
     def said(*captioners: Sayer) -> Vectors:
-        vectors = Knn(around, settings=KnnSettings(), captioners=captioners, minilm=WORDS).predict(images).vectors
+        vectors = (
+            Knn(around, settings=KnnSettings(), captioners=captioners, minilm=WORDS)
+            .predict(images)
+            .vectors
+        )
         row: Vectors = vectors[0]
         return row
 
-    fitting, wrong, silent = Sayer("a", "red castle"), Sayer("b", "blue castle"), Sayer("c", "x", mute=True)
+    fitting, wrong, silent = (
+        Sayer("a", "red castle"),
+        Sayer("b", "blue castle"),
+        Sayer("c", "x", mute=True),
+    )
     castle = WORDS.encode(["castle"])[0]
     assert said(fitting) @ castle > said() @ castle + 0.2
     assert said(wrong) @ castle < said() @ castle + 0.01
     np.testing.assert_array_equal(said(silent), said())
     found = around.look(images)
-    cosines = np.append(found.hits.scores[0], pair.texts.encode(["red castle"])[0] @ found.pictures[0])[None]
+    cosines = np.append(
+        found.hits.scores[0], pair.texts.encode(["red castle"])[0] @ found.pictures[0]
+    )[None]
     vectors = np.concatenate([found.vectors, WORDS.encode(["red castle"])[None]], axis=1)
     np.testing.assert_allclose(said(fitting), regress(cosines, vectors, power=6)[0], atol=1e-6)
 
 
 def test_no_pictures_give_no_rows(generation: Generation) -> None:
     """An empty batch is answered by (0, 384)."""
-    assert Knn(neighbourhood(generation), settings=KnnSettings()).predict([]).vectors.shape == (0, 384)
+    assert Knn(neighbourhood(generation), settings=KnnSettings()).predict([]).vectors.shape == (
+        0,
+        384,
+    )
 
 
 def test_the_mean_of_the_corpus(generation: Generation) -> None:

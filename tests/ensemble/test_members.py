@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError, MemberUnavailable, SpaceMismatch
-from encoders.efficientnet import EfficientNetLite
-from encoders.lite import LitePair, load_lite
-from ensemble.members import LOADERS, load_ensemble
-from ensemble.proof import ProvenAnswer, ask_with_proof
-from ensemble.recipes import KnnSettings, Recipe, load_recipe
-from retriever import Question, Retriever
-from store.generation import Generation, open_generation
+from imprompt.core.errors import ConfigError, MemberUnavailable, SpaceMismatch
+from imprompt.encoders.efficientnet import EfficientNetLite
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.ensemble.blend_config import KnnSettings, Recipe, load_recipe
+from imprompt.ensemble.explanation import ProvenAnswer, ask_with_proof
+from imprompt.ensemble.members import LOADERS, load_ensemble
+from imprompt.retriever import Question, Retriever
+from imprompt.store.index_version import Generation, open_generation
 from tests.ensemble.worlds import Sayer, picture
 from tests.retriever.colours import ColourPair
 
@@ -38,7 +38,9 @@ def recipe(**weights: float) -> Recipe:
 
 def test_the_default_recipe_runs_on_what_is_embedded(lite: Generation, pair: LitePair) -> None:
     """Nothing has to be fetched for it, and everybody votes."""
-    (verdict,) = load_ensemble(load_recipe("default"), lite, pair, offline=True).judge([picture("red")])
+    (verdict,) = load_ensemble(load_recipe("default"), lite, pair, offline=True).judge(
+        [picture("red")]
+    )
     assert {vote.member for vote in verdict.votes} == set(load_recipe("default").weights)
     assert verdict.prompt in {"a red fox", "a blue lake", "a green hill"}
     regressor = next(vote for vote in verdict.votes if vote.member == "vit")
@@ -46,7 +48,9 @@ def test_the_default_recipe_runs_on_what_is_embedded(lite: Generation, pair: Lit
     assert regressor.cosine == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_a_picture_is_seen_once(lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_picture_is_seen_once(
+    lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Search, knn and the embedded regressor share one pass of the image trunk."""
     looks: list[EfficientNetLite] = []
     activations = EfficientNetLite.activations
@@ -75,11 +79,15 @@ def test_unknown_members_are_refused(lite: Generation, pair: LitePair) -> None:
         load_ensemble(recipe(oracle=1, vit=1), lite, pair, degrade=True)
 
 
-def test_a_missing_member_is_an_error_or_left_out(lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_member_is_an_error_or_left_out(
+    lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without --degrade it is named with its remedy; with it the others take its weight; alone it stays an error."""
 
     def missing(_bench: object) -> Sayer:
-        raise MemberUnavailable("ofa", "its weights are not here", hint="Fetch OFA-Sys/ofa-large-caption.")
+        raise MemberUnavailable(
+            "ofa", "its weights are not here", hint="Fetch OFA-Sys/ofa-large-caption."
+        )
 
     monkeypatch.setitem(LOADERS, "ofa", missing)
     mixed = Recipe(name="mixed", weights={"vit": 1, "ofa": 3})
@@ -98,15 +106,21 @@ def test_the_real_ofa_says_what_to_fetch(lite: Generation, pair: LitePair) -> No
         load_ensemble(Recipe(name="ofa", weights={"ofa": 1}), lite, pair, offline=True)
 
 
-def test_captions_reach_knn_and_are_made_once(lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_reach_knn_and_are_made_once(
+    lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A member whose texts join the prompts speaks once for both uses, also where it has no weight of its own."""
     sayer = Sayer("ofa", "a violet sea")
     monkeypatch.setitem(LOADERS, "ofa", lambda _bench: sayer)
-    plain = load_ensemble(Recipe(name="x", weights={"knn": 1}), lite, pair).judge([picture("red")])[0]
+    plain = load_ensemble(Recipe(name="x", weights={"knn": 1}), lite, pair).judge([picture("red")])[
+        0
+    ]
     settings = KnnSettings(captions_of=("ofa",))
     for weights in ({"knn": 1.0, "ofa": 1.0}, {"knn": 1.0}):
         sayer.batches.clear()
-        (verdict,) = load_ensemble(Recipe(name="x", weights=weights, knn=settings), lite, pair).judge([picture("red")])
+        (verdict,) = load_ensemble(
+            Recipe(name="x", weights=weights, knn=settings), lite, pair
+        ).judge([picture("red")])
         assert sayer.batches == [1]
         assert np.abs(verdict.vector - plain.vector).max() > 1e-3
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from core.errors import CorpusError
-from ensemble.pairs import read_pairs
+from imprompt.core.errors import CorpusError
+from imprompt.ensemble.training.pairs import read_pairs
 
 
 def pairs_file(folder: Path, **columns: list[Any]) -> Path:
@@ -37,7 +37,12 @@ def test_every_column_is_read(tmp_path: Path) -> None:
     first, second = read_pairs(path)
     assert first.texts == ("a cat", "cat")
     assert second.texts == ("a dog",)
-    assert (first.source, second.source, first.kind, second.kind) == ("shop", "other", "generated", "")
+    assert (first.source, second.source, first.kind, second.kind) == (
+        "shop",
+        "other",
+        "generated",
+        "",
+    )
     assert second.image == tmp_path / "images" / "two.png"
 
 
@@ -55,10 +60,15 @@ def test_two_columns_are_enough(tmp_path: Path) -> None:
         ({"image": ["one.png", "two.png"], "prompt": ["a", " "]}, "row 2 of"),
         ({"image": ["one.png"], "prompt": ["a"], "alt_captions": ["[broken"]}, "no JSON list"),
         ({"image": ["one.png"], "prompt": ["a"], "alt_captions": ["[1]"]}, "no list of texts"),
-        ({"image": pa.array([], pa.string()), "prompt": pa.array([], pa.string())}, "holds no pair"),
+        (
+            {"image": pa.array([], pa.string()), "prompt": pa.array([], pa.string())},
+            "holds no pair",
+        ),
     ],
 )
-def test_a_bad_file_gets_its_own_message(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+def test_a_bad_file_gets_its_own_message(
+    tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
     """Each fault is named, with the row where there is one."""
     with pytest.raises(CorpusError, match=message):
         read_pairs(pairs_file(tmp_path, **columns))

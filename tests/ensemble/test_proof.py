@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import ImpromptError, QueryError
-from ensemble.proof import ProvenAnswer, ask_with_proof
-from retriever import Question, Retriever
-from store.generation import Generation
+from imprompt.core.errors import ImpromptError, QueryError
+from imprompt.ensemble.explanation import ProvenAnswer, ask_with_proof
+from imprompt.retriever import Question, Retriever
+from imprompt.store.index_version import Generation
 from tests.conftest import Imprompt
 from tests.ensemble.worlds import WORDS, Sayer, ensemble, picture
 
@@ -25,7 +25,10 @@ def saved(folder: Path, colour: str, *, prompt: str = "") -> Path:
     """A picture as a file, with a prompt in it where one is given."""
     text = PngInfo()
     if prompt:
-        text.add_text("parameters", f"{prompt}\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64")
+        text.add_text(
+            "parameters",
+            f"{prompt}\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
+        )
     path = folder / f"{colour}{'-told' if prompt else ''}.png"
     picture(colour).save(path, pnginfo=text)
     return path
@@ -33,7 +36,9 @@ def saved(folder: Path, colour: str, *, prompt: str = "") -> Path:
 
 def test_bad_and_good_questions_keep_their_places(generation: Generation, tmp_path: Path) -> None:
     """Each question has its own result; the proof of a good one is not moved by a bad one before it."""
-    judges = ensemble(generation, Sayer("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9})
+    judges = ensemble(
+        generation, Sayer("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9}
+    )
     (tmp_path / "bad.png").write_text("no picture", "utf-8")
     asked = [
         Question(image=tmp_path / "bad.png"),
@@ -57,7 +62,9 @@ def test_bad_and_good_questions_keep_their_places(generation: Generation, tmp_pa
     np.testing.assert_array_equal(owl.proof.vector, WORDS.encode(["an owl of brass"])[0])
 
 
-def test_query_with_proof_shows_every_vote(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
+def test_query_with_proof_shows_every_vote(
+    imprompt: Imprompt, lite_index: Path, tmp_path: Path
+) -> None:
     """Shares add up to 1, the vector is unit and of 384 numbers, the confidence says that it is not calibrated."""
     path = saved(tmp_path, "red")
     done = imprompt("query", path, "--proof", "--json", "-k", "2", "--index", lite_index)
@@ -65,7 +72,11 @@ def test_query_with_proof_shows_every_vote(imprompt: Imprompt, lite_index: Path,
     (answer,) = done.lines
     proof = answer["proof"]
     assert proof["recipe"] == "default"
-    assert (proof["confidence"], proof["calibration"], proof["left_out"]) == (None, "not calibrated", [])
+    assert (proof["confidence"], proof["calibration"], proof["left_out"]) == (
+        None,
+        "not calibrated",
+        [],
+    )
     assert sum(vote["share"] for vote in proof["votes"]) == pytest.approx(1)
     assert set(proof["votes"][0]) == {"member", "share", "cosine", "text"}
     assert np.linalg.norm(proof["vector"]) == pytest.approx(1, abs=1e-5)
@@ -76,7 +87,9 @@ def test_query_with_proof_shows_every_vote(imprompt: Imprompt, lite_index: Path,
         assert words in shown
 
 
-def test_without_proof_the_answer_is_as_before(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
+def test_without_proof_the_answer_is_as_before(
+    imprompt: Imprompt, lite_index: Path, tmp_path: Path
+) -> None:
     """A plain query says nothing of an ensemble; its options without it are refused."""
     path = saved(tmp_path, "red")
     (answer,) = imprompt("query", path, "--json", "--index", lite_index).lines
@@ -87,11 +100,22 @@ def test_without_proof_the_answer_is_as_before(imprompt: Imprompt, lite_index: P
     assert imprompt("query", "--proof", "--text", "red", "--index", lite_index).code == 10
 
 
-def test_a_missing_member_stops_or_is_left_out(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
+def test_a_missing_member_stops_or_is_left_out(
+    imprompt: Imprompt, lite_index: Path, tmp_path: Path
+) -> None:
     """An error that says what to fetch; with --degrade an answer that says what it lacks, and an exit code that tells."""
     recipe = tmp_path / "recipe.json"
     recipe.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
-    words = ["query", saved(tmp_path, "red"), "--proof", "--offline", "--blend", recipe, "--index", lite_index]
+    words = [
+        "query",
+        saved(tmp_path, "red"),
+        "--proof",
+        "--offline",
+        "--blend",
+        recipe,
+        "--index",
+        lite_index,
+    ]
     done = imprompt(*words)
     assert done.code == 60
     assert "ofa-large-caption" in done.err
@@ -105,7 +129,9 @@ def test_a_missing_member_stops_or_is_left_out(imprompt: Imprompt, lite_index: P
     assert "without ofa" in imprompt(*words, "--degrade").out
 
 
-def test_a_single_bad_image_is_its_own_error(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
+def test_a_single_bad_image_is_its_own_error(
+    imprompt: Imprompt, lite_index: Path, tmp_path: Path
+) -> None:
     """As without a proof."""
     (tmp_path / "bad.png").write_text("no", "utf-8")
     assert imprompt("query", tmp_path / "bad.png", "--proof", "--index", lite_index).code == 32

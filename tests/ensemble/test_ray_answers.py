@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 
-from core.errors import WorkerDiffers
-from ensemble.ray_answers import RayAnswerer
-from ensemble.submission import SubmitReport, submit
-from ensemble.vote import Ensemble
-from store.generation import Generation, open_generation
+from imprompt.core.errors import WorkerDiffers
+from imprompt.ensemble.ensemble import Ensemble
+from imprompt.ensemble.submission.ray_predictions import RayAnswerer
+from imprompt.ensemble.submission.run import SubmitReport, submit
+from imprompt.store.index_version import Generation, open_generation
 from tests.ensemble.worlds import Sayer, ensemble, save_pictures
 from tests.indexer.lossy import CLUSTER, Lossy
 
 WEIGHTS = {"knn": 0.9, "sayer": 0.1}
 
 
-def make_ensemble(index: Path, depends: dict[str, Any], stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
+def make_ensemble(
+    index: Path, depends: dict[str, Any], stack: ExitStack
+) -> tuple[Ensemble, dict[str, Any]]:
     """What an actor makes."""
     generation = stack.enter_context(open_generation(index))
     return ensemble(generation, Sayer("sayer", "green hill"), weights=WEIGHTS), depends
@@ -30,25 +32,35 @@ def make_ensemble(index: Path, depends: dict[str, Any], stack: ExitStack) -> tup
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Eleven pictures in batches of three, and a file that is none."""
-    monkeypatch.setattr("ensemble.submission.BATCH_IMAGES", 3)
+    monkeypatch.setattr("imprompt.ensemble.submission.run.BATCH_IMAGES", 3)
     save_pictures(tmp_path / "images", 10)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
     return tmp_path / "images"
 
 
 @pytest.fixture
-def answered(generation: Generation, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def answered(
+    generation: Generation, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """Submits the images to `name`.csv, through a stream where one is given."""
 
-    def run(name: str, stream: Any = None, *, expected: Any = None) -> tuple[SubmitReport, bytes, bytes]:
+    def run(
+        name: str, stream: Any = None, *, expected: Any = None
+    ) -> tuple[SubmitReport, bytes, bytes]:
         here = ensemble(generation, Sayer("sayer", "green hill"), weights=WEIGHTS)
         answerer = None
         if stream is not None:
-            monkeypatch.setattr("ensemble.ray_answers.stream", stream)
+            monkeypatch.setattr("imprompt.ensemble.submission.ray_predictions.stream", stream)
             index = generation.folder.parent.parent
-            answerer = RayAnswerer(CLUSTER, partial(make_ensemble, index, {"rows_digest": "a"}), expected or {"rows_digest": "a"})
+            answerer = RayAnswerer(
+                CLUSTER,
+                partial(make_ensemble, index, {"rows_digest": "a"}),
+                expected or {"rows_digest": "a"},
+            )
         out, prompts = tmp_path / f"{name}.csv", tmp_path / f"{name}-prompts.csv"
-        report = submit(images, out, ensemble=here, depends_on={}, prompts_out=prompts, answerer=answerer)
+        report = submit(
+            images, out, ensemble=here, depends_on={}, prompts_out=prompts, answerer=answerer
+        )
         return report, out.read_bytes(), prompts.read_bytes()
 
     return run
@@ -68,7 +80,9 @@ def test_a_local_run_goes_on_elsewhere(answered: Any, monkeypatch: pytest.Monkey
     """Batches that are done are not answered again."""
     _, vectors, prompts = answered("here")
     with monkeypatch.context() as patch:
-        patch.setattr("ensemble.submission._gather", lambda *_: Path("/nowhere").stat())
+        patch.setattr(
+            "imprompt.ensemble.submission.run._gather", lambda *_: Path("/nowhere").stat()
+        )
         with pytest.raises(FileNotFoundError):
             answered("far")
     stream = Lossy()

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from core.errors import WorkerDiffers
-from core.progress import Silent
-from ensemble.ray_answers import RayAnswerer
-from ensemble.submission import SubmitReport, depends_on, submit
-from ensemble.vote import Ensemble
-from indexer.ray_session import ray_cluster
-from store.generation import Generation, open_generation
+from imprompt.core.errors import WorkerDiffers
+from imprompt.core.progress import Silent
+from imprompt.ensemble.ensemble import Ensemble
+from imprompt.ensemble.submission.ray_predictions import RayAnswerer
+from imprompt.ensemble.submission.run import SubmitReport, depends_on, submit
+from imprompt.indexer.ray_session import ray_cluster
+from imprompt.store.index_version import Generation, open_generation
 from tests.ensemble.submit_driver import Counting
 from tests.ensemble.worlds import ensemble, save_pictures
 from tests.indexer.ray_nodes import nodes
@@ -55,15 +55,19 @@ def make_ensemble(index: Path, stack: ExitStack) -> tuple[Ensemble, dict[str, An
     return made, depends_on(generation, made)
 
 
-def test_it_is_the_local_submission(generation: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_the_local_submission(
+    generation: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three actors, of which one is lost; an image that cannot be read is listed, and other models are refused."""
-    monkeypatch.setattr("ensemble.submission.BATCH_IMAGES", BATCH_IMAGES)
+    monkeypatch.setattr("imprompt.ensemble.submission.run.BATCH_IMAGES", BATCH_IMAGES)
     save_pictures(tmp_path / "images", IMAGES)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
     made = judges(generation, 0)
     depends = depends_on(generation, made)
 
-    def run(name: str, answerer: RayAnswerer | None = None, progress: Any = None) -> tuple[SubmitReport, Sequence[bytes]]:
+    def run(
+        name: str, answerer: RayAnswerer | None = None, progress: Any = None
+    ) -> tuple[SubmitReport, Sequence[bytes]]:
         out, prompts = tmp_path / f"{name}.csv", tmp_path / f"{name}-prompts.csv"
         report = submit(
             tmp_path / "images",
@@ -83,6 +87,10 @@ def test_it_is_the_local_submission(generation: Generation, tmp_path: Path, monk
         report, found = run("far", answerer, Losing(3 * BATCH_IMAGES, cluster.lose))
         assert found == expected
         assert (report.images, report.failed, report.resumed) == (IMAGES + 1, here.failed, 0)
-        differing = RayAnswerer(offered, partial(make_ensemble, index), {**depends, "models": {"sayer": {"x": "another"}}})
+        differing = RayAnswerer(
+            offered,
+            partial(make_ensemble, index),
+            {**depends, "models": {"sayer": {"x": "another"}}},
+        )
         with pytest.raises(WorkerDiffers, match="its models differ"):
             run("other", differing)

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError
-from ensemble.recipes import PRESETS, KnnSettings, Recipe, check_recipe, load_recipe, write_recipe
+from imprompt.core.errors import ConfigError
+from imprompt.ensemble.blend_config import (
+    PRESETS,
+    KnnSettings,
+    Recipe,
+    check_recipe,
+    load_recipe,
+    write_recipe,
+)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -27,7 +34,11 @@ def test_the_seed_is_the_notebooks() -> None:
 
 def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     """What was written is what is read."""
-    recipe = Recipe(name="mine", weights={"knn": 0.2, "vit": 0.8}, knn=KnnSettings(k=7, power=2, floor=0.1, captions_of=("ofa",)))
+    recipe = Recipe(
+        name="mine",
+        weights={"knn": 0.2, "vit": 0.8},
+        knn=KnnSettings(k=7, power=2, floor=0.1, captions_of=("ofa",)),
+    )
     write_recipe(tmp_path / "mine.json", recipe)
     assert load_recipe(str(tmp_path / "mine.json")) == recipe
 

@@ -14,15 +14,15 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from core.errors import ConfigError, MemberUnavailable
-from core.values import EncoderSpec, Vectors
-from ensemble.knn import Knn, regress
-from ensemble.neighbourhood import Neighbourhood, SharedPair
-from ensemble.recipes import KnnSettings, Recipe, check_recipe, write_recipe
-from ensemble.rescoring import SecondLook, rescored
-from indexer.build import build_index
-from indexer.sources import parse_corpus
-from store.generation import open_generation
+from imprompt.core.errors import ConfigError, MemberUnavailable
+from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.ensemble.blend_config import KnnSettings, Recipe, check_recipe, write_recipe
+from imprompt.ensemble.knn import Knn, regress
+from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
+from imprompt.ensemble.rescoring import SecondLook, rescored
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import open_generation
 from tests.conftest import Imprompt
 from tests.ensemble.worlds import WORDS, Sayer, picture
 from tests.retriever.colours import PROMPTS, ColourPair, ColourPictures, ColourTexts
@@ -35,7 +35,9 @@ class TurnedTexts(ColourTexts):
 
     def encode(self, items: Sequence[str]) -> Vectors:
         turned = {"green": "blue", "blue": "green"}
-        return super().encode([" ".join(turned.get(word, word) for word in text.split()) for text in items])
+        return super().encode(
+            [" ".join(turned.get(word, word) for word in text.split()) for text in items]
+        )
 
 
 class TurnedPictures(ColourPictures):
@@ -70,7 +72,9 @@ def test_the_formula_by_hand() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(cosines_of, cosines_of, st.floats(0, 1))
-def test_shares_go_from_the_first_to_the_second(first: NDArray[np.float32], second: NDArray[np.float32], share: float) -> None:
+def test_shares_go_from_the_first_to_the_second(
+    first: NDArray[np.float32], second: NDArray[np.float32], share: float
+) -> None:
     """With none the cosines stay; with all, a prompt that the second puts before another is not put behind it; never above 1."""
     np.testing.assert_allclose(rescored(first, second, share=0), first, atol=1e-5)
     assert (rescored(first, second, share=share) <= 1).all()
@@ -89,10 +93,17 @@ def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
         knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, second=second)
         images = [picture("red"), picture("blue"), picture("lime")]
         said = knn.predict(images).vectors
-        plain = Knn(around, settings=KnnSettings(), captioners=[captioner], minilm=WORDS).predict(images).vectors
+        plain = (
+            Knn(around, settings=KnnSettings(), captioners=[captioner], minilm=WORDS)
+            .predict(images)
+            .vectors
+        )
         assert knn.predict([]).vectors.shape == (0, 384)
     texts = [*PROMPTS, "blue castle"]
-    cosines = [pair.images.encode(images) @ pair.texts.encode(texts).T for pair in (ColourPair(), turned_pair())]
+    cosines = [
+        pair.images.encode(images) @ pair.texts.encode(texts).T
+        for pair in (ColourPair(), turned_pair())
+    ]
     mixed = rescored(cosines[0], cosines[1], share=0.7)
     expected = regress(mixed, np.repeat(WORDS.encode(texts)[None], 3, axis=0), power=6)
     np.testing.assert_allclose(said, expected, atol=5e-3)  # stored as float16
@@ -101,33 +112,56 @@ def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
 
 def test_an_index_without_the_second_space_names_the_command(lite_index: Path) -> None:
     """What is missing, and how to get it."""
-    from encoders.lite import load_lite
-    from ensemble.members import load_ensemble
+    from imprompt.encoders.lite import load_lite
+    from imprompt.ensemble.members import load_ensemble
 
     recipe = Recipe(name="x", weights={"knn": 1}, knn=KnnSettings(rescore="ViT-L-14/openai"))
     with (
         open_generation(lite_index) as generation,
-        pytest.raises(MemberUnavailable, match=r"no vectors of ViT-L-14/openai.*build-index --also ViT-L-14/openai --replace"),
+        pytest.raises(
+            MemberUnavailable,
+            match=r"no vectors of ViT-L-14/openai.*build-index --also ViT-L-14/openai --replace",
+        ),
     ):
         load_ensemble(recipe, generation, load_lite(), offline=True)
     with pytest.raises(ConfigError, match="rescore_share"):
         check_recipe(msgspec.structs.replace(recipe, knn=KnnSettings(rescore_share=1.5)))
 
 
-def test_an_index_of_two_encoders_from_the_command_line(tmp_path: Path, tiny_clip: Path, imprompt: Imprompt) -> None:
+def test_an_index_of_two_encoders_from_the_command_line(
+    tmp_path: Path, tiny_clip: Path, imprompt: Imprompt
+) -> None:
     """`build-index --also` stores the second encoder's vectors, a recipe rescores with them, and `add` makes more."""
     (tmp_path / "p.txt").write_text("a red circle\na blue square\na green ring\n", "utf-8")
     index = tmp_path / "index"
-    built = imprompt("build-index", "--corpus", tmp_path / "p.txt", "--also", tiny_clip, "--index", index, "--json")
+    built = imprompt(
+        "build-index",
+        "--corpus",
+        tmp_path / "p.txt",
+        "--also",
+        tiny_clip,
+        "--index",
+        index,
+        "--json",
+    )
     assert built.code == 0, built.err
     names = [encoder["name"] for encoder in built.lines[0]["encoders"]]
     assert names == ["lite", "minilm", str(tiny_clip)]
     picture("red").save(tmp_path / "red.png")
     vectors = []
-    for number, chosen in enumerate((KnnSettings(), KnnSettings(rescore=str(tiny_clip), rescore_share=1))):
+    for number, chosen in enumerate(
+        (KnnSettings(), KnnSettings(rescore=str(tiny_clip), rescore_share=1))
+    ):
         write_recipe(tmp_path / f"{number}.json", Recipe(name="r", weights={"knn": 1}, knn=chosen))
         asked = imprompt(
-            "query", tmp_path / "red.png", "--proof", "--blend", tmp_path / f"{number}.json", "--index", index, "--json"
+            "query",
+            tmp_path / "red.png",
+            "--proof",
+            "--blend",
+            tmp_path / f"{number}.json",
+            "--index",
+            index,
+            "--json",
         )
         assert asked.code == 0, asked.err
         vectors.append(asked.lines[0]["proof"]["vector"])
@@ -135,6 +169,7 @@ def test_an_index_of_two_encoders_from_the_command_line(tmp_path: Path, tiny_cli
     (tmp_path / "more.txt").write_text("a green cross\n", "utf-8")
     added = imprompt("add", tmp_path / "more.txt", "--index", index, "--json")
     assert added.code == 0, added.err
-    assert {space: sum(shard["rows"] for shard in shards) for space, shards in added.lines[0]["manifest"]["shards"].items()} == {
-        encoder["space"]: 4 for encoder in built.lines[0]["encoders"]
-    }
+    assert {
+        space: sum(shard["rows"] for shard in shards)
+        for space, shards in added.lines[0]["manifest"]["shards"].items()
+    } == {encoder["space"]: 4 for encoder in built.lines[0]["encoders"]}

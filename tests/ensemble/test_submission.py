@@ -12,21 +12,25 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import ConfigError, SubmissionRejected
-from core.values import Vectors
-from encoders.minilm import load_minilm
-from ensemble.checking import check_submission
-from ensemble.recipes import Recipe
-from ensemble.submission import SubmitReport, depends_on, submit
-from ensemble.tables import DIM, image_order, read_submission, write_submission
-from ensemble.vote import Ensemble
-from store.generation import Generation
+from imprompt.core.errors import ConfigError, SubmissionRejected
+from imprompt.core.values import Vectors
+from imprompt.encoders.minilm import load_minilm
+from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.ensemble import Ensemble
+from imprompt.ensemble.submission.format_checks import check_submission
+from imprompt.ensemble.submission.formats import DIM, image_order, read_submission, write_submission
+from imprompt.ensemble.submission.run import SubmitReport, depends_on, submit
+from imprompt.store.index_version import Generation
 from tests.conftest import Imprompt
 from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, save_pictures
 
-DATA = Path(os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+DATA = Path(
+    os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
+)
 KAGGLE = DATA / "kaggle-sample"
-needs_kaggle = pytest.mark.skipif(not KAGGLE.is_dir(), reason=f"the competition's sample is not at {KAGGLE}")
+needs_kaggle = pytest.mark.skipif(
+    not KAGGLE.is_dir(), reason=f"the competition's sample is not at {KAGGLE}"
+)
 
 
 @pytest.fixture
@@ -41,7 +45,11 @@ def answer(generation: Generation, images: Path, tmp_path: Path) -> Callable[...
     judges = ensemble(generation, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
 
     def run(
-        out: Path, *, sample: Path | None = None, prompts_out: Path | None = None, ignore_metadata: bool = False
+        out: Path,
+        *,
+        sample: Path | None = None,
+        prompts_out: Path | None = None,
+        ignore_metadata: bool = False,
     ) -> SubmitReport:
         return submit(
             images,
@@ -68,20 +76,33 @@ def write_sample(path: Path, ids: list[str]) -> Path:
     return path
 
 
-def test_rows_are_the_verdicts_of_the_images(generation: Generation, answer: Callable[..., SubmitReport], images: Path) -> None:
+def test_rows_are_the_verdicts_of_the_images(
+    generation: Generation, answer: Callable[..., SubmitReport], images: Path
+) -> None:
     """Ids sorted, 384 rows each in the competition's columns, the vectors those of the ensemble."""
     out = images.parent / "out.csv"
     report = answer(out, prompts_out=images.parent / "prompts.csv")
     ids = sorted(path.stem for path in images.iterdir())
     lines = out.read_text("utf-8").splitlines()
     assert lines[0] == "imgId_eId,val"
-    assert [line.partition(",")[0] for line in lines[1:]] == [f"{name}_{i}" for name in ids for i in range(DIM)]
+    assert [line.partition(",")[0] for line in lines[1:]] == [
+        f"{name}_{i}" for name in ids for i in range(DIM)
+    ]
     judges = ensemble(generation, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
     verdicts = judges.judge([Image.open(images / f"{name}.png") for name in ids])
     np.testing.assert_allclose(table(out)[1], [verdict.vector for verdict in verdicts], atol=1e-6)
     prompts = (images.parent / "prompts.csv").read_text("utf-8").splitlines()
-    assert prompts == ["imgId,prompt,how", *(f"{name},{v.prompt},estimated" for name, v in zip(ids, verdicts, strict=True))]
-    assert (report.images, report.failed, report.missing, report.surplus, report.resumed) == (5, (), (), (), 0)
+    assert prompts == [
+        "imgId,prompt,how",
+        *(f"{name},{v.prompt},estimated" for name, v in zip(ids, verdicts, strict=True)),
+    ]
+    assert (report.images, report.failed, report.missing, report.surplus, report.resumed) == (
+        5,
+        (),
+        (),
+        (),
+        0,
+    )
 
 
 def test_formats_hold_the_same_numbers(answer: Callable[..., SubmitReport], images: Path) -> None:
@@ -107,7 +128,9 @@ def test_two_runs_give_the_same_bytes(answer: Callable[..., SubmitReport], image
         assert out.read_bytes() == first
 
 
-def test_another_model_file_is_another_job(generation: Generation, images: Path, tmp_path: Path) -> None:
+def test_another_model_file_is_another_job(
+    generation: Generation, images: Path, tmp_path: Path
+) -> None:
     """What a killed run has finished belongs to the bytes of the members' models: with one of them changed, all is done again."""
     model, out = tmp_path / "model.safetensors", tmp_path / "out.csv"
     model.write_bytes(b"first")
@@ -122,7 +145,9 @@ def test_another_model_file_is_another_job(generation: Generation, images: Path,
     before = depends_on(generation, judges)
     assert before == depends_on(generation, judges)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ensemble.submission.write_submission", lambda *_: Path("/nowhere").stat())
+        patch.setattr(
+            "imprompt.ensemble.submission.run.write_submission", lambda *_: Path("/nowhere").stat()
+        )
         with pytest.raises(FileNotFoundError):
             run()
     model.write_bytes(b"other")
@@ -131,7 +156,9 @@ def test_another_model_file_is_another_job(generation: Generation, images: Path,
     assert sum(sayer.batches) == 10
 
 
-def test_a_sample_gives_the_order(answer: Callable[..., SubmitReport], images: Path, tmp_path: Path) -> None:
+def test_a_sample_gives_the_order(
+    answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
+) -> None:
     """Its ids in its order; an id without an image gets the corpus's mean, an image without an id is left out; both listed."""
     ids = sorted(path.stem for path in images.iterdir())
     wanted = [ids[3], "absent", ids[0], ids[4]]
@@ -157,36 +184,57 @@ def test_a_bad_image_gets_the_mean_of_the_corpus(
     report = answer(tmp_path / "out.csv", prompts_out=tmp_path / "prompts.csv")
     ids, rows = table(tmp_path / "out.csv")
     assert ids[0] == "000a"
-    np.testing.assert_array_equal(rows[0], ensemble(generation, weights={"knn": 1}).neighbourhood.mean)
+    np.testing.assert_array_equal(
+        rows[0], ensemble(generation, weights={"knn": 1}).neighbourhood.mean
+    )
     assert [name for name, _ in report.failed] == ["000a"]
     assert "000a.png" in report.failed[0][1]
     assert (tmp_path / "prompts.csv").read_text("utf-8").splitlines()[1] == "000a,,failed"
 
 
-def test_a_prompt_in_the_file_is_taken(answer: Callable[..., SubmitReport], images: Path, tmp_path: Path) -> None:
+def test_a_prompt_in_the_file_is_taken(
+    answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
+) -> None:
     """An image that carries its prompt is answered with that prompt's embedding."""
     text = PngInfo()
-    text.add_text("parameters", "an owl of brass\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64")
+    text.add_text(
+        "parameters",
+        "an owl of brass\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
+    )
     Image.new("RGB", (24, 24), "teal").save(images / "zzz.png", pnginfo=text)
     report = answer(tmp_path / "out.csv", prompts_out=tmp_path / "prompts.csv")
     assert report.exact == 1
-    np.testing.assert_array_equal(table(tmp_path / "out.csv")[1][-1], WORDS.encode(["an owl of brass"])[0])
-    assert (tmp_path / "prompts.csv").read_text("utf-8").splitlines()[-1] == "zzz,an owl of brass,exact"
+    np.testing.assert_array_equal(
+        table(tmp_path / "out.csv")[1][-1], WORDS.encode(["an owl of brass"])[0]
+    )
+    assert (tmp_path / "prompts.csv").read_text("utf-8").splitlines()[
+        -1
+    ] == "zzz,an owl of brass,exact"
     assert answer(tmp_path / "out.csv", ignore_metadata=True).exact == 0
-    assert np.abs(table(tmp_path / "out.csv")[1][-1] - WORDS.encode(["an owl of brass"])[0]).max() > 0.01
+    assert (
+        np.abs(table(tmp_path / "out.csv")[1][-1] - WORDS.encode(["an owl of brass"])[0]).max()
+        > 0.01
+    )
 
 
 def test_large_pictures_come_in_parts(
-    answer: Callable[..., SubmitReport], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answer: Callable[..., SubmitReport],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Memory is bounded by pixels: a batch that is read in parts gives the same submission."""
     answer(tmp_path / "whole.csv")
-    monkeypatch.setattr("retriever.embedding.MAX_BATCH_PIXELS", 2 * 24 * 24)
+    monkeypatch.setattr("imprompt.retriever.query_embedding.MAX_BATCH_PIXELS", 2 * 24 * 24)
     answer(tmp_path / "parts.csv")
-    np.testing.assert_allclose(table(tmp_path / "parts.csv")[1], table(tmp_path / "whole.csv")[1], atol=1e-6)
+    np.testing.assert_allclose(
+        table(tmp_path / "parts.csv")[1], table(tmp_path / "whole.csv")[1], atol=1e-6
+    )
 
 
-def test_folders_that_cannot_be_submitted(answer: Callable[..., SubmitReport], images: Path, tmp_path: Path) -> None:
+def test_folders_that_cannot_be_submitted(
+    answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
+) -> None:
     """Nothing there, two files of one stem, none of the sample's ids: one clear line, and nothing is written."""
     out = tmp_path / "out.csv"
     with pytest.raises(ConfigError, match="none of the 1 images"):
@@ -268,8 +316,13 @@ class TestCheck:
         assert "length 1: b (" in self.problems(sample, line(5, "b_4,0.9"))[0]
         assert "'b_384'" in self.problems(sample, line(5, "b_384,0.051031036"))[0]
         assert "'b_04'" in self.problems(sample, line(5, "b_04,0.051031036"))[0]
-        assert "without all 384 rows: c (383)" in self.problems(sample, lambda lines: lines.pop())[0]
-        assert "missing: b" in self.problems(sample, lambda lines: lines.__delitem__(slice(1, 1 + DIM)))[0]
+        assert (
+            "without all 384 rows: c (383)" in self.problems(sample, lambda lines: lines.pop())[0]
+        )
+        assert (
+            "missing: b"
+            in self.problems(sample, lambda lines: lines.__delitem__(slice(1, 1 + DIM)))[0]
+        )
         assert "does not have: x" in self.problems(sample, lambda lines: lines.append("x_0,1"))[0]
 
     def test_the_order_counts(self, sample: Path) -> None:
@@ -281,7 +334,9 @@ class TestCheck:
         def swap_images(lines: list[str]) -> None:
             lines[1:] = lines[1 + DIM :] + lines[1 : 1 + DIM]
 
-        assert self.problems(sample, swap) == ("1 place where the order differs from the sample's: row 9 is b_9",)
+        assert self.problems(sample, swap) == (
+            "1 place where the order differs from the sample's: row 9 is b_9",
+        )
         assert "row 1 is a_0" in self.problems(sample, swap_images)[0]
 
 
@@ -293,11 +348,15 @@ def test_minilm_gives_the_hosts_own_vectors() -> None:
     with (KAGGLE / "prompts.csv").open(encoding="utf-8", newline="") as file:
         prompts = {row["imgId"]: row["prompt"] for row in csv.DictReader(file)}
     ids, rows = table(KAGGLE / "sample_submission.csv")
-    np.testing.assert_allclose(load_minilm().encode([prompts[name] for name in ids]), rows, atol=1e-6)
+    np.testing.assert_allclose(
+        load_minilm().encode([prompts[name] for name in ids]), rows, atol=1e-6
+    )
 
 
 @needs_kaggle
-def test_the_competitions_images_are_submitted(imprompt: Imprompt, lite_index: Path, tmp_path: Path) -> None:
+def test_the_competitions_images_are_submitted(
+    imprompt: Imprompt, lite_index: Path, tmp_path: Path
+) -> None:
     """`submit` on the official images passes `--check` against the official sample; with a wrong id it does not."""
     sample, out = KAGGLE / "sample_submission.csv", tmp_path / "submission.csv"
     words = ["submit", KAGGLE / "images", "--out", out, "--sample", sample, "--index", lite_index]
@@ -305,13 +364,17 @@ def test_the_competitions_images_are_submitted(imprompt: Imprompt, lite_index: P
     assert done.code == 0, done.err
     assert done.lines[0]["images"] == 7
     assert imprompt("submit", "--check", out, "--sample", sample).code == 0
-    (bad := tmp_path / "bad.csv").write_text(out.read_text("utf-8").replace("_383,", "_384,"), "utf-8")
+    (bad := tmp_path / "bad.csv").write_text(
+        out.read_text("utf-8").replace("_383,", "_384,"), "utf-8"
+    )
     done = imprompt("submit", "--check", bad, "--sample", sample, "--json")
     assert done.code == 70
     assert len(done.lines[0]["problems"]) == 2
 
 
-def test_the_command_tells_what_went_wrong(imprompt: Imprompt, images: Path, lite_index: Path, tmp_path: Path) -> None:
+def test_the_command_tells_what_went_wrong(
+    imprompt: Imprompt, images: Path, lite_index: Path, tmp_path: Path
+) -> None:
     """Bad images and missing members have their exit codes, and the submission is written all the same."""
     index, out = lite_index, tmp_path / "out.csv"
     recipe = tmp_path / "r.json"

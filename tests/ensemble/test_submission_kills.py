@@ -46,7 +46,9 @@ def bench(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     save_pictures(place / "images", PICTURES)
     (place / "images" / "500bad.png").write_text("no picture", "utf-8")
     run(world, place / "images", place / "out.csv", Counting())
-    return Bench(place / "images", (place / "out.csv").read_bytes(), (place / "prompts.csv").read_bytes())
+    return Bench(
+        place / "images", (place / "out.csv").read_bytes(), (place / "prompts.csv").read_bytes()
+    )
 
 
 def environment() -> dict[str, str]:
@@ -56,14 +58,22 @@ def environment() -> dict[str, str]:
 def kill(point: str, world: Path, bench: Bench, out: Path) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
-        [*DRIVER, world, bench.folder, out, point], env=environment, check=False, capture_output=True, timeout=120
+        [*DRIVER, world, bench.folder, out, point],
+        env=environment,
+        check=False,
+        capture_output=True,
+        timeout=120,
     )
 
 
 def assert_as_unbroken(out: Path, bench: Bench) -> None:
     assert out.read_bytes() == bench.submission
     assert out.with_name("prompts.csv").read_bytes() == bench.prompts
-    assert [path.name for path in out.parent.iterdir() if path.name.startswith(f".{out.name}.") and path.is_dir()] == []
+    assert [
+        path.name
+        for path in out.parent.iterdir()
+        if path.name.startswith(f".{out.name}.") and path.is_dir()
+    ] == []
 
 
 def test_every_point_is_named() -> None:
@@ -85,7 +95,9 @@ def test_a_kill_at_a_named_point(point: str, world: Path, bench: Bench, tmp_path
     assert sum(member.batches) + report.resumed in (PICTURES, FILES)
 
 
-def test_a_batch_that_was_damaged_is_answered_again(world: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_batch_that_was_damaged_is_answered_again(
+    world: Path, bench: Bench, tmp_path: Path
+) -> None:
     """A finished batch carries its own sha256: with one bit flipped it counts as unfinished."""
     out = tmp_path / "out.csv"
     kill("before the rows are gathered", world, bench, out)
@@ -99,7 +111,9 @@ def test_a_batch_that_was_damaged_is_answered_again(world: Path, bench: Bench, t
     assert_as_unbroken(out, bench)
 
 
-def test_a_changed_image_is_not_taken_from_the_broken_run(world: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_changed_image_is_not_taken_from_the_broken_run(
+    world: Path, bench: Bench, tmp_path: Path
+) -> None:
     """Another length or time of a file makes it another job; what the broken one left is removed."""
     save_pictures(tmp_path / "images", 6)
     out = tmp_path / "out.csv"

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from core.errors import CorpusError
-from encoders.efficientnet import EfficientNetLite
-from encoders.lite import load_lite
-from ensemble.pairs import Pair
-from ensemble.train import main_kind, train_head
+from imprompt.core.errors import CorpusError
+from imprompt.encoders.efficientnet import EfficientNetLite
+from imprompt.encoders.lite import load_lite
+from imprompt.ensemble.training.head_training import main_kind, train_head
+from imprompt.ensemble.training.pairs import Pair
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "purple", "orange")
 
@@ -42,7 +42,9 @@ def test_a_head_is_trained_and_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert new.spec.space == old.spec.space
     images = [Image.open(tmp_path / f"{number}.png").convert("RGB") for number in range(6)]
     prompts = new.minilm.encode(pq.read_table(path).column("prompt").to_pylist()[:6])
-    trained, shipped = (np.einsum("nd,nd->n", pair.images.output(images), prompts).mean() for pair in (new, old))
+    trained, shipped = (
+        np.einsum("nd,nd->n", pair.images.output(images), prompts).mean() for pair in (new, old)
+    )
     assert report.cosine_seen > 0.7
     assert trained > shipped + 0.1
 
@@ -63,6 +65,8 @@ def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
 
 def test_the_wording_is_that_of_generated_images() -> None:
     """Where there are generated images they give the wording, or else the commonest kind."""
-    photo, drawing, generated = (Pair(Path("x"), ("x",), kind=kind) for kind in ("photo", "drawing", "generated"))
+    photo, drawing, generated = (
+        Pair(Path("x"), ("x",), kind=kind) for kind in ("photo", "drawing", "generated")
+    )
     assert main_kind([photo, photo, generated]) == 0
     assert main_kind([photo, photo, drawing]) == 1

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from core.errors import ConfigError, EncoderError, MemberUnavailable
-from core.values import Prediction
-from ensemble.blend import blend
-from ensemble.knn import Knn
-from ensemble.recipes import KnnSettings
-from ensemble.vote import predict_in_memory
-from store.generation import Generation
+from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
+from imprompt.core.values import Prediction
+from imprompt.ensemble.blend import blend
+from imprompt.ensemble.blend_config import KnnSettings
+from imprompt.ensemble.ensemble import predict_in_memory
+from imprompt.ensemble.knn import Knn
+from imprompt.store.index_version import Generation
 from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, picture
 
 
@@ -43,16 +43,25 @@ def test_a_verdict_is_the_blend_and_its_nearest_words(generation: Generation) ->
     np.testing.assert_allclose([verdict.vector for verdict in verdicts], expected, atol=1e-6)
     for row, verdict in enumerate(verdicts):
         assert verdict.prompt == "purple dragon"
-        assert verdict.cosine == pytest.approx(float(WORDS.encode(["purple dragon"])[0] @ expected[row]), abs=1e-5)
-        assert [(vote.member, round(vote.share, 6)) for vote in verdict.votes] == [("knn", 0.2), ("sayer", 0.8)]
+        assert verdict.cosine == pytest.approx(
+            float(WORDS.encode(["purple dragon"])[0] @ expected[row]), abs=1e-5
+        )
+        assert [(vote.member, round(vote.share, 6)) for vote in verdict.votes] == [
+            ("knn", 0.2),
+            ("sayer", 0.8),
+        ]
         assert [vote.text for vote in verdict.votes] == [(knn.texts or ())[row], "purple dragon"]
-        assert verdict.votes[0].cosine == pytest.approx(float(knn.vectors[row] @ expected[row]), abs=1e-5)
+        assert verdict.votes[0].cosine == pytest.approx(
+            float(knn.vectors[row] @ expected[row]), abs=1e-5
+        )
 
 
 def test_the_prompts_around_the_picture_are_candidates(generation: Generation) -> None:
     """Where the heaviest member has no words, the answer is the prompt nearest to the blend."""
     mute = Sayer("mute", "blue and red", mute=True)
-    (verdict,) = ensemble(generation, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).judge([picture("blue")])
+    (verdict,) = ensemble(generation, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).judge(
+        [picture("blue")]
+    )
     assert verdict.prompt == "blue and red"
     assert [vote.text for vote in verdict.votes][1] is None
     (verdict,) = ensemble(generation, mute, weights={"mute": 1}, k=8).judge([picture("red")])
@@ -79,7 +88,12 @@ def test_nothing_is_judged_as_nothing(generation: Generation) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError("full"), RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")]
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("full"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"),
+    ],
 )
 def test_a_batch_that_is_too_large_is_halved(error: Exception) -> None:
     """The rows are those of the whole batch, in order."""
@@ -91,7 +105,10 @@ def test_a_batch_that_is_too_large_is_halved(error: Exception) -> None:
 
 
 def test_a_member_that_cannot_hold_one_picture_fails_by_name() -> None:
-    """The halving ends, and who failed is said; so it is with a damaged model. A fault stays a fault."""
+    """The halving ends, and who failed is said; so it is with a damaged model.
+
+    A fault stays a fault.
+    """
     with pytest.raises(MemberUnavailable, match="narrow: the memory does not hold"):
         predict_in_memory(Narrow(0, MemoryError()), [picture("red")] * 3)
     with pytest.raises(MemberUnavailable, match="narrow: its values are not finite"):

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.protocols import EnsembleMember
-from core.values import Prediction
-from encoders.minilm import SPACE
-from ensemble.knn import Knn
-from ensemble.neighbourhood import Neighbourhood, SharedPair
-from ensemble.recipes import KnnSettings, Recipe
-from ensemble.vote import Ensemble
-from indexer.build import build_index
-from indexer.sources import parse_corpus
-from store.generation import Generation
+from imprompt.core.protocols import EnsembleMember
+from imprompt.core.values import Prediction
+from imprompt.encoders.minilm import SPACE
+from imprompt.ensemble.blend_config import KnnSettings, Recipe
+from imprompt.ensemble.ensemble import Ensemble
+from imprompt.ensemble.knn import Knn
+from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import Generation
 from tests.indexer.doubles import BagOfWords
 from tests.retriever.colours import PROMPTS, ColourPair
 
@@ -28,7 +28,12 @@ def build_world(folder: Path, *, with_words: bool = True) -> Path:
     """An index of prompts about colours, with the vectors that the ensemble votes in unless they are left out."""
     corpus = folder / "colours.txt"
     corpus.write_text("\n".join(PROMPTS), "utf-8")
-    build_index(folder / "index", [parse_corpus(str(corpus))], ColourPair(), extra=[WORDS] if with_words else [])
+    build_index(
+        folder / "index",
+        [parse_corpus(str(corpus))],
+        ColourPair(),
+        extra=[WORDS] if with_words else [],
+    )
     return folder / "index"
 
 
@@ -56,11 +61,15 @@ def neighbourhood(generation: Generation, *, k: int = 5) -> Neighbourhood:
     return Neighbourhood(generation, SharedPair(ColourPair()), k=k)
 
 
-def ensemble(generation: Generation, *others: EnsembleMember, weights: dict[str, float], k: int = 5) -> Ensemble:
+def ensemble(
+    generation: Generation, *others: EnsembleMember, weights: dict[str, float], k: int = 5
+) -> Ensemble:
     """`knn` over the world, and other members."""
     around = neighbourhood(generation, k=k)
     recipe = Recipe(name="test", weights=weights)
-    return Ensemble([Knn(around, settings=KnnSettings()), *others], recipe, neighbourhood=around, minilm=WORDS)
+    return Ensemble(
+        [Knn(around, settings=KnnSettings()), *others], recipe, neighbourhood=around, minilm=WORDS
+    )
 
 
 def save_pictures(folder: Path, n: int) -> list[str]:
@@ -69,5 +78,7 @@ def save_pictures(folder: Path, n: int) -> list[str]:
     ids = [f"{(number * 7919) % 1000:03d}x" for number in range(n)]
     for number, name in enumerate(ids):
         colour = (255 * (number % 3 == 0) + number, 40 * (number % 5), 255 * (number % 3 == 1))
-        Image.new("RGB", (24, 24), tuple(min(part, 255) for part in colour)).save(folder / f"{name}.png")
+        Image.new("RGB", (24, 24), tuple(min(part, 255) for part in colour)).save(
+            folder / f"{name}.png"
+        )
     return sorted(ids)

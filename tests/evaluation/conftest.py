@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from encoders.lite import LitePair, load_lite
-from encoders.registry import output_encoder
-from ensemble.train import train_head
-from evaluation.study import Options, Study, run_study
-from indexer.build import build_index
-from indexer.sources import parse_corpus
-from store.generation import open_generation
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.registry import output_encoder
+from imprompt.ensemble.training.head_training import train_head
+from imprompt.evaluation.study import Options, Study, run_study
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import open_generation
 from tests.evaluation.worlds import RECIPE, THINGS
 
 
@@ -27,9 +27,18 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     rows = []
     for number, thing in enumerate(THINGS):
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(folder / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(
+            folder / f"{number}.png"
+        )
         kind = "photo" if number % 4 == 3 else "generated"
-        rows.append({"image": f"{number}.png", "prompt": thing, "kind": kind, "generator": f"maker {number % 2}"})
+        rows.append(
+            {
+                "image": f"{number}.png",
+                "prompt": thing,
+                "kind": kind,
+                "generator": f"maker {number % 2}",
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows), folder / "pairs.parquet")
     return folder / "pairs.parquet"
 
@@ -38,10 +47,17 @@ def pairs_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of an index by `lite`; two of its prompts are true texts of the pairs."""
     folder = tmp_path_factory.mktemp("index")
-    texts = [f"{thing} in the rain" for thing in THINGS[::3]] + ["a volcano", "a dentist", "a red fox", "a blue lake"]
+    texts = [f"{thing} in the rain" for thing in THINGS[::3]] + [
+        "a volcano",
+        "a dentist",
+        "a red fox",
+        "a blue lake",
+    ]
     (folder / "p.txt").write_text("\n".join(texts), "utf-8")
     pair = load_lite()
-    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
+    build_index(
+        folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)]
+    )
     return folder / "index"
 
 

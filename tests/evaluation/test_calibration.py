@@ -9,11 +9,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from core.values import EncoderSpec
-from ensemble.confidence import Signs
-from ensemble.pairs import Pair
-from evaluation.calibration import auroc, calibrate, expected_calibration_error, logistic
-from evaluation.pair_set import PairSet
+from imprompt.core.values import EncoderSpec
+from imprompt.ensemble.confidence import Signs
+from imprompt.ensemble.training.pairs import Pair
+from imprompt.evaluation.calibration import auroc, calibrate, expected_calibration_error, logistic
+from imprompt.evaluation.pair_set import PairSet
 
 SPEC = EncoderSpec("test", "space", 4, 77)
 
@@ -48,7 +48,13 @@ def test_what_cannot_be_known_is_not_claimed() -> None:
     """Where closeness is drawn at random, out-of-fold confidence is the base rate and tells nothing."""
     rng = np.random.default_rng(1)
     printed = np.where(rng.random(4000) < 0.3, 0.9, 0.1).astype(np.float32)
-    made = calibrate(signs_of(rng.normal(0.5, 0.1, (4000, 3))), printed, pair_set(4000), spec=SPEC, corpus_rows=1000)
+    made = calibrate(
+        signs_of(rng.normal(0.5, 0.1, (4000, 3))),
+        printed,
+        pair_set(4000),
+        spec=SPEC,
+        corpus_rows=1000,
+    )
     assert made is not None
     assert made.report.auroc == pytest.approx(0.5, abs=0.05)
     assert made.confidence == pytest.approx(np.full(4000, 0.3), abs=0.15)
@@ -68,7 +74,9 @@ def test_the_regression_is_that_of_a_library() -> None:
     values = rng.normal(0, 1, (500, 3))
     labels = rng.random(500) < 1 / (1 + np.exp(-values @ [1.0, -2.0, 0.0]))
     oracle = LogisticRegression(C=1e6, max_iter=1000).fit(values, labels)
-    assert logistic(values, labels) == pytest.approx([oracle.intercept_[0], *oracle.coef_[0]], abs=1e-2)
+    assert logistic(values, labels) == pytest.approx(
+        [oracle.intercept_[0], *oracle.coef_[0]], abs=1e-2
+    )
 
 
 def test_the_area_under_the_curve_is_that_of_a_library() -> None:

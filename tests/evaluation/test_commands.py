@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.errors import ConfigError, CorpusError, NoGeneration, PartialFailure, StorageFull
-from core.files import check_place
+from imprompt.core.atomic_files import check_place
+from imprompt.core.errors import ConfigError, CorpusError, NoGeneration, PartialFailure, StorageFull
 from tests.conftest import Imprompt
 
 
@@ -31,13 +31,17 @@ def rewrite(pairs_file: Path, folder: Path, rows: list[dict[str, str]]) -> Path:
 
 
 @pytest.mark.usefixtures("seen")
-def test_evaluate_writes_a_page_and_tells_the_figures(imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_a_page_and_tells_the_figures(
+    imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
+) -> None:
     """The same figures as JSON and on the page, the images that cannot be read listed, the others measured."""
     rows = pq.read_table(pairs_file).to_pylist()
     broken = rewrite(pairs_file, tmp_path / "broken", rows)
     (tmp_path / "broken" / "5.png").write_bytes(b"no image")
     page = tmp_path / "page.html"
-    done = imprompt("evaluate", "--pairs", broken, "--index", index, "--out", page, "--json", "--unseen")
+    done = imprompt(
+        "evaluate", "--pairs", broken, "--index", index, "--out", page, "--json", "--unseen"
+    )
     assert done.code == PartialFailure.exit_code
     assert "5.png" in done.err
     (report,) = done.lines
@@ -48,31 +52,54 @@ def test_evaluate_writes_a_page_and_tells_the_figures(imprompt: Imprompt, pairs_
 
 
 @pytest.mark.usefixtures("seen")
-def test_a_fitted_recipe_is_used_by_query(imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path) -> None:
+def test_a_fitted_recipe_is_used_by_query(
+    imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
+) -> None:
     """`fit-weights` says who earns its place, and `--blend` takes what it wrote."""
     out = tmp_path / "mine.json"
-    done = imprompt("fit-weights", "--pairs", pairs_file, "--index", index, "--out", out, "--unseen", "--folds", "3")
+    done = imprompt(
+        "fit-weights",
+        "--pairs",
+        pairs_file,
+        "--index",
+        index,
+        "--out",
+        out,
+        "--unseen",
+        "--folds",
+        "3",
+    )
     assert done.code == 0, done.err
     assert "earn" in done.out
     assert "against its best member" in done.out
     written = json.loads(out.read_text())
     assert written["name"] == "mine"
     assert sum(written["weights"].values()) == pytest.approx(1)
-    asked = imprompt("query", pairs_file.parent / "0.png", "--proof", "--blend", out, "--index", index, "--json")
+    asked = imprompt(
+        "query", pairs_file.parent / "0.png", "--proof", "--blend", out, "--index", index, "--json"
+    )
     assert asked.code == 0
     assert asked.lines[0]["proof"]["recipe"] == "mine"
     assert asked.lines[0]["proof"]["calibration"] == "not calibrated"
 
 
-def test_pairs_that_cannot_be_used(imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path) -> None:
+def test_pairs_that_cannot_be_used(
+    imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
+) -> None:
     """No such file, no column of images, no rows, images that are not there, one group: one line each, and no page."""
     rows = pq.read_table(pairs_file).to_pylist()
     page = tmp_path / "page.html"
     cases = {
         "cannot be read": tmp_path / "none.parquet",
-        "lacks the column image": rewrite(pairs_file, tmp_path / "a", [{"prompt": row["prompt"]} for row in rows]),
-        "are not there": rewrite(pairs_file, tmp_path / "b", [row | {"image": "gone.png"} for row in rows]),
-        "1 groups of different prompts": rewrite(pairs_file, tmp_path / "c", [row | {"prompt": "a volcano"} for row in rows]),
+        "lacks the column image": rewrite(
+            pairs_file, tmp_path / "a", [{"prompt": row["prompt"]} for row in rows]
+        ),
+        "are not there": rewrite(
+            pairs_file, tmp_path / "b", [row | {"image": "gone.png"} for row in rows]
+        ),
+        "1 groups of different prompts": rewrite(
+            pairs_file, tmp_path / "c", [row | {"prompt": "a volcano"} for row in rows]
+        ),
     }
     empty = rewrite(pairs_file, tmp_path / "d", rows)
     pq.write_table(pq.read_table(pairs_file).slice(0, 0), empty)
@@ -85,26 +112,53 @@ def test_pairs_that_cannot_be_used(imprompt: Imprompt, pairs_file: Path, index: 
     assert not page.exists()
 
 
-def test_few_pairs_cannot_train_a_head(imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path) -> None:
+def test_few_pairs_cannot_train_a_head(
+    imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
+) -> None:
     """The remedy for pairs of one's own is named."""
     few = rewrite(pairs_file, tmp_path / "few", pq.read_table(pairs_file).to_pylist()[:12])
-    done = imprompt("evaluate", "--pairs", few, "--index", index, "--out", tmp_path / "page.html", "--folds", "3")
+    done = imprompt(
+        "evaluate",
+        "--pairs",
+        few,
+        "--index",
+        index,
+        "--out",
+        tmp_path / "page.html",
+        "--folds",
+        "3",
+    )
     assert done.code == CorpusError.exit_code
     assert "--unseen" in done.err
 
 
-def test_what_else_is_refused(imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path) -> None:
+def test_what_else_is_refused(
+    imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
+) -> None:
     """A page where a folder is, a recipe that is none, two folds, no index: before any work is done."""
     shared = ("evaluate", "--pairs", pairs_file)
     page = tmp_path / "page.html"
     assert imprompt(*shared, "--index", index, "--out", tmp_path).code == ConfigError.exit_code
-    assert imprompt(*shared, "--index", index, "--out", page, "--blend", "nobody").code == ConfigError.exit_code
-    assert imprompt(*shared, "--index", index, "--out", page, "--folds", "2").code == ConfigError.exit_code
-    assert imprompt(*shared, "--index", tmp_path / "no", "--out", page).code == NoGeneration.exit_code
-    assert imprompt("fit-weights", "--pairs", pairs_file, "--index", index, "--out", tmp_path).code == ConfigError.exit_code
+    assert (
+        imprompt(*shared, "--index", index, "--out", page, "--blend", "nobody").code
+        == ConfigError.exit_code
+    )
+    assert (
+        imprompt(*shared, "--index", index, "--out", page, "--folds", "2").code
+        == ConfigError.exit_code
+    )
+    assert (
+        imprompt(*shared, "--index", tmp_path / "no", "--out", page).code == NoGeneration.exit_code
+    )
+    assert (
+        imprompt("fit-weights", "--pairs", pairs_file, "--index", index, "--out", tmp_path).code
+        == ConfigError.exit_code
+    )
 
 
-def test_a_place_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_is_checked_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder of that name, a file as folder, no right to write; an older file stays as it is."""
     (tmp_path / "old.json").write_text("old")
     check_place(tmp_path / "old.json")

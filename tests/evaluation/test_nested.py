@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from core.values import unit_rows
-from ensemble.pairs import Pair
-from evaluation.nested import BLEND, Sheet, as_given, constant_scores, fit_folds, rows_to_fit, without
-from evaluation.pair_set import PairSet
-from evaluation.tallies import Tallies
+from imprompt.core.values import unit_rows
+from imprompt.ensemble.training.pairs import Pair
+from imprompt.evaluation.blend_statistics import Tallies
+from imprompt.evaluation.nested_cv import (
+    BLEND,
+    Sheet,
+    as_given,
+    constant_scores,
+    fit_folds,
+    rows_to_fit,
+    without,
+)
+from imprompt.evaluation.pair_set import PairSet
 
 N = 200
 
@@ -66,7 +74,9 @@ def test_given_shares_are_taken_as_they_are() -> None:
     """A member without one has no vote."""
     pairs = pair_set()
     scores = as_given(sheet(pairs).outer, ["first", "second"], {"first": 1.0}, setting=0)
-    assert np.allclose(scores, fit_folds(sheet(pairs), pairs, ["first", "second"]).scores["first"], atol=1e-6)
+    assert np.allclose(
+        scores, fit_folds(sheet(pairs), pairs, ["first", "second"]).scores["first"], atol=1e-6
+    )
 
 
 def test_the_constant_does_not_see_its_fold() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from evaluation.gallery import Exhibit, exhibits
-from evaluation.making import make_report
-from evaluation.page import render, write_page
-from evaluation.study import Study
+from imprompt.evaluation.report_images import Exhibit, exhibits
+from imprompt.evaluation.report_page import render, write_page
+from imprompt.evaluation.study import Study
+from imprompt.evaluation.study_steps import make_report
 
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>'
 
@@ -53,7 +53,11 @@ def test_hostile_words_stay_words(honest: Study) -> None:
     )
     exhibit = replace(exhibits(honest)["best"][0], truth=HOSTILE, printed=HOSTILE)
     assert isinstance(exhibit, Exhibit)
-    page = render(report, {"answers": b"x", "spread": b"x", "generator": b"x", "length": b"x"}, {"best": [exhibit]})
+    page = render(
+        report,
+        {"answers": b"x", "spread": b"x", "generator": b"x", "length": b"x"},
+        {"best": [exhibit]},
+    )
     assert "<script" not in page
     assert "<img src=http" not in page
     assert "&lt;script&gt;" in page

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ensemble.members import LOADERS
-from ensemble.recipes import Recipe
-from evaluation.nested import BLEND
-from evaluation.stand_ins import Sitting
-from evaluation.study import Options, run_study
-from store.generation import open_generation
+from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.members import LOADERS
+from imprompt.evaluation.cached_members import Sitting
+from imprompt.evaluation.nested_cv import BLEND
+from imprompt.evaluation.study import Options, run_study
+from imprompt.store.index_version import open_generation
 from tests.ensemble.worlds import WORDS, Sayer, build_world
 from tests.retriever.colours import PROMPTS, ColourPair
 
@@ -28,14 +28,23 @@ def coloured_pairs(folder: Path) -> Path:
     for number in range(24):
         name = list(COLOURS)[number % 3]
         Image.new("RGB", (16, 16), COLOURS[name]).save(folder / f"{number}.png")
-        rows.append({"image": f"{number}.png", "prompt": f"{name} {' '.join(f'w{number}x{word}' for word in range(6))}"})
+        rows.append(
+            {
+                "image": f"{number}.png",
+                "prompt": f"{name} {' '.join(f'w{number}x{word}' for word in range(6))}",
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows), folder / "pairs.parquet")
     return folder / "pairs.parquet"
 
 
 def test_towers_and_captioners_look_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The image tower and a captioner see 24 pictures each, though every one is asked about twice; the words are the product's."""
-    for module in ("evaluation.study", "evaluation.panel", "ensemble.members"):
+    for module in (
+        "imprompt.evaluation.study",
+        "imprompt.evaluation.member_cache",
+        "imprompt.ensemble.members",
+    ):
         monkeypatch.setattr(f"{module}.output_encoder", lambda *_, **__: WORDS)
     sayer = Sayer("caption", "red green")
     monkeypatch.setitem(LOADERS, "caption", lambda bench: sayer)
@@ -47,7 +56,10 @@ def test_towers_and_captioners_look_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(study.names) == {"knn", "caption"}
     assert not study.head_refitted
     assert {verdict.prompt for verdict in study.verdicts} <= {*PROMPTS, "red green"}
-    answered = [verdict.vector @ truth for verdict, truth in zip(study.verdicts, study.pairs.truth, strict=True)]
+    answered = [
+        verdict.vector @ truth
+        for verdict, truth in zip(study.verdicts, study.pairs.truth, strict=True)
+    ]
     assert answered == pytest.approx(study.scores[BLEND].tolist(), abs=1e-4)
 
 

@@ -7,20 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import ConfigError
-from encoders.lite import LitePair
-from ensemble.recipes import check_recipe, load_recipe
-from evaluation.making import make_report
-from evaluation.nested import BLEND, CONSTANT, GIVEN, PRINTED
-from evaluation.study import Options, Study, fitted_recipe, run_study
-from store.generation import open_generation
+from imprompt.core.errors import ConfigError
+from imprompt.encoders.lite import LitePair
+from imprompt.ensemble.blend_config import check_recipe, load_recipe
+from imprompt.evaluation.nested_cv import BLEND, CONSTANT, GIVEN, PRINTED
+from imprompt.evaluation.study import Options, Study, fitted_recipe, run_study
+from imprompt.evaluation.study_steps import make_report
+from imprompt.store.index_version import open_generation
 from tests.evaluation.worlds import RECIPE
 
 
-def test_a_leak_shows(pairs_file: Path, index: Path, memorising: LitePair, cache: Path, honest: Study) -> None:
+def test_a_leak_shows(
+    pairs_file: Path, index: Path, memorising: LitePair, cache: Path, honest: Study
+) -> None:
     """The head knows its own pairs by heart; out of fold it is no better than a constant, for pictures of noise tell nothing."""
     with open_generation(index) as generation:
-        leaking = run_study(pairs_file, RECIPE, generation, memorising, Options(refit_head=False, cache=cache))
+        leaking = run_study(
+            pairs_file, RECIPE, generation, memorising, Options(refit_head=False, cache=cache)
+        )
     assert leaking.scores["vit"].mean() > 0.7
     assert leaking.scores[BLEND].mean() > honest.scores[BLEND].mean() + 0.2
     assert honest.scores["vit"].mean() < honest.scores[CONSTANT].mean() + 0.05
@@ -44,7 +48,12 @@ def test_folds_do_not_share_groups(honest: Study) -> None:
 
 def test_the_words_belong_to_the_blend(honest: Study) -> None:
     """What the product's own ensemble answers under each fold's recipe is the blend that was scored from the tallies."""
-    answered = np.array([verdict.vector @ truth for verdict, truth in zip(honest.verdicts, honest.pairs.truth, strict=True)])
+    answered = np.array(
+        [
+            verdict.vector @ truth
+            for verdict, truth in zip(honest.verdicts, honest.pairs.truth, strict=True)
+        ]
+    )
     assert answered == pytest.approx(honest.scores[BLEND], abs=1e-4)
 
 
@@ -52,8 +61,19 @@ def test_the_report_has_every_answer(honest: Study) -> None:
     """All slices, the constant beside every score, the photographs apart."""
     report = make_report(honest)
     names = [score.answer for score in report.slices[0].scores]
-    assert names == [CONSTANT, *honest.names, *(f"without {name}" for name in honest.names), GIVEN, BLEND, PRINTED]
-    assert {(part.by, part.name) for part in report.slices} >= {("all", "all"), ("kind", "photo"), ("generator", "maker 1")}
+    assert names == [
+        CONSTANT,
+        *honest.names,
+        *(f"without {name}" for name in honest.names),
+        GIVEN,
+        BLEND,
+        PRINTED,
+    ]
+    assert {(part.by, part.name) for part in report.slices} >= {
+        ("all", "all"),
+        ("kind", "photo"),
+        ("generator", "maker 1"),
+    }
     assert sum(part.n for part in report.slices if part.by == "kind") == report.pairs == 40
     assert report.main_kind == "generated"
     assert all(0 <= found.share.mean <= 1 for found in report.recall)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.metrics import row_cosines
-from core.values import Vectors, unit_rows
-from ensemble.blend import blend
-from evaluation.tallies import Tallies, fit, simplex
+from imprompt.core.metrics import row_cosines
+from imprompt.core.values import Vectors, unit_rows
+from imprompt.ensemble.blend import blend
+from imprompt.evaluation.blend_statistics import Tallies, fit, simplex
 
 
 def random_rows(rng: np.random.Generator, n: int = 30) -> Vectors:
@@ -29,7 +29,9 @@ def test_the_cosine_of_a_blend_follows_from_the_tallies(seed: int, weights: list
     rng = np.random.default_rng(seed)
     votes, truth = [random_rows(rng) for _ in range(3)], random_rows(rng)
     shares = np.array(weights) / sum(weights)
-    expected = row_cosines(blend(dict(zip("abc", votes, strict=True)), dict(zip("abc", shares, strict=True))), truth)
+    expected = row_cosines(
+        blend(dict(zip("abc", votes, strict=True)), dict(zip("abc", shares, strict=True))), truth
+    )
     found = tallied(votes, truth).cosines(0, np.arange(30), shares[None])[0]
     assert found == pytest.approx(expected, abs=1e-4)
 
@@ -61,7 +63,10 @@ def test_a_member_that_adds_little_gets_no_share() -> None:
     rng = np.random.default_rng(3)
     truth, noise = random_rows(rng, 400), random_rows(rng, 400)
     nearly = unit_rows(truth + 0.05 * noise)
-    assert fit(tallied([truth, nearly], truth), np.arange(400), members=[0, 1]).shares.tolist() == [1, 0]
+    assert fit(tallied([truth, nearly], truth), np.arange(400), members=[0, 1]).shares.tolist() == [
+        1,
+        0,
+    ]
     worse, other = unit_rows(truth + noise), unit_rows(truth + random_rows(rng, 400))
     assert 0 not in fit(tallied([worse, other], truth), np.arange(400), members=[0, 1]).shares
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemble.recipes import Recipe
+from imprompt.ensemble.blend_config import Recipe
 
 RECIPE = Recipe(name="test", weights={"vit": 0.5, "knn": 0.5})
 

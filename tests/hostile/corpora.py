@@ -12,7 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HostileCorpus:
-    """A file or folder below the given one, what it tries, and the exit codes of `build-index`; 0 where rows are left out."""
+    """A file or folder below the given one, what it tries, and the exit codes of `build-index`;
+
+    0 where rows are left out.
+    """
 
     make: Callable[[Path], str]
     tries: str
@@ -87,7 +90,9 @@ def parquet_claiming_rows(folder: Path) -> str:
     import pyarrow.parquet as pq
 
     path = folder / "claims.parquet"
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 200_000, pa.int32()), pa.array(["x" * 1000]))
+    texts = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 200_000, pa.int32()), pa.array(["x" * 1000])
+    )
     pq.write_table(pa.table({"prompt": texts}), path)
     content = path.read_bytes()
     path.write_bytes(content[:-8] + (1 << 30).to_bytes(4, "little") + content[-4:])
@@ -107,34 +112,61 @@ def linked_device(folder: Path) -> str:
 
 
 CORPORA: dict[str, HostileCorpus] = {
-    "short-lines": HostileCorpus(many_short_lines, "keeps the reader busy with millions of short lines", (20,)),
-    "empty-items": HostileCorpus(many_items, "keeps the reader busy with millions of empty objects", (0, 20)),
+    "short-lines": HostileCorpus(
+        many_short_lines, "keeps the reader busy with millions of short lines", (20,)
+    ),
+    "empty-items": HostileCorpus(
+        many_items, "keeps the reader busy with millions of empty objects", (0, 20)
+    ),
     "zeros": HostileCorpus(zeros, "expands a thousandfold"),
-    "deep-json": HostileCorpus(written("deep.jsonl", b'{"prompt":' + b"[" * 100_000 + b"\n"), "nests 100,000 lists"),
+    "deep-json": HostileCorpus(
+        written("deep.jsonl", b'{"prompt":' + b"[" * 100_000 + b"\n"), "nests 100,000 lists"
+    ),
     "deep-array": HostileCorpus(written("deep.json", b"[" * 100_000), "nests 100,000 lists"),
     "long-line": HostileCorpus(written("long.txt", b"x" * (32 << 20)), "is one line of 32 MiB"),
     "view": HostileCorpus(
-        duckdb_view("CREATE VIEW v AS SELECT content AS prompt FROM read_text('/etc/passwd')"), "reads a file of the machine"
+        duckdb_view("CREATE VIEW v AS SELECT content AS prompt FROM read_text('/etc/passwd')"),
+        "reads a file of the machine",
     ),
     "pipe": HostileCorpus(pipe, "never ends and never answers"),
     "device": HostileCorpus(linked_device, "is a device without an end"),
-    "parquet-names": HostileCorpus(parquet_with_damaged_names, "has column names that are no UTF-8"),
+    "parquet-names": HostileCorpus(
+        parquet_with_damaged_names, "has column names that are no UTF-8"
+    ),
     "parquet-claims": HostileCorpus(parquet_claiming_rows, "claims a footer of a gigabyte"),
 }
 
 
 def aliases(levels: int) -> str:
     """YAML that is ten times as large with each level."""
-    tens = (f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, levels + 1))
+    tens = (
+        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]"
+        for level in range(1, levels + 1)
+    )
     return "\n".join(["a0: &a0 [x.csv]", *tens])
 
 
 CARDS: dict[str, tuple[str, str]] = {
-    "aliases": (f"{aliases(12)}\nconfigs:\n- config_name: default\n  data_files: *a12\n", "asks for 10**12 patterns"),
-    "aliases-name": (f"{aliases(12)}\nconfigs:\n- config_name: *a12\n  data_files: x.csv\n", "has a name of 10**12 characters"),
-    "aliases-folder": (f"{aliases(12)}\nconfigs:\n- data_dir: *a12\n  data_files: x.csv\n", "names a folder of 10**12 characters"),
-    "itself": ("configs:\n- &a\n  config_name: default\n  data_files:\n  - *a\n", "refers to itself"),
-    "code": ("configs: !!python/object/apply:os.system ['touch $CANARIES/canary-card']\n", "runs a command"),
+    "aliases": (
+        f"{aliases(12)}\nconfigs:\n- config_name: default\n  data_files: *a12\n",
+        "asks for 10**12 patterns",
+    ),
+    "aliases-name": (
+        f"{aliases(12)}\nconfigs:\n- config_name: *a12\n  data_files: x.csv\n",
+        "has a name of 10**12 characters",
+    ),
+    "aliases-folder": (
+        f"{aliases(12)}\nconfigs:\n- data_dir: *a12\n  data_files: x.csv\n",
+        "names a folder of 10**12 characters",
+    ),
+    "itself": (
+        "configs:\n- &a\n  config_name: default\n  data_files:\n  - *a\n",
+        "refers to itself",
+    ),
+    "code": (
+        "configs: !!python/object/apply:os.system ['touch $CANARIES/canary-card']\n",
+        "runs a command",
+    ),
     "long": ("x: " + "y" * (2 << 20) + "\n", "has 2 MiB"),
     "deep": ("configs:\n- data_files: " + "[" * 20_000 + "]" * 20_000 + "\n", "nests 20,000 lists"),
 }
@@ -147,5 +179,9 @@ def card(name: str) -> bytes:
 
 def good_corpus(folder: Path) -> str:
     path = folder / "good.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"a lighthouse number {number}"}) + "\n" for number in range(50)))
+    path.write_text(
+        "".join(
+            json.dumps({"prompt": f"a lighthouse number {number}"}) + "\n" for number in range(50)
+        )
+    )
     return str(path)

@@ -108,7 +108,9 @@ def run_length_bmp(width: int, height: int, data: bytes) -> bytes:
     return head + info + bytes(1024) + data
 
 
-def tiff(width: int, height: int, data: bytes = b"", *, compression: int = 1, **counts: int) -> bytes:
+def tiff(
+    width: int, height: int, data: bytes = b"", *, compression: int = 1, **counts: int
+) -> bytes:
     """A grey TIFF; `counts` says how many strips, bits or further tags it claims."""
     strips, bits, more = (counts.get(name, 1) for name in ("strips", "bits", "more"))
     tags = [
@@ -163,8 +165,16 @@ _KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 IMAGES: dict[str, Entry] = {
     "scans-600": (write(partial(scans, 600)), "600 scans over 49 million pixels: 17 s", REFUSED),
-    "scans-refined": (write(partial(scans, 60, refine=True)), "60 scans that refine: each twice as dear", REFUSED),
-    "scans-many-small": (write(partial(scans, 1500, 1000)), "1,500 scans over a million pixels", REFUSED),
+    "scans-refined": (
+        write(partial(scans, 60, refine=True)),
+        "60 scans that refine: each twice as dear",
+        REFUSED,
+    ),
+    "scans-many-small": (
+        write(partial(scans, 1500, 1000)),
+        "1,500 scans over a million pixels",
+        REFUSED,
+    ),
     "scans-within": (write(partial(scans, 14, refine=True)), "as many scans as pass", ANSWERED),
     "scans-in-tiff": (
         write(lambda: tiff(SIDE, SIDE, scans(60), compression=7)),
@@ -176,9 +186,21 @@ IMAGES: dict[str, Entry] = {
         "scans of arithmetic codes, each many times as dear",
         REFUSED,
     ),
-    "jpeg-fill": (write(lambda: b"\xff\xd8" + b"\xff" * 8_000_000), "8 million fill bytes before a marker", REFUSED),
-    "jpeg-junk": (write(lambda: b"\xff\xd8\xff" + b"\0\xff" * 4_000_000), "8 million bytes of junk before a marker", REFUSED),
-    "jpeg-comments": (write(lambda: with_segments(segment(0xFE, b"") * 500_000)), "half a million comments", REFUSED),
+    "jpeg-fill": (
+        write(lambda: b"\xff\xd8" + b"\xff" * 8_000_000),
+        "8 million fill bytes before a marker",
+        REFUSED,
+    ),
+    "jpeg-junk": (
+        write(lambda: b"\xff\xd8\xff" + b"\0\xff" * 4_000_000),
+        "8 million bytes of junk before a marker",
+        REFUSED,
+    ),
+    "jpeg-comments": (
+        write(lambda: with_segments(segment(0xFE, b"") * 500_000)),
+        "half a million comments",
+        REFUSED,
+    ),
     "jpeg-exif-quadratic": (
         write(lambda: with_segments(segment(0xE1, b"Exif\0\0" + bytes(2000)) * 900)),
         "EXIF in 900 parts, which are joined one by one",
@@ -215,13 +237,21 @@ IMAGES: dict[str, Entry] = {
         "1.6 billion pixels",
         REFUSED,
     ),
-    "png-ztxt": (write(lambda: png_of(packed(b"zTXt", bytes(64 << 20)))), "64 kB that unpack to 64 MiB of text", REFUSED),
+    "png-ztxt": (
+        write(lambda: png_of(packed(b"zTXt", bytes(64 << 20)))),
+        "64 kB that unpack to 64 MiB of text",
+        REFUSED,
+    ),
     "png-itxt": (
         write(lambda: png_of(packed(b"iTXt", bytes(64 << 20), b"parameters\0\1\0\0\0"))),
         "the same as iTXt",
         REFUSED,
     ),
-    "png-iccp": (write(lambda: png_of(packed(b"iCCP", bytes(64 << 20), b"icc\0\0"))), "the same as a profile", REFUSED),
+    "png-iccp": (
+        write(lambda: png_of(packed(b"iCCP", bytes(64 << 20), b"icc\0\0"))),
+        "the same as a profile",
+        REFUSED,
+    ),
     "png-ztxt-many": (
         write(lambda: png_of(packed(b"zTXt", b"a" * 1_000_000) * 70)),
         "70 texts of a megabyte each, 70 kB packed",
@@ -232,13 +262,29 @@ IMAGES: dict[str, Entry] = {
         "5,000 EXIF fields that share 4 MB",
         ANSWERED,
     ),
-    "webp-lossless": (write(partial(flat, "WEBP", lossless=True)), "1.9 kB that take 753 MiB", REFUSED),
+    "webp-lossless": (
+        write(partial(flat, "WEBP", lossless=True)),
+        "1.9 kB that take 753 MiB",
+        REFUSED,
+    ),
     "webp-lossy": (write(partial(flat, "WEBP")), "87 kB that take 749 MiB", REFUSED),
-    "webp-canvas": (write(partial(webp_canvas, 16_384, 16_384)), "44 bytes that announce 268 million pixels", REFUSED),
-    "webp-chunks": (write(partial(webp_canvas, 64, 64, 1_000_000)), "a million empty chunks", REFUSED),
+    "webp-canvas": (
+        write(partial(webp_canvas, 16_384, 16_384)),
+        "44 bytes that announce 268 million pixels",
+        REFUSED,
+    ),
+    "webp-chunks": (
+        write(partial(webp_canvas, 64, 64, 1_000_000)),
+        "a million empty chunks",
+        REFUSED,
+    ),
     "webp-frames": (write(partial(animation, "WEBP", 1000)), "1,000 frames", ANSWERED),
     "avif-flat": (write(partial(flat, "AVIF", speed=10)), "1.4 kB that take 477 MiB", REFUSED),
-    "gif-comment": (write(partial(gif_comment, 60_000)), "a comment of 15 MB in 60,000 blocks", REFUSED),
+    "gif-comment": (
+        write(partial(gif_comment, 60_000)),
+        "a comment of 15 MB in 60,000 blocks",
+        REFUSED,
+    ),
     "gif-frames": (write(partial(animation, "GIF", 2000)), "2,000 frames", ANSWERED),
     "gif-40000": (
         write(lambda: b"GIF89a" + struct.pack("<HH", 40_000, 40_000) + small("GIF")[10:]),
@@ -246,34 +292,81 @@ IMAGES: dict[str, Entry] = {
         REFUSED,
     ),
     "apng-frames": (write(partial(animation, "PNG", 3000)), "3,000 frames of an APNG", ANSWERED),
-    "bmp-run-lengths": (write(lambda: run_length_bmp(100, 100, bytes(8_000_000))), "4 million empty runs", REFUSED),
+    "bmp-run-lengths": (
+        write(lambda: run_length_bmp(100, 100, bytes(8_000_000))),
+        "4 million empty runs",
+        REFUSED,
+    ),
     "bmp-line-ends": (
         write(lambda: run_length_bmp(SIDE, SIDE, b"\1\1\0\0" * SIDE)),
         "29 kB that fill 49 million pixels one by one",
         REFUSED,
     ),
-    "tiff-strips": (write(lambda: tiff(8, 8, bytes(8_000_000), strips=2_000_000)), "2 million strips", REFUSED),
-    "tiff-bits": (write(lambda: tiff(8, 8, bytes(8_000_000), bits=4_000_000)), "4 million bits a sample", REFUSED),
-    "tiff-tags": (write(lambda: tiff(8, 8, bytes(8_000_000), more=20)), "20 tags that share 8 MB", ANSWERED),
-    "tiff-flat": (write(partial(flat, "TIFF", compression="tiff_adobe_deflate")), "226 kB that may take 374 MiB", REFUSED),
+    "tiff-strips": (
+        write(lambda: tiff(8, 8, bytes(8_000_000), strips=2_000_000)),
+        "2 million strips",
+        REFUSED,
+    ),
+    "tiff-bits": (
+        write(lambda: tiff(8, 8, bytes(8_000_000), bits=4_000_000)),
+        "4 million bits a sample",
+        REFUSED,
+    ),
+    "tiff-tags": (
+        write(lambda: tiff(8, 8, bytes(8_000_000), more=20)),
+        "20 tags that share 8 MB",
+        ANSWERED,
+    ),
+    "tiff-flat": (
+        write(partial(flat, "TIFF", compression="tiff_adobe_deflate")),
+        "226 kB that may take 374 MiB",
+        REFUSED,
+    ),
     "tiff-orientation": (
         write(lambda: saved(Image.new("RGB", (64, 48)), "TIFF", tiffinfo={274: 6})),
         "a turn that the decoder makes itself",
         ANSWERED,
     ),
-    "html-png": (write(lambda: b"<html><script>alert(1)</script>" + small("PNG")), "a page and a PNG", REFUSED),
-    "jpeg-zip": (write(lambda: small("JPEG") + b"PK\3\4" + bytes(200)), "a JPEG and an archive", ANSWERED),
+    "html-png": (
+        write(lambda: b"<html><script>alert(1)</script>" + small("PNG")),
+        "a page and a PNG",
+        REFUSED,
+    ),
+    "jpeg-zip": (
+        write(lambda: small("JPEG") + b"PK\3\4" + bytes(200)),
+        "a JPEG and an archive",
+        ANSWERED,
+    ),
     "pdf-png": (write(lambda: b"%PDF-1.7\n" + small("PNG")), "a PDF and a PNG", REFUSED),
-    "gif-jpeg": (write(lambda: small("GIF")[:40] + small("JPEG")), "the head of a GIF, the body of a JPEG", REFUSED),
-    "postscript": (write(lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n(/etc/passwd) run\n"), "PostScript, which runs", REFUSED),
-    "svg": (write(lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'), "SVG", REFUSED),
+    "gif-jpeg": (
+        write(lambda: small("GIF")[:40] + small("JPEG")),
+        "the head of a GIF, the body of a JPEG",
+        REFUSED,
+    ),
+    "postscript": (
+        write(lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n(/etc/passwd) run\n"),
+        "PostScript, which runs",
+        REFUSED,
+    ),
+    "svg": (
+        write(
+            lambda: (
+                b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+            )
+        ),
+        "SVG",
+        REFUSED,
+    ),
     "empty": (write(bytes), "nothing", REFUSED),
     "signature": (write(lambda: PNG_SIGNATURE), "a signature alone", REFUSED),
     "pipe": (os.mkfifo, "a pipe that nobody writes to", REFUSED),
     "device": (lambda path: path.symlink_to("/dev/zero"), "a device without an end", REFUSED),
     "dangling": (lambda path: path.symlink_to("nowhere"), "a link to nothing", REFUSED),
     "loop": (lambda path: path.symlink_to(path), "a link to itself", REFUSED),
-    **{f"cut-{kind.lower()}": (cut(kind, 0.6), f"a {kind} that was cut short", REFUSED) for kind in _KINDS},
+    **{
+        f"cut-{kind.lower()}": (cut(kind, 0.6), f"a {kind} that was cut short", REFUSED)
+        for kind in _KINDS
+    },
 }
 
 NAMES: dict[str, tuple[bytes, str]] = {

@@ -1,7 +1,8 @@
 """Hostile indexes, each made of a good one: what somebody could hand on as an index, and what it tries.
 
-A builder takes the root of a copy of a good index and the folder that it would like to reach. All hashes are made right again
-behind the change, so that nothing but the product's own rules can refuse it.
+A builder takes the root of a copy of a good index and the folder that it would like to reach. All
+hashes are made right again behind the change, so that nothing but the product's own rules can
+refuse it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any
 
 import duckdb
 
-from core.files import sha256_file
-from store import layout
-from store.manifest import sha256_bytes
-from store.publish import current_name
+from imprompt.core.atomic_files import sha256_file
+from imprompt.store import layout
+from imprompt.store.manifest import sha256_bytes
+from imprompt.store.publish import current_name
 from tests.store.builders import reseal
 
 Builder = Callable[[Path, Path], None]
@@ -33,7 +34,8 @@ _FULL = "SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_s
 class HostileIndex:
     """How to make it, what it tries, and the exit codes that may refuse it.
 
-    `opens` is False where what it holds is never read, so that it is answered as a good one; `verify` refuses it all the same.
+    `opens` is False where what it holds is never read, so that it is answered as a good one;
+    `verify` refuses it all the same.
     """
 
     build: Builder
@@ -142,7 +144,10 @@ def in_place_of(root: Path, outside: Path, *, file: str, kind: str) -> None:
     elif kind == "device":
         path.symlink_to("/dev/zero")
     else:
-        with chdir(path.parent), socket.socket(socket.AF_UNIX) as listening:  # the name of a socket is short
+        with (
+            chdir(path.parent),
+            socket.socket(socket.AF_UNIX) as listening,
+        ):  # the name of a socket is short
             listening.bind(path.name)
     if manifest is not None:
         manifest["files"][path.relative_to(generation(root)).as_posix()]["bytes"] = 0
@@ -153,7 +158,11 @@ def listed_pipe(root: Path, outside: Path) -> None:
     """An absolute path to a pipe among the files of the manifest."""
     pipe = outside.parent / "pipe"
     os.mkfifo(pipe)
-    change(root, outside, edit=lambda m: m["files"].update({str(pipe): {"bytes": 0, "sha256": "0" * 64}}))
+    change(
+        root,
+        outside,
+        edit=lambda m: m["files"].update({str(pipe): {"bytes": 0, "sha256": "0" * 64}}),
+    )
 
 
 def raw_manifest(root: Path, _: Path, *, content: Callable[[bytes], bytes]) -> None:
@@ -168,7 +177,9 @@ def _before_end(content: bytes, more: bytes) -> bytes:
 def current(root: Path, outside: Path, *, text: str) -> None:
     """Another text in `CURRENT`."""
     sha256 = sha256_file(generation(root) / layout.MANIFEST)
-    layout.current_path(root).write_text(text.format(name=current_name(root), sha256=sha256, home=outside))
+    layout.current_path(root).write_text(
+        text.format(name=current_name(root), sha256=sha256, home=outside)
+    )
 
 
 def npy_header(root: Path, _: Path, *, header: bytes) -> None:
@@ -224,38 +235,94 @@ def _npy(text: str) -> bytes:
 def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], None], str, tuple[int, ...]]]:
     """Manifests that claim what is not so: name -> (edit, what it tries, codes)."""
     return {
-        "dims": (lambda m: m["encoders"][0].update(dim=1 << 40), "2^40 dimensions, for memory", (CHECKSUM,)),
+        "dims": (
+            lambda m: m["encoders"][0].update(dim=1 << 40),
+            "2^40 dimensions, for memory",
+            (CHECKSUM,),
+        ),
         "rows-negative": (lambda m: m.update(rows=-1), "a negative number of rows", (CHECKSUM,)),
         "rows-huge": (lambda m: m.update(rows=10**15), "10^15 rows, for memory", (CHECKSUM,)),
-        "rows-endless": (lambda m: m.update(rows=10**4000), "a number of 4,000 digits", (CHECKSUM,)),
-        "shard-rows": (lambda m: shards_of(m)[0].update(rows=1 << 47), "a shard of 2^47 rows", (CHECKSUM,)),
+        "rows-endless": (
+            lambda m: m.update(rows=10**4000),
+            "a number of 4,000 digits",
+            (CHECKSUM,),
+        ),
+        "shard-rows": (
+            lambda m: shards_of(m)[0].update(rows=1 << 47),
+            "a shard of 2^47 rows",
+            (CHECKSUM,),
+        ),
         "shard-many": (
             lambda m: m["shards"].update({m["encoders"][0]["space"]: shards_of(m) * 20_000}),
             "one shard named 20,000 times, for work",
             (CHECKSUM,),
         ),
-        "bytes-huge": (lambda m: m["files"][layout.PROMPTS].update(bytes=1 << 62), "a file of 2^62 bytes", (CHECKSUM,)),
-        "header-bytes": (lambda m: _searched(m).update(header_bytes=1 << 40), "a header of 2^40 bytes, for memory", (CHECKSUM,)),
-        "factory": (lambda m: _searched(m).update(factory="IVF1000000,PQ1x4fs"), "an index of a million lists", (CHECKSUM, 10)),
-        "factory-odd": (lambda m: _searched(m).update(factory="IVF٣,Flat"), "a kind of index that is not known", (CHECKSUM, 10)),
+        "bytes-huge": (
+            lambda m: m["files"][layout.PROMPTS].update(bytes=1 << 62),
+            "a file of 2^62 bytes",
+            (CHECKSUM,),
+        ),
+        "header-bytes": (
+            lambda m: _searched(m).update(header_bytes=1 << 40),
+            "a header of 2^40 bytes, for memory",
+            (CHECKSUM,),
+        ),
+        "factory": (
+            lambda m: _searched(m).update(factory="IVF1000000,PQ1x4fs"),
+            "an index of a million lists",
+            (CHECKSUM, 10),
+        ),
+        "factory-odd": (
+            lambda m: _searched(m).update(factory="IVF٣,Flat"),
+            "a kind of index that is not known",
+            (CHECKSUM, 10),
+        ),
         "effort": (lambda m: _searched(m).update(effort=1e300), "an effort of 1e300", (CHECKSUM,)),
-        "probe-rows": (lambda m: _probes(m)[0].update(row_id=10**9), "a probe of a row that is not there", (CHECKSUM,)),
-        "probe-endless": (lambda m: _probes(m)[0].update(ids=[10**30]), "a probe of a row beyond 64 bits", (CHECKSUM,)),
-        "probe-negative": (lambda m: _probes(m)[0].update(ids=[-5, 0, 1, 2, 3]), "a probe of a row below 0", (CHECKSUM,)),
+        "probe-rows": (
+            lambda m: _probes(m)[0].update(row_id=10**9),
+            "a probe of a row that is not there",
+            (CHECKSUM,),
+        ),
+        "probe-endless": (
+            lambda m: _probes(m)[0].update(ids=[10**30]),
+            "a probe of a row beyond 64 bits",
+            (CHECKSUM,),
+        ),
+        "probe-negative": (
+            lambda m: _probes(m)[0].update(ids=[-5, 0, 1, 2, 3]),
+            "a probe of a row below 0",
+            (CHECKSUM,),
+        ),
         "probe-many": (
             lambda m: m["probes"].update({m["encoders"][0]["space"]: _probes(m) * 5_000}),
             "80,000 probes, for work when it is opened",
             (CHECKSUM,),
         ),
-        "probe-scores": (lambda m: _probes(m)[0].update(scores=[1e308] * 5), "scores that are none", (CHECKSUM,)),
-        "probe-short": (lambda m: _probes(m)[0].update(ids=[], scores=[]), "a probe without an answer", (CHECKSUM,)),
-        "generation": (lambda m: m.update(generation="../../.."), "a generation that calls itself ../../..", (CHECKSUM,)),
+        "probe-scores": (
+            lambda m: _probes(m)[0].update(scores=[1e308] * 5),
+            "scores that are none",
+            (CHECKSUM,),
+        ),
+        "probe-short": (
+            lambda m: _probes(m)[0].update(ids=[], scores=[]),
+            "a probe without an answer",
+            (CHECKSUM,),
+        ),
+        "generation": (
+            lambda m: m.update(generation="../../.."),
+            "a generation that calls itself ../../..",
+            (CHECKSUM,),
+        ),
         "file-absolute": (
             lambda m: m["files"].update({"/etc/passwd": {"bytes": 1, "sha256": "0" * 64}}),
             "an absolute path among its files",
             (CHECKSUM,),
         ),
-        "space": (lambda m: m["shards"].update({"../x": shards_of(m)}), "a space whose name leads elsewhere", (CHECKSUM,)),
+        "space": (
+            lambda m: m["shards"].update({"../x": shards_of(m)}),
+            "a space whose name leads elsewhere",
+            (CHECKSUM,),
+        ),
         "sums-elsewhere": (
             lambda m: m["row_sums"].update({m["encoders"][0]["space"]: "../../CURRENT"}),
             "sums outside",
@@ -267,15 +334,19 @@ def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], None], str, tuple[int
 def _databases() -> dict[str, tuple[str, str]]:
     """Databases of prompts: name -> (statements, what it tries)."""
     view = "ALTER TABLE prompts RENAME TO honest;CREATE VIEW prompts AS "
-    shown = (
-        "SELECT row_id, prompt_key, {text} AS text, embedded_text, source, source_key, n_submitted, group_id, n_folded FROM honest"
-    )
+    shown = "SELECT row_id, prompt_key, {text} AS text, embedded_text, source, source_key, n_submitted, group_id, n_folded FROM honest"
     read = "(SELECT content FROM read_text('{home}/secret.txt'))"
     lying = f"CASE WHEN current_query() LIKE '%unnest%' THEN {read} ELSE text END"
     return {
         "view-read": (view + shown.replace("{text}", read), "a view that shows a file of the user"),
-        "view-glob": (view + shown.replace("{text}", "(SELECT max(file) FROM glob('{home}/*'))"), "a view that lists a folder"),
-        "view-lying": (view + shown.replace("{text}", lying), "the same, but honest to the digest of verify"),
+        "view-glob": (
+            view + shown.replace("{text}", "(SELECT max(file) FROM glob('{home}/*'))"),
+            "a view that lists a folder",
+        ),
+        "view-lying": (
+            view + shown.replace("{text}", lying),
+            "the same, but honest to the digest of verify",
+        ),
         "macro-table": (
             "ALTER TABLE prompts RENAME TO honest;CREATE MACRO lower(x) AS 'owned';CREATE VIEW prompts AS {full}",
             "a macro in the place of a function",
@@ -284,9 +355,15 @@ def _databases() -> dict[str, tuple[str, str]]:
             "CREATE VIEW other AS SELECT * FROM read_text('{home}/secret.txt')",
             "a view beside the honest table",
         ),
-        "macro-beside": ("CREATE MACRO contains(a, b) AS true;CREATE MACRO count(x) AS 7", "macros in the place of functions"),
+        "macro-beside": (
+            "CREATE MACRO contains(a, b) AS true;CREATE MACRO count(x) AS 7",
+            "macros in the place of functions",
+        ),
         "table-beside": ("CREATE TABLE other AS SELECT 1 AS x", "a table that nobody asked for"),
-        "schema-beside": ("CREATE SCHEMA other;CREATE TABLE other.prompts AS SELECT * FROM prompts", "a second schema"),
+        "schema-beside": (
+            "CREATE SCHEMA other;CREATE TABLE other.prompts AS SELECT * FROM prompts",
+            "a second schema",
+        ),
         "types": (
             "ALTER TABLE prompts ALTER COLUMN n_submitted TYPE VARCHAR",
             "a column of another type",
@@ -300,15 +377,26 @@ def _databases() -> dict[str, tuple[str, str]]:
             "a column that is computed when it is read",
         ),
         "column-more": ("ALTER TABLE prompts ADD COLUMN more VARCHAR", "a column more"),
-        "default": ("ALTER TABLE prompts ALTER COLUMN source SET DEFAULT current_query()", "a default that is computed"),
+        "default": (
+            "ALTER TABLE prompts ALTER COLUMN source SET DEFAULT current_query()",
+            "a default that is computed",
+        ),
         "none": ("DROP TABLE prompts", "no table at all"),
     }
 
 
 def hostile_indexes() -> dict[str, HostileIndex]:
     """All of them, by name."""
-    found = {f"duckdb-{name}": HostileIndex(partial(statements, sql=sql), tries) for name, (sql, tries) in _databases().items()}
-    for name in ("duckdb-view-beside", "duckdb-table-beside", "duckdb-schema-beside", "duckdb-macro-beside"):
+    found = {
+        f"duckdb-{name}": HostileIndex(partial(statements, sql=sql), tries)
+        for name, (sql, tries) in _databases().items()
+    }
+    for name in (
+        "duckdb-view-beside",
+        "duckdb-table-beside",
+        "duckdb-schema-beside",
+        "duckdb-macro-beside",
+    ):
         found[name] = replace(found[name], opens=False)
     for name, (edit, tries, codes) in _edits().items():
         found[f"manifest-{name}"] = HostileIndex(partial(change, edit=edit), tries, codes)
@@ -320,26 +408,50 @@ def hostile_indexes() -> dict[str, HostileIndex]:
         "zero": "vectors/x/00000.npy\0",
         "line": "vectors/x/00000.npy\n",
     }.items():
-        found[f"shard-{name}"] = HostileIndex(partial(renamed_shard, name=shard), f"a shard called {shard!r}")
+        found[f"shard-{name}"] = HostileIndex(
+            partial(renamed_shard, name=shard), f"a shard called {shard!r}"
+        )
     found["shard-link"] = HostileIndex(linked_shard, "a shard that is a link")
-    for name in ("generations", "generations/{name}", "generations/{name}/vectors", "generations/{name}/index"):
+    for name in (
+        "generations",
+        "generations/{name}",
+        "generations/{name}/vectors",
+        "generations/{name}/index",
+    ):
         label = name.format(name="NAME").replace("/", "-")
-        found[f"link-{label}"] = HostileIndex(partial(linked_folder, folder=name), f"{name} is a link to a folder outside")
-    found["current-link"] = HostileIndex(partial(linked_file, file="CURRENT"), "CURRENT is a link to a file of the user")
+        found[f"link-{label}"] = HostileIndex(
+            partial(linked_folder, folder=name), f"{name} is a link to a folder outside"
+        )
+    found["current-link"] = HostileIndex(
+        partial(linked_file, file="CURRENT"), "CURRENT is a link to a file of the user"
+    )
     for kind in ("pipe", "socket", "device", "folder"):
         for file in ("CURRENT", layout.MANIFEST, layout.PROMPTS, "{shard}"):
             label = file.replace("{shard}", "shard")
-            found[f"{kind}-{label}"] = HostileIndex(partial(in_place_of, file=file, kind=kind), f"a {kind} in the place of {label}")
-    found["pipe-listed"] = HostileIndex(listed_pipe, "a pipe outside among the files, for verify to wait at")
+            found[f"{kind}-{label}"] = HostileIndex(
+                partial(in_place_of, file=file, kind=kind), f"a {kind} in the place of {label}"
+            )
+    found["pipe-listed"] = HostileIndex(
+        listed_pipe, "a pipe outside among the files, for verify to wait at"
+    )
     deep = b'"plan": ' + b"[" * 200_000 + b"]" * 200_000
     nested = b'"plan": {"x": ' + b"[" * 500 + b"]" * 500 + b"}"
     wide = b'"plan": {"x": [' + b",".join([b"[]"] * 4_000_000) + b"]}"
-    for name, more in {"deep": deep, "nested": nested, "huge": wide, "unknown-deep": deep.replace(b"plan", b"more")}.items():
+    for name, more in {
+        "deep": deep,
+        "nested": nested,
+        "huge": wide,
+        "unknown-deep": deep.replace(b"plan", b"more"),
+    }.items():
         tries = f"a manifest that is {name}"
         content: Callable[[bytes], bytes] = partial(_before_end, more=more)
         found[f"manifest-{name}"] = HostileIndex(partial(raw_manifest, content=content), tries)
-    found["manifest-latin1"] = HostileIndex(partial(raw_manifest, content=lambda c: c + b"\xff"), "bytes that are no UTF-8")
-    found["manifest-empty"] = HostileIndex(partial(raw_manifest, content=lambda _: b""), "an empty manifest")
+    found["manifest-latin1"] = HostileIndex(
+        partial(raw_manifest, content=lambda c: c + b"\xff"), "bytes that are no UTF-8"
+    )
+    found["manifest-empty"] = HostileIndex(
+        partial(raw_manifest, content=lambda _: b""), "an empty manifest"
+    )
     for name, text in {
         "up": "../../generations/{name} {sha256}\n",
         "absolute": "{home} {sha256}\n",
@@ -356,11 +468,19 @@ def hostile_indexes() -> dict[str, HostileIndex]:
         "fortran": "{'descr': '<f2', 'fortran_order': True, 'shape': (400, 16), }",
         "deep": "(" * 100,
     }.items():
-        found[f"npy-{name}"] = HostileIndex(partial(npy_header, header=_npy(header)), f"vectors whose header is {name}")
+        found[f"npy-{name}"] = HostileIndex(
+            partial(npy_header, header=_npy(header)), f"vectors whose header is {name}"
+        )
     found["vectors-infinite"] = HostileIndex(not_finite, "stored vectors without a length")
-    for name, number, at in (("rows", 1 << 40, 8), ("codes", 1 << 39, 73), ("negative", -1, 73), ("rows-negative", -(1 << 60), 8)):
+    for name, number, at in (
+        ("rows", 1 << 40, 8),
+        ("codes", 1 << 39, 73),
+        ("negative", -1, 73),
+        ("rows-negative", -(1 << 60), 8),
+    ):
         found[f"faiss-{name}"] = HostileIndex(
-            partial(faiss_length, number=number, at=at), f"a header that claims {number}, for memory"
+            partial(faiss_length, number=number, at=at),
+            f"a header that claims {number}, for memory",
         )
     return found
 

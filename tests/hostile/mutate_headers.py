@@ -2,7 +2,8 @@
 
     python mutate_headers.py ROOT COUNT SEED
 
-It runs in a process of its own because what it proves is that the process neither dies nor asks for memory.
+It runs in a process of its own because what it proves is that the process neither dies nor asks for
+memory.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core.errors import StoreError
-from store.generation import open_generation
-from store.manifest import decode_manifest
+from imprompt.core.errors import StoreError
+from imprompt.store.index_version import open_generation
+from imprompt.store.manifest import decode_manifest
 from tests.hostile.indexes import generation, plain_manifest, seal
 
 
@@ -51,7 +52,11 @@ def main() -> None:
         sys.stdout.write(json.dumps({"at": at, "said": said(root)}) + "\n")
         sys.stdout.flush()
     decode_manifest((generation(root) / "MANIFEST.json").read_bytes(), path=path)
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
     sys.stdout.write(json.dumps({"peak_bytes": int(peak.split()[1]) * 1024}) + "\n")
 
 

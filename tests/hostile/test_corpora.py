@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import CorpusError
-from indexer.hub import HubCorpus, card_patterns
+from imprompt.core.errors import CorpusError
+from imprompt.indexer.readers.hub_datasets import HubCorpus, card_patterns
 from tests.conftest import Imprompt
 from tests.hostile.corpora import CARDS, CORPORA, card, good_corpus
 from tests.hostile.watch import Home, Outcome, check_cheap, check_harmless, check_refused
@@ -22,7 +22,9 @@ ESCAPES = "\x1b]0;owned\x07\x1b[31mred.png"
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_a_hostile_card_ends_in_one_line(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostile_card_ends_in_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Aliases, code, depth and length: an error of the corpus within a second or two, and nothing runs."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     path = tmp_path / "README.md"
@@ -39,7 +41,9 @@ def test_a_hostile_card_ends_in_one_line(name: str, tmp_path: Path, monkeypatch:
 def test_a_good_card_with_an_alias_is_read(tmp_path: Path) -> None:
     """Aliases are not the harm."""
     path = tmp_path / "README.md"
-    path.write_text("---\nfiles: &files [a.csv, b.csv]\nconfigs:\n- config_name: default\n  data_files: *files\n---\n")
+    path.write_text(
+        "---\nfiles: &files [a.csv, b.csv]\nconfigs:\n- config_name: default\n  data_files: *files\n---\n"
+    )
     assert card_patterns(path, HubCorpus("someone/good")) == ["a.csv", "b.csv"]
 
 
@@ -64,7 +68,9 @@ def fair(home: Home) -> Outcome:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CORPORA)
-def test_a_hostile_corpus_is_refused_or_read_without_harm(name: str, home: Home, fair: Outcome) -> None:
+def test_a_hostile_corpus_is_refused_or_read_without_harm(
+    name: str, home: Home, fair: Outcome
+) -> None:
     """`build-index` on each: its own exit code, nothing read that it points to, and little more than a good one costs."""
     folder = home.hostile / name
     folder.mkdir()
@@ -97,10 +103,17 @@ def odd_names(home: Home) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
-    [("extract", "FOLDER"), ("extract", "FOLDER", "--json"), ("query", "FOLDER"), ("query", "FOLDER", "--json")],
+    [
+        ("extract", "FOLDER"),
+        ("extract", "FOLDER", "--json"),
+        ("query", "FOLDER"),
+        ("query", "FOLDER", "--json"),
+    ],
     ids=" ".join,
 )
-def test_odd_file_names_are_answered(words: tuple[str, ...], home: Home, fair: Outcome, odd_names: Path) -> None:
+def test_odd_file_names_are_answered(
+    words: tuple[str, ...], home: Home, fair: Outcome, odd_names: Path
+) -> None:
     """All three good images are answered, the broken one is listed, and no byte that drives a terminal is printed."""
     index = ("--index", home.hostile / "index") if words[0] == "query" else ()
     done = home.run(*(odd_names if word == "FOLDER" else word for word in words), *index)
@@ -124,7 +137,12 @@ def test_folders_and_files_of_odd_names_are_corpora(home: Home, fair: Outcome) -
     tables.mkdir()
     (tables / os.fsdecode(b"a-\xff.txt")).write_text("a harbour at dusk\n")
     (tables / os.fsdecode(b"b-\xff.csv")).write_text("prompt\na harbour at dawn\n")
-    for corpus in (f"images:{folder}", tables, tables / os.fsdecode(b"a-\xff.txt"), tables / os.fsdecode(b"b-\xff.csv")):
+    for corpus in (
+        f"images:{folder}",
+        tables,
+        tables / os.fsdecode(b"a-\xff.txt"),
+        tables / os.fsdecode(b"b-\xff.csv"),
+    ):
         done = build(home, str(corpus))
         assert done.code == 0, done.err
         check_harmless(done)
@@ -133,14 +151,21 @@ def test_folders_and_files_of_odd_names_are_corpora(home: Home, fair: Outcome) -
 @pytest.mark.slow
 def test_an_index_of_an_odd_name_is_refused_in_one_line(home: Home, fair: Outcome) -> None:
     """FAISS and DuckDB take no such path."""
-    for words in (("query", "--text", "a"), ("info",), ("verify",), ("build-index", "--corpus", good_corpus(home.hostile))):
+    for words in (
+        ("query", "--text", "a"),
+        ("info",),
+        ("verify",),
+        ("build-index", "--corpus", good_corpus(home.hostile)),
+    ):
         done = home.run(*words, "--index", home.hostile / os.fsdecode(b"index-\xff"))
         check_refused(done, code=(10, 51), says="UTF-8")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CORPORA)
-def test_add_lets_no_hostile_corpus_in(name: str, home: Home, fair: Outcome, imprompt: Imprompt) -> None:
+def test_add_lets_no_hostile_corpus_in(
+    name: str, home: Home, fair: Outcome, imprompt: Imprompt
+) -> None:
     """`add`: the same refusal, and the index answers as before."""
     folder = home.hostile / f"add-{name}"
     folder.mkdir()

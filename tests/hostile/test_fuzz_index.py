@@ -1,6 +1,7 @@
-"""Whatever stands in the files that an index names itself by, nothing but errors of `core.errors` comes out, in bounded time.
+"""Whatever stands in the files that an index names itself by, nothing but errors of `imprompt.core.errors` comes out, in bounded time.
 
-hypothesis mutates the seeds of `corpus/`: a whole manifest, a plan, a journal, `CURRENT`, and conditions.
+hypothesis mutates the seeds of `corpus/`: a whole manifest, a plan, a journal, `CURRENT`, and
+conditions.
 """
 
 from __future__ import annotations
@@ -14,21 +15,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import ImpromptError
-from indexer.journal import Journal
-from indexer.publishing import plan_of
-from store import layout
-from store.conditions import where
-from store.databases import scratch
-from store.generation import open_generation
-from store.manifest import Manifest, decode_manifest, encode_manifest, sha256_bytes
-from store.publish import read_current
-from store.verify import verify
+from imprompt.core.errors import ImpromptError
+from imprompt.indexer.completion import plan_of
+from imprompt.indexer.journal import Journal
+from imprompt.store import layout
+from imprompt.store.conditions import where
+from imprompt.store.databases import scratch
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import Manifest, decode_manifest, encode_manifest, sha256_bytes
+from imprompt.store.publish import read_current
 from tests.store.builders import build, reseal
 
 SEEDS = Path(__file__).with_name("corpus")
 MOST_S = 2.0
-LONG = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+LONG = settings(
+    max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 OPENED = settings(LONG, max_examples=150)
 
 pytestmark = pytest.mark.slow
@@ -38,10 +41,27 @@ scalars = st.one_of(
     st.booleans(),
     st.integers(-(1 << 70), 1 << 70),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from(["", "..", "../../x", "/etc/passwd", "vectors/x/00000.npy", "IVF9,SQ8", "\x1b]0;x\x07", "a" * 300, "\x00"]),
+    st.sampled_from(
+        [
+            "",
+            "..",
+            "../../x",
+            "/etc/passwd",
+            "vectors/x/00000.npy",
+            "IVF9,SQ8",
+            "\x1b]0;x\x07",
+            "a" * 300,
+            "\x00",
+        ]
+    ),
     st.text(max_size=8),
 )
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3))
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+)
 
 
 @st.composite
@@ -91,7 +111,9 @@ class Bounded:
     def __enter__(self) -> None:
         self._began = time.monotonic()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> bool:
         assert time.monotonic() - self._began < MOST_S
         assert error is None or not isinstance(error, ImpromptError) or "\n" not in error.message
         return isinstance(error, ImpromptError)

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from core.errors import ImageRejected
-from images.bounds import ImageLimits
-from retriever.questions import read_image
-from server.bodies import decode_image
-from server.config import Limits
-from server.problems import Refusal
+from imprompt.core.errors import ImageRejected
+from imprompt.images.bounds import ImageLimits
+from imprompt.retriever.questions import read_image
+from imprompt.server.bodies import decode_image
+from imprompt.server.http_errors import Refusal
+from imprompt.server.server_settings import Limits
 from tests.hostile.images import exif, scans, segment, small, tiff, with_segments
 from tests.server.conftest import Serve
 from tests.server.conftest import build as build
@@ -67,12 +67,16 @@ def damaged(draw: st.DrawFn) -> bytes:
             case 0 | 1:
                 data[at : at + 1] = bytes([draw(st.integers(0, 255))])
             case 2:
-                number = draw(st.sampled_from([0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF]))
+                number = draw(
+                    st.sampled_from([0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF])
+                )
                 data[at : at + 4] = number.to_bytes(4, draw(st.sampled_from(["big", "little"])))
             case 3:
                 del data[at : at + draw(st.integers(1, 64))]
             case 4:
-                data[at:at] = bytes(data[at : at + draw(st.integers(1, 32))]) * draw(st.integers(1, 50))
+                data[at:at] = bytes(data[at : at + draw(st.integers(1, 32))]) * draw(
+                    st.integers(1, 50)
+                )
             case _:
                 data[at:] = draw(st.sampled_from(originals()))[at:]
     return bytes(data)
@@ -110,7 +114,10 @@ def check(client: TestClient, path: str, body: bytes, kind: str) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=30),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(), max_size=9), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(), max_size=9), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 FIELDS = {
@@ -125,10 +132,33 @@ FIELDS = {
 }
 VALUES = st.one_of(
     JSON,
-    st.sampled_from(["fox", "\ud800", "a\0b", "output", True, 1, 0, [], ["fox"], [1, 2], [-1, 2**70], [1e308] * 384]),
+    st.sampled_from(
+        [
+            "fox",
+            "\ud800",
+            "a\0b",
+            "output",
+            True,
+            1,
+            0,
+            [],
+            ["fox"],
+            [1, 2],
+            [-1, 2**70],
+            [1e308] * 384,
+        ]
+    ),
     st.builds(lambda data: b64(data), damaged()),
     st.builds(lambda data: [b64(data)], damaged()),
-    st.fixed_dictionaries({}, optional={"where": st.text(max_size=40), "contains": JSON, "exclude": JSON, "no_artists": JSON}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "where": st.text(max_size=40),
+            "contains": JSON,
+            "exclude": JSON,
+            "no_artists": JSON,
+        },
+    ),
 )
 
 
@@ -137,7 +167,9 @@ def json_bodies(draw: st.DrawFn) -> tuple[str, bytes]:
     """A route and a body that nearly fits it, sometimes with bytes set."""
     path = draw(st.sampled_from(sorted(FIELDS)))
     value = {name: draw(VALUES) for name in FIELDS[path] if draw(st.booleans())}
-    body = bytearray(json.dumps(value, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass"))
+    body = bytearray(
+        json.dumps(value, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+    )
     for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
         body[draw(st.integers(0, len(body) - 1))] = draw(st.integers(0, 255))
     return path, bytes(body)
@@ -145,14 +177,30 @@ def json_bodies(draw: st.DrawFn) -> tuple[str, bytes]:
 
 @settings(FUZZ, max_examples=1500)
 @given(asked=json_bodies())
-def test_json_of_any_kind_is_answered_or_refused(client: TestClient, asked: tuple[str, bytes]) -> None:
+def test_json_of_any_kind_is_answered_or_refused(
+    client: TestClient, asked: tuple[str, bytes]
+) -> None:
     """Of each route, with images in base64 that are damaged."""
     check(client, *asked, kind="application/json")
 
 
-_NAMES = st.sampled_from([b"text", b"k", b"filters", b"members", b"image", b"", b"\xff", b"a\x1b[2J"])
-_HEADS = st.sampled_from([b"", b'; filename="x.png"', b'; filename="\xff\x1b]0;x\x07"', b"; filename*=utf-8''%ff", b'; filename="'])
-_BODIES = st.one_of(st.binary(max_size=60), damaged(), st.sampled_from([b"fox", b"3", b"true", b'{"where": "k"}', b"\xed\xa0\x80"]))
+_NAMES = st.sampled_from(
+    [b"text", b"k", b"filters", b"members", b"image", b"", b"\xff", b"a\x1b[2J"]
+)
+_HEADS = st.sampled_from(
+    [
+        b"",
+        b'; filename="x.png"',
+        b'; filename="\xff\x1b]0;x\x07"',
+        b"; filename*=utf-8''%ff",
+        b'; filename="',
+    ]
+)
+_BODIES = st.one_of(
+    st.binary(max_size=60),
+    damaged(),
+    st.sampled_from([b"fox", b"3", b"true", b'{"where": "k"}', b"\xed\xa0\x80"]),
+)
 
 
 @st.composite
@@ -161,17 +209,32 @@ def forms(draw: st.DrawFn) -> tuple[bytes, str]:
     body = bytearray()
     for _ in range(draw(st.integers(0, 4))):
         head = b'Content-Disposition: form-data; name="' + draw(_NAMES) + b'"' + draw(_HEADS)
-        body += b"--b\r\n" + head + b"\r\n\r\n" + draw(_BODIES) + draw(st.sampled_from([b"\r\n", b"\n", b""]))
+        body += (
+            b"--b\r\n"
+            + head
+            + b"\r\n\r\n"
+            + draw(_BODIES)
+            + draw(st.sampled_from([b"\r\n", b"\n", b""]))
+        )
     body += draw(st.sampled_from([b"--b--\r\n", b"--b--", b"--b", b""]))
     for _ in range(draw(st.sampled_from([0, 0, 1, 4])) if body else 0):
         body[draw(st.integers(0, len(body) - 1))] = draw(st.integers(0, 255))
-    ends = ["; boundary=b", '; boundary="b"', "; boundary=b; charset=utf-8", "; boundary=b; charset=idna", "; boundary=\xff", ""]
+    ends = [
+        "; boundary=b",
+        '; boundary="b"',
+        "; boundary=b; charset=utf-8",
+        "; boundary=b; charset=idna",
+        "; boundary=\xff",
+        "",
+    ]
     return bytes(body), "multipart/form-data" + draw(st.sampled_from(ends[:1] * 6 + ends))
 
 
 @settings(FUZZ, max_examples=1500)
 @given(asked=forms(), path=st.sampled_from(["/v1/query", "/v1/extract"]))
-def test_forms_of_any_kind_are_answered_or_refused(client: TestClient, asked: tuple[bytes, str], path: str) -> None:
+def test_forms_of_any_kind_are_answered_or_refused(
+    client: TestClient, asked: tuple[bytes, str], path: str
+) -> None:
     """Names, heads, line ends and files that are odd."""
     check(client, path, *asked)
 

@@ -20,11 +20,11 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from core.errors import ImageRejected, ImpromptError
-from images.bounds import DEFAULT_LIMITS, ImageLimits
-from images.decode import open_image
-from images.files import find_images
-from server.config import Limits
+from imprompt.core.errors import ImageRejected, ImpromptError
+from imprompt.images.bounds import DEFAULT_LIMITS, ImageLimits
+from imprompt.images.decode import open_image
+from imprompt.images.image_files import find_images
+from imprompt.server.server_settings import Limits
 from tests.hostile.images import ANSWERED, IMAGES, NAMES, flat, good, saved, scans, small
 from tests.hostile.watch import ROOT, Home, Outcome, check_cheap, check_harmless, check_refused
 from tests.server.conftest import Serve
@@ -41,9 +41,9 @@ import json, resource, sys, time
 from importlib import import_module
 from pathlib import Path
 import numpy, sd_parsers
-from core.errors import ImpromptError
-from images.opening import PLUGIN_MODULES
-from retriever.questions import Question, read_question
+from imprompt.core.errors import ImpromptError
+from imprompt.images.image_opening import PLUGIN_MODULES
+from imprompt.retriever.questions import Question, read_question
 for module in PLUGIN_MODULES: import_module(module)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 before, begun, code, said = peak(), time.process_time(), 0, ""
@@ -82,7 +82,14 @@ def test_each_file_costs_what_a_good_one_does(name: str, collection: Path) -> No
     assert not done.stderr
 
 
-DEAREST = ("scans-600", "scans-within", "png-chunks", "webp-lossless", "jpeg-exif-quadratic", "pipe")
+DEAREST = (
+    "scans-600",
+    "scans-within",
+    "png-chunks",
+    "webp-lossless",
+    "jpeg-exif-quadratic",
+    "pipe",
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +108,25 @@ def test_query_refuses_one(name: str, home: Home, index: Path, good_query: Outco
     """The whole command, watched."""
     path = home.hostile / "picture.png"
     IMAGES[name][0](path)
-    outcomes = [home.run("query", path, "--index", index, "--json") for _ in range(3 if name == "scans-within" else 1)]
-    outcome = min(outcomes, key=lambda found: found.seconds)  # a machine that has other work to do is no fault of the file
-    check_refused(outcome, code=IMAGES[name][2], says="" if IMAGES[name][2] == ANSWERED else "picture.png: ")
+    outcomes = [
+        home.run("query", path, "--index", index, "--json")
+        for _ in range(3 if name == "scans-within" else 1)
+    ]
+    outcome = min(
+        outcomes, key=lambda found: found.seconds
+    )  # a machine that has other work to do is no fault of the file
+    check_refused(
+        outcome, code=IMAGES[name][2], says="" if IMAGES[name][2] == ANSWERED else "picture.png: "
+    )
     assert len(outcome.err.splitlines()) <= 1 or outcome.code == 0
     check_cheap(outcome, good_query)
 
 
 @SLOW
 @pytest.mark.parametrize("verb", ["query", "extract", "submit", "build-index"])
-def test_a_folder_of_them_ends(verb: str, home: Home, index: Path, collection: Path, good_query: Outcome) -> None:
+def test_a_folder_of_them_ends(
+    verb: str, home: Home, index: Path, collection: Path, good_query: Outcome
+) -> None:
     """All of the collection and a good picture: each is listed once, the good one is answered."""
     folder = home.hostile / "pictures"
     folder.mkdir()
@@ -121,10 +137,19 @@ def test_a_folder_of_them_ends(verb: str, home: Home, index: Path, collection: P
         "query": ["query", folder, "--index", index, "--json"],
         "extract": ["extract", folder, "--json", "--hidden"],
         "submit": ["submit", folder, "--out", home.hostile / "out.csv", "--index", index, "--json"],
-        "build-index": ["build-index", "--corpus", f"images:{folder}", "--index", home.hostile / "new", "--json"],
+        "build-index": [
+            "build-index",
+            "--corpus",
+            f"images:{folder}",
+            "--index",
+            home.hostile / "new",
+            "--json",
+        ],
     }
     outcome = home.run(*words[verb], timeout_s=200)
-    assert outcome.code == (20 if verb == "build-index" else 3), outcome.err  # no image of theirs carries a prompt
+    assert outcome.code == (20 if verb == "build-index" else 3), (
+        outcome.err
+    )  # no image of theirs carries a prompt
     check_harmless(outcome)
     assert "Traceback" not in outcome.err
     assert "fault of imprompt" not in outcome.err
@@ -135,12 +160,17 @@ def test_a_folder_of_them_ends(verb: str, home: Home, index: Path, collection: P
         assert len(answered) == len(IMAGES) + 1
         for name, (_, _, codes) in IMAGES.items():
             if verb == "query" and codes != ANSWERED:
-                assert outcome.err.count(f"/{name}.png: ") + outcome.out.count(f"/{name}.png: ") >= 1, name
+                assert (
+                    outcome.err.count(f"/{name}.png: ") + outcome.out.count(f"/{name}.png: ") >= 1
+                ), name
 
 
 @SLOW
 def test_the_server_refuses_them(serve: Serve, collection: Path) -> None:
-    """At each route that takes a picture: 4xx with a reason and no path, or 200; a text is answered beside them."""
+    """At each route that takes a picture:
+
+    4xx with a reason and no path, or 200; a text is answered beside them.
+    """
     statuses: dict[int, int] = {}
     with serve() as client:
         for name, (_, _, codes) in IMAGES.items():
@@ -151,7 +181,12 @@ def test_the_server_refuses_them(serve: Serve, collection: Path) -> None:
             for done in _asked(client, image):
                 statuses[done[0]] = statuses.get(done[0], 0) + 1
                 route, seconds, kind = done[1:]
-                refused = {"image-rejected": 422, "metadata-rejected": 422, "too-large": 413, "empty-query": 400}
+                refused = {
+                    "image-rejected": 422,
+                    "metadata-rejected": 422,
+                    "too-large": 413,
+                    "empty-query": 400,
+                }
                 assert done[0] == (refused[kind] if kind else 200), (name, route, kind)
                 assert kind != "empty-query" or name == "empty"
                 if "query" in route:
@@ -174,13 +209,18 @@ def _asked(client: TestClient, image: bytes) -> Iterator[tuple[int, str, float, 
         done = client.post(route, json=body)
         seconds = time.perf_counter() - begun
         assert str(ROOT) not in done.text
-        yield done.status_code, route, seconds, "" if done.status_code == 200 else done.json()["kind"]
+        yield (
+            done.status_code,
+            route,
+            seconds,
+            "" if done.status_code == 200 else done.json()["kind"],
+        )
 
 
 @SLOW
 def test_a_worker_of_ray_reads_them(collection: Path) -> None:
     """As an actor does, in process: each image is an answer or an error of ours."""
-    from ensemble.batches import ImageBatch, _read
+    from imprompt.ensemble.submission.batch_files import ImageBatch, _read
 
     paths = tuple(sorted(collection.iterdir()))
     batch = ImageBatch(0, paths, ignore_metadata=False)
@@ -240,7 +280,9 @@ def test_scans_are_counted_as_a_decoder_finds_them() -> None:
 
 def test_good_pictures_stay_within() -> None:
     """Three million pixels of noise in each format, as cameras and tools write them."""
-    noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (1500, 2000, 3), dtype=np.uint8))
+    noise = Image.fromarray(
+        np.random.default_rng(3).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
+    )
     written: list[tuple[str, dict[str, object]]] = [
         ("JPEG", {"progressive": True, "subsampling": 0}),
         ("WEBP", {"quality": 60}),

@@ -1,7 +1,7 @@
 """Indexes from strangers: refused in one line, nothing executed, nothing outside read, written or asked.
 
-Every index of the collection goes through every door in this process. A process of its own costs seconds, so `query` alone is
-asked with each that way, and every command with one of each kind.
+Every index of the collection goes through every door in this process. A process of its own costs
+seconds, so `query` alone is asked with each that way, and every command with one of each kind.
 """
 
 from __future__ import annotations
@@ -21,21 +21,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import indexer.build
-from core.config import MilvusPlace
-from core.errors import ImpromptError
-from encoders.registry import load_encoder, output_encoder
-from indexer.build import build_index
-from indexer.growth import add_corpora
-from indexer.likeness import fold_alike
-from indexer.removal import remove_prompts, rules_where
-from indexer.sources import parse_corpus
-from store.generation import open_generation
-from store.milvus.push import PushOptions, push
-from store.publish import collect_garbage, current_name
-from store.verify import verify
+import imprompt.indexer.build
+from imprompt.core.errors import ImpromptError
+from imprompt.core.settings import MilvusPlace
+from imprompt.encoders.registry import load_encoder, output_encoder
+from imprompt.indexer.adding import add_corpora
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.removing import remove_prompts, rules_where
+from imprompt.indexer.semantic_duplicates import fold_alike
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.milvus.upload import PushOptions, push
+from imprompt.store.publish import collect_garbage, current_name
 from tests.hostile.indexes import HOSTILE, HostileIndex
-from tests.hostile.watch import ROOT, SECRET, Home, Outcome, check_cheap, check_harmless, check_refused
+from tests.hostile.watch import (
+    ROOT,
+    SECRET,
+    Home,
+    Outcome,
+    check_cheap,
+    check_harmless,
+    check_refused,
+)
 from tests.store.builders import build
 
 ROWS = 400
@@ -58,10 +66,17 @@ REFUSALS = (10, 50, 51, 52, 53, 57)
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A good index by the embedded encoder."""
     folder = tmp_path_factory.mktemp("good")
-    (folder / "prompts.txt").write_text("".join(f"a lighthouse of {i} stones at dusk, oil on canvas\n" for i in range(ROWS)))
+    (folder / "prompts.txt").write_text(
+        "".join(f"a lighthouse of {i} stones at dusk, oil on canvas\n" for i in range(ROWS))
+    )
     (folder / "more.txt").write_text(f"{NEW}\n")
     pair = load_encoder("lite")
-    build_index(folder / "index", [parse_corpus(str(folder / "prompts.txt"))], pair, extra=[output_encoder(pair)])
+    build_index(
+        folder / "index",
+        [parse_corpus(str(folder / "prompts.txt"))],
+        pair,
+        extra=[output_encoder(pair)],
+    )
     return folder / "index"
 
 
@@ -111,7 +126,9 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "add": add,
     "remove": lambda root: remove_prompts(root, rules_where("text LIKE '% 7 %'")),
     "fold": lambda root: fold_alike(root, cosine=0.999),
-    "push": lambda root: push(root, MilvusPlace(str(root.parent / "push.db")), options=PushOptions()),
+    "push": lambda root: push(
+        root, MilvusPlace(str(root.parent / "push.db")), options=PushOptions()
+    ),
     "gc": lambda root: collect_garbage(root, keep=0),
 }
 
@@ -128,9 +145,16 @@ def outside(home: Home) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.slow
 def test_in_this_process(name: str, good: Path, home: Home) -> None:
-    """Every door but one that only tidies refuses it, soon and in little memory; `verify` names a problem and never waits."""
+    """Every door but one that only tidies refuses it, soon and in little memory;
+
+    `verify` names a problem and never waits.
+    """
     root, hostile = made(name, good, home)
-    before, contents, peak = outside(home), home.state(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, contents, peak = (
+        outside(home),
+        home.state(),
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    )
     began = time.monotonic()
     try:
         problems = verify(root)
@@ -152,7 +176,11 @@ def test_in_this_process(name: str, good: Path, home: Home) -> None:
             assert "\n" not in error.message, (door, error)
             assert SECRET not in str(error)
         else:
-            assert door == "gc" or not hostile.opens or (door != "ask" and name in ("vectors-infinite",)), door
+            assert (
+                door == "gc"
+                or not hostile.opens
+                or (door != "ask" and name in ("vectors-infinite",))
+            ), door
         assert door == "push" or not hostile.opens or time.monotonic() - began < MOST_S + 1, door
         assert home.state() == contents, door
         assert outside(home) == before, door
@@ -165,19 +193,28 @@ def answered(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """What a good index costs."""
     home = Home(tmp_path_factory.mktemp("answered"))
     shutil.copytree(good, home.hostile / "index")
-    outcome = home.run("query", "--text", "a lighthouse", "-k", "1", "--index", home.hostile / "index", "--offline")
+    outcome = home.run(
+        "query", "--text", "a lighthouse", "-k", "1", "--index", home.hostile / "index", "--offline"
+    )
     assert outcome.code == 0, outcome.err
     return outcome
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [name for name in HOSTILE if name.startswith(("duckdb", "link", "pipe", "faiss", "npy-code", "manifest-deep"))]
+    "name",
+    [
+        name
+        for name in HOSTILE
+        if name.startswith(("duckdb", "link", "pipe", "faiss", "npy-code", "manifest-deep"))
+    ],
 )
 def test_query(name: str, good: Path, home: Home, answered: Outcome) -> None:
     """A process of its own, watched: what the libraries do below Python is seen, too."""
     root, hostile = made(name, good, home)
-    outcome = home.run("query", "--text", "a lighthouse", "-k", "1", "--index", root, "--offline", timeout_s=60)
+    outcome = home.run(
+        "query", "--text", "a lighthouse", "-k", "1", "--index", root, "--offline", timeout_s=60
+    )
     if hostile.opens:
         check_refused(outcome, code=hostile.codes)
         assert outcome.out == ""
@@ -203,13 +240,21 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
         "remove": ["remove", "--where", "text LIKE '% 7 %'"],
         "fold": ["fold"],
         "push": ["push", f"milvus:{home.hostile / 'push.db'}"],
-        "submit": ["submit", home.hostile / "images", "--out", home.hostile / "out.csv", "--offline"],
+        "submit": [
+            "submit",
+            home.hostile / "images",
+            "--out",
+            home.hostile / "out.csv",
+            "--offline",
+        ],
         "serve": ["serve", "--port", "18765", "--offline"],
         "gc": ["gc"],
     }
     for verb, words in commands.items():
         program = [sys.executable, str(ROOT / "cli.py"), *map(str, words), "--index", str(root)]
-        outcome = home.run_program(["env", *(["MAY_LISTEN=1"] if verb == "serve" else []), *program], timeout_s=60)
+        outcome = home.run_program(
+            ["env", *(["MAY_LISTEN=1"] if verb == "serve" else []), *program], timeout_s=60
+        )
         if verb == "gc" and outcome.code == 0:
             check_harmless(outcome)
         else:
@@ -218,7 +263,9 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
 
 @pytest.mark.parametrize("place", ["generations", "staging"])
 @pytest.mark.parametrize("tidy", ["gc", "remove"])
-def test_links_go_and_what_they_lead_to_stays(place: str, tidy: str, good: Path, home: Home) -> None:
+def test_links_go_and_what_they_lead_to_stays(
+    place: str, tidy: str, good: Path, home: Home
+) -> None:
     """A link below generations/ or staging/ is removed as a link."""
     root = home.hostile / "index"
     shutil.copytree(good, root)
@@ -235,7 +282,9 @@ def test_links_go_and_what_they_lead_to_stays(place: str, tidy: str, good: Path,
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "second name"])
 @pytest.mark.parametrize("file", ["LOCK", "journal"])
-def test_what_writes_refuses_what_is_not_its_own_file(kind: str, file: str, good: Path, home: Home) -> None:
+def test_what_writes_refuses_what_is_not_its_own_file(
+    kind: str, file: str, good: Path, home: Home
+) -> None:
     """The lock is written into, and a journal of a build that was broken off is cut and appended to: neither may lead elsewhere."""
     root, secret = home.hostile / "index", home.home / "secret.txt"
     shutil.copytree(good, root)
@@ -269,7 +318,7 @@ def _broken_off(root: Path) -> Path:
         def broken(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(indexer.build, "number_prompts", broken)
+        patch.setattr(imprompt.indexer.build, "number_prompts", broken)
         with pytest.raises(KeyboardInterrupt):
             add(root)
     (staging,) = (root / "staging").iterdir()
@@ -301,7 +350,10 @@ def test_a_journal_that_names_other_files(good: Path, home: Home) -> None:
     assert home.state() == before
     assert verify(root) == []
     with open_generation(root) as generation:
-        assert np.isin(NEW, [prompt.text for prompt in generation.prompts.get_many(range(len(generation.prompts)))])
+        assert np.isin(
+            NEW,
+            [prompt.text for prompt in generation.prompts.get_many(range(len(generation.prompts)))],
+        )
 
 
 @pytest.mark.slow

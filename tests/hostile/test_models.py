@@ -9,17 +9,23 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core.errors import ConfigError, EncoderError, MemberUnavailable, WeightsMissing, WeightsRejected
-from core.fetch import HubFile, silent
-from encoders.foreign import closed_libraries
-from encoders.registry import load_encoder, load_index_encoder, output_encoder
-from ensemble.image_to_text import ImageToText
-from ensemble.members import load_ensemble
-from ensemble.recipes import load_recipe
-from indexer.build import build_index
-from indexer.ray_engine import NamedSpaces
-from indexer.sources import parse_corpus
-from store.generation import open_generation
+from imprompt.core.errors import (
+    ConfigError,
+    EncoderError,
+    MemberUnavailable,
+    WeightsMissing,
+    WeightsRejected,
+)
+from imprompt.core.hub.fetch import HubFile, silent
+from imprompt.encoders.foreign import closed_libraries
+from imprompt.encoders.registry import load_encoder, load_index_encoder, output_encoder
+from imprompt.ensemble.blend_config import load_recipe
+from imprompt.ensemble.image_to_text import ImageToText
+from imprompt.ensemble.members import load_ensemble
+from imprompt.indexer.build import build_index
+from imprompt.indexer.ray_engine import NamedSpaces
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import open_generation
 from tests.conftest import Imprompt
 from tests.encoders.clip_models import write_model
 from tests.ensemble.test_image_to_text import make_blip
@@ -37,7 +43,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", OPENCLIP)
-def test_no_hostile_clip_is_loaded(name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_hostile_clip_is_loaded(
+    name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In process: one line of the product's own, and no canary."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
@@ -51,7 +59,9 @@ def test_no_hostile_clip_is_loaded(name: str, good: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("name", CAPTIONERS)
-def test_no_hostile_captioner_is_loaded(name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_hostile_captioner_is_loaded(
+    name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In process: one line of the product's own, and no canary."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     monkeypatch.setattr("builtins.input", lambda *_: "y")
@@ -66,14 +76,16 @@ def test_no_hostile_captioner_is_loaded(name: str, good: Path, tmp_path: Path, m
 def test_a_good_model_of_each_kind_is_loaded(good: Path) -> None:
     """The checks refuse nothing that is harmless."""
     assert load_encoder(str(good / "clip"), device="cpu").texts.encode(["a"]).shape == (1, 24)
-    assert ImageToText.load(str(good / "blip"), device="cpu", offline=True, announce=silent).captions([Image.new("RGB", (8, 8))])
+    assert ImageToText.load(
+        str(good / "blip"), device="cpu", offline=True, announce=silent
+    ).captions([Image.new("RGB", (8, 8))])
 
 
 def test_every_configuration_of_open_clip_passes() -> None:
     """What open_clip itself ships is never refused: names, options of tokenizers, sizes without weights."""
     import open_clip
 
-    from encoders.foreign import check_openclip
+    from imprompt.encoders.foreign import check_openclip
 
     names = open_clip.list_models()
     assert len(names) > 100
@@ -96,7 +108,9 @@ def test_the_hub_is_not_reached_from_a_closed_library() -> None:
 
 def test_an_index_does_not_choose_what_is_fetched() -> None:
     """The repository that an index names is not asked for, network or not; the user is told how to fetch it."""
-    with pytest.raises(WeightsMissing, match=r"an index does not choose.*prefetch hf-hub:someone/evil") as caught:
+    with pytest.raises(
+        WeightsMissing, match=r"an index does not choose.*prefetch hf-hub:someone/evil"
+    ) as caught:
         load_index_encoder("hf-hub:someone/evil", device="cpu", offline=False)
     assert caught.value.exit_code == 41
 
@@ -111,15 +125,37 @@ def test_no_file_of_a_repository_lies_outside_of_it(name: str) -> None:
 def build(home: Home, encoder: str | Path) -> Outcome:
     corpus = home.hostile / "corpus.txt"
     corpus.write_text("a lighthouse\na harbour at dusk\n")
-    return home.run("build-index", "--corpus", corpus, "--encoder", encoder, "--index", home.hostile / "index", stdin=b"y\n" * 9)
+    return home.run(
+        "build-index",
+        "--corpus",
+        corpus,
+        "--encoder",
+        encoder,
+        "--index",
+        home.hostile / "index",
+        stdin=b"y\n" * 9,
+    )
 
 
 def caption(home: Home, folder: Path) -> Outcome:
-    """Ask `query` for captions by that model, over an index of lite; "y" lies ready for any question."""
+    """Ask `query` for captions by that model, over an index of lite;
+
+    "y" lies ready for any question.
+    """
     blend = home.hostile / "blend.json"
-    blend.write_text(json.dumps({"name": "x", "weights": {"caption": 1.0}, "sources": {"caption": str(folder)}}))
+    blend.write_text(
+        json.dumps({"name": "x", "weights": {"caption": 1.0}, "sources": {"caption": str(folder)}})
+    )
     Image.new("RGB", (32, 32), "red").save(home.hostile / "red.png")
-    words = ("query", home.hostile / "red.png", "--proof", "--blend", blend, "--index", home.hostile / "index")
+    words = (
+        "query",
+        home.hostile / "red.png",
+        "--proof",
+        "--blend",
+        blend,
+        "--index",
+        home.hostile / "index",
+    )
     return home.run(*words, stdin=b"y\n" * 9)
 
 
@@ -145,8 +181,20 @@ def captioning(good: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ho
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["code-tokenizer", "code-tokenizer-asked", "code-tower", "code-pickle", "timm-from-hub", "wide"])
-def test_a_whole_process_runs_nothing_of_a_hostile_clip(name: str, good: Path, fair_build: Outcome, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "code-tokenizer",
+        "code-tokenizer-asked",
+        "code-tower",
+        "code-pickle",
+        "timm-from-hub",
+        "wide",
+    ],
+)
+def test_a_whole_process_runs_nothing_of_a_hostile_clip(
+    name: str, good: Path, fair_build: Outcome, tmp_path: Path
+) -> None:
     """`build-index --encoder FOLDER`, with an answer ready for any question: no code, no request, no dear work."""
     home = Home(tmp_path)
     found = build(home, spoiled(good / "clip", home.hostile / "model", OPENCLIP[name]))
@@ -156,7 +204,9 @@ def test_a_whole_process_runs_nothing_of_a_hostile_clip(name: str, good: Path, f
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["code-config", "code-processor", "adapter", "kernel", "beams"])
-def test_a_whole_process_runs_nothing_of_a_hostile_captioner(name: str, good: Path, captioning: tuple[Home, Outcome]) -> None:
+def test_a_whole_process_runs_nothing_of_a_hostile_captioner(
+    name: str, good: Path, captioning: tuple[Home, Outcome]
+) -> None:
     """`query --blend` with a captioner: no code, no request, no question."""
     home, fair = captioning
     found = caption(home, spoiled(good / "blip", home.hostile / name, CAPTIONERS[name]))
@@ -171,15 +221,46 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corpus.txt").write_text("a lighthouse\na harbour at dusk\n")
     Image.new("RGB", (32, 32), "red").save(folder / "red.png")
     pair = load_encoder("lite", device="cpu")
-    build_index(folder / "index", [parse_corpus(str(folder / "corpus.txt"))], pair, extra=[output_encoder(pair, device="cpu")])
+    build_index(
+        folder / "index",
+        [parse_corpus(str(folder / "corpus.txt"))],
+        pair,
+        extra=[output_encoder(pair, device="cpu")],
+    )
     return folder
 
 
 DOORS: dict[str, tuple[str, ...]] = {
-    "build-index": ("build-index", "--corpus", "FOLDER/corpus.txt", "--encoder", "MODEL", "--index", "FOLDER/other"),
+    "build-index": (
+        "build-index",
+        "--corpus",
+        "FOLDER/corpus.txt",
+        "--encoder",
+        "MODEL",
+        "--index",
+        "FOLDER/other",
+    ),
     "query": ("query", "FOLDER/red.png", "--encoder", "MODEL", "--index", "FOLDER/index"),
-    "embed": ("embed", "--texts", "FOLDER/corpus.txt", "--space", "index", "--encoder", "MODEL", "--out", "FOLDER/x.npy"),
-    "train": ("train", "--pairs", "FOLDER/pairs.csv", "--backbone", "MODEL", "--out", "FOLDER/x.safetensors"),
+    "embed": (
+        "embed",
+        "--texts",
+        "FOLDER/corpus.txt",
+        "--space",
+        "index",
+        "--encoder",
+        "MODEL",
+        "--out",
+        "FOLDER/x.npy",
+    ),
+    "train": (
+        "train",
+        "--pairs",
+        "FOLDER/pairs.csv",
+        "--backbone",
+        "MODEL",
+        "--out",
+        "FOLDER/x.safetensors",
+    ),
 }
 CODES = {"query": (43,), "train": (20, 10)}
 """Codes of a door beside the model's own: a space is compared, and pairs are read, before any weights are."""
@@ -189,12 +270,20 @@ CODES = {"query": (43,), "train": (20, 10)}
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("name", OPENCLIP)
 def test_no_door_lets_a_hostile_clip_in(
-    name: str, door: str, good: Path, index: Path, tmp_path: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    door: str,
+    good: Path,
+    index: Path,
+    tmp_path: Path,
+    imprompt: Imprompt,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every command that takes an encoder: one line, the model's own code, no canary."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
-    done = imprompt(*(word.replace("MODEL", str(folder)).replace("FOLDER", str(index)) for word in DOORS[door]))
+    done = imprompt(
+        *(word.replace("MODEL", str(folder)).replace("FOLDER", str(index)) for word in DOORS[door])
+    )
     assert done.code in OPENCLIP[name].codes + CODES.get(door, ()), done.err
     assert "fault of imprompt" not in done.err
     assert not list(tmp_path.glob("canary*"))
@@ -223,7 +312,18 @@ def test_a_server_answers_without_a_hostile_captioner(
     monkeypatch.setenv("CANARIES", str(tmp_path))
     folder = spoiled(good / "blip", tmp_path / "model", CAPTIONERS[name])
     blend = tmp_path / "blend.json"
-    blend.write_text(json.dumps({"name": "x", "weights": {"caption": 1.0}, "sources": {"caption": str(folder)}}))
-    with open_generation(index / "index") as generation, pytest.raises(MemberUnavailable, match="caption: "):
-        load_ensemble(load_recipe(str(blend)), generation, load_encoder("lite", device="cpu"), degrade=False, device="cpu")
+    blend.write_text(
+        json.dumps({"name": "x", "weights": {"caption": 1.0}, "sources": {"caption": str(folder)}})
+    )
+    with (
+        open_generation(index / "index") as generation,
+        pytest.raises(MemberUnavailable, match="caption: "),
+    ):
+        load_ensemble(
+            load_recipe(str(blend)),
+            generation,
+            load_encoder("lite", device="cpu"),
+            degrade=False,
+            device="cpu",
+        )
     assert not list(tmp_path.glob("canary*"))

@@ -116,7 +116,15 @@ def test_many_at_once_end_in_answers_or_refusals(server: Running) -> None:
 
 def test_the_log_is_clean(server: Running, locked: Running) -> None:
     """After all of that each line is a JSON object, or one line of a person's, and no escape sequence is in it."""
-    for name in ("form-broken", "form-odd-boundary", "escape-path", "binary", "request-id", "surrogate", "large-head"):
+    for name in (
+        "form-broken",
+        "form-odd-boundary",
+        "escape-path",
+        "binary",
+        "request-id",
+        "surrogate",
+        "large-head",
+    ):
         for running in (server, locked):
             sent(running[1], REQUESTS[name][0])
     for running in (server, locked):

@@ -50,7 +50,8 @@ sys.addaudithook(_watch)
 class Outcome:
     """How a command ended and what it did: `audit` lists sockets, processes and foreign code.
 
-    `seconds` is its processor time, which other work on the machine leaves alone; `waited_s` is the time until it ended.
+    `seconds` is its processor time, which other work on the machine leaves alone; `waited_s` is the
+    time until it ended.
     """
 
     code: int
@@ -95,16 +96,30 @@ class Home:
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
-    def run(self, *words: str | Path, timeout_s: float = 120, stdin: bytes = b"", cwd: Path | None = None) -> Outcome:
+    def run(
+        self,
+        *words: str | Path,
+        timeout_s: float = 120,
+        stdin: bytes = b"",
+        cwd: Path | None = None,
+    ) -> Outcome:
         """Run `python cli.py WORD…` to its end; a time-out is an exit code of -1."""
-        return self.run_program([sys.executable, str(ROOT / "cli.py"), *map(str, words)], timeout_s, stdin, cwd)
+        return self.run_program(
+            [sys.executable, str(ROOT / "cli.py"), *map(str, words)], timeout_s, stdin, cwd
+        )
 
-    def run_program(self, command: Sequence[str], timeout_s: float, stdin: bytes = b"", cwd: Path | None = None) -> Outcome:
+    def run_program(
+        self, command: Sequence[str], timeout_s: float, stdin: bytes = b"", cwd: Path | None = None
+    ) -> Outcome:
         """Run any program under the same watch."""
         log = self._scratch / f"audit-{time.monotonic_ns()}"
         out, err = (self._scratch / f"{log.name}.{name}" for name in ("out", "err"))
         before, canaries = self.state(), set(self._scratch.glob(f"{CANARY}*"))
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "IMPROMPT_"))} | {
+        environment = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("HF_", "XDG_", "IMPROMPT_"))
+        } | {
             "HOME": str(self.home),
             "PYTHONPATH": f"{self._scratch}{os.pathsep}{ROOT}",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -120,13 +135,25 @@ class Home:
             out.open("wb") as out_file,
             err.open("wb") as err_file,
         ):
-            process = subprocess.Popen(command, cwd=cwd or ROOT, env=environment, stdin=given, stdout=out_file, stderr=err_file)
+            process = subprocess.Popen(
+                command,
+                cwd=cwd or ROOT,
+                env=environment,
+                stdin=given,
+                stdout=out_file,
+                stderr=err_file,
+            )
             code, seconds, peak = _wait(process, timeout_s)
         waited_s = time.monotonic() - began
         audit = log.read_text().splitlines() if log.exists() else []
-        audit += [f"canary {path.name}" for path in sorted(set(self._scratch.glob(f"{CANARY}*")) - canaries)]
+        audit += [
+            f"canary {path.name}"
+            for path in sorted(set(self._scratch.glob(f"{CANARY}*")) - canaries)
+        ]
         after = self.state()
-        touched = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+        touched = [
+            name for name in sorted({*before, *after}) if before.get(name) != after.get(name)
+        ]
         said, told = (path.read_bytes().decode("utf-8", "replace") for path in (out, err))
         return Outcome(code, said, told, seconds, waited_s, peak, audit, touched)
 
@@ -148,7 +175,10 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, floa
 
 
 def _most_resident(pid: int) -> int:
-    """The peak of a process in bytes. What `wait4` says begins with the peak of the process that started it."""
+    """The peak of a process in bytes.
+
+    What `wait4` says begins with the peak of the process that started it.
+    """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -173,8 +203,16 @@ def check_harmless(outcome: Outcome) -> None:
     assert SECRET not in outcome.out + outcome.err
 
 
-def check_cheap(outcome: Outcome, good: Outcome, *, seconds: float = 2.0, mebibytes: int = 256) -> None:
+def check_cheap(
+    outcome: Outcome, good: Outcome, *, seconds: float = 2.0, mebibytes: int = 256
+) -> None:
     """Assert that the answer cost at most so much more than that to a good input of the same kind."""
     assert outcome.seconds - good.seconds <= seconds, (outcome.seconds, good.seconds)
-    assert outcome.waited_s - good.waited_s <= 20, (outcome.waited_s, good.waited_s)  # it waits for nothing, either
-    assert outcome.peak_bytes - good.peak_bytes <= mebibytes << 20, (outcome.peak_bytes, good.peak_bytes)
+    assert outcome.waited_s - good.waited_s <= 20, (
+        outcome.waited_s,
+        good.waited_s,
+    )  # it waits for nothing, either
+    assert outcome.peak_bytes - good.peak_bytes <= mebibytes << 20, (
+        outcome.peak_bytes,
+        good.peak_bytes,
+    )

@@ -17,16 +17,22 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def png_header(width: int, height: int, *, bits: int = 8, colour: int = 2) -> bytes:
     """Signature and IHDR; `colour` is the PNG colour type (0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGBA)."""
-    return PNG_SIGNATURE + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return PNG_SIGNATURE + png_chunk(
+        b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    )
 
 
-def png(pixels: NDArray[np.generic], *, colour: int, before: bytes = b"", after: bytes = b"") -> bytes:
+def png(
+    pixels: NDArray[np.generic], *, colour: int, before: bytes = b"", after: bytes = b""
+) -> bytes:
     """A PNG of (height, width, channels) uint8 or uint16 `pixels`, with extra chunks before and after the pixels."""
     big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
     rows = b"".join(b"\0" + row.tobytes() for row in big_endian)
     height, width = pixels.shape[:2]
     header = png_header(width, height, bits=8 * pixels.dtype.itemsize, colour=colour)
-    return header + before + png_chunk(b"IDAT", zlib.compress(rows)) + after + png_chunk(b"IEND", b"")
+    return (
+        header + before + png_chunk(b"IDAT", zlib.compress(rows)) + after + png_chunk(b"IEND", b"")
+    )
 
 
 def text_bomb(megabytes: int) -> bytes:

@@ -1,4 +1,7 @@
-"""Random graphs, workflows, EXIF, XMP and infotexts, many of them half right: `python -m tests.images.fuzzing COUNT [SEED]`."""
+"""Random graphs, workflows, EXIF, XMP and infotexts, many of them half right:
+
+`python -m tests.images.fuzzing COUNT [SEED]`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from core.errors import ImageRejected, MetadataRejected
-from images.comfyui.nodes import node_kinds
-from images.embedded import prompt_json, read_embedded_prompt
+from imprompt.core.errors import ImageRejected, MetadataRejected
+from imprompt.images.comfyui.node_table import node_kinds
+from imprompt.images.embedded_prompts import prompt_json, read_embedded_prompt
 from tests.images.editor import plain, workflow
 from tests.images.places import ANY_TEXT, comment_exif, field_exif, png_with, saved, text_chunk
 from tests.images.sibling_graphs import SIBLINGS
@@ -22,7 +25,8 @@ _GRAPHS = [sibling[0] for siblings in SIBLINGS.values() for sibling in siblings.
 _WORKFLOW = workflow(*plain().values())
 _KINDS = sorted(node_kinds())
 _NAMES = sorted(
-    {name for kind in node_kinds().values() for name in kind.widgets} | {"positive", "negative", "text", "clip", "ctx_01"}
+    {name for kind in node_kinds().values() for name in kind.widgets}
+    | {"positive", "negative", "text", "clip", "ctx_01"}
 )
 _WORDS = (
     *(
@@ -107,9 +111,15 @@ def some_json(draw: random.Random) -> str:
             lambda: random_graph(draw),
             lambda: damaged(draw, copy.deepcopy(draw.choice(_GRAPHS))),
             lambda: damaged(draw, copy.deepcopy(_WORKFLOW)),
-            lambda: {"prompt": random_graph(draw), "workflow": damaged(draw, copy.deepcopy(_WORKFLOW))},
             lambda: {
-                draw.choice(("nodes", "links", "c", "uc", "prompt", "sampler", "v4_prompt", "edges")): value(draw) for _ in range(4)
+                "prompt": random_graph(draw),
+                "workflow": damaged(draw, copy.deepcopy(_WORKFLOW)),
+            },
+            lambda: {
+                draw.choice(
+                    ("nodes", "links", "c", "uc", "prompt", "sampler", "v4_prompt", "edges")
+                ): value(draw)
+                for _ in range(4)
             },
         )
     )()
@@ -129,23 +139,47 @@ def one_file(draw: random.Random) -> bytes:
     text = some_json(draw) if draw.random() < 0.5 else words(draw, 60)
     text = text.encode("utf-8", "replace").decode()
     keyword = draw.choice(
-        ("prompt", "workflow", "parameters", "Comment", "invokeai_graph", "invokeai_metadata", "imagemetahub_data", "Dream")
+        (
+            "prompt",
+            "workflow",
+            "parameters",
+            "Comment",
+            "invokeai_graph",
+            "invokeai_metadata",
+            "imagemetahub_data",
+            "Dream",
+        )
     )
     made: tuple[Callable[[], bytes], ...] = (
         lambda: png_with(text_chunk(keyword, text)),
         lambda: png_with(text_chunk(keyword, text), text_chunk("workflow", json.dumps(_WORKFLOW))),
         lambda: flipped(draw, draw.choice(list(ANY_TEXT.values()))(text)),
         lambda: saved(
-            "JPEG", exif=flipped(draw, comment_exif(draw.randbytes(8) + text.encode(draw.choice(("utf-8", "utf-16-le")))))
+            "JPEG",
+            exif=flipped(
+                draw,
+                comment_exif(draw.randbytes(8) + text.encode(draw.choice(("utf-8", "utf-16-le")))),
+            ),
         ),
-        lambda: saved("JPEG", exif=flipped(draw, field_exif(draw.choice((0x010E, 0x010F, 0x9C9C)), text.encode()))),
-        lambda: png_with(text_chunk("XML:com.adobe.xmp", f"<x:xmpmeta xmlns:x='adobe:ns:meta/'>{text}</x:xmpmeta>")),
+        lambda: saved(
+            "JPEG",
+            exif=flipped(draw, field_exif(draw.choice((0x010E, 0x010F, 0x9C9C)), text.encode())),
+        ),
+        lambda: png_with(
+            text_chunk(
+                "XML:com.adobe.xmp", f"<x:xmpmeta xmlns:x='adobe:ns:meta/'>{text}</x:xmpmeta>"
+            )
+        ),
     )
     weights = (6, 2, 3, 1, 1, 1)
     (chosen,) = draw.choices(made, weights)
     try:
         return chosen()
-    except (ValueError, SystemError, OSError):  # Pillow writes no segment beyond 64 kB, no block that is not one
+    except (
+        ValueError,
+        SystemError,
+        OSError,
+    ):  # Pillow writes no segment beyond 64 kB, no block that is not one
         return png_with(text_chunk(keyword, text))
 
 

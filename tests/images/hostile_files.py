@@ -33,7 +33,12 @@ def write(data: bytes) -> Callable[[Path], None]:
 
 
 def gif_of(width: int, height: int) -> bytes:
-    return b"GIF89a" + width.to_bytes(2, "little") + height.to_bytes(2, "little") + picture_bytes("GIF")[10:]
+    return (
+        b"GIF89a"
+        + width.to_bytes(2, "little")
+        + height.to_bytes(2, "little")
+        + picture_bytes("GIF")[10:]
+    )
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -45,9 +50,15 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "link to a device": (lambda path: path.symlink_to("/dev/zero"), "a device"),
     "empty": (write(b""), "the file is empty"),
     "text": (write(b"not an image at all\n"), "not an image in a format that is read (PNG, JPEG"),
-    "PostScript": (write(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image in a format that is read"),
+    "PostScript": (
+        write(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        "not an image in a format that is read",
+    ),
     "icon": (write(picture_bytes("ICO")), "not an image in a format that is read"),
-    "floating point": (write(saved(Image.new("F", (8, 8), 0.5), "TIFF")), "pixels of mode F are not read"),
+    "floating point": (
+        write(saved(Image.new("F", (8, 8), 0.5), "TIFF")),
+        "pixels of mode F are not read",
+    ),
     "truncated JPEG": (write(picture_bytes("JPEG")[:-900]), "the JPEG is truncated"),
     "truncated PNG": (write(picture_bytes("PNG")[:-900]), "the PNG is truncated"),
     "truncated GIF": (write(picture_bytes("GIF")[:-900]), "the GIF is truncated"),
@@ -60,15 +71,39 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         write(png_header(40_000, 40_000) + png_chunk(b"IDAT", zlib.compress(b"\0"))),
         "40,000 x 40,000 pixels (1,600,000,000), the limit is 100,000,000",
     ),
-    "40,000 x 40,000 GIF": (write(gif_of(40_000, 40_000)), "40,000 x 40,000 pixels (1,600,000,000), the limit is 100,000,000"),
-    "just above the limit": (write(png_header(10_001, 10_000) + png_chunk(b"IDAT", b"")), "the limit is 100,000,000"),
+    "40,000 x 40,000 GIF": (
+        write(gif_of(40_000, 40_000)),
+        "40,000 x 40,000 pixels (1,600,000,000), the limit is 100,000,000",
+    ),
+    "just above the limit": (
+        write(png_header(10_001, 10_000) + png_chunk(b"IDAT", b"")),
+        "the limit is 100,000,000",
+    ),
     "no pixels": (write(png_header(0, 7) + png_chunk(b"IDAT", b"")), "PNG"),
-    "1 x 100,000": (write(png_header(1, 100_000) + png_chunk(b"IDAT", b"")), "one side may be at most 100 times the other"),
-    "zip bomb": (write(png(np.zeros((2, 2, 3), np.uint8), colour=2, before=text_bomb(64))), "has more than 1,048,576 bytes"),
-    "zip bomb behind": (write(png(np.zeros((2, 2, 3), np.uint8), colour=2, after=text_bomb(64))), "has more than 1,048,576 bytes"),
+    "1 x 100,000": (
+        write(png_header(1, 100_000) + png_chunk(b"IDAT", b"")),
+        "one side may be at most 100 times the other",
+    ),
+    "zip bomb": (
+        write(png(np.zeros((2, 2, 3), np.uint8), colour=2, before=text_bomb(64))),
+        "has more than 1,048,576 bytes",
+    ),
+    "zip bomb behind": (
+        write(png(np.zeros((2, 2, 3), np.uint8), colour=2, after=text_bomb(64))),
+        "has more than 1,048,576 bytes",
+    ),
     "65 MB of text": (
-        lambda path: write(png(np.zeros((2, 2, 3), np.uint8), colour=2, before=png_chunk(b"tEXt", b"a\0" + bytes(65 << 20))))(path),
+        lambda path: write(
+            png(
+                np.zeros((2, 2, 3), np.uint8),
+                colour=2,
+                before=png_chunk(b"tEXt", b"a\0" + bytes(65 << 20)),
+            )
+        )(path),
         "the texts in the PNG have more than 67,108,864 bytes",
     ),
-    "broken checksum": (write(picture_bytes("PNG")[:16] + b"\x01" + picture_bytes("PNG")[17:]), "the PNG header is damaged"),
+    "broken checksum": (
+        write(picture_bytes("PNG")[:16] + b"\x01" + picture_bytes("PNG")[17:]),
+        "the PNG header is damaged",
+    ),
 }

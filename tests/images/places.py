@@ -42,14 +42,20 @@ def packet(name: str, text: str, *, form: str = "alt") -> bytes:
     else:
         attribute = f" own:{name}={quoteattr(text, {chr(10): '&#10;'})}"
     description = f'<rdf:Description rdf:about="" {space}{attribute}>{body}</rdf:Description>'
-    meta = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {_RDF}>{description}</rdf:RDF></x:xmpmeta>'
+    meta = (
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {_RDF}>{description}</rdf:RDF></x:xmpmeta>'
+    )
     return f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{meta}<?xpacket end="w"?>'.encode()
 
 
 def jpeg_segments(*segments: tuple[int, bytes]) -> bytes:
     """A JPEG with segments behind its start."""
     plain = saved("JPEG")
-    return plain[:2] + b"".join(struct.pack(">BBH", 0xFF, mark, len(data) + 2) + data for mark, data in segments) + plain[2:]
+    return (
+        plain[:2]
+        + b"".join(struct.pack(">BBH", 0xFF, mark, len(data) + 2) + data for mark, data in segments)
+        + plain[2:]
+    )
 
 
 XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
@@ -64,10 +70,18 @@ def extended_xmp_jpeg(text: str) -> bytes:
     whole, guid = packet("prompt", text + " " * 70_000, form="element"), b"0" * 32
     parts = [(at, whole[at : at + 40_000]) for at in range(0, len(whole), 40_000)]
     segments = [
-        (0xE1, b"http://ns.adobe.com/xmp/extension/\0" + guid + struct.pack(">II", len(whole), at) + part)
+        (
+            0xE1,
+            b"http://ns.adobe.com/xmp/extension/\0"
+            + guid
+            + struct.pack(">II", len(whole), at)
+            + part,
+        )
         for at, part in reversed(parts)
     ]
-    return jpeg_segments((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet("HasExtendedXMP", "0" * 32)), *segments)
+    return jpeg_segments(
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet("HasExtendedXMP", "0" * 32)), *segments
+    )
 
 
 def iptc(text: str) -> bytes:
@@ -78,7 +92,12 @@ def iptc(text: str) -> bytes:
 def photoshop(text: str) -> bytes:
     """IPTC's caption in Photoshop's block, as APP13 has it."""
     data = iptc(text)
-    return b"Photoshop 3.0\x008BIM\x04\x04\0\0" + struct.pack(">I", len(data)) + data + b"\0" * (len(data) % 2)
+    return (
+        b"Photoshop 3.0\x008BIM\x04\x04\0\0"
+        + struct.pack(">I", len(data))
+        + data
+        + b"\0" * (len(data) % 2)
+    )
 
 
 def raw_profile(kind: str, data: bytes, *, named: str = "") -> bytes:
@@ -114,10 +133,17 @@ def unicode_comment(text: str) -> bytes:
 
 def gif(text: str, *, behind: bool = False) -> bytes:
     """The comment before the first frame, or behind two of them."""
-    frames = [Image.fromarray(np.full((8, 8, 3), shade, np.uint8)).convert("P") for shade in (0, 200)]
+    frames = [
+        Image.fromarray(np.full((8, 8, 3), shade, np.uint8)).convert("P") for shade in (0, 200)
+    ]
     buffer = BytesIO()
     frames[0].save(
-        buffer, "GIF", save_all=True, append_images=frames[1:], duration=100, **({} if behind else {"comment": text.encode()})
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=100,
+        **({} if behind else {"comment": text.encode()}),
     )
     data = buffer.getvalue()
     if not behind:
@@ -137,7 +163,11 @@ def text_chunk(keyword: str, text: str, kind: str = "iTXt") -> bytes:
     name, data = keyword.encode("latin-1"), text.encode()
     if kind == "zTXt":
         return png_chunk(b"zTXt", name + b"\0\0" + zlib.compress(data))
-    return png_chunk(b"iTXt", name + b"\0\0\0\0\0" + data) if kind == "iTXt" else png_chunk(kind.encode(), name + b"\0" + data)
+    return (
+        png_chunk(b"iTXt", name + b"\0\0\0\0\0" + data)
+        if kind == "iTXt"
+        else png_chunk(kind.encode(), name + b"\0" + data)
+    )
 
 
 def _under(keyword: str) -> Place:
@@ -150,34 +180,54 @@ def _comment(label: bytes, encoding: str) -> Place:
 
 ANY_TEXT: dict[str, Place] = {
     "JPEG comment": lambda text: jpeg_segments((0xFE, text.encode())),
-    "JPEG, the second of two comments": lambda text: jpeg_segments((0xFE, b"made by hand"), (0xFE, text.encode())),
+    "JPEG, the second of two comments": lambda text: jpeg_segments(
+        (0xFE, b"made by hand"), (0xFE, text.encode())
+    ),
     "GIF comment": gif,
     "GIF comment behind the frames": lambda text: gif(text, behind=True),
-    "XMP user comment in PNG": lambda text: png_with(text_chunk("XML:com.adobe.xmp", packet("UserComment", text).decode())),
+    "XMP user comment in PNG": lambda text: png_with(
+        text_chunk("XML:com.adobe.xmp", packet("UserComment", text).decode())
+    ),
     "XMP user comment in JPEG": lambda text: xmp_jpeg(packet("UserComment", text)),
     "XMP user comment in WebP": lambda text: saved("WEBP", xmp=packet("UserComment", text)),
     "XMP user comment in AVIF": lambda text: saved("AVIF", xmp=packet("UserComment", text)),
     "XMP user comment in GIF": lambda text: gif_xmp(packet("UserComment", text)),
-    "XMP user comment in TIFF": lambda text: saved("TIFF", tiffinfo={700: packet("UserComment", text)}),
+    "XMP user comment in TIFF": lambda text: saved(
+        "TIFF", tiffinfo={700: packet("UserComment", text)}
+    ),
     "XMP description": lambda text: xmp_jpeg(packet("description", text)),
     "XMP attribute": lambda text: xmp_jpeg(packet("UserComment", text, form="attribute")),
     "XMP element": lambda text: xmp_jpeg(packet("parameters", text, form="element")),
     "IPTC caption": lambda text: jpeg_segments((0xED, photoshop(text))),
     "raw profile of EXIF": lambda text: png_with(raw_profile("exif", unicode_comment(text))),
     "raw profile of APP1": lambda text: png_with(raw_profile("APP1", unicode_comment(text))),
-    "raw profile of APP1, generic": lambda text: png_with(raw_profile("APP1", unicode_comment(text), named="generic profile")),
+    "raw profile of APP1, generic": lambda text: png_with(
+        raw_profile("APP1", unicode_comment(text), named="generic profile")
+    ),
     "raw profile of XMP in APP1": lambda text: png_with(
         raw_profile("APP1", XMP_SEGMENT + packet("UserComment", text), named="generic profile")
     ),
     "raw profile of XMP": lambda text: png_with(raw_profile("xmp", packet("UserComment", text))),
     "raw profile of IPTC": lambda text: png_with(raw_profile("iptc", photoshop(text))),
     "EXIF description": lambda text: saved("JPEG", exif=field_exif(0x010E, text)),
-    "Windows' comment": lambda text: saved("JPEG", exif=field_exif(0x9C9C, text.encode("utf-16-le") + b"\0\0")),
-    "Windows' title": lambda text: saved("WEBP", exif=field_exif(0x9C9B, text.encode("utf-16-le") + b"\0\0")),
-    "PNG's EXIF": lambda text: png_with(png_chunk(b"eXIf", unicode_comment(text).removeprefix(b"Exif\0\0"))),
+    "Windows' comment": lambda text: saved(
+        "JPEG", exif=field_exif(0x9C9C, text.encode("utf-16-le") + b"\0\0")
+    ),
+    "Windows' title": lambda text: saved(
+        "WEBP", exif=field_exif(0x9C9B, text.encode("utf-16-le") + b"\0\0")
+    ),
+    "PNG's EXIF": lambda text: png_with(
+        png_chunk(b"eXIf", unicode_comment(text).removeprefix(b"Exif\0\0"))
+    ),
     "TIFF description": lambda text: saved("TIFF", tiffinfo={270: text}),
-    **{f"PNG text {name}": _under(name) for name in ("Parameters", "PARAMETERS", "Comment", "Description", "comment")},
-    **{f"PNG text {name}": _under(name) for name in ("exif:UserComment", "tiff:ImageDescription", "dc:description")},
+    **{
+        f"PNG text {name}": _under(name)
+        for name in ("Parameters", "PARAMETERS", "Comment", "Description", "comment")
+    },
+    **{
+        f"PNG text {name}": _under(name)
+        for name in ("exif:UserComment", "tiff:ImageDescription", "dc:description")
+    },
     "PNG text of a user comment's bytes": lambda text: png_with(
         text_chunk("exif:UserComment", ", ".join(map(str, b"ASCII\0\0\0" + text.encode())))
     ),
@@ -189,7 +239,9 @@ ANY_TEXT: dict[str, Place] = {
 UTF_16 = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}
 COMMENTS: dict[str, Place] = {
     "Exif 3.0, UTF-8 under UNICODE": lambda text: b"UNICODE\0" + text.encode(),
-    "Exif 3.0, odd length": lambda text: b"UNICODE\0" + text.encode() + b"\0" * (1 + len(text.encode()) % 2),
+    "Exif 3.0, odd length": lambda text: (
+        b"UNICODE\0" + text.encode() + b"\0" * (1 + len(text.encode()) % 2)
+    ),
     "mixed-case label": lambda text: b"Unicode\0" + text.encode("utf-16-le"),
     "lower-case label": lambda text: b"unicode\0" + text.encode("utf-16-be"),
     "lower-case ASCII": lambda text: b"ascii\0\0\0" + text.encode(),
@@ -200,7 +252,10 @@ COMMENTS: dict[str, Place] = {
     "the label twice, ASCII": lambda text: b"ASCII\0\0\0" * 2 + text.encode(),
     "NULs behind": lambda text: b"UNICODE\0" + text.encode("utf-16-be") + bytes(6),
     "no label, UTF-8": lambda text: text.encode(),
-    **{f"byte-order mark, {name}": _comment(b"UNICODE\0" + mark, name) for name, mark in UTF_16.items()},
+    **{
+        f"byte-order mark, {name}": _comment(b"UNICODE\0" + mark, name)
+        for name, mark in UTF_16.items()
+    },
     **{f"NULs for a label, {name}": _comment(bytes(8), name) for name in UTF_16},
     **{f"no label, {name}, mark": _comment(mark, name) for name, mark in UTF_16.items()},
     **{f"no label, {name}": _comment(b"", name) for name in UTF_16},

@@ -14,7 +14,9 @@ Sibling = tuple[dict[str, Any], str | None, str, str]
 FOX, HEN, BAD = "a red fox", "a grey hen", "blurry"
 
 
-def text(kind: str, *, slot: int = 0, how: str = "exact", wanted: str | None = FOX, **parts: Any) -> Sibling:
+def text(
+    kind: str, *, slot: int = 0, how: str = "exact", wanted: str | None = FOX, **parts: Any
+) -> Sibling:
     """A node "t" that gives the positive prompt its text; what else is given goes beside it."""
     inputs = parts.pop("inputs")
     nodes = {
@@ -44,9 +46,16 @@ def between(kind: str, *, slot: int = 0, negative_slot: int | None = None, **par
 
 _PAIR = {"on_true": ["hen", 0], "on_false": ["fox", 0]}
 CHOOSERS: dict[str, Sibling] = {
-    "Crystools any, on": text("Switch any [Crystools]", inputs={"on_true": ["fox", 0], "on_false": ["hen", 0], "boolean": True}),
-    "Crystools, linked boolean": text("Switch string [Crystools]", inputs={**_PAIR, "boolean": ["off", 0]}),
-    "Crystools, texts of its own": text("Switch string [Crystools]", inputs={"on_true": FOX, "on_false": HEN, "boolean": True}),
+    "Crystools any, on": text(
+        "Switch any [Crystools]",
+        inputs={"on_true": ["fox", 0], "on_false": ["hen", 0], "boolean": True},
+    ),
+    "Crystools, linked boolean": text(
+        "Switch string [Crystools]", inputs={**_PAIR, "boolean": ["off", 0]}
+    ),
+    "Crystools, texts of its own": text(
+        "Switch string [Crystools]", inputs={"on_true": FOX, "on_false": HEN, "boolean": True}
+    ),
     "Crystools, boolean by another": text(
         "Switch string [Crystools]",
         inputs={**_PAIR, "boolean": ["b", 0]},
@@ -58,36 +67,68 @@ CHOOSERS: dict[str, Sibling] = {
         inputs={**_PAIR, "switch": ["c", 0]},
         c=node("StringContains", string="a long day", substring="NIGHT", case_sensitive=False),
     ),
-    "core, negated": text("ComfySwitchNode", inputs={**_PAIR, "switch": ["n", 0]}, n=node("ComfyNotNode", value=["on", 0])),
-    "core, an empty text": text("ComfySwitchNode", wanted=None, inputs={"switch": True, "on_true": "", "on_false": ["fox", 0]}),
-    "core, the first that is there": text("ComfyPassOrNoneNode", inputs={"anything": ["gone", 0], "default": ["fox", 0]}),
-    "Impact, literal": text("ImpactSwitch", inputs={"select": 2, "input1": ["hen", 0], "input2": ["fox", 0]}),
+    "core, negated": text(
+        "ComfySwitchNode",
+        inputs={**_PAIR, "switch": ["n", 0]},
+        n=node("ComfyNotNode", value=["on", 0]),
+    ),
+    "core, an empty text": text(
+        "ComfySwitchNode",
+        wanted=None,
+        inputs={"switch": True, "on_true": "", "on_false": ["fox", 0]},
+    ),
+    "core, the first that is there": text(
+        "ComfyPassOrNoneNode", inputs={"anything": ["gone", 0], "default": ["fox", 0]}
+    ),
+    "Impact, literal": text(
+        "ImpactSwitch", inputs={"select": 2, "input1": ["hen", 0], "input2": ["fox", 0]}
+    ),
     "Impact, chained numbers": text(
         "ImpactSwitch",
         inputs={"select": ["i", 0], "input1": ["hen", 0], "input2": ["fox", 0]},
         i=node("ImpactInt", value=["two", 0]),
     ),
-    "Impact, one that is not there": text("ImpactSwitch", wanted=None, inputs={"select": 3, "input1": ["fox", 0]}),
+    "Impact, one that is not there": text(
+        "ImpactSwitch", wanted=None, inputs={"select": 3, "input1": ["fox", 0]}
+    ),
     "Impact, a branch": text(
-        "ImpactConditionalBranch", inputs={"cond": ["off", 0], "tt_value": ["hen", 0], "ff_value": ["fox", 0]}
+        "ImpactConditionalBranch",
+        inputs={"cond": ["off", 0], "tt_value": ["hen", 0], "ff_value": ["fox", 0]},
     ),
     "Impact, compared": text(
         "ImpactConditionalBranch",
         inputs={"cond": ["c", 0], "tt_value": ["fox", 0], "ff_value": ["hen", 0]},
         c=node("ImpactCompare", cmp="a > b", a=["two", 0], b=1),
     ),
-    "Easy-Use, ifElse on": text("easy ifElse", inputs={"boolean": ["on", 0], "on_true": ["fox", 0], "on_false": ["hen", 0]}),
-    "Easy-Use, text switch": text("easy textSwitch", inputs={"input": 2, "text1": ["hen", 0], "text2": ["fox", 0]}),
-    "Easy-Use, any by index": text("easy anythingIndexSwitch", inputs={"index": 1, "value0": ["hen", 0], "value1": ["fox", 0]}),
+    "Easy-Use, ifElse on": text(
+        "easy ifElse", inputs={"boolean": ["on", 0], "on_true": ["fox", 0], "on_false": ["hen", 0]}
+    ),
+    "Easy-Use, text switch": text(
+        "easy textSwitch", inputs={"input": 2, "text1": ["hen", 0], "text2": ["fox", 0]}
+    ),
+    "Easy-Use, any by index": text(
+        "easy anythingIndexSwitch", inputs={"index": 1, "value0": ["hen", 0], "value1": ["fox", 0]}
+    ),
     "Easy-Use, index linked": text(
-        "easy textIndexSwitch", inputs={"index": ["i", 0], "text0": ["hen", 0], "text1": ["fox", 0]}, i=node("easy int", value=1)
+        "easy textIndexSwitch",
+        inputs={"index": ["i", 0], "text0": ["hen", 0], "text1": ["fox", 0]},
+        i=node("easy int", value=1),
     ),
-    "Comfyroll, one": text("CR Text Input Switch", inputs={"Input": 1, "text1": ["fox", 0], "text2": ["hen", 0]}),
+    "Comfyroll, one": text(
+        "CR Text Input Switch", inputs={"Input": 1, "text1": ["fox", 0], "text2": ["hen", 0]}
+    ),
     "Comfyroll, four ways": text(
-        "CR Text Input Switch (4 way)", inputs={"Input": 3, "text1": ["hen", 0], "text2": ["hen", 0], "text3": ["fox", 0]}
+        "CR Text Input Switch (4 way)",
+        inputs={"Input": 3, "text1": ["hen", 0], "text2": ["hen", 0], "text3": ["fox", 0]},
     ),
-    "Comfyroll, linked": text("CR Text Input Switch", inputs={"Input": ["two", 0], "text1": ["hen", 0], "text2": ["fox", 0]}),
-    "WAS, off": text("Text Input Switch", inputs={"text_a": ["hen", 0], "text_b": ["fox", 0], "boolean": ["off", 0]}),
+    "Comfyroll, linked": text(
+        "CR Text Input Switch",
+        inputs={"Input": ["two", 0], "text1": ["hen", 0], "text2": ["fox", 0]},
+    ),
+    "WAS, off": text(
+        "Text Input Switch",
+        inputs={"text_a": ["hen", 0], "text_b": ["fox", 0], "boolean": ["off", 0]},
+    ),
     "WAS, logic": text(
         "Text Input Switch",
         inputs={"text_a": ["hen", 0], "text_b": ["fox", 0], "boolean": ["n", 0]},
@@ -95,26 +136,43 @@ CHOOSERS: dict[str, Sibling] = {
         l=node("Logic Boolean", boolean=1.0),
     ),
     "rgthree, a muted first": text(
-        "Any Switch (rgthree)", inputs={"any_01": ["gone", 0], "any_02": ["fox", 0], "any_03": ["hen", 0]}
+        "Any Switch (rgthree)",
+        inputs={"any_01": ["gone", 0], "any_02": ["fox", 0], "any_03": ["hen", 0]},
     ),
     "rgthree, an empty first": text(
-        "Any Switch (rgthree)", wanted=None, inputs={"any_01": ["e", 0], "any_02": ["fox", 0]}, e=node("PrimitiveString", value="")
+        "Any Switch (rgthree)",
+        wanted=None,
+        inputs={"any_01": ["e", 0], "any_02": ["fox", 0]},
+        e=node("PrimitiveString", value=""),
     ),
-    "essentials": text("SimpleCondition+", inputs={"evaluate": ["off", 0], "on_true": ["hen", 0], "on_false": ["fox", 0]}),
-    "KJ": text("LazySwitchKJ", inputs={"switch": False, "on_true": ["hen", 0], "on_false": ["fox", 0]}),
-    "LayerUtility": text("LayerUtility: If", inputs={"if_condition": ["on", 0], "when_TRUE": ["fox", 0], "when_FALSE": ["hen", 0]}),
+    "essentials": text(
+        "SimpleCondition+",
+        inputs={"evaluate": ["off", 0], "on_true": ["hen", 0], "on_false": ["fox", 0]},
+    ),
+    "KJ": text(
+        "LazySwitchKJ", inputs={"switch": False, "on_true": ["hen", 0], "on_false": ["fox", 0]}
+    ),
+    "LayerUtility": text(
+        "LayerUtility: If",
+        inputs={"if_condition": ["on", 0], "when_TRUE": ["fox", 0], "when_FALSE": ["hen", 0]},
+    ),
     "conditionings, Comfyroll": between(
-        "CR Conditioning Input Switch", inputs={"Input": 2, "conditioning1": ["hen", 0], "conditioning2": ["yes", 0]}
+        "CR Conditioning Input Switch",
+        inputs={"Input": 2, "conditioning1": ["hen", 0], "conditioning2": ["yes", 0]},
     ),
     "conditionings, WAS": between(
-        "Conditioning Input Switch", inputs={"conditioning_a": ["hen", 0], "conditioning_b": ["yes", 0], "boolean": False}
+        "Conditioning Input Switch",
+        inputs={"conditioning_a": ["hen", 0], "conditioning_b": ["yes", 0], "boolean": False},
     ),
     "conditionings, Easy-Use": between(
-        "easy conditioningIndexSwitch", inputs={"index": 1, "cond0": ["hen", 0], "cond1": ["yes", 0]}
+        "easy conditioningIndexSwitch",
+        inputs={"index": 1, "cond0": ["hen", 0], "cond1": ["yes", 0]},
     ),
     "an unknown switch": text("Nobody's Switch", how="carried", inputs={"boolean": False, **_PAIR}),
     "an unknown switch by number": text(
-        "Nobody's Switch", how="carried", inputs={"select": 2, "input1": ["hen", 0], "input2": ["fox", 0]}
+        "Nobody's Switch",
+        how="carried",
+        inputs={"select": 2, "input1": ["hen", 0], "input2": ["fox", 0]},
     ),
     "a chosen language model": text(
         "ComfySwitchNode",
@@ -123,7 +181,10 @@ CHOOSERS: dict[str, Sibling] = {
         m=node("TextGenerate", prompt="You write prompts. Describe a fox."),
     ),
     "a switch that a model sets": text(
-        "ComfySwitchNode", how="carried", inputs={**_PAIR, "switch": ["m", 0]}, m=node("Nobody's Judge", image=["decode", 0])
+        "ComfySwitchNode",
+        how="carried",
+        inputs={**_PAIR, "switch": ["m", 0]},
+        m=node("Nobody's Judge", image=["decode", 0]),
     ),
     "pictures: the branch that was not taken": (
         graph(
@@ -183,7 +244,13 @@ PIPES: dict[str, Sibling] = {
         graph(
             yes=node("CLIPTextEncodeSDXL", text_g=["c", 17], text_l=["c", 18]),
             no=node("CLIPTextEncodeSDXL", text_g=["c", 19], text_l=["c", 20]),
-            c=node("Context Big (rgthree)", text_pos_g=FOX, text_pos_l="in snow", text_neg_g=BAD, text_neg_l=BAD),
+            c=node(
+                "Context Big (rgthree)",
+                text_pos_g=FOX,
+                text_pos_l="in snow",
+                text_neg_g=BAD,
+                text_neg_l=BAD,
+            ),
         ),
         "a red fox, in snow",
         BAD,
@@ -206,10 +273,23 @@ PIPES: dict[str, Sibling] = {
     ),
     "Impact, a detailer's pipe": (
         graph(
-            sampler=node("ImpactKSamplerBasicPipe", basic_pipe=["b", 0], latent_image=["empty", 0], seed=7, steps=20, cfg=8.0),
+            sampler=node(
+                "ImpactKSamplerBasicPipe",
+                basic_pipe=["b", 0],
+                latent_image=["empty", 0],
+                seed=7,
+                steps=20,
+                cfg=8.0,
+            ),
             b=node("DetailerPipeToBasicPipe", detailer_pipe=["e", 0]),
             e=node("EditDetailerPipe", detailer_pipe=["t", 0], positive=["yes", 0], wildcard=""),
-            t=node("ToDetailerPipe", model=["lora", 0], positive=["hen", 0], negative=["no", 0], wildcard=""),
+            t=node(
+                "ToDetailerPipe",
+                model=["lora", 0],
+                positive=["hen", 0],
+                negative=["no", 0],
+                wildcard="",
+            ),
             hen=node("CLIPTextEncode", text=HEN),
         ),
         FOX,
@@ -221,7 +301,14 @@ PIPES: dict[str, Sibling] = {
             save=node("PreviewImage", images=["k", 1]),
             k=node("easy kSampler", pipe=["s", 0], image_output="Save"),
             s=node(
-                "easy preSampling", pipe=["i", 0], seed=7, steps=20, cfg=8.0, sampler_name="euler", scheduler="normal", denoise=1.0
+                "easy preSampling",
+                pipe=["i", 0],
+                seed=7,
+                steps=20,
+                cfg=8.0,
+                sampler_name="euler",
+                scheduler="normal",
+                denoise=1.0,
             ),
             i=node("easy pipeIn", pipe=["l", 0], pos=["yes", 0]),
             l=node(
@@ -241,7 +328,14 @@ PIPES: dict[str, Sibling] = {
         graph(
             save=node("SaveImage", images=["k", 1]),
             k=node(
-                "easy fullkSampler", pipe=["i", 0], seed=7, steps=20, cfg=8.0, sampler_name="euler", scheduler="normal", denoise=1.0
+                "easy fullkSampler",
+                pipe=["i", 0],
+                seed=7,
+                steps=20,
+                cfg=8.0,
+                sampler_name="euler",
+                scheduler="normal",
+                denoise=1.0,
             ),
             i=node("easy pipeEditPrompt", pipe=["l", 0], positive=FOX, negative=BAD),
             l=node("easy a1111Loader", ckpt_name="own.safetensors", positive=HEN, negative=HEN),
@@ -251,7 +345,11 @@ PIPES: dict[str, Sibling] = {
         "exact",
     ),
     "Easy-Use, pipe out": between(
-        "easy pipeOut", slot=2, negative_slot=3, inputs={"pipe": ["i", 0]}, i=node("easy pipeIn", pos=["yes", 0], neg=["no", 0])
+        "easy pipeOut",
+        slot=2,
+        negative_slot=3,
+        inputs={"pipe": ["i", 0]},
+        i=node("easy pipeIn", pos=["yes", 0], neg=["no", 0]),
     ),
     "WAS Bus": between(
         "Bus Node",
@@ -277,9 +375,18 @@ PIPES: dict[str, Sibling] = {
     ),
     "Efficiency, SDXL": (
         graph(
-            sampler=node("KSampler SDXL (Eff.)", sdxl_tuple=["t", 0], latent_image=["empty", 0], noise_seed=7, steps=20, cfg=8.0),
+            sampler=node(
+                "KSampler SDXL (Eff.)",
+                sdxl_tuple=["t", 0],
+                latent_image=["empty", 0],
+                noise_seed=7,
+                steps=20,
+                cfg=8.0,
+            ),
             decode=node("VAEDecode", samples=["sampler", 1]),
-            t=node("Eff. Loader SDXL", base_ckpt_name="own.safetensors", positive=FOX, negative=BAD),
+            t=node(
+                "Eff. Loader SDXL", base_ckpt_name="own.safetensors", positive=FOX, negative=BAD
+            ),
         ),
         FOX,
         BAD,
@@ -290,7 +397,12 @@ PIPES: dict[str, Sibling] = {
         slot=2,
         negative_slot=3,
         inputs={"sdxl_tuple": ["p", 0]},
-        p=node("Pack SDXL Tuple", base_positive=["yes", 0], base_negative=["no", 0], refiner_positive=["hen", 0]),
+        p=node(
+            "Pack SDXL Tuple",
+            base_positive=["yes", 0],
+            base_negative=["no", 0],
+            refiner_positive=["hen", 0],
+        ),
     ),
 }
 
@@ -307,18 +419,34 @@ SIDES: dict[str, Sibling] = {
         i=node("LoadImage", image="i.png"),
     ),
     "Searge, base": between(
-        "SeargeSDXLBasePromptEncoder", slot=0, negative_slot=1, inputs={"pos_g": FOX, "pos_l": FOX, "neg_g": BAD, "neg_l": ""}
+        "SeargeSDXLBasePromptEncoder",
+        slot=0,
+        negative_slot=1,
+        inputs={"pos_g": FOX, "pos_l": FOX, "neg_g": BAD, "neg_l": ""},
     ),
     "Comfyroll SDXL": between(
-        "CR SDXL Base Prompt Encoder", slot=0, negative_slot=1, inputs={"pos_g": FOX, "pos_l": FOX, "neg_g": BAD, "neg_l": BAD}
+        "CR SDXL Base Prompt Encoder",
+        slot=0,
+        negative_slot=1,
+        inputs={"pos_g": FOX, "pos_l": FOX, "neg_g": BAD, "neg_l": BAD},
     ),
-    "Wan": between("WanImageToVideo", slot=0, negative_slot=1, inputs={**_BOTH, "width": 832, "height": 480, "length": 1}),
+    "Wan": between(
+        "WanImageToVideo",
+        slot=0,
+        negative_slot=1,
+        inputs={**_BOTH, "width": 832, "height": 480, "length": 1},
+    ),
     "pairs combined": between(
         "PairConditioningCombine",
         slot=0,
         negative_slot=1,
         wanted="a red fox, a grey hen",
-        inputs={"positive_A": ["yes", 0], "negative_A": ["no", 0], "positive_B": ["hen", 0], "negative_B": ["no", 0]},
+        inputs={
+            "positive_A": ["yes", 0],
+            "negative_A": ["no", 0],
+            "positive_B": ["hen", 0],
+            "negative_B": ["no", 0],
+        },
     ),
     "Efficient Loader through its sampler": (
         graph(
@@ -357,7 +485,14 @@ SIDES: dict[str, Sibling] = {
                 sigmas=["s", 0],
                 latent_image=["empty", 0],
             ),
-            g=node("DualCFGGuider", cond1=["yes", 0], cond2=["y2", 0], negative=["no", 0], cfg_conds=8.0, cfg_cond2_negative=4.0),
+            g=node(
+                "DualCFGGuider",
+                cond1=["yes", 0],
+                cond2=["y2", 0],
+                negative=["no", 0],
+                cfg_conds=8.0,
+                cfg_cond2_negative=4.0,
+            ),
             y2=node("CLIPTextEncode", text="in snow"),
             n=node("RandomNoise", noise_seed=7),
             k=node("KSamplerSelect", sampler_name="euler"),
@@ -408,7 +543,14 @@ SIDES: dict[str, Sibling] = {
     ),
     "WanVideoWrapper": (
         graph(
-            sampler=node("WanVideoSampler", text_embeds=["t", 0], samples=["empty", 0], seed=7, steps=20, cfg=8.0),
+            sampler=node(
+                "WanVideoSampler",
+                text_embeds=["t", 0],
+                samples=["empty", 0],
+                seed=7,
+                steps=20,
+                cfg=8.0,
+            ),
             t=node("WanVideoTextEncode", positive_prompt=FOX, negative_prompt=BAD),
         ),
         FOX,
@@ -436,7 +578,9 @@ def encoder(kind: str, *, how: str = "exact", wanted: str = FOX, **inputs: Any) 
 
 ENCODERS: dict[str, Sibling] = {
     "SD3": encoder("CLIPTextEncodeSD3", clip_l=FOX, clip_g=FOX, t5xxl=FOX, empty_padding="none"),
-    "SD3, different texts": encoder("CLIPTextEncodeSD3", wanted="a red fox, in snow", clip_l=FOX, clip_g="", t5xxl="in snow"),
+    "SD3, different texts": encoder(
+        "CLIPTextEncodeSD3", wanted="a red fox, in snow", clip_l=FOX, clip_g="", t5xxl="in snow"
+    ),
     "Flux": encoder("CLIPTextEncodeFlux", clip_l=FOX, t5xxl=FOX, guidance=3.5),
     "HiDream": encoder("CLIPTextEncodeHiDream", clip_l=FOX, clip_g=FOX, t5xxl=FOX, llama=FOX),
     "Lumina": encoder("CLIPTextEncodeLumina2", system_prompt="superior", user_prompt=FOX),
@@ -444,72 +588,119 @@ ENCODERS: dict[str, Sibling] = {
     "Qwen Image Edit": encoder("TextEncodeQwenImageEdit", prompt=FOX, vae=["model", 2]),
     "Qwen Image Edit Plus": encoder("TextEncodeQwenImageEditPlus", prompt=FOX, image1=["i", 0]),
     "Hunyuan video": encoder("TextEncodeHunyuanVideo_ImageToVideo", prompt=FOX, image_interleave=2),
-    "SDXL refiner": encoder("CLIPTextEncodeSDXLRefiner", ascore=6.0, width=1024, height=1024, text=FOX),
+    "SDXL refiner": encoder(
+        "CLIPTextEncodeSDXLRefiner", ascore=6.0, width=1024, height=1024, text=FOX
+    ),
     "BlenderNeko": encoder("BNK_CLIPTextEncodeAdvanced", text=FOX, weight_interpretation="comfy"),
-    "smZ": encoder("smZ CLIPTextEncode", text=FOX, parser="A1111", with_SDXL=False, text_g=HEN, text_l=HEN),
-    "smZ for SDXL": encoder("smZ CLIPTextEncode", text=HEN, parser="A1111", with_SDXL=True, text_g=FOX, text_l=FOX),
+    "smZ": encoder(
+        "smZ CLIPTextEncode", text=FOX, parser="A1111", with_SDXL=False, text_g=HEN, text_l=HEN
+    ),
+    "smZ for SDXL": encoder(
+        "smZ CLIPTextEncode", text=HEN, parser="A1111", with_SDXL=True, text_g=FOX, text_l=FOX
+    ),
     "essentials SDXL": encoder("CLIPTextEncodeSDXL+", width=1024, height=1024, text=FOX),
-    "Inspire, weighted": encoder("CLIPTextEncodeWithWeight //Inspire", text=FOX, strength=1.0, add_weight=0.0),
+    "Inspire, weighted": encoder(
+        "CLIPTextEncodeWithWeight //Inspire", text=FOX, strength=1.0, add_weight=0.0
+    ),
     "WAS": encoder("Text to Conditioning", text=FOX),
-    "rgthree Power Prompt": encoder("Power Prompt (rgthree)", prompt="a red fox <lora:own:0.8>", insert_lora="CHOOSE"),
+    "rgthree Power Prompt": encoder(
+        "Power Prompt (rgthree)", prompt="a red fox <lora:own:0.8>", insert_lora="CHOOSE"
+    ),
     "rgthree Power Prompt, simple": encoder("Power Prompt - Simple (rgthree)", prompt=FOX),
     "Kolors": encoder("MZ_ChatGLM3_V2", text=FOX, chatglm3_model=["c", 0]),
-    "ControlNet's own text": encoder("CLIPTextEncodeControlnet", wanted="a grey hen, a red fox", conditioning=["h", 0], text=FOX),
+    "ControlNet's own text": encoder(
+        "CLIPTextEncodeControlnet", wanted="a grey hen, a red fox", conditioning=["h", 0], text=FOX
+    ),
     "nobody's encoder": encoder("TextEncodeNobody", how="carried", prompt=FOX),
     "nobody's encoder with a text of its own name": encoder(
         "TextEncodeNobody", how="carried", caption_text=FOX, system_prompt="be good"
     ),
     "nobody's encoder with a linked text": (
-        graph(yes=node("TextEncodeNobody", clip=["lora", 1], clip_l=["t", 0]), t=node("PrimitiveString", value=FOX)),
+        graph(
+            yes=node("TextEncodeNobody", clip=["lora", 1], clip_l=["t", 0]),
+            t=node("PrimitiveString", value=FOX),
+        ),
         FOX,
         BAD,
         "carried",
     ),
-    "nobody's encoder with nobody's name": encoder("TextEncodeNobody", how="carried", scene=FOX, tokenizer="own"),
+    "nobody's encoder with nobody's name": encoder(
+        "TextEncodeNobody", how="carried", scene=FOX, tokenizer="own"
+    ),
     "nobody's node before": (
         graph(yes=node("CLIPTextEncode", text=["t", 0]), t=node("Nobody's Text", string=FOX)),
         FOX,
         BAD,
         "carried",
     ),
-    "nobody's node behind": between("Nobody's Conditioning", how="carried", inputs={"conditioning": ["yes", 0], "strength": 0.5}),
+    "nobody's node behind": between(
+        "Nobody's Conditioning", how="carried", inputs={"conditioning": ["yes", 0], "strength": 0.5}
+    ),
 }
 ENCODERS["ControlNet's own text"][0]["h"] = node("CLIPTextEncode", text=HEN)
 
 _SPLIT = {"string_a": "a red ", "string_b": "fox"}
 TEXTS: dict[str, Sibling] = {
     "a delimiter of two characters": text(
-        "StringConcatenate", wanted="a red\\nfox", inputs={"string_a": "a red", "string_b": "fox", "delimiter": "\\n"}
+        "StringConcatenate",
+        wanted="a red\\nfox",
+        inputs={"string_a": "a red", "string_b": "fox", "delimiter": "\\n"},
     ),
     "a line end": text(
-        "StringConcatenate", wanted="a red\nfox", inputs={"string_a": "a red", "string_b": "fox", "delimiter": "\n"}
+        "StringConcatenate",
+        wanted="a red\nfox",
+        inputs={"string_a": "a red", "string_b": "fox", "delimiter": "\n"},
     ),
     "no delimiter": text("StringConcatenate", inputs=_SPLIT),
     "blanks at the ends": text(
-        "StringConcatenate", wanted="a  red fox", inputs={"string_a": " a ", "string_b": " red fox ", "delimiter": ""}
+        "StringConcatenate",
+        wanted="a  red fox",
+        inputs={"string_a": " a ", "string_b": " red fox ", "delimiter": ""},
     ),
-    "an empty part": text("StringConcatenate", wanted="a red fox,", inputs={"string_a": FOX, "string_b": "", "delimiter": ", "}),
+    "an empty part": text(
+        "StringConcatenate",
+        wanted="a red fox,",
+        inputs={"string_a": FOX, "string_b": "", "delimiter": ", "},
+    ),
     "equal parts": text(
-        "StringConcatenate", wanted="a red fox, a red fox", inputs={"string_a": FOX, "string_b": FOX, "delimiter": ", "}
+        "StringConcatenate",
+        wanted="a red fox, a red fox",
+        inputs={"string_a": FOX, "string_b": FOX, "delimiter": ", "},
     ),
     "WAS, written line end": text(
         "Text Concatenate",
         wanted="a red fox\nin snow",
-        inputs={"delimiter": "\\n", "clean_whitespace": "true", "text_a": ["fox", 0], "text_b": " in snow "},
+        inputs={
+            "delimiter": "\\n",
+            "clean_whitespace": "true",
+            "text_a": ["fox", 0],
+            "text_b": " in snow ",
+        },
     ),
     "WAS, an empty part": text(
         "Text Concatenate",
         wanted="a red fox, snow",
-        inputs={"delimiter": ", ", "clean_whitespace": "true", "text_a": FOX, "text_b": "", "text_c": "snow"},
+        inputs={
+            "delimiter": ", ",
+            "clean_whitespace": "true",
+            "text_a": FOX,
+            "text_b": "",
+            "text_c": "snow",
+        },
     ),
     "WAS, blanks kept": text(
         "Text Concatenate",
         wanted="a red  fox",
         inputs={"delimiter": "", "clean_whitespace": "false", "text_a": "a red ", "text_b": " fox"},
     ),
-    "WAS, the second string": text("Text String", slot=1, inputs={"text": HEN, "text_b": FOX, "text_c": "", "text_d": ""}),
+    "WAS, the second string": text(
+        "Text String", slot=1, inputs={"text": HEN, "text_b": FOX, "text_c": "", "text_d": ""}
+    ),
     "WAS, comments": text("Text Multiline", inputs={"text": "# a note\na red fox"}),
-    "WAS, a pattern": text("Text Find and Replace", inputs={"text": "a gr[ae]y fox", "find": r"gr\[ae\]y", "replace": "red"}),
+    "WAS, a pattern": text(
+        "Text Find and Replace",
+        inputs={"text": "a gr[ae]y fox", "find": r"gr\[ae\]y", "replace": "red"},
+    ),
     "WAS, a line": text(
         "Text Load Line From File",
         inputs={
@@ -526,7 +717,9 @@ TEXTS: dict[str, Sibling] = {
         wanted="a, red, fox,",
         inputs={"part1": "a", "part2": "red", "part3": "fox", "part4": "", "separator": ", "},
     ),
-    "Comfyroll, two": text("CR Text Concatenate", inputs={"text1": "a red", "text2": "fox", "separator": " "}),
+    "Comfyroll, two": text(
+        "CR Text Concatenate", inputs={"text1": "a red", "text2": "fox", "separator": " "}
+    ),
     "Comfyroll, replaced twice": text(
         "CR Text Replace",
         inputs={
@@ -539,13 +732,27 @@ TEXTS: dict[str, Sibling] = {
             "replace3": "",
         },
     ),
-    "Comfyroll, lower case": text("CR Text Operation", inputs={"text": "A RED FOX", "operation": "lowercase"}),
-    "Comfyroll, a part": text("CR Split String", slot=1, inputs={"text": "a hen, a red fox", "delimiter": ","}),
-    "Comfyroll, by a word": text(
-        "CR Set Value on String", inputs={"text": "at night", "test_string": "night", "value_if_true": FOX, "value_if_false": HEN}
+    "Comfyroll, lower case": text(
+        "CR Text Operation", inputs={"text": "A RED FOX", "operation": "lowercase"}
     ),
-    "Easy-Use, joined": text("easy promptConcat", inputs={"prompt1": "a red", "prompt2": "fox", "separator": " "}),
-    "Easy-Use, replaced": text("easy promptReplace", inputs={"prompt": "a NEW fox", "find1": "NEW", "replace1": "red"}),
+    "Comfyroll, a part": text(
+        "CR Split String", slot=1, inputs={"text": "a hen, a red fox", "delimiter": ","}
+    ),
+    "Comfyroll, by a word": text(
+        "CR Set Value on String",
+        inputs={
+            "text": "at night",
+            "test_string": "night",
+            "value_if_true": FOX,
+            "value_if_false": HEN,
+        },
+    ),
+    "Easy-Use, joined": text(
+        "easy promptConcat", inputs={"prompt1": "a red", "prompt2": "fox", "separator": " "}
+    ),
+    "Easy-Use, replaced": text(
+        "easy promptReplace", inputs={"prompt": "a NEW fox", "find1": "NEW", "replace1": "red"}
+    ),
     "Easy-Use, positive": text("easy positive", inputs={"positive": FOX}),
     "Easy-Use, several lines": text(
         "easy promptLine",
@@ -557,7 +764,14 @@ TEXTS: dict[str, Sibling] = {
     "KJ, many": text(
         "JoinStringMulti",
         wanted="a, red, fox",
-        inputs={"inputcount": 3, "string_1": "a", "string_2": "red", "string_3": "fox", "delimiter": ", ", "return_list": False},
+        inputs={
+            "inputcount": 3,
+            "string_1": "a",
+            "string_2": "red",
+            "string_3": "fox",
+            "delimiter": ", ",
+            "return_list": False,
+        },
     ),
     "KJ, ten in order": text(
         "JoinStringMulti",
@@ -565,31 +779,65 @@ TEXTS: dict[str, Sibling] = {
         inputs={f"string_{n}": str(n) for n in range(1, 11)} | {"inputcount": 10, "delimiter": " "},
     ),
     "KJ, without line ends": text(
-        "StringConstantMultiline", wanted="a redfox", inputs={"string": "a red\nfox", "strip_newlines": True}
+        "StringConstantMultiline",
+        wanted="a redfox",
+        inputs={"string": "a red\nfox", "strip_newlines": True},
     ),
     "pysssss, appended": text(
         "StringFunction|pysssss",
         wanted="a, red, fox",
-        inputs={"action": "append", "tidy_tags": "yes", "text_a": "a", "text_b": "red", "text_c": "fox"},
+        inputs={
+            "action": "append",
+            "tidy_tags": "yes",
+            "text_a": "a",
+            "text_b": "red",
+            "text_c": "fox",
+        },
     ),
     "pysssss, glued": text(
-        "StringFunction|pysssss", inputs={"action": "append", "tidy_tags": "no", "text_a": "a red ", "text_b": "fox", "text_c": ""}
+        "StringFunction|pysssss",
+        inputs={
+            "action": "append",
+            "tidy_tags": "no",
+            "text_a": "a red ",
+            "text_b": "fox",
+            "text_c": "",
+        },
     ),
     "pysssss, a pattern": text(
         "StringFunction|pysssss",
-        inputs={"action": "replace", "tidy_tags": "no", "text_a": "a 17 fox", "text_b": r"/\d+/", "text_c": "red"},
+        inputs={
+            "action": "replace",
+            "tidy_tags": "no",
+            "text_a": "a 17 fox",
+            "text_b": r"/\d+/",
+            "text_c": "red",
+        },
     ),
     "core, replaced everywhere": text(
-        "StringReplace", wanted="fox fox", inputs={"string": "hen hen", "find": "hen", "replace": "fox"}
+        "StringReplace",
+        wanted="fox fox",
+        inputs={"string": "hen hen", "find": "hen", "replace": "fox"},
     ),
-    "core, nothing found": text("StringReplace", inputs={"string": FOX, "find": "SUBJECT", "replace": HEN}),
-    "core, pattern": text("RegexReplace", inputs={"string": "a  red   fox", "regex_pattern": r"\s+", "replace": " "}),
+    "core, nothing found": text(
+        "StringReplace", inputs={"string": FOX, "find": "SUBJECT", "replace": HEN}
+    ),
+    "core, pattern": text(
+        "RegexReplace", inputs={"string": "a  red   fox", "regex_pattern": r"\s+", "replace": " "}
+    ),
     "core, pattern with groups": text(
-        "RegexReplace", inputs={"string": "fox: a red", "regex_pattern": r"(\w+): (.+)", "replace": r"\2 \1"}
+        "RegexReplace",
+        inputs={"string": "fox: a red", "regex_pattern": r"(\w+): (.+)", "replace": r"\2 \1"},
     ),
     "core, pattern, one only": text(
         "RegexReplace",
-        inputs={"string": "a RED RED", "regex_pattern": "red", "replace": "fox", "case_insensitive": False, "count": 1},
+        inputs={
+            "string": "a RED RED",
+            "regex_pattern": "red",
+            "replace": "fox",
+            "case_insensitive": False,
+            "count": 1,
+        },
         wanted="a RED RED",
     ),
     "core, extracted": text(
@@ -602,19 +850,30 @@ TEXTS: dict[str, Sibling] = {
         },
     ),
     "core, all matches": text(
-        "RegexExtract", wanted="red\nfox", inputs={"string": "<red> <fox>", "regex_pattern": "<([a-z]+)>", "mode": "All Matches"}
+        "RegexExtract",
+        wanted="red\nfox",
+        inputs={"string": "<red> <fox>", "regex_pattern": "<([a-z]+)>", "mode": "All Matches"},
     ),
-    "core, part": text("StringSubstring", inputs={"string": "see a red fox run", "start": 4, "end": 13}),
-    "core, part from the end": text("StringSubstring", inputs={"string": "a red fox run", "start": 0, "end": -4}),
+    "core, part": text(
+        "StringSubstring", inputs={"string": "see a red fox run", "start": 4, "end": 13}
+    ),
+    "core, part from the end": text(
+        "StringSubstring", inputs={"string": "a red fox run", "start": 0, "end": -4}
+    ),
     "core, trimmed left": text(
         "StringConcatenate",
         inputs={"string_a": ["r", 0], "string_b": "fox", "delimiter": ""},
         r=node("StringTrim", string="  a red ", mode="Left"),
     ),
-    "core, capitalised": text("CaseConverter", wanted="A red fox", inputs={"string": "a RED fox", "mode": "Capitalize"}),
-    "core, titled": text("CaseConverter", wanted="A Red Fox", inputs={"string": FOX, "mode": "Title Case"}),
+    "core, capitalised": text(
+        "CaseConverter", wanted="A red fox", inputs={"string": "a RED fox", "mode": "Capitalize"}
+    ),
+    "core, titled": text(
+        "CaseConverter", wanted="A Red Fox", inputs={"string": FOX, "mode": "Title Case"}
+    ),
     "Impact, one of the lines": text(
-        "ImpactStringSelector", inputs={"strings": "a hen\na red fox", "multiline": False, "select": 1}
+        "ImpactStringSelector",
+        inputs={"strings": "a hen\na red fox", "multiline": False, "select": 1},
     ),
     "Impact, one of the blocks": text(
         "ImpactStringSelector",
@@ -622,27 +881,43 @@ TEXTS: dict[str, Sibling] = {
         inputs={"strings": "#one\na hen\n#two\na red fox", "multiline": True, "select": 1},
     ),
     "a number in a text": text(
-        "StringConcatenate", wanted="2 foxes", inputs={"string_a": ["two", 0], "string_b": "foxes", "delimiter": " "}
+        "StringConcatenate",
+        wanted="2 foxes",
+        inputs={"string_a": ["two", 0], "string_b": "foxes", "delimiter": " "},
     ),
     "shown on the way": text("ShowText|pysssss", inputs={"text": ["fox", 0], "text_0": HEN}),
     "any to text": text("easy showAnything", inputs={"anything": ["fox", 0]}),
     "a preview on the way": text("PreviewAny", inputs={"source": ["fox", 0]}),
-    "reroutes": text("Reroute", inputs={"": ["r", 0]}, r=node("Reroute (rgthree)", **{"": ["fox", 0]})),
+    "reroutes": text(
+        "Reroute", inputs={"": ["r", 0]}, r=node("Reroute (rgthree)", **{"": ["fox", 0]})
+    ),
     "wildcards filled in": text(
         "ImpactWildcardProcessor",
-        inputs={"wildcard_text": "a {red|blue} fox", "populated_text": FOX, "mode": "populate", "seed": 1},
+        inputs={
+            "wildcard_text": "a {red|blue} fox",
+            "populated_text": FOX,
+            "mode": "populate",
+            "seed": 1,
+        },
     ),
     "wildcards fixed": text(
-        "ImpactWildcardProcessor", inputs={"wildcard_text": HEN, "populated_text": FOX, "mode": "fixed", "seed": 1}
+        "ImpactWildcardProcessor",
+        inputs={"wildcard_text": HEN, "populated_text": FOX, "mode": "fixed", "seed": 1},
     ),
     "wildcards by a truth value": text(
-        "ImpactWildcardProcessor", inputs={"wildcard_text": HEN, "populated_text": FOX, "mode": True, "seed": 1}
+        "ImpactWildcardProcessor",
+        inputs={"wildcard_text": HEN, "populated_text": FOX, "mode": True, "seed": 1},
     ),
     "wildcards not filled in": text(
         "ImpactWildcardProcessor",
         how="carried",
         wanted="a {red|blue} fox",
-        inputs={"wildcard_text": "a {red|blue} fox", "populated_text": "", "mode": "populate", "seed": 1},
+        inputs={
+            "wildcard_text": "a {red|blue} fox",
+            "populated_text": "",
+            "mode": "populate",
+            "seed": 1,
+        },
     ),
     "a random choice": text(
         "DPRandomGenerator",
@@ -650,10 +925,18 @@ TEXTS: dict[str, Sibling] = {
         wanted="a {red|blue} fox",
         inputs={"text": "a {red|blue} fox", "seed": 3, "autorefresh": "No"},
     ),
-    "nothing random in it": text("DPRandomGenerator", inputs={"text": FOX, "seed": 3, "autorefresh": "No"}),
-    "Easy-Use wildcards, the plain output": text("easy wildcards", slot=1, inputs={"text": FOX, "seed": 1}),
+    "nothing random in it": text(
+        "DPRandomGenerator", inputs={"text": FOX, "seed": 3, "autorefresh": "No"}
+    ),
+    "Easy-Use wildcards, the plain output": text(
+        "easy wildcards", slot=1, inputs={"text": FOX, "seed": 1}
+    ),
     "Easy-Use wildcards": text(
-        "easy wildcards", slot=1, how="carried", wanted="a __colour__ fox", inputs={"text": "a __colour__ fox", "seed": 1}
+        "easy wildcards",
+        slot=1,
+        how="carried",
+        wanted="a __colour__ fox",
+        inputs={"text": "a __colour__ fox", "seed": 1},
     ),
     "a random line whose seed is recorded": text(
         "Text Random Line", inputs={"text": "a hen\na red fox\na hen", "seed": 1}, wanted="a hen"
@@ -661,7 +944,12 @@ TEXTS: dict[str, Sibling] = {
     "a style": text(
         "SDXLPromptStyler",
         how="carried",
-        inputs={"text_positive": FOX, "text_negative": "", "style": "cinematic", "log_prompt": "No"},
+        inputs={
+            "text_positive": FOX,
+            "text_negative": "",
+            "style": "cinematic",
+            "log_prompt": "No",
+        },
     ),
     "translated": text(
         "GoogleTranslateTextNode",
@@ -669,7 +957,9 @@ TEXTS: dict[str, Sibling] = {
         wanted="ein Fuchs",
         inputs={"text": "ein Fuchs", "from_translate": "de", "to_translate": "en"},
     ),
-    "text in a file": text("LoadText|pysssss", how="carried", wanted=None, inputs={"file": "a.txt"}),
+    "text in a file": text(
+        "LoadText|pysssss", how="carried", wanted=None, inputs={"file": "a.txt"}
+    ),
 }
 
 _ORDER = "You are a prompt writer. Expand the idea into one paragraph."
@@ -712,7 +1002,10 @@ MADE["joined with what was typed"] = text(
     m=node("OllamaGenerate", prompt=_ORDER),
 )
 MADE["shown, from an earlier run"] = text(
-    "ShowText|pysssss", how="carried", inputs={"text": ["m", 0], "text_0": FOX}, m=node("OllamaGenerate", prompt=_ORDER)
+    "ShowText|pysssss",
+    how="carried",
+    inputs={"text": ["m", 0], "text_0": FOX},
+    m=node("OllamaGenerate", prompt=_ORDER),
 )
 MADE["only the negative"] = (
     graph(no=node("CLIPTextEncode", text=["m", 0]), m=node("OllamaGenerate", prompt=_ORDER)),
@@ -724,7 +1017,12 @@ MADE["only the negative"] = (
 OTHER: dict[str, Sibling] = {
     "a LoRA loader's own text": (
         graph(
-            lora=node("Lora Loader (LoraManager)", text="<lora:own:0.8>", model=["model", 0], clip=["model", 1]),
+            lora=node(
+                "Lora Loader (LoraManager)",
+                text="<lora:own:0.8>",
+                model=["model", 0],
+                clip=["model", 1],
+            ),
             yes=node("CLIPTextEncode", text=FOX, clip=["lora", 1]),
         ),
         FOX,
@@ -736,7 +1034,12 @@ OTHER: dict[str, Sibling] = {
             yes=node("Prompt (LoraManager)", text=FOX, clip=["lora", 1], trigger_words1=["t", 0]),
             t=node(
                 "TriggerWord Toggle (LoraManager)",
-                toggle_trigger_words={"__value__": [{"text": "hero", "active": True}, {"text": "dusk", "active": False}]},
+                toggle_trigger_words={
+                    "__value__": [
+                        {"text": "hero", "active": True},
+                        {"text": "dusk", "active": False},
+                    ]
+                },
                 trigger_words=["lora", 2],
             ),
         ),
@@ -759,7 +1062,9 @@ OTHER: dict[str, Sibling] = {
     "a control picture's prompt": (
         graph(
             sampler=sampler_of(positive=["c", 0], negative=["c", 1]),
-            c=node("ControlNetApplyAdvanced", positive=["yes", 0], negative=["no", 0], image=["p", 0]),
+            c=node(
+                "ControlNetApplyAdvanced", positive=["yes", 0], negative=["no", 0], image=["p", 0]
+            ),
             p=node("CannyEdgePreprocessor", image=["d2", 0]),
             d2=node("VAEDecode", samples=["s2", 0]),
             s2=sampler_of(positive=["y2", 0]),
@@ -831,7 +1136,13 @@ OTHER: dict[str, Sibling] = {
     ),
     "a schedule of prompts": (
         graph(
-            yes=node("BatchPromptSchedule", text='"0": "a red fox", "12": "a grey hen"', pre_text="", app_text="", max_frames=24)
+            yes=node(
+                "BatchPromptSchedule",
+                text='"0": "a red fox", "12": "a grey hen"',
+                pre_text="",
+                app_text="",
+                max_frames=24,
+            )
         ),
         "a red fox, a grey hen",
         BAD,
@@ -840,10 +1151,17 @@ OTHER: dict[str, Sibling] = {
     "regions with samplers of their own": (
         graph(
             sampler=node(
-                "RegionalSampler", samples=["empty", 0], base_sampler=["b", 0], regional_prompts=["r", 0], seed=7, steps=20
+                "RegionalSampler",
+                samples=["empty", 0],
+                base_sampler=["b", 0],
+                regional_prompts=["r", 0],
+                seed=7,
+                steps=20,
             ),
             b=node("KSamplerAdvancedProvider", basic_pipe=["p", 0], cfg=8.0),
-            r=node("CombineRegionalPrompts", regional_prompts1=["r1", 0], regional_prompts2=["r2", 0]),
+            r=node(
+                "CombineRegionalPrompts", regional_prompts1=["r1", 0], regional_prompts2=["r2", 0]
+            ),
             r1=node("RegionalPrompt", mask=["m", 0], advanced_sampler=["b1", 0]),
             r2=node("RegionalPrompt", mask=["m", 0], advanced_sampler=["b2", 0]),
             b1=node("KSamplerAdvancedProvider", basic_pipe=["p1", 0], cfg=8.0),
@@ -860,7 +1178,14 @@ OTHER: dict[str, Sibling] = {
     ),
     "a sampler that nobody knows": (
         graph(
-            sampler=node("Nobody's KSampler", seed=7, steps=20, positive=["yes", 0], negative=["no", 0], latent_image=["empty", 0])
+            sampler=node(
+                "Nobody's KSampler",
+                seed=7,
+                steps=20,
+                positive=["yes", 0],
+                negative=["no", 0],
+                latent_image=["empty", 0],
+            )
         ),
         FOX,
         BAD,

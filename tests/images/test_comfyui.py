@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.graphs import FORMS
-from images.comfyui import MAX_NODES, GraphPrompt, read_graph
+from imprompt.images.comfyui import MAX_NODES, GraphPrompt, read_graph
 from tests.images.graphs import SETTINGS, graph, node, sampler_of
 
 GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
     "plain": (graph(), "a red fox", "blurry"),
     "text from another node": (
-        graph(yes=node("CLIPTextEncode", text=["t", 0], clip=["lora", 1]), t=node("PrimitiveStringMultiline", value="a red fox")),
+        graph(
+            yes=node("CLIPTextEncode", text=["t", 0], clip=["lora", 1]),
+            t=node("PrimitiveStringMultiline", value="a red fox"),
+        ),
         "a red fox",
         "blurry",
     ),
@@ -55,11 +58,23 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
         "blurry",
     ),
     "SDXL's two encoders": (
-        graph(yes=node("CLIPTextEncodeSDXL", text_g="a red fox", text_l="a red fox", width=1024, clip=["lora", 1])),
+        graph(
+            yes=node(
+                "CLIPTextEncodeSDXL",
+                text_g="a red fox",
+                text_l="a red fox",
+                width=1024,
+                clip=["lora", 1],
+            )
+        ),
         "a red fox",
         "blurry",
     ),
-    "negative made from positive": (graph(no=node("ConditioningZeroOut", conditioning=["yes", 0])), "a red fox", ""),
+    "negative made from positive": (
+        graph(no=node("ConditioningZeroOut", conditioning=["yes", 0])),
+        "a red fox",
+        "",
+    ),
     "refiner behind base": (
         graph(
             decode=node("VAEDecode", samples=["refiner", 0], vae=["model", 2]),
@@ -72,7 +87,15 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
     "face detailer behind": (
         graph(
             save=node("SaveImage", images=["face", 0]),
-            face=node("FaceDetailer", image=["decode", 0], positive=["f", 0], negative=["no", 0], seed=1, steps=5, cfg=4.0),
+            face=node(
+                "FaceDetailer",
+                image=["decode", 0],
+                positive=["f", 0],
+                negative=["no", 0],
+                seed=1,
+                steps=5,
+                cfg=4.0,
+            ),
             f=node("CLIPTextEncode", text="a face"),
         ),
         "a red fox",
@@ -81,7 +104,12 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
     "loader with its own texts": (
         graph(
             sampler=sampler_of(positive=["load", 1], negative=["load", 2]),
-            load=node("Efficient Loader", positive="a red fox", negative="blurry", ckpt_name="own.safetensors"),
+            load=node(
+                "Efficient Loader",
+                positive="a red fox",
+                negative="blurry",
+                ckpt_name="own.safetensors",
+            ),
         ),
         "a red fox",
         "blurry",
@@ -89,7 +117,12 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
     "wildcards that were filled in": (
         graph(
             sampler=sampler_of(positive=["yes", 2]),
-            yes=node("ImpactWildcardEncode", wildcard_text="a {red|blue} fox", populated_text="a red fox", mode="populate"),
+            yes=node(
+                "ImpactWildcardEncode",
+                wildcard_text="a {red|blue} fox",
+                populated_text="a red fox",
+                mode="populate",
+            ),
         ),
         "a red fox",
         "blurry",
@@ -123,13 +156,18 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
         "blurry",
     ),
     "a numbered switch": (
-        graph(yes=node("ImpactSwitch", select=2, input1=["no", 0], input2=["y2", 0]), y2=node("CLIPTextEncode", text="a red fox")),
+        graph(
+            yes=node("ImpactSwitch", select=2, input1=["no", 0], input2=["y2", 0]),
+            y2=node("CLIPTextEncode", text="a red fox"),
+        ),
         "a red fox",
         "blurry",
     ),
     "the first that is there": (
         graph(
-            yes=node("Any Switch (rgthree)", any_01=["gone", 0], any_02=["y2", 0], any_03=["no", 0]),
+            yes=node(
+                "Any Switch (rgthree)", any_01=["gone", 0], any_02=["y2", 0], any_03=["no", 0]
+            ),
             y2=node("CLIPTextEncode", text="a red fox"),
         ),
         "a red fox",
@@ -163,7 +201,10 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
         "blurry",
     ),
     "samplers in a circle": (
-        graph(sampler=sampler_of(latent_image=["again", 0]), again=sampler_of(latent_image=["sampler", 0])),
+        graph(
+            sampler=sampler_of(latent_image=["again", 0]),
+            again=sampler_of(latent_image=["sampler", 0]),
+        ),
         "a red fox",
         "blurry",
     ),
@@ -190,7 +231,9 @@ def test_a_service_that_makes_the_picture_is_asked_by_its_prompt() -> None:
     nodes = {
         "1": node("SaveImage", images=["2", 0]),
         "2": node("ImageScale", image=["3", 0], width=512),
-        "3": node("GeminiImageNode", prompt=["4", 0], negative_prompt="blurry", seed=7, model="own"),
+        "3": node(
+            "GeminiImageNode", prompt=["4", 0], negative_prompt="blurry", seed=7, model="own"
+        ),
         "4": node("PrimitiveStringMultiline", value="a red fox"),
     }
     assert read_graph(nodes) == GraphPrompt("a red fox", "blurry", {"seed": "7", "model": "own"})
@@ -202,7 +245,12 @@ def test_a_guided_sampler_without_negative_is_read() -> None:
     """Flux graphs spread the sampler over a guider, a noise, a sampler and a schedule node."""
     nodes = graph(
         sampler=node(
-            "SamplerCustomAdvanced", noise=["n", 0], guider=["g", 0], sampler=["k", 0], sigmas=["s", 0], latent_image=["empty", 0]
+            "SamplerCustomAdvanced",
+            noise=["n", 0],
+            guider=["g", 0],
+            sampler=["k", 0],
+            sigmas=["s", 0],
+            latent_image=["empty", 0],
         ),
         n=node("RandomNoise", noise_seed=7),
         g=node("BasicGuider", model=["model", 0], conditioning=["fg", 0]),
@@ -211,7 +259,9 @@ def test_a_guided_sampler_without_negative_is_read() -> None:
         s=node("BasicScheduler", scheduler="simple", steps=20, denoise=1.0, model=["model", 0]),
         model=node("UNETLoader", unet_name="own.safetensors"),
     )
-    settings = {name: value for name, value in SETTINGS.items() if name != "cfg_scale"} | {"scheduler": "simple"}
+    settings = {name: value for name, value in SETTINGS.items() if name != "cfg_scale"} | {
+        "scheduler": "simple"
+    }
     assert read_graph(nodes) == GraphPrompt("a red fox", "", settings)
 
 
@@ -233,9 +283,15 @@ def test_graphs_made_to_be_slow_end() -> None:
     samplers = {str(i): sampler_of(latent_image=[str(i + 1), 0]) for i in range(MAX_NODES - 10)}
     assert read_graph(graph(save=node("SaveImage", images=["0", 0])) | samplers) is not None
     ladder = {
-        f"y{i}": node("ConditioningCombine", conditioning_1=[f"y{i + 1}", 0], conditioning_2=[f"y{i + 1}", 0]) for i in range(90)
+        f"y{i}": node(
+            "ConditioningCombine", conditioning_1=[f"y{i + 1}", 0], conditioning_2=[f"y{i + 1}", 0]
+        )
+        for i in range(90)
     }
-    found = read_graph(graph(yes=node("X", conditioning=["y0", 0]), y90=node("CLIPTextEncode", text="a red fox")) | ladder)
+    found = read_graph(
+        graph(yes=node("X", conditioning=["y0", 0]), y90=node("CLIPTextEncode", text="a red fox"))
+        | ladder
+    )
     assert found is not None
     assert found.positive == "a red fox"
     deep = {f"y{i}": node("Reroute", conditioning=[f"y{i + 1}", 0]) for i in range(4000)}
@@ -248,14 +304,20 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["inputs", "class_type", "positive", "text", "steps", "1"]), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["inputs", "class_type", "positive", "text", "steps", "1"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )
 
 
 @settings(deadline=None)
-@given(value=st.dictionaries(st.sampled_from(["1", "2", "sampler", "yes"]), json_values, max_size=4))
+@given(
+    value=st.dictionaries(st.sampled_from(["1", "2", "sampler", "yes"]), json_values, max_size=4)
+)
 def test_any_json_object_is_walked_without_an_exception(value: dict[str, Any]) -> None:
     """Half-right graphs: nodes replaced by whatever JSON can hold."""
     for candidate in (value, graph() | value):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
-from images.decode import open_image
+from imprompt.images.decode import open_image
 from tests.images.builders import png, png_chunk
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -73,12 +73,16 @@ def test_every_exif_orientation_is_undone(kind: str, orientation: int) -> None:
     }[orientation](np.asarray(quadrants(64)))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    answered = pixels(saved(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif.tobytes()))
+    answered = pixels(
+        saved(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif.tobytes())
+    )
     assert answered.shape == (128, 64, 3)
     assert np.abs(answered.astype(int) - np.asarray(quadrants(64))).mean() < 4
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"\xff" * 40, b"Exif\0\0MM\0*\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"\xff" * 40, b"Exif\0\0MM\0*\xff\xff\xff\xff"]
+)
 def test_damaged_exif_does_not_stop_a_good_picture(exif: bytes) -> None:
     """An EXIF block that cannot be parsed counts as upright."""
     assert pixels(saved(quadrants(), "JPEG", exif=exif)).shape == (64, 32, 3)
@@ -97,7 +101,9 @@ def test_cmyk_becomes_rgb() -> None:
 def test_sixteen_bit_grey_is_scaled(kind: str) -> None:
     """0, a quarter, half and full of 65,535 become 0, 64, 128 and 255, and nothing is clipped."""
     ramp = np.array([[0, 257 * 64, 257 * 128, 65535]], dtype=np.uint16)
-    np.testing.assert_array_equal(pixels(saved(Image.fromarray(ramp), kind))[0, :, 0], [0, 64, 128, 255])
+    np.testing.assert_array_equal(
+        pixels(saved(Image.fromarray(ramp), kind))[0, :, 0], [0, 64, 128, 255]
+    )
 
 
 def test_sixteen_bit_grey_of_either_byte_order_is_scaled() -> None:
@@ -151,7 +157,10 @@ def test_a_colour_that_stands_for_transparent_becomes_white(
 ) -> None:
     """PNG's tRNS key for grey and RGB, of 8 and of 16 bits: the key's pixel is white, the other is kept."""
     array = np.repeat(np.array(values, dtype=dtype)[None, :, None], 1 if colour == 0 else 3, axis=2)
-    assert pixels(png(array, colour=colour, before=png_chunk(b"tRNS", key)))[0, :, 1].tolist() == [255, 9]
+    assert pixels(png(array, colour=colour, before=png_chunk(b"tRNS", key)))[0, :, 1].tolist() == [
+        255,
+        9,
+    ]
 
 
 def test_one_bit_pictures_are_black_and_white() -> None:

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.errors import ImageRejected, MetadataRejected
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
+from imprompt.core.errors import ImageRejected, MetadataRejected
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png, png_chunk, text_bomb
 from tests.images.graphs import SETTINGS, graph, node
 
@@ -28,14 +28,28 @@ PIXELS = np.zeros((2, 2, 3), np.uint8)
 
 def check_a1111(found: EmbeddedPrompt | None) -> None:
     assert found is not None
-    assert (found.prompt, found.negative, found.tool) == (PROMPT, "blurry, low quality", "AUTOMATIC1111")
-    wanted = {"sampler": "Euler a", "steps": "20", "cfg_scale": "7", "seed": "42", "model": "own-model", "model_hash": "0123abcd"}
+    assert (found.prompt, found.negative, found.tool) == (
+        PROMPT,
+        "blurry, low quality",
+        "AUTOMATIC1111",
+    )
+    wanted = {
+        "sampler": "Euler a",
+        "steps": "20",
+        "cfg_scale": "7",
+        "seed": "42",
+        "model": "own-model",
+        "model_hash": "0123abcd",
+    }
     assert found.settings.items() >= wanted.items()
 
 
 def international(text: str, *, packed: bool = False) -> bytes:
     body = text.encode()
-    return png_chunk(b"iTXt", b"parameters\0" + bytes([packed, 0]) + b"\0\0" + (zlib.compress(body) if packed else body))
+    return png_chunk(
+        b"iTXt",
+        b"parameters\0" + bytes([packed, 0]) + b"\0\0" + (zlib.compress(body) if packed else body),
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +106,13 @@ def test_comfyui_is_found_where_its_nodes_write_it(place: str, tmp_path: Path) -
     nodes = graph(extra={"class_type": "X", "inputs": {}, "is_changed": [float("nan")]})
     path, exif = tmp_path / "a.bin", Image.Exif()
     if place == "PNG text":
-        path.write_bytes(png(PIXELS, colour=2, before=png_chunk(b"tEXt", b"prompt\0" + json.dumps(nodes).encode())))
+        path.write_bytes(
+            png(
+                PIXELS,
+                colour=2,
+                before=png_chunk(b"tEXt", b"prompt\0" + json.dumps(nodes).encode()),
+            )
+        )
     elif place == "WebP EXIF":
         exif[0x0110] = "prompt:" + json.dumps(nodes)
         exif[0x010F] = "workflow:{}"
@@ -105,9 +125,16 @@ def test_comfyui_is_found_where_its_nodes_write_it(place: str, tmp_path: Path) -
 
 def test_invokeai_2_with_a_prompt_that_is_no_list(tmp_path: Path) -> None:
     """sd-parsers refuses it."""
-    text = json.dumps({"app_version": "2.2.4", "image": {"prompt": "a red fox", "cfg_scale": 7.5, "sampler": "k_lms", "seed": 7}})
+    text = json.dumps(
+        {
+            "app_version": "2.2.4",
+            "image": {"prompt": "a red fox", "cfg_scale": 7.5, "sampler": "k_lms", "seed": 7},
+        }
+    )
     path = tmp_path / "a.png"
-    path.write_bytes(png(PIXELS, colour=2, before=png_chunk(b"tEXt", b"sd-metadata\0" + text.encode())))
+    path.write_bytes(
+        png(PIXELS, colour=2, before=png_chunk(b"tEXt", b"sd-metadata\0" + text.encode()))
+    )
     settings = {"cfg_scale": "7.5", "sampler": "k_lms", "seed": "7"}
     assert read_embedded_prompt(path) == EmbeddedPrompt("a red fox", "", "InvokeAI", settings)
 
@@ -118,16 +145,26 @@ def test_a_picture_without_a_prompt_has_none(tmp_path: Path) -> None:
     exif[0x010F] = "Camera maker"
     exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0holiday"
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
-        Image.fromarray(PIXELS).save(tmp_path / kind, kind, **({} if kind in ("GIF", "BMP") else {"exif": exif.tobytes()}))
+        Image.fromarray(PIXELS).save(
+            tmp_path / kind, kind, **({} if kind in ("GIF", "BMP") else {"exif": exif.tobytes()})
+        )
         assert read_embedded_prompt(tmp_path / kind) is None
 
 
 TOO_LARGE = {
     "bomb": (text_bomb(64), "a text.* unpacks to more than 8,388,608"),
-    "50 MB": (png_chunk(b"tEXt", b"parameters\0" + b"a, " * (50 << 20 >> 2)), "a text.* has more than 8,388,608"),
-    "50 MB of JSON": (png_chunk(b"tEXt", b'prompt\0{"a": "' + b"x" * (50 << 20) + b'"}'), "a text.* has more than 8,388,608"),
+    "50 MB": (
+        png_chunk(b"tEXt", b"parameters\0" + b"a, " * (50 << 20 >> 2)),
+        "a text.* has more than 8,388,608",
+    ),
+    "50 MB of JSON": (
+        png_chunk(b"tEXt", b'prompt\0{"a": "' + b"x" * (50 << 20) + b'"}'),
+        "a text.* has more than 8,388,608",
+    ),
     "many packed texts": (
-        b"".join(png_chunk(b"zTXt", b"%d\0\0" % n + zlib.compress(bytes(3 << 20))) for n in range(12)),
+        b"".join(
+            png_chunk(b"zTXt", b"%d\0\0" % n + zlib.compress(bytes(3 << 20))) for n in range(12)
+        ),
         "the texts.* have more than 33,554,432",
     ),
 }
@@ -164,7 +201,9 @@ HOSTILE_TEXTS = {
     + png_chunk(b"tEXt", b"Source\0" + b" " * 65000),
     "deep JSON": png_chunk(b"tEXt", b"prompt\0" + b'{"a":' * 500_000),
     "bad JSON": png_chunk(b"tEXt", b'prompt\0{"a": }'),
-    "JSON of another kind": png_chunk(b"tEXt", b'prompt\0{"1": [1, 2], "2": {"inputs": 3}, "3": {"inputs": {"a": ["1"]}}}'),
+    "JSON of another kind": png_chunk(
+        b"tEXt", b'prompt\0{"1": [1, 2], "2": {"inputs": 3}, "3": {"inputs": {"a": ["1"]}}}'
+    ),
     "a long number": png_chunk(b"tEXt", b'prompt\0{"a": ' + b"9" * 100_000 + b"}"),
     "no keyword": png_chunk(b"tEXt", b"\0text"),
     "no separator": png_chunk(b"zTXt", b"parameters") + png_chunk(b"iTXt", b"parameters"),
@@ -187,7 +226,12 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     """The same reasons as opening it: missing, a folder, empty, text."""
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("no image")
-    for name, reason in (("missing.png", "no such file"), ("", "a folder"), ("empty.png", "empty"), ("text.png", "not an image")):
+    for name, reason in (
+        ("missing.png", "no such file"),
+        ("", "a folder"),
+        ("empty.png", "empty"),
+        ("text.png", "not an image"),
+    ):
         with pytest.raises(ImageRejected, match=reason):
             read_embedded_prompt(tmp_path / name)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import QueryError
-from images.files import find_images, require_images
+from imprompt.core.errors import QueryError
+from imprompt.images.image_files import find_images, require_images
 
 
 def touch(root: Path, *names: str) -> None:
@@ -23,15 +23,35 @@ def names(root: Path, paths: list[Path]) -> list[str]:
 
 def test_folders_are_walked_in_the_order_of_names(tmp_path: Path) -> None:
     """By name at each level, extensions in any case, other files and hidden ones left out."""
-    touch(tmp_path, "b.PNG", "a/z.jpg", "a/k/1.webp", "c.txt", "a.gif", ".hidden.png", ".git/x.png", "z/none.md")
+    touch(
+        tmp_path,
+        "b.PNG",
+        "a/z.jpg",
+        "a/k/1.webp",
+        "c.txt",
+        "a.gif",
+        ".hidden.png",
+        ".git/x.png",
+        "z/none.md",
+    )
     assert names(tmp_path, find_images([tmp_path])) == ["a/k/1.webp", "a/z.jpg", "a.gif", "b.PNG"]
 
 
 def test_named_files_are_kept_in_the_order_given(tmp_path: Path) -> None:
     """Another extension, a missing file and a repeat stay: opening tells about each."""
     touch(tmp_path, "picture.data", "folder/a.png")
-    paths = [tmp_path / "picture.data", tmp_path / "missing.png", tmp_path / "folder", tmp_path / "picture.data"]
-    assert names(tmp_path, find_images(paths)) == ["picture.data", "missing.png", "folder/a.png", "picture.data"]
+    paths = [
+        tmp_path / "picture.data",
+        tmp_path / "missing.png",
+        tmp_path / "folder",
+        tmp_path / "picture.data",
+    ]
+    assert names(tmp_path, find_images(paths)) == [
+        "picture.data",
+        "missing.png",
+        "folder/a.png",
+        "picture.data",
+    ]
 
 
 def test_links_that_loop_end(tmp_path: Path) -> None:
@@ -40,7 +60,11 @@ def test_links_that_loop_end(tmp_path: Path) -> None:
     (tmp_path / "in/again").symlink_to(tmp_path / "in", target_is_directory=True)
     (tmp_path / "in/self.png").symlink_to(tmp_path / "in/self.png")
     (tmp_path / "in/outside").symlink_to(tmp_path / "out", target_is_directory=True)
-    assert names(tmp_path, find_images([tmp_path / "in"])) == ["in/a.png", "in/outside/b.png", "in/self.png"]
+    assert names(tmp_path, find_images([tmp_path / "in"])) == [
+        "in/a.png",
+        "in/outside/b.png",
+        "in/self.png",
+    ]
 
 
 def test_nothing_gives_nothing(tmp_path: Path) -> None:

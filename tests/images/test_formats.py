@@ -11,11 +11,11 @@ import pillow_jxl  # noqa: F401 registers its writer
 import pytest
 from PIL import Image
 
-from core.errors import ImageRejected
-from images.bounds import ImageLimits, inspect
-from images.decode import open_image
-from images.embedded import read_embedded_prompt
-from images.files import find_images, unread_images
+from imprompt.core.errors import ImageRejected
+from imprompt.images.bounds import ImageLimits, inspect
+from imprompt.images.decode import open_image
+from imprompt.images.embedded_prompts import read_embedded_prompt
+from imprompt.images.image_files import find_images, unread_images
 from tests.conftest import Imprompt
 
 pillow_heif.register_heif_opener()
@@ -45,7 +45,19 @@ def test_prompt_and_picture_are_read(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [(1, 1), (8, 8), (256, 256), (300, 200), (200, 300), (600, 500), (1920, 1080), (9000, 100), (1000, 8191), (640, 320)]
+    "size",
+    [
+        (1, 1),
+        (8, 8),
+        (256, 256),
+        (300, 200),
+        (200, 300),
+        (600, 500),
+        (1920, 1080),
+        (9000, 100),
+        (1000, 8191),
+        (640, 320),
+    ],
 )
 def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size: tuple[int, int]) -> None:
     """The header's own bits, beside what the encoder was asked for; bare and in boxes."""
@@ -56,7 +68,9 @@ def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size: tuple[int, in
         assert found.canvas == size
 
 
-def test_a_picture_of_one_colour_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_of_one_colour_is_refused_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Some hundred bytes that would take a gigabyte."""
     buffer = BytesIO()
     Image.new("RGB", (7000, 7000)).save(buffer, "JXL", effort=1)
@@ -80,8 +94,13 @@ def test_damage_is_one_line(suffix: str, tmp_path: Path) -> None:
                     assert "\n" not in error.message
 
 
-def test_pictures_without_a_suffix_are_found_and_others_are_named(tmp_path: Path, imprompt: Imprompt) -> None:
-    """A download without a name's end is read; JPEG 2000 is named, counted, and told by the exit code."""
+def test_pictures_without_a_suffix_are_found_and_others_are_named(
+    tmp_path: Path, imprompt: Imprompt
+) -> None:
+    """A download without a name's end is read;
+
+    JPEG 2000 is named, counted, and told by the exit code.
+    """
     write(tmp_path / "picture.png").rename(tmp_path / "picture")
     (tmp_path / "LICENSE").write_text("no picture")
     write(tmp_path / "b.heic")
@@ -94,13 +113,18 @@ def test_pictures_without_a_suffix_are_found_and_others_are_named(tmp_path: Path
     assert "c.jp2: .jp2 files are not read here. Save it as PNG or JPEG." in done.err
 
 
-def test_a_missing_package_is_named(tmp_path: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(
+    tmp_path: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Named by its path the file says what to install; in a folder it is listed."""
     path = write(tmp_path / "b.heic")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageRejected, match=r"HEIC is read with packages that are not installed.*imprompt\[formats\]"):
+    with pytest.raises(
+        ImageRejected,
+        match=r"HEIC is read with packages that are not installed.*imprompt\[formats\]",
+    ):
         open_image(path)
-    monkeypatch.setattr("images.files.find_spec", lambda name: None)
+    monkeypatch.setattr("imprompt.images.image_files.find_spec", lambda name: None)
     done = imprompt("extract", tmp_path / "..", tmp_path)
     assert "pip install 'imprompt[formats]'" in done.err
     assert done.code in (3, 32)

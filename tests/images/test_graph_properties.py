@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from images.comfyui import GraphPrompt, read_graph
+from imprompt.images.comfyui import GraphPrompt, read_graph
 from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import node, sampler_of
 
@@ -18,12 +18,21 @@ GRAPHS = [json.loads(json.dumps(nodes)) for nodes in GRAPHS]
 
 
 def is_link(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int)
+    )
 
 
 def meaning(found: GraphPrompt | None) -> tuple[str, str, dict[str, str], bool] | None:
     """All of an answer but the name of the node that a doubt is about."""
-    return None if found is None else (found.positive, found.negative, found.settings, bool(found.doubt))
+    return (
+        None
+        if found is None
+        else (found.positive, found.negative, found.settings, bool(found.doubt))
+    )
 
 
 graphs = st.sampled_from(GRAPHS)
@@ -42,7 +51,10 @@ def test_renamed_and_shuffled_nodes_give_the_same_answer(nodes: dict[str, Any], 
         return [ids.get(value[0], "gone"), value[1]] if is_link(value) else value  # type: ignore[index]
 
     changed = {
-        ids[name]: {"class_type": nodes[name]["class_type"], "inputs": {k: renamed(v) for k, v in nodes[name]["inputs"].items()}}
+        ids[name]: {
+            "class_type": nodes[name]["class_type"],
+            "inputs": {k: renamed(v) for k, v in nodes[name]["inputs"].items()},
+        }
         for name in names
     }
     assert meaning(read_graph(changed)) == meaning(read_graph(nodes))
@@ -59,7 +71,9 @@ def test_links_through_reroutes_give_the_same_answer(nodes: dict[str, Any], seed
             for step in range(seed.choice((0, 0, 1, 3))):
                 if is_link(item) and item[0] in nodes:
                     reroute = f"{name} {key} {step}"
-                    changed[reroute] = node(seed.choice(("Reroute", "Reroute (rgthree)")), **{"": inputs[key]})
+                    changed[reroute] = node(
+                        seed.choice(("Reroute", "Reroute (rgthree)")), **{"": inputs[key]}
+                    )
                     inputs[key] = [reroute, 0]
         changed[name] = node(value["class_type"], **inputs)
     assert meaning(read_graph(changed)) == meaning(read_graph(nodes))
@@ -69,7 +83,12 @@ def test_links_through_reroutes_give_the_same_answer(nodes: dict[str, Any], seed
 def test_a_branch_that_nothing_saves_changes_nothing(number: int) -> None:
     """Another sampler with other texts, a note, a text by itself."""
     branch = {
-        "other": sampler_of(positive=["other yes", 0], negative=["other no", 0], latent_image=["other empty", 0], seed=99),
+        "other": sampler_of(
+            positive=["other yes", 0],
+            negative=["other no", 0],
+            latent_image=["other empty", 0],
+            seed=99,
+        ),
         "other yes": node("CLIPTextEncode", text="another picture"),
         "other no": node("CLIPTextEncode", text="nothing"),
         "other empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import ImageRejected
-from images.hidden import read_hidden_prompt
+from imprompt.core.errors import ImageRejected
+from imprompt.images.stealth import read_hidden_prompt
 from tests.images.builders import png
 from tests.images.hostile_files import picture_bytes
 from tests.images.tool_files import stealth
@@ -21,7 +21,9 @@ TEXT = "a fox\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42"
 
 @pytest.mark.parametrize("size", [(96, 96), (40, 200), (300, 7), (2000, 1)])
 @pytest.mark.parametrize("packed", [True, False])
-def test_columns_of_any_height_are_read(size: tuple[int, int], packed: bool, tmp_path: Path) -> None:
+def test_columns_of_any_height_are_read(
+    size: tuple[int, int], packed: bool, tmp_path: Path
+) -> None:
     """Heights that are no multiple of eight, a text over many columns."""
     (tmp_path / "a.png").write_bytes(stealth(TEXT, packed=packed, size=size))
     if size == (2000, 1):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.errors import ImageRejected
-from images.decode import open_image
-from images.opening import ImageLimits
+from imprompt.core.errors import ImageRejected
+from imprompt.images.decode import open_image
+from imprompt.images.image_opening import ImageLimits
 from tests.images.hostile_files import HOSTILE, picture_bytes
 
 
@@ -55,13 +55,15 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path.write_bytes(picture_bytes("PNG"))
     path.chmod(0)
     code = (
-        "import os, sys; from pathlib import Path; from images.decode import open_image; import PIL.PngImagePlugin\n"
+        "import os, sys; from pathlib import Path; from imprompt.images.decode import open_image; import PIL.PngImagePlugin\n"
         "if os.geteuid() == 0: os.seteuid(65534)\n"
         "try: open_image(Path(sys.argv[1]))\n"
         "except Exception as error: sys.stdout.write(f'{type(error).__name__} {error}')"
     )
     tmp_path.chmod(0o755)
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
     assert "ImageRejected" in done.stdout
     assert "permission denied" in done.stdout
 
@@ -72,7 +74,10 @@ def test_limits_are_the_callers() -> None:
     limits = ImageLimits(max_bytes=len(data), max_pixels=64 * 48, max_aspect=2)
     assert open_image(data, limits=limits).size == (64, 48)
     for tighter, value in (
-        (ImageLimits(max_bytes=len(data) - 1), f"{len(data):,} bytes, the limit is {len(data) - 1:,}"),
+        (
+            ImageLimits(max_bytes=len(data) - 1),
+            f"{len(data):,} bytes, the limit is {len(data) - 1:,}",
+        ),
         (ImageLimits(max_pixels=64 * 48 - 1), "64 x 48 pixels (3,072), the limit is 3,071"),
         (ImageLimits(max_aspect=1), "64 x 48 pixels, one side may be at most 1 times the other"),
     ):
@@ -87,7 +92,7 @@ def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
     HOSTILE["40,000 x 40,000 PNG"][0](paths[0])
     HOSTILE["zip bomb"][0](paths[1])
     code = (
-        "import resource, sys; from pathlib import Path; import PIL.PngImagePlugin; from images.decode import open_image\n"
+        "import resource, sys; from pathlib import Path; import PIL.PngImagePlugin; from imprompt.images.decode import open_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
         "    try: open_image(Path(path))\n"
@@ -95,14 +100,20 @@ def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
         "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
         "sys.stdout.write(str(grown // (1 if sys.platform != 'darwin' else 1024)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 50_000, "kilobytes"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
-def test_bytes_that_were_flipped_or_cut_are_answered_or_refused(kind: str, data: st.DataObject) -> None:
+def test_bytes_that_were_flipped_or_cut_are_answered_or_refused(
+    kind: str, data: st.DataObject
+) -> None:
     """Whatever a few wrong bytes do inside Pillow: a picture or ImageRejected, nothing else."""
     content = bytearray(picture_bytes(kind, (24, 16)))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.embedded import EmbeddedPrompt
-from images.infotext import infotext
-from images.parameters import read_parameters
+from imprompt.images.embedded_prompts import EmbeddedPrompt
+from imprompt.images.infotext import infotext
+from imprompt.images.parameters import read_parameters
 
 FOUND = EmbeddedPrompt(
     "a brass teapot, morning light\nsecond line",
@@ -38,14 +38,24 @@ def test_what_is_not_there_is_left_out() -> None:
     assert infotext(EmbeddedPrompt("a teapot", "", "x")) == "a teapot"
 
 
-WORDS = st.text("abcdefgh ,.()", min_size=1).map(str.strip).filter(lambda text: bool(text.strip(" ,.()")))
+WORDS = (
+    st.text("abcdefgh ,.()", min_size=1)
+    .map(str.strip)
+    .filter(lambda text: bool(text.strip(" ,.()")))
+)
 VALUES = st.text('abc123:,"\\', min_size=1).filter(lambda text: text == text.strip())
 
 
 @given(prompt=WORDS, negative=st.just("") | WORDS, seed=st.integers(0, 2**64), model=VALUES)
 def test_it_is_read_back(prompt: str, negative: str, seed: int, model: str) -> None:
     """Prompt, negative prompt and settings, whatever signs a model's name has."""
-    settings = {"steps": "20", "sampler": "Euler a", "seed": str(seed), "size": "8x8", "model": model}
+    settings = {
+        "steps": "20",
+        "sampler": "Euler a",
+        "seed": str(seed),
+        "size": "8x8",
+        "model": model,
+    }
     read = read_parameters(infotext(EmbeddedPrompt(prompt, negative, "x", settings)))
     assert read is not None
     assert (read.prompt, read.negative, read.settings) == (prompt, negative, settings)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
-from images.parameters import read_parameters
+from imprompt.images.parameters import read_parameters
 
 LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: own"
 
@@ -23,7 +23,11 @@ CASES: dict[str, tuple[str, str, str]] = {
         "a fox,\nBREAK\nsnow",
         "blur,\nnoise",
     ),
-    "two negative prompts": (f"a fox\nNegative prompt: blur\nNegative prompt: noise\n{LINE}", "a fox", "blur\nnoise"),
+    "two negative prompts": (
+        f"a fox\nNegative prompt: blur\nNegative prompt: noise\n{LINE}",
+        "a fox",
+        "blur\nnoise",
+    ),
     "the mark inside a prompt": (
         f"a sign that says Negative prompt: none\nNegative prompt: blur\n{LINE}",
         "a sign that says Negative prompt: none",
@@ -41,7 +45,11 @@ CASES: dict[str, tuple[str, str, str]] = {
         "a red fox",
         "blur",
     ),
-    "a wildcard in braces first": (f"{{red|blue}} fox\nNegative prompt: blur\n{LINE}", "{red|blue} fox", "blur"),
+    "a wildcard in braces first": (
+        f"{{red|blue}} fox\nNegative prompt: blur\n{LINE}",
+        "{red|blue} fox",
+        "blur",
+    ),
     "the mark inside a prompt without a negative one": (
         f"a sign that says Negative prompt: none\n{LINE}",
         "a sign that says Negative prompt: none",
@@ -121,7 +129,12 @@ def test_settings_whose_quotes_do_not_pair_up_are_still_read(broken: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "line", [LINE.replace("Sampler: Euler a, ", ""), "Steps: 20, Seed: 42", "Sampler: Euler, Seed: 42, Model: own"]
+    "line",
+    [
+        LINE.replace("Sampler: Euler a, ", ""),
+        "Steps: 20, Seed: 42",
+        "Sampler: Euler, Seed: 42, Model: own",
+    ],
 )
 def test_settings_without_a_sampler_or_nearly_empty_are_read(line: str) -> None:
     """Forks leave out what they do not know."""
@@ -157,11 +170,20 @@ def test_other_texts_are_none_of_it(text: str) -> None:
     assert read_parameters(text) is None
 
 
-words = st.text(st.sampled_from("abc ,.()<>éß灯"), min_size=1, max_size=20).map(str.strip).filter(bool)
+words = (
+    st.text(st.sampled_from("abc ,.()<>éß灯"), min_size=1, max_size=20).map(str.strip).filter(bool)
+)
 
 
-@given(prompt=words, negative=words, seed=st.integers(0, 2**32), model=st.from_regex(r"[a-z]{1,8}", fullmatch=True))
-def test_the_same_as_sd_parsers_where_it_answers(prompt: str, negative: str, seed: int, model: str) -> None:
+@given(
+    prompt=words,
+    negative=words,
+    seed=st.integers(0, 2**32),
+    model=st.from_regex(r"[a-z]{1,8}", fullmatch=True),
+)
+def test_the_same_as_sd_parsers_where_it_answers(
+    prompt: str, negative: str, seed: int, model: str
+) -> None:
     """The plain form, by a second route."""
     line = f"Steps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: {seed}, Size: 512x512, Model: {model}"
     text = f"{prompt}\nNegative prompt: {negative}\n{line}"
@@ -170,7 +192,10 @@ def test_the_same_as_sd_parsers_where_it_answers(prompt: str, negative: str, see
     assert (found.prompt, found.negative) == (theirs.full_prompt, theirs.full_negative_prompt)
     (sampler,) = theirs.samplers
     assert sampler.model is not None
-    assert found.settings.items() >= {"sampler": sampler.name, "model": sampler.model.name, **sampler.parameters}.items()
+    assert (
+        found.settings.items()
+        >= {"sampler": sampler.name, "model": sampler.model.name, **sampler.parameters}.items()
+    )
 
 
 @pytest.mark.timeout(10)

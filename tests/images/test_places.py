@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import MetadataRejected
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
+from imprompt.core.errors import MetadataRejected
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png_chunk
 from tests.images.fuzzing import run
 from tests.images.graphs import SETTINGS, graph, node
@@ -40,7 +40,11 @@ def test_an_infotext_is_read_in_each_place(place: Place) -> None:
     """With its lines."""
     found = read_embedded_prompt(place(TEXT))
     assert found is not None
-    assert (found.prompt, found.negative, found.tool) == ("a red fox,\nin snow", "blurry", "AUTOMATIC1111")
+    assert (found.prompt, found.negative, found.tool) == (
+        "a red fox,\nin snow",
+        "blurry",
+        "AUTOMATIC1111",
+    )
     assert (found.settings["seed"], found.how) == ("42", "exact")
 
 
@@ -64,16 +68,22 @@ def test_a_user_comment_is_read_in_each_encoding(comment: Place, text: str) -> N
 @pytest.mark.parametrize("encoding", ["iso2022_jp", "shift_jis"])
 def test_japanese_under_its_own_label_is_read(encoding: str) -> None:
     """As the standard has it, and as cameras write it."""
-    found = read_embedded_prompt(saved("JPEG", exif=comment_exif(b"JIS\0\0\0\0\0" + JAPANESE.encode(encoding))))
+    found = read_embedded_prompt(
+        saved("JPEG", exif=comment_exif(b"JIS\0\0\0\0\0" + JAPANESE.encode(encoding)))
+    )
     assert found is not None
     assert found.prompt.startswith("赤い狐")
 
 
 GRAPHS = {
     "PNG, capital keyword": png_with(text_chunk("Prompt", GRAPH)),
-    "PNG, private chunk behind the pixels": png_with(behind=png_chunk(b"comf", b"prompt\0" + GRAPH.encode())),
+    "PNG, private chunk behind the pixels": png_with(
+        behind=png_chunk(b"comf", b"prompt\0" + GRAPH.encode())
+    ),
     "XMP of ComfyUI in WebP": saved("WEBP", xmp=packet("prompt", GRAPH, form="element")),
-    "XMP of ComfyUI in PNG": png_with(text_chunk("XML:com.adobe.xmp", packet("prompt", GRAPH, form="element").decode())),
+    "XMP of ComfyUI in PNG": png_with(
+        text_chunk("XML:com.adobe.xmp", packet("prompt", GRAPH, form="element").decode())
+    ),
     "XMP of ComfyUI in JPEG": xmp_jpeg(packet("prompt", GRAPH, form="attribute")),
     "XMP of ComfyUI in AVIF": saved("AVIF", xmp=packet("prompt", GRAPH)),
     "extended XMP": extended_xmp_jpeg(GRAPH),
@@ -81,7 +91,9 @@ GRAPHS = {
     "encoded thrice": png_with(text_chunk("prompt", json.dumps(twice(graph())))),
     "encoded twice inside": png_with(text_chunk("prompt", json.dumps({"prompt": GRAPH}))),
     "a byte-order mark": png_with(text_chunk("prompt", "\ufeff" + GRAPH)),
-    "beside an infotext without settings": png_with(text_chunk("prompt", GRAPH), text_chunk("Comment", "holiday")),
+    "beside an infotext without settings": png_with(
+        text_chunk("prompt", GRAPH), text_chunk("Comment", "holiday")
+    ),
 }
 
 
@@ -93,7 +105,9 @@ def test_a_graph_is_read_where_comfyui_and_its_nodes_write_it(data: bytes) -> No
 
 def test_raw_line_ends_in_json_are_read() -> None:
     """As some nodes write them: no JSON, strictly."""
-    text = json.dumps(graph(yes=node("CLIPTextEncode", text="a red fox,\nin snow"))).replace("\\n", "\n")
+    text = json.dumps(graph(yes=node("CLIPTextEncode", text="a red fox,\nin snow"))).replace(
+        "\\n", "\n"
+    )
     found = read_embedded_prompt(png_with(text_chunk("prompt", text)))
     assert found is not None
     assert found.prompt == "a red fox,\nin snow"
@@ -114,7 +128,9 @@ def test_an_infotext_is_read_under_a_keyword_of_ones_own(place: str) -> None:
     assert read_embedded_prompt(placed("a talk\nNegative prompt: what it is")) is None
 
 
-@pytest.mark.parametrize("text", [f"\nNegative prompt: blurry\n{LINE}", f"Negative prompt: b\n{LINE}", f"\n{LINE}"])
+@pytest.mark.parametrize(
+    "text", [f"\nNegative prompt: blurry\n{LINE}", f"Negative prompt: b\n{LINE}", f"\n{LINE}"]
+)
 @pytest.mark.parametrize("place", ANY_TEXT.values(), ids=ANY_TEXT.keys())
 def test_an_infotext_with_an_empty_prompt_has_none(place: Place, text: str) -> None:
     """Never the whole text, and never what stands behind the mark."""
@@ -141,7 +157,10 @@ JOB = "0123abcd-0123-4567-89ab-0123456789ab"
 @pytest.mark.parametrize(
     "data",
     [
-        png_with(text_chunk("Description", f"a red fox --ar 1:1 --v 6.0 Job ID: {JOB}"), text_chunk("Author", "own")),
+        png_with(
+            text_chunk("Description", f"a red fox --ar 1:1 --v 6.0 Job ID: {JOB}"),
+            text_chunk("Author", "own"),
+        ),
         xmp_jpeg(packet("description", f"a red fox --ar 1:1 --v 6.0 Job ID: {JOB}")),
     ],
     ids=["PNG", "XMP"],
@@ -152,7 +171,9 @@ def test_midjourneys_description_is_read(data: bytes) -> None:
     assert read_embedded_prompt(data) == wanted
 
 
-@pytest.mark.parametrize("text", ["a red fox Job ID: 17", "Job ID: ", f"Job ID: {JOB}", f"a job {JOB}"])
+@pytest.mark.parametrize(
+    "text", ["a red fox Job ID: 17", "Job ID: ", f"Job ID: {JOB}", f"a job {JOB}"]
+)
 def test_another_description_is_no_job(text: str) -> None:
     """Only a whole number ends it, and only a prompt stands before it."""
     assert read_embedded_prompt(png_with(text_chunk("Description", text))) is None
@@ -162,7 +183,10 @@ OBJECTS: dict[str, tuple[dict[str, object], str]] = {
     "a script": ({"negative_prompt": "blurry", "seed": 4, "steps": 20}, ""),
     "DiffusionBee": ({"negative_prompt": "blurry", "seed": 4, "model": "own"}, ""),
     "AI Horde": ({"params": {"seed": "4"}, "models": ["own"]}, "AI Horde"),
-    "Fooocus-MRE": ({"real_prompt": ["a red fox"], "negative_prompt": "blurry", "seed": 4}, "Fooocus"),
+    "Fooocus-MRE": (
+        {"real_prompt": ["a red fox"], "negative_prompt": "blurry", "seed": 4},
+        "Fooocus",
+    ),
 }
 
 
@@ -172,9 +196,16 @@ def test_an_object_with_a_prompt_is_read(case: str, keyword: str) -> None:
     """Whoever wrote it, if settings stand beside the prompt."""
     fields, tool = OBJECTS[case]
     prompt = "a red fox ### blurry" if case == "AI Horde" else "a red fox"
-    found = read_embedded_prompt(png_with(text_chunk(keyword, json.dumps({"prompt": prompt, **fields}))))
+    found = read_embedded_prompt(
+        png_with(text_chunk(keyword, json.dumps({"prompt": prompt, **fields})))
+    )
     assert found is not None
-    assert (found.prompt, found.negative, found.tool, found.how) == ("a red fox", "blurry", tool, "exact")
+    assert (found.prompt, found.negative, found.tool, found.how) == (
+        "a red fox",
+        "blurry",
+        tool,
+        "exact",
+    )
 
 
 def test_width_and_height_are_a_size_too() -> None:
@@ -189,12 +220,18 @@ def test_width_and_height_are_a_size_too() -> None:
 def test_texts_of_prompt_and_negative_prompt_are_read() -> None:
     """As scripts write them, and Sygil with a name before."""
     for name, tool in (("", ""), ("SD:", "Sygil")):
-        texts = {f"{name}prompt": "a red fox", f"{name}negative_prompt": "blurry", f"{name}seed": "4"}
+        texts = {
+            f"{name}prompt": "a red fox",
+            f"{name}negative_prompt": "blurry",
+            f"{name}seed": "4",
+        }
         found = read_embedded_prompt(png_with(*(text_chunk(*item) for item in texts.items())))
         assert found == EmbeddedPrompt("a red fox", "blurry", tool, {"seed": "4"})
 
 
-@pytest.mark.parametrize("value", [{"prompt": "a question"}, {"prompt": 4, "seed": 4}, {"prompt": "[1]", "seed": 4}])
+@pytest.mark.parametrize(
+    "value", [{"prompt": "a question"}, {"prompt": 4, "seed": 4}, {"prompt": "[1]", "seed": 4}]
+)
 def test_another_object_is_no_prompt(value: object) -> None:
     """A prompt alone may be one for a language model."""
     assert read_embedded_prompt(png_with(text_chunk("Comment", json.dumps(value)))) is None
@@ -209,7 +246,10 @@ def test_an_xmp_packet_that_is_a_bomb_has_no_texts() -> None:
 
 def test_a_packet_in_the_wrong_place_hides_nothing() -> None:
     """Camera's XMP beside the tool's comment."""
-    segments = ((0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet("CreatorTool", "Camera 1.0")), (0xFE, TEXT.encode()))
+    segments = (
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet("CreatorTool", "Camera 1.0")),
+        (0xFE, TEXT.encode()),
+    )
     found = read_embedded_prompt(jpeg_segments(*segments))
     assert found is not None
     assert found.negative == "blurry"
@@ -217,7 +257,9 @@ def test_a_packet_in_the_wrong_place_hides_nothing() -> None:
 
 def test_two_texts_of_one_keyword_are_both_looked_at() -> None:
     """The first is no prompt."""
-    found = read_embedded_prompt(png_with(text_chunk("Comment", "holiday"), text_chunk("Comment", TEXT)))
+    found = read_embedded_prompt(
+        png_with(text_chunk("Comment", "holiday"), text_chunk("Comment", TEXT))
+    )
     assert found is not None
     assert found.negative == "blurry"
 
@@ -254,7 +296,12 @@ def test_texts_without_end_are_bounded(tmp_path: Path) -> None:
     with pytest.raises(MetadataRejected):
         read_embedded_prompt(png_with(many * 100))
     assert read_embedded_prompt(png_with(text_chunk("a", "b") * 50_000)) is None
-    deep = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + b"<a>" * 50_000 + b"</a>" * 50_000 + b"</x:xmpmeta>"
+    deep = (
+        b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>"
+        + b"<a>" * 50_000
+        + b"</a>" * 50_000
+        + b"</x:xmpmeta>"
+    )
     assert read_embedded_prompt(png_with(text_chunk("XML:com.adobe.xmp", deep.decode()))) is None
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ImageRejected, MetadataRejected
-from images import reading
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
-from images.reading import read_embedded_prompts
+from imprompt.core.errors import ImageRejected, MetadataRejected
+from imprompt.images import reading
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.reading import read_embedded_prompts
 from tests.images.hostile_files import picture_bytes
 from tests.images.test_embedded import TOO_LARGE
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
@@ -31,7 +31,10 @@ def test_the_same_as_one_after_the_other(tmp_path: Path) -> None:
         except ImageRejected as error:
             return str(error)
 
-    found = [(path, str(one) if isinstance(one, ImageRejected) else one) for path, one in read_embedded_prompts(paths)]
+    found = [
+        (path, str(one) if isinstance(one, ImageRejected) else one)
+        for path, one in read_embedded_prompts(paths)
+    ]
     assert found == [(path, alone(path)) for path in paths]
     assert any(isinstance(one, MetadataRejected) for _, one in read_embedded_prompts(paths))
 

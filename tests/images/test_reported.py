@@ -8,19 +8,26 @@ from typing import Any
 
 import pytest
 
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
-from images.hidden import read_hidden_prompt
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.stealth import read_hidden_prompt
 
 FOLDER = Path(__file__).parent / "reported"
-CASES: list[dict[str, Any]] = [json.loads(line) for line in (FOLDER / "cases.jsonl").read_text("utf-8").splitlines()]
-# What the graph made of these texts is not in the file: another node's JSON, a list of trigger words.
+CASES: list[dict[str, Any]] = [
+    json.loads(line) for line in (FOLDER / "cases.jsonl").read_text("utf-8").splitlines()
+]
+# What the graph made of these texts is not in the file: another node's JSON, a list of trigger
+# words.
 CARRIED = {"043-ideogram-builder-kj"}
 
 
 def read(case: dict[str, Any]) -> EmbeddedPrompt | None:
     path = FOLDER / case["file"]
     found = read_embedded_prompt(path)
-    return read_hidden_prompt(path) if found is None and "--hidden" in case.get("options", ()) else found
+    return (
+        read_hidden_prompt(path)
+        if found is None and "--hidden" in case.get("options", ())
+        else found
+    )
 
 
 def fits(text: str, wanted: str | list[str] | None) -> bool:
@@ -44,4 +51,6 @@ def test_a_file_in_the_form_of_a_report_is_read_right(case: dict[str, Any]) -> N
 
 def test_each_file_has_its_case() -> None:
     """None lies there unread."""
-    assert {case["file"] for case in CASES} == {path.name for path in FOLDER.iterdir()} - {"cases.jsonl"}
+    assert {case["file"] for case in CASES} == {path.name for path in FOLDER.iterdir()} - {
+        "cases.jsonl"
+    }

@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
-from images.comfyui import read_graph
+from imprompt.images.comfyui import read_graph
 from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import SETTINGS, graph, node, sampler_of
 from tests.images.sibling_graphs import Sibling
 
-CASES = {f"{kind}: {name}": sibling for kind, siblings in ALL_SIBLINGS.items() for name, sibling in siblings.items()}
+CASES = {
+    f"{kind}: {name}": sibling
+    for kind, siblings in ALL_SIBLINGS.items()
+    for name, sibling in siblings.items()
+}
 
 
 @pytest.mark.parametrize("sibling", CASES.values(), ids=CASES.keys())
@@ -30,33 +34,63 @@ def test_a_graph_of_a_reported_kind_is_computed(sibling: Sibling) -> None:
 
 _DIMENSIONS = {"width": 64, "height": 64, "batch_size": 1}
 SIZES: dict[str, tuple[dict[str, Any], int, str]] = {
-    "linked numbers": (node("EmptyLatentImage", width=["w", 0], height=["h", 0], batch_size=1), 0, "832x1216"),
+    "linked numbers": (
+        node("EmptyLatentImage", width=["w", 0], height=["h", 0], batch_size=1),
+        0,
+        "832x1216",
+    ),
     "rgthree's menu": (
-        node("SDXL Empty Latent Image (rgthree)", dimensions=" 832 x 1216  (portrait)", batch_size=1),
+        node(
+            "SDXL Empty Latent Image (rgthree)", dimensions=" 832 x 1216  (portrait)", batch_size=1
+        ),
         0,
         "832x1216",
     ),
     "essentials' menu": (
-        node("SDXLEmptyLatentSizePicker+", resolution="832x1216 (0.68)", width_override=0, height_override=0),
+        node(
+            "SDXLEmptyLatentSizePicker+",
+            resolution="832x1216 (0.68)",
+            width_override=0,
+            height_override=0,
+        ),
         0,
         "832x1216",
     ),
     "essentials, typed": (
-        node("SDXLEmptyLatentSizePicker+", resolution="64x64 (1.0)", width_override=832, height_override=1216),
+        node(
+            "SDXLEmptyLatentSizePicker+",
+            resolution="64x64 (1.0)",
+            width_override=832,
+            height_override=1216,
+        ),
         0,
         "832x1216",
     ),
     "Comfyroll's menu": (
-        node("CR SDXL Aspect Ratio", aspect_ratio="13:19 portrait 832x1216", swap_dimensions="Off", **_DIMENSIONS),
+        node(
+            "CR SDXL Aspect Ratio",
+            aspect_ratio="13:19 portrait 832x1216",
+            swap_dimensions="Off",
+            **_DIMENSIONS,
+        ),
         4,
         "832x1216",
     ),
     "Comfyroll, swapped": (
-        node("CR SDXL Aspect Ratio", aspect_ratio="3:2 landscape 1216x832", swap_dimensions="On", **_DIMENSIONS),
+        node(
+            "CR SDXL Aspect Ratio",
+            aspect_ratio="3:2 landscape 1216x832",
+            swap_dimensions="On",
+            **_DIMENSIONS,
+        ),
         4,
         "832x1216",
     ),
-    "Comfyroll, typed": (node("CR SDXL Aspect Ratio", aspect_ratio="custom", swap_dimensions="Off", **_DIMENSIONS), 4, "64x64"),
+    "Comfyroll, typed": (
+        node("CR SDXL Aspect Ratio", aspect_ratio="custom", swap_dimensions="Off", **_DIMENSIONS),
+        4,
+        "64x64",
+    ),
 }
 
 
@@ -78,7 +112,10 @@ def test_the_size_is_the_one_that_the_latent_was_made_with(case: str) -> None:
 SETTINGS_BY_LINKS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "seeds": ({"seed": ["n", 0], "n": node("Seed (rgthree)", seed=99)}, {"seed": "99"}),
     "Easy-Use's seed": ({"seed": ["n", 0], "n": node("easy seed", seed=99)}, {"seed": "99"}),
-    "an unknown constant": ({"steps": ["n", 0], "n": node("Nobody's Int", number=33)}, {"steps": "33"}),
+    "an unknown constant": (
+        {"steps": ["n", 0], "n": node("Nobody's Int", number=33)},
+        {"steps": "33"},
+    ),
     "a float": ({"cfg": ["n", 0], "n": node("PrimitiveFloat", value=5.5)}, {"cfg_scale": "5.5"}),
     "a switch of steps": (
         {
@@ -95,13 +132,22 @@ SETTINGS_BY_LINKS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "sampler_name": ["n", 3],
             "scheduler": ["n", 4],
             "n": node(
-                "KSampler Config (rgthree)", steps_total=31, refiner_step=20, cfg=3.0, sampler_name="ddim", scheduler="karras"
+                "KSampler Config (rgthree)",
+                steps_total=31,
+                refiner_step=20,
+                cfg=3.0,
+                sampler_name="ddim",
+                scheduler="karras",
             ),
         },
         {"steps": "31", "cfg_scale": "3.0", "sampler": "ddim", "scheduler": "karras"},
     ),
     "a context's": (
-        {"seed": ["n", 8], "model": ["n", 1], "n": node("Context (rgthree)", seed=99, model=["model", 0])},
+        {
+            "seed": ["n", 8],
+            "model": ["n", 1],
+            "n": node("Context (rgthree)", seed=99, model=["model", 0]),
+        },
         {"seed": "99", "model": "own.safetensors"},
     ),
     "a model behind a switch": (
@@ -113,7 +159,13 @@ SETTINGS_BY_LINKS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"model": "other.safetensors"},
     ),
     "a menu with a picture": (
-        {"model": ["m", 0], "m": node("CheckpointLoader|pysssss", ckpt_name={"content": "other.safetensors", "image": None})},
+        {
+            "model": ["m", 0],
+            "m": node(
+                "CheckpointLoader|pysssss",
+                ckpt_name={"content": "other.safetensors", "image": None},
+            ),
+        },
         {"model": "other.safetensors"},
     ),
 }

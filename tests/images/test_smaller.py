@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import ImageRejected
-from images.decode import ENOUGH_PX, open_image
-from images.opening import ImageLimits
+from imprompt.core.errors import ImageRejected
+from imprompt.images.decode import ENOUGH_PX, open_image
+from imprompt.images.image_opening import ImageLimits
 
 
 def photograph(width: int, height: int, *, seed: int = 0) -> Image.Image:
     """Soft colours with some grain: nothing that a JPEG could not hold."""
     rng = np.random.default_rng(seed)
-    soft = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    soft = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     grain = rng.normal(0, 6, (height, width, 1))
     return Image.fromarray(np.clip(np.asarray(soft) + grain, 0, 255).astype(np.uint8))
 
@@ -50,10 +52,18 @@ def test_the_shorter_side_keeps_enough(size: tuple[int, int], seen: tuple[int, i
 
 def test_it_shows_what_the_whole_picture_shows() -> None:
     """Resized to one size, the two are a few of 255 apart, in colours and in grey, also where a JPEG is progressive."""
-    kinds: list[tuple[str, dict[str, Any]]] = [("RGB", {}), ("L", {}), ("CMYK", {}), ("RGB", {"progressive": True})]
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("RGB", {}),
+        ("L", {}),
+        ("CMYK", {}),
+        ("RGB", {"progressive": True}),
+    ]
     for mode, options in kinds:
         data = saved(photograph(512, 384).convert(mode), **options)
-        small, whole = (open_image(data, enough_px=enough).resize((96, 96), Image.Resampling.BICUBIC) for enough in (96, None))
+        small, whole = (
+            open_image(data, enough_px=enough).resize((96, 96), Image.Resampling.BICUBIC)
+            for enough in (96, None)
+        )
         assert np.abs(np.asarray(small).astype(int) - np.asarray(whole)).mean() < 2
 
 
@@ -65,7 +75,13 @@ def test_it_is_turned_as_its_exif_says(orientation: int) -> None:
     data = saved(photograph(512, 256), exif=exif)
     small, whole = open_image(data, enough_px=64), open_image(data)
     assert small.size == (whole.width // 4, whole.height // 4)
-    assert np.abs(np.asarray(small).astype(int) - np.asarray(whole.resize(small.size, Image.Resampling.BOX))).mean() < 3
+    assert (
+        np.abs(
+            np.asarray(small).astype(int)
+            - np.asarray(whole.resize(small.size, Image.Resampling.BOX))
+        ).mean()
+        < 3
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "GIF", "AVIF"])
@@ -100,6 +116,6 @@ def test_limits_and_damage_are_those_of_the_whole_picture() -> None:
 
 def test_all_towers_look_at_less_than_is_decoded() -> None:
     """The trunks of `lite` see twice as many pixels a side or more before they are resized."""
-    from encoders.lite_head import TRUNK_SIDE_PX
+    from imprompt.encoders.lite_head import TRUNK_SIDE_PX
 
     assert 2 * max(TRUNK_SIDE_PX.values()) <= ENOUGH_PX

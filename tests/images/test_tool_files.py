@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from images.comfyui.nodes import node_kinds
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
-from images.hidden import read_hidden_prompt
+from imprompt.images.comfyui.node_table import node_kinds
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.stealth import read_hidden_prompt
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, ToolFile
 from tests.images.tool_texts import NEGATIVE
 
@@ -40,7 +40,11 @@ def test_what_lies_in_the_pixels_is_read_when_asked_for(name: str, tmp_path: Pat
 
 def test_the_page_lists_these_files_and_no_others() -> None:
     """Tool, container and file of each row are those of the tests."""
-    rows = re.findall(r"^\| ([^|(]+?) (?:\([^|]*\) )?\| (\w+) \| [^|]+ \| `([^`]+)` \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| ([^|(]+?) (?:\([^|]*\) )?\| (\w+) \| [^|]+ \| `([^`]+)` \|$",
+        PAGE.read_text("utf-8"),
+        re.MULTILINE,
+    )
     files = TOOL_FILES | HIDDEN_FILES
     assert sorted(rows) == sorted((file.tool, file.container, name) for name, file in files.items())
 
@@ -49,7 +53,16 @@ def test_the_page_says_exact_of_what_is_held_here_and_of_nothing_else() -> None:
     """Its table of tools and containers, and the number of nodes."""
     page = PAGE.read_text("utf-8")
     table = page.partition("## Tools and containers")[2].partition("## Files")[0]
-    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|")
-    said = {(row[0], container) for row in rows for container, cell in zip(head[1:], row[1:], strict=True) if cell != "unknown"}
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line[:1] == "|"
+    )
+    said = {
+        (row[0], container)
+        for row in rows
+        for container, cell in zip(head[1:], row[1:], strict=True)
+        if cell != "unknown"
+    }
     assert said == {(file.tool, file.container) for file in (TOOL_FILES | HIDDEN_FILES).values()}
     assert f"What each of {len(node_kinds())} nodes does" in page

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from images.comfyui import api_graph, read_workflow
-from images.embedded import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.comfyui import api_graph, read_workflow
+from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.editor import box, plain, workflow
 from tests.images.graphs import SETTINGS, graph
 from tests.images.places import field_exif, png_with, saved, text_chunk
@@ -47,13 +47,21 @@ NEW_STYLE = box(
 WORKFLOWS: dict[str, tuple[dict[str, Any], str, str]] = {
     "plain": (made(), FOX, "exact"),
     "all widgets are inputs, too": (made(NEW_STYLE), FOX, "exact"),
-    "a text from another node": (made(encode(6, (20, 0)), box(20, "PrimitiveStringMultiline", FOX, out="STRING")), FOX, "exact"),
+    "a text from another node": (
+        made(encode(6, (20, 0)), box(20, "PrimitiveStringMultiline", FOX, out="STRING")),
+        FOX,
+        "exact",
+    ),
     "an operation on texts": (
         made(encode(6, (20, 0)), box(20, "StringConcatenate", "a red", "fox", " ", out="STRING")),
         FOX,
         "exact",
     ),
-    "a primitive": (made(encode(6, (20, 0)), box(20, "PrimitiveNode", FOX, out="STRING")), FOX, "exact"),
+    "a primitive": (
+        made(encode(6, (20, 0)), box(20, "PrimitiveNode", FOX, out="STRING")),
+        FOX,
+        "exact",
+    ),
     "reroutes": (
         made(
             encode(6, (21, 0)),
@@ -83,7 +91,14 @@ WORKFLOWS: dict[str, tuple[dict[str, Any], str, str]] = {
                 out="CONDITIONING",
                 mode=4,
             ),
-            box(21, "CLIPTextEncode", "a hen", links={"clip": (4, 1)}, types="CLIP", out="CONDITIONING"),
+            box(
+                21,
+                "CLIPTextEncode",
+                "a hen",
+                links={"clip": (4, 1)},
+                types="CLIP",
+                out="CONDITIONING",
+            ),
             positive=(20, 0),
         ),
         FOX,
@@ -98,7 +113,15 @@ WORKFLOWS: dict[str, tuple[dict[str, Any], str, str]] = {
                 types="CONDITIONING CONDITIONING",
                 out="CONDITIONING",
             ),
-            box(21, "CLIPTextEncode", "a hen", links={"clip": (4, 1)}, types="CLIP", out="CONDITIONING", mode=2),
+            box(
+                21,
+                "CLIPTextEncode",
+                "a hen",
+                links={"clip": (4, 1)},
+                types="CLIP",
+                out="CONDITIONING",
+                mode=2,
+            ),
             positive=(20, 0),
         ),
         FOX,
@@ -129,7 +152,12 @@ WORKFLOWS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "Prompts Everywhere": (
         made(
-            box(20, "Prompts Everywhere", links={"CONDITIONING": (6, 0), "+ve": (7, 0)}, types="CONDITIONING CONDITIONING"),
+            box(
+                20,
+                "Prompts Everywhere",
+                links={"CONDITIONING": (6, 0), "+ve": (7, 0)},
+                types="CONDITIONING CONDITIONING",
+            ),
             {
                 **NEW_STYLE,
                 "inputs": [
@@ -144,29 +172,63 @@ WORKFLOWS: dict[str, tuple[dict[str, Any], str, str]] = {
         "exact",
     ),
     "comments": (
-        made(box(6, "CLIPTextEncode", "a red /* or grey */fox // done", links={"clip": (4, 1)}, types="CLIP", out="CONDITIONING")),
+        made(
+            box(
+                6,
+                "CLIPTextEncode",
+                "a red /* or grey */fox // done",
+                links={"clip": (4, 1)},
+                types="CLIP",
+                out="CONDITIONING",
+            )
+        ),
         FOX,
         "exact",
     ),
     "one of several texts": (
-        made(box(6, "CLIPTextEncode", "a {red|grey} fox", links={"clip": (4, 1)}, types="CLIP", out="CONDITIONING")),
+        made(
+            box(
+                6,
+                "CLIPTextEncode",
+                "a {red|grey} fox",
+                links={"clip": (4, 1)},
+                types="CLIP",
+                out="CONDITIONING",
+            )
+        ),
         "a {red|grey} fox",
         "carried",
     ),
     "an unknown node with its names": (
-        made(encode(6, (20, 0)), box(20, "Nobody's Text", FOX, 3, "fixed", out="STRING", widgets="text seed")),
+        made(
+            encode(6, (20, 0)),
+            box(20, "Nobody's Text", FOX, 3, "fixed", out="STRING", widgets="text seed"),
+        ),
         FOX,
         "carried",
     ),
     "widgets as an object": (
-        made(encode(6, (20, 0)), {**box(20, "PrimitiveString", out="STRING"), "widgets_values": {"value": FOX}}),
+        made(
+            encode(6, (20, 0)),
+            {**box(20, "PrimitiveString", out="STRING"), "widgets_values": {"value": FOX}},
+        ),
         FOX,
         "exact",
     ),
     "Impact's wildcards": (
         made(
             encode(6, (20, 0)),
-            box(20, "ImpactWildcardProcessor", "a {red|grey} fox", FOX, "populate", 7, "randomize", "Select", out="STRING"),
+            box(
+                20,
+                "ImpactWildcardProcessor",
+                "a {red|grey} fox",
+                FOX,
+                "populate",
+                7,
+                "randomize",
+                "Select",
+                out="STRING",
+            ),
         ),
         FOX,
         "exact",
@@ -177,7 +239,13 @@ WORKFLOWS: dict[str, tuple[dict[str, Any], str, str]] = {
                 3,
                 "KSampler",
                 *(0, "fixed", 20, 8.0, "euler", "normal", 1.0),
-                links={"model": (4, 0), "positive": (6, 0), "negative": (7, 0), "latent_image": (5, 0), "seed": (20, 0)},
+                links={
+                    "model": (4, 0),
+                    "positive": (6, 0),
+                    "negative": (7, 0),
+                    "latent_image": (5, 0),
+                    "seed": (20, 0),
+                },
                 types="MODEL CONDITIONING CONDITIONING LATENT INT",
                 out="LATENT",
                 widgets="seed",
@@ -204,7 +272,10 @@ def test_a_workflow_is_read_as_the_editor_would_queue_it(case: str) -> None:
 def subgraph(key: str, *boxes: dict[str, Any], inputs: str, outputs: str) -> dict[str, Any]:
     """Its inputs are the outputs of node -10, its outputs the inputs of node -20."""
     inner = workflow(*boxes, as_objects=True)
-    rows = {"inputs": [{"name": name} for name in inputs.split()], "outputs": [{"name": name} for name in outputs.split()]}
+    rows = {
+        "inputs": [{"name": name} for name in inputs.split()],
+        "outputs": [{"name": name} for name in outputs.split()],
+    }
     return {"id": key, "name": key, **rows, "nodes": inner["nodes"], "links": inner["links"]}
 
 
@@ -235,9 +306,17 @@ OUTER = subgraph(
     outputs="CONDITIONING",
 )
 SUBGRAPHS: dict[str, dict[str, Any]] = {
-    "a widget of its own": box(6, "enc", FOX, links={"clip": (4, 1)}, types="CLIP", out="CONDITIONING", widgets="text"),
+    "a widget of its own": box(
+        6, "enc", FOX, links={"clip": (4, 1)}, types="CLIP", out="CONDITIONING", widgets="text"
+    ),
     "a linked text": box(
-        6, "enc", "old", links={"clip": (4, 1), "text": (20, 0)}, types="CLIP STRING", out="CONDITIONING", widgets="text"
+        6,
+        "enc",
+        "old",
+        links={"clip": (4, 1), "text": (20, 0)},
+        types="CLIP STRING",
+        out="CONDITIONING",
+        widgets="text",
     ),
     "one inside another": box(6, "outer", links={"clip": (4, 1)}, types="CLIP", out="CONDITIONING"),
 }
@@ -246,7 +325,11 @@ SUBGRAPHS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", SUBGRAPHS)
 def test_subgraphs_are_unfolded(case: str) -> None:
     """Links go in and out; a widget of the subgraph stands for one inside."""
-    value = made(SUBGRAPHS[case], box(20, "PrimitiveString", FOX, out="STRING"), subgraphs=json.loads(json.dumps([ENCODER, OUTER])))
+    value = made(
+        SUBGRAPHS[case],
+        box(20, "PrimitiveString", FOX, out="STRING"),
+        subgraphs=json.loads(json.dumps([ENCODER, OUTER])),
+    )
     found = read_workflow(value)
     assert found is not None
     assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
@@ -256,15 +339,29 @@ def test_a_bypassed_subgraph_hands_on_its_input() -> None:
     """As any bypassed node."""
     inner = subgraph(
         "style",
-        box(1, "ConditioningConcat", links={"conditioning_to": (-10, 0), "conditioning_from": (2, 0)}, out="CONDITIONING"),
+        box(
+            1,
+            "ConditioningConcat",
+            links={"conditioning_to": (-10, 0), "conditioning_from": (2, 0)},
+            out="CONDITIONING",
+        ),
         box(2, "CLIPTextEncode", "in snow", out="CONDITIONING"),
         ends(CONDITIONING=(1, 0)),
         inputs="conditioning",
         outputs="CONDITIONING",
     )
     for mode, wanted in ((0, "a red fox, in snow"), (4, FOX)):
-        outside = box(20, "style", links={"conditioning": (6, 0)}, types="CONDITIONING", out="CONDITIONING", mode=mode)
-        found = read_workflow(made(outside, positive=(20, 0), subgraphs=[json.loads(json.dumps(inner))]))
+        outside = box(
+            20,
+            "style",
+            links={"conditioning": (6, 0)},
+            types="CONDITIONING",
+            out="CONDITIONING",
+            mode=mode,
+        )
+        found = read_workflow(
+            made(outside, positive=(20, 0), subgraphs=[json.loads(json.dumps(inner))])
+        )
         assert found is not None
         assert found.positive == wanted
 
@@ -273,13 +370,35 @@ def test_group_nodes_are_unfolded() -> None:
     """What the editor had before subgraphs: nodes by index, widgets one after another, two outputs."""
     inside = [
         box(0, "PrimitiveString", "old", out="STRING"),
-        box(1, "CLIPTextEncode", "older", links={"clip": (0, 0), "text": (0, 0)}, out="CONDITIONING", widgets="text"),
+        box(
+            1,
+            "CLIPTextEncode",
+            "older",
+            links={"clip": (0, 0), "text": (0, 0)},
+            out="CONDITIONING",
+            widgets="text",
+        ),
         box(2, "CLIPTextEncode", "old", links={"clip": (0, 0)}, out="CONDITIONING"),
     ]
-    group = {"nodes": json.loads(json.dumps(inside)), "links": [[0, 0, 1, 1, 0, "STRING"]], "external": [[1, 0, "CONDITIONING"]]}
+    group = {
+        "nodes": json.loads(json.dumps(inside)),
+        "links": [[0, 0, 1, 1, 0, "STRING"]],
+        "external": [[1, 0, "CONDITIONING"]],
+    }
     links = {"clip": (4, 1), "CLIPTextEncode clip": (4, 1)}
-    outside = box(6, "workflow>texts", FOX, "unused", BAD, links=links, types="CLIP CLIP", out="CONDITIONING CONDITIONING")
-    value = made(outside, positive=(6, 0), negative=(6, 1)) | {"extra": {"groupNodes": {"texts": group}}}
+    outside = box(
+        6,
+        "workflow>texts",
+        FOX,
+        "unused",
+        BAD,
+        links=links,
+        types="CLIP CLIP",
+        out="CONDITIONING CONDITIONING",
+    )
+    value = made(outside, positive=(6, 0), negative=(6, 1)) | {
+        "extra": {"groupNodes": {"texts": group}}
+    }
     found = read_workflow(value)
     assert found is not None
     assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
@@ -292,7 +411,10 @@ def test_subgraphs_without_end_are_refused() -> None:
     """One that holds itself, and ones that double at each step."""
     itself = subgraph("a", box(1, "a"), inputs="", outputs="")
     assert api_graph(workflow(box(1, "a"), subgraphs=[itself])) is None
-    ladder = [subgraph(f"s{n}", *(box(key, f"s{n + 1}") for key in range(9)), inputs="", outputs="") for n in range(8)]
+    ladder = [
+        subgraph(f"s{n}", *(box(key, f"s{n + 1}") for key in range(9)), inputs="", outputs="")
+        for n in range(8)
+    ]
     assert api_graph(workflow(box(1, "s0"), subgraphs=ladder)) is None
 
 
@@ -302,12 +424,21 @@ def test_a_workflow_counts_only_where_no_graph_was_sent() -> None:
     both = png_with(text_chunk("prompt", json.dumps(graph())), text_chunk("workflow", other))
     assert read_embedded_prompt(both) == EmbeddedPrompt(FOX, BAD, "ComfyUI", SETTINGS)
     text = json.dumps(made())
-    for alone in (png_with(text_chunk("workflow", text)), saved("JPEG", exif=field_exif(0x010F, f"workflow:{text}"))):
+    for alone in (
+        png_with(text_chunk("workflow", text)),
+        saved("JPEG", exif=field_exif(0x010F, f"workflow:{text}")),
+    ):
         assert read_embedded_prompt(alone) == EmbeddedPrompt(FOX, BAD, "ComfyUI", SETTINGS)
 
 
 @pytest.mark.parametrize(
-    "value", [{}, {"nodes": [], "links": []}, {"nodes": [1, {"id": []}], "links": [[1], {}]}, {"nodes": 1, "links": 2}]
+    "value",
+    [
+        {},
+        {"nodes": [], "links": []},
+        {"nodes": [1, {"id": []}], "links": [[1], {}]},
+        {"nodes": 1, "links": 2},
+    ],
 )
 def test_half_a_workflow_is_none(value: dict[str, Any]) -> None:
     """And no exception."""

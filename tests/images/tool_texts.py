@@ -14,12 +14,13 @@ PARAMETERS = (
     f"{PROMPT}\nNegative prompt: {NEGATIVE}\nSteps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: 42, "
     'Size: 512x512, Model hash: 0123abcd, Model: own-model, Lora hashes: "one: 11aa, two: 22bb", '
 )
-FORGE = PARAMETERS + "Distilled CFG Scale: 3.5, Version: f2.0.1v1.10.1-previous-313-g8a042934, Module 1: ae"
+FORGE = (
+    PARAMETERS
+    + "Distilled CFG Scale: 3.5, Version: f2.0.1v1.10.1-previous-313-g8a042934, Module 1: ae"
+)
 WEBUI = PARAMETERS + 'Hashes: {"model": "0123abcd", "vae": "4567"}, Version: v1.10.1'
 RESOURCES = 'Civitai resources: [{"type":"checkpoint","modelVersionId":1,"modelName":"Own, two"}], Civitai metadata: {}'
-CIVITAI_TEXT = (
-    f"{PROMPT}\nNegative prompt: {NEGATIVE}\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, {RESOURCES}"
-)
+CIVITAI_TEXT = f"{PROMPT}\nNegative prompt: {NEGATIVE}\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, {RESOURCES}"
 
 GRAPH: dict[str, Any] = {
     "3": {
@@ -38,17 +39,33 @@ GRAPH: dict[str, Any] = {
         },
     },
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "own.safetensors"}},
-    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 512, "batch_size": 1}},
+    "5": {
+        "class_type": "EmptyLatentImage",
+        "inputs": {"width": 512, "height": 512, "batch_size": 1},
+    },
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": PROMPT, "clip": ["4", 1]}},
     "7": {"class_type": "CLIPTextEncode", "inputs": {"text": NEGATIVE, "clip": ["4", 1]}},
     "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
-    "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 0]}, "_meta": {"title": "Save Image"}},
+    "9": {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["8", 0]},
+        "_meta": {"title": "Save Image"},
+    },
 }
 UPSCALE = {
     "12": {"class_type": "SaveImage", "inputs": {"images": ["22", 0]}},
-    "22": {"class_type": "ImageUpscaleWithModel", "inputs": {"image": ["26", 0], "upscale_model": ["23", 0]}},
-    "23": {"class_type": "UpscaleModelLoader", "inputs": {"model_name": "urn:air:other:upscaler:civitai:1@1"}},
-    "26": {"class_type": "LoadImage", "inputs": {"image": "https://example.org/a.jpeg", "upload": "image"}},
+    "22": {
+        "class_type": "ImageUpscaleWithModel",
+        "inputs": {"image": ["26", 0], "upscale_model": ["23", 0]},
+    },
+    "23": {
+        "class_type": "UpscaleModelLoader",
+        "inputs": {"model_name": "urn:air:other:upscaler:civitai:1@1"},
+    },
+    "26": {
+        "class_type": "LoadImage",
+        "inputs": {"image": "https://example.org/a.jpeg", "upload": "image"},
+    },
     "extra": {"airs": ["urn:air:other:upscaler:civitai:1@1"]},
     "extraMetadata": json.dumps(
         {
@@ -210,10 +227,18 @@ CHARACTERS = ("a keeper with a lamp", "a gull")
 NOVELAI_4 = {
     **NOVELAI,
     "v4_prompt": {
-        "caption": {"base_caption": PROMPT, "char_captions": [{"char_caption": text, "centers": []} for text in CHARACTERS]},
+        "caption": {
+            "base_caption": PROMPT,
+            "char_captions": [{"char_caption": text, "centers": []} for text in CHARACTERS],
+        },
         "use_coords": False,
     },
-    "v4_negative_prompt": {"caption": {"base_caption": NEGATIVE, "char_captions": [{"char_caption": "", "centers": []}]}},
+    "v4_negative_prompt": {
+        "caption": {
+            "base_caption": NEGATIVE,
+            "char_captions": [{"char_caption": "", "centers": []}],
+        }
+    },
 }
 INVOKE_REGIONS = {
     "app_version": "6.8.1",
@@ -237,7 +262,13 @@ INVOKE_GRAPH = {
         "text": {"id": "text", "type": "string", "value": PROMPT},
         "yes": {"id": "yes", "type": "compel", "prompt": "old"},
         "no": {"id": "no", "type": "compel", "prompt": NEGATIVE},
-        "denoise": {"id": "denoise", "type": "denoise_latents", "steps": 20, "cfg_scale": 7, "scheduler": "Euler a"},
+        "denoise": {
+            "id": "denoise",
+            "type": "denoise_latents",
+            "steps": 20,
+            "cfg_scale": 7,
+            "scheduler": "Euler a",
+        },
         "noise": {"id": "noise", "type": "noise", "seed": 42, "width": 512, "height": 512},
     },
     "edges": [
@@ -261,9 +292,7 @@ DRAW_THINGS = {
     "model": "own",
     "strength": 1.0,
 }
-DRAW_THINGS_TEXT = (
-    f"{PROMPT}\n-{NEGATIVE}\nSteps: 20, Sampler: Euler a, Guidance Scale: 7, Seed: 42, Size: 512x512, Model: own, Strength: 1.0"
-)
+DRAW_THINGS_TEXT = f"{PROMPT}\n-{NEGATIVE}\nSteps: 20, Sampler: Euler a, Guidance Scale: 7, Seed: 42, Size: 512x512, Model: own, Strength: 1.0"
 MOCHI = (
     f"Include in Image: {PROMPT}; Exclude from Image: {NEGATIVE}; Model: own; Steps: 20; Guidance Scale: 7; Seed: 42; "
     "Size: 512x512; Upscaler: ; Scheduler: Euler a; ML Compute Unit: CPU & Neural Engine; Generator: Mochi Diffusion 4.0"

@@ -13,20 +13,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import indexer.compacting
-import indexer.engine
-import indexer.journal
-import indexer.publishing
-import indexer.removal
-import indexer.stages
-import store.publish
-import store.shards
-from indexer.build import BuildReport
-from indexer.growth import add_corpora
-from indexer.likeness import LikenessReport, fold_alike
-from indexer.removal import RemovalReport, remove_prompts, rules_where
-from indexer.sources import parse_corpus
-from store.staged_prompts import StagedPrompts
+import imprompt.indexer.completion
+import imprompt.indexer.engine
+import imprompt.indexer.journal
+import imprompt.indexer.removing
+import imprompt.indexer.rewriting
+import imprompt.indexer.stages
+import imprompt.store.publish
+import imprompt.store.shards
+from imprompt.indexer.adding import add_corpora
+from imprompt.indexer.build import BuildReport
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.removing import RemovalReport, remove_prompts, rules_where
+from imprompt.indexer.semantic_duplicates import LikenessReport, fold_alike
+from imprompt.store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagOfWords, BagPair
 from tests.indexer.kill_driver import in_the_middle_of_a_journal_line
 from tests.killing import after, before, in_the_middle_of_a_file
@@ -46,39 +46,47 @@ def fold(root: Path) -> LikenessReport:
 
 def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildReport:
     """The command that is broken off and given again."""
-    indexer.engine.READ_ROWS = 100
+    imprompt.indexer.engine.READ_ROWS = 100
     return add_corpora(root, [parse_corpus(str(corpus))], pair, extra=[second])
 
 
 PUBLISHING: dict[str, Callable[[], None]] = {
     "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(indexer.publishing, "publish"),
-    "in the middle of the manifest": lambda: in_the_middle_of_a_file(store.publish, call=1),
+    "before publishing": lambda: before(imprompt.indexer.completion, "publish"),
+    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
+        imprompt.store.publish, call=1
+    ),
     "between the manifest and the first rename": lambda: before(Path, "rename"),
     "between the renames": lambda: after(Path, "rename"),
-    "in the middle of the pointer": lambda: in_the_middle_of_a_file(store.publish, call=2),
-    "after publishing": lambda: after(indexer.publishing, "publish"),
+    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
+    "after publishing": lambda: after(imprompt.indexer.completion, "publish"),
 }
 FOLDING: dict[str, Callable[[], None]] = {
-    "before the prompts are written": lambda: before(indexer.compacting, "write_without"),
-    "between the prompts and their journal line": lambda: after(indexer.compacting, "write_without"),
-    "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
-    "between a shard and its journal line": lambda: after(indexer.compacting, "write_codes", call=3),
+    "before the prompts are written": lambda: before(imprompt.indexer.rewriting, "write_without"),
+    "between the prompts and their journal line": lambda: after(
+        imprompt.indexer.rewriting, "write_without"
+    ),
+    "in the middle of a shard": lambda: in_the_middle_of_a_file(imprompt.store.shards, call=3),
+    "between a shard and its journal line": lambda: after(
+        imprompt.indexer.rewriting, "write_codes", call=3
+    ),
     **PUBLISHING,
 }
 REMOVING: dict[str, Callable[[], None]] = {
     **FOLDING,
-    "before purging": lambda: before(indexer.removal, "purge_others"),
-    "in the middle of purging": lambda: before(store.publish, "_remove"),
+    "before purging": lambda: before(imprompt.indexer.removing, "purge_others"),
+    "in the middle of purging": lambda: before(imprompt.store.publish, "_remove"),
 }
 ADDING: dict[str, Callable[[], None]] = {
     "before the old prompts are taken over": lambda: before(StagedPrompts, "settle"),
     "after the old prompts were taken over": lambda: after(StagedPrompts, "settle"),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=2),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
-    "between old shards": lambda: after(indexer.publishing, "_link", call=3),
-    "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
-    "between a shard and its journal line": lambda: after(indexer.engine, "write_shard", call=3),
+    "between old shards": lambda: after(imprompt.indexer.completion, "_link", call=3),
+    "in the middle of a shard": lambda: in_the_middle_of_a_file(imprompt.store.shards, call=3),
+    "between a shard and its journal line": lambda: after(
+        imprompt.indexer.engine, "write_shard", call=3
+    ),
     **PUBLISHING,
 }
 

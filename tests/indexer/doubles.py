@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import EncoderSpec, RawPrompt, Vectors, prompt_key, unit_rows
-from indexer.rows import StreamedSource
+from imprompt.core.values import EncoderSpec, RawPrompt, Vectors, prompt_key, unit_rows
+from imprompt.indexer.rows import StreamedSource
 
 DIM = 24
 MAX_TOKENS = 12
@@ -21,7 +21,9 @@ class BagOfWords:
     """Counts words by their hash; `seen` lists the sizes of the batches that it encoded."""
 
     def __init__(self, space: str = "bag", *, dim: int = DIM) -> None:
-        self.spec = EncoderSpec(name=space, space=space, dim=dim, max_tokens=MAX_TOKENS, weights_sha256={"text": space})
+        self.spec = EncoderSpec(
+            name=space, space=space, dim=dim, max_tokens=MAX_TOKENS, weights_sha256={"text": space}
+        )
         self.seen: list[int] = []
 
     def encode(self, items: Sequence[str]) -> Vectors:
@@ -59,13 +61,19 @@ class BagPair:
         return self.texts.spec
 
 
-def listed(texts: list[str], *, name: str = "listed", n_submitted: int = 1, synthetic: bool = False) -> StreamedSource:
+def listed(
+    texts: list[str], *, name: str = "listed", n_submitted: int = 1, synthetic: bool = False
+) -> StreamedSource:
     """A corpus of these texts."""
 
     def rows(start: int) -> Iterator[RawPrompt]:
-        return iter([RawPrompt(text, name, f"row {i}", n_submitted) for i, text in enumerate(texts)][start:])
+        return iter(
+            [RawPrompt(text, name, f"row {i}", n_submitted) for i, text in enumerate(texts)][start:]
+        )
 
-    return StreamedSource(name, synthetic, rows, lambda: prompt_key(json.dumps([name, texts])), lambda: len(texts))
+    return StreamedSource(
+        name, synthetic, rows, lambda: prompt_key(json.dumps([name, texts])), lambda: len(texts)
+    )
 
 
 def write_corpus(path: Path, n: int, *, salt: str = "") -> Path:
@@ -74,7 +82,9 @@ def write_corpus(path: Path, n: int, *, salt: str = "") -> Path:
     for i in range(n):
         number = i // 2 if i % 7 == 6 else i
         colour = ("red", "blue", "green")[number % 3]
-        lines.append(f"prompt {number} of a {colour} thing {salt} {'word ' * (number % 15)}".encode())
+        lines.append(
+            f"prompt {number} of a {colour} thing {salt} {'word ' * (number % 15)}".encode()
+        )
         if i % 11 == 10:
             lines.append(b"bad \xff line")
     path.write_bytes(b"\n".join(lines) + b"\n")

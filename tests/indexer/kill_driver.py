@@ -2,8 +2,9 @@
 
     python tests/indexer/kill_driver.py ROOT CORPUS POINT
 
-The points wrap functions of the product from outside; the product knows nothing of them. POINT "none" kills nowhere, "signal"
-says "ready" once everything is imported, then builds slowly enough to be killed from outside.
+The points wrap functions of the product from outside; the product knows nothing of them. POINT
+"none" kills nowhere, "signal" says "ready" once everything is imported, then builds slowly enough
+to be killed from outside.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import indexer.engine
-import indexer.journal
-import indexer.near_duplicates
-import indexer.publishing
-import indexer.stages
-import store.publish
-import store.shards
-from core.values import Vectors
-from indexer.build import BuildOptions, BuildReport, build_index
-from indexer.rules import Rules
-from indexer.sources import parse_corpus
-from store.staged_prompts import StagedPrompts
+import imprompt.indexer.completion
+import imprompt.indexer.engine
+import imprompt.indexer.journal
+import imprompt.indexer.near_duplicates
+import imprompt.indexer.stages
+import imprompt.store.publish
+import imprompt.store.shards
+from imprompt.core.values import Vectors
+from imprompt.indexer.build import BuildOptions, BuildReport, build_index
+from imprompt.indexer.cleaning_rules import Rules
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagPair
 from tests.killing import after, before, die, in_the_middle_of_a_file
 
@@ -35,13 +36,13 @@ SHARD_ROWS = 64
 
 def build(root: Path, corpus: Path, pair: BagPair) -> BuildReport:
     """The command that is broken off and given again."""
-    indexer.engine.READ_ROWS = READ_ROWS
+    imprompt.indexer.engine.READ_ROWS = READ_ROWS
     options = BuildOptions(shard_rows=SHARD_ROWS, replace=True)
     return build_index(root, [parse_corpus(str(corpus))], pair, options=options)
 
 
 def in_the_middle_of_a_journal_line() -> None:
-    write_whole, calls = indexer.journal.write_whole, [0]
+    write_whole, calls = imprompt.indexer.journal.write_whole, [0]
 
     def torn(descriptor: int, content: bytes) -> None:
         calls[0] += 1
@@ -50,28 +51,34 @@ def in_the_middle_of_a_journal_line() -> None:
             die()
         write_whole(descriptor, content)
 
-    indexer.journal.write_whole = torn
+    imprompt.indexer.journal.write_whole = torn
 
 
 POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within a batch of rows": lambda: before(Rules, "apply", call=2),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=3),
-    "before folding": lambda: before(indexer.stages, "fold_duplicates"),
+    "before folding": lambda: before(imprompt.indexer.stages, "fold_duplicates"),
     "while folding equal prompts": lambda: after(StagedPrompts, "fold_equal"),
-    "while folding near duplicates": lambda: after(indexer.near_duplicates, "collect_word_sets"),
+    "while folding near duplicates": lambda: after(
+        imprompt.indexer.near_duplicates, "collect_word_sets"
+    ),
     "before numbering": lambda: before(StagedPrompts, "number"),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
-    "before a shard": lambda: before(indexer.engine, "write_shard", call=3),
-    "in the middle of a shard": lambda: in_the_middle_of_a_file(store.shards, call=3),
-    "between a shard and its journal line": lambda: after(indexer.engine, "write_shard", call=3),
+    "before a shard": lambda: before(imprompt.indexer.engine, "write_shard", call=3),
+    "in the middle of a shard": lambda: in_the_middle_of_a_file(imprompt.store.shards, call=3),
+    "between a shard and its journal line": lambda: after(
+        imprompt.indexer.engine, "write_shard", call=3
+    ),
     "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(indexer.publishing, "publish"),
-    "in the middle of the manifest": lambda: in_the_middle_of_a_file(store.publish, call=1),
+    "before publishing": lambda: before(imprompt.indexer.completion, "publish"),
+    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
+        imprompt.store.publish, call=1
+    ),
     "between the manifest and the first rename": lambda: before(Path, "rename"),
     "between the renames": lambda: after(Path, "rename"),
-    "in the middle of the pointer": lambda: in_the_middle_of_a_file(store.publish, call=2),
-    "after publishing": lambda: after(indexer.publishing, "publish"),
+    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
+    "after publishing": lambda: after(imprompt.indexer.completion, "publish"),
 }
 
 

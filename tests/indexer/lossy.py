@@ -6,27 +6,31 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from indexer.ray_session import Pool, RayCluster
-from indexer.ray_stream import LostError
+from imprompt.indexer.ray_session import Pool, RayCluster
+from imprompt.indexer.ray_stream import LostError
 
 CLUSTER = RayCluster(cleaning=Pool(1, 2, 1), devices=Pool(1, 2, 1))
 
 
 class Lossy:
-    """A stream of the form of `indexer.ray_stream.stream`.
+    """A stream of the form of `imprompt.indexer.ray_stream.stream`.
 
     Args:
         lost: places of results that never arrive, by round; -1 breaks the round off there and then.
         tamper: changes what arrives, once for each result.
     """
 
-    def __init__(self, *lost: set[int], tamper: Callable[[Any], Any] = lambda result: result) -> None:
+    def __init__(
+        self, *lost: set[int], tamper: Callable[[Any], Any] = lambda result: result
+    ) -> None:
         self.lost = list(lost)
         self.tamper = tamper
         self.rounds = 0
         self.worked = 0
 
-    def __call__(self, produce: Callable[[], Iterator[Any]], make: Callable[[], Any], *, pool: Pool) -> Iterator[Any]:
+    def __call__(
+        self, produce: Callable[[], Iterator[Any]], make: Callable[[], Any], *, pool: Pool
+    ) -> Iterator[Any]:
         lost = self.lost[self.rounds] if self.rounds < len(self.lost) else set()
         self.rounds += 1
         if -1 in lost:

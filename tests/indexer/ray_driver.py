@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from indexer.build import BuildOptions, BuildReport, build_index, spaces_of
-from indexer.engine import Engine, Space
-from indexer.journal import Journal
-from indexer.ray_engine import RayEngine
-from indexer.ray_session import ray_cluster
-from indexer.sources import parse_corpus
+from imprompt.indexer.build import BuildOptions, BuildReport, build_index, spaces_of
+from imprompt.indexer.engine import Engine, Space
+from imprompt.indexer.journal import Journal
+from imprompt.indexer.ray_engine import RayEngine
+from imprompt.indexer.ray_session import ray_cluster
+from imprompt.indexer.readers.sources import parse_corpus
 from tests.indexer.doubles import BagPair
 from tests.killing import after
 
@@ -27,7 +27,13 @@ def spaces() -> list[Space]:
 
 def build(root: Path, corpus: Path, engine: Engine) -> BuildReport:
     """The command that is broken off and given again."""
-    return build_index(root, [parse_corpus(str(corpus))], BagPair(), options=BuildOptions(shard_rows=SHARD_ROWS), engine=engine)
+    return build_index(
+        root,
+        [parse_corpus(str(corpus))],
+        BagPair(),
+        options=BuildOptions(shard_rows=SHARD_ROWS),
+        engine=engine,
+    )
 
 
 def main() -> None:

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers
-from core.protocols import TextEncoder
-from core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
-from indexer.build import BuildOptions, build_index, make_plan
-from indexer.engine import LocalEngine
-from indexer.rows import StreamedSource
-from indexer.sources import parse_corpus
-from store import layout
-from store.generation import open_generation
-from store.locking import write_lock
-from store.publish import current_name
-from store.verify import verify
+from imprompt.core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers
+from imprompt.core.protocols import TextEncoder
+from imprompt.core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
+from imprompt.indexer.build import BuildOptions, build_index, make_plan
+from imprompt.indexer.engine import LocalEngine
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.rows import StreamedSource
+from imprompt.store import layout
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.locking import write_lock
+from imprompt.store.publish import current_name
 from tests.indexer.doubles import MAX_TOKENS, BagOfWords, BagPair, listed, write_corpus
 
 OPTIONS = BuildOptions(shard_rows=50)
@@ -38,13 +38,18 @@ class TestWhatABuildGives:
         report = build_index(tmp_path, [first, second], BagPair(), options=OPTIONS)
         with open_generation(tmp_path) as generation:
             prompts = generation.prompts.get_many(range(len(generation.prompts)))
-        assert [(row.text, row.embedded_text, row.source, row.source_key, row.n_submitted, row.n_folded) for row in prompts] == [
+        assert [
+            (row.text, row.embedded_text, row.source, row.source_key, row.n_submitted, row.n_folded)
+            for row in prompts
+        ] == [
             ("b  b", "b b", "first", "row 0", 4, 0),
             ("a", "a", "first", "row 1", 22, 1),
             ("cafe\u0301", "caf\u00e9", "first", "row 3", 12, 0),
             ("last", "last", "second", "row 3", 10, 0),
         ]
-        assert [prompt.prompt_key for prompt in prompts] == [prompt_key(prompt.text) for prompt in prompts]
+        assert [prompt.prompt_key for prompt in prompts] == [
+            prompt_key(prompt.text) for prompt in prompts
+        ]
         assert report.manifest.funnel == {"read": 8, "duplicate": 3, "near duplicate": 1, "kept": 4}
 
     def test_vectors_are_the_encoders(self, tmp_path: Path) -> None:
@@ -60,7 +65,13 @@ class TestWhatABuildGives:
                 np.testing.assert_allclose(stored, encoder.encode(texts), atol=1e-3)
             hits = generation.index("bag").search(generation.vectors("bag").block(0, rows), 5)
             assert (hits.scores[:, 0] > 0.999).all()
-        assert [record.rows for record in report.manifest.shards["bag"]] == [50, 50, 50, 50, rows - 200]
+        assert [record.rows for record in report.manifest.shards["bag"]] == [
+            50,
+            50,
+            50,
+            50,
+            rows - 200,
+        ]
         assert [spec.space for spec in report.manifest.encoders] == ["bag", "second"]
         assert list(report.manifest.indexes) == ["bag"]
         assert report.manifest.indexes["bag"].recall_at_10 == 1.0
@@ -82,15 +93,22 @@ class TestWhatABuildGives:
         assert order == ["first", "second"] * 2
 
     @pytest.mark.parametrize(("budget_bytes", "told"), [(1_000_000, 1), (1 << 40, 0)])
-    def test_encoding_that_takes_more_than_the_budget_says_so_once(self, tmp_path: Path, budget_bytes: int, told: int) -> None:
+    def test_encoding_that_takes_more_than_the_budget_says_so_once(
+        self, tmp_path: Path, budget_bytes: int, told: int
+    ) -> None:
         """After the first of four shards, with both sizes; the index is made all the same."""
         lines: list[str] = []
         engine = LocalEngine(memory_budget_bytes=budget_bytes, announce=lines.append)
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 200)))
-        report = build_index(tmp_path / "index", [source], BagPair(), options=OPTIONS, engine=engine)
+        report = build_index(
+            tmp_path / "index", [source], BagPair(), options=OPTIONS, engine=engine
+        )
         assert len(report.manifest.shards["bag"]) == 4
         assert len(lines) == told
-        assert all(re.match(r"Encoding takes [\d,]{2,} MB of memory, more than the budget of 1 MB, ", line) for line in lines)
+        assert all(
+            re.match(r"Encoding takes [\d,]{2,} MB of memory, more than the budget of 1 MB, ", line)
+            for line in lines
+        )
 
     def test_the_next_shard_is_tokenized_while_one_is_encoded(self, tmp_path: Path) -> None:
         """The encoder is asked for the lengths of the next texts before it is done with those at hand, never for later ones."""
@@ -127,23 +145,42 @@ class TestWhatABuildGives:
         read = funnel.pop("read")
         assert read == sum(funnel.values()) == 400 + 36
         assert funnel["bad UTF-8"] == 36
-        assert [row.source_key for row in report.rejected] == [f"line {12 * i}" for i in range(1, 11)]
+        assert [row.source_key for row in report.rejected] == [
+            f"line {12 * i}" for i in range(1, 11)
+        ]
         with open_generation(tmp_path / "index") as generation:
             prompts = generation.prompts.get_many(range(len(generation.prompts)))
-        assert report.truncated == sum(len(prompt.embedded_text.split()) + 2 > MAX_TOKENS for prompt in prompts) > 0
+        assert (
+            report.truncated
+            == sum(len(prompt.embedded_text.split()) + 2 > MAX_TOKENS for prompt in prompts)
+            > 0
+        )
 
     def test_the_manifest_says_from_what(self, tmp_path: Path) -> None:
         """Plan, corpora with their marks, encoder and how each shard was made stand in the manifest, and no path."""
         source = listed(["a", "b"], synthetic=True)
-        manifest = build_index(tmp_path, [source, listed(["c"], name="other")], BagPair(), options=OPTIONS).manifest
-        assert [(corpus.name, corpus.synthetic) for corpus in manifest.corpus] == [("listed", True), ("other", False)]
+        manifest = build_index(
+            tmp_path, [source, listed(["c"], name="other")], BagPair(), options=OPTIONS
+        ).manifest
+        assert [(corpus.name, corpus.synthetic) for corpus in manifest.corpus] == [
+            ("listed", True),
+            ("other", False),
+        ]
         assert manifest.corpus[0].fingerprint == source.fingerprint()
-        assert manifest.plan_sha256 == make_plan([source, listed(["c"], name="other")], [BagPair().spec], options=OPTIONS).sha256
+        assert (
+            manifest.plan_sha256
+            == make_plan(
+                [source, listed(["c"], name="other")], [BagPair().spec], options=OPTIONS
+            ).sha256
+        )
         provenance = manifest.shards["bag"][0].provenance
         assert provenance["backend"] == "words"
         assert provenance["processor"]
         assert provenance["libraries"]["numpy"] == np.__version__
-        assert str(tmp_path) not in (tmp_path / "generations" / manifest.generation / layout.MANIFEST).read_text()
+        assert (
+            str(tmp_path)
+            not in (tmp_path / "generations" / manifest.generation / layout.MANIFEST).read_text()
+        )
 
     def test_leaves_nothing_lying_about(self, tmp_path: Path) -> None:
         """After a build there is no staging and no file that the manifest does not know."""
@@ -191,7 +228,10 @@ class TestRefusals:
     def test_another_corpus_or_encoder_needs_replace(self, tmp_path: Path) -> None:
         """The index in place is not replaced by chance; the message names both, and `replace` does it."""
         build_index(tmp_path, [listed(["a"], name="mine")], BagPair(), options=OPTIONS)
-        for source, pair in ((listed(["b"], name="yours"), BagPair()), (listed(["a"], name="mine"), BagPair("other"))):
+        for source, pair in (
+            (listed(["b"], name="yours"), BagPair()),
+            (listed(["a"], name="mine"), BagPair("other")),
+        ):
             with pytest.raises(IndexDiffers) as caught:
                 build_index(tmp_path, [source], pair, options=OPTIONS)
             for name in ("mine", "bag", source.name, pair.spec.space):
@@ -208,7 +248,9 @@ class TestRefusals:
         build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS)
         pair = BagPair()
         pair.texts.spec = replace(pair.spec, weights_sha256={"text": "feedc0de" * 8})
-        with pytest.raises(IndexDiffers, match=r"the text weights of bag were sha256 bag, here feedc0de\."):
+        with pytest.raises(
+            IndexDiffers, match=r"the text weights of bag were sha256 bag, here feedc0de\."
+        ):
             build_index(tmp_path, [listed(["a"])], pair, options=OPTIONS)
 
     def test_going_back_encodes_nothing(self, tmp_path: Path) -> None:
@@ -216,14 +258,18 @@ class TestRefusals:
         first = build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS).manifest
         build_index(tmp_path, [listed(["b"])], BagPair(), options=BuildOptions(replace=True))
         pair = BagPair()
-        build_index(tmp_path, [listed(["a"])], pair, options=BuildOptions(shard_rows=50, replace=True))
+        build_index(
+            tmp_path, [listed(["a"])], pair, options=BuildOptions(shard_rows=50, replace=True)
+        )
         assert current_name(tmp_path) == first.generation
         assert pair.texts.seen == []
 
     def test_another_shard_size_needs_no_replace(self, tmp_path: Path) -> None:
         """Only corpus and encoder are guarded: the rest changes how, not what."""
         first = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS).manifest
-        second = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=BuildOptions(shard_rows=1)).manifest
+        second = build_index(
+            tmp_path, [listed(["a", "b"])], BagPair(), options=BuildOptions(shard_rows=1)
+        ).manifest
         assert second.rows_digest == first.rows_digest
         assert len(second.shards["bag"]) == 2
 
@@ -232,7 +278,9 @@ class TestRefusals:
         """A corpus of which every row is rejected is an error that counts the reasons; no index and no staging appear."""
         path = tmp_path / "bad.txt"
         path.write_bytes(content)
-        with pytest.raises(CorpusError, match=r"bad\.txt: no usable prompt in \d rows \(\d .*line 1"):
+        with pytest.raises(
+            CorpusError, match=r"bad\.txt: no usable prompt in \d rows \(\d .*line 1"
+        ):
             build_index(tmp_path / "index", [parse_corpus(str(path))], BagPair(), options=OPTIONS)
         assert current_name(tmp_path / "index") is None
         assert not any((tmp_path / "index" / "staging").iterdir())
@@ -276,7 +324,9 @@ class TestRefusals:
         try:
             assert held.wait(30)
             with pytest.raises(BuildLocked):
-                build_index(tmp_path, [listed(["b"])], BagPair(), options=BuildOptions(replace=True))
+                build_index(
+                    tmp_path, [listed(["b"])], BagPair(), options=BuildOptions(replace=True)
+                )
         finally:
             done.set()
             thread.join()
@@ -326,23 +376,39 @@ class TestPlan:
             make_plan([one, two], [BagOfWords("other").spec], options=OPTIONS),
             make_plan([one, two], [BagOfWords().spec, BagOfWords("other").spec], options=OPTIONS),
             make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=51)),
-            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, index_factory="IVF16,SQ8")),
-            make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, memory_budget_bytes=1 << 20)),
+            make_plan(
+                [one, two],
+                [BagOfWords().spec],
+                options=BuildOptions(shard_rows=50, index_factory="IVF16,SQ8"),
+            ),
+            make_plan(
+                [one, two],
+                [BagOfWords().spec],
+                options=BuildOptions(shard_rows=50, memory_budget_bytes=1 << 20),
+            ),
             make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, seed=1)),
         ]
         assert len({plan.sha256 for plan in variants}) == len(variants)
-        again = make_plan([one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, replace=True))
+        again = make_plan(
+            [one, two], [BagOfWords().spec], options=BuildOptions(shard_rows=50, replace=True)
+        )
         assert again.sha256 == variants[0].sha256
         assert json.loads(again.canonical()) == again.plain()
 
 
 class TestCleaning:
-    def test_rows_are_the_same_whatever_the_batches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rows_are_the_same_whatever_the_batches(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Reading 3 rows at a time gives the same digest of rows as reading 1,000."""
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 60)))
         digests = set()
         for size in (3, 1000):
-            monkeypatch.setattr("indexer.engine.READ_ROWS", size)
-            digests.add(build_index(tmp_path / str(size), [source], BagPair(), options=OPTIONS).manifest.rows_digest)
+            monkeypatch.setattr("imprompt.indexer.engine.READ_ROWS", size)
+            digests.add(
+                build_index(
+                    tmp_path / str(size), [source], BagPair(), options=OPTIONS
+                ).manifest.rows_digest
+            )
         assert len(digests) == 1
         assert isinstance(next(source.batches(1)), CorpusBatch)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from indexer.build import BuildOptions, build_index
-from indexer.sources import parse_corpus
-from store.generation import open_generation
-from store.manifest import Manifest
-from store.publish import generation_names
-from store.verify import verify
+from imprompt.indexer.build import BuildOptions, build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import Manifest
+from imprompt.store.publish import generation_names
 from tests.indexer.change_driver import ADDING, FOLDING, REMOVING, WORD, add, fold, remove
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.test_kills import environment
@@ -27,7 +27,13 @@ DRIVER = [sys.executable, str(Path(__file__).with_name("change_driver.py"))]
 
 def kill(verb: str, root: Path, point: str, *words: Path) -> None:
     """Run the change until it kills itself."""
-    done = subprocess.run([*DRIVER, verb, root, point, *words], env=environment(), check=False, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [*DRIVER, verb, root, point, *words],
+        env=environment(),
+        check=False,
+        capture_output=True,
+        timeout=120,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -41,11 +47,18 @@ def digest_in_service(root: Path) -> str:
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An index of 300 prompts in two spaces, of which every ninth holds the word."""
     folder = tmp_path_factory.mktemp("old")
-    lines = [f"prompt {i} of a {f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas" for i in range(300)]
+    lines = [
+        f"prompt {i} of a {f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas"
+        for i in range(300)
+    ]
     (folder / "corpus.txt").write_text("\n".join(lines) + "\n", "utf-8")
     options = BuildOptions(shard_rows=50)
     build_index(
-        folder / "index", [parse_corpus(str(folder / "corpus.txt"))], BagPair(), options=options, extra=[BagOfWords("second")]
+        folder / "index",
+        [parse_corpus(str(folder / "corpus.txt"))],
+        BagPair(),
+        options=options,
+        extra=[BagOfWords("second")],
     )
     return folder / "index"
 
@@ -58,7 +71,9 @@ def unbroken(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 @pytest.mark.parametrize("point", REMOVING)
-def test_a_kill_while_prompts_are_removed(point: str, old: Path, unbroken: Manifest, tmp_path: Path) -> None:
+def test_a_kill_while_prompts_are_removed(
+    point: str, old: Path, unbroken: Manifest, tmp_path: Path
+) -> None:
     """The old or the new index answers; afterwards rows and vectors are those of an unbroken run, and the word is nowhere."""
     root = Path(shutil.copytree(old, tmp_path / "index"))
     kill("remove", root, point)
@@ -71,10 +86,16 @@ def test_a_kill_while_prompts_are_removed(point: str, old: Path, unbroken: Manif
     assert found.rows_digest == unbroken.rows_digest
     assert found.funnel == unbroken.funnel
     for space, records in unbroken.shards.items():
-        assert [record.sha256 for record in found.shards[space]] == [record.sha256 for record in records]
+        assert [record.sha256 for record in found.shards[space]] == [
+            record.sha256 for record in records
+        ]
     assert len(generation_names(root)) == 1
     assert not any((root / "staging").iterdir())
-    assert not any(WORD.encode() in path.read_bytes() for path in root.rglob("*") if path.is_file() and path.suffix != ".duckdb")
+    assert not any(
+        WORD.encode() in path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.suffix != ".duckdb"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +106,16 @@ def folded(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 @pytest.mark.parametrize("point", FOLDING)
-def test_a_kill_while_prompts_are_folded(point: str, old: Path, folded: Manifest, tmp_path: Path) -> None:
+def test_a_kill_while_prompts_are_folded(
+    point: str, old: Path, folded: Manifest, tmp_path: Path
+) -> None:
     """The old or the new index answers; afterwards rows, counts and vectors are those of an unbroken run."""
     root = Path(shutil.copytree(old, tmp_path / "index"))
     before = digest_in_service(root)
     kill("fold", root, point)
-    assert digest_in_service(root) == (folded.rows_digest if point == "after publishing" else before)
+    assert digest_in_service(root) == (
+        folded.rows_digest if point == "after publishing" else before
+    )
     fold(root)
     assert verify(root) == []
     with open_generation(root) as generation:
@@ -98,7 +123,9 @@ def test_a_kill_while_prompts_are_folded(point: str, old: Path, folded: Manifest
     assert found.rows_digest == folded.rows_digest
     assert found.funnel == folded.funnel
     for space, records in folded.shards.items():
-        assert [record.sha256 for record in found.shards[space]] == [record.sha256 for record in records]
+        assert [record.sha256 for record in found.shards[space]] == [
+            record.sha256 for record in records
+        ]
     assert not any((root / "staging").iterdir())
 
 
@@ -116,7 +143,9 @@ def grown(old: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("point", ADDING)
-def test_a_kill_while_a_corpus_is_added(point: str, old: Path, corpus: Path, grown: Manifest, tmp_path: Path) -> None:
+def test_a_kill_while_a_corpus_is_added(
+    point: str, old: Path, corpus: Path, grown: Manifest, tmp_path: Path
+) -> None:
     """The old index answers until the new one is in service; in the end rows and shards are those of an unbroken run.
 
     A kill costs at most the shard that was being made, and nothing of the old index is encoded.
@@ -130,10 +159,16 @@ def test_a_kill_while_a_corpus_is_added(point: str, old: Path, corpus: Path, gro
     assert report.manifest.rows_digest == grown.rows_digest
     assert report.manifest.funnel == grown.funnel
     for space, records in grown.shards.items():
-        assert [record.sha256 for record in report.manifest.shards[space]] == [record.sha256 for record in records]
+        assert [record.sha256 for record in report.manifest.shards[space]] == [
+            record.sha256 for record in records
+        ]
     assert not any((root / "staging").iterdir())
     n_new = 2 * (grown.rows - 300)
-    begun = ("in the middle of a shard", "between a shard and its journal line", "in the middle of a journal line")
+    begun = (
+        "in the middle of a shard",
+        "between a shard and its journal line",
+        "in the middle of a journal line",
+    )
     first = list(ADDING).index("before publishing")
     expected = 0 if list(ADDING).index(point) >= first else n_new - (100 if point in begun else 0)
     assert report.encoded == sum(pair.texts.seen) + sum(second.seen) == expected

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from core.errors import CorpusError
-from core.values import RawPrompt
-from indexer.sources import parse_corpus
+from imprompt.core.errors import CorpusError
+from imprompt.core.values import RawPrompt
+from imprompt.indexer.readers.sources import parse_corpus
 
 FOX, LAKE = "a red fox, in snow", "a blue lake, with trees, dusk"
 
@@ -48,7 +48,10 @@ def test_a_form_that_is_guessed_is_read_and_told(name: str, tmp_path: Path) -> N
     """Both prompts come whole, and one line shows the first as it was read."""
     path = tmp_path / "prompts.csv"
     path.write_text(SAID[name], "utf-8")
-    texts, said = read(path, column="2" if name == "no header, semicolons" else "caption" if "another" in name else None)
+    texts, said = read(
+        path,
+        column="2" if name == "no header, semicolons" else "caption" if "another" in name else None,
+    )
     assert texts == [FOX, LAKE]
     assert len(said) == 1
     assert said[0].startswith("prompts.csv is read as ")
@@ -67,24 +70,39 @@ def test_a_form_that_is_plain_is_read_without_a_word(name: str, tmp_path: Path) 
 def test_two_quotes_left_open_do_not_swallow_what_stands_between(tmp_path: Path) -> None:
     """The second would close the first amid a word; each costs its own line, and is named."""
     path = tmp_path / "prompts.csv"
-    path.write_text('steps,prompt\n20,"a fox\n30,a 5" lens\n40,"the sea\n50,"a hill, a lake"\n60,"two\nlines"\n')
+    path.write_text(
+        'steps,prompt\n20,"a fox\n30,a 5" lens\n40,"the sea\n50,"a hill, a lake"\n60,"two\nlines"\n'
+    )
     assert read(path)[0] == ['a 5" lens', "a hill, a lake", "two\nlines"]
     rows = parse_corpus(str(path)).open_rows(0)
-    assert [row.source_key for row in rows if not isinstance(row, RawPrompt)] == ["line 2", "line 4"]
+    assert [row.source_key for row in rows if not isinstance(row, RawPrompt)] == [
+        "line 2",
+        "line 4",
+    ]
 
 
 def test_a_prompt_a_line_keeps_its_quotes(tmp_path: Path) -> None:
     """Where lines are prompts, a quote is a quote, unless it encloses the whole line."""
     path = tmp_path / "prompts.csv"
-    path.write_text('prompt\n"open" sign, neon\n"a fox, a hill"\na 5" lens\n"never closed\nthe sea\n')
-    assert read(path)[0] == ['"open" sign, neon', "a fox, a hill", 'a 5" lens', '"never closed', "the sea"]
+    path.write_text(
+        'prompt\n"open" sign, neon\n"a fox, a hill"\na 5" lens\n"never closed\nthe sea\n'
+    )
+    assert read(path)[0] == [
+        '"open" sign, neon',
+        "a fox, a hill",
+        'a 5" lens',
+        '"never closed',
+        "the sea",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl"])
 def test_carriage_returns_end_lines(suffix: str, tmp_path: Path) -> None:
     """In texts and JSON lines as in tables."""
     path = tmp_path / f"prompts.{suffix}"
-    lines = [FOX, LAKE] if suffix == "txt" else [json.dumps({"prompt": text}) for text in (FOX, LAKE)]
+    lines = (
+        [FOX, LAKE] if suffix == "txt" else [json.dumps({"prompt": text}) for text in (FOX, LAKE)]
+    )
     path.write_bytes("\r".join(lines).encode())
     assert read(path)[0] == [FOX, LAKE]
 
@@ -101,14 +119,20 @@ def test_an_array_of_prompts(tmp_path: Path) -> None:
 def arrow(path: Path, texts: list[str], *, stream: bool = True) -> None:
     path.parent.mkdir(exist_ok=True, parents=True)
     table = pa.table({"prompt": texts, "n_submitted": list(range(1, len(texts) + 1))})
-    with pa.OSFile(str(path), "wb") as file, (pa.ipc.new_stream if stream else pa.ipc.new_file)(file, table.schema) as writer:
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        (pa.ipc.new_stream if stream else pa.ipc.new_file)(file, table.schema) as writer,
+    ):
         writer.write_table(table, max_chunksize=2)
 
 
 def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
     """The Arrow files in their order; the JSON beside them is no corpus."""
     for part in range(2):
-        arrow(tmp_path / "set" / "train" / f"data-0000{part}-of-00002.arrow", [f"prompt {part} {row}" for row in range(5)])
+        arrow(
+            tmp_path / "set" / "train" / f"data-0000{part}-of-00002.arrow",
+            [f"prompt {part} {row}" for row in range(5)],
+        )
     (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train"]}')
     for name in ("state.json", "dataset_info.json"):
         (tmp_path / "set" / "train" / name).write_text('{"prompt": "no prompt"}')

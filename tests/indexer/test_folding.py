@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.values import Prompt
-from indexer.build import BuildOptions, build_index, make_plan
-from indexer.rules import Cleaning, UnsafeWords
-from store.generation import open_generation
-from store.verify import verify
+from imprompt.core.values import Prompt
+from imprompt.indexer.build import BuildOptions, build_index, make_plan
+from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
 from tests.indexer.doubles import BagPair, listed
 
 TAIL = " ".join(f"word{i}" for i in range(20))
@@ -22,7 +22,9 @@ TEXTS = [
 ]
 
 
-def build(root: Path, *, dropped: Path | None = None, **cleaning: object) -> tuple[list[Prompt], dict[str, int]]:
+def build(
+    root: Path, *, dropped: Path | None = None, **cleaning: object
+) -> tuple[list[Prompt], dict[str, int]]:
     """The rows and the funnel of a build with these settings."""
     settings = msgspec.structs.replace(Cleaning(), **cleaning)
     options = BuildOptions(shard_rows=50, cleaning=settings, dropped=dropped)
@@ -33,13 +35,20 @@ def build(root: Path, *, dropped: Path | None = None, **cleaning: object) -> tup
 
 
 def shown(prompts: list[Prompt]) -> list[tuple[str, int, int, int]]:
-    return [(row.text.removeprefix(f"{TAIL} "), row.n_submitted, row.n_folded, row.group_id) for row in prompts]
+    return [
+        (row.text.removeprefix(f"{TAIL} "), row.n_submitted, row.n_folded, row.group_id)
+        for row in prompts
+    ]
 
 
 def test_near_duplicates_are_folded(tmp_path: Path) -> None:
     """By default one row stands for those near it, with all their submissions; the funnel adds up to what was read."""
     prompts, funnel = build(tmp_path)
-    assert shown(prompts) == [("one", 6, 2, 0), ("a castle", 4, 0, 1), ("three, (four:1.2)", 2, 0, 2)]
+    assert shown(prompts) == [
+        ("one", 6, 2, 0),
+        ("a castle", 4, 0, 1),
+        ("three, (four:1.2)", 2, 0, 2),
+    ]
     assert funnel == {
         "read": 8,
         "e-mail address": 1,
@@ -89,7 +98,11 @@ def test_examples_of_what_was_left_out(tmp_path: Path) -> None:
         ("near duplicate", "row 1"),
         ("near duplicate", "row 3"),
     ]
-    assert (rows[3]["text"], rows[3]["kept"], rows[3]["likeness"]) == (TEXTS[1], TEXTS[0], pytest.approx(20 / 22))
+    assert (rows[3]["text"], rows[3]["kept"], rows[3]["likeness"]) == (
+        TEXTS[1],
+        TEXTS[0],
+        pytest.approx(20 / 22),
+    )
     assert not list((tmp_path / "index").rglob("dropped*"))
 
 
@@ -108,8 +121,8 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """Rows, counts and examples are the same however many rows are read and folded at once."""
     results = set()
     for size in (1, 3, 1000):
-        monkeypatch.setattr("indexer.engine.READ_ROWS", size)
-        monkeypatch.setattr("indexer.folding._READ_ROWS", size)
+        monkeypatch.setattr("imprompt.indexer.engine.READ_ROWS", size)
+        monkeypatch.setattr("imprompt.indexer.duplicates._READ_ROWS", size)
         dropped = tmp_path / f"{size}.jsonl"
         prompts, funnel = build(tmp_path / str(size), dropped=dropped)
         results.add((tuple(prompts), tuple(funnel.items()), dropped.read_bytes()))

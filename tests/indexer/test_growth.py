@@ -9,20 +9,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import BuildLocked, Checksum, ConfigError, CorpusError, IndexDiffers, NoGeneration
-from core.values import Prompt
-from indexer.build import BuildOptions, BuildReport, build_index
-from indexer.growth import add_corpora
-from indexer.plan import BuildPlan
-from indexer.publishing import ONLY_EQUAL
-from indexer.removal import remove_prompts, rules_where
-from indexer.rows import StreamedSource
-from indexer.rules import Cleaning, UnsafeWords
-from indexer.sources import parse_corpus
-from store.generation import open_generation
-from store.locking import write_lock
-from store.publish import collect_garbage, generation_names
-from store.verify import verify
+from imprompt.core.errors import (
+    BuildLocked,
+    Checksum,
+    ConfigError,
+    CorpusError,
+    IndexDiffers,
+    NoGeneration,
+)
+from imprompt.core.values import Prompt
+from imprompt.indexer.adding import add_corpora
+from imprompt.indexer.build import BuildOptions, BuildReport, build_index
+from imprompt.indexer.build_plan import BuildPlan
+from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords
+from imprompt.indexer.completion import ONLY_EQUAL
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.removing import remove_prompts, rules_where
+from imprompt.indexer.rows import StreamedSource
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.locking import write_lock
+from imprompt.store.publish import collect_garbage, generation_names
 from tests.indexer.doubles import BagOfWords, BagPair, listed, write_corpus
 
 OPTIONS = BuildOptions(shard_rows=50, cleaning=Cleaning(near_duplicates=None))
@@ -31,13 +38,21 @@ NEAR = BuildOptions(shard_rows=50, cleaning=Cleaning(near_duplicates=0.8))
 
 
 def build(root: Path, *sources: StreamedSource, options: BuildOptions = OPTIONS) -> BuildReport:
-    return build_index(root, sources, BagPair(), options=options, extra=[BagOfWords("second", dim=7)])
+    return build_index(
+        root, sources, BagPair(), options=options, extra=[BagOfWords("second", dim=7)]
+    )
 
 
 def add(
-    root: Path, *sources: StreamedSource, pair: BagPair | None = None, second: BagOfWords | None = None, **named: Any
+    root: Path,
+    *sources: StreamedSource,
+    pair: BagPair | None = None,
+    second: BagOfWords | None = None,
+    **named: Any,
 ) -> BuildReport:
-    return add_corpora(root, sources, pair or BagPair(), extra=[second or BagOfWords("second", dim=7)], **named)
+    return add_corpora(
+        root, sources, pair or BagPair(), extra=[second or BagOfWords("second", dim=7)], **named
+    )
 
 
 def prompts_of(root: Path) -> list[Prompt]:
@@ -51,7 +66,10 @@ def corpus(folder: Path, name: str, n: int, *, salt: str) -> StreamedSource:
 
 def test_what_is_there_is_not_encoded_again(tmp_path: Path) -> None:
     """Row ids, texts and the bytes of the old shards stay; the encoders see the new prompts only, once each."""
-    first, second = corpus(tmp_path, "a.txt", 230, salt="old"), corpus(tmp_path, "b.txt", 150, salt="new")
+    first, second = (
+        corpus(tmp_path, "a.txt", 230, salt="old"),
+        corpus(tmp_path, "b.txt", 150, salt="new"),
+    )
     build(tmp_path / "index", first)
     before = prompts_of(tmp_path / "index")
     with open_generation(tmp_path / "index") as generation:
@@ -77,21 +95,37 @@ def test_it_answers_like_an_index_of_both(tmp_path: Path) -> None:
     whole = build(tmp_path / "whole", first, second).manifest
     assert grown.rows_digest == whole.rows_digest
     assert grown.funnel == whole.funnel
-    assert [info.fingerprint for info in grown.corpus] == [info.fingerprint for info in whole.corpus]
+    assert [info.fingerprint for info in grown.corpus] == [
+        info.fingerprint for info in whole.corpus
+    ]
     with open_generation(tmp_path / "grown") as one, open_generation(tmp_path / "whole") as other:
         for space in whole.shards:
-            np.testing.assert_array_equal(one.vectors(space).block(0, whole.rows), other.vectors(space).block(0, whole.rows))
+            np.testing.assert_array_equal(
+                one.vectors(space).block(0, whole.rows), other.vectors(space).block(0, whole.rows)
+            )
         queries = other.vectors("bag").block(0, whole.rows)
-        assert one.index("bag").search(queries, 5).ids.tolist() == other.index("bag").search(queries, 5).ids.tolist()
+        assert (
+            one.index("bag").search(queries, 5).ids.tolist()
+            == other.index("bag").search(queries, 5).ids.tolist()
+        )
     assert grown.indexes["bag"].recall_at_10 == 1.0
 
 
 def test_equal_and_near_prompts_count_for_what_is_there(tmp_path: Path) -> None:
     """An equal one adds what it was submitted, a near one is folded, a new one comes behind; groups and counts of before stay."""
-    old = ["a red fox in the deep snow at night", "one bowl of ramen", "a red fox in the deep snow at night !"]
+    old = [
+        "a red fox in the deep snow at night",
+        "one bowl of ramen",
+        "a red fox in the deep snow at night !",
+    ]
     build(tmp_path, listed(old, name="old", n_submitted=2), options=NEAR)
     assert [(p.n_submitted, p.n_folded) for p in prompts_of(tmp_path)] == [(4, 1), (2, 0)]
-    new = ["one bowl  of ramen", "the night at deep snow, in a red fox", "a lighthouse", "a lighthouse !"]
+    new = [
+        "one bowl  of ramen",
+        "the night at deep snow, in a red fox",
+        "a lighthouse",
+        "a lighthouse !",
+    ]
     report = add(tmp_path, listed(new, name="new", n_submitted=5))
     assert [(p.text, p.source, p.n_submitted, p.n_folded) for p in prompts_of(tmp_path)] == [
         (old[0], "old", 9, 2),
@@ -105,9 +139,18 @@ def test_equal_and_near_prompts_count_for_what_is_there(tmp_path: Path) -> None:
 def test_a_marked_group_takes_new_members(tmp_path: Path) -> None:
     """Where near duplicates are kept and grouped, a new one joins the group of the one that it is near to."""
     cleaning = Cleaning(near_duplicates=0.8, mark_near=True)
-    old = ["a red fox in the deep snow at night", "one bowl of ramen", "a red fox in the deep snow at night !"]
+    old = [
+        "a red fox in the deep snow at night",
+        "one bowl of ramen",
+        "a red fox in the deep snow at night !",
+    ]
     build(tmp_path, listed(old, name="old"), options=BuildOptions(shard_rows=2, cleaning=cleaning))
-    add(tmp_path, listed(["one bowl of ramen ?", "at night the deep snow in a red fox", "x", "x ?"], name="new"))
+    add(
+        tmp_path,
+        listed(
+            ["one bowl of ramen ?", "at night the deep snow in a red fox", "x", "x ?"], name="new"
+        ),
+    )
     groups = [p.group_id for p in prompts_of(tmp_path)]
     assert groups == [0, 1, 0, 1, 0, 5, 5]
 
@@ -146,17 +189,34 @@ def test_after_removing_and_before(tmp_path: Path) -> None:
         rows = len(generation.prompts)
         texts = [p.embedded_text for p in generation.prompts.get_many(range(rows))]
         for encoder in (BagOfWords(), BagOfWords("second", dim=7)):
-            np.testing.assert_allclose(generation.vectors(encoder.spec.space).block(0, rows), encoder.encode(texts), atol=1e-3)
+            np.testing.assert_allclose(
+                generation.vectors(encoder.spec.space).block(0, rows),
+                encoder.encode(texts),
+                atol=1e-3,
+            )
     assert verify(tmp_path / "index") == []
     assert report.manifest.corpus[0].name == "a.txt"
 
 
-def test_an_index_of_an_early_version_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_of_an_early_version_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One whose plan tells of no rules folded equal prompts and no more; so does its addition, whatever the default is now."""
     with monkeypatch.context() as patch:
-        patch.setattr(BuildPlan, "plain", lambda self: {"cleaning": "1: NFC", "shard_rows": 2, "index_factory": "SQfp16"})
-        build(tmp_path, listed(["a red fox in the deep snow at night"], name="early"), options=replace(EARLY, replace=True))
-    add(tmp_path, listed(["a red fox in the deep snow at night !", "mail me@example.com"], name="second"))
+        patch.setattr(
+            BuildPlan,
+            "plain",
+            lambda self: {"cleaning": "1: NFC", "shard_rows": 2, "index_factory": "SQfp16"},
+        )
+        build(
+            tmp_path,
+            listed(["a red fox in the deep snow at night"], name="early"),
+            options=replace(EARLY, replace=True),
+        )
+    add(
+        tmp_path,
+        listed(["a red fox in the deep snow at night !", "mail me@example.com"], name="second"),
+    )
     assert [p.text for p in prompts_of(tmp_path)] == [
         "a red fox in the deep snow at night",
         "a red fox in the deep snow at night !",
@@ -176,8 +236,13 @@ def test_vectors_of_another_encoder_are_refused(tmp_path: Path) -> None:
     """In either space; nothing is written."""
     build(tmp_path, listed(["a", "b"], name="first"))
     before = sorted(tmp_path.rglob("*"))
-    for pair, extra in ((BagPair("other"), BagOfWords("second", dim=7)), (BagPair(), BagOfWords("third"))):
-        with pytest.raises(IndexDiffers, match=r"holds vectors of bag \(bag\) \+ second \(second\)"):
+    for pair, extra in (
+        (BagPair("other"), BagOfWords("second", dim=7)),
+        (BagPair(), BagOfWords("third")),
+    ):
+        with pytest.raises(
+            IndexDiffers, match=r"holds vectors of bag \(bag\) \+ second \(second\)"
+        ):
             add(tmp_path, listed(["c"], name="second"), pair=pair, second=extra)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -193,7 +258,11 @@ def test_what_cannot_be_added(tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
         add(tmp_path, parse_corpus(str(tmp_path / "bad.txt")))
     with pytest.raises(ConfigError, match="another list of unsafe words"):
-        add(tmp_path, listed(["c"], name="second"), unsafe_words=UnsafeWords(frozenset({"zebra"}), ()))
+        add(
+            tmp_path,
+            listed(["c"], name="second"),
+            unsafe_words=UnsafeWords(frozenset({"zebra"}), ()),
+        )
     with write_lock(tmp_path), pytest.raises(BuildLocked):
         add(tmp_path, listed(["c"], name="second"))
     assert (tmp_path / "CURRENT").read_bytes() == before

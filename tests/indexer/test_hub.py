@@ -12,11 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.errors import ConfigError, CorpusError
-from core.protocols import CorpusSource
-from core.values import RawPrompt
-from indexer.hub import HubCorpus, card_patterns, choose_files, parse_hub_spec
-from indexer.sources import PRESETS, parse_corpus
+from imprompt.core.errors import ConfigError, CorpusError
+from imprompt.core.protocols import CorpusSource
+from imprompt.core.values import RawPrompt
+from imprompt.indexer.readers.hub_datasets import (
+    HubCorpus,
+    card_patterns,
+    choose_files,
+    parse_hub_spec,
+)
+from imprompt.indexer.readers.sources import PRESETS, parse_corpus
 from tests.core.fake_hub import COMMIT, FakeHub
 from tests.indexer.hub_worlds import fill_cache, listing_of, served
 
@@ -69,7 +74,8 @@ def texts(source: CorpusSource) -> list[str]:
 
 class TestPresets:
     @pytest.mark.parametrize(
-        ("preset", "file"), [("diffusiondb-2m", "metadata.parquet"), ("diffusiondb-large", "metadata-large.parquet")]
+        ("preset", "file"),
+        [("diffusiondb-2m", "metadata.parquet"), ("diffusiondb-large", "metadata-large.parquet")],
     )
     def test_diffusiondb_is_read_from_the_cache(self, preset: str, file: str, cache: Path) -> None:
         """With DiffusionDB's columns: the prompts and their scores, the preset's name as the source, no user names."""
@@ -98,18 +104,25 @@ class TestPresets:
 
     def test_gustavosta_is_read_from_the_cache(self, cache: Path) -> None:
         """Both of its files, train first, column `Prompt`."""
-        files = {"data/eval.parquet": parquet(Prompt=["e"]), "data/train.parquet": parquet(Prompt=["t"])}
+        files = {
+            "data/eval.parquet": parquet(Prompt=["e"]),
+            "data/train.parquet": parquet(Prompt=["t"]),
+        }
         fill_cache(cache, "Gustavosta/Stable-Diffusion-Prompts", files)
         assert texts(parse_corpus("gustavosta", offline=True)) == ["t", "e"]
 
     @pytest.mark.parametrize("preset", PRESETS)
-    def test_one_that_is_not_there_says_what_to_fetch_and_where_to_put_it(self, preset: str) -> None:
+    def test_one_that_is_not_there_says_what_to_fetch_and_where_to_put_it(
+        self, preset: str
+    ) -> None:
         """Offline and not in the cache: one line names the address and the place; files put there by hand are read."""
         for filename in PRESETS[preset].filenames:
             with pytest.raises(CorpusError, match="--offline is set") as caught:
                 parse_corpus(preset, offline=True)
             assert "\n" not in str(caught.value)
-            found = re.search(r"Fetch (\S+) on a machine with a network and put it at (\S+),", caught.value.hint)
+            found = re.search(
+                r"Fetch (\S+) on a machine with a network and put it at (\S+),", caught.value.hint
+            )
             assert found is not None
             assert found[1].endswith(f"/datasets/{PRESETS[preset].repo}/resolve/main/{filename}")
             place = Path(found[2])
@@ -130,7 +143,11 @@ class TestFromTheHub:
             ("tested", "prompts", "data/test-00000-of-00001.parquet:row 0"),
         ]
         assert source.origin == f"hf:{REPO}@{COMMIT}"
-        assert all(any(f"Fetching {name} of {REPO}" in line for line in said) for name in FILES if name.startswith("data"))
+        assert all(
+            any(f"Fetching {name} of {REPO}" in line for line in said)
+            for name in FILES
+            if name.startswith("data")
+        )
         assert not any("LICENSE" in line for line in hub.asked)
         hub.seen.clear()
         pinned = parse_corpus(f"hf:{REPO}@{COMMIT}", offline=True)
@@ -156,9 +173,13 @@ class TestFromTheHub:
         ],
     )
     @pytest.mark.parametrize("spec", [f"hf:{REPO}", "diffusiondb-2m"])
-    def test_a_refusal_is_one_line(self, status: int, code: str, said: str, spec: str, hub: FakeHub) -> None:
+    def test_a_refusal_is_one_line(
+        self, status: int, code: str, said: str, spec: str, hub: FakeHub
+    ) -> None:
         """What the hub said, what it means, and how to do without it."""
-        hub.status = dict.fromkeys((listing_of(REPO), "datasets/poloclub/diffusiondb/metadata.parquet"), (status, code))
+        hub.status = dict.fromkeys(
+            (listing_of(REPO), "datasets/poloclub/diffusiondb/metadata.parquet"), (status, code)
+        )
         with pytest.raises(CorpusError, match=said) as caught:
             parse_corpus(spec)
         assert "put " in caught.value.hint
@@ -166,13 +187,15 @@ class TestFromTheHub:
 
     def test_no_such_data_set(self, hub: FakeHub) -> None:
         """A plain 404 is said as well."""
-        with pytest.raises(CorpusError, match=r"data set nobody/nothing cannot be listed: .* (404|no such)"):
+        with pytest.raises(
+            CorpusError, match=r"data set nobody/nothing cannot be listed: .* (404|no such)"
+        ):
             parse_corpus("hf:nobody/nothing")
 
     @pytest.mark.parametrize("spec", [f"hf:{REPO}", "diffusiondb-2m"])
     def test_silence_ends(self, spec: str, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         """A hub that takes the call and never answers is given up after the time limit."""
-        monkeypatch.setattr("core.fetch.ASK_TIMEOUT_S", 0.2)
+        monkeypatch.setattr("imprompt.core.hub.fetch.ASK_TIMEOUT_S", 0.2)
         hub.hang_s, hub.hang_head = 1.0, True
         began = time.monotonic()
         with pytest.raises(CorpusError, match="did not answer in time"):
@@ -198,20 +221,34 @@ class TestFromTheHub:
         said: list[str] = []
         assert texts(parse_corpus(f"hf:{REPO}", announce=said.append)) == ["by hand"]
         fill_cache(cache, REPO, FILES)
-        assert texts(parse_corpus(f"hf:{REPO}", announce=said.append)) == ["first", "second", "third", "tested"]
+        assert texts(parse_corpus(f"hf:{REPO}", announce=said.append)) == [
+            "first",
+            "second",
+            "third",
+            "tested",
+        ]
         assert len(said) == 2
-        assert all("answered 401" in line and "Reading the files of it that lie in" in line for line in said)
+        assert all(
+            "answered 401" in line and "Reading the files of it that lie in" in line
+            for line in said
+        )
 
     def test_a_part_of_a_data_set_is_refused(self, cache: Path) -> None:
         """Where the cache lacks one of the pieces that the names count, the missing one is named."""
-        fill_cache(cache, REPO, {name: content for name, content in FILES.items() if "train-00000" not in name})
+        fill_cache(
+            cache,
+            REPO,
+            {name: content for name, content in FILES.items() if "train-00000" not in name},
+        )
         with pytest.raises(CorpusError, match="lacks data/train-00000-of-00002"):
             parse_corpus(f"hf:{REPO}", offline=True)
 
     def test_a_data_set_of_other_things(self, cache: Path) -> None:
         """A data set without a table is refused with what it has."""
         fill_cache(cache, REPO, {"README.md": b"", "images.tar": b"", "loader.py": b""})
-        with pytest.raises(CorpusError, match=r"no data file of a kind that can be read; it has: \.py, \.tar"):
+        with pytest.raises(
+            CorpusError, match=r"no data file of a kind that can be read; it has: \.py, \.tar"
+        ):
             parse_corpus(f"hf:{REPO}", offline=True)
 
 
@@ -265,26 +302,35 @@ class TestConfigurations:
     def test_configurations_are_told_apart(self, cache: Path) -> None:
         """The configuration is a part of the fingerprint, also where it means the same files."""
         fill_cache(cache, REPO, CARD_FILES)
-        found = {parse_corpus(f"hf:{REPO}{config}", offline=True).fingerprint() for config in ("", ":small", ":large")}
+        found = {
+            parse_corpus(f"hf:{REPO}{config}", offline=True).fingerprint()
+            for config in ("", ":small", ":large")
+        }
         assert len(found) == 3
 
     def test_an_unknown_one_is_answered_with_those_there(self, cache: Path) -> None:
         """The configurations stand in the message."""
         fill_cache(cache, REPO, CARD_FILES)
-        with pytest.raises(CorpusError, match="no configuration 'huge'; there are: large, small, folder"):
+        with pytest.raises(
+            CorpusError, match="no configuration 'huge'; there are: large, small, folder"
+        ):
             parse_corpus(f"hf:{REPO}:huge", offline=True)
 
     def test_without_a_default_one_has_to_be_named(self, tmp_path: Path) -> None:
         """Two configurations of which none is the default are not guessed at."""
         card = tmp_path / "README.md"
-        card.write_text("---\nconfigs:\n- config_name: a\n  data_files: a.csv\n- config_name: b\n  data_files: b.csv\n---\n")
+        card.write_text(
+            "---\nconfigs:\n- config_name: a\n  data_files: a.csv\n- config_name: b\n  data_files: b.csv\n---\n"
+        )
         with pytest.raises(CorpusError, match="several configurations"):
             card_patterns(card, HubCorpus(REPO))
 
     @pytest.mark.parametrize("front", ["configs: [", "configs: 7", "- a", "configs: [7, {}]", ""])
     def test_a_card_that_makes_no_sense(self, front: str, tmp_path: Path, cache: Path) -> None:
         """Whatever stands in a card: an error that names it, or the files by their names."""
-        fill_cache(cache, REPO, {"README.md": f"---\n{front}\n---\n".encode(), "train.csv": b"prompt\nx\n"})
+        fill_cache(
+            cache, REPO, {"README.md": f"---\n{front}\n---\n".encode(), "train.csv": b"prompt\nx\n"}
+        )
         try:
             assert texts(parse_corpus(f"hf:{REPO}", offline=True)) == ["x"]
         except CorpusError as error:
@@ -294,13 +340,28 @@ class TestConfigurations:
 class TestChoosingFiles:
     def test_the_kind_that_most_files_have(self) -> None:
         """A stray file of another kind is no data; licences and hidden files are none either."""
-        names = ["a-train.csv", "b-train.csv", "dataset_infos.json", "requirements.txt", ".cache/x.csv", "test/0.csv", "other.csv"]
-        assert choose_files(names, None) == ["a-train.csv", "b-train.csv", "test/0.csv", "other.csv"]
+        names = [
+            "a-train.csv",
+            "b-train.csv",
+            "dataset_infos.json",
+            "requirements.txt",
+            ".cache/x.csv",
+            "test/0.csv",
+            "other.csv",
+        ]
+        assert choose_files(names, None) == [
+            "a-train.csv",
+            "b-train.csv",
+            "test/0.csv",
+            "other.csv",
+        ]
 
     def test_descriptions_are_no_data(self) -> None:
         """What `datasets` writes beside the data never outnumbers it; of two kinds alike in number Parquet is taken."""
         assert choose_files(["dataset_infos.json", "train.parquet"], None) == ["train.parquet"]
-        assert choose_files(["dataset_infos.json", "state.json", "train.csv"], None) == ["train.csv"]
+        assert choose_files(["dataset_infos.json", "state.json", "train.csv"], None) == [
+            "train.csv"
+        ]
         assert choose_files(["a.csv", "a.parquet"], None) == ["a.parquet"]
         assert choose_files(["README.md", "loader.py"], None) == []
 
@@ -309,7 +370,10 @@ class TestChoosingFiles:
         assert choose_files(["b.txt", "train.txt", "README.md"], None) == ["train.txt", "b.txt"]
 
     def test_patterns_choose_and_order(self) -> None:
-        """A file that two patterns match is read once; `*`, `**/`, folders and plain names are understood."""
+        """A file that two patterns match is read once;
+
+        `*`, `**/`, folders and plain names are understood.
+        """
         names = ["a/1.csv", "a/b/2.csv", "c.csv", "d/3.parquet"]
         assert choose_files(names, ["c.csv", "**/*.csv"]) == ["c.csv", "a/1.csv", "a/b/2.csv"]
         assert choose_files(names, ["d/", "./a"]) == ["d/3.parquet", "a/1.csv", "a/b/2.csv"]

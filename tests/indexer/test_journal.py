@@ -6,17 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from core.values import RejectedRow
-from indexer.journal import Journal, Numbered, ShardDone
-from store.manifest import ShardRecord
+from imprompt.core.values import RejectedRow
+from imprompt.indexer.journal import Journal, Numbered, ShardDone
+from imprompt.store.manifest import ShardRecord
 
 
 def shard(number: int) -> ShardDone:
-    record = ShardRecord(file=f"vectors/x/{number:05d}.npy", rows=3, bytes=7, sha256="0" * 64, provenance={"threads": 2})
+    record = ShardRecord(
+        file=f"vectors/x/{number:05d}.npy",
+        rows=3,
+        bytes=7,
+        sha256="0" * 64,
+        provenance={"threads": 2},
+    )
     return ShardDone(space="x", number=number, truncated=1, record=record)
 
 
-NUMBERED = Numbered(rows=9, rows_digest="d", funnel={"read": 9}, rejected=[RejectedRow("a", "line 1", "empty")])
+NUMBERED = Numbered(
+    rows=9, rows_digest="d", funnel={"read": 9}, rejected=[RejectedRow("a", "line 1", "empty")]
+)
 
 
 def test_keeps_what_was_appended(tmp_path: Path) -> None:
@@ -50,7 +58,9 @@ def test_every_tear_loses_only_the_last_line(tmp_path: Path) -> None:
             assert journal.entries == [NUMBERED, shard(5)]
 
 
-@pytest.mark.parametrize("junk", [b"\x00" * 40 + b"\n", b"{}\n", b'{"type":"later"}\n', b"\xff\n", b"\n"])
+@pytest.mark.parametrize(
+    "junk", [b"\x00" * 40 + b"\n", b"{}\n", b'{"type":"later"}\n', b"\xff\n", b"\n"]
+)
 def test_nothing_behind_a_line_that_is_not_understood_counts(junk: bytes, tmp_path: Path) -> None:
     """From a line of zeros or of nonsense on, the work is done again."""
     path = tmp_path / "journal.jsonl"

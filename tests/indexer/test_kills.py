@@ -15,16 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from store.generation import open_generation
-from store.manifest import Manifest
-from store.verify import verify
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import Manifest
 from tests.indexer.doubles import BagPair, write_corpus
 from tests.indexer.kill_driver import POINTS, SHARD_ROWS, build
 
 ROWS = 600
 REPOSITORY = Path(__file__).resolve().parents[2]
 DRIVER = [sys.executable, str(Path(__file__).with_name("kill_driver.py"))]
-BEGUN = ("before a shard", "in the middle of a shard", "between a shard and its journal line", "in the middle of a journal line")
+BEGUN = (
+    "before a shard",
+    "in the middle of a shard",
+    "between a shard and its journal line",
+    "in the middle of a journal line",
+)
 ENCODED = tuple(POINTS)[tuple(POINTS).index("before publishing") :]
 FINISHED_SHARDS = {**dict.fromkeys(BEGUN, 2), **dict.fromkeys(ENCODED, 1000)}
 """How many shards are not encoded again after a kill at a point; none before encoding."""
@@ -46,7 +51,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     corpus = write_corpus(folder / "corpus.txt", ROWS)
     with corpus.open("a") as file:  # and thirty near duplicates, of which one is kept
-        file.writelines(f"{' '.join(f'word{i}' for i in range(20))} {number}\n" for number in range(30))
+        file.writelines(
+            f"{' '.join(f'word{i}' for i in range(20))} {number}\n" for number in range(30)
+        )
     other = write_corpus(folder / "other.txt", 40, salt="old")
     old = build(folder / "old", other, BagPair()).manifest
     whole = build(folder / "whole", corpus, BagPair()).manifest
@@ -77,7 +84,9 @@ def assert_as_unbroken(root: Path, bench: Bench) -> None:
         found = generation.manifest
     assert found.rows_digest == bench.whole.rows_digest
     assert found.funnel == bench.whole.funnel
-    assert [shard.sha256 for shard in found.shards["bag"]] == [shard.sha256 for shard in bench.whole.shards["bag"]]
+    assert [shard.sha256 for shard in found.shards["bag"]] == [
+        shard.sha256 for shard in bench.whole.shards["bag"]
+    ]
     assert found.plan_sha256 == bench.whole.plan_sha256
     assert not any((root / "staging").iterdir())
 
@@ -90,9 +99,17 @@ def test_there_are_at_least_ten_named_points() -> None:
 @pytest.mark.parametrize("point", NAMED_POINTS)
 def test_a_kill_at_a_named_point(point: str, root: Path, bench: Bench) -> None:
     """The old index answers after the kill (the new one, where CURRENT was replaced), and the same command does the rest."""
-    killed = subprocess.run([*DRIVER, root, bench.corpus, point], env=environment(), check=False, capture_output=True, timeout=120)
+    killed = subprocess.run(
+        [*DRIVER, root, bench.corpus, point],
+        env=environment(),
+        check=False,
+        capture_output=True,
+        timeout=120,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert_in_service(root, bench.whole.rows_digest if point == "after publishing" else bench.old_digest)
+    assert_in_service(
+        root, bench.whole.rows_digest if point == "after publishing" else bench.old_digest
+    )
     report = build(root, bench.corpus, BagPair())
     assert_as_unbroken(root, bench)
     assert report.encoded == max(bench.whole.rows - SHARD_ROWS * FINISHED_SHARDS.get(point, 0), 0)
@@ -101,7 +118,11 @@ def test_a_kill_at_a_named_point(point: str, root: Path, bench: Bench) -> None:
 def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, bench: Bench) -> None:
     """On going on, listed shards are hashed: one with a flipped byte is encoded again."""
     subprocess.run(
-        [*DRIVER, root, bench.corpus, "before publishing"], env=environment(), check=False, capture_output=True, timeout=120
+        [*DRIVER, root, bench.corpus, "before publishing"],
+        env=environment(),
+        check=False,
+        capture_output=True,
+        timeout=120,
     )
     shard = next((root / "staging").glob("*/vectors/bag/00001.npy"))
     content = bytearray(shard.read_bytes())
@@ -117,7 +138,8 @@ def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, bench: Benc
 def test_a_full_disk(limit_bytes: int, root: Path, bench: Bench) -> None:
     """When nothing more can be written, the build ends with `StorageFull`, the old index answers, and later the same command works.
 
-    The limit on the length of a file holds for root too, and stops the plan, the staged rows or the numbered ones.
+    The limit on the length of a file holds for root too, and stops the plan, the staged rows or the
+    numbered ones.
     """
     limits = (limit_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     ended = subprocess.run(
@@ -129,7 +151,9 @@ def test_a_full_disk(limit_bytes: int, root: Path, bench: Bench) -> None:
         timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits),
     )
-    assert ended.stderr.splitlines()[-1].startswith("core.errors.StorageFull"), ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("imprompt.core.errors.StorageFull"), (
+        ended.stderr
+    )
     assert_in_service(root, bench.old_digest)
     build(root, bench.corpus, BagPair())
     assert_as_unbroken(root, bench)
@@ -141,7 +165,9 @@ def test_kills_at_random(seed: int, root: Path, bench: Bench) -> None:
     """Killed up to three times, whenever it happens, then finished: the index opens after each kill, and the end is the same."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     for _ in range(rng.randint(1, 3)):
-        with subprocess.Popen([*DRIVER, root, bench.corpus, "signal"], env=environment(), stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [*DRIVER, root, bench.corpus, "signal"], env=environment(), stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             time.sleep(rng.uniform(0, 1.2))

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.errors import ConfigError, IndexDiffers, NoGeneration
-from core.progress import Silent
-from core.values import Ids, Vectors, unit_rows
-from indexer import compacting
-from indexer.build import BuildOptions, build_index
-from indexer.likeness import _near, _scratch_index, fold_alike, keep_one
-from indexer.rules import Cleaning
-from indexer.sources import parse_corpus
-from store.exact_index import ExactIndex
-from store.generation import open_generation
-from store.shards import ShardedVectors
-from store.verify import verify
+from imprompt.core.errors import ConfigError, IndexDiffers, NoGeneration
+from imprompt.core.progress import Silent
+from imprompt.core.values import Ids, Vectors, unit_rows
+from imprompt.indexer import rewriting
+from imprompt.indexer.build import BuildOptions, build_index
+from imprompt.indexer.cleaning_rules import Cleaning
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.semantic_duplicates import _near, _scratch_index, fold_alike, keep_one
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.shards import ShardedVectors
 from tests.indexer.doubles import BagPair
 from tests.store.builders import write_shards
 
@@ -35,7 +35,10 @@ def neighbours_of(vectors: Vectors) -> Neighbours:
     """All rows of each row that reach the cosine, falling, by looking at all pairs."""
     found = []
     for row, scores in enumerate(vectors @ vectors.T):
-        ids = np.array([i for i in np.argsort(-scores, kind="stable") if i != row and scores[i] >= COSINE], dtype=np.int64)
+        ids = np.array(
+            [i for i in np.argsort(-scores, kind="stable") if i != row and scores[i] >= COSINE],
+            dtype=np.int64,
+        )
         found.append((ids, scores[ids]))
     return found
 
@@ -59,7 +62,8 @@ def corpora(draw: st.DrawFn) -> tuple[Vectors, Ids]:
     n = draw(st.integers(1, 40))
     centres = rng.standard_normal((draw(st.integers(1, 6)), 6))
     vectors = unit_rows(
-        centres[rng.integers(0, len(centres), n)] + draw(st.sampled_from([0.05, 0.3])) * rng.standard_normal((n, 6))
+        centres[rng.integers(0, len(centres), n)]
+        + draw(st.sampled_from([0.05, 0.3])) * rng.standard_normal((n, 6))
     )
     return vectors, rng.integers(1, 4, n)
 
@@ -86,7 +90,10 @@ def test_the_check_notices(wrong: Folding) -> None:
 
 
 def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
-    """Among 6,000 rows, hardly a pair that reaches the cosine is missed, and none is made up; 300 equal rows all are found."""
+    """Among 6,000 rows, hardly a pair that reaches the cosine is missed, and none is made up;
+
+    300 equal rows all are found.
+    """
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((900, 32))
     rows = unit_rows(centres[rng.integers(0, 900, 6000)] + 0.15 * rng.standard_normal((6000, 32)))
@@ -96,7 +103,9 @@ def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
     block = vectors.block(0, 500)
     found = list(_near(index, block, cosine=COSINE, effort=effort))
     exact = list(_near(ExactIndex(vectors), block, cosine=COSINE, effort=1.0))
-    pairs, true_pairs = ({(row, int(i)) for row, (ids, _) in enumerate(part) for i in ids} for part in (found, exact))
+    pairs, true_pairs = (
+        {(row, int(i)) for row, (ids, _) in enumerate(part) for i in ids} for part in (found, exact)
+    )
     assert pairs <= true_pairs
     assert len(pairs) >= 0.98 * len(true_pairs) > 90_000
     assert effort < 1
@@ -106,10 +115,22 @@ def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
 def root(tmp_path: Path) -> Path:
     """Twelve prompts: words in another order give `BagPair` equal vectors."""
     corpus = tmp_path / "corpus.csv"
-    lines = ["red cat on blue hill", "blue cat on red hill", "hill on red blue cat", "a lighthouse at dusk", "dusk at a lighthouse"]
-    lines += [f"a {word} of its own kind {word}" for word in ("clock", "river", "forest", "engine", "meadow", "harbour", "desert")]
+    lines = [
+        "red cat on blue hill",
+        "blue cat on red hill",
+        "hill on red blue cat",
+        "a lighthouse at dusk",
+        "dusk at a lighthouse",
+    ]
+    lines += [
+        f"a {word} of its own kind {word}"
+        for word in ("clock", "river", "forest", "engine", "meadow", "harbour", "desert")
+    ]
     counts = [1, 5, 2, 1, 1, *[1] * 7]
-    corpus.write_text("prompt,n_submitted\n" + "\n".join(f"{line},{count}" for line, count in zip(lines, counts, strict=True)))
+    corpus.write_text(
+        "prompt,n_submitted\n"
+        + "\n".join(f"{line},{count}" for line, count in zip(lines, counts, strict=True))
+    )
     options = BuildOptions(shard_rows=5, cleaning=Cleaning(near_duplicates=None))
     build_index(tmp_path / "index", [parse_corpus(str(corpus))], BagPair(), options=options)
     return tmp_path / "index"
@@ -148,7 +169,7 @@ def test_a_broken_pass_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Where it ends before it publishes, the old index answers, and the same call ends as if nothing had been."""
     before = rows_of(root)
     with monkeypatch.context() as patch:
-        patch.setattr(compacting, "finish", _broken)
+        patch.setattr(rewriting, "finish", _broken)
         with pytest.raises(KeyboardInterrupt):
             fold_alike(root, cosine=0.99)
     assert rows_of(root) == before

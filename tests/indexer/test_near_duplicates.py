@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.near_duplicates import fold_near_duplicates
-from indexer.word_sets import Rows, band_rows, collect_word_sets, words
+from imprompt.indexer.near_duplicates import fold_near_duplicates
+from imprompt.indexer.word_sets import Rows, band_rows, collect_word_sets, words
 
 THRESHOLDS = (0.6, 0.8, 0.9, 1.0)
 TEXTS = st.lists(st.sampled_from("abcdefghij"), max_size=9).map(" ".join)
@@ -24,13 +24,24 @@ def jaccard(left: str, right: str) -> float:
     return len(words(left) & words(right)) / len(either) if words(left) and words(right) else 0.0
 
 
-def fold(texts: Sequence[str], n_submitted: Sequence[int], threshold: float, *, size: int = 1000, settled: int = 0) -> list[int]:
+def fold(
+    texts: Sequence[str],
+    n_submitted: Sequence[int],
+    threshold: float,
+    *,
+    size: int = 1000,
+    settled: int = 0,
+) -> list[int]:
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
-    kept_by, _ = fold_near_duplicates(batches, np.array(n_submitted, dtype=np.int64), threshold=threshold, settled=settled)
+    kept_by, _ = fold_near_duplicates(
+        batches, np.array(n_submitted, dtype=np.int64), threshold=threshold, settled=settled
+    )
     return [int(row) for row in kept_by]
 
 
-def broken_promises(texts: Sequence[str], n_submitted: Sequence[int], threshold: float, kept_by: Sequence[int]) -> set[str]:
+def broken_promises(
+    texts: Sequence[str], n_submitted: Sequence[int], threshold: float, kept_by: Sequence[int]
+) -> set[str]:
     """Which of the promises a result breaks."""
     broken = set()
     for row, kept in enumerate(kept_by):
@@ -40,7 +51,11 @@ def broken_promises(texts: Sequence[str], n_submitted: Sequence[int], threshold:
             broken.add("a folded row is near its kept row")
         if row != kept and (-n_submitted[kept], kept) > (-n_submitted[row], row):
             broken.add("the one with most submissions is kept, then the first")
-    kept_sets = [frozenset(words(texts[row])) for row, kept in enumerate(kept_by) if row == kept and words(texts[row])]
+    kept_sets = [
+        frozenset(words(texts[row]))
+        for row, kept in enumerate(kept_by)
+        if row == kept and words(texts[row])
+    ]
     if len(set(kept_sets)) < len(kept_sets):
         broken.add("of rows with the same words one is kept")
     return broken
@@ -51,12 +66,17 @@ def broken_promises(texts: Sequence[str], n_submitted: Sequence[int], threshold:
 def test_one_of_each_group_is_kept(corpus: list[tuple[str, int]], threshold: float) -> None:
     """Never all of a group, never none, by submissions and then by row, and each folded row is near its own kept row."""
     texts, n_submitted = [text for text, _ in corpus], [n for _, n in corpus]
-    assert broken_promises(texts, n_submitted, threshold, fold(texts, n_submitted, threshold)) == set()
+    assert (
+        broken_promises(texts, n_submitted, threshold, fold(texts, n_submitted, threshold)) == set()
+    )
 
 
 def delete_all(texts: Sequence[str], threshold: float) -> list[int]:
     """The classic mistake: every row that has a near duplicate goes."""
-    near = [[j for j in range(len(texts)) if j != i and jaccard(texts[i], texts[j]) >= threshold] for i in range(len(texts))]
+    near = [
+        [j for j in range(len(texts)) if j != i and jaccard(texts[i], texts[j]) >= threshold]
+        for i in range(len(texts))
+    ]
     return [found[0] if found else i for i, found in enumerate(near)]
 
 
@@ -79,9 +99,15 @@ def test_the_promises_catch_the_usual_mistakes() -> None:
     texts = ["a b c d", "d c b a", "a b c d e", "b c d e f", "c d e f g", "x"]
     n_submitted = [1] * len(texts)
     assert broken_promises(texts, n_submitted, 0.6, fold(texts, n_submitted, 0.6)) == set()
-    assert "what stands for a row is kept" in broken_promises(texts, n_submitted, 0.6, delete_all(texts, 0.6))
-    assert "of rows with the same words one is kept" in broken_promises(texts, n_submitted, 0.6, keep_all(texts, 0.6))
-    assert "a folded row is near its kept row" in broken_promises(texts, n_submitted, 0.6, chained(texts, 0.6))
+    assert "what stands for a row is kept" in broken_promises(
+        texts, n_submitted, 0.6, delete_all(texts, 0.6)
+    )
+    assert "of rows with the same words one is kept" in broken_promises(
+        texts, n_submitted, 0.6, keep_all(texts, 0.6)
+    )
+    assert "a folded row is near its kept row" in broken_promises(
+        texts, n_submitted, 0.6, chained(texts, 0.6)
+    )
     assert broken_promises(texts, [1, 2, 1, 1, 1, 1], 0.6, [0, 0, 0, 3, 3, 5]) != set()
 
 
@@ -112,8 +138,8 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = fold(texts, n_submitted, 0.6)
     assert len(set(expected)) < 550
     assert fold(texts, n_submitted, 0.6, size=1) == expected
-    monkeypatch.setattr("indexer.near_duplicates._CHUNK_ROWS", 7)
-    monkeypatch.setattr("indexer.near_duplicates._PAIRS_AT_ONCE", 11)
+    monkeypatch.setattr("imprompt.indexer.near_duplicates._CHUNK_ROWS", 7)
+    monkeypatch.setattr("imprompt.indexer.near_duplicates._PAIRS_AT_ONCE", 11)
     assert fold(texts, n_submitted, 0.6, size=17) == expected
     assert broken_promises(texts, n_submitted, 0.6, expected) == set()
 
@@ -146,7 +172,11 @@ def test_recall_at_the_threshold(threshold: float) -> None:
 def test_likeness_is_counted_exactly(texts: list[str]) -> None:
     """The Jaccard index is the plain one for every pair, and the quick bound never says no where it is reached."""
     sets = collect_word_sets([texts], threshold=0.6)
-    pairs = [(i, j) for i, j in itertools.product(range(len(texts)), repeat=2) if words(texts[i]) and words(texts[j])]
+    pairs = [
+        (i, j)
+        for i, j in itertools.product(range(len(texts)), repeat=2)
+        if words(texts[i]) and words(texts[j])
+    ]
     left: Rows = np.array([i for i, _ in pairs], dtype=np.int64)
     right: Rows = np.array([j for _, j in pairs], dtype=np.int64)
     exact = np.array([jaccard(texts[i], texts[j]) for i, j in pairs])
@@ -157,10 +187,12 @@ def test_likeness_is_counted_exactly(texts: list[str]) -> None:
 
 def test_one_template_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where thousands of rows share a bucket without being near, a row is compared with a bounded number of them."""
-    monkeypatch.setattr("indexer.near_duplicates._BUCKET_ROWS", 4)
+    monkeypatch.setattr("imprompt.indexer.near_duplicates._BUCKET_ROWS", 4)
     shared = " ".join(f"s{i}" for i in range(12))
     texts = [f"{shared} {' '.join(f'r{row}x{i}' for i in range(9))}" for row in range(300)]
     doubled = [*texts, *texts]
     kept_by = fold(doubled, [1] * len(doubled), 0.9)
-    assert broken_promises(doubled, [1] * len(doubled), 0.9, kept_by) <= {"of rows with the same words one is kept"}
+    assert broken_promises(doubled, [1] * len(doubled), 0.9, kept_by) <= {
+        "of rows with the same words one is kept"
+    }
     assert sum(kept == row for row, kept in enumerate(kept_by)) < 400

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.values import fold_text
-from indexer.normalising import normalise
+from imprompt.core.values import fold_text
+from imprompt.indexer.normalization import normalise
 
 SIGNS = [
     "(",
@@ -58,7 +58,10 @@ PIECES = st.sampled_from([*SIGNS, " ", " k", "K", "1 6 k"])
         ("--test a castle --seed=42 --hd", "a castle"),
         ("hot:: dog::2 cat::-.5", "hot, dog, cat"),
         ("<lora:some_style:0.8> 1girl, <hypernet:x:1>", "1girl"),
-        ("(masterpiece:1.2), ((best quality)), [[blurry]], {soft}", "masterpiece, best quality, blurry, soft"),
+        (
+            "(masterpiece:1.2), ((best quality)), [[blurry]], {soft}",
+            "masterpiece, best quality, blurry, soft",
+        ),
         ("Saber \\(fate\\), night", "Saber fate, night"),
         ("photo, 8 k, 1 6 k, 4 K", "photo, 8k, 16k, 4k"),
         ("a fox ,, in snow . . .  http://a.b/c.png", "a fox, in snow."),
@@ -98,7 +101,11 @@ def test_is_idempotent(text: str) -> None:
     assert normalise(once) == once == fold_text(once)
 
 
-@given(st.lists(st.text(st.characters(categories=["L"]), min_size=1, max_size=8), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.text(st.characters(categories=["L"]), min_size=1, max_size=8), min_size=1, max_size=8
+    )
+)
 def test_words_are_never_lost(words: list[str]) -> None:
     """A text of nothing but words is its folded self."""
     text = " ".join(words)
@@ -107,7 +114,24 @@ def test_words_are_never_lost(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["(", "()", "((a:1):1", ":", "<a:", "--no ", " ,", "a,;", ". ", "1 ", "http://", "\u2014", "\u3000", "e\u0301", "a:1)"]
+    "piece",
+    [
+        "(",
+        "()",
+        "((a:1):1",
+        ":",
+        "<a:",
+        "--no ",
+        " ,",
+        "a,;",
+        ". ",
+        "1 ",
+        "http://",
+        "\u2014",
+        "\u3000",
+        "e\u0301",
+        "a:1)",
+    ],
 )
 def test_no_text_takes_long(piece: str) -> None:
     """The longest prompt that is read, of whatever repeated piece, takes less than a second, not minutes."""

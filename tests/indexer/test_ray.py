@@ -16,20 +16,20 @@ import numpy as np
 import psutil
 import pytest
 
-from core.errors import ClusterError, WorkerDiffers
-from core.progress import Silent
-from core.protocols import ProgressTask
-from encoders.registry import load_encoder, output_encoder
-from indexer.build import BuildOptions, BuildReport, build_index
-from indexer.engine import Engine, LocalEngine
-from indexer.ray_engine import NamedSpaces, RayEngine
-from indexer.ray_session import Pool, ray_cluster
-from indexer.ray_stream import Rounds, stream
-from indexer.sources import parse_corpus
-from indexer.starter import starter_source
-from store.generation import open_generation
-from store.manifest import Manifest
-from store.verify import verify
+from imprompt.core.errors import ClusterError, WorkerDiffers
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import ProgressTask
+from imprompt.encoders.registry import load_encoder, output_encoder
+from imprompt.indexer.build import BuildOptions, BuildReport, build_index
+from imprompt.indexer.engine import Engine, LocalEngine
+from imprompt.indexer.ray_engine import NamedSpaces, RayEngine
+from imprompt.indexer.ray_session import Pool, ray_cluster
+from imprompt.indexer.ray_stream import Rounds, stream
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.readers.starter import starter_source
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import Manifest
 from tests.indexer import ray_driver
 from tests.indexer.doubles import write_corpus
 from tests.indexer.ray_nodes import REPOSITORY, Nodes, nodes
@@ -82,12 +82,20 @@ def build(root: Path, corpus: Path, engine: Engine, progress: Any = None) -> Bui
     """The corpus by `lite`, as the command builds it, in small batches and shards."""
     pair = load_encoder("lite", device="cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("indexer.engine.READ_ROWS", 300)
-        patch.setattr("indexer.ray_engine.READ_ROWS", 300)
+        patch.setattr("imprompt.indexer.engine.READ_ROWS", 300)
+        patch.setattr("imprompt.indexer.ray_engine.READ_ROWS", 300)
         options = BuildOptions(shard_rows=SHARD_ROWS)
         source = parse_corpus(str(corpus))
         minilm = output_encoder(pair, device="cpu")
-        return build_index(root, [source], pair, options=options, extra=[minilm], engine=engine, progress=progress or Silent())
+        return build_index(
+            root,
+            [source],
+            pair,
+            options=options,
+            extra=[minilm],
+            engine=engine,
+            progress=progress or Silent(),
+        )
 
 
 def assert_same(root: Path, bench: Bench) -> None:
@@ -103,7 +111,9 @@ def assert_same(root: Path, bench: Bench) -> None:
                 assert (here.file, here.rows) == (there.file, there.rows)
                 assert here.sha256 == there.sha256 or here.provenance != there.provenance
             rows = found.vectors(space).block(0, whole.manifest.rows)
-            np.testing.assert_allclose(rows, whole.vectors(space).block(0, whole.manifest.rows), atol=1e-3)
+            np.testing.assert_allclose(
+                rows, whole.vectors(space).block(0, whole.manifest.rows), atol=1e-3
+            )
         space = bench.whole.encoders[0].space
         queries = whole.vectors(space).block(0, 50)
         mine, yours = found.index(space).search(queries, 10), whole.index(space).search(queries, 10)
@@ -127,7 +137,9 @@ class Calling(Silent):
                 self.call()
 
 
-def test_a_cluster_builds_what_this_machine_builds(cluster: Nodes, bench: Bench, tmp_path: Path) -> None:
+def test_a_cluster_builds_what_this_machine_builds(
+    cluster: Nodes, bench: Bench, tmp_path: Path
+) -> None:
     """Two nodes with an actor each: with as many threads as here, the very bytes; rows that cannot be read end in the funnel."""
     with ray_cluster(cluster.address, device="cpu") as offered:
         assert offered.devices == Pool(2, 2, 1)
@@ -148,7 +160,9 @@ def test_a_node_is_lost_during_a_build(cluster: Nodes, bench: Bench, tmp_path: P
 
     with ray_cluster(cluster.address, device="cpu") as offered:
         assert offered.devices.most == 3
-        engine = RayEngine(offered, NamedSpaces("lite", device="cpu"), shards=str(tmp_path / "shared"))
+        engine = RayEngine(
+            offered, NamedSpaces("lite", device="cpu"), shards=str(tmp_path / "shared")
+        )
         report = build(tmp_path / "index", bench.corpus, engine, Calling(3 * SHARD_ROWS, lose))
     assert lost == [1]
     assert report.encoded == 2 * bench.whole.rows
@@ -159,8 +173,16 @@ def test_a_node_is_lost_during_a_build(cluster: Nodes, bench: Bench, tmp_path: P
 def test_the_driver_is_killed_during_a_build(cluster: Nodes, tmp_path: Path) -> None:
     """What the cluster had finished stays, and the local engine does the rest; then there is nothing to do for the cluster."""
     corpus = write_corpus(tmp_path / "corpus.txt", 600)
-    command = [sys.executable, str(Path(ray_driver.__file__)), str(tmp_path / "index"), str(corpus), cluster.address]
-    killed = subprocess.run(command, cwd=REPOSITORY, env=None, capture_output=True, check=False, timeout=600)
+    command = [
+        sys.executable,
+        str(Path(ray_driver.__file__)),
+        str(tmp_path / "index"),
+        str(corpus),
+        cluster.address,
+    ]
+    killed = subprocess.run(
+        command, cwd=REPOSITORY, env=None, capture_output=True, check=False, timeout=600
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     whole = ray_driver.build(tmp_path / "whole", corpus, LocalEngine()).manifest
     report = ray_driver.build(tmp_path / "index", corpus, LocalEngine())
@@ -168,14 +190,18 @@ def test_the_driver_is_killed_during_a_build(cluster: Nodes, tmp_path: Path) -> 
     assert report.manifest.rows_digest == whole.rows_digest
     assert report.manifest.shards == whole.shards
     with ray_cluster(cluster.address) as offered:
-        assert not ray_driver.build(tmp_path / "index", corpus, RayEngine(offered, ray_driver.spaces)).built
+        assert not ray_driver.build(
+            tmp_path / "index", corpus, RayEngine(offered, ray_driver.spaces)
+        ).built
 
 
 def test_a_stream_is_bounded(cluster: Nodes) -> None:
     """Twice what the object stores hold goes through them; what is made waits for what is done with it."""
     with ray_cluster(cluster.address) as offered:
         seen = [(*result, time.time()) for result in stream(big_items, sizes, pool=offered.devices)]
-    assert [(place, size) for place, size, _, _ in seen] == [(place, BIG_BYTES) for place in range(N_BIG)]
+    assert [(place, size) for place, size, _, _ in seen] == [
+        (place, BIG_BYTES) for place in range(N_BIG)
+    ]
     made = np.array([when for _, _, when, _ in seen])
     ahead = [int((made < arrived).sum()) - place for place, _, _, arrived in seen]
     assert max(ahead) * BIG_BYTES <= 100 << 20
@@ -202,7 +228,9 @@ def test_every_node_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
     with nodes(1) as alone, ray_cluster(alone.address) as offered:
         capfd.readouterr()
         came = []
-        with pytest.raises(ClusterError, match="3 times in a row: no node that is left has room for an actor"):
+        with pytest.raises(
+            ClusterError, match="3 times in a row: no node that is left has room for an actor"
+        ):
             for result in Rounds(lambda: stream(big_items, sizes, pool=offered.devices)):
                 came.append(result)
                 if len(came) == 2:
@@ -214,8 +242,11 @@ def test_every_node_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_workers_of_other_code_are_refused(cluster: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, before any work is done."""
-    monkeypatch.setattr("indexer.ray_stream.code_sha256", lambda: "another")
-    with ray_cluster(cluster.address) as offered, pytest.raises(WorkerDiffers, match="runs other code"):
+    monkeypatch.setattr("imprompt.indexer.ray_stream.code_sha256", lambda: "another")
+    with (
+        ray_cluster(cluster.address) as offered,
+        pytest.raises(WorkerDiffers, match="runs other code"),
+    ):
         list(stream(big_items, sizes, pool=offered.devices))
 
 
@@ -224,7 +255,18 @@ def test_the_command_is_quiet_and_leaves_nothing(bench: Bench, tmp_path: Path) -
     address alone, and none of them stays."""
     corpus, index = tmp_path / "corpus.txt", tmp_path / "index"
     corpus.write_bytes(b"".join(bench.corpus.read_bytes().splitlines(keepends=True)[:40]))
-    command = [sys.executable, "cli.py", "build-index", "--corpus", str(corpus), "--index", str(index), "--engine", "ray", "--json"]
+    command = [
+        sys.executable,
+        "cli.py",
+        "build-index",
+        "--corpus",
+        str(corpus),
+        "--index",
+        str(index),
+        "--engine",
+        "ray",
+        "--json",
+    ]
     heard: set[tuple[str, int]] = set()
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=err)
@@ -237,7 +279,9 @@ def test_the_command_is_quiet_and_leaves_nothing(bench: Bench, tmp_path: Path) -
     assert notes[0] == f"Building the index in {index}."
     assert all(line.startswith("  left out: corpus.txt:") for line in notes[1:]), notes
     assert {address.removeprefix("::ffff:") for address, _ in heard} == {"127.0.0.1"}
-    assert not [line for line in map(command_line, psutil.process_iter()) if "imprompt-ray-" in line]
+    assert not [
+        line for line in map(command_line, psutil.process_iter()) if "imprompt-ray-" in line
+    ]
     assert verify(index) == []
 
 
@@ -246,7 +290,11 @@ def listeners(pid: int) -> Iterator[tuple[str, int]]:
     with suppress(psutil.Error):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             with suppress(psutil.Error):
-                yield from (each.laddr[:2] for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+                yield from (
+                    each.laddr[:2]
+                    for each in process.net_connections("tcp")
+                    if each.status == psutil.CONN_LISTEN
+                )
 
 
 def command_line(process: psutil.Process) -> str:

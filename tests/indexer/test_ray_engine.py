@@ -10,15 +10,21 @@ from typing import Any
 
 import pytest
 
-from core.errors import ClusterError, CorpusError, ImageRejected, WeightsMissing, WorkerDiffers
-from core.values import RawPrompt
-from indexer.build import BuildOptions, BuildReport, build_index, spaces_of
-from indexer.engine import LocalEngine, Space
-from indexer.ray_engine import RayEngine
-from indexer.rows import StreamedSource
-from indexer.sources import parse_corpus
-from store.manifest import Manifest
-from store.verify import verify
+from imprompt.core.errors import (
+    ClusterError,
+    CorpusError,
+    ImageRejected,
+    WeightsMissing,
+    WorkerDiffers,
+)
+from imprompt.core.values import RawPrompt
+from imprompt.indexer.build import BuildOptions, BuildReport, build_index, spaces_of
+from imprompt.indexer.engine import LocalEngine, Space
+from imprompt.indexer.ray_engine import RayEngine
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.rows import StreamedSource
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import Manifest
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.lossy import CLUSTER, Lossy, travelled
 
@@ -33,8 +39,8 @@ def spaces() -> Sequence[Space]:
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Read in batches of 50 rows; with rows that cannot be read, duplicates and near duplicates."""
-    monkeypatch.setattr("indexer.engine.READ_ROWS", 50)
-    monkeypatch.setattr("indexer.ray_engine.READ_ROWS", 50)
+    monkeypatch.setattr("imprompt.indexer.engine.READ_ROWS", 50)
+    monkeypatch.setattr("imprompt.indexer.ray_engine.READ_ROWS", 50)
     return write_corpus(tmp_path / "corpus.txt", ROWS)
 
 
@@ -43,7 +49,7 @@ def through(monkeypatch: pytest.MonkeyPatch) -> Any:
     """An engine whose streams are those that are given."""
 
     def engine(stream: Lossy, make: Any = spaces, **options: Any) -> RayEngine:
-        monkeypatch.setattr("indexer.ray_engine.stream", stream)
+        monkeypatch.setattr("imprompt.indexer.ray_engine.stream", stream)
         return RayEngine(CLUSTER, make, **options)
 
     return engine
@@ -52,7 +58,14 @@ def through(monkeypatch: pytest.MonkeyPatch) -> Any:
 def build(root: Path, corpus: Path, engine: Any = None) -> BuildReport:
     source = parse_corpus(str(corpus))
     engine = engine or LocalEngine()
-    return build_index(root, [source], BagPair(), options=OPTIONS, extra=[BagOfWords("second", dim=7)], engine=engine)
+    return build_index(
+        root,
+        [source],
+        BagPair(),
+        options=OPTIONS,
+        extra=[BagOfWords("second", dim=7)],
+        engine=engine,
+    )
 
 
 def assert_same(root: Path, found: Manifest, whole: Manifest) -> None:
@@ -65,9 +78,21 @@ def assert_same(root: Path, found: Manifest, whole: Manifest) -> None:
 
 
 @pytest.mark.parametrize(
-    "lost", [[], [{0}], [{1, 3}, {2}], [{6}], [{-1}, {-1}], [set(), {0, 4}, {0}], [{2}, {-1}, set(), {-1}, {1}]], ids=str
+    "lost",
+    [
+        [],
+        [{0}],
+        [{1, 3}, {2}],
+        [{6}],
+        [{-1}, {-1}],
+        [set(), {0, 4}, {0}],
+        [{2}, {-1}, set(), {-1}, {1}],
+    ],
+    ids=str,
 )
-def test_it_is_the_local_build(lost: list[set[int]], corpus: Path, through: Any, tmp_path: Path) -> None:
+def test_it_is_the_local_build(
+    lost: list[set[int]], corpus: Path, through: Any, tmp_path: Path
+) -> None:
     """Rows in their order and vectors to the byte, also where batches and shards got lost and rounds broke."""
     whole = build(tmp_path / "local", corpus).manifest
     report = build(tmp_path / "far", corpus, through(Lossy(*lost)))
@@ -76,7 +101,9 @@ def test_it_is_the_local_build(lost: list[set[int]], corpus: Path, through: Any,
     assert whole.funnel["bad UTF-8"] == 27
 
 
-def test_what_is_lost_again_and_again_ends_in_one_line(corpus: Path, through: Any, tmp_path: Path) -> None:
+def test_what_is_lost_again_and_again_ends_in_one_line(
+    corpus: Path, through: Any, tmp_path: Path
+) -> None:
     """Three rounds without a result are the end; what was finished is kept, and the local engine goes on from there."""
     whole = build(tmp_path / "local", corpus).manifest
     none = set(range(99))
@@ -105,7 +132,9 @@ def test_a_local_build_is_ended_elsewhere(corpus: Path, through: Any, tmp_path: 
     assert_same(tmp_path / "far", report.manifest, whole)
 
 
-def test_a_shard_that_arrives_damaged_is_made_again(corpus: Path, through: Any, tmp_path: Path) -> None:
+def test_a_shard_that_arrives_damaged_is_made_again(
+    corpus: Path, through: Any, tmp_path: Path
+) -> None:
     """Its sha256 is looked at before it is journaled."""
     damaged: list[int] = []
 
@@ -132,13 +161,17 @@ def test_shards_pass_through_a_folder(corpus: Path, through: Any, tmp_path: Path
             held.append(sum(1 for path in depot.rglob("*") if path.is_file()))
         return result
 
-    report = build(tmp_path / "far", corpus, through(Lossy(set(), {0}, tamper=look), shards=str(depot)))
+    report = build(
+        tmp_path / "far", corpus, through(Lossy(set(), {0}, tamper=look), shards=str(depot))
+    )
     assert_same(tmp_path / "far", report.manifest, build(tmp_path / "local", corpus).manifest)
     assert held == [4, 6, 8, 10, 12, 14, 14][: len(held)]
     assert list(depot.iterdir()) == []
 
 
-def test_a_shard_that_is_gone_from_the_folder_is_made_again(corpus: Path, through: Any, tmp_path: Path) -> None:
+def test_a_shard_that_is_gone_from_the_folder_is_made_again(
+    corpus: Path, through: Any, tmp_path: Path
+) -> None:
     """Somebody swept the shared folder under a running build."""
     depot = tmp_path / "shared"
     swept: list[Path] = []
@@ -159,9 +192,14 @@ def test_a_worker_with_other_weights_is_refused(corpus: Path, through: Any, tmp_
 
     def other() -> Sequence[Space]:
         first, second = spaces()
-        return [Space(replace(first.spec, weights_sha256={"text": "feedc0de" * 8}), first.texts), second]
+        return [
+            Space(replace(first.spec, weights_sha256={"text": "feedc0de" * 8}), first.texts),
+            second,
+        ]
 
-    with pytest.raises(WorkerDiffers, match="the text weights of bag were sha256 bag, here feedc0de"):
+    with pytest.raises(
+        WorkerDiffers, match="the text weights of bag were sha256 bag, here feedc0de"
+    ):
         build(tmp_path / "far", corpus, through(Lossy(), other))
     assert not (tmp_path / "far" / "CURRENT").exists()
 

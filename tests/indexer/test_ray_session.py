@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ClusterUnreachable, ConfigError
-from indexer.ray_session import check_answers, parse_address
+from imprompt.core.errors import ClusterUnreachable, ConfigError
+from imprompt.indexer.ray_session import check_answers, parse_address
 from tests.conftest import Imprompt
 
 
@@ -18,7 +18,15 @@ def test_addresses() -> None:
     assert parse_address("ray") == ""
     assert parse_address("ray://head") == "head:6379"
     assert parse_address("ray://10.0.0.7:1234") == "10.0.0.7:1234"
-    for wrong in ("spark", "ray://", "ray://:80", "ray://user:secret@head:6379", "ray://head:port", "ray:head", "ray://head/x"):
+    for wrong in (
+        "spark",
+        "ray://",
+        "ray://:80",
+        "ray://user:secret@head:6379",
+        "ray://head:port",
+        "ray:head",
+        "ray://head/x",
+    ):
         with pytest.raises(ConfigError) as caught:
             parse_address(wrong)
         assert "secret" not in str(caught.value)
@@ -53,7 +61,9 @@ def test_something_else_answers() -> None:
         (["--actor-cpus", "2"], 10, "--actor-cpus belongs to --engine ray."),
     ],
 )
-def test_options_that_cannot_be_used(words: list[str], code: int, said: str, imprompt: Imprompt, tmp_path: Path) -> None:
+def test_options_that_cannot_be_used(
+    words: list[str], code: int, said: str, imprompt: Imprompt, tmp_path: Path
+) -> None:
     """One line with its own exit code; no index is begun."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("a red fox\n", "utf-8")

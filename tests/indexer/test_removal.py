@@ -13,17 +13,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import BuildLocked, ConfigError, FilterRejected, IndexDiffers, NoGeneration
-from indexer.build import BuildOptions, build_index
-from indexer.removal import RemovalRules, preview_removal, remove_prompts, rules_of_file, rules_where
-from indexer.sources import parse_corpus
-from store import layout
-from store.compaction import write_without
-from store.generation import Generation, open_generation
-from store.locking import write_lock
-from store.prompts import DuckPrompts
-from store.publish import generation_names
-from store.verify import verify
+from imprompt.core.errors import (
+    BuildLocked,
+    ConfigError,
+    FilterRejected,
+    IndexDiffers,
+    NoGeneration,
+)
+from imprompt.indexer.build import BuildOptions, build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.removing import (
+    RemovalRules,
+    preview_removal,
+    remove_prompts,
+    rules_of_file,
+    rules_where,
+)
+from imprompt.store import layout
+from imprompt.store.compact_shards import write_without
+from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.locking import write_lock
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.publish import generation_names
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 
 OPTIONS = BuildOptions(shard_rows=50)
@@ -33,14 +45,21 @@ WORD = "Zanzibarquokka"
 def write_marked_corpus(path: Path, n: int = 300) -> Path:
     """Every ninth prompt holds the word, which is long enough to be found among bytes."""
     lines = [
-        f"prompt {i} of a {'red' if i % 2 else 'blue'} {f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas" for i in range(n)
+        f"prompt {i} of a {'red' if i % 2 else 'blue'} {f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas"
+        for i in range(n)
     ]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     return path
 
 
 def build(root: Path, corpus: Path, *, extra: bool = True) -> None:
-    build_index(root, [parse_corpus(str(corpus))], BagPair(), options=OPTIONS, extra=[BagOfWords("second", dim=7)] if extra else [])
+    build_index(
+        root,
+        [parse_corpus(str(corpus))],
+        BagPair(),
+        options=OPTIONS,
+        extra=[BagOfWords("second", dim=7)] if extra else [],
+    )
 
 
 @pytest.fixture
@@ -52,7 +71,9 @@ def root(tmp_path: Path) -> Path:
 def rows_of(generation: Generation) -> list[tuple[Any, ...]]:
     """Everything of each prompt but its number, with its vectors' stored bits."""
     prompts = generation.prompts.get_many(range(len(generation.prompts)))
-    codes = [generation.vectors(space).codes(0, len(prompts)) for space in generation.manifest.shards]
+    codes = [
+        generation.vectors(space).codes(0, len(prompts)) for space in generation.manifest.shards
+    ]
     return [
         (
             p.prompt_key,
@@ -76,8 +97,14 @@ def bytes_below(root: Path) -> Iterator[tuple[Path, bytes]]:
 
 def holds(root: Path, word: str) -> list[Path]:
     """The files with that word in them, in any of three encodings and either case."""
-    needles = {form.encode(code) for form in (word, word.lower(), word.upper()) for code in ("utf-8", "utf-16-le", "utf-32-le")}
-    return [path for path, content in bytes_below(root) if any(needle in content for needle in needles)]
+    needles = {
+        form.encode(code)
+        for form in (word, word.lower(), word.upper())
+        for code in ("utf-8", "utf-16-le", "utf-32-le")
+    }
+    return [
+        path for path, content in bytes_below(root) if any(needle in content for needle in needles)
+    ]
 
 
 @pytest.fixture
@@ -102,19 +129,26 @@ def test_what_stays_is_as_it_was(root: Path) -> None:
     with open_generation(root) as generation:
         assert rows_of(generation) == [row for row in before if WORD not in row[1]]
         prompts = generation.prompts.get_many(range(len(generation.prompts)))
-        assert [p.row_id for p in prompts] == [p.group_id for p in prompts] == list(range(len(prompts)))
+        assert (
+            [p.row_id for p in prompts]
+            == [p.group_id for p in prompts]
+            == list(range(len(prompts)))
+        )
         manifest = generation.manifest
     assert report.removed == len(before) - manifest.rows == 33
     assert manifest.funnel == {"read": 300, "duplicate": 0, "removed": 33, "kept": 267}
     assert [record.rows for record in manifest.shards["bag"]] == [50, 50, 50, 50, 50, 17]
     assert manifest.indexes["bag"].recall_at_10 == 1.0
-    assert {record.provenance["backend"] for records in manifest.shards.values() for record in records} == {"words"}
+    assert {
+        record.provenance["backend"] for records in manifest.shards.values() for record in records
+    } == {"words"}
 
 
 def test_no_byte_of_it_is_left(uncompressed: None, tmp_path: Path) -> None:
     """In no file below the index: prompts, journal, plan, manifest, index, vectors, older generations, broken builds.
 
-    DuckDB writes without compression here; that the scan sees what is there is shown on the index before.
+    DuckDB writes without compression here; that the scan sees what is there is shown on the index
+    before.
     """
     root = tmp_path / "index"
     build(root, write_corpus(tmp_path / "old.txt", 40))
@@ -144,7 +178,9 @@ def test_no_text_column_holds_it(root: Path, tmp_path: Path) -> None:
     remove_prompts(root, rules_where(f"contains(text, '{WORD}')"))
     file = next(root.glob(f"generations/*/{layout.PROMPTS}"))
     with duckdb.connect(str(file), read_only=True) as connection:
-        columns = connection.execute("SELECT table_name, column_name FROM information_schema.columns").fetchall()
+        columns = connection.execute(
+            "SELECT table_name, column_name FROM information_schema.columns"
+        ).fetchall()
         assert {table for table, _ in columns} == {"prompts"}
         for table, column in columns:
             values = connection.table(table).project(f"lower({column}::VARCHAR)").fetchall()
@@ -185,7 +221,11 @@ def test_a_removal_can_follow_a_removal(root: Path) -> None:
     """The counts add up, the corpora stay named."""
     remove_prompts(root, rules_where("row_id < 10"))
     report = remove_prompts(root, rules_where("row_id < 10"))
-    assert (report.removed, report.manifest.rows, report.manifest.funnel["removed"]) == (10, 280, 20)
+    assert (report.removed, report.manifest.rows, report.manifest.funnel["removed"]) == (
+        10,
+        280,
+        20,
+    )
     assert [corpus.name for corpus in report.manifest.corpus] == ["corpus.txt"]
     with open_generation(root) as generation:
         assert generation.prompts.get_many([0])[0].text.startswith("prompt 20 ")
@@ -195,7 +235,11 @@ def test_a_preview_writes_nothing(root: Path) -> None:
     """The count and the first ten, in row order; every file stays as it is."""
     before = dict(bytes_below(root))
     found = preview_removal(root, rules_where(f"text LIKE '%{WORD}%'"))
-    assert (found.rows, found.matching, [p.row_id for p in found.first]) == (300, 33, list(range(4, 94, 9)))
+    assert (found.rows, found.matching, [p.row_id for p in found.first]) == (
+        300,
+        33,
+        list(range(4, 94, 9)),
+    )
     assert dict(bytes_below(root)) == before
 
 
@@ -205,7 +249,9 @@ def test_building_again_does_not_bring_them_back(root: Path, tmp_path: Path) -> 
     with pytest.raises(IndexDiffers, match="7 prompts were removed"):
         build(root, tmp_path / "corpus.txt")
     replace = BuildOptions(shard_rows=50, replace=True)
-    report = build_index(root, [parse_corpus(str(tmp_path / "corpus.txt"))], BagPair(), options=replace)
+    report = build_index(
+        root, [parse_corpus(str(tmp_path / "corpus.txt"))], BagPair(), options=replace
+    )
     assert report.manifest.rows == 300
 
 
@@ -231,8 +277,16 @@ def test_without_an_index_there_is_nothing_to_remove(tmp_path: Path) -> None:
 
 
 LINES: dict[str, tuple[str, bool, Callable[[str], bool]]] = {
-    "words": ("Quokka1\n\nprompt 3 \n", False, lambda text: "quokka1" in text.lower() or "prompt 3" in text),
-    "crlf and byte order mark": ("\ufeffquokka22\r\n", False, lambda text: "quokka22" in text.lower()),
+    "words": (
+        "Quokka1\n\nprompt 3 \n",
+        False,
+        lambda text: "quokka1" in text.lower() or "prompt 3" in text,
+    ),
+    "crlf and byte order mark": (
+        "\ufeffquokka22\r\n",
+        False,
+        lambda text: "quokka22" in text.lower(),
+    ),
     "no pattern": ("quokka.*\n100%\n", False, lambda text: False),
     "regular expression": (
         r"^PROMPT \d OF" + "\n" + r"quokka\d2," + "\n",
@@ -255,7 +309,9 @@ def test_the_lines_of_a_file(root: Path, tmp_path: Path, name: str) -> None:
 
 def test_many_lines(root: Path, tmp_path: Path) -> None:
     """Hundreds of rules are one removal."""
-    (tmp_path / "rules.txt").write_text("\n".join(f"prompt {i} of" for i in range(0, 300, 2)), "utf-8")
+    (tmp_path / "rules.txt").write_text(
+        "\n".join(f"prompt {i} of" for i in range(0, 300, 2)), "utf-8"
+    )
     assert preview_removal(root, rules_of_file(tmp_path / "rules.txt")).matching == 150
 
 
@@ -269,7 +325,9 @@ def test_many_lines(root: Path, tmp_path: Path) -> None:
         (b"a" * 501, False, FilterRejected),
     ],
 )
-def test_a_file_that_is_no_rules(tmp_path: Path, content: bytes, regex: bool, error: type[Exception]) -> None:
+def test_a_file_that_is_no_rules(
+    tmp_path: Path, content: bytes, regex: bool, error: type[Exception]
+) -> None:
     """Refused before the index is looked at."""
     (tmp_path / "rules.txt").write_bytes(content)
     with pytest.raises(error):
@@ -293,7 +351,9 @@ def test_the_plan_names_no_rule(root: Path) -> None:
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_groups_keep_together(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_groups_keep_together(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Whatever rows go, two prompts share a group afterwards if and only if they did before; it has its first member's number."""
     folder = tmp_path_factory.mktemp("groups")
     rows = data.draw(st.integers(1, 20))
@@ -302,21 +362,40 @@ def test_groups_keep_together(data: st.DataObject, tmp_path_factory: pytest.Temp
     removed = data.draw(st.sets(st.integers(0, rows - 1), max_size=rows - 1))
     with_count = data.draw(st.booleans())
     with duckdb.connect(str(folder / "old.duckdb")) as connection:
-        columns = "row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id" + (
-            ", n_folded" if with_count else ""
+        columns = (
+            "row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id"
+            + (", n_folded" if with_count else "")
         )
         values = [
-            [i, f"k{i}", f"t{i}", f"e{i}", "s", f"{i}", i + 1, first[groups[i]], *([i] if with_count else [])] for i in range(rows)
+            [
+                i,
+                f"k{i}",
+                f"t{i}",
+                f"e{i}",
+                "s",
+                f"{i}",
+                i + 1,
+                first[groups[i]],
+                *([i] if with_count else []),
+            ]
+            for i in range(rows)
         ]
         kinds = ", ".join(
-            f"{name} {'VARCHAR' if 2 <= place <= 6 else 'BIGINT'}" for place, name in enumerate(columns.split(", "), 1)
+            f"{name} {'VARCHAR' if 2 <= place <= 6 else 'BIGINT'}"
+            for place, name in enumerate(columns.split(", "), 1)
         )
         connection.execute(f"CREATE TABLE prompts({kinds})")
-        connection.executemany("INSERT INTO prompts VALUES (" + ", ".join("?" * len(values[0])) + ")", values)  # noqa: S608 places
-    write_without(folder / "old.duckdb", folder / "new.duckdb", np.array(sorted(removed), dtype=np.int64))
+        connection.executemany(
+            "INSERT INTO prompts VALUES (" + ", ".join("?" * len(values[0])) + ")", values
+        )  # noqa: S608 places
+    write_without(
+        folder / "old.duckdb", folder / "new.duckdb", np.array(sorted(removed), dtype=np.int64)
+    )
     kept = [i for i in range(rows) if i not in removed]
     with DuckPrompts(folder / "new.duckdb") as prompts:
         found = prompts.get_many(range(len(prompts)))
     assert [p.text for p in found] == [f"t{i}" for i in kept]
     assert [p.n_folded for p in found] == [i if with_count else 0 for i in kept]
-    assert [p.group_id for p in found] == [next(new for new, j in enumerate(kept) if groups[j] == groups[i]) for i in kept]
+    assert [p.group_id for p in found] == [
+        next(new for new, j in enumerate(kept) if groups[j] == groups[i]) for i in kept
+    ]

@@ -13,10 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from core.errors import ConfigError
-from core.values import RawPrompt, prompt_key
-from indexer.normalising import normalise
-from indexer.rules import E_MAIL, HANDLE, PHONE, Cleaning, Rules, UnsafeWords, checked, contact, read_unsafe_words
+from imprompt.core.errors import ConfigError
+from imprompt.core.values import RawPrompt, prompt_key
+from imprompt.indexer.cleaning_rules import (
+    E_MAIL,
+    HANDLE,
+    PHONE,
+    Cleaning,
+    Rules,
+    UnsafeWords,
+    checked,
+    contact,
+    read_unsafe_words,
+)
+from imprompt.indexer.normalization import normalise
 
 WORDS = UnsafeWords(frozenset({"forbidden"}), ("two words",))
 OFF = Cleaning(contacts=False, unsafe=False)
@@ -28,7 +38,9 @@ def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
 
 def left_out(text: str, cleaning: Cleaning, *, nsfw: float | None = None) -> str | None:
     """The rule that leaves the prompt out, None where it is kept."""
-    kept, dropped = Rules(checked(cleaning, WORDS), WORDS, count_words).apply([RawPrompt(text, "corpus", "row 0", 3, nsfw)])
+    kept, dropped = Rules(checked(cleaning, WORDS), WORDS, count_words).apply(
+        [RawPrompt(text, "corpus", "row 0", 3, nsfw)]
+    )
     assert len(kept) + len(dropped) == 1
     return dropped[0].rule if dropped else None
 
@@ -56,7 +68,9 @@ def test_contacts(text: str, found: str | None) -> None:
     assert left_out(text, OFF) is None
 
 
-@pytest.mark.parametrize("piece", ["@", "a@", "a@b", "@a", "+1 ", "1", "123 ", "(123) ", "a.", "1-"])
+@pytest.mark.parametrize(
+    "piece", ["@", "a@", "a@b", "@a", "+1 ", "1", "123 ", "(123) ", "a.", "1-"]
+)
 def test_no_text_takes_long(piece: str) -> None:
     """The longest prompt that is read takes less than a second, whatever is repeated in it."""
     began = time.process_time()
@@ -88,7 +102,10 @@ def test_lengths() -> None:
 
 def test_languages() -> None:
     """Other languages than those named are left out; several may be named."""
-    german, english = "ein Porträt einer alten Frau im Regen", "a portrait of an old woman in the rain"
+    german, english = (
+        "ein Porträt einer alten Frau im Regen",
+        "a portrait of an old woman in the rain",
+    )
     assert left_out(german, Cleaning(languages=("en",))) == "other language"
     assert left_out(english, Cleaning(languages=("en",))) is None
     assert left_out(german, Cleaning(languages=("en", "de"))) is None
@@ -110,7 +127,10 @@ def test_every_prompt_is_kept_or_left_out(texts: list[str], strict: bool) -> Non
     ways = [row.source_key for row in kept] + [row.source_key for row in dropped]
     assert sorted(ways) == [prompt.source_key for prompt in prompts]
     alone = [rules.apply([prompt]) for prompt in prompts]
-    assert ([row for one, _ in alone for row in one], [row for _, one in alone for row in one]) == (kept, dropped)
+    assert ([row for one, _ in alone for row in one], [row for _, one in alone for row in one]) == (
+        kept,
+        dropped,
+    )
     for row in kept:
         raw = prompts[int(row.source_key[4:])]
         assert (row.text, row.n_submitted) == (raw.text, raw.n_submitted)
@@ -141,7 +161,9 @@ class TestSettings:
         assert checked(Cleaning(), WORDS) != checked(Cleaning(), other)
         assert checked(OFF, WORDS) == checked(OFF, other) == OFF
         assert checked(Cleaning(languages=("en", "de", "en")), WORDS).languages == ("de", "en")
-        assert msgspec.json.decode(msgspec.json.encode(checked(Cleaning(), WORDS)), type=Cleaning) == checked(Cleaning(), WORDS)
+        assert msgspec.json.decode(
+            msgspec.json.encode(checked(Cleaning(), WORDS)), type=Cleaning
+        ) == checked(Cleaning(), WORDS)
 
     def test_own_words(self, tmp_path: Path) -> None:
         """A list is one word or phrase a line, with comments; an empty or unreadable one is refused by name."""
@@ -159,4 +181,6 @@ class TestSettings:
         """It is sorted, has no word twice, and leaves figures of art and anatomy alone."""
         words = read_unsafe_words()
         assert words.found_in("NSFW, a couple")
-        assert not words.found_in("a nude by Modigliani, breast, cocktail, chest, sexy pose, a cockatoo")
+        assert not words.found_in(
+            "a nude by Modigliani, breast, cocktail, chest, sexy pose, a cockatoo"
+        )

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.errors import ConfigError, CorpusError
-from core.values import RawPrompt, RejectedRow
-from indexer.rows import MAX_LINE_BYTES
-from indexer.sampling import draw_rows
-from indexer.sources import parse_corpus
+from imprompt.core.errors import ConfigError, CorpusError
+from imprompt.core.values import RawPrompt, RejectedRow
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.rows import MAX_LINE_BYTES
+from imprompt.indexer.sampling import draw_rows
 from tests.images.tool_files import CARRIED, TOOL_FILES, png_texts
 
 Row = RawPrompt | RejectedRow
@@ -61,11 +61,20 @@ class TestWhatCannotBeRead:
             ("binary.jsonl", "no column"),
         ],
     )
-    def test_is_named_with_a_remedy(self, spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_named_with_a_remedy(
+        self, spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """What is absent, empty, of an unknown kind, torn, or in another encoding ends in one line that names it and a remedy."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "folder").mkdir()
-        for name in ("table.xlsx", "noextension", "empty.txt", "empty.csv", "empty.jsonl", "empty.parquet"):
+        for name in (
+            "table.xlsx",
+            "noextension",
+            "empty.txt",
+            "empty.csv",
+            "empty.jsonl",
+            "empty.parquet",
+        ):
             (tmp_path / name).touch()
         (tmp_path / "header.csv").write_text("id,prompt\n")
         (tmp_path / "table.csv").write_text("prompt\nx\n")
@@ -85,9 +94,13 @@ class TestWhatCannotBeRead:
         assert caught.value.path is not None
 
     @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-    def test_a_missing_column_is_answered_with_those_there(self, suffix: str, tmp_path: Path) -> None:
+    def test_a_missing_column_is_answered_with_those_there(
+        self, suffix: str, tmp_path: Path
+    ) -> None:
         """The message lists the columns, asked for by name or not."""
-        path = write_table(tmp_path / f"table{suffix}", {"caption": ["a", "b"], "style": ["c", "d"]})
+        path = write_table(
+            tmp_path / f"table{suffix}", {"caption": ["a", "b"], "style": ["c", "d"]}
+        )
         for column in ("prompt", None):
             with pytest.raises(CorpusError, match="caption, style"):
                 parse_corpus(str(path), column=column)
@@ -99,22 +112,39 @@ class TestWhatCannotBeRead:
         path = tmp_path / f"table{suffix}"
         path.write_text("prompt,prompt\na,b\n")
         if suffix == ".parquet":
-            pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"]), path)
+            pq.write_table(
+                pa.Table.from_arrays(
+                    [pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"]
+                ),
+                path,
+            )
         with pytest.raises(CorpusError, match="has 2 columns 'prompt'"):
             parse_corpus(str(path))
 
     @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
     def test_the_only_text_column_is_found(self, suffix: str, tmp_path: Path) -> None:
         """A table with one column of text and the count of submissions needs no --column."""
-        path = write_table(tmp_path / f"table{suffix}", {"caption": ["a", "b"], "n_submitted": [3, 4]})
+        path = write_table(
+            tmp_path / f"table{suffix}", {"caption": ["a", "b"], "n_submitted": [3, 4]}
+        )
         rows = rows_of(path)
-        assert [(row.text, row.n_submitted) for row in rows if isinstance(row, RawPrompt)] == [("a", 3), ("b", 4)]
+        assert [(row.text, row.n_submitted) for row in rows if isinstance(row, RawPrompt)] == [
+            ("a", 3),
+            ("b", 4),
+        ]
 
     @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
     def test_what_the_corpus_calls_unsafe_comes_along(self, suffix: str, tmp_path: Path) -> None:
         """DiffusionDB's `prompt_nsfw` stands beside its prompt, is no column of prompts, and is None where it is no number."""
-        path = write_table(tmp_path / f"table{suffix}", {"caption": ["a", "b", "c"], "prompt_nsfw": [0.25, 1.0, None]})
-        assert [row.nsfw for row in rows_of(path) if isinstance(row, RawPrompt)] == [0.25, 1.0, None]
+        path = write_table(
+            tmp_path / f"table{suffix}",
+            {"caption": ["a", "b", "c"], "prompt_nsfw": [0.25, 1.0, None]},
+        )
+        assert [row.nsfw for row in rows_of(path) if isinstance(row, RawPrompt)] == [
+            0.25,
+            1.0,
+            None,
+        ]
 
     def test_a_column_that_is_not_text(self, tmp_path: Path) -> None:
         """A Parquet column of numbers is refused by name."""
@@ -125,7 +155,12 @@ class TestWhatCannotBeRead:
     def test_a_page_broken_in_the_middle(self, tmp_path: Path) -> None:
         """Damage that shows only on reading a column is a `CorpusError` too, not a foreign exception."""
         path = tmp_path / "broken.parquet"
-        pq.write_table(pa.table({"prompt": [f"prompt {i}" for i in range(20_000)]}), path, compression="zstd", use_dictionary=False)
+        pq.write_table(
+            pa.table({"prompt": [f"prompt {i}" for i in range(20_000)]}),
+            path,
+            compression="zstd",
+            use_dictionary=False,
+        )
         content = bytearray(path.read_bytes())
         middle = len(content) // 2
         content[middle : middle + 64] = bytes(64)
@@ -133,7 +168,9 @@ class TestWhatCannotBeRead:
         with pytest.raises(CorpusError, match=r"broken\.parquet"):
             rows_of(path)
 
-    @pytest.mark.parametrize("option", [{"limit": 0}, {"sample": 0}, {"limit": -1}, {"sample": 3, "seed": -1}])
+    @pytest.mark.parametrize(
+        "option", [{"limit": 0}, {"sample": 0}, {"limit": -1}, {"sample": 3, "seed": -1}]
+    )
     def test_senseless_options(self, option: dict[str, Any]) -> None:
         """A limit or sample below one row and a negative seed are refused as configuration."""
         with pytest.raises(ConfigError):
@@ -158,7 +195,9 @@ class TestCsv:
     def test_a_quote_left_open_costs_one_row(self, rest: int, tmp_path: Path) -> None:
         """An opening quote that never closes is rejected by its line, and the rows behind it, few or many, are read."""
         path = tmp_path / "table.csv"
-        path.write_text('id,prompt\n1,good\n2,"open\n' + "".join(f"{i},prompt {i}\n" for i in range(rest)))
+        path.write_text(
+            'id,prompt\n1,good\n2,"open\n' + "".join(f"{i},prompt {i}\n" for i in range(rest))
+        )
         rows = rows_of(path)
         assert reasons(rows) == {"line 3": "quote left open"}
         assert texts(rows) == ["good", *(f"prompt {i}" for i in range(rest))]
@@ -175,7 +214,16 @@ class TestJsonLines:
         """What is no JSON, no object, nested without end, or of another type is rejected by line."""
         path = tmp_path / "lines.jsonl"
         deep = b"[" * 100_000
-        lines = [b'{"prompt": "good"}', b"{", b'"text"', b"", b'{"prompt": 7}', b'{"other": "x"}', deep, b'{"prompt": "\\ud800"}']
+        lines = [
+            b'{"prompt": "good"}',
+            b"{",
+            b'"text"',
+            b"",
+            b'{"prompt": 7}',
+            b'{"other": "x"}',
+            deep,
+            b'{"prompt": "\\ud800"}',
+        ]
         path.write_bytes(b"\n".join([*lines, b'{"prompt": "fine", "n_submitted": 5}']))
         rows = rows_of(path)
         assert texts(rows) == ["good", "fine"]
@@ -196,7 +244,11 @@ class TestBoundedMemory:
     def test_a_line_without_end_is_not_held(self, suffix: str, tmp_path: Path) -> None:
         """A line of 40 MB is rejected by number without being held in memory, and the next one is read."""
         path = tmp_path / f"long{suffix}"
-        good = {".txt": b"good\n", ".csv": b"prompt,id\ngood,1\n", ".jsonl": b'{"prompt": "good"}\n'}[suffix]
+        good = {
+            ".txt": b"good\n",
+            ".csv": b"prompt,id\ngood,1\n",
+            ".jsonl": b'{"prompt": "good"}\n',
+        }[suffix]
         last = {".txt": b"last\n", ".csv": b"last,2\n", ".jsonl": b'{"prompt": "last"}\n'}[suffix]
         with path.open("wb") as file:
             file.write(good)
@@ -214,7 +266,11 @@ class TestBoundedMemory:
     def test_reading_does_not_grow_with_the_file(self, tmp_path: Path) -> None:
         """Streaming a sample of a Parquet file of 11 MB of text holds a small part of it."""
         path = tmp_path / "large.parquet"
-        pq.write_table(pa.table({"prompt": [f"{i} " + "word " * 45 for i in range(50_000)]}), path, row_group_size=5_000)
+        pq.write_table(
+            pa.table({"prompt": [f"{i} " + "word " * 45 for i in range(50_000)]}),
+            path,
+            row_group_size=5_000,
+        )
         source = parse_corpus(str(path), sample=50)
         tracemalloc.start()
         count = sum(len(batch.prompts) for batch in source.batches(10))
@@ -228,15 +284,23 @@ class TestBoundedMemory:
         """A Parquet file of 0.1 MB that stands for up to 15 GB of text, by repetition or compression, is read in little memory."""
         path = tmp_path / "small.parquet"
         if repeated:
-            texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4_000, pa.int32()), pa.array(["x" * 2_000]))
-            long = pa.DictionaryArray.from_arrays(pa.array([0] * 30_000, pa.int32()), pa.array(["x" * 500_000]))
+            texts = pa.DictionaryArray.from_arrays(
+                pa.array([0] * 4_000, pa.int32()), pa.array(["x" * 2_000])
+            )
+            long = pa.DictionaryArray.from_arrays(
+                pa.array([0] * 30_000, pa.int32()), pa.array(["x" * 500_000])
+            )
             rows = 34_000
-            with pq.ParquetWriter(path, pa.schema([("prompt", texts.type)]), store_schema=False) as writer:
+            with pq.ParquetWriter(
+                path, pa.schema([("prompt", texts.type)]), store_schema=False
+            ) as writer:
                 for array in (texts, long):
                     writer.write_table(pa.table({"prompt": array}))
         else:
             rows = 60
-            with pq.ParquetWriter(path, pa.schema([("prompt", pa.string())]), compression="zstd", use_dictionary=False) as writer:
+            with pq.ParquetWriter(
+                path, pa.schema([("prompt", pa.string())]), compression="zstd", use_dictionary=False
+            ) as writer:
                 for _ in range(6):
                     writer.write_table(pa.table({"prompt": ["y" * 2_000_000] * 10}))
         assert path.stat().st_size < 200_000
@@ -265,7 +329,10 @@ class TestSample:
         assert draw_rows(0, 9, seed=1).tolist() == []
 
     def test_is_even_over_the_rows(self) -> None:
-        """Over many seeds each of 20 rows is drawn about as often as another: 5 of 20, 4,000 times, within five deviations."""
+        """Over many seeds each of 20 rows is drawn about as often as another:
+
+        5 of 20, 4,000 times, within five deviations.
+        """
         counts = [0] * 20
         for seed in range(4000):
             for row in draw_rows(20, 5, seed=seed).tolist():
@@ -292,7 +359,9 @@ def write_table(path: Path, columns: dict[str, list[Any]]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.table(columns), path)
     elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in cells))
+        path.write_text(
+            "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in cells)
+        )
     else:
         mark = {".csv": ",", ".tsv": "\t"}[path.suffix]
         path.write_text("".join(mark.join(map(str, row)) + "\n" for row in [names, *cells]))
@@ -308,4 +377,7 @@ def test_a_folder_of_images_gives_exact_prompts_alone(tmp_path: Path) -> None:
     for batch in parse_corpus(f"images:{tmp_path}").batches(1):
         rows += [*batch.prompts, *batch.rejected]
     assert texts(rows) == [TOOL_FILES["comfyui.png"].prompt]
-    assert reasons(rows) == {"carried.png": "embedded prompt that is not exact", "none.png": "no embedded prompt"}
+    assert reasons(rows) == {
+        "carried.png": "embedded prompt that is not exact",
+        "none.png": "no embedded prompt",
+    }

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from core.values import fold_text
-from indexer.starter import ROWS, expand, load_vocabulary, starter_source
+from imprompt.core.values import fold_text
+from imprompt.indexer.readers.starter import ROWS, expand, load_vocabulary, starter_source
 
-DATA = Path(os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+DATA = Path(
+    os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,8 @@ def test_has_5000_different_prompts(prompts: list[str]) -> None:
 def test_is_the_same_everywhere(prompts: list[str]) -> None:
     """These very prompts come out on every machine and with every version of Python and numpy: indexes are compared by it.
 
-    A deliberate change of the vocabularies or of the grammar changes the digest; then write the new one here.
+    A deliberate change of the vocabularies or of the grammar changes the digest; then write the new
+    one here.
     """
     assert (
         hashlib.sha256("\n".join(prompts).encode()).hexdigest()
@@ -106,14 +109,20 @@ def test_has_no_capitals_within() -> None:
     """The vocabularies are lower-case throughout: a name of a person or a brand would stand out by its capital in review."""
     vocabulary = load_vocabulary()
     words = [*itertools.chain(*vocabulary.media.values(), *vocabulary.light.values())]
-    words += [*itertools.chain(*((*theme.subjects, *theme.places, *theme.actions) for theme in vocabulary.theme))]
+    words += [
+        *itertools.chain(
+            *((*theme.subjects, *theme.places, *theme.actions) for theme in vocabulary.theme)
+        )
+    ]
     assert all(word == word.lower() for word in words)
 
 
 def test_a_longer_run_begins_like_a_shorter_one() -> None:
     """The seed decides the prompts one after the other, and another seed gives others."""
     vocabulary = load_vocabulary()
-    short, long, other = (list(expand(vocabulary, n, seed=seed)) for n, seed in ((50, 1), (200, 1), (200, 2)))
+    short, long, other = (
+        list(expand(vocabulary, n, seed=seed)) for n, seed in ((50, 1), (200, 1), (200, 2))
+    )
     assert long[:50] == short
     assert len(set(long) & set(other)) < 5
 

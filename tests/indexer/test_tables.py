@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from core.errors import ConfigError, CorpusError
-from core.values import RawPrompt, RejectedRow
-from indexer.sources import parse_corpus
+from imprompt.core.errors import ConfigError, CorpusError
+from imprompt.core.values import RawPrompt, RejectedRow
+from imprompt.indexer.readers.sources import parse_corpus
 
 Row = RawPrompt | RejectedRow
 
@@ -41,20 +41,29 @@ def reasons(rows: list[Row]) -> dict[str, str]:
 
 def packed(path: Path, content: bytes) -> Path:
     """The content at `path`, compressed as its suffix says."""
-    with pa.output_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}[path.suffix]) as stream:
+    with pa.output_stream(
+        str(path), compression={".gz": "gzip", ".zst": "zstd"}[path.suffix]
+    ) as stream:
         stream.write(content)
     return path
 
 
 class TestCompressed:
     @pytest.mark.parametrize("suffix", [".gz", ".zst"])
-    def test_a_file_that_ends_early_is_told_with_its_line(self, suffix: str, tmp_path: Path) -> None:
+    def test_a_file_that_ends_early_is_told_with_its_line(
+        self, suffix: str, tmp_path: Path
+    ) -> None:
         """A cut download is one error that names the file, the line and the reason; it is never taken for a shorter file."""
-        path = packed(tmp_path / f"prompts.csv{suffix}", b"prompt\n" + b"".join(b"prompt number %d\n" % i for i in range(30_000)))
+        path = packed(
+            tmp_path / f"prompts.csv{suffix}",
+            b"prompt\n" + b"".join(b"prompt number %d\n" % i for i in range(30_000)),
+        )
         whole = path.read_bytes()
         for keep in (len(whole) // 2, len(whole) - 3):
             path.write_bytes(whole[:keep])
-            with pytest.raises(CorpusError, match=r"prompts\.csv.* cannot be read beyond line \d+: it ends early") as caught:
+            with pytest.raises(
+                CorpusError, match=r"prompts\.csv.* cannot be read beyond line \d+: it ends early"
+            ) as caught:
                 rows_of(path)
             assert caught.value.hint
             assert "\n" not in str(caught.value)
@@ -77,9 +86,12 @@ class TestCompressed:
     @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "json"])
     def test_a_bomb_is_stopped(self, kind: str, tmp_path: Path) -> None:
         """400 MB of nothing on one line, packed into 0.4 MB, end in one line, in little memory and time."""
-        begin = {"txt": b"good\n", "jsonl": b'{"prompt": "good"}\n', "csv": b"prompt\ngood\n", "json": b'[{"prompt": "good"}, "'}[
-            kind
-        ]
+        begin = {
+            "txt": b"good\n",
+            "jsonl": b'{"prompt": "good"}\n',
+            "csv": b"prompt\ngood\n",
+            "json": b'[{"prompt": "good"}, "',
+        }[kind]
         path = tmp_path / f"bomb.{kind}.gz"
         with gzip.open(path, "wb", compresslevel=1) as file:
             file.write(begin)
@@ -119,7 +131,9 @@ class TestFolders:
         assert texts(rows)[0] == "first"
         assert texts(rows)[-1] == "last"
         assert found.pop("b.csv:row 0").startswith("unreadable file: b.csv has no column 'prompt'")
-        assert found.pop("c.parquet:row 0").startswith("unreadable file: c.parquet cannot be read as Parquet")
+        assert found.pop("c.parquet:row 0").startswith(
+            "unreadable file: c.parquet cannot be read as Parquet"
+        )
         assert all(key.startswith("d.parquet:row ") for key in found)
         assert len(rows) == 20_004 == source.count()
         for start in (1, 2, 3, 20_002, 20_003):
@@ -155,9 +169,13 @@ class TestDuckDb:
         """A table of 40,000 rows of which a third was deleted, one in another schema, and a view on a file."""
         path = tmp_path / "prompts.duckdb"
         with duckdb.connect(str(path)) as connection:
-            connection.execute("CREATE TABLE many AS SELECT 'prompt ' || i AS prompt, i AS number FROM range(40000) t(i)")
+            connection.execute(
+                "CREATE TABLE many AS SELECT 'prompt ' || i AS prompt, i AS number FROM range(40000) t(i)"
+            )
             connection.execute("DELETE FROM many WHERE number % 3 = 1")
-            connection.execute('CREATE SCHEMA other; CREATE TABLE other."odd name" ("the ""text" VARCHAR, style VARCHAR)')
+            connection.execute(
+                'CREATE SCHEMA other; CREATE TABLE other."odd name" ("the ""text" VARCHAR, style VARCHAR)'
+            )
             connection.execute("INSERT INTO other.\"odd name\" VALUES ('a', 'b')")
             connection.execute("CREATE VIEW passwords AS SELECT * FROM read_csv('/etc/passwd')")
         return path
@@ -165,7 +183,9 @@ class TestDuckDb:
     def test_rows_come_in_the_order_of_their_ids(self, database: Path) -> None:
         """Deleted rows leave gaps in the ids and none in the corpus; it can be read from any row on."""
         source = parse_corpus(f"{database}#many")
-        everything = [(row.text, row.source_key) for batch in source.batches(5000) for row in batch.prompts]
+        everything = [
+            (row.text, row.source_key) for batch in source.batches(5000) for row in batch.prompts
+        ]
         assert everything == [(f"prompt {i}", f"row {i}") for i in range(40_000) if i % 3 != 1]
         assert source.count() == len(everything)
         for start in (10_921, 10_922, 10_923, 26_000):
@@ -188,7 +208,9 @@ class TestDuckDb:
             ("#many.number", "'number' .* does not hold text"),
         ],
     )
-    def test_what_is_not_there_is_answered_with_what_is(self, part: str, said: str, database: Path) -> None:
+    def test_what_is_not_there_is_answered_with_what_is(
+        self, part: str, said: str, database: Path
+    ) -> None:
         """Tables and columns there stand in the message; a view, which could read other files, is no table."""
         with pytest.raises(CorpusError, match=said):
             parse_corpus(f"{database}{part}")
@@ -211,7 +233,9 @@ class TestDuckDb:
     def test_one_that_another_program_writes(self, database: Path) -> None:
         """A locked file is refused, with what to do."""
         script = f"import duckdb, sys\nc = duckdb.connect({str(database)!r})\nprint('open', flush=True)\nsys.stdin.read()"
-        with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as writer:
             if writer.stdout is not None:
                 writer.stdout.readline()
             with pytest.raises(CorpusError, match="lock") as caught:
@@ -225,14 +249,26 @@ class TestJsonArrays:
         """Objects across the edges of what is read at once, nested, with white space; other items are rejected by number."""
         path = tmp_path / "prompts.json"
         prompts = [f"prompt {i} " + "é" * (i * 997 % 70_000) for i in range(40)]
-        items = [{"prompt": prompt, "more": [{"deep": "]},"}] * (i % 3)} for i, prompt in enumerate(prompts)]
+        items = [
+            {"prompt": prompt, "more": [{"deep": "]},"}] * (i % 3)}
+            for i, prompt in enumerate(prompts)
+        ]
         path.write_text(json.dumps([*items, 12, "text", None], ensure_ascii=False, indent=1))
         rows = rows_of(path)
         assert texts(rows) == prompts
-        assert reasons(rows) == dict.fromkeys(("item 40", "item 41", "item 42"), "not a JSON object")
+        assert reasons(rows) == dict.fromkeys(
+            ("item 40", "item 41", "item 42"), "not a JSON object"
+        )
 
     @pytest.mark.parametrize(
-        "end", ['{"prompt": "cut', '{"prompt": "two"}', '{"prompt": nonsense}]', "[" * 100_000, "9" * 5000 + "]"]
+        "end",
+        [
+            '{"prompt": "cut',
+            '{"prompt": "two"}',
+            '{"prompt": nonsense}]',
+            "[" * 100_000,
+            "9" * 5000 + "]",
+        ],
     )
     def test_damage_is_told_with_its_item(self, end: str, tmp_path: Path) -> None:
         """Nothing behind a broken item can be told apart, so it ends the file: one line with its number."""
@@ -258,15 +294,26 @@ class TestPhrases:
         for name in ("artists", "flavors", "mediums", "movements", "negative"):
             (folder / "data" / f"{name}.txt").write_text(f"one of {name}\n")
         monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.delitem(sys.modules, "clip_interrogator", raising=False)  # another test may have imported the real one
+        monkeypatch.delitem(
+            sys.modules, "clip_interrogator", raising=False
+        )  # another test may have imported the real one
         return folder
 
     def test_artists_are_left_out_unless_named(self) -> None:
         """Mediums, movements and flavors; other lists only by name."""
-        assert texts(rows_of("phrases:clip-interrogator")) == ["one of mediums", "one of movements", "one of flavors"]
-        assert texts(rows_of("phrases:clip-interrogator:artists,mediums")) == ["one of artists", "one of mediums"]
+        assert texts(rows_of("phrases:clip-interrogator")) == [
+            "one of mediums",
+            "one of movements",
+            "one of flavors",
+        ]
+        assert texts(rows_of("phrases:clip-interrogator:artists,mediums")) == [
+            "one of artists",
+            "one of mediums",
+        ]
 
-    @pytest.mark.parametrize("spec", ["phrases:", "phrases:nltk", "phrases:clip-interrogator:poets"])
+    @pytest.mark.parametrize(
+        "spec", ["phrases:", "phrases:nltk", "phrases:clip-interrogator:poets"]
+    )
     def test_what_it_does_not_have(self, spec: str) -> None:
         """Another package or list is answered with those that there are."""
         with pytest.raises(ConfigError, match="movements,flavors,artists"):
@@ -275,7 +322,9 @@ class TestPhrases:
     def test_without_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The command that brings it."""
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(CorpusError, match=r"not installed.*pip install --no-deps clip-interrogator==0\.6\.0"):
+        with pytest.raises(
+            CorpusError, match=r"not installed.*pip install --no-deps clip-interrogator==0\.6\.0"
+        ):
             parse_corpus("phrases:clip-interrogator")
 
     def test_without_its_lists(self, package: Path) -> None:
@@ -295,12 +344,14 @@ def test_a_column_behind_the_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc"
+)
 @pytest.mark.parametrize("kind", ["parquet", "csv.gz", "jsonl.zst", "json"])
 def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
     """Ten times the rows, the same memory within 40 MB: a process of its own reads 30,000 and 300,000 prompts of 500 characters."""
     script = (
-        "import sys\nfrom indexer.sources import parse_corpus\n"
+        "import sys\nfrom imprompt.indexer.readers.sources import parse_corpus\n"
         "n = sum(len(batch.prompts) for batch in parse_corpus(sys.argv[1]).batches(4096))\n"
         "print(n, next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     )
@@ -309,7 +360,13 @@ def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
         path = tmp_path / f"{rows}.{kind}"
         write_many(path, rows)
         root = Path(__file__).parents[2]
-        done = subprocess.run([sys.executable, "-c", script, path], cwd=root, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script, path],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         n, peak = map(int, done.stdout.split())
         assert n == rows
         peaks.append(peak / 1024)
@@ -320,14 +377,22 @@ def write_many(path: Path, rows: int) -> None:
     """So many prompts in one row group, or one array."""
     words = [f"{place * 7919 % 104_729:x}" for place in range(1 << 16)]
     starts = (i * 31 % (len(words) - 80) for i in range(rows))
-    prompts = pa.array([f"{i} {' '.join(words[start : start + 80])}" for i, start in enumerate(starts)])
+    prompts = pa.array(
+        [f"{i} {' '.join(words[start : start + 80])}" for i, start in enumerate(starts)]
+    )
     table = pa.table({"prompt": prompts})
     if path.suffix == ".parquet":
         pq.write_table(table, path, row_group_size=rows, use_dictionary=False)
     else:
-        lines = [json.dumps({"prompt": text}) for text in prompts.to_pylist()] if "json" in path.name else prompts.to_pylist()
+        lines = (
+            [json.dumps({"prompt": text}) for text in prompts.to_pylist()]
+            if "json" in path.name
+            else prompts.to_pylist()
+        )
         content = (
-            f"[{','.join(lines)}]" if path.suffix == ".json" else "\n".join(["prompt", *lines][path.name.count("json") :]) + "\n"
+            f"[{','.join(lines)}]"
+            if path.suffix == ".json"
+            else "\n".join(["prompt", *lines][path.name.count("json") :]) + "\n"
         )
         compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
         with pa.output_stream(str(path), compression=compression) as stream:

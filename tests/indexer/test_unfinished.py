@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import CorpusError
-from core.values import Vectors
-from indexer.build import BuildOptions, build_index, make_plan
-from indexer.rows import Row, StreamedSource
-from indexer.sources import parse_corpus
-from store import layout
-from store.generation import open_generation
-from store.publish import current_name
+from imprompt.core.errors import CorpusError
+from imprompt.core.values import Vectors
+from imprompt.indexer.build import BuildOptions, build_index, make_plan
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.rows import Row, StreamedSource
+from imprompt.store import layout
+from imprompt.store.index_version import open_generation
+from imprompt.store.publish import current_name
 from tests.conftest import Imprompt
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 
@@ -59,7 +59,9 @@ def staged(root: Path) -> list[str]:
 
 
 class TestBetweenABrokenBuildAndItsResume:
-    def test_a_changed_corpus_is_refused_with_both_fingerprints(self, broken_build: tuple[Path, Path]) -> None:
+    def test_a_changed_corpus_is_refused_with_both_fingerprints(
+        self, broken_build: tuple[Path, Path]
+    ) -> None:
         """The build that is there stays, nothing is published, and the message tells both and the remedy."""
         root, corpus = broken_build
         before = parse_corpus(str(corpus)).fingerprint()
@@ -93,7 +95,9 @@ class TestBetweenABrokenBuildAndItsResume:
         assert report.encoded == report.manifest.rows
         assert staged(root) == []
 
-    def test_another_corpus_is_another_build(self, broken_build: tuple[Path, Path], tmp_path: Path) -> None:
+    def test_another_corpus_is_another_build(
+        self, broken_build: tuple[Path, Path], tmp_path: Path
+    ) -> None:
         """A corpus of another name does not mind the broken build, and leaves it as it is."""
         root, _ = broken_build
         kept = staged(root)
@@ -122,7 +126,9 @@ class TestWhileItIsRead:
         assert current_name(tmp_path / "index") is None
         assert staged(tmp_path / "index") == []
 
-    def test_an_unchanged_file_is_hashed_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unchanged_file_is_hashed_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The second look at a source that nobody touched costs a look at the file's length and time."""
         hashed: list[Path] = []
 
@@ -130,8 +136,13 @@ class TestWhileItIsRead:
             hashed.append(path)
             return "0" * 64
 
-        monkeypatch.setattr("indexer.columns.sha256_file", hash_once)
-        build_index(tmp_path / "index", [parse_corpus(str(write_corpus(tmp_path / "a.txt", 60)))], BagPair(), options=OPTIONS)
+        monkeypatch.setattr("imprompt.indexer.readers.columns.sha256_file", hash_once)
+        build_index(
+            tmp_path / "index",
+            [parse_corpus(str(write_corpus(tmp_path / "a.txt", 60)))],
+            BagPair(),
+            options=OPTIONS,
+        )
         assert len(hashed) == 1
 
     def test_the_origin_of_a_corpus_is_in_the_plan(self) -> None:
@@ -141,7 +152,10 @@ class TestWhileItIsRead:
             return []
 
         source = StreamedSource("set", False, rows, lambda: "f", lambda: 0, "hf:a/b@c")  # type: ignore[arg-type]
-        assert make_plan([source], [BagOfWords().spec], options=OPTIONS).corpora[0].origin == "hf:a/b@c"
+        assert (
+            make_plan([source], [BagOfWords().spec], options=OPTIONS).corpora[0].origin
+            == "hf:a/b@c"
+        )
 
 
 class TestStrict:
@@ -150,15 +164,24 @@ class TestStrict:
         """A table with an empty cell and twelve rows that cannot be read."""
         path = tmp_path / "table.csv"
         bad = "".join(f"{i}\n" for i in range(11))
-        path.write_bytes(b"id,prompt\n1,a red fox\n2,\n" + bad.encode() + b"3,broken \xff bytes\n4,a bowl of ramen\n")
+        path.write_bytes(
+            b"id,prompt\n1,a red fox\n2,\n"
+            + bad.encode()
+            + b"3,broken \xff bytes\n4,a bowl of ramen\n"
+        )
         return path
 
-    def test_names_the_rows_and_publishes_nothing(self, table: Path, tmp_path: Path, imprompt: Imprompt) -> None:
+    def test_names_the_rows_and_publishes_nothing(
+        self, table: Path, tmp_path: Path, imprompt: Imprompt
+    ) -> None:
         """The first ten by file, line and reason, and how many there are; without it they are left out and named, too."""
         words = ("build-index", "--corpus", table, "--index", tmp_path / "index")
         done = imprompt(*words, "--strict")
         assert done.code == CorpusError.exit_code
-        assert "12 rows cannot be read, and --strict is set: table.csv, line 4: fields do not match the header;" in done.err
+        assert (
+            "12 rows cannot be read, and --strict is set: table.csv, line 4: fields do not match the header;"
+            in done.err
+        )
         assert "line 13" in done.err
         assert "line 14" not in done.err
         assert "and 2 more" in done.err
@@ -173,8 +196,12 @@ class TestStrict:
         path = tmp_path / "table.csv"
         path.write_text("id,prompt\n1,a red fox\n2,\n3,a bowl of ramen\n")
         strict = BuildOptions(shard_rows=50, strict=True)
-        report = build_index(tmp_path / "index", [parse_corpus(str(path))], BagPair(), options=strict)
+        report = build_index(
+            tmp_path / "index", [parse_corpus(str(path))], BagPair(), options=strict
+        )
         assert report.manifest.rows == 2
-        assert not build_index(tmp_path / "index", [parse_corpus(str(path))], BagPair(), options=OPTIONS).built
+        assert not build_index(
+            tmp_path / "index", [parse_corpus(str(path))], BagPair(), options=OPTIONS
+        ).built
         with open_generation(tmp_path / "index") as generation:
             assert len(generation.prompts) == 2

@@ -10,18 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from core.values import EncoderSpec, Vectors, prompt_key, unit_rows
-from store import layout
-from store.locking import write_lock
-from store.manifest import CorpusInfo, Manifest
-from store.probes import index_space
-from store.prompts import DuckPrompts
-from store.publish import publish
-from store.shards import write_shard
-from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
+from imprompt.core.values import EncoderSpec, Vectors, prompt_key, unit_rows
+from imprompt.store import layout
+from imprompt.store.check_queries import index_space
+from imprompt.store.locking import write_lock
+from imprompt.store.manifest import CorpusInfo, Manifest
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.publish import publish
+from imprompt.store.shards import write_shard
+from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
 
 AXES = {"red": 0, "green": 1, "blue": 2, "unred": 0}
-PROMPTS = ("red", "red and green", "green", "green and blue", "blue", "blue and red", "red green blue", "red red green")
+PROMPTS = (
+    "red",
+    "red and green",
+    "green",
+    "green and blue",
+    "blue",
+    "blue and red",
+    "red green blue",
+    "red red green",
+)
 SPEC = EncoderSpec("colours", "colour-space", 4, 77)
 
 
@@ -50,13 +59,15 @@ class ColourPictures:
 
     def encode(self, items: Sequence[Image]) -> Vectors:
         self.batches.append(len(items))
-        means = [np.asarray(picture, dtype=np.float32).reshape(-1, 3).mean(axis=0) for picture in items]
+        means = [
+            np.asarray(picture, dtype=np.float32).reshape(-1, 3).mean(axis=0) for picture in items
+        ]
         return unit_rows(np.array([[*mean, 0] for mean in means]).reshape(-1, 4))
 
 
 @dataclass
 class ColourPair:
-    """Satisfies `core.protocols.EncoderPair`."""
+    """Satisfies `imprompt.core.protocols.EncoderPair`."""
 
     spec: EncoderSpec = SPEC
     texts: ColourTexts = field(default_factory=ColourTexts)
@@ -69,10 +80,20 @@ def build_colours(root: Path) -> Manifest:
     staging = layout.staging_folder(root, plan_sha256)
     with write_lock(root):
         with StagedPrompts(staging) as staged:
-            rows = [CleanPrompt(prompt_key(text), text, text, "colours.txt", str(i)) for i, text in enumerate(PROMPTS, 1)]
+            rows = [
+                CleanPrompt(prompt_key(text), text, text, "colours.txt", str(i))
+                for i, text in enumerate(PROMPTS, 1)
+            ]
             staged.add(rows, corpus=0, state=CorpusState(len(rows), finished=True))
             staged.number()
-        shards = [write_shard(staging, layout.shard_file(SPEC.space, 0), ColourTexts().encode(PROMPTS), provenance={})]
+        shards = [
+            write_shard(
+                staging,
+                layout.shard_file(SPEC.space, 0),
+                ColourTexts().encode(PROMPTS),
+                provenance={},
+            )
+        ]
         info, probes = index_space(staging, SPEC.space, shards)
         with DuckPrompts(staging / layout.PROMPTS) as prompts:
             digest = prompts.digest()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from store.generation import Generation, open_generation
+from imprompt.store.index_version import Generation, open_generation
 from tests.retriever.colours import build_colours
 
 

@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError
-from retriever.artists import FILE, Artists, load_artists
+from imprompt.core.errors import ConfigError
+from imprompt.retriever.artists import FILE, Artists, load_artists
 
-NAMES = ["Greg Rutkowski", "Joan Miró", "A.B. Frost", "Raphael", "Constant", "Artgerm", "O'Keeffe", "Man Ray", "Ai-Mitsu", "", "  "]
+NAMES = [
+    "Greg Rutkowski",
+    "Joan Miró",
+    "A.B. Frost",
+    "Raphael",
+    "Constant",
+    "Artgerm",
+    "O'Keeffe",
+    "Man Ray",
+    "Ai-Mitsu",
+    "",
+    "  ",
+]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +54,9 @@ def test_names_and_words(text: str, named: bool) -> None:
     assert Artists(NAMES).named_in(text) is named
 
 
-def test_the_list_is_read_without_importing_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_is_read_without_importing_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A package of that name on the path is enough; its code does not run."""
     package = tmp_path / "clip_interrogator"
     (package / FILE).parent.mkdir(parents=True)
@@ -54,7 +68,9 @@ def test_the_list_is_read_without_importing_its_package(tmp_path: Path, monkeypa
     assert "clip_interrogator" not in sys.modules
 
 
-def test_without_the_package_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is left out silently."""
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "clip_interrogator", raising=False)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from core.errors import CorpusError, EncoderError, ImpromptError
-from core.values import Vectors
-from retriever.embedding import embed_rows
+from imprompt.core.errors import CorpusError, EncoderError, ImpromptError
+from imprompt.core.values import Vectors
+from imprompt.retriever.query_embedding import embed_rows
 
 
 def load(item: int) -> float:
@@ -28,7 +28,9 @@ def test_failed_items_are_zeros_in_their_place() -> None:
 
     items = [-1, 3, 4, -5, 6, -7, -8, 9]
     done = embed_rows(items, load=load, encode=encode, dim=2, batch=3)
-    np.testing.assert_array_equal(done.vectors, [[0, 0], [3, 1], [4, 1], [0, 0], [6, 1], [0, 0], [0, 0], [9, 1]])
+    np.testing.assert_array_equal(
+        done.vectors, [[0, 0], [3, 1], [4, 1], [0, 0], [6, 1], [0, 0], [0, 0], [9, 1]]
+    )
     assert [row for row, _ in done.failed] == [0, 3, 5, 6]
     assert all(isinstance(error, ImpromptError) for _, error in done.failed)
     assert sizes == [2, 1, 1]

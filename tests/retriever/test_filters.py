@@ -11,21 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import FilterRejected, QueryError
-from core.protocols import VectorIndex
-from core.values import Condition, Hits, Ids, IndexCaps, Prompt, Vectors
-from retriever import Answer, Filters, Question, Retriever
-from retriever import filters as filters_module
-from retriever.artists import Artists
-from retriever.filters import Selection, select
-from retriever.folding import nearest_groups
-from store import layout
-from store.exact_index import ExactIndex
-from store.faiss_index import FaissIndex, build_faiss_index
-from store.generation import Generation
-from store.indexes import build_index_file, open_index
-from store.prompts import DuckPrompts
-from store.shards import ShardedVectors
+from imprompt.core.errors import FilterRejected, QueryError
+from imprompt.core.protocols import VectorIndex
+from imprompt.core.values import Condition, Hits, Ids, IndexCaps, Prompt, Vectors
+from imprompt.retriever import Answer, Filters, Question, Retriever
+from imprompt.retriever import filters as filters_module
+from imprompt.retriever.artists import Artists
+from imprompt.retriever.collapsing import nearest_groups
+from imprompt.retriever.filters import Selection, select
+from imprompt.store import layout
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.faiss_index import FaissIndex, build_faiss_index
+from imprompt.store.index_version import Generation
+from imprompt.store.indexes import build_index_file, open_index
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.shards import ShardedVectors
 from tests.retriever.colours import PROMPTS, ColourPair
 from tests.store.builders import random_vectors, write_shards
 
@@ -50,7 +50,9 @@ class SmallSteps:
     def __len__(self) -> int:
         return len(self.index)
 
-    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
+    def search(
+        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    ) -> Hits:
         assert k <= 7
         return self.index.search(queries, k, effort=effort, allowed=allowed)
 
@@ -93,18 +95,37 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         connection.executemany(
             "INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (p.row_id, p.prompt_key, p.text, p.embedded_text, p.source, p.source_key, p.n_submitted, p.group_id, p.n_folded)
+                (
+                    p.row_id,
+                    p.prompt_key,
+                    p.text,
+                    p.embedded_text,
+                    p.source,
+                    p.source_key,
+                    p.n_submitted,
+                    p.group_id,
+                    p.n_folded,
+                )
                 for p in rows
             ],
         )
     # Rows of a group lie close together, so that many of the nearest hits are of one group.
     vectors = random_vectors(ROWS, DIM) * 0.3 + random_vectors(ROWS, DIM, seed=1)[groups]
-    stored = ShardedVectors(folder, write_shards(folder, vectors.astype(np.float32), shard_rows=150))
+    stored = ShardedVectors(
+        folder, write_shards(folder, vectors.astype(np.float32), shard_rows=150)
+    )
     faiss = FaissIndex(folder, build_faiss_index(folder, "index/x.faiss", stored), stored)
     exact = ExactIndex(stored)
-    ivf = open_index(folder, build_index_file(folder, "index/y.faiss", stored, factory="IVF40,RaBitQ"), stored)
+    ivf = open_index(
+        folder, build_index_file(folder, "index/y.faiss", stored, factory="IVF40,RaBitQ"), stored
+    )
     with DuckPrompts(folder / layout.PROMPTS) as prompts:
-        indexes: dict[str, VectorIndex] = {"exact": exact, "faiss": faiss, "steps": SmallSteps(exact), "ivf": ivf}
+        indexes: dict[str, VectorIndex] = {
+            "exact": exact,
+            "faiss": faiss,
+            "steps": SmallSteps(exact),
+            "ivf": ivf,
+        }
         yield World(prompts, rows, stored.block(0, ROWS), indexes)
 
 
@@ -122,7 +143,10 @@ FILTERS: list[tuple[Filters, Callable[[Prompt], bool]]] = [
     (Filters(where="n_submitted > 350"), lambda p: p.n_submitted > 350),
     (Filters(where="row_id = 399 OR source = 's9'"), lambda p: p.row_id == 399),
     (Filters(contains=("RED",)), lambda p: "red" in p.text),
-    (Filters(contains=("red", "thing 2")), lambda p: "red" in p.text and "thing 2" in p.embedded_text),
+    (
+        Filters(contains=("red", "thing 2")),
+        lambda p: "red" in p.text and "thing 2" in p.embedded_text,
+    ),
     (Filters(exclude=("red", "green")), lambda p: "blue" in p.text),
     (
         Filters(where="n_folded = 3", contains=("blue",), exclude=("thing 1",)),
@@ -134,32 +158,53 @@ FILTERS: list[tuple[Filters, Callable[[Prompt], bool]]] = [
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
-    st.sampled_from(FILTERS), st.integers(1, 7), st.sampled_from(["exact", "faiss", "steps"]), st.booleans(), st.integers(0, 999)
+    st.sampled_from(FILTERS),
+    st.integers(1, 7),
+    st.sampled_from(["exact", "faiss", "steps"]),
+    st.booleans(),
+    st.integers(0, 999),
 )
 def test_the_answer_is_that_of_a_look_at_every_row(
-    world: World, filtered: tuple[Filters, Callable[[Prompt], bool]], k: int, name: str, artists: bool, seed: int
+    world: World,
+    filtered: tuple[Filters, Callable[[Prompt], bool]],
+    k: int,
+    name: str,
+    artists: bool,
+    seed: int,
 ) -> None:
     """Filters, words that are only found by reading, and folding: the same rows, as many, in the same order."""
     filters, passes = filtered
     selection = select(filters, world.prompts)
     if artists:
-        selection = Selection(selection.allowed, lambda text: not text.endswith(("1", "3", "5", "7", "9")))
+        selection = Selection(
+            selection.allowed, lambda text: not text.endswith(("1", "3", "5", "7", "9"))
+        )
     wanted = {p.row_id for p in world.rows if passes(p) and selection.accepts(p.text)}
     queries = random_vectors(3, DIM, seed=seed)
-    found = nearest_groups(queries, k, index=world.indexes[name], prompts=world.prompts, selection=selection)
+    found = nearest_groups(
+        queries, k, index=world.indexes[name], prompts=world.prompts, selection=selection
+    )
     for query, picked in zip(queries, found, strict=True):
         assert [prompt.row_id for prompt, _ in picked] == brute_force(world, query, k, wanted)
-        assert [score for _, score in picked] == sorted((score for _, score in picked), reverse=True)
+        assert [score for _, score in picked] == sorted(
+            (score for _, score in picked), reverse=True
+        )
 
 
 @pytest.mark.parametrize("name", ["exact", "faiss"])
 def test_all_groups_come_where_all_are_asked_for(world: World, name: str) -> None:
     """k beyond the number of groups gives each group once, however deep its nearest member lies."""
     found = nearest_groups(
-        random_vectors(2, DIM, seed=5), 2048, index=world.indexes[name], prompts=world.prompts, selection=Selection()
+        random_vectors(2, DIM, seed=5),
+        2048,
+        index=world.indexes[name],
+        prompts=world.prompts,
+        selection=Selection(),
     )
     for picked in found:
-        assert sorted(prompt.group_id for prompt, _ in picked) == sorted({p.group_id for p in world.rows})
+        assert sorted(prompt.group_id for prompt, _ in picked) == sorted(
+            {p.group_id for p in world.rows}
+        )
 
 
 @pytest.mark.parametrize("k", [1, 3, 10, 100])
@@ -167,25 +212,39 @@ def test_a_smaller_k_is_a_prefix(world: World, k: int) -> None:
     """The first k of k = 190 are the answer for k, folded or not."""
     queries = random_vectors(4, DIM, seed=3)
     wide, narrow = (
-        nearest_groups(queries, n, index=world.indexes["faiss"], prompts=world.prompts, selection=Selection()) for n in (190, k)
+        nearest_groups(
+            queries, n, index=world.indexes["faiss"], prompts=world.prompts, selection=Selection()
+        )
+        for n in (190, k)
     )
     assert [picked[:k] for picked in wide] == narrow
 
 
 @pytest.mark.parametrize(("filters", "passes"), FILTERS)
-def test_as_many_come_from_an_index_that_guesses(world: World, filters: Filters, passes: Callable[[Prompt], bool]) -> None:
+def test_as_many_come_from_an_index_that_guesses(
+    world: World, filters: Filters, passes: Callable[[Prompt], bool]
+) -> None:
     """An inverted file with the least effort: k groups where k exist, each once, all of them passing, and prefixes agree."""
     queries = random_vectors(4, DIM, seed=9)
     groups = {p.group_id for p in world.rows if passes(p)}
     selection = select(filters, world.prompts)
     found = {
-        k: nearest_groups(queries, k, index=world.indexes["ivf"], prompts=world.prompts, selection=selection, effort=0.0)
+        k: nearest_groups(
+            queries,
+            k,
+            index=world.indexes["ivf"],
+            prompts=world.prompts,
+            selection=selection,
+            effort=0.0,
+        )
         for k in (1, 5, 50, 130, 190, 500)
     }
     for k, answers in found.items():
         for picked in answers:
             assert all(passes(prompt) for prompt, _ in picked)
-            assert len({prompt.group_id for prompt, _ in picked}) == len(picked) == min(k, len(groups))
+            assert (
+                len({prompt.group_id for prompt, _ in picked}) == len(picked) == min(k, len(groups))
+            )
         assert [picked[:k] for picked in found[50 if k <= 50 else 500]] == answers
         scores = [[score for _, score in picked] for picked in answers]
         assert k <= 128 or scores == [sorted(some, reverse=True) for some in scores]
@@ -195,7 +254,9 @@ def test_a_group_says_what_it_stands_for(world: World) -> None:
     """Its members here and the prompts that were folded into any of them."""
     for group in {p.group_id for p in world.rows}:
         members = [p for p in world.rows if p.group_id == group]
-        assert world.prompts.group_sizes([group, group]) == {group: len(members) + sum(p.n_folded for p in members)}
+        assert world.prompts.group_sizes([group, group]) == {
+            group: len(members) + sum(p.n_folded for p in members)
+        }
 
 
 def answer(generation: Generation, *, filters: Filters, k: int = 8, text: str = "red") -> Answer:
@@ -209,7 +270,11 @@ def test_an_answer_names_its_filter(generation: Generation) -> None:
     filters = Filters(where="source_key <> '1'", contains=("Red",), exclude=("blue",))
     found = answer(generation, filters=filters)
     assert [hit.prompt for hit in found.neighbours] == ["red red green", "red and green"]
-    assert found.to_json()["filters"] == {"where": "source_key <> '1'", "contains": ("Red",), "exclude": ("blue",)}
+    assert found.to_json()["filters"] == {
+        "where": "source_key <> '1'",
+        "contains": ("Red",),
+        "exclude": ("blue",),
+    }
     assert str(found.filters) == "where source_key <> '1', contains 'Red', without 'blue'"
     assert "filters" not in answer(generation, filters=Filters()).to_json()
     assert [hit.n_like for hit in found.neighbours] == [0, 0]
@@ -217,12 +282,16 @@ def test_an_answer_names_its_filter(generation: Generation) -> None:
 
 def test_a_filter_that_nothing_passes_is_said_in_a_line(generation: Generation) -> None:
     """It is the question's error, and names the filter."""
-    (found,) = Retriever(generation, ColourPair()).ask([Question(text="red")], 3, filters=Filters(contains=("purple",)))
+    (found,) = Retriever(generation, ColourPair()).ask(
+        [Question(text="red")], 3, filters=Filters(contains=("purple",))
+    )
     assert isinstance(found, QueryError)
     assert "contains 'purple'" in found.message
 
 
-def test_prompts_that_name_artists_are_left_out(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_name_artists_are_left_out(
+    generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the names of the list; as many others come as there are."""
     monkeypatch.setattr(filters_module, "load_artists", lambda: Artists(["Red Green", "And Blue"]))
     found = answer(generation, filters=Filters(no_artists=True))
@@ -230,7 +299,9 @@ def test_prompts_that_name_artists_are_left_out(generation: Generation, monkeypa
     assert sorted(hit.prompt for hit in found.neighbours) == sorted(set(PROMPTS) - named)
 
 
-def test_a_filter_is_looked_up_once(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_is_looked_up_once(
+    generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second question with the same filter does not go through the prompts again; at most eight are kept."""
     asked: list[str] = []
     matching = DuckPrompts.matching
@@ -251,7 +322,14 @@ def test_a_filter_is_looked_up_once(generation: Generation, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"where": "prompt = 'a'"}, {"where": ""}, {"contains": ("",)}, {"exclude": ("a",) * 21}, {"contains": ("x" * 501,)}]
+    "wrong",
+    [
+        {"where": "prompt = 'a'"},
+        {"where": ""},
+        {"contains": ("",)},
+        {"exclude": ("a",) * 21},
+        {"contains": ("x" * 501,)},
+    ],
 )
 def test_a_filter_that_cannot_be_used_is_refused_when_it_is_made(wrong: dict[str, object]) -> None:
     """Before anything is loaded; an empty condition is not "no condition"."""

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import ImageRejected
-from retriever import Answer, Question, Retriever
-from store.generation import Generation
+from imprompt.core.errors import ImageRejected
+from imprompt.retriever import Answer, Question, Retriever
+from imprompt.store.index_version import Generation
 from tests.images.builders import png
 from tests.images.hostile_files import HOSTILE
 from tests.retriever.colours import ColourPair
@@ -47,11 +47,19 @@ def rotated() -> bytes:
 
 ANSWERED: dict[str, tuple[bytes, str]] = {
     "CMYK": (saved(Image.new("CMYK", (8, 8), (255, 0, 255, 0)), "JPEG", quality=95), "green"),
-    "16-bit grey": (saved(Image.fromarray(np.full((8, 8), 40_000, np.uint16)), "PNG"), "red green blue"),
+    "16-bit grey": (
+        saved(Image.fromarray(np.full((8, 8), 40_000, np.uint16)), "PNG"),
+        "red green blue",
+    ),
     "16-bit RGB": (png(np.tile(np.array([0, 65535, 0], np.uint16), (8, 8, 1)), colour=2), "green"),
     "palette with alpha": (palette_with_alpha(), "green"),
     "animated GIF": (
-        saved(Image.new("RGB", (8, 8), RED), "GIF", save_all=True, append_images=[Image.new("RGB", (8, 8), GREEN)]),
+        saved(
+            Image.new("RGB", (8, 8), RED),
+            "GIF",
+            save_all=True,
+            append_images=[Image.new("RGB", (8, 8), GREEN)],
+        ),
         "red",
     ),
     "rotated": (rotated(), "red and green"),
@@ -72,7 +80,9 @@ def test_good_and_bad_files_in_one_batch(generation: Generation, tmp_path: Path)
         data, prompt = list(ANSWERED.values())[number % len(ANSWERED)]
         (tmp_path / f"good{number}.png").write_bytes(data)
         wanted.append((tmp_path / f"good{number}.png", prompt, True))
-    results = list(Retriever(generation, ColourPair()).ask([Question(image=path) for path, _, _ in wanted], 3))
+    results = list(
+        Retriever(generation, ColourPair()).ask([Question(image=path) for path, _, _ in wanted], 3)
+    )
     for (path, expected, good), result in zip(wanted, results, strict=True):
         if good:
             assert isinstance(result, Answer), result
@@ -84,7 +94,9 @@ def test_good_and_bad_files_in_one_batch(generation: Generation, tmp_path: Path)
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_bad_file_alone_gets_its_reason(case: str, generation: Generation, tmp_path: Path) -> None:
+def test_a_bad_file_alone_gets_its_reason(
+    case: str, generation: Generation, tmp_path: Path
+) -> None:
     """The result is the error itself, nothing is raised, and no model is asked."""
     make, reason = HOSTILE[case]
     make(tmp_path / "a.png")

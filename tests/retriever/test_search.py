@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from core.ahead import THREADS
-from core.errors import EmptyQuery, ImageRejected, QueryError, SpaceMismatch
-from retriever import Answer, Question, Retriever
-from retriever import embedding as embedding_module
-from retriever.search import BATCH_QUESTIONS
-from store.exact_index import ExactIndex
-from store.generation import Generation
+from imprompt.core.errors import EmptyQuery, ImageRejected, QueryError, SpaceMismatch
+from imprompt.core.lookahead import THREADS
+from imprompt.retriever import Answer, Question, Retriever
+from imprompt.retriever import query_embedding as embedding_module
+from imprompt.retriever.search import BATCH_QUESTIONS
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.index_version import Generation
 from tests.images.builders import png, png_chunk
 from tests.images.tool_files import CARRIED_TEXT, DOUBT, stealth
 from tests.retriever.colours import PROMPTS, SPEC, ColourPair, ColourPictures
@@ -32,7 +32,9 @@ def retriever(generation: Generation) -> Retriever:
     return Retriever(generation, ColourPair())
 
 
-def picture(folder: Path, colour: tuple[int, int, int], *, name: str = "a.png", parameters: str = "") -> Path:
+def picture(
+    folder: Path, colour: tuple[int, int, int], *, name: str = "a.png", parameters: str = ""
+) -> Path:
     info = PngInfo()
     if parameters:
         info.add_text("parameters", parameters)
@@ -46,13 +48,17 @@ def answers(retriever: Retriever, *questions: Question, k: int = 3) -> list[Answ
     return [result for result in results if isinstance(result, Answer)]
 
 
-def test_an_image_is_answered_with_the_nearest_prompts(retriever: Retriever, tmp_path: Path) -> None:
+def test_an_image_is_answered_with_the_nearest_prompts(
+    retriever: Retriever, tmp_path: Path
+) -> None:
     """Estimated; the first neighbour's prompt; scores are cosines and fall."""
     (answer,) = answers(retriever, Question(image=picture(tmp_path, BLUE)))
     assert (answer.how, answer.prompt) == ("estimated", "blue")
     assert answer.neighbours[0].score == pytest.approx(1, abs=1e-3)
     assert answer.neighbours[1].score == pytest.approx(2**-0.5, abs=2e-3)
-    assert [hit.score for hit in answer.neighbours] == sorted((hit.score for hit in answer.neighbours), reverse=True)
+    assert [hit.score for hit in answer.neighbours] == sorted(
+        (hit.score for hit in answer.neighbours), reverse=True
+    )
     assert (answer.neighbours[0].source, answer.neighbours[0].source_key) == ("colours.txt", "5")
 
 
@@ -60,7 +66,12 @@ def test_a_text_alone_is_answered(retriever: Retriever) -> None:
     """White space around it, a decomposed letter and bytes that were no UTF-8 do no harm."""
     for text in ("green", "  green\n", "gr\udce9 green", "e\u0301 green"):
         (answer,) = answers(retriever, Question(text=text))
-        assert (answer.image, answer.text, answer.how, answer.prompt) == (None, text, "estimated", "green")
+        assert (answer.image, answer.text, answer.how, answer.prompt) == (
+            None,
+            text,
+            "estimated",
+            "green",
+        )
 
 
 def test_image_and_text_are_mixed_half_and_half(retriever: Retriever, tmp_path: Path) -> None:
@@ -77,27 +88,48 @@ def test_a_text_of_white_space_counts_as_none(retriever: Retriever, tmp_path: Pa
     assert spaced.neighbours == plain.neighbours
 
 
-def test_a_carried_prompt_is_exact_and_still_has_neighbours(retriever: Retriever, tmp_path: Path) -> None:
+def test_a_carried_prompt_is_exact_and_still_has_neighbours(
+    retriever: Retriever, tmp_path: Path
+) -> None:
     """The file says "a red barn", its pixels are green: the prompt is the file's, the neighbours are the pixels'."""
     (answer,) = answers(retriever, Question(image=picture(tmp_path, GREEN, parameters=PARAMETERS)))
-    assert (answer.how, answer.prompt, answer.negative, answer.tool) == ("exact", "a red barn", "snow", "AUTOMATIC1111")
+    assert (answer.how, answer.prompt, answer.negative, answer.tool) == (
+        "exact",
+        "a red barn",
+        "snow",
+        "AUTOMATIC1111",
+    )
     assert answer.settings["seed"] == "42"
     assert answer.neighbours[0].prompt == "green"
 
 
-def test_a_prompt_that_is_not_exact_is_carried_with_its_doubt(retriever: Retriever, tmp_path: Path) -> None:
+def test_a_prompt_that_is_not_exact_is_carried_with_its_doubt(
+    retriever: Retriever, tmp_path: Path
+) -> None:
     """The text is answered, and what keeps it from being exact."""
     path = picture(tmp_path, GREEN, parameters=CARRIED_TEXT)
     (answer,) = answers(retriever, Question(image=path))
-    assert (answer.how, answer.prompt, answer.negative, answer.doubt) == ("carried", "a red fox", "blurry", DOUBT)
+    assert (answer.how, answer.prompt, answer.negative, answer.doubt) == (
+        "carried",
+        "a red fox",
+        "blurry",
+        DOUBT,
+    )
     assert answer.to_json()["doubt"] == DOUBT
 
 
 def test_metadata_is_ignored_when_asked(retriever: Retriever, tmp_path: Path) -> None:
     """The same file, estimated from its pixels."""
     path = picture(tmp_path, GREEN, parameters=PARAMETERS)
-    exact, estimated = answers(retriever, Question(image=path), Question(image=path, ignore_metadata=True))
-    assert (estimated.how, estimated.prompt, estimated.negative, estimated.settings) == ("estimated", "green", "", {})
+    exact, estimated = answers(
+        retriever, Question(image=path), Question(image=path, ignore_metadata=True)
+    )
+    assert (estimated.how, estimated.prompt, estimated.negative, estimated.settings) == (
+        "estimated",
+        "green",
+        "",
+        {},
+    )
     assert estimated.neighbours == exact.neighbours
 
 
@@ -105,7 +137,9 @@ def test_a_prompt_hidden_in_the_pixels_is_exact(retriever: Retriever, tmp_path: 
     """Nothing stands beside the pixels, which are decoded anyway."""
     path = tmp_path / "a.png"
     path.write_bytes(stealth(PARAMETERS, packed=True))
-    hidden, ignored = answers(retriever, Question(image=path), Question(image=path, ignore_metadata=True))
+    hidden, ignored = answers(
+        retriever, Question(image=path), Question(image=path, ignore_metadata=True)
+    )
     assert (hidden.how, hidden.prompt, hidden.negative) == ("exact", "a red barn", "snow")
     assert ignored.how == "estimated"
 
@@ -114,21 +148,34 @@ def test_metadata_that_is_too_large_costs_only_itself(retriever: Retriever, tmp_
     """Nine megabytes of text: the pixels are answered, with a note in one line."""
     path = tmp_path / "a.png"
     path.write_bytes(
-        png(np.full((8, 8, 3), BLUE, np.uint8), colour=2, before=png_chunk(b"tEXt", b"parameters\0" + b"a" * (9 << 20)))
+        png(
+            np.full((8, 8, 3), BLUE, np.uint8),
+            colour=2,
+            before=png_chunk(b"tEXt", b"parameters\0" + b"a" * (9 << 20)),
+        )
     )
     (answer,) = answers(retriever, Question(image=path))
     assert (answer.how, answer.prompt) == ("estimated", "blue")
     assert "more than 8,388,608 bytes" in answer.note
     assert answer.to_json()["note"] == answer.note
-    assert "note" not in answers(retriever, Question(image=picture(tmp_path, BLUE, name="b.png")))[0].to_json()
+    assert (
+        "note"
+        not in answers(retriever, Question(image=picture(tmp_path, BLUE, name="b.png")))[
+            0
+        ].to_json()
+    )
 
 
-def test_the_same_neighbours_as_the_exact_index(retriever: Retriever, generation: Generation, tmp_path: Path) -> None:
+def test_the_same_neighbours_as_the_exact_index(
+    retriever: Retriever, generation: Generation, tmp_path: Path
+) -> None:
     """A second route: the numpy index over the stored vectors, asked with the picture's own vector."""
     colour = (200, 90, 30)
     path = picture(tmp_path, colour)
     (answer,) = answers(retriever, Question(image=path), k=len(PROMPTS))
-    hits = ExactIndex(generation.vectors(SPEC.space)).search(ColourPictures().encode([Image.open(path)]), len(PROMPTS))
+    hits = ExactIndex(generation.vectors(SPEC.space)).search(
+        ColourPictures().encode([Image.open(path)]), len(PROMPTS)
+    )
     assert [hit.row_id for hit in answer.neighbours] == hits.ids[0].tolist()
     np.testing.assert_allclose([hit.score for hit in answer.neighbours], hits.scores[0], atol=1e-6)
     assert [hit.prompt for hit in answer.neighbours] == [PROMPTS[row_id] for row_id in hits.ids[0]]
@@ -157,14 +204,19 @@ def test_an_empty_question_is_an_empty_query(retriever: Retriever, question: Que
 
 def test_an_image_and_its_opposite_text_have_no_mean(retriever: Retriever, tmp_path: Path) -> None:
     """A mean of length zero has no direction to search in; the other question is answered."""
-    opposite, plain = retriever.ask([Question(image=picture(tmp_path, RED), text="unred"), Question(text="red")], 3)
+    opposite, plain = retriever.ask(
+        [Question(image=picture(tmp_path, RED), text="unred"), Question(text="red")], 3
+    )
     assert isinstance(opposite, QueryError)
     assert isinstance(plain, Answer)
 
 
 def test_a_bad_question_does_not_stop_the_others(retriever: Retriever, tmp_path: Path) -> None:
     """One result for each, in order, across several batches."""
-    good = [picture(tmp_path, colour, name=f"{name}.png") for name, colour in (("red", RED), ("green", GREEN), ("blue", BLUE))]
+    good = [
+        picture(tmp_path, colour, name=f"{name}.png")
+        for name, colour in (("red", RED), ("green", GREEN), ("blue", BLUE))
+    ]
     (tmp_path / "broken.png").write_bytes(good[0].read_bytes()[:45])
     kinds = [*good, tmp_path / "broken.png", tmp_path / "missing.png", tmp_path, None]
     asked = [Question(image=kinds[i % 7]) for i in range(3 * BATCH_QUESTIONS + 5)]
@@ -173,7 +225,10 @@ def test_a_bad_question_does_not_stop_the_others(retriever: Retriever, tmp_path:
     for question, result in zip(asked, results, strict=True):
         if question.image in good:
             assert isinstance(result, Answer)
-            assert (result.image, result.prompt) == (question.image, question.image.stem if question.image else "")
+            assert (result.image, result.prompt) == (
+                question.image,
+                question.image.stem if question.image else "",
+            )
         elif question.image is None:
             assert isinstance(result, EmptyQuery)
         else:
@@ -219,24 +274,41 @@ def test_the_answer_names_what_it_rests_on(retriever: Retriever, generation: Gen
 
 
 def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> None:
-    """Those of an estimated image exactly; `text`, `negative`, `tool` and `settings` only where they mean something."""
+    """Those of an estimated image exactly;
+
+    `text`, `negative`, `tool` and `settings` only where they mean something.
+    """
     path = picture(tmp_path, BLUE)
     exact = picture(tmp_path, GREEN, name="exact.png", parameters=PARAMETERS)
     plain, mixed, carried, text = (
         json.loads(json.dumps(answer.to_json(), allow_nan=False))
         for answer in answers(
-            retriever, Question(image=path), Question(image=path, text="red"), Question(image=exact), Question(text="red")
+            retriever,
+            Question(image=path),
+            Question(image=path, text="red"),
+            Question(image=exact),
+            Question(text="red"),
         )
     )
     keys = ["image", "prompt", "how", "neighbours", "encoder", "corpus", "generation", "seconds"]
     assert list(plain) == keys
-    assert list(plain["neighbours"][0]) == ["row_id", "prompt_key", "prompt", "score", "source", "source_key", "n_like"]
+    assert list(plain["neighbours"][0]) == [
+        "row_id",
+        "prompt_key",
+        "prompt",
+        "score",
+        "source",
+        "source_key",
+        "n_like",
+    ]
     assert set(mixed) - set(keys) == {"text"}
     assert set(carried) - set(keys) == {"negative", "tool", "settings"}
     assert (plain["image"], text["image"], text["text"]) == (str(path), None, "red")
 
 
-def test_an_encoder_of_another_space_is_refused_with_the_command_that_fits(generation: Generation) -> None:
+def test_an_encoder_of_another_space_is_refused_with_the_command_that_fits(
+    generation: Generation,
+) -> None:
     """Both remedies: ask with the index's encoder, or rebuild with this one."""
     other = ColourPair(spec=replace(SPEC, name="other/weights", space="other-space"))
     with pytest.raises(SpaceMismatch) as caught:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from core.errors import ImpromptError
-from core.protocols import EncoderPair
-from encoders.lite import LitePair, load_lite
-from encoders.registry import output_encoder
-from indexer.build import BuildOptions, build_index
-from indexer.sources import parse_corpus
-from server.app import create_app
-from server.config import ServerConfig
+from imprompt.core.errors import ImpromptError
+from imprompt.core.protocols import EncoderPair
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.registry import output_encoder
+from imprompt.indexer.build import BuildOptions, build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.server.app import create_app
+from imprompt.server.server_settings import ServerConfig
 
 PROMPTS = (
     "a red fox in the snow",
@@ -48,7 +48,13 @@ def build(lite: LitePair) -> Callable[..., Path]:
         corpus = folder / "prompts.txt"
         corpus.write_text("\n".join(prompts), "utf-8")
         options = BuildOptions(replace=True)
-        build_index(folder / "index", [parse_corpus(str(corpus))], lite, extra=[output_encoder(lite)], options=options)
+        build_index(
+            folder / "index",
+            [parse_corpus(str(corpus))],
+            lite,
+            extra=[output_encoder(lite)],
+            options=options,
+        )
         return folder / "index"
 
     return run
@@ -77,7 +83,9 @@ def serve(lite: LitePair, index: Path) -> Serve:
             return lite
 
         app = create_app(chosen, load=load, failed=failures.append)
-        with TestClient(app, base_url="http://localhost:7861", raise_server_exceptions=False) as client:
+        with TestClient(
+            app, base_url="http://localhost:7861", raise_server_exceptions=False
+        ) as client:
             deadline = time.monotonic() + 60
             while client.get("/readyz").status_code != 200:
                 assert not failures

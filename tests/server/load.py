@@ -56,7 +56,9 @@ class Load:
 
 
 @contextmanager
-def asking(ask: Callable[[str], Answer], texts: Sequence[str], *, clients: int = 3) -> Iterator[Load]:
+def asking(
+    ask: Callable[[str], Answer], texts: Sequence[str], *, clients: int = 3
+) -> Iterator[Load]:
     """Several clients that ask for the nearest prompt of each text, over and over, until the block ends."""
     load, stop = Load(), threading.Event()
 

@@ -11,7 +11,9 @@ from PIL.PngImagePlugin import PngInfo
 PARAMETERS = "a small lighthouse on a cliff\nNegative prompt: people\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1234"
 
 
-def png(colour: tuple[int, int, int] = (200, 180, 20), *, parameters: str = "", side: int = 64) -> bytes:
+def png(
+    colour: tuple[int, int, int] = (200, 180, 20), *, parameters: str = "", side: int = 64
+) -> bytes:
     """A picture of one colour, with AUTOMATIC1111's text where `parameters` is given."""
     text = PngInfo()
     if parameters:

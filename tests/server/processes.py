@@ -28,7 +28,9 @@ def ask(port: int, path: str, body: object = None) -> tuple[int, dict[str, Any]]
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         headers = {"Content-Type": "application/json"}
-        connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
+        connection.request(
+            "POST" if body else "GET", path, json.dumps(body) if body else None, headers
+        )
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
@@ -52,10 +54,22 @@ def until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
 def started(index: Path, log: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A process that is getting ready, and its port; it logs to `log` and has that file's folder for what is temporary."""
     port = free_port()
-    words = [sys.executable, "cli.py", "serve", "--index", str(index), "--port", str(port), "--quiet", *options]
+    words = [
+        sys.executable,
+        "cli.py",
+        "serve",
+        "--index",
+        str(index),
+        "--port",
+        str(port),
+        "--quiet",
+        *options,
+    ]
     with log.open("wb") as file:
         environment = {**os.environ, "TMPDIR": str(log.parent)}
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, env=environment)
+        process = subprocess.Popen(
+            words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, env=environment
+        )
     try:
         yield process, port
     finally:

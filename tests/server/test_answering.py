@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from core.errors import QueryError
-from retriever import Question
-from retriever.questions import ReadQuestion
-from server.answering import Ask, AskJob, work_off
-from server.metrics import Metrics
+from imprompt.core.errors import QueryError
+from imprompt.retriever import Question
+from imprompt.retriever.questions import ReadQuestion
+from imprompt.server.answering import Ask, AskJob, work_off
+from imprompt.server.prometheus import Metrics
 
 
 class Noting:
@@ -28,7 +28,10 @@ def test_a_question_for_more_than_the_steady_k_changes_no_other() -> None:
     """The first of 200 neighbours need not be those of 5: who asks for so many is answered apart, whoever shares the batch."""
     retriever = Noting()
     question = Question(text="a fox")
-    jobs = [AskJob(ReadQuestion(question, None, "a fox", None), Ask(question, k)) for k in (5, 200, 50, 129, 128)]
+    jobs = [
+        AskJob(ReadQuestion(question, None, "a fox", None), Ask(question, k))
+        for k in (5, 200, 50, 129, 128)
+    ]
     snapshot: Any = SimpleNamespace(retriever=retriever)
     assert len(work_off(snapshot, jobs, Metrics())) == 5
     assert retriever.asked == [(3, 128), (2, 200)]

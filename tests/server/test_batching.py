@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.errors import ImpromptError, QueryError
-from server.batching import MicroBatcher
-from server.metrics import Metrics
-from server.problems import Refusal
+from imprompt.core.errors import ImpromptError, QueryError
+from imprompt.server.http_errors import Refusal
+from imprompt.server.micro_batches import MicroBatcher
+from imprompt.server.prometheus import Metrics
 
 
 class Doubler:
@@ -30,8 +30,17 @@ class Doubler:
         return [2 * job if job else QueryError("nothing") for job in jobs]
 
 
-def batcher(work: Doubler, *, max_batch: int = 4, max_waiting: int = 6, max_weight: int = 100) -> MicroBatcher[int, int]:
-    return MicroBatcher("test", work, max_batch=max_batch, max_waiting=max_waiting, max_weight=max_weight, metrics=Metrics())
+def batcher(
+    work: Doubler, *, max_batch: int = 4, max_waiting: int = 6, max_weight: int = 100
+) -> MicroBatcher[int, int]:
+    return MicroBatcher(
+        "test",
+        work,
+        max_batch=max_batch,
+        max_waiting=max_waiting,
+        max_weight=max_weight,
+        metrics=Metrics(),
+    )
 
 
 def held(queue: MicroBatcher[int, int], work: Doubler) -> None:

@@ -27,12 +27,22 @@ SHOTS = "IMPROMPT_SHOTS"
 """A folder that pictures of the page are to be written to; without it they go where the test's other files go."""
 
 INSTALL = "There is no Chromium. Install Debian's: apt-get install --yes chromium"
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if path is None:
         if os.environ.get("CI"):
             pytest.fail(INSTALL)
@@ -54,7 +64,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    words = [sys.executable, "cli.py", "serve", "--index", str(folder), "--port", str(port), "--quiet"]
+    words = [
+        sys.executable,
+        "cli.py",
+        "serve",
+        "--index",
+        str(folder),
+        "--port",
+        str(port),
+        "--quiet",
+    ]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(words, cwd=ROOT, stderr=log)
     try:
@@ -79,7 +98,10 @@ class Seen:
         self.errors: list[str] = []
         self.hosts: set[str] = set()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type == "error" else None,
+        )
         page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
 
 
@@ -101,7 +123,10 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
     opened.get_by_text("prompts of").wait_for()
     yield opened
     assert seen.hosts <= {address.removeprefix("http://"), ""}
-    expected = ("status of 4", "net::ERR_FAILED")  # a refusal that a test asks for, a connection that one breaks
+    expected = (
+        "status of 4",
+        "net::ERR_FAILED",
+    )  # a refusal that a test asks for, a connection that one breaks
     assert [error for error in seen.errors if not any(part in error for part in expected)] == []
 
 
@@ -149,11 +174,15 @@ def test_a_dropped_image_is_answered_with_its_proof(page: Page) -> None:
     assert found.locator("tbody tr").count() == 10
     assert found.locator("tbody .bar").count() == 10
     assert "starter" in found.locator("td.from").first.inner_text()
-    widths = page.eval_on_selector_all("tbody .bar > span", "bars => bars.map(bar => bar.getBoundingClientRect().width)")
+    widths = page.eval_on_selector_all(
+        "tbody .bar > span", "bars => bars.map(bar => bar.getBoundingClientRect().width)"
+    )
     assert widths == sorted(widths, reverse=True) and widths[0] > 0
 
 
-def test_a_pasted_image_that_carries_its_prompt_is_exact_and_can_be_copied(page: Page, lighthouse: Path) -> None:
+def test_a_pasted_image_that_carries_its_prompt_is_exact_and_can_be_copied(
+    page: Page, lighthouse: Path
+) -> None:
     """Tool, negative prompt and settings are shown; the button copies just the prompt and says so."""
     give(page, "paste", lighthouse, "image/png")
     found = answers(page)
@@ -167,7 +196,9 @@ def test_a_pasted_image_that_carries_its_prompt_is_exact_and_can_be_copied(page:
     assert copied.startswith("a small lighthouse on a cliff")
 
 
-def test_several_chosen_files_are_answered_in_order_and_a_bad_one_is_named(page: Page, tmp_path: Path) -> None:
+def test_several_chosen_files_are_answered_in_order_and_a_bad_one_is_named(
+    page: Page, tmp_path: Path
+) -> None:
     """One that cannot be read is named with its reason; the rest is answered."""
     bad = tmp_path / "<b>broken<b>.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -227,8 +258,23 @@ def test_a_server_that_is_gone_is_told(page: Page) -> None:
 def test_markup_stays_text(page: Page) -> None:
     """Whatever a prompt holds is shown, not run; the policy would stop what slipped through."""
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    hit = {"row_id": 0, "prompt_key": "0" * 64, "prompt": evil, "score": 0.5, "source": evil, "source_key": evil, "n_like": 14}
-    result = {"text": evil, "prompt": evil, "how": "estimated", "neighbours": [hit], "encoder": evil, "corpus": evil}
+    hit = {
+        "row_id": 0,
+        "prompt_key": "0" * 64,
+        "prompt": evil,
+        "score": 0.5,
+        "source": evil,
+        "source_key": evil,
+        "n_like": 14,
+    }
+    result = {
+        "text": evil,
+        "prompt": evil,
+        "how": "estimated",
+        "neighbours": [hit],
+        "encoder": evil,
+        "corpus": evil,
+    }
     body = {"results": [{**result, "generation": "g", "seconds": 0.1}], "failed": 0}
     page.route("**/v1/search", lambda route: route.fulfill(json=body))
     page.locator("#text").fill("fox")
@@ -256,8 +302,18 @@ def test_every_control_has_a_name_and_can_be_reached(page: Page) -> None:
     page.evaluate("document.activeElement.blur()")
     for _ in range(60):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
-    assert {"files", "text", "Find", "contains", "Copy prompt", "Download as CSV", "Skip to the answers"} <= reached
+        reached.add(
+            page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()")
+        )
+    assert {
+        "files",
+        "text",
+        "Find",
+        "contains",
+        "Copy prompt",
+        "Download as CSV",
+        "Skip to the answers",
+    } <= reached
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -269,7 +325,9 @@ def test_it_fits_a_desk_and_a_phone_by_day_and_by_night(
     folder = Path(os.environ.get(SHOTS) or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme="dark" if scheme == "dark" else "light", device_scale_factor=1.5
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if scheme == "dark" else "light",
+        device_scale_factor=1.5,
     )
     page = context.new_page()
     page.goto(address)

@@ -12,14 +12,22 @@ from starlette.testclient import TestClient
 from tests.server.conftest import PROMPTS
 from tests.server.pictures import PARAMETERS
 
-RECORDED: list[dict[str, Any]] = json.loads(Path(__file__).with_name("clients").joinpath("requests.json").read_text("utf-8"))
+RECORDED: list[dict[str, Any]] = json.loads(
+    Path(__file__).with_name("clients").joinpath("requests.json").read_text("utf-8")
+)
 
 
-@pytest.mark.parametrize("request_", RECORDED, ids=lambda request: f"{request['method']} {request['path']}")
-def test_recorded_requests_are_answered_as_the_client_reads_them(client: TestClient, request_: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "request_", RECORDED, ids=lambda request: f"{request['method']} {request['path']}"
+)
+def test_recorded_requests_are_answered_as_the_client_reads_them(
+    client: TestClient, request_: dict[str, Any]
+) -> None:
     """Status and the fields that the client takes out of the answer."""
     headers = {"Content-Type": request_["type"]} if request_["type"] else {}
-    done = client.request(request_["method"], request_["path"], content=request_["body"], headers=headers)
+    done = client.request(
+        request_["method"], request_["path"], content=request_["body"], headers=headers
+    )
     assert done.status_code == request_["status"] == 200
     value = done.json()
     match request_["path"]:
@@ -41,4 +49,8 @@ def test_all_of_their_endpoints_were_recorded() -> None:
     paths = [request["path"] for request in RECORDED]
     assert paths.count("/knn-service") == 3
     assert {"/sdapi/v1/scripts", "/sdapi/v1/interrogate", "/sdapi/v1/png-info"} <= set(paths)
-    assert any(request["type"] != "application/json" for request in RECORDED if request["path"] == "/knn-service")
+    assert any(
+        request["type"] != "application/json"
+        for request in RECORDED
+        if request["path"] == "/knn-service"
+    )

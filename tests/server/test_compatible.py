@@ -8,14 +8,20 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from encoders.lite import LitePair
+from imprompt.encoders.lite import LitePair
 from tests.server.conftest import PROMPTS
 from tests.server.pictures import PARAMETERS, b64, png
 
 
 def knn(client: TestClient, **body: object) -> list[dict[str, object]]:
     """The results, asked without a JSON content type, as ClipClient does."""
-    words = {"num_images": 5, "num_result_ids": 5, "modality": "image", "indice_name": "imprompt", **body}
+    words = {
+        "num_images": 5,
+        "num_result_ids": 5,
+        "modality": "image",
+        "indice_name": "imprompt",
+        **body,
+    }
     done = client.post("/knn-service", content=json.dumps(words))
     assert done.status_code == 200, done.text
     found: list[dict[str, object]] = done.json()
@@ -24,21 +30,38 @@ def knn(client: TestClient, **body: object) -> list[dict[str, object]]:
 
 def test_interrogate_gives_the_prompt(client: TestClient) -> None:
     """The one that the file carries, else an estimate that is one of the index's."""
-    done = client.post("/sdapi/v1/interrogate", json={"image": b64(png(parameters=PARAMETERS)), "model": "clip"})
+    done = client.post(
+        "/sdapi/v1/interrogate", json={"image": b64(png(parameters=PARAMETERS)), "model": "clip"}
+    )
     assert done.json() == {"caption": "a small lighthouse on a cliff"}
-    assert client.post("/sdapi/v1/interrogate", json={"image": b64(png())}).json()["caption"] in PROMPTS
+    assert (
+        client.post("/sdapi/v1/interrogate", json={"image": b64(png())}).json()["caption"]
+        in PROMPTS
+    )
     assert client.get("/sdapi/v1/interrogate").json() == ["imprompt"]
     assert client.post("/sdapi/v1/interrogate", json={"image": "?"}).status_code == 422
 
 
 def test_png_info_gives_the_texts_of_the_file(client: TestClient) -> None:
     """`info` is AUTOMATIC1111's own text, `parameters` is parsed; a file without a prompt gives empty ones."""
-    done = client.post("/sdapi/v1/png-info", json={"image": f"data:image/png;base64,{b64(png(parameters=PARAMETERS))}"}).json()
+    done = client.post(
+        "/sdapi/v1/png-info",
+        json={"image": f"data:image/png;base64,{b64(png(parameters=PARAMETERS))}"},
+    ).json()
     assert done["info"] == PARAMETERS
     assert done["items"] == {"parameters": PARAMETERS}
-    expected = {"Prompt": "a small lighthouse on a cliff", "Negative prompt": "people", "CFG scale": "7", "Seed": "1234"}
+    expected = {
+        "Prompt": "a small lighthouse on a cliff",
+        "Negative prompt": "people",
+        "CFG scale": "7",
+        "Seed": "1234",
+    }
     assert expected.items() <= done["parameters"].items()
-    assert client.post("/sdapi/v1/png-info", json={"image": b64(png())}).json() == {"info": "", "items": {}, "parameters": {}}
+    assert client.post("/sdapi/v1/png-info", json={"image": b64(png())}).json() == {
+        "info": "",
+        "items": {},
+        "parameters": {},
+    }
 
 
 def test_text_image_and_vector_find_the_same_prompt(client: TestClient, lite: LitePair) -> None:
@@ -48,8 +71,12 @@ def test_text_image_and_vector_find_the_same_prompt(client: TestClient, lite: Li
     by_vector = knn(client, embedding_input=vector)
     assert [hit["id"] for hit in by_text] == [hit["id"] for hit in by_vector]
     assert by_text[0]["caption"] == PROMPTS[2]
-    assert np.allclose([hit["similarity"] for hit in by_text], [hit["similarity"] for hit in by_vector], atol=1e-3)  # type: ignore[arg-type]
-    described = client.post("/metadata", content=json.dumps({"ids": [by_text[0]["id"]], "indice_name": "imprompt"})).json()
+    assert np.allclose(
+        [hit["similarity"] for hit in by_text], [hit["similarity"] for hit in by_vector], atol=1e-3
+    )  # type: ignore[arg-type]
+    described = client.post(
+        "/metadata", content=json.dumps({"ids": [by_text[0]["id"]], "indice_name": "imprompt"})
+    ).json()
     assert described[0]["id"] == by_text[0]["id"]
     assert described[0]["metadata"]["caption"] == PROMPTS[2]
     assert len(knn(client, image=b64(png()))) == 5
@@ -98,6 +125,8 @@ def test_a_vector_of_any_length_is_taken(client: TestClient, lite: LitePair) -> 
 
 def test_rows_that_are_not_there_are_refused(client: TestClient) -> None:
     """Also those that no 64-bit number holds."""
-    assert client.post("/metadata", content=json.dumps({"ids": [99]})).json()["kind"] == "unknown-row"
+    assert (
+        client.post("/metadata", content=json.dumps({"ids": [99]})).json()["kind"] == "unknown-row"
+    )
     assert client.post("/metadata", content=json.dumps({"ids": [10**30]})).status_code in (404, 422)
     assert client.post("/metadata", content=json.dumps({"ids": []})).json() == []

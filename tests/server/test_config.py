@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError
-from server.config import check_access
+from imprompt.core.errors import ConfigError
+from imprompt.server.server_settings import check_access
 from tests.conftest import Imprompt
 
 LONG = "a-token-of-enough-characters"
@@ -15,7 +15,12 @@ LONG = "a-token-of-enough-characters"
 
 @pytest.mark.parametrize(
     ("host", "token", "no_auth"),
-    [("127.0.0.1", None, False), ("localhost", LONG, False), ("0.0.0.0", LONG, False), ("0.0.0.0", None, True)],  # noqa: S104
+    [
+        ("127.0.0.1", None, False),
+        ("localhost", LONG, False),
+        ("0.0.0.0", LONG, False),
+        ("0.0.0.0", None, True),
+    ],  # noqa: S104
 )
 def test_what_may_be_served(host: str, token: str | None, no_auth: bool) -> None:
     """Loopback as it is; the network with a token, or without one when that was said."""
@@ -24,7 +29,13 @@ def test_what_may_be_served(host: str, token: str | None, no_auth: bool) -> None
 
 @pytest.mark.parametrize(
     ("host", "token", "no_auth"),
-    [("0.0.0.0", None, False), ("::", None, False), ("box.lan", None, False), ("127.0.0.1", "short", False), ("::1", LONG, True)],  # noqa: S104
+    [
+        ("0.0.0.0", None, False),
+        ("::", None, False),
+        ("box.lan", None, False),
+        ("127.0.0.1", "short", False),
+        ("::1", LONG, True),
+    ],  # noqa: S104
 )
 def test_what_may_not(host: str, token: str | None, no_auth: bool) -> None:
     """The network without a word about who may ask; a token that could be guessed; a contradiction."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from core.files import atomic_write
-from server.config import ServerConfig
-from store import layout
-from store.publish import read_current
+from imprompt.core.atomic_files import atomic_write
+from imprompt.server.server_settings import ServerConfig
+from imprompt.store import layout
+from imprompt.store.publish import read_current
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.load import Answer, Load, asking, until
 
@@ -93,7 +93,11 @@ def cut_index(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "happens",
-    [delete_all, cut_index, *(pytest.param(each, marks=SLOW) for each in (delete_files, spoil_current, spoil_index))],
+    [
+        delete_all,
+        cut_index,
+        *(pytest.param(each, marks=SLOW) for each in (delete_files, spoil_current, spoil_index)),
+    ],
 )
 def test_what_does_no_harm(serve: Serve, root: Path, happens: Callable[[Path], None]) -> None:
     """The folder or its files deleted, CURRENT overwritten, FAISS's file damaged or cut: every answer stays right."""
@@ -124,7 +128,11 @@ def test_what_is_damaged_in_place_is_withdrawn_until_it_is_whole(
             damage(path)
         load.is_refused()
         done = client.post("/v1/search", json={"text": "fox"})
-        assert (done.status_code, done.json()["kind"], done.headers["retry-after"]) == (503, "checksum", "1")
+        assert (done.status_code, done.json()["kind"], done.headers["retry-after"]) == (
+            503,
+            "checksum",
+            "1",
+        )
         assert any(path.name in done.json()["detail"] for path in before)
         assert str(root) not in done.text
         assert client.get("/readyz").json() == {"status": "index damaged"}
@@ -138,7 +146,9 @@ def test_what_is_damaged_in_place_is_withdrawn_until_it_is_whole(
 
 
 @SLOW
-def test_a_damaged_index_is_replaced_by_a_new_one(serve: Serve, build: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_damaged_index_is_replaced_by_a_new_one(
+    serve: Serve, build: Callable[..., Path], tmp_path: Path
+) -> None:
     """Whoever builds again need not start the server again."""
     root = build(tmp_path)
     with loaded(serve, root) as (_, load):
@@ -161,7 +171,9 @@ def test_a_file_written_over_with_its_own_bytes_comes_back(serve: Serve, root: P
         load.goes_on()
 
 
-def test_a_new_generation_that_is_damaged_is_refused(serve: Serve, build: Callable[..., Path], root: Path, tmp_path: Path) -> None:
+def test_a_new_generation_that_is_damaged_is_refused(
+    serve: Serve, build: Callable[..., Path], root: Path, tmp_path: Path
+) -> None:
     """Whichever of its files it is: the old one goes on without a dropped request."""
     (tmp_path / "other").mkdir()
     other = build(tmp_path / "other", (*PROMPTS, "a teapot"))
@@ -175,7 +187,11 @@ def test_a_new_generation_that_is_damaged_is_refused(serve: Serve, build: Callab
                 invert(path)
             with atomic_write(layout.current_path(root)) as file:
                 file.write(f"{name}{number} {sha256}\n".encode())
-            until(lambda number=number: f"imprompt_generation_failures_total {number}.0" in client.get("/metrics").text)  # type: ignore[misc]
+            until(
+                lambda number=number: (
+                    f"imprompt_generation_failures_total {number}.0" in client.get("/metrics").text
+                )
+            )  # type: ignore[misc]
             load.goes_on()
     assert not load.refused
     assert len(set(load.right)) == 1

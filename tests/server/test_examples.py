@@ -54,7 +54,9 @@ def test_curl(address: str, folder: Path) -> None:
     for line in lines:
         assert line.startswith("curl ")
         words = f"{line} --silent --show-error --fail-with-body".replace(ADDRESS, address)
-        done = subprocess.run(["/bin/sh", "-c", words], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["/bin/sh", "-c", words], cwd=folder, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         answers.append(json.loads(done.stdout))
     query, search, extract, info = answers
@@ -68,7 +70,9 @@ def test_curl(address: str, folder: Path) -> None:
 def test_python(address: str, folder: Path) -> None:
     """It prints how the prompt was found, and the prompt."""
     code = block("Python", "python").replace(ADDRESS, address)
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "exact a small lighthouse on a cliff\n"
 
 

@@ -16,7 +16,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from starlette.testclient import TestClient
 
-from server.config import Limits
+from imprompt.server.server_settings import Limits
 from tests.images.hostile_files import HOSTILE, picture_bytes
 from tests.server.conftest import Serve
 from tests.server.pictures import PARAMETERS, b64, png
@@ -55,12 +55,19 @@ def mutated(random: Random, originals: list[bytes]) -> bytes:
             cut = random.randrange(8, 64)
             return bytes(data[:cut]) + other[cut:]
         case _:
-            return bytes(data[:12]) + b"\xff" * random.randint(1, 30) + bytes(data[12 + random.randint(0, 30) :])
+            return (
+                bytes(data[:12])
+                + b"\xff" * random.randint(1, 30)
+                + bytes(data[12 + random.randint(0, 30) :])
+            )
     return bytes(data)
 
 
 def test_a_thousand_damaged_images_are_refused_or_answered(serve: Serve) -> None:
-    """Truncated, bombs, wrong types, huge headers, polyglots: 4xx or, where the picture survived, 200; never 5xx."""
+    """Truncated, bombs, wrong types, huge headers, polyglots:
+
+    4xx or, where the picture survived, 200; never 5xx.
+    """
     random = Random(7)  # noqa: S311 a seed, no secret
     originals = [picture_bytes(kind, (48, 40)) for kind in _KINDS] + [png(parameters=PARAMETERS)]
     polyglots = [
@@ -89,12 +96,20 @@ def test_hostile_files_are_refused(client: TestClient, tmp_path: Path) -> None:
             continue
         image = path.read_bytes()
         assert client.post("/v1/query", files={"image": image}).status_code in (400, 413, 422), name
-        assert client.post("/sdapi/v1/interrogate", json={"image": b64(image)}).status_code in (400, 413, 422), name
+        assert client.post("/sdapi/v1/interrogate", json={"image": b64(image)}).status_code in (
+            400,
+            413,
+            422,
+        ), name
     assert client.get("/readyz").status_code == 200
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-def test_nothing_that_the_description_allows_or_forbids_ends_in_a_fault(client: TestClient, mode: GenerationMode) -> None:
+@pytest.mark.parametrize(
+    "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value
+)
+def test_nothing_that_the_description_allows_or_forbids_ends_in_a_fault(
+    client: TestClient, mode: GenerationMode
+) -> None:
     """schemathesis makes requests for every route of the OpenAPI description, fitting and not; none is answered with 5xx."""
     schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
     seen: dict[str, int] = {}
@@ -106,13 +121,25 @@ def test_nothing_that_the_description_allows_or_forbids_ends_in_a_fault(client: 
     assert len(seen) >= 8, seen
 
 
-def _asker(client: TestClient, label: str, seen: dict[str, int]) -> Callable[[schemathesis.Case[Any]], None]:
+def _asker(
+    client: TestClient, label: str, seen: dict[str, int]
+) -> Callable[[schemathesis.Case[Any]], None]:
     """Asks as a case says, and notes the highest status of its route."""
 
     def ask(case: schemathesis.Case[Any]) -> None:
-        request = requests.Request(**case.as_transport_kwargs(base_url="http://localhost")).prepare()
-        headers = {str(name): str(value) for name, value in request.headers.items() if str(name).lower() != "host"}
-        body = request.body.encode("utf-8", "replace") if isinstance(request.body, str) else request.body or b""
+        request = requests.Request(
+            **case.as_transport_kwargs(base_url="http://localhost")
+        ).prepare()
+        headers = {
+            str(name): str(value)
+            for name, value in request.headers.items()
+            if str(name).lower() != "host"
+        }
+        body = (
+            request.body.encode("utf-8", "replace")
+            if isinstance(request.body, str)
+            else request.body or b""
+        )
         assert isinstance(body, bytes)
         done = client.request(str(request.method), request.path_url, content=body, headers=headers)
         seen[label] = max(seen.get(label, 0), done.status_code)

@@ -12,9 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.config import Limits, ServerConfig
-from server.guard import Guard
-from server.metrics import Metrics
+from imprompt.server.middleware import Guard
+from imprompt.server.prometheus import Metrics
+from imprompt.server.server_settings import Limits, ServerConfig
 from tests.server.conftest import Serve
 from tests.server.pictures import b64, png
 
@@ -64,7 +64,9 @@ def test_the_token_opens(locked: TestClient, authorization: str) -> None:
     assert locked.get("/v1/info", headers={"Authorization": authorization}).status_code == 200
 
 
-def test_tokens_are_compared_in_constant_time(locked: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_compared_in_constant_time(
+    locked: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the standard library's own comparison and nothing before it, however much of the token is right."""
     compared = []
 
@@ -72,16 +74,28 @@ def test_tokens_are_compared_in_constant_time(locked: TestClient, monkeypatch: p
         compared.append((given, token))
         return False
 
-    monkeypatch.setattr("server.guard.hmac.compare_digest", digest)
+    monkeypatch.setattr("imprompt.server.middleware.hmac.compare_digest", digest)
     for given in (TOKEN, TOKEN[:-1], ""):
-        assert locked.get("/v1/info", headers={"Authorization": f"Bearer {given}"}).status_code == 401
+        assert (
+            locked.get("/v1/info", headers={"Authorization": f"Bearer {given}"}).status_code == 401
+        )
     assert compared == [(given.encode(), TOKEN.encode()) for given in (TOKEN, TOKEN[:-1], "")]
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:7861", "", "[::2]:7861", "10.0.0.1"]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example:7861",
+        "",
+        "[::2]:7861",
+        "10.0.0.1",
+    ],
 )
-def test_another_host_name_does_not_reach_a_server_without_a_token(client: TestClient, host: str) -> None:
+def test_another_host_name_does_not_reach_a_server_without_a_token(
+    client: TestClient, host: str
+) -> None:
     """So no site can lead its own name to this machine and ask through the visitor's browser."""
     assert client.get("/v1/info", headers={"Host": host}).status_code == 421
 
@@ -98,7 +112,9 @@ def test_a_page_of_another_site_may_not_ask(client: TestClient) -> None:
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client.get("/", headers=link).status_code == 200
     assert client.post("/v1/search", headers=link, json={"text": "fox"}).status_code == 403
-    done = client.get("/v1/info", headers={"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:7861"})
+    done = client.get(
+        "/v1/info", headers={"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost:7861"}
+    )
     assert done.status_code == 200
     assert not [name for name in done.headers if name.startswith("access-control")]
 
@@ -150,21 +166,35 @@ def test_only_so_many_questions_wait(serve: Serve) -> None:
         done = list(pool.map(lambda _: client.post("/v1/embed", json={"texts": texts}), range(8)))
     refused = [answer for answer in done if answer.status_code != 200]
     assert 0 < len(refused) < 8
-    assert {(answer.status_code, answer.json()["kind"], answer.headers["retry-after"]) for answer in refused} == {
-        (503, "busy", "1")
-    }
+    assert {
+        (answer.status_code, answer.json()["kind"], answer.headers["retry-after"])
+        for answer in refused
+    } == {(503, "busy", "1")}
 
 
 def test_no_question_takes_longer_than_the_limit(serve: Serve) -> None:
     """The client is told to come again, and the server answers the next one."""
     with serve(limits=Limits(answer_timeout_s=0.05)) as client:
-        done = client.post("/v1/embed", json={"texts": [f"a long text of many words, number {number}" for number in range(250)]})
+        done = client.post(
+            "/v1/embed",
+            json={
+                "texts": [f"a long text of many words, number {number}" for number in range(250)]
+            },
+        )
         assert (done.status_code, done.json()["kind"]) == (503, "busy")
         assert client.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(
-    "path", ["/../cli.py", "/%2e%2e/cli.py", "/page.css/../../app.py", "//etc/passwd", "/v1/prompts/..%2f..%2f", "/%00"]
+    "path",
+    [
+        "/../cli.py",
+        "/%2e%2e/cli.py",
+        "/page.css/../../app.py",
+        "//etc/passwd",
+        "/v1/prompts/..%2f..%2f",
+        "/%00",
+    ],
 )
 def test_paths_lead_nowhere_but_to_routes(client: TestClient, path: str) -> None:
     """Nothing is served from the file system by its path."""
@@ -174,7 +204,11 @@ def test_paths_lead_nowhere_but_to_routes(client: TestClient, path: str) -> None
 def test_methods_that_are_not_there_are_refused(client: TestClient) -> None:
     """With the problem's form, and the methods that are."""
     done = client.delete("/v1/info")
-    assert (done.status_code, done.json()["kind"], done.headers["allow"]) == (405, "method-not-allowed", "GET")
+    assert (done.status_code, done.json()["kind"], done.headers["allow"]) == (
+        405,
+        "method-not-allowed",
+        "GET",
+    )
 
 
 class Line:
@@ -197,12 +231,19 @@ class Line:
         self.got.append(message)
 
 
-SCOPE: Scope = {"type": "http", "method": "POST", "path": "/v1/search", "headers": [(b"host", b"localhost")]}
+SCOPE: Scope = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/search",
+    "headers": [(b"host", b"localhost")],
+}
 
 
 def guarded(app: ASGIApp, line: Line) -> None:
     config = ServerConfig(Path("index"), limits=Limits(body_timeout_s=0.05))
-    asyncio.run(asyncio.wait_for(Guard(app, config, Metrics())(dict(SCOPE), line.receive, line.send), 10))
+    asyncio.run(
+        asyncio.wait_for(Guard(app, config, Metrics())(dict(SCOPE), line.receive, line.send), 10)
+    )
 
 
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
@@ -268,16 +309,26 @@ def test_a_page_of_another_site_may_not_ask_with_the_kept_token(
     locked: TestClient, headers: dict[str, str], status: int, kind: str
 ) -> None:
     """A browser sends the password that was typed once with whatever a page makes it send; without Sec-Fetch over plain HTTP."""
-    sent = {"Host": "192.168.1.5:7861", "Authorization": basic(TOKEN), "Content-Type": kind, **headers}
+    sent = {
+        "Host": "192.168.1.5:7861",
+        "Authorization": basic(TOKEN),
+        "Content-Type": kind,
+        **headers,
+    }
     done = locked.post("/knn-service", headers=sent, json={"text": "fox", "num_images": 1})
     assert done.status_code == status
     assert status == 200 or done.json()["kind"] == "cross-site"
 
 
-@pytest.mark.parametrize("origin", [FOREIGN, "null", "http://localhost.evil.example:7861", "http://localhost:7862"])
+@pytest.mark.parametrize(
+    "origin", [FOREIGN, "null", "http://localhost.evil.example:7861", "http://localhost:7862"]
+)
 def test_a_foreign_origin_may_not_ask_this_machine(client: TestClient, origin: str) -> None:
     """Also where a browser says nothing else, and for requests that only read."""
-    assert client.post("/v1/search", headers={"Origin": origin}, json={"text": "fox"}).status_code == 403
+    assert (
+        client.post("/v1/search", headers={"Origin": origin}, json={"text": "fox"}).status_code
+        == 403
+    )
     assert client.get("/v1/info", headers={"Origin": origin}).status_code == 403
     assert client.request("OPTIONS", "/v1/search", headers={"Origin": origin}).status_code == 403
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from core.config import MilvusPlace
-from server.config import ServerConfig
-from store.milvus.push import PushOptions, push
+from imprompt.core.settings import MilvusPlace
+from imprompt.server.server_settings import ServerConfig
+from imprompt.store.milvus.upload import PushOptions, push
 from tests.conftest import Imprompt
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.load import until
@@ -37,7 +37,9 @@ def ask_image(client: TestClient) -> httpx2.Response:
     return client.post("/v1/query", files={"image": png()}, data={"members": "true", "k": "4"})
 
 
-def test_query_and_submit_answer_as_the_folder_does(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
+def test_query_and_submit_answer_as_the_folder_does(
+    imprompt: Imprompt, index: Path, tmp_path: Path
+) -> None:
     """Texts, images, filters, members, vectors of the submission; the second push has nothing to do."""
     place = f"milvus:{tmp_path / 'prompts.db'}"
     done = imprompt("push", "--index", index, place)
@@ -53,14 +55,25 @@ def test_query_and_submit_answer_as_the_folder_does(imprompt: Imprompt, index: P
         ["--text", "sea", "--where", "length(text) > 25 AND row_id < 8", "-k", "3"],
         ["--text", "sea", "--contains", "a", "--exclude", "FOX"],
     ):
-        answers = [imprompt("query", *words, "--json", "--index", where).lines[0] for where in (index, place)]
+        answers = [
+            imprompt("query", *words, "--json", "--index", where).lines[0]
+            for where in (index, place)
+        ]
         check_same(answers[0]["neighbours"], answers[1]["neighbours"])
         assert answers[0]["prompt"] == answers[1]["prompt"]
-    proofs = [imprompt("query", image, "--proof", "--json", "--index", where).lines[0]["proof"] for where in (index, place)]
-    assert [vote["member"] for vote in proofs[0]["votes"]] == [vote["member"] for vote in proofs[1]["votes"]]
+    proofs = [
+        imprompt("query", image, "--proof", "--json", "--index", where).lines[0]["proof"]
+        for where in (index, place)
+    ]
+    assert [vote["member"] for vote in proofs[0]["votes"]] == [
+        vote["member"] for vote in proofs[1]["votes"]
+    ]
     assert proofs[0]["cosine"] == pytest.approx(proofs[1]["cosine"], abs=1e-3)
     for name, where in (("local.npz", index), ("milvus.npz", place)):
-        assert imprompt("submit", tmp_path / "images", "--out", tmp_path / name, "--index", where).code == 0
+        assert (
+            imprompt("submit", tmp_path / "images", "--out", tmp_path / name, "--index", where).code
+            == 0
+        )
     with np.load(tmp_path / "local.npz") as local, np.load(tmp_path / "milvus.npz") as pushed:
         for key in local.files:
             if local[key].dtype.kind == "f":
@@ -69,12 +82,16 @@ def test_query_and_submit_answer_as_the_folder_does(imprompt: Imprompt, index: P
                 assert np.array_equal(local[key], pushed[key])
     done = imprompt("info", "--index", place)
     assert "FLAT on Milvus" in done.out
-    done = imprompt("query", image, "--proof", "--blend", "seed", "--phrases", "corpus", "--index", place)
+    done = imprompt(
+        "query", image, "--proof", "--blend", "seed", "--phrases", "corpus", "--index", place
+    )
     assert done.code != 0
     assert done.err.count("\n") == 1
 
 
-def test_serve_answers_and_takes_up_what_is_pushed(serve: Serve, index: Path, build: Callable[..., Path], tmp_path: Path) -> None:
+def test_serve_answers_and_takes_up_what_is_pushed(
+    serve: Serve, index: Path, build: Callable[..., Path], tmp_path: Path
+) -> None:
     """One request by text and one by image equal those of the folder; a new push is taken up while it runs."""
     place = MilvusPlace(str(tmp_path / "prompts.db"))
     push(index, place, options=PushOptions())
@@ -83,7 +100,9 @@ def test_serve_answers_and_takes_up_what_is_pushed(serve: Serve, index: Path, bu
             left, right = ask(local).json()["results"][0], ask(pushed).json()["results"][0]
             check_same(left["neighbours"], right["neighbours"])
             assert left["prompt"] == right["prompt"]
-        key = local.post("/v1/search", json={"text": "a fox", "k": 1}).json()["results"][0]["neighbours"][0]["prompt_key"]
+        key = local.post("/v1/search", json={"text": "a fox", "k": 1}).json()["results"][0][
+            "neighbours"
+        ][0]["prompt_key"]
         assert pushed.get(f"/v1/prompts/{key}").json() == local.get(f"/v1/prompts/{key}").json()
         push(build(tmp_path, (*PROMPTS, "a teapot")), place, options=PushOptions())
 

@@ -14,11 +14,11 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from core.errors import ImageRejected
-from images.bounds import DEFAULT_LIMITS
-from retriever.questions import read_image
-from server.config import Limits
-from server.readers import Readers
+from imprompt.core.errors import ImageRejected
+from imprompt.images.bounds import DEFAULT_LIMITS
+from imprompt.retriever.questions import read_image
+from imprompt.server.image_readers import Readers
+from imprompt.server.server_settings import Limits
 from tests.hostile.images import scans
 from tests.server.conftest import Serve
 from tests.server.pictures import PARAMETERS, b64, png
@@ -66,7 +66,9 @@ def test_an_image_comes_back_as_it_would_be_read_here() -> None:
         (bytes, (1 << 30,), "takes more than 268,435,456 bytes"),
     ],
 )
-def test_what_goes_wrong_costs_one_image(work: Callable[..., object], args: tuple[int, ...], says: str) -> None:
+def test_what_goes_wrong_costs_one_image(
+    work: Callable[..., object], args: tuple[int, ...], says: str
+) -> None:
     """It is refused at once, and the next ones are read, several times over."""
     with readers(read_timeout_s=0.5, reader_memory_bytes=256 << 20) as found:
         for _ in range(3):

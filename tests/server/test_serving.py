@@ -47,7 +47,9 @@ def test_a_server_lives_through_half_requests_and_ends_when_told(
         half.close()
     gone = socket.create_connection(("127.0.0.1", port), timeout=10)
     body = json.dumps({"texts": ["a fox"] * 200}).encode()
-    gone.sendall(b"POST /v1/embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+    gone.sendall(
+        b"POST /v1/embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    )
     gone.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
     gone.close()
     assert ask(port, "/v1/search", {"text": "noodle soup"})[0] == 200
@@ -72,8 +74,18 @@ def test_a_port_that_is_taken_is_one_clear_line(index: Path) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
-        words = [sys.executable, "cli.py", "serve", "--index", str(index), "--port", str(holder.getsockname()[1])]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        words = [
+            sys.executable,
+            "cli.py",
+            "serve",
+            "--index",
+            str(index),
+            "--port",
+            str(holder.getsockname()[1]),
+        ]
+        done = subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
     assert done.returncode == 10
     assert "cannot be opened for serving" in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from store import layout
-from store.publish import current_name, generation_names
+from imprompt.store import layout
+from imprompt.store.publish import current_name, generation_names
 from tests.server.conftest import PROMPTS
 from tests.server.load import Answer, asking, until
 from tests.server.processes import ROOT, ask, served, started, until_ready
@@ -22,7 +22,12 @@ pytestmark = pytest.mark.slow
 
 def gc(root: Path) -> None:
     """As a person would, from a process of its own."""
-    subprocess.run([sys.executable, "cli.py", "gc", "--index", str(root), "--quiet"], cwd=ROOT, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "cli.py", "gc", "--index", str(root), "--quiet"],
+        cwd=ROOT,
+        check=True,
+        timeout=60,
+    )
 
 
 def generation_of(port: int) -> object:
@@ -35,7 +40,10 @@ def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_
     what it takes is gone; a third server opens the new one."""
     root = build(tmp_path)
     old = current_name(root)
-    with started(root, tmp_path / "first.log") as (one, first), started(root, tmp_path / "second.log") as (other, second):
+    with (
+        started(root, tmp_path / "first.log") as (one, first),
+        started(root, tmp_path / "second.log") as (other, second),
+    ):
         until_ready(first, one)
         until_ready(second, other)
         ports = itertools.cycle((first, second))
@@ -58,7 +66,12 @@ def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_
             load.goes_on(20)
             with served(root, tmp_path / "third.log") as (_, third):
                 assert generation_of(third) == new
-                assert ask(third, "/v1/search", {"text": "a teapot", "k": 1})[1]["results"][0]["prompt"] == "a teapot"
+                assert (
+                    ask(third, "/v1/search", {"text": "a teapot", "k": 1})[1]["results"][0][
+                        "prompt"
+                    ]
+                    == "a teapot"
+                )
         assert not load.wrong
         assert not load.refused
         assert {old, new} == set(load.right)
@@ -68,7 +81,10 @@ def test_a_file_that_is_cut_short_ends_no_process(index: Path, tmp_path: Path) -
     """Whichever file it is: both servers live, and answer rightly or not at all; with the bytes back both answer again."""
     root = Path(shutil.copytree(index, tmp_path / "index"))
     folder = layout.generation_folder(root, current_name(root) or "")
-    with started(root, tmp_path / "first.log") as (one, first), started(root, tmp_path / "second.log") as (other, second):
+    with (
+        started(root, tmp_path / "first.log") as (one, first),
+        started(root, tmp_path / "second.log") as (other, second),
+    ):
         until_ready(first, one)
         until_ready(second, other)
         ports = itertools.cycle((first, second))

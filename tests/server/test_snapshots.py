@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from core.protocols import EncoderPair
-from server.config import ServerConfig
-from store import layout
-from store.publish import read_current
+from imprompt.core.protocols import EncoderPair
+from imprompt.server.server_settings import ServerConfig
+from imprompt.store import layout
+from imprompt.store.publish import read_current
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.load import until
 from tests.server.pictures import png
@@ -40,7 +40,9 @@ def asked(client: TestClient, text: str = "a teapot") -> dict[str, object]:
     return result
 
 
-def test_a_new_generation_is_taken_up_without_a_dropped_request(serve: Serve, build: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_new_generation_is_taken_up_without_a_dropped_request(
+    serve: Serve, build: Callable[..., Path], tmp_path: Path
+) -> None:
     """Under load every answer is right for the generation that it names, before, during and after; the old one is let go."""
     root = build(tmp_path)
     stop, answers, problems = threading.Event(), [], []
@@ -52,7 +54,12 @@ def test_a_new_generation_is_taken_up_without_a_dropped_request(serve: Serve, bu
             while not stop.is_set():
                 done = client.post("/v1/search", json={"text": "a teapot", "k": 1})
                 if done.status_code == 200:
-                    answers.append((done.json()["results"][0]["generation"], done.json()["results"][0]["prompt"]))
+                    answers.append(
+                        (
+                            done.json()["results"][0]["generation"],
+                            done.json()["results"][0]["prompt"],
+                        )
+                    )
                 else:
                     problems.append(done.text)
 
@@ -72,7 +79,9 @@ def test_a_new_generation_is_taken_up_without_a_dropped_request(serve: Serve, bu
         until(lambda: str(first) not in held_files())
 
 
-def test_a_generation_that_cannot_be_used_is_passed_over(serve: Serve, build: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_generation_that_cannot_be_used_is_passed_over(
+    serve: Serve, build: Callable[..., Path], tmp_path: Path
+) -> None:
     """A damaged one, a damaged CURRENT, a deleted index: the one in service goes on, and the figures tell."""
     root = build(tmp_path)
     with serve(ServerConfig(root, watch_s=0.02)) as client:
@@ -92,28 +101,34 @@ def test_a_generation_that_cannot_be_used_is_passed_over(serve: Serve, build: Ca
         shutil.rmtree(root)
         time.sleep(0.1)
         assert asked(client)["generation"] == first
-        assert client.post("/v1/query", files={"image": png()}, data={"members": "true"}).status_code == 200
+        assert (
+            client.post("/v1/query", files={"image": png()}, data={"members": "true"}).status_code
+            == 200
+        )
         assert client.get("/readyz").status_code == 200
 
 
 def test_a_fault_while_starting_is_told(index: Path) -> None:
     """Not only what was foreseen: whoever started the server hears of anything that keeps it from getting ready."""
-    from core.errors import ImpromptError
-    from server.app import create_app
+    from imprompt.core.errors import ImpromptError
+    from imprompt.server.app import create_app
 
     def broken(name: str) -> EncoderPair:
         raise RuntimeError("no such model")
 
     told: list[ImpromptError] = []
-    with TestClient(create_app(ServerConfig(index), load=broken, failed=told.append), base_url="http://localhost"):
+    with TestClient(
+        create_app(ServerConfig(index), load=broken, failed=told.append),
+        base_url="http://localhost",
+    ):
         until(lambda: bool(told))
     assert "RuntimeError: no such model" in told[0].message
 
 
 def test_without_an_index_nothing_gets_ready(tmp_path: Path) -> None:
     """The caller is told why, and what is asked meanwhile is told to come again."""
-    from core.errors import ImpromptError
-    from server.app import create_app
+    from imprompt.core.errors import ImpromptError
+    from imprompt.server.app import create_app
 
     told: list[ImpromptError] = []
     app = create_app(ServerConfig(tmp_path), load=pytest.fail, failed=told.append)

@@ -8,7 +8,7 @@ import logging
 import pytest
 from starlette.testclient import TestClient
 
-from server.logs import FIELDS, _Lines
+from imprompt.server.logs import FIELDS, _Lines
 from tests.server.conftest import Serve
 from tests.server.pictures import b64, png
 
@@ -16,7 +16,9 @@ from tests.server.pictures import b64, png
 def test_metrics_count_what_happened(serve: Serve) -> None:
     """Requests by route, stages, queues, batches, the generation and errors by kind; two servers do not share them."""
     with serve() as client:
-        generation = client.post("/v1/search", json={"text": "fox"}).json()["results"][0]["generation"]
+        generation = client.post("/v1/search", json={"text": "fox"}).json()["results"][0][
+            "generation"
+        ]
         client.post("/v1/query", files={"image": png()}, data={"members": "true"})
         client.post("/v1/query", files={"image": b"no image"})
         text = client.get("/metrics").text
@@ -33,7 +35,9 @@ def test_metrics_count_what_happened(serve: Serve) -> None:
         assert f'imprompt_stage_seconds_count{{stage="{stage}"}}' in text
 
 
-def test_nothing_of_a_question_is_logged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_of_a_question_is_logged(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither a text, nor an image, nor a path or query that holds one; a fault is named without its message."""
     secret = "zanzibar"  # noqa: S105 a word to look for
     caplog.set_level(logging.DEBUG)
@@ -41,9 +45,15 @@ def test_nothing_of_a_question_is_logged(client: TestClient, caplog: pytest.LogC
     client.post("/v1/query", files={"image": (f"{secret}.png", png())}, data={"text": secret})
     client.get(f"/{secret}?q={secret}")
     client.get(f"/v1/prompts/{secret}")
-    client.post("/v1/query", content=secret, headers={"content-type": secret, "x-request-id": f"{secret} {secret}"})
+    client.post(
+        "/v1/query",
+        content=secret,
+        headers={"content-type": secret, "x-request-id": f"{secret} {secret}"},
+    )
     client.request(secret.upper(), "/v1/info")
-    records = [record for record in caplog.records if record.name.startswith(("imprompt", "uvicorn"))]
+    records = [
+        record for record in caplog.records if record.name.startswith(("imprompt", "uvicorn"))
+    ]
     assert len(records) >= 6
     for record in records:
         line = _Lines(json=True).format(record)

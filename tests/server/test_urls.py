@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from server import urls
-from server.problems import Refusal
-from server.urls import fetch, is_public
+from imprompt.server import urls
+from imprompt.server.http_errors import Refusal
+from imprompt.server.urls import fetch, is_public
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,9 @@ def test_private_addresses_are_known(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14"])
+@pytest.mark.parametrize(
+    "address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14"]
+)
 def test_public_addresses_are_known(address: str) -> None:
     """The open internet."""
     assert is_public(address)
@@ -50,8 +52,15 @@ class Site(BaseHTTPRequestHandler):
     """/image, /large, /away, /here, /loop."""
 
     def do_GET(self) -> None:
-        moved = {"/away": "http://elsewhere.example/image", "/here": "/image", "/loop": "/loop", "/file": "file:///etc/passwd"}
-        self.send_response(302 if self.path in moved else 200 if self.path in ("/image", "/large") else 404)
+        moved = {
+            "/away": "http://elsewhere.example/image",
+            "/here": "/image",
+            "/loop": "/loop",
+            "/file": "file:///etc/passwd",
+        }
+        self.send_response(
+            302 if self.path in moved else 200 if self.path in ("/image", "/large") else 404
+        )
         if self.path in moved:
             self.send_header("Location", moved[self.path])
         self.end_headers()
@@ -74,7 +83,13 @@ def ask() -> Iterator[Ask]:
     def run(url: str) -> bytes:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(urls, "_PORTS", {"http": port, "https": port})
-            return fetch(url, hosts=["Images.Example"], max_bytes=1000, resolve=lambda *_: ["127.0.0.1"], public=lambda _: True)
+            return fetch(
+                url,
+                hosts=["Images.Example"],
+                max_bytes=1000,
+                resolve=lambda *_: ["127.0.0.1"],
+                public=lambda _: True,
+            )
 
     yield run
     server.shutdown()
@@ -123,4 +138,9 @@ def test_a_listed_name_that_leads_inside_is_refused() -> None:
     """The address counts, not the name; one private address among public ones is enough to refuse."""
     for addresses in (["127.0.0.1"], ["93.184.215.14", "10.0.0.1"], []):
         with pytest.raises(Refusal, match="not public"):
-            fetch("http://images.example/", hosts=["images.example"], max_bytes=10, resolve=lambda *_, found=addresses: found)
+            fetch(
+                "http://images.example/",
+                hosts=["images.example"],
+                max_bytes=10,
+                resolve=lambda *_, found=addresses: found,
+            )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from core.values import prompt_key
-from encoders.lite import LitePair
-from server import schemas
-from server.config import Limits
+from imprompt.core.values import prompt_key
+from imprompt.encoders.lite import LitePair
+from imprompt.server import schemas
+from imprompt.server.server_settings import Limits
 from tests.images.tool_files import CARRIED, DOUBT
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.pictures import PARAMETERS, b64, png
@@ -30,7 +30,11 @@ def test_a_text_finds_its_prompts(client: TestClient) -> None:
     best = result.neighbours[0]
     assert best.prompt_key == prompt_key(PROMPTS[2])
     stored = client.get(f"/v1/prompts/{best.prompt_key}").json()
-    assert (stored["prompt"], stored["row_id"], stored["generation"]) == (best.prompt, best.row_id, result.generation)
+    assert (stored["prompt"], stored["row_id"], stored["generation"]) == (
+        best.prompt,
+        best.row_id,
+        result.generation,
+    )
     as_query = client.post("/v1/query", json={"text": "noodle soup", "k": 3}).json()["results"][0]
     assert as_query["neighbours"] == done.json()["results"][0]["neighbours"]
 
@@ -38,10 +42,20 @@ def test_a_text_finds_its_prompts(client: TestClient) -> None:
 def test_files_and_base64_are_answered_alike(client: TestClient) -> None:
     """The same images as multipart and as JSON, data URLs among them, get the same answers, in the order sent."""
     images = [png((250, 30, 30)), png((10, 10, 240))]
-    form = client.post("/v1/query", files=[("image", ("../../etc/passwd", image)) for image in images], data={"k": "4"})
-    json = client.post("/v1/query", json={"images": [b64(images[0]), f"data:image/png;base64,{b64(images[1])}"], "k": 4})
+    form = client.post(
+        "/v1/query",
+        files=[("image", ("../../etc/passwd", image)) for image in images],
+        data={"k": "4"},
+    )
+    json = client.post(
+        "/v1/query",
+        json={"images": [b64(images[0]), f"data:image/png;base64,{b64(images[1])}"], "k": 4},
+    )
     assert form.status_code == json.status_code == 200
-    rows = [[[hit["row_id"] for hit in result["neighbours"]] for result in done.json()["results"]] for done in (form, json)]
+    rows = [
+        [[hit["row_id"] for hit in result["neighbours"]] for result in done.json()["results"]]
+        for done in (form, json)
+    ]
     assert rows[0] == rows[1]
     assert [result["image"] for result in form.json()["results"]] == [0, 1]
 
@@ -50,12 +64,23 @@ def test_a_prompt_in_the_file_is_exact_unless_it_is_to_be_ignored(client: TestCl
     """`how` says which it is, and the tool and its settings come along."""
     image = b64(png(parameters=PARAMETERS))
     exact = client.post("/v1/query", json={"images": [image]}).json()["results"][0]
-    assert (exact["how"], exact["prompt"], exact["tool"]) == ("exact", "a small lighthouse on a cliff", "AUTOMATIC1111")
-    estimated = client.post("/v1/query", json={"images": [image], "ignore_metadata": True}).json()["results"][0]
+    assert (exact["how"], exact["prompt"], exact["tool"]) == (
+        "exact",
+        "a small lighthouse on a cliff",
+        "AUTOMATIC1111",
+    )
+    estimated = client.post("/v1/query", json={"images": [image], "ignore_metadata": True}).json()[
+        "results"
+    ][0]
     assert estimated["how"] == "estimated"
     extracted = client.post("/v1/extract", json={"image": image}).json()
     assert extracted["negative"] == "people"
-    assert schemas.Extracted.model_validate(client.post("/v1/extract", files={"image": png()}).json()).prompt is None
+    assert (
+        schemas.Extracted.model_validate(
+            client.post("/v1/extract", files={"image": png()}).json()
+        ).prompt
+        is None
+    )
 
 
 def test_a_prompt_that_is_not_exact_is_carried(client: TestClient) -> None:
@@ -121,7 +146,9 @@ def test_vectors_are_those_of_the_encoders(client: TestClient, lite: LitePair) -
         ("/v1/extract", {"image": ""}, 422, "image-rejected"),
     ],
 )
-def test_bad_input_gets_one_clear_problem(client: TestClient, path: str, body: object, status: int, kind: str) -> None:
+def test_bad_input_gets_one_clear_problem(
+    client: TestClient, path: str, body: object, status: int, kind: str
+) -> None:
     """Every refusal is problem+json with the command line's kind."""
     done = client.post(path, json=body)
     assert (done.status_code, done.json()["kind"]) == (status, kind)
@@ -130,10 +157,26 @@ def test_bad_input_gets_one_clear_problem(client: TestClient, path: str, body: o
 
 def test_other_bodies_are_refused(client: TestClient) -> None:
     """Neither JSON nor multipart; no boundary; broken JSON; a field twice."""
-    assert client.post("/v1/query", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
-    assert client.post("/v1/query", content=b"x", headers={"content-type": "multipart/form-data"}).status_code == 400
-    assert client.post("/v1/query", content=b"{", headers={"content-type": "application/json"}).status_code == 400
-    assert client.post("/v1/query", files=[("image", png())], data={"k": ["1", "2"]}).status_code == 422
+    assert (
+        client.post("/v1/query", content=b"x", headers={"content-type": "text/plain"}).status_code
+        == 415
+    )
+    assert (
+        client.post(
+            "/v1/query", content=b"x", headers={"content-type": "multipart/form-data"}
+        ).status_code
+        == 400
+    )
+    assert (
+        client.post(
+            "/v1/query", content=b"{", headers={"content-type": "application/json"}
+        ).status_code
+        == 400
+    )
+    assert (
+        client.post("/v1/query", files=[("image", png())], data={"k": ["1", "2"]}).status_code
+        == 422
+    )
     assert client.get("/v1/prompts/nonsense").status_code == 422
     assert client.get(f"/v1/prompts/{'0' * 64}").json()["kind"] == "unknown-row"
 
@@ -150,27 +193,49 @@ def test_info_states_the_limits(client: TestClient) -> None:
 def test_the_api_describes_itself_with_examples(client: TestClient) -> None:
     """OpenAPI names every route, with an example of each body of our own."""
     api = client.get("/openapi.json").json()
-    for path in ("/v1/query", "/v1/search", "/v1/embed", "/v1/extract", "/sdapi/v1/interrogate", "/knn-service", "/metadata"):
+    for path in (
+        "/v1/query",
+        "/v1/search",
+        "/v1/embed",
+        "/v1/extract",
+        "/sdapi/v1/interrogate",
+        "/knn-service",
+        "/metadata",
+    ):
         assert path in api["paths"]
-    assert api["paths"]["/v1/query"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
-    assert api["paths"]["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["schema"]["examples"]
+    assert api["paths"]["/v1/query"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]["examples"]
+    assert api["paths"]["/v1/search"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]["examples"]
 
 
 def test_limits_on_pixels_and_bytes_hold(serve: Serve) -> None:
     """A picture over either is refused before it is decoded."""
     with serve(limits=Limits(max_pixels=1000, max_image_bytes=400)) as client:
-        assert client.post("/v1/query", files={"image": png(side=40)}).json()["kind"] == "image-rejected"
+        assert (
+            client.post("/v1/query", files={"image": png(side=40)}).json()["kind"]
+            == "image-rejected"
+        )
         large = client.post("/v1/query", json={"images": [b64(bytes(500))]})
         assert (large.status_code, large.json()["kind"]) == (413, "too-large")
         assert client.post("/v1/query", files={"image": png(side=20)}).status_code == 200
 
 
 def test_filters_say_which_prompts_may_answer(client: TestClient) -> None:
-    """By words and by a condition, as JSON and in a form; the answer repeats them. One that cannot be used is refused."""
+    """By words and by a condition, as JSON and in a form; the answer repeats them.
+
+    One that cannot be used is refused.
+    """
     only = {"contains": ["fox"], "exclude": ["deep"]}
     for done in (
         client.post("/v1/search", json={"text": "noodle soup", "filters": only}),
-        client.post("/v1/query", files={"image": png()}, data={"filters": '{"contains": ["fox"], "exclude": ["deep"]}'}),
+        client.post(
+            "/v1/query",
+            files={"image": png()},
+            data={"filters": '{"contains": ["fox"], "exclude": ["deep"]}'},
+        ),
     ):
         (result,) = done.json()["results"]
         assert [hit["prompt"] for hit in result["neighbours"]] == [PROMPTS[0]]
@@ -178,9 +243,15 @@ def test_filters_say_which_prompts_may_answer(client: TestClient) -> None:
         assert result["neighbours"][0]["n_like"] >= 0
     where = {"text": "fox", "filters": {"where": "n_submitted >= 2"}}
     assert client.post("/v1/search", json=where).status_code in (200, 400)
-    bad = client.post("/v1/search", json={"text": "fox", "filters": {"where": "1; DROP TABLE prompts"}})
+    bad = client.post(
+        "/v1/search", json={"text": "fox", "filters": {"where": "1; DROP TABLE prompts"}}
+    )
     assert (bad.status_code, bad.json()["kind"]) == (400, "filter-rejected")
-    both = client.post("/v1/query", files={"image": png()}, data={"members": "true", "filters": '{"contains": ["fox"]}'})
+    both = client.post(
+        "/v1/query",
+        files={"image": png()},
+        data={"members": "true", "filters": '{"contains": ["fox"]}'},
+    )
     assert (both.status_code, both.json()["kind"]) == (400, "query")
 
 

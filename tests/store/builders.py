@@ -7,17 +7,17 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from core.files import atomic_write
-from core.values import EncoderSpec, Vectors, prompt_key, unit_rows
-from store import layout
-from store.index_plan import FLAT, PART_ROWS
-from store.locking import write_lock
-from store.manifest import CorpusInfo, Manifest, ShardRecord, encode_manifest, sha256_bytes
-from store.probes import index_space
-from store.prompts import DuckPrompts
-from store.publish import current_name, publish
-from store.shards import ShardedVectors, write_row_sums, write_shard
-from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
+from imprompt.core.atomic_files import atomic_write
+from imprompt.core.values import EncoderSpec, Vectors, prompt_key, unit_rows
+from imprompt.store import layout
+from imprompt.store.check_queries import index_space
+from imprompt.store.index_plan import FLAT, PART_ROWS
+from imprompt.store.locking import write_lock
+from imprompt.store.manifest import CorpusInfo, Manifest, ShardRecord, encode_manifest, sha256_bytes
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.publish import current_name, publish
+from imprompt.store.shards import ShardedVectors, write_row_sums, write_shard
+from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
 
 SPACE = "toy"
 DIM = 16
@@ -31,28 +31,41 @@ def clean_prompt(text: str, *, key: str = "0", n: int = 1) -> CleanPrompt:
     return CleanPrompt(prompt_key(text.lower()), text, text.lower(), "toy.txt", key, n)
 
 
-def write_shards(folder: Path, vectors: Vectors, *, space: str = SPACE, shard_rows: int = 64) -> list[ShardRecord]:
+def write_shards(
+    folder: Path, vectors: Vectors, *, space: str = SPACE, shard_rows: int = 64
+) -> list[ShardRecord]:
     """All `vectors` in shards of `shard_rows`, the last one shorter."""
     starts = range(0, len(vectors), shard_rows)
     return [
-        write_shard(folder, layout.shard_file(space, number), vectors[start : start + shard_rows], provenance={"backend": "toy"})
+        write_shard(
+            folder,
+            layout.shard_file(space, number),
+            vectors[start : start + shard_rows],
+            provenance={"backend": "toy"},
+        )
         for number, start in enumerate(starts)
     ]
 
 
-def stage(root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS) -> tuple[Path, Manifest]:
+def stage(
+    root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS
+) -> tuple[Path, Manifest]:
     """A staged build of `rows` prompts that only wants publishing; the write lock is the caller's."""
     plan_sha256 = f"{seed:064x}"
     staging = layout.staging_folder(root, plan_sha256)
     with StagedPrompts(staging) as staged:
-        prompts = [clean_prompt(f"a {i} of {seed}, Öl auf Leinwand", key=str(i)) for i in range(rows)]
+        prompts = [
+            clean_prompt(f"a {i} of {seed}, Öl auf Leinwand", key=str(i)) for i in range(rows)
+        ]
         staged.add(prompts, corpus=0, state=CorpusState(rows, finished=True))
         staged.number()
     with atomic_write(staging / layout.PLAN) as file:
         file.write(b"{}\n")
     shards = write_shards(staging, random_vectors(rows, seed=seed))
     write_row_sums(staging, layout.row_sums_file(SPACE), ShardedVectors(staging, shards))
-    info, probes = index_space(staging, SPACE, shards, factory=factory, seed=seed, part_rows=part_rows)
+    info, probes = index_space(
+        staging, SPACE, shards, factory=factory, seed=seed, part_rows=part_rows
+    )
     with DuckPrompts(staging / layout.PROMPTS) as opened:
         digest = opened.digest()
     manifest = Manifest(
@@ -90,12 +103,17 @@ def without_sums(manifest: Manifest) -> Manifest:
         manifest,
         format=(2, 0),
         row_sums={},
-        indexes={space: msgspec.structs.replace(info, sums="") for space, info in manifest.indexes.items()},
+        indexes={
+            space: msgspec.structs.replace(info, sums="")
+            for space, info in manifest.indexes.items()
+        },
         files={file: record for file, record in manifest.files.items() if file not in sums},
     )
 
 
-def build(root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS) -> Manifest:
+def build(
+    root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS
+) -> Manifest:
     """A published index of `rows` prompts."""
     with write_lock(root):
         staging, manifest = stage(root, rows=rows, seed=seed, factory=factory, part_rows=part_rows)

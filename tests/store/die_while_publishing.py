@@ -2,8 +2,9 @@
 
     python die_while_publishing.py TEMPLATE FOLDER
 
-Each copy FOLDER/000, FOLDER/001, … of TEMPLATE is published by a process that SIGKILLs itself before its n-th call of fsync,
-rename or replace; the last copy is the one that was published without being killed. TEMPLATE/draft.json is the manifest.
+Each copy FOLDER/000, FOLDER/001, … of TEMPLATE is published by a process that SIGKILLs itself
+before its n-th call of fsync, rename or replace; the last copy is the one that was published
+without being killed. TEMPLATE/draft.json is the manifest.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from store import layout
-from store.locking import write_lock
-from store.manifest import decode_manifest
-from store.publish import publish
+from imprompt.store import layout
+from imprompt.store.locking import write_lock
+from imprompt.store.manifest import decode_manifest
+from imprompt.store.publish import publish
 
 
 def die_before(step: int) -> None:

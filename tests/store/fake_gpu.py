@@ -10,22 +10,26 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from core.values import Ids, Vectors
-from store.gpu import GPU_POOL
+from imprompt.core.values import Ids, Vectors
+from imprompt.store.gpu import GPU_POOL
 
 
 class FakeGpu:
-    """Makes clone functions; `FakeGpu().connect` stands in for the one of `store.gpu` that calls FAISS.
+    """Makes clone functions; `FakeGpu().connect` stands in for the one of `imprompt.store.gpu` that calls FAISS.
 
-    Its indexes keep float16, may be used by the thread that connected alone and by one call at a time, refuse to find more rows
-    than FAISS does on a GPU, and do not hold more than `room_rows` rows together.
+    Its indexes keep float16, may be used by the thread that connected alone and by one call at a
+    time, refuse to find more rows than FAISS does on a GPU, and do not hold more than `room_rows`
+    rows together.
 
     Args:
         room_rows: of its memory.
-        refused_clones: the numbers, from 0, of the calls of the clone function that find its memory full.
+        refused_clones: the numbers, from 0, of the calls of the clone function that find its memory
+            full.
     """
 
-    def __init__(self, *, room_rows: int = 1 << 30, refused_clones: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, *, room_rows: int = 1 << 30, refused_clones: frozenset[int] = frozenset()
+    ) -> None:
         self.room_rows = room_rows
         self.searches = 0
         self.clones = 0
@@ -47,7 +51,9 @@ class FakeGpu:
         self.touch()
         self.clones += 1
         if self.clones - 1 in self._refused:
-            raise RuntimeError("Error in allocMemory:\nFailed to cudaMalloc 1536 bytes (error 2 out of memory)")
+            raise RuntimeError(
+                "Error in allocMemory:\nFailed to cudaMalloc 1536 bytes (error 2 out of memory)"
+            )
         if not float16:
             return faiss.clone_index(index)  # C++ clusters with it, so it has to be one of FAISS's
         made = Float16Index(self, index)
@@ -56,14 +62,18 @@ class FakeGpu:
 
     def touch(self) -> None:
         """Whoever touches it from another thread has a bug that a GPU would answer with wrong rows."""
-        assert threading.get_ident() == self._owner, "the GPU was touched by a thread that is not its owner"
+        assert threading.get_ident() == self._owner, (
+            "the GPU was touched by a thread that is not its owner"
+        )
 
     def search(self, index: Any, queries: Vectors, k: int) -> tuple[NDArray[np.float32], Ids]:
         self.touch()
         assert self._lock.acquire(blocking=False), "two searches at once"
         try:
             if k > GPU_POOL:
-                raise RuntimeError(f"GPU index only supports min/max-K selection up to {GPU_POOL} (requested {k})")
+                raise RuntimeError(
+                    f"GPU index only supports min/max-K selection up to {GPU_POOL} (requested {k})"
+                )
             self.searches += 1
             return index.search(queries, k)  # type: ignore[no-any-return]
         finally:
@@ -81,7 +91,9 @@ class Float16Index:
     def add(self, rows: Vectors) -> None:
         self._gpu.touch()
         if self._gpu.rows + len(rows) > self._gpu.room_rows:
-            raise RuntimeError("Error in allocMemory:\nFailed to cudaMalloc 1536 bytes (error 2 out of memory)")
+            raise RuntimeError(
+                "Error in allocMemory:\nFailed to cudaMalloc 1536 bytes (error 2 out of memory)"
+            )
         self._index.add(rows.astype(np.float16).astype(np.float32))
         self.ntotal = self._index.ntotal
 

@@ -2,9 +2,10 @@
 
     python flip_bytes.py ROOT [QUESTIONS] < [[path below ROOT, position, bits to flip], …]
 
-Bits of 256 stand for a sector: from the position on, up to 4 KiB become zeros. With QUESTIONS, so many questions are asked, for
-one answer and for ten, and "answers" says whether ids, scores and texts are what they were; without, everything in the index is
-touched. It runs in a process of its own because what it proves is that the process does not die.
+Bits of 256 stand for a sector: from the position on, up to 4 KiB become zeros. With QUESTIONS, so
+many questions are asked, for one answer and for ten, and "answers" says whether ids, scores and
+texts are what they were; without, everything in the index is touched. It runs in a process of its
+own because what it proves is that the process does not die.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core.errors import StoreError
-from core.values import unit_rows
-from store.generation import open_generation
-from store.verify import verify
+from imprompt.core.errors import StoreError
+from imprompt.core.values import unit_rows
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
 
 SECTOR = 256
 _SECTOR_BYTES = 4096
@@ -46,7 +47,11 @@ def answers(root: Path, questions: int) -> list[Any]:
         found: list[Any] = []
         for k in (1, 10):
             hits = index.search(queries, k)
-            found += [hits.ids.tolist(), hits.scores.tobytes(), generation.prompts.get_many(hits.ids[hits.ids >= 0])]
+            found += [
+                hits.ids.tolist(),
+                hits.scores.tobytes(),
+                generation.prompts.get_many(hits.ids[hits.ids >= 0]),
+            ]
     return found
 
 
@@ -80,7 +85,12 @@ def main() -> None:
             opened.seek(position)
             opened.write(bytes(len(old)) if bits == SECTOR else bytes([old[0] ^ bits]))
             opened.flush()
-            said = {"file": file, "position": position, "bits": bits, "zero": not any(old)} | outcome(root, questions, right)
+            said = {
+                "file": file,
+                "position": position,
+                "bits": bits,
+                "zero": not any(old),
+            } | outcome(root, questions, right)
             sys.stdout.write(json.dumps(said) + "\n")
             sys.stdout.flush()
             opened.seek(position)

@@ -2,7 +2,8 @@
 
     python hardship.py full ROOT STEP | python hardship.py readonly ROOT STEP
 
-It prints one JSON object. A process of its own, because limits and capabilities belong to a process.
+It prints one JSON object. A process of its own, because limits and capabilities belong to a
+process.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core.errors import StoreError
-from store import layout
-from store.generation import open_generation
-from store.locking import write_lock
-from store.manifest import Manifest
-from store.probes import index_space
-from store.publish import collect_garbage, publish
-from store.staged_prompts import CorpusState, StagedPrompts
-from store.verify import verify
+from imprompt.core.errors import StoreError
+from imprompt.store import layout
+from imprompt.store.check_queries import index_space
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.locking import write_lock
+from imprompt.store.manifest import Manifest
+from imprompt.store.publish import collect_garbage, publish
+from imprompt.store.staged_prompts import CorpusState, StagedPrompts
 from tests.store.builders import SPACE, build, clean_prompt, random_vectors, stage, write_shards
 
 
@@ -115,7 +116,11 @@ def old_index(root: Path) -> dict[str, object]:
     with open_generation(root) as generation:
         hits = generation.index(SPACE).search(generation.vectors(SPACE).block(3, 4), 1)
         text = generation.prompts.get_many(hits.ids[0])[0].text
-        return {"seed": generation.manifest.plan["seed"], "text": text, "problems": len(verify(root))}
+        return {
+            "seed": generation.manifest.plan["seed"],
+            "text": text,
+            "problems": len(verify(root)),
+        }
 
 
 def main() -> None:

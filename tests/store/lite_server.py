@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import MilvusPlace
-from core.errors import ImpromptError
-from store.milvus.connection import Connection
+from imprompt.core.errors import ImpromptError
+from imprompt.core.settings import MilvusPlace
+from imprompt.store.milvus.connection import Connection
 
 _START_S = 240
 
@@ -42,9 +42,21 @@ def free_port() -> int:
 def lite_server(folder: Path) -> Iterator[LiteServer]:
     """A server over a folder, until the block ends."""
     port = free_port()
-    words = ["-m", "milvus_lite", "server", "--data-dir", str(folder), "--host", "127.0.0.1", "--port", str(port)]
+    words = [
+        "-m",
+        "milvus_lite",
+        "server",
+        "--data-dir",
+        str(folder),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     server = LiteServer(MilvusPlace(f"http://127.0.0.1:{port}"), process)
     try:
         _wait(server, port)

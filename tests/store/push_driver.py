@@ -2,7 +2,8 @@
 
     python tests/store/push_driver.py INDEX PLACE POINT
 
-POINT is "none", or "before METHOD N", "after METHOD N": the n-th call of that method of Milvus' client.
+POINT is "none", or "before METHOD N", "after METHOD N": the n-th call of that method of Milvus'
+client.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import store.milvus.push
-from core.config import MilvusPlace, index_place
-from core.errors import ImpromptError
-from store.milvus.connection import Connection
-from store.milvus.push import PushOptions, push
+import imprompt.store.milvus.upload
+from imprompt.core.errors import ImpromptError
+from imprompt.core.settings import MilvusPlace, index_place
+from imprompt.store.milvus.connection import Connection
+from imprompt.store.milvus.upload import PushOptions, push
 from tests.killing import die
 
 BATCH_ROWS = 40
@@ -43,8 +44,8 @@ def arm(point: str) -> None:
 
 
 def main(index: str, place: str, point: str) -> int:
-    store.milvus.push._ROWS_AT_ONCE = BATCH_ROWS
-    store.milvus.push._MARK_EVERY = 1
+    imprompt.store.milvus.upload._ROWS_AT_ONCE = BATCH_ROWS
+    imprompt.store.milvus.upload._MARK_EVERY = 1
     arm(point)
     target = index_place(place)
     assert isinstance(target, MilvusPlace)

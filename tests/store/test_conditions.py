@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from core.errors import FilterRejected
-from core.values import Condition, Prompt
-from store.conditions import KINDS, holds_words, where
-from store.layout import PROMPTS
-from store.prompts import COLUMNS, DuckPrompts
-from store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
+from imprompt.core.errors import FilterRejected
+from imprompt.core.values import Condition, Prompt
+from imprompt.store.conditions import KINDS, holds_words, where
+from imprompt.store.layout import PROMPTS
+from imprompt.store.prompts import COLUMNS, DuckPrompts
+from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
 
 TEXTS = [
     "a red fox",
@@ -37,7 +37,14 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckPrompts]:
     folder = tmp_path_factory.mktemp("prompts")
     with StagedPrompts(folder) as staged:
         rows = [
-            CleanPrompt(f"{i:064}", text, " ".join(text.split()).replace("e\u0301", "é"), f"file {i % 3}", f"{i}", i * i)
+            CleanPrompt(
+                f"{i:064}",
+                text,
+                " ".join(text.split()).replace("e\u0301", "é"),
+                f"file {i % 3}",
+                f"{i}",
+                i * i,
+            )
             for i, text in enumerate(TEXTS)
         ]
         staged.add(rows, corpus=0, state=CorpusState(len(TEXTS), finished=True))
@@ -68,7 +75,9 @@ MEANINGS: dict[str, Callable[[Prompt], bool]] = {
     "text LIKE 'a%'": lambda p: p.text.startswith("a"),
     "text NOT LIKE 'a%'": lambda p: not p.text.startswith("a"),
     "text ILIKE '%RED%fox%'": lambda p: "red" in p.text.lower() and "fox" in p.text.lower(),
-    "text LIKE '%l_s%'": lambda p: any(p.text[i] == "l" and p.text[i + 2] == "s" for i in range(len(p.text) - 2)),
+    "text LIKE '%l_s%'": lambda p: any(
+        p.text[i] == "l" and p.text[i + 2] == "s" for i in range(len(p.text) - 2)
+    ),
     "text ILIKE '_T''S'": lambda p: p.text == "it's",
     "text LIKE '%d_fox'": lambda p: p.text in ("a red fox", "red\nfox"),
     "text LIKE 'back\\slash_(a+b)'": lambda p: p.text.startswith("back"),
@@ -90,7 +99,9 @@ MEANINGS: dict[str, Callable[[Prompt], bool]] = {
 def test_a_condition_means_what_it_says(prompts: DuckPrompts, expression: str) -> None:
     """Against the same thing said in Python."""
     everything = prompts.get_many(range(len(prompts)))
-    assert prompts.matching(where(expression)).tolist() == [p.row_id for p in everything if MEANINGS[expression](p)]
+    assert prompts.matching(where(expression)).tolist() == [
+        p.row_id for p in everything if MEANINGS[expression](p)
+    ]
 
 
 REFUSED = {
@@ -177,7 +188,9 @@ def test_an_unknown_column_is_answered_with_the_known_ones() -> None:
     assert all(name in caught.value.hint for name in KINDS)
 
 
-def test_nothing_that_is_refused_touches_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_that_is_refused_touches_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """No file is opened or made while a condition is read, whatever it says."""
     where("true")  # loads the parser
     opened: list[Any] = []
@@ -195,10 +208,45 @@ def test_nothing_that_is_refused_touches_a_file(monkeypatch: pytest.MonkeyPatch,
 @given(
     st.lists(
         st.sampled_from(
-            [*KINDS, "=", "<>", "(", ")", "AND", "or", "NOT", "IN", ",", "'a'", "1", "-", "LIKE", "BETWEEN", "is", "null"]
+            [
+                *KINDS,
+                "=",
+                "<>",
+                "(",
+                ")",
+                "AND",
+                "or",
+                "NOT",
+                "IN",
+                ",",
+                "'a'",
+                "1",
+                "-",
+                "LIKE",
+                "BETWEEN",
+                "is",
+                "null",
+            ]
         )
         | st.sampled_from(
-            ["'%_'", ";", "--", ".", "::", "[", "{", "SELECT", "lower", "contains", "\\", "'", '"', "$", "@", "\u00e9"]
+            [
+                "'%_'",
+                ";",
+                "--",
+                ".",
+                "::",
+                "[",
+                "{",
+                "SELECT",
+                "lower",
+                "contains",
+                "\\",
+                "'",
+                '"',
+                "$",
+                "@",
+                "\u00e9",
+            ]
         )
         | st.text(max_size=4),
         max_size=12,
@@ -217,13 +265,32 @@ def test_any_text_is_a_condition_or_is_refused(prompts: DuckPrompts, expression:
 
 
 words = st.sampled_from(
-    ["red", "RED fox", "fox", "ö", "Ö", "油", "%", "_", "'", "8K", "\\", "a  red", "red fox", "é", "e\u0301", "x"]
+    [
+        "red",
+        "RED fox",
+        "fox",
+        "ö",
+        "Ö",
+        "油",
+        "%",
+        "_",
+        "'",
+        "8K",
+        "\\",
+        "a  red",
+        "red fox",
+        "é",
+        "e\u0301",
+        "x",
+    ]
 )
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(words, st.booleans()), min_size=1, max_size=4))
-def test_words_are_found_as_they_stand(prompts: DuckPrompts, wanted: list[tuple[str, bool]]) -> None:
+def test_words_are_found_as_they_stand(
+    prompts: DuckPrompts, wanted: list[tuple[str, bool]]
+) -> None:
     """Several words, held or not, give what a look at every row gives: whatever their case, nothing is a pattern."""
     condition = Condition("true")
     for word, held in wanted:
@@ -234,7 +301,9 @@ def test_words_are_found_as_they_stand(prompts: DuckPrompts, wanted: list[tuple[
         return folded in prompt.text.lower() or folded in prompt.embedded_text.lower()
 
     everything = prompts.get_many(range(len(prompts)))
-    expected = [p.row_id for p in everything if all(holds(p, word) == held for word, held in wanted)]
+    expected = [
+        p.row_id for p in everything if all(holds(p, word) == held for word, held in wanted)
+    ]
     assert prompts.matching(condition).tolist() == expected
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import Checksum, StoreError
-from store import layout
-from store.generation import open_generation
-from store.manifest import Manifest
-from store.verify import verify
+from imprompt.core.errors import Checksum, StoreError
+from imprompt.store import layout
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import Manifest
 from tests.store.builders import DIM, SPACE, build, random_vectors, reseal, without_sums
 from tests.store.flip_bytes import SECTOR, answers
 
@@ -31,7 +31,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 
 
 @pytest.fixture(scope="module", params=["IVF8,RaBitQ", "IVF8,SQ8", "IVF8x2,PQ4x4fs"])
-def index_in_parts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+def index_in_parts(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest]:
     """So many rows that a question is asked of the codes; fewer would be looked at all."""
     root = tmp_path_factory.mktemp("parts")
     return root, build(root, rows=600, factory=request.param, part_rows=250)
@@ -41,17 +43,27 @@ def flip(root: Path, flips: list[Flip], *, questions: int = 0) -> list[dict[str,
     """What opening, using (or asking so many questions) and verifying said with each byte flipped; fails when the process died."""
     program = Path(__file__).with_name("flip_bytes.py")
     done = subprocess.run(
-        [sys.executable, program, root, str(questions)], input=json.dumps(flips), capture_output=True, text=True, check=False
+        [sys.executable, program, root, str(questions)],
+        input=json.dumps(flips),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, f"died at {flips[len(found)]}: {done.stderr[-2000:]}"
-    assert [(one["file"], one["position"]) for one in found] == [(file, position) for file, position, _ in flips]
+    assert [(one["file"], one["position"]) for one in found] == [
+        (file, position) for file, position, _ in flips
+    ]
     return found
 
 
 def files(root: Path) -> list[str]:
     """Every file of the index, the lock left out: its content means nothing."""
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and path.name != "LOCK")
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "LOCK"
+    )
 
 
 def random_flips(root: Path, rng: np.random.Generator, *, each: int, header: int) -> list[Flip]:
@@ -59,7 +71,10 @@ def random_flips(root: Path, rng: np.random.Generator, *, each: int, header: int
     flips: list[Flip] = []
     for file in files(root):
         size = (root / file).stat().st_size
-        positions = {*rng.integers(0, size, each).tolist(), *rng.integers(0, min(size, NPY_HEADER_BYTES), header).tolist()}
+        positions = {
+            *rng.integers(0, size, each).tolist(),
+            *rng.integers(0, min(size, NPY_HEADER_BYTES), header).tolist(),
+        }
         flips += [(file, position, 1 << int(rng.integers(8))) for position in sorted(positions)]
     return flips
 
@@ -70,7 +85,9 @@ def hold(found: list[dict[str, Any]]) -> None:
         assert one["verified"] != "0", one
         assert one["used"] in ("fine", "Checksum"), one
         name = one["file"].rsplit("/", 1)[-1]
-        structure = name in (layout.MANIFEST, "CURRENT") or (name.endswith(".faiss") and one["position"] < 81)
+        structure = name in (layout.MANIFEST, "CURRENT") or (
+            name.endswith(".faiss") and one["position"] < 81
+        )
         assert not structure or one["used"] == "Checksum", one
 
 
@@ -92,7 +109,9 @@ def test_flipped_bytes_of_parts(index_in_parts: tuple[Path, Manifest]) -> None:
         rest = rng.integers(part.header_bytes, (root / file).stat().st_size, 10).tolist()
         flips += [(file, position, 1 << int(rng.integers(8))) for position in headers + rest]
     found = flip(root, flips)
-    headers_of = {f"generations/{manifest.generation}/{part.file}": part.header_bytes for part in info.parts}
+    headers_of = {
+        f"generations/{manifest.generation}/{part.file}": part.header_bytes for part in info.parts
+    }
     for one in found:
         assert one["verified"] == "1", one
         if one["position"] < headers_of[one["file"]]:
@@ -123,7 +142,9 @@ def flips_of(root: Path, rng: np.random.Generator, count: int) -> list[Flip]:
     kinds: dict[str, list[str]] = {}
     for file in files(root):
         name = file.rsplit("/", 1)[-1]
-        kinds.setdefault(name if name.isupper() or "." not in name else file.rsplit(".", 1)[-1], []).append(file)
+        kinds.setdefault(
+            name if name.isupper() or "." not in name else file.rsplit(".", 1)[-1], []
+        ).append(file)
     flips: list[Flip] = []
     for number in range(count):
         file = str(rng.choice(list(kinds.values())[number % len(kinds)]))
@@ -141,9 +162,16 @@ def test_no_flip_changes_an_answer(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("factory", "part_rows", "count"),
-    [("SQfp16", 1 << 20, 500), ("IVF16x2,PQ4x4fs", 1 << 20, 300), ("IVF16,RaBitQ", 800, 200), ("IVF16,SQ8", 800, 100)],
+    [
+        ("SQfp16", 1 << 20, 500),
+        ("IVF16x2,PQ4x4fs", 1 << 20, 300),
+        ("IVF16,RaBitQ", 800, 200),
+        ("IVF16,SQ8", 800, 100),
+    ],
 )
-def test_no_flip_of_a_thousand_changes_an_answer(tmp_path: Path, factory: str, part_rows: int, count: int) -> None:
+def test_no_flip_of_a_thousand_changes_an_answer(
+    tmp_path: Path, factory: str, part_rows: int, count: int
+) -> None:
     """Forty questions, one and ten answers each, over indexes of every kind: flat, inverted, of one part and of several."""
     build(tmp_path, rows=2000, factory=factory, part_rows=part_rows)
     found = flip(tmp_path, flips_of(tmp_path, np.random.default_rng(count), count), questions=40)
@@ -162,10 +190,18 @@ def test_flips_aimed_at_the_answers(tmp_path: Path, factory: str) -> None:
     for row in rng.permutation(answered)[:40].tolist():
         inside = row * DIM * 2 + int(rng.integers(DIM * 2))
         shard = manifest.shards[SPACE][row // 64].file
-        flips.append((f"{folder}/{shard}", NPY_HEADER_BYTES + inside - row // 64 * 64 * DIM * 2, 1 << int(rng.integers(8))))
+        flips.append(
+            (
+                f"{folder}/{shard}",
+                NPY_HEADER_BYTES + inside - row // 64 * 64 * DIM * 2,
+                1 << int(rng.integers(8)),
+            )
+        )
         if factory == "SQfp16":
             info = manifest.indexes[SPACE]
-            flips.append((f"{folder}/{info.file}", info.header_bytes + inside, 1 << int(rng.integers(8))))
+            flips.append(
+                (f"{folder}/{info.file}", info.header_bytes + inside, 1 << int(rng.integers(8)))
+            )
     found = flip(tmp_path, flips, questions=40)
     hold_answers(found)
     assert {one["used"] for one in found} == {"Checksum"}
@@ -181,7 +217,10 @@ def test_a_flat_index_without_sums_is_compared_with_the_vectors(tmp_path: Path) 
         opened.seek(manifest.indexes[SPACE].header_bytes + 300 * DIM * 2)
         opened.write(np.full(DIM, 30_000, dtype="<f2").tobytes())
     queries = np.abs(random_vectors(1, seed=3))
-    with open_generation(tmp_path) as generation, pytest.raises(Checksum, match="scores a row otherwise"):
+    with (
+        open_generation(tmp_path) as generation,
+        pytest.raises(Checksum, match="scores a row otherwise"),
+    ):
         generation.index(SPACE).search(queries, 1)
 
 
@@ -227,7 +266,11 @@ def test_opening_finds_codes_that_find_nothing(
         path.write_bytes(content)
     if not sums:
         reseal(tmp_path / "copy", without_sums(manifest))
-    says = r"list \d+ is not what was written" if sums else r"rows are found by their codes|rows that do not exist"
+    says = (
+        r"list \d+ is not what was written"
+        if sums
+        else r"rows are found by their codes|rows that do not exist"
+    )
     with pytest.raises(Checksum, match=says):
         open_generation(tmp_path / "copy")
 
@@ -285,7 +328,12 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
     (folder / f"index/{SPACE}.faiss").unlink()
     (folder / "extra.txt").write_text("x")
     found = {problem.file: problem for problem in verify(tmp_path)}
-    assert found.keys() == {f"vectors/{SPACE}/00000.npy", layout.PROMPTS, f"index/{SPACE}.faiss", "extra.txt"}
+    assert found.keys() == {
+        f"vectors/{SPACE}/00000.npy",
+        layout.PROMPTS,
+        f"index/{SPACE}.faiss",
+        "extra.txt",
+    }
     assert found[layout.PROMPTS].expected == f"sha256 {manifest.files[layout.PROMPTS].sha256}"
     assert "No such file" in str(found[f"index/{SPACE}.faiss"])
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Checksum, ConfigError, StoreError
-from store.depot import Depot, checked_url
-from store.manifest import ShardRecord
-from store.shards import keep_shard
+from imprompt.core.errors import Checksum, ConfigError, StoreError
+from imprompt.store.manifest import ShardRecord
+from imprompt.store.object_store import Depot, checked_url
+from imprompt.store.shards import keep_shard
 from tests.store.builders import random_vectors, write_shards
 
 PLAN = "ab" * 32
@@ -25,9 +25,13 @@ def test_a_shard_passes_through_a_folder(record: ShardRecord, tmp_path: Path) ->
     depot = Depot(checked_url(str(tmp_path / "shared")), PLAN)
     for _ in range(2):
         depot.put(tmp_path / "made", record)
-    assert [path.name for path in (tmp_path / "shared").rglob("*") if path.is_file()] == [f"{record.sha256}.npy"]
+    assert [path.name for path in (tmp_path / "shared").rglob("*") if path.is_file()] == [
+        f"{record.sha256}.npy"
+    ]
     keep_shard(tmp_path / "kept", record, depot.chunks(record))
-    assert (tmp_path / "kept" / record.file).read_bytes() == (tmp_path / "made" / record.file).read_bytes()
+    assert (tmp_path / "kept" / record.file).read_bytes() == (
+        tmp_path / "made" / record.file
+    ).read_bytes()
     (tmp_path / "shared" / "other").write_text("of somebody else", "utf-8")
     depot.clear()
     depot.clear()
@@ -73,7 +77,11 @@ def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders become absolute; buckets stay, with the three parameters that say where they are; other kinds are refused."""
     monkeypatch.chdir(tmp_path)
     assert checked_url("shared") == str(tmp_path / "shared")
-    for url in ("s3://bucket/prefix?region=eu-west-1", "gs://bucket", "s3://b/p?endpoint_override=localhost:9000&scheme=http"):
+    for url in (
+        "s3://bucket/prefix?region=eu-west-1",
+        "gs://bucket",
+        "s3://b/p?endpoint_override=localhost:9000&scheme=http",
+    ):
         assert checked_url(url) == url
     for url in ("http://host/path", "ftp://host/path"):
         with pytest.raises(ConfigError, match="cannot hold shards"):

@@ -9,13 +9,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from core.errors import Checksum, FormatVersion, NoGeneration, SpaceMismatch
-from core.files import sha256_file
-from store import layout
-from store.generation import open_generation
-from store.manifest import decode_manifest, encode_manifest, sha256_bytes
-from store.prompts import DuckPrompts
-from store.verify import verify
+from imprompt.core.atomic_files import sha256_file
+from imprompt.core.errors import Checksum, FormatVersion, NoGeneration, SpaceMismatch
+from imprompt.store import layout
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.manifest import decode_manifest, encode_manifest, sha256_bytes
+from imprompt.store.prompts import DuckPrompts
 from tests.store.builders import SPACE, build
 
 
@@ -94,7 +94,9 @@ def test_newer_minor_format(tmp_path: Path) -> None:
     assert verify(tmp_path) == []
 
 
-@pytest.mark.parametrize("change", [{"rows": 19}, {"rows_digest": "0" * 64}, {"shards": {}}, {"encoders": []}])
+@pytest.mark.parametrize(
+    "change", [{"rows": 19}, {"rows_digest": "0" * 64}, {"shards": {}}, {"encoders": []}]
+)
 def test_a_manifest_that_does_not_fit(tmp_path: Path, change: dict[str, Any]) -> None:
     """Counts and the digest of rows are compared with the files, not believed."""
     build(tmp_path, rows=20)
@@ -157,7 +159,9 @@ def test_manifest_comes_back(tmp_path: Path) -> None:
     assert encode_manifest(decode_manifest(content, path=tmp_path / layout.MANIFEST)) == content
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": [1, 0]}', b'{"format": "1"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": [1, 0]}', b'{"format": "1"}', b"\xff\xfe"]
+)
 def test_no_manifest(tmp_path: Path, content: bytes) -> None:
     """What is not a manifest is a damaged file, whatever it is."""
     with pytest.raises(Checksum, match="not a manifest"):
@@ -195,7 +199,9 @@ def test_published_files_may_not_be_written(tmp_path: Path) -> None:
     """No file of a generation has the right to write, so an accident is refused."""
     manifest = build(tmp_path)
     folder = layout.generation_folder(tmp_path, manifest.generation)
-    assert {(folder / file).stat().st_mode & 0o777 for file in (layout.MANIFEST, *manifest.files)} == {0o444}
+    assert {
+        (folder / file).stat().st_mode & 0o777 for file in (layout.MANIFEST, *manifest.files)
+    } == {0o444}
 
 
 def test_a_file_that_was_written_into_is_noticed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Everything that a GPU's work needs besides FAISS's own code there: the owner thread, the cap, the proof, the ways back.
 
-The clone function is a fake on the processor; `make test-faiss-gpu` holds that the real one has the names that are called.
+The clone function is a fake on the processor; `make test-faiss-gpu` holds that the real one has the
+names that are called.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-import store.gpu
-from core.devices import NvidiaDriver
-from core.errors import Checksum, ConfigError
-from core.protocols import VectorIndex
-from core.values import Hits, Ids, IndexCaps, Vectors
-from store.exact_index import ExactIndex
-from store.generation import open_generation
-from store.gpu import Gpu, opened_gpu
-from store.gpu_index import GpuIndex
-from store.indexes import build_index_file, open_index
-from store.library import import_faiss
-from store.shards import ShardedVectors
+import imprompt.store.gpu
+from imprompt.core.device_names import NvidiaDriver
+from imprompt.core.errors import Checksum, ConfigError
+from imprompt.core.protocols import VectorIndex
+from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.faiss_import import import_faiss
+from imprompt.store.gpu import Gpu, opened_gpu
+from imprompt.store.gpu_index import GpuIndex
+from imprompt.store.index_version import open_generation
+from imprompt.store.indexes import build_index_file, open_index
+from imprompt.store.shards import ShardedVectors
 from tests.store.builders import SPACE, build, random_vectors, write_shards
 from tests.store.fake_gpu import FakeGpu
 
@@ -56,7 +57,9 @@ class Recording:
     def __len__(self) -> int:
         return len(self._exact)
 
-    def search(self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None) -> Hits:
+    def search(
+        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    ) -> Hits:
         self.asked.append((len(queries), k, effort, allowed is not None))
         return self._exact.search(queries, k, effort=effort, allowed=allowed)
 
@@ -81,7 +84,9 @@ def lend(lines: list[str]) -> Iterator[Callable[..., Gpu]]:
     lent: list[Gpu] = []
 
     def make(fake: FakeGpu, *, required: bool = False, memory_bytes: int = 0) -> Gpu:
-        lent.append(Gpu(fake.connect, required=required, announce=lines.append, memory_bytes=memory_bytes))
+        lent.append(
+            Gpu(fake.connect, required=required, announce=lines.append, memory_bytes=memory_bytes)
+        )
         return lent[-1]
 
     yield make
@@ -95,11 +100,16 @@ def questions(n: int = 20, *, seed: int = 1) -> Vectors:
 
 def same(left: Hits, right: Hits) -> bool:
     """Equal to the bit."""
-    return left.ids.tobytes() == right.ids.tobytes() and left.scores.tobytes() == right.scores.tobytes()
+    return (
+        left.ids.tobytes() == right.ids.tobytes()
+        and left.scores.tobytes() == right.scores.tobytes()
+    )
 
 
 @pytest.mark.parametrize("k", [1, 10, 400, 2_048])
-def test_the_gpu_answers_what_the_exact_index_answers(vectors: ShardedVectors, lend: Callable[..., Gpu], k: int) -> None:
+def test_the_gpu_answers_what_the_exact_index_answers(
+    vectors: ShardedVectors, lend: Callable[..., Gpu], k: int
+) -> None:
     """The same ids and the same bits of the scores, out of float16 scores over three pieces, and nothing asked of the processor."""
     fake, cpu = FakeGpu(), Recording(vectors)
     index = GpuIndex(cpu, vectors, lend(fake), piece_rows=PIECE_ROWS)
@@ -117,7 +127,9 @@ def test_its_own_scores_would_not_do(vectors: ShardedVectors) -> None:
     assert (ids != ExactIndex(vectors).search(questions(200), 50).ids).any()
 
 
-def test_what_cannot_be_proven_is_answered_exactly_by_the_processor(tmp_path: Path, lend: Callable[..., Gpu]) -> None:
+def test_what_cannot_be_proven_is_answered_exactly_by_the_processor(
+    tmp_path: Path, lend: Callable[..., Gpu]
+) -> None:
     """2,500 rows tie, more than the GPU finds: that question alone goes to the processor, with effort 1."""
     rows = random_vectors(ROWS, DIM)
     rows[4_000:6_500] = rows[4_000]
@@ -175,7 +187,9 @@ def test_a_full_memory_leaves_the_search_to_the_processor(
     assert fake.rows == 0
 
 
-def test_a_full_memory_is_an_error_where_the_gpu_is_required(vectors: ShardedVectors, lend: Callable[..., Gpu]) -> None:
+def test_a_full_memory_is_an_error_where_the_gpu_is_required(
+    vectors: ShardedVectors, lend: Callable[..., Gpu]
+) -> None:
     """With `--device cuda`, with the remedy."""
     index = GpuIndex(Recording(vectors), vectors, lend(FakeGpu(room_rows=5_000), required=True))
     with pytest.raises(ConfigError, match=r"hold the vectors: its memory is full.*--device auto"):
@@ -190,7 +204,9 @@ def test_vectors_that_the_memory_cannot_hold_are_not_sent_there(
     index = GpuIndex(cpu, vectors, lend(fake, memory_bytes=ROWS * DIM * 2 - 1))
     assert same(index.search(questions(), 5), ExactIndex(vectors).search(questions(), 5))
     assert (fake.clones, len(cpu.asked)) == (0, 1)
-    assert lines == ["The GPU cannot hold the vectors: they take 0.0 GB, it has 0.0 GB. The processor does it."]
+    assert lines == [
+        "The GPU cannot hold the vectors: they take 0.0 GB, it has 0.0 GB. The processor does it."
+    ]
     enough = GpuIndex(cpu, vectors, lend(FakeGpu(), memory_bytes=ROWS * DIM * 2))
     assert same(enough.search(questions(), 5), ExactIndex(vectors).search(questions(), 5))
     assert len(cpu.asked) == 1
@@ -215,7 +231,9 @@ def test_a_new_index_takes_the_place_of_the_one_before(
     assert (len(cpu.asked), fake.rows, lines) == (1, ROWS, [])
 
 
-def test_a_gpu_that_fails_later(vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]) -> None:
+def test_a_gpu_that_fails_later(
+    vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]
+) -> None:
     """Whatever FAISS says with RuntimeError in the middle, the processor goes on from the first question of the call."""
     fake, cpu = FakeGpu(), Recording(vectors)
     index = GpuIndex(cpu, vectors, lend(fake))
@@ -226,7 +244,10 @@ def test_a_gpu_that_fails_later(vectors: ShardedVectors, lend: Callable[..., Gpu
 
 
 def test_errors_of_our_own_are_not_taken_for_the_gpus(
-    vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str], monkeypatch: pytest.MonkeyPatch
+    vectors: ShardedVectors,
+    lend: Callable[..., Gpu],
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A damaged shard is told as such, and the next search tries again from the start."""
     fake, cpu = FakeGpu(), Recording(vectors)
@@ -254,29 +275,50 @@ def test_lists_made_by_the_gpu_give_the_same_files(
     """Where the clone rounds as the processor does, as the fake, clustering and assignment there end in the same bytes."""
     fake = FakeGpu()
     build_index_file(tmp_path / "cpu", FILE, vectors, factory=factory, part_rows=3_000)
-    info = build_index_file(tmp_path / "gpu", FILE, vectors, factory=factory, part_rows=3_000, gpu=lend(fake))
+    info = build_index_file(
+        tmp_path / "gpu", FILE, vectors, factory=factory, part_rows=3_000, gpu=lend(fake)
+    )
     assert len(info.parts) == 3
     for part in info.parts:
-        assert (tmp_path / "cpu" / part.file).read_bytes() == (tmp_path / "gpu" / part.file).read_bytes()
+        assert (tmp_path / "cpu" / part.file).read_bytes() == (
+            tmp_path / "gpu" / part.file
+        ).read_bytes()
     assert fake.clones == 2
 
 
-@pytest.mark.parametrize(("refused", "what"), [(0, "cluster the sample"), (1, "hold the centroids")])
+@pytest.mark.parametrize(
+    ("refused", "what"), [(0, "cluster the sample"), (1, "hold the centroids")]
+)
 def test_a_build_goes_on_without_the_gpu(
-    vectors: ShardedVectors, tmp_path: Path, lend: Callable[..., Gpu], lines: list[str], refused: int, what: str
+    vectors: ShardedVectors,
+    tmp_path: Path,
+    lend: Callable[..., Gpu],
+    lines: list[str],
+    refused: int,
+    what: str,
 ) -> None:
     """Where its memory is full the processor does the same, with one line; where it is required that is an error."""
     factory = "IVF64,RaBitQ"
     build_index_file(tmp_path / "cpu", FILE, vectors, factory=factory)
-    build_index_file(tmp_path / "gpu", FILE, vectors, factory=factory, gpu=lend(FakeGpu(refused_clones=frozenset({refused}))))
+    build_index_file(
+        tmp_path / "gpu",
+        FILE,
+        vectors,
+        factory=factory,
+        gpu=lend(FakeGpu(refused_clones=frozenset({refused}))),
+    )
     assert (tmp_path / "cpu" / FILE).read_bytes() == (tmp_path / "gpu" / FILE).read_bytes()
     assert lines == [f"The GPU cannot {what}: its memory is full. The processor does it."]
     with pytest.raises(ConfigError, match=what):
         fake = FakeGpu(refused_clones=frozenset({refused}))
-        build_index_file(tmp_path / "required", FILE, vectors, factory=factory, gpu=lend(fake, required=True))
+        build_index_file(
+            tmp_path / "required", FILE, vectors, factory=factory, gpu=lend(fake, required=True)
+        )
 
 
-def test_a_generation_answers_from_the_gpu_until_it_is_closed(tmp_path: Path, lend: Callable[..., Gpu]) -> None:
+def test_a_generation_answers_from_the_gpu_until_it_is_closed(
+    tmp_path: Path, lend: Callable[..., Gpu]
+) -> None:
     """Its rows go there at the first search, and away when it is closed; the GPU itself stays for the next generation."""
     build(tmp_path)
     fake = FakeGpu()
@@ -292,7 +334,9 @@ def test_a_generation_answers_from_the_gpu_until_it_is_closed(tmp_path: Path, le
         assert fake.rows == 0
 
 
-def test_a_gpu_that_is_closed_leaves_everything_to_the_processor(vectors: ShardedVectors, lend: Callable[..., Gpu]) -> None:
+def test_a_gpu_that_is_closed_leaves_everything_to_the_processor(
+    vectors: ShardedVectors, lend: Callable[..., Gpu]
+) -> None:
     """Without a line: nothing failed."""
     cpu = Recording(vectors)
     gpu = lend(FakeGpu())
@@ -303,8 +347,13 @@ def test_a_gpu_that_is_closed_leaves_everything_to_the_processor(vectors: Sharde
     assert len(cpu.asked) == 1
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, *, gpus: int | None) -> list[str]:
-    """Pretend a driver and a FAISS that sees so many GPUs; None is faiss-cpu. Returns what is then asked of FAISS."""
+def machine(
+    monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, *, gpus: int | None
+) -> list[str]:
+    """Pretend a driver and a FAISS that sees so many GPUs;
+
+    None is faiss-cpu. Returns what is then asked of FAISS.
+    """
     asked: list[str] = []
 
     def get_num_gpus() -> int:
@@ -314,8 +363,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, *, gpus: int 
     faiss = SimpleNamespace(get_num_gpus=get_num_gpus)
     if gpus is not None:
         faiss.StandardGpuResources = lambda: asked.append("resources")
-    monkeypatch.setattr(store.gpu, "import_faiss", lambda: faiss)
-    monkeypatch.setattr(store.gpu, "nvidia_driver", lambda: driver)
+    monkeypatch.setattr(imprompt.store.gpu, "import_faiss", lambda: faiss)
+    monkeypatch.setattr(imprompt.store.gpu, "nvidia_driver", lambda: driver)
     return asked
 
 
@@ -336,9 +385,17 @@ GOOD = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(13, 0))
     ],
 )
 def test_a_gpu_that_cannot_be_used(
-    monkeypatch: pytest.MonkeyPatch, lines: list[str], driver: NvidiaDriver, gpus: int | None, said: str, problem: str
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[str],
+    driver: NvidiaDriver,
+    gpus: int | None,
+    said: str,
+    problem: str,
 ) -> None:
-    """`auto` takes the processor, with a line only where something like a GPU is there; `cuda` is refused with the reason."""
+    """`auto` takes the processor, with a line only where something like a GPU is there;
+
+    `cuda` is refused with the reason.
+    """
     machine(monkeypatch, driver, gpus=gpus)
     with opened_gpu("auto", announce=lines.append) as gpu:
         assert gpu is None
@@ -348,7 +405,9 @@ def test_a_gpu_that_cannot_be_used(
         pass
 
 
-def test_a_driver_that_does_not_start_is_not_shown_to_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_does_not_start_is_not_shown_to_faiss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """FAISS ends the process on an error of CUDA that it does not expect."""
     asked = machine(monkeypatch, BROKEN, gpus=1)
     with opened_gpu("auto"):
@@ -375,7 +434,7 @@ def test_resources_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, lines: li
     def full() -> Any:
         raise RuntimeError("Failed to cudaMalloc 1610612736 bytes (error 2 out of memory)")
 
-    monkeypatch.setattr(store.gpu, "_connect", full)
+    monkeypatch.setattr(imprompt.store.gpu, "_connect", full)
     with opened_gpu("auto", announce=lines.append) as gpu:
         assert gpu is not None
         assert gpu.attempt("do anything", lambda _: 1) is None
@@ -404,7 +463,10 @@ class Broken:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "it is not installed.*pip install faiss-cpu"),
+        (
+            ModuleNotFoundError("No module named 'faiss'", name="faiss"),
+            "it is not installed.*pip install faiss-cpu",
+        ),
         (ImportError("libgomp.so.1: cannot open shared object file"), "libgomp.so.1"),
         (
             RuntimeError("faiss-gpu installed but nvidia-cublas-cu12 is missing"),
@@ -413,7 +475,9 @@ class Broken:
         (SystemExit(1), "its own library is missing"),
     ],
 )
-def test_a_faiss_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
+def test_a_faiss_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str
+) -> None:
     """One line, whether it raises or ends the process."""
     monkeypatch.delitem(sys.modules, "faiss", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(error), *sys.meta_path])
@@ -422,9 +486,17 @@ def test_a_faiss_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, error: B
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("level", "said"), [("avx9", "knows NONE"), ("ARM_SVE", "no SVE"), ("AVX512_SPR", "no AVX512_SPR")])
-def test_instructions_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch, level: str, said: str) -> None:
-    """A level that was asked for by hand is compared with the processor: FAISS would end the process."""
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [("avx9", "knows NONE"), ("ARM_SVE", "no SVE"), ("AVX512_SPR", "no AVX512_SPR")],
+)
+def test_instructions_that_the_processor_lacks(
+    monkeypatch: pytest.MonkeyPatch, level: str, said: str
+) -> None:
+    """A level that was asked for by hand is compared with the processor:
+
+    FAISS would end the process.
+    """
     monkeypatch.setenv("FAISS_SIMD_LEVEL", level)
     monkeypatch.setattr("numpy._core._multiarray_umath.__cpu_features__", {"AVX2": True})
     with pytest.raises(ConfigError, match=rf"{said}.*Unset FAISS_SIMD_LEVEL"):
@@ -433,13 +505,18 @@ def test_instructions_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch, 
     import_faiss()
 
 
-def test_the_smallest_instruction_set_answers_alike(vectors: ShardedVectors, tmp_path: Path) -> None:
-    """A processor without AVX finds the same rows with the same scores in a flat index; FAISS chooses as it is loaded."""
+def test_the_smallest_instruction_set_answers_alike(
+    vectors: ShardedVectors, tmp_path: Path
+) -> None:
+    """A processor without AVX finds the same rows with the same scores in a flat index;
+
+    FAISS chooses as it is loaded.
+    """
     records = write_shards(tmp_path, vectors.block(0, len(vectors)), shard_rows=1_100)
     vectors = ShardedVectors(tmp_path, records)
     info = build_index_file(tmp_path, FILE, vectors)
     script = (
-        "import sys, pickle\nimport faiss\nfrom store.indexes import open_index\nfrom store.shards import ShardedVectors\n"
+        "import sys, pickle\nimport faiss\nfrom imprompt.store.indexes import open_index\nfrom imprompt.store.shards import ShardedVectors\n"
         "folder, info, records, queries = pickle.load(sys.stdin.buffer)\n"
         "hits = open_index(folder, info, ShardedVectors(folder, records)).search(queries, 50)\n"
         "sys.stdout.write(faiss.SIMDConfig.get_level_name() + ' ' + hits.ids.tobytes().hex() + hits.scores.tobytes().hex())"
@@ -447,7 +524,12 @@ def test_the_smallest_instruction_set_answers_alike(vectors: ShardedVectors, tmp
     given = pickle.dumps((tmp_path, info, records, questions()))
     environment = {"FAISS_SIMD_LEVEL": "NONE", "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", script], input=given, capture_output=True, env=environment, check=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", script],
+        input=given,
+        capture_output=True,
+        env=environment,
+        check=True,
+        cwd=Path(__file__).parents[2],
     )
     level, answer = done.stdout.decode().split(" ")
     hits = open_index(tmp_path, info, vectors).search(questions(), 50)

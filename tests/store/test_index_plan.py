@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
+from imprompt.core.errors import ConfigError
+from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
 
 MIB = 1 << 20
 SEARCH = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "search.json"
@@ -43,13 +43,20 @@ def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
     assert plan.reasons
 
 
-@given(rows=st.integers(1, 10**9), dim=st.integers(8, 2048), budget=st.integers(100, 1 << 42) | st.integers(100, 1 << 25))
+@given(
+    rows=st.integers(1, 10**9),
+    dim=st.integers(8, 2048),
+    budget=st.integers(100, 1 << 42) | st.integers(100, 1 << 25),
+)
 def test_the_budget_is_kept(rows: int, dim: int, budget: int) -> None:
     """A plan takes at most the budget, its ranges are ranges; what is refused names the least budget and a number of rows."""
     try:
         plan = plan_index(rows=rows, dim=dim, budget_bytes=budget)
     except ConfigError as error:
-        needed = re.search(r"--memory-budget (\d+)(kB|MB) or more(?:, or take at most about ([\d,]+) rows)?", error.hint or "")
+        needed = re.search(
+            r"--memory-budget (\d+)(kB|MB) or more(?:, or take at most about ([\d,]+) rows)?",
+            error.hint or "",
+        )
         assert needed is not None
         unit_bytes = {"kB": 10**3, "MB": 10**6}[needed[2]]
         least = int(needed[1]) * unit_bytes

@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from core.errors import Checksum, ConfigError
-from core.values import Hits, Vectors, unit_rows
-from store.exact_index import ExactIndex
-from store.index_plan import index_bytes
-from store.indexes import WANTED_RECALL, build_index_file, measured, open_index, recall
-from store.ivf_index import POOL, IvfIndex, effort_of, probes_of
-from store.ivf_lists import second_lists
-from store.manifest import IndexInfo
-from store.shards import ShardedVectors
+from imprompt.core.errors import Checksum, ConfigError
+from imprompt.core.values import Hits, Vectors, unit_rows
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.index_plan import index_bytes
+from imprompt.store.indexes import WANTED_RECALL, build_index_file, measured, open_index, recall
+from imprompt.store.ivf.ivf_index import POOL, IvfIndex, effort_of, probes_of
+from imprompt.store.ivf.ivf_lists import second_lists
+from imprompt.store.manifest import IndexInfo
+from imprompt.store.shards import ShardedVectors
 from tests.store.builders import write_shards
 
 ROWS, DIM = 8_000, 48
@@ -39,11 +39,22 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> ShardedVectors:
 def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64x2,PQ12x4fs") -> IndexInfo:
     queries = clustered(64, seed=1)
     info = build_index_file(folder, FILE, vectors, factory=factory)
-    return measured(folder, info, vectors, queries=queries, exact=ExactIndex(vectors).search(queries, 10))
+    return measured(
+        folder, info, vectors, queries=queries, exact=ExactIndex(vectors).search(queries, 10)
+    )
 
 
 @pytest.mark.parametrize(
-    "factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64,RaBitQ", "IVF64x2,RaBitQ", "IVF64,SQ8", "IVF64x2,SQ8", "IVF64,SQ4"]
+    "factory",
+    [
+        "IVF64,PQ12x4fs",
+        "IVF64x2,PQ12x4fs",
+        "IVF64,RaBitQ",
+        "IVF64x2,RaBitQ",
+        "IVF64,SQ8",
+        "IVF64x2,SQ8",
+        "IVF64,SQ4",
+    ],
 )
 def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """With the effort that was measured, the recall holds for other questions too, and all lists are not needed for it."""
@@ -54,50 +65,88 @@ def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     assert info.recall_at_10 >= WANTED_RECALL
     assert recall(exact, index.search(queries, 10)) >= WANTED_RECALL - 0.03
     assert probes_of(info.effort, 64) < 64
-    assert recall(exact, index.search(queries, 10, effort=0.0)) < recall(exact, index.search(queries, 10))
+    assert recall(exact, index.search(queries, 10, effort=0.0)) < recall(
+        exact, index.search(queries, 10)
+    )
 
 
 @pytest.mark.parametrize("part_rows", [ROWS, 1_100])
 @pytest.mark.parametrize(
-    "factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64,RaBitQ", "IVF64,SQ8", "IVF4096,RaBitQ", "IVF4096x2,RaBitQ", "SQfp16"]
+    "factory",
+    [
+        "IVF64,PQ12x4fs",
+        "IVF64x2,PQ12x4fs",
+        "IVF64,RaBitQ",
+        "IVF64,SQ8",
+        "IVF4096,RaBitQ",
+        "IVF4096x2,RaBitQ",
+        "SQfp16",
+    ],
 )
-def test_predicted_bytes(vectors: ShardedVectors, tmp_path: Path, factory: str, part_rows: int) -> None:
+def test_predicted_bytes(
+    vectors: ShardedVectors, tmp_path: Path, factory: str, part_rows: int
+) -> None:
     """The length of the files is within 15 % of what the plan says, for one file and for eight."""
     info = build_index_file(tmp_path, FILE, vectors, factory=factory, part_rows=part_rows)
     assert len(info.files) == (8 if part_rows < ROWS and factory != "SQfp16" else 1)
-    assert {*info.files} == {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.faiss")}
+    assert {*info.files} == {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.faiss")
+    }
     measured_bytes = sum((tmp_path / file).stat().st_size for file in info.files)
-    assert measured_bytes == pytest.approx(index_bytes(factory, rows=ROWS, dim=DIM, part_rows=part_rows), rel=0.15)
+    assert measured_bytes == pytest.approx(
+        index_bytes(factory, rows=ROWS, dim=DIM, part_rows=part_rows), rel=0.15
+    )
 
 
-@pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64x2,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"])
+@pytest.mark.parametrize(
+    "factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64x2,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"]
+)
 def test_parts_answer_as_one_file(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """Eight parts give what one file gives, to the bit, whatever the effort, k and filter, mapped or in memory.
 
-    Scores of blocks are whole numbers, so that rows tie at the end of the pool, and another order leaves out others of them: there
-    k is asked for that the pool's end does not reach.
+    Scores of blocks are whole numbers, so that rows tie at the end of the pool, and another order
+    leaves out others of them: there k is asked for that the pool's end does not reach.
     """
     whole_info = build_index_file(tmp_path, FILE, vectors, factory=factory)
-    parts_info = build_index_file(tmp_path, "index/other.faiss", vectors, factory=factory, part_rows=1_100)
-    whole, parts = open_index(tmp_path, whole_info, vectors), open_index(tmp_path, parts_info, vectors, mapped=False)
+    parts_info = build_index_file(
+        tmp_path, "index/other.faiss", vectors, factory=factory, part_rows=1_100
+    )
+    whole, parts = (
+        open_index(tmp_path, whole_info, vectors),
+        open_index(tmp_path, parts_info, vectors, mapped=False),
+    )
     queries = clustered(20, seed=10)
     wide = 200 if "fs" not in factory else 20
-    for k, allowed in ((10, None), (wide, None), (10, np.arange(0, ROWS, 3)), (wide // 4, np.arange(4_000, 5_000))):
+    for k, allowed in (
+        (10, None),
+        (wide, None),
+        (10, np.arange(0, ROWS, 3)),
+        (wide // 4, np.arange(4_000, 5_000)),
+    ):
         for effort in (0.0, 0.4, 0.8):
-            left, right = (index.search(queries, k, effort=effort, allowed=allowed) for index in (whole, parts))
+            left, right = (
+                index.search(queries, k, effort=effort, allowed=allowed) for index in (whole, parts)
+            )
             assert (left.ids == right.ids).all()
             assert (left.scores == right.scores).all()
 
 
 @pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,RaBitQ"])
-def test_a_part_is_missing_changed_or_another(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
+def test_a_part_is_missing_changed_or_another(
+    vectors: ShardedVectors, tmp_path: Path, factory: str
+) -> None:
     """Every part is looked at before FAISS reads it: its length, and the hash of what FAISS interprets; none is left out."""
     info = build_index_file(tmp_path, FILE, vectors, factory=factory, part_rows=3_000)
     assert [part.rows for part in info.parts] == [2_666, 2_667, 2_667]
     for part in info.parts:
         path = tmp_path / part.file
         whole = path.read_bytes()
-        for content in (whole[:-1], whole + b"\0", b"", whole[:60] + bytes([whole[60] ^ 1]) + whole[61:]):
+        for content in (
+            whole[:-1],
+            whole + b"\0",
+            b"",
+            whole[:60] + bytes([whole[60] ^ 1]) + whole[61:],
+        ):
             path.write_bytes(content)
             with pytest.raises(Checksum, match=path.name):
                 open_index(tmp_path, info, vectors)
@@ -113,12 +162,17 @@ def test_a_part_is_missing_changed_or_another(vectors: ShardedVectors, tmp_path:
 @pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs"])
 @pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("k", [1, 5, 50])
-def test_prefixes(vectors: ShardedVectors, tmp_path: Path, k: int, filtered: bool, factory: str) -> None:
+def test_prefixes(
+    vectors: ShardedVectors, tmp_path: Path, k: int, filtered: bool, factory: str
+) -> None:
     """The first k of 128 are the answer for k, with and without a filter, to the bit."""
     index = open_index(tmp_path, built(tmp_path, vectors, factory), vectors)
     queries = clustered(30, seed=3)
     allowed = np.arange(0, ROWS, 3) if filtered else None
-    wide, narrow = index.search(queries, POOL, allowed=allowed), index.search(queries, k, allowed=allowed)
+    wide, narrow = (
+        index.search(queries, POOL, allowed=allowed),
+        index.search(queries, k, allowed=allowed),
+    )
     assert (wide.ids[:, :k] == narrow.ids).all()
     assert (wide.scores[:, :k] == narrow.scores).all()
 
@@ -135,18 +189,25 @@ def test_batches(vectors: ShardedVectors, tmp_path: Path, size: int, factory: st
     assert (np.concatenate([part.scores for part in parts]) == whole.scores).all()
 
 
-def test_more_rows_are_scored_again_with_more_lists(vectors: ShardedVectors, tmp_path: Path) -> None:
+def test_more_rows_are_scored_again_with_more_lists(
+    vectors: ShardedVectors, tmp_path: Path
+) -> None:
     """With nearly all lists more candidates than `POOL` are looked at: rows behind the first `POOL` codes come, too."""
     info = build_index_file(tmp_path, FILE, vectors, factory="IVF1024,PQ12x4fs")
     index = open_index(tmp_path, info, vectors)
     queries = clustered(60, seed=11)
     exact = ExactIndex(vectors).search(queries, POOL)
-    assert recall(exact, index.search(queries, POOL, effort=0.99)) > recall(exact, index.search(queries, POOL, effort=0.7)) + 0.05
+    assert (
+        recall(exact, index.search(queries, POOL, effort=0.99))
+        > recall(exact, index.search(queries, POOL, effort=0.7)) + 0.05
+    )
 
 
 @pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs"])
 @pytest.mark.parametrize("share", [2, 10, 40, 2000])
-def test_k_rows_come_where_k_rows_are_allowed(vectors: ShardedVectors, tmp_path: Path, share: int, factory: str) -> None:
+def test_k_rows_come_where_k_rows_are_allowed(
+    vectors: ShardedVectors, tmp_path: Path, share: int, factory: str
+) -> None:
     """Whatever the filter leaves, k rows are answered where it leaves k, each once, all of them allowed and in falling order."""
     index = open_index(tmp_path, built(tmp_path, vectors, factory), vectors)
     allowed = np.arange(0, ROWS, share)
@@ -162,7 +223,9 @@ def test_k_rows_come_where_k_rows_are_allowed(vectors: ShardedVectors, tmp_path:
 @pytest.mark.parametrize("factory", ["IVF64,PQ12x4fs", "IVF64x2,RaBitQ"])
 def test_a_large_k_without_a_filter(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     """2,048 rows come also from the least effort, each once."""
-    hits = open_index(tmp_path, built(tmp_path, vectors, factory), vectors).search(clustered(2, seed=6), 2048, effort=0.0)
+    hits = open_index(tmp_path, built(tmp_path, vectors, factory), vectors).search(
+        clustered(2, seed=6), 2048, effort=0.0
+    )
     assert all(len(np.unique(ids)) == 2048 and ids.min() >= 0 for ids in hits.ids)
 
 
@@ -281,7 +344,9 @@ def test_a_row_stands_in_the_nearest_list_and_a_second_one(vectors: ShardedVecto
 def test_a_centroid_where_the_row_is(vectors: ShardedVectors) -> None:
     """A row that is its own centroid, twice, has a second list all the same."""
     row = vectors.block(0, 1)
-    assert second_lists(row, np.array([[2, 0, 1]]), np.concatenate([row, -row, row])).tolist() == [0]
+    assert second_lists(row, np.array([[2, 0, 1]]), np.concatenate([row, -row, row])).tolist() == [
+        0
+    ]
 
 
 def test_effort_and_probes_agree() -> None:
@@ -297,4 +362,6 @@ def test_effort_one_is_exact(vectors: ShardedVectors, tmp_path: Path) -> None:
     info = msgspec.structs.replace(built(tmp_path, vectors), effort=0.0)
     queries = clustered(10, seed=9)
     exact = ExactIndex(vectors).search(queries, 20)
-    assert (IvfIndex(tmp_path, info, vectors).search(queries, 20, effort=1.0).ids == exact.ids).all()
+    assert (
+        IvfIndex(tmp_path, info, vectors).search(queries, 20, effort=1.0).ids == exact.ids
+    ).all()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.values import Vectors, unit_rows
-from store.ivf_rotation import rotation_for
+from imprompt.core.values import Vectors, unit_rows
+from imprompt.store.ivf.ivf_rotation import rotation_for
 
 DIM, PIECES = 48, 12
 
@@ -22,7 +22,10 @@ def rows() -> Vectors:
 def spread(rows: Vectors) -> float:
     """The largest of the pieces' products of variances, over the smallest, in powers of e."""
     variances = np.linalg.eigvalsh
-    logs = [np.log(variances(np.cov(piece.T))).sum() for piece in np.split(rows.astype(np.float64), PIECES, axis=1)]
+    logs = [
+        np.log(variances(np.cov(piece.T))).sum()
+        for piece in np.split(rows.astype(np.float64), PIECES, axis=1)
+    ]
     return float(max(logs) - min(logs))
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import store.milvus.connection
-from core.config import MilvusPlace
-from core.errors import ConfigError, NoGeneration, StoreError, Unreachable
-from store.milvus.connection import Connection
-from store.milvus.generation import open_milvus
-from store.milvus.push import PushOptions, push
+import imprompt.store.milvus.connection
+from imprompt.core.errors import ConfigError, NoGeneration, StoreError, Unreachable
+from imprompt.core.settings import MilvusPlace
+from imprompt.store.milvus.connection import Connection
+from imprompt.store.milvus.milvus_version import open_milvus
+from imprompt.store.milvus.upload import PushOptions, push
 from tests.conftest import Imprompt
 from tests.store.builders import SPACE, build
 from tests.store.lite_server import free_port, lite_server
@@ -32,7 +32,11 @@ TOKEN = "root:hunter2-hunter2"  # noqa: S105 no real one
 def test_a_closed_port(imprompt: Imprompt) -> None:
     """Nobody listens: one line with the address and an exit code of its own, within seconds, from every verb that asks."""
     place = f"milvus:http://127.0.0.1:{free_port()}"
-    for words in (["query", "--text", "a fox"], ["info"], ["embed", "--space", "index", "--texts", "x.txt", "--out", "x.npy"]):
+    for words in (
+        ["query", "--text", "a fox"],
+        ["info"],
+        ["embed", "--space", "index", "--texts", "x.txt", "--out", "x.npy"],
+    ):
         began = time.monotonic()
         done = imprompt(*words, "--index", place)
         assert (done.code, done.err.count("\n"), done.out) == (58, 1, "")
@@ -42,7 +46,7 @@ def test_a_closed_port(imprompt: Imprompt) -> None:
 
 def test_a_listener_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection and says nothing: each try ends after its time."""
-    monkeypatch.setattr(store.milvus.connection, "CONNECT_S", 0.5)
+    monkeypatch.setattr(imprompt.store.milvus.connection, "CONNECT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)
@@ -81,7 +85,15 @@ def test_a_token_is_sent_and_never_told(tmp_path: Path) -> None:
     with lite_server(tmp_path / "server") as server:
         words = [
             ["push", "--index", str(tmp_path / "index"), str(server.place), "--verbose"],
-            ["push", "--index", str(tmp_path / "index"), str(server.place), "--milvus-index-type", "DISKANN", "--verbose"],
+            [
+                "push",
+                "--index",
+                str(tmp_path / "index"),
+                str(server.place),
+                "--milvus-index-type",
+                "DISKANN",
+                "--verbose",
+            ],
             ["info", "--index", str(server.place), "--verbose"],
             ["info", "--index", f"milvus:http://127.0.0.1:{free_port()}", "--verbose"],
             ["info", "--index", f"milvus:http://{TOKEN}@127.0.0.1:19530", "--verbose"],
@@ -146,9 +158,15 @@ def test_files_that_are_none_of_milvus_lite(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "said"), [("pymilvus", r"imprompt\[milvus\]"), ("milvus_lite.adapter.grpc.server", "pip install milvus-lite")]
+    ("module", "said"),
+    [
+        ("pymilvus", r"imprompt\[milvus\]"),
+        ("milvus_lite.adapter.grpc.server", "pip install milvus-lite"),
+    ],
 )
-def test_a_package_that_is_not_installed(module: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_installed(
+    module: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ends in the line that installs it."""
     (tmp_path / "a.db").mkdir()
     monkeypatch.setitem(sys.modules, module, None)
@@ -172,4 +190,6 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert threading.active_count() <= before
     script = "import sys; from milvus_lite import MilvusLite; MilvusLite(sys.argv[1]).close()"
-    assert subprocess.run([sys.executable, "-c", script, place.address], check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", script, place.address], check=False).returncode == 0
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.values import Condition
-from store.conditions import holds_words, matches, where
-from store.milvus.expressions import columns_of, translate
+from imprompt.core.values import Condition
+from imprompt.store.conditions import holds_words, matches, where
+from imprompt.store.milvus.expressions import columns_of, translate
 
 EXACT = {
     "n_submitted > 9": "n_submitted > 9",
@@ -71,7 +71,10 @@ def test_of_the_rest_only_what_is_certain(expression: str) -> None:
 def test_words_and_regular_expressions() -> None:
     """`--contains` in lower case in two fields; regular expressions are DuckDB's."""
     found = translate(holds_words("Red  FOX"))
-    assert (found.expression, found.exact) == ('(text_lower like "%red fox%") or (embedded_lower like "%red fox%")', True)
+    assert (found.expression, found.exact) == (
+        '(text_lower like "%red fox%") or (embedded_lower like "%red fox%")',
+        True,
+    )
     assert translate(matches("fox|dog")).expression == ""
     assert not translate(matches("fox|dog")).exact
     assert not translate(~holds_words("it's")).expression
@@ -79,11 +82,16 @@ def test_words_and_regular_expressions() -> None:
 
 def test_letters_in_lower_case_are_those_of_duckdb() -> None:
     """Python's lower case of this letter has two characters."""
-    assert translate(holds_words("\u0130a")).expression == '(text_lower like "%ia%") or (embedded_lower like "%ia%")'
+    assert (
+        translate(holds_words("\u0130a")).expression
+        == '(text_lower like "%ia%") or (embedded_lower like "%ia%")'
+    )
 
 
 def test_values_stand_in_their_order() -> None:
     """Each place takes its own value, also within lower() and lists."""
-    condition = Condition("(a.x) IS NULL OR text IN (?, ?)", ("one", "two")) & Condition("n_folded BETWEEN ? AND ?", (3, 4))
+    condition = Condition("(a.x) IS NULL OR text IN (?, ?)", ("one", "two")) & Condition(
+        "n_folded BETWEEN ? AND ?", (3, 4)
+    )
     assert translate(condition).expression == "((n_folded >= 3) and (n_folded <= 4))"
     assert columns_of(condition) == {"text", "n_folded"}

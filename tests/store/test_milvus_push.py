@@ -12,18 +12,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import store.milvus.lease
-from core.config import MilvusPlace
-from core.errors import BuildLocked, Checksum, ConfigError, FormatVersion, NoGeneration, StoreError
-from core.values import Condition
-from store.generation import open_generation
-from store.milvus.connection import Connection
-from store.milvus.generation import collection_in_service, open_milvus
-from store.milvus.layout import META, SCHEMA_KEY
-from store.milvus.lease import push_lease
-from store.milvus.meta import Meta
-from store.milvus.push import PushOptions, push
-from store.opened import in_service
+import imprompt.store.milvus.lease
+from imprompt.core.errors import (
+    BuildLocked,
+    Checksum,
+    ConfigError,
+    FormatVersion,
+    NoGeneration,
+    StoreError,
+)
+from imprompt.core.settings import MilvusPlace
+from imprompt.core.values import Condition
+from imprompt.store.index_version import open_generation
+from imprompt.store.milvus.connection import Connection
+from imprompt.store.milvus.lease import push_lease
+from imprompt.store.milvus.meta import Meta
+from imprompt.store.milvus.milvus_version import collection_in_service, open_milvus
+from imprompt.store.milvus.schema import META, SCHEMA_KEY
+from imprompt.store.milvus.upload import PushOptions, push
+from imprompt.store.open_index import in_service
 from tests.store.builders import SPACE, build
 from tests.store.lite_server import LiteServer, lite_server
 
@@ -57,7 +64,9 @@ def drive(index: Path, place: MilvusPlace, point: str = "none") -> subprocess.Co
     """A push as a process of its own."""
     words = [sys.executable, "tests/store/push_driver.py", str(index), str(place), point]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400)
+    return subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400
+    )
 
 
 def check_equal(index: Path, place: MilvusPlace) -> None:
@@ -68,7 +77,10 @@ def check_equal(index: Path, place: MilvusPlace) -> None:
         assert pushed.prompts.get_many(everything) == local.prompts.get_many(everything)
         rows = local.vectors(SPACE).rows(np.array(everything))
         assert np.array_equal(pushed.vectors(SPACE).rows(np.array(everything)), rows)
-        found, expected = pushed.index(SPACE).search(rows[:20], 10), local.index(SPACE).search(rows[:20], 10)
+        found, expected = (
+            pushed.index(SPACE).search(rows[:20], 10),
+            local.index(SPACE).search(rows[:20], 10),
+        )
         assert np.array_equal(found.ids, expected.ids)
         assert np.array_equal(found.scores, expected.scores)
 
@@ -85,8 +97,12 @@ POINTS = [
 """Where the pushes of one index die, one after the other."""
 
 
-@pytest.mark.timeout(1200)  # ten processes, of which each imports pymilvus: half a minute, on a busy machine much more
-def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(indexes: list[Path], place: MilvusPlace) -> None:
+@pytest.mark.timeout(
+    1200
+)  # ten processes, of which each imports pymilvus: half a minute, on a busy machine much more
+def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(
+    indexes: list[Path], place: MilvusPlace
+) -> None:
     """Killed at seven places in turn: until the last step the old generation answers, then the new one, each row once."""
     assert drive(indexes[0], place, "before create_alias 1").returncode == -9
     with pytest.raises(NoGeneration, match="no index"):
@@ -111,7 +127,9 @@ def test_pushed_twice_there_is_nothing_to_do(indexes: list[Path], place: MilvusP
     check_equal(indexes[0], place)
 
 
-def test_older_generations_go_and_those_to_keep_stay(indexes: list[Path], place: MilvusPlace) -> None:
+def test_older_generations_go_and_those_to_keep_stay(
+    indexes: list[Path], place: MilvusPlace
+) -> None:
     """One stays unless it is said otherwise; a reader that holds it goes on, one whose generation is gone is told."""
     push(indexes[0], place, options=PushOptions())
     with open_milvus(place) as oldest:
@@ -139,8 +157,13 @@ def test_what_was_never_finished_goes_when_asked(indexes: list[Path], place: Mil
     assert drive(indexes[0], place).stdout == f"sent {ROWS}\n"
 
 
-def test_rows_that_the_server_lost_are_noticed(indexes: list[Path], place: MilvusPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They never get into service: all are dropped, and the next push sends them again. Also once they were in service."""
+def test_rows_that_the_server_lost_are_noticed(
+    indexes: list[Path], place: MilvusPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They never get into service: all are dropped, and the next push sends them again.
+
+    Also once they were in service.
+    """
     call = Connection.call
 
     def forgetful(self: Connection, method: str, /, *words: object, **options: object) -> object:
@@ -167,12 +190,16 @@ def test_another_schema_is_refused(indexes: list[Path], place: MilvusPlace) -> N
     with Connection(place) as connection:
         Meta(connection).put(SCHEMA_KEY, "2")
     for ask in (lambda: open_milvus(place), lambda: push(indexes[1], place, options=PushOptions())):
-        with pytest.raises(FormatVersion, match=r"schema 2; this version reads and writes schema 1"):
+        with pytest.raises(
+            FormatVersion, match=r"schema 2; this version reads and writes schema 1"
+        ):
             ask()
 
 
 @pytest.mark.parametrize("kind", ["IVF_RABITQ", "DISKANN", "GPU_CAGRA"])
-def test_an_index_that_the_server_lacks_is_refused_in_its_words(indexes: list[Path], place: MilvusPlace, kind: str) -> None:
+def test_an_index_that_the_server_lacks_is_refused_in_its_words(
+    indexes: list[Path], place: MilvusPlace, kind: str
+) -> None:
     """Nothing gets into service, and another index can be had at once."""
     with pytest.raises(StoreError, match=kind) as caught:
         push(indexes[0], place, options=PushOptions(index_type=kind))
@@ -182,11 +209,17 @@ def test_an_index_that_the_server_lacks_is_refused_in_its_words(indexes: list[Pa
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "IVF_FLAT", "IVF_SQ8"])
-def test_every_index_of_milvus_lite_answers(indexes: list[Path], place: MilvusPlace, kind: str) -> None:
+def test_every_index_of_milvus_lite_answers(
+    indexes: list[Path], place: MilvusPlace, kind: str
+) -> None:
     """Its effort is the least that finds the probes' answers; effort 1 is exact; the folder's own may lie beside it."""
     params = None if kind == "hnsw" else {"nlist": 8}
     report = push(indexes[0], place, options=PushOptions(index_type=kind, index_params=params))
-    assert (report.kind, report.recall_at_5 >= 0.96, report.effort < 1) == (kind.upper(), True, True)
+    assert (report.kind, report.recall_at_5 >= 0.96, report.effort < 1) == (
+        kind.upper(),
+        True,
+        True,
+    )
     with open_generation(indexes[0]) as local, open_milvus(place) as pushed:
         rows = local.vectors(SPACE).rows(np.arange(20))
         exact = local.index(SPACE).search(rows, 10)
@@ -198,7 +231,11 @@ def test_every_index_of_milvus_lite_answers(indexes: list[Path], place: MilvusPl
 
 def test_options_that_cannot_be_used(indexes: list[Path], place: MilvusPlace) -> None:
     """Before anything is sent."""
-    for options in (PushOptions("LSH"), PushOptions("IVF_FLAT", {"nlist": 0}), PushOptions("HNSW", {"M": [1]})):
+    for options in (
+        PushOptions("LSH"),
+        PushOptions("IVF_FLAT", {"nlist": 0}),
+        PushOptions("HNSW", {"M": [1]}),
+    ):
         with pytest.raises(ConfigError):
             push(indexes[0], place, options=options)
     assert not Path(place.address).exists()
@@ -212,18 +249,25 @@ def test_a_file_in_use_is_not_pushed_into(indexes: list[Path], place: MilvusPlac
     assert (done.returncode, "used by another process" in done.stdout) == (55, True)
 
 
-def test_two_pushes_at_once_do_no_harm(indexes: list[Path], server: LiteServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_pushes_at_once_do_no_harm(
+    indexes: list[Path], server: LiteServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One goes through, the other is told; a push that died is waited for, and then forgotten."""
     results: list[subprocess.CompletedProcess[str]] = []
-    threads = [threading.Thread(target=lambda: results.append(drive(indexes[0], server.place))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: results.append(drive(indexes[0], server.place)))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(result.returncode for result in results) in ([0, 0], [0, 55]), [result.stdout for result in results]
+    assert sorted(result.returncode for result in results) in ([0, 0], [0, 55]), [
+        result.stdout for result in results
+    ]
     check_equal(indexes[0], server.place)
-    monkeypatch.setattr(store.milvus.lease, "WATCH_S", 3.0)
-    monkeypatch.setattr(store.milvus.lease, "BEAT_S", 0.3)
+    monkeypatch.setattr(imprompt.store.milvus.lease, "WATCH_S", 3.0)
+    monkeypatch.setattr(imprompt.store.milvus.lease, "BEAT_S", 0.3)
     with Connection(server.place) as connection:
         meta = Meta(connection, create=True)
         with push_lease(meta, where="here"), pytest.raises(BuildLocked, match="Another push into"):
@@ -237,25 +281,38 @@ def test_two_pushes_at_once_do_no_harm(indexes: list[Path], server: LiteServer, 
 
 def test_texts_longer_than_a_field_are_whole_and_found(tmp_path: Path, place: MilvusPlace) -> None:
     """Milvus takes 65,535 bytes; what is behind them is read, matched and counted all the same."""
-    from store import staged_prompts
+    from imprompt.store import staged_prompts
     from tests.store import builders
 
     long = "Öl " * 40_000 + "the end"
     make = builders.clean_prompt
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builders, "clean_prompt", lambda text, **words: make(long if words["key"] == "7" else text, **words))
+        patch.setattr(
+            builders,
+            "clean_prompt",
+            lambda text, **words: make(long if words["key"] == "7" else text, **words),
+        )
         build(tmp_path / "index", rows=20)
     assert staged_prompts
     push(tmp_path / "index", place, options=PushOptions())
     with open_generation(tmp_path / "index") as local, open_milvus(place) as pushed:
         assert pushed.prompts.get_many([7])[0].text == long
         assert pushed.prompts.get_many(range(20)) == local.prompts.get_many(range(20))
-        for condition in (Condition("contains(text, ?)", ("the end",)), Condition("length(text) > ?", (100,)), Condition("true")):
-            assert pushed.prompts.matching(condition).tolist() == local.prompts.matching(condition).tolist()
+        for condition in (
+            Condition("contains(text, ?)", ("the end",)),
+            Condition("length(text) > ?", (100,)),
+            Condition("true"),
+        ):
+            assert (
+                pushed.prompts.matching(condition).tolist()
+                == local.prompts.matching(condition).tolist()
+            )
         assert pushed.prompts.matching(Condition("contains(text, ?)", ("the end",))).tolist() == [7]
 
 
-def test_the_small_collection_is_all_that_lies_beside_the_rows(indexes: list[Path], place: MilvusPlace) -> None:
+def test_the_small_collection_is_all_that_lies_beside_the_rows(
+    indexes: list[Path], place: MilvusPlace
+) -> None:
     """After a push: one collection of rows, one of texts."""
     report = push(indexes[0], place, options=PushOptions())
     with Connection(place) as connection:

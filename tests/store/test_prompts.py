@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Checksum, StoreError
-from store.layout import PROMPTS
-from store.prompts import DuckPrompts
-from store.staged_prompts import CorpusState, StagedPrompts
+from imprompt.core.errors import Checksum, StoreError
+from imprompt.store.layout import PROMPTS
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.staged_prompts import CorpusState, StagedPrompts
 from tests.store.builders import clean_prompt
 
 
 def write(folder: Path, texts: list[str]) -> Path:
     """The numbered table of these texts."""
     with StagedPrompts(folder) as staged:
-        staged.add([clean_prompt(text) for text in texts], corpus=0, state=CorpusState(len(texts), finished=True))
+        staged.add(
+            [clean_prompt(text) for text in texts],
+            corpus=0,
+            state=CorpusState(len(texts), finished=True),
+        )
         staged.number()
     return folder / PROMPTS
 
@@ -28,17 +32,22 @@ def test_digest_reads_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with DuckPrompts(path) as prompts:
         whole = prompts.digest()
     for rows in (100, 101, 7, 1):
-        monkeypatch.setattr("store.prompts._DIGEST_ROWS", rows)
+        monkeypatch.setattr("imprompt.store.prompts._DIGEST_ROWS", rows)
         with DuckPrompts(path) as prompts:
             assert prompts.digest() == whole
 
 
-def test_reading_takes_a_bounded_share_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_takes_a_bounded_share_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What needs more than the share is one error that says so, and not one of damage; nothing is left in the folder."""
     path = write(tmp_path, ["x" * 1_000_000 + str(i) for i in range(20)])
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("store.prompts._MEMORY", "8MB")
-    with DuckPrompts(path) as prompts, pytest.raises(StoreError, match="more than 8MB of this machine's memory") as caught:
+    monkeypatch.setattr("imprompt.store.prompts._MEMORY", "8MB")
+    with (
+        DuckPrompts(path) as prompts,
+        pytest.raises(StoreError, match="more than 8MB of this machine's memory") as caught,
+    ):
         prompts.get_many(range(20))
     assert not isinstance(caught.value, Checksum)
     assert sorted(tmp_path.rglob("*")) == before

@@ -10,13 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import BuildLocked, Checksum, NoGeneration, StoreError
-from store import layout
-from store.generation import open_generation
-from store.locking import write_lock
-from store.manifest import Manifest, encode_manifest, sha256_bytes
-from store.publish import collect_garbage, current_name, find_generation, generation_names, make_current, publish
-from store.verify import verify
+from imprompt.core.errors import BuildLocked, Checksum, NoGeneration, StoreError
+from imprompt.store import layout
+from imprompt.store.index_version import open_generation
+from imprompt.store.integrity import verify
+from imprompt.store.locking import write_lock
+from imprompt.store.manifest import Manifest, encode_manifest, sha256_bytes
+from imprompt.store.publish import (
+    collect_garbage,
+    current_name,
+    find_generation,
+    generation_names,
+    make_current,
+    publish,
+)
 from tests.store.builders import SPACE, build, stage
 
 
@@ -33,11 +40,21 @@ def finish(root: Path, manifest: Manifest) -> None:
 def test_published_index_answers(tmp_path: Path) -> None:
     """What was staged is in service: manifest, prompts and vectors, and `CURRENT` names it with its manifest's sha256."""
     manifest = build(tmp_path)
-    content = (layout.generation_folder(tmp_path, manifest.generation) / layout.MANIFEST).read_bytes()
-    assert layout.current_path(tmp_path).read_text() == f"{manifest.generation} {sha256_bytes(content)}\n"
+    content = (
+        layout.generation_folder(tmp_path, manifest.generation) / layout.MANIFEST
+    ).read_bytes()
+    assert (
+        layout.current_path(tmp_path).read_text()
+        == f"{manifest.generation} {sha256_bytes(content)}\n"
+    )
     with open_generation(tmp_path) as generation:
         assert generation.manifest == manifest
-        assert len(generation.prompts) == len(generation.vectors(SPACE)) == len(generation.index(SPACE)) == manifest.rows
+        assert (
+            len(generation.prompts)
+            == len(generation.vectors(SPACE))
+            == len(generation.index(SPACE))
+            == manifest.rows
+        )
     assert list(layout.staging_root(tmp_path).iterdir()) == []
 
 
@@ -48,7 +65,12 @@ def test_only_what_belongs_is_kept(tmp_path: Path) -> None:
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {layout.MANIFEST, *manifest.files}
     assert layout.STAGED not in found
-    assert {layout.PROMPTS, layout.PLAN, f"index/{SPACE}.faiss", f"vectors/{SPACE}/00000.npy"} <= found
+    assert {
+        layout.PROMPTS,
+        layout.PLAN,
+        f"index/{SPACE}.faiss",
+        f"vectors/{SPACE}/00000.npy",
+    } <= found
 
 
 def test_killed_before_every_step(tmp_path: Path) -> None:
@@ -116,11 +138,13 @@ def test_find_and_make_current(tmp_path: Path) -> None:
 
 def test_second_writer(tmp_path: Path) -> None:
     """A second writer is refused with the first one's process id; when that one is killed, the lock is free."""
-    program = (
-        f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\nfrom pathlib import Path\nfrom store.locking import write_lock\n"
+    program = f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\nfrom pathlib import Path\nfrom imprompt.store.locking import write_lock\n"
+    program += (
+        f"with write_lock(Path({str(tmp_path)!r})): print('locked', flush=True); sys.stdin.read()"
     )
-    program += f"with write_lock(Path({str(tmp_path)!r})): print('locked', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"locked\n"
         with pytest.raises(BuildLocked, match=f"process {holder.pid}"), write_lock(tmp_path):
@@ -140,10 +164,18 @@ def test_garbage(tmp_path: Path) -> None:
         make_current(tmp_path, names[1])
         staging, _ = stage(tmp_path, rows=20, seed=9)
     sizes = {
-        folder: sum(path.stat().st_size for path in (tmp_path / folder).rglob("*") if path.is_file())
-        for folder in (f"generations/{names[0]}", f"generations/{names[2]}", f"staging/{staging.name}")
+        folder: sum(
+            path.stat().st_size for path in (tmp_path / folder).rglob("*") if path.is_file()
+        )
+        for folder in (
+            f"generations/{names[0]}",
+            f"generations/{names[2]}",
+            f"staging/{staging.name}",
+        )
     }
-    assert collect_garbage(tmp_path, keep=2, keep_staging=True) == [(f"generations/{names[0]}", sizes[f"generations/{names[0]}"])]
+    assert collect_garbage(tmp_path, keep=2, keep_staging=True) == [
+        (f"generations/{names[0]}", sizes[f"generations/{names[0]}"])
+    ]
     assert generation_names(tmp_path) == names[1:]
     del sizes[f"generations/{names[0]}"]
     assert dict(collect_garbage(tmp_path, keep=1)) == sizes
@@ -178,7 +210,9 @@ def test_pinned_generation_stays(tmp_path: Path) -> None:
         assert collect_garbage(tmp_path, keep=0) == []
         assert verify(tmp_path, name=first.generation) == []
         assert generation.prompts.get_many([7])[0].text == "a 7 of 0, Öl auf Leinwand"
-    assert [name for name, _ in collect_garbage(tmp_path, keep=0)] == [f"generations/{first.generation}"]
+    assert [name for name, _ in collect_garbage(tmp_path, keep=0)] == [
+        f"generations/{first.generation}"
+    ]
     with pytest.raises(NoGeneration, match=first.generation):
         open_generation(tmp_path, first.generation)
 
@@ -195,7 +229,10 @@ def test_readers_while_generations_come_and_go(tmp_path: Path) -> None:
             while not stop.is_set():
                 with open_generation(tmp_path) as generation:
                     seed = generation.manifest.plan["seed"]
-                    assert generation.prompts.get_many([5])[0].text == f"a 5 of {seed}, Öl auf Leinwand"
+                    assert (
+                        generation.prompts.get_many([5])[0].text
+                        == f"a 5 of {seed}, Öl auf Leinwand"
+                    )
                     opened.append(seed)
         except BaseException as error:  # noqa: BLE001 the thread's error is the test's finding
             errors.append(error)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.errors import Checksum, ConfigError, EncoderError, StoreError, UnknownRow
-from core.files import sha256_file
-from store import layout
-from store.manifest import ShardRecord
-from store.mapping import map_file
-from store.ranking import cosines
-from store.shards import ShardedVectors, shard_is_whole, write_codes, write_shard
+from imprompt.core.atomic_files import sha256_file
+from imprompt.core.errors import Checksum, ConfigError, EncoderError, StoreError, UnknownRow
+from imprompt.store import layout
+from imprompt.store.manifest import ShardRecord
+from imprompt.store.mapping import map_file
+from imprompt.store.ranking import cosines
+from imprompt.store.shards import ShardedVectors, shard_is_whole, write_codes, write_shard
 from tests.store.builders import random_vectors, write_shards
 
 
@@ -28,10 +28,14 @@ def stored(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[ShardedVecto
 def test_file_is_a_plain_array(tmp_path: Path) -> None:
     """A shard is an `.npy` file that numpy reads; its record has its rows, length, sha256 and provenance."""
     vectors = random_vectors(5)
-    record = write_shard(tmp_path, layout.shard_file("s", 3), vectors, provenance={"batch_size": 64})
+    record = write_shard(
+        tmp_path, layout.shard_file("s", 3), vectors, provenance={"batch_size": 64}
+    )
     path = tmp_path / "vectors/s/00003.npy"
     np.testing.assert_array_equal(np.load(path), vectors.astype(np.float16))
-    expected = ShardRecord("vectors/s/00003.npy", 5, path.stat().st_size, sha256_file(path), {"batch_size": 64})
+    expected = ShardRecord(
+        "vectors/s/00003.npy", 5, path.stat().st_size, sha256_file(path), {"batch_size": 64}
+    )
     assert record == expected
     assert list(path.parent.iterdir()) == [path]
 
@@ -47,13 +51,20 @@ def test_rows_are_unit_and_close(stored: tuple[ShardedVectors, np.ndarray]) -> N
 
 
 @pytest.mark.parametrize(
-    ("start", "stop"), [(0, 230), (0, 1), (63, 65), (10, 200), (64, 128), (229, 230), (200, 999), (5, 5), (230, 240)]
+    ("start", "stop"),
+    [(0, 230), (0, 1), (63, 65), (10, 200), (64, 128), (229, 230), (200, 999), (5, 5), (230, 240)],
 )
-def test_blocks_across_shards(stored: tuple[ShardedVectors, np.ndarray], start: int, stop: int) -> None:
+def test_blocks_across_shards(
+    stored: tuple[ShardedVectors, np.ndarray], start: int, stop: int
+) -> None:
     """A block is the rows from start to stop, whichever shards they lie in; the end cuts it."""
     vectors, raw = stored
     np.testing.assert_array_equal(vectors.codes(start, stop), raw[start:stop])
-    expected = vectors.rows(np.arange(start, min(stop, 230))) if start < 230 else np.empty((0, 16), dtype=np.float32)
+    expected = (
+        vectors.rows(np.arange(start, min(stop, 230)))
+        if start < 230
+        else np.empty((0, 16), dtype=np.float32)
+    )
     assert vectors.block(start, stop).tobytes() == expected.tobytes()
 
 
@@ -62,7 +73,9 @@ def test_rows_in_any_order(stored: tuple[ShardedVectors, np.ndarray]) -> None:
     vectors, raw = stored
     ids = np.random.default_rng(0).integers(0, 230, 500)
     found = vectors.rows(ids)
-    unit = raw[ids].astype(np.float64) / np.linalg.norm(raw[ids].astype(np.float64), axis=1, keepdims=True)
+    unit = raw[ids].astype(np.float64) / np.linalg.norm(
+        raw[ids].astype(np.float64), axis=1, keepdims=True
+    )
     np.testing.assert_allclose(found, unit, atol=1e-7)
     assert b"".join(vectors.rows(ids[i : i + 1]).tobytes() for i in range(500)) == found.tobytes()
     assert vectors.rows(np.empty(0, dtype=np.int64)).shape == (0, 16)
@@ -73,7 +86,9 @@ def test_walk_over_all(stored: tuple[ShardedVectors, np.ndarray]) -> None:
     vectors, _ = stored
     parts = list(vectors.blocks(100))
     assert [start for start, _ in parts] == [0, 100, 200]
-    assert np.concatenate([block for _, block in parts]).tobytes() == vectors.block(0, 230).tobytes()
+    assert (
+        np.concatenate([block for _, block in parts]).tobytes() == vectors.block(0, 230).tobytes()
+    )
 
 
 @pytest.mark.parametrize("row_id", [-1, 230])
@@ -117,7 +132,10 @@ def test_whole(tmp_path: Path) -> None:
 
 def test_shards_of_two_dimensions(tmp_path: Path) -> None:
     """Shards that disagree about the dimension are not read as one array."""
-    records = [write_shard(tmp_path, layout.shard_file("s", i), random_vectors(3, 4 + i), provenance={}) for i in range(2)]
+    records = [
+        write_shard(tmp_path, layout.shard_file("s", i), random_vectors(3, 4 + i), provenance={})
+        for i in range(2)
+    ]
     vectors = ShardedVectors(tmp_path, records)
     with pytest.raises(Checksum, match="5 dimensions, not 4"):
         vectors.rows(np.array([4]))
@@ -175,7 +193,9 @@ def test_value_that_is_not_finite(tmp_path: Path) -> None:
 
 def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     """Rows that are gone are named as damage and do not end the process; a file that was removed is read on as it was."""
-    vectors = ShardedVectors(tmp_path, records := write_shards(tmp_path, random_vectors(230)), mapped=False)
+    vectors = ShardedVectors(
+        tmp_path, records := write_shards(tmp_path, random_vectors(230)), mapped=False
+    )
     whole = vectors.block(0, 230)
     with (tmp_path / records[1].file).open("r+b") as file:
         file.truncate(records[1].bytes // 2)
@@ -190,7 +210,9 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None
 def test_names_of_spaces() -> None:
     """Any space name makes one folder, different names different ones; names that would climb out are refused."""
     names = ["a/b", "a%2Fb", "a b", "a:b", "Öl", "openclip ViT-B-32//x.pt"]
-    found = {layout.shard_file(name, 0) for name in names} | {layout.index_file(name) for name in names}
+    found = {layout.shard_file(name, 0) for name in names} | {
+        layout.index_file(name) for name in names
+    }
     assert len(found) == 12
     assert all(file.count("/") in (1, 2) for file in found)
     for bad in ("", "..", "."):
@@ -214,7 +236,9 @@ def test_every_finite_code_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
     codes = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     codes = codes[np.isfinite(codes)]
     rows = np.stack([codes, np.ones_like(codes)], axis=1)
-    vectors = ShardedVectors(tmp_path, [write_codes(tmp_path, "vectors/s/00000.npy", rows, provenance={})])
+    vectors = ShardedVectors(
+        tmp_path, [write_codes(tmp_path, "vectors/s/00000.npy", rows, provenance={})]
+    )
     expected = rows.astype(np.float32)
     expected /= np.linalg.norm(expected.astype(np.float64), axis=1).astype(np.float32)[:, None]
     np.testing.assert_array_equal(vectors.block(0, len(rows)), expected)
@@ -224,7 +248,9 @@ def test_every_finite_code_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
 def test_a_value_that_is_not_finite_is_damage(tmp_path: Path, value: float) -> None:
     """In a file that was changed behind the record's back."""
     rows = np.array([[1, 0], [value, 0]], dtype=np.float16)
-    vectors = ShardedVectors(tmp_path, [write_codes(tmp_path, "vectors/s/00000.npy", rows, provenance={})])
+    vectors = ShardedVectors(
+        tmp_path, [write_codes(tmp_path, "vectors/s/00000.npy", rows, provenance={})]
+    )
     with pytest.raises(Checksum, match="without a length"):
         vectors.rows(np.array([1]))
     with pytest.raises(Checksum, match="without a length"):

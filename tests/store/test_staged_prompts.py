@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import Checksum
-from core.values import prompt_key
-from store.layout import PROMPTS, STAGED
-from store.prompts import DuckPrompts
-from store.staged_prompts import CleanPrompt, CorpusState, NumberedRows, StagedPrompts
+from imprompt.core.errors import Checksum
+from imprompt.core.values import prompt_key
+from imprompt.store.layout import PROMPTS, STAGED
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.staged_prompts import CleanPrompt, CorpusState, NumberedRows, StagedPrompts
 from tests.store.builders import clean_prompt
 
 
@@ -26,8 +26,15 @@ def add(folder: Path, texts: list[str], *, corpus: int = 0, size: int = 100) -> 
             start = staged.state(corpus).next_start
             if start >= len(texts):
                 return
-            prompts = [clean_prompt(text, key=f"{corpus}:{start + i}", n=2) for i, text in enumerate(texts[start : start + size])]
-            staged.add(prompts, corpus=corpus, state=CorpusState(start + len(prompts), notes={"read": start + len(prompts)}))
+            prompts = [
+                clean_prompt(text, key=f"{corpus}:{start + i}", n=2)
+                for i, text in enumerate(texts[start : start + size])
+            ]
+            staged.add(
+                prompts,
+                corpus=corpus,
+                state=CorpusState(start + len(prompts), notes={"read": start + len(prompts)}),
+            )
 
 
 def numbered(folder: Path) -> tuple[NumberedRows, str]:
@@ -81,10 +88,16 @@ def test_digest_is_canonical(tmp_path: Path) -> None:
 def test_state_per_corpus(tmp_path: Path) -> None:
     """Each corpus has its own place and notes; one that was never read starts at 0."""
     with StagedPrompts(tmp_path) as staged:
-        staged.add([], corpus=1, state=CorpusState(7, finished=True, notes={"counts": {"empty": 7}, "examples": ["ü"]}))
+        staged.add(
+            [],
+            corpus=1,
+            state=CorpusState(7, finished=True, notes={"counts": {"empty": 7}, "examples": ["ü"]}),
+        )
     with StagedPrompts(tmp_path) as staged:
         assert staged.state(0) == CorpusState(0, finished=False, notes={})
-        assert staged.state(1) == CorpusState(7, finished=True, notes={"counts": {"empty": 7}, "examples": ["ü"]})
+        assert staged.state(1) == CorpusState(
+            7, finished=True, notes={"counts": {"empty": 7}, "examples": ["ü"]}
+        )
 
 
 def test_numbering_twice(tmp_path: Path) -> None:
@@ -151,7 +164,7 @@ import sys
 sys.path.insert(0, {repository!r})
 from itertools import count
 from pathlib import Path
-from store.staged_prompts import CorpusState, StagedPrompts
+from imprompt.store.staged_prompts import CorpusState, StagedPrompts
 from tests.store.builders import clean_prompt
 with StagedPrompts(Path({folder!r})) as staged:
     for start in count(staged.state(0).next_start, 50):
@@ -166,7 +179,9 @@ def test_killed_while_adding(tmp_path: Path, batches: int) -> None:
     """SIGKILL while batches are added: every batch is there with its place, or neither; the next run goes on behind it."""
     program = ADDING.format(repository=str(Path.cwd()), folder=str(tmp_path))
     for attempt in range(2):
-        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as adding:
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+        ) as adding:
             assert adding.stdout is not None
             told = [int(adding.stdout.readline()) for _ in range(batches)]
             adding.send_signal(signal.SIGKILL)
@@ -177,13 +192,20 @@ def test_killed_while_adding(tmp_path: Path, batches: int) -> None:
     with StagedPrompts(tmp_path) as staged:
         assert staged.number() == NumberedRows(reached, 0)
     with DuckPrompts(tmp_path / PROMPTS) as prompts:
-        assert [row.text for row in prompts.get_many([0, reached - 1])] == ["text 0", f"text {reached - 1}"]
+        assert [row.text for row in prompts.get_many([0, reached - 1])] == [
+            "text 0",
+            f"text {reached - 1}",
+        ]
 
 
 def test_lone_surrogate(tmp_path: Path) -> None:
     """Text that is no Unicode cannot be staged; the batch is left out as a whole."""
     with StagedPrompts(tmp_path) as staged:
         with pytest.raises(UnicodeEncodeError):
-            staged.add([clean_prompt("a"), CleanPrompt("k", "\ud800", "x", "s", "1")], corpus=0, state=CorpusState(2))
+            staged.add(
+                [clean_prompt("a"), CleanPrompt("k", "\ud800", "x", "s", "1")],
+                corpus=0,
+                state=CorpusState(2),
+            )
         assert staged.state(0) == CorpusState()
         assert staged.number().rows == 0

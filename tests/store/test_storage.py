@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from core.errors import StorageFull
-from store.verify import verify
+from imprompt.core.errors import StorageFull
+from imprompt.store.integrity import verify
 from tests.store.builders import build
 from tests.store.hardship import FULL, READ_ONLY, old_index
 
@@ -25,7 +25,9 @@ OLD = {"seed": 0, "text": "a 3 of 0, Öl auf Leinwand", "problems": 0}
 
 def hardship(kind: str, root: Path, step: str) -> dict[str, Any]:
     program = Path(__file__).with_name("hardship.py")
-    done = subprocess.run([sys.executable, program, kind, root, step], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, program, kind, root, step], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -88,9 +90,15 @@ def test_only_the_last_step_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB in memory, where this process may mount one."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", tmp_path], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", tmp_path],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode != 0:
-        pytest.skip("mounting is not permitted here; the same steps are held by test_files_cannot_grow")
+        pytest.skip(
+            "mounting is not permitted here; the same steps are held by test_files_cannot_grow"
+        )
     try:
         yield tmp_path
     finally:
@@ -102,7 +110,9 @@ def test_really_full_disk(small_disk: Path, free_bytes: int) -> None:
     """On a file system with this much left a build either fails with `StorageFull` or is published; the index is whole."""
     build(small_disk, seed=0)
     space = os.statvfs(small_disk)
-    (small_disk / "ballast").write_bytes(bytes(max(space.f_bavail * space.f_frsize - free_bytes, 0)))
+    (small_disk / "ballast").write_bytes(
+        bytes(max(space.f_bavail * space.f_frsize - free_bytes, 0))
+    )
     try:
         build(small_disk, seed=1)
     except StorageFull:

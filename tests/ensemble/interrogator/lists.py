@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemble.interrogator.lists import PhraseLists, package_lists
+from imprompt.ensemble.interrogator.phrase_lists import PhraseLists, package_lists
 
 COLOURS = PhraseLists(
     mediums=("a red painting", "a green drawing", "a blue photo"),
@@ -17,4 +17,6 @@ COLOURS = PhraseLists(
 def short_lists(flavors: int) -> PhraseLists:
     """The package's mediums, movements and first flavors."""
     lists = package_lists()
-    return PhraseLists(lists.mediums, lists.movements, lists.flavors[:flavors], lists.artists[:50], lists.negative)
+    return PhraseLists(
+        lists.mediums, lists.movements, lists.flavors[:flavors], lists.artists[:50], lists.negative
+    )

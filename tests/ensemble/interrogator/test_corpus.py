@@ -8,19 +8,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core.config import settings
-from core.errors import ConfigError, MemberUnavailable
-from core.fetch import silent
-from encoders.lite import load_lite
-from encoders.registry import output_encoder
-from ensemble.confidence import Calibration
-from ensemble.interrogator.corpus import corpus_phrases, without_artists
-from ensemble.members import load_ensemble
-from ensemble.recipes import InterrogatorSettings, Recipe, load_recipe, with_phrases
-from indexer.build import build_index
-from indexer.sources import parse_corpus
-from store.generation import Generation, open_generation
-from store.prompts import DuckPrompts
+from imprompt.core.errors import ConfigError, MemberUnavailable
+from imprompt.core.hub.fetch import silent
+from imprompt.core.settings import settings
+from imprompt.encoders.lite import load_lite
+from imprompt.encoders.registry import output_encoder
+from imprompt.ensemble.blend_config import InterrogatorSettings, Recipe, load_recipe, with_phrases
+from imprompt.ensemble.confidence import Calibration
+from imprompt.ensemble.interrogator.corpus_phrases import corpus_phrases, without_artists
+from imprompt.ensemble.members import load_ensemble
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.prompts import DuckPrompts
 from tests.conftest import Imprompt
 from tests.ensemble.interrogator.lists import COLOURS
 from tests.ensemble.worlds import picture
@@ -36,7 +36,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shared")
     (folder / "p.txt").write_text("\n".join(f"{subject}, {ADDED}" for subject in SUBJECTS), "utf-8")
     pair = load_lite()
-    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
+    build_index(
+        folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)]
+    )
     return folder / "index"
 
 
@@ -72,7 +74,9 @@ def test_artists_are_left_out(phrase: str, stays: bool) -> None:
     assert without_artists(counted, ARTISTS) == ([phrase] if stays else [])
 
 
-def test_phrases_are_mined_once_for_an_index(shared: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phrases_are_mined_once_for_an_index(
+    shared: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second time they are read; other artists, or damage to what was kept, mine them again."""
     lines: list[str] = []
     expected = ("glass mosaic", "oil painting", "soft light")
@@ -81,24 +85,39 @@ def test_phrases_are_mined_once_for_an_index(shared: Generation, monkeypatch: py
     assert len(lines) == 1
     assert "4 prompts" in lines[0]
     (path,) = (settings().cache / "phrases" / "mined").iterdir()
-    for damage in (path.read_bytes()[:-5], path.read_bytes().replace(b"mosaic", b"mosaik"), b"\xff"):
+    for damage in (
+        path.read_bytes()[:-5],
+        path.read_bytes().replace(b"mosaic", b"mosaik"),
+        b"\xff",
+    ):
         path.write_bytes(damage)
         assert corpus_phrases(shared, ARTISTS, announce=silent) == expected
-    assert corpus_phrases(shared, ("Oil Painting",), announce=silent) == ("artgerm", "glass mosaic", "soft light")
+    assert corpus_phrases(shared, ("Oil Painting",), announce=silent) == (
+        "artgerm",
+        "glass mosaic",
+        "soft light",
+    )
     monkeypatch.setattr(DuckPrompts, "frequent_phrases", None)
     assert corpus_phrases(shared, ARTISTS, announce=silent) == expected
 
 
 def test_an_index_without_common_phrases_is_told(lite_index: Path) -> None:
     """One line, with the other way."""
-    with open_generation(lite_index) as bare, pytest.raises(MemberUnavailable, match=r"3 prompts .* no phrases.*--phrases package"):
+    with (
+        open_generation(lite_index) as bare,
+        pytest.raises(MemberUnavailable, match=r"3 prompts .* no phrases.*--phrases package"),
+    ):
         corpus_phrases(bare, ARTISTS, announce=silent)
 
 
 def test_the_member_chooses_among_them(shared: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mediums and movements stay the package's; the flavors are the corpus's, all of them where there are few."""
-    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", lambda: COLOURS)
-    recipe = Recipe(name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(phrases="corpus"))
+    monkeypatch.setattr(
+        "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
+    )
+    recipe = Recipe(
+        name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(phrases="corpus")
+    )
     (verdict,) = load_ensemble(recipe, shared, load_lite()).judge([picture("red")])
     medium, movement, *flavors = str(verdict.votes[0].text).split(", ")
     assert medium in COLOURS.mediums
@@ -110,7 +129,9 @@ def test_the_member_chooses_among_them(shared: Generation, monkeypatch: pytest.M
 def test_the_option_changes_a_recipe() -> None:
     """It keeps the rest but the calibrations, which hold for the other phrases; a recipe without the member, and a third place,
     are refused."""
-    values = dict.fromkeys(("close", "intercept", "nearness", "wording", "agreement", "base_rate", "ece", "auroc"), 0.5)
+    values = dict.fromkeys(
+        ("close", "intercept", "nearness", "wording", "agreement", "base_rate", "ece", "auroc"), 0.5
+    )
     made = Calibration(encoder="lite", space="s", rows=3, pairs=9, **values)
     seed = msgspec.structs.replace(load_recipe("seed"), calibrations=(made,))
     recipe = with_phrases(seed, "corpus")
@@ -123,9 +144,13 @@ def test_the_option_changes_a_recipe() -> None:
         with_phrases(load_recipe("default"), "corpus")
 
 
-def test_the_command_line_takes_it(imprompt: Imprompt, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_takes_it(
+    imprompt: Imprompt, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`query --proof --phrases corpus` answers with phrases of the corpus; without --proof, or with nonsense, it is refused."""
-    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", lambda: COLOURS)
+    monkeypatch.setattr(
+        "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
+    )
     picture("red").save(tmp_path / "red.png")
     recipe = tmp_path / "mine.json"
     recipe.write_text('{"name": "mine", "weights": {"interrogator": 1}}', "utf-8")
@@ -138,5 +163,7 @@ def test_the_command_line_takes_it(imprompt: Imprompt, root: Path, tmp_path: Pat
     assert imprompt(*asked, "--phrases", "corpus").code == 10
     assert imprompt(*asked, "--proof", "--phrases", "web").code == 10
     out = tmp_path / "out.csv"
-    done = imprompt("submit", tmp_path, "--out", out, "--blend", recipe, "--phrases", "corpus", "--index", root)
+    done = imprompt(
+        "submit", tmp_path, "--out", out, "--blend", recipe, "--phrases", "corpus", "--index", root
+    )
     assert (done.code, out.is_file()) == (0, True), done.err

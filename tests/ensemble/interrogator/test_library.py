@@ -11,18 +11,18 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from core.errors import MemberUnavailable
-from core.fetch import silent
-from encoders.openclip import OpenClipPair, load_openclip
-from encoders.registry import output_encoder
-from ensemble.interrogator.library import LibraryModes
-from ensemble.interrogator.lists import PhraseLists, package_lists
-from ensemble.interrogator.tables import phrase_table
-from ensemble.members import LOADERS, load_ensemble
-from ensemble.recipes import InterrogatorSettings, Mode, Recipe
-from indexer.build import build_index
-from indexer.sources import parse_corpus
-from store.generation import Generation, open_generation
+from imprompt.core.errors import MemberUnavailable
+from imprompt.core.hub.fetch import silent
+from imprompt.encoders.openclip import OpenClipPair, load_openclip
+from imprompt.encoders.registry import output_encoder
+from imprompt.ensemble.blend_config import InterrogatorSettings, Mode, Recipe
+from imprompt.ensemble.interrogator.label_vectors import phrase_table
+from imprompt.ensemble.interrogator.library_modes import LibraryModes
+from imprompt.ensemble.interrogator.phrase_lists import PhraseLists, package_lists
+from imprompt.ensemble.members import LOADERS, load_ensemble
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.store.index_version import Generation, open_generation
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import write_model
 from tests.ensemble.interrogator.reference import library
@@ -51,10 +51,14 @@ def theirs(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def clip_index(pair: OpenClipPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generation]:
+def clip_index(
+    pair: OpenClipPair, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Generation]:
     folder = tmp_path_factory.mktemp("clip")
     (folder / "p.txt").write_text("a red circle\na blue square\na green cross\n", "utf-8")
-    build_index(folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)])
+    build_index(
+        folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)]
+    )
     with open_generation(folder / "index") as opened:
         yield opened
 
@@ -68,7 +72,9 @@ def test_a_mode_says_what_the_library_says(mode: Mode, pair: OpenClipPair, their
         warnings.simplefilter("ignore")
         asked = {"best": theirs.interrogate, "fast": theirs.interrogate_fast}
         expected = [
-            theirs.interrogate_negative(scene) if mode == "negative" else asked[mode](scene, caption=caption)
+            theirs.interrogate_negative(scene)
+            if mode == "negative"
+            else asked[mode](scene, caption=caption)
             for scene, caption in zip(SCENES, captions, strict=True)
         ]
     assert ours == expected
@@ -89,15 +95,19 @@ def test_its_tables_are_the_ones_that_it_would_encode(pair: OpenClipPair, theirs
     assert made.clip_preprocess is pair.model.transform
 
 
-def test_a_recipe_chooses_the_mode(clip_index: Generation, pair: OpenClipPair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_chooses_the_mode(
+    clip_index: Generation, pair: OpenClipPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a caption it begins with that, without one with the picture's medium, and says that it had none."""
-    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", few_lists)
+    monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
     monkeypatch.setitem(LOADERS, "caption", lambda _bench: Sayer("caption", "a red ring"))
     fast = InterrogatorSettings(mode="fast")
     lines: list[str] = []
     alone = Recipe(name="x", weights={"interrogator": 1}, interrogator=fast)
     (verdict,) = load_ensemble(alone, clip_index, pair, announce=lines.append).judge(SCENES[:1])
-    medium = phrase_table(few_lists().mediums, pair, announce=silent).top(pair.images.encode(SCENES[:1]), 1)[0][0]
+    medium = phrase_table(few_lists().mediums, pair, announce=silent).top(
+        pair.images.encode(SCENES[:1]), 1
+    )[0][0]
     assert str(verdict.votes[0].text).startswith(f"{medium}, ")
     assert any("phrase lists alone" in line for line in lines)
     both = Recipe(name="x", weights={"interrogator": 1, "caption": 1}, interrogator=fast)
@@ -105,22 +115,35 @@ def test_a_recipe_chooses_the_mode(clip_index: Generation, pair: OpenClipPair, m
     assert {str(vote.text)[:10] for vote in verdict.votes} == {"a red ring"}
 
 
-def test_other_encoders_are_refused_with_the_way_out(generation: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_encoders_are_refused_with_the_way_out(
+    generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The library works with CLIP models only; the message names the mode, the encoder and what to do."""
-    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", few_lists)
+    monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
     for mode in MODES:
-        recipe = Recipe(name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(mode=mode))
-        with pytest.raises(MemberUnavailable, match=rf"interrogator: the mode '{mode}' .* colours\. Use the mode \"classic\""):
+        recipe = Recipe(
+            name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(mode=mode)
+        )
+        with pytest.raises(
+            MemberUnavailable,
+            match=rf"interrogator: the mode '{mode}' .* colours\. Use the mode \"classic\"",
+        ):
             load_ensemble(recipe, generation, ColourPair())
-    assert load_ensemble(Recipe(name="x", weights={"interrogator": 1}), generation, ColourPair()).judge([picture("red")])
+    assert load_ensemble(
+        Recipe(name="x", weights={"interrogator": 1}), generation, ColourPair()
+    ).judge([picture("red")])
 
 
-def test_a_tokenizer_that_the_library_misreads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_the_library_misreads_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would cut every prompt to its first part; a library that is not there is named with the command of pip."""
     pair = load_openclip(str(write_model(tmp_path / "model", "vit")), device="cpu")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "clip_interrogator", None)
-        with pytest.raises(MemberUnavailable, match=r"cannot be imported: .*pip install 'imprompt\[interrogator\]'"):
+        with pytest.raises(
+            MemberUnavailable, match=r"cannot be imported: .*pip install 'imprompt\[interrogator\]'"
+        ):
             LibraryModes(pair, few_lists(), "fast", announce=silent)
     words = pair.model.tokenizer
     monkeypatch.setattr(pair.model, "tokenizer", lambda texts: words(texts).clamp(min=1))

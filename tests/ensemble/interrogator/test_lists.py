@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import MemberUnavailable
-from ensemble.interrogator.lists import PACKAGE, labels_of, package_lists
+from imprompt.core.errors import MemberUnavailable
+from imprompt.ensemble.interrogator.phrase_lists import PACKAGE, labels_of, package_lists
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -19,11 +19,13 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_the_packages_lists_are_read_without_its_code() -> None:
     """All kinds are there, clean; neither the package nor what it imports is loaded for them."""
     script = (
-        "import sys\nfrom ensemble.interrogator.lists import package_lists\nlists = package_lists()\n"
+        "import sys\nfrom imprompt.ensemble.interrogator.phrase_lists import package_lists\nlists = package_lists()\n"
         "print(len(lists.mediums), len(lists.movements), len(lists.flavors), len(lists.artists), len(lists.negative),"
         " sorted({'clip_interrogator', 'torch', 'open_clip', 'transformers'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["95", "200", "100954", "5265", "41", "[]"]
     lists = package_lists()
     for kind in (lists.mediums, lists.movements, lists.flavors, lists.artists, lists.negative):
@@ -57,18 +59,27 @@ def test_a_damaged_list_is_refused(installed: Path, damage: str) -> None:
     if damage == "gone":
         path.unlink()
     else:
-        wrong = {"cut": content[:-20], "changed": content.replace(b"cartoon", b"cartoom"), "not text": b"\xff", "empty": b"\n"}
+        wrong = {
+            "cut": content[:-20],
+            "changed": content.replace(b"cartoon", b"cartoom"),
+            "not text": b"\xff",
+            "empty": b"\n",
+        }
         path.write_bytes(wrong[damage])
     with pytest.raises(MemberUnavailable, match=r"interrogator: .*mediums.*force-reinstall"):
         package_lists()
 
 
-def test_without_the_package_the_member_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_member_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One line, with the command of pip."""
 
     def missing(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(MemberUnavailable, match=r"not installed.*pip install 'imprompt\[interrogator\]'"):
+    with pytest.raises(
+        MemberUnavailable, match=r"not installed.*pip install 'imprompt\[interrogator\]'"
+    ):
         package_lists()

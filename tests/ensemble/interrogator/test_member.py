@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import MemberUnavailable
-from core.fetch import silent
-from core.protocols import EnsembleMember
-from core.values import Prediction
-from encoders.openclip import load_openclip
-from ensemble.interrogator.member import Interrogator, fitting, prompt_parts
-from ensemble.interrogator.tables import PhraseTable, phrase_table
-from ensemble.members import LOADERS, load_ensemble
-from ensemble.recipes import InterrogatorSettings, Recipe, load_recipe
-from store.generation import Generation, open_generation
+from imprompt.core.errors import MemberUnavailable
+from imprompt.core.hub.fetch import silent
+from imprompt.core.protocols import EnsembleMember
+from imprompt.core.values import Prediction
+from imprompt.encoders.openclip import load_openclip
+from imprompt.ensemble.blend_config import InterrogatorSettings, Recipe, load_recipe
+from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
+from imprompt.ensemble.interrogator.member import Interrogator, fitting, prompt_parts
+from imprompt.ensemble.members import LOADERS, load_ensemble
+from imprompt.store.index_version import Generation, open_generation
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import random_pictures, write_model
 from tests.ensemble.interrogator.lists import COLOURS, short_lists
@@ -34,7 +34,8 @@ def read_alike(chosen: list[list[str]], table: PhraseTable) -> list[list[int]]:
     """Labels by the first place of their row: the tokenizer cannot tell "hyper-realistic" from "hyper - realistic"."""
     first: dict[bytes, int] = {}
     place = {
-        label: first.setdefault(row.tobytes(), at) for at, (label, row) in enumerate(zip(table.labels, table.rows, strict=True))
+        label: first.setdefault(row.tobytes(), at)
+        for at, (label, row) in enumerate(zip(table.labels, table.rows, strict=True))
     }
     return [[place[label] for label in labels] for labels in chosen]
 
@@ -59,13 +60,19 @@ def colours(
 # The library calls torch.cuda.amp.autocast, which warns that it is old, and that there is no CUDA.
 @pytest.mark.filterwarnings("ignore:.*(autocast|CUDA is not available)")
 @pytest.mark.parametrize("model", ["random", "trained"])
-def test_labels_are_the_librarys_own(model: str, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_the_librarys_own(
+    model: str, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the same features: the same labels in the same order, ties apart, and after its rules the same prompt."""
     import torch
     from clip_interrogator.clip_interrogator import _truncate_to_fit
 
     folder = tiny_clip if model == "trained" else write_model(tmp_path / "model", "vit")
-    pictures = [seen for seen, _ in held_out_scenes(12, seed=3)] if model == "trained" else random_pictures()
+    pictures = (
+        [seen for seen, _ in held_out_scenes(12, seed=3)]
+        if model == "trained"
+        else random_pictures()
+    )
     theirs = library(folder, short_lists(FLAVORS), tmp_path / "data", monkeypatch)
     pair = load_openclip(str(folder), device="cpu")
     features = pair.images.encode(pictures)
@@ -83,19 +90,25 @@ def test_labels_are_the_librarys_own(model: str, tiny_clip: Path, tmp_path: Path
         prompts = [prompt_parts(caption, *row) for row in zip(*choices, strict=True)]
         cut = [_truncate_to_fit(", ".join(parts), theirs.tokenize) for parts in prompts]
         assert fitting(prompts, pair.texts, max_tokens=pair.spec.max_tokens) == cut
-        assert any(", ".join(parts) != text for parts, text in zip(prompts, cut, strict=True)), "some are cut"
+        assert any(", ".join(parts) != text for parts, text in zip(prompts, cut, strict=True)), (
+            "some are cut"
+        )
 
 
 def test_prompts_are_caption_medium_movement_flavors(generation: Generation) -> None:
     """As in the notebook; the vote is the prompt's embedding; a medium that the caption begins with is not said twice."""
     images = [picture("red"), picture("blue")]
-    said = colours(generation, captioner=Sayer("caption", "a red painting of a cat")).predict(images)
+    said = colours(generation, captioner=Sayer("caption", "a red painting of a cat")).predict(
+        images
+    )
     assert said.texts == (
         "a red painting of a cat, red art, red, red and green, green",
         "a red painting of a cat, a blue photo, blue art, blue, deep blue, blue and green",
     )
     np.testing.assert_array_equal(said.vectors, WORDS.encode(said.texts))
-    alone = colours(generation, settings=InterrogatorSettings(mediums=0, movements=2, flavors=1)).predict(images[:1])
+    alone = colours(
+        generation, settings=InterrogatorSettings(mediums=0, movements=2, flavors=1)
+    ).predict(images[:1])
     assert alone.texts == ("red art, green art, red",)
 
 
@@ -116,11 +129,15 @@ def lite(lite_index: Path) -> Iterator[Generation]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loader finds short lists."""
-    monkeypatch.setattr("ensemble.interrogator.lists.package_lists", lambda: COLOURS)
+    monkeypatch.setattr(
+        "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
+    )
 
 
-def loaded(lite: Generation, recipe: Recipe, *, pair: Any = None, **options: Any) -> tuple[Any, list[str]]:
-    from encoders.lite import load_lite
+def loaded(
+    lite: Generation, recipe: Recipe, *, pair: Any = None, **options: Any
+) -> tuple[Any, list[str]]:
+    from imprompt.encoders.lite import load_lite
 
     lines: list[str] = []
     return load_ensemble(recipe, lite, pair or load_lite(), announce=lines.append, **options), lines
@@ -136,23 +153,34 @@ def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: Generation, fe
     assert len(str(verdict.votes[0].text).split(", ")) == 5
 
 
-def test_the_recipes_captioner_speaks_first_and_once(lite: Generation, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipes_captioner_speaks_first_and_once(
+    lite: Generation, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where `caption` is a member its words begin the interrogator's prompt, whatever the order of the recipe."""
     sayer = Sayer("caption", "a lake at night")
     monkeypatch.setitem(LOADERS, "caption", lambda _bench: sayer)
     judges, lines = loaded(lite, Recipe(name="x", weights={"interrogator": 1, "caption": 1}))
     (verdict,) = judges.judge([picture("blue")])
-    assert str({vote.member: vote.text for vote in verdict.votes}["interrogator"]).startswith("a lake at night, ")
+    assert str({vote.member: vote.text for vote in verdict.votes}["interrogator"]).startswith(
+        "a lake at night, "
+    )
     assert sayer.batches == [1]
     assert lines == []
 
 
-def test_a_named_captioner_has_to_be_there(generation: Generation, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_captioner_has_to_be_there(
+    generation: Generation, few: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside another encoder than `lite` the source is loaded for the interrogator; what fails is named, with what to fetch."""
     recipe = Recipe(name="x", weights={"interrogator": 1}, sources={"caption": "no/where"})
-    with pytest.raises(MemberUnavailable, match=r"interrogator: its captioner cannot be used: no/where.*--offline.*Fetch"):
+    with pytest.raises(
+        MemberUnavailable,
+        match=r"interrogator: its captioner cannot be used: no/where.*--offline.*Fetch",
+    ):
         loaded(generation, recipe, pair=ColourPair(), offline=True)
-    monkeypatch.setattr("ensemble.members._load_caption", lambda _bench: Sayer("caption", "a lake"))
+    monkeypatch.setattr(
+        "imprompt.ensemble.members._load_caption", lambda _bench: Sayer("caption", "a lake")
+    )
     judges, lines = loaded(generation, recipe, pair=ColourPair())
     (verdict,) = judges.judge([picture("blue")])
     assert str(verdict.votes[0].text).startswith("a lake, ")

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.config import settings
-from core.values import Vectors, unit_rows
-from encoders.lite import LitePair, load_lite
-from ensemble.interrogator import tables
-from ensemble.interrogator.tables import PhraseTable, phrase_table
+from imprompt.core.settings import settings
+from imprompt.core.values import Vectors, unit_rows
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.ensemble.interrogator import label_vectors
+from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
 from tests.indexer.doubles import BagPair
 
 LABELS = tuple(f"label {n} of {n % 7} and {n % 5}" for n in range(60))
@@ -21,7 +21,7 @@ LABELS = tuple(f"label {n} of {n % 7} and {n % 5}" for n in range(60))
 @pytest.fixture(autouse=True)
 def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several files of the cache for few labels, in a cache of this test's own."""
-    monkeypatch.setattr(tables, "BLOCK_LABELS", 25)
+    monkeypatch.setattr(label_vectors, "BLOCK_LABELS", 25)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -49,7 +49,9 @@ def test_nothing_is_encoded_twice() -> None:
     rows = encoded(first)
     np.testing.assert_array_equal(encoded(second), rows)
     assert (first.texts.seen, second.texts.seen) == ([25, 25, 10], [])
-    np.testing.assert_array_equal(rows, BagPair().texts.encode(LABELS).astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(
+        rows, BagPair().texts.encode(LABELS).astype(np.float16).astype(np.float32)
+    )
 
 
 def test_another_encoder_or_another_list_is_encoded() -> None:
@@ -75,7 +77,11 @@ def test_a_damaged_file_is_made_again(damage: str) -> None:
         path.write_bytes(kept()[0].read_bytes()[:-1] + b"\x00")
     else:
         path.write_bytes(
-            {"cut": content[:-9], "flipped": content[:-3] + bytes([content[-3] ^ 1]) + content[-2:], "empty": b""}[damage]
+            {
+                "cut": content[:-9],
+                "flipped": content[:-3] + bytes([content[-3] ^ 1]) + content[-2:],
+                "empty": b"",
+            }[damage]
         )
     again, once_more = BagPair(), BagPair()
     np.testing.assert_array_equal(encoded(again), rows)
@@ -111,7 +117,7 @@ def test_a_break_costs_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_long_work_is_announced_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line before many labels are encoded, with their number; none where they come from the cache."""
-    monkeypatch.setattr(tables, "_ANNOUNCED", 50)
+    monkeypatch.setattr(label_vectors, "_ANNOUNCED", 50)
     for expected in (1, 0):
         announced = Announced()
         phrase_table(LABELS, BagPair(), announce=announced)
@@ -126,7 +132,9 @@ def test_all_heads_of_lite_share_what_minilm_said(monkeypatch: pytest.MonkeyPatc
     rows = phrase_table(labels, pair, announce=Announced()).rows
     np.testing.assert_allclose(rows, pair.texts.encode(labels), atol=1e-3)
     monkeypatch.setattr(type(pair.minilm), "encode", None)
-    np.testing.assert_array_equal(phrase_table(labels, load_lite(), announce=Announced()).rows, rows)
+    np.testing.assert_array_equal(
+        phrase_table(labels, load_lite(), announce=Announced()).rows, rows
+    )
 
 
 def test_ranking_is_that_of_a_full_sort() -> None:
@@ -136,10 +144,14 @@ def test_ranking_is_that_of_a_full_sort() -> None:
     rows[200] = rows[17]  # equal labels stand in their order
     table = PhraseTable(tuple(map(str, range(300))), rows)
     pictures = unit_rows(np.concatenate([rng.standard_normal((290, 12)), rows[17:18]]))
-    order = np.argsort(-(pictures.astype(np.float64) @ rows.T.astype(np.float64)), axis=1, kind="stable")
+    order = np.argsort(
+        -(pictures.astype(np.float64) @ rows.T.astype(np.float64)), axis=1, kind="stable"
+    )
     for n in (1, 3, 40, 300, 1000):
         assert table.top(pictures, n) == [[str(place) for place in row] for row in order[:, :n]]
-    assert [table.top(pictures[at : at + 1], 3)[0] for at in range(len(pictures))] == table.top(pictures, 3)
+    assert [table.top(pictures[at : at + 1], 3)[0] for at in range(len(pictures))] == table.top(
+        pictures, 3
+    )
     assert table.top(pictures[-1:], 2) == [["17", "200"]]
     assert table.top(pictures[:2], 0) == [[], []]
     assert table.top(pictures[:0], 3) == []

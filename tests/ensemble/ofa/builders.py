@@ -15,8 +15,8 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from ensemble.ofa.captioner import PROMPT
-from ensemble.ofa.config import END, START, OfaConfig
+from imprompt.ensemble.ofa.captioner import PROMPT
+from imprompt.ensemble.ofa.ofa_config import END, START, OfaConfig
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference.safetensors"
@@ -59,7 +59,10 @@ _END_PULLED = "decoder.layer_norm.bias"
 
 
 def uniform(name: str, shape: Iterable[int]) -> Tensor:
-    """float32 in -1 to 1, a function of the name and the shape; PCG64's raw stream is the same in every NumPy."""
+    """float32 in -1 to 1, a function of the name and the shape;
+
+    PCG64's raw stream is the same in every NumPy.
+    """
     shape = tuple(shape)
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     raw = np.random.PCG64(seed).random_raw(math.prod(shape)).reshape(shape)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ensemble.ofa.checkpoint import fill
-from ensemble.ofa.network import Ofa
+from imprompt.ensemble.ofa.network import Ofa
+from imprompt.ensemble.ofa.ofa_checkpoint import fill
 from tests.ensemble.ofa.builders import EARLY, LATE, TINY_CONFIG, shapes_of, weights
 
 Tiny = Callable[[float], Ofa]

@@ -1,6 +1,7 @@
 """Writes the frozen tensors of the ordinary suite from modelscope's OFA; run by hand, never by a test.
 
-After `make test-ofa` has fetched the reference: `PYTHONPATH=.venv-ofa .venv/bin/python -m tests.ensemble.ofa.freeze`
+After `make test-ofa` has fetched the reference: `PYTHONPATH=.venv-ofa .venv/bin/python -m
+tests.ensemble.ofa.freeze`
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.ensemble.ofa.builders import EARLY, LARGE, LARGE_NAMES, LATE, REFERENCE, TINY
-from tests.ensemble.ofa.modelscope_reference import on_meta_device, reference_model, reference_outputs, set_weights
+from tests.ensemble.ofa.modelscope_reference import (
+    on_meta_device,
+    reference_model,
+    reference_outputs,
+    set_weights,
+)
 
 N_IMAGES = 4
 
@@ -27,7 +33,10 @@ def frozen_names() -> str:
     """What stands in `large_state_dict.tsv`: name, shape and kind of each tensor, in the reference's order."""
     with on_meta_device():
         named = reference_model(LARGE).state_dict()
-    lines = (f"{name}\t{','.join(map(str, tensor.shape))}\t{str(tensor.dtype)[6:]}\n" for name, tensor in named.items())
+    lines = (
+        f"{name}\t{','.join(map(str, tensor.shape))}\t{str(tensor.dtype)[6:]}\n"
+        for name, tensor in named.items()
+    )
     return "".join(lines)
 
 

@@ -1,8 +1,9 @@
 """modelscope's OFA, an independent implementation that ours is compared with; run, never shipped, no line of it copied.
 
-Importing it as a package would need a dozen libraries that its OFA does not use, so three shims stand around its unchanged
-files: empty packages above them, a stand-in for the one class of fairseq that it names, and a default that transformers 5 no
-longer sets. `make test-ofa` puts it on the path.
+Importing it as a package would need a dozen libraries that its OFA does not use, so three shims
+stand around its unchanged files: empty packages above them, a stand-in for the one class of fairseq
+that it names, and a default that transformers 5 no longer sets. `make test-ofa` puts it on the
+path.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin
 
-from ensemble.ofa.captioner import beam_search
+from imprompt.ensemble.ofa.captioner import beam_search
 from tests.ensemble.ofa.builders import answer_ids, pixels, prompt_ids, shapes_of, weights
 
-_PACKAGES = ("modelscope", "modelscope.models", "modelscope.models.multi_modal", "modelscope.models.multi_modal.ofa")
+_PACKAGES = (
+    "modelscope",
+    "modelscope.models",
+    "modelscope.models.multi_modal",
+    "modelscope.models.multi_modal.ofa",
+)
 
 
 def reference_model(settings: dict[str, Any]) -> Any:
@@ -42,7 +48,9 @@ def reference_outputs(model: Any, n: int) -> dict[str, Tensor]:
     """What it makes of the builders' first `n` inputs: encoder states, logits, and tokens of the beam search, without a cache."""
     patches = torch.ones(n, dtype=torch.bool)
     with torch.inference_mode():
-        encoded = model.encoder(input_ids=prompt_ids(n), patch_images=pixels(n), patch_masks=patches)
+        encoded = model.encoder(
+            input_ids=prompt_ids(n), patch_images=pixels(n), patch_masks=patches
+        )
         logits = model(encoder_outputs=encoded, decoder_input_ids=answer_ids(n)).logits
         searched = _search(model, encoded)
     return {"states": encoded.last_hidden_state, "logits": logits, "tokens": searched}
@@ -66,14 +74,18 @@ def _search(model: Any, encoded: Any) -> Tensor:
     class Searchable(type(model), GenerationMixin):  # type: ignore[misc]
         _expand_inputs_for_generation = GenerationMixin._expand_inputs_for_generation
 
-        def prepare_inputs_for_generation(self, input_ids: Tensor, encoder_outputs: Any = None, **_: Any) -> dict[str, Any]:
+        def prepare_inputs_for_generation(
+            self, input_ids: Tensor, encoder_outputs: Any = None, **_: Any
+        ) -> dict[str, Any]:
             return {"decoder_input_ids": input_ids, "encoder_outputs": encoder_outputs}
 
     searchable = Searchable(model.config).eval()
     searchable.load_state_dict(model.state_dict())
     settings = beam_search()
     settings.use_cache = False
-    tokens: Tensor = searchable.generate(encoder_outputs=type(encoded)(**encoded), generation_config=settings)
+    tokens: Tensor = searchable.generate(
+        encoder_outputs=type(encoded)(**encoded), generation_config=settings
+    )
     return tokens
 
 

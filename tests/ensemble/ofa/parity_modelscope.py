@@ -1,4 +1,7 @@
-"""Our OFA beside modelscope's, live: the same random weights, the same inputs. Run by `make test-ofa` alone, which fetches it."""
+"""Our OFA beside modelscope's, live: the same random weights, the same inputs.
+
+Run by `make test-ofa` alone, which fetches it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ensemble.ofa.captioner import MAX_TOKENS, beam_search
-from ensemble.ofa.checkpoint import fill
-from ensemble.ofa.config import END, START, OfaConfig
-from ensemble.ofa.network import Ofa, image_buckets, token_buckets
-from tests.ensemble.ofa.builders import EARLY, LARGE_CONFIG, LARGE_NAMES, LATE, REFERENCE, TINY, answer_ids, pixels, prompt_ids
+from imprompt.ensemble.ofa.captioner import MAX_TOKENS, beam_search
+from imprompt.ensemble.ofa.network import Ofa, image_buckets, token_buckets
+from imprompt.ensemble.ofa.ofa_checkpoint import fill
+from imprompt.ensemble.ofa.ofa_config import END, START, OfaConfig
+from tests.ensemble.ofa.builders import (
+    EARLY,
+    LARGE_CONFIG,
+    LARGE_NAMES,
+    LATE,
+    REFERENCE,
+    TINY,
+    answer_ids,
+    pixels,
+    prompt_ids,
+)
 from tests.ensemble.ofa.freeze import frozen_names, frozen_tensors
 from tests.ensemble.ofa.modelscope_reference import reference_model, reference_outputs, set_weights
 
@@ -42,11 +55,18 @@ def test_states_logits_and_tokens_agree(settings: dict[str, Any], pull: float) -
     expected = reference_outputs(model, 3)
     config = OfaConfig(**{name: value for name, value in settings.items() if name != "model_type"})
     network = Ofa(config)
-    fill(network, {f"model.{name}": tensor for name, tensor in model.state_dict().items()}, config=config, path=Path("same"))
+    fill(
+        network,
+        {f"model.{name}": tensor for name, tensor in model.state_dict().items()},
+        config=config,
+        path=Path("same"),
+    )
     with torch.inference_mode():
         source = network.encode(pixels(3), prompt_ids(3))
         logits = network(answer_ids(3), source).logits
-        tokens = network.generate(torch.full((3, 1), START), source=source, generation_config=beam_search())
+        tokens = network.generate(
+            torch.full((3, 1), START), source=source, generation_config=beam_search()
+        )
     assert (source.states - expected["states"]).abs().max() < TOLERANCE
     assert (logits - expected["logits"]).abs().max() < TOLERANCE
     assert torch.equal(tokens, expected["tokens"])

@@ -14,16 +14,24 @@ from torch import Tensor
 from torchvision.transforms import v2
 from transformers import BartTokenizer
 
-from core.errors import ConfigError, ImpromptError, MemberUnavailable, WeightsMissing, WeightsRejected
-from ensemble.ofa import captioner
-from ensemble.ofa.captioner import PROMPT, OfaCaptioner
-from ensemble.ofa.config import read_config
+from imprompt.core.errors import (
+    ConfigError,
+    ImpromptError,
+    MemberUnavailable,
+    WeightsMissing,
+    WeightsRejected,
+)
+from imprompt.ensemble.ofa import captioner
+from imprompt.ensemble.ofa.captioner import PROMPT, OfaCaptioner
+from imprompt.ensemble.ofa.ofa_config import read_config
 from tests.ensemble.ofa.builders import TINY, TINY_CONFIG, picture, write_checkpoint
 
 
 def load(source: Path | str, *, device: str = "cpu") -> OfaCaptioner:
     """Offline, with nothing to announce."""
-    return OfaCaptioner.load(source, device=device, offline=True, announce=lambda line: pytest.fail(line))
+    return OfaCaptioner.load(
+        source, device=device, offline=True, announce=lambda line: pytest.fail(line)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +73,9 @@ def test_each_image_gets_its_sentence(tiny_captioner: OfaCaptioner) -> None:
 
 def test_the_files_of_a_model_are_told(tiny_captioner: OfaCaptioner) -> None:
     """All that its sentences depend on."""
-    assert {"config.json", "vocab.json", "merges.txt"} < {path.name for path in tiny_captioner.files}
+    assert {"config.json", "vocab.json", "merges.txt"} < {
+        path.name for path in tiny_captioner.files
+    }
     assert len(tiny_captioner.files) == 4
 
 
@@ -100,7 +110,9 @@ def test_tokens_are_those_of_bart(folder: Path, text: str) -> None:
     assert ours.decode(ids) == text
 
 
-def test_a_repository_is_found_in_the_hubs_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_is_found_in_the_hubs_cache(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Offline, OWNER/NAME loads from the cache; what is not there is named, with a remedy."""
     from huggingface_hub import constants
 
@@ -111,7 +123,9 @@ def test_a_repository_is_found_in_the_hubs_cache(folder: Path, tmp_path: Path, m
     (repository / "refs" / "main").write_text("c0ffee")
     (repository / "snapshots" / "c0ffee").symlink_to(folder)
     assert isinstance(load("someone/ofa"), OfaCaptioner)
-    with pytest.raises(WeightsMissing, match=r"nobody/ofa/config\.json is not in the cache, and --offline is set"):
+    with pytest.raises(
+        WeightsMissing, match=r"nobody/ofa/config\.json is not in the cache, and --offline is set"
+    ):
         load("nobody/ofa")
 
 
@@ -134,30 +148,70 @@ def vocabulary(**changes: int) -> Callable[[Path], None]:
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], type[ImpromptError], str]] = {
     "no configuration": (without("config.json"), WeightsMissing, r"has no config\.json"),
     "no vocabulary": (without("vocab.json"), WeightsMissing, r"has no vocab\.json"),
-    "no weights": (without("pytorch_model.bin"), WeightsMissing, r"has no model\.safetensors and no pytorch_model\.bin"),
-    "torn configuration": (lambda folder: spoil(folder, "config.json", "{"), WeightsRejected, "truncated"),
+    "no weights": (
+        without("pytorch_model.bin"),
+        WeightsMissing,
+        r"has no model\.safetensors and no pytorch_model\.bin",
+    ),
+    "torn configuration": (
+        lambda folder: spoil(folder, "config.json", "{"),
+        WeightsRejected,
+        "truncated",
+    ),
     "a size is missing": (
         lambda folder: spoil(folder, "config.json", "{}"),
         WeightsRejected,
         "missing required field `vocab_size`",
     ),
     "a size of zero": (saying(d_model=0), WeightsRejected, r">= 1.*d_model"),
-    "heads that do not divide": (saying(d_model=33), WeightsRejected, "d_model 33 is not a multiple of 4"),
+    "heads that do not divide": (
+        saying(d_model=33),
+        WeightsRejected,
+        "d_model 33 is not a multiple of 4",
+    ),
     "an unknown trunk": (saying(resnet_type="vit"), WeightsRejected, "'vit'.*resnet_type"),
-    "another architecture": (saying(model_type="blip"), WeightsRejected, "model_type = 'blip'; only 'ofa'"),
+    "another architecture": (
+        saying(model_type="blip"),
+        WeightsRejected,
+        "model_type = 'blip'; only 'ofa'",
+    ),
     "no NormFormer": (saying(normformer=False), WeightsRejected, "normformer = False; only True"),
     "another width": (saying(d_model=64), WeightsRejected, "in another shape or kind"),
-    "a layer more": (saying(encoder_layers=3), WeightsRejected, r"lacks 23 tensors: encoder\.layers\.2"),
+    "a layer more": (
+        saying(encoder_layers=3),
+        WeightsRejected,
+        r"lacks 23 tensors: encoder\.layers\.2",
+    ),
     "a layer less": (saying(decoder_layers=2), WeightsRejected, "beyond those of the network"),
-    "torn vocabulary": (lambda folder: spoil(folder, "vocab.json", '{"a": '), WeightsRejected, "are not a BPE vocabulary"),
-    "torn merges": (lambda folder: spoil(folder, "merges.txt", "a b c d\n"), WeightsRejected, "are not a BPE vocabulary"),
-    "other control tokens": (vocabulary(**{"</s>": 5, "!": 2}), WeightsRejected, "is not the vocabulary of this OFA network"),
-    "a prompt beyond the table": (vocabulary(**{"?": 9999}), WeightsRejected, "is not the vocabulary of this OFA network"),
+    "torn vocabulary": (
+        lambda folder: spoil(folder, "vocab.json", '{"a": '),
+        WeightsRejected,
+        "are not a BPE vocabulary",
+    ),
+    "torn merges": (
+        lambda folder: spoil(folder, "merges.txt", "a b c d\n"),
+        WeightsRejected,
+        "are not a BPE vocabulary",
+    ),
+    "other control tokens": (
+        vocabulary(**{"</s>": 5, "!": 2}),
+        WeightsRejected,
+        "is not the vocabulary of this OFA network",
+    ),
+    "a prompt beyond the table": (
+        vocabulary(**{"?": 9999}),
+        WeightsRejected,
+        "is not the vocabulary of this OFA network",
+    ),
 }
 
 
-@pytest.mark.parametrize(("change", "kind", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS.keys())
-def test_a_spoilt_folder_is_named(scratch: Path, change: Callable[[Path], None], kind: type[ImpromptError], message: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "kind", "message"), BAD_FOLDERS.values(), ids=BAD_FOLDERS.keys()
+)
+def test_a_spoilt_folder_is_named(
+    scratch: Path, change: Callable[[Path], None], kind: type[ImpromptError], message: str
+) -> None:
     """Each file that is missing, torn or of another network: one line, with the value and a remedy."""
     change(scratch)
     with pytest.raises(kind, match=message) as caught:
@@ -181,12 +235,22 @@ def test_an_unknown_device_is_refused_first(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without timm the member says so, and how to get it, before it looks for 1.9 GB of weights."""
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MemberUnavailable, match=r"ofa: the package timm is not installed\. .*pip install 'imprompt\[ofa\]'"):
+    with pytest.raises(
+        MemberUnavailable,
+        match=r"ofa: the package timm is not installed\. .*pip install 'imprompt\[ofa\]'",
+    ):
         load("/no/such/folder")
 
 
 def test_the_published_configuration_is_read(tmp_path: Path) -> None:
     """The settings of OFA-Sys/ofa-large-caption that matter, among many that do not."""
-    settings = {**TINY, "d_model": 1024, "normformer": True, "dropout": 0.1, "use_cache": False, "architectures": ["OFAModel"]}
+    settings = {
+        **TINY,
+        "d_model": 1024,
+        "normformer": True,
+        "dropout": 0.1,
+        "use_cache": False,
+        "architectures": ["OFAModel"],
+    }
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert read_config(tmp_path / "config.json").d_model == 1024

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.errors import WeightsMissing, WeightsRejected
-from encoders.checkpoints import read_tensors
-from ensemble.ofa.checkpoint import fill
-from ensemble.ofa.network import Ofa
+from imprompt.core.errors import WeightsMissing, WeightsRejected
+from imprompt.encoders.checkpoints import read_tensors
+from imprompt.ensemble.ofa.network import Ofa
+from imprompt.ensemble.ofa.ofa_checkpoint import fill
 from tests.ensemble.ofa.builders import TINY_CONFIG
 from tests.ensemble.ofa.conftest import Tiny
 
@@ -32,7 +32,8 @@ def filled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     """Whether two states have the same names, kinds and values."""
     return left.keys() == right.keys() and all(
-        left[name].dtype == right[name].dtype and torch.equal(left[name], right[name]) for name in left
+        left[name].dtype == right[name].dtype and torch.equal(left[name], right[name])
+        for name in left
     )
 
 
@@ -49,16 +50,20 @@ def with_every_name(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 ALIKE: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
     "every name of a published file": with_every_name,
-    "names that begin with model.": lambda tensors: {f"model.{name}": tensor for name, tensor in with_every_name(tensors).items()},
+    "names that begin with model.": lambda tensors: {
+        f"model.{name}": tensor for name, tensor in with_every_name(tensors).items()
+    },
     "the shared table under its last name": lambda tensors: (
-        {name: tensor for name, tensor in tensors.items() if name != SHARED} | {"decoder.output_projection.weight": tensors[SHARED]}
+        {name: tensor for name, tensor in tensors.items() if name != SHARED}
+        | {"decoder.output_projection.weight": tensors[SHARED]}
     ),
     "tables of buckets in the file": lambda tensors: {
         **tensors,
         "decoder.token_rp_bucket": filled(tensors)["decoder.token_rp_bucket"],
     },
     "float64 numbers": lambda tensors: {
-        name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+        name: tensor.double() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
     },
 }
 
@@ -74,11 +79,15 @@ def test_forms_of_one_checkpoint_give_one_network(
 def test_the_tables_of_a_checkpoint_hold(tiny_tensors: dict[str, Tensor]) -> None:
     """Buckets that the file has are used as they are, even where ours would differ."""
     table = torch.zeros(1024, 1024, dtype=torch.int64)
-    assert torch.equal(filled({**tiny_tensors, "decoder.token_rp_bucket": table})["decoder.token_rp_bucket"], table)
+    assert torch.equal(
+        filled({**tiny_tensors, "decoder.token_rp_bucket": table})["decoder.token_rp_bucket"], table
+    )
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "weights.safetensors"])
-def test_both_kinds_of_file_are_read(name: str, tmp_path: Path, tiny_tensors: dict[str, Tensor]) -> None:
+def test_both_kinds_of_file_are_read(
+    name: str, tmp_path: Path, tiny_tensors: dict[str, Tensor]
+) -> None:
     """What torch.save and safetensors write comes back as it was."""
     (torch.save if name.endswith("bin") else save_file)(tiny_tensors, tmp_path / name)
     assert same(read_tensors(tmp_path / name), tiny_tensors)
@@ -86,7 +95,9 @@ def test_both_kinds_of_file_are_read(name: str, tmp_path: Path, tiny_tensors: di
 
 WRONG: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] = {
     "missing": (
-        lambda tensors: {name: tensor for name, tensor in tensors.items() if "encoder.layers.1." not in name},
+        lambda tensors: {
+            name: tensor for name, tensor in tensors.items() if "encoder.layers.1." not in name
+        },
         r"lacks 21 tensors: encoder\.layers\.1\.final_layer_norm\.weight, .*, .*, …",
     ),
     "no shared table": (
@@ -95,7 +106,11 @@ WRONG: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
     ),
     "empty": (lambda _: {}, r"lacks \d+ tensors"),
     "unexpected": (
-        lambda tensors: {**tensors, "encoder.extra": torch.ones(2), "decoder.layers.9.fc1.bias": torch.ones(2)},
+        lambda tensors: {
+            **tensors,
+            "encoder.extra": torch.ones(2),
+            "decoder.layers.9.fc1.bias": torch.ones(2),
+        },
         r"beyond those of the network, 2 tensors: encoder\.extra, decoder\.layers\.9\.fc1\.bias\.",
     ),
     "another shape": (
@@ -123,7 +138,9 @@ WRONG: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] =
 
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG.keys())
 def test_another_networks_weights_are_rejected(
-    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str, tiny_tensors: dict[str, Tensor]
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    message: str,
+    tiny_tensors: dict[str, Tensor],
 ) -> None:
     """Missing, unknown, misshapen or contradicting tensors: one line with the first names, and where to get the right ones."""
     with pytest.raises(WeightsRejected, match=message) as caught:
@@ -144,11 +161,18 @@ class Trap:
 
 
 @pytest.mark.parametrize(
-    "write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))], ids=["torch", "pickle"]
+    "write",
+    [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))],
+    ids=["torch", "pickle"],
 )
-def test_code_in_a_checkpoint_is_never_run(write: Callable[[object, Path], object], tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_never_run(
+    write: Callable[[object, Path], object], tmp_path: Path
+) -> None:
     """A pickle that calls a function is refused before it does."""
-    write({"encoder.pos_ln.bias": torch.ones(2), "trap": Trap(tmp_path / "sprung")}, tmp_path / "weights.bin")
+    write(
+        {"encoder.pos_ln.bias": torch.ones(2), "trap": Trap(tmp_path / "sprung")},
+        tmp_path / "weights.bin",
+    )
     with pytest.raises(WeightsRejected, match="holds more than tensors"):
         read_tensors(tmp_path / "weights.bin")
     assert not (tmp_path / "sprung").exists()
@@ -162,11 +186,15 @@ def test_a_truncated_file_is_rejected(name: str, share: float, tmp_path: Path) -
     (torch.save if name.endswith("bin") else save_file)(tensors, tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(WeightsRejected, match=rf"{name}.*is not a (checkpoint of tensors|safetensors file)"):
+    with pytest.raises(
+        WeightsRejected, match=rf"{name}.*is not a (checkpoint of tensors|safetensors file)"
+    ):
         read_tensors(tmp_path / name)
 
 
-@pytest.mark.parametrize("value", [torch.ones(2), [torch.ones(2)], {"state": {"a": torch.ones(2)}}, {"epoch": 3}])
+@pytest.mark.parametrize(
+    "value", [torch.ones(2), [torch.ones(2)], {"state": {"a": torch.ones(2)}}, {"epoch": 3}]
+)
 def test_a_file_of_something_else_is_rejected(value: object, tmp_path: Path) -> None:
     """Tensors without names, or names without tensors."""
     torch.save(value, tmp_path / "weights.bin")

@@ -11,11 +11,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import DynamicCache
 
-from ensemble.ofa.captioner import beam_search
-from ensemble.ofa.checkpoint import fill
-from ensemble.ofa.config import START
-from ensemble.ofa.network import Ofa, image_buckets, token_buckets
-from tests.ensemble.ofa.builders import EARLY, LARGE_CONFIG, LARGE_NAMES, LATE, REFERENCE, answer_ids, pixels, prompt_ids
+from imprompt.ensemble.ofa.captioner import beam_search
+from imprompt.ensemble.ofa.network import Ofa, image_buckets, token_buckets
+from imprompt.ensemble.ofa.ofa_checkpoint import fill
+from imprompt.ensemble.ofa.ofa_config import START
+from tests.ensemble.ofa.builders import (
+    EARLY,
+    LARGE_CONFIG,
+    LARGE_NAMES,
+    LATE,
+    REFERENCE,
+    answer_ids,
+    pixels,
+    prompt_ids,
+)
 from tests.ensemble.ofa.conftest import Tiny
 
 TOLERANCE = 1e-4
@@ -31,11 +40,15 @@ def search(network: Ofa, n: int) -> Tensor:
     """Answers to the first `n` images, as the captioner searches them."""
     with torch.inference_mode():
         source = network.encode(pixels(4)[:n], prompt_ids(n))
-        tokens: Tensor = network.generate(torch.full((n, 1), START), source=source, generation_config=beam_search())
+        tokens: Tensor = network.generate(
+            torch.full((n, 1), START), source=source, generation_config=beam_search()
+        )
     return tokens
 
 
-def test_encoder_states_are_those_of_the_reference(tiny: Tiny, reference: dict[str, Tensor]) -> None:
+def test_encoder_states_are_those_of_the_reference(
+    tiny: Tiny, reference: dict[str, Tensor]
+) -> None:
     """Trunk, embeddings, position and relative biases, norms and gains: every state within 1e-4."""
     with torch.inference_mode():
         states = tiny(LATE).encode(pixels(4), prompt_ids(4)).states
@@ -77,7 +90,9 @@ def test_tokens_one_by_one_give_the_logits_of_all_at_once(tiny: Tiny) -> None:
         source = network.encode(pixels(2), prompt_ids(2))
         whole = network(answers, source).logits
         past = DynamicCache()
-        steps = [network(answers[:, [place]], source, past).logits for place in range(answers.shape[1])]
+        steps = [
+            network(answers[:, [place]], source, past).logits for place in range(answers.shape[1])
+        ]
         alone = network(answers[4:5], network.encode(pixels(2)[1:], prompt_ids(1))).logits
     assert torch.allclose(torch.cat(steps, dim=1), whole, atol=1e-5)
     assert torch.allclose(alone[0], whole[4], atol=1e-5)
@@ -91,13 +106,23 @@ def large_state_dict() -> dict[str, Tensor]:
     for name, shape, kind in named:
         dims = [int(size) for size in shape.split(",") if size]
         tied = dims == list(shared.shape)
-        found[name] = shared if tied else torch.empty(dims, dtype=getattr(torch, kind), device="meta")
-    tables = {"token_rp_bucket": token_buckets(LARGE_CONFIG), "image_rp_bucket": image_buckets(LARGE_CONFIG)}
-    return found | {name: tables[name.rpartition(".")[2]] for name in found if name.endswith("_rp_bucket")}
+        found[name] = (
+            shared if tied else torch.empty(dims, dtype=getattr(torch, kind), device="meta")
+        )
+    tables = {
+        "token_rp_bucket": token_buckets(LARGE_CONFIG),
+        "image_rp_bucket": image_buckets(LARGE_CONFIG),
+    }
+    return found | {
+        name: tables[name.rpartition(".")[2]] for name in found if name.endswith("_rp_bucket")
+    }
 
 
 def test_every_name_of_the_large_checkpoint_has_its_place() -> None:
-    """All 1,625 names and shapes have theirs: 21 of the part that writes images are left out, 470 M parameters are ours."""
+    """All 1,625 names and shapes have theirs:
+
+    21 of the part that writes images are left out, 470 M parameters are ours.
+    """
     large = large_state_dict()
     with torch.device("meta"):
         network = Ofa(LARGE_CONFIG)

@@ -11,7 +11,13 @@ from PIL import Image
 
 from tests.assets.scenes import COLOURS, SHAPES, Scene, Thing, draw
 
-NOUNS = dict(zip(SHAPES, ("a steam locomotive", "a bowl of ramen", "an astronaut", "a ruined castle", "an octopus"), strict=True))
+NOUNS = dict(
+    zip(
+        SHAPES,
+        ("a steam locomotive", "a bowl of ramen", "an astronaut", "a ruined castle", "an octopus"),
+        strict=True,
+    )
+)
 PLACES = dict(
     zip(
         COLOURS,

@@ -58,12 +58,22 @@ def assert_as_unbroken(out: Path, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "point", [point if point in IN_THE_ORDINARY_SUITE else pytest.param(point, marks=pytest.mark.slow) for point in KEPT]
+    "point",
+    [
+        point if point in IN_THE_ORDINARY_SUITE else pytest.param(point, marks=pytest.mark.slow)
+        for point in KEPT
+    ],
 )
 def test_a_kill_at_a_named_point(point: str, bench: Bench, tmp_path: Path) -> None:
     """At most three steps are done again, and the weights are those of the unbroken training, bit for bit."""
     out = tmp_path / "tower.safetensors"
-    killed = subprocess.run([*DRIVER, bench.pairs, out, point], env=environment(), check=False, capture_output=True, timeout=120)
+    killed = subprocess.run(
+        [*DRIVER, bench.pairs, out, point],
+        env=environment(),
+        check=False,
+        capture_output=True,
+        timeout=120,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     published = point == "before the folder is removed"
     assert out.exists() == published
@@ -84,7 +94,9 @@ def test_kills_at_random(seed: int, bench: Bench, tmp_path: Path) -> None:
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     out = tmp_path / "tower.safetensors"
     for _ in range(rng.randint(1, 3)):
-        with subprocess.Popen([*DRIVER, bench.pairs, out, "signal"], env=environment(), stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            [*DRIVER, bench.pairs, out, "signal"], env=environment(), stdout=subprocess.PIPE
+        ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             time.sleep(rng.uniform(0, 1.5))
@@ -99,7 +111,12 @@ def test_other_pairs_do_not_go_on_with_the_work(bench: Bench, tmp_path: Path) ->
     """What was kept of a training belongs to its pairs and settings; another one begins anew."""
     out = tmp_path / "tower.safetensors"
     pairs = drawn_pairs(tmp_path / "own", each=2)
-    subprocess.run([*DRIVER, pairs, out, "within the first epoch"], env=environment(), check=False, capture_output=True)
+    subprocess.run(
+        [*DRIVER, pairs, out, "within the first epoch"],
+        env=environment(),
+        check=False,
+        capture_output=True,
+    )
     os.utime(tmp_path / "own" / "0000.png", (1, 1))
     assert run(pairs, out).resumed_steps == 0
     assert out.read_bytes() == bench.tower, "the same pictures, after all"

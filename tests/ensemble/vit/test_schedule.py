@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import ConfigError
-from ensemble.vit.schedule import (
+from imprompt.core.errors import ConfigError
+from imprompt.ensemble.training.vit_schedule import (
     VitSettings,
     average_decay,
     check_settings,
@@ -21,7 +21,7 @@ from ensemble.vit.schedule import (
     settings_for,
     weight_average,
 )
-from ensemble.vit.towers import Blueprint, Tower, build_tower
+from imprompt.ensemble.vit.towers import Blueprint, Tower, build_tower
 
 SETTINGS = VitSettings(head_rate=0.5, learning_rate=0.1, layer_decay=0.5, weight_decay=0.03)
 
@@ -36,7 +36,11 @@ def rates(tower: Tower) -> dict[str, tuple[float, float]]:
     """(peak rate, weight decay) of each parameter by its name."""
     names = {id(parameter): name for name, parameter in tower.network.named_parameters()}
     groups = parameter_groups(tower, SETTINGS)
-    found = {names[id(parameter)]: (group["peak_rate"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    found = {
+        names[id(parameter)]: (group["peak_rate"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
     assert sum(len(group["params"]) for group in groups) == len(found) == len(names)
     return found
 
@@ -59,7 +63,9 @@ def test_convolutional_towers_have_layers_too(architecture: str) -> None:
     """The stem is the slowest, the last stage has the full rate, and no layer is skipped."""
     tower = build_tower(Blueprint(library="timm", architecture=architecture))
     names = [name for name, _ in tower.network.named_parameters()]
-    assert tower.head == {name for name in names if tower.network.get_parameter(name).shape[0] == 384}
+    assert tower.head == {
+        name for name in names if tower.network.get_parameter(name).shape[0] == 384
+    }
     assert tower.layers[names[0]] == 0
     assert set(tower.layers.values()) == set(range(max(tower.layers.values()) + 1))
     assert max(tower.layers.values()) >= 4
@@ -69,12 +75,16 @@ def test_rates_rise_then_fall_along_a_cosine() -> None:
     """Ten steps with a warm-up of two; before the first step there is no rate."""
     factors = [rate_factor(step, 10, warmup_share=0.2) for step in range(10)]
     assert factors[:2] == [0.5, 1.0]
-    assert factors[2:] == pytest.approx([0.5 * (1 + math.cos(math.pi * i / 9)) for i in range(1, 9)])
+    assert factors[2:] == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * i / 9)) for i in range(1, 9)]
+    )
     assert rate_factor(-1, 10, warmup_share=0.2) == 0
 
 
 @given(st.integers(1, 400), st.floats(0, 1), st.data())
-def test_rates_stay_between_nothing_and_the_peak(steps: int, warmup_share: float, data: st.DataObject) -> None:
+def test_rates_stay_between_nothing_and_the_peak(
+    steps: int, warmup_share: float, data: st.DataObject
+) -> None:
     """Whatever the length of the training, and never 0 within it."""
     step = data.draw(st.integers(0, steps - 1))
     assert 0 < rate_factor(step, steps, warmup_share=warmup_share) <= 1
@@ -106,13 +116,26 @@ def test_the_average_is_what_a_sum_by_hand_gives() -> None:
         by_hand = value if by_hand is None else keep * by_hand + (1 - keep) * value
         assert average.module.weight.item() == pytest.approx(by_hand)
         assert average.module.running_mean.item() == value * 10
-    assert [average_decay(n, 0.3) for n in (0, 1, 2, 3, 100)] == pytest.approx([0.1, 2 / 11, 0.25, 0.3, 0.3])
+    assert [average_decay(n, 0.3) for n in (0, 1, 2, 3, 100)] == pytest.approx(
+        [0.1, 2 / 11, 0.25, 0.3, 0.3]
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"head_epochs": 9}, {"crop_share": 0.0}, {"layer_decay": 1.5}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"head_epochs": 9},
+        {"crop_share": 0.0},
+        {"layer_decay": 1.5},
+        {"batch_size": 0},
+    ],
+)
 def test_a_setting_out_of_its_range_is_named(wrong: dict[str, Any]) -> None:
     """With its value and its limits."""
-    with pytest.raises(ConfigError, match=rf"{next(iter(wrong)).replace('_', ' ')} is .*; it is from"):
+    with pytest.raises(
+        ConfigError, match=rf"{next(iter(wrong)).replace('_', ' ')} is .*; it is from"
+    ):
         check_settings(VitSettings(**wrong))
 
 

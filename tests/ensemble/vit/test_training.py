@@ -12,35 +12,53 @@ import pytest
 import timm
 import torch
 
-from core.errors import BuildLocked, ConfigError, CorpusError, EncoderError
-from core.fetch import silent
-from core.values import unit_rows
-from encoders.lite import load_lite
-from encoders.minilm import load_minilm
-from ensemble.members import load_ensemble
-from ensemble.recipes import Recipe
-from ensemble.vit.checkpoint import read_checkpoint
-from ensemble.vit.data import random_box
-from ensemble.vit.examples import load_examples
-from ensemble.vit.inference import TrainedTower
-from ensemble.vit.schedule import VitSettings
-from ensemble.vit.state import work_folder
-from ensemble.vit.training import train_vit
-from store.generation import open_generation
-from store.locking import write_lock
+from imprompt.core.errors import BuildLocked, ConfigError, CorpusError, EncoderError
+from imprompt.core.hub.fetch import silent
+from imprompt.core.values import unit_rows
+from imprompt.encoders.lite import load_lite
+from imprompt.encoders.minilm import load_minilm
+from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.members import load_ensemble
+from imprompt.ensemble.training.image_batches import random_box
+from imprompt.ensemble.training.vit_examples import load_examples
+from imprompt.ensemble.training.vit_schedule import VitSettings
+from imprompt.ensemble.training.vit_state import work_folder
+from imprompt.ensemble.training.vit_training import train_vit
+from imprompt.ensemble.vit.inference import TrainedTower
+from imprompt.ensemble.vit.vit_checkpoint import read_checkpoint
+from imprompt.store.index_version import open_generation
+from imprompt.store.locking import write_lock
 from tests.conftest import Imprompt
 from tests.ensemble.vit.drawings import drawings, drawn_pairs
 from tests.ensemble.worlds import picture
 
-QUICK = VitSettings(epochs=2, head_epochs=1, batch_size=32, head_rate=5e-3, learning_rate=1e-3, average_decay=0.9, folds=5)
-LONGER = VitSettings(epochs=8, head_epochs=2, batch_size=16, head_rate=5e-3, learning_rate=1e-3, average_decay=0.9, folds=5)
+QUICK = VitSettings(
+    epochs=2,
+    head_epochs=1,
+    batch_size=32,
+    head_rate=5e-3,
+    learning_rate=1e-3,
+    average_decay=0.9,
+    folds=5,
+)
+LONGER = VitSettings(
+    epochs=8,
+    head_epochs=2,
+    batch_size=16,
+    head_rate=5e-3,
+    learning_rate=1e-3,
+    average_decay=0.9,
+    folds=5,
+)
 
 
 def cosine_of(tower: Path, *, seed: int) -> tuple[float, float]:
     """Mean cosine of the tower, and of the best constant, with the prompts of pictures drawn anew."""
     shown = drawings(2, seed=seed)
     prompts = load_minilm().encode([prompt for _, prompt in shown])
-    rows = TrainedTower.load(str(tower), device="cpu", announce=silent).output([image for image, _ in shown])
+    rows = TrainedTower.load(str(tower), device="cpu", announce=silent).output(
+        [image for image, _ in shown]
+    )
     constant = unit_rows(prompts.mean(axis=0, keepdims=True))
     return float(np.einsum("nd,nd->n", rows, prompts).mean()), float((prompts @ constant[0]).mean())
 
@@ -49,7 +67,9 @@ def test_a_tower_learns_what_it_is_shown(tiny_clip: Path, tmp_path: Path) -> Non
     """On new drawings of the same prompts it beats the best constant answer by .15; the file says how it was made."""
     pairs = drawn_pairs(tmp_path / "pairs", each=6)
     out = tmp_path / "tower.safetensors"
-    report = train_vit(pairs, out, backbone=str(tiny_clip), settings=LONGER, device="cpu", offline=True)
+    report = train_vit(
+        pairs, out, backbone=str(tiny_clip), settings=LONGER, device="cpu", offline=True
+    )
     trained, constant = cosine_of(out, seed=1)
     assert trained > constant + 0.15
     assert (report.pairs, report.skipped, report.resumed_steps) == (180, (), 0)
@@ -67,10 +87,19 @@ def test_a_tower_answers_prompts_that_it_was_never_shown(tmp_path: Path) -> None
     """A small ResNet from random weights: on shapes and colours whose combination was held out it beats the constant."""
     pairs = drawn_pairs(tmp_path / "pairs", each=8)
     settings = VitSettings(
-        epochs=10, head_epochs=1, batch_size=16, head_rate=1e-2, learning_rate=2e-3, layer_decay=0.9, average_decay=0.9, folds=5
+        epochs=10,
+        head_epochs=1,
+        batch_size=16,
+        head_rate=1e-2,
+        learning_rate=2e-3,
+        layer_decay=0.9,
+        average_decay=0.9,
+        folds=5,
     )
     out = tmp_path / "tower.safetensors"
-    report = train_vit(pairs, out, backbone="test_resnet", from_scratch=True, settings=settings, device="cpu")
+    report = train_vit(
+        pairs, out, backbone="test_resnet", from_scratch=True, settings=settings, device="cpu"
+    )
     assert report.gain.mean > 0.05
     assert report.gain.low > 0
 
@@ -78,13 +107,17 @@ def test_a_tower_answers_prompts_that_it_was_never_shown(tmp_path: Path) -> None
 def test_no_group_of_like_prompts_stands_on_both_sides(tmp_path: Path) -> None:
     """What an epoch is chosen by has no twin in what was learned."""
     examples = load_examples(drawn_pairs(tmp_path, each=2), minilm=load_minilm(), folds=5, seed=0)
-    assert not set(examples.groups[examples.train].tolist()) & set(examples.groups[examples.held_out].tolist())
+    assert not set(examples.groups[examples.train].tolist()) & set(
+        examples.groups[examples.held_out].tolist()
+    )
     assert sorted([*examples.train.tolist(), *examples.held_out.tolist()]) == list(range(60))
     nearest = (examples.prompts[examples.held_out] @ examples.prompts[examples.train].T).max()
     assert nearest < 0.7
 
 
-def test_hostile_images_are_left_out_by_name(tiny_clip: Path, tmp_path: Path, imprompt: Imprompt) -> None:
+def test_hostile_images_are_left_out_by_name(
+    tiny_clip: Path, tmp_path: Path, imprompt: Imprompt
+) -> None:
     """A torn file and a text in place of an image: both are listed, the rest is trained on, and the exit code tells."""
     pairs = drawn_pairs(tmp_path / "pairs", each=2)
     torn, text = tmp_path / "pairs" / "0003.png", tmp_path / "pairs" / "0041.png"
@@ -116,11 +149,20 @@ def test_hostile_images_are_left_out_by_name(tiny_clip: Path, tmp_path: Path, im
 def test_a_recipe_names_the_tower(lite_index: Path, tiny_clip: Path, tmp_path: Path) -> None:
     """`sources["vit"]` takes a trained tower in place of the embedded head."""
     out = tmp_path / "tower.safetensors"
-    train_vit(drawn_pairs(tmp_path / "pairs", each=1), out, backbone=str(tiny_clip), settings=QUICK, device="cpu", offline=True)
+    train_vit(
+        drawn_pairs(tmp_path / "pairs", each=1),
+        out,
+        backbone=str(tiny_clip),
+        settings=QUICK,
+        device="cpu",
+        offline=True,
+    )
     expected = TrainedTower.load(str(out), device="cpu", announce=silent).output([picture("red")])
     recipe = Recipe(name="mine", weights={"vit": 1}, sources={"vit": str(out)})
     with open_generation(lite_index) as generation:
-        (verdict,) = load_ensemble(recipe, generation, load_lite(), offline=True).judge([picture("red")])
+        (verdict,) = load_ensemble(recipe, generation, load_lite(), offline=True).judge(
+            [picture("red")]
+        )
     np.testing.assert_allclose(verdict.vector, expected[0], atol=1e-6)
 
 
@@ -135,7 +177,12 @@ def test_what_cannot_be_trained_is_refused(tiny_clip: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"ends in \.safetensors"):
         train(pairs, tmp_path / "tower.pth")
     few = tmp_path / "pairs" / "few.parquet"
-    pq.write_table(pa.Table.from_pylist([{"image": f"{number:04}.png", "prompt": "a fox"} for number in range(9)]), few)
+    pq.write_table(
+        pa.Table.from_pylist(
+            [{"image": f"{number:04}.png", "prompt": "a fox"} for number in range(9)]
+        ),
+        few,
+    )
     with pytest.raises(CorpusError, match="1 groups of like prompts; a training takes at least 5"):
         train(few, out)
     with write_lock(work_folder(out)), pytest.raises(BuildLocked):
@@ -171,15 +218,25 @@ def test_a_training_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("ensemble.vit.training._learn", full)
-    with pytest.raises(EncoderError, match=r"memory does not hold test_vit with a batch of 32.*--batch-size"):
+    monkeypatch.setattr("imprompt.ensemble.training.vit_training._learn", full)
+    with pytest.raises(
+        EncoderError, match=r"memory does not hold test_vit with a batch of 32.*--batch-size"
+    ):
         train(None)
     assert not (tmp_path / "tower.safetensors").exists()
 
 
 def test_options_of_a_tower_need_a_backbone(tmp_path: Path, imprompt: Imprompt) -> None:
     """They are not passed over in silence."""
-    done = imprompt("train", "--pairs", drawn_pairs(tmp_path, each=1), "--out", tmp_path / "x.safetensors", "--epochs", "3")
+    done = imprompt(
+        "train",
+        "--pairs",
+        drawn_pairs(tmp_path, each=1),
+        "--out",
+        tmp_path / "x.safetensors",
+        "--epochs",
+        "3",
+    )
     assert done.code == ConfigError.exit_code
     assert "--backbone" in done.err
 
@@ -187,9 +244,14 @@ def test_options_of_a_tower_need_a_backbone(tmp_path: Path, imprompt: Imprompt) 
 def test_a_random_part_keeps_its_share_of_the_picture() -> None:
     """It lies within the picture, has its shape, and is the same for the same random numbers."""
     for seed in range(200):
-        size = (int(np.random.default_rng(seed).integers(1, 500)), int(np.random.default_rng([seed, 1]).integers(1, 500)))
+        size = (
+            int(np.random.default_rng(seed).integers(1, 500)),
+            int(np.random.default_rng([seed, 1]).integers(1, 500)),
+        )
         left, upper, right, lower = random_box(size, np.random.default_rng(seed), share=0.8)
         assert 0 <= left < right <= size[0]
         assert 0 <= upper < lower <= size[1]
         assert (right - left + 1) * (lower - upper + 1) >= 0.8 * size[0] * size[1]
-        assert (left, upper, right, lower) == random_box(size, np.random.default_rng(seed), share=0.8)
+        assert (left, upper, right, lower) == random_box(
+            size, np.random.default_rng(seed), share=0.8
+        )

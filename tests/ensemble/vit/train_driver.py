@@ -2,7 +2,8 @@
 
     python tests/ensemble/vit/train_driver.py PAIRS OUT POINT
 
-The points wrap functions of the product from outside. POINT "none" kills nowhere; "signal" says "ready" before the first step.
+The points wrap functions of the product from outside. POINT "none" kills nowhere; "signal" says
+"ready" before the first step.
 """
 
 from __future__ import annotations
@@ -13,43 +14,60 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ensemble.vit.checkpoint
-import ensemble.vit.state
-import ensemble.vit.training
-from ensemble.vit.schedule import VitSettings
-from ensemble.vit.training import VitReport, train_vit
+import imprompt.ensemble.training.vit_state
+import imprompt.ensemble.training.vit_training
+import imprompt.ensemble.vit.vit_checkpoint
+from imprompt.ensemble.training.vit_schedule import VitSettings
+from imprompt.ensemble.training.vit_training import VitReport, train_vit
 from tests.killing import after, before, in_the_middle_of_a_file
 
 TINY_CLIP = Path(__file__).resolve().parents[2] / "assets" / "tiny-clip"
 SETTINGS = VitSettings(
-    epochs=4, head_epochs=1, batch_size=12, head_rate=5e-3, learning_rate=5e-4, average_decay=0.9, folds=5, save_steps=3
+    epochs=4,
+    head_epochs=1,
+    batch_size=12,
+    head_rate=5e-3,
+    learning_rate=5e-4,
+    average_decay=0.9,
+    folds=5,
+    save_steps=3,
 )
 
 
 def run(pairs: Path, out: Path) -> VitReport:
     """The training that is broken off and asked for again."""
-    return train_vit(pairs, out, backbone=str(TINY_CLIP), settings=SETTINGS, device="cpu", offline=True)
+    return train_vit(
+        pairs, out, backbone=str(TINY_CLIP), settings=SETTINGS, device="cpu", offline=True
+    )
 
 
 def ready() -> None:
     """Tell whoever waits that the training is about to begin."""
-    train = ensemble.vit.training._train
+    train = imprompt.ensemble.training.vit_training._train
 
     def told(*args: Any) -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         train(*args)
 
-    ensemble.vit.training._train = told  # type: ignore[assignment]
+    imprompt.ensemble.training.vit_training._train = told  # type: ignore[assignment]
 
 
 POINTS: dict[str, Callable[[], None]] = {
-    "before the first step": lambda: before(ensemble.vit.training, "_learn"),
-    "within the first epoch": lambda: before(ensemble.vit.training, "_learn", call=4),
-    "in the middle of a state": lambda: in_the_middle_of_a_file(ensemble.vit.state, call=3),
-    "in the middle of a checkpoint": lambda: in_the_middle_of_a_file(ensemble.vit.checkpoint, call=2),
-    "between a checkpoint and its state": lambda: after(ensemble.vit.training, "write_checkpoint", call=2),
-    "when all is learned": lambda: before(ensemble.vit.training, "publish_best"),
+    "before the first step": lambda: before(imprompt.ensemble.training.vit_training, "_learn"),
+    "within the first epoch": lambda: before(
+        imprompt.ensemble.training.vit_training, "_learn", call=4
+    ),
+    "in the middle of a state": lambda: in_the_middle_of_a_file(
+        imprompt.ensemble.training.vit_state, call=3
+    ),
+    "in the middle of a checkpoint": lambda: in_the_middle_of_a_file(
+        imprompt.ensemble.vit.vit_checkpoint, call=2
+    ),
+    "between a checkpoint and its state": lambda: after(
+        imprompt.ensemble.training.vit_training, "write_checkpoint", call=2
+    ),
+    "when all is learned": lambda: before(imprompt.ensemble.training.vit_training, "publish_best"),
     "before the folder is removed": lambda: before(shutil, "rmtree"),
     "signal": ready,
     "none": lambda: None,

@@ -26,10 +26,17 @@ class Recorder:
     def __enter__(self) -> Recorder:
         recorder = self
 
-        def send(session: requests.Session, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        def send(
+            session: requests.Session, request: requests.PreparedRequest, **settings: Any
+        ) -> requests.Response:
             response = recorder._send(session, request, **settings)
             body = request.body.decode() if isinstance(request.body, bytes) else request.body
-            noted = {"method": request.method, "path": request.path_url, "type": request.headers.get("Content-Type"), "body": body}
+            noted = {
+                "method": request.method,
+                "path": request.path_url,
+                "type": request.headers.get("Content-Type"),
+                "body": body,
+            }
             recorder.requests.append({**noted, "status": response.status_code})
             return response
 
@@ -61,7 +68,12 @@ def drive(address: str, picture: Path) -> dict[str, Any]:
     webui = webuiapi.WebUIApi(host=host, port=int(port))
     info = webui.png_info(image)
     clients = clip_client()
-    knn = clients.ClipClient(url=f"{address}/knn-service", indice_name="imprompt", modality=clients.Modality.IMAGE, num_images=3)
+    knn = clients.ClipClient(
+        url=f"{address}/knn-service",
+        indice_name="imprompt",
+        modality=clients.Modality.IMAGE,
+        num_images=3,
+    )
     by_text = knn.query(text="a bowl of ramen")
     return {
         "scripts": webui.get_scripts(),
@@ -80,7 +92,9 @@ def main() -> None:
     address, picture, record = sys.argv[1:]
     with Recorder() as recorder:
         results = drive(address, Path(picture))
-    Path(record).write_text(json.dumps({"requests": recorder.requests, "results": results}, indent=1) + "\n", "utf-8")
+    Path(record).write_text(
+        json.dumps({"requests": recorder.requests, "results": results}, indent=1) + "\n", "utf-8"
+    )
 
 
 if __name__ == "__main__":

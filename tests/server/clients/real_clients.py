@@ -1,6 +1,7 @@
 """The real clients against a real server: `make test-clients`, which makes their environment, runs this.
 
-With IMPROMPT_RECORD=1 the requests that they sent are written to requests.json, which the ordinary suite replays.
+With IMPROMPT_RECORD=1 the requests that they sent are written to requests.json, which the ordinary
+suite replays.
 """
 
 from __future__ import annotations
@@ -31,7 +32,16 @@ def address(index: Path) -> Iterator[str]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    words = [sys.executable, "cli.py", "serve", "--index", str(index), "--port", str(port), "--quiet"]
+    words = [
+        sys.executable,
+        "cli.py",
+        "serve",
+        "--index",
+        str(index),
+        "--port",
+        str(port),
+        "--quiet",
+    ]
     server = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -54,7 +64,9 @@ def test_the_real_clients_work_without_a_change(address: str, tmp_path: Path) ->
     picture = tmp_path / "picture.png"
     picture.write_bytes(png(parameters=PARAMETERS, side=16))
     record = tmp_path / "record.json"
-    subprocess.run([str(PYTHON), str(DRIVE), address, str(picture), str(record)], check=True, cwd=tmp_path)
+    subprocess.run(
+        [str(PYTHON), str(DRIVE), address, str(picture), str(record)], check=True, cwd=tmp_path
+    )
     done = json.loads(record.read_text("utf-8"))
     results = done["results"]
     assert results["scripts"] == {"txt2img": [], "img2img": []}
@@ -67,4 +79,6 @@ def test_the_real_clients_work_without_a_change(address: str, tmp_path: Path) ->
         assert all({"id", "similarity", "caption"} <= hit.keys() for hit in results[name])
     if os.environ.get("IMPROMPT_RECORD"):
         REQUESTS.write_text(json.dumps(done["requests"], indent=1) + "\n", "utf-8")
-    assert done["requests"] == json.loads(REQUESTS.read_text("utf-8")), "record them anew with IMPROMPT_RECORD=1"
+    assert done["requests"] == json.loads(REQUESTS.read_text("utf-8")), (
+        "record them anew with IMPROMPT_RECORD=1"
+    )

@@ -1,0 +1,1 @@
+"""imprompt finds the prompt behind an image."""

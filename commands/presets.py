@@ -1,0 +1,43 @@
+"""The two builds that have a name.
+
+There is no `auto`: the same command builds the same index everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Recipe(StrEnum):
+    """The names that `--recipe` takes."""
+
+    LITE = "lite"
+    CLIP = "clip"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeParts:
+    """What a recipe stands for;
+
+    `described` is the one line that is shown where it was not asked for by name.
+    """
+
+    encoder: str
+    corpus: str
+    described: str
+
+
+RECIPES = {
+    Recipe.LITE: RecipeParts(
+        encoder="lite",
+        corpus="starter",
+        described="Recipe lite: the small embedded encoder over 5,000 synthetic prompts, nothing to download. "
+        "`--recipe clip` is far better: ViT-H-14 over DiffusionDB's real prompts, a download of 4.2 GB.",
+    ),
+    Recipe.CLIP: RecipeParts(
+        encoder="ViT-H-14/laion2b_s32b_b79k",
+        corpus="diffusiondb-2m",
+        described="Recipe clip: ViT-H-14/laion2b_s32b_b79k over diffusiondb-2m.",
+    ),
+}

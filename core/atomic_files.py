@@ -1,0 +1,110 @@
+"""Files that appear whole or not at all, and their digests."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from imprompt.core.errors import ConfigError, StorageFull
+
+_CHUNK_BYTES = 1 << 20
+_STORAGE_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Map the operating system's "no space", "read-only" and "not permitted" to `StorageFull`, naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRNOS:
+            raise
+        raise StorageFull(
+            f"{path} cannot be written: {os.strerror(error.errno)}.",
+            hint="Free some space or name another folder; what was published before is untouched.",
+        ) from error
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `path`, complete and on disk, when the block ends well.
+
+    It is written beside the target, flushed, synced and renamed; when the block raises, nothing is
+    left behind and an older file of that name is untouched.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with suppress(FileNotFoundError):
+                partial.unlink()
+            with partial.open("xb") as file:  # never through a link that somebody has put there
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+        sync_folder(path.parent)
+
+
+def check_place(path: Path) -> None:
+    """Raise at once what `atomic_write(path)` would raise after hours of work; leaves an existing file as it is.
+
+    Raises:
+        ConfigError: a folder has that name, or a file stands where its folder should be.
+        StorageFull: the folder may not be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder.", hint="Name a file.")
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            partial.touch()
+            partial.unlink()
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{path.parent} is no folder.", hint="Name a file in a folder."
+        ) from error
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of the file `path` survive a power cut, whoever wrote them."""
+    sync_folder(path)  # the same call: fsync takes any descriptor
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames inside the folder `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path, *, length: int | None = None) -> str:
+    """The sha256 of a file's bytes, 64 hex digits; of its first `length` bytes where that is given.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    left = path.stat().st_size if length is None else length
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,68 @@
+"""Names of devices, and what the NVIDIA driver says of its GPUs, asked in milliseconds and without any heavy library."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from imprompt.core.errors import ConfigError
+
+DEVICES = ("auto", "cpu", "cuda", "openvino")
+PROCESSOR = ("cpu", "openvino")
+"""Devices that are the processor;
+
+"openvino" runs `lite`'s pictures there by OpenVINO and everything else as "cpu" does.
+"""
+
+WITHOUT_GPU = (
+    "Choose --device auto, which takes the processor for what the GPU cannot do, or --device cpu."
+)
+"""The remedy where "cuda" insists on what a GPU refuses."""
+
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError for a name that is none of `DEVICES`."""
+    if device not in DEVICES:
+        raise ConfigError(
+            f"no device is called {device!r}.", hint=f"Choose one of {', '.join(DEVICES)}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NvidiaDriver:
+    """What the driver says.
+
+    `problem` is why it offers no GPU, in words, "" where it offers one; `present` tells whether
+    something that looks like a GPU is there all the same. `gpu` is the first one's name and memory,
+    `memory_bytes` that memory alone, `cuda` the newest CUDA that the driver runs, such as (12, 4).
+    """
+
+    problem: str
+    present: bool
+    gpu: str = ""
+    cuda: tuple[int, int] = (0, 0)
+    memory_bytes: int = 0
+
+
+def nvidia_driver() -> NvidiaDriver:
+    """Ask the driver for its devices, their memory and its version; no context is made and no memory taken on a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return NvidiaDriver("there is no NVIDIA driver here", present=False)
+    code = driver.cuInit(0)
+    if code not in (0, _NO_DEVICE):
+        return NvidiaDriver(f"the NVIDIA driver does not start (CUDA error {code})", present=True)
+    count, version = ctypes.c_int(0), ctypes.c_int(0)
+    if code == _NO_DEVICE or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
+        return NvidiaDriver("the driver shows no device", present=False)
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    device, name, memory = ctypes.c_int(0), ctypes.create_string_buffer(128), ctypes.c_size_t(0)
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    gpu = f"{name.value.decode(errors='replace')}, {memory.value / 2**30:.0f} GiB"
+    newest = version.value // 1000, version.value % 1000 // 10
+    return NvidiaDriver("", present=True, gpu=gpu, cuda=newest, memory_bytes=memory.value)

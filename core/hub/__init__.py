@@ -1,0 +1,1 @@
+"""The client of the model hub: what to fetch, the one gate to the network, downloads into the hub's own cache."""

@@ -1,0 +1,428 @@
+"""The one gate through which files come from outside. `--offline` shuts it; nothing else in imprompt touches the network.
+
+A file that lies here already, in the hub's own cache or where the user put it by hand, is found
+without a request. Before anything is fetched, `announce` is told what, from where, and how large it
+is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from imprompt.core.atomic_files import storage_errors
+from imprompt.core.errors import ConfigError, ImpromptError, StorageFull, WeightsMissing
+from imprompt.core.hub.download import download, partial_path, size_text
+from imprompt.core.settings import settings
+
+DEFAULT_REVISION = "main"
+ASK_TIMEOUT_S = 10
+"""How long the hub may take to say what it has."""
+
+SNAPSHOTS = "snapshots"
+BY_HAND = "by-hand"
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a Hugging Face repository:
+
+    `repo` is OWNER/NAME, `revision` a branch, tag or commit.
+    """
+
+    repo: str
+    filename: str
+    revision: str = DEFAULT_REVISION
+    repo_type: str = "model"
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` where the file would lie outside of its repository's folder."""
+        if (
+            self.filename.startswith("/")
+            or "\\" in self.filename
+            or ".." in self.filename.split("/")
+        ):
+            raise ConfigError(
+                f"{self.filename[:80]!r} is no path inside of the repository {self.repo}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One file that something needs: the first of `choices` that can be had.
+
+    Without an `optional` one it works, too.
+    """
+
+    choices: tuple[HubFile, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What the hub says of a file; `size_bytes` is None where it does not say."""
+
+    file: HubFile
+    url: str
+    etag: str
+    size_bytes: int | None
+
+
+Announce = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Announces nothing."""
+
+
+def wanted(repo: str, *filenames: str, optional: bool = False) -> Wanted:
+    """The first of these files of a model's repository."""
+    return Wanted(tuple(HubFile(repo, filename) for filename in filenames), optional=optional)
+
+
+def cached_file(file: HubFile) -> Path | None:
+    """Where the file lies on this machine, in the hub's cache or put there by hand, or None; never a request.
+
+    Raises:
+        ConfigError: no repository can have this name.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(
+            file.repo, file.filename, revision=file.revision, repo_type=file.repo_type
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{file.repo!r} is no repository of the hub.", hint="Write OWNER/NAME."
+        ) from error
+    if isinstance(found, str):
+        return Path(found)
+    by_hand = hand_path(file)
+    return by_hand if by_hand.is_file() else None
+
+
+def cached_choice(files: Sequence[HubFile]) -> Path | None:
+    """`cached_file` of the first of several that lies here, or None."""
+    return next((path for file in files if (path := cached_file(file)) is not None), None)
+
+
+def hand_path(file: HubFile) -> Path:
+    """Where a user puts the file who fetched it by hand; it stands for every revision."""
+    kind = "" if file.repo_type == "model" else f"{file.repo_type}s"
+    return settings().cache / BY_HAND / kind / file.repo / file.filename
+
+
+def hub_url(file: HubFile) -> str:
+    """The address of the file."""
+    from huggingface_hub import hf_hub_url
+
+    return hf_hub_url(file.repo, file.filename, revision=file.revision, repo_type=file.repo_type)
+
+
+def hub_folder() -> Path:
+    """The hub's cache on this machine: HF_HOME, or the user's cache folder."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def by_hand(file: HubFile) -> str:
+    """The remedy where there is no network, in one line."""
+    return f"Fetch {hub_url(file)} on a machine with a network and put it at {hand_path(file)}, or copy its hub cache here."
+
+
+def fetch(file: HubFile, *, offline: bool, announce: Announce) -> Path:
+    """The local path of a hub file; downloaded first where it is not here and the network may be used.
+
+    Raises:
+        WeightsMissing: it is not here, and `offline` is set or the hub cannot be reached or
+            refuses.
+        WeightsRejected: what came is not what the hub states.
+        StorageFull: the disk is full or may not be written.
+    """
+    return fetch_choice((file,), offline=offline, announce=announce)
+
+
+def fetch_choice(files: Sequence[HubFile], *, offline: bool, announce: Announce) -> Path:
+    """The first of several files, in the order of preference: what lies here goes before what would have to be fetched.
+
+    Raises what `fetch` raises; where the hub has none of them, that is said of the last.
+    """
+    if (found := cached_choice(files)) is not None:
+        return found
+    _require_open(files[-1], offline=offline)
+    for file in files:
+        if (remote := ask_hub(file, offline=offline)) is not None:
+            return take(remote, announce=announce)
+    raise missing(files[-1], "cannot be fetched: the hub has no such file")
+
+
+def fetch_all(
+    list_wanted: Callable[[], Sequence[Wanted]], *, offline: bool, announce: Announce
+) -> None:
+    """Fetch what is needed and not here; optional files are asked for only where one that is needed has to be fetched.
+
+    So what was fetched once is never asked for again, whatever its repository lacks.
+
+    Args:
+        list_wanted: says what is needed as far as what lies here tells (an index of shards names
+            the shards); it is asked again after each round, until it says nothing new.
+
+    Raises what `fetch` raises.
+    """
+    known: Sequence[Wanted] = ()
+    while (wants := list_wanted()) != known:
+        known = wants
+        needed = [
+            want for want in wants if not want.optional and cached_choice(want.choices) is None
+        ]
+        if not needed:
+            continue
+        for (
+            want
+        ) in wants:  # the optional ones go first: with the last of the needed ones, all is here
+            if (
+                want.optional
+                and not offline
+                and (remote := find_remote(want, offline=offline)) is not None
+            ):
+                take(remote, announce=announce)
+        for want in needed:
+            fetch_choice(want.choices, offline=offline, announce=announce)
+
+
+def find_remote(want: Wanted, *, offline: bool) -> Remote | None:
+    """What the hub says of the first choice that it has; None where one lies here, or where it has none.
+
+    Raises:
+        WeightsMissing: see `ask_hub`.
+    """
+    if cached_choice(want.choices) is not None:
+        return None
+    _require_open(want.choices[-1], offline=offline)
+    return next(
+        (remote for file in want.choices if (remote := ask_hub(file, offline=offline)) is not None),
+        None,
+    )
+
+
+def ask_hub(file: HubFile, *, offline: bool) -> Remote | None:
+    """What the hub says of the file, or None where it says that there is none.
+
+    Raises:
+        WeightsMissing: `offline` is set, or the hub does not answer within `ASK_TIMEOUT_S`, or
+            refuses.
+    """
+    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    _require_open(file, offline=offline)
+    url = hub_url(file)
+    try:
+        said = get_hf_file_metadata(url, timeout=ASK_TIMEOUT_S)
+    except EntryNotFoundError:
+        return None
+    except HfHubHTTPError as error:
+        if error.response.status_code == 404 and not isinstance(
+            error, RepositoryNotFoundError | RevisionNotFoundError
+        ):
+            return None  # a mirror that does not say what it is that is not there
+        raise missing(file, f"cannot be fetched: {_reason(error, url)}") from error
+    except (
+        Exception
+    ) as error:  # its HTTP library's and the system's errors; all mean "not from there"
+        raise missing(file, f"cannot be fetched: {_reason(error, url)}") from error
+    return Remote(file, url, said.etag or "", said.size)
+
+
+def _require_open(file: HubFile, *, offline: bool) -> None:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if offline or HF_HUB_OFFLINE:
+        raise missing(
+            file, f"is not in the cache, and {'--offline' if offline else 'HF_HUB_OFFLINE'} is set"
+        )
+
+
+def kept_bytes(remote: Remote) -> int:
+    """How much of the file is here from a try that was broken off."""
+    part = partial_path(_blobs(remote.file), remote.etag)
+    return part.stat().st_size if part.is_file() else 0
+
+
+def take(remote: Remote, *, announce: Announce) -> Path:
+    """Download what `ask_hub` found into the hub's cache, going on where an earlier try was broken off.
+
+    Raises what `fetch` raises.
+    """
+    from huggingface_hub import hf_hub_download
+
+    file = remote.file
+    blobs = _blobs(file)
+    label = f"{file.filename} of {file.repo}"
+    announce(
+        f"Fetching {label} ({size_text(remote.size_bytes)}) from {urlsplit(remote.url).hostname}."
+    )
+    try:
+        download(
+            remote.url,
+            blobs,
+            etag=remote.etag,
+            size_bytes=remote.size_bytes,
+            label=label,
+            announce=announce,
+        )
+        with storage_errors(blobs):
+            # With its content in place this only links it; without (an etag that is no digest), the
+            # library fetches it.
+            return Path(
+                hf_hub_download(
+                    file.repo, file.filename, revision=file.revision, repo_type=file.repo_type
+                )
+            )
+    except ImpromptError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise StorageFull(
+                f"{error.filename} cannot be written: {error.strerror}.",
+                hint="Name another folder with HF_HOME.",
+            ) from error
+        raise missing(file, f"cannot be fetched: {_reason(error, remote.url)}") from error
+
+
+def _blobs(file: HubFile) -> Path:
+    """Where the hub's cache keeps the content of a repository's files, by digest."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return hub_folder() / repo_folder_name(repo_id=file.repo, repo_type=file.repo_type) / "blobs"
+
+
+@dataclass(frozen=True, slots=True)
+class HubListing:
+    """The files of a data set at one `commit`, sorted;
+
+    `whole` is False where they are only those that lie on this machine.
+    """
+
+    commit: str
+    filenames: tuple[str, ...]
+    whole: bool
+
+
+def list_data_set(repo: str, revision: str, *, offline: bool, announce: Announce) -> HubListing:
+    """Which files a data set has: the hub is asked, and where it does not answer, its cache and what was put there by hand.
+
+    Raises:
+        WeightsMissing: `offline` is set, or the hub does not answer or refuses, and nothing of it
+            lies here.
+    """
+    try:
+        return _ask_for_files(repo, revision, offline=offline)
+    except WeightsMissing as error:
+        for folder in _places(repo, revision):
+            here = tuple(
+                sorted(
+                    path.relative_to(folder).as_posix()
+                    for path in folder.rglob("*")
+                    if path.is_file()
+                )
+            )
+            if here:
+                announce(f"{error.message} Reading the files of it that lie in {folder}.")
+                return HubListing(
+                    folder.name if folder.parent.name == SNAPSHOTS else BY_HAND, here, False
+                )
+        raise
+
+
+def commit_of(path: Path) -> str:
+    """The commit of a file that `fetch` gave; `BY_HAND` where the user put it there."""
+    parts = path.parts
+    return (
+        parts[parts.index(SNAPSHOTS) + 1]
+        if SNAPSHOTS in parts and BY_HAND not in parts
+        else BY_HAND
+    )
+
+
+def _ask_for_files(repo: str, revision: str, *, offline: bool) -> HubListing:
+    from huggingface_hub import HfApi, constants
+
+    refusal = f"The files of the data set {repo} cannot be listed"
+    page = f"{constants.ENDPOINT}/datasets/{repo}"
+    hint = f"Fetch its data files from {page} by hand and put them into {_places(repo, revision)[-1]}, or copy its hub cache here."
+    if offline or constants.HF_HUB_OFFLINE:
+        raise WeightsMissing(
+            f"{refusal}: {'--offline' if offline else 'HF_HUB_OFFLINE'} is set.",
+            path=repo,
+            hint=hint,
+        )
+    try:
+        info = HfApi().dataset_info(repo, revision=revision, timeout=ASK_TIMEOUT_S)
+    except Exception as error:  # as in `ask_hub`
+        raise WeightsMissing(f"{refusal}: {_reason(error, page)}.", path=repo, hint=hint) from error
+    return HubListing(
+        str(info.sha), tuple(sorted(file.rfilename for file in info.siblings or ())), True
+    )
+
+
+def _places(repo: str, revision: str) -> list[Path]:
+    """The folders in which files of a data set may lie."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="dataset")
+    try:
+        commit = (cache / "refs" / revision).read_text("utf-8").strip() or revision
+    except (OSError, ValueError):
+        commit = revision
+    return [cache / SNAPSHOTS / commit, hand_path(HubFile(repo, "any", revision, "dataset")).parent]
+
+
+def missing(file: HubFile, what: str) -> WeightsMissing:
+    """The error for a file that cannot be had;
+
+    `what` follows its name, and the hint says how to get it by hand.
+    """
+    return WeightsMissing(
+        f"{file.repo}/{file.filename} {what}.", path=file.filename, hint=by_hand(file)
+    )
+
+
+def answered(error: WeightsMissing) -> bool:
+    """Whether it was the hub that refused, and not the way to it that is closed: then other files are worth asking for."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error.__cause__, HfHubHTTPError)
+
+
+def _reason(error: Exception, url: str) -> str:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    host = urlsplit(url).netloc
+    if isinstance(error, GatedRepoError):
+        return f"{host} asks for a licence to be accepted on the repository's page, and for a token in HF_TOKEN"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{host} knows no such repository, or wants a token in HF_TOKEN"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{host} has no such revision of it"
+    if isinstance(error, HfHubHTTPError):
+        return f"{host} answered {error.response.status_code}"
+    if "timeout" in type(error).__name__.lower():
+        return f"{host} did not answer in time"
+    text = str(error).strip().splitlines()
+    return f"{host}: {text[0].rstrip('.') if text else type(error).__name__}"

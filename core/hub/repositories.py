@@ -1,0 +1,81 @@
+"""What is known of the hub's repositories before anybody asks it: licences, and sizes of their large files.
+
+Every figure stands on the page that `source` names; what no page says is left out, and is learnt
+from the hub when it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from imprompt.core.hub.fetch import HubFile
+
+_HUB = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """`licence` as the repository states it ("" where unknown), `sizes` of its files in bytes, to three digits."""
+
+    licence: str
+    source: str
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+KNOWN = {
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": Repository(
+        "MIT",
+        f"{_HUB}/hoaiht/CLIP-ViT-H-14-laion2B-s32B-b79K/tree/main",  # a copy of it; the stored text of the original shows no files
+        {
+            "open_clip_pytorch_model.bin": 3_940_000_000,
+            "open_clip_model.safetensors": 3_940_000_000,
+        },
+    ),
+    "timm/vit_large_patch14_clip_224.openai": Repository(
+        "Apache-2.0", f"{_HUB}/timm/vit_large_patch14_clip_224.openai/tree/main"
+    ),
+    "timm/vit_base_patch32_clip_224.openai": Repository(
+        "Apache-2.0",
+        f"{_HUB}/timm/vit_base_patch32_clip_224.openai/commit/768915ca7a925843d5e7887687d71da0e9b0a8f0",
+    ),
+    "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k": Repository(
+        "Apache-2.0",
+        f"{_HUB}/timm/vit_base_patch16_224.augreg2_in21k_ft_in1k/tree/3feba41e737e1b28af8e1fd7dca8eed073385972",
+        {"model.safetensors": 346_000_000, "pytorch_model.bin": 346_000_000},
+    ),
+    "Salesforce/blip-image-captioning-large": Repository(
+        "BSD-3-Clause",
+        f"{_HUB}/Salesforce/blip-image-captioning-large/tree/353689b859fcf0523410b1806dace5fb46ecdf41",
+        {
+            "model.safetensors": 1_880_000_000,
+            "tokenizer.json": 711_000,
+            "vocab.txt": 232_000,
+            "config.json": 4_600,
+        },
+    ),
+    "OFA-Sys/ofa-large-caption": Repository("Apache-2.0", "https://github.com/OFA-Sys/OFA"),
+    "poloclub/diffusiondb": Repository(
+        "CC0-1.0",
+        f"{_HUB}/datasets/poloclub/diffusiondb/blob/45987a4fde50b1e298188c5e5e6d58dd64e4ecc8/metadata.parquet",
+        # metadata-large.parquet: …/diffusiondb/commit/1622615f9b0b2a964ec82da0a63b4b20982243ea
+        {"metadata.parquet": 195_000_000, "metadata-large.parquet": 824_655_226},
+    ),
+    "Gustavosta/Stable-Diffusion-Prompts": Repository(
+        "",
+        f"{_HUB}/datasets/Gustavosta/Stable-Diffusion-Prompts/tree/f40484704ca5bdeb389483123ba017897f1bfcdc/data",
+        {"data/train.parquet": 9_230_000, "data/eval.parquet": 1_030_000},
+    ),
+}
+
+
+def licence_of(file: HubFile) -> str:
+    """The licence of the file's repository, or "" where it is not known here."""
+    known = KNOWN.get(file.repo)
+    return known.licence if known else ""
+
+
+def size_of(file: HubFile) -> int | None:
+    """About how many bytes the file has, or None where it is not known here."""
+    known = KNOWN.get(file.repo)
+    return known.sizes.get(file.filename) if known else None

@@ -1,0 +1,154 @@
+"""Training of the head of `lite`: pairs in, one small file out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imprompt.core.errors import CorpusError
+from imprompt.core.metrics import row_cosines
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress, TextEncoder
+from imprompt.core.settings import settings
+from imprompt.encoders.efficientnet import Activations
+from imprompt.encoders.lite import HEAD_PATH, backbone_digests, load_trunks
+from imprompt.encoders.lite_head import LiteHead, features, read_head, write_head
+from imprompt.encoders.minilm import load_minilm
+from imprompt.ensemble.ridge import Matrix
+from imprompt.ensemble.training.head_fit import (
+    SETTINGS,
+    Examples,
+    FittedMaps,
+    class_means,
+    fit_maps,
+    integer_codes,
+)
+from imprompt.ensemble.training.image_features import cached_activations
+from imprompt.ensemble.training.pairs import Pair, read_pairs
+
+MIN_PAIRS = 20
+_GENERATED = "generated"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a training did: pairs read, mean cosine of the head's outputs with the prompts it was trained on, seconds, file."""
+
+    pairs: int
+    cosine_seen: float
+    seconds: float
+    out: str
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and value of each fact, for a table."""
+        return [
+            ("pairs", f"{self.pairs:,}"),
+            (
+                "mean cosine on the pairs themselves",
+                f"{self.cosine_seen:.3f} (lower on unseen texts: docs/model-card.md)",
+            ),
+            ("seconds", f"{self.seconds:.0f}"),
+            ("head", self.out),
+        ]
+
+
+def train_head(
+    pairs: Path, out: Path, *, cache: Path | None = None, progress: Progress | None = None
+) -> TrainReport:
+    """Train a head on the pairs of a Parquet file and write it to `out`.
+
+    The constants, names of classes and mean of prompts, are those of the head that is shipped, so
+    both share one index space. Features of images are kept in `cache` (the user's cache folder by
+    default): a second training looks at no image again.
+
+    Raises:
+        CorpusError: the pairs cannot be read, an image is missing, or there are fewer than 20.
+        ImageRejected: an image cannot be decoded.
+        WeightsMissing, WeightsRejected: a backbone is not there.
+        StorageFull: `out` or the cache cannot be written.
+    """
+    start = time.monotonic()
+    progress = progress or Silent()
+    rows = read_pairs(pairs)
+    if len(rows) < MIN_PAIRS:
+        raise CorpusError(
+            f"{pairs} holds {len(rows)} pairs; a head needs at least {MIN_PAIRS}.", path=pairs
+        )
+    constants = read_head(HEAD_PATH)
+    seen = activations(rows, cache=cache or settings().cache, progress=progress)
+    examples = make_examples(
+        rows, features(seen, constants.class_vectors), minilm=load_minilm(), progress=progress
+    )
+    fitted = fit_maps(examples, prompt_mean=constants.prompt_mean, main_kind=main_kind(rows))
+    head = make_head(fitted, constants=constants, training=_facts(rows))
+    write_head(out, head)
+    cosine = float(row_cosines(head.outputs(seen), examples.prompts).mean())
+    return TrainReport(
+        pairs=len(rows), cosine_seen=cosine, seconds=time.monotonic() - start, out=str(out)
+    )
+
+
+def activations(rows: Sequence[Pair], *, cache: Path, progress: Progress) -> dict[str, Activations]:
+    """What each trunk sees in the images of the pairs, from the cache where it has it."""
+    images = [row.image for row in rows]
+    return {
+        name: cached_activations(images, trunk=trunk, cache=cache, progress=progress)
+        for name, trunk in load_trunks().items()
+    }
+
+
+def make_examples(
+    rows: Sequence[Pair], inputs: Matrix, *, minilm: TextEncoder, progress: Progress
+) -> Examples:
+    """The pairs with their texts encoded; every text of a pair counts alike in its target."""
+    texts = [text for row in rows for text in row.texts]
+    owners = np.repeat(np.arange(len(rows)), [len(row.texts) for row in rows])
+    with progress.start("Encoding texts", len(texts)) as task:
+        vectors = minilm.encode(texts)
+        task.advance(len(texts))
+    return Examples(
+        features=inputs,
+        prompts=vectors[np.searchsorted(owners, np.arange(len(rows)))],
+        targets=class_means(vectors, owners),
+        kinds=integer_codes([row.kind for row in rows]),
+        sources=integer_codes([row.source for row in rows]),
+    )
+
+
+def main_kind(rows: Sequence[Pair]) -> int:
+    """The code of the kind whose wording the output takes: generated images where there are any, or else the commonest."""
+    kinds = [row.kind for row in rows]
+    chosen = _GENERATED if _GENERATED in kinds else Counter(kinds).most_common(1)[0][0]
+    return sorted(set(kinds)).index(chosen)
+
+
+def make_head(fitted: FittedMaps, *, constants: LiteHead, training: dict[str, str]) -> LiteHead:
+    """A head of fitted maps, with the constants of another one."""
+    return LiteHead(
+        class_vectors=constants.class_vectors,
+        prompt_mean=constants.prompt_mean,
+        centre=fitted.centre,
+        scale=fitted.scale,
+        basis=fitted.basis,
+        output_weight=fitted.output_weight,
+        output_bias=fitted.output_bias,
+        index_weight=fitted.index_weight,
+        weights_sha256=backbone_digests(),
+        training=training,
+    )
+
+
+def _facts(rows: Sequence[Pair]) -> dict[str, str]:
+    texts = {row.texts[0] for row in rows}
+    counts = {
+        "pairs": len(rows),
+        "different_prompts": len(texts),
+        "generated": sum(row.kind == _GENERATED for row in rows),
+        "sources": len({row.source for row in rows}),
+    }
+    return {name: str(count) for name, count in counts.items()} | SETTINGS

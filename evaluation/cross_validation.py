@@ -1,0 +1,143 @@
+"""All questions of a study: every member about every pair under every head, and then the words of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from imprompt.core.metrics import row_cosines
+from imprompt.core.protocols import EncoderPair, Progress
+from imprompt.core.values import Vectors
+from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.lite_head import features
+from imprompt.ensemble.blend_config import KnnSettings, Recipe
+from imprompt.ensemble.ensemble import Verdict
+from imprompt.ensemble.training.head_training import activations, main_kind, make_examples
+from imprompt.evaluation.blend_statistics import Tallies
+from imprompt.evaluation.cached_members import ExchangeablePair, SeenTrunk, Sitting
+from imprompt.evaluation.heads import Heads, refit_heads
+from imprompt.evaluation.member_cache import Look, Panel, reads_the_index_alone, takes_lite
+from imprompt.evaluation.nested_cv import Sheet
+from imprompt.evaluation.pair_set import PairSet
+from imprompt.evaluation.retrieval import Retrieved
+
+GRID_K = (30, 100, 200)
+GRID_POWER = (0.0, 6.0, 12.0, 24.0)
+GRID_FLOOR = (-1.0, 0.3, 0.4, 0.5)
+_NO_FOLDS: frozenset[int] = frozenset()
+
+
+def knn_grid(recipe: Recipe) -> tuple[KnnSettings, ...]:
+    """The recipe's own settings of knn first, then those to choose from; only its own where knn has no vote or reads more than
+    the index, such as captions."""
+    if recipe.weights.get("knn", 0) <= 0 or not reads_the_index_alone(recipe.knn):
+        return (recipe.knn,)
+    grid = [
+        msgspec.structs.replace(recipe.knn, k=k, power=power, floor=floor)
+        for k, power, floor in product(GRID_K, GRID_POWER, GRID_FLOOR)
+    ]
+    return (recipe.knn, *(setting for setting in grid if setting != recipe.knn))
+
+
+def lite_of(
+    recipe: Recipe,
+    pair: EncoderPair,
+    rows: PairSet,
+    sitting: Sitting,
+    *,
+    cache: Path,
+    progress: Progress,
+) -> ExchangeablePair | None:
+    """`lite` over what its trunks see in the pairs; None where nobody looks through it."""
+    if not (isinstance(pair, LitePair) or takes_lite(recipe)):
+        return None
+    lite = pair if isinstance(pair, LitePair) else load_lite()
+    seen = activations(rows.rows, cache=cache, progress=progress)
+    trunks = {name: SeenTrunk(part, sitting) for name, part in seen.items()}
+    return ExchangeablePair(lite.head, lite.spec, trunks, lite.minilm)
+
+
+def heads_of(lite: ExchangeablePair, pairs: PairSet, *, progress: Progress) -> Heads:
+    """The head of `lite`, trained again for every set of folds that is left out."""
+    constants = lite.head
+    seen = {name: trunk.seen for name, trunk in lite.trunks.items()}
+    examples = make_examples(
+        pairs.rows, features(seen, constants.class_vectors), minilm=lite.minilm, progress=progress
+    )
+    return refit_heads(
+        pairs, examples, main_kind=main_kind(pairs.rows), constants=constants, progress=progress
+    )
+
+
+def ask_all(
+    panel: Panel, pairs: PairSet, true_rows: Vectors, *, progress: Progress
+) -> tuple[Sheet, Retrieved]:
+    """Every row under the head without its fold, and under those without its fold and another one.
+
+    Args:
+        true_rows: (n, dim) the true prompts in the index space.
+    """
+    folds = range(pairs.n_folds)
+    shape = (len(panel.settings), len(pairs), len(panel.names))
+    outer = Tallies.empty(*shape)
+    inner = [Tallies.empty(*shape) for _ in folds] if panel.heads else [outer] * len(folds)
+    retrieved = Retrieved.empty(true_rows, k=panel.k)
+    with progress.start("Asking the members", len(pairs)) as task:
+        for fold in folds:
+            own = _left_out(panel, fold)
+            beside = (
+                {frozenset({fold, other}): other for other in folds if other != fold}
+                if panel.heads
+                else {}
+            )
+            for left_out, look in panel.looks(pairs.of_fold(fold), [own, *beside]):
+                _fill(
+                    inner[beside[left_out]] if left_out in beside else outer,
+                    look,
+                    panel.names,
+                    pairs.truth,
+                )
+                if left_out == own:
+                    retrieved.put(look)
+                    task.advance(len(look.rows))
+    return Sheet(outer, tuple(inner)), retrieved
+
+
+def ask_for_words(
+    panel: Panel, pairs: PairSet, recipes: Sequence[Recipe], *, progress: Progress
+) -> list[Verdict]:
+    """What would be printed for each pair, by the recipe of its fold and a head without it."""
+    found: dict[int, Verdict] = {}
+    with progress.start("Choosing words", len(pairs)) as task:
+        for fold, recipe in enumerate(recipes):
+            for block, verdicts in panel.verdicts(
+                recipe, pairs.of_fold(fold), _left_out(panel, fold)
+            ):
+                found |= dict(zip(block.tolist(), verdicts, strict=True))
+                task.advance(len(block))
+    return [found[row] for row in range(len(pairs))]
+
+
+def printed_scores(
+    panel: Panel, pairs: PairSet, verdicts: Sequence[Verdict]
+) -> NDArray[np.float32]:
+    """(n,) cosine of each printed prompt with the truth."""
+    texts = sorted({verdict.prompt for verdict in verdicts})
+    position = {text: number for number, text in enumerate(texts)}
+    vectors = panel.minilm.encode(texts)
+    return row_cosines(vectors[[position[verdict.prompt] for verdict in verdicts]], pairs.truth)
+
+
+def _left_out(panel: Panel, fold: int) -> frozenset[int]:
+    return frozenset({fold}) if panel.heads else _NO_FOLDS
+
+
+def _fill(tallies: Tallies, look: Look, names: Sequence[str], truth: Vectors) -> None:
+    for setting in range(len(tallies.truth)):
+        votes = [look.knn[setting] if name == "knn" else look.votes[name] for name in names]
+        tallies.put(setting, look.rows, votes, truth[look.rows])

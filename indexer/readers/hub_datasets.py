@@ -1,0 +1,343 @@
+"""Data sets of the Hugging Face hub: which of their files are read, at which commit.
+
+Why `datasets` does not read them stands in docs/adr/0005-hub-files.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from imprompt.core.errors import ConfigError, CorpusError, WeightsMissing, first_line
+from imprompt.core.hub.fetch import (
+    BY_HAND,
+    DEFAULT_REVISION,
+    Announce,
+    HubFile,
+    HubListing,
+    commit_of,
+    fetch,
+    list_data_set,
+)
+from imprompt.indexer.readers.compression import table_suffix
+from imprompt.indexer.readers.table_files import (
+    FORMS,
+    TEXT_SUFFIX,
+    NamedFile,
+    is_table,
+    joined_source,
+)
+from imprompt.indexer.rows import StreamedSource
+
+HUB = "hf:"
+FORM = f"{HUB}OWNER/NAME[@REVISION][:CONFIG][#COLUMN]"
+CARD = "README.md"
+
+_SPEC = re.compile(
+    r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^:#\s]+))?(?::(?P<config>[^#]+))?(?:#(?P<column>.+))?",
+    re.ASCII | re.DOTALL,
+)
+_MAX_CARD_BYTES = 1 << 20
+_MAX_PATTERNS = 10_000
+_MAX_BRACKETS = 5_000
+"""The parser takes quadratic time for lists in lists."""
+_SPLITS = ("train", "validation", "valid", "val", "dev", "eval", "test")
+"""The order of the splits, all of which are read; files that name none come last."""
+
+_PIECE = re.compile(r"-(\d{5})-of-(\d{5})\.")
+
+
+@dataclass(frozen=True, slots=True)
+class HubCorpus:
+    """A data set of the hub.
+
+    `filenames` names its files where they are known; else its card and their names decide.
+    """
+
+    repo: str
+    revision: str = DEFAULT_REVISION
+    config: str | None = None
+    column: str | None = None
+    filenames: tuple[str, ...] = ()
+
+
+def parse_hub_spec(spec: str) -> HubCorpus:
+    """What stands behind "hf:".
+
+    Raises:
+        ConfigError: it is not OWNER/NAME[@REVISION][:CONFIG][#COLUMN].
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    refusal = ConfigError(f"{HUB}{spec} names no data set.", hint=f"Say {FORM}.")
+    found = _SPEC.fullmatch(spec)
+    if found is None:
+        raise refusal
+    repo, revision, config, column = found.group("repo", "revision", "config", "column")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise refusal from error
+    return HubCorpus(repo, revision or DEFAULT_REVISION, config, column)
+
+
+def hub_source(
+    corpus: HubCorpus, *, name: str | None, column: str | None, offline: bool, announce: Announce
+) -> StreamedSource:
+    """The data set as a corpus; `source_key` is "FILE:KEY", with the file's path in the repository.
+
+    Its fingerprint holds repository, commit, configuration and the files' content.
+
+    Args:
+        corpus: which one.
+        name: of the source; None takes the repository's, without its owner.
+        column: of the prompts, where `corpus` does not name it.
+        offline: never ask the hub.
+        announce: is told what is fetched, and what the cache is trusted with.
+
+    Raises:
+        CorpusError: the hub has no such data set or does not answer and the cache lacks a file, it
+            has no such configuration, or none of its files is of a kind that can be read.
+    """
+    try:
+        commit, files = _fetched(corpus, offline=offline, announce=announce)
+    except WeightsMissing as error:
+        raise CorpusError(error.message, path=Path(error.path), hint=error.hint) from error
+    origin = f"{HUB}{corpus.repo}@{commit}{f':{corpus.config}' if corpus.config else ''}"
+    source = joined_source(
+        name or corpus.repo.partition("/")[2], files, column=corpus.column or column, origin=origin
+    )
+
+    def digest() -> str:
+        return sha256(f"{origin}\n{source.fingerprint()}".encode()).hexdigest()
+
+    return StreamedSource(source.name, False, source.open_rows, digest, source.count, origin)
+
+
+def _fetched(
+    corpus: HubCorpus, *, offline: bool, announce: Announce
+) -> tuple[str, list[NamedFile]]:
+    """The commit, and the files at it in the order in which they are read."""
+    if corpus.filenames:
+        filenames = list(corpus.filenames)
+        commit = commit_of(
+            fetch(_file(corpus, filenames[0], corpus.revision), offline=offline, announce=announce)
+        )
+    else:
+        listing = list_data_set(corpus.repo, corpus.revision, offline=offline, announce=announce)
+        commit, filenames = (
+            listing.commit,
+            _data_files(corpus, listing, offline=offline, announce=announce),
+        )
+    revision = corpus.revision if commit == BY_HAND else commit
+    here = [
+        fetch(_file(corpus, filename, revision), offline=offline, announce=announce)
+        for filename in filenames
+    ]
+    return commit, [
+        NamedFile(filename, path) for filename, path in zip(filenames, here, strict=True)
+    ]
+
+
+def _file(corpus: HubCorpus, filename: str, revision: str) -> HubFile:
+    return HubFile(corpus.repo, filename, revision, "dataset")
+
+
+def _data_files(
+    corpus: HubCorpus, listing: HubListing, *, offline: bool, announce: Announce
+) -> list[str]:
+    patterns: list[str] | None = None
+    if CARD in listing.filenames:
+        card = fetch(_file(corpus, CARD, listing.commit), offline=offline, announce=announce)
+        patterns = card_patterns(card, corpus)
+    if patterns is None and corpus.config is not None:
+        patterns = [f"{corpus.config}/"]
+    chosen = choose_files(listing.filenames, patterns)
+    if not chosen:
+        there = (
+            ", ".join(
+                sorted({Path(filename).suffix for filename in listing.filenames} - {"", ".md"})
+            )
+            or "none"
+        )
+        part = f" for {corpus.config}" if corpus.config else ""
+        raise CorpusError(
+            f"{HUB}{corpus.repo} has no data file{part} of a kind that can be read; it has: {there}.",
+            hint=f"Kinds: {FORMS}.",
+        )
+    if not listing.whole:
+        _refuse_missing_pieces(corpus, chosen)
+    return chosen
+
+
+def card_patterns(card: Path, corpus: HubCorpus) -> list[str] | None:
+    """The files of the configuration asked for as patterns, in the order of the card; None where the card lists none.
+
+    Without a name it is the card's default, the one called "default", or the only one.
+
+    Raises:
+        CorpusError: the card cannot be read, has no such configuration, or several of which none is
+            the default.
+    """
+    configs = {str(entry.get("config_name", "default")): entry for entry in _configs(card)}
+    if not configs:
+        return None
+    default = next(
+        (name for name, entry in configs.items() if entry.get("default") is True), "default"
+    )
+    asked = corpus.config or (next(iter(configs)) if len(configs) == 1 else default)
+    if asked not in configs:
+        wrong = (
+            f"has no configuration {asked!r}"
+            if corpus.config
+            else "has several configurations and no default"
+        )
+        raise CorpusError(
+            f"{HUB}{corpus.repo} {wrong}; there are: {', '.join(configs)}.",
+            path=card,
+            hint=f"Name one: {HUB}{corpus.repo}:{next(iter(configs))}.",
+        )
+    entry = configs[asked]
+    folder = str(entry.get("data_dir") or "").strip("/")
+    patterns = _paths(entry["data_files"], card) if entry.get("data_files") else [""]
+    return [f"{folder}/{pattern}" if folder else pattern for pattern in patterns]
+
+
+def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
+    """The data files in the order in which they are read.
+
+    With patterns: those that match, pattern by pattern. Without: those of the kind that most files
+    have (texts only where there is nothing else), by split (train first) and then by path. Files
+    that begin with a dot, and those in such folders, are left out.
+    """
+    tables = sorted(
+        name
+        for name in filenames
+        if is_table(name) and not any(part.startswith(".") for part in name.split("/"))
+    )
+    if patterns is not None:
+        return list(
+            dict.fromkeys(
+                name for pattern in patterns for name in tables if _matches(name, pattern)
+            )
+        )
+    kinds = Counter(table_suffix(Path(name)) for name in tables)
+    most = max(
+        kinds, key=lambda kind: (kind != TEXT_SUFFIX, kinds[kind], kind == ".parquet"), default=None
+    )
+    return sorted(
+        (name for name in tables if table_suffix(Path(name)) == most),
+        key=lambda name: (_split_rank(name), name),
+    )
+
+
+def _configs(card: Path) -> list[Mapping[str, Any]]:
+    configs = _front_matter(card).get("configs")
+    found = (
+        [entry for entry in configs if isinstance(entry, Mapping)]
+        if isinstance(configs, list)
+        else []
+    )
+    if wrong := next(
+        (
+            key
+            for entry in found
+            for key in ("config_name", "data_dir")
+            if _is_no_text(entry.get(key))
+        ),
+        None,
+    ):
+        raise _bad_card(card, f"{wrong} is no text")
+    return found
+
+
+def _front_matter(card: Path) -> Mapping[str, Any]:
+    """The YAML between the two lines of dashes that a card begins with; empty where there is none."""
+    import yaml  # comes with huggingface_hub
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    try:
+        with card.open("rb") as file:
+            content = file.read(_MAX_CARD_BYTES + 1)
+        if len(content) > _MAX_CARD_BYTES:
+            raise _bad_card(card, f"it has more than {_MAX_CARD_BYTES:,} bytes")
+        block = REGEX_YAML_BLOCK.search(content.decode("utf-8-sig"))
+        if block and sum(map(block.group(2).count, "[{&")) > _MAX_BRACKETS:
+            raise _bad_card(card, f"its YAML has more than {_MAX_BRACKETS:,} brackets and anchors")
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        held = yaml.load(block.group(2), Loader=loader) if block else None  # noqa: S506 both loaders are safe ones
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        raise _bad_card(card, first_line(error)) from error
+    return held if isinstance(held, Mapping) else {}
+
+
+def _bad_card(card: Path, reason: str) -> CorpusError:
+    return CorpusError(
+        f"The data set's card {card} cannot be read: {reason}.",
+        path=card,
+        hint="Name one of its files instead.",
+    )
+
+
+def _is_no_text(value: object) -> bool:
+    return value is not None and not isinstance(value, str)
+
+
+def _paths(value: Any, card: Path) -> list[str]:
+    """The patterns of `data_files`: one, a list of them, a split each, or a list of {split, path}.
+
+    Raises:
+        CorpusError: there are more than `_MAX_PATTERNS`: aliases of YAML make millions out of a few
+            lines.
+    """
+    found: list[str] = []
+    waiting, steps = [value], 0
+    while waiting:
+        part, steps = waiting.pop(), steps + 1
+        if steps > _MAX_PATTERNS:
+            raise _bad_card(card, f"its data_files hold more than {_MAX_PATTERNS:,} entries")
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, Mapping):
+            inner = [part["path"]] if "path" in part else list(part.values())
+            waiting += inner[::-1]
+        elif isinstance(part, list):
+            waiting += part[::-1]
+    return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    pattern = pattern.removeprefix("./")
+    if pattern == "" or pattern.endswith("/"):
+        return name.startswith(pattern)
+    return (
+        fnmatchcase(name, pattern)
+        or fnmatchcase(name, pattern.replace("**/", ""))
+        or name.startswith(f"{pattern}/")
+    )
+
+
+def _split_rank(name: str) -> int:
+    words = re.split(r"[^a-z]+", name.lower())
+    return next((rank for rank, split in enumerate(_SPLITS) if split in words), len(_SPLITS))
+
+
+def _refuse_missing_pieces(corpus: HubCorpus, filenames: Sequence[str]) -> None:
+    """A cache may hold a part of a data set; where the names tell how many pieces there are, all must be there."""
+    for filename in filenames:
+        found = _PIECE.search(filename)
+        for number in range(int(found.group(2)) if found else 0):
+            wanted = _PIECE.sub(f"-{number:05d}-of-{found.group(2)}." if found else "", filename)
+            if wanted not in filenames:
+                raise CorpusError(
+                    f"The hub's cache lacks {wanted} of {corpus.repo}.",
+                    path=Path(wanted),
+                    hint="Fetch it, or drop --offline.",
+                )

@@ -1,0 +1,126 @@
+"""From hits to neighbours: one of each group, only what passes, and as many as were asked for where so many exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imprompt.core.protocols import PromptStore, VectorIndex
+from imprompt.core.values import NO_HIT, Ids, Prompt, Vectors
+from imprompt.retriever.filters import Selection
+
+STEADY_K = 128
+"""What is looked at where k hits are not enough.
+
+Up to here an index's candidates do not depend on k, so neither does the order.
+"""
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One question on its way down its hits, nearest first."""
+
+    picked: list[tuple[Prompt, float]] = field(default_factory=list)
+    groups: set[int] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
+    ended: bool = False
+
+    def take(self, prompt: Prompt, score: float, *, k: int, selection: Selection) -> None:
+        """Look at one more hit: the first of its group is kept if its text is accepted."""
+        if prompt.row_id in self.seen or self.ended:
+            return
+        self.seen.add(prompt.row_id)
+        if prompt.group_id not in self.groups and selection.accepts(prompt.text):
+            self.groups.add(prompt.group_id)
+            self.picked.append((prompt, score))
+            self.ended = len(self.picked) == k
+
+
+def nearest_groups(
+    vectors: Vectors,
+    k: int,
+    *,
+    index: VectorIndex,
+    prompts: PromptStore,
+    selection: Selection,
+    effort: float | None = None,
+) -> list[list[tuple[Prompt, float]]]:
+    """For each row the k nearest prompts that pass, one of each group, with their cosines; fewer where fewer exist.
+
+    Where the first k hits are not enough, it looks deeper, and at last at all that is left: however
+    selective the filter is and however much is folded. Up to k = `STEADY_K` a smaller k gives the
+    first of a larger one. More are looked for as deep as the index goes at once: fewer candidates
+    would come first, though nearer ones lie behind them.
+
+    Args:
+        vectors: (n, dim) unit rows of the index's space.
+        k: 1 to the index's `caps.max_k`.
+        effort: of the search; see `imprompt.core.protocols.VectorIndex.search`.
+    """
+    walks = [_Walk() for _ in vectors]
+    pending = np.arange(len(vectors))
+    most = index.caps.max_k
+    for depth in sorted({k, min(STEADY_K, most), most} if k <= STEADY_K else {most}):
+        hits = index.search(vectors[pending], depth, effort=effort, allowed=selection.allowed)
+        _take(
+            [walks[i] for i in pending],
+            hits.ids,
+            hits.scores,
+            prompts=prompts,
+            k=k,
+            selection=selection,
+        )
+        for i, ids in zip(pending, hits.ids, strict=True):
+            walks[i].ended |= bool((ids == NO_HIT).any())  # there are no more
+        pending = np.array([i for i in pending if not walks[i].ended], dtype=np.int64)
+        if not len(pending):
+            break
+    for i in pending:
+        _search_the_rest(
+            walks[i], vectors[i : i + 1], k, index=index, prompts=prompts, selection=selection
+        )
+    return [walk.picked for walk in walks]
+
+
+def _take(
+    walks: Sequence[_Walk],
+    ids: Ids,
+    scores: NDArray[np.float32],
+    *,
+    prompts: PromptStore,
+    k: int,
+    selection: Selection,
+) -> None:
+    """Let each walk look at its row of hits; the prompts of all are fetched at once."""
+    wanted = [
+        [row_id for row_id in row if row_id != NO_HIT and row_id not in walk.seen]
+        for walk, row in zip(walks, ids.tolist(), strict=True)
+    ]
+    unique = sorted({row_id for row in wanted for row_id in row})
+    found = dict(zip(unique, prompts.get_many(unique), strict=True))
+    for walk, row, row_scores in zip(walks, ids.tolist(), scores.tolist(), strict=True):
+        for row_id, score in zip(row, row_scores, strict=True):
+            if row_id in found:
+                walk.take(found[row_id], score, k=k, selection=selection)
+
+
+def _search_the_rest(
+    walk: _Walk,
+    vector: Vectors,
+    k: int,
+    *,
+    index: VectorIndex,
+    prompts: PromptStore,
+    selection: Selection,
+) -> None:
+    """Search what was not seen yet, exactly, until the walk has ended or there is nothing left."""
+    left = np.arange(len(index)) if selection.allowed is None else selection.allowed
+    while not walk.ended:
+        left = np.setdiff1d(left, np.fromiter(walk.seen, np.int64), assume_unique=True)
+        if not len(left):
+            return
+        hits = index.search(vector, index.caps.max_k, effort=1.0, allowed=left)
+        _take([walk], hits.ids, hits.scores, prompts=prompts, k=k, selection=selection)

@@ -1,0 +1,88 @@
+"""A generation's prompts without some of them, freshly written: nothing of a prompt that was taken out is in the new file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imprompt.core.values import Ids
+from imprompt.store.databases import STORED, quoted, read_database
+from imprompt.store.layout import SPILLED
+from imprompt.store.prompts import COLUMNS, duckdb_config, prompt_columns
+from imprompt.store.staged_prompts import duckdb_errors, remove_database, replace_database
+
+# Row ids become dense again, in the same order; a group is called after its first member.
+_COPY = f"""
+CREATE TABLE fresh.prompts AS
+WITH kept AS (
+    SELECT row_id AS old_id, group_id, row_number() OVER (ORDER BY row_id) - 1 AS new_id
+    FROM {STORED}.main.prompts ANTI JOIN removed USING (row_id)
+), named AS (SELECT old_id, new_id, min(new_id) OVER (PARTITION BY group_id) AS new_group FROM kept)
+SELECT {{columns}}
+FROM named JOIN {STORED}.main.prompts AS p ON p.row_id = named.old_id LEFT JOIN gained AS g ON g.row_id = named.old_id
+ORDER BY new_id
+"""  # noqa: S608 constants
+_RENAMED = {
+    "row_id": "new_id AS row_id",
+    "group_id": "new_group AS group_id",
+    "n_submitted": "(p.n_submitted + coalesce(g.n_submitted, 0))::BIGINT AS n_submitted",
+}
+_N_FOLDED = "({before} + coalesce(g.n_folded, 0))::BIGINT AS n_folded"
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """What rows that stay take over from rows that go:
+
+    (n,) row ids, each once, and what their two counts grow by.
+    """
+
+    row_ids: Ids
+    n_submitted: Ids
+    n_folded: Ids
+
+
+def write_without(
+    source: Path, target: Path, removed: Ids, *, gained: Gained | None = None
+) -> None:
+    """Write the prompts of the file `source` to the file `target`, without the rows `removed`.
+
+    The file appears whole or not at all. The rows that stay are numbered anew from 0, in their
+    order.
+
+    Args:
+        source: a finished `prompts.duckdb`.
+        target: a `prompts.duckdb` that is not there yet.
+        removed: row ids, each once.
+        gained: by what the counts of rows that stay grow.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
+        Checksum: the file `source` is damaged.
+    """
+    # What does not fit into memory is purged with the staging folder, should this be killed.
+    config = {**duckdb_config(), "temp_directory": str(target.parent / SPILLED)}
+    partial = target.with_name(f"{target.name}.tmp")
+    with duckdb_errors(target), read_database(source, config, files=[target]) as connection:
+        remove_database(partial)
+        there = prompt_columns(connection, source)
+        named = _RENAMED | {
+            "n_folded": _N_FOLDED.format(before="p.n_folded" if COLUMNS[-1] in there else "0")
+        }
+        columns = ", ".join(named.get(name, f"p.{name}") for name in COLUMNS)
+        connection.execute(f"ATTACH {quoted(partial)} AS fresh")
+        connection.register("removed", {"row_id": np.asarray(removed, dtype=np.int64)})
+        none = np.empty(0, dtype=np.int64)
+        taken = gained or Gained(none, none, none)
+        counts = {
+            "row_id": taken.row_ids,
+            "n_submitted": taken.n_submitted,
+            "n_folded": taken.n_folded,
+        }
+        connection.register("gained", counts)
+        connection.execute(_COPY.format(columns=columns))
+        connection.execute("CHECKPOINT fresh")  # so that nothing is left in a write-ahead log
+        connection.execute("DETACH fresh")
+        replace_database(partial, target)

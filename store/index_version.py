@@ -1,0 +1,304 @@
+"""One published generation, pinned while it is read, and checked before it answers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from imprompt.core.errors import Checksum, NoGeneration, SpaceMismatch, StoreError
+from imprompt.core.protocols import VectorIndex
+from imprompt.core.values import prompt_key
+from imprompt.store import layout
+from imprompt.store.check_queries import probe_problem
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.file_watch import Stamps
+from imprompt.store.gpu import Gpu
+from imprompt.store.gpu_index import GpuIndex
+from imprompt.store.indexes import open_index
+from imprompt.store.locking import try_flock
+from imprompt.store.manifest import (
+    Manifest,
+    decode_manifest,
+    read_manifest,
+    refuse_outdated,
+    sha256_bytes,
+)
+from imprompt.store.paths import folders_of, open_file, size_of
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.publish import generation_names, read_current
+from imprompt.store.shards import ShardedVectors
+
+_PIN_ATTEMPTS = 25
+_PIN_WAIT_S = 0.02
+_HINT = "Run `python cli.py verify` for the whole damage, then build the index again."
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedManifest:
+    """The manifest of a generation that cannot be removed until the pin is let go.
+
+    `expected_sha256` is what `CURRENT` says of `content`; empty where the generation was asked for
+    by name.
+    """
+
+    folder: Path
+    content: bytes
+    expected_sha256: str
+
+
+class Generation:
+    """A pinned generation: its manifest, prompts, vectors and indexes.
+
+    A context manager; safe to read from several threads.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, resources: ExitStack, *, mapped: bool
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._resources = resources
+        read = [
+            layout.PROMPTS,
+            *(record.file for records in manifest.shards.values() for record in records),
+        ]
+        read += (
+            [file for info in manifest.indexes.values() for file in info.files] if mapped else []
+        )
+        self._stamps = Stamps(
+            f"{folder}/{file}" for file in read
+        )  # as text: a `Path` for each of thousands takes 25 µs
+        self._vectors = {
+            space: ShardedVectors(
+                folder, records, mapped=mapped, sums=manifest.row_sums.get(space, "")
+            )
+            for space, records in manifest.shards.items()
+        }
+        self._indexes = {
+            space: open_index(folder, info, self.vectors(space), mapped=mapped)
+            for space, info in manifest.indexes.items()
+        }
+        self.prompts = resources.enter_context(DuckPrompts(folder / layout.PROMPTS))
+
+    @property
+    def published_as(self) -> str:
+        """What `CURRENT` calls it."""
+        return self.manifest.generation
+
+    @property
+    def space(self) -> str:
+        """The space that is searched: that of the first encoder."""
+        return self.manifest.encoders[0].space
+
+    def index(self, space: str) -> VectorIndex:
+        """The index of a space.
+
+        Raises:
+            SpaceMismatch: the generation has no index of that space.
+        """
+        if space not in self._indexes:
+            raise self._mismatch(space)
+        return self._indexes[space]
+
+    def vectors(self, space: str) -> ShardedVectors:
+        """The stored vectors of a space.
+
+        Raises:
+            SpaceMismatch: the generation has no vectors of that space.
+        """
+        if space not in self._vectors:
+            raise self._mismatch(space)
+        return self._vectors[space]
+
+    @property
+    def index_lines(self) -> dict[str, str]:
+        """The kind of index of each searched space and what was measured of it, in words."""
+        return {
+            space: f"{part.factory}, recall@10 {part.recall_at_10:.3f} with effort {part.effort:.2f}"
+            for space, part in self.manifest.indexes.items()
+        }
+
+    def check_untouched(self) -> None:
+        """Raise `Checksum` where a file that is still read was written into or cut since it was opened.
+
+        Files that were removed or replaced do no harm: they are read on as they were.
+        """
+        path = self._stamps.changed()
+        if path is not None:
+            raise Checksum(f"{path} was changed while it was read.", path=path, hint=_HINT)
+
+    def search_on(self, gpu: Gpu) -> None:
+        """Let the GPU answer from now on; what it cannot is answered from the files.
+
+        It gets the vectors at the first search.
+        """
+        for space, index in self._indexes.items():
+            moved = GpuIndex(index, self.vectors(space), gpu)
+            self._resources.callback(moved.close)
+            self._indexes[space] = moved
+
+    def close(self) -> None:
+        """Let go of the files and of the pin; calling it again does nothing."""
+        self._resources.close()
+
+    def __enter__(self) -> Generation:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _mismatch(self, space: str) -> SpaceMismatch:
+        encoder = self.manifest.encoders[0]
+        return SpaceMismatch(
+            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; asked for was {space}.",
+            expected=encoder.space,
+            found=space,
+            hint=f"Use --encoder {encoder.name}, or build another index with --encoder and --index.",
+        )
+
+
+def open_generation(root: Path, name: str | None = None, *, mapped: bool = True) -> Generation:
+    """Pin a generation and check it: lengths of all files, counts of rows, and the probes.
+
+    The probes are searched among the rows that they name, which reads little however large the
+    index is; `imprompt.store.integrity.verify` searches all rows and reads every byte.
+
+    Args:
+        root: of the index; it may be read-only.
+        name: of the generation; None is the one in service.
+        mapped: False reads the index into memory and vectors when they are asked for, so that a
+            file that is cut short under the reader is an error and not the end of the process.
+
+    Raises:
+        NoGeneration: nothing was published there, or not under that name.
+        FormatVersion: it was written in a newer format, or its index is one that is not read any
+            more.
+        Checksum: a file is not what the manifest says.
+    """
+    resources = ExitStack()
+    try:
+        pinned = resources.enter_context(pin_manifest(root, name))
+        path = pinned.folder / layout.MANIFEST
+        if pinned.expected_sha256 not in ("", sha256_bytes(pinned.content)):
+            raise Checksum(f"{path} is not the manifest that was published.", path=path, hint=_HINT)
+        manifest = decode_manifest(pinned.content, path=path)
+        refuse_outdated(manifest, pinned.folder)
+        if manifest.generation != pinned.folder.name:
+            raise Checksum(f"{path} is that of {manifest.generation}.", path=path, hint=_HINT)
+        check_lengths(pinned.folder, manifest)
+        generation = Generation(pinned.folder, manifest, resources, mapped=mapped)
+        _check_contents(generation)
+    except BaseException:
+        resources.close()
+        raise
+    return generation
+
+
+@contextmanager
+def pin_manifest(root: Path, name: str | None = None) -> Iterator[PinnedManifest]:
+    """Hold a shared lock on a generation's manifest, which keeps it from being removed; needs no right to write.
+
+    Raises:
+        NoGeneration: nothing was published there, or not under that name.
+        Checksum: `CURRENT` is damaged or names a generation that is not there.
+    """
+    descriptor, folder, expected = _pin(root, name)
+    try:
+        content = read_manifest(descriptor, folder)
+        yield PinnedManifest(folder, content, expected)
+    finally:
+        os.close(descriptor)
+
+
+def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
+    """(descriptor that holds the lock, folder, sha256 from `CURRENT`)."""
+    for _ in range(_PIN_ATTEMPTS):
+        found, expected = _wanted(root, name)
+        path = layout.generation_folder(root, found) / layout.MANIFEST
+        try:
+            descriptor = open_file(root, path.relative_to(root).as_posix(), root=True)
+        except FileNotFoundError:
+            pass  # being removed, or gone; what is in service may be another by now
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+        else:
+            # Between opening and locking it may have been moved away: then the lock holds nothing.
+            if try_flock(descriptor, fcntl.LOCK_SH) and path.is_file():
+                return descriptor, path.parent, expected
+            os.close(descriptor)
+        time.sleep(_PIN_WAIT_S)
+    raise Checksum(f"{path} is missing.", path=path, hint=_HINT)
+
+
+def _wanted(root: Path, name: str | None) -> tuple[str, str]:
+    """(name, sha256 of its manifest or "") of the generation that is asked for."""
+    if name is not None:
+        if name not in generation_names(root):
+            there = ", ".join(generation_names(root)) or "none"
+            raise NoGeneration(f"{root} has no generation {name!r}; there are: {there}.")
+        return name, ""
+    current = read_current(root)
+    if current is None:
+        raise NoGeneration(
+            f"There is no index in {root}.",
+            hint=f"Build one: python cli.py build-index --index {root}",
+        )
+    return current
+
+
+def check_lengths(folder: Path, manifest: Manifest) -> None:
+    """Raise `Checksum` where a file of the generation is missing or of another length than its manifest says."""
+    with folders_of(folder) as opened:
+        for file, record in manifest.files.items():
+            path = (
+                f"{folder}/{file}"  # as text: for thousands of files, a fifth of the time of `Path`
+            )
+            try:
+                size = size_of(folder, file, opened)
+            except OSError as error:
+                raise Checksum(
+                    f"{path} is missing: {error.strerror}.", path=Path(path), hint=_HINT
+                ) from error
+            if size != record.bytes:
+                raise Checksum(
+                    f"{path} has {size} bytes, not {record.bytes}.", path=Path(path), hint=_HINT
+                )
+    log = folder / f"{layout.PROMPTS}.wal"
+    if os.path.lexists(log):
+        raise Checksum(
+            f"{log} does not belong there: the prompts were opened for writing.",
+            path=log,
+            hint=_HINT,
+        )
+
+
+def _check_contents(generation: Generation) -> None:
+    manifest, folder = generation.manifest, generation.folder
+    counts = {layout.PROMPTS: len(generation.prompts)}
+    counts |= {f"vectors of {space}": len(generation.vectors(space)) for space in manifest.shards}
+    for what, rows in counts.items():
+        if rows != manifest.rows:
+            raise Checksum(
+                f"{folder}: {what} has {rows} rows, not {manifest.rows}.", path=folder, hint=_HINT
+            )
+    for space, probes in manifest.probes.items():
+        index = (
+            generation.index(space)
+            if space in manifest.indexes
+            else ExactIndex(generation.vectors(space))
+        )
+        problem = probe_problem(probes, generation.vectors(space), index, all_rows=False)
+        if problem:
+            raise Checksum(f"{folder}: in {space}, {problem}.", path=folder, hint=_HINT)
+        for prompt in generation.prompts.get_many([probe.row_id for probe in probes]):
+            if prompt.prompt_key != prompt_key(prompt.embedded_text):
+                raise Checksum(
+                    f"{folder}: row {prompt.row_id} is not the prompt that its key says.",
+                    path=folder,
+                    hint=_HINT,
+                )

@@ -1,0 +1,174 @@
+"""Is every byte of a generation what it was when it was published?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from imprompt.core.errors import Checksum, StoreError
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress
+from imprompt.store import layout
+from imprompt.store.check_queries import probe_problem
+from imprompt.store.exact_index import ExactIndex
+from imprompt.store.index_version import PinnedManifest, pin_manifest
+from imprompt.store.indexes import open_index
+from imprompt.store.manifest import (
+    FileRecord,
+    Manifest,
+    decode_manifest,
+    refuse_outdated,
+    sha256_bytes,
+)
+from imprompt.store.paths import folders_of, hash_file, others_in, size_of
+from imprompt.store.prompts import DuckPrompts
+from imprompt.store.shards import ShardedVectors
+
+_SILENT = Silent()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one file; `file` is relative to the generation."""
+
+    file: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: expected {self.expected}, found {self.found}"
+
+
+def verify(
+    root: Path, *, name: str | None = None, mapped: bool = True, progress: Progress = _SILENT
+) -> list[Problem]:
+    """Read a whole generation again and list all that differs from its manifest; an empty list says that it is whole.
+
+    Every file is hashed; files that do not belong there are listed; rows are counted and their
+    digest computed; the probes are searched among all rows. What depends on a damaged file is not
+    looked at further.
+
+    Args:
+        root: of the index; it may be read-only.
+        name: of the generation; None is the one in service.
+        mapped: see `imprompt.store.index_version.open_generation`.
+        progress: told of the bytes as they are hashed.
+
+    Raises:
+        NoGeneration: nothing was published there, or not under that name.
+        FormatVersion: it was written in a newer format, or its index is one that is not read any
+            more.
+    """
+    try:
+        with pin_manifest(root, name) as pinned:
+            problems = list(_manifest_problems(pinned))
+            try:
+                manifest = decode_manifest(pinned.content, path=pinned.folder / layout.MANIFEST)
+            except Checksum as error:
+                return problems or [Problem(layout.MANIFEST, "a manifest", error.message)]
+            refuse_outdated(manifest, pinned.folder)
+            problems += _file_problems(pinned.folder, manifest, progress)
+            damaged = {problem.file for problem in problems}
+            if layout.MANIFEST not in damaged:
+                problems += _content_problems(
+                    pinned.folder, manifest, damaged, progress, mapped=mapped
+                )
+            return problems
+    except Checksum as error:
+        return [
+            Problem(
+                error.path.relative_to(root).as_posix(), "the generation in service", error.message
+            )
+        ]
+
+
+def _manifest_problems(pinned: PinnedManifest) -> Iterator[Problem]:
+    found = sha256_bytes(pinned.content)
+    if pinned.expected_sha256 not in ("", found):
+        yield Problem(layout.MANIFEST, f"sha256 {pinned.expected_sha256}", f"sha256 {found}")
+
+
+def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iterator[Problem]:
+    with progress.start(
+        "Hashing files", sum(record.bytes for record in manifest.files.values())
+    ) as task:
+        for file, record in manifest.files.items():
+            try:
+                size, digest = _size_and_digest(folder, file, record)
+            except (Checksum, OSError) as error:
+                found = (
+                    error.message if isinstance(error, Checksum) else error.strerror or "an error"
+                )
+                yield Problem(file, f"{record.bytes} bytes", found)
+                continue
+            if size != record.bytes:
+                yield Problem(file, f"{record.bytes} bytes", f"{size} bytes")
+            elif digest != record.sha256:
+                yield Problem(file, f"sha256 {record.sha256}", f"sha256 {digest}")
+            task.advance(record.bytes)
+    known = {layout.MANIFEST, *manifest.files}
+    for file in others_in(folder, known):
+        yield Problem(file, "no such file", "a file")
+
+
+def _size_and_digest(folder: Path, file: str, record: FileRecord) -> tuple[int, str]:
+    with folders_of(folder) as opened:
+        size = size_of(folder, file, opened)
+    return hash_file(folder, file) if size == record.bytes else (size, "")
+
+
+def _content_problems(
+    folder: Path, manifest: Manifest, damaged: set[str], progress: Progress, *, mapped: bool
+) -> Iterator[Problem]:
+    """What the files say of each other, where all that is compared is undamaged."""
+    if not damaged & {layout.PROMPTS, f"{layout.PROMPTS}.wal"}:
+        with progress.start("Counting the prompts", None):
+            yield from _prompt_problems(folder, manifest)
+    for space, shards in manifest.shards.items():
+        info = manifest.indexes.get(space)
+        if not damaged & {manifest.row_sums.get(space, ""), *(shard.file for shard in shards)} and (
+            info is None or not damaged & {*info.all_files}
+        ):
+            with progress.start(f"Asking the probes of {space}", None):
+                yield from _space_problems(folder, manifest, space, mapped=mapped)
+
+
+def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+    try:
+        with DuckPrompts(folder / layout.PROMPTS, thorough=True) as prompts:
+            rows, digest = len(prompts), prompts.digest()
+    except Checksum as error:
+        yield Problem(layout.PROMPTS, f"{manifest.rows} rows", error.message)
+        return
+    if rows != manifest.rows:
+        yield Problem(layout.PROMPTS, f"{manifest.rows} rows", f"{rows} rows")
+    if digest != manifest.rows_digest:
+        yield Problem(
+            layout.PROMPTS, f"rows digest {manifest.rows_digest}", f"rows digest {digest}"
+        )
+
+
+def _space_problems(
+    folder: Path, manifest: Manifest, space: str, *, mapped: bool
+) -> Iterator[Problem]:
+    what = f"vectors of {space}"
+    try:
+        vectors = ShardedVectors(
+            folder, manifest.shards[space], mapped=mapped, sums=manifest.row_sums.get(space, "")
+        )
+        if len(vectors) != manifest.rows:
+            yield Problem(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
+            return
+        info = manifest.indexes.get(space)
+        index = (
+            ExactIndex(vectors)
+            if info is None
+            else open_index(folder, info, vectors, mapped=mapped)
+        )
+        problem = probe_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
+    except StoreError as error:
+        yield Problem(what, "vectors that can be searched", error.message)
+        return
+    if problem:
+        yield Problem(what, "the probes' answers", problem)

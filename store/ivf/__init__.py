@@ -1,0 +1,1 @@
+"""The inverted-file index (IVF): its files, its lists, and the search."""

@@ -1,0 +1,494 @@
+"""An inverted file on disk, in one file or in several: trained, filled, written, and checked before FAISS reads it.
+
+A file is a header and the lists. The header is what FAISS writes of an index without lists, zeros
+that fill the header up to whole 64 bytes, the rotation of the rows (dim x dim float32) where their
+codes are of pieces, and the number of rows of each list (int64). A list is its codes, in whole
+blocks, and their row ids (int64), with zeros behind the last where the last block is not full. A
+row stands in one list or in two. So FAISS reads the lists where they lie, from the map of the file,
+at addresses that suit its block-wise comparison; its own format has no place for that.
+
+Many rows are cut into parts of consecutive rows, each a file, so that building takes memory for one
+part and a question is looked up in all of them at once. Centroids and rotation are the same for all
+and stand in the first file alone, so the parts together hold what one file would, and propose the
+same rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imprompt.core.atomic_files import atomic_write
+from imprompt.core.errors import Checksum
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress
+from imprompt.core.values import Vectors
+from imprompt.store import layout
+from imprompt.store.checksums import read_sums, sum_of, write_sums
+from imprompt.store.faiss_index import faiss_errors, read_header
+from imprompt.store.gpu import Gpu
+from imprompt.store.index_plan import (
+    FAST_SCAN_ROWS,
+    ID_BYTES,
+    PART_ROWS,
+    TRAINING_ROWS_A_LIST,
+    code_bytes,
+    part_bounds,
+    read_factory,
+    training_rows,
+)
+from imprompt.store.ivf.ivf_lists import Filler, train
+from imprompt.store.ivf.ivf_rotation import rotation_for
+from imprompt.store.manifest import IndexInfo, IndexPart, sha256_bytes
+from imprompt.store.mapping import address_of
+from imprompt.store.paths import open_file
+from imprompt.store.shards import ShardedVectors
+
+_BLOCK_ROWS = 65_536
+_TRAINING_ROUNDS = 10
+_LEAST_TRAINED_CODES = 16  # rows that FAISS wants for codes of 4 bits
+_TRAINING_ROWS_A_CODE = (
+    4096  # FAISS's own 256, or rows that are not turned, find .007 fewer of the ten nearest
+)
+_ALIGNED_BYTES = 64
+_F32 = np.dtype("<f4")
+_TABLE_BYTES_A_PIECE = 16 * 4  # a product for each of 16 codes
+_ONE_QUESTION = 10  # FAISS's way through blocks that is quickest for a single question
+_HINT = "Build the index again."
+_REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
+_SILENT = Silent()
+_LIMITING = Lock()  # FAISS has one limit for the whole process
+
+
+class _Places(NamedTuple):
+    """A part's bytes, and (lists, 2) where each of its lists begins and ends in them."""
+
+    content: NDArray[np.uint8]
+    bounds: NDArray[np.int64]
+
+
+def build_ivf_index(
+    folder: Path,
+    file: str,
+    vectors: ShardedVectors,
+    *,
+    factory: str,
+    seed: int = 0,
+    part_rows: int = PART_ROWS,
+    gpu: Gpu | None = None,
+    progress: Progress = _SILENT,
+) -> IndexInfo:
+    """Train an inverted file on a sample of `vectors`, put all rows in by their codes, and write it.
+
+    It takes memory for the sample, or for the codes of one part and one block. The same vectors,
+    seed and machine give the same bytes.
+
+    Args:
+        folder: the staging folder.
+        file: relative path inside of it, from `layout.index_file`; where there are several parts,
+            they are called after it.
+        factory: such as "IVF512x2,PQ96x4fs"; see `imprompt.store.index_plan.read_factory`. There
+            are at most as many lists as rows.
+        seed: of the sample and of its clustering.
+        part_rows: rows of a part at most.
+        gpu: where the lists are made and chosen; None for the processor.
+
+    Returns:
+        The index's record; effort and recall are for the caller to measure and still 0.
+
+    Raises:
+        ConfigError: another factory string, or a GPU that is required refuses.
+        StorageFull: the disk is full or may not be written.
+    """
+    factory = _at_most(factory, rows=len(vectors))
+    lists_a_row = read_factory(factory).lists_a_row
+    index, rotation = _trained(vectors, factory, seed=seed, gpu=gpu, progress=progress)
+    bounds = part_bounds(len(vectors), part_rows)
+    parts, sums = [], []
+    with (
+        progress.start("Filling the index", len(vectors)) as task,
+        closing(Filler(index, gpu, lists_a_row)) as filler,
+    ):
+        for number, (start, stop) in enumerate(bounds):
+            index.reset()
+            for begin in range(start, stop, _BLOCK_ROWS):
+                block = turned(vectors.block(begin, min(begin + _BLOCK_ROWS, stop)), rotation)
+                filler.add(block, np.arange(begin, begin + len(block)))
+                task.advance(len(block))
+            name = file if len(bounds) == 1 else layout.index_part_file(file, number)
+            part, of_lists = _write(
+                index, rotation, folder, name, rows=stop - start, first=number == 0
+            )
+            parts.append(part)
+            sums.append(of_lists)
+    write_sums(folder, layout.list_sums_file(file), sums)
+    first = parts[0]
+    return IndexInfo(
+        file=first.file,
+        factory=factory,
+        effort=0.0,
+        recall_at_10=0.0,
+        header_bytes=first.header_bytes,
+        header_sha256=first.header_sha256,
+        parts=parts if len(parts) > 1 else [],
+        sums=layout.list_sums_file(file),
+    )
+
+
+class CheckedLists:
+    """The lists of all parts, each compared with its sum before it is first looked into. Safe to use from several threads.
+
+    Args:
+        folder: of the generation.
+        info: the index's record; without sums, nothing is compared.
+        places: for each part its bytes and where its lists begin and end in them, (lists, 2).
+    """
+
+    def __init__(
+        self, folder: Path, info: IndexInfo, places: Sequence[_Places], *, mapped: bool
+    ) -> None:
+        n_lists = len(places[0].bounds)
+        self._places = places
+        self._files = [folder / file for file in info.files]
+        self._left = np.full(n_lists, bool(info.sums), dtype=np.bool_)
+        if info.sums:
+            sums = read_sums(folder, info.sums, count=n_lists * len(places), mapped=mapped)
+            self._sums = sums.reshape(len(places), n_lists)
+
+    def check(self, lists: NDArray[np.int64]) -> None:
+        """Compare these lists, where that was not done yet; below 0 is none.
+
+        Raises:
+            Checksum: one is not what was written.
+        """
+        for number in lists[(lists >= 0) & self._left[lists]].tolist():
+            for place, sums, path in zip(self._places, self._sums, self._files, strict=False):
+                begin, end = place.bounds[number]
+                if sum_of(place.content[begin:end], number) != sums[number]:
+                    raise Checksum(
+                        f"{path} is damaged: list {number} is not what was written.",
+                        path=path,
+                        hint=_REBUILD,
+                    )
+            self._left[number] = False
+
+
+def open_ivf(
+    folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool
+) -> tuple[list[Any], Vectors | None, CheckedLists]:
+    """The parts, mapped or in memory, in row order, all with the centroids of the first, which must live as long as the others;
+    the rotation (see `turned`) that questions need, where the rows were turned; and the lists, to be checked before they are
+    looked into, as long as the parts live.
+
+    Everything that FAISS interprets (all but codes and ids) is compared by hash before it reads it.
+
+    Raises:
+        Checksum: a file is missing or is not the one that was recorded.
+    """
+    parts = info.parts or [IndexPart(info.file, rows, info.header_bytes, info.header_sha256)]
+    if sum(part.rows for part in parts) != rows:
+        raise Checksum(
+            f"{folder}: the parts of the index do not hold {rows} rows.",
+            path=folder / info.file,
+            hint=_HINT,
+        )
+    opened, rotations, places = zip(
+        *(
+            _open_part(folder, part, info.factory, dim=dim, mapped=mapped, first=part is parts[0])
+            for part in parts
+        ),
+        strict=True,
+    )
+    if opened[0].quantizer.ntotal == 0:
+        path = folder / parts[0].file
+        raise Checksum(
+            f"{path} is not the first part of an index: it has no centroids.", path=path, hint=_HINT
+        )
+    for part in opened[1:]:
+        part.quantizer.this.acquire()  # what stands in its place goes
+        part.own_fields = False
+        part.quantizer = opened[0].quantizer
+    return list(opened), rotations[0], CheckedLists(folder, info, places, mapped=mapped)
+
+
+def turned(rows: Vectors, rotation: Vectors | None) -> Vectors:
+    """(n, dim) rows or questions as the index has them."""
+    return rows if rotation is None else np.ascontiguousarray(rows @ rotation)
+
+
+def _at_most(factory: str, *, rows: int) -> str:
+    """The factory string with at most as many lists as rows, since FAISS refuses to find more; with one list there is no second."""
+    parsed = read_factory(factory)
+    n_lists = min(parsed.n_lists, rows)
+    return f"IVF{n_lists}{'x2' if min(parsed.lists_a_row, n_lists) == 2 else ''},{parsed.codes}"
+
+
+def _trained(
+    vectors: ShardedVectors, factory: str, *, seed: int, gpu: Gpu | None, progress: Progress
+) -> tuple[Any, Vectors | None]:
+    """An empty index whose lists and codes are fitted to a sample of the rows, and the rotation that they want."""
+    import faiss
+
+    parsed = read_factory(factory, dim=vectors.dim)
+    size = min(len(vectors), training_rows(parsed.n_lists))
+    row_ids = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:size])
+    index = faiss.index_factory(vectors.dim, parsed.for_faiss, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed = seed % (1 << 31)
+    index.cp.niter = _TRAINING_ROUNDS
+    index.cp.min_points_per_centroid = (
+        1  # FAISS warns on stderr below 39; a small corpus is no fault
+    )
+    index.cp.max_points_per_centroid = TRAINING_ROWS_A_LIST
+    if parsed.pieces:
+        index.by_residual = (
+            False  # one table of products for all lists; residuals' codes find fewer
+        )
+        index.pq.cp.min_points_per_centroid = 1
+        index.pq.cp.max_points_per_centroid = _TRAINING_ROWS_A_CODE
+        row_ids = np.resize(row_ids, max(size, _LEAST_TRAINED_CODES))
+    with progress.start("Training the index", None):
+        sample = vectors.rows(row_ids)
+        rotation = rotation_for(sample, parsed.pieces) if parsed.pieces else None
+        sample = turned(sample, rotation)
+        train(index, sample, gpu)
+    return index, rotation
+
+
+def _write(
+    index: Any, rotation: Vectors | None, folder: Path, file: str, *, rows: int, first: bool
+) -> tuple[IndexPart, NDArray[np.uint32]]:
+    import faiss
+
+    path = folder / file
+    packed = (
+        faiss.IndexIVFPQFastScan(index, FAST_SCAN_ROWS)
+        if isinstance(index, faiss.IndexIVFPQ)
+        else index
+    )
+    lists, block_rows = packed.invlists, FAST_SCAN_ROWS if packed is not index else 1
+    lengths = np.array([lists.list_size(number) for number in range(packed.nlist)], dtype="<i8")
+    header = _header(packed, rotation, lengths, first=first)
+    sums = np.empty(packed.nlist, dtype=np.uint32)
+    with atomic_write(path) as opened:
+        opened.write(header)
+        for number, length in enumerate(lengths.tolist()):
+            whole, content = _in_blocks(length, block_rows), b""
+            if length:
+                codes = faiss.rev_swig_ptr(
+                    lists.get_codes(number), whole * packed.code_size
+                ).tobytes()
+                content = (
+                    codes
+                    + faiss.rev_swig_ptr(lists.get_ids(number), length).tobytes()
+                    + bytes((whole - length) * ID_BYTES)
+                )
+                opened.write(content)
+            sums[number] = sum_of(content, number)
+    return IndexPart(file, rows, len(header), sha256_bytes(header)), sums
+
+
+def _header(
+    index: Any, rotation: Vectors | None, lengths: NDArray[np.int64], *, first: bool
+) -> bytes:
+    import faiss
+
+    none, no_centroids = (
+        faiss.ArrayInvertedLists(index.nlist, index.code_size),
+        faiss.IndexFlatIP(index.d),
+    )
+    with ExitStack() as stack:
+        stack.enter_context(_instead(index, "invlists", "own_invlists", none))
+        if not first:
+            stack.enter_context(_instead(index, "quantizer", "own_fields", no_centroids))
+        written = faiss.serialize_index(index).tobytes()
+    behind = (
+        b"" if rotation is None or not first else rotation.astype(_F32).tobytes()
+    ) + lengths.tobytes()
+    return bytes(written + bytes(-(len(written) + len(behind)) % _ALIGNED_BYTES) + behind)
+
+
+def _in_blocks(rows: Any, block_rows: int) -> Any:
+    """So many rows, or arrays of them, filled up to whole blocks."""
+    return -(-rows // block_rows) * block_rows
+
+
+@contextmanager
+def _instead(index: Any, part: str, owned: str, other: Any) -> Iterator[None]:
+    """Another part in the index's place for a while."""
+    kept = getattr(index, part), getattr(index, owned)
+    setattr(index, owned, False)
+    setattr(index, part, other)
+    try:
+        yield
+    finally:
+        setattr(index, part, kept[0])
+        setattr(index, owned, kept[1])
+
+
+def _open_part(
+    folder: Path, part: IndexPart, factory: str, *, dim: int, mapped: bool, first: bool
+) -> tuple[Any, Vectors | None, _Places]:
+
+    parsed = read_factory(factory, dim=dim)
+    row_bytes = code_bytes(parsed, dim) + ID_BYTES
+    path = folder / part.file
+    header, size = read_header(folder, part.file, part.header_bytes)
+    rotation_bytes = dim * dim * _F32.itemsize if parsed.pieces and first else 0
+    whole = (
+        sha256_bytes(header) == part.header_sha256
+        and len(header) >= parsed.n_lists * 8 + rotation_bytes
+    )
+    lengths = np.frombuffer(header[-parsed.n_lists * 8 :] if whole else b"", dtype="<i8")
+    capacities = _in_blocks(lengths, parsed.block_rows)
+    entries = part.rows * parsed.lists_a_row
+    if (
+        not whole
+        or not _add_up(lengths, entries)
+        or size != part.header_bytes + int(capacities.sum()) * row_bytes
+    ):
+        raise Checksum(
+            f"{path} is not the {factory} index of {part.rows} rows that was recorded ({size} bytes).",
+            path=path,
+            hint=_HINT,
+        )
+    if not _has_form(header, factory, dim=dim, entries=entries, first=first):
+        raise Checksum(
+            f"{path} is not the {factory} index of {part.rows} rows that was recorded.",
+            path=path,
+            hint=_HINT,
+        )
+    # Also FAISS looks whether tables that it may compute would be within the limit.
+    index = _deserialized(
+        header, path, most_bytes=len(header) + parsed.n_lists * parsed.pieces * _TABLE_BYTES_A_PIECE
+    )
+    if parsed.pieces:
+        index.implem = _ONE_QUESTION
+    begins = part.header_bytes + (np.cumsum(capacities) - capacities) * row_bytes
+    places = np.stack([lengths, capacities, begins], axis=1).astype(np.int64)
+    content = _attach(index, folder, part.file, places, size=size, mapped=mapped)
+    bounds = np.stack([begins, begins + capacities * row_bytes], axis=1).astype(np.int64)
+    behind = np.frombuffer(
+        header[-parsed.n_lists * 8 - rotation_bytes : -parsed.n_lists * 8], dtype=_F32
+    )
+    return index, behind.reshape(dim, dim) if rotation_bytes else None, _Places(content, bounds)
+
+
+def _add_up(lengths: NDArray[np.int64], entries: int) -> bool:
+    return bool(((lengths >= 0) & (lengths <= entries)).all()) and sum(lengths.tolist()) == entries
+
+
+def _deserialized(header: bytes, path: Path, *, most_bytes: int) -> Any:
+    """What FAISS makes of a header, which cannot make it ask for more memory than that at once."""
+    import faiss
+
+    with _LIMITING, faiss_errors(path):
+        if not hasattr(faiss, "set_deserialization_vector_byte_limit"):  # before faiss 1.14
+            return faiss.deserialize_index(np.frombuffer(header, dtype=np.uint8))
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(most_bytes)
+        try:
+            return faiss.deserialize_index(np.frombuffer(header, dtype=np.uint8))
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
+
+
+def _has_form(header: bytes, factory: str, *, dim: int, entries: int, first: bool) -> bool:
+    """Whether a header is, but for the values of centroids and codes' tables, the one that FAISS writes of such an index.
+
+    FAISS computes sizes and addresses from the rest, which is therefore not the file's to say.
+    """
+    parsed = read_factory(factory, dim=dim)
+    n_centroids = parsed.n_lists if first else 0
+    before, behind, free = _form(dim, parsed.n_lists, parsed.codes, n_centroids, entries)
+    start = len(before) + n_centroids * dim * _F32.itemsize
+    rest = np.frombuffer(header[start : start + len(behind)], dtype=np.uint8)
+    return (
+        header.startswith(before)
+        and len(rest) == len(behind)
+        and bool(((rest == behind) | free).all())
+    )
+
+
+@lru_cache(maxsize=16)
+def _form(
+    dim: int, n_lists: int, codes: str, n_centroids: int, entries: int
+) -> tuple[bytes, NDArray[np.uint8], NDArray[np.bool_]]:
+    """What FAISS writes of an index before its centroids and behind them, and which bytes of the latter are values."""
+    import faiss
+
+    index = faiss.index_factory(dim, f"IVF{n_lists},{codes}", faiss.METRIC_INNER_PRODUCT)
+    index.is_trained, index.ntotal = True, entries
+    tables = (
+        index.pq.centroids
+        if codes.startswith("PQ")
+        else index.sq.trained
+        if codes in ("SQ4", "SQ8")
+        else None
+    )
+    if codes.startswith("PQ"):
+        index.by_residual = False
+    centroids = faiss.downcast_index(index.quantizer)
+    centroids.ntotal = n_centroids  # it holds none, and would say so where its values follow
+    held, found = faiss.serialize_index(centroids).tobytes(), []
+    with _instead(
+        index, "invlists", "own_invlists", faiss.ArrayInvertedLists(n_lists, index.code_size)
+    ):
+        for value in (0.0, np.frombuffer(b"\xff" * 4, dtype=_F32)[0]):
+            if tables is not None:
+                n_values = tables.size() if codes.startswith("PQ") else 2 * dim
+                faiss.copy_array_to_vector(np.full(n_values, value, dtype=np.float32), tables)
+            found.append(faiss.serialize_index(index).tobytes())
+    start = found[0].index(held)
+    before = found[0][:start] + held[:-8] + (n_centroids * dim).to_bytes(8, "little")
+    behind, other = (np.frombuffer(one[start + len(held) :], dtype=np.uint8) for one in found)
+    return before, behind, behind != other
+
+
+def _attach(
+    index: Any, folder: Path, file: str, places: NDArray[np.int64], *, size: int, mapped: bool
+) -> NDArray[np.uint8]:
+    """Give the index its lists where they lie in the file or in memory, and return all bytes of the file; it unmaps them when it
+    goes.
+
+    Args:
+        places: (lists, 3) rows, room for rows, and first byte of each list, as FAISS's
+            `OnDiskOneList` has them.
+        size: of the file, in bytes; the places lie within.
+    """
+    import faiss
+
+    lists = faiss.OnDiskInvertedLists()
+    lists.nlist, lists.code_size, lists.read_only = index.nlist, index.code_size, True
+    lists.prefetch_nthread = 0  # threads that would touch pages ahead, were they asked to
+    lists.lists.resize(index.nlist)
+    faiss.memcpy(lists.lists.data(), faiss.swig_ptr(places), places.nbytes)
+    path, descriptor = folder / file, -1
+    try:
+        descriptor = open_file(folder, file)
+        content, lists.totsize = address_of(descriptor, mapped=mapped)
+    except OSError as error:
+        raise Checksum(
+            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=_HINT
+        ) from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    if lists.totsize != size:
+        raise Checksum(
+            f"{path} has {lists.totsize} bytes, not {size}, since it was looked at.",
+            path=path,
+            hint=_HINT,
+        )
+    held = np.frombuffer(content, dtype=np.uint8)
+    lists.ptr = faiss.swig_ptr(held)
+    index.replace_invlists(lists, True)
+    lists.this.disown()
+    return held

@@ -1,0 +1,158 @@
+"""What lies where on a server: names, fields, and the record that makes rows a generation.
+
+imprompt                      alias of the collection in service, the last thing that a push changes
+imprompt_<generation>_<hash>  the rows of one generation: ids, prompts, the vectors of every space
+imprompt_meta                 texts by key: the version of this layout, a record for each whole generation, marks of running pushes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from imprompt.core.errors import Checksum, FormatVersion
+from imprompt.core.values import Prompt
+from imprompt.store.manifest import Manifest, decode_manifest, sha256_bytes
+from imprompt.store.milvus.expressions import LOWERED
+from imprompt.store.milvus.index_types import IndexChoice
+
+SCHEMA = 1
+ALIAS = "imprompt"
+META = "imprompt_meta"
+SCHEMA_KEY = "schema"
+
+MOST_BYTES = 65_535
+"""Of a text in Milvus."""
+
+TEXTS = ("text", "embedded_text", "source", "source_key")
+NUMBERS = ("n_submitted", "group_id", "n_folded")
+PROMPT_FIELDS = ("row_id", "prompt_key", *TEXTS, *NUMBERS, "whole")
+"""What a prompt is read from.
+
+`whole` holds the texts of a row, in pieces, where one of them is longer than a field takes.
+"""
+
+_PIECE_CHARS = MOST_BYTES // 4
+_HASH_CHARS = 12
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole generation on the server.
+
+    `fields` names the vector field of each space. `effort` is the default of a search, with which
+    `recall_at_5` was measured with the manifest's probes. `n_long` rows have a text that is longer
+    than a field. `pushed` is when, in UTC.
+    """
+
+    schema: int = SCHEMA
+    generation: str
+    collection: str
+    manifest: str
+    manifest_sha256: str
+    fields: dict[str, str]
+    kind: str
+    params: dict[str, Any]
+    effort: float
+    recall_at_5: float
+    n_long: int
+    pushed: str
+
+    @property
+    def choice(self) -> IndexChoice:
+        return IndexChoice(self.kind, self.params)
+
+    def read_manifest(self) -> Manifest:
+        """The manifest of the generation.
+
+        Raises:
+            FormatVersion: it was written in a newer format.
+            Checksum: it is not the one that was recorded.
+        """
+        content, path = self.manifest.encode(), Path(self.collection) / "MANIFEST.json"
+        if sha256_bytes(content) != self.manifest_sha256:
+            raise Checksum(
+                f"{path} is not the manifest that was pushed.",
+                path=path,
+                hint="Push the index again.",
+            )
+        return decode_manifest(content, path=path)
+
+
+def collection_name(generation: str, manifest_sha256: str, choice: IndexChoice) -> str:
+    """The collection of a generation under an index: the same for the same rows and index, and for no others."""
+    identity = msgspec.json.encode(
+        [SCHEMA, manifest_sha256, choice.kind, choice.params], order="deterministic"
+    )
+    return f"{ALIAS}_{re.sub(r'[^A-Za-z0-9_]', '_', generation)}_{hashlib.sha256(identity).hexdigest()[:_HASH_CHARS]}"
+
+
+def vector_fields(manifest: Manifest) -> dict[str, str]:
+    """The field of each space."""
+    return {space: f"vector_{number}" for number, space in enumerate(sorted(manifest.shards))}
+
+
+def check_schema(found: str, *, where: str) -> None:
+    """Raise `FormatVersion` where what lies on a server was written by another version."""
+    if found != str(SCHEMA):
+        raise FormatVersion(
+            f"{where} holds imprompt's schema {found}; this version reads and writes schema {SCHEMA}.",
+            hint="Use the version of imprompt that pushed it, or push into another database: milvus:http://HOST:PORT/DATABASE.",
+        )
+
+
+def row_of(
+    prompt: Prompt, *, text_lower: str, embedded_lower: str, vectors: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A prompt and its vectors (field to row) as the server takes them."""
+    texts = {name: getattr(prompt, name) for name in TEXTS}
+    fields = {**texts, LOWERED["text"]: text_lower, LOWERED["embedded_text"]: embedded_lower}
+    cut = {name: _cut(text) for name, text in fields.items()}
+    whole = list(pieces(msgspec.json.encode([*texts.values()]).decode())) if cut != fields else []
+    return {
+        "row_id": prompt.row_id,
+        "prompt_key": prompt.prompt_key,
+        **cut,
+        **{name: getattr(prompt, name) for name in NUMBERS},
+        "whole": whole,
+        "n_pieces": len(whole),
+        **vectors,
+    }
+
+
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
+    """The prompt of a row with `PROMPT_FIELDS`."""
+    whole = (
+        msgspec.json.decode("".join(row["whole"]), type=list[str])
+        if row["whole"]
+        else [row[name] for name in TEXTS]
+    )
+    return Prompt(
+        int(row["row_id"]), row["prompt_key"], *whole, *(int(row[name]) for name in NUMBERS)
+    )
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text in pieces that a field takes."""
+    return (text[start : start + _PIECE_CHARS] for start in range(0, len(text), _PIECE_CHARS))
+
+
+def size_bytes(rows: Sequence[Mapping[str, Any]]) -> int:
+    """About what rows take on their way to the server."""
+    return sum(sum(_field_bytes(value) for value in row.values()) for row in rows)
+
+
+def _field_bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, list):
+        return sum(len(part.encode()) for part in value)
+    return int(getattr(value, "nbytes", 8))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _PIECE_CHARS else text.encode()[:MOST_BYTES].decode(errors="ignore")

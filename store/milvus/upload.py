@@ -1,0 +1,356 @@
+"""Sends the generation in service from a folder to Milvus: whole, or not to be seen.
+
+Rows go into a collection of their own, which no question reaches before it is whole, counted,
+indexed, loaded, and has answered the manifest's probes. The last step lets the alias name it. A
+mark says how many rows were acknowledged, so that the same command goes on from there; what was
+sent behind the mark is sent again over itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from imprompt.core.errors import Checksum, Unreachable
+from imprompt.core.progress import Silent
+from imprompt.core.protocols import Progress
+from imprompt.core.settings import MilvusPlace
+from imprompt.store.check_queries import PROBE_HITS
+from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.manifest import encode_manifest, sha256_bytes
+from imprompt.store.milvus.collections import (
+    LONG_S,
+    load,
+    make_collection,
+    make_indexes,
+    wait_for_index,
+)
+from imprompt.store.milvus.connection import Connection
+from imprompt.store.milvus.expressions import lowered
+from imprompt.store.milvus.index_types import IndexChoice, choose_index
+from imprompt.store.milvus.lease import push_lease
+from imprompt.store.milvus.meta import Meta
+from imprompt.store.milvus.milvus_version import (
+    MilvusGeneration,
+    collection_in_service,
+    count_rows,
+    damaged,
+)
+from imprompt.store.milvus.schema import (
+    ALIAS,
+    META,
+    Record,
+    collection_name,
+    row_of,
+    size_bytes,
+    vector_fields,
+)
+
+WANTED_RECALL = 0.96
+"""Of the five nearest rows of the probes, as `imprompt.store.indexes.WANTED_RECALL` of the ten nearest on this machine."""
+
+_ROWS_AT_ONCE = 1000
+_MARK_EVERY = 10
+_MOST_BATCH_BYTES = 16 << 20
+_MARK = "sent:"
+_SILENT = Silent()
+
+
+@dataclass(frozen=True, slots=True)
+class PushOptions:
+    """How a generation lies on the server.
+
+    `index_type` None is FLAT up to 100,000 rows and HNSW above; `index_params` go over the type's
+    own. `replicas` in memory. `keep` so many generations that were in service before;
+    `drop_unfinished` removes what earlier pushes of other generations left.
+    """
+
+    index_type: str | None = None
+    index_params: Mapping[str, Any] | None = None
+    replicas: int = 1
+    keep: int = 1
+    drop_unfinished: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What a push did: rows that were sent now, whether anything changed, what was dropped, and how the index answers."""
+
+    generation: str
+    collection: str
+    rows: int
+    sent: int
+    changed: bool
+    kind: str
+    effort: float
+    recall_at_5: float
+    dropped: tuple[str, ...]
+    seconds: float
+
+
+def push(
+    root: Path, place: MilvusPlace, *, options: PushOptions, progress: Progress = _SILENT
+) -> PushReport:
+    """Send the generation in service in a folder, and put it into service on the server.
+
+    Raises:
+        NoGeneration, Checksum: the folder holds no index, or a damaged one.
+        ConfigError: an option cannot be used.
+        FormatVersion: what is on the server was pushed by another version.
+        BuildLocked: another push is running there.
+        Unreachable: the server does not answer; what it acknowledged is kept.
+        StoreError: the server refuses, in its own words.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        source = stack.enter_context(open_generation(root))
+        choice = choose_index(options.index_type, options.index_params, rows=source.manifest.rows)
+        connection = stack.enter_context(Connection(place, create=True))
+        meta = Meta(connection, create=True)
+        if place.file is None:  # a file is this process's alone
+            stack.enter_context(push_lease(meta, where=str(place)))
+        sender = _Sender(source, connection, meta, choice, options, progress)
+        record, sent = sender.whole()
+        changed = sender.put_into_service(record)
+        dropped = sender.drop_others()
+        return PushReport(
+            record.generation,
+            record.collection,
+            source.manifest.rows,
+            sent,
+            changed,
+            record.kind,
+            record.effort,
+            record.recall_at_5,
+            tuple(dropped),
+            round(time.monotonic() - began, 3),
+        )
+
+
+class _Sender:
+    """One push under way."""
+
+    def __init__(
+        self,
+        source: Generation,
+        connection: Connection,
+        meta: Meta,
+        choice: IndexChoice,
+        options: PushOptions,
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._manifest = source.manifest
+        self._connection = connection
+        self._meta = meta
+        self._choice = choice
+        self._options = options
+        self._progress = progress
+        self._content = encode_manifest(source.manifest)
+        self._sha256 = sha256_bytes(self._content)
+        self._collection = collection_name(self._manifest.generation, self._sha256, choice)
+        self._fields = vector_fields(self._manifest)
+
+    def whole(self) -> tuple[Record, int]:
+        """(record, rows sent now) of the collection, when it is whole, loaded and answers."""
+        record = self._meta.record(self._collection)
+        there = bool(self._connection.call("has_collection", self._collection))
+        if record is not None and there:
+            self._load()
+            self._check(record, all_rows=False)
+            return record, 0
+        sent = self._send(there)
+        self._index()
+        self._load()
+        n_long = self._counted()
+        return self._measured(n_long), sent
+
+    def _send(self, there: bool) -> int:
+        """Send the rows that are not there; how many those were."""
+        dims = {encoder.space: encoder.dim for encoder in self._manifest.encoders}
+        if not there:
+            self._meta.remove(_MARK + self._collection)
+            make_collection(
+                self._connection,
+                self._collection,
+                {field: dims[space] for space, field in self._fields.items()},
+            )
+        start = int(self._meta.get(_MARK + self._collection) or 0)
+        sent, rows = 0, self._manifest.rows
+        with self._progress.start("Sending the rows", rows) as task:
+            task.advance(start)
+            for number, (first, batch) in enumerate(self._batches(start)):
+                # Behind the mark of an earlier call some may be there already; sent over themselves
+                # they are there once.
+                again = there and first < start + _MARK_EVERY * _ROWS_AT_ONCE
+                self._send_rows(batch, again=again)
+                sent += len(batch)
+                if number % _MARK_EVERY == _MARK_EVERY - 1 or first + len(batch) == rows:
+                    self._meta.put(_MARK + self._collection, str(first + len(batch)))
+                task.advance(len(batch))
+        return sent
+
+    def _batches(self, start: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """(first row id, rows as the server takes them)."""
+        vectors = {field: self._source.vectors(space) for space, field in self._fields.items()}
+        for first in range(start, self._manifest.rows, _ROWS_AT_ONCE):
+            ids = np.arange(first, min(first + _ROWS_AT_ONCE, self._manifest.rows))
+            prompts = self._source.prompts.get_many(ids)
+            low = lowered([prompt.text for prompt in prompts])
+            embedded = lowered([prompt.embedded_text for prompt in prompts])
+            blocks = {field: stored.rows(ids) for field, stored in vectors.items()}
+            yield (
+                first,
+                [
+                    row_of(
+                        prompt,
+                        text_lower=low[i],
+                        embedded_lower=embedded[i],
+                        vectors={f: b[i] for f, b in blocks.items()},
+                    )
+                    for i, prompt in enumerate(prompts)
+                ],
+            )
+
+    def _send_rows(self, rows: list[dict[str, Any]], *, again: bool) -> None:
+        """Send a batch, in halves where it is too large for one message."""
+        if size_bytes(rows) > _MOST_BATCH_BYTES and len(rows) > 1:
+            for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+                self._send_rows(half, again=again)
+            return
+        # An insert whose answer was lost may have happened: it is sent over itself, which an insert
+        # is not.
+        try:
+            self._connection.call(
+                "upsert" if again else "insert", self._collection, rows, retry=again
+            )
+        except Unreachable:
+            if again:
+                raise
+            self._connection.call("upsert", self._collection, rows)
+
+    def _index(self) -> None:
+        """Let the server write what it holds and build the indexes, and wait for them."""
+        searched = self._fields[self._source.space]
+        with self._progress.start("Building the index on Milvus", None):
+            self._connection.call("flush", self._collection, timeout_s=LONG_S)
+            make_indexes(
+                self._connection,
+                self._collection,
+                {
+                    field: self._choice if field == searched else IndexChoice("FLAT", {})
+                    for field in self._fields.values()
+                },
+            )
+            for field in self._fields.values():
+                wait_for_index(self._connection, self._collection, field)
+
+    def _load(self) -> None:
+        with self._progress.start("Loading it on Milvus", None):
+            load(self._connection, self._collection, replicas=self._options.replicas)
+
+    def _counted(self) -> int:
+        """How many rows are long, when all rows are there.
+
+        Raises:
+            Checksum: the server lost rows or has some twice; they are dropped, so that the next
+                push sends them all.
+        """
+        rows = count_rows(self._connection, self._collection)
+        if rows != self._manifest.rows:
+            if collection_in_service(self._connection) != self._collection:
+                self._connection.call("drop_collection", self._collection)
+            raise Checksum(
+                f"{self._connection.place} holds {rows} rows of the {self._manifest.rows} that it acknowledged.",
+                path=Path(self._collection),
+                hint="They were dropped there: push again.",
+            )
+        return count_rows(self._connection, self._collection, where="n_pieces > 0")
+
+    def _measured(self, n_long: int) -> Record:
+        """The record, with the least effort that finds enough of the probes' answers, or nearly the most that there is."""
+        record = Record(
+            generation=self._manifest.generation,
+            collection=self._collection,
+            manifest=self._content.decode(),
+            manifest_sha256=self._sha256,
+            fields=self._fields,
+            kind=self._choice.kind,
+            params=self._choice.params,
+            effort=1.0,
+            recall_at_5=1.0,
+            n_long=n_long,
+            pushed=_now(),
+        )
+        with self._progress.start("Asking the probes", None):
+            generation = self._check(record, all_rows=not self._choice.has_dial)
+            probes = self._manifest.probes.get(self._source.space, [])
+            if not self._choice.has_dial or not probes:
+                return record
+            queries = generation.vectors(generation.space).rows(
+                np.array([probe.row_id for probe in probes], dtype=np.int64)
+            )
+            for effort in self._choice.efforts():
+                hits = generation.index(generation.space).search(queries, PROBE_HITS, effort=effort)
+                found = [
+                    np.isin(probe.ids, ids).mean()
+                    for probe, ids in zip(probes, hits.ids, strict=True)
+                ]
+                record = msgspec.structs.replace(
+                    record, effort=effort, recall_at_5=float(np.mean(found))
+                )
+                if record.recall_at_5 >= WANTED_RECALL:
+                    break
+        return record
+
+    def _check(self, record: Record, *, all_rows: bool) -> MilvusGeneration:
+        generation = MilvusGeneration(self._connection, record)
+        if (problem := generation.problem(all_rows=all_rows)) is not None:
+            raise damaged(record, self._connection, problem)
+        return generation
+
+    def put_into_service(self, record: Record) -> bool:
+        """Let the alias name the collection; False where it did already."""
+        current = collection_in_service(self._connection)
+        if current == self._collection:
+            return False
+        self._meta.put_record(msgspec.structs.replace(record, pushed=_now()))
+        self._connection.call(
+            "create_alias" if current is None else "alter_alias", self._collection, ALIAS
+        )
+        self._meta.remove(_MARK + self._collection)
+        return True
+
+    def drop_others(self) -> list[str]:
+        """Drop generations beyond those to keep, and what is unfinished where that was asked for; their collections."""
+        older = [
+            record.collection
+            for record in self._meta.records()
+            if record.collection != self._collection
+        ]
+        kept = older[len(older) - self._options.keep :] if self._options.keep else []
+        gone = [collection for collection in older if collection not in kept]
+        if self._options.drop_unfinished:
+            there = self._connection.call("list_collections")
+            whole = {META, self._collection, *older}
+            gone += sorted(
+                name for name in there if name.startswith(f"{ALIAS}_") and name not in whole
+            )
+        for collection in gone:
+            if self._connection.call("has_collection", collection):
+                self._connection.call("drop_collection", collection)
+            self._meta.remove_record(collection)
+            self._meta.remove(_MARK + collection)
+        return gone
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

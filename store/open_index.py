@@ -1,0 +1,110 @@
+"""An index that answers, wherever it lies: in a folder of this machine, or on Milvus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, Self
+
+from imprompt.core.protocols import PromptStore, VectorIndex, VectorStore
+from imprompt.core.settings import IndexPlace, MilvusPlace
+from imprompt.store.gpu import Gpu
+from imprompt.store.index_version import open_generation
+from imprompt.store.manifest import Manifest
+from imprompt.store.publish import current_name
+
+
+class OpenGeneration(Protocol):
+    """One generation, pinned and checked: its manifest, prompts, vectors and indexes. A context manager; safe to read from several
+    threads.
+    """
+
+    manifest: Manifest
+
+    @property
+    def prompts(self) -> PromptStore: ...
+
+    @property
+    def published_as(self) -> str:
+        """What names it in its place; see `in_service`."""
+        ...
+
+    @property
+    def space(self) -> str:
+        """The space that is searched: that of the first encoder."""
+        ...
+
+    @property
+    def index_lines(self) -> dict[str, str]:
+        """The kind of index of each searched space and what was measured of it, in words."""
+        ...
+
+    def index(self, space: str) -> VectorIndex:
+        """The index of a space.
+
+        Raises:
+            SpaceMismatch: the generation has no index of that space.
+        """
+        ...
+
+    def vectors(self, space: str) -> VectorStore:
+        """The stored vectors of a space.
+
+        Raises:
+            SpaceMismatch: the generation has no vectors of that space.
+        """
+        ...
+
+    def check_untouched(self) -> None:
+        """Raise `Checksum` where what is still read was changed since it was opened."""
+        ...
+
+    def search_on(self, gpu: Gpu) -> None:
+        """Let the GPU answer from now on, where this machine is what answers."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; calling it again does nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def open_place(place: IndexPlace, *, mapped: bool = True) -> OpenGeneration:
+    """The generation in service in a place.
+
+    Args:
+        mapped: see `imprompt.store.index_version.open_generation`.
+
+    Raises:
+        NoGeneration: nothing was published there.
+        FormatVersion: it was written by a newer version.
+        Checksum: it is not what was published.
+        Unreachable: the server does not answer.
+    """
+    if isinstance(place, Path):
+        return open_generation(place, mapped=mapped)
+    from imprompt.store.milvus.milvus_version import open_milvus
+
+    return open_milvus(place)
+
+
+def in_service(place: IndexPlace, opened: OpenGeneration | None = None) -> str | None:
+    """`published_as` of the generation in service in a place; None where none is.
+
+    Args:
+        opened: a generation of that place, whose connection is used where it has one.
+
+    Raises:
+        Checksum: the folder does not say.
+        Unreachable: the server does not answer.
+    """
+    if not isinstance(place, MilvusPlace):
+        return current_name(place)
+    from imprompt.store.milvus.milvus_version import MilvusGeneration, open_milvus
+
+    if isinstance(opened, MilvusGeneration):
+        return opened.in_service()
+    with open_milvus(place) as generation:
+        return generation.published_as
