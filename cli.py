@@ -15,7 +15,7 @@ import typer
 
 from imprompt.commands.add import add
 from imprompt.commands.build_index import build_index
-from imprompt.commands.dedupe import fold
+from imprompt.commands.dedupe import dedupe
 from imprompt.commands.doctor import doctor
 from imprompt.commands.embed import embed
 from imprompt.commands.evaluate import evaluate
@@ -55,7 +55,7 @@ app.command("serve", rich_help_panel=ASK)(serve)
 app.command("build-index", rich_help_panel=CORPUS)(build_index)
 app.command("add", rich_help_panel=CORPUS)(add)
 app.command("remove", rich_help_panel=CORPUS)(remove)
-app.command("fold", rich_help_panel=CORPUS)(fold)
+app.command("dedupe", rich_help_panel=CORPUS)(dedupe)
 app.command("info", rich_help_panel=CORPUS)(info)
 app.command("plan", rich_help_panel=CORPUS)(plan)
 app.command("push", rich_help_panel=CORPUS)(push)

@@ -7,7 +7,7 @@ child of this script that does what the command does between parsing and printin
 notes the time after each part:
 
     import  from the start of the process until the libraries and ours are imported
-    index   opening the generation
+    index   opening the version
     model   the weights of the image tower read
     image   decoding the picture and its vector
     search  nearest rows, folding, their texts
@@ -41,7 +41,7 @@ PARTS = (*STAMPED, "exit")
 FLOOR = 1.6
 SAID = {
     "import": "interpreter, torch, faiss, duckdb, ours",
-    "index": "opening the generation",
+    "index": "opening the version",
     "model": "the image tower's weights read",
     "image": "decoded, and its vector",
     "search": "nearest rows, folding, texts",
@@ -85,15 +85,15 @@ def child(index: Path, image: Path) -> None:
 
     from imprompt.encoders.registry import load_encoder
     from imprompt.retriever import Question, Retriever
-    from imprompt.store.index_version import open_generation
+    from imprompt.store.index_version import open_version
 
     done()
-    with open_generation(index) as generation:
+    with open_version(index) as version:
         done()
-        pair = load_encoder(generation.manifest.encoders[0].name)
+        pair = load_encoder(version.manifest.encoders[0].name)
         tower = pair.images
         done()
-        retriever = Retriever(generation, pair)
+        retriever = Retriever(version, pair)
         encode, seen = tower.encode, []
 
         def noted(items: Any) -> Any:
@@ -248,10 +248,10 @@ def page(result: dict[str, Any]) -> str:
 
 def rows_of(index: Path) -> int:
     """Prompts of the index."""
-    from imprompt.store.index_version import open_generation
+    from imprompt.store.index_version import open_version
 
-    with open_generation(index) as generation:
-        return generation.manifest.rows
+    with open_version(index) as version:
+        return version.manifest.rows
 
 
 def main() -> None:

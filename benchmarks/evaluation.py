@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.machine import ROOT, machine
 from imprompt.core.metrics import Estimate
 from imprompt.encoders.registry import load_encoder
-from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.evaluation.nested_cv import BLEND
 from imprompt.evaluation.report import Report, estimate
 from imprompt.evaluation.report_page import write_page
-from imprompt.evaluation.study import Options, Study, fitted_recipe, run_study
+from imprompt.evaluation.study import Options, Study, fitted_blend_config, run_study
 from imprompt.evaluation.study_steps import make_report
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 
 RESULTS = ROOT / "benchmarks" / "results"
 AIMS = {"ece": 0.05, "auroc of planted or not": 0.8}
@@ -39,19 +39,19 @@ class Result(msgspec.Struct, kw_only=True):
     machine: dict[str, str | int]
     command: str
     aims: dict[str, float]
-    fitted: Recipe
+    fitted: BlendConfig
     gain_elsewhere: dict[str, Estimate]
     report: Report
 
 
 def measure(args: argparse.Namespace) -> Result:
     """One study of all members that run without a download."""
-    recipe = Recipe(name="default", weights=dict.fromkeys(args.members.split(","), 1.0))
-    with open_generation(args.index) as generation:
+    blend_config = BlendConfig(name="default", weights=dict.fromkeys(args.members.split(","), 1.0))
+    with open_version(args.index) as version:
         study = run_study(
             args.pairs,
-            recipe,
-            generation,
+            blend_config,
+            version,
             load_encoder("lite"),
             Options(cache=args.cache, announce=print),
         )
@@ -60,7 +60,7 @@ def measure(args: argparse.Namespace) -> Result:
         machine=machine("torch", "numpy", "faiss-cpu"),
         command=f"python benchmarks/evaluation.py --members {args.members}",
         aims=AIMS,
-        fitted=fitted_recipe(study, name="default"),
+        fitted=fitted_blend_config(study, name="default"),
         gain_elsewhere=_gain_elsewhere(study, report),
         report=report,
     )
@@ -96,7 +96,7 @@ def render(result: Result) -> str:
         *(f"- {what}: {how}" for what, how in report.out_of_fold),
         "",
         "*Cosine*: mean cosine of an answer with MiniLM's vector of the true prompt; in brackets 95 % intervals, bootstrap over "
-        "groups. The recipe as given has equal weights.",
+        "groups. The blend config as given has equal weights.",
         "",
         *_score_table(report, ("kind", "all"), "Answers"),
         *_score_table(report, ("generator",), "By generator"),

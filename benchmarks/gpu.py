@@ -36,7 +36,7 @@ from imprompt.images.decode import open_image
 from imprompt.images.image_files import require_images
 from imprompt.store.gpu import Gpu, opened_gpu
 from imprompt.store.gpu_index import GpuIndex
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 
 RESULT = Path(__file__).resolve().parent / "results" / "gpu.json"
 K = 10
@@ -117,15 +117,15 @@ def searching(
     return result
 
 
-def measure(generation: Generation, gpu: Gpu, args: argparse.Namespace) -> dict[str, Any]:
-    """All parts over one generation."""
-    name, space = generation.manifest.encoders[0].name, generation.space
-    rows = np.random.default_rng(0).permutation(generation.manifest.rows).astype(np.int64)
-    texts = [prompt.embedded_text for prompt in generation.prompts.get_many(rows[: args.texts])]
+def measure(version: IndexVersion, gpu: Gpu, args: argparse.Namespace) -> dict[str, Any]:
+    """All parts over one version."""
+    name, space = version.manifest.encoders[0].name, version.space
+    rows = np.random.default_rng(0).permutation(version.manifest.rows).astype(np.int64)
+    texts = [prompt.embedded_text for prompt in version.prompts.get_many(rows[: args.texts])]
     pictures = [open_image(path) for path in require_images([args.images])]
     pairs = {"cpu": load_encoder(name, device="cpu"), "gpu": load_encoder(name, device=args.device)}
-    vectors = generation.vectors(space)
-    cpu = generation.index(space)
+    vectors = version.vectors(space)
+    cpu = version.index(space)
     moved = GpuIndex(cpu, vectors, gpu)
     began = time.perf_counter()
     moved.search(vectors.rows(rows[:1]), 1)
@@ -167,10 +167,10 @@ def main() -> None:
     args.device = "cuda"
     try:
         choose_device(args.device)
-        with opened_gpu(args.device) as gpu, open_generation(args.index.absolute()) as generation:
+        with opened_gpu(args.device) as gpu, open_version(args.index.absolute()) as version:
             if gpu is None:
                 sys.exit("There is no GPU.")
-            found = measure(generation, gpu, args)
+            found = measure(version, gpu, args)
     except ImpromptError as error:
         sys.exit(f"Nothing was measured: {error}")
     about = {**machine("torch", "faiss-gpu"), "gpu": nvidia_driver().gpu}

@@ -8,7 +8,7 @@ is an index that was built without a break: the times of its shards' files tell 
 were encoded.
 
 For each size, in a process of its own: the planned index is built; it is opened and asked on one
-core as `search.py` does; and a whole generation (the vectors in two spaces, the index, and as many
+core as `search.py` does; and a whole version (the vectors in two spaces, the index, and as many
 made-up prompts of 150 characters) is published by hard links and opened seven times. The exponent
 of a figure is the slope of its logarithm over that of the rows, from 316,000 rows on, where all
 indexes are inverted files, with its standard error.
@@ -38,9 +38,9 @@ from imprompt.store import layout
 from imprompt.store.check_queries import PROBE_HITS, PROBES
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import plan_index
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.locking import write_lock
-from imprompt.store.manifest import CorpusInfo, IndexInfo, Manifest, Probe
+from imprompt.store.manifest import CheckQuery, CorpusInfo, IndexInfo, Manifest
 from imprompt.store.publish import publish
 
 RESULT = Path(__file__).resolve().parent / "results" / "growth.json"
@@ -53,14 +53,14 @@ SPACE, SECOND_SPACE = "drawn", "drawn-too"
 _PROMPTS = """
 CREATE TABLE prompts AS
 SELECT i AS row_id, sha256(t) AS prompt_key, t AS text, t AS embedded_text, 'drawn' AS source, i::VARCHAR AS source_key,
-       1::BIGINT AS n_submitted, i AS group_id, 0::BIGINT AS n_folded
+       1::BIGINT AS n_submitted, i AS group_id, 0::BIGINT AS n_duplicates
 FROM (SELECT i, 'a ' || i || ' ' || md5(i::VARCHAR) || md5((i + 1)::VARCHAR) || md5((i + 2)::VARCHAR) || md5((i + 3)::VARCHAR) AS t
       FROM range({rows}) AS numbers(i)) ORDER BY i
 """
 
 
 def lay_out(folder: Path) -> Path:
-    """Publish a whole generation of one size, unless it is there; the root of its index."""
+    """Publish a whole version of one size, unless it is there; the root of its index."""
     root, rows = folder / "root", int(folder.name)
     if layout.current_path(root).exists():
         return root
@@ -99,13 +99,13 @@ def lay_out(folder: Path) -> Path:
     return root
 
 
-def probes(folder: Path) -> list[Probe]:
+def probes(folder: Path) -> list[CheckQuery]:
     """As a build makes them."""
     vectors = vectors_of(folder.parent, int(folder.name))
     row_ids = np.random.default_rng(0).permutation(len(vectors))[:PROBES].astype(np.int64)
     hits = ExactIndex(vectors).search(vectors.rows(row_ids), PROBE_HITS)
     return [
-        Probe(int(row_id), ids.tolist(), scores.tolist())
+        CheckQuery(int(row_id), ids.tolist(), scores.tolist())
         for row_id, ids, scores in zip(row_ids, hits.ids, hits.scores, strict=True)
     ]
 
@@ -128,17 +128,17 @@ def _link(source: Path, target: Path) -> None:
 
 
 def opening(root: Path) -> dict[str, Any]:
-    """Milliseconds of opening a generation, the libraries being loaded, and of the first question after it."""
+    """Milliseconds of opening a version, the libraries being loaded, and of the first question after it."""
     question = np.load(root.parent.parent / "questions.npy")[:1]
-    open_generation(root).close()  # loads the libraries
+    open_version(root).close()  # loads the libraries
     opened_ms, processor_ms, first_ms = [], [], []
     for _ in range(OPENINGS):
         began, used = time.perf_counter(), time.process_time()
-        with open_generation(root) as generation:
+        with open_version(root) as version:
             opened_ms.append((time.perf_counter() - began) * 1e3)
             processor_ms.append((time.process_time() - used) * 1e3)
             began = time.perf_counter()
-            generation.index(SPACE).search(question, K)
+            version.index(SPACE).search(question, K)
             first_ms.append((time.perf_counter() - began) * 1e3)
     return {
         "open_ms": round(float(np.median(opened_ms)), 1),
@@ -195,11 +195,11 @@ def encoded(index: Path) -> list[list[float]]:
 
     Of an index that was grown, only what the last command encoded.
     """
-    with open_generation(index) as generation:
-        began = (generation.folder / layout.PROMPTS).stat().st_mtime
+    with open_version(index) as version:
+        began = (version.folder / layout.PROMPTS).stat().st_mtime
         done, points = 0, []
-        for record in generation.manifest.shards[generation.space]:
-            seconds = (generation.folder / record.file).stat().st_mtime - began
+        for record in version.manifest.shards[version.space]:
+            seconds = (version.folder / record.file).stat().st_mtime - began
             if seconds > 0:
                 done += record.rows
                 points.append([done, round(seconds, 1)])

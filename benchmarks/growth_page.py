@@ -17,7 +17,7 @@ From `growth.json`, by `benchmarks/vectors.py` and `benchmarks/growth.py`, which
 `lite`'s 384 dimensions, one run of each size, nothing else on the machine but where a line says so. Up to 100,000 rows the planned
 index is a scan of everything, above it an inverted file with codes of one bit a value; the plan's own ranges stand in brackets.
 A question is asked on one core with the least effort that finds .95 of the ten nearest, or with the greatest. Opening is that of a
-whole generation: manifest, lengths of the files, prompts, vectors in two spaces, index, and 16 probes.
+whole version: manifest, lengths of the files, prompts, vectors in two spaces, index, and 16 probes.
 
 ![Growth of time, bytes and memory](growth.png)
 
@@ -144,7 +144,7 @@ def draw(sizes: dict[int, Any], encoded: list[list[float]], path: Path) -> None:
         label="a question on one core, recall@10 at least .95",
     )
     right.plot(
-        rows, [size["open_ms"] for size in sizes.values()], "s-", label="opening a whole generation"
+        rows, [size["open_ms"] for size in sizes.values()], "s-", label="opening a whole version"
     )
     right.axhline(200, color="0.7", ls="--", lw=1)
     right.set_ylabel("milliseconds")

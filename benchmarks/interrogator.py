@@ -1,4 +1,4 @@
-"""The interrogator's classic recipe for whole batches against the library's own way, one picture at a time, on the same weights.
+"""The interrogator's classic blend config for whole batches against the library's own way, one picture at a time, on the same weights.
 
     python benchmarks/interrogator.py [--images 512]
 
@@ -34,7 +34,7 @@ from PIL import Image
 from benchmarks.machine import ROOT, machine
 from imprompt.core.hub.fetch import silent
 from imprompt.core.values import Vectors
-from imprompt.encoders.openclip import OpenClipPair, load_openclip
+from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
 from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.interrogator.library_modes import LibraryModes
 from imprompt.ensemble.interrogator.member import fitting, prompt_parts
@@ -97,7 +97,7 @@ def one_by_one(library: Any) -> Side:
     )
 
 
-def in_batches(pair: OpenClipPair, tables: Sequence[PhraseTable]) -> Side:
+def in_batches(pair: OpenClipEncoder, tables: Sequence[PhraseTable]) -> Side:
     """Our way, in the batches of a submission."""
 
     def batches(items: Sequence[Any]) -> list[Any]:

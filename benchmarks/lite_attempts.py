@@ -12,7 +12,12 @@ from benchmarks.lite_study import Fold, Prediction, Study, hits
 from imprompt.core.values import Ids, unit_rows
 from imprompt.encoders.lite_head import BASIS_DIM, PAIRED_DIM, conse
 from imprompt.ensemble.ridge import Matrix, block_scales
-from imprompt.ensemble.training.head_fit import Examples, class_means, source_mean, within_sources
+from imprompt.ensemble.training.head_fit import (
+    HeadExamples,
+    class_means,
+    source_mean,
+    within_sources,
+)
 
 Block = tuple[str, int, str, str]
 """Trunk, side in pixels, view, and what is read there: pooled, sqrt, stages, log-probabilities or conse."""
@@ -185,7 +190,7 @@ def _answer(
 ) -> tuple[Matrix, Matrix]:
     examples = study.examples
     targets = examples.targets if attempt.captions else examples.prompts
-    mine = Examples(
+    mine = HeadExamples(
         examples.features[train],
         examples.prompts[train],
         targets[train],
@@ -226,7 +231,7 @@ def _index(
     test: Ids,
     moved: Matrix,
     output: Matrix,
-    mine: Examples,
+    mine: HeadExamples,
     weights: Matrix,
     study: Study,
 ) -> Matrix:
@@ -275,7 +280,7 @@ def _contrastive(
     gram: Matrix,
     train: Ids,
     test: Ids,
-    mine: Examples,
+    mine: HeadExamples,
     weights: Matrix,
 ) -> Matrix:
     """The ridge map, tuned by a symmetric InfoNCE loss on 384 principal components; texts of one group are no negatives."""

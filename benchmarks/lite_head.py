@@ -1,4 +1,4 @@
-"""The experiments behind the head of `lite`: baselines, the shipped recipe, and the attempts, those that failed among them.
+"""The experiments behind the head of `lite`: baselines, the shipped blend_config, and the attempts, those that failed among them.
 
     python benchmarks/lite_head.py --pairs PAIRS.parquet --cache FOLDER
 
@@ -97,7 +97,7 @@ def plain_ridge(study: Study) -> Answer:
 
 
 def shipped(study: Study, *, allowed: Ids | None = None, smoothness: float = 1.0) -> Answer:
-    """The recipe of `train`; with `allowed`, only those rows are trained on."""
+    """The blend config of `train`; with `allowed`, only those rows are trained on."""
 
     def answer(train: Ids, test: Ids) -> tuple[Matrix, Matrix]:
         rows = train if allowed is None else np.intersect1d(train, allowed)
@@ -187,13 +187,13 @@ def _main_table(study: Study) -> list[str]:
         ("plain ridge", plain_ridge(study), mean),
         *(
             (
-                f"shipped recipe, permissive licences only ({len(permissive)} pairs), penalties x {factor}",
+                f"shipped blend_config, permissive licences only ({len(permissive)} pairs), penalties x {factor}",
                 shipped(study, allowed=permissive, smoothness=factor),
                 mean,
             )
             for factor in (1.0, 4.0, 16.0)
         ),
-        ("**shipped recipe**, all pairs", shipped(study), mean),
+        ("**shipped blend config**, all pairs", shipped(study), mean),
     ]
     sets: list[tuple[str, list[Fold], Ids]] = [
         ("generated images, five folds", study.folds, np.flatnonzero(study.generated)),
@@ -252,7 +252,7 @@ def _attempt_table(study: Study, attempts: list[Attempt]) -> list[str]:
         "",
         "## Attempts",
         "",
-        "Each line is the whole recipe as it stood, with one change; kernel form, features scaled over all rows (no label is used "
+        "Each line is the whole blend config as it stood, with one change; kernel form, features scaled over all rows (no label is used "
         "for that), otherwise as above. Generated images; *ph.* are photographs with the intercept of photographs.",
         "",
         "| attempt | cosine | cosine, sources left out | R@1 | R@10 | R@10, sources left out | cosine, ph. | R@10, ph. |",

@@ -22,7 +22,7 @@ from imprompt.encoders.lite import HEAD_PATH
 from imprompt.encoders.lite_head import TRUNK_SIDE_PX, LiteHead, features, read_head
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
-from imprompt.ensemble.training.head_fit import Examples
+from imprompt.ensemble.training.head_fit import HeadExamples
 from imprompt.ensemble.training.head_training import make_examples
 from imprompt.ensemble.training.pairs import Pair, read_pairs
 from imprompt.images.decode import open_image
@@ -64,13 +64,13 @@ class Study:
         return read_head(HEAD_PATH)
 
     @cached_property
-    def examples(self) -> Examples:
+    def examples(self) -> HeadExamples:
         """All pairs, with the features that the shipped head reads."""
         seen = {name: self.seen(name, side_px) for name, side_px in TRUNK_SIDE_PX.items()}
         stored = self.cache / f"examples-{self._digest}.npz"
         if stored.is_file():
             arrays = np.load(stored)
-            return Examples(
+            return HeadExamples(
                 features(seen, self.constants.class_vectors),
                 **{name: arrays[name] for name in arrays},
             )

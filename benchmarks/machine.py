@@ -44,5 +44,9 @@ def _lines(path: str) -> list[str]:
 
 def _git(*words: str) -> str:
     return subprocess.run(
-        ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()  # noqa: S607
+        ["git", *words],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from benchmarks.machine import ROOT, machine
-from imprompt.indexer.near_duplicates import fold_near_duplicates
-from imprompt.store.index_version import open_generation
+from imprompt.indexer.near_duplicates import drop_near_duplicates
+from imprompt.store.index_version import open_version
 
 RESULT = ROOT / "benchmarks" / "results" / "near_pairs.json"
 THRESHOLD = 0.8
@@ -34,16 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=Path, required=True)
     args = parser.parse_args()
-    with open_generation(args.index) as generation:
-        prompts = generation.prompts.get_many(range(len(generation.prompts)))
+    with open_version(args.index) as version:
+        prompts = version.prompts.get_many(range(len(version.prompts)))
         n_submitted = np.array([prompt.n_submitted for prompt in prompts], dtype=np.int64)
-        kept_by, sets = fold_near_duplicates(
+        kept_by, sets = drop_near_duplicates(
             [[prompt.embedded_text for prompt in prompts]], n_submitted, threshold=THRESHOLD
         )
         folded = np.flatnonzero(kept_by != np.arange(len(kept_by)))
         cosines = np.einsum(
-            "nd,nd->n",
-            *(generation.vectors(SPACE).rows(rows) for rows in (folded, kept_by[folded])),
+            "nd,nd->n", *(version.vectors(SPACE).rows(rows) for rows in (folded, kept_by[folded]))
         )
         alike = sets.jaccard(folded, kept_by[folded])
     bins = []

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 
 INDEX_NAME = "imprompt"
 LAYOUTS = ("same", "chosen")
@@ -58,15 +58,15 @@ def lay_out(index: Path, peer: Path, folder: Path, *, layouts: Sequence[str] = L
         folder / "model",
     ):
         place.mkdir(parents=True)
-    with open_generation(index) as generation:
-        rows = np.arange(generation.manifest.rows)
+    with open_version(index) as version:
+        rows = np.arange(version.manifest.rows)
         np.save(
             embeddings / "text_emb" / "text_emb_0.npy",
-            generation.vectors(generation.space).rows(rows).astype(np.float16),
+            version.vectors(version.space).rows(rows).astype(np.float16),
         )
-        captions = [prompt.text for prompt in generation.prompts.get_many(rows)]
+        captions = [prompt.text for prompt in version.prompts.get_many(rows)]
         shutil.copyfile(
-            generation.folder / generation.manifest.indexes[generation.space].file,
+            version.folder / version.manifest.indexes[version.space].file,
             folder / "same" / "text.index",
         )
     pq.write_table(pa.table({"caption": captions}), embeddings / "metadata" / "metadata_0.parquet")

@@ -116,11 +116,11 @@ def warm(images: list[Path], index: Path, *, show: bool) -> dict[str, Any]:
     from imprompt.core.errors import ImpromptError
     from imprompt.encoders.registry import load_encoder
     from imprompt.retriever import Question, Retriever
-    from imprompt.store.index_version import open_generation
+    from imprompt.store.index_version import open_version
 
     seconds = []
-    with open_generation(index) as generation:
-        retriever = Retriever(generation, load_encoder("lite"))
+    with open_version(index) as version:
+        retriever = Retriever(version, load_encoder("lite"))
         list(retriever.ask([Question(image=images[0], text=None)], 10))
         for image in images:
             begin = time.perf_counter()

@@ -146,12 +146,12 @@ def killed(args: argparse.Namespace, index: Path, log: Path, *, steps: int) -> d
 
 
 def manifest(index: Path) -> Manifest:
-    """Of the generation in service, which must be whole to the last byte."""
+    """Of the version in service, which must be whole to the last byte."""
     problems = verify(index)
     name = current_name(index)
     if problems or name is None:
         sys.exit(f"{index} is not whole: {problems}")
-    path = layout.generation_folder(index, name) / layout.MANIFEST
+    path = layout.version_folder(index, name) / layout.MANIFEST
     return decode_manifest(path.read_bytes(), path=path)
 
 
@@ -174,7 +174,7 @@ def compare(whole: Manifest, broken: Manifest) -> dict[str, bool]:
 def shard_times(index: Path, found: Manifest) -> list[float]:
     """Seconds from one shard of the searched space to the next, by the times of their files."""
     spec: EncoderSpec = found.encoders[0]
-    folder = layout.generation_folder(index, found.generation)
+    folder = layout.version_folder(index, found.version)
     times = [(folder / record.file).stat().st_mtime for record in found.shards[spec.space]]
     return [later - earlier for earlier, later in pairwise(times)]
 

@@ -133,10 +133,10 @@ def write_bodies(folder: Path) -> dict[str, tuple[str, Path]]:
 
 def post(url: str, body: dict[str, Any]) -> Any:
     """The answer to one request."""
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 our own server
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )  # noqa: S310 our own server
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 our own server
         return json.load(answer)
 
 
@@ -243,7 +243,7 @@ def measure_own(index: Path) -> dict[str, Any]:
                     total += load(address, path, bodies, clients=8, seconds=FLAT_RUN_S)["requests"]
                     memory.append({"requests": total, "resident_mib": resident_mib(process)})
     about = machine("torch", "faiss-cpu", "fastapi", "uvicorn", "duckdb")
-    manifest = json.loads(next((index / "generations").glob("*/MANIFEST.json")).read_text("utf-8"))
+    manifest = json.loads(next((index / "versions").glob("*/MANIFEST.json")).read_text("utf-8"))
     return {
         "machine": about,
         "index_rows": manifest["rows"],

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from imprompt.core.values import Vectors
 from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.manifest import ShardRecord
 from imprompt.store.shards import ShardedVectors, write_shard
 
@@ -183,8 +183,8 @@ def _write_size(
 
 def _real(index: Path) -> tuple[Vectors, Vectors]:
     """(rows, questions): the vectors of the index in a random order."""
-    with open_generation(index) as generation:
-        vectors = generation.vectors(generation.space)
+    with open_version(index) as version:
+        vectors = version.vectors(version.space)
         found = vectors.rows(np.random.default_rng(1).permutation(len(vectors)))
     return found[QUESTIONS:], found[:QUESTIONS]
 

@@ -64,12 +64,12 @@ def add(
     from imprompt.indexer.cleaning_rules import read_unsafe_words
     from imprompt.indexer.readers.sources import parse_corpus
     from imprompt.store.gpu import opened_gpu
-    from imprompt.store.index_version import open_generation
+    from imprompt.store.index_version import open_version
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
-    with open_generation(chosen.index) as generation:
-        encoders = generation.manifest.encoders
+    with open_version(chosen.index) as version:
+        encoders = version.manifest.encoders
     pair = load_index_encoder(
         encoders[0].name, device=device, offline=chosen.offline, announce=output.note
     )

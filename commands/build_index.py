@@ -24,8 +24,8 @@ from imprompt.commands.options import (
     Verbose,
 )
 from imprompt.commands.output import Output, funnel, size_text
-from imprompt.commands.presets import RECIPES, Recipe
 from imprompt.commands.size_options import DEFAULT_MEMORY, MemoryBudget, size_bytes
+from imprompt.environment.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from imprompt.core.values import RejectedRow
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 
 def build_index(
-    recipe: Annotated[
-        Recipe, typer.Option("--recipe", help="A named pair of encoder and corpus.")
-    ] = Recipe.LITE,
+    preset: Annotated[
+        Preset, typer.Option("--preset", help="A named pair of encoder and corpus.")
+    ] = Preset.LITE,
     corpus: Annotated[
         list[str] | None,
         typer.Option(
             "--corpus",
             metavar="SPEC",
-            help="Instead of the recipe's: FILE.parquet, .csv, .tsv, .jsonl, .json, .txt (also .gz, .zst), "
+            help="Instead of the preset's: FILE.parquet, .csv, .tsv, .jsonl, .json, .txt (also .gz, .zst), "
             "FILE.duckdb#TABLE.COLUMN, a FOLDER of tables, `images:FOLDER`, `hf:OWNER/NAME`, "
             "`diffusiondb-2m`, `diffusiondb-large`, `gustavosta`, `phrases:clip-interrogator`, `starter`; several are joined.",
             show_default=False,
@@ -53,7 +53,7 @@ def build_index(
         typer.Option(
             "--also",
             metavar="ENCODER",
-            help="Store this encoder's vectors of the prompts, too, for a recipe whose knn rescores with it.",
+            help="Store this encoder's vectors of the prompts, too, for a preset whose knn rescores with it.",
             show_default=False,
         ),
     ] = None,
@@ -129,7 +129,7 @@ def build_index(
     output = Output(json=json, quiet=quiet, verbose=verbose)
     chosen = settings(index=index, offline=offline)
     folder = chosen.index  # refused here where it is none, before a model is loaded
-    plan = RECIPES[recipe]
+    plan = PRESETS[preset]
     if encoder is None and not corpus:
         output.note(plan.described)
     pair = load_encoder(
@@ -148,7 +148,7 @@ def build_index(
         for spec in corpus or [plan.corpus]
     ]
     output.note(f"Building the index in {folder}.")
-    # The ensemble votes with MiniLM's vectors of the prompts, whatever space is searched.
+    # The ensemble contributions with MiniLM's vectors of the prompts, whatever space is searched.
     minilm = output_encoder(pair, device=device, announce=output.note)
     options = BuildOptions(
         index_factory=index_factory,
@@ -210,7 +210,7 @@ def show_report(output: Output, report: BuildReport, folder: Path) -> None:
     manifest = report.manifest
     if not report.built:
         output.text(
-            f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, generation {manifest.generation})."
+            f"Nothing to do: {folder} holds just this index ({manifest.rows:,} prompts, version {manifest.version})."
         )
         return
     output.table(funnel(manifest.funnel))
@@ -222,7 +222,7 @@ def show_report(output: Output, report: BuildReport, folder: Path) -> None:
         )
     size = sum(file.bytes for file in manifest.files.values())
     output.text(
-        f"{manifest.rows:,} prompts, {size_text(size)}, {report.seconds:.1f} s, in {folder} (generation {manifest.generation})."
+        f"{manifest.rows:,} prompts, {size_text(size)}, {report.seconds:.1f} s, in {folder} (version {manifest.version})."
     )
     for info in manifest.indexes.values():
         if info.recall_at_10 < WANTED_RECALL:

@@ -10,7 +10,7 @@ from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
 from imprompt.commands.output import Output
 
 
-def fold(
+def dedupe(
     cosine: Annotated[
         float,
         typer.Option(
@@ -29,19 +29,17 @@ def fold(
     until the new one is whole. `gc` removes the older one.
     """
     from imprompt.core.settings import settings
-    from imprompt.indexer.semantic_duplicates import fold_alike
+    from imprompt.indexer.semantic_duplicates import dedupe_similar
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     folder = settings(index=index).index
-    report = fold_alike(folder, cosine=cosine, progress=output.progress())
+    report = dedupe_similar(folder, cosine=cosine, progress=output.progress())
     manifest = report.manifest
     if json:
-        output.line(
-            {"folded": report.folded, "rows": manifest.rows, "generation": manifest.generation}
-        )
+        output.line({"folded": report.folded, "rows": manifest.rows, "version": manifest.version})
     elif report.folded:
         output.text(
-            f"{report.folded:,} prompts folded, {manifest.rows:,} left, in {folder} (generation {manifest.generation})."
+            f"{report.folded:,} prompts folded, {manifest.rows:,} left, in {folder} (version {manifest.version})."
         )
     else:
         output.text(

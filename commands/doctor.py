@@ -1,4 +1,4 @@
-"""`doctor`: what is installed, what each recipe needs, what is missing, and the command for it."""
+"""`doctor`: what is installed, what each blend config needs, what is missing, and the command for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imprompt.commands.options import IndexFolder, Json, Offline, Quiet, Verbose
 from imprompt.commands.output import Output, grid, size_text
 
 if TYPE_CHECKING:
-    from imprompt.environment.diagnosis import Diagnosis, IndexState, RecipeState
+    from imprompt.environment.diagnosis import ConfigState, Diagnosis, IndexState
     from imprompt.environment.packages import PackageState
 
 
@@ -20,9 +20,9 @@ def doctor(
     verbose: Verbose = False,
     offline: Offline = False,
 ) -> None:
-    """Say what is installed, which models each recipe needs and where they are, what they take, and what is missing.
+    """Say what is installed, which models each blend config needs and where they are, what they take, and what is missing.
 
-    Never touches the network. Ends with 0 where the default recipe can run, else with the code of
+    Never touches the network. Ends with 0 where the default blend config can run, else with the code of
     the first problem.
     """
     from imprompt.core.settings import settings
@@ -63,8 +63,8 @@ def _show(output: Output, found: Diagnosis) -> None:
     output.table(
         grid(
             "Recipes",
-            ["recipe", "", "can run", "weights in memory"],
-            [_recipe(recipe) for recipe in found.recipes],
+            ["blend", "", "can run", "weights in memory"],
+            [_config_row(config) for config in found.configs],
         )
     )
     output.table(grid("Files", ["file", "where", "size", "licence"], _files(found)))
@@ -74,9 +74,7 @@ def _show(output: Output, found: Diagnosis) -> None:
 
 def _index(index: IndexState) -> str:
     sizes = f"{size_text(index.bytes)} on disk, {size_text(index.memory_bytes)} of them in memory while it answers"
-    return (
-        f"{index.rows:,} prompts of {index.corpus} by {index.encoder}; {sizes}; {index.generation}"
-    )
+    return f"{index.rows:,} prompts of {index.corpus} by {index.encoder}; {sizes}; {index.version}"
 
 
 def _packages(states: list[PackageState]) -> Iterator[tuple[str, str, str]]:
@@ -97,19 +95,19 @@ def _packages(states: list[PackageState]) -> Iterator[tuple[str, str, str]]:
         yield extra or "always", f"{installed} of {len(own)}", missing
 
 
-def _recipe(recipe: RecipeState) -> tuple[str, str, str, str]:
-    if not recipe.weights_bytes:
-        weights = "none of its own" if recipe.sizes_known else "unknown until asked"
+def _config_row(config: ConfigState) -> tuple[str, str, str, str]:
+    if not config.weights_bytes:
+        weights = "none of its own" if config.sizes_known else "unknown until asked"
     else:
-        weights = f"{'' if recipe.sizes_known else 'more than '}{size_text(recipe.weights_bytes)}"
-    return recipe.recipe, recipe.kind, "yes" if recipe.ready else "no", weights
+        weights = f"{'' if config.sizes_known else 'more than '}{size_text(config.weights_bytes)}"
+    return (config.name, config.kind, "yes" if config.ready else "no", weights)
 
 
 def _files(found: Diagnosis) -> Iterator[tuple[str, str, str, str]]:
     files = {
         (file.origin, file.file): file
-        for recipe in found.recipes
-        for part in recipe.parts
+        for config in found.configs
+        for part in config.parts
         for file in part.files
     }
     for file in files.values():
@@ -125,17 +123,21 @@ def _files(found: Diagnosis) -> Iterator[tuple[str, str, str, str]]:
 
 def _remedies(found: Diagnosis) -> Iterator[str]:
     """A line for everything that is missing, with the command for it."""
-    for recipe in found.recipes:
+    for config in found.configs:
         missing = sorted(
             {
                 file.file
-                for part in recipe.parts
+                for part in config.parts
                 for file in part.files
                 if not file.here and file.origin != "pip"
             }
         )
-        problems = dict.fromkeys(problem for part in recipe.parts for problem in part.problems)
-        yield from (f"{recipe.recipe}: {problem}" for problem in problems)
+        problems = dict.fromkeys(problem for part in config.parts for problem in part.problems)
+        yield from (f"{config.name}: {problem}" for problem in problems)
         if missing:
-            yield f"{recipe.recipe}: {', '.join(missing)} not here: python cli.py prefetch {recipe.recipe}"
-    yield "The default recipe can run." if not found.problems else "The default recipe cannot run."
+            yield f"{config.name}: {', '.join(missing)} not here: python cli.py prefetch {config.name}"
+    yield (
+        "The default blend config can run."
+        if not found.problems
+        else "The default blend config cannot run."
+    )

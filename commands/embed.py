@@ -21,17 +21,17 @@ from imprompt.commands.options import (
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from imprompt.core.protocols import EncoderPair
+    from imprompt.core.protocols import DualEncoder
     from imprompt.core.settings import Settings
     from imprompt.core.values import RawPrompt, RejectedRow
-    from imprompt.retriever.query_embedding import Embedded
+    from imprompt.retriever.query_embedding import EmbeddedQuestions
 
 _IMAGES_AT_ONCE = 32
 _TEXTS_AT_ONCE = 4096
 _TABLES = frozenset({".parquet", ".csv", ".tsv", ".jsonl", ".json"})
 
 
-class Space(StrEnum):
+class EmbedSpace(StrEnum):
     """Which space the vectors lie in."""
 
     OUTPUT = "output"
@@ -59,12 +59,12 @@ def embed(
         str | None, typer.Option("--column", help="The column of the texts.", show_default="prompt")
     ] = None,
     space: Annotated[
-        Space,
+        EmbedSpace,
         typer.Option(
             "--space",
             help="`output`: all-MiniLM-L6-v2, 384-d, what the competition scores; `index`: the index's own.",
         ),
-    ] = Space.OUTPUT,
+    ] = EmbedSpace.OUTPUT,
     index: IndexOption = None,
     encoder: EncoderName = None,
     device: Device = "auto",
@@ -92,7 +92,7 @@ def embed(
             "embed takes either --images PATH… or --texts FILE.", hint="Name exactly one of them."
         )
     chosen = settings(index=index, offline=offline)
-    given = "lite" if space is Space.OUTPUT else encoder
+    given = "lite" if space is EmbedSpace.OUTPUT else encoder
     load = load_encoder if given else load_index_encoder
     pair = load(
         given or _encoder_of_index(chosen),
@@ -127,13 +127,13 @@ def embed(
 def _encoder_of_index(chosen: Settings) -> str:
     from imprompt.store.open_index import open_place
 
-    with open_place(chosen.place) as generation:
-        return generation.manifest.encoders[0].name
+    with open_place(chosen.place) as version:
+        return version.manifest.encoders[0].name
 
 
 def _embed_images(
-    paths: list[Path], pair: EncoderPair, space: Space, output: Output
-) -> tuple[Embedded, list[str]]:
+    paths: list[Path], pair: DualEncoder, space: EmbedSpace, output: Output
+) -> tuple[EmbeddedQuestions, list[str]]:
     from imprompt.encoders.lite import LiteImages
     from imprompt.images.decode import ENOUGH_PX, open_image
     from imprompt.images.image_files import find_images
@@ -142,7 +142,9 @@ def _embed_images(
     files = find_images(paths)
     tower = pair.images
     encode = (
-        tower.output if space is Space.OUTPUT and isinstance(tower, LiteImages) else tower.encode
+        tower.output
+        if space is EmbedSpace.OUTPUT and isinstance(tower, LiteImages)
+        else tower.encode
     )
     load = partial(open_image, enough_px=ENOUGH_PX)
     done = embed_rows(
@@ -157,8 +159,8 @@ def _embed_images(
 
 
 def _embed_texts(
-    file: Path, column: str | None, pair: EncoderPair, space: Space, output: Output
-) -> tuple[Embedded, list[str]]:
+    file: Path, column: str | None, pair: DualEncoder, space: EmbedSpace, output: Output
+) -> tuple[EmbeddedQuestions, list[str]]:
     from imprompt.encoders.registry import load_minilm
     from imprompt.indexer.readers.compression import table_suffix
     from imprompt.indexer.readers.sources import parse_corpus
@@ -171,7 +173,7 @@ def _embed_texts(
         else text_source(file)
     )
     rows = list(source.open_rows(0))
-    tower = load_minilm() if space is Space.OUTPUT else pair.texts
+    tower = load_minilm() if space is EmbedSpace.OUTPUT else pair.texts
     done = embed_rows(
         rows,
         load=_text,

@@ -104,10 +104,10 @@ def study_pairs(
     output: Output,
 ) -> Study:
     """The study that `evaluate` and `fit-weights` share."""
-    from imprompt.ensemble.blend_config import DEFAULT, load_recipe
+    from imprompt.ensemble.blend_config import DEFAULT, load_blend_config
     from imprompt.evaluation.study import Options, run_study
 
-    recipe = load_recipe(blend or DEFAULT)
+    blend_config = load_blend_config(blend or DEFAULT)
     with open_index(output, index=index, device=device, offline=offline) as opened:
         options = Options(
             refit_head=not unseen,
@@ -117,7 +117,7 @@ def study_pairs(
             announce=output.note,
             progress=output.progress(),
         )
-        return run_study(pairs, recipe, opened.generation, opened.pair, options)
+        return run_study(pairs, blend_config, opened.version, opened.pair, options)
 
 
 def tell_failed(output: Output, study: Study) -> None:
@@ -140,7 +140,7 @@ def tell_failed(output: Output, study: Study) -> None:
 def _show(output: Output, report: Report) -> None:
     output.text(
         f"{report.pairs:,} pairs in {report.groups:,} groups, {report.folds} folds; encoder {report.encoder}, "
-        f"{report.corpus_rows:,} prompts; recipe {report.recipe}"
+        f"{report.corpus_rows:,} prompts; blend config {report.blend_config}"
     )
     for what, how in report.out_of_fold:
         output.text(f"  {what}: {how}")

@@ -1,4 +1,4 @@
-"""`fit-weights`: a recipe whose weights fit the user's own pairs."""
+"""`fit-weights`: a blend config whose weights fit the user's own pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from imprompt.commands.output import Output, grid
 def fit_weights(
     pairs: PairsFile,
     out: Annotated[
-        Path, typer.Option("--out", help="The recipe to write (JSON); use it as `--blend FILE`.")
+        Path,
+        typer.Option("--out", help="The blend config to write (JSON); use it as `--blend FILE`."),
     ],
     unseen: Unseen = False,
     folds: Folds = 5,
@@ -35,15 +36,15 @@ def fit_weights(
     verbose: Verbose = False,
     offline: Offline = False,
 ) -> None:
-    """Fit the weights of a recipe's members, knn's k, power and floor, and the confidence, to your own pairs.
+    """Fit the weights of a blend config's members, knn's k, power and floor, and the confidence, to your own pairs.
 
-    What the fitted recipe is worth is measured by nested cross-validation: each fold is answered by
+    What the fitted blend config is worth is measured by nested cross-validation: each fold is answered by
     weights, settings and heads that were fitted without it. A member, or the blend itself, that
     does not earn its place is named.
     """
     from imprompt.core.atomic_files import check_place
-    from imprompt.ensemble.blend_config import write_recipe
-    from imprompt.evaluation.study import fitted_recipe
+    from imprompt.ensemble.blend_config import write_blend_config
+    from imprompt.evaluation.study import fitted_blend_config
     from imprompt.evaluation.study_steps import make_report
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
@@ -59,25 +60,27 @@ def fit_weights(
         output=output,
     )
     report = make_report(study)
-    recipe = fitted_recipe(study, name=out.stem)
-    write_recipe(out, recipe)
+    blend_config = fitted_blend_config(study, name=out.stem)
+    write_blend_config(out, blend_config)
     if json:
-        output.line({"recipe": recipe, "report": report})
+        output.line({"blend": blend_config, "report": report})
     else:
-        rows = [(name, f"{weight:.2f}") for name, weight in recipe.weights.items()]
-        output.table(grid(f"Recipe {recipe.name}", ["member", "weight"], rows, right=["weight"]))
-        if "knn" in recipe.weights:
+        rows = [(name, f"{weight:.2f}") for name, weight in blend_config.weights.items()]
+        output.table(
+            grid(f"Recipe {blend_config.name}", ["member", "weight"], rows, right=["weight"])
+        )
+        if "knn" in blend_config.weights:
             output.text(
-                f"knn: k {recipe.knn.k}, power {recipe.knn.power:g}, floor {recipe.knn.floor:g}"
+                f"knn: k {blend_config.knn.k}, power {blend_config.knn.power:g}, floor {blend_config.knn.floor:g}"
             )
         show_gains(output, report)
         output.text(
             "confidence: "
             + (
                 "not calibrated"
-                if not recipe.calibrations
+                if not blend_config.calibrations
                 else "calibrated for this encoder and corpus size"
             )
         )
-    output.note(f"The recipe: {out}, used by --blend {out}")
+    output.note(f"The blend config: {out}, used by --blend {out}")
     tell_failed(output, study)

@@ -1,4 +1,4 @@
-"""`gc`: remove generations that are not in service any more."""
+"""`gc`: remove versions that are not in service any more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def gc(
     keep: Annotated[
         int,
         typer.Option(
-            "--keep", min=0, help="How many older generations to keep beside the current one."
+            "--keep", min=0, help="How many older versions to keep beside the current one."
         ),
     ] = 0,
     index: IndexFolder = None,
@@ -22,7 +22,7 @@ def gc(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Remove old generations and builds that were never finished.
+    """Remove old versions and builds that were never finished.
 
     What is in service or being read stays.
     """

@@ -1,4 +1,4 @@
-"""What every verb that asks an index begins with: the generation that is in service, and its encoder."""
+"""What every verb that asks an index begins with: the version that is in service, and its encoder."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from imprompt.core.protocols import EncoderPair
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.core.protocols import DualEncoder
+    from imprompt.store.open_index import OpenIndex
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One generation, its encoder, and how further models are to be loaded."""
+    """One version, its encoder, and how further models are to be loaded."""
 
-    generation: OpenGeneration
-    pair: EncoderPair
+    version: OpenIndex
+    pair: DualEncoder
     device: str
     offline: bool
 
@@ -55,13 +55,11 @@ def open_index(
     searching = (
         "cpu" if (few and device == "auto") or isinstance(chosen.place, MilvusPlace) else device
     )
-    with opened_gpu(searching, announce=output.note) as gpu, open_place(chosen.place) as generation:
+    with opened_gpu(searching, announce=output.note) as gpu, open_place(chosen.place) as version:
         if gpu is not None:
-            generation.search_on(gpu)
-        name = encoder or generation.manifest.encoders[0].name
-        output.detail(
-            f"Index {chosen.place}, generation {generation.manifest.generation}, encoder {name}."
-        )
+            version.search_on(gpu)
+        name = encoder or version.manifest.encoders[0].name
+        output.detail(f"Index {chosen.place}, version {version.manifest.version}, encoder {name}.")
         load = load_encoder if encoder else load_index_encoder
         pair = load(name, device=device, offline=chosen.offline, announce=output.note)
-        yield Opened(generation, pair, device, chosen.offline)
+        yield Opened(version, pair, device, chosen.offline)

@@ -18,8 +18,8 @@ def info(
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     place = settings(index=index).place
-    with open_place(place) as generation:
-        manifest, index_lines = generation.manifest, generation.index_lines
+    with open_place(place) as version:
+        manifest, index_lines = version.manifest, version.index_lines
     if json:
         output.line(manifest)
         return
@@ -29,7 +29,7 @@ def info(
     )
     rows = [
         ("index", str(place)),
-        ("generation", manifest.generation),
+        ("version", manifest.version),
         ("created", manifest.created),
         ("prompts", f"{manifest.rows:,}"),
         ("corpus", corpus),

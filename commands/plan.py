@@ -78,7 +78,7 @@ def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
         ("memory while it answers", size_text(chosen.memory_bytes) + with_vectors),
         ("index on disk", size_text(chosen.index_bytes)),
         (
-            "generation on disk",
+            "version on disk",
             f"{size_text(chosen.disk_bytes)}, with the prompts, their vectors and MiniLM's",
         ),
         ("a question", f"{low:,.1f} to {high:,.1f} ms to search, on one core{shared}"),

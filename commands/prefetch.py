@@ -1,4 +1,4 @@
-"""`prefetch`: everything that a recipe needs, fetched at once."""
+"""`prefetch`: everything that a blend config needs, fetched at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNKNOWN = "unknown until asked"
 
 
 def prefetch(
-    recipe: Annotated[
+    blend_config: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE",
@@ -38,7 +38,7 @@ def prefetch(
     verbose: Verbose = False,
     offline: Offline = False,
 ) -> None:
-    """Fetch every file that a recipe needs; after that no command needs the network for it.
+    """Fetch every file that a blend config needs; after that no command needs the network for it.
 
     What, from where and how large is said before it starts. A download that was broken off goes on
     where it stopped; what cannot be had is listed at the end, with the address to fetch by hand and
@@ -50,7 +50,7 @@ def prefetch(
     from imprompt.environment.packages import lacking, package_states, pip_line
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
-    needs = needs_of(recipe)
+    needs = needs_of(blend_config)
     for extra in dict.fromkeys(need.extra for need in needs if need.extra):
         if packages := lacking(package_states(), extra):
             names = ", ".join(state.requirement for state in packages)
@@ -63,7 +63,7 @@ def prefetch(
     packaged = _check_installed(output, needs)
     fetched = _fetch(output, needs, offline=settings(offline=offline).offline)
     output.close(total=max(packaged + fetched, len(output.failures)), done="are here")
-    output.note(f"Everything for {recipe} is here.")
+    output.note(f"Everything for {blend_config} is here.")
 
 
 def _list(output: Output, needs: Sequence[Need]) -> None:

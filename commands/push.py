@@ -46,14 +46,14 @@ def push(
     keep: Annotated[
         int,
         typer.Option(
-            "--keep", min=0, help="How many generations that were in service before stay there."
+            "--keep", min=0, help="How many versions that were in service before stay there."
         ),
     ] = 1,
     drop_unfinished: Annotated[
         bool,
         typer.Option(
             "--drop-unfinished",
-            help="Drop what pushes of other generations left behind; none may be running.",
+            help="Drop what pushes of other versions left behind; none may be running.",
         ),
     ] = False,
     index: IndexFolder = None,
@@ -103,12 +103,12 @@ def _params(text: str | None) -> dict[str, Any] | None:
 def _show(output: Output, report: PushReport, target: str) -> None:
     if not report.changed and not report.sent:
         output.text(
-            f"Nothing to do: {target} has just this index in service ({report.rows:,} prompts, {report.generation})."
+            f"Nothing to do: {target} has just this index in service ({report.rows:,} prompts, {report.version})."
         )
     else:
         output.text(
             f"{report.rows:,} prompts in service on {target}, {report.sent:,} of them sent now, {report.seconds:.1f} s "
-            f"(generation {report.generation}, index {report.kind}, recall@5 of the probes {report.recall_at_5:.3f})."
+            f"(version {report.version}, index {report.kind}, recall@5 of the probes {report.recall_at_5:.3f})."
         )
     for collection in report.dropped:
         output.text(f"dropped {collection}")

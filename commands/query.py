@@ -15,9 +15,9 @@ from imprompt.commands.blend_options import (
     Blend,
     Degrade,
     Phrases,
-    load_ballot,
-    prove,
-    show_proof,
+    explain,
+    load_ensemble_for,
+    show_explanation,
     tell_left_out,
 )
 from imprompt.commands.filter_options import Contains, Effort, Exclude, NoArtists, Where
@@ -36,7 +36,7 @@ from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
     from imprompt.core.errors import ImpromptError
-    from imprompt.ensemble.explanation import ProvenAnswer
+    from imprompt.ensemble.explanation import ExplainedAnswer
     from imprompt.retriever import Question
     from imprompt.retriever.answers import Answer, Neighbour
 
@@ -63,10 +63,10 @@ def query(
             "--ignore-metadata", help="Estimate, as if the file did not carry its prompt."
         ),
     ] = False,
-    proof: Annotated[
+    explanation: Annotated[
         bool,
         typer.Option(
-            "--proof", help="Let the ensemble answer, and show each member's vote. Images only."
+            "--explain", help="Let the ensemble answer, and show each member's vote. Images only."
         ),
     ] = False,
     blend: Blend = None,
@@ -94,28 +94,28 @@ def query(
     from imprompt.retriever.search import BATCH_QUESTIONS
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
-    if (blend or degrade or phrases) and not proof:
+    if (blend or degrade or phrases) and not explanation:
         raise ConfigError(
             "--blend, --phrases and --degrade are about the ensemble's answer.",
-            hint="Add --proof to ask for it.",
+            hint="Add --explain to ask for it.",
         )
-    if proof and (text or not images):
+    if explanation and (text or not images):
         raise ConfigError(
-            "--proof is about images: the members cannot look at a text.",
-            hint="Ask for the text without --proof.",
+            "--explain is about images: the members cannot look at a text.",
+            hint="Ask for the text without --explain.",
         )
     filters = Filters(where, tuple(contains or ()), tuple(exclude or ()), no_artists)
-    if proof and (filters or effort is not None):
+    if explanation and (filters or effort is not None):
         raise ConfigError(
-            "--proof asks members that know of no filters and no --effort.",
-            hint="Ask for the filtered prompts without --proof.",
+            "--explain asks members that know of no filters and no --effort.",
+            hint="Ask for the filtered prompts without --explain.",
         )
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [
         Question(image=None, text=text)
     ]
     few = len(questions) <= BATCH_QUESTIONS
-    from_files = bool(paths) and not (text or proof or ignore_metadata)
+    from_files = bool(paths) and not (text or explanation or ignore_metadata)
     if from_files and k == 0 and _answer_from_files(output, questions, others=None):
         return
     with ExitStack() as stack:
@@ -130,12 +130,14 @@ def query(
                 raise
             _answer_from_files(output, questions, others=error)
             return
-        results: Iterator[Answer | ProvenAnswer | ImpromptError]
-        if proof:
-            ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)
-            results = prove(ensemble, questions, max(k, 1), generation=opened.generation)
+        results: Iterator[Answer | ExplainedAnswer | ImpromptError]
+        if explanation:
+            ensemble = load_ensemble_for(
+                blend, opened, phrases=phrases, degrade=degrade, output=output
+            )
+            results = explain(ensemble, questions, max(k, 1), version=opened.version)
         else:
-            results = Retriever(opened.generation, opened.pair, effort=effort).ask(
+            results = Retriever(opened.version, opened.pair, effort=effort).ask(
                 questions, max(k, 1), filters=filters
             )
         for question, result in zip(questions, results, strict=True):
@@ -144,7 +146,7 @@ def query(
             else:
                 _show(output, result if k else _without_neighbours(result))
     output.close(total=len(questions))
-    if proof:
+    if explanation:
         tell_left_out(ensemble)
 
 
@@ -196,7 +198,7 @@ def _for_image(error: ImpromptError, question: Question) -> ImpromptError:
     return named
 
 
-def _without_neighbours(result: Answer | ProvenAnswer) -> Answer | ProvenAnswer:
+def _without_neighbours(result: Answer | ExplainedAnswer) -> Answer | ExplainedAnswer:
     from imprompt.retriever.answers import Answer
 
     if isinstance(result, Answer):
@@ -204,7 +206,7 @@ def _without_neighbours(result: Answer | ProvenAnswer) -> Answer | ProvenAnswer:
     return replace(result, answer=replace(result.answer, neighbours=()))
 
 
-def _show(output: Output, result: Answer | ProvenAnswer) -> None:
+def _show(output: Output, result: Answer | ExplainedAnswer) -> None:
     from imprompt.retriever.answers import Answer
 
     if output.json:
@@ -215,7 +217,7 @@ def _show(output: Output, result: Answer | ProvenAnswer) -> None:
     for line in _head(answer):
         output.text(line)
     if not isinstance(result, Answer):
-        show_proof(output, result.proof)
+        show_explanation(output, result.explanation)
     if not answer.neighbours and not answer.filters:
         return
     rows = [

@@ -11,7 +11,7 @@ from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
 from imprompt.commands.output import Output, grid, size_text
 
 if TYPE_CHECKING:
-    from imprompt.indexer.removing import Preview, RemovalReport, RemovalRules
+    from imprompt.indexer.removing import Preview, RemoveReport, RemoveRules
 
 
 def remove(
@@ -47,7 +47,7 @@ def remove(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take prompts out of the index by rule, for good: the rest is written afresh, and all older generations are purged.
+    """Take prompts out of the index by rule, for good: the rest is written afresh, and all older versions are purged.
 
     Nothing is encoded. Unfinished builds in the index's folder and the phrases that the
     interrogator mined are purged, too. To build again from a corpus that holds the prompts, or to
@@ -68,7 +68,7 @@ def remove(
         _show(output, report, folder)
 
 
-def _rules(where: str | None, match: Path | None, *, regex: bool) -> RemovalRules:
+def _rules(where: str | None, match: Path | None, *, regex: bool) -> RemoveRules:
     from imprompt.core.errors import ConfigError
     from imprompt.indexer.removing import rules_of_file, rules_where
 
@@ -97,7 +97,7 @@ def _show_preview(output: Output, found: Preview) -> None:
     output.text(f"{found.matching:,} of {found.rows:,} prompts would be removed.")
 
 
-def _show(output: Output, report: RemovalReport, folder: Path) -> None:
+def _show(output: Output, report: RemoveReport, folder: Path) -> None:
     manifest = report.manifest
     if output.json:
         purged = [{"removed": name, "bytes": size} for name, size in report.purged]
@@ -105,13 +105,13 @@ def _show(output: Output, report: RemovalReport, folder: Path) -> None:
             {
                 "removed": report.removed,
                 "rows": manifest.rows,
-                "generation": manifest.generation,
+                "version": manifest.version,
                 "purged": purged,
             }
         )
         return
     output.text(
-        f"{report.removed:,} prompts removed, {manifest.rows:,} left, in {folder} (generation {manifest.generation})."
+        f"{report.removed:,} prompts removed, {manifest.rows:,} left, in {folder} (version {manifest.version})."
     )
     for name, size in report.purged:
         output.text(f"purged {name} ({size_text(size)})")

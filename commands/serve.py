@@ -76,7 +76,7 @@ def serve(
 ) -> None:
     """Serve the index: a page for the browser, an API, and what clients of AUTOMATIC1111 and clip-retrieval call.
 
-    Models and index are loaded once; a newly published generation is taken up by itself.
+    Models and index are loaded once; a newly published version is taken up by itself.
     docs/serving.md shows the clients.
     """
     from imprompt.core.errors import ConfigError
@@ -107,7 +107,7 @@ def serve(
         port=port,
         token=token,
         url_hosts=tuple(allow_urls or ()),
-        recipe=blend or "default",
+        blend_config=blend or "default",
         encoder=encoder,
         degrade=degrade,
         device=device,

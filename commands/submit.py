@@ -11,7 +11,7 @@ from imprompt.commands.blend_options import (
     Blend,
     Degrade,
     Phrases,
-    load_ballot,
+    load_ensemble_for,
     named_ensemble,
     tell_left_out,
 )
@@ -90,8 +90,8 @@ def submit(
         ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster,
         open_index(output, index=index, device=here, offline=offline) as opened,
     ):
-        ensemble = load_ballot(blend, opened, phrases=phrases, degrade=degrade, output=output)
-        depends = depends_on(opened.generation, ensemble)
+        ensemble = load_ensemble_for(blend, opened, phrases=phrases, degrade=degrade, output=output)
+        depends = depends_on(opened.version, ensemble)
         report = submit_folder(
             folder,
             out,

@@ -28,7 +28,7 @@ def train(
         Path,
         typer.Option(
             "--out",
-            help="The file to write (safetensors): a head for `--encoder lite:FILE`, a tower for a recipe's `vit`.",
+            help="The file to write (safetensors): a head for `--encoder lite:FILE`, a tower for a blend config's `vit`.",
         ),
     ],
     backbone: Annotated[

@@ -13,10 +13,10 @@
         WeightsRejected      a weight file is there and is not what it should be: `path`
         SpaceMismatch        vectors of two spaces met: `expected`, `found`
       StoreError             an index on disk that cannot be used
-        NoGeneration         no index has been published there
+        NoIndex         no index has been published there
         FormatVersion        the index was written in a format this version does not read
         Checksum             a file is not what the manifest says: `path`
-        UnknownRow           a row id outside of the generation
+        UnknownRow           a row id outside of the version
         BuildLocked          another process is writing this index
         IndexDiffers         the index in place was built from something else
         StorageFull          the disk is full or may not be written
@@ -192,7 +192,7 @@ class StoreError(ImpromptError):
     kind = "store"
 
 
-class NoGeneration(StoreError):
+class NoIndex(StoreError):
     """No index has been published in this folder."""
 
     exit_code = 51
@@ -218,7 +218,7 @@ class Checksum(StoreError):
 
 
 class UnknownRow(StoreError):
-    """A row id that the generation does not have."""
+    """A row id that the version does not have."""
 
     exit_code = 54
     kind = "unknown-row"

@@ -50,7 +50,7 @@ class TextEncoder(Encoder[str], Protocol):
 
 
 @runtime_checkable
-class EncoderPair(Protocol):
+class DualEncoder(Protocol):
     """A text tower and an image tower that share one space.
 
     Each is loaded at its first use and then kept.
@@ -100,7 +100,7 @@ class CorpusSource(Protocol):
 
 
 class PromptStore(Protocol):
-    """The texts of one generation."""
+    """The texts of one version."""
 
     def __len__(self) -> int: ...
 
@@ -197,7 +197,7 @@ class EnsembleMember(Protocol):
 
     @property
     def name(self) -> str:
-        """What recipes call it."""
+        """What blend configs call it."""
         ...
 
     def predict(self, images: Sequence[Image]) -> Prediction:

@@ -16,7 +16,7 @@ Vectors: TypeAlias = NDArray[np.float32]
 """(n, dim) float32, C-order, finite, rows of Euclidean length 1."""
 
 Ids: TypeAlias = NDArray[np.int64]
-"""Dense row ids of one generation, 0 to rows - 1; -1 where there is no hit."""
+"""Dense row ids of one version, 0 to rows - 1; -1 where there is no hit."""
 
 NO_HIT = -1
 
@@ -63,11 +63,11 @@ class CorpusBatch:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt of a published generation.
+    """A prompt of a published version.
 
-    `text` is shown, `embedded_text` is what the encoder saw. `row_id` holds within its generation
+    `text` is shown, `embedded_text` is what the encoder saw. `row_id` holds within its version
     only; `prompt_key` is the stable name. `group_id` is shared by prompts that were found to be
-    near duplicates (its own row id where there are none). `n_folded` different prompts near this
+    near duplicates (its own row id where there are none). `n_duplicates` different prompts near this
     one were left out for it; what they were submitted counts in its `n_submitted`.
     """
 
@@ -79,7 +79,7 @@ class Prompt:
     source_key: str
     n_submitted: int
     group_id: int
-    n_folded: int = 0
+    n_duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +180,11 @@ def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
     return np.ascontiguousarray(values / np.where(norms == 0, 1, norms), dtype=np.float32)
 
 
-def fold_text(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Unicode NFC, every run of white space to one space, none at the ends; the form that exact duplicates share."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def prompt_key(text: str) -> str:
-    """The stable name of a prompt: sha256 (64 hex digits) of the UTF-8 bytes of `fold_text(text)`."""
-    return hashlib.sha256(fold_text(text).encode("utf-8")).hexdigest()
+    """The stable name of a prompt: sha256 (64 hex digits) of the UTF-8 bytes of `normalize_text(text)`."""
+    return hashlib.sha256(normalize_text(text).encode("utf-8")).hexdigest()

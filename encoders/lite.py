@@ -81,7 +81,7 @@ class LiteImages:
         return {name: trunk.activations(items) for name, trunk in self._trunks.items()}
 
 
-class LitePair:
+class LiteEncoder:
     """The pair of a head; each tower is loaded at its first use and then kept."""
 
     def __init__(
@@ -127,7 +127,7 @@ def backbone_digests() -> dict[str, str]:
 
 def load_lite(
     head: Path | None = None, *, device: str = "auto", announce: Announce = silent
-) -> LitePair:
+) -> LiteEncoder:
     """The pair with the head that is shipped, or with one that `train` wrote.
 
     Args:
@@ -141,7 +141,7 @@ def load_lite(
     """
     path = head or HEAD_PATH
     loaded = read_head(path)
-    return LitePair(loaded, _spec(loaded, path), device=device, announce=announce)
+    return LiteEncoder(loaded, _spec(loaded, path), device=device, announce=announce)
 
 
 def lite_spec(head: Path | None = None) -> EncoderSpec:

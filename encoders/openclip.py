@@ -162,7 +162,7 @@ class OpenClipImages:
             )
 
 
-class OpenClipPair:
+class OpenClipEncoder:
     """Both towers of one model; it is read at the first use of either."""
 
     def __init__(self, model: OpenClipModel) -> None:
@@ -265,7 +265,7 @@ def load_openclip(
     offline: bool = False,
     announce: Announce = silent,
     weights: Path | None = None,
-) -> OpenClipPair:
+) -> OpenClipEncoder:
     """The pair of that name.
 
     Args:
@@ -285,7 +285,7 @@ def load_openclip(
     choose_device(device)
     import_open_clip()
     source = find_source(name, offline=offline, announce=announce, weights=weights)
-    return OpenClipPair(OpenClipModel(source, _spec(source), device=device, announce=announce))
+    return OpenClipEncoder(OpenClipModel(source, _spec(source), device=device, announce=announce))
 
 
 def _spec(source: OpenClipSource) -> EncoderSpec:

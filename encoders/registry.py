@@ -7,7 +7,7 @@ from pathlib import Path
 from imprompt.core.device_names import check_device
 from imprompt.core.errors import ConfigError, WeightsMissing
 from imprompt.core.hub.fetch import Announce, silent
-from imprompt.core.protocols import EncoderPair
+from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import EncoderSpec
 from imprompt.encoders.caching import LastTexts
 from imprompt.encoders.minilm import load_minilm
@@ -25,7 +25,7 @@ _KNOWN_FORMS = (
 
 def load_encoder(
     name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent
-) -> EncoderPair:
+) -> DualEncoder:
     """The encoder of that name; its towers are read at their first use.
 
     Args:
@@ -58,7 +58,7 @@ def load_encoder(
 
 def load_index_encoder(
     name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent
-) -> EncoderPair:
+) -> DualEncoder:
     """Return the encoder that an index names, where this machine has it or open_clip's own table says where it lies.
 
     An index may come from anybody, so it never chooses a repository to fetch from. Checksums and
@@ -81,18 +81,18 @@ def load_index_encoder(
 
 
 def output_encoder(
-    pair: EncoderPair, *, device: str = "auto", announce: Announce = silent
+    pair: DualEncoder, *, device: str = "auto", announce: Announce = silent
 ) -> LastTexts:
     """MiniLM, the output space. Where the pair's own texts are made of it, the two share their work.
 
     Raises:
         WeightsMissing, WeightsRejected: its files are not there, or not what they should be.
     """
-    from imprompt.encoders.lite import LitePair
+    from imprompt.encoders.lite import LiteEncoder
 
     return (
         pair.minilm
-        if isinstance(pair, LitePair)
+        if isinstance(pair, LiteEncoder)
         else LastTexts(load_minilm(device=device, announce=announce))
     )
 

@@ -46,35 +46,35 @@ def shares(weights: Mapping[str, float], *, without: Collection[str] = ()) -> di
     return {name: weight / largest / total for name, weight in left.items()}
 
 
-def blend(votes: Mapping[str, Vectors], weights: Mapping[str, float]) -> Vectors:
+def blend(contributions: Mapping[str, Vectors], weights: Mapping[str, float]) -> Vectors:
     """(n, 384) unit rows: the weighted mean of the members' rows, each scaled to length 1 before and the sum after.
 
-    A row of zeros has no direction and does not count. Where the votes cancel each other out, the
+    A row of zeros has no direction and does not count. Where the contributions cancel each other out, the
     heaviest member's row stands.
 
     Args:
-        votes: (n, 384) rows by member.
+        contributions: (n, 384) rows by member.
         weights: by member; only their ratios count. A member of weight 0 may be absent from
-            `votes`.
+            `contributions`.
 
     Raises:
         ConfigError: a weight is negative or not finite, none is above 0, or a member that has one
             did not vote.
         EncoderError: a member's value is not finite.
-        ValueError: the votes' shapes differ.
+        ValueError: the contributions' shapes differ.
     """
     share = shares(weights)
-    if missing := [name for name in share if name not in votes]:
+    if missing := [name for name in share if name not in contributions]:
         raise ConfigError(f"{', '.join(missing)} did not vote.")
     # In the order of names and in float64, so that the order in which members are listed changes no
     # bit.
     rows = {
-        name: unit_rows(votes[name], role=f"the member {name}").astype(np.float64)
+        name: unit_rows(contributions[name], role=f"the member {name}").astype(np.float64)
         for name in sorted(share)
     }
     if len({row.shape for row in rows.values()}) != 1:
         raise ValueError(
-            f"the votes' shapes differ: {', '.join(f'{name} {row.shape}' for name, row in rows.items())}"
+            f"the contributions' shapes differ: {', '.join(f'{name} {row.shape}' for name, row in rows.items())}"
         )
     mean = np.sum([share[name] * row for name, row in rows.items()], axis=0)
     heaviest = rows[max(rows, key=lambda name: share[name])]

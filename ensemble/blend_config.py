@@ -57,7 +57,7 @@ class InterrogatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     flavors: int = 3
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BlendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Weights by member's name; only their ratios count.
 
     `suffixes` are appended to a member's captions, `sources` say where a member's model comes from
@@ -78,7 +78,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 PRESETS = {
     # Fitted and calibrated by `fit-weights` on generated images; benchmarks/results/evaluation.md
     # has what it is worth.
-    DEFAULT: Recipe(
+    DEFAULT: BlendConfig(
         name=DEFAULT,
         weights={"vit": 0.45, "knn": 0.55},
         calibrations=(
@@ -99,7 +99,7 @@ PRESETS = {
         ),
     ),
     # The notebook that this project began with.
-    "seed": Recipe(
+    "seed": BlendConfig(
         name="seed",
         weights={"vit": 0.7488, "interrogator": 0.2112, "ofa": 0.04},
         suffixes={"ofa": ", fine details, masterpiece"},
@@ -108,11 +108,11 @@ PRESETS = {
 }
 
 
-def load_recipe(named: str) -> Recipe:
-    """The recipe of a preset's name, or that of a JSON file.
+def load_blend_config(named: str) -> BlendConfig:
+    """The blend config of a preset's name, or that of a JSON file.
 
     Raises:
-        ConfigError: there is neither, the file is no recipe, or its weights or settings cannot be
+        ConfigError: there is neither, the file is no blend config, or its weights or settings cannot be
             used.
     """
     if named in PRESETS:
@@ -120,48 +120,49 @@ def load_recipe(named: str) -> Recipe:
     path = Path(named).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"no recipe is called {named!r}.",
+            f"no blend config is called {named!r}.",
             hint=f"Name {', '.join(PRESETS)}, or a JSON file of weights.",
         )
     try:
-        recipe = msgspec.json.decode(path.read_bytes(), type=Recipe)
+        blend_config = msgspec.json.decode(path.read_bytes(), type=BlendConfig)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path} is not a recipe: {error}.", hint='It holds {"name": ..., "weights": {...}}.'
+            f"{path} is not a blend config: {error}.",
+            hint='It holds {"name": ..., "weights": {...}}.',
         ) from error
-    check_recipe(recipe)
-    return recipe
+    check_blend_config(blend_config)
+    return blend_config
 
 
-def with_phrases(recipe: Recipe, phrases: str) -> Recipe:
-    """The recipe with the flavors of its interrogator taken from "package" or "corpus"; another choice than its own loses its
+def with_phrases(blend_config: BlendConfig, phrases: str) -> BlendConfig:
+    """The blend config with the flavors of its interrogator taken from "package" or "corpus"; another choice than its own loses its
     calibrations, which were made with that.
 
     Raises:
-        ConfigError: they come from nowhere else, or the recipe asks no interrogator.
+        ConfigError: they come from nowhere else, or the blend config asks no interrogator.
     """
     if "interrogator" not in (
-        *(name for name, weight in recipe.weights.items() if weight > 0),
-        *recipe.knn.captions_of,
+        *(name for name, weight in blend_config.weights.items() if weight > 0),
+        *blend_config.knn.captions_of,
     ):
         raise ConfigError(
-            f"--phrases is about the member interrogator, which recipe {recipe.name} does not ask.",
-            hint="Name a recipe that gives it a weight: --blend seed, or a JSON file.",
+            f"--phrases is about the member interrogator, which blend config {blend_config.name} does not ask.",
+            hint="Name a blend config that gives it a weight: --blend seed, or a JSON file.",
         )
     if phrases not in get_args(Phrases):
         raise ConfigError(
             f"phrases come from {' or '.join(get_args(Phrases))}, not from {phrases!r}."
         )
-    if phrases == recipe.interrogator.phrases:
-        return recipe
-    chosen = msgspec.structs.replace(recipe.interrogator, phrases=phrases)
-    return msgspec.structs.replace(recipe, interrogator=chosen, calibrations=())
+    if phrases == blend_config.interrogator.phrases:
+        return blend_config
+    chosen = msgspec.structs.replace(blend_config.interrogator, phrases=phrases)
+    return msgspec.structs.replace(blend_config, interrogator=chosen, calibrations=())
 
 
-def check_recipe(recipe: Recipe) -> None:
+def check_blend_config(blend_config: BlendConfig) -> None:
     """Raise `ConfigError` where the weights or a setting cannot be used."""
-    check_weights(recipe.weights)
-    knn = recipe.knn
+    check_weights(blend_config.weights)
+    knn = blend_config.knn
     if knn.k < 1 or not 0 <= knn.power <= 100 or not -1 <= knn.floor <= 1:
         raise ConfigError(
             f"knn cannot be set to k {knn.k}, power {knn.power}, floor {knn.floor}.",
@@ -172,9 +173,9 @@ def check_recipe(recipe: Recipe) -> None:
     if "knn" in knn.captions_of:
         raise ConfigError("knn cannot take its own texts as captions.")
     counts = (
-        recipe.interrogator.mediums,
-        recipe.interrogator.movements,
-        recipe.interrogator.flavors,
+        blend_config.interrogator.mediums,
+        blend_config.interrogator.movements,
+        blend_config.interrogator.flavors,
     )
     if min(counts) < 0 or not 1 <= sum(counts) <= _MOST_LABELS:
         raise ConfigError(
@@ -183,13 +184,13 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write a recipe that `load_recipe` reads, whole or not at all.
+def write_blend_config(path: Path, blend_config: BlendConfig) -> None:
+    """Write a blend config that `load_blend_config` reads, whole or not at all.
 
     Raises:
         ConfigError: its weights or settings cannot be used.
         StorageFull: the disk is full or may not be written.
     """
-    check_recipe(recipe)
+    check_blend_config(blend_config)
     with atomic_write(path) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(recipe), indent=2) + b"\n")
+        file.write(msgspec.json.format(msgspec.json.encode(blend_config), indent=2) + b"\n")

@@ -24,7 +24,7 @@ class CaptionMember:
     """The member over a captioner.
 
     Args:
-        name: what recipes call it.
+        name: what blend configs call it.
         captioner: writes the sentences.
         minilm: encodes them.
         suffix: appended to each sentence before it is encoded.

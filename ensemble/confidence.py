@@ -1,6 +1,6 @@
 """How likely the printed prompt is close to the true one, as it was measured for one encoder and one size of corpus.
 
-Logistic regression (Platt 1999) on three cosines that every verdict has;
+Logistic regression (Platt 1999) on three cosines that every prediction has;
 `evaluation/calibration.py` fits it out of fold.
 """
 
@@ -24,12 +24,12 @@ NEAREST = 10
 """How many of the nearest prompts' scores count."""
 
 
-class Signs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verdict shows of its own quality, three cosines.
+class ConfidenceFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prediction shows of its own quality, three cosines.
 
     `nearness`: mean score of the ten nearest prompts in the index space. `wording`: of the printed
         prompt with the blend.
-    `agreement`: mean of the votes with the blend, by share.
+    `agreement`: mean of the contributions with the blend, by share.
     """
 
     nearness: float
@@ -58,7 +58,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ece: float
     auroc: float
 
-    def probability(self, signs: Signs) -> float:
+    def probability(self, signs: ConfidenceFeatures) -> float:
         """0 to 1."""
         logit = (
             self.intercept

@@ -1,4 +1,4 @@
-"""The ensemble: its members look at pictures, their votes are blended, and the nearest words are the answer."""
+"""The ensemble: its members look at pictures, their contributions are blended, and the nearest words are the answer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors
 from imprompt.encoders.memory import out_of_memory
 from imprompt.ensemble.blend import blend, shares
-from imprompt.ensemble.blend_config import Recipe
-from imprompt.ensemble.confidence import Calibration, Signs, nearness
+from imprompt.ensemble.blend_config import BlendConfig
+from imprompt.ensemble.confidence import Calibration, ConfidenceFeatures, nearness
 from imprompt.ensemble.neighbourhood import Neighbourhood
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
+class Contribution:
     """What one member said of a picture: its `share` of the vote, its `cosine` to the blend, its words where it has any."""
 
     member: str
@@ -35,7 +35,7 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EnsemblePrediction:
     """The answer to one picture: `vector` (384,) unit, the words nearest to it with their `cosine`, and each member's vote.
 
     `nearness` is the mean score of the ten prompts nearest to the picture in the index space.
@@ -44,27 +44,27 @@ class Verdict:
     vector: Vectors
     prompt: str
     cosine: float
-    votes: tuple[Vote, ...]
+    contributions: tuple[Contribution, ...]
     nearness: float
 
     @property
-    def signs(self) -> Signs:
+    def signs(self) -> ConfidenceFeatures:
         """What the answer shows of its own quality."""
-        agreement = math.fsum(vote.share * vote.cosine for vote in self.votes)
-        return Signs(nearness=self.nearness, wording=self.cosine, agreement=agreement)
+        agreement = math.fsum(vote.share * vote.cosine for vote in self.contributions)
+        return ConfidenceFeatures(nearness=self.nearness, wording=self.cosine, agreement=agreement)
 
 
 class Ensemble:
-    """Members that vote by a recipe.
+    """Members that vote by a blend config.
 
     Args:
         members: all that vote.
-        recipe: whose weights count; only their ratios do.
+        blend_config: whose weights count; only their ratios do.
         neighbourhood: its prompts are candidates for the answer's words, beside those of the
             members.
         minilm: encodes the members' words.
-        left_out: members of the recipe that cannot vote; the others share their weight.
-        calibration: of the recipe for this index; None where there is none.
+        left_out: members of the blend config that cannot vote; the others share their weight.
+        calibration: of the blend config for this index; None where there is none.
         files: what the members' models were read from, by member.
 
     Raises:
@@ -75,7 +75,7 @@ class Ensemble:
     def __init__(
         self,
         members: Sequence[EnsembleMember],
-        recipe: Recipe,
+        blend_config: BlendConfig,
         *,
         neighbourhood: Neighbourhood,
         minilm: TextEncoder,
@@ -83,8 +83,8 @@ class Ensemble:
         calibration: Calibration | None = None,
         files: Mapping[str, Sequence[Path]] = MappingProxyType({}),
     ) -> None:
-        self.shares = shares(recipe.weights, without=[error.name for error in left_out])
-        self.recipe = recipe
+        self.shares = shares(blend_config.weights, without=[error.name for error in left_out])
+        self.blend_config = blend_config
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood
         self.minilm = minilm
@@ -95,11 +95,11 @@ class Ensemble:
         self.members = {member.name: member for member in members if member.name in self.shares}
         if missing := [name for name in self.shares if name not in self.members]:
             raise ConfigError(
-                f"The recipe gives a weight to {', '.join(missing)}, which is not here."
+                f"The blend config gives a weight to {', '.join(missing)}, which is not here."
             )
 
-    def judge(self, images: Sequence[Image]) -> list[Verdict]:
-        """One verdict for each upright RGB picture, in the order given.
+    def judge(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
+        """One prediction for each upright RGB picture, in the order given.
 
         Raises:
             MemberUnavailable: a member failed, or the memory does not hold one picture; it is
@@ -113,10 +113,10 @@ class Ensemble:
         )
         prompts = self._prompts(images, vectors, said)
         scores = self.neighbourhood.look(images).hits.scores
-        verdicts = []
+        predictions = []
         for row, (prompt, cosine) in enumerate(prompts):
-            votes = [
-                Vote(
+            contributions = [
+                Contribution(
                     member=name,
                     share=share,
                     cosine=float(said[name].vectors[row] @ vectors[row]),
@@ -124,10 +124,16 @@ class Ensemble:
                 )
                 for name, share in self.shares.items()
             ]
-            verdicts.append(
-                Verdict(vectors[row], prompt, cosine, tuple(votes), nearness(scores[row].tolist()))
+            predictions.append(
+                EnsemblePrediction(
+                    vectors[row],
+                    prompt,
+                    cosine,
+                    tuple(contributions),
+                    nearness(scores[row].tolist()),
+                )
             )
-        return verdicts
+        return predictions
 
     def _prompts(
         self, images: Sequence[Image], vectors: Vectors, said: dict[str, Prediction]
@@ -165,7 +171,7 @@ def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Predic
             raise MemberUnavailable(
                 member.name,
                 "the memory does not hold its model with one picture",
-                hint="Use --device cpu, a smaller model, or a recipe without it.",
+                hint="Use --device cpu, a smaller model, or a blend config without it.",
             ) from error
     half = len(images) // 2
     parts = [predict_in_memory(member, images[:half]), predict_in_memory(member, images[half:])]

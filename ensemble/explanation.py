@@ -1,4 +1,4 @@
-"""Answers with their proof: what each member said, with what share, and how near that is to what was answered."""
+"""Answers with their explanation: what each member said, with what share, and how near that is to what was answered."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 from imprompt.core.errors import ImpromptError, MemberUnavailable, QueryError
 from imprompt.core.values import Vectors
 from imprompt.ensemble.confidence import ABSTAIN_BELOW
-from imprompt.ensemble.ensemble import Ensemble, Verdict, Vote
+from imprompt.ensemble.ensemble import Contribution, Ensemble, EnsemblePrediction
 from imprompt.retriever import Answer, Question, Retriever
 from imprompt.retriever.questions import ReadQuestion
 from imprompt.retriever.search import read_batches
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class Explanation:
     """Why an answer is what it is.
 
     `vector` (384,) is the answer in MiniLM space: the blend, or the embedding of a prompt that the
     file carries. `cosine` is that of the estimated prompt to the blend. `left_out` lists members of
-    the recipe that could not vote. `confidence` is the probability that an estimated prompt is
-    close to the true one (`imprompt.ensemble.confidence.CLOSE_COSINE`); None where the recipe is
+    the blend config that could not vote. `confidence` is the probability that an estimated prompt is
+    close to the true one (`imprompt.ensemble.confidence.CLOSE_COSINE`); None where the blend config is
     not calibrated for the index, and for a prompt that the file carries.
     """
 
-    recipe: str
-    votes: tuple[Vote, ...]
+    blend_config: str
+    contributions: tuple[Contribution, ...]
     left_out: tuple[MemberUnavailable, ...]
     vector: Vectors
     cosine: float
@@ -43,12 +43,12 @@ class Proof:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
-            "recipe": self.recipe,
+            "blend": self.blend_config,
             "confidence": self.confidence,
             "close": self.close,
             "calibration": "not calibrated" if self.confidence is None else "calibrated",
             "cosine": self.cosine,
-            "votes": [dataclasses.asdict(vote) for vote in self.votes],
+            "contributions": [dataclasses.asdict(vote) for vote in self.contributions],
             "left_out": [
                 {"member": error.name, "reason": error.reason, "hint": error.hint}
                 for error in self.left_out
@@ -58,20 +58,20 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class ProvenAnswer:
+class ExplainedAnswer:
     """An answer whose prompt is the one that the file carries, else the words nearest to the blend."""
 
     answer: Answer
-    proof: Proof
+    explanation: Explanation
 
     def to_json(self) -> dict[str, Any]:
-        """The answer's JSON, and the proof under "proof"."""
-        return {**self.answer.to_json(), "proof": self.proof.to_json()}
+        """The answer's JSON, and the explanation under "explanation"."""
+        return {**self.answer.to_json(), "explanation": self.explanation.to_json()}
 
 
-def ask_with_proof(
+def ask_explained(
     questions: Iterable[Question], k: int, *, retriever: Retriever, ensemble: Ensemble
-) -> Iterator[ProvenAnswer | ImpromptError]:
+) -> Iterator[ExplainedAnswer | ImpromptError]:
     """One result for each question by image, in order, as its batch is done; see `Retriever.ask`.
 
     Args:
@@ -84,22 +84,22 @@ def ask_with_proof(
     """
     begun = time.perf_counter()
     for batch in read_batches(questions):
-        yield from prove_batch(batch, k, retriever=retriever, ensemble=ensemble, begun=begun)
+        yield from explain_batch(batch, k, retriever=retriever, ensemble=ensemble, begun=begun)
         begun = time.perf_counter()
 
 
-def prove_batch(
+def explain_batch(
     batch: Sequence[ReadQuestion | ImpromptError],
     k: int,
     *,
     retriever: Retriever,
     ensemble: Ensemble,
     begun: float,
-) -> Iterator[ProvenAnswer | ImpromptError]:
+) -> Iterator[ExplainedAnswer | ImpromptError]:
     """One result for each question of a batch that was read, in order; what could not be read stays its error.
 
     Args:
-        k: as in `ask_with_proof`, whose errors are raised.
+        k: as in `ask_explained`, whose errors are raised.
         begun: the `time.perf_counter` at which reading the batch began.
     """
     pictures = [
@@ -107,35 +107,42 @@ def prove_batch(
         for read in batch
         if isinstance(read, ReadQuestion) and read.picture is not None
     ]
-    verdicts = iter(ensemble.judge(pictures))
+    predictions = iter(ensemble.judge(pictures))
     for read, answer in zip(batch, retriever.answer(batch, k, begun=begun), strict=True):
         if not isinstance(read, ReadQuestion):
             yield read
         elif read.picture is None:
             yield QueryError(
-                "A text alone has no proof: the members look at images.",
-                hint="Ask it without --proof.",
+                "A text alone has no explanation: the members look at images.",
+                hint="Ask it without --explain.",
             )
         else:
-            verdict = next(verdicts)
+            prediction = next(predictions)
             yield (
-                _proven(answer, verdict, ensemble=ensemble)
+                _proven(answer, prediction, ensemble=ensemble)
                 if isinstance(answer, Answer)
                 else answer
             )
 
 
-def _proven(answer: Answer, verdict: Verdict, *, ensemble: Ensemble) -> ProvenAnswer:
+def _proven(
+    answer: Answer, prediction: EnsemblePrediction, *, ensemble: Ensemble
+) -> ExplainedAnswer:
     confidence = None
     if answer.how != "estimated":
         vector = ensemble.minilm.encode([answer.prompt])[0]
     else:
-        vector = verdict.vector
+        vector = prediction.vector
         confidence = (
-            ensemble.calibration.probability(verdict.signs) if ensemble.calibration else None
+            ensemble.calibration.probability(prediction.signs) if ensemble.calibration else None
         )
-        answer = dataclasses.replace(answer, prompt=verdict.prompt)
-    proof = Proof(
-        ensemble.recipe.name, verdict.votes, ensemble.left_out, vector, verdict.cosine, confidence
+        answer = dataclasses.replace(answer, prompt=prediction.prompt)
+    explanation = Explanation(
+        ensemble.blend_config.name,
+        prediction.contributions,
+        ensemble.left_out,
+        vector,
+        prediction.cosine,
+        confidence,
     )
-    return ProvenAnswer(answer, proof)
+    return ExplainedAnswer(answer, explanation)

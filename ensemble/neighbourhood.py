@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import MemberUnavailable, SpaceMismatch
-from imprompt.core.protocols import EncoderPair, TextEncoder, VectorStore
+from imprompt.core.protocols import DualEncoder, TextEncoder, VectorStore
 from imprompt.core.values import Hits, Ids, Vectors, unit_rows
 from imprompt.encoders.caching import LastPictures
 from imprompt.encoders.minilm import SPACE
@@ -20,7 +20,7 @@ from imprompt.retriever.search import check_space
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 _MEAN_BLOCK_ROWS = 16_384
 
@@ -42,8 +42,8 @@ class Neighbourhood:
     """Finds the prompts around pictures; pictures that were just looked at are not searched for again.
 
     Args:
-        generation: stays open as long as this is used.
-        pair: of the generation's space.
+        version: stays open as long as this is used.
+        pair: of the version's space.
         k: how many prompts, at most as many as the index has.
         allowed: the only rows that are found; None for all.
 
@@ -53,13 +53,13 @@ class Neighbourhood:
     """
 
     def __init__(
-        self, generation: OpenGeneration, pair: EncoderPair, *, k: int, allowed: Ids | None = None
+        self, version: OpenIndex, pair: DualEncoder, *, k: int, allowed: Ids | None = None
     ) -> None:
-        check_space(generation, pair.spec)
+        check_space(version, pair.spec)
         self.pair = pair
-        self._index = generation.index(generation.space)
-        self._prompts = generation.prompts
-        self._vectors = output_vectors(generation)
+        self._index = version.index(version.space)
+        self._prompts = version.prompts
+        self._vectors = output_vectors(version)
         self.k = min(k, len(self._index), self._index.caps.max_k)
         self._allowed = allowed
         self.look = LastPictures(self._look)
@@ -101,18 +101,18 @@ class Neighbourhood:
         return Surroundings(rows, hits, vectors.reshape(len(pictures), self.k, self._vectors.dim))
 
 
-def output_vectors(generation: OpenGeneration) -> VectorStore:
-    """MiniLM's vectors of all prompts of a generation, in row order.
+def output_vectors(version: OpenIndex) -> VectorStore:
+    """MiniLM's vectors of all prompts of a version, in row order.
 
     Raises:
         MemberUnavailable: it was built without them.
     """
     try:
-        return generation.vectors(SPACE)
+        return version.vectors(SPACE)
     except SpaceMismatch as error:
         raise MemberUnavailable(
             "knn",
-            f"the index {generation.manifest.generation} holds no MiniLM vectors of its prompts (space {SPACE})",
+            f"the index {version.manifest.version} holds no MiniLM vectors of its prompts (space {SPACE})",
             hint="Build it again with this version: python cli.py build-index --replace",
         ) from error
 
@@ -120,7 +120,7 @@ def output_vectors(generation: OpenGeneration) -> VectorStore:
 class SharedPair:
     """A pair whose image tower keeps what it saw in the pictures shown last, for the next one who asks."""
 
-    def __init__(self, pair: EncoderPair) -> None:
+    def __init__(self, pair: DualEncoder) -> None:
         self._pair = pair
         self.spec = pair.spec
         self.images = SharedImages(pair)
@@ -133,7 +133,7 @@ class SharedPair:
 class SharedImages:
     """The image tower of a pair, which is loaded when it is first asked."""
 
-    def __init__(self, pair: EncoderPair) -> None:
+    def __init__(self, pair: DualEncoder) -> None:
         self._look = LastPictures(lambda pictures: pair.images.encode(pictures))
 
     def encode(self, items: Sequence[Image]) -> Vectors:

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.protocols import EncoderPair
+from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Ids
 from imprompt.encoders.caching import LastPictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 
 class SecondLook:
-    """Compares pictures with prompts in another space of a generation than the one that is searched.
+    """Compares pictures with prompts in another space of a version than the one that is searched.
 
     Args:
-        generation: stays open as long as this is used.
-        pair: of a space that the generation stores vectors of.
+        version: stays open as long as this is used.
+        pair: of a space that the version stores vectors of.
 
     Raises:
         SpaceMismatch: it stores none.
     """
 
-    def __init__(self, generation: OpenGeneration, pair: EncoderPair) -> None:
-        self._vectors = generation.vectors(pair.spec.space)
+    def __init__(self, version: OpenIndex, pair: DualEncoder) -> None:
+        self._vectors = version.vectors(pair.spec.space)
         self._pair = pair
         self._pictures = LastPictures(lambda pictures: pair.images.encode(pictures))
 

@@ -1,4 +1,4 @@
-"""What `doctor` finds: the installation, the machine, the models that each recipe needs, the index.
+"""What `doctor` finds: the installation, the machine, the models that each blend config needs, the index.
 
 Nothing heavy is imported.
 """
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imprompt.commands.presets import RECIPES
-from imprompt.core.errors import ConfigError, ImpromptError, NoGeneration, WeightsMissing
+from imprompt.core.errors import ConfigError, ImpromptError, NoIndex, WeightsMissing
 from imprompt.core.hub.download import free_bytes
 from imprompt.core.hub.fetch import Wanted, cached_choice, hub_folder
 from imprompt.core.hub.repositories import licence_of, size_of
@@ -27,6 +26,7 @@ from imprompt.environment.packages import (
     package_states,
     pip_line,
 )
+from imprompt.environment.presets import PRESETS
 
 if TYPE_CHECKING:
     from imprompt.store.manifest import Manifest
@@ -50,21 +50,21 @@ class FileState(msgspec.Struct, frozen=True):
 
 
 class PartState(msgspec.Struct, frozen=True):
-    """A part of a recipe (an encoder, a corpus, a member), its files, and what else is wrong with it, a line each."""
+    """A part of a blend config (an encoder, a corpus, a member), its files, and what else is wrong with it, a line each."""
 
     part: str
     files: list[FileState]
     problems: list[str]
 
 
-class RecipeState(msgspec.Struct, frozen=True):
-    """A recipe and its parts.
+class ConfigState(msgspec.Struct, frozen=True):
+    """A blend config and its parts.
 
     `weights_bytes` is what its weights take in memory, as far as their sizes are known; CLIP models
     take half of it on CUDA.
     """
 
-    recipe: str
+    name: str
     kind: str
     ready: bool
     weights_bytes: int
@@ -79,7 +79,7 @@ class IndexState(msgspec.Struct, frozen=True):
     """
 
     folder: str
-    generation: str = ""
+    version: str = ""
     rows: int = 0
     encoder: str = ""
     corpus: str = ""
@@ -114,19 +114,19 @@ class Machine(msgspec.Struct, frozen=True):
 class Diagnosis(msgspec.Struct, frozen=True):
     """Everything that `doctor` says.
 
-    `problems` are what keeps the default recipe from running, the first is the exit code's.
+    `problems` are what keeps the default blend config from running, the first is the exit code's.
     """
 
     machine: Machine
     packages: list[PackageState]
-    recipes: list[RecipeState]
+    configs: list[ConfigState]
     index: IndexState
     folders: list[FolderState]
     problems: list[str]
 
 
 def diagnose(chosen: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
-    """What is there, and the errors that keep the default recipe from running."""
+    """What is there, and the errors that keep the default blend config from running."""
     states = package_states()
     errors: list[ImpromptError] = []
     if absent := lacking(states, ""):
@@ -142,22 +142,22 @@ def diagnose(chosen: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
             )
         )
     errors += _loading_errors(absent)
-    recipes = [
-        _recipe_state("lite", "build", needs_of("lite"), states, errors=errors),
-        _recipe_state("clip", "build", needs_of("clip"), states),
-        *(_recipe_state(name, "blend", needs_of(name), states) for name in ("default", "seed")),
+    configs = [
+        _config_state("lite", "build", needs_of("lite"), states, errors=errors),
+        _config_state("clip", "build", needs_of("clip"), states),
+        *(_config_state(name, "blend", needs_of(name), states) for name in ("default", "seed")),
         *_member_states(states),
     ]
     index, damage, manifest = _index_state(chosen.place)
     errors += damage
     if manifest is not None and (name := manifest.encoders[0].name) not in {
-        parts.encoder for parts in RECIPES.values()
+        parts.encoder for parts in PRESETS.values()
     }:
-        recipes.append(_recipe_state(name, "the index", [_quick_encoder_need(name)], states))
+        configs.append(_config_state(name, "the index", [_quick_encoder_need(name)], states))
     found = Diagnosis(
         _machine(chosen, states),
         states,
-        recipes,
+        configs,
         index,
         _folders(chosen),
         [str(error) for error in errors],
@@ -197,32 +197,32 @@ def _quick_encoder_need(name: str) -> Need:
     )
 
 
-def _member_states(states: list[PackageState]) -> list[RecipeState]:
-    from imprompt.ensemble.blend_config import Recipe
+def _member_states(states: list[PackageState]) -> list[ConfigState]:
+    from imprompt.ensemble.blend_config import BlendConfig
     from imprompt.ensemble.members import LOADERS
 
     return [
-        _recipe_state(
-            name, "member", blend_needs(Recipe(name=name, weights={name: 1.0}))[1:], states
+        _config_state(
+            name, "member", blend_needs(BlendConfig(name=name, weights={name: 1.0}))[1:], states
         )
         for name in LOADERS
     ]
 
 
-def _recipe_state(
+def _config_state(
     name: str,
     kind: str,
     needs: list[Need],
     states: list[PackageState],
     *,
     errors: list[ImpromptError] | None = None,
-) -> RecipeState:
+) -> ConfigState:
     parts = [_part_state(need, states, [] if errors is None else errors) for need in needs]
     files = {
         file.file: file for part in parts for file in part.files if "corpus " not in part.part
     }.values()
-    return RecipeState(
-        recipe=name,
+    return ConfigState(
+        name=name,
         kind=kind,
         ready=not any(part.problems for part in parts)
         and all(file.here for part in parts for file in part.files),
@@ -331,7 +331,7 @@ def _index_state(root: IndexPlace) -> tuple[IndexState, list[ImpromptError], Man
         with pin_manifest(root) as pinned:
             manifest = decode_manifest(pinned.content, path=pinned.folder / MANIFEST)
             check_lengths(pinned.folder, manifest)
-    except NoGeneration as error:
+    except NoIndex as error:
         return IndexState(str(root), problem=str(error)), [], None
     except ImpromptError as error:
         return IndexState(str(root), problem=str(error)), [error], None
@@ -341,7 +341,7 @@ def _index_state(root: IndexPlace) -> tuple[IndexState, list[ImpromptError], Man
     mapped = sum(manifest.files[file].bytes for file in indexed if file in manifest.files)
     encoder = manifest.encoders[0].name
     return (
-        IndexState(str(root), manifest.generation, manifest.rows, encoder, corpus, size, mapped),
+        IndexState(str(root), manifest.version, manifest.rows, encoder, corpus, size, mapped),
         [],
         manifest,
     )

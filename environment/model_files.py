@@ -1,4 +1,4 @@
-"""What a recipe, a member, a corpus or an encoder needs: packages, files that came with them, files of the hub."""
+"""What a blend config, a member, a corpus or an encoder needs: packages, files that came with them, files of the hub."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imprompt.commands.presets import RECIPES
-from imprompt.commands.presets import Recipe as BuildRecipe
+from imprompt.environment.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from imprompt.core.hub.fetch import Wanted
-    from imprompt.ensemble.blend_config import Recipe
+    from imprompt.ensemble.blend_config import BlendConfig
 
 MINILM = ("minilm", "minilm-tokenizer")
 LITE = (*MINILM, "efficientnet-lite2", "efficientnet-lite0")
@@ -25,7 +24,7 @@ def _nothing() -> Sequence[Wanted]:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One part of a recipe.
+    """One part of a blend config.
 
     `extra` is the one of the project's that brings its packages ("" for none), `packaged` are roles
     of `imprompt.encoders.weights`, `local` are files of the user or of the project, `wanted` says
@@ -40,29 +39,29 @@ class Need:
 
 
 def needs_of(name: str) -> list[Need]:
-    """The parts behind a name: a recipe (`lite`, `clip`), a blend (`default`, `seed`, a JSON file), a member, a corpus, an encoder.
+    """The parts behind a name: a blend config (`lite`, `clip`), a blend (`default`, `seed`, a JSON file), a member, a corpus, an encoder.
 
     Raises:
         ConfigError: nothing is called so.
     """
     from imprompt.core.errors import ConfigError
     from imprompt.ensemble.blend_config import PRESETS as BLENDS
-    from imprompt.ensemble.blend_config import Recipe, load_recipe
+    from imprompt.ensemble.blend_config import BlendConfig, load_blend_config
     from imprompt.ensemble.members import LOADERS
     from imprompt.indexer.readers.hub_datasets import HUB
     from imprompt.indexer.readers.sources import PRESETS as CORPORA
 
-    if name in list(BuildRecipe):
-        parts = RECIPES[BuildRecipe(name)]
+    if name in list(Preset):
+        parts = PRESETS[Preset(name)]
         return [
             encoder_need(parts.encoder),
             Need("output space MiniLM", packaged=MINILM),
             corpus_need(parts.corpus),
         ]
     if name in BLENDS or name.endswith(".json"):
-        return blend_needs(load_recipe(name))
+        return blend_needs(load_blend_config(name))
     if name in LOADERS:
-        return blend_needs(Recipe(name=name, weights={name: 1.0}))
+        return blend_needs(BlendConfig(name=name, weights={name: 1.0}))
     if name in CORPORA:
         return [corpus_need(name)]
     if name.startswith(HUB):
@@ -78,7 +77,7 @@ def needs_of(name: str) -> list[Need]:
         return [Need(f"backbone {name}", extra="vit", wanted=lambda: wanted_files(name))]
     raise ConfigError(
         f"nothing is called {name!r}.",
-        hint=f"Name a recipe ({', '.join(BuildRecipe)}), a blend ({', '.join(BLENDS)}, or a JSON file), a member "
+        hint=f"Name a blend config ({', '.join(Preset)}), a blend ({', '.join(BLENDS)}, or a JSON file), a member "
         f"({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), an encoder such as ViT-L-14/openai, or a backbone of timm.",
     )
 
@@ -92,17 +91,21 @@ def _is_backbone(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
-def blend_needs(recipe: Recipe) -> list[Need]:
+def blend_needs(blend_config: BlendConfig) -> list[Need]:
     """What the members that vote need; the encoder of the index comes on top."""
-    voting = [name for name, weight in recipe.weights.items() if weight > 0]
-    captioners = list(recipe.knn.captions_of) if "knn" in voting else []
-    if "interrogator" in voting and "caption" in recipe.sources:
+    voting = [name for name, weight in blend_config.weights.items() if weight > 0]
+    captioners = list(blend_config.knn.captions_of) if "knn" in voting else []
+    if "interrogator" in voting and "caption" in blend_config.sources:
         captioners.append("caption")  # its prompts begin with a caption, but for `lite`
     asked = dict.fromkeys((*voting, *captioners))
-    second = [encoder_need(recipe.knn.rescore)] if "knn" in voting and recipe.knn.rescore else []
+    second = (
+        [encoder_need(blend_config.knn.rescore)]
+        if "knn" in voting and blend_config.knn.rescore
+        else []
+    )
     return [
         Need("output space MiniLM", packaged=MINILM),
-        *(_member_need(name, recipe) for name in asked),
+        *(_member_need(name, blend_config) for name in asked),
         *second,
     ]
 
@@ -138,14 +141,14 @@ def corpus_need(spec: str) -> Need:
     return Need(f"corpus {spec}", local=() if spec == STARTER else (Path(spec).expanduser(),))
 
 
-def _member_need(name: str, recipe: Recipe) -> Need:
+def _member_need(name: str, blend_config: BlendConfig) -> Need:
     from imprompt.encoders.lite import HEAD_PATH
     from imprompt.ensemble.blend_config import CAPTION_SOURCE
     from imprompt.ensemble.members import OFA_SOURCE
 
     what = f"member {name}"
     if name == "vit":
-        if (source := recipe.sources.get(name)) is None:
+        if (source := blend_config.sources.get(name)) is None:
             return Need(what, packaged=LITE, local=(HEAD_PATH,))
         from imprompt.ensemble.vit.vit_checkpoint import source_path
 
@@ -153,11 +156,11 @@ def _member_need(name: str, recipe: Recipe) -> Need:
     if name == "ofa":
         from imprompt.ensemble.ofa.captioner import wanted_files as ofa_files
 
-        return _model_need(what, recipe.sources.get(name, OFA_SOURCE), ofa_files)
+        return _model_need(what, blend_config.sources.get(name, OFA_SOURCE), ofa_files)
     if name == "caption":
         from imprompt.ensemble.image_to_text import wanted_files as caption_files
 
-        return _model_need(what, recipe.sources.get(name, CAPTION_SOURCE), caption_files)
+        return _model_need(what, blend_config.sources.get(name, CAPTION_SOURCE), caption_files)
     if name == "interrogator":
         return Need(what, extra="interrogator")
     return Need(what)  # knn reads the index, and nothing else

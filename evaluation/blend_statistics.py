@@ -1,6 +1,6 @@
 """Fitting on the simplex: what a blend is worth follows from the members' cosines with the truth and with each other.
 
-For unit votes v_m and shares w, the cosine of the blend with the truth t is sum_m w_m (v_m . t) /
+For unit contributions v_m and shares w, the cosine of the blend with the truth t is sum_m w_m (v_m . t) /
 sqrt(sum_mk w_m w_k (v_m . v_k)), so no vector is needed once these products are known.
 """
 
@@ -25,8 +25,8 @@ _LEAST_NORM = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Tallies:
-    """Cosines of m members' votes on n pictures, under s settings of knn.
+class BlendStatistics:
+    """Cosines of m members' contributions on n pictures, under s settings of knn.
 
     `truth` (s, n, m) with the true vector, `between` (s, n, m, m) with each other.
     """
@@ -35,19 +35,23 @@ class Tallies:
     between: NDArray[np.float32]
 
     @staticmethod
-    def empty(settings: int, rows: int, members: int) -> Tallies:
+    def empty(settings: int, rows: int, members: int) -> BlendStatistics:
         """All NaN, to be filled in with `put`."""
         truth = np.full((settings, rows, members), np.nan, dtype=np.float32)
-        return Tallies(truth, np.full((settings, rows, members, members), np.nan, dtype=np.float32))
+        return BlendStatistics(
+            truth, np.full((settings, rows, members, members), np.nan, dtype=np.float32)
+        )
 
-    def put(self, setting: int, rows: Ids, votes: Sequence[Vectors], truth: Vectors) -> None:
+    def put(
+        self, setting: int, rows: Ids, contributions: Sequence[Vectors], truth: Vectors
+    ) -> None:
         """Fill in the rows of one setting.
 
         Args:
-            votes: (len(rows), 384) unit rows of each member.
+            contributions: (len(rows), 384) unit rows of each member.
             truth: (len(rows), 384) unit rows.
         """
-        stacked = np.stack(votes, axis=1)
+        stacked = np.stack(contributions, axis=1)
         self.truth[setting, rows] = np.einsum("nmd,nd->nm", stacked, truth)
         self.between[setting, rows] = stacked @ stacked.transpose(0, 2, 1)
 
@@ -82,7 +86,7 @@ def simplex(members: int, *, steps: int = STEPS) -> NDArray[np.float64]:
     )
 
 
-def fit(tallies: Tallies, rows: Ids, *, members: Sequence[int]) -> Choice:
+def fit(tallies: BlendStatistics, rows: Ids, *, members: Sequence[int]) -> Choice:
     """The setting and the shares with the highest mean cosine on `rows`; a voter more has to bring `LEAST_GAIN`.
 
     Args:

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imprompt.core.protocols import Encoder, EncoderPair, EnsembleMember, TextEncoder
+from imprompt.core.protocols import DualEncoder, Encoder, EnsembleMember, TextEncoder
 from imprompt.core.values import EncoderSpec, Ids, Prediction, Vectors
 from imprompt.encoders.caching import LastTexts
 from imprompt.encoders.efficientnet import Activations
-from imprompt.encoders.lite import LiteImages, LitePair
+from imprompt.encoders.lite import LiteEncoder, LiteImages
 from imprompt.encoders.lite_head import LiteHead
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Sitting:
+class ShownImages:
     """The pictures that are on show, and which rows of the pairs they are."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Sitting:
 class SeenTrunk:
     """An image trunk that has seen all rows; `seen` has a row for each."""
 
-    def __init__(self, seen: Activations, sitting: Sitting) -> None:
+    def __init__(self, seen: Activations, sitting: ShownImages) -> None:
         self.seen = seen
         self._sitting = sitting
 
@@ -63,7 +63,7 @@ class ExchangeableImages(LiteImages):
         self._head = head
 
 
-class ExchangeablePair(LitePair):
+class ExchangeablePair(LiteEncoder):
     """`lite` over trunks that have seen all rows."""
 
     def __init__(
@@ -85,7 +85,7 @@ class ExchangeablePair(LitePair):
 class RememberingPair:
     """Any pair; its image tower looks at each row once."""
 
-    def __init__(self, pair: EncoderPair, sitting: Sitting, *, rows: int) -> None:
+    def __init__(self, pair: DualEncoder, sitting: ShownImages, *, rows: int) -> None:
         self._pair = pair
         self.spec = pair.spec
         self.images: Encoder[Image] = _RememberingTower(pair, sitting, rows=rows)
@@ -96,7 +96,7 @@ class RememberingPair:
 
 
 class _RememberingTower:
-    def __init__(self, pair: EncoderPair, sitting: Sitting, *, rows: int) -> None:
+    def __init__(self, pair: DualEncoder, sitting: ShownImages, *, rows: int) -> None:
         self._pair = pair
         self._sitting = sitting
         self._vectors = np.zeros((rows, pair.spec.dim), dtype=np.float32)
@@ -116,7 +116,7 @@ class _RememberingTower:
 class RememberingMember:
     """A member that learned nothing from the pairs; it looks at each row once."""
 
-    def __init__(self, member: EnsembleMember, sitting: Sitting) -> None:
+    def __init__(self, member: EnsembleMember, sitting: ShownImages) -> None:
         self.name = member.name
         self._member = member
         self._sitting = sitting

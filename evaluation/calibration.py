@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.values import EncoderSpec, Ids
-from imprompt.ensemble.confidence import ABSTAIN_BELOW, CLOSE_COSINE, Calibration, Signs
+from imprompt.ensemble.confidence import (
+    ABSTAIN_BELOW,
+    CLOSE_COSINE,
+    Calibration,
+    ConfidenceFeatures,
+)
 from imprompt.evaluation.nested_cv import rows_to_fit
 from imprompt.evaluation.pair_set import PairSet
 
@@ -62,7 +67,7 @@ class Calibrated:
 
 
 def calibrate(
-    signs: Sequence[Signs],
+    signs: Sequence[ConfidenceFeatures],
     printed: NDArray[np.float32],
     pairs: PairSet,
     *,
@@ -72,7 +77,7 @@ def calibrate(
     """Fit P(close) on the rows of the main kind; None where fewer than 20 answers are close, or fewer than 20 are not.
 
     Args:
-        signs: of each pair's verdict, out of fold.
+        signs: of each pair's prediction, out of fold.
         printed: (n,) cosine of the printed prompt with the truth.
         spec: the index's encoder.
         corpus_rows: of the index.

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.metrics import row_cosines
-from imprompt.core.protocols import EncoderPair, Progress
+from imprompt.core.protocols import DualEncoder, Progress
 from imprompt.core.values import Vectors
-from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.lite_head import features
-from imprompt.ensemble.blend_config import KnnSettings, Recipe
-from imprompt.ensemble.ensemble import Verdict
+from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
+from imprompt.ensemble.ensemble import EnsemblePrediction
 from imprompt.ensemble.training.head_training import activations, main_kind, make_examples
-from imprompt.evaluation.blend_statistics import Tallies
-from imprompt.evaluation.cached_members import ExchangeablePair, SeenTrunk, Sitting
+from imprompt.evaluation.blend_statistics import BlendStatistics
+from imprompt.evaluation.cached_members import ExchangeablePair, SeenTrunk, ShownImages
 from imprompt.evaluation.heads import Heads, refit_heads
-from imprompt.evaluation.member_cache import Look, Panel, reads_the_index_alone, takes_lite
-from imprompt.evaluation.nested_cv import Sheet
+from imprompt.evaluation.member_cache import Look, MemberCache, reads_the_index_alone, takes_lite
+from imprompt.evaluation.nested_cv import FoldInputs
 from imprompt.evaluation.pair_set import PairSet
 from imprompt.evaluation.retrieval import Retrieved
 
@@ -32,31 +32,31 @@ GRID_FLOOR = (-1.0, 0.3, 0.4, 0.5)
 _NO_FOLDS: frozenset[int] = frozenset()
 
 
-def knn_grid(recipe: Recipe) -> tuple[KnnSettings, ...]:
-    """The recipe's own settings of knn first, then those to choose from; only its own where knn has no vote or reads more than
+def knn_grid(blend_config: BlendConfig) -> tuple[KnnSettings, ...]:
+    """The blend config's own settings of knn first, then those to choose from; only its own where knn has no vote or reads more than
     the index, such as captions."""
-    if recipe.weights.get("knn", 0) <= 0 or not reads_the_index_alone(recipe.knn):
-        return (recipe.knn,)
+    if blend_config.weights.get("knn", 0) <= 0 or not reads_the_index_alone(blend_config.knn):
+        return (blend_config.knn,)
     grid = [
-        msgspec.structs.replace(recipe.knn, k=k, power=power, floor=floor)
+        msgspec.structs.replace(blend_config.knn, k=k, power=power, floor=floor)
         for k, power, floor in product(GRID_K, GRID_POWER, GRID_FLOOR)
     ]
-    return (recipe.knn, *(setting for setting in grid if setting != recipe.knn))
+    return (blend_config.knn, *(setting for setting in grid if setting != blend_config.knn))
 
 
 def lite_of(
-    recipe: Recipe,
-    pair: EncoderPair,
+    blend_config: BlendConfig,
+    pair: DualEncoder,
     rows: PairSet,
-    sitting: Sitting,
+    sitting: ShownImages,
     *,
     cache: Path,
     progress: Progress,
 ) -> ExchangeablePair | None:
     """`lite` over what its trunks see in the pairs; None where nobody looks through it."""
-    if not (isinstance(pair, LitePair) or takes_lite(recipe)):
+    if not (isinstance(pair, LiteEncoder) or takes_lite(blend_config)):
         return None
-    lite = pair if isinstance(pair, LitePair) else load_lite()
+    lite = pair if isinstance(pair, LiteEncoder) else load_lite()
     seen = activations(rows.rows, cache=cache, progress=progress)
     trunks = {name: SeenTrunk(part, sitting) for name, part in seen.items()}
     return ExchangeablePair(lite.head, lite.spec, trunks, lite.minilm)
@@ -75,8 +75,8 @@ def heads_of(lite: ExchangeablePair, pairs: PairSet, *, progress: Progress) -> H
 
 
 def ask_all(
-    panel: Panel, pairs: PairSet, true_rows: Vectors, *, progress: Progress
-) -> tuple[Sheet, Retrieved]:
+    panel: MemberCache, pairs: PairSet, true_rows: Vectors, *, progress: Progress
+) -> tuple[FoldInputs, Retrieved]:
     """Every row under the head without its fold, and under those without its fold and another one.
 
     Args:
@@ -84,8 +84,8 @@ def ask_all(
     """
     folds = range(pairs.n_folds)
     shape = (len(panel.settings), len(pairs), len(panel.names))
-    outer = Tallies.empty(*shape)
-    inner = [Tallies.empty(*shape) for _ in folds] if panel.heads else [outer] * len(folds)
+    outer = BlendStatistics.empty(*shape)
+    inner = [BlendStatistics.empty(*shape) for _ in folds] if panel.heads else [outer] * len(folds)
     retrieved = Retrieved.empty(true_rows, k=panel.k)
     with progress.start("Asking the members", len(pairs)) as task:
         for fold in folds:
@@ -105,39 +105,43 @@ def ask_all(
                 if left_out == own:
                     retrieved.put(look)
                     task.advance(len(look.rows))
-    return Sheet(outer, tuple(inner)), retrieved
+    return FoldInputs(outer, tuple(inner)), retrieved
 
 
 def ask_for_words(
-    panel: Panel, pairs: PairSet, recipes: Sequence[Recipe], *, progress: Progress
-) -> list[Verdict]:
-    """What would be printed for each pair, by the recipe of its fold and a head without it."""
-    found: dict[int, Verdict] = {}
+    panel: MemberCache, pairs: PairSet, blend_configs: Sequence[BlendConfig], *, progress: Progress
+) -> list[EnsemblePrediction]:
+    """What would be printed for each pair, by the blend config of its fold and a head without it."""
+    found: dict[int, EnsemblePrediction] = {}
     with progress.start("Choosing words", len(pairs)) as task:
-        for fold, recipe in enumerate(recipes):
-            for block, verdicts in panel.verdicts(
-                recipe, pairs.of_fold(fold), _left_out(panel, fold)
+        for fold, blend_config in enumerate(blend_configs):
+            for block, predictions in panel.predictions(
+                blend_config, pairs.of_fold(fold), _left_out(panel, fold)
             ):
-                found |= dict(zip(block.tolist(), verdicts, strict=True))
+                found |= dict(zip(block.tolist(), predictions, strict=True))
                 task.advance(len(block))
     return [found[row] for row in range(len(pairs))]
 
 
 def printed_scores(
-    panel: Panel, pairs: PairSet, verdicts: Sequence[Verdict]
+    panel: MemberCache, pairs: PairSet, predictions: Sequence[EnsemblePrediction]
 ) -> NDArray[np.float32]:
     """(n,) cosine of each printed prompt with the truth."""
-    texts = sorted({verdict.prompt for verdict in verdicts})
+    texts = sorted({prediction.prompt for prediction in predictions})
     position = {text: number for number, text in enumerate(texts)}
     vectors = panel.minilm.encode(texts)
-    return row_cosines(vectors[[position[verdict.prompt] for verdict in verdicts]], pairs.truth)
+    return row_cosines(
+        vectors[[position[prediction.prompt] for prediction in predictions]], pairs.truth
+    )
 
 
-def _left_out(panel: Panel, fold: int) -> frozenset[int]:
+def _left_out(panel: MemberCache, fold: int) -> frozenset[int]:
     return frozenset({fold}) if panel.heads else _NO_FOLDS
 
 
-def _fill(tallies: Tallies, look: Look, names: Sequence[str], truth: Vectors) -> None:
+def _fill(tallies: BlendStatistics, look: Look, names: Sequence[str], truth: Vectors) -> None:
     for setting in range(len(tallies.truth)):
-        votes = [look.knn[setting] if name == "knn" else look.votes[name] for name in names]
-        tallies.put(setting, look.rows, votes, truth[look.rows])
+        contributions = [
+            look.knn[setting] if name == "knn" else look.contributions[name] for name in names
+        ]
+        tallies.put(setting, look.rows, contributions, truth[look.rows])

@@ -10,7 +10,7 @@ from imprompt.core.errors import CorpusError
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Ids
 from imprompt.encoders.lite_head import LiteHead
-from imprompt.ensemble.training.head_fit import Examples, fit_maps
+from imprompt.ensemble.training.head_fit import HeadExamples, fit_maps
 from imprompt.ensemble.training.head_training import MIN_PAIRS, make_head
 from imprompt.evaluation.pair_set import PairSet
 
@@ -19,7 +19,12 @@ Heads = dict[frozenset[int], LiteHead]
 
 
 def refit_heads(
-    pairs: PairSet, examples: Examples, *, main_kind: int, constants: LiteHead, progress: Progress
+    pairs: PairSet,
+    examples: HeadExamples,
+    *,
+    main_kind: int,
+    constants: LiteHead,
+    progress: Progress,
 ) -> Heads:
     """A head without each fold, and without each two of them.
 
@@ -55,12 +60,16 @@ def refit_heads(
     return heads
 
 
-def _fit_head(examples: Examples, rows: Ids, *, main_kind: int, constants: LiteHead) -> LiteHead:
+def _fit_head(
+    examples: HeadExamples, rows: Ids, *, main_kind: int, constants: LiteHead
+) -> LiteHead:
     part = examples[rows]
     present, kinds = np.unique(
         part.kinds, return_inverse=True
     )  # a kind may be missing from these rows
-    part = Examples(part.features, part.prompts, part.targets, kinds.astype(np.int64), part.sources)
+    part = HeadExamples(
+        part.features, part.prompts, part.targets, kinds.astype(np.int64), part.sources
+    )
     main = (
         int(np.flatnonzero(present == main_kind)[0])
         if main_kind in present

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 
 from imprompt.core.hub.fetch import Announce
-from imprompt.core.protocols import EncoderPair, EnsembleMember, TextEncoder
+from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
 from imprompt.core.values import Ids, Vectors, prompt_key
-from imprompt.encoders.lite import LitePair
+from imprompt.encoders.lite import LiteEncoder
 from imprompt.encoders.registry import output_encoder
-from imprompt.ensemble.blend_config import KnnSettings, Recipe
-from imprompt.ensemble.ensemble import Ensemble, Verdict, predict_in_memory
+from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
+from imprompt.ensemble.ensemble import Ensemble, EnsemblePrediction, predict_in_memory
 from imprompt.ensemble.knn import regress
 from imprompt.ensemble.members import load_ensemble
 from imprompt.ensemble.neighbourhood import Surroundings
@@ -25,7 +25,7 @@ from imprompt.evaluation.cached_members import (
     ExchangeablePair,
     RememberingMember,
     RememberingPair,
-    Sitting,
+    ShownImages,
 )
 from imprompt.evaluation.heads import Heads
 from imprompt.images.decode import ENOUGH_PX, open_image
@@ -33,11 +33,11 @@ from imprompt.images.decode import ENOUGH_PX, open_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 _BLOCK_ROWS = 64
 _OF_THE_PAIR = frozenset({"knn", "vit", "interrogator"})
-"""Members that look through the index's encoder or the head of `lite`, and so change with the head, unless the recipe names
+"""Members that look through the index's encoder or the head of `lite`, and so change with the head, unless the blend config names
 another source of theirs."""
 
 _NOTHING: frozenset[int] = frozenset()
@@ -52,16 +52,16 @@ class Look:
 
     rows: Ids
     around: Surroundings
-    votes: dict[str, Vectors]
+    contributions: dict[str, Vectors]
     knn: tuple[Vectors, ...]
 
 
-class Panel:
-    """The members of a recipe over one generation, with the true texts of the pairs taken out of its corpus.
+class MemberCache:
+    """The members of a blend config over one version, with the true texts of the pairs taken out of its corpus.
 
     Args:
-        recipe: whose members are asked.
-        settings: of knn; its votes are made under each.
+        blend_config: whose members are asked.
+        settings: of knn; its contributions are made under each.
         rows: the pairs.
         lite: trunks that have seen all rows, where `lite` sees for the index or for `vit`; else
             None.
@@ -73,20 +73,20 @@ class Panel:
 
     def __init__(
         self,
-        recipe: Recipe,
-        generation: OpenGeneration,
-        pair: EncoderPair,
+        blend_config: BlendConfig,
+        version: OpenIndex,
+        pair: DualEncoder,
         *,
         settings: Sequence[KnnSettings],
         rows: Sequence[Pair],
         lite: ExchangeablePair | None,
         heads: Heads,
-        sitting: Sitting,
+        sitting: ShownImages,
         device: str = "auto",
         offline: bool = False,
         announce: Announce,
     ) -> None:
-        self._generation = generation
+        self._version = version
         self._rows = rows
         self.lite = lite
         self.heads = heads
@@ -94,20 +94,22 @@ class Panel:
         self._device = device
         self._offline = offline
         self.settings = settings
-        self._allowed = corpus_without(generation, rows)
-        on_lite = isinstance(pair, LitePair) and lite is not None
-        self.pair: EncoderPair = (
+        self._allowed = corpus_without(version, rows)
+        on_lite = isinstance(pair, LiteEncoder) and lite is not None
+        self.pair: DualEncoder = (
             lite if on_lite and lite is not None else RememberingPair(pair, sitting, rows=len(rows))
         )
         self.minilm: TextEncoder = (
             lite.minilm if lite is not None else output_encoder(pair, device=device)
         )
-        ready = [Regressor(lite.images)] if lite is not None and takes_lite(recipe) else []
+        ready = [Regressor(lite.images)] if lite is not None and takes_lite(blend_config) else []
         widest = max(setting.k for setting in settings)
-        whole = msgspec.structs.replace(recipe, knn=recipe_settings(recipe, k=widest))
+        whole = msgspec.structs.replace(
+            blend_config, knn=blend_config_settings(blend_config, k=widest)
+        )
         self._ensemble = load_ensemble(
             whole,
-            generation,
+            version,
             self.pair,
             device=device,
             offline=offline,
@@ -130,7 +132,7 @@ class Panel:
     @property
     def removed(self) -> int:
         """How many prompts of the corpus were taken out because they are a true text of the pairs."""
-        return self._generation.manifest.rows - len(self._allowed)
+        return self._version.manifest.rows - len(self._allowed)
 
     def looks(
         self, rows: Ids, left_out: Sequence[frozenset[int]]
@@ -145,7 +147,7 @@ class Panel:
             for folds in left_out:
                 shown = self._show(pictures, block, folds)
                 around = self._ensemble.neighbourhood.look(shown)
-                votes = {
+                contributions = {
                     name: predict_in_memory(member, shown).vectors
                     for name, member in self._members.items()
                     if name != "knn"
@@ -155,16 +157,16 @@ class Panel:
                     if "knn" in self._members
                     else ()
                 )
-                yield folds, Look(block, around, votes, knn)
+                yield folds, Look(block, around, contributions, knn)
 
-    def verdicts(
-        self, recipe: Recipe, rows: Ids, left_out: frozenset[int]
-    ) -> Iterator[tuple[Ids, list[Verdict]]]:
-        """What `query --proof` would answer with this recipe, block by block, under the head that has not seen these folds."""
+    def predictions(
+        self, blend_config: BlendConfig, rows: Ids, left_out: frozenset[int]
+    ) -> Iterator[tuple[Ids, list[EnsemblePrediction]]]:
+        """What `query --explain` would answer with this blend_config, block by block, under the head that has not seen these folds."""
         ready = [member for name, member in self._members.items() if name != "knn"]
         ensemble = load_ensemble(
-            recipe,
-            self._generation,
+            blend_config,
+            self._version,
             self.pair,
             device=self._device,
             offline=self._offline,
@@ -192,16 +194,19 @@ class Panel:
 
     def _lasting(self, ensemble: Ensemble) -> dict[str, EnsembleMember]:
         """The members; those that no head changes remember each row."""
-        changing = {"knn", *(_OF_THE_PAIR - ensemble.recipe.sources.keys() if self.heads else ())}
+        changing = {
+            "knn",
+            *(_OF_THE_PAIR - ensemble.blend_config.sources.keys() if self.heads else ()),
+        }
         return {
             name: member if name in changing else RememberingMember(member, self._sitting)
             for name, member in ensemble.members.items()
         }
 
 
-def takes_lite(recipe: Recipe) -> bool:
+def takes_lite(blend_config: BlendConfig) -> bool:
     """Whether its `vit` is the head of `lite`."""
-    return recipe.weights.get("vit", 0) > 0 and "vit" not in recipe.sources
+    return blend_config.weights.get("vit", 0) > 0 and "vit" not in blend_config.sources
 
 
 def reads_the_index_alone(setting: KnnSettings) -> bool:
@@ -212,12 +217,12 @@ def reads_the_index_alone(setting: KnnSettings) -> bool:
     )
 
 
-def recipe_settings(recipe: Recipe, *, k: int) -> KnnSettings:
-    """The recipe's settings of knn with another k."""
-    return msgspec.structs.replace(recipe.knn, k=k)
+def blend_config_settings(blend_config: BlendConfig, *, k: int) -> KnnSettings:
+    """The blend config's settings of knn with another k."""
+    return msgspec.structs.replace(blend_config.knn, k=k)
 
 
-def corpus_without(generation: OpenGeneration, rows: Sequence[Pair]) -> Ids:
+def corpus_without(version: OpenIndex, rows: Sequence[Pair]) -> Ids:
     """The row ids of a corpus but for the texts of the pairs, all their captions included."""
     keys = {prompt_key(text) for row in rows for text in row.texts}
-    return np.setdiff1d(np.arange(generation.manifest.rows), generation.prompts.rows_of(keys))
+    return np.setdiff1d(np.arange(version.manifest.rows), version.prompts.rows_of(keys))

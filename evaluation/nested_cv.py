@@ -9,27 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.values import Ids, Vectors, unit_rows
-from imprompt.evaluation.blend_statistics import Choice, Tallies, fit
+from imprompt.evaluation.blend_statistics import BlendStatistics, Choice, fit
 from imprompt.evaluation.pair_set import PairSet
 
 BLEND, CONSTANT = "blend", "constant"
 PRINTED = "printed prompt"
-GIVEN = "recipe as given"
+GIVEN = "blend config as given"
 
 Scores = dict[str, NDArray[np.float32]]
 """(n,) cosine with the truth of each pair's answer, by the answer's name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """Tallies of all rows.
+class FoldInputs:
+    """BlendStatistics of all rows.
 
     In `outer` every row is answered by a head without its own fold; in `inner[f]`, of which rows of
     fold f are not to be read, by a head without its own fold and without f.
     """
 
-    outer: Tallies
-    inner: tuple[Tallies, ...]
+    outer: BlendStatistics
+    inner: tuple[BlendStatistics, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def without(name: str) -> str:
     return f"without {name}"
 
 
-def fit_folds(sheet: Sheet, pairs: PairSet, names: Sequence[str]) -> Fitted:
+def fit_folds(sheet: FoldInputs, pairs: PairSet, names: Sequence[str]) -> Fitted:
     """Each member alone, the blend, and the blend without each member, all fitted for every fold on the others.
 
     Only rows of the main kind are fitted on; all are scored.
@@ -79,7 +79,7 @@ def rows_to_fit(pairs: PairSet, fold: int) -> Ids:
 
 
 def as_given(
-    tallies: Tallies, names: Sequence[str], shares: dict[str, float], *, setting: int
+    tallies: BlendStatistics, names: Sequence[str], shares: dict[str, float], *, setting: int
 ) -> NDArray[np.float32]:
     """(n,) cosines of the blend with these shares.
 

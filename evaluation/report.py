@@ -87,7 +87,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     encoder: str
     corpus_rows: int
     removed: int
-    recipe: str
+    blend_config: str
     out_of_fold: tuple[tuple[str, str], ...]
     slices: tuple[Slice, ...]
     gains: tuple[Gain, ...]
@@ -159,15 +159,15 @@ def _gain(
     difference = estimate(scores[BLEND] - scores[against], pairs, rows, label="gain")
     earns = difference.low > 0
     figures = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-    verdict = (
+    prediction = (
         "earns its place"
         if earns
         else "does not earn its place: the interval does not lie above zero"
     )
-    return Gain(answer, against, difference, earns, f"{what} {verdict}: {figures}.")
+    return Gain(answer, against, difference, earns, f"{what} {prediction}: {figures}.")
 
 
 def answer_order(members: Sequence[str], scores: Mapping[str, object]) -> list[str]:
-    """The names of answers as a table lists them: constant, members, leave-one-outs, the recipe as given, blend, printed prompt."""
+    """The names of answers as a table lists them: constant, members, leave-one-outs, the blend config as given, blend, printed prompt."""
     order = [CONSTANT, *members, *map(without, members), GIVEN, BLEND, PRINTED]
     return [name for name in order if name in scores]

@@ -18,7 +18,7 @@ _EACH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
+class ReportImage:
     """A pair: its picture as a data URI, the true prompt, what was printed, the cosines, and the confidence where there is one."""
 
     picture: str
@@ -29,7 +29,7 @@ class Exhibit:
     confidence: float | None
 
 
-def exhibits(study: Study) -> dict[str, list[Exhibit]]:
+def exhibits(study: Study) -> dict[str, list[ReportImage]]:
     """Eight each of the best, the median and the worst blends of the main kind."""
     rows = np.flatnonzero(study.pairs.fitted_on)
     order = rows[np.argsort(-study.scores[BLEND][rows], kind="stable")]
@@ -42,12 +42,12 @@ def exhibits(study: Study) -> dict[str, list[Exhibit]]:
     return {name: [_exhibit(study, int(row)) for row in part] for name, part in chosen.items()}
 
 
-def _exhibit(study: Study, row: int) -> Exhibit:
+def _exhibit(study: Study, row: int) -> ReportImage:
     pair = study.pairs.rows[row]
-    return Exhibit(
+    return ReportImage(
         picture=_thumbnail(pair.image),
         truth=pair.texts[0],
-        printed=study.verdicts[row].prompt,
+        printed=study.predictions[row].prompt,
         cosine=float(study.scores[BLEND][row]),
         printed_cosine=float(study.scores[PRINTED][row]),
         confidence=float(study.calibrated.confidence[row]) if study.calibrated else None,

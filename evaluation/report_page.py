@@ -13,7 +13,7 @@ from imprompt.core.metrics import Estimate
 from imprompt.evaluation.nested_cv import CONSTANT
 from imprompt.evaluation.plots import plots
 from imprompt.evaluation.report import Report
-from imprompt.evaluation.report_images import Exhibit, exhibits
+from imprompt.evaluation.report_images import ReportImage, exhibits
 from imprompt.evaluation.study import Study
 from imprompt.evaluation.study_steps import make_report
 
@@ -40,7 +40,7 @@ def write_page(out: Path, study: Study, *, gallery: bool = False) -> Report:
 
 
 def render(
-    report: Report, pictures: Mapping[str, bytes], shown: Mapping[str, Sequence[Exhibit]]
+    report: Report, pictures: Mapping[str, bytes], shown: Mapping[str, Sequence[ReportImage]]
 ) -> str:
     """The page as a text; every word from outside is escaped."""
     from jinja2 import Environment, StrictUndefined

@@ -13,15 +13,15 @@ import numpy as np
 from imprompt.core.errors import ConfigError
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.progress import Silent
-from imprompt.core.protocols import EncoderPair, Progress
+from imprompt.core.protocols import DualEncoder, Progress
 from imprompt.core.settings import settings
 from imprompt.core.values import EncoderSpec
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend import shares
-from imprompt.ensemble.blend_config import KnnSettings, Recipe, check_recipe
-from imprompt.ensemble.ensemble import Verdict
+from imprompt.ensemble.blend_config import BlendConfig, KnnSettings, check_blend_config
+from imprompt.ensemble.ensemble import EnsemblePrediction
 from imprompt.evaluation.blend_statistics import Choice, fit
-from imprompt.evaluation.cached_members import Sitting
+from imprompt.evaluation.cached_members import ShownImages
 from imprompt.evaluation.calibration import Calibrated, calibrate
 from imprompt.evaluation.cross_validation import (
     ask_all,
@@ -31,7 +31,7 @@ from imprompt.evaluation.cross_validation import (
     lite_of,
     printed_scores,
 )
-from imprompt.evaluation.member_cache import Panel
+from imprompt.evaluation.member_cache import MemberCache
 from imprompt.evaluation.nested_cv import (
     CONSTANT,
     GIVEN,
@@ -45,7 +45,7 @@ from imprompt.evaluation.pair_set import PairSet, load_pair_set
 from imprompt.evaluation.retrieval import Retrieved
 
 if TYPE_CHECKING:
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 N_FOLDS = 5
 _LEAST_FOLDS = 3
@@ -76,20 +76,20 @@ class Options:
 class Study:
     """What was found, out of fold; the head of `lite` too where `head_refitted`.
 
-    `names` are the members; `scores` (n,) cosines by answer; `verdicts` of the blend, one a pair,
-    by the recipe of its fold; `choices` what was fitted for each fold, their settings of knn
-    numbered as in `settings`. `recipe` is the given one, `best` the one fitted on all pairs of the
+    `names` are the members; `scores` (n,) cosines by answer; `predictions` of the blend, one a pair,
+    by the blend config of its fold; `choices` what was fitted for each fold, their settings of knn
+    numbered as in `settings`. `blend config` is the given one, `best` the one fitted on all pairs of the
     main kind, `spec` the index's encoder.
     """
 
     pairs: PairSet
     names: tuple[str, ...]
-    recipe: Recipe
-    best: Recipe
+    blend_config: BlendConfig
+    best: BlendConfig
     head_refitted: bool
     uses_lite: bool
     scores: Scores
-    verdicts: tuple[Verdict, ...]
+    predictions: tuple[EnsemblePrediction, ...]
     choices: tuple[Choice, ...]
     settings: tuple[KnnSettings, ...]
     retrieved: Retrieved
@@ -102,27 +102,27 @@ class Study:
 
 def run_study(
     pairs_file: Path,
-    recipe: Recipe,
-    generation: OpenGeneration,
-    pair: EncoderPair,
+    blend_config: BlendConfig,
+    version: OpenIndex,
+    pair: DualEncoder,
     options: Options,
 ) -> Study:
-    """Let the members of a recipe answer every pair, and measure the answers.
+    """Let the members of a blend config answer every pair, and measure the answers.
 
     Args:
         pairs_file: a Parquet file, as `train` takes it.
-        recipe: names the members; its weights and settings of knn are measured as they are, beside
+        blend_config: names the members; its weights and settings of knn are measured as they are, beside
             fitted ones.
-        generation: stays open; the true texts are taken out of its corpus.
-        pair: the generation's encoder.
+        version: stays open; the true texts are taken out of its corpus.
+        pair: the version's encoder.
 
     Raises:
-        ConfigError: fewer than 3 folds, or the recipe cannot be used.
+        ConfigError: fewer than 3 folds, or the blend config cannot be used.
         CorpusError: the pairs cannot be used.
-        MemberUnavailable: a member of the recipe cannot vote.
+        MemberUnavailable: a member of the blend config cannot vote.
     """
     begun = time.monotonic()
-    check_recipe(recipe)
+    check_blend_config(blend_config)
     if options.n_folds < _LEAST_FOLDS:
         raise ConfigError(
             f"{options.n_folds} folds are too few.", hint=f"Take {_LEAST_FOLDS} or more."
@@ -134,29 +134,29 @@ def run_study(
     true_rows = pair.texts.encode(
         [row.texts[0] for row in pairs.rows]
     )  # at once, while MiniLM remembers them
-    panel = _panel(recipe, generation, pair, pairs, options)
+    panel = _panel(blend_config, version, pair, pairs, options)
     sheet, retrieved = ask_all(panel, pairs, true_rows, progress=options.progress)
-    given = as_given(sheet.outer, panel.names, shares(recipe.weights), setting=_GIVEN_SETTING)
+    given = as_given(sheet.outer, panel.names, shares(blend_config.weights), setting=_GIVEN_SETTING)
     fitted = fit_folds(sheet, pairs, panel.names)
-    recipes = [_fitted(recipe, panel, choice) for choice in fitted.choices]
-    verdicts = ask_for_words(panel, pairs, recipes, progress=options.progress)
-    printed = printed_scores(panel, pairs, verdicts)
+    blend_configs = [_fitted(blend_config, panel, choice) for choice in fitted.choices]
+    predictions = ask_for_words(panel, pairs, blend_configs, progress=options.progress)
+    printed = printed_scores(panel, pairs, predictions)
     final = fit(sheet.outer, np.flatnonzero(pairs.fitted_on), members=range(len(panel.names)))
-    rows = generation.manifest.rows
+    rows = version.manifest.rows
     return Study(
         pairs=pairs,
         names=tuple(panel.names),
-        recipe=recipe,
-        best=_fitted(recipe, panel, final),
+        blend_config=blend_config,
+        best=_fitted(blend_config, panel, final),
         head_refitted=bool(panel.heads),
         uses_lite=panel.lite is not None,
         scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
-        verdicts=tuple(verdicts),
+        predictions=tuple(predictions),
         choices=fitted.choices,
         settings=tuple(panel.settings),
         retrieved=retrieved,
         calibrated=calibrate(
-            [verdict.signs for verdict in verdicts],
+            [prediction.signs for prediction in predictions],
             printed,
             pairs,
             spec=pair.spec,
@@ -169,29 +169,33 @@ def run_study(
     )
 
 
-def fitted_recipe(study: Study, *, name: str) -> Recipe:
-    """The recipe fitted on all pairs of the main kind, calibrated for the index where there was enough to calibrate on."""
+def fitted_blend_config(study: Study, *, name: str) -> BlendConfig:
+    """The blend config fitted on all pairs of the main kind, calibrated for the index where there was enough to calibrate on."""
     calibrations = (study.calibrated.calibration,) if study.calibrated else ()
     return msgspec.structs.replace(study.best, name=name, calibrations=calibrations)
 
 
 def _panel(
-    recipe: Recipe, generation: OpenGeneration, pair: EncoderPair, pairs: PairSet, options: Options
-) -> Panel:
-    sitting = Sitting()
+    blend_config: BlendConfig,
+    version: OpenIndex,
+    pair: DualEncoder,
+    pairs: PairSet,
+    options: Options,
+) -> MemberCache:
+    sitting = ShownImages()
     lite = lite_of(
-        recipe,
+        blend_config,
         pair,
         pairs,
         sitting,
         cache=options.cache or settings().cache,
         progress=options.progress,
     )
-    return Panel(
-        recipe,
-        generation,
+    return MemberCache(
+        blend_config,
+        version,
         pair,
-        settings=knn_grid(recipe),
+        settings=knn_grid(blend_config),
         rows=pairs.rows,
         lite=lite,
         heads=heads_of(lite, pairs, progress=options.progress)
@@ -204,8 +208,8 @@ def _panel(
     )
 
 
-def _fitted(given: Recipe, panel: Panel, choice: Choice) -> Recipe:
-    """The given recipe with fitted weights and settings; what it was calibrated for no longer holds."""
+def _fitted(given: BlendConfig, panel: MemberCache, choice: Choice) -> BlendConfig:
+    """The given blend config with fitted weights and settings; what it was calibrated for no longer holds."""
     weights = {
         name: round(float(share), 4)
         for name, share in zip(panel.names, choice.shares, strict=True)

@@ -32,7 +32,7 @@ def make_report(study: Study) -> Report:
         encoder=study.spec.name,
         corpus_rows=study.corpus_rows,
         removed=study.removed,
-        recipe=study.recipe.name,
+        blend_config=study.blend_config.name,
         out_of_fold=_out_of_fold(study),
         slices=make_slices(scores, pairs),
         gains=make_gains(scores, pairs, study.names) if len(study.names) > 1 else (),
@@ -60,7 +60,7 @@ def _out_of_fold(study: Study) -> tuple[tuple[str, str], ...]:
     )
     trained = [
         (f"{name} from {source}", as_it_is)
-        for name, source in study.recipe.sources.items()
+        for name, source in study.blend_config.sources.items()
         if name == "vit"
     ]
     return (
@@ -70,7 +70,10 @@ def _out_of_fold(study: Study) -> tuple[tuple[str, str], ...]:
             "weights, and k, power and floor of knn",
             f"out of fold: fitted again without each fold's groups{kind}",
         ),
-        (GIVEN, "its weights are those of the recipe, which may have been fitted on these pairs"),
+        (
+            GIVEN,
+            "its weights are those of the blend config, which may have been fitted on these pairs",
+        ),
         (
             "corpus",
             f"without the {study.removed:,} prompts in it that are a true text of the pairs",

@@ -19,7 +19,14 @@ from imprompt.images.metadata import read_texts
 from imprompt.images.midjourney import read_midjourney
 from imprompt.images.mochi import read_mochi
 from imprompt.images.parameters import Parameters, read_parameters
-from imprompt.images.records import COMMENTS, Objects, Record, objects, read_generic, read_record
+from imprompt.images.records import (
+    COMMENTS,
+    Objects,
+    PromptRecord,
+    objects,
+    read_generic,
+    read_record,
+)
 
 if TYPE_CHECKING:
     from sd_parsers.data import PromptInfo
@@ -187,7 +194,7 @@ def _named(texts: Mapping[str, str]) -> dict[str, str]:
     return named
 
 
-def _from_record(record: Record | None, doubt: str = "") -> EmbeddedPrompt | None:
+def _from_record(record: PromptRecord | None, doubt: str = "") -> EmbeddedPrompt | None:
     if record is None:
         return None
     prompt, negative = record.prompt, record.negative

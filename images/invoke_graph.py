@@ -46,7 +46,9 @@ def read_invoke_graph(graph: Json) -> InvokeGraph | None:
     nodes, edges = graph.get("nodes"), graph.get("edges")
     if not isinstance(nodes, dict) or not isinstance(edges, list) or len(nodes) > _MAX_NODES:
         return None
-    walk = _Walk({str(key): node for key, node in nodes.items() if isinstance(node, dict)}, edges)
+    walk = _DenoiserWalk(
+        {str(key): node for key, node in nodes.items() if isinstance(node, dict)}, edges
+    )
     for key in walk.denoisers():
         positive, negative = (walk.side(key, side) for side in _SIDES)
         if positive:
@@ -54,7 +56,7 @@ def read_invoke_graph(graph: Json) -> InvokeGraph | None:
     return None
 
 
-class _Walk:
+class _DenoiserWalk:
     def __init__(self, nodes: Mapping[str, Json], edges: list[object]) -> None:
         self._nodes = nodes
         self._sources: dict[tuple[str, str], list[tuple[str, str]]] = {}

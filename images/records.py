@@ -56,7 +56,7 @@ _COPY = re.compile(r" \d{1,3}\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class PromptRecord:
     """What a tool's object said; `negative` is empty where there is none."""
 
     prompt: str
@@ -264,19 +264,19 @@ def _parsed(text: str) -> object:
     return value
 
 
-def read_record(found: Objects) -> Record | None:
+def read_record(found: Objects) -> PromptRecord | None:
     """The first object that a tool of the table wrote with a prompt in it."""
     return _first_record(found, _KINDS)
 
 
-def read_generic(found: Objects) -> Record | None:
+def read_generic(found: Objects) -> PromptRecord | None:
     """The first object with a plain prompt, and settings beside it, that no known tool wrote."""
     record = _first_record(found, _GENERIC)
     is_plain = record is not None and not record.prompt.lstrip().startswith(("{", "[", '"{'))
     return record if is_plain else None
 
 
-def _first_record(found: Objects, kinds: tuple[_Kind, ...]) -> Record | None:
+def _first_record(found: Objects, kinds: tuple[_Kind, ...]) -> PromptRecord | None:
     for kind in kinds:
         for place, value in found:
             if (kind.place and place != kind.place) or not kind.marks <= value.keys():
@@ -288,7 +288,7 @@ def _first_record(found: Objects, kinds: tuple[_Kind, ...]) -> Record | None:
             )
             if prompt.strip(" \0\n"):
                 settings = _settings(value, kind)
-                return Record(prompt, negative, kind.tool, settings, is_whole=any(further))
+                return PromptRecord(prompt, negative, kind.tool, settings, is_whole=any(further))
     return None
 
 

@@ -1,1 +1,1 @@
-"""Corpora in, one published generation out: sources, cleaning, plan, journal and the stages of a build."""
+"""Corpora in, one published version out: sources, cleaning, plan, journal and the stages of a build."""

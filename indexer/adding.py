@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from imprompt.core.errors import ConfigError, IndexDiffers, NoGeneration
+from imprompt.core.errors import ConfigError, IndexDiffers, NoIndex
 from imprompt.core.progress import Silent
-from imprompt.core.protocols import CorpusSource, EncoderPair, Progress
+from imprompt.core.protocols import CorpusSource, DualEncoder, Progress
 from imprompt.core.values import EncoderSpec
 from imprompt.indexer.build import (
     BuildOptions,
@@ -21,12 +21,12 @@ from imprompt.indexer.build import (
     other_files,
     spaces_of,
 )
-from imprompt.indexer.build_plan import GrowthPlan
+from imprompt.indexer.build_plan import AddPlan
 from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords, checked, read_unsafe_words
 from imprompt.indexer.completion import plan_of, published
 from imprompt.indexer.unfinished import refuse_changed_since, refuse_unreadable
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo
 from imprompt.store.publish import read_current
@@ -37,7 +37,7 @@ _SILENT = Silent()
 def add_corpora(
     root: Path,
     sources: Sequence[CorpusSource],
-    pair: EncoderPair,
+    pair: DualEncoder,
     *,
     strict: bool = False,
     unsafe_words: UnsafeWords | None = None,
@@ -45,14 +45,14 @@ def add_corpora(
     memory_budget_bytes: int | None = None,
     progress: Progress = _SILENT,
     extra: Sequence[SpaceEncoder] = (),
-    also: Sequence[EncoderPair] = (),
+    also: Sequence[DualEncoder] = (),
     gpu: Gpu | None = None,
 ) -> BuildReport:
     """Publish the index with the prompts of further corpora behind its own; until then the one in place answers.
 
     The prompts that it has keep their row ids and vectors. New ones go through the same cleaning as
     those did; one that is equal or near to another is folded into it, which counts in `n_submitted`
-    and `n_folded`. A call that was broken off is gone on with by the same one, and a corpus that is
+    and `n_duplicates`. A call that was broken off is gone on with by the same one, and a corpus that is
     in already is not added twice.
 
     Args:
@@ -68,7 +68,7 @@ def add_corpora(
         gpu: where the index is made; None for the processor.
 
     Raises:
-        NoGeneration: there is no index.
+        NoIndex: there is no index.
         BuildLocked: another process is writing it.
         IndexDiffers: its vectors are of other encoders.
         ConfigError: it was built with another list of unsafe words, or no index of so many rows
@@ -80,12 +80,12 @@ def add_corpora(
     """
     began = time.monotonic()
     if not root.is_dir():
-        raise NoGeneration(
+        raise NoIndex(
             f"There is no index in {root}.",
             hint=f"Build one: python cli.py build-index --index {root}",
         )
     spaces = spaces_of(pair, extra, also=also)
-    with write_lock(root), open_generation(root) as base:
+    with write_lock(root), open_version(root) as base:
         _check_encoders(root, base, [space.spec for space in spaces])
         there = {corpus.fingerprint for corpus in base.manifest.corpus}
         new: list[tuple[CorpusSource, CorpusInfo]] = []
@@ -112,7 +112,7 @@ def add_corpora(
         )
 
 
-def _check_encoders(root: Path, base: Generation, asked: Sequence[EncoderSpec]) -> None:
+def _check_encoders(root: Path, base: IndexVersion, asked: Sequence[EncoderSpec]) -> None:
     built = base.manifest.encoders
     if [(spec.space, spec.weights_sha256) for spec in built] != [
         (spec.space, spec.weights_sha256) for spec in asked
@@ -128,11 +128,11 @@ def _check_encoders(root: Path, base: Generation, asked: Sequence[EncoderSpec]) 
 
 def _plan(
     root: Path,
-    base: Generation,
+    base: IndexVersion,
     added: Sequence[CorpusInfo],
     options: BuildOptions,
     memory_budget_bytes: int | None,
-) -> GrowthPlan:
+) -> AddPlan:
     """The base's plan with more corpora.
 
     Raises:
@@ -149,8 +149,8 @@ def _plan(
             hint="Name the list with --unsafe-words.",
         )
     if current is None:
-        raise NoGeneration(f"There is no index in {root}.")
-    return GrowthPlan(
+        raise NoIndex(f"There is no index in {root}.")
+    return AddPlan(
         corpora=[*old.corpora, *added],
         cleaning=checked(msgspec.structs.replace(old.cleaning, version=Cleaning().version), words),
         encoders=old.encoders,

@@ -1,4 +1,4 @@
-"""From corpora to a published generation.
+"""From corpora to a published version.
 
 The same call resumes itself, whenever it was broken off.
 """
@@ -17,7 +17,7 @@ import msgspec
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
 from imprompt.core.progress import Silent
-from imprompt.core.protocols import CorpusSource, EncoderPair, Progress, TextEncoder
+from imprompt.core.protocols import CorpusSource, DualEncoder, Progress, TextEncoder
 from imprompt.core.values import EncoderSpec, RejectedRow
 from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
 from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
@@ -30,7 +30,7 @@ from imprompt.indexer.completion import (
     manifest_of,
     published,
 )
-from imprompt.indexer.engine import Engine, LocalEngine, Space
+from imprompt.indexer.engine import BuildSpace, Engine, LocalEngine
 from imprompt.indexer.journal import Journal
 from imprompt.indexer.stages import encode_spaces, number_prompts
 from imprompt.indexer.unfinished import (
@@ -41,7 +41,7 @@ from imprompt.indexer.unfinished import (
 from imprompt.store import layout
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo, Manifest
 from imprompt.store.publish import current_name
@@ -102,12 +102,12 @@ class BuildReport:
 def build_index(
     root: Path,
     sources: Sequence[CorpusSource],
-    pair: EncoderPair,
+    pair: DualEncoder,
     *,
     options: BuildOptions = BuildOptions(),
     progress: Progress = _SILENT,
     extra: Sequence[SpaceEncoder] = (),
-    also: Sequence[EncoderPair] = (),
+    also: Sequence[DualEncoder] = (),
     engine: Engine = _HERE,
     gpu: Gpu | None = None,
 ) -> BuildReport:
@@ -161,15 +161,15 @@ def build_index(
 
 
 def spaces_of(
-    pair: EncoderPair, extra: Sequence[SpaceEncoder], *, also: Sequence[EncoderPair] = ()
-) -> list[Space]:
+    pair: DualEncoder, extra: Sequence[SpaceEncoder], *, also: Sequence[DualEncoder] = ()
+) -> list[BuildSpace]:
     """The spaces of a build; the first is that of the pair's text tower, loaded when needed, as those of `also` are."""
 
-    def space_of(encoder: SpaceEncoder) -> Space:
-        return Space(encoder.spec, lambda: encoder)
+    def space_of(encoder: SpaceEncoder) -> BuildSpace:
+        return BuildSpace(encoder.spec, lambda: encoder)
 
-    def tower_of(pair: EncoderPair) -> Space:
-        return Space(pair.spec, lambda: pair.texts)
+    def tower_of(pair: DualEncoder) -> BuildSpace:
+        return BuildSpace(pair.spec, lambda: pair.texts)
 
     return [tower_of(pair), *map(space_of, extra), *map(tower_of, also)]
 
@@ -292,10 +292,10 @@ def carry_out(
     plan: Plan,
     root: Path,
     sources: Sequence[CorpusSource],
-    spaces: Sequence[Space],
+    spaces: Sequence[BuildSpace],
     options: BuildOptions,
     *,
-    base: Generation | None = None,
+    base: IndexVersion | None = None,
     engine: Engine = _HERE,
     gpu: Gpu | None = None,
     began: float,
@@ -305,7 +305,7 @@ def carry_out(
 
     Args:
         engine: cleans and encodes.
-        base: a generation whose rows come before those of the sources, with the vectors that it
+        base: a version whose rows come before those of the sources, with the vectors that it
             has.
         gpu: where the index is made; None for the processor.
         began: the `time.monotonic` at which the command began.

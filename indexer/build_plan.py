@@ -53,8 +53,8 @@ class BuildPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A build from corpora alone."""
 
 
-class GrowthPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The rows of another generation, the manifest of which has the hash `base_sha256`, and those of further corpora.
+class AddPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows of another version, the manifest of which has the hash `base_sha256`, and those of further corpora.
 
     `corpora` are those of both, in that order.
     """
@@ -62,11 +62,11 @@ class GrowthPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
     base_sha256: str
 
 
-class RemovalPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The rows of another generation without some of them.
+class RemovePlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows of another version without some of them.
 
     Args:
-        base_sha256: of that generation's manifest.
+        base_sha256: of that version's manifest.
         rules_sha256: of the rules. They themselves are not written down: they may hold what is to
             be gone.
     """
@@ -75,8 +75,8 @@ class RemovalPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rules_sha256: str
 
 
-class LikenessPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The rows of another generation; those whose vectors have a cosine of at least `cosine` are folded into one."""
+class DedupePlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows of another version; those whose vectors have a cosine of at least `cosine` are folded into one."""
 
     base_sha256: str
     cosine: float

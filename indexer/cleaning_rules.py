@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.values import RawPrompt, prompt_key
-from imprompt.indexer.normalization import normalise
+from imprompt.indexer.normalization import normalize
 from imprompt.indexer.word_sets import word_list
 from imprompt.store.staged_prompts import CleanPrompt
 
@@ -198,7 +198,7 @@ class Rules:
 
         What becomes of a prompt does not depend on the others.
         """
-        texts = [normalise(raw.text) for raw in prompts]
+        texts = [normalize(raw.text) for raw in prompts]
         reasons = [self._reason(raw, text) for raw, text in zip(prompts, texts, strict=True)]
         self._limit_tokens(texts, reasons)
         kept, dropped = [], []

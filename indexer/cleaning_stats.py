@@ -24,7 +24,7 @@ MAX_DROPPED = 20
 _EXAMPLE_CHARACTERS = 2_000
 
 
-class Tally(msgspec.Struct, frozen=True):
+class CleaningStats(msgspec.Struct, frozen=True):
     """What one corpus gave so far: rows `read`, those left out by reason, the first ten that could not be read, and the first
     twenty that each rule left out."""
 
@@ -34,7 +34,7 @@ class Tally(msgspec.Struct, frozen=True):
     dropped: dict[str, list[Dropped]] = {}
 
     @classmethod
-    def of(cls, batch: CorpusBatch, dropped: Sequence[Dropped]) -> Tally:
+    def of(cls, batch: CorpusBatch, dropped: Sequence[Dropped]) -> CleaningStats:
         """The tally of one batch, of which the rules left out `dropped`."""
         reasons = Counter(reason_group(row.reason) for row in batch.rejected)
         reasons.update(row.rule for row in dropped)
@@ -45,11 +45,11 @@ class Tally(msgspec.Struct, frozen=True):
             dropped=first_of_each_rule(dropped),
         )
 
-    def joined(self, other: Tally) -> Tally:
+    def joined(self, other: CleaningStats) -> CleaningStats:
         """The tally of these rows and of those behind them."""
         reasons = Counter(self.reasons)
         reasons.update(other.reasons)
-        return Tally(
+        return CleaningStats(
             read=self.read + other.read,
             reasons=dict(reasons),
             examples=[*self.examples, *other.examples][:MAX_EXAMPLES],
@@ -74,7 +74,9 @@ def reason_group(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def funnel(tallies: Iterable[Tally], *, kept: int, folded: dict[str, int]) -> dict[str, int]:
+def funnel(
+    tallies: Iterable[CleaningStats], *, kept: int, folded: dict[str, int]
+) -> dict[str, int]:
     """Rows by what became of them: read, then each reason for leaving one out, those folded, kept; the rest adds up to read."""
     reasons: Counter[str] = Counter()
     read = 0

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from imprompt.core.atomic_files import atomic_write, storage_errors
-from imprompt.core.errors import Checksum, NoGeneration
+from imprompt.core.errors import Checksum, NoIndex
 from imprompt.core.protocols import Progress
 from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS, Plan
 from imprompt.indexer.cleaning_rules import Cleaning
@@ -20,10 +20,10 @@ from imprompt.store import layout
 from imprompt.store.check_queries import index_space
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
 from imprompt.store.paths import check_tree, hash_file, open_file
-from imprompt.store.publish import find_generation, make_current, publish, read_current
+from imprompt.store.publish import find_version, make_current, publish, read_current
 from imprompt.store.shards import ShardedVectors, shard_is_whole, write_row_sums
 
 ONLY_EQUAL = Cleaning(contacts=False, unsafe=False, near_duplicates=None)
@@ -41,13 +41,13 @@ class _TakenOver(msgspec.Struct):
 
 
 def manifest_of(root: Path, name: str) -> Manifest:
-    """The manifest of a generation.
+    """The manifest of a version.
 
     Raises:
         Checksum: it cannot be read.
         FormatVersion: it was written in a newer format.
     """
-    path = layout.generation_folder(root, name) / layout.MANIFEST
+    path = layout.version_folder(root, name) / layout.MANIFEST
     try:
         return manifest_in(path.parent)[1]
     except OSError as error:
@@ -55,19 +55,19 @@ def manifest_of(root: Path, name: str) -> Manifest:
 
 
 def published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | None:
-    """The manifest of a whole generation of this plan, which is put in service; None where there is none.
+    """The manifest of a whole version of this plan, which is put in service; None where there is none.
 
     Every file is hashed: whoever is told to build again because of a damaged file is not to be told
     that there is nothing to do.
     """
-    name = find_generation(root, plan.sha256)
+    name = find_version(root, plan.sha256)
     in_service = _in_service(root)
     if name is None:
         return None
     manifest = manifest_of(root, name)
     if manifest.outdated:
         return None
-    folder = layout.generation_folder(root, name)
+    folder = layout.version_folder(root, name)
     if (
         in_service is not None
         and in_service[0] == name
@@ -116,7 +116,7 @@ def begin(root: Path, plan: Plan) -> Path:
 
 
 def plan_of(base: Manifest) -> Plan:
-    """What a plan takes over from the generation that it goes on from.
+    """What a plan takes over from the version that it goes on from.
 
     Raises:
         Checksum: its plan has a value that no plan has.
@@ -127,7 +127,7 @@ def plan_of(base: Manifest) -> Plan:
     except msgspec.ValidationError as error:
         path = Path(layout.MANIFEST)
         raise Checksum(
-            f"The plan in {path} of {base.generation} is none: {error}.",
+            f"The plan in {path} of {base.version} is none: {error}.",
             path=path,
             hint="Build it again.",
         ) from error
@@ -145,21 +145,21 @@ def plan_of(base: Manifest) -> Plan:
 
 
 def going_on_from(root: Path, base: Manifest) -> dict[str, Any]:
-    """The fields of a plan that takes over everything from the generation in service, and the hash of that one's manifest.
+    """The fields of a plan that takes over everything from the version in service, and the hash of that one's manifest.
 
     Raises:
-        NoGeneration: there is no index.
+        NoIndex: there is no index.
     """
     current = read_current(root)
     if current is None:
-        raise NoGeneration(f"There is no index in {root}.")
+        raise NoIndex(f"There is no index in {root}.")
     return msgspec.structs.asdict(plan_of(base)) | {"base_sha256": current[1]}
 
 
 def link_shards(
-    staging: Path, base: Generation, *, progress: Progress
+    staging: Path, base: IndexVersion, *, progress: Progress
 ) -> dict[str, list[ShardDone]]:
-    """Give the shards of a generation a place in a staging folder: a second name of the same file, or a copy where that cannot be.
+    """Give the shards of a version a place in a staging folder: a second name of the same file, or a copy where that cannot be.
 
     Raises:
         Checksum: a shard is not what its record says.

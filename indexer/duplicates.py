@@ -18,15 +18,15 @@ from imprompt.indexer.cleaning_stats import (
     NEAR_DUPLICATE,
     first_of_each_rule,
 )
-from imprompt.indexer.near_duplicates import fold_near_duplicates
+from imprompt.indexer.near_duplicates import drop_near_duplicates
 from imprompt.indexer.word_sets import Rows
-from imprompt.store.staged_prompts import FoldedPrompt, StagedPrompts
+from imprompt.store.staged_prompts import DroppedPrompt, StagedPrompts
 
 _READ_ROWS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Folding:
+class DuplicateCounts:
     """For each different prompt the place of the one that stands for it (None where near duplicates are not looked for), and
     examples of what was folded."""
 
@@ -34,26 +34,28 @@ class Folding:
     examples: list[Dropped]
 
 
-def fold_duplicates(staged: StagedPrompts, cleaning: Cleaning, *, progress: Progress) -> Folding:
+def drop_duplicates(
+    staged: StagedPrompts, cleaning: Cleaning, *, progress: Progress
+) -> DuplicateCounts:
     """Fold equal prompts, and near ones where the settings say so: a function of what is staged alone, which may be repeated."""
-    with progress.start("Folding duplicates", None):
-        n_submitted = staged.fold_equal()
+    with progress.start("DuplicateCounts duplicates", None):
+        n_submitted = staged.drop_equal()
         examples = [_example(row, DUPLICATE, None) for row in staged.equal_examples(MAX_DROPPED)]
     threshold = cleaning.near_duplicates
     if threshold is None:
-        return Folding(None, examples)
+        return DuplicateCounts(None, examples)
     batches = staged.embedded_texts(_READ_ROWS)
-    stands_for, sets = fold_near_duplicates(
+    stands_for, sets = drop_near_duplicates(
         batches, n_submitted, threshold=threshold, settled=staged.n_settled, progress=progress
     )
     if not cleaning.mark_near:
         folded = np.flatnonzero(stands_for != np.arange(len(stands_for)))[:MAX_DROPPED]
-        rows = staged.folded_examples(folded.tolist(), stands_for[folded].tolist())
+        rows = staged.dropped_examples(folded.tolist(), stands_for[folded].tolist())
         likeness = sets.jaccard(folded, stands_for[folded]).tolist()
         examples += [
             _example(row, NEAR_DUPLICATE, alike) for row, alike in zip(rows, likeness, strict=True)
         ]
-    return Folding(stands_for, examples)
+    return DuplicateCounts(stands_for, examples)
 
 
 def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
@@ -69,5 +71,5 @@ def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
                 file.write(encoder.encode(row) + b"\n")
 
 
-def _example(row: FoldedPrompt, rule: str, likeness: float | None) -> Dropped:
+def _example(row: DroppedPrompt, rule: str, likeness: float | None) -> Dropped:
     return Dropped(rule, row.source, row.source_key, row.text, row.kept_text, likeness)

@@ -18,7 +18,7 @@ from imprompt.core.values import CorpusBatch, EncoderSpec
 from imprompt.encoders.length_batches import FREED
 from imprompt.encoders.memory import own_bytes
 from imprompt.indexer.cleaning_rules import Rules
-from imprompt.indexer.cleaning_stats import Tally
+from imprompt.indexer.cleaning_stats import CleaningStats
 from imprompt.indexer.journal import ShardDone
 from imprompt.indexer.provenance import provenance_of
 from imprompt.store import layout
@@ -31,7 +31,7 @@ READ_ROWS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class BuildSpace:
     """A vector space of a build;
 
     `texts` gives its encoder and is called only where there is something to encode.
@@ -48,7 +48,7 @@ class CleanedBatch:
     start: int
     next_start: int
     kept: list[CleanPrompt]
-    tally: Tally
+    tally: CleaningStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Engine(Protocol):
         ...
 
     def encode(
-        self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+        self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> Iterator[ShardDone]:
         """Every wanted shard in every space that wants it, once, in any order; each is whole in `staging` when it comes.
 
@@ -108,7 +108,7 @@ class LocalEngine:
             start = batch.next_start
 
     def encode(
-        self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+        self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> Iterator[ShardDone]:
         """As `Engine.encode`. A shard is made in every space before the next one, so that spaces which share a network can share
         what it says of the texts; the next one's are read and tokenized meanwhile."""
@@ -126,7 +126,7 @@ class LocalEngine:
 
 
 def _tokenized(
-    staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+    staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
 ) -> Iterator[tuple[WantedShard, Sequence[str]]]:
     """Each shard with its texts, whose tokens the encoders remember: they were asked for their lengths."""
     with DuckPrompts(staging / layout.PROMPTS) as prompts:
@@ -141,11 +141,11 @@ def _tokenized(
 def clean_batch(batch: CorpusBatch, rules: Rules, *, start: int) -> CleanedBatch:
     """What the rules make of the rows of a source from row `start` on."""
     kept, dropped = rules.apply(batch.prompts)
-    return CleanedBatch(start, batch.next_start, kept, Tally.of(batch, dropped))
+    return CleanedBatch(start, batch.next_start, kept, CleaningStats.of(batch, dropped))
 
 
 def encode_shard(
-    folder: Path, spaces: Sequence[Space], shard: WantedShard, texts: Sequence[str]
+    folder: Path, spaces: Sequence[BuildSpace], shard: WantedShard, texts: Sequence[str]
 ) -> Iterator[ShardDone]:
     """Encode one shard into the spaces that want it and write it below `folder`; a function of the texts and the encoders alone."""
     for space in spaces:

@@ -22,7 +22,7 @@ _BUCKET_ROWS = 256
 _SILENT = Silent()
 
 
-def fold_near_duplicates(
+def drop_near_duplicates(
     batches: Iterable[Sequence[str]],
     n_submitted: NDArray[np.int64],
     *,
@@ -55,7 +55,7 @@ def fold_near_duplicates(
     kept_by = np.arange(len(order), dtype=np.int64)
     kept = _KeptRows(sets, order)
     kept.add(np.arange(settled, dtype=np.int64))
-    with progress.start("Folding near duplicates", len(order) - settled) as task:
+    with progress.start("DuplicateCounts near duplicates", len(order) - settled) as task:
         for start in range(settled, len(order), _CHUNK_ROWS):
             places = np.arange(start, min(start + _CHUNK_ROWS, len(order)), dtype=np.int64)
             found = _nearest(kept.pairs(places), sets, order, threshold)

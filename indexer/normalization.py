@@ -10,7 +10,7 @@ import re
 import unicodedata
 from typing import TypeAlias
 
-from imprompt.core.values import fold_text
+from imprompt.core.values import normalize_text
 
 _ROUNDS = 8
 
@@ -123,19 +123,19 @@ _SPELLING: tuple[_Rule, ...] = (
 )
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """The text that is embedded; empty where nothing but flags was there.
 
     What is left out: addresses of pages, `--flags` of Midjourney (`--no` with all that follows it),
     weights `::2` and `(word:1.2)`, brackets, `<lora:…>`, repeated punctuation; `8 k` becomes `8k`.
     The rest is in Unicode NFC with single spaces. Normalising what was normalised changes nothing.
     """
-    folded = fold_text(text)
+    folded = normalize_text(text)
     for _ in range(_ROUNDS):
         before = folded
         steered = _applied(_STEERING, folded)
-        spelled = _applied(_SPELLING, steered if steered is folded else fold_text(steered))
-        folded = fold_text(spelled.strip(" ,;:|"))
+        spelled = _applied(_SPELLING, steered if steered is folded else normalize_text(steered))
+        folded = normalize_text(spelled.strip(" ,;:|"))
         if folded == before:
             break
     return (

@@ -23,8 +23,8 @@ from imprompt.indexer.build import other_files, spaces_of
 from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, checked
 from imprompt.indexer.engine import (
     READ_ROWS,
+    BuildSpace,
     CleanedBatch,
-    Space,
     WantedShard,
     clean_batch,
     encode_shard,
@@ -33,11 +33,11 @@ from imprompt.indexer.journal import ShardDone
 from imprompt.indexer.ray_session import RayCluster
 from imprompt.indexer.ray_stream import Rounds, stream
 from imprompt.store import layout
-from imprompt.store.object_store import Depot
+from imprompt.store.object_store import ObjectStore
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.shards import keep_shard
 
-MakeSpaces = Callable[[], Sequence[Space]]
+MakeSpaces = Callable[[], Sequence[BuildSpace]]
 Shard = tuple[WantedShard, list[str]]
 Made = list[tuple[ShardDone, bytes | None]]
 
@@ -50,7 +50,7 @@ class NamedSpaces:
     also: tuple[str, ...] = ()
     device: str = "auto"
 
-    def __call__(self) -> Sequence[Space]:
+    def __call__(self) -> Sequence[BuildSpace]:
         pair = load_encoder(self.encoder, device=self.device, offline=True)
         others = [load_encoder(name, device=self.device, offline=True) for name in self.also]
         return spaces_of(pair, [output_encoder(pair, device=self.device)], also=others)
@@ -109,7 +109,7 @@ class RayEngine:
         yield from Rounds(begin)
 
     def encode(
-        self, staging: Path, spaces: Sequence[Space], wanted: Sequence[WantedShard]
+        self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> Iterator[ShardDone]:
         """As `Engine.encode`.
 
@@ -119,7 +119,7 @@ class RayEngine:
         """
         left = {shard.number: shard for shard in wanted}
         plan = staging.name
-        depot = None if self._shards is None else Depot(self._shards, plan)
+        depot = None if self._shards is None else ObjectStore(self._shards, plan)
         make = partial(
             _ShardEncoder, self._make_spaces, [space.spec for space in spaces], self._shards, plan
         )
@@ -175,9 +175,9 @@ class _Cleaner:
     """
 
     def __init__(self, cleaning: Cleaning, words: UnsafeWords, make_spaces: MakeSpaces) -> None:
-        spaces: list[Space] = []
+        spaces: list[BuildSpace] = []
 
-        def first() -> Space:
+        def first() -> BuildSpace:
             spaces.extend(() if spaces else make_spaces())  # only where tokens are limited
             return spaces[0]
 
@@ -212,7 +212,7 @@ class _ShardEncoder:
                 f"{socket.gethostname()} has other encoders than this machine{other_files(specs, here)}.",
                 hint="Install the same weights on every machine of the cluster.",
             )
-        self._depot = None if shards is None else Depot(shards, plan)
+        self._depot = None if shards is None else ObjectStore(shards, plan)
 
     def __call__(self, item: Shard) -> Made:
         shard, texts = item

@@ -178,9 +178,9 @@ def check_answers(address: str, *, timeout_s: float = 30) -> None:
     command = [sys.executable, "-c", _HANDSHAKE, address]
     with suppress(subprocess.TimeoutExpired):
         if (
-            subprocess.run(command, capture_output=True, timeout=timeout_s, check=False).returncode
+            subprocess.run(command, capture_output=True, timeout=timeout_s, check=False).returncode  # noqa: S603 our own interpreter
             == 0
-        ):  # noqa: S603 our own interpreter
+        ):
             return
     raise ClusterUnreachable(
         f"What answers at {address} is no head node of Ray, or takes longer than {timeout_s:g} s.",

@@ -308,8 +308,11 @@ def _datasource(produce: Callable[[], Iterator[Any]]) -> Any:
             return None
 
         def get_read_tasks(
-            self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
-        ) -> list[Any]:  # noqa: ARG002
+            self,
+            parallelism: int,  # noqa: ARG002
+            per_task_row_limit: int | None = None,  # noqa: ARG002
+            data_context: Any = None,  # noqa: ARG002
+        ) -> list[Any]:
             return [
                 ReadTask(
                     read,

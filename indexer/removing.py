@@ -1,4 +1,4 @@
-"""Prompts out by rule: a compacted generation without them, and nothing older left behind."""
+"""Prompts out by rule: a compacted version without them, and nothing older left behind."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from imprompt.core.errors import ConfigError, NoGeneration
+from imprompt.core.errors import ConfigError, NoIndex
 from imprompt.core.progress import Silent
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Condition, Ids, Prompt
-from imprompt.indexer.build_plan import RemovalPlan
+from imprompt.indexer.build_plan import RemovePlan
 from imprompt.indexer.cleaning_stats import REMOVED
 from imprompt.indexer.completion import going_on_from, published
 from imprompt.indexer.rewriting import rewrite
 from imprompt.store.conditions import holds_words, matches, where
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest
 from imprompt.store.prompts import DuckPrompts
@@ -32,7 +32,7 @@ _SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
-class RemovalRules:
+class RemoveRules:
     """Which prompts are to go: those that meet any of the conditions.
 
     `sha256` (64 hex digits) names the rules.
@@ -58,24 +58,24 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class RemovalReport:
-    """What a removal did: how many prompts it took out, the generation in service, and (folder, bytes) of what it purged."""
+class RemoveReport:
+    """What a removal did: how many prompts it took out, the version in service, and (folder, bytes) of what it purged."""
 
     manifest: Manifest
     removed: int
     purged: tuple[tuple[str, int], ...]
 
 
-def rules_where(expression: str) -> RemovalRules:
+def rules_where(expression: str) -> RemoveRules:
     """The prompts of which a condition is true; see `imprompt.store.conditions.where`.
 
     Raises:
         FilterRejected: the condition cannot be used.
     """
-    return RemovalRules((where(expression),))
+    return RemoveRules((where(expression),))
 
 
-def rules_of_file(path: Path, *, regex: bool = False) -> RemovalRules:
+def rules_of_file(path: Path, *, regex: bool = False) -> RemoveRules:
     """The prompts in which any line of a file occurs, whatever the case; empty lines do not count.
 
     Looked for in the text that is shown and in what the encoder saw.
@@ -98,44 +98,42 @@ def rules_of_file(path: Path, *, regex: bool = False) -> RemovalRules:
         ) from error
     if not lines:
         raise ConfigError(f"{path} has no line that says what to remove.")
-    return RemovalRules(tuple(matches(line) if regex else holds_words(line) for line in lines))
+    return RemoveRules(tuple(matches(line) if regex else holds_words(line) for line in lines))
 
 
-def preview_removal(root: Path, rules: RemovalRules) -> Preview:
+def preview_removal(root: Path, rules: RemoveRules) -> Preview:
     """What `remove_prompts` would take out. Writes nothing.
 
     Raises:
         StoreError: there is no index, or it is damaged.
     """
-    with open_generation(root) as generation:
-        found = _matching(generation.prompts, rules)
+    with open_version(root) as version:
+        found = _matching(version.prompts, rules)
         return Preview(
-            len(generation.prompts), len(found), tuple(generation.prompts.get_many(found[:SHOWN]))
+            len(version.prompts), len(found), tuple(version.prompts.get_many(found[:SHOWN]))
         )
 
 
-def remove_prompts(
-    root: Path, rules: RemovalRules, *, progress: Progress = _SILENT
-) -> RemovalReport:
+def remove_prompts(root: Path, rules: RemoveRules, *, progress: Progress = _SILENT) -> RemoveReport:
     """Publish the index without the prompts that the rules name, and purge all that is older.
 
     What stays is written afresh: vectors are copied, never encoded. A call that was broken off is
-    gone on with by the same one. All other generations and all unfinished builds are removed also
-    where nothing matches, since they may hold what the generation in service does not; readers that
+    gone on with by the same one. All other versions and all unfinished builds are removed also
+    where nothing matches, since they may hold what the version in service does not; readers that
     have one open keep it until they let go.
 
     Raises:
-        NoGeneration: there is no index.
+        NoIndex: there is no index.
         BuildLocked: another process is writing it.
         ConfigError: all prompts match.
         Checksum: the index is damaged.
         StorageFull: the disk is full or may not be written.
     """
     if not root.is_dir():
-        raise NoGeneration(f"There is no index in {root}.")
+        raise NoIndex(f"There is no index in {root}.")
     with write_lock(root):
-        with open_generation(root) as base:
-            plan = RemovalPlan(**going_on_from(root, base.manifest), rules_sha256=rules.sha256)
+        with open_version(root) as base:
+            plan = RemovePlan(**going_on_from(root, base.manifest), rules_sha256=rules.sha256)
             there = published(root, plan, progress=progress)
             removed = np.empty(0, dtype=np.int64) if there else _matching(base.prompts, rules)
             if len(removed) == len(base.prompts):
@@ -146,12 +144,12 @@ def remove_prompts(
             manifest = there or base.manifest
             if len(removed):
                 manifest = rewrite(root, base, plan, removed, rule=REMOVED, progress=progress)
-        purged = purge_others(root, manifest.generation)
+        purged = purge_others(root, manifest.version)
     taken = manifest.funnel.get(REMOVED, 0) - base.manifest.funnel.get(REMOVED, 0)
-    return RemovalReport(manifest, taken, tuple(purged))
+    return RemoveReport(manifest, taken, tuple(purged))
 
 
-def _matching(prompts: DuckPrompts, rules: RemovalRules) -> Ids:
+def _matching(prompts: DuckPrompts, rules: RemoveRules) -> Ids:
     """The row ids that any rule names, rising; many rules are asked for a few at a time."""
     found = np.empty(0, dtype=np.int64)
     for start in range(0, len(rules.conditions), _RULES_AT_ONCE):

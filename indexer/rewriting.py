@@ -1,4 +1,4 @@
-"""A generation written afresh without some of its rows: prompts, vectors, index."""
+"""A version written afresh without some of its rows: prompts, vectors, index."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from imprompt.indexer.journal import Journal, Numbered, ShardDone
 from imprompt.indexer.stages import holds_rows, prompts_digest
 from imprompt.store import layout
 from imprompt.store.compact_shards import Gained, write_without
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from imprompt.store.manifest import Manifest
 from imprompt.store.shards import ShardedVectors, shard_is_whole, write_codes
 
 
 def rewrite(
     root: Path,
-    base: Generation,
+    base: IndexVersion,
     plan: Plan,
     removed: Ids,
     *,
@@ -32,19 +32,19 @@ def rewrite(
     gained: Gained | None = None,
     progress: Progress,
 ) -> Manifest:
-    """Publish a generation without some rows of another one: what stays is copied, numbered anew, and nothing is encoded.
+    """Publish a version without some rows of another one: what stays is copied, numbered anew, and nothing is encoded.
 
     A call that was broken off is gone on with by the same one.
 
     Args:
-        base: the other generation.
+        base: the other version.
         removed: row ids, rising.
         rule: under which they are counted in the funnel.
         gained: what rows that stay take over from those that go.
 
     Raises:
         StorageFull: the disk is full or may not be written.
-        Checksum: the generation is damaged.
+        Checksum: the version is damaged.
     """
     staging = begin(root, plan)
     with Journal(staging / layout.JOURNAL) as journal:
@@ -74,7 +74,7 @@ def rewrite(
 
 def _renumber(
     staging: Path,
-    base: Generation,
+    base: IndexVersion,
     journal: Journal,
     removed: Ids,
     *,
@@ -103,7 +103,7 @@ def _renumber(
 
 
 def _copied_shards(
-    staging: Path, base: Generation, journal: Journal, space: str, kept: Ids, *, shard_rows: int
+    staging: Path, base: IndexVersion, journal: Journal, space: str, kept: Ids, *, shard_rows: int
 ) -> Iterator[ShardDone]:
     """The shards of one space in row order; those that the journal lists and that are whole are not copied again."""
     listed = journal.shards()

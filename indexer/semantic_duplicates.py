@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.errors import ConfigError, NoGeneration
+from imprompt.core.errors import ConfigError, NoIndex
 from imprompt.core.progress import Silent
 from imprompt.core.protocols import Progress, VectorIndex
 from imprompt.core.values import Ids
-from imprompt.indexer.build_plan import LikenessPlan
+from imprompt.indexer.build_plan import DedupePlan
 from imprompt.indexer.cleaning_stats import SEMANTIC_DUPLICATE
 from imprompt.indexer.completion import begin, going_on_from, published
 from imprompt.indexer.rewriting import rewrite
 from imprompt.store.compact_shards import Gained
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import number_of_lists, short_codes
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.indexes import build_index_file, open_index
 from imprompt.store.ivf.ivf_index import effort_of
 from imprompt.store.locking import write_lock
@@ -39,24 +39,24 @@ _SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
-class LikenessReport:
-    """What a pass did: the generation in service, and how many prompts were folded into others by this call."""
+class DedupeReport:
+    """What a pass did: the version in service, and how many prompts were folded into others by this call."""
 
     manifest: Manifest
     folded: int
 
 
-def fold_alike(root: Path, *, cosine: float, progress: Progress = _SILENT) -> LikenessReport:
+def dedupe_similar(root: Path, *, cosine: float, progress: Progress = _SILENT) -> DedupeReport:
     """Publish the index with one of each group of prompts whose vectors have a cosine of at least `cosine` in its space.
 
     Prompts are looked at by most submissions, then by first row. One is folded into the nearest
     *kept* prompt that reaches the cosine; where there is none, it is kept. The kept one takes over
-    its submissions and counts it in `n_folded`. Vectors are copied, never encoded; the older
-    generation stays until `gc`. A call that was broken off is gone on with by the same one.
+    its submissions and counts it in `n_duplicates`. Vectors are copied, never encoded; the older
+    version stays until `gc`. A call that was broken off is gone on with by the same one.
 
     Raises:
         ConfigError: `cosine` is not from .5 to 1.
-        NoGeneration: there is no index.
+        NoIndex: there is no index.
         BuildLocked: another process is writing it.
         Checksum: the index is damaged.
         StorageFull: the disk is full or may not be written.
@@ -67,25 +67,23 @@ def fold_alike(root: Path, *, cosine: float, progress: Progress = _SILENT) -> Li
             hint=f"It is from {LEAST_COSINE} to 1; .95 is nearly the same.",
         )
     if not root.is_dir():
-        raise NoGeneration(
-            f"There is no index in {root}.", hint="Build one: python cli.py build-index"
-        )
-    with write_lock(root), open_generation(root) as base:
-        plan = LikenessPlan(**going_on_from(root, base.manifest), cosine=cosine)
+        raise NoIndex(f"There is no index in {root}.", hint="Build one: python cli.py build-index")
+    with write_lock(root), open_version(root) as base:
+        plan = DedupePlan(**going_on_from(root, base.manifest), cosine=cosine)
         there = published(root, plan, progress=progress)
         if (
             there is not None or base.manifest.plan.get("cosine") == cosine
         ):  # done already, to this very index
-            return LikenessReport(there or base.manifest, 0)
+            return DedupeReport(there or base.manifest, 0)
         stands_for = _stands_for(root, base, plan, progress=progress)
         removed = np.flatnonzero(stands_for != np.arange(len(stands_for)))
         if not len(removed):
-            return LikenessReport(base.manifest, 0)
+            return DedupeReport(base.manifest, 0)
         gained = _gained(base, removed, stands_for)
         manifest = rewrite(
             root, base, plan, removed, rule=SEMANTIC_DUPLICATE, gained=gained, progress=progress
         )
-        return LikenessReport(manifest, len(removed))
+        return DedupeReport(manifest, len(removed))
 
 
 def keep_one(
@@ -111,7 +109,7 @@ def keep_one(
     return stands_for
 
 
-def _stands_for(root: Path, base: Generation, plan: LikenessPlan, *, progress: Progress) -> Ids:
+def _stands_for(root: Path, base: IndexVersion, plan: DedupePlan, *, progress: Progress) -> Ids:
     staging = begin(root, plan)
     vectors = base.vectors(base.space)
     index, effort = _scratch_index(staging, vectors, seed=plan.seed, progress=progress)
@@ -164,10 +162,13 @@ def _near(
         yield ids[scores >= cosine], scores[scores >= cosine]
 
 
-def _gained(base: Generation, removed: Ids, stands_for: Ids) -> Gained:
+def _gained(base: IndexVersion, removed: Ids, stands_for: Ids) -> Gained:
     folded = base.prompts.get_many(removed)
     rows, place = np.unique(stands_for[removed], return_inverse=True)
-    n_submitted, n_folded = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+    n_submitted, n_duplicates = (
+        np.zeros(len(rows), dtype=np.int64),
+        np.zeros(len(rows), dtype=np.int64),
+    )
     np.add.at(n_submitted, place, [prompt.n_submitted for prompt in folded])
-    np.add.at(n_folded, place, [prompt.n_folded + 1 for prompt in folded])
-    return Gained(rows, n_submitted, n_folded)
+    np.add.at(n_duplicates, place, [prompt.n_duplicates + 1 for prompt in folded])
+    return Gained(rows, n_submitted, n_duplicates)

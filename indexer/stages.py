@@ -13,9 +13,16 @@ import msgspec
 from imprompt.core.errors import Checksum, CorpusError
 from imprompt.core.protocols import CorpusSource, Progress
 from imprompt.indexer.cleaning_rules import Rules
-from imprompt.indexer.cleaning_stats import DUPLICATE, KEPT, NEAR_DUPLICATE, READ, Tally, funnel
-from imprompt.indexer.duplicates import fold_duplicates, write_dropped
-from imprompt.indexer.engine import Engine, Space, WantedShard
+from imprompt.indexer.cleaning_stats import (
+    DUPLICATE,
+    KEPT,
+    NEAR_DUPLICATE,
+    READ,
+    CleaningStats,
+    funnel,
+)
+from imprompt.indexer.duplicates import drop_duplicates, write_dropped
+from imprompt.indexer.engine import BuildSpace, Engine, WantedShard
 from imprompt.indexer.journal import Journal, Numbered, ShardDone
 from imprompt.store import layout
 from imprompt.store.prompts import DuckPrompts
@@ -58,7 +65,7 @@ def number_prompts(
         ]
         if all(tally.read == sum(tally.reasons.values()) for tally in tallies):
             raise _nothing_usable(sources, tallies)
-        folding = fold_duplicates(staged, rules.cleaning, progress=progress)
+        folding = drop_duplicates(staged, rules.cleaning, progress=progress)
         with progress.start("Numbering", None):
             numbered = staged.number(folding.stands_for, mark=rules.cleaning.mark_near)
     dropped = [
@@ -82,7 +89,7 @@ def number_prompts(
 
 def encode_spaces(
     staging: Path,
-    spaces: Sequence[Space],
+    spaces: Sequence[BuildSpace],
     journal: Journal,
     *,
     rows: range,
@@ -143,9 +150,9 @@ def _read(
     engine: Engine,
     *,
     progress: Progress,
-) -> Tally:
+) -> CleaningStats:
     state = staged.state(place)
-    tally = msgspec.convert(state.notes, Tally)
+    tally = msgspec.convert(state.notes, CleaningStats)
     if state.finished:
         return tally
     with progress.start(f"Reading {source.name}", None) as task:
@@ -176,7 +183,9 @@ def holds_rows(staging: Path, numbered: Numbered) -> bool:
         return False
 
 
-def _nothing_usable(sources: Sequence[CorpusSource], tallies: Sequence[Tally]) -> CorpusError:
+def _nothing_usable(
+    sources: Sequence[CorpusSource], tallies: Sequence[CleaningStats]
+) -> CorpusError:
     counts = funnel(tallies, kept=0, folded={})
     reasons = ", ".join(
         f"{count:,} {reason}" for reason, count in counts.items() if reason not in (READ, KEPT)

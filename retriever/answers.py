@@ -25,7 +25,7 @@ class Question:
 class Neighbour:
     """A prompt of the index; `score` is its cosine to the question in the index's space, -1 to 1.
 
-    `row_id` holds within the answer's generation; `prompt_key` is the stable name. `source_key`
+    `row_id` holds within the answer's version; `prompt_key` is the stable name. `source_key`
     finds it again in `source`. `n_like` further prompts of the corpora are near duplicates of it:
     the others of its group, and those that the build folded.
     """
@@ -51,7 +51,7 @@ class Answer:
     duplicates; `filters` says which prompts could be among them (empty: all), and there are none
     where a prompt is exact and no other passes. `image` is the question's, where that was a file.
 
-    `encoder`, `corpus` and `generation` name what was searched, and are empty where nothing was;
+    `encoder`, `corpus` and `version` name what was searched, and are empty where nothing was;
     "(synthetic)" stands behind a corpus that a program wrote. `seconds` is this question's share of
     the batch that it was answered in. `note` says why a file's metadata was not read, and is empty
     otherwise.
@@ -64,7 +64,7 @@ class Answer:
     neighbours: tuple[Neighbour, ...]
     encoder: str
     corpus: str
-    generation: str
+    version: str
     seconds: float
     negative: str = ""
     tool: str = ""
@@ -105,6 +105,6 @@ class Answer:
             "neighbours": neighbours,
             "encoder": self.encoder or None,
             "corpus": self.corpus or None,
-            "generation": self.generation or None,
+            "version": self.version or None,
             "seconds": self.seconds,
         }

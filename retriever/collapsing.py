@@ -20,7 +20,7 @@ Up to here an index's candidates do not depend on k, so neither does the order.
 
 
 @dataclass(slots=True)
-class _Walk:
+class _GroupWalk:
     """One question on its way down its hits, nearest first."""
 
     picked: list[tuple[Prompt, float]] = field(default_factory=list)
@@ -60,7 +60,7 @@ def nearest_groups(
         k: 1 to the index's `caps.max_k`.
         effort: of the search; see `imprompt.core.protocols.VectorIndex.search`.
     """
-    walks = [_Walk() for _ in vectors]
+    walks = [_GroupWalk() for _ in vectors]
     pending = np.arange(len(vectors))
     most = index.caps.max_k
     for depth in sorted({k, min(STEADY_K, most), most} if k <= STEADY_K else {most}):
@@ -86,7 +86,7 @@ def nearest_groups(
 
 
 def _take(
-    walks: Sequence[_Walk],
+    walks: Sequence[_GroupWalk],
     ids: Ids,
     scores: NDArray[np.float32],
     *,
@@ -108,7 +108,7 @@ def _take(
 
 
 def _search_the_rest(
-    walk: _Walk,
+    walk: _GroupWalk,
     vector: Vectors,
     k: int,
     *,

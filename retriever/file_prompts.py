@@ -30,7 +30,7 @@ def _answer(path: Path, found: EmbeddedPrompt) -> Answer:
         neighbours=(),
         encoder="",
         corpus="",
-        generation="",
+        version="",
         seconds=0.0,
         negative=found.negative,
         tool=found.tool,

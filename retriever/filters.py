@@ -81,7 +81,7 @@ ALL = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Filters, looked up in one generation.
+    """Filters, looked up in one version.
 
     `allowed` are the row ids that may be answered, rising, None for all; of those, only prompts
     whose text is accepted are.
@@ -92,7 +92,7 @@ class Selection:
 
 
 def select(filters: Filters, prompts: PromptStore) -> Selection:
-    """The rows of a generation that pass the filters.
+    """The rows of a version that pass the filters.
 
     Raises:
         ConfigError: there is no list of artists.

@@ -25,7 +25,7 @@ _SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedQuestions:
     """`vectors` (n, dim) float32, a unit row for each item in its place; zeros for an item in `failed`, with its error."""
 
     vectors: Vectors
@@ -40,7 +40,7 @@ def embed_rows(
     dim: int,
     batch: int,
     progress: Progress = _SILENT,
-) -> Embedded:
+) -> EmbeddedQuestions:
     """Load and encode items, a batch while the one before is encoded; one that cannot be loaded does not stop the others.
 
     Args:
@@ -71,7 +71,7 @@ def embed_rows(
                 )
             start += len(results)
             task.advance(len(results))
-    return Embedded(vectors, tuple(failed))
+    return EmbeddedQuestions(vectors, tuple(failed))
 
 
 def loaded_batches(

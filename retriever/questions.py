@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imprompt.core.errors import EmptyQuery, MetadataRejected
-from imprompt.core.values import fold_text
+from imprompt.core.values import normalize_text
 from imprompt.images.decode import ENOUGH_PX, open_image
 from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.images.image_opening import DEFAULT_LIMITS, ImageLimits
@@ -65,7 +65,7 @@ def joined(question: Question, image: ReadImage | None) -> ReadQuestion:
     """The question with its text folded and its image read; raises `EmptyQuery` as `read_question`."""
     # An argument of the command line that was no UTF-8 arrives with lone surrogates, which no
     # tokenizer takes.
-    text = fold_text((question.text or "").encode("utf-8", "replace").decode("utf-8"))
+    text = normalize_text((question.text or "").encode("utf-8", "replace").decode("utf-8"))
     if image is not None:
         return ReadQuestion(question, image.picture, text, image.carried, image.note)
     if not text:

@@ -11,7 +11,7 @@ import numpy as np
 
 from imprompt.core.errors import ImpromptError, QueryError, SpaceMismatch
 from imprompt.core.lookahead import ahead
-from imprompt.core.protocols import EncoderPair
+from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import EncoderSpec, Prompt, Vectors, unit_rows
 from imprompt.retriever.answers import Answer, Neighbour, Question
 from imprompt.retriever.collapsing import nearest_groups
@@ -20,7 +20,7 @@ from imprompt.retriever.query_embedding import loaded_batches
 from imprompt.retriever.questions import ReadQuestion, read_question
 
 if TYPE_CHECKING:
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 BATCH_QUESTIONS = 32
 _SHORTEST_MEAN = 1e-3
@@ -28,11 +28,11 @@ _KEPT_SELECTIONS = 8
 
 
 class Retriever:
-    """Answers questions from one pinned generation.
+    """Answers questions from one pinned version.
 
     Args:
-        generation: stays open as long as answers are asked for.
-        pair: of the generation's space.
+        version: stays open as long as answers are asked for.
+        pair: of the version's space.
         effort: of every search, 0 (fast) to 1 (exact); None is the one that the index's recall was
             measured with.
 
@@ -42,22 +42,22 @@ class Retriever:
     """
 
     def __init__(
-        self, generation: OpenGeneration, pair: EncoderPair, *, effort: float | None = None
+        self, version: OpenIndex, pair: DualEncoder, *, effort: float | None = None
     ) -> None:
-        check_space(generation, pair.spec)
+        check_space(version, pair.spec)
         if effort is not None and not 0 <= effort <= 1:
             raise QueryError(f"effort is {effort!r}; it must be from 0 to 1.")
         self._effort = effort
-        manifest = generation.manifest
+        manifest = version.manifest
         encoder = manifest.encoders[0]
         self._pair = pair
-        self._index = generation.index(encoder.space)
-        self._prompts = generation.prompts
+        self._index = version.index(encoder.space)
+        self._prompts = version.prompts
         self._encoder = encoder.name
         self._corpus = ", ".join(
             corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus
         )
-        self._generation = manifest.generation
+        self._version = manifest.version
         self._selections: dict[Filters, Selection] = {}
 
     def ask(
@@ -210,7 +210,7 @@ class Retriever:
             neighbours=neighbours,
             encoder=self._encoder,
             corpus=self._corpus,
-            generation=self._generation,
+            version=self._version,
             seconds=round(seconds, 4),
             negative=carried.negative if carried else "",
             tool=carried.tool if carried else "",
@@ -231,9 +231,9 @@ def read_batches(questions: Iterable[Question]) -> Iterator[list[ReadQuestion | 
     )
 
 
-def check_space(generation: OpenGeneration, asked: EncoderSpec) -> None:
+def check_space(version: OpenIndex, asked: EncoderSpec) -> None:
     """Raise `SpaceMismatch` where an encoder is of another space than the index."""
-    encoder = generation.manifest.encoders[0]
+    encoder = version.manifest.encoders[0]
     if asked.space != encoder.space:
         raise _mismatch(index=encoder, asked=asked)
 

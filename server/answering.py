@@ -1,4 +1,4 @@
-"""From a batch of jobs to their results, by one generation."""
+"""From a batch of jobs to their results, by one version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from imprompt.core.errors import ImpromptError, MemberUnavailable
 from imprompt.core.values import Vectors
-from imprompt.ensemble.explanation import ProvenAnswer, prove_batch
+from imprompt.ensemble.explanation import ExplainedAnswer, explain_batch
 from imprompt.retriever import Answer, Question
 from imprompt.retriever.collapsing import STEADY_K
 from imprompt.retriever.filters import ALL, Filters
@@ -23,13 +23,13 @@ from imprompt.server.snapshots import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Answered: TypeAlias = Answer | ProvenAnswer
+Answered: TypeAlias = Answer | ExplainedAnswer
 Kind: TypeAlias = tuple[bool, Filters, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question and how it is to be answered: with `k` neighbours that pass the filters, and with the members' votes where
+    """A question and how it is to be answered: with `k` neighbours that pass the filters, and with the members' contributions where
     `members` is set; members know of no filters.
     """
 
@@ -62,16 +62,16 @@ class EmbedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """(n, dim) unit rows, those of the texts first, by the models of `generation`."""
+class EmbeddedTexts:
+    """(n, dim) unit rows, those of the texts first, by the models of `version`."""
 
     vectors: Vectors
     space: str
-    generation: str
+    version: str
 
 
 Job: TypeAlias = AskJob | EmbedJob
-Done: TypeAlias = Answered | Embedded | ImpromptError
+Done: TypeAlias = Answered | EmbeddedTexts | ImpromptError
 
 
 def work_off(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[Done]:
@@ -100,7 +100,7 @@ def work_off(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[
     return [results[id(job)] for job in jobs]
 
 
-def _embed_alike(snapshot: Snapshot, jobs: Sequence[EmbedJob]) -> list[Embedded]:
+def _embed_alike(snapshot: Snapshot, jobs: Sequence[EmbedJob]) -> list[EmbeddedTexts]:
     space = snapshot.output if jobs[0].output else snapshot.pair
     texts = [text for job in jobs for text in job.texts]
     pictures = [picture for job in jobs for picture in job.pictures]
@@ -115,9 +115,7 @@ def _embed_alike(snapshot: Snapshot, jobs: Sequence[EmbedJob]) -> list[Embedded]
         )
         n_texts, n_pictures = n_texts + len(job.texts), n_pictures + len(job.pictures)
         done.append(
-            Embedded(
-                np.concatenate(rows), space.spec.space, snapshot.generation.manifest.generation
-            )
+            EmbeddedTexts(np.concatenate(rows), space.spec.space, snapshot.version.manifest.version)
         )
     return done
 
@@ -146,7 +144,7 @@ def _answer_alike(
     else:
         with metrics.stage("vote"):
             answers = [
-                *prove_batch(
+                *explain_batch(
                     batch, k, retriever=snapshot.retriever, ensemble=snapshot.ensemble, begun=begun
                 )
             ]
@@ -155,7 +153,7 @@ def _answer_alike(
 
 def _cut(answer: Answered | ImpromptError, k: int) -> Answered | ImpromptError:
     """The answer with its `k` nearest neighbours."""
-    if isinstance(answer, ProvenAnswer):
+    if isinstance(answer, ExplainedAnswer):
         inner = _cut(answer.answer, k)
         return dataclasses.replace(answer, answer=inner) if isinstance(inner, Answer) else answer
     if isinstance(answer, Answer) and len(answer.neighbours) > k:

@@ -20,14 +20,14 @@ from imprompt.core.hub.fetch import Announce, silent
 from imprompt.indexer.provenance import imprompt_version
 from imprompt.server import health, knn_service, pages, sdapi, v1
 from imprompt.server.bodies import reasons
-from imprompt.server.http_errors import Refusal, busy, fault, problem_response, usage
-from imprompt.server.middleware import Guard
+from imprompt.server.http_errors import HttpError, busy, fault, problem_response, usage
+from imprompt.server.middleware import Middleware
 from imprompt.server.prometheus import Metrics
 from imprompt.server.server_settings import ServerConfig
 from imprompt.server.service import Service
 
 if TYPE_CHECKING:
-    from imprompt.core.protocols import EncoderPair
+    from imprompt.core.protocols import DualEncoder
 
 _LOG = logging.getLogger("imprompt.server")
 _KINDS = {404: "not-found", 405: "method-not-allowed"}
@@ -38,10 +38,10 @@ Failed = Callable[[ImpromptError], None]
 def create_app(
     config: ServerConfig,
     *,
-    load: Callable[[str], EncoderPair],
+    load: Callable[[str], DualEncoder],
     announce: Announce = silent,
     failed: Failed | None = None,
-) -> Guard:
+) -> Middleware:
     """The ASGI application. It answers /healthz at once, everything else when the models are warm.
 
     Args:
@@ -51,7 +51,7 @@ def create_app(
         failed: told when the models cannot be made warm; the server never gets ready then.
 
     Raises:
-        ConfigError: no recipe has the name in `config`.
+        ConfigError: no blend config has the name in `config`.
     """
     metrics = Metrics()
     service = Service(config, load=load, metrics=metrics, announce=announce)
@@ -73,14 +73,14 @@ def create_app(
     app.include_router(pages.routes())
     for kind in (
         ImpromptError,
-        Refusal,
+        HttpError,
         RequestValidationError,
         HTTPException,
         TimeoutError,
         Exception,
     ):
         app.add_exception_handler(kind, _as_problem)
-    return Guard(app, config, metrics)
+    return Middleware(app, config, metrics)
 
 
 def _nothing(error: ImpromptError) -> None:
@@ -111,7 +111,7 @@ def _lifespan(
                 _LOG.info("ready", extra={"event": "ready"})
                 service.watch()
 
-        thread = threading.Thread(target=start, name="generations", daemon=True)
+        thread = threading.Thread(target=start, name="versions", daemon=True)
         thread.start()
         yield
         await asyncio.to_thread(service.close)
@@ -121,7 +121,7 @@ def _lifespan(
 
 
 async def _as_problem(_: Request, error: Exception) -> Response:
-    if isinstance(error, ImpromptError | Refusal):
+    if isinstance(error, ImpromptError | HttpError):
         return problem_response(error)
     if isinstance(error, RequestValidationError):
         return problem_response(usage(reasons(error.errors())))
@@ -129,7 +129,7 @@ async def _as_problem(_: Request, error: Exception) -> Response:
         headers = dict(error.headers or {})
         kind = _KINDS.get(error.status_code, "usage")
         return problem_response(
-            Refusal(error.status_code, kind, f"{error.detail}.", headers=headers)
+            HttpError(error.status_code, kind, f"{error.detail}.", headers=headers)
         )
     return problem_response(
         busy("It took too long.") if isinstance(error, TimeoutError) else fault()

@@ -21,7 +21,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
-from imprompt.server.http_errors import Refusal, too_large, usage
+from imprompt.server.http_errors import HttpError, too_large, usage
 from imprompt.server.server_settings import Limits
 
 _MAX_FIELDS = 64
@@ -58,7 +58,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
     """The multipart body of the request.
 
     Raises:
-        Refusal: it is no multipart body, or has too many parts.
+        HttpError: it is no multipart body, or has too many parts.
     """
     headers = Headers({"content-type": _bare_form(request.headers.get("content-type", ""))})
     parser = _MemoryParser(
@@ -114,12 +114,12 @@ async def read_model(model: type[Body], request: Request) -> Body:
     """The JSON body as a model.
 
     Raises:
-        Refusal: it is a form, no JSON, or does not fit.
+        HttpError: it is a form, no JSON, or does not fit.
     """
     if is_form(request):
         message = "This takes no form."
         hint = "Send application/json."
-        raise Refusal(
+        raise HttpError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", message, hint=hint
         )
     return checked(model, await read_json(request))
@@ -129,7 +129,7 @@ async def read_json(request: Request) -> Any:
     """The JSON value of the body, whatever the content type says.
 
     Raises:
-        Refusal: it is no JSON, or has too many parts.
+        HttpError: it is no JSON, or has too many parts.
     """
     return parse_json(await request.body())
 
@@ -151,7 +151,7 @@ def is_form(request: Request) -> bool:
     """The body is multipart; anything but that and JSON is refused.
 
     Raises:
-        Refusal: it is of another type.
+        HttpError: it is of another type.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -160,14 +160,14 @@ def is_form(request: Request) -> bool:
         return False
     message = f"A body of type {kind[:80] or '(none)'} is not read."
     hint = "Send multipart/form-data or application/json."
-    raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", message, hint=hint)
+    raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", message, hint=hint)
 
 
 def checked(model: type[Body], value: object) -> Body:
     """The value as a model.
 
     Raises:
-        Refusal: it does not fit; the first few reasons are named, no value is repeated.
+        HttpError: it does not fit; the first few reasons are named, no value is repeated.
     """
     try:
         return model.model_validate(value)
@@ -189,7 +189,7 @@ def decode_image(text: str, limits: Limits) -> bytes:
     """The bytes of an image in base64, with or without `data:…,` before it, white space allowed.
 
     Raises:
-        Refusal: it is no base64, or too large.
+        HttpError: it is no base64, or too large.
     """
     start = match.end() if (match := _DATA_URL.match(text)) else 0
     if (len(text) - start) * 3 // 4 > limits.max_image_bytes + 3:
@@ -203,7 +203,7 @@ def decode_image(text: str, limits: Limits) -> bytes:
 
 
 def check_images(images: Sequence[bytes], limits: Limits) -> None:
-    """Raise `Refusal` where there are too many images, or one is too large."""
+    """Raise `HttpError` where there are too many images, or one is too large."""
     if len(images) > limits.max_images:
         raise too_large(f"{len(images)} images were sent, the limit is {limits.max_images}.")
     if (

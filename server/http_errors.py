@@ -33,7 +33,7 @@ _STATUSES: tuple[tuple[type[ImpromptError], HTTPStatus], ...] = (
 """The first class that an error is of gives its status; any other error is a fault of the server."""
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """A request that is refused for what HTTP is about: its size, its form, its right, its moment.
 
     Ends inside this room.
@@ -56,9 +56,9 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def busy(message: str) -> Refusal:
+def busy(message: str) -> HttpError:
     """There is too much to do at the moment."""
-    return Refusal(
+    return HttpError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "busy",
         message,
@@ -67,15 +67,15 @@ def busy(message: str) -> Refusal:
     )
 
 
-def fault() -> Refusal:
+def fault() -> HttpError:
     """Something that should not happen; the guard logs it."""
-    return Refusal(
+    return HttpError(
         HTTPStatus.INTERNAL_SERVER_ERROR, "error", "This is a fault of imprompt; its log says more."
     )
 
 
-def too_large(message: str) -> Refusal:
-    return Refusal(
+def too_large(message: str) -> HttpError:
+    return HttpError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         "too-large",
         message,
@@ -83,9 +83,9 @@ def too_large(message: str) -> Refusal:
     )
 
 
-def usage(message: str, *, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> Refusal:
+def usage(message: str, *, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> HttpError:
     """A word of the request is wrong."""
-    return Refusal(status, "usage", message, hint="/openapi.json says what this takes.")
+    return HttpError(status, "usage", message, hint="/openapi.json says what this takes.")
 
 
 def status_of(error: ImpromptError) -> int:
@@ -96,12 +96,12 @@ def status_of(error: ImpromptError) -> int:
     )
 
 
-def problem(error: ImpromptError | Refusal) -> dict[str, Any]:
+def problem(error: ImpromptError | HttpError) -> dict[str, Any]:
     """The members of the problem:
 
     `type`, `title`, `status`, `detail`, and our own `kind` and `hint`.
     """
-    status = error.status if isinstance(error, Refusal) else status_of(error)
+    status = error.status if isinstance(error, HttpError) else status_of(error)
     detail = _detail(error)
     value = {
         "type": f"urn:imprompt:{error.kind}",
@@ -113,7 +113,7 @@ def problem(error: ImpromptError | Refusal) -> dict[str, Any]:
     return {**value, "hint": error.hint} if error.hint else value
 
 
-def _detail(error: ImpromptError | Refusal) -> str:
+def _detail(error: ImpromptError | HttpError) -> str:
     """What happened, without a path of this machine."""
     if isinstance(error, ImageRejected):
         # An image has no name here: what the message calls it would be ours, not the client's.
@@ -123,10 +123,10 @@ def _detail(error: ImpromptError | Refusal) -> str:
     return error.message
 
 
-def problem_response(error: ImpromptError | Refusal) -> Response:
+def problem_response(error: ImpromptError | HttpError) -> Response:
     """The error as a whole response; 503 says when to come again."""
     value = problem(error)
-    headers = dict(error.headers) if isinstance(error, Refusal) else {}
+    headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if value["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     headers["X-Problem-Kind"] = value["kind"]

@@ -69,10 +69,7 @@ class Readers:
         self._closed = threading.Event()
         self._idle = asyncio.Semaphore(_READERS)
         self._pool = ProcessPool(
-            _READERS,
-            context=context,
-            initializer=_confine,
-            initargs=(limits.reader_memory_bytes,),
+            _READERS, context=context, initializer=_confine, initargs=(limits.reader_memory_bytes,)
         )
 
     def start(self) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from imprompt.core.errors import EmptyQuery, ImpromptError, QueryError
 from imprompt.core.splits import similarity_groups
 from imprompt.core.values import unit_rows
-from imprompt.ensemble.explanation import ProvenAnswer
+from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.retriever import Answer, Question
 from imprompt.retriever.answers import Neighbour
 from imprompt.server import schemas
@@ -57,11 +57,11 @@ class KnnBody(BaseModel):
 
 
 class KnnResult(BaseModel):
-    """A prompt: `id` is its row, which holds within `generation`; those beyond `num_images` have no `caption`."""
+    """A prompt: `id` is its row, which holds within `version`; those beyond `num_images` have no `caption`."""
 
     id: int
     similarity: float
-    generation: str
+    version: str
     caption: str | None = None
     source: str | None = None
     prompt_key: str | None = None
@@ -121,7 +121,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _answer(body: KnnBody, k: int, service: Service) -> list[dict[str, Any]]:
-    """The results, all of one generation: where a new one came between search and deduplication, both are done again."""
+    """The results, all of one version: where a new one came between search and deduplication, both are done again."""
     question = await _question(body, service)
     while True:
         if question is None:
@@ -129,7 +129,7 @@ async def _answer(body: KnnBody, k: int, service: Service) -> list[dict[str, Any
         (answer,) = await service.ask([Ask(question, k)])
         if isinstance(answer, ImpromptError):
             raise answer
-        found = answer.answer if isinstance(answer, ProvenAnswer) else answer
+        found = answer.answer if isinstance(answer, ExplainedAnswer) else answer
         results = await service.run(partial(_of_answer, found=found, body=body))
         if results is not None:
             return results
@@ -160,7 +160,7 @@ async def _question(body: KnnBody, service: Service) -> Question | None:
 
 
 def _of_answer(snapshot: Snapshot, found: Answer, body: KnnBody) -> list[dict[str, Any]] | None:
-    if found.generation != snapshot.generation.manifest.generation:
+    if found.version != snapshot.version.manifest.version:
         return None
     return _results(snapshot, found.neighbours, body)
 
@@ -178,15 +178,15 @@ def _results(
     snapshot: Snapshot, neighbours: Sequence[Neighbour], body: KnnBody
 ) -> list[dict[str, Any]]:
     if body.deduplicate and neighbours:
-        rows = snapshot.generation.vectors(snapshot.generation.space).rows(
+        rows = snapshot.version.vectors(snapshot.version.space).rows(
             np.array([hit.row_id for hit in neighbours])
         )
         groups = similarity_groups(rows, threshold=DUPLICATE_COSINE)
         neighbours = [hit for place, hit in enumerate(neighbours) if groups[place] == place]
-    generation = snapshot.generation.manifest.generation
+    version = snapshot.version.manifest.version
     results: list[dict[str, Any]] = []
     for place, hit in enumerate(neighbours):
-        result = {"id": hit.row_id, "similarity": hit.score, "generation": generation}
+        result = {"id": hit.row_id, "similarity": hit.score, "version": version}
         if place < body.num_images:
             result |= {"caption": hit.prompt, "source": hit.source, "prompt_key": hit.prompt_key}
         results.append(result)
@@ -194,7 +194,7 @@ def _results(
 
 
 def _metadata(snapshot: Snapshot, row_ids: Sequence[int]) -> list[dict[str, Any]]:
-    found = snapshot.generation.prompts.get_many(row_ids)
+    found = snapshot.version.prompts.get_many(row_ids)
     return [
         {
             "id": prompt.row_id,

@@ -19,7 +19,7 @@ FIELDS = (
     "status",
     "ms",
     "kind",
-    "generation",
+    "version",
     "member",
     "queue",
     "error",

@@ -71,7 +71,7 @@ class MicroBatcher(Generic[Job, Result]):
         """The result to come; cancelling it spares the work, if that has not begun.
 
         Raises:
-            Refusal: too much is waiting ("busy"), or the queue is closed.
+            HttpError: too much is waiting ("busy"), or the queue is closed.
         """
         with self._changed:
             if self._closed:

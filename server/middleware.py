@@ -22,7 +22,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imprompt.server.http_errors import Refusal, busy, fault, problem_response, too_large
+from imprompt.server.http_errors import HttpError, busy, fault, problem_response, too_large
 from imprompt.server.prometheus import Metrics
 from imprompt.server.server_settings import LOOPBACK, ServerConfig
 
@@ -56,7 +56,7 @@ class _Exchange:
     held_bytes: int = 0
 
 
-class Guard:
+class Middleware:
     """Wraps `app`; the limits, the token and the host are those of `config`."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig, metrics: Metrics) -> None:
@@ -90,7 +90,7 @@ class Guard:
             body = await self._body(exchange, receive)
             if body is not None:
                 await self._run(exchange, body, receive, send)
-        except Refusal as refusal:
+        except HttpError as refusal:
             response = problem_response(refusal)
             # What was not read of the body would be taken for the next request.
             response.headers["Connection"] = "close"
@@ -109,7 +109,7 @@ class Guard:
                 await problem_response(fault())(exchange.scope, receive, send)
 
     def _admit(self, exchange: _Exchange) -> None:
-        """Raise `Refusal` for whoever may not ask, or not now."""
+        """Raise `HttpError` for whoever may not ask, or not now."""
         if exchange.scope["path"] in _OPEN_PATHS:
             return
         headers = exchange.headers
@@ -119,7 +119,7 @@ class Guard:
                 message = "The token is missing or wrong."
                 hint = "Send it as `Authorization: Bearer TOKEN`, or as the password of HTTP Basic."
                 challenge = {"WWW-Authenticate": 'Basic realm="imprompt", charset="UTF-8"'}
-                raise Refusal(
+                raise HttpError(
                     HTTPStatus.UNAUTHORIZED, "unauthorized", message, hint=hint, headers=challenge
                 )
         elif self._config.loopback and _host_name(headers.get("host", "")) not in LOOPBACK:
@@ -128,7 +128,7 @@ class Guard:
             hint = (
                 "Ask for localhost, let the proxy send that name, or start the server with --token."
             )
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "wrong-host",
                 "This server answers for this machine only.",
@@ -138,7 +138,7 @@ class Guard:
             raise busy(f"{_MAX_IN_HAND} requests are in hand already.")
 
     def _check_site(self, exchange: _Exchange) -> None:
-        """Raise `Refusal` where a page of another site asks, with a token as without: browsers keep what was typed once.
+        """Raise `HttpError` where a page of another site asks, with a token as without: browsers keep what was typed once.
 
         Browsers send `Sec-Fetch-Site` to this machine and over TLS, and `Origin` with whatever a
         page makes them send elsewhere; programs send neither.
@@ -155,7 +155,7 @@ class Guard:
             foreign = any(origin.lower().partition("://")[2] != host for origin in origins)
         if foreign:
             hint = "Ask from the page of this server, or from a program. A proxy must send the Host that browsers ask for."
-            raise Refusal(
+            raise HttpError(
                 HTTPStatus.FORBIDDEN, "cross-site", "A page of another site may not ask.", hint=hint
             )
 
@@ -183,7 +183,7 @@ class Guard:
             message_text = (
                 f"The body did not arrive within {self._config.limits.body_timeout_s:g} s."
             )
-            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", message_text) from error
+            raise HttpError(HTTPStatus.REQUEST_TIMEOUT, "timeout", message_text) from error
 
     def _hold(self, exchange: _Exchange, n_bytes: int) -> None:
         if n_bytes > 0 and self._held_bytes + n_bytes > self._config.limits.max_held_bytes:

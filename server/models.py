@@ -1,4 +1,4 @@
-"""Models that are loaded once, and what they make of a generation."""
+"""Models that are loaded once, and what they make of a version."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.values import Vectors
-from imprompt.encoders.lite import LitePair, load_lite
-from imprompt.ensemble.blend_config import load_recipe
+from imprompt.encoders.lite import LiteEncoder, load_lite
+from imprompt.ensemble.blend_config import load_blend_config
 from imprompt.ensemble.members import load_ensemble
 from imprompt.ensemble.neighbourhood import SharedPair
 from imprompt.retriever import Question, Retriever
@@ -22,10 +22,10 @@ from imprompt.server.snapshots import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from imprompt.core.protocols import EncoderPair, TextEncoder
+    from imprompt.core.protocols import DualEncoder, TextEncoder
     from imprompt.ensemble.ensemble import Ensemble
     from imprompt.store.gpu import Gpu
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 _LOG = logging.getLogger("imprompt.server")
 _WARM_TEXT = "a question that warms the models"
@@ -35,14 +35,14 @@ _WARM_SIDE_PX = 64
 class OutputPair:
     """MiniLM's space as a pair: texts by MiniLM, pictures by the estimate of the embedded `lite` encoder."""
 
-    def __init__(self, texts: TextEncoder, lite: LitePair) -> None:
+    def __init__(self, texts: TextEncoder, lite: LiteEncoder) -> None:
         self.spec = lite.minilm.spec
         self.texts = texts
         self.images = _Outputs(lite)
 
 
 class _Outputs:
-    def __init__(self, lite: LitePair) -> None:
+    def __init__(self, lite: LiteEncoder) -> None:
         self._lite = lite
 
     def encode(self, items: Sequence[Image]) -> Vectors:
@@ -51,23 +51,23 @@ class _Outputs:
 
 
 class Models:
-    """The encoder of the index, kept over generations, and the ensemble over each.
+    """The encoder of the index, kept over versions, and the ensemble over each.
 
     Args:
         config: of the server.
         load: makes an encoder by its name.
         announce: takes a line for the person who started the server.
-        gpu: searches each generation; None for the processor.
+        gpu: searches each version; None for the processor.
 
     Raises:
-        ConfigError: no recipe has that name.
+        ConfigError: no blend config has that name.
     """
 
     def __init__(
         self,
         config: ServerConfig,
         *,
-        load: Callable[[str], EncoderPair],
+        load: Callable[[str], DualEncoder],
         announce: Announce,
         gpu: Gpu | None = None,
     ) -> None:
@@ -75,11 +75,11 @@ class Models:
         self._gpu = gpu
         self._load = load
         self._announce = announce
-        self._recipe = load_recipe(config.recipe)
-        self._pair: tuple[str, EncoderPair] | None = None
+        self._recipe = load_blend_config(config.blend_config)
+        self._pair: tuple[str, DualEncoder] | None = None
 
-    def prepare(self, generation: OpenGeneration) -> Snapshot:
-        """A snapshot of the generation whose models have all been used once.
+    def prepare(self, version: OpenIndex) -> Snapshot:
+        """A snapshot of the version whose models have all been used once.
 
         Raises:
             SpaceMismatch: the encoder that was asked for is of another space.
@@ -88,19 +88,19 @@ class Models:
         from PIL import Image
 
         if self._gpu is not None:
-            generation.search_on(self._gpu)
-        name = self._config.encoder or generation.manifest.encoders[0].name
+            version.search_on(self._gpu)
+        name = self._config.encoder or version.manifest.encoders[0].name
         pair = (
             self._pair[1] if self._pair is not None and self._pair[0] == name else self._load(name)
         )
         self._pair = (name, pair)
-        ensemble = self._ensemble(generation, pair)
+        ensemble = self._ensemble(version, pair)
         shared = (
             SharedPair(pair)
             if isinstance(ensemble, MemberUnavailable)
             else ensemble.neighbourhood.pair
         )
-        retriever = Retriever(generation, shared)
+        retriever = Retriever(version, shared)
         picture = Image.new("RGB", (_WARM_SIDE_PX, _WARM_SIDE_PX), (120, 130, 140))
         if not isinstance(ensemble, MemberUnavailable):
             ensemble.judge([picture])
@@ -109,26 +109,24 @@ class Models:
             ReadQuestion(Question(image=b""), picture, "", None),
         ]
         retriever.answer(reads, 1, begun=perf_counter())
-        return Snapshot(generation, shared, self._output(pair, ensemble), retriever, ensemble)
+        return Snapshot(version, shared, self._output(pair, ensemble), retriever, ensemble)
 
-    def _output(self, pair: EncoderPair, ensemble: Ensemble | MemberUnavailable) -> OutputPair:
+    def _output(self, pair: DualEncoder, ensemble: Ensemble | MemberUnavailable) -> OutputPair:
         lite = (
             pair
-            if isinstance(pair, LitePair)
+            if isinstance(pair, LiteEncoder)
             else load_lite(device=self._config.device, announce=self._announce)
         )
         minilm = lite.minilm if isinstance(ensemble, MemberUnavailable) else ensemble.minilm
         return OutputPair(minilm, lite)
 
-    def _ensemble(
-        self, generation: OpenGeneration, pair: EncoderPair
-    ) -> Ensemble | MemberUnavailable:
+    def _ensemble(self, version: OpenIndex, pair: DualEncoder) -> Ensemble | MemberUnavailable:
         """The members that vote; where they cannot, the reason, which whoever asks for them is told."""
         config = self._config
         try:
             return load_ensemble(
                 self._recipe,
-                generation,
+                version,
                 pair,
                 degrade=config.degrade,
                 device=config.device,
@@ -139,5 +137,5 @@ class Models:
             _LOG.warning(
                 "the members cannot vote", extra={"event": "no-ensemble", "member": error.name}
             )
-            self._announce(f"The members of recipe {self._recipe.name} cannot vote: {error}")
+            self._announce(f"The members of blend config {self._recipe.name} cannot vote: {error}")
             return error

@@ -84,31 +84,26 @@ class Metrics:
             "imprompt_ready", "1 when models and index are warm.", registry=self.registry
         )
         self.swaps = Counter(
-            "imprompt_generation_swaps",
-            "Generations taken up after the first.",
-            registry=self.registry,
+            "imprompt_version_swaps", "Versions taken up after the first.", registry=self.registry
         )
         self.swap_failures = Counter(
-            "imprompt_generation_failures",
-            "Generations that were published and could not be used.",
+            "imprompt_version_failures",
+            "Versions that were published and could not be used.",
             registry=self.registry,
         )
         self.withdrawals = Counter(
-            "imprompt_generation_withdrawals",
-            "Generations that were taken out of service because their files were changed.",
+            "imprompt_version_withdrawals",
+            "Versions that were taken out of service because their files were changed.",
             registry=self.registry,
         )
-        self.generation = Gauge(
-            "imprompt_generation",
-            "1 for the generation in service.",
-            ["generation"],
-            registry=self.registry,
+        self.version = Gauge(
+            "imprompt_version", "1 for the version in service.", ["version"], registry=self.registry
         )
 
-    def serve_generation(self, name: str) -> None:
-        """From now on `name` is the generation in service."""
-        self.generation.clear()
-        self.generation.labels(name).set(1)
+    def serve_version(self, name: str) -> None:
+        """From now on `name` is the version in service."""
+        self.version.clear()
+        self.version.labels(name).set(1)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

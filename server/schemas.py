@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _KEY = "53aa5117c3a1b0b1c0a9c9d6f3a6a0f5b8a1c2d3e4f5061728394a5b6c7d8e9f"
 _DOUBT = "CLIPTextEncode ← OllamaGenerate: written by a model"
-_GENERATION = "20261122T212204.123456Z-0a1b2c3d"
+_VERSION = "20261122T212204.123456Z-0a1b2c3d"
 
 K = Annotated[
     int,
@@ -102,7 +102,7 @@ class EmbedBody(Taken):
     )
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """RFC 9457. `kind` is the same word as in the command line's errors."""
 
     type: str = Field(examples=["urn:imprompt:image-rejected"])
@@ -115,7 +115,7 @@ class Problem(BaseModel):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
-        "model": Problem,
+        "model": ProblemDetails,
         "content": {"application/problem+json": {}},
         "description": HTTPStatus(status).phrase,
     }
@@ -124,10 +124,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 """What every route may answer instead."""
 
 
-class Neighbour(BaseModel):
+class NeighbourModel(BaseModel):
     """A prompt of the index;
 
-    `score` is its cosine to the question. `row_id` holds within the result's generation only.
+    `score` is its cosine to the question. `row_id` holds within the result's version only.
     """
 
     row_id: int = Field(examples=[1203])
@@ -141,7 +141,7 @@ class Neighbour(BaseModel):
     )
 
 
-class Vote(BaseModel):
+class ContributionModel(BaseModel):
     """What a member said: its share of the vote, the cosine of its vector to the blend, its words where it has any."""
 
     member: str = Field(examples=["knn"])
@@ -151,25 +151,25 @@ class Vote(BaseModel):
 
 
 class LeftOut(BaseModel):
-    """A member of the recipe that could not vote."""
+    """A member of the blend config that could not vote."""
 
     member: str
     reason: str
     hint: str = ""
 
 
-class Proof(BaseModel):
+class ExplanationModel(BaseModel):
     """Why the answer is what it is;
 
-    `confidence` is null where the recipe is not calibrated for the index.
+    `confidence` is null where the blend config is not calibrated for the index.
     """
 
     model_config = ConfigDict(extra="allow")
-    recipe: str
+    blend: str
     confidence: float | None
     calibration: str
     cosine: float
-    votes: list[Vote]
+    contributions: list[ContributionModel]
     left_out: list[LeftOut]
     vector: list[float]
 
@@ -191,13 +191,13 @@ class Result(BaseModel):
         None, description="What keeps a carried prompt from being exact.", examples=[_DOUBT]
     )
     note: str | None = None
-    neighbours: list[Neighbour] = []
-    generation: str | None = Field(None, examples=[_GENERATION])
+    neighbours: list[NeighbourModel] = []
+    version: str | None = Field(None, examples=[_VERSION])
     encoder: str | None = None
     corpus: str | None = None
     seconds: float | None = None
-    proof: Proof | None = None
-    error: Problem | None = None
+    explanation: ExplanationModel | None = None
+    error: ProblemDetails | None = None
 
 
 class QueryResults(BaseModel):
@@ -215,7 +215,7 @@ class Vectors(BaseModel):
 
     space: str
     dim: int
-    generation: str
+    version: str
     vectors: list[list[float]]
 
 
@@ -236,7 +236,7 @@ class StoredPrompt(BaseModel):
     """A prompt of the index."""
 
     model_config = ConfigDict(extra="allow")
-    generation: str
+    version: str
     row_id: int
     prompt_key: str
     prompt: str
@@ -248,15 +248,15 @@ class StoredPrompt(BaseModel):
 class Info(BaseModel):
     """What is served, and the limits."""
 
-    version: str
-    generation: str
+    imprompt_version: str
+    version: str = Field(description="Of the index.")
     created: str
     prompts: int
     corpus: str
     encoder: str
     space: str
     dim: int
-    recipe: str
+    blend: str
     members: dict[str, float] = Field(
         description="Shares of the vote; empty where the members cannot vote."
     )

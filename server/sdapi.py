@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from imprompt.core.errors import ImpromptError
-from imprompt.ensemble.explanation import ProvenAnswer
+from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Question
 from imprompt.server import schemas
@@ -80,7 +80,7 @@ def routes(service: Service) -> APIRouter:
         if isinstance(answer, ImpromptError):
             raise answer
         return as_json(
-            {"caption": (answer.answer if isinstance(answer, ProvenAnswer) else answer).prompt}
+            {"caption": (answer.answer if isinstance(answer, ExplainedAnswer) else answer).prompt}
         )
 
     @router.get(

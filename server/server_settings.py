@@ -50,7 +50,7 @@ class ServerConfig:
     `encoder` None takes the index's own. `token` None lets everybody ask who reaches `host`.
     `url_hosts` are the only hosts that images are fetched from. `max_batch` is how many questions a
     model gets at once; 1 turns micro-batching off. `watch_s` is how often the index's place is
-    looked at for a new generation. `map_index` maps the files of the index instead of reading them.
+    looked at for a new version. `map_index` maps the files of the index instead of reading them.
     """
 
     index: IndexPlace
@@ -58,7 +58,7 @@ class ServerConfig:
     port: int = 7861
     token: str | None = None
     url_hosts: tuple[str, ...] = ()
-    recipe: str = "default"
+    blend_config: str = "default"
     encoder: str | None = None
     degrade: bool = False
     device: str = "auto"

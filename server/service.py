@@ -12,11 +12,20 @@ from typing import TYPE_CHECKING, TypeVar
 from imprompt.core.errors import ImpromptError
 from imprompt.core.hub.fetch import Announce
 from imprompt.ensemble.ensemble import Ensemble
-from imprompt.ensemble.explanation import ProvenAnswer
+from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Answer
 from imprompt.retriever.questions import joined, read_image
-from imprompt.server.answering import Answered, Ask, AskJob, Done, Embedded, EmbedJob, Job, work_off
+from imprompt.server.answering import (
+    Answered,
+    Ask,
+    AskJob,
+    Done,
+    EmbeddedTexts,
+    EmbedJob,
+    Job,
+    work_off,
+)
 from imprompt.server.http_errors import busy
 from imprompt.server.image_readers import Readers, read_carried, read_png_info
 from imprompt.server.micro_batches import MicroBatcher
@@ -27,7 +36,7 @@ from imprompt.server.snapshots import Snapshot, Snapshots
 from imprompt.store.gpu import opened_gpu
 
 if TYPE_CHECKING:
-    from imprompt.core.protocols import EncoderPair
+    from imprompt.core.protocols import DualEncoder
 
 _ROW_THREADS = 2
 
@@ -44,14 +53,14 @@ class Service:
         announce: takes a line for the person who started the server.
 
     Raises:
-        ConfigError: no recipe has that name, or the device cannot be used.
+        ConfigError: no blend config has that name, or the device cannot be used.
     """
 
     def __init__(
         self,
         config: ServerConfig,
         *,
-        load: Callable[[str], EncoderPair],
+        load: Callable[[str], DualEncoder],
         metrics: Metrics,
         announce: Announce,
     ) -> None:
@@ -66,7 +75,7 @@ class Service:
         self._queues = {name: self._queue(name) for name in ("image", "text")}
         self._stopped = threading.Event()
 
-    def _queue(self, name: str) -> MicroBatcher[Job, Answered | Embedded]:
+    def _queue(self, name: str) -> MicroBatcher[Job, Answered | EmbeddedTexts]:
         limits = self.config.limits
         return MicroBatcher(
             name,
@@ -87,7 +96,7 @@ class Service:
 
         Raises:
             Checksum: the index was damaged while it was served.
-            Refusal: models and index are not warm yet, or the server is being shut down ("busy").
+            HttpError: models and index are not warm yet, or the server is being shut down ("busy").
         """
         if not self.ready:
             raise self.snapshots.damage or busy("The models are being loaded.")
@@ -108,7 +117,7 @@ class Service:
         self.snapshots.load()
 
     def watch(self) -> None:
-        """Look for new generations until the service is closed; for a thread of its own."""
+        """Look for new versions until the service is closed; for a thread of its own."""
         while not self._stopped.wait(self.config.watch_s):
             self.snapshots.look()
 
@@ -127,18 +136,18 @@ class Service:
         """One result for each question, in order; a question that cannot be answered gets its error.
 
         Raises:
-            Refusal: too much is waiting.
+            HttpError: too much is waiting.
             TimeoutError: it took longer than the limit.
         """
         async with asyncio.timeout(self.config.limits.answer_timeout_s):
             results = await asyncio.gather(*map(self._ask, asks), return_exceptions=True)
         for result in results:
-            if not isinstance(result, Answer | ProvenAnswer | ImpromptError):
+            if not isinstance(result, Answer | ExplainedAnswer | ImpromptError):
                 raise result
         return [
             result
             for result in results
-            if isinstance(result, Answer | ProvenAnswer | ImpromptError)
+            if isinstance(result, Answer | ExplainedAnswer | ImpromptError)
         ]
 
     async def run(self, work: Callable[[Snapshot], Value]) -> Value:
@@ -160,7 +169,7 @@ class Service:
 
         Raises:
             ImageRejected: the image cannot be read.
-            Refusal, TimeoutError: as `ask`.
+            HttpError, TimeoutError: as `ask`.
         """
         return await self._read(read_carried, image, self.config.limits.image)
 
@@ -181,12 +190,12 @@ class Service:
 
     async def embed(
         self, texts: Sequence[str], images: Sequence[bytes], *, output: bool
-    ) -> Embedded:
+    ) -> EmbeddedTexts:
         """Unit rows of the texts, then of the images; in MiniLM's space (`output`) or in that of the index.
 
         Raises:
             ImageRejected: an image cannot be read.
-            Refusal, TimeoutError: as `ask`.
+            HttpError, TimeoutError: as `ask`.
         """
         limits = self.config.limits.image
         async with asyncio.timeout(self.config.limits.answer_timeout_s):
@@ -196,7 +205,7 @@ class Service:
             done = await self._queued(
                 job, n_pixels=sum(picture.width * picture.height for picture in pictures)
             )
-        if not isinstance(done, Embedded):
+        if not isinstance(done, EmbeddedTexts):
             raise TypeError(f"an embedding was asked for, {type(done).__name__} came")
         return done
 
@@ -209,11 +218,11 @@ class Service:
         )
         read = joined(ask.question, found)
         done = await self._queued(AskJob(read, ask), n_pixels=read.n_pixels)
-        if isinstance(done, Embedded):
+        if isinstance(done, EmbeddedTexts):
             raise TypeError("an answer was asked for, an embedding came")
         return done
 
-    async def _queued(self, job: Job, *, n_pixels: int) -> Answered | Embedded:
+    async def _queued(self, job: Job, *, n_pixels: int) -> Answered | EmbeddedTexts:
         return await asyncio.wrap_future(
             self._queues["image" if n_pixels else "text"].submit(job, weight=n_pixels)
         )

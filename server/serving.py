@@ -15,14 +15,14 @@ from imprompt.server.logs import configure_logs
 from imprompt.server.server_settings import ServerConfig
 
 if TYPE_CHECKING:
-    from imprompt.core.protocols import EncoderPair
+    from imprompt.core.protocols import DualEncoder
 
 _DRAIN_S = 30
 _OPEN_FILES = 1 << 16
 _MAX_HEADER_BYTES = 32 << 10
 
 
-def serve(config: ServerConfig, *, load: Callable[[str], EncoderPair], announce: Announce) -> None:
+def serve(config: ServerConfig, *, load: Callable[[str], DualEncoder], announce: Announce) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new connections, at most 30 s for what was taken.
 
     Raises:
@@ -76,7 +76,7 @@ def serve(config: ServerConfig, *, load: Callable[[str], EncoderPair], announce:
 
 
 def _allow_open_files() -> None:
-    """As many open files as the system lets us have: each shard of the vectors is one, twice so while generations change."""
+    """As many open files as the system lets us have: each shard of the vectors is one, twice so while versions change."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,4 @@
-"""The generation in service: leased for each batch, replaced between batches, closed after its last lease.
+"""The version in service: leased for each batch, replaced between batches, closed after its last lease.
 
 One whose files were written into or cut short is withdrawn before anything that was read from it is
 answered, and comes back when every byte of it is as it was published, or when another one was.
@@ -19,30 +19,30 @@ from imprompt.core.errors import Checksum, ImpromptError
 from imprompt.core.settings import IndexPlace
 from imprompt.server.prometheus import Metrics
 from imprompt.store import layout
-from imprompt.store.file_watch import Stamps
+from imprompt.store.file_watch import FileWatch
 from imprompt.store.integrity import verify
 from imprompt.store.open_index import in_service, open_place
 
 if TYPE_CHECKING:
     from imprompt.core.errors import MemberUnavailable
-    from imprompt.core.protocols import EncoderPair
+    from imprompt.core.protocols import DualEncoder
     from imprompt.ensemble.ensemble import Ensemble
     from imprompt.retriever import Retriever
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 _LOG = logging.getLogger("imprompt.server")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One generation with what answers from it: the index's encoder, that of the output space, the retriever, the ensemble.
+    """One version with what answers from it: the index's encoder, that of the output space, the retriever, the ensemble.
 
     `ensemble` is the reason instead, where the members cannot vote.
     """
 
-    generation: OpenGeneration
-    pair: EncoderPair
-    output: EncoderPair
+    version: OpenIndex
+    pair: DualEncoder
+    output: DualEncoder
     retriever: Retriever
     ensemble: Ensemble | MemberUnavailable
 
@@ -52,14 +52,14 @@ class Snapshots:
 
     Args:
         place: of the index.
-        prepare: makes a snapshot of an open generation, models warm.
-        mapped: map the files of the index; see `imprompt.store.index_version.open_generation`.
+        prepare: makes a snapshot of an open version, models warm.
+        mapped: map the files of the index; see `imprompt.store.index_version.open_version`.
     """
 
     def __init__(
         self,
         place: IndexPlace,
-        prepare: Callable[[OpenGeneration], Snapshot],
+        prepare: Callable[[OpenIndex], Snapshot],
         *,
         metrics: Metrics,
         mapped: bool = False,
@@ -74,7 +74,7 @@ class Snapshots:
         self._refused = ""
         self._retired = False
         self._damage: Checksum | None = None
-        self._tried: Stamps | None = None
+        self._tried: FileWatch | None = None
 
     @property
     def ready(self) -> bool:
@@ -82,60 +82,60 @@ class Snapshots:
 
     @property
     def damage(self) -> Checksum | None:
-        """Why the generation that was in service is not any more;
+        """Why the version that was in service is not any more;
 
         None where there is no such reason.
         """
         return self._damage
 
     def load(self) -> None:
-        """Take the generation in service; the first time, or because there is a new one.
+        """Take the version in service; the first time, or because there is a new one.
 
         Raises:
             ImpromptError: it cannot be used; what was in service before stays.
         """
-        generation = open_place(self._place, mapped=self._mapped)
+        version = open_place(self._place, mapped=self._mapped)
         try:
-            fresh = self._prepare(generation)
+            fresh = self._prepare(version)
         except BaseException:
-            generation.close()
+            version.close()
             raise
         with self._lock:
             old, self._current, self._damage = self._current, fresh, None
             unused = old if old is not None and not self._leases.get(id(old)) else None
-        name = generation.manifest.generation
-        self._metrics.serve_generation(name)
+        name = version.manifest.version
+        self._metrics.serve_version(name)
         self._metrics.ready.set(1)
         if unused is not None:
             self._let_go(unused)
         if old is not None:
             self._metrics.swaps.inc()
-        _LOG.info("generation in service", extra={"event": "generation", "generation": name})
+        _LOG.info("version in service", extra={"event": "version", "version": name})
 
     def look(self) -> None:
-        """Take up a new generation where one was published; what cannot be used is reported once and passed over.
+        """Take up a new version where one was published; what cannot be used is reported once and passed over.
 
         Withdraw the one in service where its files were changed; take it up again, or the one that
         is published by then, when it is whole.
         """
         if self._retired:
             # The files stay mapped until the last reference goes, and what answers from a
-            # generation refers to itself.
+            # version refers to itself.
             self._retired = False
             gc.collect()
         if (current := self._current) is not None:
             try:
-                current.generation.check_untouched()
+                current.version.check_untouched()
             except Checksum as error:
                 self._withdraw(current, error)
         published = ""
         try:
-            found = in_service(self._place, None if current is None else current.generation)
+            found = in_service(self._place, None if current is None else current.version)
             if found is None:
                 return
             if self._damage is not None and isinstance(self._place, Path):
                 self._recover(self._place, published := found)
-            elif self._current is not None and found != self._current.generation.published_as:
+            elif self._current is not None and found != self._current.version.published_as:
                 published = found
                 if published != self._refused:
                     self.load()
@@ -143,9 +143,9 @@ class Snapshots:
             self._refuse(published, error)
 
     def _recover(self, root: Path, published: str) -> None:
-        """Take up the published generation if every byte of it is right; looked at again only when its files have changed."""
-        folder = layout.generation_folder(root, published)
-        stamps = Stamps(path for path in sorted(folder.rglob("*")) if path.is_file())
+        """Take up the published version if every byte of it is right; looked at again only when its files have changed."""
+        folder = layout.version_folder(root, published)
+        stamps = FileWatch(path for path in sorted(folder.rglob("*")) if path.is_file())
         # What still reads the damaged files has to end first: DuckDB would give us its view of
         # them.
         if self._leases or stamps == self._tried:
@@ -164,10 +164,9 @@ class Snapshots:
             unused = not self._leases.get(id(snapshot))
         self._metrics.ready.set(0)
         self._metrics.withdrawals.inc()
-        name = snapshot.generation.manifest.generation
+        name = snapshot.version.manifest.version
         _LOG.error(
-            "generation damaged, out of service",
-            extra={"event": "generation-damaged", "generation": name},
+            "version damaged, out of service", extra={"event": "version-damaged", "version": name}
         )
         if unused:
             self._let_go(snapshot)
@@ -179,8 +178,8 @@ class Snapshots:
         self._refused = published or kind
         self._metrics.swap_failures.inc()
         _LOG.error(
-            "new generation not usable",
-            extra={"event": "generation-refused", "generation": published, "kind": kind},
+            "new version not usable",
+            extra={"event": "version-refused", "version": published, "kind": kind},
         )
 
     @contextmanager
@@ -195,11 +194,11 @@ class Snapshots:
         with self._lock:
             snapshot = self._current
             if snapshot is None:
-                raise self._damage or RuntimeError("no generation has been loaded")
+                raise self._damage or RuntimeError("no version has been loaded")
             self._leases[id(snapshot)] = self._leases.get(id(snapshot), 0) + 1
         try:
             yield snapshot
-            snapshot.generation.check_untouched()
+            snapshot.version.check_untouched()
         except Checksum as error:
             self._withdraw(snapshot, error)
             raise
@@ -214,12 +213,12 @@ class Snapshots:
                 self._let_go(snapshot)
 
     def close(self) -> None:
-        """Close the generation in service; nothing may be leased."""
+        """Close the version in service; nothing may be leased."""
         with self._lock:
             old, self._current = self._current, None
         if old is not None:
             self._let_go(old)
 
     def _let_go(self, snapshot: Snapshot) -> None:
-        snapshot.generation.close()
+        snapshot.version.close()
         self._retired = True

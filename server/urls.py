@@ -13,7 +13,7 @@ from http import HTTPStatus
 from time import monotonic
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from imprompt.server.http_errors import Refusal, too_large, usage
+from imprompt.server.http_errors import HttpError, too_large, usage
 from imprompt.server.server_settings import ServerConfig
 
 _TIMEOUT_S = 10.0
@@ -32,7 +32,7 @@ async def fetch_images(urls: Sequence[str], config: ServerConfig) -> list[bytes]
     """The bytes behind each URL, in order.
 
     Raises:
-        Refusal: fetching is not allowed, the host is not on the list, resolves to a private
+        HttpError: fetching is not allowed, the host is not on the list, resolves to a private
             address, redirects out of the list, fails, or sends too much.
     """
     if len(urls) > config.limits.max_images:
@@ -163,5 +163,5 @@ def _bounded(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _refused(message: str, *, hint: str = "") -> Refusal:
-    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "url-refused", message, hint=hint)
+def _refused(message: str, *, hint: str = "") -> HttpError:
+    return HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "url-refused", message, hint=hint)

@@ -107,7 +107,7 @@ def routes(service: Service) -> APIRouter:
         value = {
             "space": done.space,
             "dim": done.vectors.shape[1],
-            "generation": done.generation,
+            "version": done.version,
             "vectors": done.vectors.tolist(),
         }
         return as_json(value)
@@ -134,7 +134,7 @@ def routes(service: Service) -> APIRouter:
     async def prompts(
         prompt_key: str = Path(pattern=_PROMPT_KEY, description="sha256 of the folded text."),
     ) -> Response:
-        """The prompt of that key in the generation in service."""
+        """The prompt of that key in the version in service."""
         return await service.run(lambda snapshot: as_json(_stored(snapshot, prompt_key)))
 
     @router.get("/info", summary="What is served, and the limits", response_model=schemas.Info)
@@ -238,21 +238,21 @@ def _results(answers: Sequence[Answered | ImpromptError], images: Sequence[bytes
 
 
 def _stored(snapshot: Snapshot, prompt_key: str) -> dict[str, Any]:
-    found = snapshot.generation.prompts.by_key(prompt_key)
+    found = snapshot.version.prompts.by_key(prompt_key)
     if found is None:
-        raise UnknownRow(f"The generation has no prompt {prompt_key}.")
+        raise UnknownRow(f"The version has no prompt {prompt_key}.")
     value = dataclasses.asdict(found)
     value["prompt"] = value.pop("text")
-    return {"generation": snapshot.generation.manifest.generation, **value}
+    return {"version": snapshot.version.manifest.version, **value}
 
 
 def _info(snapshot: Snapshot, service: Service) -> dict[str, Any]:
-    manifest = snapshot.generation.manifest
+    manifest = snapshot.version.manifest
     encoder = manifest.encoders[0]
     missing = snapshot.ensemble if isinstance(snapshot.ensemble, MemberUnavailable) else None
     return {
-        "version": imprompt_version(),
-        "generation": manifest.generation,
+        "imprompt_version": imprompt_version(),
+        "version": manifest.version,
         "created": manifest.created,
         "prompts": manifest.rows,
         "corpus": ", ".join(
@@ -261,7 +261,7 @@ def _info(snapshot: Snapshot, service: Service) -> dict[str, Any]:
         "encoder": encoder.name,
         "space": encoder.space,
         "dim": encoder.dim,
-        "recipe": service.config.recipe,
+        "blend": service.config.blend_config,
         "members": {}
         if isinstance(snapshot.ensemble, MemberUnavailable)
         else dict(snapshot.ensemble.shares),

@@ -17,7 +17,7 @@ from imprompt.store.gpu import Gpu
 from imprompt.store.index_plan import FLAT, PART_ROWS
 from imprompt.store.indexes import build_index_file, measured, open_index
 from imprompt.store.ivf.ivf_index import IvfIndex
-from imprompt.store.manifest import IndexInfo, Probe, ShardRecord
+from imprompt.store.manifest import CheckQuery, IndexInfo, ShardRecord
 from imprompt.store.shards import ShardedVectors
 
 PROBES = 16
@@ -37,7 +37,7 @@ def index_space(
     part_rows: int = PART_ROWS,
     gpu: Gpu | None = None,
     progress: Progress = _SILENT,
-) -> tuple[IndexInfo, list[Probe]]:
+) -> tuple[IndexInfo, list[CheckQuery]]:
     """Index one space of a staged build and measure the index against the exact answer.
 
     Args:
@@ -89,8 +89,8 @@ def index_space(
     return info, probes
 
 
-def probe_problem(
-    probes: Sequence[Probe], vectors: VectorStore, index: VectorIndex, *, all_rows: bool
+def check_query_problem(
+    probes: Sequence[CheckQuery], vectors: VectorStore, index: VectorIndex, *, all_rows: bool
 ) -> str | None:
     """What is wrong with the answers to the probes, in one phrase; None where they are as recorded.
 
@@ -131,18 +131,20 @@ def probe_problem(
     return None
 
 
-def _found(probes: Sequence[Probe], rows: Vectors, index: IvfIndex) -> int:
+def _found(probes: Sequence[CheckQuery], rows: Vectors, index: IvfIndex) -> int:
     """How many of the probes' rows are found by their codes."""
     return sum(
         index.finds(rows[place : place + 1], probe.row_id) for place, probe in enumerate(probes)
     )
 
 
-def _probes(row_ids: Ids, exact: Hits) -> list[Probe]:
+def _probes(row_ids: Ids, exact: Hits) -> list[CheckQuery]:
     probes = []
     for row_id, ids, scores in zip(row_ids[:PROBES], exact.ids, exact.scores, strict=False):
         kept = ids[:PROBE_HITS] >= 0
         probes.append(
-            Probe(int(row_id), ids[:PROBE_HITS][kept].tolist(), scores[:PROBE_HITS][kept].tolist())
+            CheckQuery(
+                int(row_id), ids[:PROBE_HITS][kept].tolist(), scores[:PROBE_HITS][kept].tolist()
+            )
         )
     return probes

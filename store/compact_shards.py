@@ -1,4 +1,4 @@
-"""A generation's prompts without some of them, freshly written: nothing of a prompt that was taken out is in the new file."""
+"""A version's prompts without some of them, freshly written: nothing of a prompt that was taken out is in the new file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RENAMED = {
     "group_id": "new_group AS group_id",
     "n_submitted": "(p.n_submitted + coalesce(g.n_submitted, 0))::BIGINT AS n_submitted",
 }
-_N_FOLDED = "({before} + coalesce(g.n_folded, 0))::BIGINT AS n_folded"
+_N_FOLDED = "({before} + coalesce(g.n_duplicates, 0))::BIGINT AS n_duplicates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Gained:
 
     row_ids: Ids
     n_submitted: Ids
-    n_folded: Ids
+    n_duplicates: Ids
 
 
 def write_without(
@@ -69,7 +69,9 @@ def write_without(
         remove_database(partial)
         there = prompt_columns(connection, source)
         named = _RENAMED | {
-            "n_folded": _N_FOLDED.format(before="p.n_folded" if COLUMNS[-1] in there else "0")
+            "n_duplicates": _N_FOLDED.format(
+                before="p.n_duplicates" if COLUMNS[-1] in there else "0"
+            )
         }
         columns = ", ".join(named.get(name, f"p.{name}") for name in COLUMNS)
         connection.execute(f"ATTACH {quoted(partial)} AS fresh")
@@ -79,7 +81,7 @@ def write_without(
         counts = {
             "row_id": taken.row_ids,
             "n_submitted": taken.n_submitted,
-            "n_folded": taken.n_folded,
+            "n_duplicates": taken.n_duplicates,
         }
         connection.register("gained", counts)
         connection.execute(_COPY.format(columns=columns))

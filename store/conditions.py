@@ -13,19 +13,19 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from imprompt.core.errors import FilterRejected, first_line
-from imprompt.core.values import Condition, fold_text
+from imprompt.core.values import Condition, normalize_text
 from imprompt.store.databases import scratch
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-    Part: TypeAlias = "tuple[Condition, Kind]"
+    Part: TypeAlias = "tuple[Condition, ColumnKind]"
 
 MAX_WHERE_CHARS = 2000
 MAX_WORDS_CHARS = 500
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """What a part of a condition is; only equal kinds are compared."""
 
     TEXT = "text"
@@ -34,21 +34,21 @@ class Kind(Enum):
 
 
 KINDS = {
-    "row_id": Kind.NUMBER,
-    "prompt_key": Kind.TEXT,
-    "text": Kind.TEXT,
-    "embedded_text": Kind.TEXT,
-    "source": Kind.TEXT,
-    "source_key": Kind.TEXT,
-    "n_submitted": Kind.NUMBER,
-    "group_id": Kind.NUMBER,
-    "n_folded": Kind.NUMBER,
+    "row_id": ColumnKind.NUMBER,
+    "prompt_key": ColumnKind.TEXT,
+    "text": ColumnKind.TEXT,
+    "embedded_text": ColumnKind.TEXT,
+    "source": ColumnKind.TEXT,
+    "source_key": ColumnKind.TEXT,
+    "n_submitted": ColumnKind.NUMBER,
+    "group_id": ColumnKind.NUMBER,
+    "n_duplicates": ColumnKind.NUMBER,
 }
 """The columns that a condition may name, and what they hold."""
 
 _ALLOWED = "=, <>, <, <=, >, >=, AND, OR, NOT, IN, LIKE, ILIKE, BETWEEN, IS NULL, length(), lower(), contains()"
 _COMPARISONS = {"EQ": "=", "NEQ": "<>", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
-_FUNCTIONS = {"Length": ("length", Kind.NUMBER), "Lower": ("lower", Kind.TEXT)}
+_FUNCTIONS = {"Length": ("length", ColumnKind.NUMBER), "Lower": ("lower", ColumnKind.TEXT)}
 _LARGEST = 2**63 - 1
 _SHOWN_CHARS = 60
 
@@ -72,7 +72,7 @@ def where(expression: str) -> Condition:
         if any(token.comments for token in DuckDB().tokenize(expression)):
             raise FilterRejected("A comment is not allowed in a condition.")
         tree: Any = parse_one(expression, dialect=DuckDB, into=exp.Condition)
-        return _part(tree, Kind.TRUTH)
+        return _part(tree, ColumnKind.TRUTH)
     except ParseError as error:
         raise FilterRejected(
             f"The condition is not understood{_place(error.errors)}.", hint=_hint()
@@ -96,7 +96,7 @@ def holds_words(words: str) -> Condition:
     Raises:
         FilterRejected: no words, or too long.
     """
-    wanted = (fold_text(words),)
+    wanted = (normalize_text(words),)
     _check_length("text to look for", wanted[0], MAX_WORDS_CHARS)
     return Condition("contains(lower(text), lower(?))", wanted) | Condition(
         "contains(lower(embedded_text), lower(?))", wanted
@@ -160,7 +160,7 @@ def _refused(node: Expr) -> FilterRejected:
     )
 
 
-def _part(node: Expr, wanted: Kind) -> Condition:
+def _part(node: Expr, wanted: ColumnKind) -> Condition:
     """A node of which a certain kind is wanted."""
     found, kind = _translate(node)
     if kind is not wanted:
@@ -177,23 +177,23 @@ def _translate(node: Expr) -> Part:
     if name in _COMPARISONS:
         return _joined(
             f" {_COMPARISONS[name]} ", _alike(*_parts(node, "this", "expression"))
-        ), Kind.TRUTH
+        ), ColumnKind.TRUTH
     if name in ("And", "Or"):
         _parts(node, "this", "expression")
         return _joined(
-            f" {name.upper()} ", [_part(part, Kind.TRUTH) for part in node.flatten()]
-        ), Kind.TRUTH
+            f" {name.upper()} ", [_part(part, ColumnKind.TRUTH) for part in node.flatten()]
+        ), ColumnKind.TRUTH
     if name == "Not":
-        return ~_part(_only(node), Kind.TRUTH), Kind.TRUTH
+        return ~_part(_only(node), ColumnKind.TRUTH), ColumnKind.TRUTH
     if name == "Paren":
         return _translate(_only(node))
     if name == "Between":
         value, low, high = _alike(*_parts(node, "this", "low", "high"))
         return Condition(
             f"{value.sql} BETWEEN {low.sql} AND {high.sql}", value.values + low.values + high.values
-        ), Kind.TRUTH
+        ), ColumnKind.TRUTH
     if name in ("Like", "ILike"):
-        return _like(node, folded=name == "ILike"), Kind.TRUTH
+        return _like(node, folded=name == "ILike"), ColumnKind.TRUTH
     return _member(node) if name in ("In", "Is") else _value(node)
 
 
@@ -204,12 +204,12 @@ def _member(node: Expr) -> Part:
         if type(null).__name__ != "Null":
             raise _refused(node)
         found, _ = _value(value)
-        return Condition(f"{found.sql} IS NULL", found.values), Kind.TRUTH
+        return Condition(f"{found.sql} IS NULL", found.values), ColumnKind.TRUTH
     if set(_set_parts(node)) != {"this", "expressions"}:
         raise _refused(node)
     value, *options = _alike(node.this, *node.expressions)
     inside = _joined(", ", options)
-    return Condition(f"{value.sql} IN {inside.sql}", value.values + inside.values), Kind.TRUTH
+    return Condition(f"{value.sql} IN {inside.sql}", value.values + inside.values), ColumnKind.TRUTH
 
 
 def _value(node: Expr) -> Part:
@@ -219,25 +219,25 @@ def _value(node: Expr) -> Part:
         return _column(node)
     if name == "Literal":
         return (
-            (Condition("?", (node.this,)), Kind.TEXT)
+            (Condition("?", (node.this,)), ColumnKind.TEXT)
             if node.is_string
             else _number(node, node.this)
         )
     if name == "Neg" and type(node.this).__name__ == "Literal" and not node.this.is_string:
         return _number(node, f"-{node.this.this}")
     if name == "Boolean":
-        return Condition("true" if node.this else "false"), Kind.TRUTH
+        return Condition("true" if node.this else "false"), ColumnKind.TRUTH
     if name == "Paren":
         return _value(_only(node))
     if name in _FUNCTIONS:
         function, kind = _FUNCTIONS[name]
-        inside = _part(_only(node), Kind.TEXT)
+        inside = _part(_only(node), ColumnKind.TEXT)
         return Condition(f"{function}({inside.sql})", inside.values), kind
     if name == "Contains":
         inside = _joined(
-            ", ", [_part(part, Kind.TEXT) for part in _parts(node, "this", "expression")]
+            ", ", [_part(part, ColumnKind.TEXT) for part in _parts(node, "this", "expression")]
         )
-        return Condition(f"contains{inside.sql}", inside.values), Kind.TRUTH
+        return Condition(f"contains{inside.sql}", inside.values), ColumnKind.TRUTH
     raise _refused(node)
 
 
@@ -259,7 +259,7 @@ def _number(node: Expr, text: str) -> Part:
         raise FilterRejected(
             f"The number {_cut(text)} is too large.", hint=f"It is at most {_LARGEST}."
         )
-    return Condition("?", (value,)), Kind.NUMBER
+    return Condition("?", (value,)), ColumnKind.NUMBER
 
 
 def _like(node: Expr, *, folded: bool) -> Condition:
@@ -269,7 +269,7 @@ def _like(node: Expr, *, folded: bool) -> Condition:
     do.
     """
     text, pattern = _parts(node, "this", "expression", "negate")[:2]
-    value, wanted = _part(text, Kind.TEXT), _part(pattern, Kind.TEXT)
+    value, wanted = _part(text, ColumnKind.TEXT), _part(pattern, ColumnKind.TEXT)
     if type(pattern).__name__ != "Literal":
         raise FilterRejected(
             f"{_cut(pattern.sql('duckdb'))} is no pattern.",
@@ -289,7 +289,7 @@ def _like(node: Expr, *, folded: bool) -> Condition:
 def _alike(*nodes: Expr) -> list[Condition]:
     """The parts of a comparison, which are all texts or all numbers."""
     first, kind = _value(nodes[0])
-    if kind is Kind.TRUTH:
+    if kind is ColumnKind.TRUTH:
         raise FilterRejected(
             f"{_cut(nodes[0].sql('duckdb'))} is a condition and cannot be compared.", hint=_hint()
         )

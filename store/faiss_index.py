@@ -107,7 +107,7 @@ class FaissIndex:
     whatever k and the batch are.
 
     Args:
-        folder: of the generation.
+        folder: of the version.
         info: the index's record.
         vectors: the space's vectors, in the same row order.
         mapped: False reads the file into memory.

@@ -11,7 +11,7 @@ _Stamp: TypeAlias = tuple[int, int, int, int]
 """Device and inode, then length and time."""
 
 
-class Stamps:
+class FileWatch:
     """Lengths and times of files, as they are now.
 
     Args:
@@ -23,7 +23,7 @@ class Stamps:
         self._stamps = {path: stamp for path, stamp in found.items() if stamp is not None}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Stamps) and self._stamps == other._stamps
+        return isinstance(other, FileWatch) and self._stamps == other._stamps
 
     __hash__ = None  # type: ignore[assignment] # compared, never a key
 

@@ -76,7 +76,7 @@ class IndexPlan:
     `factory` is as `read_factory` reads it, `parts` the number of files that the rows are cut into.
     `memory_bytes` is what must stay in memory to answer quickly: the index, which is mapped from
     its files, and where `vectors_in_memory` the stored vectors too. `index_bytes` are the index's
-    files, `disk_bytes` a whole generation, `build_memory_bytes` what making the index takes beside
+    files, `disk_bytes` a whole version, `build_memory_bytes` what making the index takes beside
     the program itself, and `gpu_bytes` what a GPU has to hold that answers. `query_ms` and
     `build_s` are ranges for one question and for making the index, on one and on two cores of a
     server of 2020 or later; encoding the prompts comes on top.
@@ -110,7 +110,7 @@ def plan_index(
         rows: prompts, at least 1.
         dim: of their vectors in the space that is searched.
         budget_bytes: memory that the index may take while it answers.
-        spaces: vector spaces that a generation stores; the second one is MiniLM's, of 384
+        spaces: vector spaces that a version stores; the second one is MiniLM's, of 384
             dimensions.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One published generation, pinned while it is read, and checked before it answers."""
+"""One published version, pinned while it is read, and checked before it answers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from imprompt.core.errors import Checksum, NoGeneration, SpaceMismatch, StoreError
+from imprompt.core.errors import Checksum, NoIndex, SpaceMismatch, StoreError
 from imprompt.core.protocols import VectorIndex
 from imprompt.core.values import prompt_key
 from imprompt.store import layout
-from imprompt.store.check_queries import probe_problem
+from imprompt.store.check_queries import check_query_problem
 from imprompt.store.exact_index import ExactIndex
-from imprompt.store.file_watch import Stamps
+from imprompt.store.file_watch import FileWatch
 from imprompt.store.gpu import Gpu
 from imprompt.store.gpu_index import GpuIndex
 from imprompt.store.indexes import open_index
@@ -30,7 +30,7 @@ from imprompt.store.manifest import (
 )
 from imprompt.store.paths import folders_of, open_file, size_of
 from imprompt.store.prompts import DuckPrompts
-from imprompt.store.publish import generation_names, read_current
+from imprompt.store.publish import read_current, version_names
 from imprompt.store.shards import ShardedVectors
 
 _PIN_ATTEMPTS = 25
@@ -40,9 +40,9 @@ _HINT = "Run `python cli.py verify` for the whole damage, then build the index a
 
 @dataclass(frozen=True, slots=True)
 class PinnedManifest:
-    """The manifest of a generation that cannot be removed until the pin is let go.
+    """The manifest of a version that cannot be removed until the pin is let go.
 
-    `expected_sha256` is what `CURRENT` says of `content`; empty where the generation was asked for
+    `expected_sha256` is what `CURRENT` says of `content`; empty where the version was asked for
     by name.
     """
 
@@ -51,8 +51,8 @@ class PinnedManifest:
     expected_sha256: str
 
 
-class Generation:
-    """A pinned generation: its manifest, prompts, vectors and indexes.
+class IndexVersion:
+    """A pinned version: its manifest, prompts, vectors and indexes.
 
     A context manager; safe to read from several threads.
     """
@@ -70,7 +70,7 @@ class Generation:
         read += (
             [file for info in manifest.indexes.values() for file in info.files] if mapped else []
         )
-        self._stamps = Stamps(
+        self._stamps = FileWatch(
             f"{folder}/{file}" for file in read
         )  # as text: a `Path` for each of thousands takes 25 µs
         self._vectors = {
@@ -88,7 +88,7 @@ class Generation:
     @property
     def published_as(self) -> str:
         """What `CURRENT` calls it."""
-        return self.manifest.generation
+        return self.manifest.version
 
     @property
     def space(self) -> str:
@@ -99,7 +99,7 @@ class Generation:
         """The index of a space.
 
         Raises:
-            SpaceMismatch: the generation has no index of that space.
+            SpaceMismatch: the version has no index of that space.
         """
         if space not in self._indexes:
             raise self._mismatch(space)
@@ -109,7 +109,7 @@ class Generation:
         """The stored vectors of a space.
 
         Raises:
-            SpaceMismatch: the generation has no vectors of that space.
+            SpaceMismatch: the version has no vectors of that space.
         """
         if space not in self._vectors:
             raise self._mismatch(space)
@@ -146,7 +146,7 @@ class Generation:
         """Let go of the files and of the pin; calling it again does nothing."""
         self._resources.close()
 
-    def __enter__(self) -> Generation:
+    def __enter__(self) -> IndexVersion:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -162,20 +162,20 @@ class Generation:
         )
 
 
-def open_generation(root: Path, name: str | None = None, *, mapped: bool = True) -> Generation:
-    """Pin a generation and check it: lengths of all files, counts of rows, and the probes.
+def open_version(root: Path, name: str | None = None, *, mapped: bool = True) -> IndexVersion:
+    """Pin a version and check it: lengths of all files, counts of rows, and the probes.
 
     The probes are searched among the rows that they name, which reads little however large the
     index is; `imprompt.store.integrity.verify` searches all rows and reads every byte.
 
     Args:
         root: of the index; it may be read-only.
-        name: of the generation; None is the one in service.
+        name: of the version; None is the one in service.
         mapped: False reads the index into memory and vectors when they are asked for, so that a
             file that is cut short under the reader is an error and not the end of the process.
 
     Raises:
-        NoGeneration: nothing was published there, or not under that name.
+        NoIndex: nothing was published there, or not under that name.
         FormatVersion: it was written in a newer format, or its index is one that is not read any
             more.
         Checksum: a file is not what the manifest says.
@@ -188,24 +188,24 @@ def open_generation(root: Path, name: str | None = None, *, mapped: bool = True)
             raise Checksum(f"{path} is not the manifest that was published.", path=path, hint=_HINT)
         manifest = decode_manifest(pinned.content, path=path)
         refuse_outdated(manifest, pinned.folder)
-        if manifest.generation != pinned.folder.name:
-            raise Checksum(f"{path} is that of {manifest.generation}.", path=path, hint=_HINT)
+        if manifest.version != pinned.folder.name:
+            raise Checksum(f"{path} is that of {manifest.version}.", path=path, hint=_HINT)
         check_lengths(pinned.folder, manifest)
-        generation = Generation(pinned.folder, manifest, resources, mapped=mapped)
-        _check_contents(generation)
+        version = IndexVersion(pinned.folder, manifest, resources, mapped=mapped)
+        _check_contents(version)
     except BaseException:
         resources.close()
         raise
-    return generation
+    return version
 
 
 @contextmanager
 def pin_manifest(root: Path, name: str | None = None) -> Iterator[PinnedManifest]:
-    """Hold a shared lock on a generation's manifest, which keeps it from being removed; needs no right to write.
+    """Hold a shared lock on a version's manifest, which keeps it from being removed; needs no right to write.
 
     Raises:
-        NoGeneration: nothing was published there, or not under that name.
-        Checksum: `CURRENT` is damaged or names a generation that is not there.
+        NoIndex: nothing was published there, or not under that name.
+        Checksum: `CURRENT` is damaged or names a version that is not there.
     """
     descriptor, folder, expected = _pin(root, name)
     try:
@@ -219,7 +219,7 @@ def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
     """(descriptor that holds the lock, folder, sha256 from `CURRENT`)."""
     for _ in range(_PIN_ATTEMPTS):
         found, expected = _wanted(root, name)
-        path = layout.generation_folder(root, found) / layout.MANIFEST
+        path = layout.version_folder(root, found) / layout.MANIFEST
         try:
             descriptor = open_file(root, path.relative_to(root).as_posix(), root=True)
         except FileNotFoundError:
@@ -236,15 +236,15 @@ def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
 
 
 def _wanted(root: Path, name: str | None) -> tuple[str, str]:
-    """(name, sha256 of its manifest or "") of the generation that is asked for."""
+    """(name, sha256 of its manifest or "") of the version that is asked for."""
     if name is not None:
-        if name not in generation_names(root):
-            there = ", ".join(generation_names(root)) or "none"
-            raise NoGeneration(f"{root} has no generation {name!r}; there are: {there}.")
+        if name not in version_names(root):
+            there = ", ".join(version_names(root)) or "none"
+            raise NoIndex(f"{root} has no version {name!r}; there are: {there}.")
         return name, ""
     current = read_current(root)
     if current is None:
-        raise NoGeneration(
+        raise NoIndex(
             f"There is no index in {root}.",
             hint=f"Build one: python cli.py build-index --index {root}",
         )
@@ -252,7 +252,7 @@ def _wanted(root: Path, name: str | None) -> tuple[str, str]:
 
 
 def check_lengths(folder: Path, manifest: Manifest) -> None:
-    """Raise `Checksum` where a file of the generation is missing or of another length than its manifest says."""
+    """Raise `Checksum` where a file of the version is missing or of another length than its manifest says."""
     with folders_of(folder) as opened:
         for file, record in manifest.files.items():
             path = (
@@ -277,10 +277,10 @@ def check_lengths(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_contents(generation: Generation) -> None:
-    manifest, folder = generation.manifest, generation.folder
-    counts = {layout.PROMPTS: len(generation.prompts)}
-    counts |= {f"vectors of {space}": len(generation.vectors(space)) for space in manifest.shards}
+def _check_contents(version: IndexVersion) -> None:
+    manifest, folder = version.manifest, version.folder
+    counts = {layout.PROMPTS: len(version.prompts)}
+    counts |= {f"vectors of {space}": len(version.vectors(space)) for space in manifest.shards}
     for what, rows in counts.items():
         if rows != manifest.rows:
             raise Checksum(
@@ -288,14 +288,14 @@ def _check_contents(generation: Generation) -> None:
             )
     for space, probes in manifest.probes.items():
         index = (
-            generation.index(space)
+            version.index(space)
             if space in manifest.indexes
-            else ExactIndex(generation.vectors(space))
+            else ExactIndex(version.vectors(space))
         )
-        problem = probe_problem(probes, generation.vectors(space), index, all_rows=False)
+        problem = check_query_problem(probes, version.vectors(space), index, all_rows=False)
         if problem:
             raise Checksum(f"{folder}: in {space}, {problem}.", path=folder, hint=_HINT)
-        for prompt in generation.prompts.get_many([probe.row_id for probe in probes]):
+        for prompt in version.prompts.get_many([probe.row_id for probe in probes]):
             if prompt.prompt_key != prompt_key(prompt.embedded_text):
                 raise Checksum(
                     f"{folder}: row {prompt.row_id} is not the prompt that its key says.",

@@ -96,8 +96,8 @@ def measured(
             info, effort=1.0, recall_at_10=recall(exact, index.search(queries, 10))
         )
     step, effort, found = 0, 0.0, 0.0
-    while (n_probes := round(2 ** (step / 2))) < n_lists and found < WANTED_RECALL:
-        effort = effort_of(n_probes, n_lists)
+    while (nprobe := round(2 ** (step / 2))) < n_lists and found < WANTED_RECALL:
+        effort = effort_of(nprobe, n_lists)
         found = recall(exact, index.search(queries, 10, effort=effort))
         step += 1
     return msgspec.structs.replace(info, effort=effort, recall_at_10=found)

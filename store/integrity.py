@@ -1,4 +1,4 @@
-"""Is every byte of a generation what it was when it was published?"""
+"""Is every byte of a version what it was when it was published?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from imprompt.core.errors import Checksum, StoreError
 from imprompt.core.progress import Silent
 from imprompt.core.protocols import Progress
 from imprompt.store import layout
-from imprompt.store.check_queries import probe_problem
+from imprompt.store.check_queries import check_query_problem
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_version import PinnedManifest, pin_manifest
 from imprompt.store.indexes import open_index
@@ -29,8 +29,8 @@ _SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with one file; `file` is relative to the generation."""
+class Damage:
+    """What is wrong with one file; `file` is relative to the version."""
 
     file: str
     expected: str
@@ -42,8 +42,8 @@ class Problem:
 
 def verify(
     root: Path, *, name: str | None = None, mapped: bool = True, progress: Progress = _SILENT
-) -> list[Problem]:
-    """Read a whole generation again and list all that differs from its manifest; an empty list says that it is whole.
+) -> list[Damage]:
+    """Read a whole version again and list all that differs from its manifest; an empty list says that it is whole.
 
     Every file is hashed; files that do not belong there are listed; rows are counted and their
     digest computed; the probes are searched among all rows. What depends on a damaged file is not
@@ -51,12 +51,12 @@ def verify(
 
     Args:
         root: of the index; it may be read-only.
-        name: of the generation; None is the one in service.
-        mapped: see `imprompt.store.index_version.open_generation`.
+        name: of the version; None is the one in service.
+        mapped: see `imprompt.store.index_version.open_version`.
         progress: told of the bytes as they are hashed.
 
     Raises:
-        NoGeneration: nothing was published there, or not under that name.
+        NoIndex: nothing was published there, or not under that name.
         FormatVersion: it was written in a newer format, or its index is one that is not read any
             more.
     """
@@ -66,7 +66,7 @@ def verify(
             try:
                 manifest = decode_manifest(pinned.content, path=pinned.folder / layout.MANIFEST)
             except Checksum as error:
-                return problems or [Problem(layout.MANIFEST, "a manifest", error.message)]
+                return problems or [Damage(layout.MANIFEST, "a manifest", error.message)]
             refuse_outdated(manifest, pinned.folder)
             problems += _file_problems(pinned.folder, manifest, progress)
             damaged = {problem.file for problem in problems}
@@ -77,19 +77,17 @@ def verify(
             return problems
     except Checksum as error:
         return [
-            Problem(
-                error.path.relative_to(root).as_posix(), "the generation in service", error.message
-            )
+            Damage(error.path.relative_to(root).as_posix(), "the version in service", error.message)
         ]
 
 
-def _manifest_problems(pinned: PinnedManifest) -> Iterator[Problem]:
+def _manifest_problems(pinned: PinnedManifest) -> Iterator[Damage]:
     found = sha256_bytes(pinned.content)
     if pinned.expected_sha256 not in ("", found):
-        yield Problem(layout.MANIFEST, f"sha256 {pinned.expected_sha256}", f"sha256 {found}")
+        yield Damage(layout.MANIFEST, f"sha256 {pinned.expected_sha256}", f"sha256 {found}")
 
 
-def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iterator[Problem]:
+def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iterator[Damage]:
     with progress.start(
         "Hashing files", sum(record.bytes for record in manifest.files.values())
     ) as task:
@@ -100,16 +98,16 @@ def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iter
                 found = (
                     error.message if isinstance(error, Checksum) else error.strerror or "an error"
                 )
-                yield Problem(file, f"{record.bytes} bytes", found)
+                yield Damage(file, f"{record.bytes} bytes", found)
                 continue
             if size != record.bytes:
-                yield Problem(file, f"{record.bytes} bytes", f"{size} bytes")
+                yield Damage(file, f"{record.bytes} bytes", f"{size} bytes")
             elif digest != record.sha256:
-                yield Problem(file, f"sha256 {record.sha256}", f"sha256 {digest}")
+                yield Damage(file, f"sha256 {record.sha256}", f"sha256 {digest}")
             task.advance(record.bytes)
     known = {layout.MANIFEST, *manifest.files}
     for file in others_in(folder, known):
-        yield Problem(file, "no such file", "a file")
+        yield Damage(file, "no such file", "a file")
 
 
 def _size_and_digest(folder: Path, file: str, record: FileRecord) -> tuple[int, str]:
@@ -120,7 +118,7 @@ def _size_and_digest(folder: Path, file: str, record: FileRecord) -> tuple[int, 
 
 def _content_problems(
     folder: Path, manifest: Manifest, damaged: set[str], progress: Progress, *, mapped: bool
-) -> Iterator[Problem]:
+) -> Iterator[Damage]:
     """What the files say of each other, where all that is compared is undamaged."""
     if not damaged & {layout.PROMPTS, f"{layout.PROMPTS}.wal"}:
         with progress.start("Counting the prompts", None):
@@ -134,31 +132,29 @@ def _content_problems(
                 yield from _space_problems(folder, manifest, space, mapped=mapped)
 
 
-def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Damage]:
     try:
         with DuckPrompts(folder / layout.PROMPTS, thorough=True) as prompts:
             rows, digest = len(prompts), prompts.digest()
     except Checksum as error:
-        yield Problem(layout.PROMPTS, f"{manifest.rows} rows", error.message)
+        yield Damage(layout.PROMPTS, f"{manifest.rows} rows", error.message)
         return
     if rows != manifest.rows:
-        yield Problem(layout.PROMPTS, f"{manifest.rows} rows", f"{rows} rows")
+        yield Damage(layout.PROMPTS, f"{manifest.rows} rows", f"{rows} rows")
     if digest != manifest.rows_digest:
-        yield Problem(
-            layout.PROMPTS, f"rows digest {manifest.rows_digest}", f"rows digest {digest}"
-        )
+        yield Damage(layout.PROMPTS, f"rows digest {manifest.rows_digest}", f"rows digest {digest}")
 
 
 def _space_problems(
     folder: Path, manifest: Manifest, space: str, *, mapped: bool
-) -> Iterator[Problem]:
+) -> Iterator[Damage]:
     what = f"vectors of {space}"
     try:
         vectors = ShardedVectors(
             folder, manifest.shards[space], mapped=mapped, sums=manifest.row_sums.get(space, "")
         )
         if len(vectors) != manifest.rows:
-            yield Problem(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
+            yield Damage(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
             return
         info = manifest.indexes.get(space)
         index = (
@@ -166,9 +162,9 @@ def _space_problems(
             if info is None
             else open_index(folder, info, vectors, mapped=mapped)
         )
-        problem = probe_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
+        problem = check_query_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
     except StoreError as error:
-        yield Problem(what, "vectors that can be searched", error.message)
+        yield Damage(what, "vectors that can be searched", error.message)
         return
     if problem:
-        yield Problem(what, "the probes' answers", problem)
+        yield Damage(what, "the probes' answers", problem)

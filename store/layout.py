@@ -1,14 +1,14 @@
 """Where everything lies below the root of an index.
 
-    ROOT/CURRENT                     "<generation> <sha256 of its MANIFEST.json>"
+    ROOT/CURRENT                     "<version> <sha256 of its MANIFEST.json>"
     ROOT/LOCK                        flock, one writer
-    ROOT/generations/<utc>-<plan8>/  MANIFEST.json  PLAN.json  prompts.duckdb  vectors/<space>/00000.npy  index/<space>.faiss
+    ROOT/versions/<utc>-<plan8>/  MANIFEST.json  PLAN.json  prompts.duckdb  vectors/<space>/00000.npy  index/<space>.faiss
                                      (many rows: index/<space>-00000.faiss, -00001.faiss, …)
                                      vectors/<space>/rows.crc32  index/<space>.crc32: see
                                      `imprompt.store.checksums`
     ROOT/staging/<plan sha>/         the same tree, growing, and what only the build needs
 
-Paths inside of a generation are kept relative to its folder, with "/" between their parts.
+Paths inside of a version are kept relative to its folder, with "/" between their parts.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def lock_path(root: Path) -> Path:
     return root / "LOCK"
 
 
-def generations_folder(root: Path) -> Path:
-    return root / "generations"
+def versions_folder(root: Path) -> Path:
+    return root / "versions"
 
 
-def generation_folder(root: Path, name: str) -> Path:
-    return generations_folder(root) / name
+def version_folder(root: Path, name: str) -> Path:
+    return versions_folder(root) / name
 
 
 def staging_root(root: Path) -> Path:

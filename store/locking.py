@@ -1,4 +1,4 @@
-"""Locks between processes: one writer of an index, any number of readers that hold a generation.
+"""Locks between processes: one writer of an index, any number of readers that hold a version.
 
 All are `flock`s, which the kernel drops with the process, however it ends.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from imprompt.core.atomic_files import storage_errors
 from imprompt.core.errors import BuildLocked
-from imprompt.store.layout import generations_folder, lock_path, staging_root
+from imprompt.store.layout import lock_path, staging_root, versions_folder
 from imprompt.store.paths import entries, open_file
 
 
@@ -40,7 +40,7 @@ def write_lock(root: Path) -> Iterator[None]:
         with storage_errors(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        for folder in (generations_folder(root), staging_root(root)):
+        for folder in (versions_folder(root), staging_root(root)):
             entries(folder)  # raises where it is a link: whoever writes would write behind it
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What a generation says of itself: `MANIFEST.json`, written last, read first.
+"""What a version says of itself: `MANIFEST.json`, written last, read first.
 
 A minor version may add fields, which older readers ignore; a newer major version is refused.
 """
@@ -16,10 +16,10 @@ import msgspec
 from imprompt.core.errors import Checksum, FormatVersion
 from imprompt.core.values import EncoderSpec
 from imprompt.store import layout
-from imprompt.store.paths import is_file_of_generation, is_generation, open_file, read_descriptor
+from imprompt.store.paths import is_file_of_version, is_version, open_file, read_descriptor
 
 FORMAT = (2, 1)
-"""1.1 added `n_folded` to the prompts, 1.2 indexes of several files; 2.0 laid an inverted file's lists out anew; 2.1 added sums of
+"""1.1 added `n_duplicates` to the prompts, 1.2 indexes of several files; 2.0 laid an inverted file's lists out anew; 2.1 added sums of
 rows and lists. An index without sums is answered, and what changed in it after it was built is found by `verify` alone."""
 
 _LISTS_MOVED = (2, 0)
@@ -61,7 +61,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class ShardRecord(msgspec.Struct, frozen=True):
-    """A file of consecutive vectors; `file` is relative to the generation, `provenance` says how they were made.
+    """A file of consecutive vectors; `file` is relative to the version, `provenance` says how they were made.
 
     Two shards of equal plan and provenance have equal bytes; otherwise they agree to 1e-3.
     """
@@ -109,7 +109,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> list[str]:
-        """What is searched, relative to the generation, in row order."""
+        """What is searched, relative to the version, in row order."""
         return [part.file for part in self.parts] or [self.file]
 
     @property
@@ -118,7 +118,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
         return [*self.files, *([self.sums] if self.sums else [])]
 
 
-class Probe(msgspec.Struct, frozen=True):
+class CheckQuery(msgspec.Struct, frozen=True):
     """The exact answer to the stored vector of `row_id`: the nearest rows (itself among them) and their cosines."""
 
     row_id: _RowId
@@ -127,9 +127,9 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation: from what it was built, what it holds, and the sha256 of every file.
+    """One version: from what it was built, what it holds, and the sha256 of every file.
 
-    `generation`, `created` and `files` are filled in by `imprompt.store.publish.publish`.
+    `version`, `created` and `files` are filled in by `imprompt.store.publish.publish`.
     `encoders[0]` is the space that is searched. `funnel` counts corpus rows by what became of them
     ("read", "kept", "duplicate", …). `row_sums` names the file of the sums of each space's rows
     (see `imprompt.store.checksums`).
@@ -146,9 +146,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     encoders: list[EncoderSpec]
     shards: dict[str, list[ShardRecord]]
     indexes: dict[str, IndexInfo]
-    probes: dict[str, Annotated[list[Probe], msgspec.Meta(max_length=_MOST_PROBES)]]
+    probes: dict[str, Annotated[list[CheckQuery], msgspec.Meta(max_length=_MOST_PROBES)]]
     row_sums: dict[str, str] = {}
-    generation: str = ""
+    version: str = ""
     created: str = ""
     files: dict[str, FileRecord] = {}
 
@@ -177,7 +177,7 @@ def decode_manifest(content: bytes, *, path: Path) -> Manifest:
     Raises:
         FormatVersion: it was written in a newer major format.
         Checksum: it is not a manifest: it names a space that it has no vectors of, a file that no
-            generation has, a number that none can be, or is nested too deep.
+            version has, a number that none can be, or is nested too deep.
     """
     try:
         found = msgspec.json.decode(content, type=_FormatOnly).format
@@ -196,7 +196,7 @@ def decode_manifest(content: bytes, *, path: Path) -> Manifest:
 
 
 def manifest_in(folder: Path) -> tuple[bytes, Manifest]:
-    """(bytes, value) of the manifest of the generation in a folder.
+    """(bytes, value) of the manifest of the version in a folder.
 
     Raises:
         FormatVersion, Checksum: as `decode_manifest`; also where it is no regular file, or too
@@ -232,8 +232,8 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     }
     if not manifest.encoders or named - {*manifest.shards}:
         yield f"it names the spaces {sorted(named)} and has vectors of {sorted(manifest.shards)}"
-    if manifest.generation and not is_generation(manifest.generation):
-        yield f"it calls itself {manifest.generation[:60]!r}"
+    if manifest.version and not is_version(manifest.version):
+        yield f"it calls itself {manifest.version[:60]!r}"
     for encoder in manifest.encoders:
         if (
             not 1 <= encoder.dim <= _MOST_DIM
@@ -247,11 +247,9 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         *manifest.row_sums.values(),
         *(file for info in manifest.indexes.values() for file in info.all_files),
     ]
-    wrong = next(
-        (file for file in (*files, *manifest.files) if not is_file_of_generation(file)), None
-    )
+    wrong = next((file for file in (*files, *manifest.files) if not is_file_of_version(file)), None)
     if wrong is not None:
-        yield f"no generation has a file {wrong[:60]!r}"
+        yield f"no version has a file {wrong[:60]!r}"
     if len({*files}) != len(files) or (manifest.files and {*files} - {*manifest.files}):
         yield "it names a file twice, or one of whose bytes it says nothing"
     if any(record.rows * 2 > record.bytes for record in records):
@@ -274,7 +272,7 @@ def _depth(value: Any, most: int) -> int:
 
 
 def refuse_outdated(manifest: Manifest, folder: Path) -> None:
-    """Raise `FormatVersion` where the generation in `folder` has an index that is not read any more."""
+    """Raise `FormatVersion` where the version in `folder` has an index that is not read any more."""
     if manifest.outdated:
         major, minor = manifest.format
         raise FormatVersion(

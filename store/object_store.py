@@ -21,7 +21,7 @@ _SCHEMES = frozenset({"file", "gs", "s3"})
 _CREDENTIALS = "Keep credentials out of it: they are taken from the environment, the profile or the role of each machine, as its SDK does."
 
 
-class Depot:
+class ObjectStore:
     """The folder of one build in such a place. A file's name is the sha256 of its bytes, so that the same shard put twice is one.
 
     Args:

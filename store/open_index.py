@@ -8,13 +8,13 @@ from typing import Protocol, Self
 from imprompt.core.protocols import PromptStore, VectorIndex, VectorStore
 from imprompt.core.settings import IndexPlace, MilvusPlace
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.manifest import Manifest
 from imprompt.store.publish import current_name
 
 
-class OpenGeneration(Protocol):
-    """One generation, pinned and checked: its manifest, prompts, vectors and indexes. A context manager; safe to read from several
+class OpenIndex(Protocol):
+    """One version, pinned and checked: its manifest, prompts, vectors and indexes. A context manager; safe to read from several
     threads.
     """
 
@@ -42,7 +42,7 @@ class OpenGeneration(Protocol):
         """The index of a space.
 
         Raises:
-            SpaceMismatch: the generation has no index of that space.
+            SpaceMismatch: the version has no index of that space.
         """
         ...
 
@@ -50,7 +50,7 @@ class OpenGeneration(Protocol):
         """The stored vectors of a space.
 
         Raises:
-            SpaceMismatch: the generation has no vectors of that space.
+            SpaceMismatch: the version has no vectors of that space.
         """
         ...
 
@@ -71,30 +71,30 @@ class OpenGeneration(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-def open_place(place: IndexPlace, *, mapped: bool = True) -> OpenGeneration:
-    """The generation in service in a place.
+def open_place(place: IndexPlace, *, mapped: bool = True) -> OpenIndex:
+    """The version in service in a place.
 
     Args:
-        mapped: see `imprompt.store.index_version.open_generation`.
+        mapped: see `imprompt.store.index_version.open_version`.
 
     Raises:
-        NoGeneration: nothing was published there.
+        NoIndex: nothing was published there.
         FormatVersion: it was written by a newer version.
         Checksum: it is not what was published.
         Unreachable: the server does not answer.
     """
     if isinstance(place, Path):
-        return open_generation(place, mapped=mapped)
+        return open_version(place, mapped=mapped)
     from imprompt.store.milvus.milvus_version import open_milvus
 
     return open_milvus(place)
 
 
-def in_service(place: IndexPlace, opened: OpenGeneration | None = None) -> str | None:
-    """`published_as` of the generation in service in a place; None where none is.
+def in_service(place: IndexPlace, opened: OpenIndex | None = None) -> str | None:
+    """`published_as` of the version in service in a place; None where none is.
 
     Args:
-        opened: a generation of that place, whose connection is used where it has one.
+        opened: a version of that place, whose connection is used where it has one.
 
     Raises:
         Checksum: the folder does not say.
@@ -102,9 +102,9 @@ def in_service(place: IndexPlace, opened: OpenGeneration | None = None) -> str |
     """
     if not isinstance(place, MilvusPlace):
         return current_name(place)
-    from imprompt.store.milvus.milvus_version import MilvusGeneration, open_milvus
+    from imprompt.store.milvus.milvus_version import MilvusVersion, open_milvus
 
-    if isinstance(opened, MilvusGeneration):
+    if isinstance(opened, MilvusVersion):
         return opened.in_service()
-    with open_milvus(place) as generation:
-        return generation.published_as
+    with open_milvus(place) as version:
+        return version.published_as

@@ -26,7 +26,7 @@ _FILE = re.compile(
     rf"|vectors/{_SPACE}/([0-9]{{5,12}}\.npy|rows\.crc32)|index/{_SPACE}\.(faiss|crc32)",
     re.ASCII,
 )
-_GENERATION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,199}", re.ASCII)
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,199}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | _OPEN
@@ -41,14 +41,14 @@ _KINDS = {
 }
 
 
-def is_file_of_generation(file: str) -> bool:
-    """Whether a generation may have a file of this relative path; see `imprompt.store.layout`."""
+def is_file_of_version(file: str) -> bool:
+    """Whether a version may have a file of this relative path; see `imprompt.store.layout`."""
     return _FILE.fullmatch(file) is not None
 
 
-def is_generation(name: str) -> bool:
-    """Whether a generation may have this name."""
-    return _GENERATION.fullmatch(name) is not None
+def is_version(name: str) -> bool:
+    """Whether a version may have this name."""
+    return _VERSION.fullmatch(name) is not None
 
 
 def open_file(folder: Path, file: str, *, flags: int = os.O_RDONLY, root: bool = False) -> int:
@@ -130,7 +130,7 @@ def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
 
 @contextmanager
 def folders_of(folder: Path) -> Iterator[dict[str, int]]:
-    """Descriptors of the folders below a generation's folder, "" for itself, as `size_of` takes and keeps them."""
+    """Descriptors of the folders below a version's folder, "" for itself, as `size_of` takes and keeps them."""
     opened = {"": _open(folder, str(folder), _FOLDER)}
     try:
         yield opened
@@ -162,7 +162,7 @@ def size_of(folder: Path, file: str, opened: dict[str, int]) -> int:
 
 
 def check_files(folder: Path, files: Iterable[str]) -> None:
-    """Raise `Checksum` where one of these files of a generation is no regular file, or lies behind a link; missing ones pass."""
+    """Raise `Checksum` where one of these files of a version is no regular file, or lies behind a link; missing ones pass."""
     with folders_of(folder) as opened:
         for file in files:
             try:

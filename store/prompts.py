@@ -1,4 +1,4 @@
-"""The texts of one generation, read from DuckDB, and the digest that is the same wherever the rows are."""
+"""The texts of one version, read from DuckDB, and the digest that is the same wherever the rows are."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ COLUMNS_1_0 = (
     "n_submitted",
     "group_id",
 )
-COLUMNS = (*COLUMNS_1_0, "n_folded")
-"""The columns of `prompts` in the order of `imprompt.core.values.Prompt`; generations of format 1.0 lack the last."""
+COLUMNS = (*COLUMNS_1_0, "n_duplicates")
+"""The columns of `prompts` in the order of `imprompt.core.values.Prompt`; versions of format 1.0 lack the last."""
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _TYPES = {
-    name: "BIGINT" if name in ("row_id", "n_submitted", "group_id", "n_folded") else "VARCHAR"
+    name: "BIGINT" if name in ("row_id", "n_submitted", "group_id", "n_duplicates") else "VARCHAR"
     for name in COLUMNS
 }
 _FORMS = [_TYPES, {name: _TYPES[name] for name in COLUMNS_1_0}]
@@ -100,7 +100,7 @@ def prompt_columns(
 
 
 def duckdb_config() -> dict[str, Setting]:
-    """A bound on memory, and a place for what does not fit: by default that were a folder inside of the generation."""
+    """A bound on memory, and a place for what does not fit: by default that were a folder inside of the version."""
     return {"memory_limit": _MEMORY, "temp_directory": _temporary_folder()}
 
 
@@ -124,7 +124,7 @@ class DuckPrompts:
     def __init__(self, path: Path, *, thorough: bool = False) -> None:
         self.path = path
         with _damage(path):
-            # DuckDB would open the file's write-ahead log with it; a published generation has none.
+            # DuckDB would open the file's write-ahead log with it; a published version has none.
             self._connection = read_database(path, duckdb_config())
         try:
             with _damage(path):
@@ -133,13 +133,13 @@ class DuckPrompts:
                 self._table = (
                     _PROMPTS
                     if COLUMNS[-1] in there
-                    else f"(SELECT *, 0::BIGINT AS n_folded FROM {_PROMPTS})"
-                )  # noqa: S608 constants
+                    else f"(SELECT *, 0::BIGINT AS n_duplicates FROM {_PROMPTS})"  # noqa: S608 constants
+                )
                 self._rows = int(
-                    self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM {_PROMPTS})")[
+                    self._fetch(f"SELECT count(*) FROM (SELECT {self._columns} FROM {_PROMPTS})")[  # noqa: S608 constants
                         0
                     ][0]
-                )  # noqa: S608 constants
+                )
         except BaseException:
             self._connection.close()
             raise
@@ -161,9 +161,9 @@ class DuckPrompts:
         # A join with the list: 8 ms for 10 of 2 million rows, where a list written into the
         # statement takes 250 ms.
         found = self._fetch(
-            f"SELECT {self._columns} FROM {_PROMPTS} WHERE row_id IN (SELECT unnest(?::BIGINT[]))",
+            f"SELECT {self._columns} FROM {_PROMPTS} WHERE row_id IN (SELECT unnest(?::BIGINT[]))",  # noqa: S608 constants
             ids,
-        )  # noqa: S608 constants
+        )
         prompts = {row[0]: Prompt(*row) for row in found}
         if len(prompts) != len(set(ids)):
             raise Checksum(
@@ -174,7 +174,7 @@ class DuckPrompts:
         return [prompts[row_id] for row_id in ids]
 
     def by_key(self, prompt_key: str) -> Prompt | None:
-        """The prompt of that stable name, or None where the generation has none; a scan, so for a few, not for many.
+        """The prompt of that stable name, or None where the version has none; a scan, so for a few, not for many.
 
         Raises:
             Checksum: the file is damaged.
@@ -219,7 +219,7 @@ class DuckPrompts:
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
         """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
         statement = (
-            f"SELECT group_id, count(*) + sum(n_folded)::BIGINT FROM {self._table} "  # noqa: S608 constants
+            f"SELECT group_id, count(*) + sum(n_duplicates)::BIGINT FROM {self._table} "  # noqa: S608 constants
             "WHERE group_id IN (SELECT unnest(?::BIGINT[])) GROUP BY group_id"
         )
         return dict(self._fetch(statement, sorted(set(group_ids))))

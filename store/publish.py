@@ -1,4 +1,4 @@
-"""A staged build becomes the generation in service, in one step that a crash cannot halve."""
+"""A staged build becomes the version in service, in one step that a crash cannot halve."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from imprompt.core.protocols import Progress
 from imprompt.store import layout
 from imprompt.store.locking import try_flock, write_lock
 from imprompt.store.manifest import FileRecord, Manifest, encode_manifest, manifest_in, sha256_bytes
-from imprompt.store.paths import entries, is_generation, open_file, read_file
+from imprompt.store.paths import entries, is_version, open_file, read_file
 
 _SILENT = Silent()
 _READ_ONLY = 0o444
@@ -37,18 +37,18 @@ _CURRENT_BYTES = 4096
 def publish(
     root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT
 ) -> Manifest:
-    """Make the build in `staging` the current generation; the write lock must be held and `prompts.duckdb` closed.
+    """Make the build in `staging` the current version; the write lock must be held and `prompts.duckdb` closed.
 
     The steps: fsync every file, write the manifest, rename the folder, fsync its parent, take the
-    right to write from the files, replace `CURRENT`, fsync. Until that last step the old generation
-    answers. A crash between the rename and the last step leaves a whole generation of this plan
-    that `find_generation` finds and `make_current` puts in service.
+    right to write from the files, replace `CURRENT`, fsync. Until that last step the old version
+    answers. A crash between the rename and the last step leaves a whole version of this plan
+    that `find_version` finds and `make_current` puts in service.
 
     Args:
         root: of the index.
         staging: the folder to publish; it is gone afterwards. Files that the manifest does not need
             are left out.
-        manifest: complete but for `generation`, `created` and `files`.
+        manifest: complete but for `version`, `created` and `files`.
 
     Returns:
         The manifest as it was written.
@@ -64,12 +64,12 @@ def publish(
         files = _file_records(staging, manifest, progress)
         _sync_tree(staging, files)
         complete = msgspec.structs.replace(
-            manifest, generation=name, created=created.isoformat(timespec="seconds"), files=files
+            manifest, version=name, created=created.isoformat(timespec="seconds"), files=files
         )
         content = encode_manifest(complete)
         with atomic_write(staging / layout.MANIFEST) as file:
             file.write(content)
-        target = layout.generation_folder(root, name)
+        target = layout.version_folder(root, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(target)
         sync_folder(target.parent)
@@ -81,7 +81,7 @@ def publish(
 
 
 def current_name(root: Path) -> str | None:
-    """The name of the generation in service; None where none was published.
+    """The name of the version in service; None where none was published.
 
     Raises:
         Checksum: `CURRENT` cannot be understood.
@@ -91,7 +91,7 @@ def current_name(root: Path) -> str | None:
 
 
 def read_current(root: Path) -> tuple[str, str] | None:
-    """(name, sha256 of its manifest) of the generation in service; None where none was published.
+    """(name, sha256 of its manifest) of the version in service; None where none was published.
 
     Raises:
         Checksum: `CURRENT` cannot be understood.
@@ -106,30 +106,30 @@ def read_current(root: Path) -> tuple[str, str] | None:
     match = _CURRENT.fullmatch(content)
     if match is None:
         raise Checksum(
-            f"{path} is damaged: it does not name a generation and a sha256.",
+            f"{path} is damaged: it does not name a version and a sha256.",
             path=path,
             hint="Build the index again.",
         )
     return match[1].decode("ascii"), match[2].decode("ascii")
 
 
-def find_generation(root: Path, plan_sha256: str) -> str | None:
-    """The newest whole generation of this plan, in service or not; None where there is none."""
-    for name in reversed(generation_names(root)):
+def find_version(root: Path, plan_sha256: str) -> str | None:
+    """The newest whole version of this plan, in service or not; None where there is none."""
+    for name in reversed(version_names(root)):
         with suppress(OSError, StoreError):
-            if manifest_in(layout.generation_folder(root, name))[1].plan_sha256 == plan_sha256:
+            if manifest_in(layout.version_folder(root, name))[1].plan_sha256 == plan_sha256:
                 return name
     return None
 
 
 def make_current(root: Path, name: str) -> None:
-    """Put a generation that is already there in service, without what only its build needed; the write lock must be held.
+    """Put a version that is already there in service, without what only its build needed; the write lock must be held.
 
     Raises:
         StoreError: it is not there or not whole.
         StorageFull: the disk is full or may not be written.
     """
-    folder = layout.generation_folder(root, name)
+    folder = layout.version_folder(root, name)
     try:
         content, manifest = manifest_in(folder)
     except OSError as error:
@@ -139,27 +139,27 @@ def make_current(root: Path, name: str) -> None:
     _write_current(root, name, content)
 
 
-def generation_names(root: Path) -> list[str]:
-    """The generations below `root`, oldest first."""
+def version_names(root: Path) -> list[str]:
+    """The versions below `root`, oldest first."""
     return [
         path.name
-        for path, is_link in entries(layout.generations_folder(root))
-        if not is_link and is_generation(path.name)
+        for path, is_link in entries(layout.versions_folder(root))
+        if not is_link and is_version(path.name)
     ]
 
 
 def collect_garbage(
     root: Path, *, keep: int = 1, keep_staging: bool = False
 ) -> list[tuple[str, int]]:
-    """Remove generations that are not in service, and builds that were never finished.
+    """Remove versions that are not in service, and builds that were never finished.
 
-    What stays: the current generation (the newest, where none is in service), the `keep` newest
+    What stays: the current version (the newest, where none is in service), the `keep` newest
     beside it, and those that a reader has pinned. A link in the place of a folder goes, what it
     leads to stays.
 
     Args:
         root: of the index.
-        keep: how many old generations stay.
+        keep: how many old versions stay.
         keep_staging: leave unfinished builds, so that they can go on.
 
     Returns:
@@ -177,17 +177,17 @@ def collect_garbage(
         unfinished = (
             [] if keep_staging else [path for path, _ in entries(layout.staging_root(root))]
         )
-        names = generation_names(root)
+        names = version_names(root)
         current = current_name(root) or (names[-1] if names else None)
         links = [
             path
-            for path, is_link in entries(layout.generations_folder(root))
+            for path, is_link in entries(layout.versions_folder(root))
             if is_link and path.name != current
         ]
         removed += [(path, _remove(path)) for path in links]
         old = [name for name in names if name != current]
         for name in old[: max(len(old) - keep, 0)]:
-            folder = layout.generation_folder(root, name)
+            folder = layout.version_folder(root, name)
             moved = _take_away(folder, layout.staging_root(root) / name)
             if moved is not None:
                 removed.append((folder, _remove(moved)))
@@ -196,7 +196,7 @@ def collect_garbage(
 
 
 def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
-    """Remove everything that is not the generation `name`: all other generations and all unfinished builds.
+    """Remove everything that is not the version `name`: all other versions and all unfinished builds.
 
     Other than `collect_garbage` it does not wait for readers. One that has opened a file goes on
     reading it without a name; the operating system frees it when it lets go. A shard that a reader
@@ -210,7 +210,7 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
     """
     with storage_errors(root):
         removed = [(folder, _remove(folder)) for folder, _ in entries(layout.staging_root(root))]
-        for folder, is_link in entries(layout.generations_folder(root)):
+        for folder, is_link in entries(layout.versions_folder(root)):
             if folder.name == name:
                 continue
             if is_link:
@@ -226,7 +226,7 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
 
 
 def _take_away(folder: Path, target: Path) -> Path | None:
-    """Move a generation to where no reader looks, in one step;
+    """Move a version to where no reader looks, in one step;
 
     None where a reader has pinned it.
     """
@@ -254,7 +254,7 @@ def _remove(folder: Path) -> int:
 
 
 def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict[str, FileRecord]:
-    """Every file that belongs to the generation; shards were hashed when they were written, the others are hashed here."""
+    """Every file that belongs to the version; shards were hashed when they were written, the others are hashed here."""
     known = {record.file: record for records in manifest.shards.values() for record in records}
     wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *manifest.row_sums.values()]
     wanted += [file for info in manifest.indexes.values() for file in info.all_files]

@@ -148,7 +148,7 @@ class ShardedVectors:
     opened at once, so that they can be read after they were removed.
 
     Args:
-        folder: of the generation, or of a staging build.
+        folder: of the version, or of a staging build.
         records: the space's shards in row order, at least one.
         mapped: False reads rows as they are asked for; see `imprompt.store.shard_rows`.
         sums: the file of the rows' sums, with which every row that is read is compared; "" where

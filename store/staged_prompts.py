@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS staged (
     seq BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, n_submitted BIGINT
 );
 CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGINT, finished BOOLEAN, notes VARCHAR);
-CREATE TABLE IF NOT EXISTS settled (place BIGINT, group_id BIGINT, n_folded BIGINT);
+CREATE TABLE IF NOT EXISTS settled (place BIGINT, group_id BIGINT, n_duplicates BIGINT);
 """
 _FORMS = {
     "staged": [
@@ -59,14 +59,14 @@ _FORMS = {
             "notes": "VARCHAR",
         }
     ],
-    "settled": [{"place": "BIGINT", "group_id": "BIGINT", "n_folded": "BIGINT"}],
+    "settled": [{"place": "BIGINT", "group_id": "BIGINT", "n_duplicates": "BIGINT"}],
     "different": [{"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"}],
 }
 _SETTLE = """
 CREATE TEMP TABLE base AS SELECT * FROM given;
 INSERT INTO staged
 SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted FROM base ORDER BY row_id;
-INSERT INTO settled SELECT row_id, group_id, n_folded FROM base ORDER BY row_id;
+INSERT INTO settled SELECT row_id, group_id, n_duplicates FROM base ORDER BY row_id;
 DROP TABLE base
 """
 # The first of equal prompts stands for all of them, in the order in which they came.
@@ -77,14 +77,14 @@ FROM (SELECT min(seq) AS seq, sum(n_submitted)::BIGINT AS n_submitted FROM stage
 """
 _NUMBER = """
 CREATE OR REPLACE TEMP TABLE kept AS
-SELECT row_number() OVER (ORDER BY k.place) - 1 AS row_id, k.place, d.seq, k.n_submitted, k.n_folded
-FROM (SELECT coalesce(f.kept, d.place) AS place, sum(n_submitted)::BIGINT AS n_submitted, count(*) - 1 AS n_folded
+SELECT row_number() OVER (ORDER BY k.place) - 1 AS row_id, k.place, d.seq, k.n_submitted, k.n_duplicates
+FROM (SELECT coalesce(f.kept, d.place) AS place, sum(n_submitted)::BIGINT AS n_submitted, count(*) - 1 AS n_duplicates
       FROM different AS d LEFT JOIN folded AS f USING (place) GROUP BY 1) AS k
 JOIN different AS d USING (place);
 CREATE TABLE numbered.prompts AS
 SELECT k.row_id, s.prompt_key, text, embedded_text, source, source_key, k.n_submitted,
        coalesce(before.group_id, group_before.group_id, leader.row_id, k.row_id) AS group_id,
-       k.n_folded + coalesce(before.n_folded, 0) AS n_folded
+       k.n_duplicates + coalesce(before.n_duplicates, 0) AS n_duplicates
 FROM kept AS k JOIN staged AS s USING (seq)
 LEFT JOIN marked AS m ON m.place = k.place LEFT JOIN kept AS leader ON leader.place = m.kept
 LEFT JOIN settled AS before ON before.place = k.place LEFT JOIN settled AS group_before ON group_before.place = m.kept
@@ -139,7 +139,7 @@ class NumberedRows:
 
 
 @dataclass(frozen=True, slots=True)
-class FoldedPrompt:
+class DroppedPrompt:
     """A staged prompt that another one stands for, and the text of that."""
 
     source: str
@@ -183,7 +183,7 @@ class StagedPrompts:
             return self._one("SELECT count(*) FROM settled")
 
     def settle(self, base: Path) -> None:
-        """Put the prompts of a generation before all others; they keep their row ids, groups and counts, which may grow.
+        """Put the prompts of a version before all others; they keep their row ids, groups and counts, which may grow.
 
         Called again on the same folder, it does nothing.
 
@@ -255,7 +255,7 @@ class StagedPrompts:
                 self._connection.unregister("batch")
         self._next_seq += len(prompts)
 
-    def fold_equal(self) -> NDArray[np.int64]:
+    def drop_equal(self) -> NDArray[np.int64]:
         """Fold equal prompts into their first; how often each different one was submitted, in the order of first appearance.
 
         A prompt's position in that array is its *place*, which the other methods speak of.
@@ -268,7 +268,7 @@ class StagedPrompts:
         return np.asarray(counts["n_submitted"], dtype=np.int64)
 
     def embedded_texts(self, size: int) -> Iterator[list[str]]:
-        """The texts to be embedded of all different prompts, by rising place, at most `size` at once; after `fold_equal`."""
+        """The texts to be embedded of all different prompts, by rising place, at most `size` at once; after `drop_equal`."""
         # A range at a time, since both tables lie in this order: sorting all texts at once would
         # take many times the memory.
         statement = "SELECT embedded_text FROM different JOIN staged USING (seq) WHERE seq >= ? AND seq < ? ORDER BY seq"
@@ -291,26 +291,26 @@ class StagedPrompts:
             mark: leave none out, but give those that one stands for its group.
         """
         target = self._folder / PROMPTS
-        places = self.fold_equal()
+        places = self.drop_equal()
         stands_for = np.arange(len(places)) if stands_for is None else stands_for
         folded = np.flatnonzero(stands_for != np.arange(len(places)))
         with duckdb_errors(target):
             if not target.exists():
                 self._write_numbered(target, folded, stands_for[folded], mark=mark)
             staged = self._one("SELECT count(*) FROM staged")
-        n_folded = 0 if mark else len(folded)
-        return NumberedRows(len(places) - n_folded, staged - len(places), n_folded)
+        n_duplicates = 0 if mark else len(folded)
+        return NumberedRows(len(places) - n_duplicates, staged - len(places), n_duplicates)
 
-    def equal_examples(self, limit: int) -> list[FoldedPrompt]:
+    def equal_examples(self, limit: int) -> list[DroppedPrompt]:
         """The first prompts that were equal to an earlier one."""
         with duckdb_errors(self._path):
             return [
-                FoldedPrompt(*row)
+                DroppedPrompt(*row)
                 for row in self._connection.execute(_EQUAL_EXAMPLES, [limit]).fetchall()
             ]
 
-    def folded_examples(self, places: Sequence[int], kept: Sequence[int]) -> list[FoldedPrompt]:
-        """The prompts at these places and the texts of those at `kept`, in the order given; after `fold_equal`."""
+    def dropped_examples(self, places: Sequence[int], kept: Sequence[int]) -> list[DroppedPrompt]:
+        """The prompts at these places and the texts of those at `kept`, in the order given; after `drop_equal`."""
         statement = """
             SELECT s.source, s.source_key, s.text, k.text
             FROM (SELECT unnest(?::BIGINT[]) AS place, unnest(?::BIGINT[]) AS kept) AS f
@@ -318,7 +318,7 @@ class StagedPrompts:
             JOIN different AS e ON e.place = f.kept JOIN staged AS k ON k.seq = e.seq ORDER BY f.place"""
         with duckdb_errors(self._path):
             return [
-                FoldedPrompt(*row)
+                DroppedPrompt(*row)
                 for row in self._connection.execute(
                     statement, [list(places), list(kept)]
                 ).fetchall()

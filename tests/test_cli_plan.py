@@ -11,9 +11,9 @@ import pytest
 from imprompt.commands.size_options import size_bytes
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.conftest import Imprompt
-from tests.store.test_generation import rewrite_manifest
+from tests.store.test_index_version import rewrite_manifest
 
 
 def test_plan(imprompt: Imprompt) -> None:
@@ -96,14 +96,11 @@ def test_an_index_that_grows_beyond_its_budget(imprompt: Imprompt, tmp_path: Pat
     assert (
         "fits into 10 kB; the smallest needs 14 kB. Say --memory-budget 14kB or more" in refused.err
     )
-    with open_generation(index) as generation:
-        assert generation.manifest.rows == 9
+    with open_version(index) as version:
+        assert version.manifest.rows == 9
     assert imprompt("add", more, "--index", index, "--memory-budget", "20kB").code == 0
-    with open_generation(index) as generation:
-        assert (generation.manifest.rows, generation.manifest.plan["memory_budget_bytes"]) == (
-            18,
-            20_000,
-        )
+    with open_version(index) as version:
+        assert (version.manifest.rows, version.manifest.plan["memory_budget_bytes"]) == (18, 20_000)
 
 
 GPU = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(13, 0), memory_bytes=8 << 30)
@@ -192,8 +189,8 @@ def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
     index = tmp_path / "index"
     common = ("build-index", "--corpus", str(corpus), "--index", str(index))
     assert imprompt(*common, "--index-factory", "IVF4,RaBitQ").code == 0
-    with open_generation(index) as generation:
-        assert [info.factory for info in generation.manifest.indexes.values()] == ["IVF4,RaBitQ"]
+    with open_version(index) as version:
+        assert [info.factory for info in version.manifest.indexes.values()] == ["IVF4,RaBitQ"]
     found = imprompt("query", "--text", "a red cat", "--index", str(index), "--json")
     assert json.loads(found.out)["prompt"] == "a red cat"
     assert imprompt("verify", "--index", str(index)).code == 0

@@ -1,4 +1,4 @@
-"""`prefetch`: everything that a recipe needs, said before it is fetched, and never asked for again."""
+"""`prefetch`: everything that a blend config needs, said before it is fetched, and never asked for again."""
 
 from __future__ import annotations
 
@@ -201,8 +201,8 @@ def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(
     hub: FakeHub, imprompt: Imprompt, tmp_path: Path
 ) -> None:
     """It is looked for, and nothing else in its place."""
-    recipe = tmp_path / "mine.json"
-    recipe.write_text(
+    blend_config = tmp_path / "mine.json"
+    blend_config.write_text(
         json.dumps(
             {
                 "name": "mine",
@@ -211,11 +211,11 @@ def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(
             }
         )
     )
-    missing = imprompt("prefetch", recipe)
+    missing = imprompt("prefetch", blend_config)
     assert missing.code == 3
     assert "tower.pt is not there" in missing.err
     (tmp_path / "tower.pt").touch()
-    assert imprompt("prefetch", recipe).code == 0
+    assert imprompt("prefetch", blend_config).code == 0
 
 
 @pytest.mark.parametrize(

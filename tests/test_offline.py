@@ -31,7 +31,7 @@ sys.addaudithook(watch)
 """An audit hook (PEP 578) sees every socket of Python, whichever library opens it; a process that begins with it cannot undo it."""
 
 MODELS = [
-    ["build-index", "--recipe", "clip", "--index", "WORLD/INDEX-2"],
+    ["build-index", "--preset", "clip", "--index", "WORLD/INDEX-2"],
     ["build-index", "--encoder", "hf-hub:someone/clip", "--index", "WORLD/INDEX-2"],
     [
         "embed",
@@ -44,7 +44,7 @@ MODELS = [
         "--out",
         "WORLD/OUT.npy",
     ],
-    ["query", "WORLD/PICTURES/a.png", "--proof", "--blend", "seed", "--index", "WORLD/INDEX"],
+    ["query", "WORLD/PICTURES/a.png", "--explain", "--blend", "seed", "--index", "WORLD/INDEX"],
     ["prefetch", "seed"],
     ["prefetch", "caption"],
 ]
@@ -52,7 +52,7 @@ MODELS = [
 
 ANSWERS = [
     ["query", "WORLD/PICTURES", "--index", "WORLD/INDEX", "--ignore-metadata"],
-    ["query", "WORLD/PICTURES/a.png", "--proof", "--index", "WORLD/INDEX"],
+    ["query", "WORLD/PICTURES/a.png", "--explain", "--index", "WORLD/INDEX"],
     ["build-index", "--corpus", "WORLD/corpus.txt", "--index", "WORLD/INDEX"],
     ["submit", "WORLD/PICTURES", "--out", "WORLD/OUT.csv", "--index", "WORLD/INDEX"],
     ["embed", "--texts", "WORLD/corpus.txt", "--out", "WORLD/OUT.npy"],
@@ -134,7 +134,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def test_the_doors_are_watched(attempts: list[str], imprompt: Imprompt) -> None:
-    """Without --offline, the same command is caught trying: or this file would prove nothing."""
+    """Without --offline, the same command is caught trying: or this file would explain nothing."""
     assert imprompt("prefetch", "diffusiondb-2m").code == 41
     assert attempts
 
@@ -194,7 +194,7 @@ def test_a_whole_process_asks_nobody(words: list[str], world: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_whole_process_is_watched(tmp_path: Path) -> None:
-    """Without --offline, the hook catches it: or the test above would prove nothing."""
+    """Without --offline, the hook catches it: or the test above would explain nothing."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
     environment = {
         **os.environ,

@@ -46,14 +46,18 @@ def test_both_archives_hold_the_rooms_and_their_data_and_no_tests(archives: Path
     for name in (
         "cli.py",
         "encoders/lite_head.safetensors",
-        "indexer/starter.toml",
+        "indexer/readers/starter.toml",
         "store/manifest.py",
         "server/page/page.css",
     ):
-        assert name in in_wheel
+        assert f"imprompt/{name}" in in_wheel
         assert name in in_sdist
     assert not [
-        name for name in in_wheel if name.startswith(("tests/", "benchmarks/", "examples/"))
+        name
+        for name in in_wheel
+        if name.startswith(
+            ("imprompt/tests/", "imprompt/benchmarks/", "imprompt/examples/", "imprompt/docs/")
+        )
     ]
 
 
@@ -71,7 +75,7 @@ def test_the_wheel_builds_an_index_and_answers_a_query(archives: Path, tmp_path:
             "PYTHONPATH": str(tmp_path / "installed"),
             "PYTHONSAFEPATH": "1",
         }
-        script = f"import cli, sys; assert cli.__file__.startswith({str(tmp_path)!r}); cli.main()"
+        script = f"from imprompt import cli; assert cli.__file__.startswith({str(tmp_path)!r}); cli.main()"
         command = [sys.executable, "-c", script, *words, "--index", str(tmp_path / "index")]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -20,7 +20,7 @@ from imprompt.core.settings import settings
 from imprompt.retriever.artists import Artists
 
 if TYPE_CHECKING:
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 MOST_PHRASES = 20_000
 """Phrases of a mined list; in 1.9 million real prompts those that were submitted about 60 times or more."""
@@ -39,9 +39,9 @@ class _Mined(msgspec.Struct, frozen=True):
 
 
 def corpus_phrases(
-    generation: OpenGeneration, artists: Sequence[str], *, announce: Announce
+    version: OpenIndex, artists: Sequence[str], *, announce: Announce
 ) -> tuple[str, ...]:
-    """The phrases of a generation's prompts, the most submitted first; mined once for equal rows and artists, then kept.
+    """The phrases of a version's prompts, the most submitted first; mined once for equal rows and artists, then kept.
 
     Args:
         artists: names; phrases that hold one are left out, as are those that credit anybody ("by",
@@ -51,21 +51,21 @@ def corpus_phrases(
         MemberUnavailable: the prompts have no phrase in common.
         StoreError: they cannot be read.
     """
-    identity = [_METHOD, MOST_PHRASES, generation.manifest.rows_digest, list(artists)]
+    identity = [_METHOD, MOST_PHRASES, version.manifest.rows_digest, list(artists)]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     path = _mined_folder() / f"{key}.json"
     if (phrases := _kept(path)) is None:
         announce(
-            f"Mining the phrases of {generation.manifest.rows:,} prompts for the interrogator, once for this index."
+            f"Mining the phrases of {version.manifest.rows:,} prompts for the interrogator, once for this index."
         )
-        counted = generation.prompts.frequent_phrases(_COUNTED)
+        counted = version.prompts.frequent_phrases(_COUNTED)
         phrases = without_artists(counted, artists)[:MOST_PHRASES]
         with suppress(StorageFull, OSError), atomic_write(path) as file:
             file.write(msgspec.json.encode(_Mined(phrases, _digest(phrases))))
     if not phrases:
         raise MemberUnavailable(
             "interrogator",
-            f"the {generation.manifest.rows:,} prompts of the index have no phrases in common",
+            f"the {version.manifest.rows:,} prompts of the index have no phrases in common",
             hint="Use --phrases package.",
         )
     return tuple(phrases)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import StorageFull
 from imprompt.core.hub.fetch import Announce
-from imprompt.core.protocols import EncoderPair, TextEncoder
+from imprompt.core.protocols import DualEncoder, TextEncoder
 from imprompt.core.settings import settings
 from imprompt.core.values import EncoderSpec, Vectors
-from imprompt.encoders.lite import LitePair
+from imprompt.encoders.lite import LiteEncoder
 
 BLOCK_LABELS = 8_192
 """Labels a file of the cache: what is lost when encoding is broken off, 15 s with `lite` on one core."""
@@ -77,7 +77,7 @@ class PhraseTable:
         return np.take_along_axis(found, np.argsort(-exact, axis=1, kind="stable")[:, :n], axis=1)
 
 
-def phrase_table(labels: Sequence[str], pair: EncoderPair, *, announce: Announce) -> PhraseTable:
+def phrase_table(labels: Sequence[str], pair: DualEncoder, *, announce: Announce) -> PhraseTable:
     """The labels in the space of a pair. What was encoded before by the same text tower is read from the user's cache folder.
 
     A file of the cache that is damaged is made again. A cache that cannot be written costs time,
@@ -89,7 +89,7 @@ def phrase_table(labels: Sequence[str], pair: EncoderPair, *, announce: Announce
     Raises:
         EncoderError: the text tower cannot be used.
     """
-    if isinstance(pair, LitePair):  # whatever its head, its texts are made of MiniLM
+    if isinstance(pair, LiteEncoder):  # whatever its head, its texts are made of MiniLM
         return PhraseTable(
             tuple(labels),
             pair.texts.centred(_rows(labels, pair.minilm, pair.minilm.spec, announce=announce)),

@@ -14,7 +14,7 @@ import numpy as np
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
-from imprompt.encoders.openclip import OpenClipPair
+from imprompt.encoders.openclip import OpenClipEncoder
 from imprompt.ensemble.blend_config import Mode
 from imprompt.ensemble.interrogator.label_vectors import phrase_table
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
@@ -39,7 +39,7 @@ class LibraryModes:
     """
 
     def __init__(
-        self, pair: OpenClipPair, lists: PhraseLists, mode: Mode, *, announce: Announce
+        self, pair: OpenClipEncoder, lists: PhraseLists, mode: Mode, *, announce: Announce
     ) -> None:
         self._pair = pair
         self._lists = lists

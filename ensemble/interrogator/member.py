@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imprompt.core.hub.fetch import Announce
-from imprompt.core.protocols import EncoderPair, EnsembleMember, TextEncoder
+from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors
 from imprompt.ensemble.blend_config import InterrogatorSettings
 from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Interrogator:
-    """The classic recipe of the notebook that the project began with, for whole batches; or a mode of the library.
+    """The classic blend config of the notebook that the project began with, for whole batches; or a mode of the library.
 
     Args:
         lists: what is chosen from.
@@ -32,7 +32,7 @@ class Interrogator:
         minilm: encodes the prompts.
         captioner: its words begin each prompt; without it, or where it says nothing, a prompt
             begins with its medium.
-        library: takes the place of the classic recipe.
+        library: takes the place of the classic blend_config.
         announce: takes a line for the user.
     """
 
@@ -43,7 +43,7 @@ class Interrogator:
         lists: PhraseLists,
         *,
         settings: InterrogatorSettings,
-        pair: EncoderPair,
+        pair: DualEncoder,
         neighbourhood: Neighbourhood,
         minilm: TextEncoder,
         captioner: EnsembleMember | None = None,

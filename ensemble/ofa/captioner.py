@@ -31,7 +31,7 @@ PROMPT = " what does the image describe?"
 SIDE_PX = 480
 """The side of the square that images are squashed to, as in training."""
 MAX_TOKENS = 20
-"""The longest answer, its start and end tokens included: transformers' limit at the time, which the public recipe kept."""
+"""The longest answer, its start and end tokens included: transformers' limit at the time, which the public blend config kept."""
 BEAMS = 5
 
 _CONTROL_TOKENS = {"<s>": START, "<pad>": PAD, "</s>": END}

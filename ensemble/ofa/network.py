@@ -194,7 +194,7 @@ class DecoderLayer(FeedForward):
         return self.feed_forward(states + self.cross_attn_mid_layer_norm(crossed))
 
 
-class Encoder(nn.Module):
+class OfaEncoder(nn.Module):
     """Patches of an image and tokens of a prompt to one sequence of states."""
 
     token_rp_bucket: Tensor
@@ -266,7 +266,7 @@ class Encoder(nn.Module):
         return (torch.arange(rows)[:, None] * self.grid + torch.arange(columns) + 1).flatten()
 
 
-class Decoder(nn.Module):
+class OfaDecoder(nn.Module):
     """Tokens of an answer to states, each seeing the tokens before it and the source."""
 
     token_rp_bucket: Tensor
@@ -320,7 +320,7 @@ class Decoder(nn.Module):
 
 
 class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' classes are untyped
-    """The whole network. To transformers' generation it is a language model over answers, conditioned on a `Source`.
+    """The whole network. To transformers' version it is a language model over answers, conditioned on a `Source`.
 
     That way the source is neither copied for every beam nor reordered at every step, as an
     encoder's outputs would be.
@@ -330,8 +330,8 @@ class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transforme
         super().__init__(
             PreTrainedConfig(num_hidden_layers=config.decoder_layers, vocab_size=config.vocab_size)
         )
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = OfaEncoder(config)
+        self.decoder = OfaDecoder(config)
 
     def encode(self, pixels: Tensor, prompt_ids: Tensor) -> Source:
         """The source of captions for `pixels` (b, 3, height, width) float32 in -1 to 1 and `prompt_ids` (b, t) int64."""
@@ -345,8 +345,8 @@ class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transforme
         input_ids: Tensor,
         source: Source,
         past_key_values: DynamicCache | None = None,
-        use_cache: bool = True,  # noqa: ARG002  # generation names it; there is always a cache
-        return_dict: bool = True,  # noqa: ARG002  # generation names it; the answer is always one
+        use_cache: bool = True,  # noqa: ARG002  # version names it; there is always a cache
+        return_dict: bool = True,  # noqa: ARG002  # version names it; the answer is always one
     ) -> CausalLMOutputWithPast:
         """Logits (r, u, vocabulary) of the next token behind each of `input_ids` (r, u); output and input share one table."""
         past = DynamicCache() if past_key_values is None else past_key_values

@@ -93,11 +93,11 @@ def _read(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError]]:
 
 
 def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchDone:
-    """Rows, words and errors of some images: the prompt in the file where there is one, else the ensemble's verdict."""
+    """Rows, words and errors of some images: the prompt in the file where there is one, else the ensemble's prediction."""
     readable = [
         result for result in read if isinstance(result, ReadQuestion) and not result.carried
     ]
-    verdicts = iter(
+    predictions = iter(
         ensemble.judge([result.picture for result in readable if result.picture is not None])
     )
     rows = np.zeros((len(read), DIM), dtype=np.float32)
@@ -109,6 +109,6 @@ def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) 
             how[place], prompts[place] = result.carried.how, result.carried.prompt
             rows[place] = ensemble.minilm.encode([result.carried.prompt])[0]
         else:
-            verdict = next(verdicts)
-            rows[place], prompts[place] = verdict.vector, verdict.prompt
+            prediction = next(predictions)
+            rows[place], prompts[place] = prediction.vector, prediction.prompt
     return BatchDone(rows.tobytes(), prompts, how, errors)

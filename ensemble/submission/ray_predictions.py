@@ -19,14 +19,14 @@ import msgspec
 
 from imprompt.core.errors import WorkerDiffers
 from imprompt.encoders.registry import load_index_encoder
-from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.members import load_ensemble
 from imprompt.ensemble.submission.batch_files import BatchDone, ImageBatch, answer_batch
 from imprompt.ensemble.submission.run import depends_on, stamp
 from imprompt.indexer.ray_session import RayCluster
 from imprompt.indexer.ray_stream import Rounds, stream
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 
 MakeEnsemble = Callable[[ExitStack], tuple[Ensemble, dict[str, Any]]]
 """Makes the ensemble of an actor, and says what its answers depend on; what has to be closed goes onto the stack."""
@@ -37,23 +37,23 @@ Stamped = tuple[ImageBatch, list[Stamp]]
 
 @dataclass(frozen=True, slots=True)
 class NamedEnsemble:
-    """Makes the ensemble of a recipe over one generation, on whatever machine; it fetches nothing."""
+    """Makes the ensemble of a blend config over one version, on whatever machine; it fetches nothing."""
 
     index: Path
-    generation: str
-    recipe: Recipe
+    version: str
+    blend_config: BlendConfig
     degrade: bool
     device: str
 
     def __call__(self, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
-        generation = stack.enter_context(open_generation(self.index, self.generation))
+        version = stack.enter_context(open_version(self.index, self.version))
         pair = load_index_encoder(
-            generation.manifest.encoders[0].name, device=self.device, offline=True
+            version.manifest.encoders[0].name, device=self.device, offline=True
         )
         ensemble = load_ensemble(
-            self.recipe, generation, pair, degrade=self.degrade, device=self.device, offline=True
+            self.blend_config, version, pair, degrade=self.degrade, device=self.device, offline=True
         )
-        return ensemble, depends_on(generation, ensemble)
+        return ensemble, depends_on(version, ensemble)
 
 
 class RayAnswerer:

@@ -42,7 +42,7 @@ from imprompt.retriever.query_embedding import MAX_BATCH_PIXELS
 from imprompt.store.locking import write_lock
 
 if TYPE_CHECKING:
-    from imprompt.store.open_index import OpenGeneration
+    from imprompt.store.open_index import OpenIndex
 
 BATCH_IMAGES = 32
 """Images a batch. It belongs to the result: another size changes last bits."""
@@ -74,7 +74,7 @@ class SubmitReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Submission:
     """The images that are looked at, by rising id, and the ids that are written, in their order."""
 
     paths: list[Path]
@@ -145,21 +145,21 @@ def submit(
     )
 
 
-def depends_on(generation: OpenGeneration, ensemble: Ensemble) -> dict[str, Any]:
-    """What a submission depends on beside the images: index, encoders, recipe, who votes, and the bytes of their models.
+def depends_on(version: OpenIndex, ensemble: Ensemble) -> dict[str, Any]:
+    """What a submission depends on beside the images: index, encoders, blend_config, who contributions, and the bytes of their models.
 
     Raises:
         WeightsMissing: a model's file is gone.
     """
     from imprompt.encoders.lite import lite_spec
 
-    manifest = generation.manifest
+    manifest = version.manifest
     return {
-        "generation": manifest.generation,
+        "version": manifest.version,
         "rows_digest": manifest.rows_digest,
         "encoders": manifest.encoders,
         "embedded": lite_spec(),
-        "recipe": ensemble.recipe,
+        "blend": ensemble.blend_config,
         "shares": ensemble.shares,
         "models": {
             name: {path.name: file_sha256(path) for path in paths}
@@ -179,7 +179,7 @@ def _versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class _PromptLines:
     """What is said of each image, by id: its prompt ("" where it failed), how that was found, and the errors."""
 
     prompts: dict[str, str]
@@ -187,7 +187,7 @@ class _Words:
     errors: dict[str, str]
 
 
-def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Job:
+def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Submission:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder.", hint="Name the folder of the images.")
     found: dict[str, Path] = {}
@@ -214,7 +214,7 @@ def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Job:
             f"{folder} has none of the {len(order):,} images of {sample}; it has {min(found)}, the sample {order[0]}.",
             hint="Name the sample that belongs to these images.",
         )
-    return _Job(
+    return _Submission(
         paths=[found[stem] for stem in sorted(found.keys() & wanted)],
         order=order,
         missing=tuple(name for name in order if name not in found),
@@ -223,7 +223,7 @@ def _job(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> _Job:
     )
 
 
-def _plan(job: _Job, depends_on: dict[str, Any]) -> str:
+def _plan(job: _Submission, depends_on: dict[str, Any]) -> str:
     """sha256 of all that the result depends on; it names the folder that a broken run is resumed from."""
     plan = {
         "batch": [BATCH_IMAGES, MAX_BATCH_PIXELS, ENOUGH_PX],
@@ -243,15 +243,15 @@ def stamp(path: Path) -> tuple[int, int]:
     return (status.st_size, status.st_mtime_ns)
 
 
-def _n_batches(job: _Job) -> int:
+def _n_batches(job: _Submission) -> int:
     return -(-len(job.paths) // BATCH_IMAGES)
 
 
-def _batch_paths(job: _Job, number: int) -> list[Path]:
+def _batch_paths(job: _Submission, number: int) -> list[Path]:
     return job.paths[number * BATCH_IMAGES : (number + 1) * BATCH_IMAGES]
 
 
-def _answer(work: Path, job: _Job, answerer: Answerer, *, progress: Progress) -> int:
+def _answer(work: Path, job: _Submission, answerer: Answerer, *, progress: Progress) -> int:
     """Finish all batches; the number of images that an earlier run had finished."""
     wanted = [
         _batch(job, number)
@@ -270,7 +270,7 @@ def _answer(work: Path, job: _Job, answerer: Answerer, *, progress: Progress) ->
     return resumed
 
 
-def _batch(job: _Job, number: int) -> ImageBatch:
+def _batch(job: _Submission, number: int) -> ImageBatch:
     return ImageBatch(number, tuple(_batch_paths(job, number)), job.ignore_metadata)
 
 
@@ -294,9 +294,9 @@ def _whole_batch(work: Path, number: int) -> BatchDone | None:
     return msgspec.msgpack.decode(content[_DIGEST_BYTES:], type=BatchDone)
 
 
-def _gather(work: Path, job: _Job, ensemble: Ensemble) -> tuple[_Words, Vectors]:
+def _gather(work: Path, job: _Submission, ensemble: Ensemble) -> tuple[_PromptLines, Vectors]:
     """All finished batches: the words by id, and the rows in the order of ids as a map of a file, not in memory."""
-    words = _Words({}, {}, {})
+    words = _PromptLines({}, {}, {})
     place_of = {name: place for place, name in enumerate(job.order)}
     path = work / "rows.f32"
     with storage_errors(path), path.open("wb") as file:
@@ -320,7 +320,7 @@ def _gather(work: Path, job: _Job, ensemble: Ensemble) -> tuple[_Words, Vectors]
     return words, np.memmap(path, dtype=np.float32, mode="r", shape=(len(job.order), DIM))
 
 
-def _write_prompts(path: Path, words: _Words, job: _Job) -> None:
+def _write_prompts(path: Path, words: _PromptLines, job: _Submission) -> None:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["imgId", "prompt", "how"])

@@ -36,7 +36,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class HeadExamples:
     """Pairs as the regression takes them; all arrays have n rows.
 
     `features` (n, p); `prompts` (n, 384) unit rows of each pair's prompt; `targets` (n, 384) the
@@ -53,9 +53,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, rows: Ids) -> Examples:
+    def __getitem__(self, rows: Ids) -> HeadExamples:
         """The examples of the row numbers given."""
-        return Examples(
+        return HeadExamples(
             self.features[rows],
             self.prompts[rows],
             self.targets[rows],
@@ -77,7 +77,7 @@ class FittedMaps:
 
 
 def fit_maps(
-    examples: Examples, *, prompt_mean: Matrix, main_kind: int, smoothness: float = 1.0
+    examples: HeadExamples, *, prompt_mean: Matrix, main_kind: int, smoothness: float = 1.0
 ) -> FittedMaps:
     """Fit both maps.
 
@@ -132,7 +132,7 @@ def class_means(rows: Matrix, classes: Ids) -> Matrix:
     return np.asarray(sums / np.bincount(classes)[:, None], dtype=np.float32)
 
 
-def within_sources(examples: Examples) -> Matrix:
+def within_sources(examples: HeadExamples) -> Matrix:
     """(n, d) targets minus their source's mean, which leans to the mean of their kind the fewer rows the source has.
 
     A source of n rows counts n / (n + 20), the shrinkage of a random intercept (Searle et al. 1992,
@@ -146,7 +146,7 @@ def within_sources(examples: Examples) -> Matrix:
     return np.asarray(examples.targets - expected, dtype=np.float32)
 
 
-def source_mean(examples: Examples, *, kind: int) -> Matrix:
+def source_mean(examples: HeadExamples, *, kind: int) -> Matrix:
     """(d,) mean prompt of a kind, each source counting with the square root of its rows, so that no large one rules."""
     mine = examples[np.flatnonzero(examples.kinds == kind)]
     _, sources, rows = np.unique(mine.sources, return_inverse=True, return_counts=True)

@@ -22,8 +22,8 @@ from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
 from imprompt.ensemble.training.head_fit import (
     SETTINGS,
-    Examples,
     FittedMaps,
+    HeadExamples,
     class_means,
     fit_maps,
     integer_codes,
@@ -104,14 +104,14 @@ def activations(rows: Sequence[Pair], *, cache: Path, progress: Progress) -> dic
 
 def make_examples(
     rows: Sequence[Pair], inputs: Matrix, *, minilm: TextEncoder, progress: Progress
-) -> Examples:
+) -> HeadExamples:
     """The pairs with their texts encoded; every text of a pair counts alike in its target."""
     texts = [text for row in rows for text in row.texts]
     owners = np.repeat(np.arange(len(rows)), [len(row.texts) for row in rows])
     with progress.start("Encoding texts", len(texts)) as task:
         vectors = minilm.encode(texts)
         task.advance(len(texts))
-    return Examples(
+    return HeadExamples(
         features=inputs,
         prompts=vectors[np.searchsorted(owners, np.arange(len(rows)))],
         targets=class_means(vectors, owners),

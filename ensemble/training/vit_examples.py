@@ -22,7 +22,7 @@ _SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class VitExamples:
     """n pairs: `paths` of images, `targets` (n, 384) unit rows of the mean of each pair's texts, `prompts` (n, 384) of its prompt.
 
     `groups` (n,) of like prompts; `train` and `held_out` are row numbers, and no group stands on
@@ -40,7 +40,7 @@ class Examples:
 
 def load_examples(
     path: Path, *, minilm: TextEncoder, folds: int, seed: int, progress: Progress = _SILENT
-) -> Examples:
+) -> VitExamples:
     """The pairs of a Parquet file, split by groups of prompts whose MiniLM cosine is .7 or more.
 
     Raises:
@@ -60,7 +60,7 @@ def load_examples(
             path=path,
             hint="Bring more pairs with different prompts.",
         ) from error
-    return Examples(
+    return VitExamples(
         paths=[row.image for row in rows],
         targets=unit_rows(made.targets, role="MiniLM"),
         prompts=made.prompts,

@@ -22,7 +22,7 @@ from imprompt.encoders.memory import out_of_memory
 from imprompt.encoders.minilm import load_minilm
 from imprompt.encoders.torch_devices import choose_device
 from imprompt.ensemble.training.image_batches import Batch, load_batches, load_pixels
-from imprompt.ensemble.training.vit_examples import Examples, load_examples
+from imprompt.ensemble.training.vit_examples import VitExamples, load_examples
 from imprompt.ensemble.training.vit_schedule import (
     VitSettings,
     check_settings,
@@ -92,13 +92,13 @@ class VitReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _TrainingRun:
     """All that a training does not change."""
 
     tower: Tower
     backbone: str
     backbone_sha256: str
-    examples: Examples
+    examples: VitExamples
     settings: VitSettings
     device: str
     work: Path
@@ -191,7 +191,7 @@ def train_vit(
         pairs, minilm=minilm, folds=settings.folds, seed=settings.seed, progress=progress
     )
     said = tower.blueprint.architecture
-    job = _Job(tower, said, sha256, examples, settings, chosen, work_folder(out), progress)
+    job = _TrainingRun(tower, said, sha256, examples, settings, chosen, work_folder(out), progress)
     run = _start(job)
     with write_lock(job.work):
         if resume_run(job.work, run, plan=job.plan()):
@@ -224,7 +224,7 @@ def train_vit(
     )
 
 
-def _start(job: _Job) -> Run:
+def _start(job: _TrainingRun) -> Run:
     import torch
 
     network = job.tower.network.to(job.device)
@@ -233,7 +233,7 @@ def _start(job: _Job) -> Run:
     return Run(network, weight_average(network, job.settings), optimizer, scaler)
 
 
-def _train(job: _Job, run: Run) -> None:
+def _train(job: _TrainingRun, run: Run) -> None:
     import torch
 
     plan = job.plan()
@@ -256,7 +256,7 @@ def _train(job: _Job, run: Run) -> None:
             save_run(job.work, run, plan=plan)
 
 
-def _training_batches(job: _Job, run: Run) -> Iterator[Batch]:
+def _training_batches(job: _TrainingRun, run: Run) -> Iterator[Batch]:
     """What is left of the epoch: its order and the parts of its pictures follow from the seed and the epoch alone."""
     seed, epoch = job.settings.seed, run.epoch
     order = np.random.default_rng([seed, epoch]).permutation(job.examples.train)
@@ -269,17 +269,17 @@ def _training_batches(job: _Job, run: Run) -> Iterator[Batch]:
 
 
 def _loader(
-    job: _Job, rng_of: Callable[[int], np.random.Generator | None]
+    job: _TrainingRun, rng_of: Callable[[int], np.random.Generator | None]
 ) -> Callable[[int], Tensor]:
     paths, transform, share = job.examples.paths, job.tower.transform, job.settings.crop_share
     return lambda row: load_pixels(paths[row], transform, rng=rng_of(row), share=share)
 
 
-def _note_rejected(job: _Job, run: Run, batch: Batch) -> None:
+def _note_rejected(job: _TrainingRun, run: Run, batch: Batch) -> None:
     run.rejected.update((str(job.examples.paths[row]), reason) for row, reason in batch.rejected)
 
 
-def _learn(job: _Job, run: Run, batch: Batch) -> None:
+def _learn(job: _TrainingRun, run: Run, batch: Batch) -> None:
     """One step. All that is random in it (dropout) follows from the seed and the step."""
     import torch
     from torch.nn.functional import cosine_similarity
@@ -317,11 +317,11 @@ def _learn(job: _Job, run: Run, batch: Batch) -> None:
     run.average.update_parameters(run.network)
 
 
-def _on(job: _Job, batch: Batch) -> Any:
+def _on(job: _TrainingRun, batch: Batch) -> Any:
     return None if batch.pixels is None else batch.pixels.to(job.device, non_blocking=True)
 
 
-def _finish_epoch(job: _Job, run: Run) -> None:
+def _finish_epoch(job: _TrainingRun, run: Run) -> None:
     """Examine the averaged weights on what was held out, and keep them where they are the best so far."""
     rows, vectors = _answers(job, run, run.average.module)
     cosine = float(row_cosines(vectors, job.examples.prompts[rows]).mean(dtype=np.float64))
@@ -332,7 +332,7 @@ def _finish_epoch(job: _Job, run: Run) -> None:
     run.epoch += 1
 
 
-def _answers(job: _Job, run: Run, network: Any) -> tuple[Ids, Vectors]:
+def _answers(job: _TrainingRun, run: Run, network: Any) -> tuple[Ids, Vectors]:
     """Row numbers of what was held out and can be read, and the network's unit rows for them."""
     import torch
 
@@ -357,7 +357,7 @@ def _answers(job: _Job, run: Run, network: Any) -> tuple[Ids, Vectors]:
     )
 
 
-def _facts(job: _Job, run: Run) -> Facts:
+def _facts(job: _TrainingRun, run: Run) -> Facts:
     training = {
         "settings": msgspec.to_builtins(job.settings),
         "pairs": len(job.examples.paths),
@@ -375,7 +375,7 @@ def _facts(job: _Job, run: Run) -> Facts:
     )
 
 
-def _examined(job: _Job, run: Run) -> tuple[Estimate, Estimate]:
+def _examined(job: _TrainingRun, run: Run) -> tuple[Estimate, Estimate]:
     """The cosine of the best epoch's file on what was held out, and its gain over the mean of the targets it was trained on."""
     best = read_checkpoint(str(job.work / BEST)).tower.network.to(job.device)
     rows, vectors = _answers(job, run, best)

@@ -24,21 +24,13 @@ _MODEL_TEXT = re.compile(
     re.IGNORECASE,
 )
 _ENCODER_INPUTS = frozenset(
-    {"clip", "clip1", "base_clip", "text_encoder", "t5", "chatglm3_model", "bert"},
+    {"clip", "clip1", "base_clip", "text_encoder", "t5", "chatglm3_model", "bert"}
 )
 _MODEL_INPUTS = frozenset(
-    {
-        "max_tokens",
-        "max_new_tokens",
-        "temperature",
-        "top_p",
-        "system_message",
-        "system_instruction",
-    },
+    {"max_tokens", "max_new_tokens", "temperature", "top_p", "system_message", "system_instruction"}
 )
 _PICTURE_MAKER = re.compile(
-    r"image(?!.?(2|to).?(text|prompt))(?!.?(caption|descri))|video|dall",
-    re.IGNORECASE,
+    r"image(?!.?(2|to).?(text|prompt))(?!.?(caption|descri))|video|dall", re.IGNORECASE
 )
 
 

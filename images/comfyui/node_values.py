@@ -54,7 +54,7 @@ _TEXT_INPUT = re.compile(
 )
 _NO_TEXT_INPUT = re.compile(
     r".*(delimiter|separator|_name|_path|mode|normali[sz]ation|interpretation|system|instruct|question"
-    r"|query|task|api_key|negative_style).*",
+    r"|query|task|api_key|negative_style).*"
 )
 _SIDE_NAMES = {
     "positive": re.compile(r"(?i)(.*_)?(positive|pos)(_.*|\d*)?"),

@@ -24,7 +24,7 @@ _MAX_STEPS = 100_000
 """Links that are followed from pictures to samplers, all together."""
 
 _SAMPLER_INPUTS = frozenset(
-    {"seed", "noise_seed", "noise", "steps", "sampler", "sampler_name", "sigmas"},
+    {"seed", "noise_seed", "noise", "steps", "sampler", "sampler_name", "sigmas"}
 )
 _SIDE_INPUTS = frozenset({*FIELDS["positive"], "basic_pipe", "pipe", "sdxl_tuple"})
 _SAVES = re.compile(r"save|VideoCombine|(image|picture).?(output|writer)", re.IGNORECASE)
@@ -91,7 +91,7 @@ def read_graph(value: Mapping[str, object]) -> GraphPrompt | None:
     graph = parse_graph(value)
     if graph is None:
         return None
-    walk = _Walk(graph)
+    walk = _SamplerWalk(graph)
     samplers = walk.first_samplers()
     if not samplers:
         ordered = walk.service_prompt()
@@ -113,7 +113,7 @@ def _sortable(prompt: GraphPrompt) -> tuple[str, str, str, str]:
     return prompt.positive, prompt.negative, prompt.doubt, repr(sorted(prompt.settings.items()))
 
 
-class _Walk:
+class _SamplerWalk:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._values = Values(graph)

@@ -20,10 +20,7 @@ _MUTED, _BYPASSED = (2,), (4,)
 _CONTROLS = frozenset({"fixed", "increment", "decrement", "randomize"})
 _EVERYWHERE = ("Anything Everywhere", "Anything Everywhere3", "Prompts Everywhere")
 _VIRTUAL = frozenset(
-    {
-        *("Note", "MarkdownNote", "PrimitiveNode", "Reroute", "SetNode", "GetNode"),
-        *_EVERYWHERE,
-    }
+    {*("Note", "MarkdownNote", "PrimitiveNode", "Reroute", "SetNode", "GetNode"), *_EVERYWHERE}
 )
 _INPUT_NODE, _OUTPUT_NODE = "-10", "-20"
 # What the editor itself resolves when it queues: one of {a|b} is drawn, comments go.
@@ -31,7 +28,7 @@ _DYNAMIC = re.compile(r"[{}][^{}|]*\|")
 _COMMENTS = re.compile(r"/\*.{0,10000}?\*/|//[^\n]*", re.DOTALL)
 
 _NUMBERS = re.compile(
-    r"(noise_)?seed|steps|cfg|width|height|batch_size|denoise|strength|select|index|start|end",
+    r"(noise_)?seed|steps|cfg|width|height|batch_size|denoise|strength|select|index|start|end"
 )
 _TEXTS = re.compile(
     r"text(_[a-z]|\d)?|string(_[a-z])?|(user_|positive_|negative_)?prompt|positive|negative"

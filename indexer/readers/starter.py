@@ -58,7 +58,7 @@ class _Theme(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     actions: list[str] = []
 
 
-class _Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Wording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     photo: list[str]
     art: list[str]
     moods: list[str]
@@ -71,7 +71,7 @@ class Vocabulary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     media: dict[str, list[str]]
     light: dict[str, list[str]]
-    words: _Words
+    words: _Wording
     theme: list[_Theme]
 
 

@@ -152,7 +152,7 @@ function how(result) {
   const line = make("p", { class: "how" }, make("span", { class: `badge ${result.how}` }, result.how));
   if (result.how === "exact") line.append(`written in the file by ${result.tool || "its tool"}`);
   else if (result.how === "carried") line.append(`found in the file of ${result.tool || "its tool"}, but not exact: ${result.doubt}`);
-  else if (result.proof) line.append(confidence(result.proof.confidence));
+  else if (result.explanation) line.append(confidence(result.explanation.confidence));
   else line.append(result.text ? "the nearest prompt to the text" : "the nearest prompt; members know of no filters and did not vote");
   if (result.note) line.append(` · ${result.note}`);
   return line;
@@ -178,8 +178,8 @@ function fact([name, value]) {
 }
 
 function votes(result) {
-  if (!result.proof) return [];
-  const rows = result.proof.votes.map((vote) =>
+  if (!result.explanation) return [];
+  const rows = result.explanation.contributions.map((vote) =>
     make(
       "li",
       {},
@@ -188,7 +188,7 @@ function votes(result) {
       vote.text ? make("span", { class: "said" }, `“${vote.text}”`) : "",
     ),
   );
-  const missing = result.proof.left_out.map((error) => make("li", {}, make("span", { class: "who" }, error.member), `left out: ${error.reason}`));
+  const missing = result.explanation.left_out.map((error) => make("li", {}, make("span", { class: "who" }, error.member), `left out: ${error.reason}`));
   const title = result.how !== "estimated" ? "What the members would have said" : "How the members voted";
   return [make("h3", {}, title), make("ul", { class: "votes" }, ...rows, ...missing)];
 }
@@ -248,8 +248,8 @@ async function copy(text) {
 }
 
 function download(result) {
-  const columns = ["rank", "score", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "generation"];
-  const rows = result.neighbours.map((hit, place) => columns.map((name) => cell({ ...hit, rank: place + 1, generation: result.generation }[name])));
+  const columns = ["rank", "score", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "version"];
+  const rows = result.neighbours.map((hit, place) => columns.map((name) => cell({ ...hit, rank: place + 1, version: result.version }[name])));
   const csv = [columns.join(","), ...rows.map((row) => row.join(","))].join("\r\n");
   const link = make("a", { href: URL.createObjectURL(new Blob(["\ufeff", csv, "\r\n"], { type: "text/csv" })), download: "imprompt.csv" });
   link.click();

@@ -147,7 +147,7 @@ class CheckedLists:
     """The lists of all parts, each compared with its sum before it is first looked into. Safe to use from several threads.
 
     Args:
-        folder: of the generation.
+        folder: of the version.
         info: the index's record; without sums, nothing is compared.
         places: for each part its bytes and where its lists begin and end in them, (lists, 2).
     """

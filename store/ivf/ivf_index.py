@@ -52,7 +52,7 @@ class IvfIndex:
     that k rows come where k rows exist.
 
     Args:
-        folder: of the generation.
+        folder: of the version.
         info: the index's record; its `effort` is the default one.
         vectors: the space's vectors, in the same row order.
         mapped: False reads the file into memory.
@@ -108,12 +108,12 @@ class IvfIndex:
         if effort >= 1 or n_allowed <= 2 * max(POOL, k):
             return self._exact.search(queries, k, allowed=allowed)
         hits = no_hits(len(queries), k)
-        n_probes = probes_of(effort, self._n_lists)
-        pool = min(max(POOL if k <= POOL else 2 * k, n_probes), n_allowed)
+        nprobe = nprobe_of(effort, self._n_lists)
+        pool = min(max(POOL if k <= POOL else 2 * k, nprobe), n_allowed)
         selector = None if allowed is None else selection(allowed, rows=len(self))
         for i in range(len(queries)):
             candidates = self._candidates(
-                turned(queries[i : i + 1], self._rotation), pool, n_probes, selector
+                turned(queries[i : i + 1], self._rotation), pool, nprobe, selector
             )
             score_again(hits, i, queries[i : i + 1], candidates, self._vectors)
         return hits
@@ -125,36 +125,36 @@ class IvfIndex:
         )
         return bool((ids == row_id).any())
 
-    def _candidates(self, query: Vectors, pool: int, n_probes: int, selector: Any) -> Ids:
+    def _candidates(self, query: Vectors, pool: int, nprobe: int, selector: Any) -> Ids:
         """Row ids of the best codes for a question as the index has it, rising, each once: `pool` of them or more, for which more
         lists are looked into."""
         while True:
-            ids = np.unique(self._look_into(query, pool * self._lists_a_row, n_probes, selector))
+            ids = np.unique(self._look_into(query, pool * self._lists_a_row, nprobe, selector))
             ids = ids[ids.searchsorted(0) :]
             if ids.size and ids[-1] >= len(self):
                 raise Checksum(
                     f"{self._path} names rows that do not exist.", path=self._path, hint=_HINT
                 )
-            if len(ids) >= pool or n_probes == self._n_lists:
+            if len(ids) >= pool or nprobe == self._n_lists:
                 return ids
-            n_probes = min(n_probes * _WIDER, self._n_lists)
+            nprobe = min(nprobe * _WIDER, self._n_lists)
 
-    def _look_into(self, query: Vectors, n_codes: int, n_probes: int, selector: Any) -> Ids:
+    def _look_into(self, query: Vectors, n_codes: int, nprobe: int, selector: Any) -> Ids:
         """The row ids of the `n_codes` best codes in the lists that are nearest to the query; -1 where there are fewer."""
         import faiss
 
         params = faiss.IVFRaBitQSearchParameters() if self._rabitq else faiss.SearchParametersIVF()
-        params.nprobe = n_probes
+        params.nprobe = nprobe
         if self._rabitq:
             params.qb = _QUERY_BITS
         if selector is not None:
             params.sel = selector
-        nearness, lists = np.empty(n_probes, dtype=np.float32), np.empty(n_probes, dtype=np.int64)
+        nearness, lists = np.empty(nprobe, dtype=np.float32), np.empty(nprobe, dtype=np.int64)
         asked, near, assigned = map(faiss.swig_ptr, (query, nearness, lists))
         # FAISS's own wrappers take no parameters, or check again what is known. A call for one
         # question stays in its thread and
         # lets others run.
-        self._centroids.search_c(1, asked, n_probes, near, assigned)
+        self._centroids.search_c(1, asked, nprobe, near, assigned)
         self._lists.check(lists)
 
         def look(part: Any) -> tuple[Ids, NDArray[np.float32]]:
@@ -175,11 +175,11 @@ class IvfIndex:
         return ranked(ids[kept], scores[kept], n_codes)[0]
 
 
-def probes_of(effort: float, n_lists: int) -> int:
+def nprobe_of(effort: float, n_lists: int) -> int:
     """How many of the lists are looked into: from 1 with effort 0 to all with effort 1, by equal factors."""
     return min(max(round(math.exp(effort * math.log(n_lists))), 1), n_lists)
 
 
-def effort_of(n_probes: int, n_lists: int) -> float:
-    """The effort with which `probes_of` gives so many lists."""
-    return math.log(n_probes) / math.log(n_lists) if n_lists > 1 else 1.0
+def effort_of(nprobe: int, n_lists: int) -> float:
+    """The effort with which `nprobe_of` gives so many lists."""
+    return math.log(nprobe) / math.log(n_lists) if n_lists > 1 else 1.0

@@ -1,4 +1,4 @@
-"""Makes the collection of a generation and its indexes."""
+"""Makes the collection of a version and its indexes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from imprompt.core.errors import (
     ConfigError,
     ImpromptError,
-    NoGeneration,
+    NoIndex,
     StoreError,
     Unreachable,
     first_line,
@@ -46,7 +46,7 @@ class Connection:
 
     Raises:
         ConfigError: pymilvus or milvus-lite is not installed.
-        NoGeneration: there is no such file.
+        NoIndex: there is no such file.
         BuildLocked: another process uses the file.
         Unreachable: the server does not answer.
         StoreError: it refuses the token, or the file is none of Milvus Lite.
@@ -60,7 +60,7 @@ class Connection:
         address, options = place.address, {}
         if (file := place.file) is not None:
             if not create and not file.exists():
-                raise NoGeneration(
+                raise NoIndex(
                     f"There is no {file}.", hint=f"Send an index there: python cli.py push {place}"
                 )
             address, self._let_go = hold_lite(file)
@@ -94,7 +94,7 @@ class Connection:
 
         Raises:
             Unreachable: the server did not answer.
-            NoGeneration: there is no such collection (any more).
+            NoIndex: there is no such collection (any more).
             StoreError: the server refuses; its own words.
         """
         tries = _TRIES if retry else 1
@@ -110,7 +110,7 @@ class Connection:
         """All rows that an expression is true of, in pages and in no order.
 
         Raises:
-            Unreachable, NoGeneration, StoreError: as for `call`.
+            Unreachable, NoIndex, StoreError: as for `call`.
         """
         pages = self.call(
             "query_iterator",
@@ -172,7 +172,7 @@ class Connection:
                 hint="Is the server running, and is this its address?",
             )
         if getattr(error, "code", None) == _NOT_FOUND:
-            return NoGeneration(
+            return NoIndex(
                 f"{self.place}: {words}.",
                 hint=f"Send an index there: python cli.py push {self.place}",
             )

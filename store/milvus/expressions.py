@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imprompt.core.values import Condition
-from imprompt.store.conditions import KINDS, Kind
+from imprompt.store.conditions import KINDS, ColumnKind
 from imprompt.store.databases import scratch
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class _Translator:
             field, value, sign = self._field(right), self._value(left), _TURNED.get(sign, sign)
         if not field or value is None:
             return UNKNOWN
-        if KINDS.get(field) is Kind.NUMBER:
+        if KINDS.get(field) is ColumnKind.NUMBER:
             return UNKNOWN if isinstance(value, str) else _number(field, sign, value)
         if not isinstance(value, str) or sign not in ("==", "!="):
             return UNKNOWN
@@ -140,7 +140,11 @@ class _Translator:
     def _pattern(self, left: Expr, right: Expr, *, whole: bool) -> Translated:
         """`LIKE` with a pattern of "%" alone (one with "_" is a regular expression by now), or `contains`."""
         field, value = self._field(left), self._value(right)
-        if KINDS.get(field, Kind.TEXT) is not Kind.TEXT or not field or not isinstance(value, str):
+        if (
+            KINDS.get(field, ColumnKind.TEXT) is not ColumnKind.TEXT
+            or not field
+            or not isinstance(value, str)
+        ):
             return UNKNOWN
         parts = value.split("%") if whole else ["", value, ""]
         if len(parts) == 1:

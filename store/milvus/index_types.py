@@ -17,7 +17,7 @@ METRIC = "IP"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class IndexType:
     """A kind of index: how it is built unless it is said otherwise, and the parameter of a search that effort turns.
 
     `dial` goes from `low` to `high` by equal factors; a name instead of a number is that parameter
@@ -32,14 +32,14 @@ class Kind:
     exhaustive: bool = False
 
 
-KINDS: Mapping[str, Kind] = {
-    "FLAT": Kind(exhaustive=True),
-    "HNSW": Kind({"M": 32, "efConstruction": 200}, "ef", POOL, 4096),
-    "IVF_FLAT": Kind({"nlist": 1024}, "nprobe", 1, "nlist"),
-    "IVF_SQ8": Kind({"nlist": 1024}, "nprobe", 1, "nlist"),
-    "IVF_RABITQ": Kind({"nlist": 1024}, "nprobe", 1, "nlist", {"rbq_query_bits": 6}),
-    "DISKANN": Kind({}, "search_list", POOL, 4096),
-    "GPU_CAGRA": Kind(
+KINDS: Mapping[str, IndexType] = {
+    "FLAT": IndexType(exhaustive=True),
+    "HNSW": IndexType({"M": 32, "efConstruction": 200}, "ef", POOL, 4096),
+    "IVF_FLAT": IndexType({"nlist": 1024}, "nprobe", 1, "nlist"),
+    "IVF_SQ8": IndexType({"nlist": 1024}, "nprobe", 1, "nlist"),
+    "IVF_RABITQ": IndexType({"nlist": 1024}, "nprobe", 1, "nlist", {"rbq_query_bits": 6}),
+    "DISKANN": IndexType({}, "search_list", POOL, 4096),
+    "GPU_CAGRA": IndexType(
         {"intermediate_graph_degree": 64, "graph_degree": 32}, "itopk_size", POOL, 1024
     ),
 }

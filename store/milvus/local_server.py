@@ -1,4 +1,4 @@
-"""Milvus Lite: a file that one process may serve to itself, once, however many of its generations are open."""
+"""Milvus Lite: a file that one process may serve to itself, once, however many of its versions are open."""
 
 from __future__ import annotations
 

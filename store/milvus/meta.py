@@ -6,7 +6,7 @@ import threading
 
 import msgspec
 
-from imprompt.core.errors import FormatVersion, NoGeneration, StoreError
+from imprompt.core.errors import FormatVersion, NoIndex, StoreError
 from imprompt.store.milvus.collections import load
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.schema import (
@@ -14,7 +14,7 @@ from imprompt.store.milvus.schema import (
     MOST_BYTES,
     SCHEMA,
     SCHEMA_KEY,
-    Record,
+    PushedVersion,
     check_schema,
     pieces,
 )
@@ -32,7 +32,7 @@ class Meta:
         create: make the collection where there is none.
 
     Raises:
-        NoGeneration: nothing was ever pushed there.
+        NoIndex: nothing was ever pushed there.
         FormatVersion: what was pushed there is of another schema.
     """
 
@@ -80,8 +80,8 @@ class Meta:
         with self._lock:
             self._connection.call("delete", META, filter=f'key == "{key}"')
 
-    def record(self, collection: str) -> Record | None:
-        """What makes a collection a whole generation; None where it is none (yet).
+    def record(self, collection: str) -> PushedVersion | None:
+        """What makes a collection a whole version; None where it is none (yet).
 
         Raises:
             FormatVersion: it was written by another version.
@@ -90,21 +90,21 @@ class Meta:
         if text is None:
             return None
         try:
-            return msgspec.json.decode(text, type=Record)
+            return msgspec.json.decode(text, type=PushedVersion)
         except msgspec.MsgspecError as error:
             raise FormatVersion(
                 f"{self._connection.place} describes {collection} in a way that this version does not read.",
                 hint="Push it again.",
             ) from error
 
-    def put_record(self, record: Record) -> None:
+    def put_record(self, record: PushedVersion) -> None:
         self.put(_RECORD + record.collection, msgspec.json.encode(record).decode())
 
     def remove_record(self, collection: str) -> None:
         self.remove(_RECORD + collection)
 
-    def records(self) -> list[Record]:
-        """All whole generations, the one that was pushed last at the end."""
+    def records(self) -> list[PushedVersion]:
+        """All whole versions, the one that was pushed last at the end."""
         rows = self._connection.call(
             "query",
             META,
@@ -141,9 +141,9 @@ class Meta:
         self._connection.call("create_collection", META, schema=schema, index_params=indexes)
 
 
-def nothing_pushed(connection: Connection) -> NoGeneration:
+def nothing_pushed(connection: Connection) -> NoIndex:
     place = connection.place
-    return NoGeneration(
+    return NoIndex(
         f"There is no index on {place}.",
         hint=f"Send one there: python cli.py push --index FOLDER {place}",
     )

@@ -1,4 +1,4 @@
-"""The texts of one generation, read from Milvus."""
+"""The texts of one version, read from Milvus."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ class MilvusPrompts:
         """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
         sizes: Counter[int] = Counter()
         for some in _chunks(sorted({int(group) for group in group_ids}), _KEYS_AT_ONCE):
-            for row in self._select(f"group_id in {some}", ["group_id", "n_folded"]):
-                sizes[int(row["group_id"])] += 1 + int(row["n_folded"])
+            for row in self._select(f"group_id in {some}", ["group_id", "n_duplicates"]):
+                sizes[int(row["group_id"])] += 1 + int(row["n_duplicates"])
         return dict(sizes)
 
     def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:  # noqa: ARG002 the protocol's argument
@@ -165,7 +165,7 @@ def _true_of(condition: Condition, rows: Sequence[dict[str, Any]]) -> Ids:
 
     if rows and "whole" in rows[0]:
         full = [
-            prompt_of({"prompt_key": "", "n_submitted": 0, "group_id": 0, "n_folded": 0} | row)
+            prompt_of({"prompt_key": "", "n_submitted": 0, "group_id": 0, "n_duplicates": 0} | row)
             for row in rows
         ]
         rows = [
@@ -177,8 +177,9 @@ def _true_of(condition: Condition, rows: Sequence[dict[str, Any]]) -> Ids:
     with scratch() as connection:
         connection.register("page", table)
         found = connection.execute(
-            f"SELECT row_id FROM page WHERE {condition.sql}", condition.values
-        ).fetchnumpy()  # noqa: S608 holds no text of a user
+            f"SELECT row_id FROM page WHERE {condition.sql}",  # noqa: S608
+            condition.values,
+        ).fetchnumpy()
     return np.asarray(found["row_id"], dtype=np.int64)
 
 

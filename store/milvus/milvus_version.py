@@ -1,4 +1,4 @@
-"""One generation on Milvus, checked before it answers."""
+"""One version on Milvus, checked before it answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imprompt.core.errors import Checksum, SpaceMismatch
 from imprompt.core.protocols import VectorIndex
 from imprompt.core.settings import MilvusPlace
 from imprompt.core.values import prompt_key
-from imprompt.store.check_queries import probe_problem
+from imprompt.store.check_queries import check_query_problem
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.gpu import Gpu
 from imprompt.store.manifest import Manifest
@@ -18,19 +18,19 @@ from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.index import MilvusIndex
 from imprompt.store.milvus.meta import Meta, nothing_pushed
 from imprompt.store.milvus.milvus_prompts import Matched, MilvusPrompts
-from imprompt.store.milvus.schema import ALIAS, Record
+from imprompt.store.milvus.schema import ALIAS, PushedVersion
 from imprompt.store.milvus.vectors import MilvusVectors
 
 
-class MilvusGeneration:
-    """Satisfies `imprompt.store.open_index.OpenGeneration` over one collection, whatever is put into service after it was opened.
+class MilvusVersion:
+    """Satisfies `imprompt.store.open_index.OpenIndex` over one collection, whatever is put into service after it was opened.
 
     Args:
         connection: is closed with it.
         record: what was recorded when it was pushed.
     """
 
-    def __init__(self, connection: Connection, record: Record) -> None:
+    def __init__(self, connection: Connection, record: PushedVersion) -> None:
         self._connection = connection
         self._record = record
         self.manifest: Manifest = record.read_manifest()
@@ -78,7 +78,7 @@ class MilvusGeneration:
         """The vectors of a space.
 
         Raises:
-            SpaceMismatch: the generation has no vectors of that space.
+            SpaceMismatch: the version has no vectors of that space.
         """
         if space not in self._vectors:
             raise self._mismatch(space)
@@ -110,7 +110,7 @@ class MilvusGeneration:
         """Let go of the server; calling it again does nothing."""
         self._connection.close()
 
-    def __enter__(self) -> MilvusGeneration:
+    def __enter__(self) -> MilvusVersion:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -129,7 +129,9 @@ class MilvusGeneration:
             vectors = self.vectors(space)
             searched = all_rows and space == self.space
             index = self._index if searched else ExactIndex(vectors)
-            if (found := probe_problem(probes, vectors, index, all_rows=searched)) is not None:
+            if (
+                found := check_query_problem(probes, vectors, index, all_rows=searched)
+            ) is not None:
                 return f"in {space}, {found}"
         ids = [probe.row_id for probes in self.manifest.probes.values() for probe in probes]
         for prompt in self.prompts.get_many(ids):
@@ -147,11 +149,11 @@ class MilvusGeneration:
         )
 
 
-def open_milvus(place: MilvusPlace) -> MilvusGeneration:
-    """The generation in service on a server: its rows counted, its probes answered.
+def open_milvus(place: MilvusPlace) -> MilvusVersion:
+    """The version in service on a server: its rows counted, its probes answered.
 
     Raises:
-        NoGeneration: nothing whole was pushed there.
+        NoIndex: nothing whole was pushed there.
         FormatVersion: it was pushed by another version.
         Unreachable: the server does not answer.
         Checksum: what is there is not what was pushed.
@@ -163,16 +165,16 @@ def open_milvus(place: MilvusPlace) -> MilvusGeneration:
         if record is None:
             raise nothing_pushed(connection)
         load(connection, record.collection)
-        generation = MilvusGeneration(connection, record)
-        if (problem := generation.problem(all_rows=False)) is not None:
+        version = MilvusVersion(connection, record)
+        if (problem := version.problem(all_rows=False)) is not None:
             raise damaged(record, connection, problem)
     except BaseException:
         connection.close()
         raise
-    return generation
+    return version
 
 
-def damaged(record: Record, connection: Connection, problem: str) -> Checksum:
+def damaged(record: PushedVersion, connection: Connection, problem: str) -> Checksum:
     """The error for what does not answer as it did when it was pushed."""
     message = f"{record.collection} on {connection.place} is not what was pushed: {problem}."
     return Checksum(message, path=Path(record.collection), hint="Push the index again.")

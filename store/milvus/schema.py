@@ -1,8 +1,8 @@
-"""What lies where on a server: names, fields, and the record that makes rows a generation.
+"""What lies where on a server: names, fields, and the record that makes rows a version.
 
 imprompt                      alias of the collection in service, the last thing that a push changes
-imprompt_<generation>_<hash>  the rows of one generation: ids, prompts, the vectors of every space
-imprompt_meta                 texts by key: the version of this layout, a record for each whole generation, marks of running pushes
+imprompt_<version>_<hash>  the rows of one version: ids, prompts, the vectors of every space
+imprompt_meta                 texts by key: the version of this layout, a record for each whole version, marks of running pushes
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_BYTES = 65_535
 """Of a text in Milvus."""
 
 TEXTS = ("text", "embedded_text", "source", "source_key")
-NUMBERS = ("n_submitted", "group_id", "n_folded")
+NUMBERS = ("n_submitted", "group_id", "n_duplicates")
 PROMPT_FIELDS = ("row_id", "prompt_key", *TEXTS, *NUMBERS, "whole")
 """What a prompt is read from.
 
@@ -41,8 +41,8 @@ _PIECE_CHARS = MOST_BYTES // 4
 _HASH_CHARS = 12
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole generation on the server.
+class PushedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole version on the server.
 
     `fields` names the vector field of each space. `effort` is the default of a search, with which
     `recall_at_5` was measured with the manifest's probes. `n_long` rows have a text that is longer
@@ -50,7 +50,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: int = SCHEMA
-    generation: str
+    version: str
     collection: str
     manifest: str
     manifest_sha256: str
@@ -67,7 +67,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return IndexChoice(self.kind, self.params)
 
     def read_manifest(self) -> Manifest:
-        """The manifest of the generation.
+        """The manifest of the version.
 
         Raises:
             FormatVersion: it was written in a newer format.
@@ -83,12 +83,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return decode_manifest(content, path=path)
 
 
-def collection_name(generation: str, manifest_sha256: str, choice: IndexChoice) -> str:
-    """The collection of a generation under an index: the same for the same rows and index, and for no others."""
+def collection_name(version: str, manifest_sha256: str, choice: IndexChoice) -> str:
+    """The collection of a version under an index: the same for the same rows and index, and for no others."""
     identity = msgspec.json.encode(
         [SCHEMA, manifest_sha256, choice.kind, choice.params], order="deterministic"
     )
-    return f"{ALIAS}_{re.sub(r'[^A-Za-z0-9_]', '_', generation)}_{hashlib.sha256(identity).hexdigest()[:_HASH_CHARS]}"
+    return f"{ALIAS}_{re.sub(r'[^A-Za-z0-9_]', '_', version)}_{hashlib.sha256(identity).hexdigest()[:_HASH_CHARS]}"
 
 
 def vector_fields(manifest: Manifest) -> dict[str, str]:

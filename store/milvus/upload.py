@@ -1,4 +1,4 @@
-"""Sends the generation in service from a folder to Milvus: whole, or not to be seen.
+"""Sends the version in service from a folder to Milvus: whole, or not to be seen.
 
 Rows go into a collection of their own, which no question reaches before it is whole, counted,
 indexed, loaded, and has answered the manifest's probes. The last step lets the alias name it. A
@@ -24,7 +24,7 @@ from imprompt.core.progress import Silent
 from imprompt.core.protocols import Progress
 from imprompt.core.settings import MilvusPlace
 from imprompt.store.check_queries import PROBE_HITS
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.manifest import encode_manifest, sha256_bytes
 from imprompt.store.milvus.collections import (
     LONG_S,
@@ -39,7 +39,7 @@ from imprompt.store.milvus.index_types import IndexChoice, choose_index
 from imprompt.store.milvus.lease import push_lease
 from imprompt.store.milvus.meta import Meta
 from imprompt.store.milvus.milvus_version import (
-    MilvusGeneration,
+    MilvusVersion,
     collection_in_service,
     count_rows,
     damaged,
@@ -47,7 +47,7 @@ from imprompt.store.milvus.milvus_version import (
 from imprompt.store.milvus.schema import (
     ALIAS,
     META,
-    Record,
+    PushedVersion,
     collection_name,
     row_of,
     size_bytes,
@@ -66,11 +66,11 @@ _SILENT = Silent()
 
 @dataclass(frozen=True, slots=True)
 class PushOptions:
-    """How a generation lies on the server.
+    """How a version lies on the server.
 
     `index_type` None is FLAT up to 100,000 rows and HNSW above; `index_params` go over the type's
-    own. `replicas` in memory. `keep` so many generations that were in service before;
-    `drop_unfinished` removes what earlier pushes of other generations left.
+    own. `replicas` in memory. `keep` so many versions that were in service before;
+    `drop_unfinished` removes what earlier pushes of other versions left.
     """
 
     index_type: str | None = None
@@ -84,7 +84,7 @@ class PushOptions:
 class PushReport:
     """What a push did: rows that were sent now, whether anything changed, what was dropped, and how the index answers."""
 
-    generation: str
+    version: str
     collection: str
     rows: int
     sent: int
@@ -99,10 +99,10 @@ class PushReport:
 def push(
     root: Path, place: MilvusPlace, *, options: PushOptions, progress: Progress = _SILENT
 ) -> PushReport:
-    """Send the generation in service in a folder, and put it into service on the server.
+    """Send the version in service in a folder, and put it into service on the server.
 
     Raises:
-        NoGeneration, Checksum: the folder holds no index, or a damaged one.
+        NoIndex, Checksum: the folder holds no index, or a damaged one.
         ConfigError: an option cannot be used.
         FormatVersion: what is on the server was pushed by another version.
         BuildLocked: another push is running there.
@@ -111,7 +111,7 @@ def push(
     """
     began = time.monotonic()
     with ExitStack() as stack:
-        source = stack.enter_context(open_generation(root))
+        source = stack.enter_context(open_version(root))
         choice = choose_index(options.index_type, options.index_params, rows=source.manifest.rows)
         connection = stack.enter_context(Connection(place, create=True))
         meta = Meta(connection, create=True)
@@ -122,7 +122,7 @@ def push(
         changed = sender.put_into_service(record)
         dropped = sender.drop_others()
         return PushReport(
-            record.generation,
+            record.version,
             record.collection,
             source.manifest.rows,
             sent,
@@ -140,7 +140,7 @@ class _Sender:
 
     def __init__(
         self,
-        source: Generation,
+        source: IndexVersion,
         connection: Connection,
         meta: Meta,
         choice: IndexChoice,
@@ -156,10 +156,10 @@ class _Sender:
         self._progress = progress
         self._content = encode_manifest(source.manifest)
         self._sha256 = sha256_bytes(self._content)
-        self._collection = collection_name(self._manifest.generation, self._sha256, choice)
+        self._collection = collection_name(self._manifest.version, self._sha256, choice)
         self._fields = vector_fields(self._manifest)
 
-    def whole(self) -> tuple[Record, int]:
+    def whole(self) -> tuple[PushedVersion, int]:
         """(record, rows sent now) of the collection, when it is whole, loaded and answers."""
         record = self._meta.record(self._collection)
         there = bool(self._connection.call("has_collection", self._collection))
@@ -275,10 +275,10 @@ class _Sender:
             )
         return count_rows(self._connection, self._collection, where="n_pieces > 0")
 
-    def _measured(self, n_long: int) -> Record:
+    def _measured(self, n_long: int) -> PushedVersion:
         """The record, with the least effort that finds enough of the probes' answers, or nearly the most that there is."""
-        record = Record(
-            generation=self._manifest.generation,
+        record = PushedVersion(
+            version=self._manifest.version,
             collection=self._collection,
             manifest=self._content.decode(),
             manifest_sha256=self._sha256,
@@ -291,15 +291,15 @@ class _Sender:
             pushed=_now(),
         )
         with self._progress.start("Asking the probes", None):
-            generation = self._check(record, all_rows=not self._choice.has_dial)
+            version = self._check(record, all_rows=not self._choice.has_dial)
             probes = self._manifest.probes.get(self._source.space, [])
             if not self._choice.has_dial or not probes:
                 return record
-            queries = generation.vectors(generation.space).rows(
+            queries = version.vectors(version.space).rows(
                 np.array([probe.row_id for probe in probes], dtype=np.int64)
             )
             for effort in self._choice.efforts():
-                hits = generation.index(generation.space).search(queries, PROBE_HITS, effort=effort)
+                hits = version.index(version.space).search(queries, PROBE_HITS, effort=effort)
                 found = [
                     np.isin(probe.ids, ids).mean()
                     for probe, ids in zip(probes, hits.ids, strict=True)
@@ -311,13 +311,13 @@ class _Sender:
                     break
         return record
 
-    def _check(self, record: Record, *, all_rows: bool) -> MilvusGeneration:
-        generation = MilvusGeneration(self._connection, record)
-        if (problem := generation.problem(all_rows=all_rows)) is not None:
+    def _check(self, record: PushedVersion, *, all_rows: bool) -> MilvusVersion:
+        version = MilvusVersion(self._connection, record)
+        if (problem := version.problem(all_rows=all_rows)) is not None:
             raise damaged(record, self._connection, problem)
-        return generation
+        return version
 
-    def put_into_service(self, record: Record) -> bool:
+    def put_into_service(self, record: PushedVersion) -> bool:
         """Let the alias name the collection; False where it did already."""
         current = collection_in_service(self._connection)
         if current == self._collection:
@@ -330,7 +330,7 @@ class _Sender:
         return True
 
     def drop_others(self) -> list[str]:
-        """Drop generations beyond those to keep, and what is unfinished where that was asked for; their collections."""
+        """Drop versions beyond those to keep, and what is unfinished where that was asked for; their collections."""
         older = [
             record.collection
             for record in self._meta.records()

@@ -51,7 +51,7 @@ def test_remove_shows_first_and_then_removes(
     done = imprompt("remove", *rule, "--index", index)
     assert done.code == 0
     assert "4 prompts removed, 8 left" in done.out
-    assert "purged generations/" in done.out
+    assert "purged versions/" in done.out
     (answer,) = imprompt(
         "query", "--text", "a red fox", "-k", "99", "--json", "--index", index
     ).lines

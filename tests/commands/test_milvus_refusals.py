@@ -10,7 +10,7 @@ PLACE = "milvus:http://127.0.0.1:9"
 VERBS = [
     ["gc"],
     ["verify"],
-    ["fold"],
+    ["dedupe"],
     ["remove", "--where", "true"],
     ["add", "corpus.txt"],
     ["build-index", "--corpus", "starter"],

@@ -1,4 +1,4 @@
-"""The contract of `imprompt.core.protocols.Encoder` and `EncoderPair`, held by every encoder."""
+"""The contract of `imprompt.core.protocols.Encoder` and `DualEncoder`, held by every encoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imprompt.core.protocols import Encoder, EncoderPair, TextEncoder
+from imprompt.core.protocols import DualEncoder, Encoder, TextEncoder
 from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.minilm import MiniLM
 from imprompt.encoders.registry import load_encoder, load_minilm
@@ -32,11 +32,11 @@ class Case:
     rows: Vectors
 
 
-def clip(architecture: str, folder: Path) -> EncoderPair:
+def clip(architecture: str, folder: Path) -> DualEncoder:
     return load_encoder(str(write_model(folder / architecture, architecture)), device="cpu")
 
 
-PAIRS: dict[str, Callable[[Path], EncoderPair]] = {
+PAIRS: dict[str, Callable[[Path], DualEncoder]] = {
     "lite": lambda folder: load_encoder("lite", device="cpu"),
     "open_clip, cut": functools.partial(clip, "vit"),
     "open_clip, whole": functools.partial(clip, "siglip"),
@@ -44,7 +44,7 @@ PAIRS: dict[str, Callable[[Path], EncoderPair]] = {
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], EncoderPair]:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], DualEncoder]:
     folder = tmp_path_factory.mktemp("models")
     return functools.cache(lambda name: PAIRS[name](folder))
 
@@ -63,7 +63,7 @@ def make_case(tower: Encoder[Any], spec: EncoderSpec, items: Sequence[Any]) -> C
     params=["minilm", *(f"{name}: {tower}" for name in PAIRS for tower in ("texts", "images"))],
 )
 def case(
-    request: pytest.FixtureRequest, pairs: Callable[[str], EncoderPair], minilm: MiniLM
+    request: pytest.FixtureRequest, pairs: Callable[[str], DualEncoder], minilm: MiniLM
 ) -> Case:
     if request.param == "minilm":
         return make_case(minilm, minilm.spec, MORE_TEXTS)
@@ -113,7 +113,7 @@ def test_different_items_give_different_rows(case: Case) -> None:
 
 @pytest.fixture(params=["minilm", *PAIRS])
 def texts(
-    request: pytest.FixtureRequest, pairs: Callable[[str], EncoderPair], minilm: MiniLM
+    request: pytest.FixtureRequest, pairs: Callable[[str], DualEncoder], minilm: MiniLM
 ) -> tuple[TextEncoder, EncoderSpec]:
     if request.param == "minilm":
         return minilm, minilm.spec
@@ -134,10 +134,10 @@ def test_token_lengths_tell_what_is_cut(texts: tuple[TextEncoder, EncoderSpec]) 
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_pair_is_a_pair(name: str, pairs: Callable[[str], EncoderPair]) -> None:
+def test_a_pair_is_a_pair(name: str, pairs: Callable[[str], DualEncoder]) -> None:
     """It satisfies the protocol, keeps its towers, and says of its space what can name a folder."""
     pair = pairs(name)
-    assert isinstance(pair, EncoderPair)
+    assert isinstance(pair, DualEncoder)
     assert pair.texts is pair.texts
     assert pair.images is pair.images
     assert pair.spec.space == Path(pair.spec.space).name

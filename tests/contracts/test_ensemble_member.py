@@ -17,7 +17,7 @@ from imprompt.ensemble.captions import CaptionMember
 from imprompt.ensemble.interrogator.member import Interrogator
 from imprompt.ensemble.knn import Knn
 from imprompt.ensemble.regressor import Regressor
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.ensemble.interrogator.lists import COLOURS as COLOURED
 from tests.ensemble.worlds import WORDS, build_world, neighbourhood, picture
 from tests.retriever.colours import ColourPair
@@ -35,15 +35,15 @@ class NamesColours:
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EnsembleMember]]:
     root: Path = build_world(tmp_path_factory.mktemp("world"))
-    with open_generation(root) as generation:
+    with open_version(root) as version:
         yield {
-            "knn": Knn(neighbourhood(generation), settings=KnnSettings()),
+            "knn": Knn(neighbourhood(version), settings=KnnSettings()),
             "vit": Regressor(load_lite().images),
             "interrogator": Interrogator(
                 COLOURED,
                 settings=InterrogatorSettings(),
                 pair=ColourPair(),
-                neighbourhood=neighbourhood(generation),
+                neighbourhood=neighbourhood(version),
                 minilm=WORDS,
                 announce=silent,
             ),

@@ -91,7 +91,7 @@ def test_nothing_asked(store: PromptStore) -> None:
 
 @pytest.mark.parametrize("row_id", [-1, len(TEXTS), 2**40])
 def test_unknown_row(store: PromptStore, row_id: int) -> None:
-    """An id outside of the generation is named, also the -1 that pads hits."""
+    """An id outside of the version is named, also the -1 that pads hits."""
     with pytest.raises(UnknownRow, match=str(row_id)):
         store.get_many([0, row_id])
 
@@ -103,8 +103,8 @@ def test_conditions_name_rows(store: PromptStore) -> None:
         4,
     ]
     assert store.matching(Condition("text = ?", (TEXTS[3],))).tolist() == [3]
-    assert store.matching(~Condition("n_folded = 0")).dtype == np.int64
-    assert store.matching(~Condition("n_folded = 0")).tolist() == []
+    assert store.matching(~Condition("n_duplicates = 0")).dtype == np.int64
+    assert store.matching(~Condition("n_duplicates = 0")).tolist() == []
 
 
 def test_a_group_of_its_own_stands_for_one(store: PromptStore) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from imprompt.core.errors import EncoderError
-from imprompt.core.values import fold_text, prompt_key, unit_rows
+from imprompt.core.values import normalize_text, prompt_key, unit_rows
 
 
 @given(
@@ -48,7 +48,7 @@ def test_unit_rows_refuse_what_is_not_a_matrix() -> None:
 @given(st.text())
 def test_folding_twice_is_folding_once(text: str) -> None:
     """The folded form is stable, so a key never depends on how often a prompt was cleaned."""
-    assert fold_text(fold_text(text)) == fold_text(text)
+    assert normalize_text(normalize_text(text)) == normalize_text(text)
 
 
 def test_prompts_that_differ_in_white_space_and_composition_share_a_key() -> None:

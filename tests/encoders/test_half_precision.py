@@ -71,7 +71,7 @@ def test_half_precision_keeps_the_rows(
     """With float16 weights and hidden states an entry of a unit row stays within 1e-2, and rows are float32 of length 1."""
     single = encode(tiny_clip)
     for module in ("minilm", "openclip", "efficientnet"):
-        monkeypatch.setattr(f"encoders.{module}.dtype_on", lambda device: "float16")
+        monkeypatch.setattr(f"imprompt.encoders.{module}.dtype_on", lambda device: "float16")
     half = encode(tiny_clip)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - single).max() < 1e-2

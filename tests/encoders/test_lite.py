@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from imprompt.core.errors import FormatVersion, WeightsMissing, WeightsRejected
-from imprompt.encoders.lite import HEAD_PATH, LitePair, lite_spec, load_lite
+from imprompt.encoders.lite import HEAD_PATH, LiteEncoder, lite_spec, load_lite
 from imprompt.encoders.lite_head import (
     BASIS_DIM,
     EXPANDED_DIM,
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def pair() -> LitePair:
+def pair() -> LiteEncoder:
     return load_lite()
 
 
@@ -47,7 +47,7 @@ def drawing(colour: str) -> Image.Image:
     return image
 
 
-def test_texts_are_minilm_without_the_mean(pair: LitePair, head: LiteHead) -> None:
+def test_texts_are_minilm_without_the_mean(pair: LiteEncoder, head: LiteHead) -> None:
     """The index space of texts is MiniLM space minus one constant of the head's file, scaled to length 1."""
     texts = ["a castle above the clouds", "portrait of an old fisherman"]
     shifted = load_minilm().encode(texts) - head.prompt_mean
@@ -58,7 +58,7 @@ def test_texts_are_minilm_without_the_mean(pair: LitePair, head: LiteHead) -> No
     )
 
 
-def test_images_have_unit_rows_in_both_spaces(pair: LitePair) -> None:
+def test_images_have_unit_rows_in_both_spaces(pair: LiteEncoder) -> None:
     """The two spaces are two different answers to one image, each of length 1."""
     images = [drawing("red"), drawing("white")]
     for rows in (pair.images.encode(images), pair.images.output(images)):
@@ -68,7 +68,7 @@ def test_images_have_unit_rows_in_both_spaces(pair: LitePair) -> None:
     assert np.abs(pair.images.encode(images) - pair.images.output(images)).max() > 0.01
 
 
-def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LitePair) -> None:
+def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LiteEncoder) -> None:
     """At 1/2, where `ENOUGH_PX` is left, an image's rows lose less than 1e-3 of their cosine."""
     rng = np.random.default_rng(0)
     shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
@@ -89,7 +89,7 @@ def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LitePair) -> None:
     assert float((other * pair.images.encode([whole])).sum()) < 1 - 0.1
 
 
-def test_a_row_of_images_does_not_depend_on_its_batch(pair: LitePair) -> None:
+def test_a_row_of_images_does_not_depend_on_its_batch(pair: LiteEncoder) -> None:
     """An image alone gives what it gives among others."""
     images = [drawing(colour) for colour in ("red", "green", "blue")]
     np.testing.assert_allclose(
@@ -97,7 +97,7 @@ def test_a_row_of_images_does_not_depend_on_its_batch(pair: LitePair) -> None:
     )
 
 
-def test_nothing_gives_no_rows(pair: LitePair) -> None:
+def test_nothing_gives_no_rows(pair: LiteEncoder) -> None:
     """An empty batch is answered by (0, 384)."""
     assert (
         pair.texts.encode([]).shape
@@ -107,7 +107,7 @@ def test_nothing_gives_no_rows(pair: LitePair) -> None:
     )
 
 
-def test_the_spec_names_the_space_and_every_weight_file(pair: LitePair, head: LiteHead) -> None:
+def test_the_spec_names_the_space_and_every_weight_file(pair: LiteEncoder, head: LiteHead) -> None:
     """The space is named by the mean; the cheap spec is the loaded one's."""
     assert pair.spec == lite_spec()
     assert pair.spec.space == head.space
@@ -143,7 +143,7 @@ def test_the_shipped_head_is_small_and_names_what_it_was_trained_on(head: LiteHe
     assert int(head.training["pairs"]) > 0
 
 
-def test_the_page_of_weights_names_the_files_that_are_used(pair: LitePair) -> None:
+def test_the_page_of_weights_names_the_files_that_are_used(pair: LiteEncoder) -> None:
     """docs/weights.md has the hash of the head and of every backbone, and the head's size."""
     page = (ROOT / "docs" / "weights.md").read_text("utf-8")
     assert [digest for digest in pair.spec.weights_sha256.values() if digest not in page] == []

@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from imprompt.core.protocols import EncoderPair
+from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Vectors
-from imprompt.encoders.openclip import OpenClipPair, load_openclip
+from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
 from imprompt.encoders.registry import encoder_spec, load_encoder
 from tests.encoders.clip_models import ARCHITECTURES, TEXTS, Oracle, random_pictures, write_model
 
@@ -47,7 +47,7 @@ def oracle(clip_folder: Folder) -> Callable[[str], Oracle]:
 
 
 @pytest.fixture(scope="module")
-def pair(clip_folder: Folder) -> Callable[[str], OpenClipPair]:
+def pair(clip_folder: Folder) -> Callable[[str], OpenClipEncoder]:
     """Our reading of it; read once."""
     return functools.cache(
         lambda architecture: load_openclip(str(clip_folder(architecture)), device="cpu")
@@ -72,7 +72,7 @@ def close(found: Vectors, expected: Vectors) -> bool:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rows_are_open_clips_own(
-    architecture: str, oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]
+    architecture: str, oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipEncoder]
 ) -> None:
     """Texts (padded or cut) and images, in one batch and each alone, equal `encode_text` and `encode_image`."""
     towers = pair(architecture)
@@ -95,7 +95,7 @@ def test_rows_are_open_clips_own(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_only_causal_towers_that_pool_at_the_end_are_cut(
-    architecture: str, pair: Callable[[str], OpenClipPair]
+    architecture: str, pair: Callable[[str], OpenClipEncoder]
 ) -> None:
     """A tower that sees both ways, pools elsewhere or appends a token gets its full context, others what the longest text needs."""
     towers = pair(architecture)
@@ -109,7 +109,7 @@ def test_only_causal_towers_that_pool_at_the_end_are_cut(
 
 
 def test_many_texts_keep_their_order(
-    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]
+    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipEncoder]
 ) -> None:
     """More texts than a batch holds, of mixed lengths and with repeats, come back in the order given."""
     rng = np.random.default_rng(1)
@@ -120,7 +120,7 @@ def test_many_texts_keep_their_order(
     assert close(pair("vit").texts.encode(texts), oracle("vit").texts(texts))
 
 
-def test_texts_of_equal_tokens_are_encoded_once(pair: Callable[[str], OpenClipPair]) -> None:
+def test_texts_of_equal_tokens_are_encoded_once(pair: Callable[[str], OpenClipEncoder]) -> None:
     """Case, white space and what lies behind the context make no difference to the tokenizer, and cost nothing."""
     towers = pair("resnet-short-context")
     texts = ["a red square", "A  red\tSquare", "word " * 30, "word " * 40, "a cat"]
@@ -133,7 +133,7 @@ def test_texts_of_equal_tokens_are_encoded_once(pair: Callable[[str], OpenClipPa
     np.testing.assert_array_equal(rows[[0, 2]], rows[[1, 3]])
 
 
-def test_truncation_can_be_counted(pair: Callable[[str], OpenClipPair]) -> None:
+def test_truncation_can_be_counted(pair: Callable[[str], OpenClipEncoder]) -> None:
     """`token_lengths` counts start and end tokens and everything between, before the text is cut to `max_tokens`."""
     towers = pair("resnet-short-context")
     assert towers.spec.max_tokens == 21
@@ -148,7 +148,7 @@ def test_truncation_can_be_counted(pair: Callable[[str], OpenClipPair]) -> None:
 
 
 def test_a_monstrous_word_does_not_stall(
-    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipPair]
+    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipEncoder]
 ) -> None:
     """A megabyte of letters, whose tokens CLIP's tokenizer would take days to find, is one long text among others."""
     letters = "".join(np.random.default_rng(0).choice(list("etaoinshrdlu"), 1_000_000))
@@ -301,7 +301,7 @@ def test_no_global_state_changes(clip_folder: Folder) -> None:
 def test_a_hugging_face_tower_and_tokenizer_in_the_folder(tmp_path: Path) -> None:
     """A text tower and a tokenizer of transformers in the model's folder: padded, masked, never cut, equal to open_clip."""
     folder = write_hugging_face_model(tmp_path / "hf")
-    pair: EncoderPair = load_encoder(str(folder), device="cpu", offline=True)
+    pair: DualEncoder = load_encoder(str(folder), device="cpu", offline=True)
     assert close(
         pair.texts.encode(["a red cat", "a", "blue " * 40]),
         Oracle(folder).texts(["a red cat", "a", "blue " * 40]),
@@ -318,15 +318,17 @@ def write_hugging_face_model(folder: Path) -> Path:
     folder.mkdir()
     words = ["<s>", "<pad>", "</s>", "<unk>", "a", "red", "blue", "cat"]
     tokenizer = Tokenizer(
-        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
-    )  # noqa: S106 - no password
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")  # noqa: S106 no password
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>"
-    ).save_pretrained(folder)  # noqa: S106 - no password
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",  # noqa: S106
+        unk_token="<unk>",  # noqa: S106 no password
+    ).save_pretrained(folder)
     tower = RobertaConfig(
         vocab_size=8,
         hidden_size=16,

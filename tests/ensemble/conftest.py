@@ -11,7 +11,7 @@ from imprompt.encoders.lite import load_lite
 from imprompt.encoders.registry import output_encoder
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.ensemble.worlds import build_world
 
 
@@ -22,8 +22,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def generation(world: Path) -> Iterator[Generation]:
-    with open_generation(world) as opened:
+def version(world: Path) -> Iterator[IndexVersion]:
+    with open_version(world) as opened:
         yield opened
 
 

@@ -20,7 +20,7 @@ import imprompt.ensemble.submission.formats
 import imprompt.ensemble.submission.run
 from imprompt.core.values import Prediction
 from imprompt.ensemble.submission.run import SubmitReport, submit
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.ensemble.worlds import Sayer
 from tests.ensemble.worlds import ensemble as ensemble_of
 from tests.killing import before, in_the_middle_of_a_file
@@ -43,8 +43,8 @@ class Counting(Sayer):
 def run(index: Path, folder: Path, out: Path, member: Counting) -> SubmitReport:
     """The command that is broken off and given again."""
     imprompt.ensemble.submission.run.BATCH_IMAGES = BATCH_IMAGES
-    with open_generation(index) as generation:
-        judges = ensemble_of(generation, member, weights={"knn": 0.5, "sayer": 0.5})
+    with open_version(index) as version:
+        judges = ensemble_of(version, member, weights={"knn": 0.5, "sayer": 0.5})
         return submit(
             folder, out, ensemble=judges, depends_on={}, prompts_out=out.with_name("prompts.csv")
         )

@@ -1,4 +1,4 @@
-"""The blend's laws, for any votes and weights."""
+"""The blend's laws, for any contributions and weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ brief = settings(max_examples=40, deadline=None)  # a shared processor may pause
 weightings = st.dictionaries(st.sampled_from(NAMES), st.floats(1e-3, 1e3), min_size=1)
 
 
-def votes(seed: int, *, rows: int = 5) -> dict[str, Vectors]:
+def contributions(seed: int, *, rows: int = 5) -> dict[str, Vectors]:
     """Every member's rows, none of them unit."""
     rng = np.random.default_rng(seed)
     return {
@@ -28,8 +28,8 @@ def votes(seed: int, *, rows: int = 5) -> dict[str, Vectors]:
 @brief
 @given(weightings, st.integers(0, 99))
 def test_rows_have_length_1(weights: dict[str, float], seed: int) -> None:
-    """Whatever the lengths of the votes, the blend's rows are unit and float32."""
-    blended = blend(votes(seed), weights)
+    """Whatever the lengths of the contributions, the blend's rows are unit and float32."""
+    blended = blend(contributions(seed), weights)
     assert blended.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(blended, axis=1), 1, atol=1e-6)
 
@@ -39,10 +39,13 @@ def test_rows_have_length_1(weights: dict[str, float], seed: int) -> None:
 def test_only_ratios_count(weights: dict[str, float], seed: int, scale: float) -> None:
     """Scaling all weights changes nothing, and neither does the order in which members are listed, to the bit."""
     scaled = {name: weight * scale for name, weight in weights.items()}
-    np.testing.assert_allclose(blend(votes(seed), weights), blend(votes(seed), scaled), atol=1e-6)
+    np.testing.assert_allclose(
+        blend(contributions(seed), weights), blend(contributions(seed), scaled), atol=1e-6
+    )
     turned = dict(reversed(weights.items()))
     np.testing.assert_array_equal(
-        blend(votes(seed), weights), blend(dict(reversed(votes(seed).items())), turned)
+        blend(contributions(seed), weights),
+        blend(dict(reversed(contributions(seed).items())), turned),
     )
 
 
@@ -50,7 +53,7 @@ def test_only_ratios_count(weights: dict[str, float], seed: int, scale: float) -
 @given(weightings, st.integers(0, 99))
 def test_lengths_of_votes_do_not_count(weights: dict[str, float], seed: int) -> None:
     """Votes are unit before they are averaged: a member cannot gain by being long."""
-    given_votes = votes(seed)
+    given_votes = contributions(seed)
     longer = {name: rows * np.float32(7) for name, rows in given_votes.items()}
     longer[next(iter(weights))] *= np.float32(3)
     np.testing.assert_allclose(blend(given_votes, weights), blend(longer, weights), atol=1e-6)
@@ -60,7 +63,7 @@ def test_lengths_of_votes_do_not_count(weights: dict[str, float], seed: int) -> 
 @given(st.sampled_from(NAMES), st.floats(1e-3, 1e3), st.integers(0, 99))
 def test_a_member_alone_is_the_blend(name: str, weight: float, seed: int) -> None:
     """With one weight above 0 the blend is that member's unit rows."""
-    given_votes = votes(seed)
+    given_votes = contributions(seed)
     weights = dict.fromkeys(NAMES, 0.0) | {name: weight}
     np.testing.assert_allclose(blend(given_votes, weights), unit_rows(given_votes[name]), atol=1e-6)
 
@@ -68,8 +71,8 @@ def test_a_member_alone_is_the_blend(name: str, weight: float, seed: int) -> Non
 @brief
 @given(st.integers(0, 99), st.integers(1, 5))
 def test_rows_are_blended_one_by_one(seed: int, rows: int) -> None:
-    """A row of the blend depends on that row of the votes alone."""
-    given_votes, weights = votes(seed), {"vit": 2.0, "knn": 1.0}
+    """A row of the blend depends on that row of the contributions alone."""
+    given_votes, weights = contributions(seed), {"vit": 2.0, "knn": 1.0}
     part = {name: vectors[:rows] for name, vectors in given_votes.items()}
     np.testing.assert_array_equal(blend(given_votes, weights)[:rows], blend(part, weights))
 
@@ -84,7 +87,7 @@ def test_against_the_formula_by_hand() -> None:
 
 
 def test_votes_without_direction() -> None:
-    """A row of zeros leaves the others alone; opposite votes of equal weight leave the first by name."""
+    """A row of zeros leaves the others alone; opposite contributions of equal weight leave the first by name."""
     x = np.array([[1, 0]], np.float32)
     np.testing.assert_array_equal(blend({"a": x, "b": 0 * x}, {"a": 0.1, "b": 0.9}), x)
     np.testing.assert_array_equal(blend({"a": x, "b": -x}, {"a": 1, "b": 1}), x)
@@ -120,7 +123,7 @@ def test_shares_add_up_to_1(weights: dict[str, float], without: set[str]) -> Non
 def test_weights_that_cannot_be_used(weights: dict[str, float]) -> None:
     """Negative, zero-sum and not finite weights are refused before anything is added up."""
     with pytest.raises(ConfigError):
-        blend(votes(0), weights)
+        blend(contributions(0), weights)
 
 
 def test_a_vote_that_is_missing_is_refused() -> None:

@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 
 from imprompt.core.errors import ConfigError, MemberUnavailable
-from imprompt.encoders.lite import LitePair, load_lite
-from imprompt.ensemble.blend_config import Recipe, load_recipe, write_recipe
-from imprompt.ensemble.confidence import Calibration, Signs, find_calibration, nearness
+from imprompt.encoders.lite import LiteEncoder, load_lite
+from imprompt.ensemble.blend_config import BlendConfig, load_blend_config, write_blend_config
+from imprompt.ensemble.confidence import Calibration, ConfidenceFeatures, find_calibration, nearness
 from imprompt.ensemble.ensemble import Ensemble
-from imprompt.ensemble.explanation import ProvenAnswer, ask_with_proof
+from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
 from imprompt.ensemble.members import load_ensemble
 from imprompt.retriever import Question, Retriever
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.conftest import Imprompt
 
 
-def calibration(pair: LitePair, *, rows: int = 3, intercept: float = 0.0) -> Calibration:
+def calibration(pair: LiteEncoder, *, rows: int = 3, intercept: float = 0.0) -> Calibration:
     return Calibration(
         encoder=pair.spec.name,
         space=pair.spec.space,
@@ -39,13 +39,13 @@ def calibration(pair: LitePair, *, rows: int = 3, intercept: float = 0.0) -> Cal
 
 
 @pytest.fixture(scope="module")
-def pair() -> LitePair:
+def pair() -> LiteEncoder:
     return load_lite()
 
 
 @pytest.fixture(scope="module")
-def lite(lite_index: Path) -> Iterator[Generation]:
-    with open_generation(lite_index) as opened:
+def lite(lite_index: Path) -> Iterator[IndexVersion]:
+    with open_version(lite_index) as opened:
         yield opened
 
 
@@ -55,25 +55,29 @@ def red(tmp_path: Path) -> Path:
     return tmp_path / "red.png"
 
 
-def proven(ensemble: Ensemble, pair: LitePair, lite: Generation, image: Path) -> ProvenAnswer:
-    (answer,) = ask_with_proof(
+def proven(
+    ensemble: Ensemble, pair: LiteEncoder, lite: IndexVersion, image: Path
+) -> ExplainedAnswer:
+    (answer,) = ask_explained(
         [Question(image)], 3, retriever=Retriever(lite, pair), ensemble=ensemble
     )
-    assert isinstance(answer, ProvenAnswer)
+    assert isinstance(answer, ExplainedAnswer)
     return answer
 
 
 def test_confidence_rises_with_the_signs() -> None:
     """It is the logistic of the signs, from 0 to 1, however large they are."""
     made = calibration(load_lite(), intercept=-1.0)
-    sure, unsure = (Signs(nearness=value, wording=0, agreement=0) for value in (1.0, -1.0))
+    sure, unsure = (
+        ConfidenceFeatures(nearness=value, wording=0, agreement=0) for value in (1.0, -1.0)
+    )
     assert made.probability(sure) == pytest.approx(0.5)
     assert 0 < made.probability(unsure) < made.probability(sure)
     steep = msgspec.structs.replace(made, nearness=1e9)
     assert [steep.probability(sign) for sign in (unsure, sure)] == pytest.approx([0, 1])
 
 
-def test_a_calibration_holds_for_its_encoder_and_size(pair: LitePair) -> None:
+def test_a_calibration_holds_for_its_encoder_and_size(pair: LiteEncoder) -> None:
     """Half to twice the corpus, the same encoder; of several the nearest in size."""
     made = [calibration(pair, rows=rows) for rows in (1000, 1500, 100_000)]
     spec = pair.spec
@@ -102,33 +106,35 @@ def test_nearness_is_the_mean_of_the_nearest() -> None:
 
 
 def test_a_calibrated_recipe_tells_its_confidence(
-    lite: Generation, pair: LitePair, red: Path
+    lite: IndexVersion, pair: LiteEncoder, red: Path
 ) -> None:
-    """The probability of the verdict's signs; below a tenth nothing is close, and the best guess is there all the same."""
+    """The probability of the prediction's signs; below a tenth nothing is close, and the best guess is there all the same."""
     for intercept, close in ((3.0, True), (-9.0, False)):
         made = calibration(pair, intercept=intercept)
-        recipe = Recipe(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(made,))
-        ensemble = load_ensemble(recipe, lite, pair, offline=True)
+        blend_config = BlendConfig(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(made,))
+        ensemble = load_ensemble(blend_config, lite, pair, offline=True)
         answer = proven(ensemble, pair, lite, red)
-        (verdict,) = ensemble.judge([Image.open(red).convert("RGB")])
-        assert answer.proof.confidence == pytest.approx(made.probability(verdict.signs), abs=1e-6)
-        assert answer.proof.close is close
+        (prediction,) = ensemble.judge([Image.open(red).convert("RGB")])
+        assert answer.explanation.confidence == pytest.approx(
+            made.probability(prediction.signs), abs=1e-6
+        )
+        assert answer.explanation.close is close
         assert answer.answer.prompt
-        told = answer.to_json()["proof"]
+        told = answer.to_json()["explanation"]
         assert (told["calibration"], told["close"]) == ("calibrated", close)
 
 
 def test_without_calibration_there_is_no_confidence(
-    lite: Generation, pair: LitePair, red: Path
+    lite: IndexVersion, pair: LiteEncoder, red: Path
 ) -> None:
     """Another size of corpus, or a member that was left out, and nothing is claimed."""
-    other = Recipe(
+    other = BlendConfig(
         name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, rows=100_000),)
     )
     answer = proven(load_ensemble(other, lite, pair, offline=True), pair, lite, red)
-    assert answer.proof.confidence is None
-    assert answer.to_json()["proof"]["calibration"] == "not calibrated"
-    degraded = Recipe(
+    assert answer.explanation.confidence is None
+    assert answer.to_json()["explanation"]["calibration"] == "not calibrated"
+    degraded = BlendConfig(
         name="mine", weights={"vit": 1, "caption": 1}, calibrations=(calibration(pair),)
     )
     with pytest.raises(MemberUnavailable):
@@ -136,28 +142,28 @@ def test_without_calibration_there_is_no_confidence(
     assert load_ensemble(degraded, lite, pair, offline=True, degrade=True).calibration is None
 
 
-def test_a_recipe_keeps_its_calibrations(pair: LitePair, tmp_path: Path) -> None:
+def test_a_recipe_keeps_its_calibrations(pair: LiteEncoder, tmp_path: Path) -> None:
     """They are in the file; one with a field that is not known is refused."""
-    recipe = Recipe(name="mine", weights={"vit": 1}, calibrations=(calibration(pair),))
-    write_recipe(tmp_path / "mine.json", recipe)
-    assert load_recipe(str(tmp_path / "mine.json")) == recipe
+    blend_config = BlendConfig(name="mine", weights={"vit": 1}, calibrations=(calibration(pair),))
+    write_blend_config(tmp_path / "mine.json", blend_config)
+    assert load_blend_config(str(tmp_path / "mine.json")) == blend_config
     (tmp_path / "odd.json").write_text(
         (tmp_path / "mine.json").read_text().replace('"ece"', '"luck"')
     )
-    with pytest.raises(ConfigError, match="not a recipe"):
-        load_recipe(str(tmp_path / "odd.json"))
+    with pytest.raises(ConfigError, match="not a blend config"):
+        load_blend_config(str(tmp_path / "odd.json"))
 
 
 def test_query_says_that_nothing_is_close(
-    imprompt: Imprompt, pair: LitePair, lite_index: Path, red: Path, tmp_path: Path
+    imprompt: Imprompt, pair: LiteEncoder, lite_index: Path, red: Path, tmp_path: Path
 ) -> None:
     """With the best guess beside it."""
-    recipe = Recipe(
+    blend_config = BlendConfig(
         name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, intercept=-9.0),)
     )
-    write_recipe(tmp_path / "mine.json", recipe)
+    write_blend_config(tmp_path / "mine.json", blend_config)
     done = imprompt(
-        "query", red, "--proof", "--blend", tmp_path / "mine.json", "--index", lite_index
+        "query", red, "--explain", "--blend", tmp_path / "mine.json", "--index", lite_index
     )
     assert done.code == 0
     assert "nothing in the corpus is close; this is the best guess" in done.out

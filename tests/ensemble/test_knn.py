@@ -16,7 +16,7 @@ from imprompt.core.values import Vectors, unit_rows
 from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.knn import Knn, neighbour_weights, regress
 from imprompt.ensemble.neighbourhood import Neighbourhood, output_vectors
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.ensemble.worlds import WORDS, Sayer, build_world, neighbourhood, picture
 from tests.retriever.colours import PROMPTS, ColourPair
 
@@ -60,10 +60,10 @@ def test_places_without_a_neighbour_weigh_nothing() -> None:
     np.testing.assert_array_equal(weights[:, :2], neighbour_weights(cosines[:, :2], power=6))
 
 
-def test_predicts_from_the_prompts_of_the_index(generation: Generation) -> None:
+def test_predicts_from_the_prompts_of_the_index(version: IndexVersion) -> None:
     """The vector is the weighted mean of the prompts' stored vectors; the text is the prompt nearest to it."""
     images = [picture("red"), picture("blue")]
-    said = Knn(neighbourhood(generation, k=len(PROMPTS)), settings=KnnSettings()).predict(images)
+    said = Knn(neighbourhood(version, k=len(PROMPTS)), settings=KnnSettings()).predict(images)
     cosines = np.array(
         [ColourPair().texts.encode(PROMPTS) @ row for row in ColourPair().images.encode(images)]
     )
@@ -74,20 +74,20 @@ def test_predicts_from_the_prompts_of_the_index(generation: Generation) -> None:
     )
 
 
-def test_k_bounds_the_neighbours(generation: Generation) -> None:
+def test_k_bounds_the_neighbours(version: IndexVersion) -> None:
     """With k = 1 the answer is the nearest prompt's own vector; a k beyond the index is cut."""
-    one = Knn(neighbourhood(generation, k=1), settings=KnnSettings()).predict([picture("lime")])
+    one = Knn(neighbourhood(version, k=1), settings=KnnSettings()).predict([picture("lime")])
     np.testing.assert_allclose(one.vectors, WORDS.encode(["green"]), atol=1e-3)
-    assert neighbourhood(generation, k=1000).look([picture("lime")]).hits.ids.shape == (
+    assert neighbourhood(version, k=1000).look([picture("lime")]).hits.ids.shape == (
         1,
         len(PROMPTS),
     )
 
 
-def test_captions_of_others_join_the_prompts(generation: Generation) -> None:
+def test_captions_of_others_join_the_prompts(version: IndexVersion) -> None:
     """A caption that fits the picture pulls the mean towards itself; one that does not is all but ignored."""
     images = [picture("red")]
-    around = neighbourhood(generation)
+    around = neighbourhood(version)
     pair = ColourPair()
 
     def said(*captioners: Sayer) -> Vectors:
@@ -116,23 +116,20 @@ def test_captions_of_others_join_the_prompts(generation: Generation) -> None:
     np.testing.assert_allclose(said(fitting), regress(cosines, vectors, power=6)[0], atol=1e-6)
 
 
-def test_no_pictures_give_no_rows(generation: Generation) -> None:
+def test_no_pictures_give_no_rows(version: IndexVersion) -> None:
     """An empty batch is answered by (0, 384)."""
-    assert Knn(neighbourhood(generation), settings=KnnSettings()).predict([]).vectors.shape == (
-        0,
-        384,
-    )
+    assert Knn(neighbourhood(version), settings=KnnSettings()).predict([]).vectors.shape == (0, 384)
 
 
-def test_the_mean_of_the_corpus(generation: Generation) -> None:
+def test_the_mean_of_the_corpus(version: IndexVersion) -> None:
     """The direction of the mean of all prompts' vectors, of length 1."""
     expected = unit_rows(WORDS.encode(PROMPTS).mean(axis=0, keepdims=True))[0]
-    np.testing.assert_allclose(neighbourhood(generation).mean, expected, atol=1e-3)
+    np.testing.assert_allclose(neighbourhood(version).mean, expected, atol=1e-3)
 
 
 def test_an_index_without_minilm_vectors_is_refused(tmp_path: Path) -> None:
     """The message says what is missing and how to get it."""
-    with open_generation(build_world(tmp_path, with_words=False)) as old:
+    with open_version(build_world(tmp_path, with_words=False)) as old:
         with pytest.raises(MemberUnavailable, match=r"no MiniLM vectors.*build-index --replace"):
             output_vectors(old)
         with pytest.raises(MemberUnavailable):

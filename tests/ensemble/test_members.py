@@ -1,4 +1,4 @@
-"""From a recipe to an ensemble: shared work, unknown names, members that are not to be had."""
+"""From a blend config to an ensemble: shared work, unknown names, members that are not to be had."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ from PIL import Image
 
 from imprompt.core.errors import ConfigError, MemberUnavailable, SpaceMismatch
 from imprompt.encoders.efficientnet import EfficientNetLite
-from imprompt.encoders.lite import LitePair, load_lite
-from imprompt.ensemble.blend_config import KnnSettings, Recipe, load_recipe
-from imprompt.ensemble.explanation import ProvenAnswer, ask_with_proof
+from imprompt.encoders.lite import LiteEncoder, load_lite
+from imprompt.ensemble.blend_config import BlendConfig, KnnSettings, load_blend_config
+from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.retriever import Question, Retriever
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.ensemble.worlds import Sayer, picture
 from tests.retriever.colours import ColourPair
 
 
 @pytest.fixture(scope="module")
-def pair() -> LitePair:
+def pair() -> LiteEncoder:
     return load_lite()
 
 
 @pytest.fixture(scope="module")
-def lite(lite_index: Path) -> Iterator[Generation]:
-    with open_generation(lite_index) as opened:
+def lite(lite_index: Path) -> Iterator[IndexVersion]:
+    with open_version(lite_index) as opened:
         yield opened
 
 
-def recipe(**weights: float) -> Recipe:
-    return Recipe(name="test", weights=weights)
+def blend_config(**weights: float) -> BlendConfig:
+    return BlendConfig(name="test", weights=weights)
 
 
-def test_the_default_recipe_runs_on_what_is_embedded(lite: Generation, pair: LitePair) -> None:
-    """Nothing has to be fetched for it, and everybody votes."""
-    (verdict,) = load_ensemble(load_recipe("default"), lite, pair, offline=True).judge(
+def test_the_default_recipe_runs_on_what_is_embedded(lite: IndexVersion, pair: LiteEncoder) -> None:
+    """Nothing has to be fetched for it, and everybody contributions."""
+    (prediction,) = load_ensemble(load_blend_config("default"), lite, pair, offline=True).judge(
         [picture("red")]
     )
-    assert {vote.member for vote in verdict.votes} == set(load_recipe("default").weights)
-    assert verdict.prompt in {"a red fox", "a blue lake", "a green hill"}
-    regressor = next(vote for vote in verdict.votes if vote.member == "vit")
-    expected = pair.images.output([picture("red")])[0] @ verdict.vector
+    assert {vote.member for vote in prediction.contributions} == set(
+        load_blend_config("default").weights
+    )
+    assert prediction.prompt in {"a red fox", "a blue lake", "a green hill"}
+    regressor = next(vote for vote in prediction.contributions if vote.member == "vit")
+    expected = pair.images.output([picture("red")])[0] @ prediction.vector
     assert regressor.cosine == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_a_picture_is_seen_once(
-    lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lite: IndexVersion, pair: LiteEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Search, knn and the embedded regressor share one pass of the image trunk."""
     looks: list[EfficientNetLite] = []
@@ -61,26 +63,26 @@ def test_a_picture_is_seen_once(
 
     monkeypatch.setattr(EfficientNetLite, "activations", counted)
     monkeypatch.setattr(pair, "images", load_lite().images)  # its trunk is bound at its first use
-    ensemble = load_ensemble(recipe(knn=1, vit=1), lite, pair)
+    ensemble = load_ensemble(blend_config(knn=1, vit=1), lite, pair)
     questions = []
     for colour in ("red", "blue"):
         picture(colour).save(tmp_path / f"{colour}.png")
         questions.append(Question(image=tmp_path / f"{colour}.png"))
     retriever = Retriever(lite, ensemble.neighbourhood.pair)
-    answers = list(ask_with_proof(questions, 2, retriever=retriever, ensemble=ensemble))
-    assert all(isinstance(answer, ProvenAnswer) for answer in answers)
+    answers = list(ask_explained(questions, 2, retriever=retriever, ensemble=ensemble))
+    assert all(isinstance(answer, ExplainedAnswer) for answer in answers)
     assert looks
     assert len(looks) == len(set(looks)), "each trunk looks once"
 
 
-def test_unknown_members_are_refused(lite: Generation, pair: LitePair) -> None:
+def test_unknown_members_are_refused(lite: IndexVersion, pair: LiteEncoder) -> None:
     """The message lists those that there are."""
     with pytest.raises(ConfigError, match="knn"):
-        load_ensemble(recipe(oracle=1, vit=1), lite, pair, degrade=True)
+        load_ensemble(blend_config(oracle=1, vit=1), lite, pair, degrade=True)
 
 
 def test_a_missing_member_is_an_error_or_left_out(
-    lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch
+    lite: IndexVersion, pair: LiteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without --degrade it is named with its remedy; with it the others take its weight; alone it stays an error."""
 
@@ -90,42 +92,42 @@ def test_a_missing_member_is_an_error_or_left_out(
         )
 
     monkeypatch.setitem(LOADERS, "ofa", missing)
-    mixed = Recipe(name="mixed", weights={"vit": 1, "ofa": 3})
+    mixed = BlendConfig(name="mixed", weights={"vit": 1, "ofa": 3})
     with pytest.raises(MemberUnavailable, match=r"ofa: its weights.*Fetch OFA"):
         load_ensemble(mixed, lite, pair)
     ensemble = load_ensemble(mixed, lite, pair, degrade=True)
     assert ensemble.shares == {"vit": 1}
     assert [error.name for error in ensemble.left_out] == ["ofa"]
     with pytest.raises(MemberUnavailable, match="ofa"):
-        load_ensemble(Recipe(name="alone", weights={"ofa": 1}), lite, pair, degrade=True)
+        load_ensemble(BlendConfig(name="alone", weights={"ofa": 1}), lite, pair, degrade=True)
 
 
-def test_the_real_ofa_says_what_to_fetch(lite: Generation, pair: LitePair) -> None:
+def test_the_real_ofa_says_what_to_fetch(lite: IndexVersion, pair: LiteEncoder) -> None:
     """Its weights are not on this machine and the network is shut: the member is named, and so is the file."""
     with pytest.raises(MemberUnavailable, match=r"ofa: OFA-Sys/ofa-large-caption/.*Fetch"):
-        load_ensemble(Recipe(name="ofa", weights={"ofa": 1}), lite, pair, offline=True)
+        load_ensemble(BlendConfig(name="ofa", weights={"ofa": 1}), lite, pair, offline=True)
 
 
 def test_captions_reach_knn_and_are_made_once(
-    lite: Generation, pair: LitePair, monkeypatch: pytest.MonkeyPatch
+    lite: IndexVersion, pair: LiteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A member whose texts join the prompts speaks once for both uses, also where it has no weight of its own."""
     sayer = Sayer("ofa", "a violet sea")
     monkeypatch.setitem(LOADERS, "ofa", lambda _bench: sayer)
-    plain = load_ensemble(Recipe(name="x", weights={"knn": 1}), lite, pair).judge([picture("red")])[
-        0
-    ]
+    plain = load_ensemble(BlendConfig(name="x", weights={"knn": 1}), lite, pair).judge(
+        [picture("red")]
+    )[0]
     settings = KnnSettings(captions_of=("ofa",))
     for weights in ({"knn": 1.0, "ofa": 1.0}, {"knn": 1.0}):
         sayer.batches.clear()
-        (verdict,) = load_ensemble(
-            Recipe(name="x", weights=weights, knn=settings), lite, pair
+        (prediction,) = load_ensemble(
+            BlendConfig(name="x", weights=weights, knn=settings), lite, pair
         ).judge([picture("red")])
         assert sayer.batches == [1]
-        assert np.abs(verdict.vector - plain.vector).max() > 1e-3
+        assert np.abs(prediction.vector - plain.vector).max() > 1e-3
 
 
-def test_another_encoder_than_the_indexs_is_refused(lite: Generation) -> None:
+def test_another_encoder_than_the_indexs_is_refused(lite: IndexVersion) -> None:
     """Vectors of two spaces never meet."""
     with pytest.raises(SpaceMismatch):
-        load_ensemble(recipe(knn=1, vit=1), lite, ColourPair())
+        load_ensemble(blend_config(knn=1, vit=1), lite, ColourPair())

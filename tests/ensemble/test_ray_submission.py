@@ -16,7 +16,7 @@ from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.ray_predictions import RayAnswerer
 from imprompt.ensemble.submission.run import SubmitReport, depends_on, submit
 from imprompt.indexer.ray_session import ray_cluster
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.ensemble.submit_driver import Counting
 from tests.ensemble.worlds import ensemble, save_pictures
 from tests.indexer.ray_nodes import nodes
@@ -44,26 +44,26 @@ class Losing(Silent):
                 self.call()
 
 
-def judges(generation: Generation, pause_s: float) -> Ensemble:
-    return ensemble(generation, Counting(pause_s), weights={"knn": 0.5, "sayer": 0.5})
+def judges(version: IndexVersion, pause_s: float) -> Ensemble:
+    return ensemble(version, Counting(pause_s), weights={"knn": 0.5, "sayer": 0.5})
 
 
 def make_ensemble(index: Path, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
     """What an actor makes; it takes its time over a batch, so that a node is lost in the midst of one."""
-    generation = stack.enter_context(open_generation(index))
-    made = judges(generation, 0.1)
-    return made, depends_on(generation, made)
+    version = stack.enter_context(open_version(index))
+    made = judges(version, 0.1)
+    return made, depends_on(version, made)
 
 
 def test_it_is_the_local_submission(
-    generation: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: IndexVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three actors, of which one is lost; an image that cannot be read is listed, and other models are refused."""
     monkeypatch.setattr("imprompt.ensemble.submission.run.BATCH_IMAGES", BATCH_IMAGES)
     save_pictures(tmp_path / "images", IMAGES)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
-    made = judges(generation, 0)
-    depends = depends_on(generation, made)
+    made = judges(version, 0)
+    depends = depends_on(version, made)
 
     def run(
         name: str, answerer: RayAnswerer | None = None, progress: Any = None
@@ -81,7 +81,7 @@ def test_it_is_the_local_submission(
         return report, [out.read_bytes(), prompts.read_bytes()]
 
     here, expected = run("here")
-    index = generation.folder.parent.parent
+    index = version.folder.parent.parent
     with nodes(3) as cluster, ray_cluster(cluster.address, device="cpu") as offered:
         answerer = RayAnswerer(offered, partial(make_ensemble, index), depends)
         report, found = run("far", answerer, Losing(3 * BATCH_IMAGES, cluster.lose))

@@ -16,13 +16,18 @@ from PIL.Image import Image
 
 from imprompt.core.errors import ConfigError, MemberUnavailable
 from imprompt.core.values import EncoderSpec, Vectors
-from imprompt.ensemble.blend_config import KnnSettings, Recipe, check_recipe, write_recipe
+from imprompt.ensemble.blend_config import (
+    BlendConfig,
+    KnnSettings,
+    check_blend_config,
+    write_blend_config,
+)
 from imprompt.ensemble.knn import Knn, regress
 from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
 from imprompt.ensemble.rescoring import SecondLook, rescored
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.conftest import Imprompt
 from tests.ensemble.worlds import WORDS, Sayer, picture
 from tests.retriever.colours import PROMPTS, ColourPair, ColourPictures, ColourTexts
@@ -87,9 +92,9 @@ def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
     """Cosines of the stored vectors, and of the texts of others, in the second space; computed here from the encoders at once."""
     captioner = Sayer("sayer", "blue castle")
     chosen = KnnSettings(rescore="turned", rescore_share=0.7)
-    with open_generation(build_world(tmp_path)) as generation:
-        around = Neighbourhood(generation, SharedPair(ColourPair()), k=len(PROMPTS))
-        second = SecondLook(generation, turned_pair())
+    with open_version(build_world(tmp_path)) as version:
+        around = Neighbourhood(version, SharedPair(ColourPair()), k=len(PROMPTS))
+        second = SecondLook(version, turned_pair())
         knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, second=second)
         images = [picture("red"), picture("blue"), picture("lime")]
         said = knn.predict(images).vectors
@@ -115,23 +120,27 @@ def test_an_index_without_the_second_space_names_the_command(lite_index: Path) -
     from imprompt.encoders.lite import load_lite
     from imprompt.ensemble.members import load_ensemble
 
-    recipe = Recipe(name="x", weights={"knn": 1}, knn=KnnSettings(rescore="ViT-L-14/openai"))
+    blend_config = BlendConfig(
+        name="x", weights={"knn": 1}, knn=KnnSettings(rescore="ViT-L-14/openai")
+    )
     with (
-        open_generation(lite_index) as generation,
+        open_version(lite_index) as version,
         pytest.raises(
             MemberUnavailable,
             match=r"no vectors of ViT-L-14/openai.*build-index --also ViT-L-14/openai --replace",
         ),
     ):
-        load_ensemble(recipe, generation, load_lite(), offline=True)
+        load_ensemble(blend_config, version, load_lite(), offline=True)
     with pytest.raises(ConfigError, match="rescore_share"):
-        check_recipe(msgspec.structs.replace(recipe, knn=KnnSettings(rescore_share=1.5)))
+        check_blend_config(
+            msgspec.structs.replace(blend_config, knn=KnnSettings(rescore_share=1.5))
+        )
 
 
 def test_an_index_of_two_encoders_from_the_command_line(
     tmp_path: Path, tiny_clip: Path, imprompt: Imprompt
 ) -> None:
-    """`build-index --also` stores the second encoder's vectors, a recipe rescores with them, and `add` makes more."""
+    """`build-index --also` stores the second encoder's vectors, a blend config rescores with them, and `add` makes more."""
     (tmp_path / "p.txt").write_text("a red circle\na blue square\na green ring\n", "utf-8")
     index = tmp_path / "index"
     built = imprompt(
@@ -152,11 +161,13 @@ def test_an_index_of_two_encoders_from_the_command_line(
     for number, chosen in enumerate(
         (KnnSettings(), KnnSettings(rescore=str(tiny_clip), rescore_share=1))
     ):
-        write_recipe(tmp_path / f"{number}.json", Recipe(name="r", weights={"knn": 1}, knn=chosen))
+        write_blend_config(
+            tmp_path / f"{number}.json", BlendConfig(name="r", weights={"knn": 1}, knn=chosen)
+        )
         asked = imprompt(
             "query",
             tmp_path / "red.png",
-            "--proof",
+            "--explain",
             "--blend",
             tmp_path / f"{number}.json",
             "--index",
@@ -164,7 +175,7 @@ def test_an_index_of_two_encoders_from_the_command_line(
             "--json",
         )
         assert asked.code == 0, asked.err
-        vectors.append(asked.lines[0]["proof"]["vector"])
+        vectors.append(asked.lines[0]["explanation"]["vector"])
     assert vectors[0] != vectors[1]
     (tmp_path / "more.txt").write_text("a green cross\n", "utf-8")
     added = imprompt("add", tmp_path / "more.txt", "--index", index, "--json")

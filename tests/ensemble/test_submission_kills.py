@@ -32,7 +32,7 @@ KEPT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class MemberPool:
     """Images and what an unbroken run makes of them."""
 
     folder: Path
@@ -41,12 +41,12 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(world: Path, tmp_path_factory: pytest.TempPathFactory) -> MemberPool:
     place = tmp_path_factory.mktemp("bench")
     save_pictures(place / "images", PICTURES)
     (place / "images" / "500bad.png").write_text("no picture", "utf-8")
     run(world, place / "images", place / "out.csv", Counting())
-    return Bench(
+    return MemberPool(
         place / "images", (place / "out.csv").read_bytes(), (place / "prompts.csv").read_bytes()
     )
 
@@ -55,7 +55,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
-def kill(point: str, world: Path, bench: Bench, out: Path) -> subprocess.CompletedProcess[bytes]:
+def kill(
+    point: str, world: Path, bench: MemberPool, out: Path
+) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
         [*DRIVER, world, bench.folder, out, point],
@@ -66,7 +68,7 @@ def kill(point: str, world: Path, bench: Bench, out: Path) -> subprocess.Complet
     )
 
 
-def assert_as_unbroken(out: Path, bench: Bench) -> None:
+def assert_as_unbroken(out: Path, bench: MemberPool) -> None:
     assert out.read_bytes() == bench.submission
     assert out.with_name("prompts.csv").read_bytes() == bench.prompts
     assert [
@@ -82,7 +84,9 @@ def test_every_point_is_named() -> None:
 
 
 @pytest.mark.parametrize("point", KEPT)
-def test_a_kill_at_a_named_point(point: str, world: Path, bench: Bench, tmp_path: Path) -> None:
+def test_a_kill_at_a_named_point(
+    point: str, world: Path, bench: MemberPool, tmp_path: Path
+) -> None:
     """No file stands under the submission's name before it is whole; finished batches are not answered again."""
     out = tmp_path / "out.csv"
     killed = kill(point, world, bench, out)
@@ -96,7 +100,7 @@ def test_a_kill_at_a_named_point(point: str, world: Path, bench: Bench, tmp_path
 
 
 def test_a_batch_that_was_damaged_is_answered_again(
-    world: Path, bench: Bench, tmp_path: Path
+    world: Path, bench: MemberPool, tmp_path: Path
 ) -> None:
     """A finished batch carries its own sha256: with one bit flipped it counts as unfinished."""
     out = tmp_path / "out.csv"
@@ -112,12 +116,12 @@ def test_a_batch_that_was_damaged_is_answered_again(
 
 
 def test_a_changed_image_is_not_taken_from_the_broken_run(
-    world: Path, bench: Bench, tmp_path: Path
+    world: Path, bench: MemberPool, tmp_path: Path
 ) -> None:
     """Another length or time of a file makes it another job; what the broken one left is removed."""
     save_pictures(tmp_path / "images", 6)
     out = tmp_path / "out.csv"
-    own = Bench(tmp_path / "images", b"", b"")
+    own = MemberPool(tmp_path / "images", b"", b"")
     assert kill("before the rows are gathered", world, own, out).returncode == -signal.SIGKILL
     save_pictures(tmp_path / "images", 7)
     member = Counting()
@@ -128,7 +132,7 @@ def test_a_changed_image_is_not_taken_from_the_broken_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_kills_at_random(seed: int, world: Path, bench: Bench, tmp_path: Path) -> None:
+def test_kills_at_random(seed: int, world: Path, bench: MemberPool, tmp_path: Path) -> None:
     """Killed up to three times, whenever it happens, then finished: the bytes are those of the unbroken run."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     out = tmp_path / "out.csv"

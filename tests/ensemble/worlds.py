@@ -10,13 +10,13 @@ from PIL import Image
 from imprompt.core.protocols import EnsembleMember
 from imprompt.core.values import Prediction
 from imprompt.encoders.minilm import SPACE
-from imprompt.ensemble.blend_config import KnnSettings, Recipe
+from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.knn import Knn
 from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from tests.indexer.doubles import BagOfWords
 from tests.retriever.colours import PROMPTS, ColourPair
 
@@ -25,7 +25,7 @@ WORDS = BagOfWords(SPACE, dim=384)
 
 
 def build_world(folder: Path, *, with_words: bool = True) -> Path:
-    """An index of prompts about colours, with the vectors that the ensemble votes in unless they are left out."""
+    """An index of prompts about colours, with the vectors that the ensemble contributions in unless they are left out."""
     corpus = folder / "colours.txt"
     corpus.write_text("\n".join(PROMPTS), "utf-8")
     build_index(
@@ -57,18 +57,21 @@ class Sayer:
         return Prediction(WORDS.encode(texts), None if self.mute else texts)
 
 
-def neighbourhood(generation: Generation, *, k: int = 5) -> Neighbourhood:
-    return Neighbourhood(generation, SharedPair(ColourPair()), k=k)
+def neighbourhood(version: IndexVersion, *, k: int = 5) -> Neighbourhood:
+    return Neighbourhood(version, SharedPair(ColourPair()), k=k)
 
 
 def ensemble(
-    generation: Generation, *others: EnsembleMember, weights: dict[str, float], k: int = 5
+    version: IndexVersion, *others: EnsembleMember, weights: dict[str, float], k: int = 5
 ) -> Ensemble:
     """`knn` over the world, and other members."""
-    around = neighbourhood(generation, k=k)
-    recipe = Recipe(name="test", weights=weights)
+    around = neighbourhood(version, k=k)
+    blend_config = BlendConfig(name="test", weights=weights)
     return Ensemble(
-        [Knn(around, settings=KnnSettings()), *others], recipe, neighbourhood=around, minilm=WORDS
+        [Knn(around, settings=KnnSettings()), *others],
+        blend_config,
+        neighbourhood=around,
+        minilm=WORDS,
     )
 
 

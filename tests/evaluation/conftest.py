@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.training.head_training import train_head
 from imprompt.evaluation.study import Options, Study, run_study
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.evaluation.worlds import RECIPE, THINGS
 
 
@@ -68,7 +68,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def memorising(pairs_file: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> LitePair:
+def memorising(
+    pairs_file: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> LiteEncoder:
     """`lite` with a head that was trained on the very pairs; there is nothing in them to learn but themselves."""
     out = tmp_path_factory.mktemp("head") / "head.safetensors"
     train_head(pairs_file, out, cache=cache)
@@ -76,6 +78,6 @@ def memorising(pairs_file: Path, cache: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="session")
-def honest(pairs_file: Path, index: Path, memorising: LitePair, cache: Path) -> Study:
-    with open_generation(index) as generation:
-        return run_study(pairs_file, RECIPE, generation, memorising, Options(cache=cache))
+def honest(pairs_file: Path, index: Path, memorising: LiteEncoder, cache: Path) -> Study:
+    with open_version(index) as version:
+        return run_study(pairs_file, RECIPE, version, memorising, Options(cache=cache))

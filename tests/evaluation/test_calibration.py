@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from imprompt.core.values import EncoderSpec
-from imprompt.ensemble.confidence import Signs
+from imprompt.ensemble.confidence import ConfidenceFeatures
 from imprompt.ensemble.training.pairs import Pair
 from imprompt.evaluation.calibration import auroc, calibrate, expected_calibration_error, logistic
 from imprompt.evaluation.pair_set import PairSet
@@ -25,8 +25,11 @@ def pair_set(n: int) -> PairSet:
     return PairSet(rows, truth, np.arange(n), np.arange(n) % 5, np.ones(n, dtype=np.bool_), ())
 
 
-def signs_of(values: np.typing.NDArray[np.float64]) -> list[Signs]:
-    return [Signs(nearness=float(a), wording=float(b), agreement=float(c)) for a, b, c in values]
+def signs_of(values: np.typing.NDArray[np.float64]) -> list[ConfidenceFeatures]:
+    return [
+        ConfidenceFeatures(nearness=float(a), wording=float(b), agreement=float(c))
+        for a, b, c in values
+    ]
 
 
 def test_what_can_be_known_is_calibrated() -> None:
@@ -39,8 +42,8 @@ def test_what_can_be_known_is_calibrated() -> None:
     assert made is not None
     assert made.report.auroc > 0.8
     assert made.report.ece < 0.05
-    sure = Signs(nearness=0.8, wording=0.6, agreement=0.5)
-    unsure = Signs(nearness=0.3, wording=0.4, agreement=0.5)
+    sure = ConfidenceFeatures(nearness=0.8, wording=0.6, agreement=0.5)
+    unsure = ConfidenceFeatures(nearness=0.3, wording=0.4, agreement=0.5)
     assert made.calibration.probability(sure) > 0.9 > 0.1 > made.calibration.probability(unsure)
 
 

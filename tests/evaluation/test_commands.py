@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imprompt.core.atomic_files import check_place
-from imprompt.core.errors import ConfigError, CorpusError, NoGeneration, PartialFailure, StorageFull
+from imprompt.core.errors import ConfigError, CorpusError, NoIndex, PartialFailure, StorageFull
 from tests.conftest import Imprompt
 
 
@@ -76,11 +76,18 @@ def test_a_fitted_recipe_is_used_by_query(
     assert written["name"] == "mine"
     assert sum(written["weights"].values()) == pytest.approx(1)
     asked = imprompt(
-        "query", pairs_file.parent / "0.png", "--proof", "--blend", out, "--index", index, "--json"
+        "query",
+        pairs_file.parent / "0.png",
+        "--explain",
+        "--blend",
+        out,
+        "--index",
+        index,
+        "--json",
     )
     assert asked.code == 0
-    assert asked.lines[0]["proof"]["recipe"] == "mine"
-    assert asked.lines[0]["proof"]["calibration"] == "not calibrated"
+    assert asked.lines[0]["explanation"]["blend"] == "mine"
+    assert asked.lines[0]["explanation"]["calibration"] == "not calibrated"
 
 
 def test_pairs_that_cannot_be_used(
@@ -135,7 +142,7 @@ def test_few_pairs_cannot_train_a_head(
 def test_what_else_is_refused(
     imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
 ) -> None:
-    """A page where a folder is, a recipe that is none, two folds, no index: before any work is done."""
+    """A page where a folder is, a blend config that is none, two folds, no index: before any work is done."""
     shared = ("evaluate", "--pairs", pairs_file)
     page = tmp_path / "page.html"
     assert imprompt(*shared, "--index", index, "--out", tmp_path).code == ConfigError.exit_code
@@ -147,9 +154,7 @@ def test_what_else_is_refused(
         imprompt(*shared, "--index", index, "--out", page, "--folds", "2").code
         == ConfigError.exit_code
     )
-    assert (
-        imprompt(*shared, "--index", tmp_path / "no", "--out", page).code == NoGeneration.exit_code
-    )
+    assert imprompt(*shared, "--index", tmp_path / "no", "--out", page).code == NoIndex.exit_code
     assert (
         imprompt("fit-weights", "--pairs", pairs_file, "--index", index, "--out", tmp_path).code
         == ConfigError.exit_code

@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from imprompt.core.errors import ConfigError
-from imprompt.encoders.lite import LitePair
-from imprompt.ensemble.blend_config import check_recipe, load_recipe
+from imprompt.encoders.lite import LiteEncoder
+from imprompt.ensemble.blend_config import check_blend_config, load_blend_config
 from imprompt.evaluation.nested_cv import BLEND, CONSTANT, GIVEN, PRINTED
-from imprompt.evaluation.study import Options, Study, fitted_recipe, run_study
+from imprompt.evaluation.study import Options, Study, fitted_blend_config, run_study
 from imprompt.evaluation.study_steps import make_report
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.evaluation.worlds import RECIPE
 
 
 def test_a_leak_shows(
-    pairs_file: Path, index: Path, memorising: LitePair, cache: Path, honest: Study
+    pairs_file: Path, index: Path, memorising: LiteEncoder, cache: Path, honest: Study
 ) -> None:
     """The head knows its own pairs by heart; out of fold it is no better than a constant, for pictures of noise tell nothing."""
-    with open_generation(index) as generation:
+    with open_version(index) as version:
         leaking = run_study(
-            pairs_file, RECIPE, generation, memorising, Options(refit_head=False, cache=cache)
+            pairs_file, RECIPE, version, memorising, Options(refit_head=False, cache=cache)
         )
     assert leaking.scores["vit"].mean() > 0.7
     assert leaking.scores[BLEND].mean() > honest.scores[BLEND].mean() + 0.2
@@ -37,7 +37,7 @@ def test_true_texts_are_not_in_the_corpus(honest: Study) -> None:
     """Two prompts of the index are true texts; nobody is answered with one."""
     assert honest.removed == 2
     truths = {row.texts[0] for row in honest.pairs.rows}
-    assert not truths & {verdict.prompt for verdict in honest.verdicts}
+    assert not truths & {prediction.prompt for prediction in honest.predictions}
 
 
 def test_folds_do_not_share_groups(honest: Study) -> None:
@@ -47,11 +47,11 @@ def test_folds_do_not_share_groups(honest: Study) -> None:
 
 
 def test_the_words_belong_to_the_blend(honest: Study) -> None:
-    """What the product's own ensemble answers under each fold's recipe is the blend that was scored from the tallies."""
+    """What the product's own ensemble answers under each fold's blend config is the blend that was scored from the tallies."""
     answered = np.array(
         [
-            verdict.vector @ truth
-            for verdict, truth in zip(honest.verdicts, honest.pairs.truth, strict=True)
+            prediction.vector @ truth
+            for prediction, truth in zip(honest.predictions, honest.pairs.truth, strict=True)
         ]
     )
     assert answered == pytest.approx(honest.scores[BLEND], abs=1e-4)
@@ -84,13 +84,13 @@ def test_the_report_has_every_answer(honest: Study) -> None:
 
 def test_the_fitted_recipe_can_be_used(honest: Study) -> None:
     """Its weights are on the simplex; forty pairs are too few to calibrate on."""
-    recipe = fitted_recipe(honest, name="mine")
-    check_recipe(recipe)
-    assert sum(recipe.weights.values()) == pytest.approx(1)
-    assert recipe.calibrations == ()
+    blend_config = fitted_blend_config(honest, name="mine")
+    check_blend_config(blend_config)
+    assert sum(blend_config.weights.values()) == pytest.approx(1)
+    assert blend_config.calibrations == ()
 
 
-def test_two_folds_are_refused(pairs_file: Path, index: Path, memorising: LitePair) -> None:
+def test_two_folds_are_refused(pairs_file: Path, index: Path, memorising: LiteEncoder) -> None:
     """The weights of one fold could not be fitted out of fold."""
-    with open_generation(index) as generation, pytest.raises(ConfigError, match="too few"):
-        run_study(pairs_file, load_recipe("default"), generation, memorising, Options(n_folds=2))
+    with open_version(index) as version, pytest.raises(ConfigError, match="too few"):
+        run_study(pairs_file, load_blend_config("default"), version, memorising, Options(n_folds=2))

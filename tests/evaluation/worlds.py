@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.blend_config import BlendConfig
 
-RECIPE = Recipe(name="test", weights={"vit": 0.5, "knn": 0.5})
+RECIPE = BlendConfig(name="test", weights={"vit": 0.5, "knn": 0.5})
 
 # fmt: off
 THINGS = (

@@ -27,7 +27,7 @@ from tests.store.builders import reseal
 
 Builder = Callable[[Path, Path], None]
 CHECKSUM = 53
-_FULL = "SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id, n_folded FROM honest"
+_FULL = "SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id, n_duplicates FROM honest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,22 @@ class HostileIndex:
     opens: bool = True
 
 
-def generation(root: Path) -> Path:
-    """The folder of the generation in service."""
+def version(root: Path) -> Path:
+    """The folder of the version in service."""
     name = current_name(root)
     assert name is not None
-    return layout.generation_folder(root, name)
+    return layout.version_folder(root, name)
 
 
 def plain_manifest(root: Path) -> dict[str, Any]:
     """The manifest as JSON has it."""
-    found: dict[str, Any] = json.loads((generation(root) / layout.MANIFEST).read_bytes())
+    found: dict[str, Any] = json.loads((version(root) / layout.MANIFEST).read_bytes())
     return found
 
 
 def seal(root: Path, manifest: dict[str, Any], *, files: Iterable[str] = ()) -> None:
     """Write the manifest, with what is true of these files, and make its own hash right."""
-    folder = generation(root)
+    folder = version(root)
     for file in files:
         record = {"bytes": (folder / file).stat().st_size, "sha256": sha256_file(folder / file)}
         manifest["files"][file] = record
@@ -83,7 +83,7 @@ def change(root: Path, _: Path, *, edit: Callable[[dict[str, Any]], None]) -> No
 
 def statements(root: Path, outside: Path, *, sql: str) -> None:
     """Another database of prompts; `{home}` is the folder outside."""
-    path = generation(root) / layout.PROMPTS
+    path = version(root) / layout.PROMPTS
     path.chmod(0o644)
     with duckdb.connect(str(path)) as connection:
         for statement in sql.format(home=outside, full=_FULL).split(";"):
@@ -109,7 +109,7 @@ def renamed_shard(root: Path, outside: Path, *, name: str) -> None:
 
 def linked_shard(root: Path, outside: Path) -> None:
     """The first shard is a link to the same bytes outside."""
-    path = generation(root) / shards_of(plain_manifest(root))[0]["file"]
+    path = version(root) / shards_of(plain_manifest(root))[0]["file"]
     target = outside.parent / "shard.npy"
     path.rename(target)
     path.symlink_to(target)
@@ -132,7 +132,7 @@ def linked_file(root: Path, outside: Path, *, file: str) -> None:
 
 def in_place_of(root: Path, outside: Path, *, file: str, kind: str) -> None:
     """A pipe, a socket, a device or a folder in the place of a file, with a record that would fit an empty one."""
-    path = (root if file in ("CURRENT", "LOCK") else generation(root)) / file.format(
+    path = (root if file in ("CURRENT", "LOCK") else version(root)) / file.format(
         shard=shards_of(plain_manifest(root))[0]["file"]
     )
     manifest = plain_manifest(root) if file not in ("CURRENT", "LOCK", layout.MANIFEST) else None
@@ -150,7 +150,7 @@ def in_place_of(root: Path, outside: Path, *, file: str, kind: str) -> None:
         ):  # the name of a socket is short
             listening.bind(path.name)
     if manifest is not None:
-        manifest["files"][path.relative_to(generation(root)).as_posix()]["bytes"] = 0
+        manifest["files"][path.relative_to(version(root)).as_posix()]["bytes"] = 0
         seal(root, manifest)
 
 
@@ -167,7 +167,7 @@ def listed_pipe(root: Path, outside: Path) -> None:
 
 def raw_manifest(root: Path, _: Path, *, content: Callable[[bytes], bytes]) -> None:
     """Other bytes in the manifest's place."""
-    reseal(root, content((generation(root) / layout.MANIFEST).read_bytes()))
+    reseal(root, content((version(root) / layout.MANIFEST).read_bytes()))
 
 
 def _before_end(content: bytes, more: bytes) -> bytes:
@@ -176,7 +176,7 @@ def _before_end(content: bytes, more: bytes) -> bytes:
 
 def current(root: Path, outside: Path, *, text: str) -> None:
     """Another text in `CURRENT`."""
-    sha256 = sha256_file(generation(root) / layout.MANIFEST)
+    sha256 = sha256_file(version(root) / layout.MANIFEST)
     layout.current_path(root).write_text(
         text.format(name=current_name(root), sha256=sha256, home=outside)
     )
@@ -186,11 +186,11 @@ def npy_header(root: Path, _: Path, *, header: bytes) -> None:
     """Another header of the first shard, which is as long as the old one."""
     manifest = plain_manifest(root)
     file = shards_of(manifest)[0]["file"]
-    path = generation(root) / file
+    path = version(root) / file
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(header.ljust(127) + b"\n" + content[128:])
-    (generation(root) / layout.row_sums_file(manifest["encoders"][0]["space"])).unlink()
+    (version(root) / layout.row_sums_file(manifest["encoders"][0]["space"])).unlink()
     del manifest["files"][manifest["row_sums"].pop(manifest["encoders"][0]["space"])]
     seal(root, manifest, files=[file])
 
@@ -199,9 +199,9 @@ def not_finite(root: Path, outside: Path) -> None:
     """Stored vectors of infinite values, without sums that would tell."""
     manifest = plain_manifest(root)
     shard = shards_of(manifest)[0]
-    content = (generation(root) / shard["file"]).read_bytes()
+    content = (version(root) / shard["file"]).read_bytes()
     npy_header(root, outside, header=content[:127])
-    path = generation(root) / shard["file"]
+    path = version(root) / shard["file"]
     path.write_bytes(content[:128] + b"\xff\x7c" * ((len(content) - 128) // 2))
     seal(root, plain_manifest(root), files=[shard["file"]])
 
@@ -210,7 +210,7 @@ def faiss_length(root: Path, _: Path, *, number: int, at: int) -> None:
     """A number of 8 bytes in the header of the index."""
     manifest = plain_manifest(root)
     file = next(iter(manifest["indexes"].values()))["file"]
-    path = generation(root) / file
+    path = version(root) / file
     content = bytearray(path.read_bytes())
     content[at : at + 8] = number.to_bytes(8, "little", signed=True)
     path.unlink()
@@ -308,9 +308,9 @@ def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], None], str, tuple[int
             "a probe without an answer",
             (CHECKSUM,),
         ),
-        "generation": (
-            lambda m: m.update(generation="../../.."),
-            "a generation that calls itself ../../..",
+        "version": (
+            lambda m: m.update(version="../../.."),
+            "a version that calls itself ../../..",
             (CHECKSUM,),
         ),
         "file-absolute": (
@@ -334,7 +334,7 @@ def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], None], str, tuple[int
 def _databases() -> dict[str, tuple[str, str]]:
     """Databases of prompts: name -> (statements, what it tries)."""
     view = "ALTER TABLE prompts RENAME TO honest;CREATE VIEW prompts AS "
-    shown = "SELECT row_id, prompt_key, {text} AS text, embedded_text, source, source_key, n_submitted, group_id, n_folded FROM honest"
+    shown = "SELECT row_id, prompt_key, {text} AS text, embedded_text, source, source_key, n_submitted, group_id, n_duplicates FROM honest"
     read = "(SELECT content FROM read_text('{home}/secret.txt'))"
     lying = f"CASE WHEN current_query() LIKE '%unnest%' THEN {read} ELSE text END"
     return {
@@ -372,8 +372,8 @@ def _databases() -> dict[str, tuple[str, str]]:
             "ALTER TABLE prompts RENAME TO honest;CREATE TABLE prompts (row_id BIGINT, prompt_key VARCHAR, "
             "text VARCHAR GENERATED ALWAYS AS (repeat(prompt_key, 100)), embedded_text VARCHAR, source VARCHAR, "
             "source_key VARCHAR, "
-            "n_submitted BIGINT, group_id BIGINT, n_folded BIGINT);INSERT INTO prompts SELECT row_id, prompt_key, embedded_text, "
-            "source, source_key, n_submitted, group_id, n_folded FROM honest;DROP TABLE honest",
+            "n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT);INSERT INTO prompts SELECT row_id, prompt_key, embedded_text, "
+            "source, source_key, n_submitted, group_id, n_duplicates FROM honest;DROP TABLE honest",
             "a column that is computed when it is read",
         ),
         "column-more": ("ALTER TABLE prompts ADD COLUMN more VARCHAR", "a column more"),
@@ -412,12 +412,7 @@ def hostile_indexes() -> dict[str, HostileIndex]:
             partial(renamed_shard, name=shard), f"a shard called {shard!r}"
         )
     found["shard-link"] = HostileIndex(linked_shard, "a shard that is a link")
-    for name in (
-        "generations",
-        "generations/{name}",
-        "generations/{name}/vectors",
-        "generations/{name}/index",
-    ):
+    for name in ("versions", "versions/{name}", "versions/{name}/vectors", "versions/{name}/index"):
         label = name.format(name="NAME").replace("/", "-")
         found[f"link-{label}"] = HostileIndex(
             partial(linked_folder, folder=name), f"{name} is a link to a folder outside"
@@ -453,7 +448,7 @@ def hostile_indexes() -> dict[str, HostileIndex]:
         partial(raw_manifest, content=lambda _: b""), "an empty manifest"
     )
     for name, text in {
-        "up": "../../generations/{name} {sha256}\n",
+        "up": "../../versions/{name} {sha256}\n",
         "absolute": "{home} {sha256}\n",
         "dots": ".. {sha256}\n",
         "long": "a" * 5000 + " {sha256}\n",

@@ -17,14 +17,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from imprompt.core.errors import StoreError
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.manifest import decode_manifest
-from tests.hostile.indexes import generation, plain_manifest, seal
+from tests.hostile.indexes import plain_manifest, seal, version
 
 
 def said(root: Path) -> str:
     try:
-        with open_generation(root) as opened:
+        with open_version(root) as opened:
             index = opened.index(opened.space)
             index.search(opened.vectors(opened.space).block(0, 3), 10)
     except StoreError as error:
@@ -36,7 +36,7 @@ def main() -> None:
     root, count, rng = Path(sys.argv[1]), int(sys.argv[2]), np.random.default_rng(int(sys.argv[3]))
     manifest = plain_manifest(root)
     info = next(iter(manifest["indexes"].values()))
-    path = generation(root) / info["file"]
+    path = version(root) / info["file"]
     good = path.read_bytes()
     path.chmod(0o644)
     for number in range(count):
@@ -51,7 +51,7 @@ def main() -> None:
         seal(root, plain_manifest(root), files=[info["file"]])
         sys.stdout.write(json.dumps({"at": at, "said": said(root)}) + "\n")
         sys.stdout.flush()
-    decode_manifest((generation(root) / "MANIFEST.json").read_bytes(), path=path)
+    decode_manifest((version(root) / "MANIFEST.json").read_bytes(), path=path)
     peak = next(
         line
         for line in Path("/proc/self/status").read_text().splitlines()

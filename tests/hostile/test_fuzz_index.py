@@ -21,7 +21,7 @@ from imprompt.indexer.journal import Journal
 from imprompt.store import layout
 from imprompt.store.conditions import where
 from imprompt.store.databases import scratch
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest, decode_manifest, encode_manifest, sha256_bytes
 from imprompt.store.publish import read_current
@@ -152,15 +152,15 @@ def test_opened(index: tuple[Path, Manifest], data: st.DataObject) -> None:
     reseal(root, msgspec.json.encode(value))
     with Bounded():
         verify(root)
-    with Bounded(), open_generation(root) as generation:
-        vectors = generation.vectors(generation.space)
-        generation.index(generation.space).search(vectors.block(0, 1), 10)
+    with Bounded(), open_version(root) as version:
+        vectors = version.vectors(version.space)
+        version.index(version.space).search(vectors.block(0, 1), 10)
 
 
 @LONG
 @given(torn(seed("CURRENT")))
 def test_current(content: bytes) -> None:
-    """Only names that a generation can have are taken."""
+    """Only names that a version can have are taken."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +200,7 @@ def test_conditions(content: bytes) -> None:
 
 
 _EMPTY = "SELECT 0::BIGINT AS row_id, '' AS prompt_key, '' AS text, '' AS embedded_text, '' AS source, '' AS source_key, "
-_EMPTY += "0::BIGINT AS n_submitted, 0::BIGINT AS group_id, 0::BIGINT AS n_folded LIMIT 0"
+_EMPTY += "0::BIGINT AS n_submitted, 0::BIGINT AS group_id, 0::BIGINT AS n_duplicates LIMIT 0"
 
 
 def test_the_seeds_are_good() -> None:

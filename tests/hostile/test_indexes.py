@@ -29,8 +29,8 @@ from imprompt.indexer.adding import add_corpora
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.removing import remove_prompts, rules_where
-from imprompt.indexer.semantic_duplicates import fold_alike
-from imprompt.store.index_version import open_generation
+from imprompt.indexer.semantic_duplicates import dedupe_similar
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.milvus.upload import PushOptions, push
 from imprompt.store.publish import collect_garbage, current_name
@@ -52,7 +52,7 @@ MOST_BYTES = 256 << 20
 EVERYWHERE = (
     "duckdb-view-lying",
     "shard-short",
-    "link-generations-NAME",
+    "link-versions-NAME",
     "pipe-listed",
     "manifest-deep",
     "faiss-codes",
@@ -97,14 +97,14 @@ def made(name: str, good: Path, home: Home) -> tuple[Path, HostileIndex]:
 
 def ask(root: Path) -> None:
     """Open it, search it, read everything in it."""
-    with open_generation(root) as generation:
-        vectors = generation.vectors(generation.space)
+    with open_version(root) as version:
+        vectors = version.vectors(version.space)
         for k in (1, 10):
-            hits = generation.index(generation.space).search(vectors.block(0, 3), k)
-            found = generation.prompts.get_many(hits.ids[hits.ids >= 0])
+            hits = version.index(version.space).search(vectors.block(0, 3), k)
+            found = version.prompts.get_many(hits.ids[hits.ids >= 0])
         assert not any(SECRET in prompt.text for prompt in found)
         vectors.block(0, len(vectors))
-        generation.prompts.digest()
+        version.prompts.digest()
 
 
 def add(root: Path) -> None:
@@ -116,8 +116,8 @@ def add(root: Path) -> None:
 
 def served(root: Path) -> None:
     """As `serve` opens it, and as the worker of a cluster does: by name, read instead of mapped."""
-    open_generation(root, mapped=False).close()
-    open_generation(root, current_name(root)).close()
+    open_version(root, mapped=False).close()
+    open_version(root, current_name(root)).close()
 
 
 DOORS: dict[str, Callable[[Path], object]] = {
@@ -125,7 +125,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "serve": served,
     "add": add,
     "remove": lambda root: remove_prompts(root, rules_where("text LIKE '% 7 %'")),
-    "fold": lambda root: fold_alike(root, cosine=0.999),
+    "fold": lambda root: dedupe_similar(root, cosine=0.999),
     "push": lambda root: push(
         root, MilvusPlace(str(root.parent / "push.db")), options=PushOptions()
     ),
@@ -261,12 +261,12 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
             check_refused(outcome, code=REFUSALS)
 
 
-@pytest.mark.parametrize("place", ["generations", "staging"])
+@pytest.mark.parametrize("place", ["versions", "staging"])
 @pytest.mark.parametrize("tidy", ["gc", "remove"])
 def test_links_go_and_what_they_lead_to_stays(
     place: str, tidy: str, good: Path, home: Home
 ) -> None:
-    """A link below generations/ or staging/ is removed as a link."""
+    """A link below versions/ or staging/ is removed as a link."""
     root = home.hostile / "index"
     shutil.copytree(good, root)
     target = home.home.parent / "kept"
@@ -349,10 +349,9 @@ def test_a_journal_that_names_other_files(good: Path, home: Home) -> None:
     add(root)
     assert home.state() == before
     assert verify(root) == []
-    with open_generation(root) as generation:
+    with open_version(root) as version:
         assert np.isin(
-            NEW,
-            [prompt.text for prompt in generation.prompts.get_many(range(len(generation.prompts)))],
+            NEW, [prompt.text for prompt in version.prompts.get_many(range(len(version.prompts)))]
         )
 
 

@@ -19,13 +19,13 @@ from imprompt.core.errors import (
 from imprompt.core.hub.fetch import HubFile, silent
 from imprompt.encoders.foreign import closed_libraries
 from imprompt.encoders.registry import load_encoder, load_index_encoder, output_encoder
-from imprompt.ensemble.blend_config import load_recipe
+from imprompt.ensemble.blend_config import load_blend_config
 from imprompt.ensemble.image_to_text import ImageToText
 from imprompt.ensemble.members import load_ensemble
 from imprompt.indexer.build import build_index
 from imprompt.indexer.ray_engine import NamedSpaces
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.conftest import Imprompt
 from tests.encoders.clip_models import write_model
 from tests.ensemble.test_image_to_text import make_blip
@@ -150,7 +150,7 @@ def caption(home: Home, folder: Path) -> Outcome:
     words = (
         "query",
         home.hostile / "red.png",
-        "--proof",
+        "--explain",
         "--blend",
         blend,
         "--index",
@@ -316,12 +316,12 @@ def test_a_server_answers_without_a_hostile_captioner(
         json.dumps({"name": "x", "weights": {"caption": 1.0}, "sources": {"caption": str(folder)}})
     )
     with (
-        open_generation(index / "index") as generation,
+        open_version(index / "index") as version,
         pytest.raises(MemberUnavailable, match="caption: "),
     ):
         load_ensemble(
-            load_recipe(str(blend)),
-            generation,
+            load_blend_config(str(blend)),
+            version,
             load_encoder("lite", device="cpu"),
             degrade=False,
             device="cpu",

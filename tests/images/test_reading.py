@@ -12,7 +12,7 @@ from imprompt.images import reading
 from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.images.reading import read_embedded_prompts
 from tests.images.hostile_files import picture_bytes
-from tests.images.test_embedded import TOO_LARGE
+from tests.images.test_embedded_prompts import TOO_LARGE
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
 
 

@@ -24,8 +24,8 @@ import imprompt.store.shards
 from imprompt.indexer.adding import add_corpora
 from imprompt.indexer.build import BuildReport
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.removing import RemovalReport, remove_prompts, rules_where
-from imprompt.indexer.semantic_duplicates import LikenessReport, fold_alike
+from imprompt.indexer.removing import RemoveReport, remove_prompts, rules_where
+from imprompt.indexer.semantic_duplicates import DedupeReport, dedupe_similar
 from imprompt.store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagOfWords, BagPair
 from tests.indexer.kill_driver import in_the_middle_of_a_journal_line
@@ -34,14 +34,14 @@ from tests.killing import after, before, in_the_middle_of_a_file
 WORD = "Zanzibarquokka"
 
 
-def remove(root: Path) -> RemovalReport:
+def remove(root: Path) -> RemoveReport:
     """The command that is broken off and given again."""
     return remove_prompts(root, rules_where(f"text LIKE '%{WORD}%'"))
 
 
-def fold(root: Path) -> LikenessReport:
+def fold(root: Path) -> DedupeReport:
     """The command that is broken off and given again."""
-    return fold_alike(root, cosine=0.98)
+    return dedupe_similar(root, cosine=0.98)
 
 
 def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildReport:

@@ -58,8 +58,8 @@ POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within a batch of rows": lambda: before(Rules, "apply", call=2),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=3),
-    "before folding": lambda: before(imprompt.indexer.stages, "fold_duplicates"),
-    "while folding equal prompts": lambda: after(StagedPrompts, "fold_equal"),
+    "before folding": lambda: before(imprompt.indexer.stages, "drop_duplicates"),
+    "while folding equal prompts": lambda: after(StagedPrompts, "drop_equal"),
     "while folding near duplicates": lambda: after(
         imprompt.indexer.near_duplicates, "collect_word_sets"
     ),

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from imprompt.indexer.build import BuildOptions, BuildReport, build_index, spaces_of
-from imprompt.indexer.engine import Engine, Space
+from imprompt.indexer.engine import BuildSpace, Engine
 from imprompt.indexer.journal import Journal
 from imprompt.indexer.ray_engine import RayEngine
 from imprompt.indexer.ray_session import ray_cluster
@@ -21,7 +21,7 @@ SHARD_ROWS = 64
 FINISHED = 3
 
 
-def spaces() -> list[Space]:
+def spaces() -> list[BuildSpace]:
     return spaces_of(BagPair(), [])
 
 

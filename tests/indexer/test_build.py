@@ -21,7 +21,7 @@ from imprompt.indexer.engine import LocalEngine
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.rows import StreamedSource
 from imprompt.store import layout
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
 from imprompt.store.publish import current_name
@@ -36,10 +36,17 @@ class TestWhatABuildGives:
         first = listed(["b  b", "a", "b b", "cafe\u0301"], name="first", n_submitted=2)
         second = listed(["caf\u00e9", "A", " a\t", "last"], name="second", n_submitted=10)
         report = build_index(tmp_path, [first, second], BagPair(), options=OPTIONS)
-        with open_generation(tmp_path) as generation:
-            prompts = generation.prompts.get_many(range(len(generation.prompts)))
+        with open_version(tmp_path) as version:
+            prompts = version.prompts.get_many(range(len(version.prompts)))
         assert [
-            (row.text, row.embedded_text, row.source, row.source_key, row.n_submitted, row.n_folded)
+            (
+                row.text,
+                row.embedded_text,
+                row.source,
+                row.source_key,
+                row.n_submitted,
+                row.n_duplicates,
+            )
             for row in prompts
         ] == [
             ("b  b", "b b", "first", "row 0", 4, 0),
@@ -57,13 +64,13 @@ class TestWhatABuildGives:
         pair, extra = BagPair(), BagOfWords("second", dim=7)
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 230)))
         report = build_index(tmp_path / "index", [source], pair, options=OPTIONS, extra=[extra])
-        with open_generation(tmp_path / "index") as generation:
-            rows = len(generation.prompts)
-            texts = [prompt.embedded_text for prompt in generation.prompts.get_many(range(rows))]
+        with open_version(tmp_path / "index") as version:
+            rows = len(version.prompts)
+            texts = [prompt.embedded_text for prompt in version.prompts.get_many(range(rows))]
             for encoder in (BagOfWords(), extra):
-                stored = generation.vectors(encoder.spec.space).block(0, rows)
+                stored = version.vectors(encoder.spec.space).block(0, rows)
                 np.testing.assert_allclose(stored, encoder.encode(texts), atol=1e-3)
-            hits = generation.index("bag").search(generation.vectors("bag").block(0, rows), 5)
+            hits = version.index("bag").search(version.vectors("bag").block(0, rows), 5)
             assert (hits.scores[:, 0] > 0.999).all()
         assert [record.rows for record in report.manifest.shards["bag"]] == [
             50,
@@ -148,8 +155,8 @@ class TestWhatABuildGives:
         assert [row.source_key for row in report.rejected] == [
             f"line {12 * i}" for i in range(1, 11)
         ]
-        with open_generation(tmp_path / "index") as generation:
-            prompts = generation.prompts.get_many(range(len(generation.prompts)))
+        with open_version(tmp_path / "index") as version:
+            prompts = version.prompts.get_many(range(len(version.prompts)))
         assert (
             report.truncated
             == sum(len(prompt.embedded_text.split()) + 2 > MAX_TOKENS for prompt in prompts)
@@ -179,7 +186,7 @@ class TestWhatABuildGives:
         assert provenance["libraries"]["numpy"] == np.__version__
         assert (
             str(tmp_path)
-            not in (tmp_path / "generations" / manifest.generation / layout.MANIFEST).read_text()
+            not in (tmp_path / "versions" / manifest.version / layout.MANIFEST).read_text()
         )
 
     def test_leaves_nothing_lying_about(self, tmp_path: Path) -> None:
@@ -203,7 +210,7 @@ class TestAskedAgain:
     def test_a_damaged_index_is_built_anew(self, tmp_path: Path) -> None:
         """Whoever is told by `verify` to build again gets a whole index by the same command."""
         first = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS).manifest
-        shard = tmp_path / "generations" / first.generation / first.shards["bag"][0].file
+        shard = tmp_path / "versions" / first.version / first.shards["bag"][0].file
         content = bytearray(shard.read_bytes())
         content[-3] ^= 1
         shard.chmod(0o644)
@@ -237,11 +244,11 @@ class TestRefusals:
             for name in ("mine", "bag", source.name, pair.spec.space):
                 assert name in caught.value.message
             assert "--replace" in caught.value.hint
-            with open_generation(tmp_path) as generation:
-                assert generation.prompts.get_many([0])[0].text == "a"
+            with open_version(tmp_path) as version:
+                assert version.prompts.get_many([0])[0].text == "a"
         build_index(tmp_path, [listed(["b"])], BagPair("other"), options=BuildOptions(replace=True))
-        with open_generation(tmp_path) as generation:
-            assert generation.prompts.get_many([0])[0].text == "b"
+        with open_version(tmp_path) as version:
+            assert version.prompts.get_many([0])[0].text == "b"
 
     def test_other_weights_of_one_name_are_named(self, tmp_path: Path) -> None:
         """Corpus, encoder's name and space look the same: the message says which weight file is another one."""
@@ -254,14 +261,14 @@ class TestRefusals:
             build_index(tmp_path, [listed(["a"])], pair, options=OPTIONS)
 
     def test_going_back_encodes_nothing(self, tmp_path: Path) -> None:
-        """Replacing by what is still there in an older generation puts that one back in service."""
+        """Replacing by what is still there in an older version puts that one back in service."""
         first = build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS).manifest
         build_index(tmp_path, [listed(["b"])], BagPair(), options=BuildOptions(replace=True))
         pair = BagPair()
         build_index(
             tmp_path, [listed(["a"])], pair, options=BuildOptions(shard_rows=50, replace=True)
         )
-        assert current_name(tmp_path) == first.generation
+        assert current_name(tmp_path) == first.version
         assert pair.texts.seen == []
 
     def test_another_shard_size_needs_no_replace(self, tmp_path: Path) -> None:
@@ -289,8 +296,8 @@ class TestRefusals:
         """A corpus of one prompt over and over is an index of one row."""
         report = build_index(tmp_path, [listed(["a b", " a  b"] * 50)], BagPair(), options=OPTIONS)
         assert report.manifest.funnel == {"read": 100, "duplicate": 99, "kept": 1}
-        with open_generation(tmp_path) as generation:
-            assert generation.prompts.get_many([0])[0].n_submitted == 100
+        with open_version(tmp_path) as version:
+            assert version.prompts.get_many([0])[0].n_submitted == 100
 
     def test_a_failing_source_leaves_the_old_index(self, tmp_path: Path) -> None:
         """An error in the middle of reading ends the build; the index in place goes on answering."""

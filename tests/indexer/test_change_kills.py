@@ -12,10 +12,10 @@ import pytest
 
 from imprompt.indexer.build import BuildOptions, build_index
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
-from imprompt.store.publish import generation_names
+from imprompt.store.publish import version_names
 from tests.indexer.change_driver import ADDING, FOLDING, REMOVING, WORD, add, fold, remove
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.test_kills import environment
@@ -39,8 +39,8 @@ def kill(verb: str, root: Path, point: str, *words: Path) -> None:
 
 def digest_in_service(root: Path) -> str:
     """The index opens, checks included."""
-    with open_generation(root) as generation:
-        return generation.manifest.rows_digest
+    with open_version(root) as version:
+        return version.manifest.rows_digest
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +81,15 @@ def test_a_kill_while_prompts_are_removed(
     assert (digest_in_service(root) == unbroken.rows_digest) == published
     remove(root)
     assert verify(root) == []
-    with open_generation(root) as generation:
-        found = generation.manifest
+    with open_version(root) as version:
+        found = version.manifest
     assert found.rows_digest == unbroken.rows_digest
     assert found.funnel == unbroken.funnel
     for space, records in unbroken.shards.items():
         assert [record.sha256 for record in found.shards[space]] == [
             record.sha256 for record in records
         ]
-    assert len(generation_names(root)) == 1
+    assert len(version_names(root)) == 1
     assert not any((root / "staging").iterdir())
     assert not any(
         WORD.encode() in path.read_bytes()
@@ -118,8 +118,8 @@ def test_a_kill_while_prompts_are_folded(
     )
     fold(root)
     assert verify(root) == []
-    with open_generation(root) as generation:
-        found = generation.manifest
+    with open_version(root) as version:
+        found = version.manifest
     assert found.rows_digest == folded.rows_digest
     assert found.funnel == folded.funnel
     for space, records in folded.shards.items():

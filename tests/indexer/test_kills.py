@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from tests.indexer.doubles import BagPair, write_corpus
@@ -37,7 +37,7 @@ NAMED_POINTS = [point for point in POINTS if point != "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class MemberPool:
     """The corpus to be built, an index of another one that is in service, and what an unbroken build gives."""
 
     corpus: Path
@@ -47,7 +47,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> MemberPool:
     folder = tmp_path_factory.mktemp("bench")
     corpus = write_corpus(folder / "corpus.txt", ROWS)
     with corpus.open("a") as file:  # and thirty near duplicates, of which one is kept
@@ -57,11 +57,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     other = write_corpus(folder / "other.txt", 40, salt="old")
     old = build(folder / "old", other, BagPair()).manifest
     whole = build(folder / "whole", corpus, BagPair()).manifest
-    return Bench(corpus, folder / "old", old.rows_digest, whole)
+    return MemberPool(corpus, folder / "old", old.rows_digest, whole)
 
 
 @pytest.fixture
-def root(bench: Bench, tmp_path: Path) -> Path:
+def root(bench: MemberPool, tmp_path: Path) -> Path:
     """An index that is in service while the new one is built."""
     return Path(shutil.copytree(bench.old, tmp_path / "index"))
 
@@ -72,16 +72,16 @@ def environment() -> dict[str, str]:
 
 def assert_in_service(root: Path, *digests: str) -> None:
     """The index opens, checks included, and holds one of these corpora."""
-    with open_generation(root) as generation:
-        assert generation.manifest.rows_digest in digests
-        assert generation.prompts.get_many([0])[0].text.startswith("prompt 0")
+    with open_version(root) as version:
+        assert version.manifest.rows_digest in digests
+        assert version.prompts.get_many([0])[0].text.startswith("prompt 0")
 
 
-def assert_as_unbroken(root: Path, bench: Bench) -> None:
+def assert_as_unbroken(root: Path, bench: MemberPool) -> None:
     """Rows and vector bytes are those of the unbroken build, and nothing of the broken one is left."""
     assert verify(root) == []
-    with open_generation(root) as generation:
-        found = generation.manifest
+    with open_version(root) as version:
+        found = version.manifest
     assert found.rows_digest == bench.whole.rows_digest
     assert found.funnel == bench.whole.funnel
     assert [shard.sha256 for shard in found.shards["bag"]] == [
@@ -97,7 +97,7 @@ def test_there_are_at_least_ten_named_points() -> None:
 
 
 @pytest.mark.parametrize("point", NAMED_POINTS)
-def test_a_kill_at_a_named_point(point: str, root: Path, bench: Bench) -> None:
+def test_a_kill_at_a_named_point(point: str, root: Path, bench: MemberPool) -> None:
     """The old index answers after the kill (the new one, where CURRENT was replaced), and the same command does the rest."""
     killed = subprocess.run(
         [*DRIVER, root, bench.corpus, point],
@@ -115,7 +115,7 @@ def test_a_kill_at_a_named_point(point: str, root: Path, bench: Bench) -> None:
     assert report.encoded == max(bench.whole.rows - SHARD_ROWS * FINISHED_SHARDS.get(point, 0), 0)
 
 
-def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, bench: Bench) -> None:
+def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, bench: MemberPool) -> None:
     """On going on, listed shards are hashed: one with a flipped byte is encoded again."""
     subprocess.run(
         [*DRIVER, root, bench.corpus, "before publishing"],
@@ -135,7 +135,7 @@ def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, bench: Benc
 
 
 @pytest.mark.parametrize("limit_bytes", [100, 100_000, 300_000])
-def test_a_full_disk(limit_bytes: int, root: Path, bench: Bench) -> None:
+def test_a_full_disk(limit_bytes: int, root: Path, bench: MemberPool) -> None:
     """When nothing more can be written, the build ends with `StorageFull`, the old index answers, and later the same command works.
 
     The limit on the length of a file holds for root too, and stops the plan, the staged rows or the
@@ -161,7 +161,7 @@ def test_a_full_disk(limit_bytes: int, root: Path, bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
-def test_kills_at_random(seed: int, root: Path, bench: Bench) -> None:
+def test_kills_at_random(seed: int, root: Path, bench: MemberPool) -> None:
     """Killed up to three times, whenever it happens, then finished: the index opens after each kill, and the end is the same."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     for _ in range(rng.randint(1, 3)):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprompt.indexer.near_duplicates import fold_near_duplicates
+from imprompt.indexer.near_duplicates import drop_near_duplicates
 from imprompt.indexer.word_sets import Rows, band_rows, collect_word_sets, words
 
 THRESHOLDS = (0.6, 0.8, 0.9, 1.0)
@@ -33,7 +33,7 @@ def fold(
     settled: int = 0,
 ) -> list[int]:
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
-    kept_by, _ = fold_near_duplicates(
+    kept_by, _ = drop_near_duplicates(
         batches, np.array(n_submitted, dtype=np.int64), threshold=threshold, settled=settled
     )
     return [int(row) for row in kept_by]
@@ -125,7 +125,7 @@ def test_the_threshold_is_reached_by_equality() -> None:
 
 
 def test_texts_without_words_are_near_to_nothing() -> None:
-    """Signs alone are kept, also beside each other; an empty corpus folds to an empty one."""
+    """ConfidenceFeatures alone are kept, also beside each other; an empty corpus folds to an empty one."""
     assert fold(["🎨", "🎨🎨", "...", ""], [1, 1, 1, 1], 0.6) == [0, 1, 2, 3]
     assert fold([], [], 0.8) == []
 

@@ -27,7 +27,7 @@ from imprompt.indexer.ray_session import Pool, ray_cluster
 from imprompt.indexer.ray_stream import Rounds, stream
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.readers.starter import starter_source
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from tests.indexer import ray_driver
@@ -48,7 +48,7 @@ THREADS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class MemberPool:
     """A corpus of real-looking prompts with rows that cannot be read, and what a local build of one thread makes of it."""
 
     corpus: Path
@@ -63,7 +63,7 @@ def cluster() -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemberPool]:
     import torch
 
     folder = tmp_path_factory.mktemp("bench")
@@ -74,7 +74,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     corpus.write_bytes(b"\n".join(lines) + b"\n")
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
-    yield Bench(corpus, folder / "local", build(folder / "local", corpus, LocalEngine()).manifest)
+    yield MemberPool(
+        corpus, folder / "local", build(folder / "local", corpus, LocalEngine()).manifest
+    )
     torch.set_num_threads(before)
 
 
@@ -98,10 +100,10 @@ def build(root: Path, corpus: Path, engine: Engine, progress: Any = None) -> Bui
         )
 
 
-def assert_same(root: Path, bench: Bench) -> None:
+def assert_same(root: Path, bench: MemberPool) -> None:
     """Plan, rows and funnel are equal; vectors are where their provenance is, else within 1e-3, and so are the nearest ten."""
     assert verify(root) == []
-    with open_generation(root) as found, open_generation(bench.root) as whole:
+    with open_version(root) as found, open_version(bench.root) as whole:
         assert found.manifest.plan_sha256 == bench.whole.plan_sha256
         assert found.manifest.rows_digest == bench.whole.rows_digest
         assert found.manifest.funnel == bench.whole.funnel
@@ -138,18 +140,18 @@ class Calling(Silent):
 
 
 def test_a_cluster_builds_what_this_machine_builds(
-    cluster: Nodes, bench: Bench, tmp_path: Path
+    cluster: Nodes, bench: MemberPool, tmp_path: Path
 ) -> None:
     """Two nodes with an actor each: with as many threads as here, the very bytes; rows that cannot be read end in the funnel."""
     with ray_cluster(cluster.address, device="cpu") as offered:
         assert offered.devices == Pool(2, 2, 1)
         build(tmp_path, bench.corpus, RayEngine(offered, NamedSpaces("lite", device="cpu")))
     assert_same(tmp_path, bench)
-    with open_generation(tmp_path) as found:
+    with open_version(tmp_path) as found:
         assert found.manifest.shards == bench.whole.shards  # records hold sha256 and provenance
 
 
-def test_a_node_is_lost_during_a_build(cluster: Nodes, bench: Bench, tmp_path: Path) -> None:
+def test_a_node_is_lost_during_a_build(cluster: Nodes, bench: MemberPool, tmp_path: Path) -> None:
     """What its actor was at is done by another; the shards pass through a shared folder, where nothing is left."""
     cluster.grow()
     lost: list[int] = []
@@ -250,7 +252,7 @@ def test_workers_of_other_code_are_refused(cluster: Nodes, monkeypatch: pytest.M
         list(stream(big_items, sizes, pool=offered.devices))
 
 
-def test_the_command_is_quiet_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_the_command_is_quiet_and_leaves_nothing(bench: MemberPool, tmp_path: Path) -> None:
     """Ray on this machine, as long as the command runs: its lines are those of a local build, its processes hear the loopback
     address alone, and none of them stays."""
     corpus, index = tmp_path / "corpus.txt", tmp_path / "index"

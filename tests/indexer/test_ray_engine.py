@@ -19,7 +19,7 @@ from imprompt.core.errors import (
 )
 from imprompt.core.values import RawPrompt
 from imprompt.indexer.build import BuildOptions, BuildReport, build_index, spaces_of
-from imprompt.indexer.engine import LocalEngine, Space
+from imprompt.indexer.engine import BuildSpace, LocalEngine
 from imprompt.indexer.ray_engine import RayEngine
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.rows import StreamedSource
@@ -32,7 +32,7 @@ ROWS = 300
 OPTIONS = BuildOptions(shard_rows=40)
 
 
-def spaces() -> Sequence[Space]:
+def spaces() -> Sequence[BuildSpace]:
     return spaces_of(BagPair(), [BagOfWords("second", dim=7)])
 
 
@@ -190,10 +190,10 @@ def test_a_shard_that_is_gone_from_the_folder_is_made_again(
 def test_a_worker_with_other_weights_is_refused(corpus: Path, through: Any, tmp_path: Path) -> None:
     """The message names the weights that differ; nothing is published."""
 
-    def other() -> Sequence[Space]:
+    def other() -> Sequence[BuildSpace]:
         first, second = spaces()
         return [
-            Space(replace(first.spec, weights_sha256={"text": "feedc0de" * 8}), first.texts),
+            BuildSpace(replace(first.spec, weights_sha256={"text": "feedc0de" * 8}), first.texts),
             second,
         ]
 

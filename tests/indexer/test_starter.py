@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from imprompt.core.values import fold_text
+from imprompt.core.values import normalize_text
 from imprompt.indexer.readers.starter import ROWS, expand, load_vocabulary, starter_source
 
 DATA = Path(
@@ -48,7 +48,7 @@ def test_is_the_same_everywhere(prompts: list[str]) -> None:
 def test_is_folded_text(prompts: list[str]) -> None:
     """Each prompt is what cleaning would make of it, begins and ends well, and has no hole from a word left out."""
     for prompt in prompts:
-        assert prompt == fold_text(prompt)
+        assert prompt == normalize_text(prompt)
         assert not re.search(r" ,|,,|\.\.|  |\{|\}|^,|,$", prompt), prompt
         assert 4 <= len(prompt.split()) <= 77
         assert prompt.isascii()
@@ -135,5 +135,5 @@ def test_copies_no_real_prompt(prompts: list[str]) -> None:
         pytest.skip(f"the private prompts are not at {path}")
     ours = {prompt.lower() for prompt in prompts}
     for batch in pq.ParquetFile(path).iter_batches(columns=["prompt"]):
-        copied = ours & {fold_text(text).lower() for text in batch.column(0).to_pylist()}
+        copied = ours & {normalize_text(text).lower() for text in batch.column(0).to_pylist()}
         assert not copied

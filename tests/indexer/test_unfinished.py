@@ -13,7 +13,7 @@ from imprompt.indexer.build import BuildOptions, build_index, make_plan
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.rows import Row, StreamedSource
 from imprompt.store import layout
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.publish import current_name
 from tests.conftest import Imprompt
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
@@ -203,5 +203,5 @@ class TestStrict:
         assert not build_index(
             tmp_path / "index", [parse_corpus(str(path))], BagPair(), options=OPTIONS
         ).built
-        with open_generation(tmp_path / "index") as generation:
-            assert len(generation.prompts) == 2
+        with open_version(tmp_path / "index") as version:
+            assert len(version.prompts) == 2

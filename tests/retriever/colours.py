@@ -67,7 +67,7 @@ class ColourPictures:
 
 @dataclass
 class ColourPair:
-    """Satisfies `imprompt.core.protocols.EncoderPair`."""
+    """Satisfies `imprompt.core.protocols.DualEncoder`."""
 
     spec: EncoderSpec = SPEC
     texts: ColourTexts = field(default_factory=ColourTexts)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.retriever.colours import build_colours
 
 
 @pytest.fixture(scope="session")
-def generation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generation]:
+def version(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IndexVersion]:
     root = tmp_path_factory.mktemp("colours")
     build_colours(root)
-    with open_generation(root) as opened:
+    with open_version(root) as opened:
         yield opened

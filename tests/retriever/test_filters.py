@@ -22,7 +22,7 @@ from imprompt.retriever.filters import Selection, select
 from imprompt.store import layout
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.faiss_index import FaissIndex, build_faiss_index
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from imprompt.store.indexes import build_index_file, open_index
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.shards import ShardedVectors
@@ -90,7 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with duckdb.connect(str(folder / layout.PROMPTS)) as connection:
         connection.execute(
             "CREATE TABLE prompts(row_id BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, "
-            "source_key VARCHAR, n_submitted BIGINT, group_id BIGINT, n_folded BIGINT)"
+            "source_key VARCHAR, n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT)"
         )
         connection.executemany(
             "INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -104,7 +104,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                     p.source_key,
                     p.n_submitted,
                     p.group_id,
-                    p.n_folded,
+                    p.n_duplicates,
                 )
                 for p in rows
             ],
@@ -149,8 +149,8 @@ FILTERS: list[tuple[Filters, Callable[[Prompt], bool]]] = [
     ),
     (Filters(exclude=("red", "green")), lambda p: "blue" in p.text),
     (
-        Filters(where="n_folded = 3", contains=("blue",), exclude=("thing 1",)),
-        lambda p: p.n_folded == 3 and "blue" in p.text and "thing 1" not in p.embedded_text,
+        Filters(where="n_duplicates = 3", contains=("blue",), exclude=("thing 1",)),
+        lambda p: p.n_duplicates == 3 and "blue" in p.text and "thing 1" not in p.embedded_text,
     ),
     (Filters(where="false"), lambda p: False),
 ]
@@ -255,20 +255,20 @@ def test_a_group_says_what_it_stands_for(world: World) -> None:
     for group in {p.group_id for p in world.rows}:
         members = [p for p in world.rows if p.group_id == group]
         assert world.prompts.group_sizes([group, group]) == {
-            group: len(members) + sum(p.n_folded for p in members)
+            group: len(members) + sum(p.n_duplicates for p in members)
         }
 
 
-def answer(generation: Generation, *, filters: Filters, k: int = 8, text: str = "red") -> Answer:
-    (found,) = Retriever(generation, ColourPair()).ask([Question(text=text)], k, filters=filters)
+def answer(version: IndexVersion, *, filters: Filters, k: int = 8, text: str = "red") -> Answer:
+    (found,) = Retriever(version, ColourPair()).ask([Question(text=text)], k, filters=filters)
     assert isinstance(found, Answer), found
     return found
 
 
-def test_an_answer_names_its_filter(generation: Generation) -> None:
+def test_an_answer_names_its_filter(version: IndexVersion) -> None:
     """In JSON, where there is one; the prompts are those that pass."""
     filters = Filters(where="source_key <> '1'", contains=("Red",), exclude=("blue",))
-    found = answer(generation, filters=filters)
+    found = answer(version, filters=filters)
     assert [hit.prompt for hit in found.neighbours] == ["red red green", "red and green"]
     assert found.to_json()["filters"] == {
         "where": "source_key <> '1'",
@@ -276,13 +276,13 @@ def test_an_answer_names_its_filter(generation: Generation) -> None:
         "exclude": ("blue",),
     }
     assert str(found.filters) == "where source_key <> '1', contains 'Red', without 'blue'"
-    assert "filters" not in answer(generation, filters=Filters()).to_json()
+    assert "filters" not in answer(version, filters=Filters()).to_json()
     assert [hit.n_like for hit in found.neighbours] == [0, 0]
 
 
-def test_a_filter_that_nothing_passes_is_said_in_a_line(generation: Generation) -> None:
+def test_a_filter_that_nothing_passes_is_said_in_a_line(version: IndexVersion) -> None:
     """It is the question's error, and names the filter."""
-    (found,) = Retriever(generation, ColourPair()).ask(
+    (found,) = Retriever(version, ColourPair()).ask(
         [Question(text="red")], 3, filters=Filters(contains=("purple",))
     )
     assert isinstance(found, QueryError)
@@ -290,18 +290,16 @@ def test_a_filter_that_nothing_passes_is_said_in_a_line(generation: Generation) 
 
 
 def test_prompts_that_name_artists_are_left_out(
-    generation: Generation, monkeypatch: pytest.MonkeyPatch
+    version: IndexVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the names of the list; as many others come as there are."""
     monkeypatch.setattr(filters_module, "load_artists", lambda: Artists(["Red Green", "And Blue"]))
-    found = answer(generation, filters=Filters(no_artists=True))
+    found = answer(version, filters=Filters(no_artists=True))
     named = {"red green blue", "red red green", "green and blue"}
     assert sorted(hit.prompt for hit in found.neighbours) == sorted(set(PROMPTS) - named)
 
 
-def test_a_filter_is_looked_up_once(
-    generation: Generation, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filter_is_looked_up_once(version: IndexVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second question with the same filter does not go through the prompts again; at most eight are kept."""
     asked: list[str] = []
     matching = DuckPrompts.matching
@@ -311,7 +309,7 @@ def test_a_filter_is_looked_up_once(
         return matching(store, condition)
 
     monkeypatch.setattr(DuckPrompts, "matching", noting)
-    retriever = Retriever(generation, ColourPair())
+    retriever = Retriever(version, ColourPair())
     for _ in range(3):
         list(retriever.ask([Question(text="red")] * 40, 3, filters=Filters(contains=("red",))))
     assert len(asked) == 1

@@ -11,7 +11,7 @@ from PIL import Image
 
 from imprompt.core.errors import ImageRejected
 from imprompt.retriever import Answer, Question, Retriever
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from tests.images.builders import png
 from tests.images.hostile_files import HOSTILE
 from tests.retriever.colours import ColourPair
@@ -71,7 +71,7 @@ ANSWERED: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.timeout(60)
-def test_good_and_bad_files_in_one_batch(generation: Generation, tmp_path: Path) -> None:
+def test_good_and_bad_files_in_one_batch(version: IndexVersion, tmp_path: Path) -> None:
     """Bad ones stand between good ones: each gets its own reason, each good one its right prompt."""
     wanted: list[tuple[Path, str, bool]] = []
     for number, (make, reason) in enumerate(HOSTILE.values()):
@@ -81,7 +81,7 @@ def test_good_and_bad_files_in_one_batch(generation: Generation, tmp_path: Path)
         (tmp_path / f"good{number}.png").write_bytes(data)
         wanted.append((tmp_path / f"good{number}.png", prompt, True))
     results = list(
-        Retriever(generation, ColourPair()).ask([Question(image=path) for path, _, _ in wanted], 3)
+        Retriever(version, ColourPair()).ask([Question(image=path) for path, _, _ in wanted], 3)
     )
     for (path, expected, good), result in zip(wanted, results, strict=True):
         if good:
@@ -94,14 +94,12 @@ def test_good_and_bad_files_in_one_batch(generation: Generation, tmp_path: Path)
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_bad_file_alone_gets_its_reason(
-    case: str, generation: Generation, tmp_path: Path
-) -> None:
+def test_a_bad_file_alone_gets_its_reason(case: str, version: IndexVersion, tmp_path: Path) -> None:
     """The result is the error itself, nothing is raised, and no model is asked."""
     make, reason = HOSTILE[case]
     make(tmp_path / "a.png")
     pair = ColourPair()
-    (result,) = Retriever(generation, pair).ask([Question(image=tmp_path / "a.png", text="red")], 3)
+    (result,) = Retriever(version, pair).ask([Question(image=tmp_path / "a.png", text="red")], 3)
     assert isinstance(result, ImageRejected)
     assert reason in result.reason
     assert pair.images.batches == []

@@ -18,7 +18,7 @@ from imprompt.retriever import Answer, Question, Retriever
 from imprompt.retriever import query_embedding as embedding_module
 from imprompt.retriever.search import BATCH_QUESTIONS
 from imprompt.store.exact_index import ExactIndex
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from tests.images.builders import png, png_chunk
 from tests.images.tool_files import CARRIED_TEXT, DOUBT, stealth
 from tests.retriever.colours import PROMPTS, SPEC, ColourPair, ColourPictures
@@ -28,8 +28,8 @@ PARAMETERS = "a red barn\nNegative prompt: snow\nSteps: 20, Sampler: Euler, CFG 
 
 
 @pytest.fixture
-def retriever(generation: Generation) -> Retriever:
-    return Retriever(generation, ColourPair())
+def retriever(version: IndexVersion) -> Retriever:
+    return Retriever(version, ColourPair())
 
 
 def picture(
@@ -167,13 +167,13 @@ def test_metadata_that_is_too_large_costs_only_itself(retriever: Retriever, tmp_
 
 
 def test_the_same_neighbours_as_the_exact_index(
-    retriever: Retriever, generation: Generation, tmp_path: Path
+    retriever: Retriever, version: IndexVersion, tmp_path: Path
 ) -> None:
     """A second route: the numpy index over the stored vectors, asked with the picture's own vector."""
     colour = (200, 90, 30)
     path = picture(tmp_path, colour)
     (answer,) = answers(retriever, Question(image=path), k=len(PROMPTS))
-    hits = ExactIndex(generation.vectors(SPEC.space)).search(
+    hits = ExactIndex(version.vectors(SPEC.space)).search(
         ColourPictures().encode([Image.open(path)]), len(PROMPTS)
     )
     assert [hit.row_id for hit in answer.neighbours] == hits.ids[0].tolist()
@@ -237,15 +237,15 @@ def test_a_bad_question_does_not_stop_the_others(retriever: Retriever, tmp_path:
 
 
 def test_batches_are_bounded_by_count_and_by_pixels(
-    generation: Generation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: IndexVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most 32 questions at once; large pictures make smaller batches, and the answers stay the same."""
     path = picture(tmp_path, BLUE)
     pair = ColourPair()
-    many = list(Retriever(generation, pair).ask([Question(image=path)] * 70, 1))
+    many = list(Retriever(version, pair).ask([Question(image=path)] * 70, 1))
     assert pair.images.batches == [32, 32, 6]
     monkeypatch.setattr(embedding_module, "MAX_BATCH_PIXELS", 8 * 8 * 4)
-    few = list(Retriever(generation, pair).ask([Question(image=path)] * 10, 1))
+    few = list(Retriever(version, pair).ask([Question(image=path)] * 10, 1))
     assert pair.images.batches[3:] == [4, 4, 2]
     assert {result.prompt for result in many + few if isinstance(result, Answer)} == {"blue"}
 
@@ -265,10 +265,10 @@ def test_results_come_as_their_batch_is_done(retriever: Retriever, tmp_path: Pat
     assert BATCH_QUESTIONS <= taken <= 2 * BATCH_QUESTIONS + THREADS
 
 
-def test_the_answer_names_what_it_rests_on(retriever: Retriever, generation: Generation) -> None:
-    """Encoder, generation and corpora; the one that a program wrote says so."""
+def test_the_answer_names_what_it_rests_on(retriever: Retriever, version: IndexVersion) -> None:
+    """Encoder, version and corpora; the one that a program wrote says so."""
     (answer,) = answers(retriever, Question(text="red"))
-    assert (answer.encoder, answer.generation) == ("colours", generation.manifest.generation)
+    assert (answer.encoder, answer.version) == ("colours", version.manifest.version)
     assert answer.corpus == "colours.txt (synthetic), real.txt"
     assert answer.seconds >= 0
 
@@ -290,7 +290,7 @@ def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> Non
             Question(text="red"),
         )
     )
-    keys = ["image", "prompt", "how", "neighbours", "encoder", "corpus", "generation", "seconds"]
+    keys = ["image", "prompt", "how", "neighbours", "encoder", "corpus", "version", "seconds"]
     assert list(plain) == keys
     assert list(plain["neighbours"][0]) == [
         "row_id",
@@ -307,21 +307,21 @@ def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> Non
 
 
 def test_an_encoder_of_another_space_is_refused_with_the_command_that_fits(
-    generation: Generation,
+    version: IndexVersion,
 ) -> None:
     """Both remedies: ask with the index's encoder, or rebuild with this one."""
     other = ColourPair(spec=replace(SPEC, name="other/weights", space="other-space"))
     with pytest.raises(SpaceMismatch) as caught:
-        Retriever(generation, other)
+        Retriever(version, other)
     assert (caught.value.expected, caught.value.found) == ("colour-space", "other-space")
     assert "--encoder colours" in caught.value.hint
     assert "build-index --encoder other/weights --replace" in caught.value.hint
 
 
-def test_an_encoder_whose_weights_changed_can_only_be_built_again(generation: Generation) -> None:
+def test_an_encoder_whose_weights_changed_can_only_be_built_again(version: IndexVersion) -> None:
     """The same name in another space: asking with that name would not help, so it is not proposed."""
     with pytest.raises(SpaceMismatch) as caught:
-        Retriever(generation, ColourPair(spec=replace(SPEC, space="colour-space-2")))
+        Retriever(version, ColourPair(spec=replace(SPEC, space="colour-space-2")))
     assert "Ask with" not in caught.value.hint
     assert "build-index --encoder colours --replace" in caught.value.hint
 

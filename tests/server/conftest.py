@@ -12,8 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.core.errors import ImpromptError
-from imprompt.core.protocols import EncoderPair
-from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.core.protocols import DualEncoder
+from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.registry import output_encoder
 from imprompt.indexer.build import BuildOptions, build_index
 from imprompt.indexer.readers.sources import parse_corpus
@@ -35,13 +35,13 @@ PROMPTS = (
 
 
 @pytest.fixture(scope="session")
-def lite() -> LitePair:
+def lite() -> LiteEncoder:
     """The embedded encoder, loaded once for all."""
     return load_lite()
 
 
 @pytest.fixture(scope="session")
-def build(lite: LitePair) -> Callable[..., Path]:
+def build(lite: LiteEncoder) -> Callable[..., Path]:
     """Publishes an index of prompts in a folder."""
 
     def run(folder: Path, prompts: tuple[str, ...] = PROMPTS) -> Path:
@@ -69,7 +69,7 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 
 @pytest.fixture(scope="session")
-def serve(lite: LitePair, index: Path) -> Serve:
+def serve(lite: LiteEncoder, index: Path) -> Serve:
     """A context manager: a client of a warm server, over the shared index unless another is given."""
 
     @contextmanager
@@ -78,7 +78,7 @@ def serve(lite: LitePair, index: Path) -> Serve:
 
         failures: list[ImpromptError] = []
 
-        def load(name: str) -> EncoderPair:
+        def load(name: str) -> DualEncoder:
             assert name == "lite"
             return lite
 

@@ -26,7 +26,7 @@ class Load:
     """What was answered to prompts of the index as questions: each is its own nearest prompt, with a cosine of 1."""
 
     right: list[str] = field(default_factory=list)
-    """The generations that answered rightly."""
+    """The versions that answered rightly."""
     refused: list[tuple[int, str]] = field(default_factory=list)
     """Status and kind of the problems."""
     wrong: list[object] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Load:
         (result,) = value["results"]
         best = result["neighbours"][0]
         if best["prompt"] == text and abs(best["score"] - 1) < 1e-3:
-            self.right.append(result["generation"])
+            self.right.append(result["version"])
         else:
             self.wrong.append(best)
 

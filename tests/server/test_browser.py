@@ -170,7 +170,7 @@ def test_a_dropped_image_is_answered_with_its_proof(page: Page) -> None:
     found = answers(page)
     assert found.locator(".badge").inner_text() == "estimated"
     assert "confidence" in found.locator(".how").inner_text()
-    assert found.locator(".votes .who").all_inner_texts() == ["vit", "knn"]
+    assert found.locator(".contributions .who").all_inner_texts() == ["vit", "knn"]
     assert found.locator("tbody tr").count() == 10
     assert found.locator("tbody .bar").count() == 10
     assert "starter" in found.locator("td.from").first.inner_text()
@@ -275,7 +275,7 @@ def test_markup_stays_text(page: Page) -> None:
         "encoder": evil,
         "corpus": evil,
     }
-    body = {"results": [{**result, "generation": "g", "seconds": 0.1}], "failed": 0}
+    body = {"results": [{**result, "version": "g", "seconds": 0.1}], "failed": 0}
     page.route("**/v1/search", lambda route: route.fulfill(json=body))
     page.locator("#text").fill("fox")
     page.keyboard.press("Enter")

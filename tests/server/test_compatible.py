@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from imprompt.encoders.lite import LitePair
+from imprompt.encoders.lite import LiteEncoder
 from tests.server.conftest import PROMPTS
 from tests.server.pictures import PARAMETERS, b64, png
 
@@ -64,16 +64,15 @@ def test_png_info_gives_the_texts_of_the_file(client: TestClient) -> None:
     }
 
 
-def test_text_image_and_vector_find_the_same_prompt(client: TestClient, lite: LitePair) -> None:
+def test_text_image_and_vector_find_the_same_prompt(client: TestClient, lite: LiteEncoder) -> None:
     """The three ways to ask agree where they mean the same direction, and rows are described by /metadata."""
     by_text = knn(client, text="a bowl of ramen")
     vector = lite.texts.encode(["a bowl of ramen"])[0].tolist()
     by_vector = knn(client, embedding_input=vector)
     assert [hit["id"] for hit in by_text] == [hit["id"] for hit in by_vector]
     assert by_text[0]["caption"] == PROMPTS[2]
-    assert np.allclose(
-        [hit["similarity"] for hit in by_text], [hit["similarity"] for hit in by_vector], atol=1e-3
-    )  # type: ignore[arg-type]
+    similarities = [np.array([hit["similarity"] for hit in hits]) for hits in (by_text, by_vector)]
+    np.testing.assert_allclose(similarities[0], similarities[1], rtol=0, atol=1e-3)
     described = client.post(
         "/metadata", content=json.dumps({"ids": [by_text[0]["id"]], "indice_name": "imprompt"})
     ).json()
@@ -116,7 +115,7 @@ def test_bad_questions_are_refused(client: TestClient, body: object, status: int
     assert client.post("/knn-service", content=json.dumps(body)).status_code == status
 
 
-def test_a_vector_of_any_length_is_taken(client: TestClient, lite: LitePair) -> None:
+def test_a_vector_of_any_length_is_taken(client: TestClient, lite: LiteEncoder) -> None:
     """Only its direction counts, however large or small its numbers are."""
     row = lite.texts.encode(["a bowl of ramen"])[0].astype(np.float64)
     for scale in (1e-300, 1e300):

@@ -28,9 +28,9 @@ def root(index: Path, tmp_path: Path) -> Path:
 
 
 def files(root: Path, pattern: str) -> list[Path]:
-    """Files of the generation in service, with the right to write them."""
+    """Files of the version in service, with the right to write them."""
     name, _ = read_current(root) or ("", "")
-    found = sorted(layout.generation_folder(root, name).glob(pattern))
+    found = sorted(layout.version_folder(root, name).glob(pattern))
     assert found
     for path in found:
         path.chmod(0o644)
@@ -142,7 +142,7 @@ def test_what_is_damaged_in_place_is_withdrawn_until_it_is_whole(
         load.goes_on()
         assert client.get("/readyz").status_code == 200
     metrics = client.get("/metrics").text
-    assert "imprompt_generation_withdrawals_total 1.0" in metrics
+    assert "imprompt_version_withdrawals_total 1.0" in metrics
 
 
 @SLOW
@@ -167,11 +167,11 @@ def test_a_file_written_over_with_its_own_bytes_comes_back(serve: Serve, root: P
     with loaded(serve, root) as (client, load):
         for path in files(root, SHARD):
             path.write_bytes(path.read_bytes())
-        until(lambda: "imprompt_generation_withdrawals_total 1.0" in client.get("/metrics").text)
+        until(lambda: "imprompt_version_withdrawals_total 1.0" in client.get("/metrics").text)
         load.goes_on()
 
 
-def test_a_new_generation_that_is_damaged_is_refused(
+def test_a_new_version_that_is_damaged_is_refused(
     serve: Serve, build: Callable[..., Path], root: Path, tmp_path: Path
 ) -> None:
     """Whichever of its files it is: the old one goes on without a dropped request."""
@@ -180,18 +180,18 @@ def test_a_new_generation_that_is_damaged_is_refused(
     name, sha256 = read_current(other) or ("", "")
     with loaded(serve, root) as (client, load):
         for number, pattern in enumerate((SHARD, INDEX, layout.PROMPTS, layout.MANIFEST), 1):
-            folder = layout.generation_folder(root, f"{name}{number}")
-            shutil.copytree(layout.generation_folder(other, name), folder)
+            folder = layout.version_folder(root, f"{name}{number}")
+            shutil.copytree(layout.version_folder(other, name), folder)
             for path in folder.glob(pattern):
                 path.chmod(0o644)
                 invert(path)
             with atomic_write(layout.current_path(root)) as file:
                 file.write(f"{name}{number} {sha256}\n".encode())
             until(
-                lambda number=number: (
-                    f"imprompt_generation_failures_total {number}.0" in client.get("/metrics").text
+                lambda number=number: (  # type: ignore[misc]
+                    f"imprompt_version_failures_total {number}.0" in client.get("/metrics").text
                 )
-            )  # type: ignore[misc]
+            )
             load.goes_on()
     assert not load.refused
     assert len(set(load.right)) == 1

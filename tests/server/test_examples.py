@@ -61,7 +61,7 @@ def test_curl(address: str, folder: Path) -> None:
         answers.append(json.loads(done.stdout))
     query, search, extract, info = answers
     assert query["results"][0]["how"] == "exact"
-    assert "proof" in query["results"][0]
+    assert "explanation" in query["results"][0]
     assert search["results"][0]["prompt"] == PROMPTS[2]
     assert extract["tool"] == "AUTOMATIC1111"
     assert info["prompts"] == len(PROMPTS)

@@ -62,11 +62,11 @@ def test_query_and_submit_answer_as_the_folder_does(
         check_same(answers[0]["neighbours"], answers[1]["neighbours"])
         assert answers[0]["prompt"] == answers[1]["prompt"]
     proofs = [
-        imprompt("query", image, "--proof", "--json", "--index", where).lines[0]["proof"]
+        imprompt("query", image, "--explain", "--json", "--index", where).lines[0]["explanation"]
         for where in (index, place)
     ]
-    assert [vote["member"] for vote in proofs[0]["votes"]] == [
-        vote["member"] for vote in proofs[1]["votes"]
+    assert [vote["member"] for vote in proofs[0]["contributions"]] == [
+        vote["member"] for vote in proofs[1]["contributions"]
     ]
     assert proofs[0]["cosine"] == pytest.approx(proofs[1]["cosine"], abs=1e-3)
     for name, where in (("local.npz", index), ("milvus.npz", place)):
@@ -83,7 +83,7 @@ def test_query_and_submit_answer_as_the_folder_does(
     done = imprompt("info", "--index", place)
     assert "FLAT on Milvus" in done.out
     done = imprompt(
-        "query", image, "--proof", "--blend", "seed", "--phrases", "corpus", "--index", place
+        "query", image, "--explain", "--blend", "seed", "--phrases", "corpus", "--index", place
     )
     assert done.code != 0
     assert done.err.count("\n") == 1

@@ -65,7 +65,7 @@ def test_a_server_lives_through_half_requests_and_ends_when_told(
     assert process.wait(30) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log"]
     lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-    assert {"generation", "request"} <= {line.get("event") for line in lines}
+    assert {"version", "request"} <= {line.get("event") for line in lines}
     assert "fox" not in log.read_text("utf-8")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imprompt.store import layout
-from imprompt.store.publish import current_name, generation_names
+from imprompt.store.publish import current_name, version_names
 from tests.server.conftest import PROMPTS
 from tests.server.load import Answer, asking, until
 from tests.server.processes import ROOT, ask, served, started, until_ready
@@ -30,13 +30,13 @@ def gc(root: Path) -> None:
     )
 
 
-def generation_of(port: int) -> object:
+def version_of(port: int) -> object:
     """What a server answers from."""
-    return ask(port, "/v1/info")[1]["generation"]
+    return ask(port, "/v1/info")[1]["version"]
 
 
 def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_path: Path) -> None:
-    """Both answer all the time, before, during and after; both end on the new generation; `gc` takes nothing that they read, and
+    """Both answer all the time, before, during and after; both end on the new version; `gc` takes nothing that they read, and
     what it takes is gone; a third server opens the new one."""
     root = build(tmp_path)
     old = current_name(root)
@@ -55,17 +55,17 @@ def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_
             gc(root)
             build(tmp_path, (*PROMPTS, "a teapot"))
             new = current_name(root)
-            gc(root)  # while the servers change over: one or both may still read the old generation
+            gc(root)  # while the servers change over: one or both may still read the old version
             load.goes_on()
-            until(lambda: generation_of(first) == generation_of(second) == new)
+            until(lambda: version_of(first) == version_of(second) == new)
             done = len(load.right)
             load.goes_on(20)
             assert set(load.right[done + 4 :]) == {new}
             gc(root)
-            assert generation_names(root) == [new]
+            assert version_names(root) == [new]
             load.goes_on(20)
             with served(root, tmp_path / "third.log") as (_, third):
-                assert generation_of(third) == new
+                assert version_of(third) == new
                 assert (
                     ask(third, "/v1/search", {"text": "a teapot", "k": 1})[1]["results"][0][
                         "prompt"
@@ -80,7 +80,7 @@ def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_
 def test_a_file_that_is_cut_short_ends_no_process(index: Path, tmp_path: Path) -> None:
     """Whichever file it is: both servers live, and answer rightly or not at all; with the bytes back both answer again."""
     root = Path(shutil.copytree(index, tmp_path / "index"))
-    folder = layout.generation_folder(root, current_name(root) or "")
+    folder = layout.version_folder(root, current_name(root) or "")
     with (
         started(root, tmp_path / "first.log") as (one, first),
         started(root, tmp_path / "second.log") as (other, second),

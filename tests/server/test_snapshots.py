@@ -1,4 +1,4 @@
-"""Generations that come and go while questions are answered."""
+"""Versions that come and go while questions are answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from imprompt.core.protocols import EncoderPair
+from imprompt.core.protocols import DualEncoder
 from imprompt.server.server_settings import ServerConfig
 from imprompt.store import layout
 from imprompt.store.publish import read_current
@@ -40,14 +40,14 @@ def asked(client: TestClient, text: str = "a teapot") -> dict[str, object]:
     return result
 
 
-def test_a_new_generation_is_taken_up_without_a_dropped_request(
+def test_a_new_version_is_taken_up_without_a_dropped_request(
     serve: Serve, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Under load every answer is right for the generation that it names, before, during and after; the old one is let go."""
+    """Under load every answer is right for the version that it names, before, during and after; the old one is let go."""
     root = build(tmp_path)
     stop, answers, problems = threading.Event(), [], []
     with serve(ServerConfig(root, watch_s=0.05)) as client:
-        first = asked(client)["generation"]
+        first = asked(client)["version"]
         assert str(first) in held_files() or not held_files()
 
         def load() -> None:
@@ -55,10 +55,7 @@ def test_a_new_generation_is_taken_up_without_a_dropped_request(
                 done = client.post("/v1/search", json={"text": "a teapot", "k": 1})
                 if done.status_code == 200:
                     answers.append(
-                        (
-                            done.json()["results"][0]["generation"],
-                            done.json()["results"][0]["prompt"],
-                        )
+                        (done.json()["results"][0]["version"], done.json()["results"][0]["prompt"])
                     )
                 else:
                     problems.append(done.text)
@@ -73,34 +70,34 @@ def test_a_new_generation_is_taken_up_without_a_dropped_request(
         for thread in threads:
             thread.join()
         assert not problems
-        assert {prompt for generation, prompt in answers if generation != first} == {"a teapot"}
-        assert "a teapot" not in {prompt for generation, prompt in answers if generation == first}
-        assert "imprompt_generation_swaps_total 1.0" in client.get("/metrics").text
+        assert {prompt for version, prompt in answers if version != first} == {"a teapot"}
+        assert "a teapot" not in {prompt for version, prompt in answers if version == first}
+        assert "imprompt_version_swaps_total 1.0" in client.get("/metrics").text
         until(lambda: str(first) not in held_files())
 
 
-def test_a_generation_that_cannot_be_used_is_passed_over(
+def test_a_version_that_cannot_be_used_is_passed_over(
     serve: Serve, build: Callable[..., Path], tmp_path: Path
 ) -> None:
     """A damaged one, a damaged CURRENT, a deleted index: the one in service goes on, and the figures tell."""
     root = build(tmp_path)
     with serve(ServerConfig(root, watch_s=0.02)) as client:
-        first = asked(client)["generation"]
+        first = asked(client)["version"]
         layout.current_path(root).write_text("nonsense", "utf-8")
-        until(lambda: "imprompt_generation_failures_total 1.0" in client.get("/metrics").text)
+        until(lambda: "imprompt_version_failures_total 1.0" in client.get("/metrics").text)
         (tmp_path / "other").mkdir()
         other = build(tmp_path / "other", (*PROMPTS, "a teapot"))
         name, sha256 = read_current(other) or ("", "")
-        damaged = layout.generation_folder(root, name)
-        shutil.copytree(layout.generation_folder(other, name), damaged)
+        damaged = layout.version_folder(root, name)
+        shutil.copytree(layout.version_folder(other, name), damaged)
         (damaged / layout.PROMPTS).chmod(0o644)
         (damaged / layout.PROMPTS).write_bytes(b"no database")
         layout.current_path(root).write_text(f"{name} {sha256}\n", "utf-8")
-        until(lambda: "imprompt_generation_failures_total 2.0" in client.get("/metrics").text)
-        assert asked(client)["generation"] == first
+        until(lambda: "imprompt_version_failures_total 2.0" in client.get("/metrics").text)
+        assert asked(client)["version"] == first
         shutil.rmtree(root)
         time.sleep(0.1)
-        assert asked(client)["generation"] == first
+        assert asked(client)["version"] == first
         assert (
             client.post("/v1/query", files={"image": png()}, data={"members": "true"}).status_code
             == 200
@@ -113,7 +110,7 @@ def test_a_fault_while_starting_is_told(index: Path) -> None:
     from imprompt.core.errors import ImpromptError
     from imprompt.server.app import create_app
 
-    def broken(name: str) -> EncoderPair:
+    def broken(name: str) -> DualEncoder:
         raise RuntimeError("no such model")
 
     told: list[ImpromptError] = []

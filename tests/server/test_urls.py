@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from imprompt.server import urls
-from imprompt.server.http_errors import Refusal
+from imprompt.server.http_errors import HttpError
 from imprompt.server.urls import fetch, is_public
 
 
@@ -100,7 +100,7 @@ def test_a_listed_host_is_fetched_from(ask: Ask) -> None:
     """Also by a redirect that stays there; what is too large is broken off."""
     assert ask("http://images.example/image") == b"x" * 10
     assert ask("http://images.example/here") == b"x" * 10
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         ask("http://images.example/large")
     assert caught.value.status == 413
 
@@ -129,7 +129,7 @@ def test_a_listed_host_is_fetched_from(ask: Ask) -> None:
 )
 def test_anything_else_is_refused(ask: Ask, url: str) -> None:
     """Other hosts, other ports, other schemes, credentials, redirects out of the list."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         ask(url)
     assert caught.value.status == 422
 
@@ -137,7 +137,7 @@ def test_anything_else_is_refused(ask: Ask, url: str) -> None:
 def test_a_listed_name_that_leads_inside_is_refused() -> None:
     """The address counts, not the name; one private address among public ones is enough to refuse."""
     for addresses in (["127.0.0.1"], ["93.184.215.14", "10.0.0.1"], []):
-        with pytest.raises(Refusal, match="not public"):
+        with pytest.raises(HttpError, match="not public"):
             fetch(
                 "http://images.example/",
                 hosts=["images.example"],

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.core.values import prompt_key
-from imprompt.encoders.lite import LitePair
+from imprompt.encoders.lite import LiteEncoder
 from imprompt.server import schemas
 from imprompt.server.server_settings import Limits
 from tests.images.tool_files import CARRIED, DOUBT
@@ -19,21 +19,21 @@ from tests.server.pictures import PARAMETERS, b64, png
 
 
 def test_a_text_finds_its_prompts(client: TestClient) -> None:
-    """Search answers as query does, with generation and row of every neighbour; k cuts, and a prompt is found by its key."""
+    """Search answers as query does, with version and row of every neighbour; k cuts, and a prompt is found by its key."""
     done = client.post("/v1/search", json={"text": "noodle soup", "k": 3})
     results = schemas.QueryResults.model_validate(done.json())
     (result,) = results.results
     assert result.prompt == PROMPTS[2]
     assert len(result.neighbours) == 3
     assert result.how == "estimated"
-    assert result.generation == client.get("/v1/info").json()["generation"]
+    assert result.version == client.get("/v1/info").json()["version"]
     best = result.neighbours[0]
     assert best.prompt_key == prompt_key(PROMPTS[2])
     stored = client.get(f"/v1/prompts/{best.prompt_key}").json()
-    assert (stored["prompt"], stored["row_id"], stored["generation"]) == (
+    assert (stored["prompt"], stored["row_id"], stored["version"]) == (
         best.prompt,
         best.row_id,
-        result.generation,
+        result.version,
     )
     as_query = client.post("/v1/query", json={"text": "noodle soup", "k": 3}).json()["results"][0]
     assert as_query["neighbours"] == done.json()["results"][0]["neighbours"]
@@ -97,11 +97,11 @@ def test_a_prompt_that_is_not_exact_is_carried(client: TestClient) -> None:
 def test_members_vote(client: TestClient) -> None:
     """With `members` each member's share and the confidence come along, and the shares sum to 1."""
     done = client.post("/v1/query", files={"image": png()}, data={"members": "true", "k": "2"})
-    proof = schemas.QueryResults.model_validate(done.json()).results[0].proof
-    assert proof is not None
-    assert {vote.member for vote in proof.votes} == {"knn", "vit"}
-    assert sum(vote.share for vote in proof.votes) == pytest.approx(1)
-    assert (proof.confidence is None) == (proof.calibration == "not calibrated")
+    explanation = schemas.QueryResults.model_validate(done.json()).results[0].explanation
+    assert explanation is not None
+    assert {vote.member for vote in explanation.contributions} == {"knn", "vit"}
+    assert sum(vote.share for vote in explanation.contributions) == pytest.approx(1)
+    assert (explanation.confidence is None) == (explanation.calibration == "not calibrated")
     refused = client.post("/v1/query", json={"text": "fox", "members": True})
     assert (refused.status_code, refused.json()["kind"]) == (400, "query")
 
@@ -118,7 +118,7 @@ def test_one_bad_image_does_not_stop_the_others(client: TestClient) -> None:
     assert alone.headers["content-type"] == "application/problem+json"
 
 
-def test_vectors_are_those_of_the_encoders(client: TestClient, lite: LitePair) -> None:
+def test_vectors_are_those_of_the_encoders(client: TestClient, lite: LiteEncoder) -> None:
     """The rows of texts come first; each space is the one that was asked for."""
     text, image = "a bowl of ramen", png()
     output = client.post("/v1/embed", json={"texts": [text], "images": [b64(image)]}).json()
@@ -152,7 +152,7 @@ def test_bad_input_gets_one_clear_problem(
     """Every refusal is problem+json with the command line's kind."""
     done = client.post(path, json=body)
     assert (done.status_code, done.json()["kind"]) == (status, kind)
-    schemas.Problem.model_validate(done.json())
+    schemas.ProblemDetails.model_validate(done.json())
 
 
 def test_other_bodies_are_refused(client: TestClient) -> None:

@@ -86,11 +86,11 @@ def stage(
 
 
 def reseal(root: Path, manifest: Manifest | bytes) -> None:
-    """Put another manifest into the generation in service, with `CURRENT` saying that it is the right one."""
+    """Put another manifest into the version in service, with `CURRENT` saying that it is the right one."""
     name = current_name(root)
     assert name is not None
     content = manifest if isinstance(manifest, bytes) else encode_manifest(manifest)
-    path = layout.generation_folder(root, name) / layout.MANIFEST
+    path = layout.version_folder(root, name) / layout.MANIFEST
     path.unlink()
     path.write_bytes(content)
     layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from imprompt.core.errors import StoreError
 from imprompt.core.values import unit_rows
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 
 SECTOR = 256
@@ -30,19 +30,19 @@ _SECTOR_BYTES = 4096
 
 def use(root: Path) -> None:
     """Open the index and touch everything in it."""
-    with open_generation(root) as generation:
-        for space in generation.manifest.indexes:
-            vectors = generation.vectors(space)
-            generation.index(space).search(vectors.block(0, 1), min(len(vectors), 50))
+    with open_version(root) as version:
+        for space in version.manifest.indexes:
+            vectors = version.vectors(space)
+            version.index(space).search(vectors.block(0, 1), min(len(vectors), 50))
             vectors.block(0, len(vectors))
-        generation.prompts.get_many(range(len(generation.prompts)))
-        generation.prompts.digest()
+        version.prompts.get_many(range(len(version.prompts)))
+        version.prompts.digest()
 
 
 def answers(root: Path, questions: int) -> list[Any]:
     """Ids, scores and texts of so many questions that no stored row is the answer to, for k = 1 and k = 10."""
-    with open_generation(root) as generation:
-        index = generation.index(generation.space)
+    with open_version(root) as version:
+        index = version.index(version.space)
         queries = unit_rows(np.random.default_rng(5).standard_normal((questions, index.dim)))
         found: list[Any] = []
         for k in (1, 10):
@@ -50,7 +50,7 @@ def answers(root: Path, questions: int) -> list[Any]:
             found += [
                 hits.ids.tolist(),
                 hits.scores.tobytes(),
-                generation.prompts.get_many(hits.ids[hits.ids >= 0]),
+                version.prompts.get_many(hits.ids[hits.ids >= 0]),
             ]
     return found
 

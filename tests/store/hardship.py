@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from imprompt.core.errors import StoreError
 from imprompt.store import layout
 from imprompt.store.check_queries import index_space
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest
@@ -113,14 +113,10 @@ def attempt(work: Callable[[], object]) -> str:
 
 def old_index(root: Path) -> dict[str, object]:
     """What the index that was there before says now."""
-    with open_generation(root) as generation:
-        hits = generation.index(SPACE).search(generation.vectors(SPACE).block(3, 4), 1)
-        text = generation.prompts.get_many(hits.ids[0])[0].text
-        return {
-            "seed": generation.manifest.plan["seed"],
-            "text": text,
-            "problems": len(verify(root)),
-        }
+    with open_version(root) as version:
+        hits = version.index(SPACE).search(version.vectors(SPACE).block(3, 4), 1)
+        text = version.prompts.get_many(hits.ids[0])[0].text
+        return {"seed": version.manifest.plan["seed"], "text": text, "problems": len(verify(root))}
 
 
 def main() -> None:

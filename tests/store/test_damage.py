@@ -14,7 +14,7 @@ import pytest
 
 from imprompt.core.errors import Checksum, StoreError
 from imprompt.store import layout
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from tests.store.builders import DIM, SPACE, build, random_vectors, reseal, without_sums
@@ -104,13 +104,13 @@ def test_flipped_bytes_of_parts(index_in_parts: tuple[Path, Manifest]) -> None:
     assert len(info.files) == 3
     flips: list[Flip] = []
     for part in info.parts:
-        file = f"generations/{manifest.generation}/{part.file}"
+        file = f"versions/{manifest.version}/{part.file}"
         headers = rng.integers(0, part.header_bytes, 6).tolist()
         rest = rng.integers(part.header_bytes, (root / file).stat().st_size, 10).tolist()
         flips += [(file, position, 1 << int(rng.integers(8))) for position in headers + rest]
     found = flip(root, flips)
     headers_of = {
-        f"generations/{manifest.generation}/{part.file}": part.header_bytes for part in info.parts
+        f"versions/{manifest.version}/{part.file}": part.header_bytes for part in info.parts
     }
     for one in found:
         assert one["verified"] == "1", one
@@ -124,7 +124,7 @@ def test_flipped_bytes_of_parts(index_in_parts: tuple[Path, Manifest]) -> None:
 def test_many_flipped_bytes(index: tuple[Path, Manifest]) -> None:
     """Every byte of the FAISS header, and hundreds of every file."""
     root, manifest = index
-    faiss_file = f"generations/{manifest.generation}/index/{SPACE}.faiss"
+    faiss_file = f"versions/{manifest.version}/index/{SPACE}.faiss"
     flips = [(faiss_file, position, 1 << (position * 3 % 8)) for position in range(81)]
     hold(flip(root, flips + random_flips(root, np.random.default_rng(1), each=200, header=100)))
 
@@ -184,7 +184,7 @@ def test_no_flip_of_a_thousand_changes_an_answer(
 def test_flips_aimed_at_the_answers(tmp_path: Path, factory: str) -> None:
     """Bits of the very rows that are answered, in the stored vectors and, where it is flat, in the index: each is refused."""
     manifest = build(tmp_path, rows=2000, factory=factory)
-    folder, rng = f"generations/{manifest.generation}", np.random.default_rng(12)
+    folder, rng = f"versions/{manifest.version}", np.random.default_rng(12)
     answered = sorted({row for ids in answers(tmp_path, 40)[3] for row in ids})
     flips: list[Flip] = []
     for row in rng.permutation(answered)[:40].tolist():
@@ -211,17 +211,14 @@ def test_a_flat_index_without_sums_is_compared_with_the_vectors(tmp_path: Path) 
     """A row whose code became huge would push all others out: its score is not that of the vectors."""
     manifest = build(tmp_path, rows=600)
     reseal(tmp_path, without_sums(manifest))
-    path = layout.generation_folder(tmp_path, manifest.generation) / manifest.indexes[SPACE].file
+    path = layout.version_folder(tmp_path, manifest.version) / manifest.indexes[SPACE].file
     path.chmod(0o644)
     with path.open("r+b") as opened:
         opened.seek(manifest.indexes[SPACE].header_bytes + 300 * DIM * 2)
         opened.write(np.full(DIM, 30_000, dtype="<f2").tobytes())
     queries = np.abs(random_vectors(1, seed=3))
-    with (
-        open_generation(tmp_path) as generation,
-        pytest.raises(Checksum, match="scores a row otherwise"),
-    ):
-        generation.index(SPACE).search(queries, 1)
+    with open_version(tmp_path) as version, pytest.raises(Checksum, match="scores a row otherwise"):
+        version.index(SPACE).search(queries, 1)
 
 
 def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None:
@@ -233,7 +230,7 @@ def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None
         for number, record in reversed(list(enumerate(manifest.shards[SPACE])))
         if sum(before.rows for before in manifest.shards[SPACE][:number]) <= row
     )
-    folder = f"generations/{manifest.generation}"
+    folder = f"versions/{manifest.version}"
     header = manifest.indexes[SPACE].header_bytes
     found = flip(
         root,
@@ -258,7 +255,7 @@ def test_opening_finds_codes_that_find_nothing(
     assert info.probes_found >= 12
     rng = np.random.default_rng(0)
     for part in info.parts:
-        path = layout.generation_folder(tmp_path / "copy", manifest.generation) / part.file
+        path = layout.version_folder(tmp_path / "copy", manifest.version) / part.file
         path.chmod(0o644)
         content = bytearray(path.read_bytes())
         lists = np.frombuffer(content, dtype=np.uint8)[part.header_bytes :]
@@ -272,13 +269,13 @@ def test_opening_finds_codes_that_find_nothing(
         else r"rows are found by their codes|rows that do not exist"
     )
     with pytest.raises(Checksum, match=says):
-        open_generation(tmp_path / "copy")
+        open_version(tmp_path / "copy")
 
 
 def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
-    """A generation opened by name has no sha256 of its manifest: whatever a flipped byte makes it say, no other error comes."""
+    """A version opened by name has no sha256 of its manifest: whatever a flipped byte makes it say, no other error comes."""
     manifest = build(tmp_path, rows=20)
-    path = layout.generation_folder(tmp_path, manifest.generation) / layout.MANIFEST
+    path = layout.version_folder(tmp_path, manifest.version) / layout.MANIFEST
     content = path.read_bytes()
     path.chmod(0o644)
     refused = 0
@@ -287,8 +284,8 @@ def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
         changed[position] ^= 1 << int(position) % 7
         path.write_bytes(changed)
         try:
-            verify(tmp_path, name=manifest.generation)
-            open_generation(tmp_path, manifest.generation).close()
+            verify(tmp_path, name=manifest.version)
+            open_version(tmp_path, manifest.version).close()
         except StoreError:
             refused += 1
     assert refused > 50
@@ -300,7 +297,7 @@ def test_files_of_another_length(tmp_path: Path, change: str) -> None:
     manifest = build(tmp_path, rows=20, factory="IVF4,RaBitQ", part_rows=10)
     assert sum(file.endswith(".faiss") for file in manifest.files) == 2
     for file in [*manifest.files, layout.MANIFEST]:
-        path = layout.generation_folder(tmp_path, manifest.generation) / file
+        path = layout.version_folder(tmp_path, manifest.version) / file
         content = path.read_bytes()
         path.unlink()
         if change == "folder":
@@ -308,7 +305,7 @@ def test_files_of_another_length(tmp_path: Path, change: str) -> None:
         elif change != "missing":
             path.write_bytes({"empty": b"", "cut": content[:-1], "longer": content + b"\0"}[change])
         with pytest.raises(Checksum, match=file):
-            open_generation(tmp_path)
+            open_version(tmp_path)
         assert next(problem.file for problem in verify(tmp_path)).endswith(file)
         if change == "folder":
             path.rmdir()
@@ -319,7 +316,7 @@ def test_files_of_another_length(tmp_path: Path, change: str) -> None:
 def test_every_problem_is_listed(tmp_path: Path) -> None:
     """Several damaged files, a missing one and one too many are all listed, with what was expected and found."""
     manifest = build(tmp_path, rows=150)
-    folder = layout.generation_folder(tmp_path, manifest.generation)
+    folder = layout.version_folder(tmp_path, manifest.version)
     for file in (f"vectors/{SPACE}/00000.npy", layout.PROMPTS):
         (folder / file).chmod(0o644)
         with (folder / file).open("r+b") as opened:
@@ -341,8 +338,8 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
 def test_write_ahead_log(tmp_path: Path) -> None:
     """A write-ahead log beside published prompts would change what they say: it is not opened."""
     manifest = build(tmp_path, rows=20)
-    log = layout.generation_folder(tmp_path, manifest.generation) / f"{layout.PROMPTS}.wal"
+    log = layout.version_folder(tmp_path, manifest.version) / f"{layout.PROMPTS}.wal"
     log.write_bytes(b"anything")
     with pytest.raises(Checksum, match="wal"):
-        open_generation(tmp_path)
+        open_version(tmp_path)
     assert [problem.file for problem in verify(tmp_path)] == [log.name]

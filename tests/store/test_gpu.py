@@ -1,4 +1,4 @@
-"""Everything that a GPU's work needs besides FAISS's own code there: the owner thread, the cap, the proof, the ways back.
+"""Everything that a GPU's work needs besides FAISS's own code there: the owner thread, the cap, the explanation, the ways back.
 
 The clone function is a fake on the processor; `make test-faiss-gpu` holds that the real one has the
 names that are called.
@@ -28,7 +28,7 @@ from imprompt.store.exact_index import ExactIndex
 from imprompt.store.faiss_import import import_faiss
 from imprompt.store.gpu import Gpu, opened_gpu
 from imprompt.store.gpu_index import GpuIndex
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.indexes import build_index_file, open_index
 from imprompt.store.shards import ShardedVectors
 from tests.store.builders import SPACE, build, random_vectors, write_shards
@@ -316,21 +316,21 @@ def test_a_build_goes_on_without_the_gpu(
         )
 
 
-def test_a_generation_answers_from_the_gpu_until_it_is_closed(
+def test_a_version_answers_from_the_gpu_until_it_is_closed(
     tmp_path: Path, lend: Callable[..., Gpu]
 ) -> None:
-    """Its rows go there at the first search, and away when it is closed; the GPU itself stays for the next generation."""
+    """Its rows go there at the first search, and away when it is closed; the GPU itself stays for the next version."""
     build(tmp_path)
     fake = FakeGpu()
     gpu = lend(fake)
     for _ in range(2):
-        with open_generation(tmp_path) as generation:
-            queries = generation.vectors(SPACE).block(0, 5)
-            before = generation.index(SPACE).search(queries, 10)
-            generation.search_on(gpu)
+        with open_version(tmp_path) as version:
+            queries = version.vectors(SPACE).block(0, 5)
+            before = version.index(SPACE).search(queries, 10)
+            version.search_on(gpu)
             assert fake.rows == 0
-            assert same(generation.index(SPACE).search(queries, 10), before)
-            assert fake.rows == len(generation.index(SPACE))
+            assert same(version.index(SPACE).search(queries, 10), before)
+            assert fake.rows == len(version.index(SPACE))
         assert fake.rows == 0
 
 

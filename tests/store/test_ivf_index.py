@@ -13,7 +13,7 @@ from imprompt.core.values import Hits, Vectors, unit_rows
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import index_bytes
 from imprompt.store.indexes import WANTED_RECALL, build_index_file, measured, open_index, recall
-from imprompt.store.ivf.ivf_index import POOL, IvfIndex, effort_of, probes_of
+from imprompt.store.ivf.ivf_index import POOL, IvfIndex, effort_of, nprobe_of
 from imprompt.store.ivf.ivf_lists import second_lists
 from imprompt.store.manifest import IndexInfo
 from imprompt.store.shards import ShardedVectors
@@ -64,7 +64,7 @@ def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
     index = open_index(tmp_path, info, vectors)
     assert info.recall_at_10 >= WANTED_RECALL
     assert recall(exact, index.search(queries, 10)) >= WANTED_RECALL - 0.03
-    assert probes_of(info.effort, 64) < 64
+    assert nprobe_of(info.effort, 64) < 64
     assert recall(exact, index.search(queries, 10, effort=0.0)) < recall(
         exact, index.search(queries, 10)
     )
@@ -352,9 +352,9 @@ def test_a_centroid_where_the_row_is(vectors: ShardedVectors) -> None:
 def test_effort_and_probes_agree() -> None:
     """Every number of lists has an effort that gives it."""
     for n_lists in (16, 512, 8192):
-        for n_probes in (1, 2, 7, 16, n_lists):
-            if n_probes <= n_lists:
-                assert probes_of(effort_of(n_probes, n_lists), n_lists) == n_probes
+        for nprobe in (1, 2, 7, 16, n_lists):
+            if nprobe <= n_lists:
+                assert nprobe_of(effort_of(nprobe, n_lists), n_lists) == nprobe
 
 
 def test_effort_one_is_exact(vectors: ShardedVectors, tmp_path: Path) -> None:

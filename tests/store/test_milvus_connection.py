@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import imprompt.store.milvus.connection
-from imprompt.core.errors import ConfigError, NoGeneration, StoreError, Unreachable
+from imprompt.core.errors import ConfigError, NoIndex, StoreError, Unreachable
 from imprompt.core.settings import MilvusPlace
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.milvus_version import open_milvus
@@ -62,13 +62,13 @@ def test_a_server_that_dies_between_two_questions(tmp_path: Path) -> None:
     build(tmp_path / "index", rows=30)
     with lite_server(tmp_path / "server") as server:
         push(tmp_path / "index", server.place, options=PushOptions())
-        with open_milvus(server.place) as generation:
-            query = generation.vectors(SPACE).rows(np.array([3]))
-            assert generation.index(SPACE).search(query, 1).ids.tolist() == [[3]]
+        with open_milvus(server.place) as version:
+            query = version.vectors(SPACE).rows(np.array([3]))
+            assert version.index(SPACE).search(query, 1).ids.tolist() == [[3]]
             server.kill()
             for ask in (
-                lambda: generation.index(SPACE).search(query, 1),
-                lambda: generation.prompts.get_many([3]),
+                lambda: version.index(SPACE).search(query, 1),
+                lambda: version.prompts.get_many([3]),
                 lambda: push(tmp_path / "index", server.place, options=PushOptions()),
             ):
                 began = time.monotonic()
@@ -148,7 +148,7 @@ def test_a_token_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_that_are_none_of_milvus_lite(tmp_path: Path) -> None:
     """A missing one is not made by asking; another kind of file is left as it is."""
     missing, other = tmp_path / "missing.db", tmp_path / "other.db"
-    with pytest.raises(NoGeneration, match=r"There is no .*missing\.db"):
+    with pytest.raises(NoIndex, match=r"There is no .*missing\.db"):
         open_milvus(MilvusPlace(str(missing)))
     assert not missing.exists()
     other.write_bytes(b"SQLite format 3\0")

@@ -91,7 +91,7 @@ def test_letters_in_lower_case_are_those_of_duckdb() -> None:
 def test_values_stand_in_their_order() -> None:
     """Each place takes its own value, also within lower() and lists."""
     condition = Condition("(a.x) IS NULL OR text IN (?, ?)", ("one", "two")) & Condition(
-        "n_folded BETWEEN ? AND ?", (3, 4)
+        "n_duplicates BETWEEN ? AND ?", (3, 4)
     )
-    assert translate(condition).expression == "((n_folded >= 3) and (n_folded <= 4))"
-    assert columns_of(condition) == {"text", "n_folded"}
+    assert translate(condition).expression == "((n_duplicates >= 3) and (n_duplicates <= 4))"
+    assert columns_of(condition) == {"text", "n_duplicates"}

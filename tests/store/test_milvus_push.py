@@ -1,4 +1,4 @@
-"""A generation on Milvus is there whole, or not to be seen."""
+"""A version on Milvus is there whole, or not to be seen."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from imprompt.core.errors import (
     Checksum,
     ConfigError,
     FormatVersion,
-    NoGeneration,
+    NoIndex,
     StoreError,
 )
 from imprompt.core.settings import MilvusPlace
 from imprompt.core.values import Condition
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.lease import push_lease
 from imprompt.store.milvus.meta import Meta
@@ -71,7 +71,7 @@ def drive(index: Path, place: MilvusPlace, point: str = "none") -> subprocess.Co
 
 def check_equal(index: Path, place: MilvusPlace) -> None:
     """What is on Milvus answers as the folder does: every prompt, every vector, searches to the bit."""
-    with open_generation(index) as local, open_milvus(place) as pushed:
+    with open_version(index) as local, open_milvus(place) as pushed:
         assert pushed.manifest == local.manifest
         everything = range(len(local.prompts))
         assert pushed.prompts.get_many(everything) == local.prompts.get_many(everything)
@@ -103,9 +103,9 @@ POINTS = [
 def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(
     indexes: list[Path], place: MilvusPlace
 ) -> None:
-    """Killed at seven places in turn: until the last step the old generation answers, then the new one, each row once."""
+    """Killed at seven places in turn: until the last step the old version answers, then the new one, each row once."""
     assert drive(indexes[0], place, "before create_alias 1").returncode == -9
-    with pytest.raises(NoGeneration, match="no index"):
+    with pytest.raises(NoIndex, match="no index"):
         open_milvus(place)
     assert drive(indexes[0], place).stdout == "sent 0\n"
     for point in POINTS:
@@ -116,7 +116,7 @@ def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(
 
 
 def test_pushed_twice_there_is_nothing_to_do(indexes: list[Path], place: MilvusPlace) -> None:
-    """Nothing is sent, nothing changes; a generation that was in service before comes back without sending, too."""
+    """Nothing is sent, nothing changes; a version that was in service before comes back without sending, too."""
     first = push(indexes[0], place, options=PushOptions())
     assert (first.rows, first.sent, first.changed, first.recall_at_5) == (ROWS, ROWS, True, 1.0)
     again = push(indexes[0], place, options=PushOptions())
@@ -127,10 +127,8 @@ def test_pushed_twice_there_is_nothing_to_do(indexes: list[Path], place: MilvusP
     check_equal(indexes[0], place)
 
 
-def test_older_generations_go_and_those_to_keep_stay(
-    indexes: list[Path], place: MilvusPlace
-) -> None:
-    """One stays unless it is said otherwise; a reader that holds it goes on, one whose generation is gone is told."""
+def test_older_versions_go_and_those_to_keep_stay(indexes: list[Path], place: MilvusPlace) -> None:
+    """One stays unless it is said otherwise; a reader that holds it goes on, one whose version is gone is told."""
     push(indexes[0], place, options=PushOptions())
     with open_milvus(place) as oldest:
         first = oldest.published_as
@@ -139,7 +137,7 @@ def test_older_generations_go_and_those_to_keep_stay(
         assert in_service(place, oldest) != first
         assert len(oldest.prompts.get_many([0, 1])) == 2
         assert push(indexes[2], place, options=PushOptions()).dropped == (first,)
-        with pytest.raises(NoGeneration, match=first):
+        with pytest.raises(NoIndex, match=first):
             oldest.prompts.get_many([0, 1])
     with Connection(place) as connection:
         assert len(Meta(connection).records()) == 2
@@ -175,7 +173,7 @@ def test_rows_that_the_server_lost_are_noticed(
         patch.setattr(Connection, "call", forgetful)
         with pytest.raises(Checksum, match=f"{ROWS - 2} rows of the {ROWS}.*push again"):
             push(indexes[0], place, options=PushOptions())
-    with pytest.raises(NoGeneration):
+    with pytest.raises(NoIndex):
         open_milvus(place)
     assert push(indexes[0], place, options=PushOptions()).sent == ROWS
     with Connection(place) as connection:
@@ -204,7 +202,7 @@ def test_an_index_that_the_server_lacks_is_refused_in_its_words(
     with pytest.raises(StoreError, match=kind) as caught:
         push(indexes[0], place, options=PushOptions(index_type=kind))
     assert "refuses" in caught.value.message
-    with pytest.raises(NoGeneration):
+    with pytest.raises(NoIndex):
         open_milvus(place)
 
 
@@ -220,7 +218,7 @@ def test_every_index_of_milvus_lite_answers(
         True,
         True,
     )
-    with open_generation(indexes[0]) as local, open_milvus(place) as pushed:
+    with open_version(indexes[0]) as local, open_milvus(place) as pushed:
         rows = local.vectors(SPACE).rows(np.arange(20))
         exact = local.index(SPACE).search(rows, 10)
         assert np.array_equal(pushed.index(SPACE).search(rows, 10, effort=1.0).ids, exact.ids)
@@ -295,7 +293,7 @@ def test_texts_longer_than_a_field_are_whole_and_found(tmp_path: Path, place: Mi
         build(tmp_path / "index", rows=20)
     assert staged_prompts
     push(tmp_path / "index", place, options=PushOptions())
-    with open_generation(tmp_path / "index") as local, open_milvus(place) as pushed:
+    with open_version(tmp_path / "index") as local, open_milvus(place) as pushed:
         assert pushed.prompts.get_many([7])[0].text == long
         assert pushed.prompts.get_many(range(20)) == local.prompts.get_many(range(20))
         for condition in (

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from imprompt.core.errors import BuildLocked, Checksum, NoGeneration, StoreError
+from imprompt.core.errors import BuildLocked, Checksum, NoIndex, StoreError
 from imprompt.store import layout
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest, encode_manifest, sha256_bytes
 from imprompt.store.publish import (
     collect_garbage,
     current_name,
-    find_generation,
-    generation_names,
+    find_version,
     make_current,
     publish,
+    version_names,
 )
 from tests.store.builders import SPACE, build, stage
 
@@ -30,7 +30,7 @@ from tests.store.builders import SPACE, build, stage
 def finish(root: Path, manifest: Manifest) -> None:
     """What the same build does when it is started again."""
     with write_lock(root):
-        name = find_generation(root, manifest.plan_sha256)
+        name = find_version(root, manifest.plan_sha256)
         if name is None:
             publish(root, layout.staging_folder(root, manifest.plan_sha256), manifest)
         elif name != current_name(root):
@@ -40,28 +40,25 @@ def finish(root: Path, manifest: Manifest) -> None:
 def test_published_index_answers(tmp_path: Path) -> None:
     """What was staged is in service: manifest, prompts and vectors, and `CURRENT` names it with its manifest's sha256."""
     manifest = build(tmp_path)
-    content = (
-        layout.generation_folder(tmp_path, manifest.generation) / layout.MANIFEST
-    ).read_bytes()
+    content = (layout.version_folder(tmp_path, manifest.version) / layout.MANIFEST).read_bytes()
     assert (
-        layout.current_path(tmp_path).read_text()
-        == f"{manifest.generation} {sha256_bytes(content)}\n"
+        layout.current_path(tmp_path).read_text() == f"{manifest.version} {sha256_bytes(content)}\n"
     )
-    with open_generation(tmp_path) as generation:
-        assert generation.manifest == manifest
+    with open_version(tmp_path) as version:
+        assert version.manifest == manifest
         assert (
-            len(generation.prompts)
-            == len(generation.vectors(SPACE))
-            == len(generation.index(SPACE))
+            len(version.prompts)
+            == len(version.vectors(SPACE))
+            == len(version.index(SPACE))
             == manifest.rows
         )
     assert list(layout.staging_root(tmp_path).iterdir()) == []
 
 
 def test_only_what_belongs_is_kept(tmp_path: Path) -> None:
-    """The working files of a build do not become part of the generation, and no write-ahead log remains."""
+    """The working files of a build do not become part of the version, and no write-ahead log remains."""
     manifest = build(tmp_path)
-    folder = layout.generation_folder(tmp_path, manifest.generation)
+    folder = layout.version_folder(tmp_path, manifest.version)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {layout.MANIFEST, *manifest.files}
     assert layout.STAGED not in found
@@ -85,17 +82,17 @@ def test_killed_before_every_step(tmp_path: Path) -> None:
     assert len(roots) > 12
     in_service = []
     for root in roots:
-        with open_generation(root) as generation:
-            in_service.append(generation.manifest.plan["seed"])
-            assert generation.prompts.digest() == generation.manifest.rows_digest
+        with open_version(root) as version:
+            in_service.append(version.manifest.plan["seed"])
+            assert version.prompts.digest() == version.manifest.rows_digest
         finish(root, manifest)
-        with open_generation(root) as generation:
-            assert generation.manifest.plan == {"seed": 1}
-            assert generation.manifest.rows_digest == manifest.rows_digest
-            assert generation.manifest.shards == manifest.shards
+        with open_version(root) as version:
+            assert version.manifest.plan == {"seed": 1}
+            assert version.manifest.rows_digest == manifest.rows_digest
+            assert version.manifest.shards == manifest.shards
         assert verify(root) == []
         collect_garbage(root, keep=0)
-        assert generation_names(root) == [current_name(root)]
+        assert version_names(root) == [current_name(root)]
     assert in_service[0] == 0
     assert in_service[-1] == 1
     assert in_service == sorted(in_service), "once the new index is in service, it stays"
@@ -123,16 +120,16 @@ def test_shard_of_another_length_is_not_published(tmp_path: Path) -> None:
 
 
 def test_find_and_make_current(tmp_path: Path) -> None:
-    """A generation of a plan is found by the plan's hash, the newest first, and can be put back in service."""
+    """A version of a plan is found by the plan's hash, the newest first, and can be put back in service."""
     first, second = build(tmp_path, rows=20, seed=0), build(tmp_path, rows=20, seed=1)
-    assert find_generation(tmp_path, first.plan_sha256) == first.generation
-    assert find_generation(tmp_path, "f" * 64) is None
-    assert current_name(tmp_path) == second.generation
+    assert find_version(tmp_path, first.plan_sha256) == first.version
+    assert find_version(tmp_path, "f" * 64) is None
+    assert current_name(tmp_path) == second.version
     with write_lock(tmp_path):
-        make_current(tmp_path, first.generation)
+        make_current(tmp_path, first.version)
         with pytest.raises(StoreError, match="nothing-there"):
             make_current(tmp_path, "nothing-there")
-    assert current_name(tmp_path) == first.generation
+    assert current_name(tmp_path) == first.version
     assert verify(tmp_path) == []
 
 
@@ -158,8 +155,8 @@ def test_second_writer(tmp_path: Path) -> None:
 
 
 def test_garbage(tmp_path: Path) -> None:
-    """The current generation and the newest others stay; older ones and unfinished builds go, and their bytes are told."""
-    names = [build(tmp_path, rows=20, seed=seed).generation for seed in range(4)]
+    """The current version and the newest others stay; older ones and unfinished builds go, and their bytes are told."""
+    names = [build(tmp_path, rows=20, seed=seed).version for seed in range(4)]
     with write_lock(tmp_path):
         make_current(tmp_path, names[1])
         staging, _ = stage(tmp_path, rows=20, seed=9)
@@ -167,33 +164,29 @@ def test_garbage(tmp_path: Path) -> None:
         folder: sum(
             path.stat().st_size for path in (tmp_path / folder).rglob("*") if path.is_file()
         )
-        for folder in (
-            f"generations/{names[0]}",
-            f"generations/{names[2]}",
-            f"staging/{staging.name}",
-        )
+        for folder in (f"versions/{names[0]}", f"versions/{names[2]}", f"staging/{staging.name}")
     }
     assert collect_garbage(tmp_path, keep=2, keep_staging=True) == [
-        (f"generations/{names[0]}", sizes[f"generations/{names[0]}"])
+        (f"versions/{names[0]}", sizes[f"versions/{names[0]}"])
     ]
-    assert generation_names(tmp_path) == names[1:]
-    del sizes[f"generations/{names[0]}"]
+    assert version_names(tmp_path) == names[1:]
+    del sizes[f"versions/{names[0]}"]
     assert dict(collect_garbage(tmp_path, keep=1)) == sizes
-    assert [name for name, _ in collect_garbage(tmp_path, keep=0)] == [f"generations/{names[3]}"]
-    assert generation_names(tmp_path) == [names[1]]
+    assert [name for name, _ in collect_garbage(tmp_path, keep=0)] == [f"versions/{names[3]}"]
+    assert version_names(tmp_path) == [names[1]]
     assert list(layout.staging_root(tmp_path).iterdir()) == []
     assert verify(tmp_path) == []
 
 
 def test_garbage_without_current(tmp_path: Path) -> None:
-    """Where `CURRENT` is missing the newest generation stays; where it is damaged nothing is removed."""
-    names = [build(tmp_path, rows=20, seed=seed).generation for seed in range(2)]
+    """Where `CURRENT` is missing the newest version stays; where it is damaged nothing is removed."""
+    names = [build(tmp_path, rows=20, seed=seed).version for seed in range(2)]
     layout.current_path(tmp_path).write_text("damaged")
     with pytest.raises(Checksum, match="CURRENT"):
         collect_garbage(tmp_path, keep=0)
     layout.current_path(tmp_path).unlink()
     collect_garbage(tmp_path, keep=0)
-    assert generation_names(tmp_path) == names[1:]
+    assert version_names(tmp_path) == names[1:]
 
 
 def test_garbage_of_nothing(tmp_path: Path) -> None:
@@ -202,22 +195,20 @@ def test_garbage_of_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_pinned_generation_stays(tmp_path: Path) -> None:
-    """A reader keeps answering from the generation that it opened, whatever is published and collected meanwhile."""
+def test_pinned_version_stays(tmp_path: Path) -> None:
+    """A reader keeps answering from the version that it opened, whatever is published and collected meanwhile."""
     first = build(tmp_path, rows=20, seed=0)
-    with open_generation(tmp_path) as generation:
+    with open_version(tmp_path) as version:
         build(tmp_path, rows=20, seed=1)
         assert collect_garbage(tmp_path, keep=0) == []
-        assert verify(tmp_path, name=first.generation) == []
-        assert generation.prompts.get_many([7])[0].text == "a 7 of 0, Öl auf Leinwand"
-    assert [name for name, _ in collect_garbage(tmp_path, keep=0)] == [
-        f"generations/{first.generation}"
-    ]
-    with pytest.raises(NoGeneration, match=first.generation):
-        open_generation(tmp_path, first.generation)
+        assert verify(tmp_path, name=first.version) == []
+        assert version.prompts.get_many([7])[0].text == "a 7 of 0, Öl auf Leinwand"
+    assert [name for name, _ in collect_garbage(tmp_path, keep=0)] == [f"versions/{first.version}"]
+    with pytest.raises(NoIndex, match=first.version):
+        open_version(tmp_path, first.version)
 
 
-def test_readers_while_generations_come_and_go(tmp_path: Path) -> None:
+def test_readers_while_versions_come_and_go(tmp_path: Path) -> None:
     """Readers that open and ask in a loop never see an error while indexes are published and collected."""
     build(tmp_path, rows=30, seed=0)
     errors: list[BaseException] = []
@@ -227,11 +218,10 @@ def test_readers_while_generations_come_and_go(tmp_path: Path) -> None:
     def read() -> None:
         try:
             while not stop.is_set():
-                with open_generation(tmp_path) as generation:
-                    seed = generation.manifest.plan["seed"]
+                with open_version(tmp_path) as version:
+                    seed = version.manifest.plan["seed"]
                     assert (
-                        generation.prompts.get_many([5])[0].text
-                        == f"a 5 of {seed}, Öl auf Leinwand"
+                        version.prompts.get_many([5])[0].text == f"a 5 of {seed}, Öl auf Leinwand"
                     )
                     opened.append(seed)
         except BaseException as error:  # noqa: BLE001 the thread's error is the test's finding
@@ -249,4 +239,4 @@ def test_readers_while_generations_come_and_go(tmp_path: Path) -> None:
     assert errors == []
     assert len(set(opened)) > 1
     collect_garbage(tmp_path, keep=0)
-    assert len(generation_names(tmp_path)) == 1
+    assert len(version_names(tmp_path)) == 1

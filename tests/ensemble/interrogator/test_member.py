@@ -14,11 +14,11 @@ from imprompt.core.hub.fetch import silent
 from imprompt.core.protocols import EnsembleMember
 from imprompt.core.values import Prediction
 from imprompt.encoders.openclip import load_openclip
-from imprompt.ensemble.blend_config import InterrogatorSettings, Recipe, load_recipe
+from imprompt.ensemble.blend_config import BlendConfig, InterrogatorSettings, load_blend_config
 from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.interrogator.member import Interrogator, fitting, prompt_parts
 from imprompt.ensemble.members import LOADERS, load_ensemble
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import random_pictures, write_model
 from tests.ensemble.interrogator.lists import COLOURS, short_lists
@@ -41,7 +41,7 @@ def read_alike(chosen: list[list[str]], table: PhraseTable) -> list[list[int]]:
 
 
 def colours(
-    generation: Generation,
+    version: IndexVersion,
     *,
     captioner: EnsembleMember | None = None,
     settings: InterrogatorSettings = InterrogatorSettings(),  # noqa: B008 a frozen value
@@ -50,7 +50,7 @@ def colours(
         COLOURS,
         settings=settings,
         pair=ColourPair(),
-        neighbourhood=neighbourhood(generation),
+        neighbourhood=neighbourhood(version),
         minilm=WORDS,
         captioner=captioner,
         announce=silent,
@@ -95,34 +95,32 @@ def test_labels_are_the_librarys_own(
         )
 
 
-def test_prompts_are_caption_medium_movement_flavors(generation: Generation) -> None:
+def test_prompts_are_caption_medium_movement_flavors(version: IndexVersion) -> None:
     """As in the notebook; the vote is the prompt's embedding; a medium that the caption begins with is not said twice."""
     images = [picture("red"), picture("blue")]
-    said = colours(generation, captioner=Sayer("caption", "a red painting of a cat")).predict(
-        images
-    )
+    said = colours(version, captioner=Sayer("caption", "a red painting of a cat")).predict(images)
     assert said.texts == (
         "a red painting of a cat, red art, red, red and green, green",
         "a red painting of a cat, a blue photo, blue art, blue, deep blue, blue and green",
     )
     np.testing.assert_array_equal(said.vectors, WORDS.encode(said.texts))
     alone = colours(
-        generation, settings=InterrogatorSettings(mediums=0, movements=2, flavors=1)
+        version, settings=InterrogatorSettings(mediums=0, movements=2, flavors=1)
     ).predict(images[:1])
     assert alone.texts == ("red art, green art, red",)
 
 
-def test_an_empty_caption_leaves_no_comma(generation: Generation) -> None:
+def test_an_empty_caption_leaves_no_comma(version: IndexVersion) -> None:
     """The labels alone, as without a captioner; a captioner without texts counts as none."""
-    plain = colours(generation).predict([picture("red")]).texts
+    plain = colours(version).predict([picture("red")]).texts
     assert plain == ("a red painting, red art, red, red and green, green",)
     for captioner in (Sayer("caption", ""), Sayer("caption", "x", mute=True)):
-        assert colours(generation, captioner=captioner).predict([picture("red")]).texts == plain
+        assert colours(version, captioner=captioner).predict([picture("red")]).texts == plain
 
 
 @pytest.fixture(scope="module")
-def lite(lite_index: Path) -> Iterator[Generation]:
-    with open_generation(lite_index) as opened:
+def lite(lite_index: Path) -> Iterator[IndexVersion]:
+    with open_version(lite_index) as opened:
         yield opened
 
 
@@ -135,67 +133,73 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loaded(
-    lite: Generation, recipe: Recipe, *, pair: Any = None, **options: Any
+    lite: IndexVersion, blend_config: BlendConfig, *, pair: Any = None, **options: Any
 ) -> tuple[Any, list[str]]:
     from imprompt.encoders.lite import load_lite
 
     lines: list[str] = []
-    return load_ensemble(recipe, lite, pair or load_lite(), announce=lines.append, **options), lines
+    return load_ensemble(
+        blend_config, lite, pair or load_lite(), announce=lines.append, **options
+    ), lines
 
 
-def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: Generation, few: None) -> None:
-    """One line tells; the vote is there; no model is asked for, whatever the recipe's sources name."""
-    recipe = Recipe(name="x", weights={"interrogator": 1}, sources={"caption": "no/where"})
-    judges, lines = loaded(lite, recipe, offline=True)
+def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: IndexVersion, few: None) -> None:
+    """One line tells; the vote is there; no model is asked for, whatever the blend config's sources name."""
+    blend_config = BlendConfig(
+        name="x", weights={"interrogator": 1}, sources={"caption": "no/where"}
+    )
+    judges, lines = loaded(lite, blend_config, offline=True)
     assert [line for line in lines if "phrase lists alone" in line and "lite" in line]
-    (verdict,) = judges.judge([picture("red")])
-    assert verdict.votes[0].member == "interrogator"
-    assert len(str(verdict.votes[0].text).split(", ")) == 5
+    (prediction,) = judges.judge([picture("red")])
+    assert prediction.contributions[0].member == "interrogator"
+    assert len(str(prediction.contributions[0].text).split(", ")) == 5
 
 
 def test_the_recipes_captioner_speaks_first_and_once(
-    lite: Generation, few: None, monkeypatch: pytest.MonkeyPatch
+    lite: IndexVersion, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where `caption` is a member its words begin the interrogator's prompt, whatever the order of the recipe."""
+    """Where `caption` is a member its words begin the interrogator's prompt, whatever the order of the blend config."""
     sayer = Sayer("caption", "a lake at night")
     monkeypatch.setitem(LOADERS, "caption", lambda _bench: sayer)
-    judges, lines = loaded(lite, Recipe(name="x", weights={"interrogator": 1, "caption": 1}))
-    (verdict,) = judges.judge([picture("blue")])
-    assert str({vote.member: vote.text for vote in verdict.votes}["interrogator"]).startswith(
-        "a lake at night, "
-    )
+    judges, lines = loaded(lite, BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}))
+    (prediction,) = judges.judge([picture("blue")])
+    assert str(
+        {vote.member: vote.text for vote in prediction.contributions}["interrogator"]
+    ).startswith("a lake at night, ")
     assert sayer.batches == [1]
     assert lines == []
 
 
 def test_a_named_captioner_has_to_be_there(
-    generation: Generation, few: None, monkeypatch: pytest.MonkeyPatch
+    version: IndexVersion, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside another encoder than `lite` the source is loaded for the interrogator; what fails is named, with what to fetch."""
-    recipe = Recipe(name="x", weights={"interrogator": 1}, sources={"caption": "no/where"})
+    blend_config = BlendConfig(
+        name="x", weights={"interrogator": 1}, sources={"caption": "no/where"}
+    )
     with pytest.raises(
         MemberUnavailable,
         match=r"interrogator: its captioner cannot be used: no/where.*--offline.*Fetch",
     ):
-        loaded(generation, recipe, pair=ColourPair(), offline=True)
+        loaded(version, blend_config, pair=ColourPair(), offline=True)
     monkeypatch.setattr(
         "imprompt.ensemble.members._load_caption", lambda _bench: Sayer("caption", "a lake")
     )
-    judges, lines = loaded(generation, recipe, pair=ColourPair())
-    (verdict,) = judges.judge([picture("blue")])
-    assert str(verdict.votes[0].text).startswith("a lake, ")
+    judges, lines = loaded(version, blend_config, pair=ColourPair())
+    (prediction,) = judges.judge([picture("blue")])
+    assert str(prediction.contributions[0].text).startswith("a lake, ")
     assert lines == []
 
 
-def test_the_seed_recipe_fails_for_what_is_really_missing(lite: Generation, few: None) -> None:
+def test_the_seed_recipe_fails_for_what_is_really_missing(lite: IndexVersion, few: None) -> None:
     """On a bare machine that is OFA; before any phrase is encoded."""
     with pytest.raises(MemberUnavailable, match=r"ofa: OFA-Sys/ofa-large-caption/.*Fetch"):
-        loaded(lite, load_recipe("seed"), offline=True)
-    judges, _ = loaded(lite, load_recipe("seed"), offline=True, degrade=True)
+        loaded(lite, load_blend_config("seed"), offline=True)
+    judges, _ = loaded(lite, load_blend_config("seed"), offline=True, degrade=True)
     assert set(judges.shares) == {"vit", "interrogator"}
 
 
-def test_a_prompt_is_cut_at_the_tower(generation: Generation) -> None:
+def test_a_prompt_is_cut_at_the_tower(version: IndexVersion) -> None:
     """Parts are left out from the end; the first part stays whatever its length; a list of prompts may be empty."""
     texts = ColourPair().texts
     parts = [["one two", "three", "four five"], ["a b c d e f"], ["a b c d", "e"]]
@@ -203,8 +207,8 @@ def test_a_prompt_is_cut_at_the_tower(generation: Generation) -> None:
     assert fitting([], texts, max_tokens=4) == []
 
 
-def test_nothing_is_asked_of_the_captioner_for_no_pictures(generation: Generation) -> None:
+def test_nothing_is_asked_of_the_captioner_for_no_pictures(version: IndexVersion) -> None:
     """No pictures give no rows and no texts."""
     sayer = Sayer("caption", "x")
-    said: Prediction = colours(generation, captioner=sayer).predict([])
+    said: Prediction = colours(version, captioner=sayer).predict([])
     assert (said.vectors.shape, said.texts, sayer.batches) == ((0, 384), (), [])

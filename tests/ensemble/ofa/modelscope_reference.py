@@ -72,7 +72,7 @@ def _search(model: Any, encoded: Any) -> Tensor:
     """transformers' beam search over it; a class of ours lends the mixin that modelscope's no longer inherits."""
 
     class Searchable(type(model), GenerationMixin):  # type: ignore[misc]
-        _expand_inputs_for_generation = GenerationMixin._expand_inputs_for_generation
+        _expand_inputs_for_generation = GenerationMixin._expand_inputs_for_version
 
         def prepare_inputs_for_generation(
             self, input_ids: Tensor, encoder_outputs: Any = None, **_: Any

@@ -32,7 +32,7 @@ IN_THE_ORDINARY_SUITE = ("within the first epoch",)
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class MemberPool:
     """Pairs, and the tower of an unbroken training."""
 
     pairs: Path
@@ -40,19 +40,19 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> MemberPool:
     folder = tmp_path_factory.mktemp("bench")
     pairs = drawn_pairs(folder / "pairs", each=2)
     report = run(pairs, folder / "tower.safetensors")
     assert (report.steps, report.resumed_steps, report.epochs) == (16, 0, SETTINGS.epochs)
-    return Bench(pairs, (folder / "tower.safetensors").read_bytes())
+    return MemberPool(pairs, (folder / "tower.safetensors").read_bytes())
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def assert_as_unbroken(out: Path, bench: Bench) -> None:
+def assert_as_unbroken(out: Path, bench: MemberPool) -> None:
     assert out.read_bytes() == bench.tower
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
@@ -64,7 +64,7 @@ def assert_as_unbroken(out: Path, bench: Bench) -> None:
         for point in KEPT
     ],
 )
-def test_a_kill_at_a_named_point(point: str, bench: Bench, tmp_path: Path) -> None:
+def test_a_kill_at_a_named_point(point: str, bench: MemberPool, tmp_path: Path) -> None:
     """At most three steps are done again, and the weights are those of the unbroken training, bit for bit."""
     out = tmp_path / "tower.safetensors"
     killed = subprocess.run(
@@ -89,7 +89,7 @@ def test_every_point_is_named() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_kills_at_random(seed: int, bench: Bench, tmp_path: Path) -> None:
+def test_kills_at_random(seed: int, bench: MemberPool, tmp_path: Path) -> None:
     """Killed up to three times, whenever it happens, then finished: the bytes are those of the unbroken training."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     out = tmp_path / "tower.safetensors"
@@ -107,7 +107,7 @@ def test_kills_at_random(seed: int, bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_other_pairs_do_not_go_on_with_the_work(bench: Bench, tmp_path: Path) -> None:
+def test_other_pairs_do_not_go_on_with_the_work(bench: MemberPool, tmp_path: Path) -> None:
     """What was kept of a training belongs to its pairs and settings; another one begins anew."""
     out = tmp_path / "tower.safetensors"
     pairs = drawn_pairs(tmp_path / "own", each=2)

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.members import LOADERS
-from imprompt.evaluation.cached_members import Sitting
+from imprompt.evaluation.cached_members import ShownImages
 from imprompt.evaluation.nested_cv import BLEND
 from imprompt.evaluation.study import Options, run_study
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from tests.ensemble.worlds import WORDS, Sayer, build_world
 from tests.retriever.colours import PROMPTS, ColourPair
 
@@ -49,16 +49,16 @@ def test_towers_and_captioners_look_once(tmp_path: Path, monkeypatch: pytest.Mon
     sayer = Sayer("caption", "red green")
     monkeypatch.setitem(LOADERS, "caption", lambda bench: sayer)
     pair = ColourPair()
-    recipe = Recipe(name="test", weights={"knn": 1, "caption": 1})
-    with open_generation(build_world(tmp_path)) as generation:
-        study = run_study(coloured_pairs(tmp_path), recipe, generation, pair, Options(n_folds=3))
+    blend_config = BlendConfig(name="test", weights={"knn": 1, "caption": 1})
+    with open_version(build_world(tmp_path)) as version:
+        study = run_study(coloured_pairs(tmp_path), blend_config, version, pair, Options(n_folds=3))
     assert sum(sayer.batches) == sum(pair.images.batches) == 24
     assert set(study.names) == {"knn", "caption"}
     assert not study.head_refitted
-    assert {verdict.prompt for verdict in study.verdicts} <= {*PROMPTS, "red green"}
+    assert {prediction.prompt for prediction in study.predictions} <= {*PROMPTS, "red green"}
     answered = [
-        verdict.vector @ truth
-        for verdict, truth in zip(study.verdicts, study.pairs.truth, strict=True)
+        prediction.vector @ truth
+        for prediction, truth in zip(study.predictions, study.pairs.truth, strict=True)
     ]
     assert answered == pytest.approx(study.scores[BLEND].tolist(), abs=1e-4)
 
@@ -66,7 +66,7 @@ def test_towers_and_captioners_look_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_pictures_on_show_are_new_and_known() -> None:
     """Copies are shown, so nobody answers from memory, and each knows its row."""
     picture = Image.new("RGB", (2, 2))
-    sitting = Sitting()
+    sitting = ShownImages()
     first = sitting.show([picture, picture], np.array([5, 7]))
     assert sitting.rows(first[::-1]).tolist() == [7, 5]
     second = sitting.show([picture], np.array([9]))

@@ -17,7 +17,7 @@ from imprompt.core.hub.fetch import silent
 from imprompt.core.values import unit_rows
 from imprompt.encoders.lite import load_lite
 from imprompt.encoders.minilm import load_minilm
-from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.members import load_ensemble
 from imprompt.ensemble.training.image_batches import random_box
 from imprompt.ensemble.training.vit_examples import load_examples
@@ -26,7 +26,7 @@ from imprompt.ensemble.training.vit_state import work_folder
 from imprompt.ensemble.training.vit_training import train_vit
 from imprompt.ensemble.vit.inference import TrainedTower
 from imprompt.ensemble.vit.vit_checkpoint import read_checkpoint
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.locking import write_lock
 from tests.conftest import Imprompt
 from tests.ensemble.vit.drawings import drawings, drawn_pairs
@@ -158,12 +158,12 @@ def test_a_recipe_names_the_tower(lite_index: Path, tiny_clip: Path, tmp_path: P
         offline=True,
     )
     expected = TrainedTower.load(str(out), device="cpu", announce=silent).output([picture("red")])
-    recipe = Recipe(name="mine", weights={"vit": 1}, sources={"vit": str(out)})
-    with open_generation(lite_index) as generation:
-        (verdict,) = load_ensemble(recipe, generation, load_lite(), offline=True).judge(
+    blend_config = BlendConfig(name="mine", weights={"vit": 1}, sources={"vit": str(out)})
+    with open_version(lite_index) as version:
+        (prediction,) = load_ensemble(blend_config, version, load_lite(), offline=True).judge(
             [picture("red")]
         )
-    np.testing.assert_allclose(verdict.vector, expected[0], atol=1e-6)
+    np.testing.assert_allclose(prediction.vector, expected[0], atol=1e-6)
 
 
 def test_what_cannot_be_trained_is_refused(tiny_clip: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from imprompt.core.errors import WorkerDiffers
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.ray_predictions import RayAnswerer
 from imprompt.ensemble.submission.run import SubmitReport, submit
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.ensemble.worlds import Sayer, ensemble, save_pictures
 from tests.indexer.lossy import CLUSTER, Lossy
 
@@ -25,8 +25,8 @@ def make_ensemble(
     index: Path, depends: dict[str, Any], stack: ExitStack
 ) -> tuple[Ensemble, dict[str, Any]]:
     """What an actor makes."""
-    generation = stack.enter_context(open_generation(index))
-    return ensemble(generation, Sayer("sayer", "green hill"), weights=WEIGHTS), depends
+    version = stack.enter_context(open_version(index))
+    return ensemble(version, Sayer("sayer", "green hill"), weights=WEIGHTS), depends
 
 
 @pytest.fixture
@@ -40,18 +40,18 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def answered(
-    generation: Generation, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: IndexVersion, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """Submits the images to `name`.csv, through a stream where one is given."""
 
     def run(
         name: str, stream: Any = None, *, expected: Any = None
     ) -> tuple[SubmitReport, bytes, bytes]:
-        here = ensemble(generation, Sayer("sayer", "green hill"), weights=WEIGHTS)
+        here = ensemble(version, Sayer("sayer", "green hill"), weights=WEIGHTS)
         answerer = None
         if stream is not None:
             monkeypatch.setattr("imprompt.ensemble.submission.ray_predictions.stream", stream)
-            index = generation.folder.parent.parent
+            index = version.folder.parent.parent
             answerer = RayAnswerer(
                 CLUSTER,
                 partial(make_ensemble, index, {"rows_digest": "a"}),

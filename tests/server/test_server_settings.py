@@ -18,9 +18,9 @@ LONG = "a-token-of-enough-characters"
     [
         ("127.0.0.1", None, False),
         ("localhost", LONG, False),
-        ("0.0.0.0", LONG, False),
-        ("0.0.0.0", None, True),
-    ],  # noqa: S104
+        ("0.0.0.0", LONG, False),  # noqa: S104
+        ("0.0.0.0", None, True),  # noqa: S104
+    ],
 )
 def test_what_may_be_served(host: str, token: str | None, no_auth: bool) -> None:
     """Loopback as it is; the network with a token, or without one when that was said."""
@@ -30,12 +30,12 @@ def test_what_may_be_served(host: str, token: str | None, no_auth: bool) -> None
 @pytest.mark.parametrize(
     ("host", "token", "no_auth"),
     [
-        ("0.0.0.0", None, False),
+        ("0.0.0.0", None, False),  # noqa: S104
         ("::", None, False),
         ("box.lan", None, False),
         ("127.0.0.1", "short", False),
         ("::1", LONG, True),
-    ],  # noqa: S104
+    ],
 )
 def test_what_may_not(host: str, token: str | None, no_auth: bool) -> None:
     """The network without a word about who may ask; a token that could be guessed; a contradiction."""

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from imprompt.core.errors import ConfigError, IndexDiffers, NoGeneration
+from imprompt.core.errors import ConfigError, IndexDiffers, NoIndex
 from imprompt.core.progress import Silent
 from imprompt.core.values import Ids, Vectors, unit_rows
 from imprompt.indexer import rewriting
 from imprompt.indexer.build import BuildOptions, build_index
 from imprompt.indexer.cleaning_rules import Cleaning
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.semantic_duplicates import _near, _scratch_index, fold_alike, keep_one
+from imprompt.indexer.semantic_duplicates import _near, _scratch_index, dedupe_similar, keep_one
 from imprompt.store.exact_index import ExactIndex
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.shards import ShardedVectors
 from tests.indexer.doubles import BagPair
@@ -28,7 +28,7 @@ from tests.store.builders import write_shards
 
 COSINE = 0.9
 Neighbours = list[tuple[Ids, NDArray[np.float32]]]
-Folding = Callable[[Ids, Neighbours], Ids]
+DuplicateCounts = Callable[[Ids, Neighbours], Ids]
 
 
 def neighbours_of(vectors: Vectors) -> Neighbours:
@@ -43,7 +43,7 @@ def neighbours_of(vectors: Vectors) -> Neighbours:
     return found
 
 
-def check(fold: Folding, vectors: Vectors, n_submitted: Ids) -> None:
+def check(fold: DuplicateCounts, vectors: Vectors, n_submitted: Ids) -> None:
     """What must hold of any folding: whoever is folded is near to one that is kept, and no two that are kept are near."""
     stands_for = fold(n_submitted, neighbours_of(vectors))
     rows = np.arange(len(vectors))
@@ -82,7 +82,7 @@ def test_one_of_each_group_is_kept(corpus: tuple[Vectors, Ids]) -> None:
         pytest.param(lambda n, _: np.zeros(len(n), dtype=np.int64), id="keeps one of everything"),
     ],
 )
-def test_the_check_notices(wrong: Folding) -> None:
+def test_the_check_notices(wrong: DuplicateCounts) -> None:
     """Foldings that lose a group, or fold nothing, do not pass."""
     vectors = unit_rows(np.array([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 1, 0.01]]))
     with pytest.raises(AssertionError):
@@ -137,16 +137,16 @@ def root(tmp_path: Path) -> Path:
 
 
 def rows_of(root: Path) -> list[tuple[str, int, int]]:
-    with open_generation(root) as generation:
-        prompts = generation.prompts.get_many(range(len(generation.prompts)))
-        assert [prompt.row_id for prompt in prompts] == list(range(generation.manifest.rows))
-        return [(prompt.text, prompt.n_submitted, prompt.n_folded) for prompt in prompts]
+    with open_version(root) as version:
+        prompts = version.prompts.get_many(range(len(version.prompts)))
+        assert [prompt.row_id for prompt in prompts] == list(range(version.manifest.rows))
+        return [(prompt.text, prompt.n_submitted, prompt.n_duplicates) for prompt in prompts]
 
 
 def test_the_kept_one_counts_the_others(root: Path) -> None:
     """The most submitted stays, the first where they tie; submissions add up, the funnel and the index agree."""
     before = rows_of(root)
-    report = fold_alike(root, cosine=0.99)
+    report = dedupe_similar(root, cosine=0.99)
     after = rows_of(root)
     assert report.folded == 3
     assert after[0] == ("blue cat on red hill", 8, 2)
@@ -159,10 +159,10 @@ def test_the_kept_one_counts_the_others(root: Path) -> None:
 
 def test_again_there_is_nothing_to_do(root: Path) -> None:
     """The same call on its own result folds nothing and publishes nothing."""
-    first = fold_alike(root, cosine=0.99)
-    again = fold_alike(root, cosine=0.99)
+    first = dedupe_similar(root, cosine=0.99)
+    again = dedupe_similar(root, cosine=0.99)
     assert again.folded == 0
-    assert again.manifest.generation == first.manifest.generation
+    assert again.manifest.version == first.manifest.version
 
 
 def test_a_broken_pass_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +171,9 @@ def test_a_broken_pass_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with monkeypatch.context() as patch:
         patch.setattr(rewriting, "finish", _broken)
         with pytest.raises(KeyboardInterrupt):
-            fold_alike(root, cosine=0.99)
+            dedupe_similar(root, cosine=0.99)
     assert rows_of(root) == before
-    assert fold_alike(root, cosine=0.99).folded == 3
+    assert dedupe_similar(root, cosine=0.99).folded == 3
     assert not (root / "staging").exists() or not list((root / "staging").iterdir())
 
 
@@ -183,7 +183,7 @@ def _broken(*_: object, **__: object) -> None:
 
 def test_building_again_does_not_undo_it(root: Path, tmp_path: Path) -> None:
     """The same build is refused, unless it is meant."""
-    fold_alike(root, cosine=0.99)
+    dedupe_similar(root, cosine=0.99)
     options = BuildOptions(shard_rows=5, cleaning=Cleaning(near_duplicates=None))
     with pytest.raises(IndexDiffers, match="3 prompts were folded into others"):
         build_index(root, [parse_corpus(str(tmp_path / "corpus.csv"))], BagPair(), options=options)
@@ -193,10 +193,10 @@ def test_building_again_does_not_undo_it(root: Path, tmp_path: Path) -> None:
 def test_cosines_that_make_no_sense(root: Path, cosine: float) -> None:
     """Refused by value."""
     with pytest.raises(ConfigError, match="cannot be used"):
-        fold_alike(root, cosine=cosine)
+        dedupe_similar(root, cosine=cosine)
 
 
 def test_without_an_index(tmp_path: Path) -> None:
     """There is nothing to fold."""
-    with pytest.raises(NoGeneration):
-        fold_alike(tmp_path / "none", cosine=0.95)
+    with pytest.raises(NoIndex):
+        dedupe_similar(tmp_path / "none", cosine=0.95)

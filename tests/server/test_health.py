@@ -14,18 +14,16 @@ from tests.server.pictures import b64, png
 
 
 def test_metrics_count_what_happened(serve: Serve) -> None:
-    """Requests by route, stages, queues, batches, the generation and errors by kind; two servers do not share them."""
+    """Requests by route, stages, queues, batches, the version and errors by kind; two servers do not share them."""
     with serve() as client:
-        generation = client.post("/v1/search", json={"text": "fox"}).json()["results"][0][
-            "generation"
-        ]
+        version = client.post("/v1/search", json={"text": "fox"}).json()["results"][0]["version"]
         client.post("/v1/query", files={"image": png()}, data={"members": "true"})
         client.post("/v1/query", files={"image": b"no image"})
         text = client.get("/metrics").text
     for line in (
         'imprompt_requests_total{method="POST",route="/v1/search",status="200"} 1.0',
         'imprompt_errors_total{kind="image-rejected"} 1.0',
-        f'imprompt_generation{{generation="{generation}"}} 1.0',
+        f'imprompt_version{{version="{version}"}} 1.0',
         'imprompt_batch_size_count{queue="image"} 1.0',
         'imprompt_queue_waiting{queue="text"} 0.0',
         "imprompt_ready 1.0",

@@ -26,7 +26,7 @@ from imprompt.indexer.cleaning_rules import (
     contact,
     read_unsafe_words,
 )
-from imprompt.indexer.normalization import normalise
+from imprompt.indexer.normalization import normalize
 
 WORDS = UnsafeWords(frozenset({"forbidden"}), ("two words",))
 OFF = Cleaning(contacts=False, unsafe=False)
@@ -134,7 +134,7 @@ def test_every_prompt_is_kept_or_left_out(texts: list[str], strict: bool) -> Non
     for row in kept:
         raw = prompts[int(row.source_key[4:])]
         assert (row.text, row.n_submitted) == (raw.text, raw.n_submitted)
-        assert row.embedded_text == normalise(raw.text)
+        assert row.embedded_text == normalize(raw.text)
         assert row.prompt_key == prompt_key(row.embedded_text)
 
 

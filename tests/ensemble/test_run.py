@@ -15,12 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from imprompt.core.errors import ConfigError, SubmissionRejected
 from imprompt.core.values import Vectors
 from imprompt.encoders.minilm import load_minilm
-from imprompt.ensemble.blend_config import Recipe
+from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.format_checks import check_submission
 from imprompt.ensemble.submission.formats import DIM, image_order, read_submission, write_submission
 from imprompt.ensemble.submission.run import SubmitReport, depends_on, submit
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from tests.conftest import Imprompt
 from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, save_pictures
 
@@ -40,9 +40,9 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def answer(generation: Generation, images: Path, tmp_path: Path) -> Callable[..., SubmitReport]:
+def answer(version: IndexVersion, images: Path, tmp_path: Path) -> Callable[..., SubmitReport]:
     """Answers the folder of images into `out`."""
-    judges = ensemble(generation, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
+    judges = ensemble(version, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
 
     def run(
         out: Path,
@@ -77,7 +77,7 @@ def write_sample(path: Path, ids: list[str]) -> Path:
 
 
 def test_rows_are_the_verdicts_of_the_images(
-    generation: Generation, answer: Callable[..., SubmitReport], images: Path
+    version: IndexVersion, answer: Callable[..., SubmitReport], images: Path
 ) -> None:
     """Ids sorted, 384 rows each in the competition's columns, the vectors those of the ensemble."""
     out = images.parent / "out.csv"
@@ -88,13 +88,15 @@ def test_rows_are_the_verdicts_of_the_images(
     assert [line.partition(",")[0] for line in lines[1:]] == [
         f"{name}_{i}" for name in ids for i in range(DIM)
     ]
-    judges = ensemble(generation, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
-    verdicts = judges.judge([Image.open(images / f"{name}.png") for name in ids])
-    np.testing.assert_allclose(table(out)[1], [verdict.vector for verdict in verdicts], atol=1e-6)
+    judges = ensemble(version, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
+    predictions = judges.judge([Image.open(images / f"{name}.png") for name in ids])
+    np.testing.assert_allclose(
+        table(out)[1], [prediction.vector for prediction in predictions], atol=1e-6
+    )
     prompts = (images.parent / "prompts.csv").read_text("utf-8").splitlines()
     assert prompts == [
         "imgId,prompt,how",
-        *(f"{name},{v.prompt},estimated" for name, v in zip(ids, verdicts, strict=True)),
+        *(f"{name},{v.prompt},estimated" for name, v in zip(ids, predictions, strict=True)),
     ]
     assert (report.images, report.failed, report.missing, report.surplus, report.resumed) == (
         5,
@@ -129,21 +131,23 @@ def test_two_runs_give_the_same_bytes(answer: Callable[..., SubmitReport], image
 
 
 def test_another_model_file_is_another_job(
-    generation: Generation, images: Path, tmp_path: Path
+    version: IndexVersion, images: Path, tmp_path: Path
 ) -> None:
     """What a killed run has finished belongs to the bytes of the members' models: with one of them changed, all is done again."""
     model, out = tmp_path / "model.safetensors", tmp_path / "out.csv"
     model.write_bytes(b"first")
     sayer = Sayer("sayer", "green hill")
-    around = neighbourhood(generation)
-    recipe = Recipe(name="test", weights={"sayer": 1})
-    judges = Ensemble([sayer], recipe, neighbourhood=around, minilm=WORDS, files={"sayer": [model]})
+    around = neighbourhood(version)
+    blend_config = BlendConfig(name="test", weights={"sayer": 1})
+    judges = Ensemble(
+        [sayer], blend_config, neighbourhood=around, minilm=WORDS, files={"sayer": [model]}
+    )
 
     def run() -> SubmitReport:
-        return submit(images, out, ensemble=judges, depends_on=depends_on(generation, judges))
+        return submit(images, out, ensemble=judges, depends_on=depends_on(version, judges))
 
-    before = depends_on(generation, judges)
-    assert before == depends_on(generation, judges)
+    before = depends_on(version, judges)
+    assert before == depends_on(version, judges)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "imprompt.ensemble.submission.run.write_submission", lambda *_: Path("/nowhere").stat()
@@ -151,7 +155,7 @@ def test_another_model_file_is_another_job(
         with pytest.raises(FileNotFoundError):
             run()
     model.write_bytes(b"other")
-    assert depends_on(generation, judges) != before
+    assert depends_on(version, judges) != before
     assert run().resumed == 0
     assert sum(sayer.batches) == 10
 
@@ -177,16 +181,14 @@ def test_a_sample_gives_the_order(
 
 
 def test_a_bad_image_gets_the_mean_of_the_corpus(
-    generation: Generation, answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
+    version: IndexVersion, answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
 ) -> None:
     """It costs nobody else anything and is listed with its reason."""
     (images / "000a.png").write_text("no picture", "utf-8")
     report = answer(tmp_path / "out.csv", prompts_out=tmp_path / "prompts.csv")
     ids, rows = table(tmp_path / "out.csv")
     assert ids[0] == "000a"
-    np.testing.assert_array_equal(
-        rows[0], ensemble(generation, weights={"knn": 1}).neighbourhood.mean
-    )
+    np.testing.assert_array_equal(rows[0], ensemble(version, weights={"knn": 1}).neighbourhood.mean)
     assert [name for name, _ in report.failed] == ["000a"]
     assert "000a.png" in report.failed[0][1]
     assert (tmp_path / "prompts.csv").read_text("utf-8").splitlines()[1] == "000a,,failed"
@@ -377,9 +379,9 @@ def test_the_command_tells_what_went_wrong(
 ) -> None:
     """Bad images and missing members have their exit codes, and the submission is written all the same."""
     index, out = lite_index, tmp_path / "out.csv"
-    recipe = tmp_path / "r.json"
-    recipe.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
-    words = ["submit", images, "--out", out, "--index", index, "--offline", "--blend", recipe]
+    blend_config = tmp_path / "r.json"
+    blend_config.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
+    words = ["submit", images, "--out", out, "--index", index, "--offline", "--blend", blend_config]
     assert imprompt(*words).code == 60
     assert not out.exists()
     assert imprompt(*words, "--degrade").code == 4

@@ -96,7 +96,7 @@ def test_a_filter_that_cannot_be_used_is_one_line(
 
 
 def test_members_know_of_no_filters(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
-    """So a filtered proof is refused, before the image is looked for."""
-    done = imprompt("query", tmp_path / "a.png", "--proof", "--contains", "a", "--index", index)
+    """So a filtered explanation is refused, before the image is looked for."""
+    done = imprompt("query", tmp_path / "a.png", "--explain", "--contains", "a", "--index", index)
     assert done.code == 10
-    assert "without --proof" in done.err
+    assert "without --explain" in done.err

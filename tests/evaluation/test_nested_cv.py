@@ -8,10 +8,10 @@ import numpy as np
 
 from imprompt.core.values import unit_rows
 from imprompt.ensemble.training.pairs import Pair
-from imprompt.evaluation.blend_statistics import Tallies
+from imprompt.evaluation.blend_statistics import BlendStatistics
 from imprompt.evaluation.nested_cv import (
     BLEND,
-    Sheet,
+    FoldInputs,
     as_given,
     constant_scores,
     fit_folds,
@@ -29,20 +29,20 @@ def pair_set(*, kinds: int = 1) -> PairSet:
     return PairSet(rows, truth, np.arange(N), np.arange(N) % 5, np.arange(N) % kinds == 0, ())
 
 
-def sheet(pairs: PairSet, *, spoil: int | None = None) -> Sheet:
+def sheet(pairs: PairSet, *, spoil: int | None = None) -> FoldInputs:
     """Two members, the first far better; in `outer`, fold `spoil` says the opposite."""
     rng = np.random.default_rng(1)
     good = unit_rows(pairs.truth + 0.05 * rng.standard_normal(pairs.truth.shape))
     bad = unit_rows(rng.standard_normal(pairs.truth.shape))
     rows = np.arange(N)
-    inner = Tallies.empty(1, N, 2)
+    inner = BlendStatistics.empty(1, N, 2)
     inner.put(0, rows, [good, bad], pairs.truth)
-    outer = Tallies.empty(1, N, 2)
+    outer = BlendStatistics.empty(1, N, 2)
     outer.put(0, rows, [good, bad], pairs.truth)
     if spoil is not None:
         there = pairs.of_fold(spoil)
         outer.put(0, there, [bad[there], pairs.truth[there]], pairs.truth[there])
-    return Sheet(outer, (inner,) * 5)
+    return FoldInputs(outer, (inner,) * 5)
 
 
 def test_a_fold_does_not_choose_its_own_weights() -> None:

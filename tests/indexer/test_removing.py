@@ -13,17 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprompt.core.errors import (
-    BuildLocked,
-    ConfigError,
-    FilterRejected,
-    IndexDiffers,
-    NoGeneration,
-)
+from imprompt.core.errors import BuildLocked, ConfigError, FilterRejected, IndexDiffers, NoIndex
 from imprompt.indexer.build import BuildOptions, build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.removing import (
-    RemovalRules,
+    RemoveRules,
     preview_removal,
     remove_prompts,
     rules_of_file,
@@ -31,11 +25,11 @@ from imprompt.indexer.removing import (
 )
 from imprompt.store import layout
 from imprompt.store.compact_shards import write_without
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
 from imprompt.store.prompts import DuckPrompts
-from imprompt.store.publish import generation_names
+from imprompt.store.publish import version_names
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 
 OPTIONS = BuildOptions(shard_rows=50)
@@ -68,12 +62,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-def rows_of(generation: Generation) -> list[tuple[Any, ...]]:
+def rows_of(version: IndexVersion) -> list[tuple[Any, ...]]:
     """Everything of each prompt but its number, with its vectors' stored bits."""
-    prompts = generation.prompts.get_many(range(len(generation.prompts)))
-    codes = [
-        generation.vectors(space).codes(0, len(prompts)) for space in generation.manifest.shards
-    ]
+    prompts = version.prompts.get_many(range(len(version.prompts)))
+    codes = [version.vectors(space).codes(0, len(prompts)) for space in version.manifest.shards]
     return [
         (
             p.prompt_key,
@@ -82,7 +74,7 @@ def rows_of(generation: Generation) -> list[tuple[Any, ...]]:
             p.source,
             p.source_key,
             p.n_submitted,
-            p.n_folded,
+            p.n_duplicates,
             *(code[p.row_id].tobytes() for code in codes),
         )
         for p in prompts
@@ -122,19 +114,19 @@ def uncompressed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_stays_is_as_it_was(root: Path) -> None:
     """Texts, counts and the bits of both spaces' vectors; row ids are dense in the old order; nothing is encoded."""
-    with open_generation(root) as generation:
-        before = rows_of(generation)
+    with open_version(root) as version:
+        before = rows_of(version)
     report = remove_prompts(root, rules_where(f"text ILIKE '%{WORD}%'"))
     assert verify(root) == []
-    with open_generation(root) as generation:
-        assert rows_of(generation) == [row for row in before if WORD not in row[1]]
-        prompts = generation.prompts.get_many(range(len(generation.prompts)))
+    with open_version(root) as version:
+        assert rows_of(version) == [row for row in before if WORD not in row[1]]
+        prompts = version.prompts.get_many(range(len(version.prompts)))
         assert (
             [p.row_id for p in prompts]
             == [p.group_id for p in prompts]
             == list(range(len(prompts)))
         )
-        manifest = generation.manifest
+        manifest = version.manifest
     assert report.removed == len(before) - manifest.rows == 33
     assert manifest.funnel == {"read": 300, "duplicate": 0, "removed": 33, "kept": 267}
     assert [record.rows for record in manifest.shards["bag"]] == [50, 50, 50, 50, 50, 17]
@@ -145,7 +137,7 @@ def test_what_stays_is_as_it_was(root: Path) -> None:
 
 
 def test_no_byte_of_it_is_left(uncompressed: None, tmp_path: Path) -> None:
-    """In no file below the index: prompts, journal, plan, manifest, index, vectors, older generations, broken builds.
+    """In no file below the index: prompts, journal, plan, manifest, index, vectors, older versions, broken builds.
 
     DuckDB writes without compression here; that the scan sees what is there is shown on the index
     before.
@@ -163,20 +155,20 @@ def test_no_byte_of_it_is_left(uncompressed: None, tmp_path: Path) -> None:
     (broken / "staged.duckdb").write_text(f"a {WORD} of a build that was broken off")
     (tmp_path / "rules.txt").write_text(f"\n{WORD.upper()}\n", "utf-8")
     assert len(holds(root, WORD)) >= 2
-    assert len(generation_names(root)) == 2
+    assert len(version_names(root)) == 2
     report = remove_prompts(root, rules_of_file(tmp_path / "rules.txt"))
     assert report.removed == 33
     assert len(report.purged) == 3
     assert holds(root, WORD) == []
     assert holds(root, "oil on canvas") != [], "the scan sees the texts that stay"
-    assert len(generation_names(root)) == 1
+    assert len(version_names(root)) == 1
     assert list(layout.staging_root(root).iterdir()) == []
 
 
 def test_no_text_column_holds_it(root: Path, tmp_path: Path) -> None:
     """By SQL over every column of every table of the published file, and in a copy of it written without compression."""
     remove_prompts(root, rules_where(f"contains(text, '{WORD}')"))
-    file = next(root.glob(f"generations/*/{layout.PROMPTS}"))
+    file = next(root.glob(f"versions/*/{layout.PROMPTS}"))
     with duckdb.connect(str(file), read_only=True) as connection:
         columns = connection.execute(
             "SELECT table_name, column_name FROM information_schema.columns"
@@ -197,18 +189,18 @@ def test_no_text_column_holds_it(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_reader_keeps_what_it_has_open(root: Path) -> None:
-    """Its files have no name any more; it answers from them until it lets go, and a new one finds the new generation."""
-    with open_generation(root) as reader:
+    """Its files have no name any more; it answers from them until it lets go, and a new one finds the new version."""
+    with open_version(root) as reader:
         remove_prompts(root, rules_where("row_id < 100"))
         assert not reader.folder.exists()
         assert len(reader.prompts.get_many(range(300))) == 300
         assert reader.index("bag").search(reader.vectors("bag").block(0, 1), 1).ids[0, 0] == 0
-        with open_generation(root) as later:
+        with open_version(root) as later:
             assert len(later.prompts) == 200
 
 
 def test_nothing_matching_still_purges(root: Path) -> None:
-    """The generation in service stays as it is; what is older may hold what it does not."""
+    """The version in service stays as it is; what is older may hold what it does not."""
     before = (root / "CURRENT").read_bytes()
     broken = layout.staging_folder(root, "0" * 64)
     broken.mkdir(parents=True)
@@ -227,8 +219,8 @@ def test_a_removal_can_follow_a_removal(root: Path) -> None:
         20,
     )
     assert [corpus.name for corpus in report.manifest.corpus] == ["corpus.txt"]
-    with open_generation(root) as generation:
-        assert generation.prompts.get_many([0])[0].text.startswith("prompt 20 ")
+    with open_version(root) as version:
+        assert version.prompts.get_many([0])[0].text.startswith("prompt 20 ")
 
 
 def test_a_preview_writes_nothing(root: Path) -> None:
@@ -271,7 +263,7 @@ def test_another_writer_is_waited_for_by_hand(root: Path) -> None:
 
 def test_without_an_index_there_is_nothing_to_remove(tmp_path: Path) -> None:
     """And no folder is made."""
-    with pytest.raises(NoGeneration):
+    with pytest.raises(NoIndex):
         remove_prompts(tmp_path / "none", rules_where("true"))
     assert not (tmp_path / "none").exists()
 
@@ -301,8 +293,8 @@ def test_the_lines_of_a_file(root: Path, tmp_path: Path, name: str) -> None:
     """Each line is looked for as it stands, or as a regular expression; empty ones are not rules."""
     content, regex, meant = LINES[name]
     (tmp_path / "rules.txt").write_text(content, "utf-8", newline="")
-    with open_generation(root) as generation:
-        texts = [p.text for p in generation.prompts.get_many(range(300))]
+    with open_version(root) as version:
+        texts = [p.text for p in version.prompts.get_many(range(300))]
     found = preview_removal(root, rules_of_file(tmp_path / "rules.txt", regex=regex))
     assert found.matching == sum(meant(text) for text in texts)
 
@@ -346,7 +338,7 @@ def test_the_plan_names_no_rule(root: Path) -> None:
     assert report.removed == 1
     assert len(report.manifest.plan["rules_sha256"]) == 64
     assert f"{WORD}13" not in json.dumps(report.manifest.plan)
-    assert RemovalRules(()).sha256 != rules_where("true").sha256
+    assert RemoveRules(()).sha256 != rules_where("true").sha256
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -364,7 +356,7 @@ def test_groups_keep_together(
     with duckdb.connect(str(folder / "old.duckdb")) as connection:
         columns = (
             "row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id"
-            + (", n_folded" if with_count else "")
+            + (", n_duplicates" if with_count else "")
         )
         values = [
             [
@@ -386,8 +378,9 @@ def test_groups_keep_together(
         )
         connection.execute(f"CREATE TABLE prompts({kinds})")
         connection.executemany(
-            "INSERT INTO prompts VALUES (" + ", ".join("?" * len(values[0])) + ")", values
-        )  # noqa: S608 places
+            "INSERT INTO prompts VALUES (" + ", ".join("?" * len(values[0])) + ")",  # noqa: S608
+            values,
+        )
     write_without(
         folder / "old.duckdb", folder / "new.duckdb", np.array(sorted(removed), dtype=np.int64)
     )
@@ -395,7 +388,7 @@ def test_groups_keep_together(
     with DuckPrompts(folder / "new.duckdb") as prompts:
         found = prompts.get_many(range(len(prompts)))
     assert [p.text for p in found] == [f"t{i}" for i in kept]
-    assert [p.n_folded for p in found] == [i if with_count else 0 for i in kept]
+    assert [p.n_duplicates for p in found] == [i if with_count else 0 for i in kept]
     assert [p.group_id for p in found] == [
         next(new for new, j in enumerate(kept) if groups[j] == groups[i]) for i in kept
     ]

@@ -13,13 +13,18 @@ from imprompt.core.hub.fetch import silent
 from imprompt.core.settings import settings
 from imprompt.encoders.lite import load_lite
 from imprompt.encoders.registry import output_encoder
-from imprompt.ensemble.blend_config import InterrogatorSettings, Recipe, load_recipe, with_phrases
+from imprompt.ensemble.blend_config import (
+    BlendConfig,
+    InterrogatorSettings,
+    load_blend_config,
+    with_phrases,
+)
 from imprompt.ensemble.confidence import Calibration
 from imprompt.ensemble.interrogator.corpus_phrases import corpus_phrases, without_artists
 from imprompt.ensemble.members import load_ensemble
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.prompts import DuckPrompts
 from tests.conftest import Imprompt
 from tests.ensemble.interrogator.lists import COLOURS
@@ -43,8 +48,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shared(root: Path) -> Iterator[Generation]:
-    with open_generation(root) as opened:
+def shared(root: Path) -> Iterator[IndexVersion]:
+    with open_version(root) as opened:
         yield opened
 
 
@@ -75,7 +80,7 @@ def test_artists_are_left_out(phrase: str, stays: bool) -> None:
 
 
 def test_phrases_are_mined_once_for_an_index(
-    shared: Generation, monkeypatch: pytest.MonkeyPatch
+    shared: IndexVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second time they are read; other artists, or damage to what was kept, mine them again."""
     lines: list[str] = []
@@ -104,66 +109,81 @@ def test_phrases_are_mined_once_for_an_index(
 def test_an_index_without_common_phrases_is_told(lite_index: Path) -> None:
     """One line, with the other way."""
     with (
-        open_generation(lite_index) as bare,
+        open_version(lite_index) as bare,
         pytest.raises(MemberUnavailable, match=r"3 prompts .* no phrases.*--phrases package"),
     ):
         corpus_phrases(bare, ARTISTS, announce=silent)
 
 
-def test_the_member_chooses_among_them(shared: Generation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_member_chooses_among_them(
+    shared: IndexVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Mediums and movements stay the package's; the flavors are the corpus's, all of them where there are few."""
     monkeypatch.setattr(
         "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
     )
-    recipe = Recipe(
+    blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(phrases="corpus")
     )
-    (verdict,) = load_ensemble(recipe, shared, load_lite()).judge([picture("red")])
-    medium, movement, *flavors = str(verdict.votes[0].text).split(", ")
+    (prediction,) = load_ensemble(blend_config, shared, load_lite()).judge([picture("red")])
+    medium, movement, *flavors = str(prediction.contributions[0].text).split(", ")
     assert medium in COLOURS.mediums
     assert movement in COLOURS.movements
     assert len(flavors) == 3
     assert set(flavors) <= {"artgerm", "glass mosaic", "oil painting", "soft light"}
 
 
-def test_the_option_changes_a_recipe() -> None:
-    """It keeps the rest but the calibrations, which hold for the other phrases; a recipe without the member, and a third place,
+def test_the_option_changes_a_blend_config() -> None:
+    """It keeps the rest but the calibrations, which hold for the other phrases; a blend config without the member, and a third place,
     are refused."""
     values = dict.fromkeys(
         ("close", "intercept", "nearness", "wording", "agreement", "base_rate", "ece", "auroc"), 0.5
     )
     made = Calibration(encoder="lite", space="s", rows=3, pairs=9, **values)
-    seed = msgspec.structs.replace(load_recipe("seed"), calibrations=(made,))
-    recipe = with_phrases(seed, "corpus")
-    assert recipe.interrogator.phrases == "corpus"
-    assert (recipe.weights, recipe.sources, recipe.calibrations) == (seed.weights, seed.sources, ())
+    seed = msgspec.structs.replace(load_blend_config("seed"), calibrations=(made,))
+    blend_config = with_phrases(seed, "corpus")
+    assert blend_config.interrogator.phrases == "corpus"
+    assert (blend_config.weights, blend_config.sources, blend_config.calibrations) == (
+        seed.weights,
+        seed.sources,
+        (),
+    )
     assert with_phrases(seed, "package") == seed
     with pytest.raises(ConfigError, match="package or corpus"):
-        with_phrases(recipe, "web")
-    with pytest.raises(ConfigError, match="interrogator, which recipe default does not ask"):
-        with_phrases(load_recipe("default"), "corpus")
+        with_phrases(blend_config, "web")
+    with pytest.raises(ConfigError, match="interrogator, which blend config default does not ask"):
+        with_phrases(load_blend_config("default"), "corpus")
 
 
 def test_the_command_line_takes_it(
     imprompt: Imprompt, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`query --proof --phrases corpus` answers with phrases of the corpus; without --proof, or with nonsense, it is refused."""
+    """`query --explain --phrases corpus` answers with phrases of the corpus; without --explain, or with nonsense, it is refused."""
     monkeypatch.setattr(
         "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
     )
     picture("red").save(tmp_path / "red.png")
-    recipe = tmp_path / "mine.json"
-    recipe.write_text('{"name": "mine", "weights": {"interrogator": 1}}', "utf-8")
-    asked = ["query", tmp_path / "red.png", "--index", root, "--blend", recipe]
-    done = imprompt(*asked, "--proof", "--phrases", "corpus", "--json")
+    blend_config = tmp_path / "mine.json"
+    blend_config.write_text('{"name": "mine", "weights": {"interrogator": 1}}', "utf-8")
+    asked = ["query", tmp_path / "red.png", "--index", root, "--blend", blend_config]
+    done = imprompt(*asked, "--explain", "--phrases", "corpus", "--json")
     assert done.code == 0, done.err
-    said = done.lines[0]["proof"]["votes"][0]["text"]
+    said = done.lines[0]["explanation"]["contributions"][0]["text"]
     assert {"glass mosaic", "oil painting", "soft light"} & set(said.split(", "))
     assert "phrase lists alone" in done.err
     assert imprompt(*asked, "--phrases", "corpus").code == 10
-    assert imprompt(*asked, "--proof", "--phrases", "web").code == 10
+    assert imprompt(*asked, "--explain", "--phrases", "web").code == 10
     out = tmp_path / "out.csv"
     done = imprompt(
-        "submit", tmp_path, "--out", out, "--blend", recipe, "--phrases", "corpus", "--index", root
+        "submit",
+        tmp_path,
+        "--out",
+        out,
+        "--blend",
+        blend_config,
+        "--phrases",
+        "corpus",
+        "--index",
+        root,
     )
     assert (done.code, out.is_file()) == (0, True), done.err

@@ -1,4 +1,4 @@
-"""Opening a generation: what is there, what is not, and formats of other versions."""
+"""Opening a version: what is there, what is not, and formats of other versions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import duckdb
 import pytest
 
 from imprompt.core.atomic_files import sha256_file
-from imprompt.core.errors import Checksum, FormatVersion, NoGeneration, SpaceMismatch
+from imprompt.core.errors import Checksum, FormatVersion, NoIndex, SpaceMismatch
 from imprompt.store import layout
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import decode_manifest, encode_manifest, sha256_bytes
 from imprompt.store.prompts import DuckPrompts
@@ -22,27 +22,27 @@ from tests.store.builders import SPACE, build
 def rewrite_manifest(root: Path, **changes: Any) -> None:
     """Change the manifest in service, and `CURRENT` with it, as another version would have written them."""
     name = layout.current_path(root).read_text().split()[0]
-    path = layout.generation_folder(root, name) / layout.MANIFEST
+    path = layout.version_folder(root, name) / layout.MANIFEST
     content = json.dumps(json.loads(path.read_text()) | changes).encode()
     path.chmod(0o644)
     path.write_bytes(content)
     layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
 
 
-def test_a_generation_may_be_open_twice(tmp_path: Path) -> None:
-    """In one process, as a server does that swaps to a generation which it has open."""
+def test_a_version_may_be_open_twice(tmp_path: Path) -> None:
+    """In one process, as a server does that swaps to a version which it has open."""
     build(tmp_path)
-    with open_generation(tmp_path) as first, open_generation(tmp_path) as second:
+    with open_version(tmp_path) as first, open_version(tmp_path) as second:
         assert first.prompts.get_many([0]) == second.prompts.get_many([0])
 
 
 def test_no_index(tmp_path: Path) -> None:
     """An absent index says how to build one, in that place; the folder is not created."""
     for root in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(NoGeneration) as caught:
-            open_generation(root)
+        with pytest.raises(NoIndex) as caught:
+            open_version(root)
         assert caught.value.hint == f"Build one: python cli.py build-index --index {root}"
-        with pytest.raises(NoGeneration):
+        with pytest.raises(NoIndex):
             verify(root)
     assert not (tmp_path / "absent").exists()
 
@@ -50,24 +50,24 @@ def test_no_index(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_index(tmp_path: Path) -> None:
     """A root that is a file holds no index."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(NoGeneration):
-        open_generation(tmp_path / "file")
+    with pytest.raises(NoIndex):
+        open_version(tmp_path / "file")
 
 
 def test_by_name(tmp_path: Path) -> None:
-    """A generation that is not in service is opened by its name; an unknown name lists those there."""
+    """A version that is not in service is opened by its name; an unknown name lists those there."""
     first, second = build(tmp_path, rows=20, seed=0), build(tmp_path, rows=20, seed=1)
-    with open_generation(tmp_path, first.generation) as generation:
-        assert generation.manifest == first
-    with pytest.raises(NoGeneration, match=second.generation):
-        open_generation(tmp_path, "../staging")
+    with open_version(tmp_path, first.version) as version:
+        assert version.manifest == first
+    with pytest.raises(NoIndex, match=second.version):
+        open_version(tmp_path, "../staging")
 
 
 def test_newer_format(tmp_path: Path) -> None:
     """A newer major format is refused, by opening and by verifying, naming both versions."""
     build(tmp_path, rows=20)
     rewrite_manifest(tmp_path, format=[3, 3], rows="another type")
-    for work in (open_generation, verify):
+    for work in (open_version, verify):
         with pytest.raises(FormatVersion, match=r"format 3\.3.* up to 2\.x"):
             work(tmp_path)
 
@@ -76,21 +76,21 @@ def test_an_inverted_file_of_an_older_format(tmp_path: Path) -> None:
     """It is refused by what it is, with what to do; a flat index of that format is read."""
     build(tmp_path / "inverted", rows=100, factory="IVF8,RaBitQ")
     rewrite_manifest(tmp_path / "inverted", format=[1, 2])
-    for work in (open_generation, verify):
+    for work in (open_version, verify):
         with pytest.raises(FormatVersion, match=r"inverted file of format 1\.2"):
             work(tmp_path / "inverted")
     build(tmp_path / "flat", rows=20)
     rewrite_manifest(tmp_path / "flat", format=[1, 2])
-    with open_generation(tmp_path / "flat") as generation:
-        assert len(generation.index(generation.space)) == 20
+    with open_version(tmp_path / "flat") as version:
+        assert len(version.index(version.space)) == 20
 
 
 def test_newer_minor_format(tmp_path: Path) -> None:
     """A newer minor format with fields that this version does not know is read."""
     build(tmp_path, rows=20)
     rewrite_manifest(tmp_path, format=[2, 9], something_new={"a": 1})
-    with open_generation(tmp_path) as generation:
-        assert generation.manifest.format == (2, 9)
+    with open_version(tmp_path) as version:
+        assert version.manifest.format == (2, 9)
     assert verify(tmp_path) == []
 
 
@@ -104,7 +104,7 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path, change: dict[str, Any]) ->
     assert verify(tmp_path) != []
     if "rows_digest" not in change:  # only verify reads every row
         with pytest.raises(Checksum):
-            open_generation(tmp_path)
+            open_version(tmp_path)
 
 
 def test_wrong_probe(tmp_path: Path) -> None:
@@ -114,16 +114,16 @@ def test_wrong_probe(tmp_path: Path) -> None:
     probes[SPACE][3]["scores"][4] += 1e-3
     rewrite_manifest(tmp_path, probes=probes)
     with pytest.raises(Checksum, match=f"row {probes[SPACE][3]['row_id']} is nearest"):
-        open_generation(tmp_path)
+        open_version(tmp_path)
     assert [problem.file for problem in verify(tmp_path)] == [f"vectors of {SPACE}"]
 
 
 def test_another_space(tmp_path: Path) -> None:
-    """A space that the generation does not have is a mismatch that names the encoder that fits."""
+    """A space that the version does not have is a mismatch that names the encoder that fits."""
     build(tmp_path, rows=20)
-    with open_generation(tmp_path) as generation:
-        assert generation.space == SPACE
-        for ask in (generation.index, generation.vectors):
+    with open_version(tmp_path) as version:
+        assert version.space == SPACE
+        for ask in (version.index, version.vectors):
             with pytest.raises(SpaceMismatch, match="--encoder toy") as caught:
                 ask("clip")
             assert (caught.value.expected, caught.value.found) == (SPACE, "clip")
@@ -147,8 +147,8 @@ def test_an_index_of_three_rows(tmp_path: Path) -> None:
     manifest = build(tmp_path, rows=3)
     assert [len(probe.ids) for probe in manifest.probes[SPACE]] == [3, 3, 3]
     assert verify(tmp_path) == []
-    with open_generation(tmp_path) as generation:
-        assert len(generation.index(SPACE)) == 3
+    with open_version(tmp_path) as version:
+        assert len(version.index(SPACE)) == 3
 
 
 def test_manifest_comes_back(tmp_path: Path) -> None:
@@ -169,12 +169,12 @@ def test_no_manifest(tmp_path: Path, content: bytes) -> None:
 
 
 def test_format_1_0(tmp_path: Path) -> None:
-    """A generation that was published before `n_folded` was there is read and verified: every row stands for itself."""
+    """A version that was published before `n_duplicates` was there is read and verified: every row stands for itself."""
     manifest = build(tmp_path, rows=20)
-    path = layout.generation_folder(tmp_path, manifest.generation) / layout.PROMPTS
+    path = layout.version_folder(tmp_path, manifest.version) / layout.PROMPTS
     path.chmod(0o644)
     with duckdb.connect(str(path)) as connection:
-        connection.execute("ALTER TABLE prompts DROP COLUMN n_folded")
+        connection.execute("ALTER TABLE prompts DROP COLUMN n_duplicates")
     with DuckPrompts(path) as prompts:
         digest = prompts.digest()
     files = json.loads((path.parent / layout.MANIFEST).read_text())["files"]
@@ -182,23 +182,23 @@ def test_format_1_0(tmp_path: Path) -> None:
     rewrite_manifest(tmp_path, format=[1, 0], files=files, rows_digest=digest)
     assert digest != manifest.rows_digest
     assert verify(tmp_path) == []
-    with open_generation(tmp_path) as generation:
-        assert {prompt.n_folded for prompt in generation.prompts.get_many(range(20))} == {0}
+    with open_version(tmp_path) as version:
+        assert {prompt.n_duplicates for prompt in version.prompts.get_many(range(20))} == {0}
 
 
-def test_a_generation_can_be_open_twice(tmp_path: Path) -> None:
-    """A process may read a generation in two places at once; both answer, whichever is closed first."""
+def test_a_version_can_be_open_twice(tmp_path: Path) -> None:
+    """A process may read a version in two places at once; both answer, whichever is closed first."""
     build(tmp_path)
-    first, second = open_generation(tmp_path), open_generation(tmp_path)
+    first, second = open_version(tmp_path), open_version(tmp_path)
     first.close()
     assert second.prompts.get_many([0])[0].row_id == 0
     second.close()
 
 
 def test_published_files_may_not_be_written(tmp_path: Path) -> None:
-    """No file of a generation has the right to write, so an accident is refused."""
+    """No file of a version has the right to write, so an accident is refused."""
     manifest = build(tmp_path)
-    folder = layout.generation_folder(tmp_path, manifest.generation)
+    folder = layout.version_folder(tmp_path, manifest.version)
     assert {
         (folder / file).stat().st_mode & 0o777 for file in (layout.MANIFEST, *manifest.files)
     } == {0o444}
@@ -207,20 +207,20 @@ def test_published_files_may_not_be_written(tmp_path: Path) -> None:
 def test_a_file_that_was_written_into_is_noticed(tmp_path: Path) -> None:
     """One changed byte, or a cut, in a file that is still read; not the index that lies in memory, and not what was removed."""
     manifest = build(tmp_path)
-    folder = layout.generation_folder(tmp_path, manifest.generation)
-    with open_generation(tmp_path, mapped=False) as generation:
-        query = generation.vectors(SPACE).block(0, 1)
-        hits = generation.index(SPACE).search(query, 5)
+    folder = layout.version_folder(tmp_path, manifest.version)
+    with open_version(tmp_path, mapped=False) as version:
+        query = version.vectors(SPACE).block(0, 1)
+        hits = version.index(SPACE).search(query, 5)
         (folder / f"index/{SPACE}.faiss").chmod(0o644)
         (folder / f"index/{SPACE}.faiss").write_bytes(b"gone")
         (folder / layout.PLAN).chmod(0o644)
         (folder / layout.PLAN).write_bytes(b"gone")
-        generation.check_untouched()
-        assert (generation.index(SPACE).search(query, 5).ids == hits.ids).all()
+        version.check_untouched()
+        assert (version.index(SPACE).search(query, 5).ids == hits.ids).all()
         shard = folder / f"vectors/{SPACE}/00000.npy"
         shard.chmod(0o644)
         with shard.open("r+b") as file:
             file.seek(-1, 2)
             file.write(b"x")
         with pytest.raises(Checksum, match=r"00000\.npy was changed"):
-            generation.check_untouched()
+            version.check_untouched()

@@ -1,4 +1,4 @@
-"""Answers with their proof, by the library and by the command line."""
+"""Answers with their explanation, by the library and by the command line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imprompt.core.errors import ImpromptError, QueryError
-from imprompt.ensemble.explanation import ProvenAnswer, ask_with_proof
+from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
 from imprompt.retriever import Question, Retriever
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from tests.conftest import Imprompt
 from tests.ensemble.worlds import WORDS, Sayer, ensemble, picture
 
@@ -34,11 +34,9 @@ def saved(folder: Path, colour: str, *, prompt: str = "") -> Path:
     return path
 
 
-def test_bad_and_good_questions_keep_their_places(generation: Generation, tmp_path: Path) -> None:
-    """Each question has its own result; the proof of a good one is not moved by a bad one before it."""
-    judges = ensemble(
-        generation, Sayer("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9}
-    )
+def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_path: Path) -> None:
+    """Each question has its own result; the explanation of a good one is not moved by a bad one before it."""
+    judges = ensemble(version, Sayer("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9})
     (tmp_path / "bad.png").write_text("no picture", "utf-8")
     asked = [
         Question(image=tmp_path / "bad.png"),
@@ -47,19 +45,19 @@ def test_bad_and_good_questions_keep_their_places(generation: Generation, tmp_pa
         Question(image=saved(tmp_path, "red", prompt="an owl of brass")),
         Question(image=saved(tmp_path, "red")),
     ]
-    retriever = Retriever(generation, judges.neighbourhood.pair)
-    bad, blue, text, owl, red = ask_with_proof(asked, 3, retriever=retriever, ensemble=judges)
+    retriever = Retriever(version, judges.neighbourhood.pair)
+    bad, blue, text, owl, red = ask_explained(asked, 3, retriever=retriever, ensemble=judges)
     assert isinstance(bad, ImpromptError)
     assert isinstance(text, QueryError)
-    assert isinstance(blue, ProvenAnswer)
-    assert isinstance(owl, ProvenAnswer)
-    assert isinstance(red, ProvenAnswer)
+    assert isinstance(blue, ExplainedAnswer)
+    assert isinstance(owl, ExplainedAnswer)
+    assert isinstance(red, ExplainedAnswer)
     assert "blue" in blue.answer.prompt
     assert "red" in red.answer.prompt
     (alone,) = judges.judge([picture("blue")])
-    np.testing.assert_allclose(blue.proof.vector, alone.vector, atol=1e-6)
+    np.testing.assert_allclose(blue.explanation.vector, alone.vector, atol=1e-6)
     assert owl.answer.prompt == "an owl of brass"
-    np.testing.assert_array_equal(owl.proof.vector, WORDS.encode(["an owl of brass"])[0])
+    np.testing.assert_array_equal(owl.explanation.vector, WORDS.encode(["an owl of brass"])[0])
 
 
 def test_query_with_proof_shows_every_vote(
@@ -67,23 +65,29 @@ def test_query_with_proof_shows_every_vote(
 ) -> None:
     """Shares add up to 1, the vector is unit and of 384 numbers, the confidence says that it is not calibrated."""
     path = saved(tmp_path, "red")
-    done = imprompt("query", path, "--proof", "--json", "-k", "2", "--index", lite_index)
+    done = imprompt("query", path, "--explain", "--json", "-k", "2", "--index", lite_index)
     assert done.code == 0, done.err
     (answer,) = done.lines
-    proof = answer["proof"]
-    assert proof["recipe"] == "default"
-    assert (proof["confidence"], proof["calibration"], proof["left_out"]) == (
+    explanation = answer["explanation"]
+    assert explanation["blend"] == "default"
+    assert (explanation["confidence"], explanation["calibration"], explanation["left_out"]) == (
         None,
         "not calibrated",
         [],
     )
-    assert sum(vote["share"] for vote in proof["votes"]) == pytest.approx(1)
-    assert set(proof["votes"][0]) == {"member", "share", "cosine", "text"}
-    assert np.linalg.norm(proof["vector"]) == pytest.approx(1, abs=1e-5)
-    assert len(proof["vector"]) == 384
+    assert sum(vote["share"] for vote in explanation["contributions"]) == pytest.approx(1)
+    assert set(explanation["contributions"][0]) == {"member", "share", "cosine", "text"}
+    assert np.linalg.norm(explanation["vector"]) == pytest.approx(1, abs=1e-5)
+    assert len(explanation["vector"]) == 384
     assert len(answer["neighbours"]) == 2
-    shown = imprompt("query", path, "--proof", "--index", lite_index).out
-    for words in ("not calibrated", "votes of recipe default", "knn", "vit", "nearest prompts"):
+    shown = imprompt("query", path, "--explain", "--index", lite_index).out
+    for words in (
+        "not calibrated",
+        "Contributions to blend default",
+        "knn",
+        "vit",
+        "nearest prompts",
+    ):
         assert words in shown
 
 
@@ -93,26 +97,26 @@ def test_without_proof_the_answer_is_as_before(
     """A plain query says nothing of an ensemble; its options without it are refused."""
     path = saved(tmp_path, "red")
     (answer,) = imprompt("query", path, "--json", "--index", lite_index).lines
-    assert "proof" not in answer
+    assert "explanation" not in answer
     assert answer["prompt"] == answer["neighbours"][0]["prompt"]
     for words in (["--degrade"], ["--blend", "seed"]):
         assert imprompt("query", path, *words, "--index", lite_index).code == 10
-    assert imprompt("query", "--proof", "--text", "red", "--index", lite_index).code == 10
+    assert imprompt("query", "--explain", "--text", "red", "--index", lite_index).code == 10
 
 
 def test_a_missing_member_stops_or_is_left_out(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
     """An error that says what to fetch; with --degrade an answer that says what it lacks, and an exit code that tells."""
-    recipe = tmp_path / "recipe.json"
-    recipe.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
+    blend_config = tmp_path / "blend_config.json"
+    blend_config.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
     words = [
         "query",
         saved(tmp_path, "red"),
-        "--proof",
+        "--explain",
         "--offline",
         "--blend",
-        recipe,
+        blend_config,
         "--index",
         lite_index,
     ]
@@ -123,8 +127,10 @@ def test_a_missing_member_stops_or_is_left_out(
     done = imprompt(*words, "--degrade", "--json")
     assert done.code == 4
     (answer,) = done.lines
-    assert [(vote["member"], vote["share"]) for vote in answer["proof"]["votes"]] == [("vit", 1.0)]
-    assert [left["member"] for left in answer["proof"]["left_out"]] == ["ofa"]
+    assert [(vote["member"], vote["share"]) for vote in answer["explanation"]["contributions"]] == [
+        ("vit", 1.0)
+    ]
+    assert [left["member"] for left in answer["explanation"]["left_out"]] == ["ofa"]
     assert "without ofa" in done.err
     assert "without ofa" in imprompt(*words, "--degrade").out
 
@@ -132,16 +138,16 @@ def test_a_missing_member_stops_or_is_left_out(
 def test_a_single_bad_image_is_its_own_error(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
-    """As without a proof."""
+    """As without a explanation."""
     (tmp_path / "bad.png").write_text("no", "utf-8")
-    assert imprompt("query", tmp_path / "bad.png", "--proof", "--index", lite_index).code == 32
+    assert imprompt("query", tmp_path / "bad.png", "--explain", "--index", lite_index).code == 32
 
 
 def test_a_plain_query_imports_no_ensemble(lite_index: Path, tmp_path: Path) -> None:
-    """The cold path stays as light as it was: what the proof needs is imported for a proof."""
+    """The cold path stays as light as it was: what the explanation needs is imported for a explanation."""
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     script = (
-        "import sys\nsys.argv = ['cli', 'query', sys.argv[1], '--index', sys.argv[2], '--quiet', '--json']\nimport cli\n"
+        "import sys\nsys.argv = ['cli', 'query', sys.argv[1], '--index', sys.argv[2], '--quiet', '--json']\nfrom imprompt import cli\n"
         "assert cli.run() == 0\n"
         "print([name for name in sys.modules if name.split('.')[0] in ('ensemble', 'transformers', 'timm', 'torchvision')])"
     )

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Recipe(StrEnum):
-    """The names that `--recipe` takes."""
+class Preset(StrEnum):
+    """The names that `--preset` takes."""
 
     LITE = "lite"
     CLIP = "clip"
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeParts:
-    """What a recipe stands for;
+class PresetParts:
+    """What a preset stands for;
 
     `described` is the one line that is shown where it was not asked for by name.
     """
@@ -28,16 +28,16 @@ class RecipeParts:
     described: str
 
 
-RECIPES = {
-    Recipe.LITE: RecipeParts(
+PRESETS = {
+    Preset.LITE: PresetParts(
         encoder="lite",
         corpus="starter",
-        described="Recipe lite: the small embedded encoder over 5,000 synthetic prompts, nothing to download. "
-        "`--recipe clip` is far better: ViT-H-14 over DiffusionDB's real prompts, a download of 4.2 GB.",
+        described="Preset lite: the small embedded encoder over 5,000 synthetic prompts, nothing to download. "
+        "`--preset clip` is far better: ViT-H-14 over DiffusionDB's real prompts, a download of 4.2 GB.",
     ),
-    Recipe.CLIP: RecipeParts(
+    Preset.CLIP: PresetParts(
         encoder="ViT-H-14/laion2b_s32b_b79k",
         corpus="diffusiondb-2m",
-        described="Recipe clip: ViT-H-14/laion2b_s32b_b79k over diffusiondb-2m.",
+        described="Preset clip: ViT-H-14/laion2b_s32b_b79k over diffusiondb-2m.",
     ),
 }

@@ -11,7 +11,7 @@ import pytest
 from imprompt.core.values import Prompt
 from imprompt.indexer.build import BuildOptions, build_index, make_plan
 from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from tests.indexer.doubles import BagPair, listed
 
@@ -30,13 +30,13 @@ def build(
     options = BuildOptions(shard_rows=50, cleaning=settings, dropped=dropped)
     report = build_index(root, [listed(TEXTS, n_submitted=2)], BagPair(), options=options)
     assert verify(root) == []
-    with open_generation(root) as generation:
-        return generation.prompts.get_many(range(len(generation.prompts))), report.manifest.funnel
+    with open_version(root) as version:
+        return version.prompts.get_many(range(len(version.prompts))), report.manifest.funnel
 
 
 def shown(prompts: list[Prompt]) -> list[tuple[str, int, int, int]]:
     return [
-        (row.text.removeprefix(f"{TAIL} "), row.n_submitted, row.n_folded, row.group_id)
+        (row.text.removeprefix(f"{TAIL} "), row.n_submitted, row.n_duplicates, row.group_id)
         for row in prompts
     ]
 

@@ -8,7 +8,7 @@ import pytest
 
 from imprompt.core.errors import Checksum, ConfigError, StoreError
 from imprompt.store.manifest import ShardRecord
-from imprompt.store.object_store import Depot, checked_url
+from imprompt.store.object_store import ObjectStore, checked_url
 from imprompt.store.shards import keep_shard
 from tests.store.builders import random_vectors, write_shards
 
@@ -22,7 +22,7 @@ def record(tmp_path: Path) -> ShardRecord:
 
 def test_a_shard_passes_through_a_folder(record: ShardRecord, tmp_path: Path) -> None:
     """Its bytes come out as they went in, however often it is put; nothing half-written and nothing of the build stays."""
-    depot = Depot(checked_url(str(tmp_path / "shared")), PLAN)
+    depot = ObjectStore(checked_url(str(tmp_path / "shared")), PLAN)
     for _ in range(2):
         depot.put(tmp_path / "made", record)
     assert [path.name for path in (tmp_path / "shared").rglob("*") if path.is_file()] == [
@@ -51,9 +51,9 @@ def test_a_place_that_cannot_be_used(record: ShardRecord, tmp_path: Path) -> Non
     """One line that names the place: it is a file, or holds no such shard."""
     (tmp_path / "file").write_text("", "utf-8")
     with pytest.raises(StoreError, match="file cannot be used"):
-        Depot(str(tmp_path / "file"), PLAN).put(tmp_path / "made", record)
+        ObjectStore(str(tmp_path / "file"), PLAN).put(tmp_path / "made", record)
     with pytest.raises(Checksum, match=r"gone from .*empty"):
-        list(Depot(str(tmp_path / "empty"), PLAN).chunks(record))
+        list(ObjectStore(str(tmp_path / "empty"), PLAN).chunks(record))
 
 
 @pytest.mark.parametrize(

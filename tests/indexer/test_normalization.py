@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imprompt.core.values import fold_text
-from imprompt.indexer.normalization import normalise
+from imprompt.core.values import normalize_text
+from imprompt.indexer.normalization import normalize
 
 SIGNS = [
     "(",
@@ -72,7 +72,7 @@ PIECES = st.sampled_from([*SIGNS, " ", " k", "K", "1 6 k"])
 )
 def test_what_is_taken_out(typed: str, embedded: str) -> None:
     """Flags, weights, networks, addresses and doubled punctuation go; split resolutions are joined."""
-    assert normalise(typed) == embedded
+    assert normalize(typed) == embedded
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_what_is_taken_out(typed: str, embedded: str) -> None:
 )
 def test_what_stays(text: str) -> None:
     """Dashes, times, ratios, words that only look like a flag, and every script stay as they are."""
-    assert normalise(text) == text
+    assert normalize(text) == text
 
 
 @given(st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=40))
 def test_is_idempotent(text: str) -> None:
     """Normalising what was normalised changes nothing; the result is folded."""
-    once = normalise(text)
-    assert normalise(once) == once == fold_text(once)
+    once = normalize(text)
+    assert normalize(once) == once == normalize_text(once)
 
 
 @given(
@@ -110,7 +110,7 @@ def test_words_are_never_lost(words: list[str]) -> None:
     """A text of nothing but words is its folded self."""
     text = " ".join(words)
     if "BREAK" not in text:
-        assert normalise(text) == fold_text(text)
+        assert normalize(text) == normalize_text(text)
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ def test_words_are_never_lost(words: list[str]) -> None:
 def test_no_text_takes_long(piece: str) -> None:
     """The longest prompt that is read, of whatever repeated piece, takes less than a second, not minutes."""
     began = time.process_time()
-    normalise("a" + piece * (100_000 // len(piece)) + "a")
+    normalize("a" + piece * (100_000 // len(piece)) + "a")
     assert time.process_time() - began < 1

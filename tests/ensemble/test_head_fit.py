@@ -8,7 +8,7 @@ import pytest
 from imprompt.core.values import unit_rows
 from imprompt.encoders.lite_head import FEATURE_DIM, expanded
 from imprompt.ensemble.training.head_fit import (
-    Examples,
+    HeadExamples,
     class_means,
     fit_maps,
     group_weights,
@@ -18,7 +18,7 @@ from imprompt.ensemble.training.head_fit import (
 )
 
 
-def made_up(*, per_source: int = 60, seed: int = 0) -> Examples:
+def made_up(*, per_source: int = 60, seed: int = 0) -> HeadExamples:
     """Three sources of two kinds; a text is a linear law of eight hidden features plus the wording of its source."""
     rng = np.random.default_rng(seed)
     sources = np.repeat(np.arange(3), per_source)
@@ -27,7 +27,9 @@ def made_up(*, per_source: int = 60, seed: int = 0) -> Examples:
     law = np.random.default_rng(99).standard_normal((8, 384))
     wording = np.random.default_rng(98).standard_normal((3, 384)) * 4
     prompts = unit_rows(hidden @ law + wording[sources])
-    return Examples(features, prompts, prompts, kinds=np.array([0, 0, 1])[sources], sources=sources)
+    return HeadExamples(
+        features, prompts, prompts, kinds=np.array([0, 0, 1])[sources], sources=sources
+    )
 
 
 def test_the_index_map_finds_the_right_text_among_strangers() -> None:
@@ -65,7 +67,9 @@ def test_a_large_source_is_centred_and_a_lone_row_hardly() -> None:
     """A source's mean is believed the more, the more rows it has; the rest is the mean of the kind."""
     targets = np.concatenate([np.full((180, 2), 1.0), np.full((20, 2), -9.0)]).astype(np.float32)
     sources = np.concatenate([np.zeros(180, np.int64), np.arange(1, 21)])
-    examples = Examples(targets, targets, targets, kinds=np.zeros(200, np.int64), sources=sources)
+    examples = HeadExamples(
+        targets, targets, targets, kinds=np.zeros(200, np.int64), sources=sources
+    )
     left = within_sources(examples)
     assert left[0, 0] == pytest.approx(1 - (0.9 * 1 + 0.1 * 0))
     assert left[-1, 0] == pytest.approx(-9 - (1 / 21) * -9)
@@ -75,7 +79,9 @@ def test_no_large_source_rules_the_mean() -> None:
     """Sources count with the square root of their rows."""
     prompts = np.concatenate([np.zeros((100, 1)), np.ones((25, 1))]).astype(np.float32)
     sources = np.repeat([0, 1], [100, 25])
-    examples = Examples(prompts, prompts, prompts, kinds=np.zeros(125, np.int64), sources=sources)
+    examples = HeadExamples(
+        prompts, prompts, prompts, kinds=np.zeros(125, np.int64), sources=sources
+    )
     assert source_mean(examples, kind=0).item() == pytest.approx(5 / 15)
 
 

@@ -1,4 +1,4 @@
-"""The ensemble's judgement: the blend, the words nearest to it, the votes, and members that fail."""
+"""The ensemble's judgement: the blend, the words nearest to it, the contributions, and members that fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imprompt.ensemble.blend import blend
 from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.ensemble import predict_in_memory
 from imprompt.ensemble.knn import Knn
-from imprompt.store.index_version import Generation
+from imprompt.store.index_version import IndexVersion
 from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, picture
 
 
@@ -32,59 +32,64 @@ class Narrow(Sayer):
         return super().predict(images)
 
 
-def test_a_verdict_is_the_blend_and_its_nearest_words(generation: Generation) -> None:
+def test_a_verdict_is_the_blend_and_its_nearest_words(version: IndexVersion) -> None:
     """The vector is the blend of the members' rows; a member's words win where they are nearer than any prompt."""
     sayer = Sayer("sayer", "purple dragon")
     weights = {"knn": 0.2, "sayer": 0.8}
     images = [picture("red"), picture("blue")]
-    verdicts = ensemble(generation, sayer, weights=weights).judge(images)
-    knn = Knn(neighbourhood(generation), settings=KnnSettings()).predict(images)
+    predictions = ensemble(version, sayer, weights=weights).judge(images)
+    knn = Knn(neighbourhood(version), settings=KnnSettings()).predict(images)
     expected = blend({"knn": knn.vectors, "sayer": sayer.predict(images).vectors}, weights)
-    np.testing.assert_allclose([verdict.vector for verdict in verdicts], expected, atol=1e-6)
-    for row, verdict in enumerate(verdicts):
-        assert verdict.prompt == "purple dragon"
-        assert verdict.cosine == pytest.approx(
+    np.testing.assert_allclose(
+        [prediction.vector for prediction in predictions], expected, atol=1e-6
+    )
+    for row, prediction in enumerate(predictions):
+        assert prediction.prompt == "purple dragon"
+        assert prediction.cosine == pytest.approx(
             float(WORDS.encode(["purple dragon"])[0] @ expected[row]), abs=1e-5
         )
-        assert [(vote.member, round(vote.share, 6)) for vote in verdict.votes] == [
+        assert [(vote.member, round(vote.share, 6)) for vote in prediction.contributions] == [
             ("knn", 0.2),
             ("sayer", 0.8),
         ]
-        assert [vote.text for vote in verdict.votes] == [(knn.texts or ())[row], "purple dragon"]
-        assert verdict.votes[0].cosine == pytest.approx(
+        assert [vote.text for vote in prediction.contributions] == [
+            (knn.texts or ())[row],
+            "purple dragon",
+        ]
+        assert prediction.contributions[0].cosine == pytest.approx(
             float(knn.vectors[row] @ expected[row]), abs=1e-5
         )
 
 
-def test_the_prompts_around_the_picture_are_candidates(generation: Generation) -> None:
+def test_the_prompts_around_the_picture_are_candidates(version: IndexVersion) -> None:
     """Where the heaviest member has no words, the answer is the prompt nearest to the blend."""
     mute = Sayer("mute", "blue and red", mute=True)
-    (verdict,) = ensemble(generation, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).judge(
+    (prediction,) = ensemble(version, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).judge(
         [picture("blue")]
     )
-    assert verdict.prompt == "blue and red"
-    assert [vote.text for vote in verdict.votes][1] is None
-    (verdict,) = ensemble(generation, mute, weights={"mute": 1}, k=8).judge([picture("red")])
-    assert verdict.prompt == "blue and red", "also when knn does not vote"
+    assert prediction.prompt == "blue and red"
+    assert [vote.text for vote in prediction.contributions][1] is None
+    (prediction,) = ensemble(version, mute, weights={"mute": 1}, k=8).judge([picture("red")])
+    assert prediction.prompt == "blue and red", "also when knn does not vote"
 
 
-def test_a_member_without_weight_is_not_asked(generation: Generation) -> None:
+def test_a_member_without_weight_is_not_asked(version: IndexVersion) -> None:
     """A weight of 0 costs nothing."""
     idle = Sayer("idle", "x")
-    (verdict,) = ensemble(generation, idle, weights={"knn": 1, "idle": 0}).judge([picture("red")])
+    (prediction,) = ensemble(version, idle, weights={"knn": 1, "idle": 0}).judge([picture("red")])
     assert idle.batches == []
-    assert [vote.member for vote in verdict.votes] == ["knn"]
+    assert [vote.member for vote in prediction.contributions] == ["knn"]
 
 
-def test_a_weight_without_a_member_is_refused(generation: Generation) -> None:
+def test_a_weight_without_a_member_is_refused(version: IndexVersion) -> None:
     """Nobody's weight is passed over in silence."""
     with pytest.raises(ConfigError, match="ghost"):
-        ensemble(generation, weights={"knn": 1, "ghost": 1})
+        ensemble(version, weights={"knn": 1, "ghost": 1})
 
 
-def test_nothing_is_judged_as_nothing(generation: Generation) -> None:
-    """No pictures, no verdicts, no member asked."""
-    assert ensemble(generation, weights={"knn": 1}).judge([]) == []
+def test_nothing_is_judged_as_nothing(version: IndexVersion) -> None:
+    """No pictures, no predictions, no member asked."""
+    assert ensemble(version, weights={"knn": 1}).judge([]) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reading a generation's prompts: whole, once, and with a bound on memory."""
+"""Reading a version's prompts: whole, once, and with a bound on memory."""
 
 from __future__ import annotations
 

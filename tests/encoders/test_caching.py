@@ -10,7 +10,7 @@ from PIL import Image
 
 from imprompt.core.values import Vectors
 from imprompt.encoders.caching import LastPictures
-from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.minilm import MiniLM, load_minilm
 from imprompt.encoders.registry import output_encoder
 
@@ -75,7 +75,7 @@ def test_pictures_are_looked_at_once() -> None:
 
 
 def test_pictures_are_not_kept_alive() -> None:
-    """Remembering a batch costs no memory for its pictures."""
+    """CachingMember a batch costs no memory for its pictures."""
     import weakref
 
     last = LastPictures(len)
@@ -98,7 +98,7 @@ def test_lite_looks_once_for_both_spaces(monkeypatch: pytest.MonkeyPatch) -> Non
         return activations(self, images)
 
     monkeypatch.setattr(EfficientNetLite, "activations", counted)
-    pair: LitePair = load_lite()
+    pair: LiteEncoder = load_lite()
     picture = [Image.new("RGB", (40, 40), "teal")]
     pair.images.encode(picture)
     pair.images.output(picture)

@@ -15,7 +15,7 @@ from imprompt.core.errors import (
     ConfigError,
     CorpusError,
     IndexDiffers,
-    NoGeneration,
+    NoIndex,
 )
 from imprompt.core.values import Prompt
 from imprompt.indexer.adding import add_corpora
@@ -26,10 +26,10 @@ from imprompt.indexer.completion import ONLY_EQUAL
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.removing import remove_prompts, rules_where
 from imprompt.indexer.rows import StreamedSource
-from imprompt.store.index_version import open_generation
+from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
-from imprompt.store.publish import collect_garbage, generation_names
+from imprompt.store.publish import collect_garbage, version_names
 from tests.indexer.doubles import BagOfWords, BagPair, listed, write_corpus
 
 OPTIONS = BuildOptions(shard_rows=50, cleaning=Cleaning(near_duplicates=None))
@@ -56,8 +56,8 @@ def add(
 
 
 def prompts_of(root: Path) -> list[Prompt]:
-    with open_generation(root) as generation:
-        return generation.prompts.get_many(range(len(generation.prompts)))
+    with open_version(root) as version:
+        return version.prompts.get_many(range(len(version.prompts)))
 
 
 def corpus(folder: Path, name: str, n: int, *, salt: str) -> StreamedSource:
@@ -72,8 +72,8 @@ def test_what_is_there_is_not_encoded_again(tmp_path: Path) -> None:
     )
     build(tmp_path / "index", first)
     before = prompts_of(tmp_path / "index")
-    with open_generation(tmp_path / "index") as generation:
-        old_shards = generation.manifest.shards
+    with open_version(tmp_path / "index") as version:
+        old_shards = version.manifest.shards
     pair, extra = BagPair(), BagOfWords("second", dim=7)
     report = add(tmp_path / "index", second, pair=pair, second=extra)
     after = prompts_of(tmp_path / "index")
@@ -98,7 +98,7 @@ def test_it_answers_like_an_index_of_both(tmp_path: Path) -> None:
     assert [info.fingerprint for info in grown.corpus] == [
         info.fingerprint for info in whole.corpus
     ]
-    with open_generation(tmp_path / "grown") as one, open_generation(tmp_path / "whole") as other:
+    with open_version(tmp_path / "grown") as one, open_version(tmp_path / "whole") as other:
         for space in whole.shards:
             np.testing.assert_array_equal(
                 one.vectors(space).block(0, whole.rows), other.vectors(space).block(0, whole.rows)
@@ -119,7 +119,7 @@ def test_equal_and_near_prompts_count_for_what_is_there(tmp_path: Path) -> None:
         "a red fox in the deep snow at night !",
     ]
     build(tmp_path, listed(old, name="old", n_submitted=2), options=NEAR)
-    assert [(p.n_submitted, p.n_folded) for p in prompts_of(tmp_path)] == [(4, 1), (2, 0)]
+    assert [(p.n_submitted, p.n_duplicates) for p in prompts_of(tmp_path)] == [(4, 1), (2, 0)]
     new = [
         "one bowl  of ramen",
         "the night at deep snow, in a red fox",
@@ -127,7 +127,7 @@ def test_equal_and_near_prompts_count_for_what_is_there(tmp_path: Path) -> None:
         "a lighthouse !",
     ]
     report = add(tmp_path, listed(new, name="new", n_submitted=5))
-    assert [(p.text, p.source, p.n_submitted, p.n_folded) for p in prompts_of(tmp_path)] == [
+    assert [(p.text, p.source, p.n_submitted, p.n_duplicates) for p in prompts_of(tmp_path)] == [
         (old[0], "old", 9, 2),
         (old[1], "old", 7, 0),
         ("a lighthouse", "new", 10, 1),
@@ -163,7 +163,7 @@ def test_a_corpus_is_not_added_twice(tmp_path: Path) -> None:
     for sources in ([second], [first, second]):
         report = add(tmp_path, *sources)
         assert (report.built, report.encoded, report.manifest.rows) == (False, 0, 3)
-    assert len(generation_names(tmp_path)) == 2
+    assert len(version_names(tmp_path)) == 2
     assert add(tmp_path, first, listed(["d"], name="third")).manifest.rows == 4
 
 
@@ -185,14 +185,12 @@ def test_after_removing_and_before(tmp_path: Path) -> None:
     funnel = dict(report.manifest.funnel)
     assert funnel.pop("read") == sum(funnel.values())
     assert funnel["removed"] > 50
-    with open_generation(tmp_path / "index") as generation:
-        rows = len(generation.prompts)
-        texts = [p.embedded_text for p in generation.prompts.get_many(range(rows))]
+    with open_version(tmp_path / "index") as version:
+        rows = len(version.prompts)
+        texts = [p.embedded_text for p in version.prompts.get_many(range(rows))]
         for encoder in (BagOfWords(), BagOfWords("second", dim=7)):
             np.testing.assert_allclose(
-                generation.vectors(encoder.spec.space).block(0, rows),
-                encoder.encode(texts),
-                atol=1e-3,
+                version.vectors(encoder.spec.space).block(0, rows), encoder.encode(texts), atol=1e-3
             )
     assert verify(tmp_path / "index") == []
     assert report.manifest.corpus[0].name == "a.txt"
@@ -224,8 +222,8 @@ def test_an_index_of_an_early_version_grows(
     ]
 
 
-def test_the_older_generation_can_go(tmp_path: Path) -> None:
-    """Shards are shared by name with the older generation, not by place: without it, the new one is whole."""
+def test_the_older_version_can_go(tmp_path: Path) -> None:
+    """Shards are shared by name with the older version, not by place: without it, the new one is whole."""
     build(tmp_path, listed(["a", "b"], name="first"))
     add(tmp_path, listed(["c"], name="second"))
     assert len(collect_garbage(tmp_path, keep=0)) == 1
@@ -249,7 +247,7 @@ def test_vectors_of_another_encoder_are_refused(tmp_path: Path) -> None:
 
 def test_what_cannot_be_added(tmp_path: Path) -> None:
     """No index, a corpus without a usable row, another list of unsafe words, another writer: the index stays as it is."""
-    with pytest.raises(NoGeneration):
+    with pytest.raises(NoIndex):
         add(tmp_path / "none", listed(["a"]))
     assert not (tmp_path / "none").exists()
     build(tmp_path, listed(["a", "b"], name="first"), options=BuildOptions(shard_rows=50))
@@ -269,9 +267,9 @@ def test_what_cannot_be_added(tmp_path: Path) -> None:
 
 
 def test_damage_is_not_carried_on(tmp_path: Path) -> None:
-    """A flipped byte in an old shard is found before it gets into another generation."""
+    """A flipped byte in an old shard is found before it gets into another version."""
     manifest = build(tmp_path, corpus(tmp_path, "a.txt", 230, salt="old")).manifest
-    shard = tmp_path / "generations" / manifest.generation / manifest.shards["second"][1].file
+    shard = tmp_path / "versions" / manifest.version / manifest.shards["second"][1].file
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
     shard.chmod(0o644)

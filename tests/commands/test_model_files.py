@@ -1,10 +1,10 @@
-"""What a recipe of the user's own needs beside the usual files."""
+"""What a blend config of the user's own needs beside the usual files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from imprompt.ensemble.blend_config import KnnSettings, Recipe
+from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
 from imprompt.environment.model_files import blend_needs
 
 
@@ -13,13 +13,13 @@ def test_a_trained_tower_and_a_second_encoder_are_among_the_needs(tmp_path: Path
     tower = tmp_path / "tower.pth"
     tower.touch()
     for source in (str(tower), f"vit_base_patch16_224//{tower}"):
-        recipe = Recipe(
+        blend_config = BlendConfig(
             name="mine",
             weights={"vit": 1, "knn": 1},
             sources={"vit": source},
             knn=KnnSettings(rescore="ViT-L-14/openai"),
         )
-        needs = {need.what: need for need in blend_needs(recipe)}
+        needs = {need.what: need for need in blend_needs(blend_config)}
         assert needs["member vit"].local == (tower,)
         assert needs["member vit"].extra == "vit"
         assert needs["encoder ViT-L-14/openai"].wanted()

@@ -10,7 +10,7 @@ import pytest
 
 from imprompt.core.settings import settings
 from imprompt.core.values import Vectors, unit_rows
-from imprompt.encoders.lite import LitePair, load_lite
+from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.interrogator import label_vectors
 from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
 from tests.indexer.doubles import BagPair
@@ -128,7 +128,7 @@ def test_long_work_is_announced_and_only_then(monkeypatch: pytest.MonkeyPatch) -
 def test_all_heads_of_lite_share_what_minilm_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache holds MiniLM's rows; the pair's own rows are derived from them."""
     labels = ("an oil painting", "a photo")
-    pair: LitePair = load_lite()
+    pair: LiteEncoder = load_lite()
     rows = phrase_table(labels, pair, announce=Announced()).rows
     np.testing.assert_allclose(rows, pair.texts.encode(labels), atol=1e-3)
     monkeypatch.setattr(type(pair.minilm), "encode", None)

@@ -9,20 +9,20 @@ import pytest
 from imprompt.core.errors import ConfigError
 from imprompt.ensemble.blend_config import (
     PRESETS,
+    BlendConfig,
     KnnSettings,
-    Recipe,
-    check_recipe,
-    load_recipe,
-    write_recipe,
+    check_blend_config,
+    load_blend_config,
+    write_blend_config,
 )
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_can_be_used(name: str) -> None:
     """Every preset goes by its own name and passes the checks that a file has to pass."""
-    recipe = load_recipe(name)
-    assert recipe.name == name
-    check_recipe(recipe)
+    blend_config = load_blend_config(name)
+    assert blend_config.name == name
+    check_blend_config(blend_config)
 
 
 def test_the_seed_is_the_notebooks() -> None:
@@ -34,13 +34,13 @@ def test_the_seed_is_the_notebooks() -> None:
 
 def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     """What was written is what is read."""
-    recipe = Recipe(
+    blend_config = BlendConfig(
         name="mine",
         weights={"knn": 0.2, "vit": 0.8},
         knn=KnnSettings(k=7, power=2, floor=0.1, captions_of=("ofa",)),
     )
-    write_recipe(tmp_path / "mine.json", recipe)
-    assert load_recipe(str(tmp_path / "mine.json")) == recipe
+    write_blend_config(tmp_path / "mine.json", blend_config)
+    assert load_blend_config(str(tmp_path / "mine.json")) == blend_config
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
 )
 def test_what_is_no_recipe_is_refused(content: str, tmp_path: Path) -> None:
     """Broken JSON, other fields, negative and zero-sum weights, settings out of range."""
-    path = tmp_path / "recipe.json"
+    path = tmp_path / "blend_config.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError):
-        load_recipe(str(path))
+        load_blend_config(str(path))
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     """The remedy stands in the same line."""
     with pytest.raises(ConfigError, match="seed"):
-        load_recipe("sead")
+        load_blend_config("sead")

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from imprompt.core.metrics import row_cosines
 from imprompt.core.values import Vectors, unit_rows
 from imprompt.ensemble.blend import blend
-from imprompt.evaluation.blend_statistics import Tallies, fit, simplex
+from imprompt.evaluation.blend_statistics import BlendStatistics, fit, simplex
 
 
 def random_rows(rng: np.random.Generator, n: int = 30) -> Vectors:
     return unit_rows(rng.standard_normal((n, 16)))
 
 
-def tallied(votes: list[Vectors], truth: Vectors) -> Tallies:
-    tallies = Tallies.empty(1, len(truth), len(votes))
-    tallies.put(0, np.arange(len(truth)), votes, truth)
+def tallied(contributions: list[Vectors], truth: Vectors) -> BlendStatistics:
+    tallies = BlendStatistics.empty(1, len(truth), len(contributions))
+    tallies.put(0, np.arange(len(truth)), contributions, truth)
     return tallies
 
 
@@ -27,12 +27,13 @@ def tallied(votes: list[Vectors], truth: Vectors) -> Tallies:
 def test_the_cosine_of_a_blend_follows_from_the_tallies(seed: int, weights: list[int]) -> None:
     """It is that of the blend itself."""
     rng = np.random.default_rng(seed)
-    votes, truth = [random_rows(rng) for _ in range(3)], random_rows(rng)
+    contributions, truth = [random_rows(rng) for _ in range(3)], random_rows(rng)
     shares = np.array(weights) / sum(weights)
     expected = row_cosines(
-        blend(dict(zip("abc", votes, strict=True)), dict(zip("abc", shares, strict=True))), truth
+        blend(dict(zip("abc", contributions, strict=True)), dict(zip("abc", shares, strict=True))),
+        truth,
     )
-    found = tallied(votes, truth).cosines(0, np.arange(30), shares[None])[0]
+    found = tallied(contributions, truth).cosines(0, np.arange(30), shares[None])[0]
     assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -49,10 +50,10 @@ def test_the_weights_that_made_the_truth_are_found() -> None:
 
 
 def test_the_better_setting_is_chosen() -> None:
-    """Of two settings of knn the one whose votes are nearer to the truth."""
+    """Of two settings of knn the one whose contributions are nearer to the truth."""
     rng = np.random.default_rng(2)
     truth, other = random_rows(rng), random_rows(rng)
-    tallies = Tallies.empty(2, 30, 1)
+    tallies = BlendStatistics.empty(2, 30, 1)
     tallies.put(0, np.arange(30), [other], truth)
     tallies.put(1, np.arange(30), [truth], truth)
     assert fit(tallies, np.arange(30), members=[0]).setting == 1

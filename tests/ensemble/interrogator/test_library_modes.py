@@ -13,16 +13,16 @@ import pytest
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import silent
-from imprompt.encoders.openclip import OpenClipPair, load_openclip
+from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
 from imprompt.encoders.registry import output_encoder
-from imprompt.ensemble.blend_config import InterrogatorSettings, Mode, Recipe
+from imprompt.ensemble.blend_config import BlendConfig, InterrogatorSettings, Mode
 from imprompt.ensemble.interrogator.label_vectors import phrase_table
 from imprompt.ensemble.interrogator.library_modes import LibraryModes
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists, package_lists
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.store.index_version import Generation, open_generation
+from imprompt.store.index_version import IndexVersion, open_version
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import write_model
 from tests.ensemble.interrogator.reference import library
@@ -40,7 +40,7 @@ def few_lists() -> PhraseLists:
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_clip: Path) -> OpenClipPair:
+def pair(tiny_clip: Path) -> OpenClipEncoder:
     return load_openclip(str(tiny_clip), device="cpu")
 
 
@@ -52,19 +52,19 @@ def theirs(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def clip_index(
-    pair: OpenClipPair, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Generation]:
+    pair: OpenClipEncoder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[IndexVersion]:
     folder = tmp_path_factory.mktemp("clip")
     (folder / "p.txt").write_text("a red circle\na blue square\na green cross\n", "utf-8")
     build_index(
         folder / "index", [parse_corpus(str(folder / "p.txt"))], pair, extra=[output_encoder(pair)]
     )
-    with open_generation(folder / "index") as opened:
+    with open_version(folder / "index") as opened:
         yield opened
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mode_says_what_the_library_says(mode: Mode, pair: OpenClipPair, theirs: Any) -> None:
+def test_a_mode_says_what_the_library_says(mode: Mode, pair: OpenClipEncoder, theirs: Any) -> None:
     """Prompt for prompt, of an untouched `Interrogator` over the same weights; our warnings are errors, its own are kept still."""
     captions = ["a red circle", "a blue square on a white background"]
     ours = LibraryModes(pair, few_lists(), mode, announce=silent).prompts(SCENES, captions)
@@ -84,7 +84,7 @@ def test_a_mode_says_what_the_library_says(mode: Mode, pair: OpenClipPair, their
 
 
 @pytest.mark.filterwarnings("ignore:.*(autocast|CUDA is not available)")
-def test_its_tables_are_the_ones_that_it_would_encode(pair: OpenClipPair, theirs: Any) -> None:
+def test_its_tables_are_the_ones_that_it_would_encode(pair: OpenClipEncoder, theirs: Any) -> None:
     """Labels are equal, rows as near as a text that is cut is to one that is padded."""
     made = LibraryModes(pair, few_lists(), "fast", announce=silent).library
     for kind in ("artists", "flavors", "mediums", "movements", "trendings", "negative"):
@@ -96,41 +96,41 @@ def test_its_tables_are_the_ones_that_it_would_encode(pair: OpenClipPair, theirs
 
 
 def test_a_recipe_chooses_the_mode(
-    clip_index: Generation, pair: OpenClipPair, monkeypatch: pytest.MonkeyPatch
+    clip_index: IndexVersion, pair: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a caption it begins with that, without one with the picture's medium, and says that it had none."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
     monkeypatch.setitem(LOADERS, "caption", lambda _bench: Sayer("caption", "a red ring"))
     fast = InterrogatorSettings(mode="fast")
     lines: list[str] = []
-    alone = Recipe(name="x", weights={"interrogator": 1}, interrogator=fast)
-    (verdict,) = load_ensemble(alone, clip_index, pair, announce=lines.append).judge(SCENES[:1])
+    alone = BlendConfig(name="x", weights={"interrogator": 1}, interrogator=fast)
+    (prediction,) = load_ensemble(alone, clip_index, pair, announce=lines.append).judge(SCENES[:1])
     medium = phrase_table(few_lists().mediums, pair, announce=silent).top(
         pair.images.encode(SCENES[:1]), 1
     )[0][0]
-    assert str(verdict.votes[0].text).startswith(f"{medium}, ")
+    assert str(prediction.contributions[0].text).startswith(f"{medium}, ")
     assert any("phrase lists alone" in line for line in lines)
-    both = Recipe(name="x", weights={"interrogator": 1, "caption": 1}, interrogator=fast)
-    (verdict,) = load_ensemble(both, clip_index, pair).judge(SCENES[:1])
-    assert {str(vote.text)[:10] for vote in verdict.votes} == {"a red ring"}
+    both = BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}, interrogator=fast)
+    (prediction,) = load_ensemble(both, clip_index, pair).judge(SCENES[:1])
+    assert {str(vote.text)[:10] for vote in prediction.contributions} == {"a red ring"}
 
 
 def test_other_encoders_are_refused_with_the_way_out(
-    generation: Generation, monkeypatch: pytest.MonkeyPatch
+    version: IndexVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library works with CLIP models only; the message names the mode, the encoder and what to do."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
     for mode in MODES:
-        recipe = Recipe(
+        blend_config = BlendConfig(
             name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(mode=mode)
         )
         with pytest.raises(
             MemberUnavailable,
             match=rf"interrogator: the mode '{mode}' .* colours\. Use the mode \"classic\"",
         ):
-            load_ensemble(recipe, generation, ColourPair())
+            load_ensemble(blend_config, version, ColourPair())
     assert load_ensemble(
-        Recipe(name="x", weights={"interrogator": 1}), generation, ColourPair()
+        BlendConfig(name="x", weights={"interrogator": 1}), version, ColourPair()
     ).judge([picture("red")])
 
 

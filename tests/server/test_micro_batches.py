@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from imprompt.core.errors import ImpromptError, QueryError
-from imprompt.server.http_errors import Refusal
+from imprompt.server.http_errors import HttpError
 from imprompt.server.micro_batches import MicroBatcher
 from imprompt.server.prometheus import Metrics
 
@@ -67,7 +67,7 @@ def test_more_than_may_wait_is_refused_at_once() -> None:
     queue = batcher(work, max_waiting=2)
     held(queue, work)
     queue.submit(2, weight=1000)
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(HttpError) as caught:
         queue.submit(3, weight=1)
     assert (caught.value.kind, caught.value.headers["Retry-After"]) == ("busy", "1")
     work.go.set()
@@ -76,7 +76,7 @@ def test_more_than_may_wait_is_refused_at_once() -> None:
     queue = batcher(again, max_waiting=2)
     held(queue, again)
     futures = [queue.submit(2), queue.submit(3)]
-    with pytest.raises(Refusal):
+    with pytest.raises(HttpError):
         queue.submit(4)
     again.go.set()
     assert [future.result(10) for future in futures] == [4, 6]
@@ -134,5 +134,5 @@ def test_closing_answers_what_waits() -> None:
     work.go.set()
     queue.close()
     assert future.result(0) == 8
-    with pytest.raises(Refusal):
+    with pytest.raises(HttpError):
         queue.submit(5)

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imprompt.server.middleware import Guard
+from imprompt.server.middleware import Middleware
 from imprompt.server.prometheus import Metrics
 from imprompt.server.server_settings import Limits, ServerConfig
 from tests.server.conftest import Serve
@@ -242,7 +242,9 @@ SCOPE: Scope = {
 def guarded(app: ASGIApp, line: Line) -> None:
     config = ServerConfig(Path("index"), limits=Limits(body_timeout_s=0.05))
     asyncio.run(
-        asyncio.wait_for(Guard(app, config, Metrics())(dict(SCOPE), line.receive, line.send), 10)
+        asyncio.wait_for(
+            Middleware(app, config, Metrics())(dict(SCOPE), line.receive, line.send), 10
+        )
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from imprompt.evaluation.report_images import Exhibit, exhibits
+from imprompt.evaluation.report_images import ReportImage, exhibits
 from imprompt.evaluation.report_page import render, write_page
 from imprompt.evaluation.study import Study
 from imprompt.evaluation.study_steps import make_report
@@ -22,7 +22,7 @@ def test_a_page_shows_no_prompt_unless_asked(honest: Study, tmp_path: Path) -> N
     write_page(tmp_path / "plain.html", honest)
     plain = (tmp_path / "plain.html").read_text("utf-8")
     assert not any(row.texts[0] in plain for row in honest.pairs.rows)
-    assert not any(verdict.prompt in plain for verdict in honest.verdicts)
+    assert not any(prediction.prompt in plain for prediction in honest.predictions)
     assert "image/webp" not in plain
     write_page(tmp_path / "gallery.html", honest, gallery=True)
     shown = (tmp_path / "gallery.html").read_text("utf-8")
@@ -42,17 +42,17 @@ def test_a_page_needs_no_other_host(honest: Study, tmp_path: Path) -> None:
 
 
 def test_hostile_words_stay_words(honest: Study) -> None:
-    """Prompts, names of generators, of recipes and of files are shown and never run."""
+    """Prompts, names of generators, of blend configs and of files are shown and never run."""
     report = make_report(honest)
     report = msgspec.structs.replace(
         report,
-        recipe=HOSTILE,
+        blend_config=HOSTILE,
         main_kind=HOSTILE,
         failed=((HOSTILE, HOSTILE),),
         slices=tuple(msgspec.structs.replace(part, name=HOSTILE) for part in report.slices),
     )
     exhibit = replace(exhibits(honest)["best"][0], truth=HOSTILE, printed=HOSTILE)
-    assert isinstance(exhibit, Exhibit)
+    assert isinstance(exhibit, ReportImage)
     page = render(
         report,
         {"answers": b"x", "spread": b"x", "generator": b"x", "length": b"x"},
