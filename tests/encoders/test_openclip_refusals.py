@@ -61,7 +61,7 @@ def damaged_checkpoints(
     torch.save({**weights, "positional_embedding": torch.zeros(50, 32)}, folder / "shape.pt")
     yield (
         "shape.pt",
-        r"no Tiny-ViT: its positional_embedding is \(50, 32\), that of Tiny-ViT is \(77, 32\)",
+        r"does not fit Tiny-ViT: its positional_embedding is \(50, 32\), that of Tiny-ViT is \(77, 32\)",
     )
     torch.save(
         {name: tensor for name, tensor in weights.items() if name != "ln_final.weight"},
@@ -97,7 +97,7 @@ def test_weights_of_another_architecture_are_refused(clip_folder: Folder) -> Non
     file = clip_folder("resnet-short-context") / "open_clip_model.safetensors"
     with pytest.raises(
         WeightsRejected,
-        match=r"no ViT-S-32: its positional_embedding is \(21, 32\), that of ViT-S-32 is \(77, 384\)",
+        match=r"does not fit ViT-S-32: its positional_embedding is \(21, 32\), that of ViT-S-32 is \(77, 384\)",
     ):
         load_encoder(f"ViT-S-32//{file}", device="cpu").images.encode(random_pictures())
 
