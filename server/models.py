@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.values import Vectors
+from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.blend_config import load_blend_config
 from imprompt.ensemble.members import load_ensemble
-from imprompt.ensemble.neighbourhood import SharedPair
 from imprompt.retriever import Question, Retriever
 from imprompt.retriever.questions import ReadQuestion
 from imprompt.server.server_settings import ServerConfig
@@ -96,9 +96,9 @@ class Models:
         self._pair = (name, pair)
         ensemble = self._ensemble(version, pair)
         shared = (
-            SharedPair(pair)
+            CachedEncoder(pair)
             if isinstance(ensemble, MemberUnavailable)
-            else ensemble.neighbourhood.pair
+            else ensemble.neighbourhood.encoder
         )
         retriever = Retriever(version, shared)
         picture = Image.new("RGB", (_WARM_SIDE_PX, _WARM_SIDE_PX), (120, 130, 140))

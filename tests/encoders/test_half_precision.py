@@ -96,18 +96,18 @@ def test_a_full_memory_halves_the_batch_of_the_image_trunks(
     pictures = [Image.new("RGB", (60, 40), (40 * i, 90, 250 - 40 * i)) for i in range(6)]
     trunk = EfficientNetLite("lite0", side_px=224, announce=said.append)
     whole = trunk.activations(pictures)
-    see = trunk._see
+    see = trunk._run
 
     def with_little_memory(images: list[Image.Image]) -> Vectors:
         if len(images) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return see(images)
 
-    monkeypatch.setattr(trunk, "_see", with_little_memory)
+    monkeypatch.setattr(trunk, "_run", with_little_memory)
     seen = trunk.activations(pictures)
     np.testing.assert_allclose(seen.pooled, whole.pooled, atol=1e-5)
     np.testing.assert_allclose(seen.logits, whole.logits, atol=1e-4)
-    assert said == ["The memory does not hold a batch of 6; going on with 3."]
+    assert said == ["A batch of 6 does not fit into memory; continuing with 3."]
 
 
 def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,8 @@ def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch
     )
     tell_unusable_gpu(said.append)
     assert said == [
-        "torch cannot use the GPU: the driver of Some GPU, 8 GiB runs CUDA 11.4 at most. The processor encodes."
+        "torch cannot use the GPU: the driver of Some GPU, 8 GiB runs CUDA 11.4 at most. "
+        "Encoding on the CPU."
     ]
     assert choose_device("auto") == "cpu"
     with pytest.raises(ConfigError, match=r"runs CUDA 11\.4 at most.*--device cpu"):

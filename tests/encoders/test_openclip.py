@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Vectors
 from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
-from imprompt.encoders.registry import encoder_spec, load_encoder
+from imprompt.encoders.registry import load_encoder
 from tests.encoders.clip_models import ARCHITECTURES, TEXTS, Oracle, random_pictures, write_model
 
 TOLERANCE = 1e-5
@@ -185,7 +185,10 @@ def test_file_formats_and_names_of_one_model_share_rows_and_space(
     ]
     pairs = [load_encoder(name, device="cpu") for name in names]
     assert {pair.spec.space for pair in pairs} == {pairs[0].spec.space}
-    assert pairs[0].spec.space != encoder_spec(str(clip_folder("custom-text"))).space
+    assert (
+        pairs[0].spec.space
+        != load_encoder(str(clip_folder("custom-text")), device="cpu").spec.space
+    )
     for pair in pairs:
         assert np.array_equal(pair.texts.encode(TEXTS), pairs[0].texts.encode(TEXTS))
         assert np.array_equal(
@@ -198,15 +201,15 @@ def test_other_weights_or_another_activation_are_another_space(
 ) -> None:
     """Two encoders share a space only where architecture and weights are equal."""
     spaces = {
-        encoder_spec(str(clip_folder("vit"))).space,
-        encoder_spec(str(write_model(tmp_path / "other", "vit", seed=1))).space,
+        load_encoder(str(clip_folder("vit")), device="cpu").spec.space,
+        load_encoder(str(write_model(tmp_path / "other", "vit", seed=1)), device="cpu").spec.space,
     }
     twin = tmp_path / "twin"
     shutil.copytree(clip_folder("vit"), twin)
     config = json.loads((twin / "open_clip_config.json").read_text())
     config["model_cfg"]["quick_gelu"] = False
     (twin / "open_clip_config.json").write_text(json.dumps(config))
-    assert len({*spaces, encoder_spec(str(twin)).space}) == 3
+    assert len({*spaces, load_encoder(str(twin), device="cpu").spec.space}) == 3
 
 
 def test_a_relative_file_is_found_and_named_in_full(
@@ -214,9 +217,9 @@ def test_a_relative_file_is_found_and_named_in_full(
 ) -> None:
     """`ARCH//dir/file` is relative to the working folder; the name that an index remembers works from anywhere."""
     monkeypatch.chdir(clip_folder("vit").parent)
-    spec = encoder_spec(f"{tiny_architecture}//vit/open_clip_model.safetensors")
+    spec = load_encoder(f"{tiny_architecture}//vit/open_clip_model.safetensors", device="cpu").spec
     monkeypatch.chdir("/")
-    assert encoder_spec(spec.name) == spec
+    assert load_encoder(spec.name, device="cpu").spec == spec
 
 
 def test_published_weights_bring_their_preprocessing_and_activation(
@@ -275,7 +278,7 @@ def test_hub_repository_is_read_from_the_hubs_cache_offline(
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
         "hf-hub:someone/siglip",
-        encoder_spec(str(clip_folder("siglip"))).space,
+        load_encoder(str(clip_folder("siglip")), device="cpu").spec.space,
     ]
     assert close(np.load(tmp_path / "rows.npy"), oracle("siglip").texts(TEXTS))
 

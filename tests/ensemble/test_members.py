@@ -68,7 +68,7 @@ def test_a_picture_is_seen_once(
     for colour in ("red", "blue"):
         picture(colour).save(tmp_path / f"{colour}.png")
         questions.append(Question(image=tmp_path / f"{colour}.png"))
-    retriever = Retriever(lite, ensemble.neighbourhood.pair)
+    retriever = Retriever(lite, ensemble.neighbourhood.encoder)
     answers = list(ask_explained(questions, 2, retriever=retriever, ensemble=ensemble))
     assert all(isinstance(answer, ExplainedAnswer) for answer in answers)
     assert looks
