@@ -170,26 +170,24 @@ def _linear(tensors: dict[str, Tensor], name: str) -> _Linear:
 def expected_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor that the forward pass reads, by name."""
     hidden, wide = config.hidden_size, config.intermediate_size
+    layer: dict[str, tuple[int, ...]] = {
+        "attention.self.query": (hidden, hidden),
+        "attention.self.key": (hidden, hidden),
+        "attention.self.value": (hidden, hidden),
+        "attention.output.dense": (hidden, hidden),
+        "attention.output.LayerNorm": (hidden,),
+        "intermediate.dense": (wide, hidden),
+        "output.dense": (hidden, wide),
+        "output.LayerNorm": (hidden,),
+    }
+    blocks: dict[str, tuple[int, ...]] = {"embeddings.LayerNorm": (hidden,)}
+    for number in range(config.num_hidden_layers):
+        blocks |= {f"encoder.layer.{number}.{name}": shape for name, shape in layer.items()}
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
         "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
         "embeddings.token_type_embeddings.weight": (2, hidden),
     }
-    blocks: dict[str, tuple[int, ...]] = {"embeddings.LayerNorm": (hidden,)}
-    for number in range(config.num_hidden_layers):
-        prefix = f"encoder.layer.{number}."
-        blocks |= {
-            f"{prefix}attention.self.{name}": (hidden, hidden) for name in ("query", "key", "value")
-        }
-        blocks |= {
-            f"{prefix}attention.output.dense": (hidden, hidden),
-            f"{prefix}attention.output.LayerNorm": (hidden,),
-        }
-        blocks |= {
-            f"{prefix}intermediate.dense": (wide, hidden),
-            f"{prefix}output.dense": (hidden, wide),
-        }
-        blocks |= {f"{prefix}output.LayerNorm": (hidden,)}
     for name, shape in blocks.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return shapes

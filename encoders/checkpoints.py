@@ -74,15 +74,18 @@ def read_pickle(path: Path) -> object:
             warnings.simplefilter("ignore")  # torch warns of a TorchScript archive, then refuses it
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsRejected(
+        raise _rejected(
             f"{path} holds more than tensors, or is damaged; it is not loaded: {_reason(error)}.",
-            path=path,
-            hint=_SAFE_HINT,
+            path,
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:  # damaged, TorchScript
-        raise WeightsRejected(
-            f"{path} is not a checkpoint of tensors: {_reason(error)}.", path=path, hint=_SAFE_HINT
+        raise _rejected(
+            f"{path} is not a checkpoint of tensors: {_reason(error)}.", path
         ) from error
+
+
+def _rejected(message: str, path: Path, hint: str = _SAFE_HINT) -> WeightsRejected:
+    return WeightsRejected(message, path=path, hint=hint)
 
 
 def _check_pickle(path: Path) -> None:
@@ -100,15 +103,13 @@ def _check_pickle(path: Path) -> None:
             with path.open("rb") as file:
                 longest, reason = _legacy_pickle_bytes(file.read(_MAX_PICKLE_BYTES + 1)), ""
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise WeightsRejected(
-            f"{path} is not a checkpoint of tensors: {first_line(error)}.",
-            path=path,
-            hint=_SAFE_HINT,
+        raise _rejected(
+            f"{path} is not a checkpoint of tensors: {first_line(error)}.", path
         ) from error
     if longest > _MAX_PICKLE_BYTES:
         reason = f"its list of tensors has more than {_MAX_PICKLE_BYTES:,} bytes"
     if reason:
-        raise WeightsRejected(f"{path} is not loaded: {reason}.", path=path, hint=_SAFE_HINT)
+        raise _rejected(f"{path} is not loaded: {reason}.", path)
 
 
 def _legacy_pickle_bytes(head: bytes) -> int:
@@ -137,16 +138,10 @@ def _named_tensors(content: object, path: Path) -> dict[str, Tensor]:
     import torch
 
     if not isinstance(content, Mapping) or not content:
-        raise WeightsRejected(
-            f"{path} holds {type(content).__name__}, not named tensors.", path=path, hint=_SAFE_HINT
-        )
+        raise _rejected(f"{path} holds {type(content).__name__}, not named tensors.", path)
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise WeightsRejected(
-                f"{path}: {name} is {type(value).__name__}, not a tensor.",
-                path=path,
-                hint=_SAFE_HINT,
-            )
+            raise _rejected(f"{path}: {name} is {type(value).__name__}, not a tensor.", path)
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise WeightsRejected(
                 f"{path}: {name} is a sparse, quantized or empty tensor.",

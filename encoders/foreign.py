@@ -376,12 +376,14 @@ def _numbers(inner: Mapping[str, Any], keys: tuple[str, ...]) -> list[int]:
 
     Infinity and NaN become a number larger than every limit.
     """
-    numbers: list[int] = []
+    numbers: list[object] = []
     for value in map(inner.get, keys):
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int | float) and not isinstance(number, bool):
-                numbers.append(int(number) if abs(number) < _LARGEST else _LARGEST)
-    return numbers
+        numbers += value if isinstance(value, list) else [value]
+    return [
+        int(number) if abs(number) < _LARGEST else _LARGEST
+        for number in numbers
+        if isinstance(number, int | float) and not isinstance(number, bool)
+    ]
 
 
 def _mappings(value: Any, rejected: _Rejection) -> Iterator[Mapping[str, Any]]:

@@ -42,11 +42,11 @@ class FreedMemory:
 
     def check(self) -> None:
         """Give memory back if the process has grown; cheap enough to call after every batch."""
-        own = own_bytes()
-        self.most_bytes = max(self.most_bytes, own)
-        if self._settled_bytes is None or own < self._settled_bytes:
-            self._settled_bytes = own
-        elif own > self._settled_bytes + self._slack_bytes:
+        current = own_bytes()
+        self.most_bytes = max(self.most_bytes, current)
+        if self._settled_bytes is None or current < self._settled_bytes:
+            self._settled_bytes = current
+        elif current > self._settled_bytes + self._slack_bytes:
             return_freed_memory()
             self._settled_bytes = own_bytes()
 

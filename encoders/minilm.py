@@ -79,7 +79,7 @@ class MiniLM:
         return self._batches.encode_by_length(
             sequences,
             [len(tokens) for tokens in sequences],
-            # Texts that differ in case only, or behind the cut, have equal tokens.
+            # Texts that differ in case only, or after the cut, have equal tokens.
             keys=[tuple(tokens) for tokens in sequences],
             dim=self.spec.dim,
             encode_batch=lambda batch: self._network.embed(batch),
@@ -111,9 +111,7 @@ class MiniLM:
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise WeightsRejected(
-                f"{path} is not a tokenizer: {error}.", path=path, hint=_FOLDER_HINT
-            ) from error
+            raise _rejected(f"{path} is not a tokenizer: {error}.", path) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -136,17 +134,14 @@ def _read_bert_tensors(path: Path, config: BertConfig) -> dict[str, Tensor]:
             for name, expected in expected_shapes(config).items():
                 shape = tuple(file.get_slice(name).get_shape()) if name in names else None
                 if shape != expected:
-                    raise WeightsRejected(
+                    raise _rejected(
                         f"{path} does not fit its config.json: "
                         f"{name} should be {expected}, is {shape or 'missing'}.",
-                        path=path,
-                        hint=_FOLDER_HINT,
+                        path,
                     )
                 tensors[name] = file.get_tensor(name)
     except (SafetensorError, OSError) as error:
-        raise WeightsRejected(
-            f"{path} is not a safetensors file: {error}.", path=path, hint=_FOLDER_HINT
-        ) from error
+        raise _rejected(f"{path} is not a safetensors file: {error}.", path) from error
     return tensors
 
 
@@ -195,12 +190,11 @@ def _read_config(folder: Path) -> BertConfig:
         "gelu",
         "absolute",
     ):
-        raise WeightsRejected(
+        raise _rejected(
             f"{folder} holds a {config.model_type} with {config.hidden_act} and "
             f"{config.position_embedding_type} positions, "
             "not a BERT with gelu and absolute positions.",
-            path=folder,
-            hint=_FOLDER_HINT,
+            folder,
         )
     pooling = _read(folder / "1_Pooling" / "config.json", _Pooling)
     if (
@@ -208,10 +202,12 @@ def _read_config(folder: Path) -> BertConfig:
         or pooling.pooling_mode_max_tokens
         or not (pooling.pooling_mode_mean_tokens or pooling.pooling_mode == "mean")
     ):
-        raise WeightsRejected(
-            f"{folder} does not pool by the mean of its tokens.", path=folder, hint=_FOLDER_HINT
-        )
+        raise _rejected(f"{folder} does not pool by the mean of its tokens.", folder)
     return config
+
+
+def _rejected(message: str, path: Path) -> WeightsRejected:
+    return WeightsRejected(message, path=path, hint=_FOLDER_HINT)
 
 
 _Config = TypeVar("_Config", bound=msgspec.Struct)
@@ -225,6 +221,4 @@ def _read(path: Path, kind: type[_Config]) -> _Config:
             f"{path} cannot be read: {error.strerror}.", path=path, hint=_FOLDER_HINT
         ) from error
     except msgspec.MsgspecError as error:
-        raise WeightsRejected(
-            f"{path} is not valid: {error}.", path=path, hint=_FOLDER_HINT
-        ) from error
+        raise _rejected(f"{path} is not valid: {error}.", path) from error

@@ -159,24 +159,16 @@ class OpenClipEncoder:
     """Both towers of one model, which is read at the first use of either."""
 
     def __init__(self, model: OpenClipModel) -> None:
-        self._model = model
-
-    @property
-    def spec(self) -> EncoderSpec:
-        return self._model.spec
-
-    @property
-    def model(self) -> OpenClipModel:
-        """Return the model of both towers, for a library that needs it whole."""
-        return self._model
+        self.model = model
+        self.spec = model.spec
 
     @cached_property
     def texts(self) -> OpenClipTexts:
-        return OpenClipTexts(self._model)
+        return OpenClipTexts(self.model)
 
     @cached_property
     def images(self) -> OpenClipImages:
-        return OpenClipImages(self._model)
+        return OpenClipImages(self.model)
 
 
 class OpenClipModel:
@@ -220,7 +212,7 @@ class OpenClipModel:
         """Return a function from texts to (n, context) int64 tokens, cut and padded.
 
         Raises:
-            EncoderError: a package is missing, or the model shortens texts in its own way.
+            EncoderError: a package is missing, or the model drops words of long texts.
             WeightsRejected: the folder holds no usable tokenizer.
         """
         import_open_clip()

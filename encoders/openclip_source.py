@@ -103,8 +103,8 @@ def find_source(
         weights: for `ARCH/PRETRAINED`, a local file in place of the published one.
 
     Raises:
-        ConfigError: unknown architecture, tag or form of name, or `weights` with a name that has
-            its own.
+        ConfigError: unknown architecture, tag or form of name, or `weights` with another form than
+            `ARCH/PRETRAINED`.
         EncoderError: open_clip is not installed.
         WeightsMissing: a file is not on this machine and cannot be fetched.
         WeightsRejected: a configuration file has wrong contents.

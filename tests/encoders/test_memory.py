@@ -86,7 +86,7 @@ def test_the_most_that_was_found_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_encoding_much_takes_no_more_than_encoding_little() -> None:
-    """3,072 prompts of all lengths through MiniLM: what the batches free does not pile up, the memory stays below a bound."""
+    """Encoding 3,072 prompts of all lengths stays below a bound: freed memory is returned."""
     done = subprocess.run(
         [sys.executable, "-c", _ENCODE], check=True, capture_output=True, text=True
     )

