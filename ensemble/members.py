@@ -257,7 +257,7 @@ def _library_mode(pool: MemberPool, lists: PhraseLists) -> LibraryModes:
     if not isinstance(pool.encoder, OpenClipEncoder):
         raise MemberUnavailable(
             "interrogator",
-            f"the library's mode {mode!r} needs a CLIP model, "
+            f"the mode {mode!r} needs a CLIP model, "
             f"and the index is made with {pool.encoder.spec.name}",
             hint='Use the mode "classic", or an index of a CLIP model: '
             "imprompt build-index --encoder ViT-L-14/openai",
