@@ -9,7 +9,7 @@ from typing import Any
 from imprompt.core.errors import QueryError
 from imprompt.retriever import Question
 from imprompt.retriever.questions import ReadQuestion
-from imprompt.server.answering import Ask, AskJob, work_off
+from imprompt.server.answering import AnswerJob, AnswerRequest, run_jobs
 from imprompt.server.prometheus import Metrics
 
 
@@ -29,9 +29,9 @@ def test_a_question_for_more_than_the_steady_k_changes_no_other() -> None:
     retriever = Noting()
     question = Question(text="a fox")
     jobs = [
-        AskJob(ReadQuestion(question, None, "a fox", None), Ask(question, k))
+        AnswerJob(ReadQuestion(question, None, "a fox", None), AnswerRequest(question, k))
         for k in (5, 200, 50, 129, 128)
     ]
     snapshot: Any = SimpleNamespace(retriever=retriever)
-    assert len(work_off(snapshot, jobs, Metrics())) == 5
+    assert len(run_jobs(snapshot, jobs, Metrics())) == 5
     assert retriever.asked == [(3, 128), (2, 200)]

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.core.atomic_files import atomic_write
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 from imprompt.store import layout
 from imprompt.store.publish import read_current
 from tests.server.conftest import PROMPTS, Serve
@@ -40,7 +40,7 @@ def files(root: Path, pattern: str) -> list[Path]:
 @contextmanager
 def loaded(serve: Serve, root: Path) -> Iterator[tuple[TestClient, Load]]:
     """A server that is asked all the time; at the end nothing but right answers and problems came."""
-    with serve(ServerConfig(root, watch_s=0.05)) as client:
+    with serve(ServerSettings(root, watch_s=0.05)) as client:
 
         def ask(text: str) -> Answer:
             done = client.post("/v1/search", json={"text": text, "k": 1})
@@ -142,7 +142,7 @@ def test_what_is_damaged_in_place_is_withdrawn_until_it_is_whole(
         load.goes_on()
         assert client.get("/readyz").status_code == 200
     metrics = client.get("/metrics").text
-    assert "imprompt_version_withdrawals_total 1.0" in metrics
+    assert "imprompt_index_version_withdrawals_total 1.0" in metrics
 
 
 @SLOW
@@ -167,7 +167,7 @@ def test_a_file_written_over_with_its_own_bytes_comes_back(serve: Serve, root: P
     with loaded(serve, root) as (client, load):
         for path in files(root, SHARD):
             path.write_bytes(path.read_bytes())
-        until(lambda: "imprompt_version_withdrawals_total 1.0" in client.get("/metrics").text)
+        until(lambda: "imprompt_index_version_withdrawals_total 1.0" in client.get("/metrics").text)
         load.goes_on()
 
 
@@ -189,7 +189,8 @@ def test_a_new_version_that_is_damaged_is_refused(
                 file.write(f"{name}{number} {sha256}\n".encode())
             until(
                 lambda number=number: (  # type: ignore[misc]
-                    f"imprompt_version_failures_total {number}.0" in client.get("/metrics").text
+                    f"imprompt_index_version_failures_total {number}.0"
+                    in client.get("/metrics").text
                 )
             )
             load.goes_on()

@@ -8,7 +8,7 @@ import logging
 import pytest
 from starlette.testclient import TestClient
 
-from imprompt.server.logs import FIELDS, _Lines
+from imprompt.server.logs import FIELDS, _LineFormatter
 from tests.server.conftest import Serve
 from tests.server.pictures import b64, png
 
@@ -23,13 +23,13 @@ def test_metrics_count_what_happened(serve: Serve) -> None:
     for line in (
         'imprompt_requests_total{method="POST",route="/v1/search",status="200"} 1.0',
         'imprompt_errors_total{kind="image-rejected"} 1.0',
-        f'imprompt_version{{version="{version}"}} 1.0',
+        f'imprompt_index_version{{version="{version}"}} 1.0',
         'imprompt_batch_size_count{queue="image"} 1.0',
         'imprompt_queue_waiting{queue="text"} 0.0',
         "imprompt_ready 1.0",
     ):
         assert line in text
-    for stage in ("read", "wait", "see", "vote", "answer"):
+    for stage in ("read", "wait", "encode", "ensemble", "answer"):
         assert f'imprompt_stage_seconds_count{{stage="{stage}"}}' in text
 
 
@@ -54,10 +54,10 @@ def test_nothing_of_a_question_is_logged(
     ]
     assert len(records) >= 6
     for record in records:
-        line = _Lines(json=True).format(record)
+        line = _LineFormatter(json=True).format(record)
         assert secret not in line.lower()
         assert json.loads(line).keys() <= {"time", "level", "message", *FIELDS}
-        assert secret not in _Lines(json=False).format(record).lower()
+        assert secret not in _LineFormatter(json=False).format(record).lower()
     assert b64(png())[:20] not in caplog.text
 
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imprompt.server.middleware import Middleware
 from imprompt.server.prometheus import Metrics
-from imprompt.server.server_settings import Limits, ServerConfig
+from imprompt.server.server_settings import Limits, ServerSettings
 from tests.server.conftest import Serve
 from tests.server.pictures import b64, png
 
@@ -240,7 +240,7 @@ SCOPE: Scope = {
 
 
 def guarded(app: ASGIApp, line: Line) -> None:
-    config = ServerConfig(Path("index"), limits=Limits(body_timeout_s=0.05))
+    config = ServerSettings(Path("index"), limits=Limits(body_timeout_s=0.05))
     asyncio.run(
         asyncio.wait_for(
             Middleware(app, config, Metrics())(dict(SCOPE), line.receive, line.send), 10

@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from imprompt.core.settings import MilvusPlace
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 from imprompt.store.milvus.upload import PushOptions, push
 from tests.conftest import Imprompt
 from tests.server.conftest import PROMPTS, Serve
@@ -95,7 +95,7 @@ def test_serve_answers_and_takes_up_what_is_pushed(
     """One request by text and one by image equal those of the folder; a new push is taken up while it runs."""
     place = MilvusPlace(str(tmp_path / "prompts.db"))
     push(index, place, options=PushOptions())
-    with serve() as local, serve(ServerConfig(place, watch_s=0.1)) as pushed:
+    with serve() as local, serve(ServerSettings(place, watch_s=0.1)) as pushed:
         for ask in (ask_text, ask_image):
             left, right = ask(local).json()["results"][0], ask(pushed).json()["results"][0]
             check_same(left["neighbours"], right["neighbours"])
