@@ -1,4 +1,4 @@
-"""One small index by the embedded encoder and one warm server over it, for all tests of the room."""
+"""One small index of the `lite` encoder and one running server over it, for all server tests."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 @pytest.fixture(scope="session")
 def serve(lite: LiteEncoder, index: Path) -> Serve:
-    """A context manager: a client of a warm server, over the shared index unless another is given."""
+    """A context manager: a client of a ready server, over the shared index unless one is given."""
 
     @contextmanager
     def run(config: ServerSettings | None = None, **changes: object) -> Iterator[TestClient]:

@@ -14,7 +14,7 @@ from imprompt.server.prometheus import Metrics
 
 
 class Noting:
-    """A retriever that notes how many questions it is asked at once, and for how many neighbours."""
+    """A retriever that records the size and the k of each batch."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
@@ -25,7 +25,7 @@ class Noting:
 
 
 def test_a_question_for_more_than_the_steady_k_changes_no_other() -> None:
-    """The first of 200 neighbours need not be those of 5: who asks for so many is answered apart, whoever shares the batch."""
+    """The first of 200 neighbours may differ from those of 5, so large k get their own batch."""
     retriever = Noting()
     question = Question(text="a fox")
     jobs = [

@@ -87,7 +87,7 @@ def kept_loggers() -> Iterator[None]:
 
 
 def test_every_line_is_of_one_form(kept_loggers: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """Other libraries' warnings too, without escape sequences; python-multipart's say what clients sent and are left out."""
+    """Other libraries' warnings too, escaped; python-multipart's quote clients and are dropped."""
     configure_logs(json=True)
     logging.getLogger("some.library").warning("odd \x1b]0;x\x07\x9b2J\nname \ud800")
     logging.getLogger("python_multipart.multipart").warning(

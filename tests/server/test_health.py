@@ -14,7 +14,7 @@ from tests.server.pictures import b64, png
 
 
 def test_metrics_count_what_happened(serve: Serve) -> None:
-    """Requests by route, stages, queues, batches, the version and errors by kind; two servers do not share them."""
+    """Requests, stages, queues, batches, version and errors; two servers do not share them."""
     with serve() as client:
         version = client.post("/v1/search", json={"text": "fox"}).json()["results"][0]["version"]
         client.post("/v1/query", files={"image": png()}, data={"members": "true"})
@@ -36,7 +36,7 @@ def test_metrics_count_what_happened(serve: Serve) -> None:
 def test_nothing_of_a_question_is_logged(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither a text, nor an image, nor a path or query that holds one; a fault is named without its message."""
+    """No text, no image, no path or query with one; a fault is logged without its message."""
     secret = "zanzibar"  # noqa: S105 a word to look for
     caplog.set_level(logging.DEBUG)
     client.post("/v1/search", json={"text": secret})

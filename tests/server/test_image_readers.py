@@ -1,4 +1,4 @@
-"""The processes that read images: what hangs, crashes or eats memory costs one image and nothing else."""
+"""Processes that read images: one that hangs, crashes or eats memory costs one image only."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_they_end_with_the_server() -> None:
 
 @pytest.mark.slow
 def test_texts_do_not_wait_for_images(serve: Serve) -> None:
-    """Both readers are kept busy by the dearest images that pass, and texts are answered in under a second."""
+    """While the costliest valid images keep both readers busy, a text takes under a second."""
     body = {"images": [b64(scans(14, 7000, refine=True))], "k": 1}
     with serve() as client, ThreadPoolExecutor(4) as pool:
         begun = time.monotonic()

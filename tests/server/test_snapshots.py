@@ -22,7 +22,7 @@ from tests.server.pictures import png
 
 
 def held_files() -> str:
-    """The files that this process has open or mapped, those that were removed among them; none where the system does not tell."""
+    """Return the files this process has open or mapped, deleted ones too; "" without /proc."""
     process = Path("/proc/self")
     if not process.exists():
         return ""
@@ -43,7 +43,7 @@ def asked(client: TestClient, text: str = "a teapot") -> dict[str, object]:
 def test_a_new_version_is_taken_up_without_a_dropped_request(
     serve: Serve, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Under load every answer is right for the version that it names, before, during and after; the old one is let go."""
+    """Under load every answer fits the version it names; the old version is closed."""
     root = build(tmp_path)
     stop, answers, problems = threading.Event(), [], []
     with serve(ServerSettings(root, watch_s=0.05)) as client:
@@ -79,7 +79,7 @@ def test_a_new_version_is_taken_up_without_a_dropped_request(
 def test_a_version_that_cannot_be_used_is_passed_over(
     serve: Serve, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A damaged one, a damaged CURRENT, a deleted index: the one in service goes on, and the figures tell."""
+    """A damaged version, a damaged CURRENT, a deleted index: the one in service keeps serving."""
     root = build(tmp_path)
     with serve(ServerSettings(root, watch_s=0.02)) as client:
         first = asked(client)["version"]
@@ -106,7 +106,7 @@ def test_a_version_that_cannot_be_used_is_passed_over(
 
 
 def test_a_fault_while_starting_is_told(index: Path) -> None:
-    """Not only what was foreseen: whoever started the server hears of anything that keeps it from getting ready."""
+    """Also an unexpected one: whoever started the server learns why it does not get ready."""
     from imprompt.core.errors import ImpromptError
     from imprompt.server.app import create_app
 

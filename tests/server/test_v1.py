@@ -19,7 +19,7 @@ from tests.server.pictures import PARAMETERS, b64, png
 
 
 def test_a_text_finds_its_prompts(client: TestClient) -> None:
-    """Search answers as query does, with version and row of every neighbour; k cuts, and a prompt is found by its key."""
+    """Search and query agree; neighbours have version and row; k limits; a key finds its prompt."""
     done = client.post("/v1/search", json={"text": "noodle soup", "k": 3})
     results = schemas.QueryResponse.model_validate(done.json())
     (result,) = results.results
@@ -40,7 +40,7 @@ def test_a_text_finds_its_prompts(client: TestClient) -> None:
 
 
 def test_files_and_base64_are_answered_alike(client: TestClient) -> None:
-    """The same images as multipart and as JSON, data URLs among them, get the same answers, in the order sent."""
+    """The same images as multipart and as JSON, data URLs too, get the same answers in order."""
     images = [png((250, 30, 30)), png((10, 10, 240))]
     form = client.post(
         "/v1/query",
@@ -94,13 +94,13 @@ def test_a_prompt_that_is_not_exact_is_carried(client: TestClient) -> None:
     assert info["parameters"]["Carried"] == DOUBT
 
 
-def test_members_vote(client: TestClient) -> None:
+def test_members_contribute(client: TestClient) -> None:
     """With `members` each member's share and the confidence come along, and the shares sum to 1."""
     done = client.post("/v1/query", files={"image": png()}, data={"members": "true", "k": "2"})
     explanation = schemas.QueryResponse.model_validate(done.json()).results[0].explanation
     assert explanation is not None
-    assert {vote.member for vote in explanation.contributions} == {"knn", "vit"}
-    assert sum(vote.share for vote in explanation.contributions) == pytest.approx(1)
+    assert {part.member for part in explanation.contributions} == {"knn", "vit"}
+    assert sum(part.share for part in explanation.contributions) == pytest.approx(1)
     assert (explanation.confidence is None) == (explanation.calibration == "not calibrated")
     refused = client.post("/v1/query", json={"text": "fox", "members": True})
     assert (refused.status_code, refused.json()["kind"]) == (400, "query")

@@ -1,4 +1,4 @@
-"""The real clients against a real server: `make test-clients`, which makes their environment, runs this.
+"""The real clients against a real server; `make test-clients` makes their environment and runs it.
 
 With IMPROMPT_RECORD=1 the requests that they sent are written to requests.json, which the ordinary
 suite replays.
@@ -60,7 +60,7 @@ def address(index: Path) -> Iterator[str]:
 
 
 def test_the_real_clients_work_without_a_change(address: str, tmp_path: Path) -> None:
-    """What they make of our answers is what was meant, and what they sent is what the ordinary suite replays."""
+    """They read our answers as meant, and they send what the ordinary suite replays."""
     picture = tmp_path / "picture.png"
     picture.write_bytes(png(parameters=PARAMETERS, side=16))
     record = tmp_path / "record.json"
