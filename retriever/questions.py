@@ -55,8 +55,8 @@ def read_question(question: Question, *, limits: ImageLimits = DEFAULT_LIMITS) -
         ImageRejected: the image cannot be read within the limits.
     """
     if question.image is None:
-        return joined(question, None)
-    return joined(question, read_image(question.image, question.ignore_metadata, limits))
+        return complete_question(question, None)
+    return complete_question(question, read_image(question.image, question.ignore_metadata, limits))
 
 
 def read_image(image: Path | bytes, ignore_metadata: bool, limits: ImageLimits) -> ReadImage:
@@ -65,7 +65,7 @@ def read_image(image: Path | bytes, ignore_metadata: bool, limits: ImageLimits) 
     return ReadImage(open_image(image, limits=limits, enough_px=ENOUGH_PX), carried, note)
 
 
-def joined(question: Question, image: ReadImage | None) -> ReadQuestion:
+def complete_question(question: Question, image: ReadImage | None) -> ReadQuestion:
     """Return the question with its text normalized and its image as read.
 
     Raises:

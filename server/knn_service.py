@@ -11,10 +11,9 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from imprompt.core.errors import EmptyQuery, ImpromptError, QueryError
+from imprompt.core.errors import EmptyQuery, QueryError
 from imprompt.core.splits import similarity_groups
 from imprompt.core.values import unit_rows
-from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.retriever import Answer, Neighbour, Question
 from imprompt.server import schemas
 from imprompt.server.answering import AnswerRequest
@@ -134,11 +133,7 @@ async def _search(body: KnnBody, k: int, service: Service) -> list[dict[str, Any
     if question is None:
         return await service.run(partial(_search_vector, body=body, k=k))
     while True:
-        (answer,) = await service.answer([AnswerRequest(question, k)])
-        if isinstance(answer, ImpromptError):
-            raise answer
-        if isinstance(answer, ExplainedAnswer):
-            answer = answer.answer
+        answer = await service.answer_one(AnswerRequest(question, k))
         results = await service.run(partial(_answer_results, answer=answer, body=body))
         # A version change between search and deduplication makes the row ids invalid: try again.
         if results is not None:

@@ -158,7 +158,7 @@ class Middleware:
                 HTTPStatus.FORBIDDEN,
                 "cross-site",
                 "Requests from pages of other sites are refused.",
-                hint="Use this server's own page or a program. A proxy must pass on the browser's "
+                hint="Use this server's page or a program. A proxy must pass on the browser's "
                 "Host header.",
             )
 

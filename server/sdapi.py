@@ -6,8 +6,6 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from imprompt.core.errors import ImpromptError
-from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Question
 from imprompt.server import schemas
@@ -20,6 +18,7 @@ from imprompt.server.bodies import (
     request_body,
     validated,
 )
+from imprompt.server.server_settings import Limits
 from imprompt.server.service import Service
 
 _MODELS = ["imprompt"]
@@ -27,17 +26,16 @@ _NAMES = {"cfg_scale": "CFG scale", "model_hash": "Model hash", "vae": "VAE"}
 """AUTOMATIC1111's names of settings that differ from ours by more than a capital letter."""
 
 
-class InterrogateBody(BaseModel):
-    """A request to find the prompt of an image."""
-
-    image: str = Field(description="A base64 image file, with or without a `data:` prefix.")
-    model: str = Field("clip", description="Ignored.", examples=["clip"])
-
-
 class PngInfoBody(BaseModel):
     """A request to read the metadata of an image file."""
 
     image: str = Field(description="A base64 image file, with or without a `data:` prefix.")
+
+
+class InterrogateBody(PngInfoBody):
+    """A request to find the prompt of an image."""
+
+    model: str = Field("clip", description="Ignored.", examples=["clip"])
 
 
 class InterrogateResponse(BaseModel):
@@ -61,11 +59,6 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], responses=schemas.PROBLEMS)
     limits = service.settings.limits
 
-    async def read_image(request: Request, model: type[InterrogateBody | PngInfoBody]) -> bytes:
-        image = decode_image(validated(model, await read_json(request)).image, limits)
-        check_images([image], limits)
-        return image
-
     @router.post(
         "/interrogate",
         summary="Find the prompt of an image",
@@ -74,13 +67,10 @@ def routes(service: Service) -> APIRouter:
     )
     async def interrogate(request: Request) -> Response:
         """Return the prompt in the file's metadata or, if there is none, an estimate."""
-        image = await read_image(request, InterrogateBody)
-        answer_request = AnswerRequest(Question(image), k=1, members=service.has_members)
-        (answer,) = await service.answer([answer_request])
-        if isinstance(answer, ImpromptError):
-            raise answer
-        if isinstance(answer, ExplainedAnswer):
-            answer = answer.answer
+        image = await _read_image(request, InterrogateBody, limits)
+        answer = await service.answer_one(
+            AnswerRequest(Question(image), k=1, members=service.has_members)
+        )
         return json_response({"caption": answer.prompt})
 
     @router.get(
@@ -98,7 +88,7 @@ def routes(service: Service) -> APIRouter:
     )
     async def png_info(request: Request) -> Response:
         """Return prompt and settings in AUTOMATIC1111's format, whichever tool wrote them."""
-        prompt, texts = await service.png_info(await read_image(request, PngInfoBody))
+        prompt, texts = await service.png_info(await _read_image(request, PngInfoBody, limits))
         parameters = {} if prompt is None else _parameters(prompt)
         return json_response(
             {"info": _info(texts, prompt), "items": texts, "parameters": parameters}
@@ -112,6 +102,12 @@ def routes(service: Service) -> APIRouter:
         return json_response({"txt2img": [], "img2img": []})
 
     return router
+
+
+async def _read_image(request: Request, model: type[PngInfoBody], limits: Limits) -> bytes:
+    image = decode_image(validated(model, await read_json(request)).image, limits)
+    check_images([image], limits)
+    return image
 
 
 def _info(texts: dict[str, str], prompt: EmbeddedPrompt | None) -> str:

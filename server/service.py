@@ -15,7 +15,7 @@ from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Answer
-from imprompt.retriever.questions import ReadImage, joined, read_image
+from imprompt.retriever.questions import ReadImage, complete_question, read_image
 from imprompt.server.answering import (
     AnswerJob,
     AnswerRequest,
@@ -149,6 +149,13 @@ class Service:
             answers.append(result)
         return answers
 
+    async def answer_one(self, request: AnswerRequest) -> Answer:
+        """Return the answer without its explanation; raises its error, or like `answer`."""
+        (answer,) = await self.answer([request])
+        if isinstance(answer, ImpromptError):
+            raise answer
+        return answer.answer if isinstance(answer, ExplainedAnswer) else answer
+
     async def run(self, work: Callable[[Snapshot], Value]) -> Value:
         """Return `work(snapshot)`, run in a thread while the snapshot in service is leased.
 
@@ -207,7 +214,7 @@ class Service:
         if question.image is not None:
             limits = self.settings.limits.image
             image = await self._read(read_image, question.image, question.ignore_metadata, limits)
-        read = joined(question, image)
+        read = complete_question(question, image)
         result = await self._queued(AnswerJob(read, request), n_pixels=read.n_pixels)
         if isinstance(result, Embeddings):
             raise TypeError("an answer job returned embeddings")

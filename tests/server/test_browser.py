@@ -5,23 +5,21 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.server.processes import ROOT, served
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 SHOTS = "IMPROMPT_SHOTS"
 """The folder for screenshots of the page; without it they go to the test's temporary folder."""
@@ -61,34 +59,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page")
     words = ["build-index", "--corpus", "starter", "--sample", "2000", "--index", str(folder)]
     subprocess.run([sys.executable, "cli.py", *words], cwd=ROOT, check=True, capture_output=True)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    words = [
-        sys.executable,
-        "cli.py",
-        "serve",
-        "--index",
-        str(folder),
-        "--port",
-        str(port),
-        "--quiet",
-    ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(words, cwd=ROOT, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                    break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline
-                time.sleep(0.1)
+    with served(folder, folder / "log") as (_, port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(40)
 
 
 class Seen:

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,43 +16,17 @@ import pytest
 
 from tests.server.conftest import PROMPTS
 from tests.server.pictures import PARAMETERS, png
+from tests.server.processes import ROOT, served
 
-ROOT = Path(__file__).resolve().parent.parent.parent.parent
 DRIVE = Path(__file__).with_name("drive.py")
 REQUESTS = Path(__file__).with_name("requests.json")
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 
 
 @pytest.fixture
-def address(index: Path) -> Iterator[str]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    words = [
-        sys.executable,
-        "cli.py",
-        "serve",
-        "--index",
-        str(index),
-        "--port",
-        str(port),
-        "--quiet",
-    ]
-    server = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                    break
-            except OSError:
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+def address(index: Path, tmp_path: Path) -> Iterator[str]:
+    with served(index, tmp_path / "log") as (_, port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(40)
 
 
 def test_the_real_clients_work_without_a_change(address: str, tmp_path: Path) -> None:
