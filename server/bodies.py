@@ -18,7 +18,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
-from imprompt.server.http_errors import HttpError, invalid_request, too_large
+from imprompt.server.http_errors import HttpError, invalid_request, malformed, too_large
 from imprompt.server.server_settings import Limits
 
 _MAX_FIELDS = 64
@@ -74,10 +74,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
                 form.fields.setdefault(_utf8(name), []).append(_utf8(value))
     except (MultiPartException, KeyError, ValueError) as error:
         reason = error.message if isinstance(error, MultiPartException) else "it is malformed"
-        raise invalid_request(
-            f"The multipart body cannot be read: {reason.rstrip('.')}.",
-            status=HTTPStatus.BAD_REQUEST,
-        ) from error
+        raise malformed(f"The multipart body cannot be read: {reason.rstrip('.')}.") from error
     finally:
         parser.close()
     return form
@@ -91,11 +88,9 @@ def _latin1_form(content_type: str) -> str:
     _, options = parse_options_header(content_type)
     charset = options.get(b"charset", b"utf-8").lower()
     if charset not in (b"utf-8", b"utf8"):
-        message = "The charset of the multipart body must be UTF-8."
-        raise invalid_request(message, status=HTTPStatus.BAD_REQUEST)
+        raise malformed("The charset of the multipart body must be UTF-8.")
     if not _BOUNDARY.fullmatch(boundary := options.get(b"boundary", b"").decode("latin-1")):
-        message = "The multipart body cannot be read: its boundary is missing or invalid."
-        raise invalid_request(message, status=HTTPStatus.BAD_REQUEST)
+        raise malformed("The multipart body cannot be read: its boundary is missing or invalid.")
     return f'multipart/form-data; boundary="{boundary}"; charset=latin-1'
 
 
@@ -103,9 +98,7 @@ def _utf8(latin1: str) -> str:
     try:
         return latin1.encode("latin-1").decode("utf-8")
     except UnicodeError as error:
-        raise invalid_request(
-            "A field of the multipart body is not UTF-8.", status=HTTPStatus.BAD_REQUEST
-        ) from error
+        raise malformed("A field of the multipart body is not UTF-8.") from error
 
 
 async def read_model(model: type[Body], request: Request) -> Body:
@@ -142,9 +135,7 @@ def parse_json(content: bytes) -> Any:
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise invalid_request(
-            "The body is not valid JSON.", status=HTTPStatus.BAD_REQUEST
-        ) from error
+        raise malformed("The body is not valid JSON.") from error
 
 
 def is_form(request: Request) -> bool:

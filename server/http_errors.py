@@ -21,6 +21,7 @@ from imprompt.core.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+_USAGE_HINT = "/openapi.json describes the request."
 
 _STATUSES: tuple[tuple[type[ImpromptError], HTTPStatus], ...] = (
     (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -79,9 +80,14 @@ def too_large(message: str) -> HttpError:
     return HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", message, hint=hint)
 
 
-def invalid_request(message: str, *, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> HttpError:
-    """Return an error of kind "usage" for a malformed body or an invalid field."""
-    return HttpError(status, "usage", message, hint="/openapi.json describes the request.")
+def invalid_request(message: str) -> HttpError:
+    """Return a 422 of kind "usage": a field of the request is invalid."""
+    return HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "usage", message, hint=_USAGE_HINT)
+
+
+def malformed(message: str) -> HttpError:
+    """Return a 400 of kind "usage": the body cannot be parsed."""
+    return HttpError(HTTPStatus.BAD_REQUEST, "usage", message, hint=_USAGE_HINT)
 
 
 def status_of(error: ImpromptError) -> int:
