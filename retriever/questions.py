@@ -78,7 +78,7 @@ def complete_question(question: Question, image: ReadImage | None) -> ReadQuesti
         return ReadQuestion(question, image.picture, text, image.carried, image.note)
     if not text:
         raise EmptyQuery(
-            "Neither an image nor a text was given.", hint="Give an image file, a text, or both."
+            "Neither an image nor a text was given.", hint="Name an image file, a text, or both."
         )
     return ReadQuestion(question, None, text, None)
 
