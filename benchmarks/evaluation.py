@@ -25,8 +25,7 @@ from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.evaluation.nested_cv import BLEND
 from imprompt.evaluation.report import Report, estimate
 from imprompt.evaluation.report_page import write_page
-from imprompt.evaluation.study import Options, Study, fitted_blend_config, run_study
-from imprompt.evaluation.study_steps import make_report
+from imprompt.evaluation.study import Options, Study, fitted_blend_config, make_report, run_study
 from imprompt.store.index_version import open_version
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -68,7 +67,7 @@ def measure(args: argparse.Namespace) -> Result:
 
 def _gain_elsewhere(study: Study, report: Report) -> dict[str, Estimate]:
     """The blend minus the same member on the pairs that nothing was fitted on."""
-    rows = np.flatnonzero(~study.pairs.fitted_on)
+    rows = np.flatnonzero(~study.pairs.is_main)
     if not len(rows):
         return {}
     difference = study.scores[BLEND] - study.scores[report.best_member]

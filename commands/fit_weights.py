@@ -44,8 +44,7 @@ def fit_weights(
     """
     from imprompt.core.atomic_files import check_place
     from imprompt.ensemble.blend_config import write_blend_config
-    from imprompt.evaluation.study import fitted_blend_config
-    from imprompt.evaluation.study_steps import make_report
+    from imprompt.evaluation.study import fitted_blend_config, make_report
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     check_place(out)

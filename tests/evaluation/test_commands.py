@@ -17,14 +17,14 @@ from tests.conftest import Imprompt
 
 @pytest.fixture
 def seen(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The command line finds what the trunks saw in earlier tests."""
+    """Let the command line find the activations of earlier tests."""
     (tmp_path / "xdg").mkdir()
     (tmp_path / "xdg" / "imprompt").symlink_to(cache)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
 def rewrite(pairs_file: Path, folder: Path, rows: list[dict[str, str]]) -> Path:
-    """Another table beside copies of the pictures."""
+    """Write another table next to copies of the pictures."""
     shutil.copytree(pairs_file.parent, folder, dirs_exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "pairs.parquet")
     return folder / "pairs.parquet"
@@ -34,7 +34,7 @@ def rewrite(pairs_file: Path, folder: Path, rows: list[dict[str, str]]) -> Path:
 def test_evaluate_writes_a_page_and_tells_the_figures(
     imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
 ) -> None:
-    """The same figures as JSON and on the page, the images that cannot be read listed, the others measured."""
+    """JSON and page agree; images that cannot be read are listed, the others measured."""
     rows = pq.read_table(pairs_file).to_pylist()
     broken = rewrite(pairs_file, tmp_path / "broken", rows)
     (tmp_path / "broken" / "5.png").write_bytes(b"no image")
@@ -93,7 +93,7 @@ def test_a_fitted_recipe_is_used_by_query(
 def test_pairs_that_cannot_be_used(
     imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
 ) -> None:
-    """No such file, no column of images, no rows, images that are not there, one group: one line each, and no page."""
+    """A missing file, column, row or image, and a single group: one line each, and no page."""
     rows = pq.read_table(pairs_file).to_pylist()
     page = tmp_path / "page.html"
     cases = {
@@ -142,7 +142,7 @@ def test_few_pairs_cannot_train_a_head(
 def test_what_else_is_refused(
     imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
 ) -> None:
-    """A page where a folder is, a blend config that is none, two folds, no index: before any work is done."""
+    """A folder as page, an unknown blend config, two folds, no index: refused before any work."""
     shared = ("evaluate", "--pairs", pairs_file)
     page = tmp_path / "page.html"
     assert imprompt(*shared, "--index", index, "--out", tmp_path).code == ConfigError.exit_code
