@@ -1,4 +1,4 @@
-"""A CLIP model that really sees, through the ordinary commands, on scenes and texts that it was not trained on."""
+"""A CLIP model that really sees, by the ordinary commands, on held-out scenes and texts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_picture_finds_its_text(scenes: dict[str, str], index: Path) -> None:
 
 
 def test_a_text_finds_its_own_row(scenes: dict[str, str], index: Path, imprompt: Imprompt) -> None:
-    """A text that stands in the index is its own nearest neighbour, at cosine 1 as far as float16 rows hold it."""
+    """A text of the index is its own nearest neighbour, at cosine 1 to float16 rounding."""
     text = list(scenes.values())[7]
     (answer,) = imprompt("query", "--text", text, "--index", index, "-k", "1", "--json").lines
     assert answer["prompt"] == text

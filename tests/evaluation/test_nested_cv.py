@@ -45,7 +45,7 @@ def sheet(pairs: PairSet, *, spoil: int | None = None) -> FoldInputs:
 
 
 def test_a_fold_does_not_choose_its_own_weights() -> None:
-    """If members swap quality in one fold, its weights stay those of the others, and it scores low."""
+    """If members swap quality in one fold, its weights stay those of the other folds."""
     pairs = pair_set()
     fitted = fit_folds(sheet(pairs, spoil=2), pairs, ["first", "second"])
     assert all(choice.shares[0] > 0.9 for choice in fitted.choices)

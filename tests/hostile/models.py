@@ -1,4 +1,4 @@
-"""Model repositories that try to run code, to fetch, or to take memory that their weights do not need."""
+"""Model repositories that try to run code, to fetch, or to take needless memory."""
 
 from __future__ import annotations
 
