@@ -133,9 +133,14 @@ class MemberCache:
         return self._ensemble.neighbourhood.k
 
     @property
+    def corpus_rows(self) -> int:
+        """Return the number of prompts of the whole corpus."""
+        return self._version.manifest.rows
+
+    @property
     def removed(self) -> int:
-        """Return how many prompts of the corpus are left out as true texts of the pairs."""
-        return self._version.manifest.rows - len(self._allowed)
+        """Return how many of them are left out as true texts of the pairs."""
+        return self.corpus_rows - len(self._allowed)
 
     def outputs(
         self, rows: Ids, left_out: Sequence[frozenset[int]]

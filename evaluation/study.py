@@ -16,7 +16,7 @@ from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.progress import Silent
 from imprompt.core.protocols import DualEncoder, Progress
 from imprompt.core.settings import settings
-from imprompt.core.values import EncoderSpec
+from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend import shares
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings, check_blend_config
@@ -128,47 +128,27 @@ def run_study(
         CorpusError: the pairs cannot be used.
         MemberUnavailable: a member of the blend config cannot be loaded or fails.
     """
-    start, progress = time.monotonic(), options.progress
+    start = time.monotonic()
     check_blend_config(blend_config)
     if options.n_folds < _LEAST_FOLDS:
         raise ConfigError(
             f"{options.n_folds} folds are too few.", hint=f"Use {_LEAST_FOLDS} or more."
         )
     minilm = output_encoder(encoder, device=options.device, announce=options.announce)
-    pairs = load_pair_set(pairs_file, minilm=minilm, n_folds=options.n_folds, progress=progress)
+    pairs = load_pair_set(
+        pairs_file, minilm=minilm, n_folds=options.n_folds, progress=options.progress
+    )
     # Encoded right after the pair set, while MiniLM still has these texts in its cache.
     true_vectors = encoder.texts.encode([row.texts[0] for row in pairs.rows])
     members = _open_members(blend_config, version, encoder, pairs, options)
-    names, knn_settings = tuple(members.names), members.settings
-
-    inputs, retrieval = collect_statistics(members, pairs, true_vectors, progress=progress)
-    fitted = fit_folds(inputs, pairs, names)
-    blend_configs = [
-        _with_fit(blend_config, choice, names, knn_settings) for choice in fitted.choices
-    ]
-    predictions = predict_prompts(members, pairs, blend_configs, progress=progress)
-    printed = printed_scores(members, pairs, predictions)
-    given = given_scores(inputs.outer, names, shares(blend_config.weights), setting=_GIVEN_SETTING)
-    best = fit(inputs.outer, pairs.main_rows, members=range(len(names)))
-    features = [prediction.signs for prediction in predictions]
-    corpus_rows = version.manifest.rows
-    return Study(
-        pairs=pairs,
-        names=names,
-        blend_config=blend_config,
-        best=_with_fit(blend_config, best, names, knn_settings),
-        head_refitted=bool(members.heads),
-        uses_lite=members.lite is not None,
-        scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
-        predictions=tuple(predictions),
-        choices=fitted.choices,
-        settings=tuple(knn_settings),
-        retrieval=retrieval,
-        calibrated=calibrate(features, printed, pairs, spec=encoder.spec, corpus_rows=corpus_rows),
-        corpus_rows=corpus_rows,
-        removed=members.removed,
+    return _measure(
+        blend_config,
+        members,
+        pairs,
+        true_vectors,
         spec=encoder.spec,
-        seconds=time.monotonic() - start,
+        start=start,
+        progress=options.progress,
     )
 
 
@@ -229,6 +209,48 @@ def _open_members(
         device=options.device,
         offline=options.offline,
         announce=options.announce,
+    )
+
+
+def _measure(
+    blend_config: BlendConfig,
+    members: MemberCache,
+    pairs: PairSet,
+    true_vectors: Vectors,
+    *,
+    spec: EncoderSpec,
+    start: float,
+    progress: Progress,
+) -> Study:
+    names, knn_settings = tuple(members.names), tuple(members.settings)
+    inputs, retrieval = collect_statistics(members, pairs, true_vectors, progress=progress)
+    fitted = fit_folds(inputs, pairs, names)
+    blend_configs = [
+        _with_fit(blend_config, choice, names, knn_settings) for choice in fitted.choices
+    ]
+    predictions = predict_prompts(members, pairs, blend_configs, progress=progress)
+    printed = printed_scores(members, pairs, predictions)
+    given = given_scores(inputs.outer, names, shares(blend_config.weights), setting=_GIVEN_SETTING)
+    best = fit(inputs.outer, pairs.main_rows, members=range(len(names)))
+    features = [prediction.signs for prediction in predictions]
+    rows = members.corpus_rows
+    return Study(
+        pairs=pairs,
+        names=names,
+        blend_config=blend_config,
+        best=_with_fit(blend_config, best, names, knn_settings),
+        head_refitted=bool(members.heads),
+        uses_lite=members.lite is not None,
+        scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
+        predictions=tuple(predictions),
+        choices=fitted.choices,
+        settings=knn_settings,
+        retrieval=retrieval,
+        calibrated=calibrate(features, printed, pairs, spec=spec, corpus_rows=rows),
+        corpus_rows=rows,
+        removed=members.removed,
+        spec=spec,
+        seconds=time.monotonic() - start,
     )
 
 
