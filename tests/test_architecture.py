@@ -46,7 +46,7 @@ HEAVY = {
     "grpc",
 }
 FRAMEWORK = {"fastapi", "starlette", "pydantic", "prometheus_client"}
-"""What the server room is written in; a verb imports the room inside of its function."""
+"""Libraries of the server room; a command imports that room inside its function."""
 
 HOME = {
     "torch": {"encoders", "ensemble"},

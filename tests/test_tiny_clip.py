@@ -20,7 +20,7 @@ MAX_BYTES = 3_000_000
 
 
 def run(*words: str | Path) -> str:
-    """What `python cli.py WORD…` says on standard output."""
+    """Return the standard output of `imprompt WORD…`."""
     done = subprocess.run(
         [sys.executable, "cli.py", *map(str, words)],
         cwd=ROOT,
@@ -101,7 +101,7 @@ def test_held_out_scenes_have_one_right_text_and_are_never_trained_on() -> None:
 
 
 def test_a_seed_draws_the_same_scenes_again() -> None:
-    """What a later test says about a scene holds in every run."""
+    """The scenes are the same in every run, so that later tests are, too."""
     first, second = held_out_scenes(12, seed=3), held_out_scenes(12, seed=3)
     assert [(picture.tobytes(), text) for picture, text in first] == [
         (picture.tobytes(), text) for picture, text in second

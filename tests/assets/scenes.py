@@ -58,7 +58,7 @@ _LAYOUTS = ([*RELATIONS], [*NUMBERS], [*PLACES])
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """What is drawn: a size, a colour, a shape."""
+    """A drawn thing: a size, a colour, a shape."""
 
     size: str
     colour: str
@@ -94,7 +94,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether the combination is kept for the examination."""
+        """Return whether the combination is held out of training."""
         colours = sorted(thing.colour for thing in self.things)
         shapes = sorted(thing.shape for thing in self.things)
         combination = " ".join([*colours, *shapes, self.layout])
@@ -214,7 +214,7 @@ def _drawn_things(scene: Scene) -> Sequence[Thing]:
 
 
 def _directions(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Where each drawn thing stands, from the centre, in units of `_OFFSET`."""
+    """Return the offset of each thing from the centre, in units of `_OFFSET`."""
     if scene.layout in PLACES:
         return [PLACES[scene.layout]]
     if scene.layout in NUMBERS:

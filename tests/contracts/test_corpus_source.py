@@ -41,7 +41,7 @@ ROWS: tuple[bytes, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How to write a corpus of one kind from rows, and its spec."""
+    """A writer of one kind of corpus from rows, and its spec."""
 
     write: Callable[[Path, tuple[bytes, ...]], Path]
     spec: str = "{path}"

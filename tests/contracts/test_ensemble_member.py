@@ -1,4 +1,4 @@
-"""What every member of the ensemble promises, whatever it is made of."""
+"""The contract of `imprompt.core.protocols.EnsembleMember`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_picture_is_answered_alike_alone_and_among_others(member: EnsembleMemb
 
 
 def test_asking_twice_gives_the_same(member: EnsembleMember) -> None:
-    """What is remembered of pictures is what was said of them."""
+    """A cached prediction equals the first one."""
     images = [picture(colour) for colour in COLOURS[:2]]
     first = member.predict(images).vectors.copy()
     np.testing.assert_array_equal(member.predict(images).vectors, first)

@@ -183,7 +183,7 @@ def test_no_queries(case: Case) -> None:
 
 
 def test_padding(case: Case) -> None:
-    """Where fewer than k rows exist, the rest is (-1, -inf)."""
+    """If fewer than k rows exist, the rest is (-1, -inf)."""
     hits = case.index.search(questions(2), ROWS + 9)
     assert (hits.ids[:, ROWS:] == -1).all()
     assert np.isneginf(hits.scores[:, ROWS:]).all()
@@ -263,7 +263,7 @@ def test_allowed(case: Case) -> None:
 @pytest.mark.parametrize("n_allowed", [1, 7, 60, ROWS - 1])
 @pytest.mark.parametrize("k", [5, 64, ROWS])
 def test_k_rows_come_where_k_rows_are_allowed(case: Case, n_allowed: int, k: int) -> None:
-    """However few and far off they are: those that a search without a filter would give last."""
+    """Allowed rows are found even if few and far: those that an unfiltered search gives last."""
     queries = questions(6)
     for query in queries:
         allowed = np.array(expected_ids(case.rows, query, ROWS)[-n_allowed:])

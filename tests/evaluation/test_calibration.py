@@ -38,30 +38,35 @@ def test_what_can_be_known_is_calibrated() -> None:
     values = rng.normal(0.5, 0.1, (4000, 3))
     chance = 1 / (1 + np.exp(-(20 * (values[:, 0] - 0.55) + 5 * (values[:, 1] - 0.5))))
     printed = np.where(rng.random(4000) < chance, 0.9, 0.1).astype(np.float32)
-    made = calibrate(signs_of(values), printed, pair_set(4000), spec=SPEC, corpus_rows=1000)
-    assert made is not None
-    assert made.report.auroc > 0.8
-    assert made.report.ece < 0.05
+    calibrated = calibrate(signs_of(values), printed, pair_set(4000), spec=SPEC, corpus_rows=1000)
+    assert calibrated is not None
+    assert calibrated.report.auroc > 0.8
+    assert calibrated.report.ece < 0.05
     sure = ConfidenceFeatures(nearness=0.8, wording=0.6, agreement=0.5)
     unsure = ConfidenceFeatures(nearness=0.3, wording=0.4, agreement=0.5)
-    assert made.calibration.probability(sure) > 0.9 > 0.1 > made.calibration.probability(unsure)
+    assert (
+        calibrated.calibration.probability(sure)
+        > 0.9
+        > 0.1
+        > calibrated.calibration.probability(unsure)
+    )
 
 
 def test_what_cannot_be_known_is_not_claimed() -> None:
     """If closeness is random, out-of-fold confidence is the base rate."""
     rng = np.random.default_rng(1)
     printed = np.where(rng.random(4000) < 0.3, 0.9, 0.1).astype(np.float32)
-    made = calibrate(
+    calibrated = calibrate(
         signs_of(rng.normal(0.5, 0.1, (4000, 3))),
         printed,
         pair_set(4000),
         spec=SPEC,
         corpus_rows=1000,
     )
-    assert made is not None
-    assert made.report.auroc == pytest.approx(0.5, abs=0.05)
-    assert made.confidence == pytest.approx(np.full(4000, 0.3), abs=0.15)
-    assert made.report.ece < 0.05
+    assert calibrated is not None
+    assert calibrated.report.auroc == pytest.approx(0.5, abs=0.05)
+    assert calibrated.confidence == pytest.approx(np.full(4000, 0.3), abs=0.15)
+    assert calibrated.report.ece < 0.05
 
 
 def test_too_few_cases_are_not_calibrated() -> None:

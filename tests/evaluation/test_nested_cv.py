@@ -39,8 +39,8 @@ def sheet(pairs: PairSet, *, spoil: int | None = None) -> FoldInputs:
     outer = BlendStatistics.empty(1, N, 2)
     outer.put(0, rows, [good, bad], pairs.truth)
     if spoil is not None:
-        there = pairs.of_fold(spoil)
-        outer.put(0, there, [bad[there], pairs.truth[there]], pairs.truth[there])
+        test = pairs.of_fold(spoil)
+        outer.put(0, test, [bad[test], pairs.truth[test]], pairs.truth[test])
     return FoldInputs(outer, (inner,) * 5)
 
 
@@ -49,8 +49,8 @@ def test_a_fold_does_not_choose_its_own_weights() -> None:
     pairs = pair_set()
     fitted = fit_folds(sheet(pairs, spoil=2), pairs, ["first", "second"])
     assert all(choice.shares[0] > 0.9 for choice in fitted.choices)
-    there = pairs.folds == 2
-    assert fitted.scores[BLEND][there].mean() < 0.2 < 0.6 < fitted.scores[BLEND][~there].mean()
+    test = pairs.folds == 2
+    assert fitted.scores[BLEND][test].mean() < 0.2 < 0.6 < fitted.scores[BLEND][~test].mean()
 
 
 def test_all_answers_are_scored() -> None:

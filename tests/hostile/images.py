@@ -380,5 +380,5 @@ NAMES: dict[str, tuple[bytes, str]] = {
 
 
 def good() -> bytes:
-    """What the hostile files are compared with."""
+    """Good files to compare the hostile ones with."""
     return small("PNG")

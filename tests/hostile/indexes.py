@@ -35,7 +35,7 @@ _FULL = (
 
 @dataclass(frozen=True, slots=True)
 class HostileIndex:
-    """How to make it, what it tries, and the exit codes that may refuse it.
+    """A hostile index: its maker, its aim, and the exit codes that may refuse it.
 
     `opens` is False where what it holds is never read, so that it is answered as a good one;
     `verify` refuses it all the same.

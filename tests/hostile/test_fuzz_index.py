@@ -122,7 +122,7 @@ class Bounded:
 @LONG
 @given(changed(msgspec.json.decode(seed("manifest.json"))))
 def test_manifest(value: Any) -> None:
-    """What is read is what can be written again, and what a plan is taken from."""
+    """A manifest that decodes can be encoded again and gives a plan."""
     with Bounded():
         manifest = decode_manifest(msgspec.json.encode(value), path=Path("MANIFEST.json"))
         again = decode_manifest(encode_manifest(manifest), path=Path("MANIFEST.json"))
@@ -175,7 +175,7 @@ def test_current(content: bytes) -> None:
 @LONG
 @given(torn(seed("journal.jsonl")))
 def test_journal(content: bytes) -> None:
-    """What is left of a journal is its beginning, and names only files of the layout."""
+    """A journal is cut to its good beginning, and names only files of the layout."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -207,7 +207,7 @@ _EMPTY = (
 
 
 def test_the_seeds_are_good() -> None:
-    """What is mutated is taken when it is not."""
+    """The seeds are accepted before they are mutated."""
     manifest = decode_manifest(seed("manifest.json"), path=Path("MANIFEST.json"))
     assert len(sha256_bytes(encode_manifest(manifest))) == 64
     plan_of(manifest)

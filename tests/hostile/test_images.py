@@ -94,7 +94,7 @@ DEAREST = (
 
 @pytest.fixture(scope="module")
 def good_query(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What a good picture costs."""
+    """The cost of a good picture."""
     home = Home(tmp_path_factory.mktemp("good"))
     (home.hostile / "good.png").write_bytes(good())
     outcome = home.run("query", home.hostile / "good.png", "--index", index, "--json")

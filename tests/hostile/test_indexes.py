@@ -190,7 +190,7 @@ def test_in_this_process(name: str, good: Path, home: Home) -> None:
 
 @pytest.fixture(scope="module")
 def answered(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What a good index costs."""
+    """The cost of a good index."""
     home = Home(tmp_path_factory.mktemp("answered"))
     shutil.copytree(good, home.hostile / "index")
     outcome = home.run(

@@ -94,7 +94,7 @@ def test_every_configuration_of_open_clip_passes() -> None:
 
 
 def test_the_hub_is_not_reached_from_a_closed_library() -> None:
-    """Whatever a library asks for inside of the block is refused by the hub's own client."""
+    """Inside the block the hub's client refuses every request of a library."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -161,7 +161,7 @@ def caption(home: Home, folder: Path) -> Outcome:
 
 @pytest.fixture(scope="module")
 def fair_build(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What a good CLIP costs."""
+    """The cost of a good CLIP."""
     home = Home(tmp_path_factory.mktemp("fair"))
     outcome = build(home, shutil.copytree(good / "clip", home.hostile / "good"))
     assert outcome.code == 0, outcome.err
@@ -295,7 +295,7 @@ def test_no_door_lets_a_hostile_clip_in(
 def test_no_worker_of_a_cluster_loads_a_hostile_clip(
     name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an actor of Ray makes of an encoder's name."""
+    """Load an encoder by name, like an actor of Ray."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
     with pytest.raises(EncoderError):

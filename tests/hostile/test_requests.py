@@ -85,7 +85,7 @@ def test_a_request_with_the_token_is_refused_or_answered(name: str, locked: Runn
 
 
 def test_refusals_of_the_application_are_problems(server: Running) -> None:
-    """What passes HTTP itself and is refused says so as problem+json."""
+    """Requests that pass HTTP and are refused are answered with problem+json."""
     for name, (raw, _, statuses) in REQUESTS.items():
         if set(statuses) <= {403, 413, 415, 421, 422, 400} and name not in ("length-short",):
             status, head, body = sent(server[1], raw)

@@ -125,7 +125,7 @@ RULES = (
     Rule(("manifest_in", "read_manifest"), ("store/", "indexer/completion.py"), "manifests"),
 )
 """Why these are allowed: `ensemble/` loads the user's tables without pickles, features that it
-wrote itself, and safetensors; what `indexer/ray_stream.py` unpickles comes from the user's cluster."""
+wrote itself, and safetensors; `indexer/ray_stream.py` unpickles from the user's own cluster."""
 
 
 def product_files() -> list[Path]:

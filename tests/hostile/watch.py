@@ -50,7 +50,7 @@ sys.addaudithook(_watch)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended and what it did: `audit` lists sockets, processes and foreign code.
+    """The end and the effects of a command; `audit` lists sockets, processes, foreign code.
 
     `seconds` is its processor time, which other work on the machine leaves alone; `waited_s` is the
     time until it ended.
