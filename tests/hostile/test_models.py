@@ -295,7 +295,7 @@ def test_no_door_lets_a_hostile_clip_in(
 def test_no_worker_of_a_cluster_loads_a_hostile_clip(
     name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Load an encoder by name, like an actor of Ray."""
+    """An actor of Ray that loads an encoder by this name refuses it."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
     with pytest.raises(EncoderError):
