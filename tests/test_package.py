@@ -1,4 +1,4 @@
-"""What is shipped works without the clone: wheel and sdist hold every room, and the wheel answers a query."""
+"""The wheel and the sdist hold every room, and the wheel answers a query without the clone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_archives_hold_the_rooms_and_their_data_and_no_tests(archives: Path) -> None:
-    """The trained head and the vocabularies of the starter corpus travel with the code; tests stay at home."""
+    """The trained head and the starter corpus vocabularies are shipped; tests are not."""
     (wheel,), (sdist,) = archives.glob("*.whl"), archives.glob("*.tar.gz")
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as archive:
@@ -77,7 +77,10 @@ def test_the_wheel_builds_an_index_and_answers_a_query(archives: Path, tmp_path:
             "PYTHONPATH": str(tmp_path / "installed"),
             "PYTHONSAFEPATH": "1",
         }
-        script = f"from imprompt import cli; assert cli.__file__.startswith({str(tmp_path)!r}); cli.main()"
+        script = (
+            f"from imprompt import cli; assert cli.__file__.startswith({str(tmp_path)!r}); "
+            "cli.main()"
+        )
         command = [sys.executable, "-c", script, *words, "--index", str(tmp_path / "index")]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
