@@ -48,7 +48,7 @@ class EnsemblePrediction:
     nearness: float
 
     @property
-    def signs(self) -> ConfidenceFeatures:
+    def confidence_features(self) -> ConfidenceFeatures:
         """What the answer shows of its own quality."""
         agreement = math.fsum(vote.share * vote.cosine for vote in self.contributions)
         return ConfidenceFeatures(nearness=self.nearness, wording=self.cosine, agreement=agreement)
@@ -98,7 +98,7 @@ class Ensemble:
                 f"The blend config gives a weight to {', '.join(missing)}, which is not here."
             )
 
-    def judge(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
+    def predict(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
         """One prediction for each upright RGB picture, in the order given.
 
         Raises:

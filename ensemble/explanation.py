@@ -107,7 +107,7 @@ def explain_batch(
         for read in batch
         if isinstance(read, ReadQuestion) and read.picture is not None
     ]
-    predictions = iter(ensemble.judge(pictures))
+    predictions = iter(ensemble.predict(pictures))
     for read, answer in zip(batch, retriever.answer(batch, k, begun=begun), strict=True):
         if not isinstance(read, ReadQuestion):
             yield read
@@ -134,7 +134,9 @@ def _proven(
     else:
         vector = prediction.vector
         confidence = (
-            ensemble.calibration.probability(prediction.signs) if ensemble.calibration else None
+            ensemble.calibration.probability(prediction.confidence_features)
+            if ensemble.calibration
+            else None
         )
         answer = dataclasses.replace(answer, prompt=prediction.prompt)
     explanation = Explanation(

@@ -16,7 +16,7 @@ from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors, unit_rows
 from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.neighbourhood import Neighbourhood, Surroundings
-from imprompt.ensemble.rescoring import SecondLook, rescored
+from imprompt.ensemble.rescoring import Rescorer, rescored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,7 +80,7 @@ class Knn:
         settings: KnnSettings,
         captioners: Sequence[EnsembleMember] = (),
         minilm: TextEncoder | None = None,
-        second: SecondLook | None = None,
+        second: Rescorer | None = None,
     ) -> None:
         self._neighbourhood = neighbourhood
         self._settings = settings

@@ -15,13 +15,12 @@ from imprompt.core.values import Ids, Prediction
 from imprompt.encoders.caching import LastPictures
 from imprompt.encoders.registry import load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, BlendConfig, check_blend_config
-from imprompt.ensemble.captions import CaptionMember
 from imprompt.ensemble.confidence import find_calibration
 from imprompt.ensemble.ensemble import Ensemble, unavailable
 from imprompt.ensemble.knn import Knn
+from imprompt.ensemble.model_members import CaptionMember, Regressor
 from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
-from imprompt.ensemble.regressor import Regressor
-from imprompt.ensemble.rescoring import SecondLook
+from imprompt.ensemble.rescoring import Rescorer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -161,7 +160,7 @@ def _load_knn(bench: MemberPool) -> EnsembleMember:
     )
 
 
-def _load_second(bench: MemberPool) -> SecondLook:
+def _load_second(bench: MemberPool) -> Rescorer:
     """The encoder that the blend config rescores with, by its name or its space."""
     name = bench.blend_config.knn.rescore
     manifest = bench.version.manifest
@@ -175,7 +174,7 @@ def _load_second(bench: MemberPool) -> SecondLook:
     pair = load_index_encoder(
         spec.name, device=bench.device, offline=bench.offline, announce=bench.announce
     )
-    return SecondLook(bench.version, pair)
+    return Rescorer(bench.version, pair)
 
 
 def _load_regressor(bench: MemberPool) -> EnsembleMember:
@@ -226,7 +225,7 @@ def _load_caption(bench: MemberPool) -> EnsembleMember:
 
 def _load_interrogator(bench: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.interrogator.corpus_phrases import corpus_phrases
-    from imprompt.ensemble.interrogator.member import Interrogator
+    from imprompt.ensemble.interrogator.interrogator_member import Interrogator
     from imprompt.ensemble.interrogator.phrase_lists import package_lists
 
     chosen = bench.blend_config.interrogator

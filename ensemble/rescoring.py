@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from imprompt.store.open_index import OpenIndex
 
 
-class SecondLook:
+class Rescorer:
     """Compares pictures with prompts in another space of a version than the one that is searched.
 
     Args:

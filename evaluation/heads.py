@@ -10,7 +10,7 @@ from imprompt.core.errors import CorpusError
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Ids
 from imprompt.encoders.lite_head import LiteHead
-from imprompt.ensemble.training.head_fit import HeadExamples, fit_maps
+from imprompt.ensemble.training.head_regression import HeadExamples, fit_maps
 from imprompt.ensemble.training.head_training import MIN_PAIRS, make_head
 from imprompt.evaluation.pair_set import PairSet
 
@@ -34,7 +34,7 @@ def refit_heads(
 
     Args:
         examples: as many as pairs.
-        main_kind: as `imprompt.ensemble.training.head_fit.fit_maps` takes it.
+        main_kind: as `imprompt.ensemble.training.head_regression.fit_maps` takes it.
         constants: the head whose constants all share.
 
     Raises:

@@ -156,7 +156,7 @@ def run_study(
         settings=tuple(panel.settings),
         retrieved=retrieved,
         calibrated=calibrate(
-            [prediction.signs for prediction in predictions],
+            [prediction.confidence_features for prediction in predictions],
             printed,
             pairs,
             spec=pair.spec,

@@ -103,7 +103,7 @@ class Models:
         retriever = Retriever(version, shared)
         picture = Image.new("RGB", (_WARM_SIDE_PX, _WARM_SIDE_PX), (120, 130, 140))
         if not isinstance(ensemble, MemberUnavailable):
-            ensemble.judge([picture])
+            ensemble.predict([picture])
         reads = [
             ReadQuestion(Question(text=_WARM_TEXT), None, _WARM_TEXT, None),
             ReadQuestion(Question(image=b""), picture, "", None),

@@ -16,8 +16,8 @@ from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
 from imprompt.encoders.openclip import OpenClipEncoder
 from imprompt.ensemble.blend_config import Mode
-from imprompt.ensemble.interrogator.label_vectors import phrase_table
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
+from imprompt.ensemble.interrogator.phrase_vectors import phrase_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image

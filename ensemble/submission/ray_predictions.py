@@ -22,8 +22,12 @@ from imprompt.encoders.registry import load_index_encoder
 from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.members import load_ensemble
-from imprompt.ensemble.submission.batch_files import BatchDone, ImageBatch, answer_batch
-from imprompt.ensemble.submission.run import depends_on, stamp
+from imprompt.ensemble.submission.batch_predictions import (
+    BatchPredictions,
+    ImageBatch,
+    predict_batch,
+)
+from imprompt.ensemble.submission.submission_job import depends_on, stamp
 from imprompt.indexer.ray_session import RayCluster
 from imprompt.indexer.ray_stream import Rounds, stream
 from imprompt.store.index_version import open_version
@@ -56,8 +60,8 @@ class NamedEnsemble:
         return ensemble, depends_on(version, ensemble)
 
 
-class RayAnswerer:
-    """An `imprompt.ensemble.submission.batch_files.Answerer`.
+class RayPredictor:
+    """An `imprompt.ensemble.submission.batch_predictions.BatchPredictor`.
 
     Args:
         cluster: as `imprompt.indexer.ray_session.ray_cluster` gave it.
@@ -71,8 +75,10 @@ class RayAnswerer:
         self._cluster = cluster
         self._make = partial(_Answering, make_ensemble, _fields(depends_on))
 
-    def answers(self, batches: Sequence[ImageBatch]) -> Iterator[tuple[ImageBatch, BatchDone]]:
-        """As `Answerer.answers`.
+    def predictions(
+        self, batches: Sequence[ImageBatch]
+    ) -> Iterator[tuple[ImageBatch, BatchPredictions]]:
+        """As `BatchPredictor.answers`.
 
         Raises:
             ClusterError: the cluster loses its work again and again, or its workers are not like
@@ -80,10 +86,10 @@ class RayAnswerer:
         """
         left = {batch.number: batch for batch in batches}
 
-        def begin() -> Iterator[tuple[ImageBatch, BatchDone]] | None:
+        def begin() -> Iterator[tuple[ImageBatch, BatchPredictions]] | None:
             return answered() if left else None
 
-        def answered() -> Iterator[tuple[ImageBatch, BatchDone]]:
+        def answered() -> Iterator[tuple[ImageBatch, BatchPredictions]]:
             for number, done in stream(
                 partial(_stamped, list(left.values())), self._make, pool=self._cluster.devices
             ):
@@ -121,7 +127,7 @@ class _Answering:
                 hint="Install the same packages and weights on every machine, and share the folder of the index.",
             )
 
-    def __call__(self, item: Stamped) -> tuple[int, BatchDone]:
+    def __call__(self, item: Stamped) -> tuple[int, BatchPredictions]:
         batch, stamps = item
         for path, expected in zip(batch.paths, stamps, strict=True):
             if stamp(path) != expected:
@@ -129,4 +135,4 @@ class _Answering:
                     f"{socket.gethostname()} does not see {path} as this machine does.",
                     hint="Share the folder of the images, under the same path on every machine.",
                 )
-        return batch.number, answer_batch(batch, self._ensemble)
+        return batch.number, predict_batch(batch, self._ensemble)

@@ -20,7 +20,8 @@ from imprompt.encoders.lite import HEAD_PATH, backbone_digests, load_trunks
 from imprompt.encoders.lite_head import LiteHead, features, read_head, write_head
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
-from imprompt.ensemble.training.head_fit import (
+from imprompt.ensemble.training.activation_cache import cached_activations
+from imprompt.ensemble.training.head_regression import (
     SETTINGS,
     FittedMaps,
     HeadExamples,
@@ -28,7 +29,6 @@ from imprompt.ensemble.training.head_fit import (
     fit_maps,
     integer_codes,
 )
-from imprompt.ensemble.training.image_features import cached_activations
 from imprompt.ensemble.training.pairs import Pair, read_pairs
 
 MIN_PAIRS = 20

@@ -22,7 +22,7 @@ IMAGES_A_BATCH = 32
 
 
 class TrainedTower:
-    """An `imprompt.ensemble.regressor.OutputTower`.
+    """An `imprompt.ensemble.model_members.OutputTower`.
 
     `load` makes one; `files` are those that it was read from.
     """

@@ -29,7 +29,7 @@ FORMAT = (1, 0)
 _METADATA = "imprompt_vit"
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 _REMEDY = "Name a file that `train --backbone` wrote, a folder that timm wrote, or ARCH//FILE (vit_base_patch16_224//vit.pth)."
-SEED_PIXELS = {
+NOTEBOOK_PIXELS = {
     "interpolation": "bilinear",
     "crop_pct": 1.0,
     "mean": (0.485, 0.456, 0.406),
@@ -107,7 +107,7 @@ def read_checkpoint(source: str) -> Trained:
     blueprint = Blueprint(library="timm", architecture=timm_name(architecture))
     side = build_tower(blueprint).blueprint.preprocessing["input_size"]
     blueprint = msgspec.structs.replace(
-        blueprint, preprocessing={"input_size": side, **SEED_PIXELS}
+        blueprint, preprocessing={"input_size": side, **NOTEBOOK_PIXELS}
     )
     return Trained(_filled(blueprint, path), (path,), None)
 

@@ -13,13 +13,12 @@ from imprompt.core.hub.fetch import silent
 from imprompt.core.protocols import EnsembleMember
 from imprompt.encoders.lite import load_lite
 from imprompt.ensemble.blend_config import InterrogatorSettings, KnnSettings
-from imprompt.ensemble.captions import CaptionMember
-from imprompt.ensemble.interrogator.member import Interrogator
+from imprompt.ensemble.interrogator.interrogator_member import Interrogator
 from imprompt.ensemble.knn import Knn
-from imprompt.ensemble.regressor import Regressor
+from imprompt.ensemble.model_members import CaptionMember, Regressor
 from imprompt.store.index_version import open_version
+from tests.ensemble.builders import WORDS, build_world, neighbourhood, picture
 from tests.ensemble.interrogator.lists import COLOURS as COLOURED
-from tests.ensemble.worlds import WORDS, build_world, neighbourhood, picture
 from tests.retriever.colours import ColourPair
 
 COLOURS = ("red", "lime", "blue", "yellow", "teal")

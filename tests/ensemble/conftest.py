@@ -12,7 +12,7 @@ from imprompt.encoders.registry import output_encoder
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import IndexVersion, open_version
-from tests.ensemble.worlds import build_world
+from tests.ensemble.builders import build_world
 
 
 @pytest.fixture(scope="session")

@@ -114,9 +114,9 @@ def test_a_calibrated_recipe_tells_its_confidence(
         blend_config = BlendConfig(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(made,))
         ensemble = load_ensemble(blend_config, lite, pair, offline=True)
         answer = proven(ensemble, pair, lite, red)
-        (prediction,) = ensemble.judge([Image.open(red).convert("RGB")])
+        (prediction,) = ensemble.predict([Image.open(red).convert("RGB")])
         assert answer.explanation.confidence == pytest.approx(
-            made.probability(prediction.signs), abs=1e-6
+            made.probability(prediction.confidence_features), abs=1e-6
         )
         assert answer.explanation.close is close
         assert answer.answer.prompt

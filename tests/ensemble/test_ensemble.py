@@ -16,10 +16,10 @@ from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.ensemble import predict_in_memory
 from imprompt.ensemble.knn import Knn
 from imprompt.store.index_version import IndexVersion
-from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, picture
+from tests.ensemble.builders import WORDS, FixedMember, ensemble, neighbourhood, picture
 
 
-class Narrow(Sayer):
+class Narrow(FixedMember):
     """A member whose memory holds only so many pictures."""
 
     def __init__(self, limit: int, error: Exception) -> None:
@@ -34,10 +34,10 @@ class Narrow(Sayer):
 
 def test_a_verdict_is_the_blend_and_its_nearest_words(version: IndexVersion) -> None:
     """The vector is the blend of the members' rows; a member's words win where they are nearer than any prompt."""
-    sayer = Sayer("sayer", "purple dragon")
+    sayer = FixedMember("sayer", "purple dragon")
     weights = {"knn": 0.2, "sayer": 0.8}
     images = [picture("red"), picture("blue")]
-    predictions = ensemble(version, sayer, weights=weights).judge(images)
+    predictions = ensemble(version, sayer, weights=weights).predict(images)
     knn = Knn(neighbourhood(version), settings=KnnSettings()).predict(images)
     expected = blend({"knn": knn.vectors, "sayer": sayer.predict(images).vectors}, weights)
     np.testing.assert_allclose(
@@ -63,20 +63,20 @@ def test_a_verdict_is_the_blend_and_its_nearest_words(version: IndexVersion) -> 
 
 def test_the_prompts_around_the_picture_are_candidates(version: IndexVersion) -> None:
     """Where the heaviest member has no words, the answer is the prompt nearest to the blend."""
-    mute = Sayer("mute", "blue and red", mute=True)
-    (prediction,) = ensemble(version, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).judge(
+    mute = FixedMember("mute", "blue and red", mute=True)
+    (prediction,) = ensemble(version, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).predict(
         [picture("blue")]
     )
     assert prediction.prompt == "blue and red"
     assert [vote.text for vote in prediction.contributions][1] is None
-    (prediction,) = ensemble(version, mute, weights={"mute": 1}, k=8).judge([picture("red")])
+    (prediction,) = ensemble(version, mute, weights={"mute": 1}, k=8).predict([picture("red")])
     assert prediction.prompt == "blue and red", "also when knn does not vote"
 
 
 def test_a_member_without_weight_is_not_asked(version: IndexVersion) -> None:
     """A weight of 0 costs nothing."""
-    idle = Sayer("idle", "x")
-    (prediction,) = ensemble(version, idle, weights={"knn": 1, "idle": 0}).judge([picture("red")])
+    idle = FixedMember("idle", "x")
+    (prediction,) = ensemble(version, idle, weights={"knn": 1, "idle": 0}).predict([picture("red")])
     assert idle.batches == []
     assert [vote.member for vote in prediction.contributions] == ["knn"]
 
@@ -89,7 +89,7 @@ def test_a_weight_without_a_member_is_refused(version: IndexVersion) -> None:
 
 def test_nothing_is_judged_as_nothing(version: IndexVersion) -> None:
     """No pictures, no predictions, no member asked."""
-    assert ensemble(version, weights={"knn": 1}).judge([]) == []
+    assert ensemble(version, weights={"knn": 1}).predict([]) == []
 
 
 @pytest.mark.parametrize(

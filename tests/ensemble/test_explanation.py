@@ -16,7 +16,7 @@ from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
 from imprompt.retriever import Question, Retriever
 from imprompt.store.index_version import IndexVersion
 from tests.conftest import Imprompt
-from tests.ensemble.worlds import WORDS, Sayer, ensemble, picture
+from tests.ensemble.builders import WORDS, FixedMember, ensemble, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,9 @@ def saved(folder: Path, colour: str, *, prompt: str = "") -> Path:
 
 def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_path: Path) -> None:
     """Each question has its own result; the explanation of a good one is not moved by a bad one before it."""
-    judges = ensemble(version, Sayer("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9})
+    members = ensemble(
+        version, FixedMember("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9}
+    )
     (tmp_path / "bad.png").write_text("no picture", "utf-8")
     asked = [
         Question(image=tmp_path / "bad.png"),
@@ -45,8 +47,8 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
         Question(image=saved(tmp_path, "red", prompt="an owl of brass")),
         Question(image=saved(tmp_path, "red")),
     ]
-    retriever = Retriever(version, judges.neighbourhood.pair)
-    bad, blue, text, owl, red = ask_explained(asked, 3, retriever=retriever, ensemble=judges)
+    retriever = Retriever(version, members.neighbourhood.pair)
+    bad, blue, text, owl, red = ask_explained(asked, 3, retriever=retriever, ensemble=members)
     assert isinstance(bad, ImpromptError)
     assert isinstance(text, QueryError)
     assert isinstance(blue, ExplainedAnswer)
@@ -54,7 +56,7 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
     assert isinstance(red, ExplainedAnswer)
     assert "blue" in blue.answer.prompt
     assert "red" in red.answer.prompt
-    (alone,) = judges.judge([picture("blue")])
+    (alone,) = members.predict([picture("blue")])
     np.testing.assert_allclose(blue.explanation.vector, alone.vector, atol=1e-6)
     assert owl.answer.prompt == "an owl of brass"
     np.testing.assert_array_equal(owl.explanation.vector, WORDS.encode(["an owl of brass"])[0])

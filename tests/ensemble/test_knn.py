@@ -17,7 +17,7 @@ from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.knn import Knn, neighbour_weights, regress
 from imprompt.ensemble.neighbourhood import Neighbourhood, output_vectors
 from imprompt.store.index_version import IndexVersion, open_version
-from tests.ensemble.worlds import WORDS, Sayer, build_world, neighbourhood, picture
+from tests.ensemble.builders import WORDS, FixedMember, build_world, neighbourhood, picture
 from tests.retriever.colours import PROMPTS, ColourPair
 
 cosines_of = arrays(np.float32, (3, 6), elements=st.floats(-1, 1, width=32))
@@ -90,7 +90,7 @@ def test_captions_of_others_join_the_prompts(version: IndexVersion) -> None:
     around = neighbourhood(version)
     pair = ColourPair()
 
-    def said(*captioners: Sayer) -> Vectors:
+    def said(*captioners: FixedMember) -> Vectors:
         vectors = (
             Knn(around, settings=KnnSettings(), captioners=captioners, minilm=WORDS)
             .predict(images)
@@ -100,9 +100,9 @@ def test_captions_of_others_join_the_prompts(version: IndexVersion) -> None:
         return row
 
     fitting, wrong, silent = (
-        Sayer("a", "red castle"),
-        Sayer("b", "blue castle"),
-        Sayer("c", "x", mute=True),
+        FixedMember("a", "red castle"),
+        FixedMember("b", "blue castle"),
+        FixedMember("c", "x", mute=True),
     )
     castle = WORDS.encode(["castle"])[0]
     assert said(fitting) @ castle > said() @ castle + 0.2

@@ -17,7 +17,7 @@ from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.retriever import Question, Retriever
 from imprompt.store.index_version import IndexVersion, open_version
-from tests.ensemble.worlds import Sayer, picture
+from tests.ensemble.builders import FixedMember, picture
 from tests.retriever.colours import ColourPair
 
 
@@ -38,7 +38,7 @@ def blend_config(**weights: float) -> BlendConfig:
 
 def test_the_default_recipe_runs_on_what_is_embedded(lite: IndexVersion, pair: LiteEncoder) -> None:
     """Nothing has to be fetched for it, and everybody contributions."""
-    (prediction,) = load_ensemble(load_blend_config("default"), lite, pair, offline=True).judge(
+    (prediction,) = load_ensemble(load_blend_config("default"), lite, pair, offline=True).predict(
         [picture("red")]
     )
     assert {vote.member for vote in prediction.contributions} == set(
@@ -86,7 +86,7 @@ def test_a_missing_member_is_an_error_or_left_out(
 ) -> None:
     """Without --degrade it is named with its remedy; with it the others take its weight; alone it stays an error."""
 
-    def missing(_bench: object) -> Sayer:
+    def missing(_bench: object) -> FixedMember:
         raise MemberUnavailable(
             "ofa", "its weights are not here", hint="Fetch OFA-Sys/ofa-large-caption."
         )
@@ -112,9 +112,9 @@ def test_captions_reach_knn_and_are_made_once(
     lite: IndexVersion, pair: LiteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A member whose texts join the prompts speaks once for both uses, also where it has no weight of its own."""
-    sayer = Sayer("ofa", "a violet sea")
+    sayer = FixedMember("ofa", "a violet sea")
     monkeypatch.setitem(LOADERS, "ofa", lambda _bench: sayer)
-    plain = load_ensemble(BlendConfig(name="x", weights={"knn": 1}), lite, pair).judge(
+    plain = load_ensemble(BlendConfig(name="x", weights={"knn": 1}), lite, pair).predict(
         [picture("red")]
     )[0]
     settings = KnnSettings(captions_of=("ofa",))
@@ -122,7 +122,7 @@ def test_captions_reach_knn_and_are_made_once(
         sayer.batches.clear()
         (prediction,) = load_ensemble(
             BlendConfig(name="x", weights=weights, knn=settings), lite, pair
-        ).judge([picture("red")])
+        ).predict([picture("red")])
         assert sayer.batches == [1]
         assert np.abs(prediction.vector - plain.vector).max() > 1e-3
 

@@ -24,12 +24,12 @@ from imprompt.ensemble.blend_config import (
 )
 from imprompt.ensemble.knn import Knn, regress
 from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
-from imprompt.ensemble.rescoring import SecondLook, rescored
+from imprompt.ensemble.rescoring import Rescorer, rescored
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import open_version
 from tests.conftest import Imprompt
-from tests.ensemble.worlds import WORDS, Sayer, picture
+from tests.ensemble.builders import WORDS, FixedMember, picture
 from tests.retriever.colours import PROMPTS, ColourPair, ColourPictures, ColourTexts
 
 cosines_of = arrays(np.float32, (3, 6), elements=st.floats(-1, 1, width=32))
@@ -90,11 +90,11 @@ def test_shares_go_from_the_first_to_the_second(
 
 def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
     """Cosines of the stored vectors, and of the texts of others, in the second space; computed here from the encoders at once."""
-    captioner = Sayer("sayer", "blue castle")
+    captioner = FixedMember("sayer", "blue castle")
     chosen = KnnSettings(rescore="turned", rescore_share=0.7)
     with open_version(build_world(tmp_path)) as version:
         around = Neighbourhood(version, SharedPair(ColourPair()), k=len(PROMPTS))
-        second = SecondLook(version, turned_pair())
+        second = Rescorer(version, turned_pair())
         knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, second=second)
         images = [picture("red"), picture("blue"), picture("lime")]
         said = knn.predict(images).vectors

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ensemble.builders import save_pictures
 from tests.ensemble.submit_driver import BATCH_IMAGES, POINTS, Counting, run
-from tests.ensemble.worlds import save_pictures
 
 PICTURES = 22
 FILES = PICTURES + 1

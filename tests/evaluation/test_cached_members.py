@@ -16,7 +16,7 @@ from imprompt.evaluation.cached_members import ShownImages
 from imprompt.evaluation.nested_cv import BLEND
 from imprompt.evaluation.study import Options, run_study
 from imprompt.store.index_version import open_version
-from tests.ensemble.worlds import WORDS, Sayer, build_world
+from tests.ensemble.builders import WORDS, FixedMember, build_world
 from tests.retriever.colours import PROMPTS, ColourPair
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -46,7 +46,7 @@ def test_towers_and_captioners_look_once(tmp_path: Path, monkeypatch: pytest.Mon
         "imprompt.ensemble.members",
     ):
         monkeypatch.setattr(f"{module}.output_encoder", lambda *_, **__: WORDS)
-    sayer = Sayer("caption", "red green")
+    sayer = FixedMember("caption", "red green")
     monkeypatch.setitem(LOADERS, "caption", lambda bench: sayer)
     pair = ColourPair()
     blend_config = BlendConfig(name="test", weights={"knn": 1, "caption": 1})

@@ -27,8 +27,8 @@ from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.prompts import DuckPrompts
 from tests.conftest import Imprompt
+from tests.ensemble.builders import picture
 from tests.ensemble.interrogator.lists import COLOURS
-from tests.ensemble.worlds import picture
 
 ARTISTS = ("Greg Rutkowski", "Artgerm", "Joan Miró")
 SUBJECTS = ("a fox", "an owl", "a lynx", "a crow")
@@ -125,7 +125,7 @@ def test_the_member_chooses_among_them(
     blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(phrases="corpus")
     )
-    (prediction,) = load_ensemble(blend_config, shared, load_lite()).judge([picture("red")])
+    (prediction,) = load_ensemble(blend_config, shared, load_lite()).predict([picture("red")])
     medium, movement, *flavors = str(prediction.contributions[0].text).split(", ")
     assert medium in COLOURS.mediums
     assert movement in COLOURS.movements

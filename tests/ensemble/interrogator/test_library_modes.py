@@ -16,17 +16,17 @@ from imprompt.core.hub.fetch import silent
 from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend_config import BlendConfig, InterrogatorSettings, Mode
-from imprompt.ensemble.interrogator.label_vectors import phrase_table
 from imprompt.ensemble.interrogator.library_modes import LibraryModes
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists, package_lists
+from imprompt.ensemble.interrogator.phrase_vectors import phrase_table
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import IndexVersion, open_version
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import write_model
+from tests.ensemble.builders import FixedMember, picture
 from tests.ensemble.interrogator.reference import library
-from tests.ensemble.worlds import Sayer, picture
 from tests.retriever.colours import ColourPair
 
 MODES: tuple[Mode, ...] = tuple(mode for mode in get_args(Mode) if mode != "classic")
@@ -100,18 +100,20 @@ def test_a_recipe_chooses_the_mode(
 ) -> None:
     """With a caption it begins with that, without one with the picture's medium, and says that it had none."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
-    monkeypatch.setitem(LOADERS, "caption", lambda _bench: Sayer("caption", "a red ring"))
+    monkeypatch.setitem(LOADERS, "caption", lambda _bench: FixedMember("caption", "a red ring"))
     fast = InterrogatorSettings(mode="fast")
     lines: list[str] = []
     alone = BlendConfig(name="x", weights={"interrogator": 1}, interrogator=fast)
-    (prediction,) = load_ensemble(alone, clip_index, pair, announce=lines.append).judge(SCENES[:1])
+    (prediction,) = load_ensemble(alone, clip_index, pair, announce=lines.append).predict(
+        SCENES[:1]
+    )
     medium = phrase_table(few_lists().mediums, pair, announce=silent).top(
         pair.images.encode(SCENES[:1]), 1
     )[0][0]
     assert str(prediction.contributions[0].text).startswith(f"{medium}, ")
     assert any("phrase lists alone" in line for line in lines)
     both = BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}, interrogator=fast)
-    (prediction,) = load_ensemble(both, clip_index, pair).judge(SCENES[:1])
+    (prediction,) = load_ensemble(both, clip_index, pair).predict(SCENES[:1])
     assert {str(vote.text)[:10] for vote in prediction.contributions} == {"a red ring"}
 
 
@@ -131,7 +133,7 @@ def test_other_encoders_are_refused_with_the_way_out(
             load_ensemble(blend_config, version, ColourPair())
     assert load_ensemble(
         BlendConfig(name="x", weights={"interrogator": 1}), version, ColourPair()
-    ).judge([picture("red")])
+    ).predict([picture("red")])
 
 
 def test_a_tokenizer_that_the_library_misreads_is_refused(

@@ -29,8 +29,8 @@ from imprompt.ensemble.vit.vit_checkpoint import read_checkpoint
 from imprompt.store.index_version import open_version
 from imprompt.store.locking import write_lock
 from tests.conftest import Imprompt
+from tests.ensemble.builders import picture
 from tests.ensemble.vit.drawings import drawings, drawn_pairs
-from tests.ensemble.worlds import picture
 
 QUICK = VitSettings(
     epochs=2,
@@ -160,7 +160,7 @@ def test_a_recipe_names_the_tower(lite_index: Path, tiny_clip: Path, tmp_path: P
     expected = TrainedTower.load(str(out), device="cpu", announce=silent).output([picture("red")])
     blend_config = BlendConfig(name="mine", weights={"vit": 1}, sources={"vit": str(out)})
     with open_version(lite_index) as version:
-        (prediction,) = load_ensemble(blend_config, version, load_lite(), offline=True).judge(
+        (prediction,) = load_ensemble(blend_config, version, load_lite(), offline=True).predict(
             [picture("red")]
         )
     np.testing.assert_allclose(prediction.vector, expected[0], atol=1e-6)

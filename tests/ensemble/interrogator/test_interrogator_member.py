@@ -15,15 +15,15 @@ from imprompt.core.protocols import EnsembleMember
 from imprompt.core.values import Prediction
 from imprompt.encoders.openclip import load_openclip
 from imprompt.ensemble.blend_config import BlendConfig, InterrogatorSettings, load_blend_config
-from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
-from imprompt.ensemble.interrogator.member import Interrogator, fitting, prompt_parts
+from imprompt.ensemble.interrogator.interrogator_member import Interrogator, fitting, prompt_parts
+from imprompt.ensemble.interrogator.phrase_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.store.index_version import IndexVersion, open_version
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import random_pictures, write_model
+from tests.ensemble.builders import WORDS, FixedMember, neighbourhood, picture
 from tests.ensemble.interrogator.lists import COLOURS, short_lists
 from tests.ensemble.interrogator.reference import library
-from tests.ensemble.worlds import WORDS, Sayer, neighbourhood, picture
 from tests.retriever.colours import ColourPair
 
 FLAVORS = 2500
@@ -98,7 +98,9 @@ def test_labels_are_the_librarys_own(
 def test_prompts_are_caption_medium_movement_flavors(version: IndexVersion) -> None:
     """As in the notebook; the vote is the prompt's embedding; a medium that the caption begins with is not said twice."""
     images = [picture("red"), picture("blue")]
-    said = colours(version, captioner=Sayer("caption", "a red painting of a cat")).predict(images)
+    said = colours(version, captioner=FixedMember("caption", "a red painting of a cat")).predict(
+        images
+    )
     assert said.texts == (
         "a red painting of a cat, red art, red, red and green, green",
         "a red painting of a cat, a blue photo, blue art, blue, deep blue, blue and green",
@@ -114,7 +116,7 @@ def test_an_empty_caption_leaves_no_comma(version: IndexVersion) -> None:
     """The labels alone, as without a captioner; a captioner without texts counts as none."""
     plain = colours(version).predict([picture("red")]).texts
     assert plain == ("a red painting, red art, red, red and green, green",)
-    for captioner in (Sayer("caption", ""), Sayer("caption", "x", mute=True)):
+    for captioner in (FixedMember("caption", ""), FixedMember("caption", "x", mute=True)):
         assert colours(version, captioner=captioner).predict([picture("red")]).texts == plain
 
 
@@ -148,9 +150,9 @@ def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: IndexVersion, 
     blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, sources={"caption": "no/where"}
     )
-    judges, lines = loaded(lite, blend_config, offline=True)
+    members, lines = loaded(lite, blend_config, offline=True)
     assert [line for line in lines if "phrase lists alone" in line and "lite" in line]
-    (prediction,) = judges.judge([picture("red")])
+    (prediction,) = members.predict([picture("red")])
     assert prediction.contributions[0].member == "interrogator"
     assert len(str(prediction.contributions[0].text).split(", ")) == 5
 
@@ -159,10 +161,10 @@ def test_the_recipes_captioner_speaks_first_and_once(
     lite: IndexVersion, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where `caption` is a member its words begin the interrogator's prompt, whatever the order of the blend config."""
-    sayer = Sayer("caption", "a lake at night")
+    sayer = FixedMember("caption", "a lake at night")
     monkeypatch.setitem(LOADERS, "caption", lambda _bench: sayer)
-    judges, lines = loaded(lite, BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}))
-    (prediction,) = judges.judge([picture("blue")])
+    members, lines = loaded(lite, BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}))
+    (prediction,) = members.predict([picture("blue")])
     assert str(
         {vote.member: vote.text for vote in prediction.contributions}["interrogator"]
     ).startswith("a lake at night, ")
@@ -183,10 +185,10 @@ def test_a_named_captioner_has_to_be_there(
     ):
         loaded(version, blend_config, pair=ColourPair(), offline=True)
     monkeypatch.setattr(
-        "imprompt.ensemble.members._load_caption", lambda _bench: Sayer("caption", "a lake")
+        "imprompt.ensemble.members._load_caption", lambda _bench: FixedMember("caption", "a lake")
     )
-    judges, lines = loaded(version, blend_config, pair=ColourPair())
-    (prediction,) = judges.judge([picture("blue")])
+    members, lines = loaded(version, blend_config, pair=ColourPair())
+    (prediction,) = members.predict([picture("blue")])
     assert str(prediction.contributions[0].text).startswith("a lake, ")
     assert lines == []
 
@@ -195,8 +197,8 @@ def test_the_seed_recipe_fails_for_what_is_really_missing(lite: IndexVersion, fe
     """On a bare machine that is OFA; before any phrase is encoded."""
     with pytest.raises(MemberUnavailable, match=r"ofa: OFA-Sys/ofa-large-caption/.*Fetch"):
         loaded(lite, load_blend_config("seed"), offline=True)
-    judges, _ = loaded(lite, load_blend_config("seed"), offline=True, degrade=True)
-    assert set(judges.shares) == {"vit", "interrogator"}
+    members, _ = loaded(lite, load_blend_config("seed"), offline=True, degrade=True)
+    assert set(members.shares) == {"vit", "interrogator"}
 
 
 def test_a_prompt_is_cut_at_the_tower(version: IndexVersion) -> None:
@@ -209,6 +211,6 @@ def test_a_prompt_is_cut_at_the_tower(version: IndexVersion) -> None:
 
 def test_nothing_is_asked_of_the_captioner_for_no_pictures(version: IndexVersion) -> None:
     """No pictures give no rows and no texts."""
-    sayer = Sayer("caption", "x")
+    sayer = FixedMember("caption", "x")
     said: Prediction = colours(version, captioner=sayer).predict([])
     assert (said.vectors.shape, said.texts, sayer.batches) == ((0, 384), (), [])

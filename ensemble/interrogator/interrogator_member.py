@@ -12,9 +12,9 @@ from imprompt.core.hub.fetch import Announce
 from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors
 from imprompt.ensemble.blend_config import InterrogatorSettings
-from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.interrogator.library_modes import LibraryModes
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
+from imprompt.ensemble.interrogator.phrase_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.neighbourhood import Neighbourhood
 
 if TYPE_CHECKING:

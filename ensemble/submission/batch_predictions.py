@@ -1,4 +1,4 @@
-"""What is said of batches of images: by this process, or by machines that an answerer stands for."""
+"""What is said of batches of images: by this process, or by machines that an predictor stands for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImageBatch:
     ignore_metadata: bool
 
 
-class BatchDone(msgspec.Struct, frozen=True):
+class BatchPredictions(msgspec.Struct, frozen=True):
     """What was found: for each image, in the order of ids, a float32 row (zeros where it failed)."""
 
     vectors: bytes
@@ -39,10 +39,12 @@ class BatchDone(msgspec.Struct, frozen=True):
     errors: dict[int, str]
 
 
-class Answerer(Protocol):
+class BatchPredictor(Protocol):
     """Answers batches of images."""
 
-    def answers(self, batches: Sequence[ImageBatch]) -> Iterator[tuple[ImageBatch, BatchDone]]:
+    def predictions(
+        self, batches: Sequence[ImageBatch]
+    ) -> Iterator[tuple[ImageBatch, BatchPredictions]]:
         """Each batch in one part or several, which come in their order; the batches in any.
 
         Raises:
@@ -51,30 +53,32 @@ class Answerer(Protocol):
         ...
 
 
-class LocalAnswerer:
+class LocalPredictor:
     """This process; the next images are read while the ensemble looks at those before."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         self._ensemble = ensemble
 
-    def answers(self, batches: Sequence[ImageBatch]) -> Iterator[tuple[ImageBatch, BatchDone]]:
-        for batch, read in ahead((each, part) for each in batches for part in _read(each)):
+    def predictions(
+        self, batches: Sequence[ImageBatch]
+    ) -> Iterator[tuple[ImageBatch, BatchPredictions]]:
+        for batch, read in ahead((each, part) for each in batches for part in read_images(each)):
             yield batch, _answered(read, self._ensemble)
 
 
-def answer_batch(batch: ImageBatch, ensemble: Ensemble) -> BatchDone:
+def predict_batch(batch: ImageBatch, ensemble: Ensemble) -> BatchPredictions:
     """The whole batch, answered here."""
-    return joined([_answered(part, ensemble) for part in _read(batch)])
+    return joined([_answered(part, ensemble) for part in read_images(batch)])
 
 
-def joined(parts: Sequence[BatchDone]) -> BatchDone:
+def joined(parts: Sequence[BatchPredictions]) -> BatchPredictions:
     """The parts of a batch as one."""
     errors: dict[int, str] = {}
     start = 0
     for part in parts:
         errors |= {start + place: reason for place, reason in part.errors.items()}
         start += len(part.how)
-    return BatchDone(
+    return BatchPredictions(
         vectors=b"".join(part.vectors for part in parts),
         prompts=[prompt for part in parts for prompt in part.prompts],
         how=[how for part in parts for how in part.how],
@@ -82,7 +86,7 @@ def joined(parts: Sequence[BatchDone]) -> BatchDone:
     )
 
 
-def _read(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError]]:
+def read_images(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError]]:
     """The images of a batch, read; large pictures come in several parts."""
     questions = [
         Question(image=path, ignore_metadata=batch.ignore_metadata) for path in batch.paths
@@ -92,13 +96,13 @@ def _read(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError]]:
     )
 
 
-def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchDone:
+def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchPredictions:
     """Rows, words and errors of some images: the prompt in the file where there is one, else the ensemble's prediction."""
     readable = [
         result for result in read if isinstance(result, ReadQuestion) and not result.carried
     ]
     predictions = iter(
-        ensemble.judge([result.picture for result in readable if result.picture is not None])
+        ensemble.predict([result.picture for result in readable if result.picture is not None])
     )
     rows = np.zeros((len(read), DIM), dtype=np.float32)
     prompts, how, errors = [""] * len(read), cast("list[How]", ["estimated"] * len(read)), {}
@@ -111,4 +115,4 @@ def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) 
         else:
             prediction = next(predictions)
             rows[place], prompts[place] = prediction.vector, prediction.prompt
-    return BatchDone(rows.tobytes(), prompts, how, errors)
+    return BatchPredictions(rows.tobytes(), prompts, how, errors)

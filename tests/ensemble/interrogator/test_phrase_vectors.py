@@ -11,8 +11,8 @@ import pytest
 from imprompt.core.settings import settings
 from imprompt.core.values import Vectors, unit_rows
 from imprompt.encoders.lite import LiteEncoder, load_lite
-from imprompt.ensemble.interrogator import label_vectors
-from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
+from imprompt.ensemble.interrogator import phrase_vectors
+from imprompt.ensemble.interrogator.phrase_vectors import PhraseTable, phrase_table
 from tests.indexer.doubles import BagPair
 
 LABELS = tuple(f"label {n} of {n % 7} and {n % 5}" for n in range(60))
@@ -21,7 +21,7 @@ LABELS = tuple(f"label {n} of {n % 7} and {n % 5}" for n in range(60))
 @pytest.fixture(autouse=True)
 def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several files of the cache for few labels, in a cache of this test's own."""
-    monkeypatch.setattr(label_vectors, "BLOCK_LABELS", 25)
+    monkeypatch.setattr(phrase_vectors, "BLOCK_LABELS", 25)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -117,7 +117,7 @@ def test_a_break_costs_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_long_work_is_announced_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line before many labels are encoded, with their number; none where they come from the cache."""
-    monkeypatch.setattr(label_vectors, "_ANNOUNCED", 50)
+    monkeypatch.setattr(phrase_vectors, "_ANNOUNCED", 50)
     for expected in (1, 0):
         announced = Announced()
         phrase_table(LABELS, BagPair(), announce=announced)

@@ -27,12 +27,12 @@ from imprompt.core.protocols import Progress
 from imprompt.core.values import Vectors
 from imprompt.encoders.weights import file_sha256
 from imprompt.ensemble.ensemble import Ensemble
-from imprompt.ensemble.submission.batch_files import (
-    Answerer,
-    BatchDone,
+from imprompt.ensemble.submission.batch_predictions import (
+    BatchPredictions,
+    BatchPredictor,
     How,
     ImageBatch,
-    LocalAnswerer,
+    LocalPredictor,
     joined,
 )
 from imprompt.ensemble.submission.formats import DIM, check_suffix, image_order, write_submission
@@ -93,7 +93,7 @@ def submit(
     sample: Path | None = None,
     prompts_out: Path | None = None,
     ignore_metadata: bool = False,
-    answerer: Answerer | None = None,
+    predictor: BatchPredictor | None = None,
     progress: Progress = _SILENT,
 ) -> SubmitReport:
     """Answer every image below `folder` and write the submission `out`, whole or not at all.
@@ -108,7 +108,7 @@ def submit(
         sample: a sample submission that gives ids and their order; without one they are sorted.
         prompts_out: a CSV file for the texts of the answers.
         ignore_metadata: estimate also where a file carries its prompt.
-        answerer: answers the batches; None lets the ensemble do it here. A run may go on with
+        predictor: answers the batches; None lets the ensemble do it here. A run may go on with
             another.
 
     Raises:
@@ -126,7 +126,7 @@ def submit(
     work = out.with_name(f".{out.name}.{plan[:16]}")
     _sweep(out, keep=work)
     with write_lock(work):
-        resumed = _answer(work, job, answerer or LocalAnswerer(ensemble), progress=progress)
+        resumed = _answer(work, job, predictor or LocalPredictor(ensemble), progress=progress)
         words, rows = _gather(work, job, ensemble)
         if prompts_out is not None:
             _write_prompts(prompts_out, words, job)
@@ -251,7 +251,7 @@ def _batch_paths(job: _Submission, number: int) -> list[Path]:
     return job.paths[number * BATCH_IMAGES : (number + 1) * BATCH_IMAGES]
 
 
-def _answer(work: Path, job: _Submission, answerer: Answerer, *, progress: Progress) -> int:
+def _answer(work: Path, job: _Submission, predictor: BatchPredictor, *, progress: Progress) -> int:
     """Finish all batches; the number of images that an earlier run had finished."""
     wanted = [
         _batch(job, number)
@@ -261,8 +261,8 @@ def _answer(work: Path, job: _Submission, answerer: Answerer, *, progress: Progr
     resumed = len(job.paths) - sum(len(batch.paths) for batch in wanted)
     with progress.start("Answering images", len(job.paths)) as task:
         task.advance(resumed)
-        parts: defaultdict[int, list[BatchDone]] = defaultdict(list)
-        for batch, part in answerer.answers(wanted) if wanted else ():
+        parts: defaultdict[int, list[BatchPredictions]] = defaultdict(list)
+        for batch, part in predictor.predictions(wanted) if wanted else ():
             parts[batch.number].append(part)
             task.advance(len(part.how))
             if sum(len(part.how) for part in parts[batch.number]) == len(batch.paths):
@@ -278,20 +278,20 @@ def _batch_file(work: Path, number: int) -> Path:
     return work / f"{number:06d}.batch"
 
 
-def _write_batch(work: Path, number: int, parts: Sequence[BatchDone]) -> None:
+def _write_batch(work: Path, number: int, parts: Sequence[BatchPredictions]) -> None:
     """Keep a finished batch: sha256 of what follows, then the batch."""
     content = msgspec.msgpack.encode(joined(parts))
     with atomic_write(_batch_file(work, number)) as file:
         file.write(hashlib.sha256(content).digest() + content)
 
 
-def _whole_batch(work: Path, number: int) -> BatchDone | None:
+def _whole_batch(work: Path, number: int) -> BatchPredictions | None:
     """A finished batch; None where it is not there or damaged."""
     path = _batch_file(work, number)
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content[_DIGEST_BYTES:]).digest() != content[:_DIGEST_BYTES]:
         return None
-    return msgspec.msgpack.decode(content[_DIGEST_BYTES:], type=BatchDone)
+    return msgspec.msgpack.decode(content[_DIGEST_BYTES:], type=BatchPredictions)
 
 
 def _gather(work: Path, job: _Submission, ensemble: Ensemble) -> tuple[_PromptLines, Vectors]:

@@ -19,10 +19,10 @@ from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.format_checks import check_submission
 from imprompt.ensemble.submission.formats import DIM, image_order, read_submission, write_submission
-from imprompt.ensemble.submission.run import SubmitReport, depends_on, submit
+from imprompt.ensemble.submission.submission_job import SubmitReport, depends_on, submit
 from imprompt.store.index_version import IndexVersion
 from tests.conftest import Imprompt
-from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, save_pictures
+from tests.ensemble.builders import WORDS, FixedMember, ensemble, neighbourhood, save_pictures
 
 DATA = Path(
     os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -42,7 +42,9 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def answer(version: IndexVersion, images: Path, tmp_path: Path) -> Callable[..., SubmitReport]:
     """Answers the folder of images into `out`."""
-    judges = ensemble(version, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
+    members = ensemble(
+        version, FixedMember("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1}
+    )
 
     def run(
         out: Path,
@@ -54,7 +56,7 @@ def answer(version: IndexVersion, images: Path, tmp_path: Path) -> Callable[...,
         return submit(
             images,
             out,
-            ensemble=judges,
+            ensemble=members,
             depends_on={},
             sample=sample,
             prompts_out=prompts_out,
@@ -88,8 +90,10 @@ def test_rows_are_the_verdicts_of_the_images(
     assert [line.partition(",")[0] for line in lines[1:]] == [
         f"{name}_{i}" for name in ids for i in range(DIM)
     ]
-    judges = ensemble(version, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
-    predictions = judges.judge([Image.open(images / f"{name}.png") for name in ids])
+    members = ensemble(
+        version, FixedMember("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1}
+    )
+    predictions = members.predict([Image.open(images / f"{name}.png") for name in ids])
     np.testing.assert_allclose(
         table(out)[1], [prediction.vector for prediction in predictions], atol=1e-6
     )
@@ -136,26 +140,27 @@ def test_another_model_file_is_another_job(
     """What a killed run has finished belongs to the bytes of the members' models: with one of them changed, all is done again."""
     model, out = tmp_path / "model.safetensors", tmp_path / "out.csv"
     model.write_bytes(b"first")
-    sayer = Sayer("sayer", "green hill")
+    sayer = FixedMember("sayer", "green hill")
     around = neighbourhood(version)
     blend_config = BlendConfig(name="test", weights={"sayer": 1})
-    judges = Ensemble(
+    members = Ensemble(
         [sayer], blend_config, neighbourhood=around, minilm=WORDS, files={"sayer": [model]}
     )
 
     def run() -> SubmitReport:
-        return submit(images, out, ensemble=judges, depends_on=depends_on(version, judges))
+        return submit(images, out, ensemble=members, depends_on=depends_on(version, members))
 
-    before = depends_on(version, judges)
-    assert before == depends_on(version, judges)
+    before = depends_on(version, members)
+    assert before == depends_on(version, members)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "imprompt.ensemble.submission.run.write_submission", lambda *_: Path("/nowhere").stat()
+            "imprompt.ensemble.submission.submission_job.write_submission",
+            lambda *_: Path("/nowhere").stat(),
         )
         with pytest.raises(FileNotFoundError):
             run()
     model.write_bytes(b"other")
-    assert depends_on(version, judges) != before
+    assert depends_on(version, members) != before
     assert run().resumed == 0
     assert sum(sayer.batches) == 10
 

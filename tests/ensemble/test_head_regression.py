@@ -7,7 +7,7 @@ import pytest
 
 from imprompt.core.values import unit_rows
 from imprompt.encoders.lite_head import FEATURE_DIM, expanded
-from imprompt.ensemble.training.head_fit import (
+from imprompt.ensemble.training.head_regression import (
     HeadExamples,
     class_means,
     fit_maps,

@@ -42,7 +42,7 @@ def picture(colour: str) -> Image.Image:
     return Image.new("RGB", (20, 20), colour)
 
 
-class Sayer:
+class FixedMember:
     """A member that says the same of every picture; remembers how many came at once."""
 
     def __init__(self, name: str, text: str, *, mute: bool = False) -> None:
