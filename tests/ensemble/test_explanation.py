@@ -101,7 +101,7 @@ def test_without_proof_the_answer_is_as_before(
     (answer,) = imprompt("query", path, "--json", "--index", lite_index).lines
     assert "explanation" not in answer
     assert answer["prompt"] == answer["neighbours"][0]["prompt"]
-    for words in (["--degrade"], ["--blend", "seed"]):
+    for words in (["--degrade"], ["--blend", "notebook"]):
         assert imprompt("query", path, *words, "--index", lite_index).code == 10
     assert imprompt("query", "--explain", "--text", "red", "--index", lite_index).code == 10
 

@@ -140,18 +140,18 @@ def test_the_option_changes_a_blend_config() -> None:
         ("close", "intercept", "nearness", "wording", "agreement", "base_rate", "ece", "auroc"), 0.5
     )
     made = Calibration(encoder="lite", space="s", rows=3, pairs=9, **values)
-    seed = msgspec.structs.replace(load_blend_config("seed"), calibrations=(made,))
-    blend_config = with_phrases(seed, "corpus")
+    notebook = msgspec.structs.replace(load_blend_config("notebook"), calibrations=(made,))
+    blend_config = with_phrases(notebook, "corpus")
     assert blend_config.interrogator.phrases == "corpus"
     assert (blend_config.weights, blend_config.sources, blend_config.calibrations) == (
-        seed.weights,
-        seed.sources,
+        notebook.weights,
+        notebook.sources,
         (),
     )
-    assert with_phrases(seed, "package") == seed
+    assert with_phrases(notebook, "package") == notebook
     with pytest.raises(ConfigError, match="package or corpus"):
         with_phrases(blend_config, "web")
-    with pytest.raises(ConfigError, match="interrogator, which blend config default does not ask"):
+    with pytest.raises(ConfigError, match="interrogator, which blend config default does not use"):
         with_phrases(load_blend_config("default"), "corpus")
 
 

@@ -193,11 +193,11 @@ def test_a_named_captioner_has_to_be_there(
     assert lines == []
 
 
-def test_the_seed_recipe_fails_for_what_is_really_missing(lite: IndexVersion, few: None) -> None:
+def test_the_notebook_blend_fails_for_the_missing_member(lite: IndexVersion, few: None) -> None:
     """On a bare machine that is OFA; before any phrase is encoded."""
     with pytest.raises(MemberUnavailable, match=r"ofa: OFA-Sys/ofa-large-caption/.*Fetch"):
-        loaded(lite, load_blend_config("seed"), offline=True)
-    members, _ = loaded(lite, load_blend_config("seed"), offline=True, degrade=True)
+        loaded(lite, load_blend_config("notebook"), offline=True)
+    members, _ = loaded(lite, load_blend_config("notebook"), offline=True, degrade=True)
     assert set(members.shares) == {"vit", "interrogator"}
 
 
