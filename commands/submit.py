@@ -72,8 +72,8 @@ def submit(
     """
     from imprompt.core.errors import ConfigError
     from imprompt.ensemble.submission.ray_predictions import RayPredictor
-    from imprompt.ensemble.submission.submission_job import depends_on
     from imprompt.ensemble.submission.submission_job import submit as submit_folder
+    from imprompt.ensemble.submission.submission_plan import depends_on
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if check is not None:

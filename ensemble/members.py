@@ -156,7 +156,7 @@ def _load_knn(bench: MemberPool) -> EnsembleMember:
         settings=bench.blend_config.knn,
         captioners=captioners,
         minilm=bench.minilm,
-        second=_load_second(bench) if bench.blend_config.knn.rescore else None,
+        rescorer=_load_second(bench) if bench.blend_config.knn.rescore else None,
     )
 
 

@@ -1,11 +1,11 @@
-"""What is said of batches of images: by this process, or by machines that an predictor stands for."""
+"""Predictions for batches of images, made in this process or by a predictor on other machines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ How = Literal["estimated", "exact", "carried", "failed", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """Images that are looked at together."""
+    """Images that are predicted together."""
 
     number: int
     paths: tuple[Path, ...]
@@ -31,7 +31,11 @@ class ImageBatch:
 
 
 class BatchPredictions(msgspec.Struct, frozen=True):
-    """What was found: for each image, in the order of ids, a float32 row (zeros where it failed)."""
+    """The prediction for each image of a batch, in order.
+
+    `vectors` are the bytes of float32 rows (zeros for a failed image); `errors` are reasons by
+    position in the batch.
+    """
 
     vectors: bytes
     prompts: list[str]
@@ -40,12 +44,12 @@ class BatchPredictions(msgspec.Struct, frozen=True):
 
 
 class BatchPredictor(Protocol):
-    """Answers batches of images."""
+    """Predicts batches of images."""
 
     def predictions(
         self, batches: Sequence[ImageBatch]
     ) -> Iterator[tuple[ImageBatch, BatchPredictions]]:
-        """Each batch in one part or several, which come in their order; the batches in any.
+        """Yield each batch in one or more parts; batches in any order, parts of one in order.
 
         Raises:
             MemberUnavailable: a member failed.
@@ -54,7 +58,7 @@ class BatchPredictor(Protocol):
 
 
 class LocalPredictor:
-    """This process; the next images are read while the ensemble looks at those before."""
+    """Predicts in this process, and reads the next images meanwhile."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         self._ensemble = ensemble
@@ -62,21 +66,23 @@ class LocalPredictor:
     def predictions(
         self, batches: Sequence[ImageBatch]
     ) -> Iterator[tuple[ImageBatch, BatchPredictions]]:
-        for batch, read in ahead((each, part) for each in batches for part in read_images(each)):
-            yield batch, _answered(read, self._ensemble)
+        """See `BatchPredictor.predictions`."""
+        parts = ((batch, part) for batch in batches for part in read_images(batch))
+        for batch, part in ahead(parts):
+            yield batch, _predict_part(part, self._ensemble)
 
 
 def predict_batch(batch: ImageBatch, ensemble: Ensemble) -> BatchPredictions:
-    """The whole batch, answered here."""
-    return joined([_answered(part, ensemble) for part in read_images(batch)])
+    """Return the predictions for a whole batch, made in this process."""
+    return joined([_predict_part(part, ensemble) for part in read_images(batch)])
 
 
 def joined(parts: Sequence[BatchPredictions]) -> BatchPredictions:
-    """The parts of a batch as one."""
+    """Return the parts of a batch as one."""
     errors: dict[int, str] = {}
     start = 0
     for part in parts:
-        errors |= {start + place: reason for place, reason in part.errors.items()}
+        errors |= {start + position: reason for position, reason in part.errors.items()}
         start += len(part.how)
     return BatchPredictions(
         vectors=b"".join(part.vectors for part in parts),
@@ -87,7 +93,7 @@ def joined(parts: Sequence[BatchPredictions]) -> BatchPredictions:
 
 
 def read_images(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError]]:
-    """The images of a batch, read; large pictures come in several parts."""
+    """Yield the images of a batch as they are read, in several parts where they are large."""
     questions = [
         Question(image=path, ignore_metadata=batch.ignore_metadata) for path in batch.paths
     ]
@@ -96,23 +102,26 @@ def read_images(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError
     )
 
 
-def _answered(read: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble) -> BatchPredictions:
-    """Rows, words and errors of some images: the prompt in the file where there is one, else the ensemble's prediction."""
-    readable = [
-        result for result in read if isinstance(result, ReadQuestion) and not result.carried
+def _predict_part(
+    reads: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble
+) -> BatchPredictions:
+    """Return the prompt that a file carries, where there is one, else the ensemble's prediction."""
+    pictures = [
+        read.picture
+        for read in reads
+        if isinstance(read, ReadQuestion) and not read.carried and read.picture is not None
     ]
-    predictions = iter(
-        ensemble.predict([result.picture for result in readable if result.picture is not None])
-    )
-    rows = np.zeros((len(read), DIM), dtype=np.float32)
-    prompts, how, errors = [""] * len(read), cast("list[How]", ["estimated"] * len(read)), {}
-    for place, result in enumerate(read):
-        if isinstance(result, ImpromptError):
-            how[place], errors[place] = "failed", result.message
-        elif result.carried:
-            how[place], prompts[place] = result.carried.how, result.carried.prompt
-            rows[place] = ensemble.minilm.encode([result.carried.prompt])[0]
+    predictions = iter(ensemble.predict(pictures))
+    rows = np.zeros((len(reads), DIM), dtype=np.float32)
+    prompts, errors = [""] * len(reads), {}
+    how: list[How] = ["estimated"] * len(reads)
+    for position, read in enumerate(reads):
+        if isinstance(read, ImpromptError):
+            how[position], errors[position] = "failed", read.message
+        elif read.carried:
+            how[position], prompts[position] = read.carried.how, read.carried.prompt
+            rows[position] = ensemble.minilm.encode([read.carried.prompt])[0]
         else:
             prediction = next(predictions)
-            rows[place], prompts[place] = prediction.vector, prediction.prompt
+            rows[position], prompts[position] = prediction.vector, prediction.prompt
     return BatchPredictions(rows.tobytes(), prompts, how, errors)

@@ -18,6 +18,7 @@ from PIL.Image import Image
 
 import imprompt.ensemble.submission.formats
 import imprompt.ensemble.submission.submission_job
+import imprompt.ensemble.submission.submission_plan
 from imprompt.core.values import Prediction
 from imprompt.ensemble.submission.submission_job import SubmitReport, submit
 from imprompt.store.index_version import open_version
@@ -42,7 +43,7 @@ class Counting(FixedMember):
 
 def run(index: Path, folder: Path, out: Path, member: Counting) -> SubmitReport:
     """The command that is broken off and given again."""
-    imprompt.ensemble.submission.submission_job.BATCH_IMAGES = BATCH_IMAGES
+    imprompt.ensemble.submission.submission_plan.BATCH_IMAGES = BATCH_IMAGES
     with open_version(index) as version:
         members = ensemble_of(version, member, weights={"knn": 0.5, "sayer": 0.5})
         return submit(

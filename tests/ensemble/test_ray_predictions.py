@@ -32,7 +32,7 @@ def make_ensemble(
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Eleven pictures in batches of three, and a file that is none."""
-    monkeypatch.setattr("imprompt.ensemble.submission.submission_job.BATCH_IMAGES", 3)
+    monkeypatch.setattr("imprompt.ensemble.submission.submission_plan.BATCH_IMAGES", 3)
     save_pictures(tmp_path / "images", 10)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
     return tmp_path / "images"

@@ -14,7 +14,8 @@ from imprompt.core.errors import WorkerDiffers
 from imprompt.core.progress import Silent
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.ray_predictions import RayPredictor
-from imprompt.ensemble.submission.submission_job import SubmitReport, depends_on, submit
+from imprompt.ensemble.submission.submission_job import SubmitReport, submit
+from imprompt.ensemble.submission.submission_plan import depends_on
 from imprompt.indexer.ray_session import ray_cluster
 from imprompt.store.index_version import IndexVersion, open_version
 from tests.ensemble.builders import ensemble, save_pictures
@@ -59,7 +60,7 @@ def test_it_is_the_local_submission(
     version: IndexVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three actors, of which one is lost; an image that cannot be read is listed, and other models are refused."""
-    monkeypatch.setattr("imprompt.ensemble.submission.submission_job.BATCH_IMAGES", BATCH_IMAGES)
+    monkeypatch.setattr("imprompt.ensemble.submission.submission_plan.BATCH_IMAGES", BATCH_IMAGES)
     save_pictures(tmp_path / "images", IMAGES)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
     made = paused_ensemble(version, 0)

@@ -95,7 +95,7 @@ def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
     with open_version(build_world(tmp_path)) as version:
         around = Neighbourhood(version, SharedPair(ColourPair()), k=len(PROMPTS))
         second = Rescorer(version, turned_pair())
-        knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, second=second)
+        knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, rescorer=second)
         images = [picture("red"), picture("blue"), picture("lime")]
         said = knn.predict(images).vectors
         plain = (

@@ -19,7 +19,8 @@ from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.format_checks import check_submission
 from imprompt.ensemble.submission.formats import DIM, image_order, read_submission, write_submission
-from imprompt.ensemble.submission.submission_job import SubmitReport, depends_on, submit
+from imprompt.ensemble.submission.submission_job import SubmitReport, submit
+from imprompt.ensemble.submission.submission_plan import depends_on
 from imprompt.store.index_version import IndexVersion
 from tests.conftest import Imprompt
 from tests.ensemble.builders import WORDS, FixedMember, ensemble, neighbourhood, save_pictures
@@ -267,7 +268,7 @@ def test_folders_that_cannot_be_submitted(
         (b"imgId_eId,value\n", "columns"),
         (b"imgId_eId,val\n", "no rows"),
         (b"imgId_eId,val\na_0,1\n", "384"),
-        (b"imgId_eId,val\na_1,1\n", "a_0 was to come"),
+        (b"imgId_eId,val\na_1,1\n", "instead of a_0"),
         (b"imgId_eId,val\na_0,1,2\n", "3 fields"),
         (b"imgId_eId,val\n\xff_0,1\n", "decode"),
     ],
