@@ -236,7 +236,7 @@ def _load_interrogator(bench: MemberPool) -> EnsembleMember:
     return Interrogator(
         lists,
         settings=chosen,
-        pair=bench.pair,
+        encoder=bench.pair,
         neighbourhood=bench.neighbourhood,
         minilm=bench.minilm,
         library=None if chosen.mode == "classic" else _library_mode(bench, lists),

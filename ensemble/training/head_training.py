@@ -37,7 +37,7 @@ _GENERATED = "generated"
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a training did: pairs read, mean cosine of the head's outputs with the prompts it was trained on, seconds, file."""
+    """The outcome of a training; `cosine_seen` is the mean cosine on the pairs themselves."""
 
     pairs: int
     cosine_seen: float
@@ -45,7 +45,7 @@ class TrainReport:
     out: str
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and value of each fact, for a table."""
+        """Return label and value of each fact, for a table."""
         return [
             ("pairs", f"{self.pairs:,}"),
             (
@@ -62,14 +62,14 @@ def train_head(
 ) -> TrainReport:
     """Train a head on the pairs of a Parquet file and write it to `out`.
 
-    The constants, names of classes and mean of prompts, are those of the head that is shipped, so
-    both share one index space. Features of images are kept in `cache` (the user's cache folder by
-    default): a second training looks at no image again.
+    The constants, class names and mean of prompts, are those of the head that is shipped, so both
+    share one index space. Features of images are kept in `cache` (by default the user's cache
+    folder), and a second training encodes no image again.
 
     Raises:
         CorpusError: the pairs cannot be read, an image is missing, or there are fewer than 20.
         ImageRejected: an image cannot be decoded.
-        WeightsMissing, WeightsRejected: a backbone is not there.
+        WeightsMissing, WeightsRejected: a backbone is missing or damaged.
         StorageFull: `out` or the cache cannot be written.
     """
     start = time.monotonic()
@@ -84,8 +84,8 @@ def train_head(
     examples = make_examples(
         rows, features(seen, constants.class_vectors), minilm=load_minilm(), progress=progress
     )
-    fitted = fit_maps(examples, prompt_mean=constants.prompt_mean, main_kind=main_kind(rows))
-    head = make_head(fitted, constants=constants, training=_facts(rows))
+    maps = fit_maps(examples, prompt_mean=constants.prompt_mean, main_kind=main_kind(rows))
+    head = make_head(maps, constants=constants, training=_facts(rows))
     write_head(out, head)
     cosine = float(row_cosines(head.outputs(seen), examples.prompts).mean())
     return TrainReport(
@@ -94,7 +94,7 @@ def train_head(
 
 
 def activations(rows: Sequence[Pair], *, cache: Path, progress: Progress) -> dict[str, Activations]:
-    """What each trunk sees in the images of the pairs, from the cache where it has it."""
+    """Return each trunk's activations for the images of the pairs, cached."""
     images = [row.image for row in rows]
     return {
         name: cached_activations(images, trunk=trunk, cache=cache, progress=progress)
@@ -105,7 +105,7 @@ def activations(rows: Sequence[Pair], *, cache: Path, progress: Progress) -> dic
 def make_examples(
     rows: Sequence[Pair], inputs: Matrix, *, minilm: TextEncoder, progress: Progress
 ) -> HeadExamples:
-    """The pairs with their texts encoded; every text of a pair counts alike in its target."""
+    """Return the pairs with their texts encoded; all texts of a pair count alike in its target."""
     texts = [text for row in rows for text in row.texts]
     owners = np.repeat(np.arange(len(rows)), [len(row.texts) for row in rows])
     with progress.start("Encoding texts", len(texts)) as task:
@@ -121,14 +121,14 @@ def make_examples(
 
 
 def main_kind(rows: Sequence[Pair]) -> int:
-    """The code of the kind whose wording the output takes: generated images where there are any, or else the commonest."""
+    """Return the code of the kind whose wording the output takes: generated, or the commonest."""
     kinds = [row.kind for row in rows]
-    chosen = _GENERATED if _GENERATED in kinds else Counter(kinds).most_common(1)[0][0]
-    return sorted(set(kinds)).index(chosen)
+    kind = _GENERATED if _GENERATED in kinds else Counter(kinds).most_common(1)[0][0]
+    return sorted(set(kinds)).index(kind)
 
 
 def make_head(fitted: FittedMaps, *, constants: LiteHead, training: dict[str, str]) -> LiteHead:
-    """A head of fitted maps, with the constants of another one."""
+    """Return a head with the fitted maps and the constants of another head."""
     return LiteHead(
         class_vectors=constants.class_vectors,
         prompt_mean=constants.prompt_mean,
@@ -144,10 +144,9 @@ def make_head(fitted: FittedMaps, *, constants: LiteHead, training: dict[str, st
 
 
 def _facts(rows: Sequence[Pair]) -> dict[str, str]:
-    texts = {row.texts[0] for row in rows}
     counts = {
         "pairs": len(rows),
-        "different_prompts": len(texts),
+        "different_prompts": len({row.texts[0] for row in rows}),
         "generated": sum(row.kind == _GENERATED for row in rows),
         "sources": len({row.source for row in rows}),
     }

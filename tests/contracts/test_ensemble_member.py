@@ -41,7 +41,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ense
             "interrogator": Interrogator(
                 COLOURED,
                 settings=InterrogatorSettings(),
-                pair=ColourPair(),
+                encoder=ColourPair(),
                 neighbourhood=neighbourhood(version),
                 minilm=WORDS,
                 announce=silent,

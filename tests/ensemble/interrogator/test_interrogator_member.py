@@ -49,7 +49,7 @@ def colours(
     return Interrogator(
         COLOURS,
         settings=settings,
-        pair=ColourPair(),
+        encoder=ColourPair(),
         neighbourhood=neighbourhood(version),
         minilm=WORDS,
         captioner=captioner,

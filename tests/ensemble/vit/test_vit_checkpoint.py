@@ -275,17 +275,17 @@ def refused(tmp_path: Path) -> dict[str, tuple[str, type[ImpromptError], str]]:
         "no such architecture": (
             f"test_vitt//{tmp_path}/good.pth",
             ConfigError,
-            "no architecture 'test_vitt'. Names like it: .*test_vit",
+            "no architecture 'test_vitt'. Similar names: .*test_vit",
         ),
         "a file that does not say": (
             str(tmp_path / "good.pth"),
             ConfigError,
-            "does not say of which architecture",
+            "does not state its architecture",
         ),
         "safetensors that do not say": (
             str(tmp_path / "plain.safetensors"),
             ConfigError,
-            "does not say of which architecture",
+            "does not state its architecture",
         ),
         "a newer format": (str(tmp_path / "newer.safetensors"), FormatVersion, "format 2.0"),
         "half of the words": (
@@ -318,7 +318,7 @@ def test_a_folder_cannot_make_timm_read_files(tmp_path: Path) -> None:
         read_checkpoint(str(tmp_path))
     pixels = {**config["pretrained_cfg"], "input_size": [3, 96, 96]}
     (tmp_path / "config.json").write_text(json.dumps({**config, "pretrained_cfg": pixels}))
-    with pytest.raises(WeightsRejected, match="cannot be run on its own size"):
+    with pytest.raises(WeightsRejected, match="cannot run at its stated input size"):
         read_checkpoint(str(tmp_path))
     (tmp_path / "config.json").write_text(
         json.dumps({**config, "pretrained_cfg": {**pixels, "crop_pct": 0}})
@@ -350,7 +350,7 @@ def test_a_backbone_that_is_not_here_names_what_to_fetch() -> None:
         load_backbone(
             "test_vit", weights=Path("x"), from_scratch=True, seed=0, offline=True, announce=silent
         )
-    with pytest.raises(ConfigError, match="only those begin at random"):
+    with pytest.raises(ConfigError, match="only those can start from random weights"):
         load_backbone(
             "ViT-B-32/openai",
             weights=None,

@@ -134,7 +134,7 @@ def test_the_average_is_what_a_sum_by_hand_gives() -> None:
 def test_a_setting_out_of_its_range_is_named(wrong: dict[str, Any]) -> None:
     """With its value and its limits."""
     with pytest.raises(
-        ConfigError, match=rf"{next(iter(wrong)).replace('_', ' ')} is .*; it is from"
+        ConfigError, match=rf"{next(iter(wrong)).replace('_', ' ')} is .*; it must be from"
     ):
         check_settings(VitSettings(**wrong))
 

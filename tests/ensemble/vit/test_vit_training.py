@@ -174,7 +174,7 @@ def test_what_cannot_be_trained_is_refused(tiny_clip: Path, tmp_path: Path) -> N
     def train(path: Path, out: Path, settings: VitSettings = QUICK) -> None:
         train_vit(path, out, backbone=str(tiny_clip), settings=settings, device="cpu", offline=True)
 
-    with pytest.raises(ConfigError, match=r"ends in \.safetensors"):
+    with pytest.raises(ConfigError, match=r"must end in \.safetensors"):
         train(pairs, tmp_path / "tower.pth")
     few = tmp_path / "pairs" / "few.parquet"
     pq.write_table(
@@ -183,13 +183,15 @@ def test_what_cannot_be_trained_is_refused(tiny_clip: Path, tmp_path: Path) -> N
         ),
         few,
     )
-    with pytest.raises(CorpusError, match="1 groups of like prompts; a training takes at least 5"):
+    with pytest.raises(
+        CorpusError, match="1 groups of similar prompts; a training needs at least 5"
+    ):
         train(few, out)
     with write_lock(work_folder(out)), pytest.raises(BuildLocked):
         train(pairs, out)
     for image in (tmp_path / "pairs").glob("*.png"):
         image.write_text("no picture", "utf-8")
-    with pytest.raises(CorpusError, match="that were held out can be read"):
+    with pytest.raises(CorpusError, match="held-out images can be read"):
         train(pairs, out)
     assert not out.exists()
 
@@ -218,9 +220,9 @@ def test_a_training_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("imprompt.ensemble.training.vit_training._learn", full)
+    monkeypatch.setattr("imprompt.ensemble.training.vit_trainer.VitTrainer._learn", full)
     with pytest.raises(
-        EncoderError, match=r"memory does not hold test_vit with a batch of 32.*--batch-size"
+        EncoderError, match=r"test_vit with a batch of 32 does not fit in memory.*--batch-size"
     ):
         train(None)
     assert not (tmp_path / "tower.safetensors").exists()
