@@ -1,4 +1,4 @@
-"""A small world for the ensemble: the colours of the retriever's tests, with a bag of words in place of MiniLM."""
+"""Builders for the ensemble's tests: an index of colours, and a bag of words instead of MiniLM."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = BagOfWords(SPACE, dim=384)
 
 
 def build_world(folder: Path, *, with_words: bool = True) -> Path:
-    """An index of prompts about colours, with the vectors that the ensemble contributions in unless they are left out."""
+    """Build an index of prompts about colours, with or without the ensemble's vectors."""
     corpus = folder / "colours.txt"
     corpus.write_text("\n".join(PROMPTS), "utf-8")
     build_index(

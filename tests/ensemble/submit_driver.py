@@ -1,4 +1,4 @@
-"""Writes a submission and kills itself at a named point; run as a program of its own by `test_submission_kills.py`.
+"""Makes a submission and kills itself at a named point; run by `test_submission_kills.py`.
 
     python tests/ensemble/submit_driver.py INDEX FOLDER OUT POINT
 

@@ -57,7 +57,8 @@ def test_a_blend_config_survives_its_file(tmp_path: Path) -> None:
         '{"name": "x", "weights": {"vit": 1}, "knn": {"floor": 2}}',
         '{"name": "x", "weights": {"vit": 1}, "knn": {"captions_of": ["knn"]}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"flavors": -1}}',
-        '{"name": "x", "weights": {"vit": 1}, "interrogator": {"mediums": 0, "movements": 0, "flavors": 0}}',
+        '{"name": "x", "weights": {"vit": 1},'
+        ' "interrogator": {"mediums": 0, "movements": 0, "flavors": 0}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"flavors": 101}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"mode": "slow"}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"phrases": "web"}}',

@@ -48,11 +48,11 @@ def test_a_prediction_is_the_blend_and_its_nearest_text(version: IndexVersion) -
         assert prediction.cosine == pytest.approx(
             float(WORDS.encode(["purple dragon"])[0] @ expected[row]), abs=1e-5
         )
-        assert [(vote.member, round(vote.share, 6)) for vote in prediction.contributions] == [
+        assert [(part.member, round(part.share, 6)) for part in prediction.contributions] == [
             ("knn", 0.2),
             ("sayer", 0.8),
         ]
-        assert [vote.text for vote in prediction.contributions] == [
+        assert [part.text for part in prediction.contributions] == [
             (knn.texts or ())[row],
             "purple dragon",
         ]
@@ -68,9 +68,9 @@ def test_the_prompts_around_the_picture_are_candidates(version: IndexVersion) ->
         [picture("blue")]
     )
     assert prediction.prompt == "blue and red"
-    assert [vote.text for vote in prediction.contributions][1] is None
+    assert [part.text for part in prediction.contributions][1] is None
     (prediction,) = ensemble(version, mute, weights={"mute": 1}, k=8).predict([picture("red")])
-    assert prediction.prompt == "blue and red", "also when knn does not vote"
+    assert prediction.prompt == "blue and red", "also without knn"
 
 
 def test_a_member_without_weight_is_not_asked(version: IndexVersion) -> None:
@@ -78,7 +78,7 @@ def test_a_member_without_weight_is_not_asked(version: IndexVersion) -> None:
     idle = FixedMember("idle", "x")
     (prediction,) = ensemble(version, idle, weights={"knn": 1, "idle": 0}).predict([picture("red")])
     assert idle.batches == []
-    assert [vote.member for vote in prediction.contributions] == ["knn"]
+    assert [part.member for part in prediction.contributions] == ["knn"]
 
 
 def test_a_weight_without_a_member_is_refused(version: IndexVersion) -> None:

@@ -35,7 +35,7 @@ def saved(folder: Path, colour: str, *, prompt: str = "") -> Path:
 
 
 def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_path: Path) -> None:
-    """Each question has its own result; the explanation of a good one is not moved by a bad one before it."""
+    """Each question has its own result; a bad one does not shift the explanations after it."""
     members = ensemble(
         version, FixedMember("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9}
     )
@@ -65,7 +65,7 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
 def test_query_with_proof_shows_every_vote(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
-    """Shares add up to 1, the vector is unit and of 384 numbers, the confidence says that it is not calibrated."""
+    """Shares add up to 1, the vector is a unit of 384 numbers, and it says "not calibrated"."""
     path = saved(tmp_path, "red")
     done = imprompt("query", path, "--explain", "--json", "-k", "2", "--index", lite_index)
     assert done.code == 0, done.err
@@ -77,7 +77,7 @@ def test_query_with_proof_shows_every_vote(
         "not calibrated",
         [],
     )
-    assert sum(vote["share"] for vote in explanation["contributions"]) == pytest.approx(1)
+    assert sum(part["share"] for part in explanation["contributions"]) == pytest.approx(1)
     assert set(explanation["contributions"][0]) == {"member", "share", "cosine", "text"}
     assert np.linalg.norm(explanation["vector"]) == pytest.approx(1, abs=1e-5)
     assert len(explanation["vector"]) == 384
@@ -109,7 +109,7 @@ def test_without_proof_the_answer_is_as_before(
 def test_a_missing_member_stops_or_is_left_out(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
-    """An error that says what to fetch; with --degrade an answer that says what it lacks, and an exit code that tells."""
+    """The error says what to fetch; with --degrade answer and exit code say what is missing."""
     blend_config = tmp_path / "blend_config.json"
     blend_config.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
     words = [
@@ -129,7 +129,7 @@ def test_a_missing_member_stops_or_is_left_out(
     done = imprompt(*words, "--degrade", "--json")
     assert done.code == 4
     (answer,) = done.lines
-    assert [(vote["member"], vote["share"]) for vote in answer["explanation"]["contributions"]] == [
+    assert [(part["member"], part["share"]) for part in answer["explanation"]["contributions"]] == [
         ("vit", 1.0)
     ]
     assert [left["member"] for left in answer["explanation"]["left_out"]] == ["ofa"]
@@ -146,12 +146,15 @@ def test_a_single_bad_image_is_its_own_error(
 
 
 def test_a_plain_query_imports_no_ensemble(lite_index: Path, tmp_path: Path) -> None:
-    """The cold path stays as light as it was: what the explanation needs is imported for a explanation."""
+    """A plain query imports nothing of the ensemble."""
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     script = (
-        "import sys\nsys.argv = ['cli', 'query', sys.argv[1], '--index', sys.argv[2], '--quiet', '--json']\nfrom imprompt import cli\n"
+        "import sys\n"
+        "sys.argv = ['cli', 'query', sys.argv[1], '--index', sys.argv[2], '--quiet', '--json']\n"
+        "from imprompt import cli\n"
         "assert cli.run() == 0\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('ensemble', 'transformers', 'timm', 'torchvision')])"
+        "heavy = ('imprompt.ensemble', 'transformers', 'timm', 'torchvision')\n"
+        "print([name for name in sys.modules if name.startswith(heavy)])"
     )
     words = [sys.executable, "-c", script, str(tmp_path / "x.png"), str(lite_index)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)

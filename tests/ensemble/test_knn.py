@@ -40,7 +40,7 @@ def test_the_formula_of_the_notebook() -> None:
 def test_weights_are_shares_that_grow_with_the_cosine(
     cosines: NDArray[np.float32], power: float, floor: float
 ) -> None:
-    """They add up to 1, a nearer neighbour never weighs less, and what lies below the floor weighs nothing."""
+    """Weights sum to 1, do not fall with nearness, and are 0 below the floor."""
     weights = neighbour_weights(cosines, power=power, floor=floor)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-9)
     for row, shares in zip(cosines, weights, strict=True):
@@ -61,7 +61,7 @@ def test_places_without_a_neighbour_weigh_nothing() -> None:
 
 
 def test_predicts_from_the_prompts_of_the_index(version: IndexVersion) -> None:
-    """The vector is the weighted mean of the prompts' stored vectors; the text is the prompt nearest to it."""
+    """The vector is the weighted mean of stored vectors, the text the prompt nearest to it."""
     images = [picture("red"), picture("blue")]
     said = Knn(neighbourhood(version, k=len(PROMPTS)), settings=KnnSettings()).predict(images)
     cosines = np.array(
@@ -85,7 +85,7 @@ def test_k_bounds_the_neighbours(version: IndexVersion) -> None:
 
 
 def test_captions_of_others_join_the_prompts(version: IndexVersion) -> None:
-    """A caption that fits the picture pulls the mean towards itself; one that does not is all but ignored."""
+    """A fitting caption pulls the mean to itself; another one hardly counts."""
     images = [picture("red")]
     around = neighbourhood(version)
     pair = ColourPair()

@@ -25,7 +25,7 @@ def pairs_file(folder: Path, **columns: list[Any]) -> Path:
 
 
 def test_every_column_is_read(tmp_path: Path) -> None:
-    """Images are found in both places, captions as list or JSON, and of a source the collection counts."""
+    """Images are found in both folders, captions as list or JSON; a source is its collection."""
     path = pairs_file(
         tmp_path,
         image=["one.png", "two.png"],

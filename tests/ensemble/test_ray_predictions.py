@@ -1,4 +1,4 @@
-"""A submission whose batches are answered elsewhere is the local one, whatever gets lost on the way; no Ray is needed for that."""
+"""A submission whose batches are predicted elsewhere equals the local one; without Ray."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def test_a_local_run_goes_on_elsewhere(answered: Any, monkeypatch: pytest.Monkey
 
 
 def test_another_index_or_model_is_refused(answered: Any) -> None:
-    """What the answers depend on is compared field by field, and the fields that differ are named."""
+    """What predictions depend on is compared field by field, and differing fields are named."""
     with pytest.raises(WorkerDiffers, match="its models, rows_digest differ"):
         answered("far", Lossy(), expected={"rows_digest": "b", "models": {}})
 
 
 def test_another_image_is_refused(answered: Any, images: Path) -> None:
-    """A machine that does not see the folder, or another file there, would give the corpus's mean or a wrong answer."""
+    """A machine that sees another file, or none, would predict something else."""
     path = max(images.iterdir())
 
     class Moved(Lossy):

@@ -1,4 +1,4 @@
-"""A submission on a real cluster of Ray: the bytes of the local one, also where a node is lost meanwhile."""
+"""A submission on a real Ray cluster has the bytes of the local one, even if a node is lost."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def paused_ensemble(version: IndexVersion, pause_s: float) -> Ensemble:
 
 
 def make_ensemble(index: Path, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
-    """What an actor makes; it takes its time over a batch, so that a node is lost in the midst of one."""
+    """Make an actor's ensemble, slow enough that a node is lost within a batch."""
     version = stack.enter_context(open_version(index))
     made = paused_ensemble(version, 0.1)
     return made, depends_on(version, made)
@@ -59,7 +59,7 @@ def make_ensemble(index: Path, stack: ExitStack) -> tuple[Ensemble, dict[str, An
 def test_it_is_the_local_submission(
     version: IndexVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three actors, of which one is lost; an image that cannot be read is listed, and other models are refused."""
+    """Three actors, one of them lost; a bad image is listed, and other models are refused."""
     monkeypatch.setattr("imprompt.ensemble.submission.submission_plan.BATCH_IMAGES", BATCH_IMAGES)
     save_pictures(tmp_path / "images", IMAGES)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")

@@ -1,4 +1,4 @@
-"""Submissions: rows, ids, order, formats, bad input, and the check of a submission against a sample."""
+"""Submissions: rows, ids, order, formats, bad input, and the check against a sample."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def write_sample(path: Path, ids: list[str]) -> Path:
     return path
 
 
-def test_rows_are_the_verdicts_of_the_images(
+def test_rows_are_the_predictions_of_the_images(
     version: IndexVersion, answer: Callable[..., SubmitReport], images: Path
 ) -> None:
     """Ids sorted, 384 rows each in the competition's columns, the vectors those of the ensemble."""
@@ -113,7 +113,7 @@ def test_rows_are_the_verdicts_of_the_images(
 
 
 def test_formats_hold_the_same_numbers(answer: Callable[..., SubmitReport], images: Path) -> None:
-    """CSV, Parquet and npz agree to the bit; other suffixes are refused before anything is looked at."""
+    """CSV, Parquet and npz agree bit for bit; other suffixes are refused at once."""
     for suffix in ("csv", "parquet", "npz"):
         answer(images.parent / f"out.{suffix}")
     ids, rows = table(images.parent / "out.csv")
@@ -138,7 +138,7 @@ def test_two_runs_give_the_same_bytes(answer: Callable[..., SubmitReport], image
 def test_another_model_file_is_another_job(
     version: IndexVersion, images: Path, tmp_path: Path
 ) -> None:
-    """What a killed run has finished belongs to the bytes of the members' models: with one of them changed, all is done again."""
+    """Finished batches belong to the bytes of the models: with another model all is done again."""
     model, out = tmp_path / "model.safetensors", tmp_path / "out.csv"
     model.write_bytes(b"first")
     sayer = FixedMember("sayer", "green hill")
@@ -169,7 +169,7 @@ def test_another_model_file_is_another_job(
 def test_a_sample_gives_the_order(
     answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
 ) -> None:
-    """Its ids in its order; an id without an image gets the corpus's mean, an image without an id is left out; both listed."""
+    """The sample gives ids and order; ids without image, and images without id, are listed."""
     ids = sorted(path.stem for path in images.iterdir())
     wanted = [ids[3], "absent", ids[0], ids[4]]
     sample = write_sample(tmp_path / "sample.csv", wanted)
@@ -243,7 +243,7 @@ def test_large_pictures_come_in_parts(
 def test_folders_that_cannot_be_submitted(
     answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
 ) -> None:
-    """Nothing there, two files of one stem, none of the sample's ids: one clear line, and nothing is written."""
+    """No images, two of one stem, none of the sample's ids: one clear line, nothing written."""
     out = tmp_path / "out.csv"
     with pytest.raises(ConfigError, match="none of the 1 images"):
         answer(out, sample=write_sample(tmp_path / "sample.csv", ["other"]))
@@ -350,7 +350,7 @@ class TestCheck:
 
 @needs_kaggle
 def test_minilm_gives_the_hosts_own_vectors() -> None:
-    """The host's check: MiniLM of the seven prompts, flattened, is the sample submission, to 1e-6."""
+    """The host's check: MiniLM of the seven prompts is the sample submission, to 1e-6."""
     import csv
 
     with (KAGGLE / "prompts.csv").open(encoding="utf-8", newline="") as file:
@@ -365,7 +365,7 @@ def test_minilm_gives_the_hosts_own_vectors() -> None:
 def test_the_competitions_images_are_submitted(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
-    """`submit` on the official images passes `--check` against the official sample; with a wrong id it does not."""
+    """`submit` on the official images passes `--check`; a wrong id does not."""
     sample, out = KAGGLE / "sample_submission.csv", tmp_path / "submission.csv"
     words = ["submit", KAGGLE / "images", "--out", out, "--sample", sample, "--index", lite_index]
     done = imprompt(*words, "--json")
@@ -383,7 +383,7 @@ def test_the_competitions_images_are_submitted(
 def test_the_command_tells_what_went_wrong(
     imprompt: Imprompt, images: Path, lite_index: Path, tmp_path: Path
 ) -> None:
-    """Bad images and missing members have their exit codes, and the submission is written all the same."""
+    """Bad images and missing members have exit codes, and the submission is written."""
     index, out = lite_index, tmp_path / "out.csv"
     blend_config = tmp_path / "r.json"
     blend_config.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")

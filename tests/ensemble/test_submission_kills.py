@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a submission: nothing half is left in its place, and the same command ends with the same bytes."""
+"""SIGKILL at any moment of a submission: nothing partial, and the same bytes after a rerun."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_point_is_named() -> None:
 def test_a_kill_at_a_named_point(
     point: str, world: Path, bench: MemberPool, tmp_path: Path
 ) -> None:
-    """No file stands under the submission's name before it is whole; finished batches are not answered again."""
+    """The submission is absent until it is whole; finished batches are not predicted again."""
     out = tmp_path / "out.csv"
     killed = kill(point, world, bench, out)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -118,7 +118,7 @@ def test_a_batch_that_was_damaged_is_answered_again(
 def test_a_changed_image_is_not_taken_from_the_broken_run(
     world: Path, bench: MemberPool, tmp_path: Path
 ) -> None:
-    """Another length or time of a file makes it another job; what the broken one left is removed."""
+    """Another size or time of a file makes another job, and the interrupted one is removed."""
     save_pictures(tmp_path / "images", 6)
     out = tmp_path / "out.csv"
     own = MemberPool(tmp_path / "images", b"", b"")
@@ -133,7 +133,7 @@ def test_a_changed_image_is_not_taken_from_the_broken_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_kills_at_random(seed: int, world: Path, bench: MemberPool, tmp_path: Path) -> None:
-    """Killed up to three times, whenever it happens, then finished: the bytes are those of the unbroken run."""
+    """Killed up to three times at random, then finished: the bytes of an uninterrupted run."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     out = tmp_path / "out.csv"
     for _ in range(rng.randint(1, 3)):

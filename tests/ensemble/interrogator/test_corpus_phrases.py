@@ -74,7 +74,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_artists_are_left_out(phrase: str, stays: bool) -> None:
-    """Those of the list, whoever is credited, and names that are credited a tenth as often as they stand alone."""
+    """Names of the list, credited names, and names credited a tenth as often as alone."""
     counted = [(phrase, 100), ("by jane doe", 10), ("by concept art", 9)]
     assert without_artists(counted, ARTISTS) == ([phrase] if stays else [])
 
@@ -118,7 +118,7 @@ def test_an_index_without_common_phrases_is_told(lite_index: Path) -> None:
 def test_the_member_chooses_among_them(
     shared: IndexVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mediums and movements stay the package's; the flavors are the corpus's, all of them where there are few."""
+    """Mediums and movements are the package's, flavors the corpus's: all of them if few."""
     monkeypatch.setattr(
         "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
     )
@@ -134,8 +134,7 @@ def test_the_member_chooses_among_them(
 
 
 def test_the_option_changes_a_blend_config() -> None:
-    """It keeps the rest but the calibrations, which hold for the other phrases; a blend config without the member, and a third place,
-    are refused."""
+    """Only the phrases change, and calibrations are dropped; it is refused without the member."""
     values = dict.fromkeys(
         ("close", "intercept", "nearness", "wording", "agreement", "base_rate", "ece", "auroc"), 0.5
     )
@@ -158,7 +157,7 @@ def test_the_option_changes_a_blend_config() -> None:
 def test_the_command_line_takes_it(
     imprompt: Imprompt, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`query --explain --phrases corpus` answers with phrases of the corpus; without --explain, or with nonsense, it is refused."""
+    """`query --explain --phrases corpus` uses phrases of the corpus; invalid uses are refused."""
     monkeypatch.setattr(
         "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
     )

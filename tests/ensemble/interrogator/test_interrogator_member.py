@@ -31,7 +31,7 @@ FLAVORS = 2500
 
 
 def read_alike(chosen: list[list[str]], table: PhraseTable) -> list[list[int]]:
-    """Labels by the first place of their row: the tokenizer cannot tell "hyper-realistic" from "hyper - realistic"."""
+    """Group labels that have equal rows, such as "hyper-realistic" and "hyper - realistic"."""
     first: dict[bytes, int] = {}
     place = {
         label: first.setdefault(row.tobytes(), at)
@@ -63,7 +63,7 @@ def colours(
 def test_labels_are_the_librarys_own(
     model: str, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the same features: the same labels in the same order, ties apart, and after its rules the same prompt."""
+    """Equal features give the same labels in the same order, ties apart, and the same prompt."""
     import torch
     from clip_interrogator.clip_interrogator import _truncate_to_fit
 
@@ -96,7 +96,7 @@ def test_labels_are_the_librarys_own(
 
 
 def test_prompts_are_caption_medium_movement_flavors(version: IndexVersion) -> None:
-    """As in the notebook; the vote is the prompt's embedding; a medium that the caption begins with is not said twice."""
+    """The vector embeds the prompt; a medium that begins the caption is not repeated."""
     images = [picture("red"), picture("blue")]
     said = colours(version, captioner=FixedMember("caption", "a red painting of a cat")).predict(
         images
@@ -146,7 +146,7 @@ def loaded(
 
 
 def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: IndexVersion, few: None) -> None:
-    """One line tells; the vote is there; no model is asked for, whatever the blend config's sources name."""
+    """One line tells so; it predicts, and no model is loaded, even if one is named."""
     blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, sources={"caption": "no/where"}
     )
@@ -157,16 +157,16 @@ def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: IndexVersion, 
     assert len(str(prediction.contributions[0].text).split(", ")) == 5
 
 
-def test_the_recipes_captioner_speaks_first_and_once(
+def test_the_blend_config_captioner_speaks_first_and_once(
     lite: IndexVersion, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where `caption` is a member its words begin the interrogator's prompt, whatever the order of the blend config."""
+    """The caption of the member `caption` begins the prompt, in any order of the blend config."""
     sayer = FixedMember("caption", "a lake at night")
     monkeypatch.setitem(LOADERS, "caption", lambda _bench: sayer)
     members, lines = loaded(lite, BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}))
     (prediction,) = members.predict([picture("blue")])
     assert str(
-        {vote.member: vote.text for vote in prediction.contributions}["interrogator"]
+        {part.member: part.text for part in prediction.contributions}["interrogator"]
     ).startswith("a lake at night, ")
     assert sayer.batches == [1]
     assert lines == []
@@ -175,7 +175,7 @@ def test_the_recipes_captioner_speaks_first_and_once(
 def test_a_named_captioner_has_to_be_there(
     version: IndexVersion, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside another encoder than `lite` the source is loaded for the interrogator; what fails is named, with what to fetch."""
+    """With other encoders than `lite` the source is loaded; a failure names what to fetch."""
     blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, sources={"caption": "no/where"}
     )
@@ -202,7 +202,7 @@ def test_the_notebook_blend_fails_for_the_missing_member(lite: IndexVersion, few
 
 
 def test_a_prompt_is_cut_at_the_tower(version: IndexVersion) -> None:
-    """Parts are left out from the end; the first part stays whatever its length; a list of prompts may be empty."""
+    """Parts are dropped from the end; the first part stays at any length; no prompts are fine."""
     texts = ColourPair().texts
     parts = [["one two", "three", "four five"], ["a b c d e f"], ["a b c d", "e"]]
     assert fitting(parts, texts, max_tokens=4) == ["one two, three", "a b c d e f", "a b c d"]

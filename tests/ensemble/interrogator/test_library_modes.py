@@ -1,4 +1,4 @@
-"""The library's own modes: with our model, tables and captions in it, it says what it says by itself."""
+"""The library's own modes give the same prompts with our model, tables and captions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def clip_index(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_says_what_the_library_says(mode: Mode, pair: OpenClipEncoder, theirs: Any) -> None:
-    """Prompt for prompt, of an untouched `Interrogator` over the same weights; our warnings are errors, its own are kept still."""
+    """Prompts equal those of an untouched `Interrogator`; its warnings are hidden."""
     captions = ["a red circle", "a blue square on a white background"]
     ours = LibraryModes(pair, few_lists(), mode, announce=silent).prompts(SCENES, captions)
     with warnings.catch_warnings():
@@ -95,10 +95,10 @@ def test_its_tables_are_the_ones_that_it_would_encode(pair: OpenClipEncoder, the
     assert made.clip_preprocess is pair.model.transform
 
 
-def test_a_recipe_chooses_the_mode(
+def test_a_blend_config_chooses_the_mode(
     clip_index: IndexVersion, pair: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a caption it begins with that, without one with the picture's medium, and says that it had none."""
+    """A prompt begins with the caption, or with the medium, which is announced."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
     monkeypatch.setitem(LOADERS, "caption", lambda _bench: FixedMember("caption", "a red ring"))
     fast = InterrogatorSettings(mode="fast")
@@ -114,13 +114,13 @@ def test_a_recipe_chooses_the_mode(
     assert any("phrase lists alone" in line for line in lines)
     both = BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}, interrogator=fast)
     (prediction,) = load_ensemble(both, clip_index, pair).predict(SCENES[:1])
-    assert {str(vote.text)[:10] for vote in prediction.contributions} == {"a red ring"}
+    assert {str(part.text)[:10] for part in prediction.contributions} == {"a red ring"}
 
 
 def test_other_encoders_are_refused_with_the_way_out(
     version: IndexVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library works with CLIP models only; the message names the mode, the encoder and what to do."""
+    """The library needs a CLIP model; the message names the mode, the encoder and the remedy."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
     for mode in MODES:
         blend_config = BlendConfig(
@@ -139,7 +139,7 @@ def test_other_encoders_are_refused_with_the_way_out(
 def test_a_tokenizer_that_the_library_misreads_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would cut every prompt to its first part; a library that is not there is named with the command of pip."""
+    """Such a tokenizer would cut all prompts short; a missing library is named, with the remedy."""
     pair = load_openclip(str(write_model(tmp_path / "model", "vit")), device="cpu")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "clip_interrogator", None)

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a training: nothing half stands in its place, and the same call ends with the same bytes."""
+"""SIGKILL at any moment of a training: nothing partial, and the same bytes after a rerun."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEPT = {
     "when all is learned": 16,
     "before the folder is removed": 16,
 }
-"""Steps of 16 that the next run need not do again, four an epoch: a state is kept every third step and after each epoch."""
+"""Steps of 16 that are not repeated: a state is saved every third step and each epoch of four."""
 IN_THE_ORDINARY_SUITE = ("within the first epoch",)
 
 
@@ -65,7 +65,7 @@ def assert_as_unbroken(out: Path, bench: MemberPool) -> None:
     ],
 )
 def test_a_kill_at_a_named_point(point: str, bench: MemberPool, tmp_path: Path) -> None:
-    """At most three steps are done again, and the weights are those of the unbroken training, bit for bit."""
+    """At most three steps are repeated; the weights equal an uninterrupted training's bits."""
     out = tmp_path / "tower.safetensors"
     killed = subprocess.run(
         [*DRIVER, bench.pairs, out, point],
@@ -90,7 +90,7 @@ def test_every_point_is_named() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_kills_at_random(seed: int, bench: MemberPool, tmp_path: Path) -> None:
-    """Killed up to three times, whenever it happens, then finished: the bytes are those of the unbroken training."""
+    """Killed up to three times at random, then finished: the bytes of an uninterrupted training."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     out = tmp_path / "tower.safetensors"
     for _ in range(rng.randint(1, 3)):

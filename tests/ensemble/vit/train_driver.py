@@ -1,4 +1,4 @@
-"""Trains a small tower and kills itself at a named point; run as a program of its own by `test_kills.py`.
+"""Trains a small tower and kills itself at a named point; run by `test_kills.py`.
 
     python tests/ensemble/vit/train_driver.py PAIRS OUT POINT
 
