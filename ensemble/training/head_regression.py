@@ -7,7 +7,7 @@ benchmarks/results/lite_head.md lists the alternatives and their figures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,13 +55,7 @@ class HeadExamples:
 
     def __getitem__(self, rows: Ids) -> HeadExamples:
         """Return the examples of these row numbers."""
-        return HeadExamples(
-            self.features[rows],
-            self.prompts[rows],
-            self.targets[rows],
-            self.kinds[rows],
-            self.sources[rows],
-        )
+        return HeadExamples(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)

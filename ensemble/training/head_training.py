@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -129,18 +129,8 @@ def main_kind(rows: Sequence[Pair]) -> int:
 
 def make_head(fitted: FittedMaps, *, constants: LiteHead, training: dict[str, str]) -> LiteHead:
     """Return a head with the fitted maps and the constants of another head."""
-    return LiteHead(
-        class_vectors=constants.class_vectors,
-        prompt_mean=constants.prompt_mean,
-        centre=fitted.centre,
-        scale=fitted.scale,
-        basis=fitted.basis,
-        output_weight=fitted.output_weight,
-        output_bias=fitted.output_bias,
-        index_weight=fitted.index_weight,
-        weights_sha256=backbone_digests(),
-        training=training,
-    )
+    maps = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
+    return replace(constants, **maps, weights_sha256=backbone_digests(), training=training)
 
 
 def _facts(rows: Sequence[Pair]) -> dict[str, str]:

@@ -59,20 +59,20 @@ def save_state(work: Path, state: TrainingState, *, plan: str) -> None:
         torch.save({"plan": plan, **saved}, file)
 
 
-def resume_state(work: Path, state: TrainingState, *, plan: str) -> bool:
-    """Load what `save_state` saved for this plan; return False, `state` unchanged, without it.
+def resume_state(work: Path, state: TrainingState, *, plan: str) -> None:
+    """Load what `save_state` saved for this plan; without it, `state` is unchanged.
 
     Raises:
         WeightsRejected: the file is damaged.
     """
     path = work / STATE
     if not path.is_file():
-        return False
+        return
     saved: Any = read_pickle(path)
     if not isinstance(saved, dict) or saved.get("plan") != plan:
-        return False
+        return
     if saved["best_epoch"] >= 0 and not (work / BEST).is_file():
-        return False  # the checkpoint was published, but the folder was not removed
+        return  # the checkpoint was published, but the folder was not removed
     try:
         for name in _PARTS:
             getattr(state, name).load_state_dict(saved[name])
@@ -82,7 +82,6 @@ def resume_state(work: Path, state: TrainingState, *, plan: str) -> bool:
         raise WeightsRejected(
             f"{path} is not the state of this training: {error}.", path=path, hint=f"Remove {work}."
         ) from error
-    return True
 
 
 def publish_best(work: Path, out: Path) -> None:

@@ -88,13 +88,14 @@ class VitTrainer:
         )
         return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
-    def resume(self) -> bool:
-        """Load the state that an interrupted run of this training saved; return whether it did.
+    def resume(self) -> int:
+        """Load the state of an interrupted run, if any; return the number of steps it did.
 
         Raises:
             WeightsRejected: the saved state is damaged.
         """
-        return resume_state(self._work, self.state, plan=self._plan)
+        resume_state(self._work, self.state, plan=self._plan)
+        return self.state.step
 
     def train(self, progress: Progress) -> None:
         """Train to the end, saving the state every few steps and after each epoch.

@@ -117,9 +117,8 @@ def train_vit(
         tower, examples, settings, weights_sha256=sha256, device=choose_device(device), work=work
     )
     with write_lock(work):
-        if trainer.resume():
-            announce(f"Resuming at step {trainer.state.step:,} of {trainer.steps:,}.")
-        resumed = trainer.state.step
+        if resumed := trainer.resume():
+            announce(f"Resuming at step {resumed:,} of {trainer.steps:,}.")
         trainer.train(progress)
         cosine, gain = trainer.evaluate()
         publish_best(work, out)

@@ -17,7 +17,7 @@ from imprompt.ensemble.interrogator.interrogator_member import Interrogator
 from imprompt.ensemble.knn import Knn
 from imprompt.ensemble.model_members import CaptionMember, Regressor
 from imprompt.store.index_version import open_version
-from tests.ensemble.builders import WORDS, build_world, neighbourhood, picture
+from tests.ensemble.builders import WORDS, build_colour_index, neighbourhood, picture
 from tests.ensemble.interrogator.lists import COLOURS as COLOURED
 from tests.retriever.colours import ColourPair
 
@@ -33,7 +33,7 @@ class NamesColours:
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EnsembleMember]]:
-    root: Path = build_world(tmp_path_factory.mktemp("world"))
+    root: Path = build_colour_index(tmp_path_factory.mktemp("world"))
     with open_version(root) as version:
         yield {
             "knn": Knn(neighbourhood(version), settings=KnnSettings()),

@@ -24,7 +24,7 @@ WORDS = BagOfWords(SPACE, dim=384)
 """Stands for MiniLM: 384 numbers, by words."""
 
 
-def build_world(folder: Path, *, with_words: bool = True) -> Path:
+def build_colour_index(folder: Path, *, with_words: bool = True) -> Path:
     """Build an index of prompts about colours, with or without the ensemble's vectors."""
     corpus = folder / "colours.txt"
     corpus.write_text("\n".join(PROMPTS), "utf-8")
@@ -38,12 +38,12 @@ def build_world(folder: Path, *, with_words: bool = True) -> Path:
 
 
 def picture(colour: str) -> Image.Image:
-    """A picture of one colour."""
+    """Return a picture of one colour."""
     return Image.new("RGB", (20, 20), colour)
 
 
 class FixedMember:
-    """A member that says the same of every picture; remembers how many came at once."""
+    """A member with the same text for every picture; it records the sizes of batches."""
 
     def __init__(self, name: str, text: str, *, mute: bool = False) -> None:
         self.name = name
@@ -64,7 +64,7 @@ def neighbourhood(version: IndexVersion, *, k: int = 5) -> Neighbourhood:
 def ensemble(
     version: IndexVersion, *others: EnsembleMember, weights: dict[str, float], k: int = 5
 ) -> Ensemble:
-    """`knn` over the world, and other members."""
+    """Return an ensemble of `knn` over the index, and other members."""
     around = neighbourhood(version, k=k)
     blend_config = BlendConfig(name="test", weights=weights)
     return Ensemble(
@@ -76,7 +76,7 @@ def ensemble(
 
 
 def save_pictures(folder: Path, n: int) -> list[str]:
-    """`n` pictures of different colours; their ids, sorted."""
+    """Save `n` pictures of different colours; return their ids, sorted."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = [f"{(number * 7919) % 1000:03d}x" for number in range(n)]
     for number, name in enumerate(ids):

@@ -17,7 +17,7 @@ from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.knn import Knn, neighbour_weights, regress
 from imprompt.ensemble.neighbourhood import Neighbourhood, output_vectors
 from imprompt.store.index_version import IndexVersion, open_version
-from tests.ensemble.builders import WORDS, FixedMember, build_world, neighbourhood, picture
+from tests.ensemble.builders import WORDS, FixedMember, build_colour_index, neighbourhood, picture
 from tests.retriever.colours import PROMPTS, ColourPair
 
 cosines_of = arrays(np.float32, (3, 6), elements=st.floats(-1, 1, width=32))
@@ -129,7 +129,7 @@ def test_the_mean_of_the_corpus(version: IndexVersion) -> None:
 
 def test_an_index_without_minilm_vectors_is_refused(tmp_path: Path) -> None:
     """The message says what is missing and how to get it."""
-    with open_version(build_world(tmp_path, with_words=False)) as old:
+    with open_version(build_colour_index(tmp_path, with_words=False)) as old:
         with pytest.raises(MemberUnavailable, match=r"no MiniLM vectors.*build-index --replace"):
             output_vectors(old)
         with pytest.raises(MemberUnavailable):

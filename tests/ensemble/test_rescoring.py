@@ -56,7 +56,7 @@ def turned_pair() -> ColourPair:
     return ColourPair(EncoderSpec("turned", "turned-space", 4, 77), TurnedTexts(), TurnedPictures())
 
 
-def build_world(folder: Path) -> Path:
+def build_colour_index(folder: Path) -> Path:
     (folder / "colours.txt").write_text("\n".join(PROMPTS), "utf-8")
     corpus = parse_corpus(str(folder / "colours.txt"))
     build_index(folder / "index", [corpus], ColourPair(), extra=[WORDS], also=[turned_pair()])
@@ -92,7 +92,7 @@ def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
     """Cosines of stored vectors and of texts in the second space equal those of the encoders."""
     captioner = FixedMember("sayer", "blue castle")
     chosen = KnnSettings(rescore="turned", rescore_share=0.7)
-    with open_version(build_world(tmp_path)) as version:
+    with open_version(build_colour_index(tmp_path)) as version:
         around = Neighbourhood(version, SharedPair(ColourPair()), k=len(PROMPTS))
         second = Rescorer(version, turned_pair())
         knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, rescorer=second)

@@ -16,7 +16,7 @@ from imprompt.evaluation.cached_members import ShownImages
 from imprompt.evaluation.nested_cv import BLEND
 from imprompt.evaluation.study import Options, run_study
 from imprompt.store.index_version import open_version
-from tests.ensemble.builders import WORDS, FixedMember, build_world
+from tests.ensemble.builders import WORDS, FixedMember, build_colour_index
 from tests.retriever.colours import PROMPTS, ColourPair
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -50,7 +50,7 @@ def test_towers_and_captioners_look_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(LOADERS, "caption", lambda bench: sayer)
     pair = ColourPair()
     blend_config = BlendConfig(name="test", weights={"knn": 1, "caption": 1})
-    with open_version(build_world(tmp_path)) as version:
+    with open_version(build_colour_index(tmp_path)) as version:
         study = run_study(coloured_pairs(tmp_path), blend_config, version, pair, Options(n_folds=3))
     assert sum(sayer.batches) == sum(pair.images.batches) == 24
     assert set(study.names) == {"knn", "caption"}

@@ -162,7 +162,7 @@ def test_the_blend_config_captioner_speaks_first_and_once(
 ) -> None:
     """The caption of the member `caption` begins the prompt, in any order of the blend config."""
     sayer = FixedMember("caption", "a lake at night")
-    monkeypatch.setitem(LOADERS, "caption", lambda _bench: sayer)
+    monkeypatch.setitem(LOADERS, "caption", lambda _pool: sayer)
     members, lines = loaded(lite, BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}))
     (prediction,) = members.predict([picture("blue")])
     assert str(
@@ -185,7 +185,7 @@ def test_a_named_captioner_has_to_be_there(
     ):
         loaded(version, blend_config, pair=ColourPair(), offline=True)
     monkeypatch.setattr(
-        "imprompt.ensemble.members._load_caption", lambda _bench: FixedMember("caption", "a lake")
+        "imprompt.ensemble.members._load_caption", lambda _pool: FixedMember("caption", "a lake")
     )
     members, lines = loaded(version, blend_config, pair=ColourPair())
     (prediction,) = members.predict([picture("blue")])

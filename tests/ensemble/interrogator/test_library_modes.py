@@ -100,7 +100,7 @@ def test_a_blend_config_chooses_the_mode(
 ) -> None:
     """A prompt begins with the caption, or with the medium, which is announced."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
-    monkeypatch.setitem(LOADERS, "caption", lambda _bench: FixedMember("caption", "a red ring"))
+    monkeypatch.setitem(LOADERS, "caption", lambda _pool: FixedMember("caption", "a red ring"))
     fast = InterrogatorSettings(mode="fast")
     lines: list[str] = []
     alone = BlendConfig(name="x", weights={"interrogator": 1}, interrogator=fast)
