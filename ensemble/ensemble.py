@@ -114,7 +114,7 @@ class Ensemble:
         vectors = blend(
             {name: prediction.vectors for name, prediction in predictions.items()}, self.shares
         )
-        scores = self.neighbourhood.look(images).hits.scores
+        scores = self.neighbourhood.surroundings(images).hits.scores
         return [
             EnsemblePrediction(
                 vector=vectors[row],

@@ -87,13 +87,13 @@ class Knn:
 
     def predict(self, images: Sequence[Image]) -> Prediction:
         """Return the regressed vectors and, as texts, the prompts nearest to them."""
-        surroundings = self._neighbourhood.look(images)
+        surroundings = self._neighbourhood.surroundings(images)
         cosines, vectors = [surroundings.hits.scores], [surroundings.vectors]
         captions: list[Sequence[str]] = []
         if self._minilm is not None:
             texts_of_all = (captioner.predict(images).texts for captioner in self._captioners)
             captions = [texts for texts in texts_of_all if texts is not None]
-            encode = self._neighbourhood.pair.texts.encode
+            encode = self._neighbourhood.encoder.texts.encode
             for texts in captions:
                 rows = encode(texts)
                 cosines.append(np.einsum("nd,nd->n", surroundings.pictures, rows)[:, None])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Ids
-from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.caching import BatchCache, image_keys
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +32,9 @@ class Rescorer:
     def __init__(self, version: OpenIndex, encoder: DualEncoder) -> None:
         self._vectors = version.vectors(encoder.spec.space)
         self._encoder = encoder
-        self._encode_pictures = LastPictures(lambda pictures: encoder.images.encode(pictures))
+        self._encode_pictures = BatchCache(
+            lambda pictures: encoder.images.encode(pictures), key=image_keys
+        )
 
     def cosines(self, pictures: Sequence[Image], row_ids: Ids) -> NDArray[np.float32]:
         """Return (n, k) cosines of n pictures with the prompts `row_ids` (n, k); -inf for id -1."""

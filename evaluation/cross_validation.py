@@ -19,7 +19,7 @@ from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
 from imprompt.ensemble.ensemble import EnsemblePrediction
 from imprompt.ensemble.training.head_training import activations, main_kind, make_examples
 from imprompt.evaluation.blend_statistics import BlendStatistics
-from imprompt.evaluation.cached_members import ExchangeablePair, SeenTrunk, ShownImages
+from imprompt.evaluation.cached_members import CachedLite, CachedTrunk
 from imprompt.evaluation.heads import Heads, refit_heads
 from imprompt.evaluation.member_cache import Look, MemberCache, reads_the_index_alone, takes_lite
 from imprompt.evaluation.nested_cv import FoldInputs
@@ -45,27 +45,20 @@ def knn_grid(blend_config: BlendConfig) -> tuple[KnnSettings, ...]:
 
 
 def lite_of(
-    blend_config: BlendConfig,
-    pair: DualEncoder,
-    rows: PairSet,
-    sitting: ShownImages,
-    *,
-    cache: Path,
-    progress: Progress,
-) -> ExchangeablePair | None:
+    blend_config: BlendConfig, pair: DualEncoder, rows: PairSet, *, cache: Path, progress: Progress
+) -> CachedLite | None:
     """`lite` over what its trunks see in the pairs; None where nobody looks through it."""
     if not (isinstance(pair, LiteEncoder) or takes_lite(blend_config)):
         return None
     lite = pair if isinstance(pair, LiteEncoder) else load_lite()
     seen = activations(rows.rows, cache=cache, progress=progress)
-    trunks = {name: SeenTrunk(part, sitting) for name, part in seen.items()}
-    return ExchangeablePair(lite.head, lite.spec, trunks, lite.minilm)
+    return CachedLite(lite, {name: CachedTrunk(part) for name, part in seen.items()})
 
 
-def heads_of(lite: ExchangeablePair, pairs: PairSet, *, progress: Progress) -> Heads:
+def heads_of(lite: CachedLite, pairs: PairSet, *, progress: Progress) -> Heads:
     """The head of `lite`, trained again for every set of folds that is left out."""
     constants = lite.head
-    seen = {name: trunk.seen for name, trunk in lite.trunks.items()}
+    seen = {name: trunk.cached for name, trunk in lite.trunks.items()}
     examples = make_examples(
         pairs.rows, features(seen, constants.class_vectors), minilm=lite.minilm, progress=progress
     )

@@ -22,10 +22,11 @@ from imprompt.ensemble.model_members import Regressor
 from imprompt.ensemble.neighbourhood import Surroundings
 from imprompt.ensemble.training.pairs import Pair
 from imprompt.evaluation.cached_members import (
-    ExchangeablePair,
-    RememberingMember,
-    RememberingPair,
-    ShownImages,
+    CachedLite,
+    PairPicture,
+    RowCachedMember,
+    cached_by_row,
+    pair_pictures,
 )
 from imprompt.evaluation.heads import Heads
 from imprompt.images.decode import ENOUGH_PX, open_image
@@ -79,9 +80,8 @@ class MemberCache:
         *,
         settings: Sequence[KnnSettings],
         rows: Sequence[Pair],
-        lite: ExchangeablePair | None,
+        lite: CachedLite | None,
         heads: Heads,
-        sitting: ShownImages,
         device: str = "auto",
         offline: bool = False,
         announce: Announce,
@@ -90,15 +90,12 @@ class MemberCache:
         self._rows = rows
         self.lite = lite
         self.heads = heads
-        self._sitting = sitting
         self._device = device
         self._offline = offline
         self.settings = settings
         self._allowed = corpus_without(version, rows)
         on_lite = isinstance(pair, LiteEncoder) and lite is not None
-        self.pair: DualEncoder = (
-            lite if on_lite and lite is not None else RememberingPair(pair, sitting, rows=len(rows))
-        )
+        self.pair: DualEncoder = lite if on_lite and lite is not None else cached_by_row(pair)
         self.minilm: TextEncoder = (
             lite.minilm if lite is not None else output_encoder(pair, device=device)
         )
@@ -146,7 +143,7 @@ class MemberCache:
         for block, pictures in self._blocks(rows):
             for folds in left_out:
                 shown = self._show(pictures, block, folds)
-                around = self._ensemble.neighbourhood.look(shown)
+                around = self._ensemble.neighbourhood.surroundings(shown)
                 contributions = {
                     name: predict_in_memory(member, shown).vectors
                     for name, member in self._members.items()
@@ -181,10 +178,11 @@ class MemberCache:
             block = rows[begin : begin + _BLOCK_ROWS]
             yield block, [open_image(self._rows[row].image, enough_px=ENOUGH_PX) for row in block]
 
-    def _show(self, pictures: Sequence[Image], rows: Ids, left_out: frozenset[int]) -> list[Image]:
-        if self.lite is not None and self.heads:
-            self.lite.images.use(self.heads[left_out])
-        return self._sitting.show(pictures, rows)
+    def _show(
+        self, pictures: Sequence[Image], rows: Ids, left_out: frozenset[int]
+    ) -> list[PairPicture]:
+        head = self.heads[left_out] if self.heads else None
+        return pair_pictures(pictures, rows, head=head)
 
     def _knn(self, shown: Sequence[Image], around: Surroundings, setting: KnnSettings) -> Vectors:
         if not reads_the_index_alone(setting):
@@ -199,7 +197,7 @@ class MemberCache:
             *(_OF_THE_PAIR - ensemble.blend_config.sources.keys() if self.heads else ()),
         }
         return {
-            name: member if name in changing else RememberingMember(member, self._sitting)
+            name: member if name in changing else RowCachedMember(member)
             for name, member in ensemble.members.items()
         }
 

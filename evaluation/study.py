@@ -21,7 +21,6 @@ from imprompt.ensemble.blend import shares
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings, check_blend_config
 from imprompt.ensemble.ensemble import EnsemblePrediction
 from imprompt.evaluation.blend_statistics import Choice, fit
-from imprompt.evaluation.cached_members import ShownImages
 from imprompt.evaluation.calibration import Calibrated, calibrate
 from imprompt.evaluation.cross_validation import (
     ask_all,
@@ -182,12 +181,10 @@ def _panel(
     pairs: PairSet,
     options: Options,
 ) -> MemberCache:
-    sitting = ShownImages()
     lite = lite_of(
         blend_config,
         pair,
         pairs,
-        sitting,
         cache=options.cache or settings().cache,
         progress=options.progress,
     )
@@ -201,7 +198,6 @@ def _panel(
         heads=heads_of(lite, pairs, progress=options.progress)
         if options.refit_head and lite is not None
         else {},
-        sitting=sitting,
         device=options.device,
         offline=options.offline,
         announce=options.announce,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.values import Vectors
+from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.blend_config import load_blend_config
 from imprompt.ensemble.members import load_ensemble
-from imprompt.ensemble.neighbourhood import SharedPair
 from imprompt.retriever import Question, Retriever
 from imprompt.retriever.questions import ReadQuestion
 from imprompt.server.server_settings import ServerSettings
@@ -93,9 +93,9 @@ class Models:
         ensemble = self._load_ensemble(version, encoder)
         # The retriever and the ensemble share one encoder, so that each image is encoded once.
         shared = (
-            SharedPair(encoder)
+            CachedEncoder(encoder)
             if isinstance(ensemble, MemberUnavailable)
-            else ensemble.neighbourhood.pair
+            else ensemble.neighbourhood.encoder
         )
         retriever = Retriever(version, shared)
         _warm_up(retriever, ensemble)

@@ -64,7 +64,7 @@ class Interrogator:
         if self._captioner is not None and images:
             captions = self._captioner.predict(images).texts
         captions = captions or [""] * len(images)
-        pictures = self._neighbourhood.look(images).pictures
+        pictures = self._neighbourhood.surroundings(images).pictures
         if self._library is None:
             texts = self._classic(pictures, captions)
         else:

@@ -95,7 +95,7 @@ def test_no_pictures_no_predictions(version: IndexVersion) -> None:
 def test_the_nearest_prompt_to_a_vector(version: IndexVersion) -> None:
     """The prompt around the picture that has the highest cosine, the first of equals."""
     around, images = neighbourhood(version, k=8), [picture("red")]
-    first = around.look(images).hits.ids[0, 0]
+    first = around.surroundings(images).hits.ids[0, 0]
     row_ids, cosines = around.nearest(images, WORDS.encode(["blue and red"]))
     assert (around.texts(row_ids), round(float(cosines[0]), 4)) == (["blue and red"], 1)
     row_ids, cosines = around.nearest(images, np.zeros((1, 384), np.float32))

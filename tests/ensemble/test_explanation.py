@@ -47,7 +47,7 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
         Question(image=saved(tmp_path, "red", prompt="an owl of brass")),
         Question(image=saved(tmp_path, "red")),
     ]
-    retriever = Retriever(version, members.neighbourhood.pair)
+    retriever = Retriever(version, members.neighbourhood.encoder)
     bad, blue, text, owl, red = ask_explained(asked, 3, retriever=retriever, ensemble=members)
     assert isinstance(bad, ImpromptError)
     assert isinstance(text, QueryError)

@@ -109,7 +109,7 @@ def test_the_hub_is_not_reached_from_a_closed_library() -> None:
 def test_an_index_does_not_choose_what_is_fetched() -> None:
     """The repository that an index names is not asked for, network or not; the user is told how to fetch it."""
     with pytest.raises(
-        WeightsMissing, match=r"an index does not choose.*prefetch hf-hub:someone/evil"
+        WeightsMissing, match=r"an index names are not fetched.*prefetch hf-hub:someone/evil"
     ) as caught:
         load_index_encoder("hf-hub:someone/evil", device="cpu", offline=False)
     assert caught.value.exit_code == 41
