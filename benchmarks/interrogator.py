@@ -36,10 +36,10 @@ from benchmarks.machine import ROOT, machine
 from imprompt.core.hub.fetch import silent
 from imprompt.core.values import Vectors
 from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
-from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
+from imprompt.ensemble.interrogator.interrogator_member import fitting, prompt_parts
 from imprompt.ensemble.interrogator.library_modes import LibraryModes
-from imprompt.ensemble.interrogator.member import fitting, prompt_parts
 from imprompt.ensemble.interrogator.phrase_lists import package_lists
+from imprompt.ensemble.interrogator.phrase_vectors import PhraseTable, phrase_table
 from tests.assets.scenes import held_out_scenes
 
 RESULT = ROOT / "benchmarks" / "results" / "interrogator.json"

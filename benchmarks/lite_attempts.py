@@ -12,7 +12,7 @@ from benchmarks.lite_study import Fold, Prediction, Study, hits
 from imprompt.core.values import Ids, unit_rows
 from imprompt.encoders.lite_head import BASIS_DIM, PAIRED_DIM, conse
 from imprompt.ensemble.ridge import Matrix, block_scales
-from imprompt.ensemble.training.head_fit import (
+from imprompt.ensemble.training.head_regression import (
     HeadExamples,
     class_means,
     source_mean,

@@ -40,7 +40,7 @@ from imprompt.encoders.lite_head import (
     write_head,
 )
 from imprompt.ensemble.ridge import Matrix, block_scales, ridge
-from imprompt.ensemble.training.head_fit import fit_maps
+from imprompt.ensemble.training.head_regression import fit_maps
 
 RESULT = ROOT / "benchmarks" / "results" / "lite_head.md"
 PERMISSIVE = frozenset(

@@ -22,7 +22,7 @@ from imprompt.encoders.lite import HEAD_PATH
 from imprompt.encoders.lite_head import TRUNK_SIDE_PX, LiteHead, features, read_head
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
-from imprompt.ensemble.training.head_fit import HeadExamples
+from imprompt.ensemble.training.head_regression import HeadExamples
 from imprompt.ensemble.training.head_training import make_examples
 from imprompt.ensemble.training.pairs import Pair, read_pairs
 from imprompt.images.decode import open_image

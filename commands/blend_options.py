@@ -23,7 +23,7 @@ Blend = Annotated[
     typer.Option(
         "--blend",
         metavar="RECIPE",
-        help="Whose contributions count how much: `default` (what runs without a download), `seed`, or a JSON file of weights.",
+        help="Whose contributions count how much: `default` (what runs without a download), `notebook`, or a JSON file of weights.",
         show_default="default",
     ),
 ]

@@ -23,7 +23,7 @@ def prefetch(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="`lite` or `clip`; a blend (`default`, `seed`, a JSON file); a member, a corpus, an encoder or a backbone.",
+            help="`lite` or `clip`; a blend (`default`, `notebook`, a JSON file); a member, a corpus, an encoder or a backbone.",
         ),
     ],
     list_only: Annotated[

@@ -21,7 +21,7 @@ from imprompt.commands.options import Device, IndexOption, Json, Offline, Quiet,
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from imprompt.ensemble.submission.run import SubmitReport
+    from imprompt.ensemble.submission.submission_job import SubmitReport
 
 _SHOWN = 20
 
@@ -71,9 +71,9 @@ def submit(
     image that cannot be read gets the mean of the corpus, is listed, and the exit code tells.
     """
     from imprompt.core.errors import ConfigError
-    from imprompt.ensemble.submission.ray_predictions import RayAnswerer
-    from imprompt.ensemble.submission.run import depends_on
-    from imprompt.ensemble.submission.run import submit as submit_folder
+    from imprompt.ensemble.submission.ray_predictions import RayPredictor
+    from imprompt.ensemble.submission.submission_job import submit as submit_folder
+    from imprompt.ensemble.submission.submission_plan import depends_on
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if check is not None:
@@ -100,9 +100,9 @@ def submit(
             sample=sample,
             prompts_out=prompts_out,
             ignore_metadata=ignore_metadata,
-            answerer=None
+            predictor=None
             if cluster is None
-            else RayAnswerer(cluster, named_ensemble(opened, ensemble, device=device), depends),
+            else RayPredictor(cluster, named_ensemble(opened, ensemble, device=device), depends),
             progress=output.progress(),
         )
     _show(output, report)

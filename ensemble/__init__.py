@@ -1,1 +1,1 @@
-"""What turns several guesses into one answer, and the training of the parts that are learned."""
+"""The ensemble of members that predicts a prompt, submissions, and training of learned parts."""

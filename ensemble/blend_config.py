@@ -1,7 +1,4 @@
-"""Recipes: which members vote, with what weight, and how the members are set.
-
-Two have a name; a file may hold another.
-"""
+"""A blend config: the weights and settings of an ensemble, built in or read from a JSON file."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from imprompt.ensemble.blend import check_weights
 from imprompt.ensemble.confidence import Calibration
 
 DEFAULT = "default"
+NOTEBOOK = "notebook"
 CAPTION_SOURCE = "Salesforce/blip-image-captioning-large"
 _MOST_LABELS = 100
 
@@ -24,13 +22,13 @@ Phrases: TypeAlias = Literal["package", "corpus"]
 
 
 class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How `knn` weighs the `k` nearest prompts: 1 / ((1 - cosine)^power + 1e-4); those below `floor` do not count.
+    """How `knn` weighs the `k` nearest prompts: 1 / ((1 - cosine)^power + 1e-4).
 
-    The defaults are those of the public kNN-regression notebook (motono0223, Stable Diffusion:
-    Image to Prompts). `captions_of` names members whose texts join the prompts (+0.016 in the 33rd
-    place's write-up). `rescore` names a second encoder whose vectors the index holds (`build-index
-    --also`): the k nearest are those of the first, their cosines are mixed with the second's, which
-    counts `rescore_share`; see `imprompt.ensemble.rescoring.rescored`.
+    Prompts below the cosine `floor` do not count. The defaults are those of the public
+    kNN-regression notebook (motono0223, Stable Diffusion: Image to Prompts). `captions_of` names
+    members whose texts join the prompts (+0.016 in the 33rd place's write-up). `rescore` names a
+    second encoder whose vectors the index stores (`build-index --also`), and `rescore_share` is its
+    part in the mixed cosines; see `imprompt.ensemble.rescoring.rescored`.
     """
 
     k: int = 100
@@ -44,10 +42,9 @@ class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class InterrogatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `interrogator` adds to a caption.
 
-    `mode` is "classic", so many labels of each kind (the defaults are those of the notebook behind
-    `seed`), or one of the library's own, which need a CLIP model and go by the library's defaults.
-    `phrases` says where the flavors come from: "package" is the library's list, "corpus" what the
-    prompts of the index have in common.
+    The mode "classic" takes a fixed number of labels of each kind (by default those of the
+    notebook); the other modes are the library's, which need a CLIP model. Flavors are the
+    library's for the `phrases` "package", and mined from the prompts of the index for "corpus".
     """
 
     mode: Mode = "classic"
@@ -58,12 +55,12 @@ class InterrogatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 
 class BlendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Weights by member's name; only their ratios count.
+    """The weights and settings of an ensemble.
 
-    `suffixes` are appended to a member's captions, `sources` say where a member's model comes from
-    (a folder, or OWNER/NAME of a hub repository; for `vit` a file, a folder, or ARCH//FILE) where
-    it is not the usual one. `calibrations` turn an answer's signs into a confidence, each for one
-    encoder and one size of corpus.
+    `weights` by member; only their ratios count. `suffixes` are appended to a member's captions.
+    `sources` override where a member's model comes from: a folder, or OWNER/NAME of a hub
+    repository; for `vit` a file, a folder, or ARCH//FILE. `calibrations` turn the features of a
+    prediction into a confidence, each for one encoder and one size of corpus.
     """
 
     name: str
@@ -75,9 +72,9 @@ class BlendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     calibrations: tuple[Calibration, ...] = ()
 
 
-PRESETS = {
-    # Fitted and calibrated by `fit-weights` on generated images; benchmarks/results/evaluation.md
-    # has what it is worth.
+BLEND_CONFIGS = {
+    # Fitted and calibrated by `fit-weights` on generated images; measured in
+    # benchmarks/results/evaluation.md.
     DEFAULT: BlendConfig(
         name=DEFAULT,
         weights={"vit": 0.45, "knn": 0.55},
@@ -98,98 +95,92 @@ PRESETS = {
             ),
         ),
     ),
-    # The notebook that this project began with.
-    "seed": BlendConfig(
-        name="seed",
+    # The weights of the notebook that this project began with.
+    NOTEBOOK: BlendConfig(
+        name=NOTEBOOK,
         weights={"vit": 0.7488, "interrogator": 0.2112, "ofa": 0.04},
         suffixes={"ofa": ", fine details, masterpiece"},
-        sources={"caption": CAPTION_SOURCE},  # what the interrogator's prompts begin with
+        sources={"caption": CAPTION_SOURCE},  # the interrogator's prompts begin with its captions
     ),
 }
 
 
-def load_blend_config(named: str) -> BlendConfig:
-    """The blend config of a preset's name, or that of a JSON file.
+def load_blend_config(name: str) -> BlendConfig:
+    """Return the built-in blend config of this name, or the one in the JSON file `name`.
 
     Raises:
-        ConfigError: there is neither, the file is no blend config, or its weights or settings cannot be
-            used.
+        ConfigError: there is neither, the file is not a blend config, or its settings are invalid.
     """
-    if named in PRESETS:
-        return PRESETS[named]
-    path = Path(named).expanduser()
+    if name in BLEND_CONFIGS:
+        return BLEND_CONFIGS[name]
+    path = Path(name).expanduser()
     if not path.is_file():
         raise ConfigError(
-            f"no blend config is called {named!r}.",
-            hint=f"Name {', '.join(PRESETS)}, or a JSON file of weights.",
+            f"No blend config is called {name!r}.",
+            hint=f"Name {', '.join(BLEND_CONFIGS)}, or a JSON file of weights.",
         )
     try:
         blend_config = msgspec.json.decode(path.read_bytes(), type=BlendConfig)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} is not a blend config: {error}.",
-            hint='It holds {"name": ..., "weights": {...}}.',
+            hint='It must hold {"name": ..., "weights": {...}}.',
         ) from error
     check_blend_config(blend_config)
     return blend_config
 
 
 def with_phrases(blend_config: BlendConfig, phrases: str) -> BlendConfig:
-    """The blend config with the flavors of its interrogator taken from "package" or "corpus"; another choice than its own loses its
-    calibrations, which were made with that.
+    """Return the blend config with its interrogator's flavors from "package" or "corpus".
+
+    A change drops the calibrations, which were measured with the other flavors.
 
     Raises:
-        ConfigError: they come from nowhere else, or the blend config asks no interrogator.
+        ConfigError: `phrases` is neither, or the blend config does not use the interrogator.
     """
-    if "interrogator" not in (
-        *(name for name, weight in blend_config.weights.items() if weight > 0),
-        *blend_config.knn.captions_of,
-    ):
+    members = {name for name, weight in blend_config.weights.items() if weight > 0}
+    if "interrogator" not in members.union(blend_config.knn.captions_of):
         raise ConfigError(
-            f"--phrases is about the member interrogator, which blend config {blend_config.name} does not ask.",
-            hint="Name a blend config that gives it a weight: --blend seed, or a JSON file.",
+            f"--phrases needs the member interrogator, which blend config {blend_config.name} "
+            "does not use.",
+            hint=f"Name one that gives it a weight: --blend {NOTEBOOK}, or a JSON file.",
         )
     if phrases not in get_args(Phrases):
-        raise ConfigError(
-            f"phrases come from {' or '.join(get_args(Phrases))}, not from {phrases!r}."
-        )
+        raise ConfigError(f"--phrases is {' or '.join(get_args(Phrases))}, not {phrases!r}.")
     if phrases == blend_config.interrogator.phrases:
         return blend_config
-    chosen = msgspec.structs.replace(blend_config.interrogator, phrases=phrases)
-    return msgspec.structs.replace(blend_config, interrogator=chosen, calibrations=())
+    settings = msgspec.structs.replace(blend_config.interrogator, phrases=phrases)
+    return msgspec.structs.replace(blend_config, interrogator=settings, calibrations=())
 
 
 def check_blend_config(blend_config: BlendConfig) -> None:
-    """Raise `ConfigError` where the weights or a setting cannot be used."""
+    """Raise `ConfigError` unless all weights and settings are in their ranges."""
     check_weights(blend_config.weights)
     knn = blend_config.knn
     if knn.k < 1 or not 0 <= knn.power <= 100 or not -1 <= knn.floor <= 1:
         raise ConfigError(
-            f"knn cannot be set to k {knn.k}, power {knn.power}, floor {knn.floor}.",
+            f"knn cannot use k {knn.k}, power {knn.power}, floor {knn.floor}.",
             hint="k is at least 1, power from 0 to 100, floor from -1 to 1.",
         )
     if not 0 <= knn.rescore_share <= 1:
-        raise ConfigError(f"rescore_share of knn is {knn.rescore_share}; it is from 0 to 1.")
+        raise ConfigError(f"rescore_share of knn is {knn.rescore_share}; it must be from 0 to 1.")
     if "knn" in knn.captions_of:
-        raise ConfigError("knn cannot take its own texts as captions.")
-    counts = (
-        blend_config.interrogator.mediums,
-        blend_config.interrogator.movements,
-        blend_config.interrogator.flavors,
-    )
+        raise ConfigError("captions_of of knn cannot name knn itself.")
+    labels = blend_config.interrogator
+    counts = (labels.mediums, labels.movements, labels.flavors)
     if min(counts) < 0 or not 1 <= sum(counts) <= _MOST_LABELS:
         raise ConfigError(
             "interrogator cannot choose {} mediums, {} movements and {} flavors.".format(*counts),
-            hint=f"None is negative, together they are 1 to {_MOST_LABELS}.",
+            hint=f"Each is at least 0, and together they are from 1 to {_MOST_LABELS}.",
         )
 
 
 def write_blend_config(path: Path, blend_config: BlendConfig) -> None:
-    """Write a blend config that `load_blend_config` reads, whole or not at all.
+    """Write a blend config for `load_blend_config`, atomically.
 
     Raises:
-        ConfigError: its weights or settings cannot be used.
-        StorageFull: the disk is full or may not be written.
+        ConfigError: a weight or setting is not valid.
+        StorageFull: the disk is full or read-only.
     """
     check_blend_config(blend_config)
     with atomic_write(path) as file:

@@ -1,7 +1,7 @@
-"""How likely the printed prompt is close to the true one, as it was measured for one encoder and one size of corpus.
+"""Confidence: the probability that the printed prompt is close to the true one.
 
-Logistic regression (Platt 1999) on three cosines that every prediction has;
-`evaluation/calibration.py` fits it out of fold.
+It is a logistic regression (Platt 1999) on three cosines of each prediction, fitted out of fold by
+`evaluation/calibration.py` for one encoder and one size of corpus.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 CLOSE_COSINE = 0.6
-"""MiniLM cosine from which the printed prompt counts as close to the true one: much of the same, said differently."""
+"""MiniLM cosine from which a printed prompt counts as close to the true one: a paraphrase."""
 
 ABSTAIN_BELOW = 0.1
-"""Below this probability the answer is "nothing in the corpus is close"; the best guess is shown all the same."""
+"""Below this confidence the best guess is labelled "nothing in the corpus is close"."""
 
 SIZE_FACTOR = 2.0
-"""A calibration holds for corpora of at most this many times the rows that it was made with, and at least that part of them."""
+"""A calibration holds for corpora of up to this many times more or fewer rows."""
 
 NEAREST = 10
-"""How many of the nearest prompts' scores count."""
+"""The number of nearest prompts whose scores count."""
 
 
 class ConfidenceFeatures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a prediction shows of its own quality, three cosines.
+    """Three cosines that tell how good a prediction is.
 
-    `nearness`: mean score of the ten nearest prompts in the index space. `wording`: of the printed
-        prompt with the blend.
-    `agreement`: mean of the contributions with the blend, by share.
+    `nearness` is the mean score of the ten nearest prompts in the index space, `wording` that of
+    the printed prompt with the blend, `agreement` the mean of the contributions with the blend,
+    weighted by share.
     """
 
     nearness: float
@@ -38,11 +38,11 @@ class ConfidenceFeatures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """P(close) = 1 / (1 + exp(-(intercept + coefficients · signs))) for one encoder and a corpus of about `rows` prompts.
+    """Coefficients of the confidence for one encoder and a corpus of about `rows` prompts.
 
-    `close` is the cosine from which a prompt counted as close. What was measured out of fold on
-    `pairs` pairs: `base_rate` of close answers, expected calibration error `ece`, and `auroc` of
-    telling close answers from others.
+    P(close) = 1 / (1 + exp(-(intercept + coefficients · features))), where close means a cosine of
+    at least `close`. The last fields were measured out of fold on `pairs` pairs: the `base_rate` of
+    close prompts, the expected calibration error `ece`, and `auroc`.
     """
 
     encoder: str
@@ -58,39 +58,35 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ece: float
     auroc: float
 
-    def probability(self, signs: ConfidenceFeatures) -> float:
-        """0 to 1."""
+    def probability(self, features: ConfidenceFeatures) -> float:
+        """Return the confidence, 0 to 1."""
         logit = (
             self.intercept
-            + self.nearness * signs.nearness
-            + self.wording * signs.wording
-            + self.agreement * signs.agreement
+            + self.nearness * features.nearness
+            + self.wording * features.wording
+            + self.agreement * features.agreement
         )
-        return 1 / (1 + math.exp(-max(min(logit, 700.0), -700.0)))
+        return 1 / (1 + math.exp(-max(min(logit, 700.0), -700.0)))  # exp overflows beyond 709
 
     def holds_for(self, *, encoder: str, space: str, rows: int) -> bool:
-        """Whether it was made with this encoder and a corpus of about this size."""
-        return (self.encoder, self.space) == (
-            encoder,
-            space,
-        ) and 1 / SIZE_FACTOR <= rows / self.rows <= SIZE_FACTOR
+        """Return whether it was measured with this encoder and a corpus of about this size."""
+        same_space = (self.encoder, self.space) == (encoder, space)
+        return same_space and 1 / SIZE_FACTOR <= rows / self.rows <= SIZE_FACTOR
 
 
 def find_calibration(
     calibrations: Iterable[Calibration], *, encoder: str, space: str, rows: int
 ) -> Calibration | None:
-    """The one that holds for this encoder and size of corpus and was made with the nearest number of rows; None without one."""
-    fitting = [
-        made for made in calibrations if made.holds_for(encoder=encoder, space=space, rows=rows)
-    ]
-    return min(fitting, key=lambda made: abs(math.log(made.rows / rows)), default=None)
+    """Return the calibration that holds for this encoder and is nearest in rows, or None."""
+    valid = [one for one in calibrations if one.holds_for(encoder=encoder, space=space, rows=rows)]
+    return min(valid, key=lambda one: abs(math.log(one.rows / rows)), default=None)
 
 
 def nearness(scores: Sequence[float]) -> float:
-    """The mean of the first ten scores, of fewer where fewer prompts were found.
+    """Return the mean of the first ten finite scores, or -1 without any.
 
     Args:
-        scores: falling; -inf where there is no prompt.
+        scores: descending; -inf where there is no prompt.
     """
-    found = [score for score in scores[:NEAREST] if math.isfinite(score)]
-    return math.fsum(found) / len(found) if found else -1.0
+    finite = [score for score in scores[:NEAREST] if math.isfinite(score)]
+    return math.fsum(finite) / len(finite) if finite else -1.0

@@ -1,4 +1,4 @@
-"""The ensemble: its members look at pictures, their contributions are blended, and the nearest words are the answer."""
+"""The ensemble: its members' predictions are blended, and the nearest text becomes the prompt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one member said of a picture: its `share` of the vote, its `cosine` to the blend, its words where it has any."""
+    """One member's part in a prediction.
+
+    `share` is its part of the total weight, `cosine` that of its vector with the blend, `text` its
+    text, if it writes any.
+    """
 
     member: str
     share: float
@@ -36,9 +40,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class EnsemblePrediction:
-    """The answer to one picture: `vector` (384,) unit, the words nearest to it with their `cosine`, and each member's vote.
+    """The ensemble's prediction for one picture.
 
-    `nearness` is the mean score of the ten prompts nearest to the picture in the index space.
+    `vector` (384,) is the blend, a unit vector; `prompt` is the text nearest to it, `cosine` their
+    cosine. `nearness` is the mean score of the ten nearest prompts in the index space.
     """
 
     vector: Vectors
@@ -48,28 +53,26 @@ class EnsemblePrediction:
     nearness: float
 
     @property
-    def signs(self) -> ConfidenceFeatures:
-        """What the answer shows of its own quality."""
-        agreement = math.fsum(vote.share * vote.cosine for vote in self.contributions)
+    def confidence_features(self) -> ConfidenceFeatures:
+        """Return what the confidence is computed from."""
+        agreement = math.fsum(part.share * part.cosine for part in self.contributions)
         return ConfidenceFeatures(nearness=self.nearness, wording=self.cosine, agreement=agreement)
 
 
 class Ensemble:
-    """Members that vote by a blend config.
+    """Members that are weighted by a blend config.
 
     Args:
-        members: all that vote.
-        blend_config: whose weights count; only their ratios do.
-        neighbourhood: its prompts are candidates for the answer's words, beside those of the
-            members.
-        minilm: encodes the members' words.
-        left_out: members of the blend config that cannot vote; the others share their weight.
-        calibration: of the blend config for this index; None where there is none.
-        files: what the members' models were read from, by member.
+        members: at least all that have a weight.
+        blend_config: the weights; only their ratios count.
+        neighbourhood: its prompts are candidates for the answer, as are the members' texts.
+        minilm: encodes the members' texts.
+        left_out: members that are not available; the others share their weight.
+        calibration: of the blend config for this index, if there is one.
+        files: the files that each member's model was read from.
 
     Raises:
-        ConfigError: the weights cannot be used, or a member that has one is neither here nor left
-            out.
+        ConfigError: the weights are not valid, or a weighted member is neither given nor left out.
     """
 
     def __init__(
@@ -89,76 +92,77 @@ class Ensemble:
         self.neighbourhood = neighbourhood
         self.minilm = minilm
         self.files = dict(files)
-        self.calibration = (
-            None if left_out else calibration
-        )  # with fewer members it is another answer
+        # The calibration was measured with all members and does not hold for fewer.
+        self.calibration = None if left_out else calibration
         self.members = {member.name: member for member in members if member.name in self.shares}
         if missing := [name for name in self.shares if name not in self.members]:
             raise ConfigError(
-                f"The blend config gives a weight to {', '.join(missing)}, which is not here."
+                f"The blend config gives a weight to {', '.join(missing)}, which was not loaded."
             )
 
-    def judge(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
-        """One prediction for each upright RGB picture, in the order given.
+    def predict(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
+        """Return one prediction for each upright RGB picture, in order.
 
         Raises:
-            MemberUnavailable: a member failed, or the memory does not hold one picture; it is
-                named.
+            MemberUnavailable: a member failed, or one picture does not fit in memory.
         """
         if not images:
             return []
-        said = {name: predict_in_memory(member, images) for name, member in self.members.items()}
+        predictions = {
+            name: predict_in_memory(member, images) for name, member in self.members.items()
+        }
         vectors = blend(
-            {name: prediction.vectors for name, prediction in said.items()}, self.shares
+            {name: prediction.vectors for name, prediction in predictions.items()}, self.shares
         )
-        prompts = self._prompts(images, vectors, said)
         scores = self.neighbourhood.surroundings(images).hits.scores
-        predictions = []
-        for row, (prompt, cosine) in enumerate(prompts):
-            contributions = [
-                Contribution(
-                    member=name,
-                    share=share,
-                    cosine=float(said[name].vectors[row] @ vectors[row]),
-                    text=texts[row] if (texts := said[name].texts) is not None else None,
-                )
-                for name, share in self.shares.items()
-            ]
-            predictions.append(
-                EnsemblePrediction(
-                    vectors[row],
-                    prompt,
-                    cosine,
-                    tuple(contributions),
-                    nearness(scores[row].tolist()),
-                )
+        return [
+            EnsemblePrediction(
+                vector=vectors[row],
+                prompt=prompt,
+                cosine=cosine,
+                contributions=self._contributions(predictions, vectors[row], row),
+                nearness=nearness(scores[row].tolist()),
             )
-        return predictions
-
-    def _prompts(
-        self, images: Sequence[Image], vectors: Vectors, said: dict[str, Prediction]
-    ) -> list[tuple[str, float]]:
-        """For each picture the words nearest to its vector, of the prompts around it and the members' own, with their cosine."""
-        row_ids, cosines = self.neighbourhood.nearest(images, vectors)
-        found = list(zip(self.neighbourhood.texts(row_ids), cosines.tolist(), strict=True))
-        spoken = [
-            prediction.texts
-            for name, prediction in said.items()
-            if prediction.texts is not None and name != "knn"
+            for row, (prompt, cosine) in enumerate(
+                self._nearest_texts(images, vectors, predictions)
+            )
         ]
-        for texts in spoken:  # knn's are among the prompts around the picture
-            own_cosines = np.einsum("nd,nd->n", self.minilm.encode(texts), vectors)
-            for row, (text, cosine) in enumerate(zip(texts, own_cosines.tolist(), strict=True)):
-                if cosine > found[row][1] and text:
-                    found[row] = (text, cosine)
-        return found
+
+    def _contributions(
+        self, predictions: Mapping[str, Prediction], vector: Vectors, row: int
+    ) -> tuple[Contribution, ...]:
+        return tuple(
+            Contribution(
+                member=name,
+                share=share,
+                cosine=float(predictions[name].vectors[row] @ vector),
+                text=None if (texts := predictions[name].texts) is None else texts[row],
+            )
+            for name, share in self.shares.items()
+        )
+
+    def _nearest_texts(
+        self, images: Sequence[Image], vectors: Vectors, predictions: Mapping[str, Prediction]
+    ) -> list[tuple[str, float]]:
+        """Return, for each picture, the candidate text nearest to its vector, and their cosine."""
+        row_ids, cosines = self.neighbourhood.nearest(images, vectors)
+        nearest = list(zip(self.neighbourhood.texts(row_ids), cosines.tolist(), strict=True))
+        for name, prediction in predictions.items():
+            if prediction.texts is None or name == "knn":  # knn's texts are in the neighbourhood
+                continue
+            cosines = np.einsum("nd,nd->n", self.minilm.encode(prediction.texts), vectors)
+            texts = zip(prediction.texts, cosines.tolist(), strict=True)
+            for row, (text, cosine) in enumerate(texts):
+                if text and cosine > nearest[row][1]:
+                    nearest[row] = (text, cosine)
+        return nearest
 
 
 def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Prediction:
-    """What the member says; where a batch does not fit into the memory, it is asked by halves.
+    """Return the member's prediction, in halves where the batch does not fit in memory.
 
     Raises:
-        MemberUnavailable: its model fails, or the memory does not hold one picture.
+        MemberUnavailable: its model fails, or one picture does not fit in memory.
     """
     try:
         return member.predict(images)
@@ -170,18 +174,17 @@ def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Predic
         if len(images) == 1:
             raise MemberUnavailable(
                 member.name,
-                "the memory does not hold its model with one picture",
+                "its model and one picture do not fit in memory",
                 hint="Use --device cpu, a smaller model, or a blend config without it.",
             ) from error
     half = len(images) // 2
     parts = [predict_in_memory(member, images[:half]), predict_in_memory(member, images[half:])]
-    texts = [text for part in parts for text in part.texts or ()]
+    texts = tuple(text for part in parts for text in part.texts or ())
     return Prediction(
-        np.concatenate([part.vectors for part in parts]),
-        tuple(texts) if parts[0].texts is not None else None,
+        np.concatenate([part.vectors for part in parts]), None if parts[0].texts is None else texts
     )
 
 
 def unavailable(name: str, error: EncoderError) -> MemberUnavailable:
-    """The failure of a member's model as the failure of the member."""
+    """Return the failure of a member's model as the failure of the member."""
     return MemberUnavailable(name, error.message.rstrip("."), hint=error.hint)

@@ -1,4 +1,4 @@
-"""Answers with their explanation: what each member said, with what share, and how near that is to what was answered."""
+"""Explained answers: what each member contributed, and how sure the ensemble is."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from imprompt.retriever.search import read_batches
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why an answer is what it is.
+    """How an answer came about.
 
-    `vector` (384,) is the answer in MiniLM space: the blend, or the embedding of a prompt that the
-    file carries. `cosine` is that of the estimated prompt to the blend. `left_out` lists members of
-    the blend config that could not vote. `confidence` is the probability that an estimated prompt is
-    close to the true one (`imprompt.ensemble.confidence.CLOSE_COSINE`); None where the blend config is
-    not calibrated for the index, and for a prompt that the file carries.
+    `vector` (384,) is the answer in MiniLM space: the blend, or the embedding of the prompt that
+    the file carries. `cosine` is that of the estimated prompt with the blend. `left_out` lists
+    members that were not available. `confidence` is the probability that an estimated prompt is
+    close to the true one (`imprompt.ensemble.confidence.CLOSE_COSINE`); it is None for a prompt
+    from the file, and where the blend config is not calibrated for the index.
     """
 
     blend_config: str
@@ -37,18 +37,18 @@ class Explanation:
 
     @property
     def close(self) -> bool | None:
-        """Whether anything in the corpus seems to be close; None where there is no confidence."""
+        """Return whether something in the corpus is likely close; None without a confidence."""
         return None if self.confidence is None else self.confidence >= ABSTAIN_BELOW
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return {
             "blend": self.blend_config,
             "confidence": self.confidence,
             "close": self.close,
             "calibration": "not calibrated" if self.confidence is None else "calibrated",
             "cosine": self.cosine,
-            "contributions": [dataclasses.asdict(vote) for vote in self.contributions],
+            "contributions": [dataclasses.asdict(part) for part in self.contributions],
             "left_out": [
                 {"member": error.name, "reason": error.reason, "hint": error.hint}
                 for error in self.left_out
@@ -59,28 +59,28 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class ExplainedAnswer:
-    """An answer whose prompt is the one that the file carries, else the words nearest to the blend."""
+    """An answer and its explanation; the prompt is the file's, or the text nearest to the blend."""
 
     answer: Answer
     explanation: Explanation
 
     def to_json(self) -> dict[str, Any]:
-        """The answer's JSON, and the explanation under "explanation"."""
+        """Return the answer's JSON, with the explanation under "explanation"."""
         return {**self.answer.to_json(), "explanation": self.explanation.to_json()}
 
 
 def ask_explained(
     questions: Iterable[Question], k: int, *, retriever: Retriever, ensemble: Ensemble
 ) -> Iterator[ExplainedAnswer | ImpromptError]:
-    """One result for each question by image, in order, as its batch is done; see `Retriever.ask`.
+    """Yield one result for each question in order, batch by batch; see `Retriever.ask`.
 
     Args:
-        questions: each with an image and without a text, which members could not look at.
-        k: how many neighbours are shown.
+        questions: each with an image; a text alone is refused, as members need an image.
+        k: the number of neighbours in an answer.
 
     Raises:
         MemberUnavailable: a member failed.
-        QueryError, StoreError, EncoderError: as `Retriever.ask` does.
+        QueryError, StoreError, EncoderError: see `Retriever.ask`.
     """
     begun = time.perf_counter()
     for batch in read_batches(questions):
@@ -96,10 +96,10 @@ def explain_batch(
     ensemble: Ensemble,
     begun: float,
 ) -> Iterator[ExplainedAnswer | ImpromptError]:
-    """One result for each question of a batch that was read, in order; what could not be read stays its error.
+    """Yield one result for each item of a batch in order; errors of reading are passed through.
 
     Args:
-        k: as in `ask_explained`, whose errors are raised.
+        k: as in `ask_explained`, which also lists the errors.
         begun: the `time.perf_counter` at which reading the batch began.
     """
     pictures = [
@@ -107,42 +107,39 @@ def explain_batch(
         for read in batch
         if isinstance(read, ReadQuestion) and read.picture is not None
     ]
-    predictions = iter(ensemble.judge(pictures))
+    predictions = iter(ensemble.predict(pictures))
     for read, answer in zip(batch, retriever.answer(batch, k, begun=begun), strict=True):
         if not isinstance(read, ReadQuestion):
             yield read
         elif read.picture is None:
             yield QueryError(
-                "A text alone has no explanation: the members look at images.",
-                hint="Ask it without --explain.",
+                "A text alone cannot be explained: the members need an image.",
+                hint="Ask without --explain.",
             )
         else:
             prediction = next(predictions)
-            yield (
-                _proven(answer, prediction, ensemble=ensemble)
-                if isinstance(answer, Answer)
-                else answer
-            )
+            if isinstance(answer, Answer):
+                yield _explained(answer, prediction, ensemble=ensemble)
+            else:
+                yield answer
 
 
-def _proven(
+def _explained(
     answer: Answer, prediction: EnsemblePrediction, *, ensemble: Ensemble
 ) -> ExplainedAnswer:
-    confidence = None
+    vector, confidence = prediction.vector, None
     if answer.how != "estimated":
         vector = ensemble.minilm.encode([answer.prompt])[0]
     else:
-        vector = prediction.vector
-        confidence = (
-            ensemble.calibration.probability(prediction.signs) if ensemble.calibration else None
-        )
         answer = dataclasses.replace(answer, prompt=prediction.prompt)
+        if ensemble.calibration is not None:
+            confidence = ensemble.calibration.probability(prediction.confidence_features)
     explanation = Explanation(
-        ensemble.blend_config.name,
-        prediction.contributions,
-        ensemble.left_out,
-        vector,
-        prediction.cosine,
-        confidence,
+        blend_config=ensemble.blend_config.name,
+        contributions=prediction.contributions,
+        left_out=ensemble.left_out,
+        vector=vector,
+        cosine=prediction.cosine,
+        confidence=confidence,
     )
     return ExplainedAnswer(answer, explanation)

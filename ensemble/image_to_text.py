@@ -1,4 +1,4 @@
-"""`caption`: BLIP, or any other image-to-text model that transformers runs, from a folder or the hub."""
+"""`caption`: BLIP or another image-to-text model of transformers, from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ _OPTIONAL = (
     "merges.txt",
 )
 _MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".model"})
-_REMEDY = "Name a folder, or a hub repository, with an image-to-text model of transformers in safetensors."
+_REMEDY = (
+    "Name a folder or a hub repository with an image-to-text model of transformers in safetensors."
+)
 
 
 class ImageToText:
-    """Writes one sentence for each picture, by the model's own way of generating.
-
-    `load` makes one.
-    """
+    """A captioner that uses the model's own generation settings; see `load`."""
 
     def __init__(self, model: Any, processor: Any, *, files: Sequence[Path] = ()) -> None:
         self._model = model
@@ -51,18 +50,18 @@ class ImageToText:
 
     @classmethod
     def load(cls, source: str, *, device: str, offline: bool, announce: Announce) -> ImageToText:
-        """The model of a folder, or of OWNER/NAME on the hub. A folder of that name goes first.
+        """Return the model of a folder, which goes first, or of OWNER/NAME on the hub.
 
         Raises:
             MemberUnavailable: transformers is not installed.
-            WeightsMissing: a file is not there, or cannot be fetched.
-            WeightsRejected: a file is damaged, or the checkpoint is of another model.
+            WeightsMissing: a file is missing and cannot be fetched.
+            WeightsRejected: a file is damaged, or belongs to another model.
             ConfigError: no such device.
         """
-        chosen = choose_device(device)
+        torch_device = choose_device(device)
         folder = Path(source).expanduser()
         if not folder.is_dir():
-            folder = _fetched(source, offline=offline, announce=announce)
+            folder = _fetch_folder(source, offline=offline, announce=announce)
         if not ((folder / "model.safetensors").is_file() or (folder / _INDEX).is_file()):
             raise WeightsMissing(f"{folder} has no model.safetensors.", path=folder, hint=_REMEDY)
         try:
@@ -74,10 +73,10 @@ class ImageToText:
                 hint="Install it: pip install 'imprompt[ofa]'",
             ) from error
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
-        return cls(model.eval().to(chosen), processor, files=files)
+        return cls(model.eval().to(torch_device), processor, files=files)
 
     def captions(self, images: Sequence[Image]) -> list[str]:
-        """One sentence for each upright RGB image, in the order given."""
+        """Return one sentence for each upright RGB image, in order."""
         if not images:
             return []
         import torch
@@ -91,10 +90,10 @@ class ImageToText:
 
 
 def wanted_files(repo: str) -> list[Wanted]:
-    """What the hub has to give for a model, as far as the files that lie here tell: an index names its shards.
+    """Return the files to fetch for a model; its shards are known once their index is cached.
 
     Raises:
-        WeightsRejected: the index that lies here is none.
+        WeightsRejected: the cached index is not one.
     """
     weights = wanted(repo, "model.safetensors", _INDEX)
     files = [wanted(repo, name, optional=True) for name in _OPTIONAL]
@@ -105,8 +104,8 @@ def wanted_files(repo: str) -> list[Wanted]:
     return [*files, weights, *(wanted(repo, shard) for shard in shard_names(index, hint=_REMEDY))]
 
 
-def _fetched(repo: str, *, offline: bool, announce: Announce) -> Path:
-    """The folder that holds the files of a repository."""
+def _fetch_folder(repo: str, *, offline: bool, announce: Announce) -> Path:
+    """Return the folder of the fetched files of a repository."""
     fetch_all(lambda: wanted_files(repo), offline=offline, announce=announce)
     return fetch_choice(
         wanted(repo, "config.json").choices, offline=offline, announce=announce

@@ -1,7 +1,7 @@
-"""`knn`: the mean of the prompts around a picture, the nearer the heavier, in MiniLM space.
+"""`knn`: the mean MiniLM vector of the prompts around a picture, weighted by their nearness.
 
-Kernel regression as in motono0223's notebook of the competition: weights 1 / (d^p + 1e-4), d = 1 -
-cosine.
+Kernel regression as in motono0223's notebook of the competition, with the weights
+1 / (d^p + 1e-4), d = 1 - cosine.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors, unit_rows
 from imprompt.ensemble.blend_config import KnnSettings
-from imprompt.ensemble.neighbourhood import Neighbourhood, Surroundings
-from imprompt.ensemble.rescoring import SecondLook, rescored
+from imprompt.ensemble.neighbourhood import Neighbourhood
+from imprompt.ensemble.rescoring import Rescorer, rescored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,47 +28,44 @@ _EASE = 1e-4
 def neighbour_weights(
     cosines: NDArray[np.float32], *, power: float, floor: float = -1.0
 ) -> NDArray[np.float64]:
-    """(n, k) weights 1 / ((1 - cosine)^power + 1e-4), each row scaled to a sum of 1.
+    """Return (n, k) weights 1 / ((1 - cosine)^power + 1e-4), each row scaled to a sum of 1.
 
     Args:
         cosines: (n, k), k at least 1; -inf where there is no neighbour.
         power: at least 0; 0 weighs all alike.
-        floor: neighbours of a lower cosine get nothing; where none reaches it, the nearest alone
-            counts.
+        floor: neighbours of a lower cosine get weight 0, unless all are lower: then the nearest
+            gets all the weight.
     """
     distances = np.maximum(1 - cosines.astype(np.float64), 0)
-    counts = np.isfinite(cosines) & (cosines >= floor)
-    counts[np.arange(len(cosines)), cosines.argmax(axis=1)] |= ~counts.any(axis=1)
+    counted = np.isfinite(cosines) & (cosines >= floor)
+    counted[np.arange(len(cosines)), cosines.argmax(axis=1)] |= ~counted.any(axis=1)
     weights = np.zeros_like(distances)
-    weights[counts] = 1 / (distances[counts] ** power + _EASE)
+    weights[counted] = 1 / (distances[counted] ** power + _EASE)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def regress(
     cosines: NDArray[np.float32], vectors: NDArray[np.float32], *, power: float, floor: float = -1.0
 ) -> Vectors:
-    """(n, 384) unit rows: the weighted means of the neighbours' vectors.
+    """Return (n, 384) unit rows: the weighted means of the neighbours' vectors.
 
     Args:
-        cosines: (n, k) of the neighbours, as `neighbour_weights` takes them.
-        vectors: (n, k, 384) unit rows; anything finite where there is no neighbour.
-        power, floor: see `neighbour_weights`.
+        cosines: (n, k), as for `neighbour_weights`, which also explains `power` and `floor`.
+        vectors: (n, k, 384) unit rows; any finite values where there is no neighbour.
     """
     weights = neighbour_weights(cosines, power=power, floor=floor)
     return unit_rows(np.einsum("nk,nkd->nd", weights, vectors))
 
 
 class Knn:
-    """The member over the index's own prompts.
+    """The member over the prompts of the index.
 
     Args:
-        neighbourhood: where prompts are found.
-        settings: power and floor.
-        captioners: members whose texts join the prompts around a picture, as if they stood in the
-            index.
-        minilm: encodes those texts for the mean; the neighbourhood's pair encodes them for the
-            distance.
-        second: another encoder's view of the same prompts and texts.
+        neighbourhood: finds the prompts.
+        settings: power, floor and share of rescoring.
+        captioners: members whose texts join the prompts around a picture.
+        minilm: encodes those texts for the mean; the neighbourhood's encoder does for the distance.
+        rescorer: compares the same prompts and texts by a second encoder.
     """
 
     name = "knn"
@@ -80,42 +77,39 @@ class Knn:
         settings: KnnSettings,
         captioners: Sequence[EnsembleMember] = (),
         minilm: TextEncoder | None = None,
-        second: SecondLook | None = None,
+        rescorer: Rescorer | None = None,
     ) -> None:
         self._neighbourhood = neighbourhood
         self._settings = settings
         self._captioners = captioners
         self._minilm = minilm
-        self._second = second
+        self._rescorer = rescorer
 
     def predict(self, images: Sequence[Image]) -> Prediction:
-        """Vectors, and as text the neighbour that is nearest to each."""
-        found = self._neighbourhood.surroundings(images)
-        cosines, vectors = found.hits.scores, found.vectors
-        texts: list[Sequence[str]] = []
+        """Return the regressed vectors and, as texts, the prompts nearest to them."""
+        surroundings = self._neighbourhood.surroundings(images)
+        cosines, vectors = [surroundings.hits.scores], [surroundings.vectors]
+        captions: list[Sequence[str]] = []
         if self._minilm is not None:
-            texts = [
-                said
-                for captioner in self._captioners
-                if (said := captioner.predict(images).texts) is not None
-            ]
-            cosines = np.concatenate(
-                [cosines, *(self._cosines(found, captions)[:, None] for captions in texts)], axis=1
+            texts_of_all = (captioner.predict(images).texts for captioner in self._captioners)
+            captions = [texts for texts in texts_of_all if texts is not None]
+            encode = self._neighbourhood.encoder.texts.encode
+            for texts in captions:
+                rows = encode(texts)
+                cosines.append(np.einsum("nd,nd->n", surroundings.pictures, rows)[:, None])
+                vectors.append(self._minilm.encode(texts)[:, None])
+        scores = np.concatenate(cosines, axis=1, dtype=np.float32)
+        if self._rescorer is not None:
+            second = [self._rescorer.cosines(images, surroundings.hits.ids)]
+            second += [self._rescorer.caption_cosines(images, texts)[:, None] for texts in captions]
+            scores = rescored(
+                scores, np.concatenate(second, axis=1), share=self._settings.rescore_share
             )
-            vectors = np.concatenate(
-                [vectors, *(self._minilm.encode(captions)[:, None] for captions in texts)], axis=1
-            )
-        if self._second is not None:
-            seen = [self._second.cosines(images, found.hits.ids)]
-            seen += [self._second.caption_cosines(images, captions)[:, None] for captions in texts]
-            cosines = rescored(
-                cosines, np.concatenate(seen, axis=1), share=self._settings.rescore_share
-            )
-        rows = regress(cosines, vectors, power=self._settings.power, floor=self._settings.floor)
+        rows = regress(
+            scores,
+            np.concatenate(vectors, axis=1),
+            power=self._settings.power,
+            floor=self._settings.floor,
+        )
         row_ids, _ = self._neighbourhood.nearest(images, rows)
         return Prediction(rows, tuple(self._neighbourhood.texts(row_ids)))
-
-    def _cosines(self, found: Surroundings, captions: Sequence[str]) -> NDArray[np.float32]:
-        """(n,) cosines of the pictures with a text each, in the index space."""
-        rows = self._neighbourhood.encoder.texts.encode(captions)
-        return np.asarray(np.einsum("nd,nd->n", found.pictures, rows), dtype=np.float32)

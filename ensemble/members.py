@@ -15,13 +15,12 @@ from imprompt.core.values import Ids, Prediction
 from imprompt.encoders.caching import BatchCache, CachedEncoder, image_keys
 from imprompt.encoders.registry import load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, BlendConfig, check_blend_config
-from imprompt.ensemble.captions import CaptionMember
 from imprompt.ensemble.confidence import find_calibration
 from imprompt.ensemble.ensemble import Ensemble, unavailable
 from imprompt.ensemble.knn import Knn
+from imprompt.ensemble.model_members import CaptionMember, Regressor
 from imprompt.ensemble.neighbourhood import Neighbourhood
-from imprompt.ensemble.regressor import Regressor
-from imprompt.ensemble.rescoring import SecondLook
+from imprompt.ensemble.rescoring import Rescorer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,11 +162,11 @@ def _load_knn(pool: MemberPool) -> EnsembleMember:
         settings=knn,
         captioners=[pool.loaded[name] for name in knn.captions_of if name in pool.loaded],
         minilm=pool.minilm,
-        second=_load_second(pool) if knn.rescore else None,
+        rescorer=_load_rescorer(pool) if knn.rescore else None,
     )
 
 
-def _load_second(pool: MemberPool) -> SecondLook:
+def _load_rescorer(pool: MemberPool) -> Rescorer:
     """Load the encoder that the blend config rescores with, by its name or its space."""
     name = pool.blend_config.knn.rescore
     manifest = pool.version.manifest
@@ -181,7 +180,7 @@ def _load_second(pool: MemberPool) -> SecondLook:
     encoder = load_index_encoder(
         spec.name, device=pool.device, offline=pool.offline, announce=pool.announce
     )
-    return SecondLook(pool.version, encoder)
+    return Rescorer(pool.version, encoder)
 
 
 def _load_regressor(pool: MemberPool) -> EnsembleMember:
@@ -229,7 +228,7 @@ def _load_caption(pool: MemberPool) -> EnsembleMember:
 
 def _load_interrogator(pool: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.interrogator.corpus_phrases import corpus_phrases
-    from imprompt.ensemble.interrogator.member import Interrogator
+    from imprompt.ensemble.interrogator.interrogator_member import Interrogator
     from imprompt.ensemble.interrogator.phrase_lists import package_lists
 
     settings = pool.blend_config.interrogator
@@ -240,7 +239,7 @@ def _load_interrogator(pool: MemberPool) -> EnsembleMember:
     return Interrogator(
         lists,
         settings=settings,
-        pair=pool.encoder,
+        encoder=pool.encoder,
         neighbourhood=pool.neighbourhood,
         minilm=pool.minilm,
         library=None if settings.mode == "classic" else _library_mode(pool, lists),

@@ -13,11 +13,11 @@ _DEAD_SPREAD = 1e-3
 def block_scales(
     features: Matrix, widths: tuple[int, ...], shares: tuple[float, ...]
 ) -> tuple[Matrix, Matrix]:
-    """Centre (p,) and scale (p,) after which every feature of a block spreads alike and block b holds `shares[b]` of the variance.
+    """Return centre (p,) and scale (p,) that give block b the part `shares[b]` of the variance.
 
-    Ridge punishes a large block no more than a small one then; the variance of all blocks together
-    is 1. A feature that hardly ever moves (a channel that ReLU shuts) would get a huge scale; it
-    gets 0.
+    All features of a block then spread alike, the variances of all blocks sum to 1, and ridge
+    penalizes a large block no more than a small one. A feature that hardly varies (a channel that
+    ReLU shuts) would get a huge scale; it gets 0.
 
     Args:
         features: (n, p) with p the sum of `widths`.
@@ -41,21 +41,18 @@ def block_scales(
 
 
 def principal_directions(centred: Matrix, count: int) -> Matrix:
-    """(p, count) orthonormal directions of largest variance, the largest first; zeros where the rows span fewer.
+    """Return (p, count) orthonormal directions, those of largest variance first.
 
-    Args:
-        centred: (n, p) centred rows.
-        count: how many directions.
+    Columns beyond the rank of `centred` (n, p), whose rows are centred, are zeros.
     """
-    many = len(centred) > centred.shape[1]
-    values, vectors = np.linalg.eigh(
-        np.asarray(centred.T @ centred if many else centred @ centred.T, dtype=np.float64)
-    )
+    tall = len(centred) > centred.shape[1]  # decompose the smaller of the two Gram matrices
+    gram = centred.T @ centred if tall else centred @ centred.T
+    values, vectors = np.linalg.eigh(np.asarray(gram, dtype=np.float64))
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     real = values > _DEAD_SPREAD**2 * values[0]
     directions = np.zeros((centred.shape[1], count), dtype=np.float32)
     directions[:, : real.sum()] = (
-        vectors[:, real] if many else centred.T @ (vectors[:, real] / np.sqrt(values[real]))
+        vectors[:, real] if tall else centred.T @ (vectors[:, real] / np.sqrt(values[real]))
     )
     return directions
 
@@ -63,10 +60,10 @@ def principal_directions(centred: Matrix, count: int) -> Matrix:
 def ridge(
     inputs: Matrix, targets: Matrix, *, penalty: float, row_weights: NDArray[np.floating]
 ) -> Matrix:
-    """(p, d) weights of ridge regression without an intercept; one system of n or of p equations, whichever is fewer.
+    """Return the (p, d) weights W of ridge regression without an intercept.
 
-    Minimises sum_i w_i |y_i - x_i W|² / n + penalty |W|², the weights w scaled to mean 1 (Saunders
-    et al. 1998, with weights).
+    Minimizes sum_i w_i |y_i - x_i W|² / n + penalty |W|², the weights w scaled to mean 1 (Saunders
+    et al. 1998, with weights). Solves n or p equations, whichever is fewer.
 
     Args:
         inputs: (n, p), centred by the caller.
@@ -77,26 +74,18 @@ def ridge(
     Raises:
         ValueError: the lengths differ, or the penalty or a weight is not positive.
     """
-    if (
-        not len(inputs) == len(targets) == len(row_weights)
-        or penalty <= 0
-        or (np.asarray(row_weights) <= 0).any()
-    ):
-        raise ValueError(
-            f"{len(inputs)} inputs, {len(targets)} targets, {len(row_weights)} weights, penalty {penalty}"
-        )
+    lengths = (len(inputs), len(targets), len(row_weights))
+    if len(set(lengths)) > 1 or penalty <= 0 or (np.asarray(row_weights) <= 0).any():
+        raise ValueError("{} inputs, {} targets, {} weights, penalty {}".format(*lengths, penalty))
     weights = np.asarray(row_weights, dtype=np.float64) / np.mean(row_weights)
-    # float64: the penalty is a thousandth of the largest eigenvalue or less
+    # float64: the penalty is a thousandth of the largest eigenvalue or less.
     if len(inputs) > inputs.shape[1]:
-        moments = np.asarray(
-            inputs.T @ (inputs * weights[:, None].astype(np.float32)), dtype=np.float64
-        )
+        weighted = inputs * weights[:, None].astype(np.float32)
+        moments = np.asarray(inputs.T @ weighted, dtype=np.float64)
         moments[np.diag_indices_from(moments)] += penalty * len(inputs)
-        return np.asarray(
-            np.linalg.solve(moments, inputs.T @ (targets * weights[:, None])), dtype=np.float32
-        )
-    inner = np.asarray(inputs @ inputs.T, dtype=np.float64)
-    inner[np.diag_indices_from(inner)] += penalty * len(inputs) / weights
-    return np.asarray(
-        inputs.T @ np.linalg.solve(inner, np.asarray(targets, dtype=np.float64)), dtype=np.float32
-    )
+        solution = np.linalg.solve(moments, inputs.T @ (targets * weights[:, None]))
+    else:
+        inner = np.asarray(inputs @ inputs.T, dtype=np.float64)
+        inner[np.diag_indices_from(inner)] += penalty * len(inputs) / weights
+        solution = inputs.T @ np.linalg.solve(inner, np.asarray(targets, dtype=np.float64))
+    return np.asarray(solution, dtype=np.float32)

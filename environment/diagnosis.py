@@ -145,7 +145,7 @@ def diagnose(chosen: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
     configs = [
         _config_state("lite", "build", needs_of("lite"), states, errors=errors),
         _config_state("clip", "build", needs_of("clip"), states),
-        *(_config_state(name, "blend", needs_of(name), states) for name in ("default", "seed")),
+        *(_config_state(name, "blend", needs_of(name), states) for name in ("default", "notebook")),
         *_member_states(states),
     ]
     index, damage, manifest = _index_state(chosen.place)

@@ -39,14 +39,13 @@ class Need:
 
 
 def needs_of(name: str) -> list[Need]:
-    """The parts behind a name: a blend config (`lite`, `clip`), a blend (`default`, `seed`, a JSON file), a member, a corpus, an encoder.
+    """The parts behind a name: a blend config (`lite`, `clip`), a blend (`default`, `notebook`, a JSON file), a member, a corpus, an encoder.
 
     Raises:
         ConfigError: nothing is called so.
     """
     from imprompt.core.errors import ConfigError
-    from imprompt.ensemble.blend_config import PRESETS as BLENDS
-    from imprompt.ensemble.blend_config import BlendConfig, load_blend_config
+    from imprompt.ensemble.blend_config import BLEND_CONFIGS, BlendConfig, load_blend_config
     from imprompt.ensemble.members import LOADERS
     from imprompt.indexer.readers.hub_datasets import HUB
     from imprompt.indexer.readers.sources import PRESETS as CORPORA
@@ -58,7 +57,7 @@ def needs_of(name: str) -> list[Need]:
             Need("output space MiniLM", packaged=MINILM),
             corpus_need(parts.corpus),
         ]
-    if name in BLENDS or name.endswith(".json"):
+    if name in BLEND_CONFIGS or name.endswith(".json"):
         return blend_needs(load_blend_config(name))
     if name in LOADERS:
         return blend_needs(BlendConfig(name=name, weights={name: 1.0}))
@@ -77,7 +76,7 @@ def needs_of(name: str) -> list[Need]:
         return [Need(f"backbone {name}", extra="vit", wanted=lambda: wanted_files(name))]
     raise ConfigError(
         f"nothing is called {name!r}.",
-        hint=f"Name a blend config ({', '.join(Preset)}), a blend ({', '.join(BLENDS)}, or a JSON file), a member "
+        hint=f"Name a blend config ({', '.join(Preset)}), a blend ({', '.join(BLEND_CONFIGS)}, or a JSON file), a member "
         f"({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), an encoder such as ViT-L-14/openai, or a backbone of timm.",
     )
 

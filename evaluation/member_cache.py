@@ -18,8 +18,8 @@ from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
 from imprompt.ensemble.ensemble import EnsemblePrediction, predict_in_memory
 from imprompt.ensemble.knn import regress
 from imprompt.ensemble.members import load_ensemble
+from imprompt.ensemble.model_members import Regressor
 from imprompt.ensemble.neighbourhood import Surroundings
-from imprompt.ensemble.regressor import Regressor
 from imprompt.ensemble.training.pairs import Pair
 from imprompt.evaluation.cached_members import (
     CachedLite,
@@ -177,7 +177,7 @@ class MemberCache:
             ready=ready,
         )
         for block, pictures in self._blocks(rows):
-            yield block, ensemble.judge(self._show(pictures, block, left_out))
+            yield block, ensemble.predict(self._show(pictures, block, left_out))
 
     def _blocks(self, rows: Ids) -> Iterator[tuple[Ids, list[Image]]]:
         for begin in range(0, len(rows), _BLOCK_ROWS):

@@ -13,7 +13,7 @@ from imprompt.core.errors import CorpusError
 from imprompt.core.protocols import Progress
 from imprompt.core.values import unit_rows
 from imprompt.encoders.lite_head import LiteHead
-from imprompt.ensemble.training.head_fit import HeadExamples, fit_maps
+from imprompt.ensemble.training.head_regression import HeadExamples, fit_maps
 from imprompt.ensemble.training.head_training import MIN_PAIRS, make_head
 from imprompt.evaluation.blend_statistics import BlendStatistics, Choice, fit
 from imprompt.evaluation.pair_set import PairSet
@@ -69,7 +69,7 @@ def refit_heads(
 
     Args:
         examples: one for each pair.
-        main_kind: see `imprompt.ensemble.training.head_fit.fit_maps`.
+        main_kind: see `imprompt.ensemble.training.head_regression.fit_maps`.
         constants: the head whose constants all heads share.
 
     Raises:

@@ -230,7 +230,7 @@ def _measure(
     printed = printed_scores(members, pairs, predictions)
     given = given_scores(inputs.outer, names, shares(blend_config.weights), setting=_GIVEN_SETTING)
     best = fit(inputs.outer, pairs.main_rows, members=range(len(names)))
-    features = [prediction.signs for prediction in predictions]
+    features = [prediction.confidence_features for prediction in predictions]
     rows = members.corpus_rows
     return Study(
         pairs=pairs,

@@ -143,7 +143,7 @@ def _warm_up(retriever: Retriever, ensemble: Ensemble | MemberUnavailable) -> No
 
     picture = Image.new("RGB", (_WARM_UP_SIDE_PX, _WARM_UP_SIDE_PX), (120, 130, 140))
     if not isinstance(ensemble, MemberUnavailable):
-        ensemble.judge([picture])
+        ensemble.predict([picture])
     questions = [
         ReadQuestion(Question(text=_WARM_UP_TEXT), None, _WARM_UP_TEXT, None),
         ReadQuestion(Question(image=b""), picture, "", None),

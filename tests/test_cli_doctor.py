@@ -54,7 +54,7 @@ def test_a_fresh_installation_can_run_the_default_blend_config(
         "lite",
         "clip",
         "default",
-        "seed",
+        "notebook",
         "knn",
         "vit",
         "interrogator",

@@ -44,8 +44,8 @@ MODELS = [
         "--out",
         "WORLD/OUT.npy",
     ],
-    ["query", "WORLD/PICTURES/a.png", "--explain", "--blend", "seed", "--index", "WORLD/INDEX"],
-    ["prefetch", "seed"],
+    ["query", "WORLD/PICTURES/a.png", "--explain", "--blend", "notebook", "--index", "WORLD/INDEX"],
+    ["prefetch", "notebook"],
     ["prefetch", "caption"],
 ]
 """Commands that need a file which is not here."""
@@ -69,7 +69,7 @@ ANSWERS = [
         "WORLD/OUT.html",
     ],
     ["doctor", "--index", "WORLD/INDEX"],
-    ["prefetch", "--list", "seed"],
+    ["prefetch", "--list", "notebook"],
     ["prefetch", "--list", "clip"],
     ["prefetch", "default"],
 ]

@@ -1,1 +1,1 @@
-"""`interrogator`: words of a picture chosen from lists of phrases, as CLIP Interrogator does it, for whole batches."""
+"""`interrogator`: captions and phrases for pictures, as by CLIP Interrogator, in batches."""

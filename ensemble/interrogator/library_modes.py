@@ -1,4 +1,4 @@
-"""The modes of the library itself, one picture at a time, with the model of the index and the lists that are encoded already."""
+"""The library's own modes, picture by picture, with the index's model and our encoded lists."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
 from imprompt.encoders.openclip import OpenClipEncoder
 from imprompt.ensemble.blend_config import Mode
-from imprompt.ensemble.interrogator.label_vectors import phrase_table
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
+from imprompt.ensemble.interrogator.phrase_vectors import phrase_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
 _MODEL_NAME = "ViT-B-32/shared"
-"""The library wants a name with one stroke, takes a tokenizer by what stands before it, and loads nothing by it."""
+"""The library requires a name with one slash, for its tokenizer; it loads nothing by it."""
 
 
 class LibraryModes:
-    """`best`, `fast` or `negative` of clip-interrogator over the model of a pair.
+    """The modes `best`, `fast` and `negative` of clip-interrogator over an encoder's model.
 
-    Its tables of artists, flavors, mediums, movements and sites come from our cache, where the
-    library would encode them anew, each text padded to the full context.
+    Its tables of artists, flavors, mediums, movements and sites come from our cache; the library
+    would encode them again, each text padded to the full context.
 
     Raises:
-        MemberUnavailable: the library cannot be imported, or cannot work with the tokenizer of this
-            model.
+        MemberUnavailable: the library cannot be imported, or does not support the model's
+            tokenizer.
     """
 
     def __init__(
-        self, pair: OpenClipEncoder, lists: PhraseLists, mode: Mode, *, announce: Announce
+        self, encoder: OpenClipEncoder, lists: PhraseLists, mode: Mode, *, announce: Announce
     ) -> None:
-        self._pair = pair
+        self._encoder = encoder
         self._lists = lists
         self._mode = mode
         self._announce = announce
         try:
-            with _unwarned():
+            with _without_warnings():
                 import clip_interrogator
         except ImportError as error:
             raise MemberUnavailable(
@@ -55,22 +55,22 @@ class LibraryModes:
                 hint="pip install 'imprompt[interrogator]'",
             ) from error
         self._package = clip_interrogator
-        if (
-            int(pair.model.tokenizer(["a"])[0][-1]) != 0
-        ):  # by the last token the library tells whether a text fills the context
+        # A last token other than 0 tells the library that a text fills the context.
+        if int(encoder.model.tokenizer(["a"])[0][-1]) != 0:
             raise MemberUnavailable(
                 "interrogator",
-                f"the library takes every text for too long: the tokenizer of {pair.spec.name} does not pad with zeros",
+                f"the library does not support the tokenizer of {encoder.spec.name}, which does "
+                "not pad with zeros",
                 hint='Use the mode "classic".',
             )
 
     def prompts(self, images: Sequence[Image], beginnings: Sequence[str]) -> list[str]:
-        """One prompt for each upright RGB picture, by the library's own defaults.
+        """Return one prompt for each upright RGB picture, by the library's own defaults.
 
         Args:
-            beginnings: for each picture what `best` and `fast` begin with, none empty: its caption.
+            beginnings: for each picture, a caption to begin with, not empty; `negative` ignores it.
         """
-        with _unwarned():
+        with _without_warnings():
             return [
                 self._prompt(image, beginning)
                 for image, beginning in zip(images, beginnings, strict=True)
@@ -80,13 +80,13 @@ class LibraryModes:
         library = self.library
         if self._mode == "negative":
             return str(library.interrogate_negative(image))
-        asked = library.interrogate_fast if self._mode == "fast" else library.interrogate
-        return str(asked(image, caption=beginning))
+        interrogate = library.interrogate_fast if self._mode == "fast" else library.interrogate
+        return str(interrogate(image, caption=beginning))
 
     @cached_property
     def library(self) -> Any:
-        """The library's `Interrogator`, made with empty lists and without a model, which are put in afterwards."""
-        model = self._pair.model
+        """Return the library's `Interrogator`, made empty, then given our model and tables."""
+        model = self._encoder.model
         with tempfile.TemporaryDirectory() as empty:
             for kind in PhraseLists.__slots__:
                 (Path(empty) / f"{kind}.txt").touch()
@@ -100,35 +100,32 @@ class LibraryModes:
                 quiet=True,
             )
             config.clip_model = _NoTower()
-            made = self._package.Interrogator(config)
-        made.clip_model, made.clip_preprocess, made.tokenize = (
-            model.network,
-            model.transform,
-            model.tokenizer,
-        )
+            library = self._package.Interrogator(config)
+        library.clip_model = model.network
+        library.clip_preprocess = model.transform
+        library.tokenize = model.tokenizer
         lists = self._lists
         names = [
             f"{credit} {artist}" for credit in ("by", "inspired by") for artist in lists.artists
         ]
         tables = {
-            made.artists: names,
-            made.flavors: lists.flavors,
-            made.mediums: lists.mediums,
-            made.movements: lists.movements,
-            made.negative: lists.negative,
-            made.trendings: made.trendings.labels,  # the sites, which stand in the library's code
+            library.artists: names,
+            library.flavors: lists.flavors,
+            library.mediums: lists.mediums,
+            library.movements: lists.movements,
+            library.negative: lists.negative,
+            library.trendings: library.trendings.labels,  # the sites, from the library's code
         }
         for table, labels in tables.items():
-            ours = phrase_table(labels, self._pair, announce=self._announce)
-            table.labels = list(ours.labels)
-            table.embeds = list(
-                ours.rows.astype(np.float16) if model.device == "cuda" else ours.rows
-            )
-        return made
+            cached = phrase_table(labels, self._encoder, announce=self._announce)
+            half = model.device == "cuda"
+            table.labels = list(cached.labels)
+            table.embeds = list(cached.rows.astype(np.float16) if half else cached.rows)
+        return library
 
 
 class _NoTower:
-    """Stands for the model while the library makes its tables: only its own list of sites is shown to it."""
+    """Replaces the model while the library makes its tables; it encodes the list of sites only."""
 
     def to(self, _device: str) -> _NoTower:
         return self
@@ -138,8 +135,8 @@ class _NoTower:
 
 
 @contextmanager
-def _unwarned() -> Iterator[None]:
-    """The library calls functions of torch that are going away, or do nothing without CUDA; nobody here can change that."""
+def _without_warnings() -> Iterator[None]:
+    """Hide warnings of torch about how the library calls it, which we cannot change."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

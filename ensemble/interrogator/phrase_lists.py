@@ -1,4 +1,4 @@
-"""The phrase lists of the package clip-interrogator, read as files: importing it would cost seconds, and its code is not needed."""
+"""The phrase lists of the package clip-interrogator, read as files: an import takes seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REPAIR = f"Repair it: pip install --force-reinstall --no-deps {PACKAGE}"
 
 @dataclass(frozen=True, slots=True)
 class PhraseLists:
-    """Labels by kind, each non-empty, none twice (whatever its case), in the order of their files."""
+    """Labels by kind, non-empty and distinct (ignoring case), in the order of their files."""
 
     mediums: tuple[str, ...]
     movements: tuple[str, ...]
@@ -29,17 +29,19 @@ class PhraseLists:
 
 
 def package_lists() -> PhraseLists:
-    """The lists of the installed package: 95 mediums, 200 movements, 100,954 flavors, 5,265 artists in version 0.6.0.
+    """Return the lists of the installed package.
+
+    Version 0.6.0 has 95 mediums, 200 movements, 100,954 flavors and 5,265 artists.
 
     Raises:
-        MemberUnavailable: it is not installed, or a list is not what was installed.
+        MemberUnavailable: it is not installed, or a list was changed since.
     """
     try:
         distribution = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError as error:
         raise MemberUnavailable(
             "interrogator",
-            f"the package {PACKAGE}, which carries the phrase lists, is not installed",
+            f"the package {PACKAGE}, which has the phrase lists, is not installed",
             hint=_INSTALL,
         ) from error
     files = {file.as_posix(): file for file in distribution.files or ()}
@@ -49,10 +51,10 @@ def package_lists() -> PhraseLists:
 
 
 def labels_of(lines: Iterable[str]) -> tuple[str, ...]:
-    """The lines without the space around them; blank ones, and those that differ from an earlier one in case only, are left out.
+    """Return the stripped lines, without blank ones and repetitions (ignoring case).
 
-    The package's flavors hold one of the former and 15 of the latter, which CLIP's tokenizer cannot
-    tell apart.
+    The package's flavors have one blank line and 15 repetitions, which CLIP's tokenizer cannot tell
+    apart.
     """
     labels: dict[str, str] = {}
     for line in lines:
@@ -64,7 +66,7 @@ def labels_of(lines: Iterable[str]) -> tuple[str, ...]:
 def _read(file: importlib.metadata.PackagePath | None, kind: str) -> tuple[str, ...]:
     if file is None:
         raise MemberUnavailable(
-            "interrogator", f"the package {PACKAGE} carries no list of {kind}", hint=_REPAIR
+            "interrogator", f"the package {PACKAGE} has no list of {kind}", hint=_REPAIR
         )
     path = Path(str(file.locate()))
     try:
@@ -74,18 +76,16 @@ def _read(file: importlib.metadata.PackagePath | None, kind: str) -> tuple[str, 
         raise MemberUnavailable(
             "interrogator", f"{path} cannot be read: {error}", hint=_REPAIR
         ) from error
-    if not labels or not _is_what_was_installed(file, content):
+    if not labels or not _is_unchanged(file, content):
         raise MemberUnavailable(
-            "interrogator", f"{path} is not the list that was installed", hint=_REPAIR
+            "interrogator", f"{path} has changed since it was installed", hint=_REPAIR
         )
     return labels
 
 
-def _is_what_was_installed(file: importlib.metadata.PackagePath, content: bytes) -> bool:
-    """The digest in the package's RECORD: sha256 in base64 for URLs without padding."""
+def _is_unchanged(file: importlib.metadata.PackagePath, content: bytes) -> bool:
+    """Compare with the package's RECORD: the sha256 in URL-safe base64 without padding."""
     if file.hash is None or file.hash.mode != "sha256":
         return True
-    return (
-        base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
-        == file.hash.value
-    )
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest())
+    return digest.decode().rstrip("=") == file.hash.value

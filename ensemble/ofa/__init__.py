@@ -1,1 +1,1 @@
-"""OFA-large-caption: an image in, one English sentence out."""
+"""OFA-large-caption: writes one English sentence for an image."""

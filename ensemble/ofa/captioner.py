@@ -1,4 +1,4 @@
-"""Captions by OFA: its files found, its prompt in tokens, beam search, sentences out."""
+"""Captions by OFA: a checkpoint's files are loaded, and sentences are found by beam search."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from imprompt.ensemble.ofa.network import Ofa
 
 PROMPT = " what does the image describe?"
-"""What the checkpoint was trained to answer with a caption; the leading blank belongs to it."""
+"""The question that the checkpoint was trained on; the leading blank belongs to it."""
 SIDE_PX = 480
-"""The side of the square that images are squashed to, as in training."""
+"""Images are squashed to a square of this side, as in training."""
 MAX_TOKENS = 20
-"""The longest answer, its start and end tokens included: transformers' limit at the time, which the public blend config kept."""
+"""The longest caption, with start and end tokens: transformers' default at the time."""
 BEAMS = 5
 
 _CONTROL_TOKENS = {"<s>": START, "<pad>": PAD, "</s>": END}
@@ -43,10 +43,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class OfaCaptioner:
-    """Writes one English sentence for each image.
-
-    `load` makes one; `files` are those that it was read from.
-    """
+    """A captioner; see `load`. `files` are those that it was read from."""
 
     def __init__(self, network: Ofa, tokenizer: Tokenizer, *, files: Sequence[Path] = ()) -> None:
         self._network = network
@@ -57,23 +54,22 @@ class OfaCaptioner:
     def load(
         cls, source: str | Path, *, device: str, offline: bool, announce: Announce
     ) -> OfaCaptioner:
-        """The captioner of a checkpoint in the form of OFA-Sys/ofa-large-caption.
+        """Return the captioner of a checkpoint in the form of OFA-Sys/ofa-large-caption.
 
         Args:
             source: a folder with config.json, vocab.json, merges.txt and model.safetensors or
-                pytorch_model.bin, or OWNER/NAME of such a repository. A folder of that name goes
-                first.
+                pytorch_model.bin, or OWNER/NAME of such a repository; a folder goes first.
             device: "auto", "cpu" or "cuda".
-            offline: never touch the network.
-            announce: told before anything is fetched.
+            offline: do not use the network.
+            announce: called before files are fetched.
 
         Raises:
             MemberUnavailable: timm or transformers is not installed.
-            WeightsMissing: a file is not there, or cannot be fetched.
+            WeightsMissing: a file is missing and cannot be fetched.
             WeightsRejected: a file is damaged, holds code, or belongs to another network.
             ConfigError: no such device.
         """
-        chosen = choose_device(device)
+        torch_device = choose_device(device)
         for package in _PACKAGES:
             if importlib.util.find_spec(package) is None:
                 raise MemberUnavailable(
@@ -86,14 +82,14 @@ class OfaCaptioner:
         config = read_config(files[0])
         tokenizer = _read_tokenizer(files[1], files[2], config)
         network = _load_network(files[3], config)
-        return cls(network.to(chosen), tokenizer, files=files)
+        return cls(network.to(torch_device), tokenizer, files=files)
 
     def captions(self, images: Sequence[Image]) -> list[str]:
-        """One sentence for each upright RGB image, in the order given; an empty sequence gives an empty list.
+        """Return one English sentence for each upright RGB image, in order.
 
         All images are held at once, in float32: at the large size the decoder's keys and values
-        alone are 90 MB for each, beside 1.9 GB of weights. A sentence does not depend on the other
-        images, but for ties within rounding.
+        take 90 MB for each, the weights 1.9 GB. A sentence does not depend on the other images,
+        except for ties within rounding.
         """
         if not images:
             return []
@@ -106,15 +102,15 @@ class OfaCaptioner:
             source = self._network.encode(pixels, prompt_ids.expand(len(images), -1))
             starts = torch.full((len(images), 1), START, device=device)
             answers = self._network.generate(starts, source=source, generation_config=beam_search())
-        silent = {*_CONTROL_TOKENS.values(), _UNKNOWN}
+        unspoken = {*_CONTROL_TOKENS.values(), _UNKNOWN}
         return [
-            self._tokenizer.decode([token for token in answer if token not in silent]).strip()
+            self._tokenizer.decode([token for token in answer if token not in unspoken]).strip()
             for answer in answers.tolist()
         ]
 
 
 def wanted_files(repo: str) -> list[Wanted]:
-    """What the hub has to give of a checkpoint in the form of OFA-Sys/ofa-large-caption."""
+    """Return the files of a checkpoint in the form of OFA-Sys/ofa-large-caption."""
     return [
         *(wanted(repo, name) for name in ("config.json", "vocab.json", "merges.txt")),
         wanted(repo, *_WEIGHTS),
@@ -122,9 +118,9 @@ def wanted_files(repo: str) -> list[Wanted]:
 
 
 def beam_search() -> GenerationConfig:
-    """How answers are searched:
+    """Return the generation settings.
 
-    5 beams, no bigram twice, padding never chosen, an end at the latest at `MAX_TOKENS`.
+    5 beams, no repeated bigram, no padding inside a caption, an end within `MAX_TOKENS`.
     """
     from transformers import GenerationConfig
 
@@ -141,20 +137,19 @@ def beam_search() -> GenerationConfig:
 
 
 def _pixels(images: Sequence[Image]) -> NDArray[np.float32]:
-    """(b, 3, 480, 480) in -1 to 1: squashed by a bicubic filter, then mean and deviation 0.5."""
+    """Return (b, 3, 480, 480) pixels from -1 to 1, squashed by a bicubic filter."""
     from PIL.Image import Resampling
 
     squares = [
         image.convert("RGB").resize((SIDE_PX, SIDE_PX), Resampling.BICUBIC) for image in images
     ]
     values = np.stack([np.asarray(square, dtype=np.float32) for square in squares])
-    return (values / np.float32(127.5) - np.float32(1)).transpose(
-        0, 3, 1, 2
-    )  # (x / 255 - 0.5) / 0.5
+    scaled = values / np.float32(127.5) - np.float32(1)  # (x / 255 - 0.5) / 0.5
+    return scaled.transpose(0, 3, 1, 2)
 
 
 def _find(*names: str, source: str | Path, offline: bool, announce: Announce) -> Path:
-    """The first of `names` that the folder, or the hub's cache, has; else the last of them, fetched."""
+    """Return the first of `names` in the folder or the hub's cache; else fetch the last."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         for name in names:
@@ -173,7 +168,7 @@ def _find(*names: str, source: str | Path, offline: bool, announce: Announce) ->
 
 
 def _read_tokenizer(vocabulary: Path, merges: Path, config: OfaConfig) -> Tokenizer:
-    """Byte-level BPE (Radford et al. 2019) from the files of a checkpoint."""
+    """Return the byte-level BPE (Radford et al. 2019) of a checkpoint."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     try:
@@ -204,9 +199,8 @@ def _load_network(weights: Path, config: OfaConfig) -> Ofa:
 
     from imprompt.ensemble.ofa.network import Ofa
 
-    with torch.device(
-        "meta"
-    ):  # the random start that the weights replace would cost seconds and 1.9 GB
+    # On the meta device: random weights, to be replaced, would cost seconds and 1.9 GB.
+    with torch.device("meta"):
         network = Ofa(config)
     fill(network, read_tensors(weights), config=config, path=weights)
     return network

@@ -1,9 +1,9 @@
-"""The OFA network (Wang et al. 2022, arXiv:2202.03052) for captions, inference only; imported only where a checkpoint is loaded.
+"""The OFA network (Wang et al. 2022, arXiv:2202.03052) for captions, inference only.
 
 A transformer with the extra norms and gains of NormFormer (Shleifer et al. 2021, arXiv:2110.09456).
 Positions are not added to its inputs: every attention gets an additive bias from absolute positions
 (Ke et al. 2021, arXiv:2006.15595) and, inside one modality, from relative ones. Modules and
-parameters are named as in the published checkpoints.
+parameters are named as in the published checkpoints. Import this file only to load a checkpoint.
 
 Letters in shapes: b images, r rows of answers (b times the beams), p image patches, t prompt
 tokens, s = p + t, u new tokens of an answer, n tokens of it so far (u among them), d model width, h
@@ -29,12 +29,12 @@ TEXT, IMAGE = 0, 1
 """Rows of the type embedding."""
 _TRUNK_CHANNELS = 1024
 _TOKEN_PLACES = 1024
-"""Side of the table of token buckets; the same in every checkpoint, whatever `max_position_embeddings`."""
+"""Side of the table of token buckets, in every checkpoint; unlike `max_position_embeddings`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an answer is written from, computed once for each image and shared by all its beams.
+    """The input of the decoder, computed once for each image and shared by all its beams.
 
     `states` (b, s, d) leave the encoder, patches first; `position_keys` (s, d) is the positions'
     side of the cross-attention bias; `keys_values` holds the (b, h, s, d / h) keys and values of
@@ -47,12 +47,12 @@ class Source:
 
 
 def split_heads(states: Tensor, heads: int) -> Tensor:
-    """(..., n, d) to (..., h, n, d / h)."""
+    """Reshape (..., n, d) to (..., h, n, d / h)."""
     return states.reshape(*states.shape[:-1], heads, -1).transpose(-3, -2)
 
 
 def token_buckets(config: OfaConfig) -> Tensor:
-    """(1024, 1024) int64 row of the relative table for each pair of tokens.
+    """Return (1024, 1024) int64 rows of the relative table, one for each pair of tokens.
 
     Distances below half of `token_bucket_size` have a row each, larger ones share rows on a
     logarithmic scale (the buckets of DeBERTa, He et al. 2021, arXiv:2006.03654, appendix A.5).
@@ -70,10 +70,11 @@ def token_buckets(config: OfaConfig) -> Tensor:
 
 
 def image_buckets(config: OfaConfig) -> Tensor:
-    """(m + 1, m + 1) int64 row of the relative table for each pair of cells of a square grid, m = `image_bucket_size` squared.
+    """Return (m + 1, m + 1) int64 rows of the relative table, one for each pair of grid cells.
 
-    Cell 0 stands for no cell: its row, its column and its meeting with itself are the last three
-    rows of the table, as in BEiT (Bao et al. 2022, arXiv:2106.08254).
+    The grid is square with m = `image_bucket_size` squared cells. Cell 0 stands for no cell: its
+    row, its column and its pair with itself have the last three rows of the table, as in BEiT (Bao
+    et al. 2022, arXiv:2106.08254).
     """
     side = config.image_bucket_size
     span = 2 * side - 1
@@ -103,16 +104,16 @@ class Attention(nn.Module):
         )
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Two of (b, h, s, d / h) from (b, s, d)."""
+        """Return keys and values (b, h, s, d / h) of states (b, s, d)."""
         return split_heads(self.k_proj(states), self.heads), split_heads(
             self.v_proj(states), self.heads
         )
 
     def forward(self, states: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """(r, u, d) from (r, u, d), keys and values (b, h, s, d / h) and a bias (h, u, s).
+        """Return (r, u, d) for states (r, u, d), keys, values (b, h, s, d / h) and bias (h, u, s).
 
-        Where r is a multiple of b, rows in sequence share an image: its keys then serve all of its
-        beams without being copied.
+        Where r is a multiple of b, consecutive rows share an image, whose keys then serve all of
+        its beams without a copy.
         """
         beams = len(states) // len(keys)
         queries = split_heads(
@@ -123,29 +124,30 @@ class Attention(nn.Module):
             queries, keys, values, attn_mask=mask, scale=self.scale
         )
         gained = mixed * self.c_attn[:, None, None]
-        return self.out_proj(gained.transpose(1, 2).reshape(states.shape))  # type: ignore[no-any-return]  # nn.Module gives Any
+        # nn.Module returns Any.
+        return self.out_proj(gained.transpose(1, 2).reshape(states.shape))  # type: ignore[no-any-return]
 
 
 def bias_scale(config: OfaConfig, heads: int) -> float:
-    """What attention logits, and those of positions, are multiplied with:
+    """Return the factor of attention logits and of positions.
 
-    (2 d / h) ** -0.5 in every published checkpoint.
+    It is (2 d / h) ** -0.5 in every published checkpoint.
     """
     return float((config.attn_scale_factor * config.d_model / heads) ** -0.5)
 
 
 def position_bias(queries: Tensor, keys: Tensor, *, heads: int, scale: float) -> Tensor:
-    """(h, u, n) attention bias from projected positions (u, d) and (n, d)."""
+    """Return the (h, u, n) attention bias of projected positions (u, d) and (n, d)."""
     return split_heads(queries, heads) @ split_heads(keys, heads).transpose(-1, -2) * scale
 
 
 def relative_bias(table: nn.Module, buckets: Tensor) -> Tensor:
-    """(h, u, n) attention bias from one layer's table, for the rows (u, n)."""
+    """Return the (h, u, n) attention bias of the rows (u, n) of one layer's table."""
     return table(buckets).permute(2, 0, 1)  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):
-    """The half of a layer that both towers share: a norm, two linear maps, and NormFormer's norm between them."""
+    """The part that all layers share: a norm, two linear maps, NormFormer's norm between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -195,7 +197,7 @@ class DecoderLayer(FeedForward):
 
 
 class OfaEncoder(nn.Module):
-    """Patches of an image and tokens of a prompt to one sequence of states."""
+    """Encodes the patches of an image and the tokens of a prompt as one sequence of states."""
 
     token_rp_bucket: Tensor
     image_rp_bucket: Tensor
@@ -229,7 +231,12 @@ class OfaEncoder(nn.Module):
         self.register_buffer("image_rp_bucket", image_buckets(config))
 
     def forward(self, pixels: Tensor, prompt_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """States (b, s, d) and positions (s, d) of `pixels` (b, 3, height, width) and `prompt_ids` (b, t)."""
+        """Return states (b, s, d) and positions (s, d).
+
+        Args:
+            pixels: (b, 3, height, width).
+            prompt_ids: (b, t).
+        """
         features = self.embed_images(pixels)[-1]
         cells = self._cells(*features.shape[-2:]).to(pixels.device)
         patches = (
@@ -262,12 +269,12 @@ class OfaEncoder(nn.Module):
         return self.layer_norm(states), positions
 
     def _cells(self, rows: int, columns: int) -> Tensor:
-        """(rows * columns,) cells of the position grid that an image covers, from its upper left corner; cell 0 is none."""
+        """Return the (rows * columns,) grid cells of an image, from the upper left corner."""
         return (torch.arange(rows)[:, None] * self.grid + torch.arange(columns) + 1).flatten()
 
 
 class OfaDecoder(nn.Module):
-    """Tokens of an answer to states, each seeing the tokens before it and the source."""
+    """Decodes the tokens of an answer; each sees the tokens before it and the source."""
 
     token_rp_bucket: Tensor
 
@@ -297,10 +304,7 @@ class OfaDecoder(nn.Module):
         self.register_buffer("token_rp_bucket", token_buckets(config))
 
     def forward(self, embedded: Tensor, source: Source, past: DynamicCache) -> Tensor:
-        """States (r, u, d) of the newest tokens from their embeddings (r, u, d);
-
-        `past` grows by them.
-        """
+        """Return states (r, u, d) of the newest tokens, which are added to `past`."""
         start = past.get_seq_length()
         end = start + embedded.shape[1]
         positions = self.pos_ln(self.embed_positions.weight[:end])
@@ -319,11 +323,12 @@ class OfaDecoder(nn.Module):
         return self.layer_norm(states)  # type: ignore[no-any-return]
 
 
-class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transformers' classes are untyped
-    """The whole network. To transformers' version it is a language model over answers, conditioned on a `Source`.
+# transformers' classes are untyped.
+class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """The whole network; for transformers a language model over answers, given a `Source`.
 
-    That way the source is neither copied for every beam nor reordered at every step, as an
-    encoder's outputs would be.
+    So the source is neither copied for every beam nor reordered at every step, as an encoder's
+    outputs would be.
     """
 
     def __init__(self, config: OfaConfig) -> None:
@@ -334,9 +339,15 @@ class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transforme
         self.decoder = OfaDecoder(config)
 
     def encode(self, pixels: Tensor, prompt_ids: Tensor) -> Source:
-        """The source of captions for `pixels` (b, 3, height, width) float32 in -1 to 1 and `prompt_ids` (b, t) int64."""
+        """Return the source of captions.
+
+        Args:
+            pixels: (b, 3, height, width) float32, from -1 to 1.
+            prompt_ids: (b, t) int64.
+        """
         states, positions = self.encoder(pixels, prompt_ids)
-        crossings: list[Attention] = [layer.cross_attn for layer in self.decoder.layers]  # type: ignore[misc]  # typed as Module
+        # The layers are typed as Module.
+        crossings: list[Attention] = [layer.cross_attn for layer in self.decoder.layers]  # type: ignore[misc]
         keys_values = tuple(crossing.keys_values(states) for crossing in crossings)
         return Source(states, self.decoder.cross_pos_k_linear(positions), keys_values)
 
@@ -345,11 +356,11 @@ class Ofa(PreTrainedModel, GenerationMixin):  # type: ignore[misc]  # transforme
         input_ids: Tensor,
         source: Source,
         past_key_values: DynamicCache | None = None,
-        use_cache: bool = True,  # noqa: ARG002  # version names it; there is always a cache
-        return_dict: bool = True,  # noqa: ARG002  # version names it; the answer is always one
+        use_cache: bool = True,  # noqa: ARG002  # always a cache
+        return_dict: bool = True,  # noqa: ARG002  # always
     ) -> CausalLMOutputWithPast:
-        """Logits (r, u, vocabulary) of the next token behind each of `input_ids` (r, u); output and input share one table."""
+        """Return logits (r, u, vocabulary) of the next token after each of `input_ids` (r, u)."""
         past = DynamicCache() if past_key_values is None else past_key_values
-        table = self.encoder.embed_tokens.weight
+        table = self.encoder.embed_tokens.weight  # shared by input and output
         states = self.decoder(functional.embedding(input_ids, table), source, past)
         return CausalLMOutputWithPast(logits=functional.linear(states, table), past_key_values=past)

@@ -1,4 +1,4 @@
-"""Weights of OFA from disk into the network: read without running code, every name and shape accounted for."""
+"""The weights of an OFA checkpoint, given to the network; every name and shape is checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imprompt.ensemble.ofa.network import Ofa
 
 _PREFIX = "model."
-_REMEDY = "Fetch the weights of OFA-Sys/ofa-large-caption again, with the config.json that belongs to them."
+_REMEDY = "Fetch the weights of OFA-Sys/ofa-large-caption again, with their config.json."
 _TIED = (
     "encoder.embed_tokens.weight",
     "decoder.embed_tokens.weight",
@@ -24,53 +24,50 @@ _TIED = (
 )
 """One table under three names; safetensors files keep only one of them."""
 _IMAGE_WRITER = re.compile(
-    r"decoder\.(code_layernorm_embedding|embed_image_positions|image_pos_ln|image_position_idx|image_rel_pos_table_list|image_rp_bucket)\b"
+    r"decoder\.(code_layernorm_embedding|embed_image_positions|image_pos_ln|image_position_idx"
+    r"|image_rel_pos_table_list|image_rp_bucket)\b"
 )
-"""Tensors of the decoder that only serve to write images; in every checkpoint, and not in our network."""
+"""Tensors of the decoder that only serve to write images; our network has none of them."""
 _NAMES_SHOWN = 3
 
 
 def fill(network: Ofa, tensors: dict[str, Tensor], *, config: OfaConfig, path: Path) -> None:
-    """Give `network` its weights, in float32 and without a copy where they are.
+    """Give `network` its weights as float32, copied only where they are not float32.
 
     Args:
-        network: built from `config`, on any device, the meta device too.
+        network: built from `config`, on any device, including meta.
         tensors: by their names in the checkpoint, with or without a leading `model.`. Tables that
-            `config` determines may be missing; where they are there, they hold.
+            `config` determines may be missing; if present, they are used.
         config: of the network.
-        path: the file that the tensors came from, for messages.
+        path: the file of the tensors, for messages.
 
     Raises:
         WeightsRejected: names are missing or unknown, shapes or kinds differ, the output is not
             tied to the input, or a table points outside of another.
     """
-    found = {
+    named = {
         name: tensor
         for name, tensor in _unprefixed(tensors, path).items()
         if not _IMAGE_WRITER.match(name)
     }
-    _untie(found, path)
-    wanted = network.state_dict()
-    _complete(found, wanted, config)
+    _untie(named, path)
+    expected = network.state_dict()
+    _complete(named, expected, config)
     misfits = [
         name
-        for name, tensor in found.items()
-        if name in wanted and _form(tensor) != _form(wanted[name])
+        for name, tensor in named.items()
+        if name in expected and _form(tensor) != _form(expected[name])
     ]
-    _reject("lacks", [name for name in wanted if name not in found], path)
-    _reject(
-        "has, beyond those of the network,", [name for name in found if name not in wanted], path
-    )
-    _reject(
-        "has in another shape or kind",
-        [f"{name} {tuple(found[name].shape)}" for name in misfits],
-        path,
-    )
-    _check_tables(found, config, path)
+    _reject("lacks", [name for name in expected if name not in named], path)
+    surplus = [name for name in named if name not in expected]
+    _reject("has, beyond those of the network,", surplus, path)
+    shapes = [f"{name} {tuple(named[name].shape)}" for name in misfits]
+    _reject("has in another shape or kind", shapes, path)
+    _check_tables(named, config, path)
     network.load_state_dict(
         {
             name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in found.items()
+            for name, tensor in named.items()
         },
         assign=True,
     )
@@ -85,22 +82,22 @@ def _unprefixed(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return named
 
 
-def _untie(found: dict[str, Tensor], path: Path) -> None:
-    """Leave the one name of the shared table that the network knows."""
+def _untie(named: dict[str, Tensor], path: Path) -> None:
+    """Keep only one name of the shared table, the network's."""
     import torch
 
-    tables = [found.pop(name) for name in _TIED if name in found]
+    tables = [named.pop(name) for name in _TIED if name in named]
     if not tables:
         return
     if any(table is not tables[0] and not torch.equal(table, tables[0]) for table in tables[1:]):
         raise WeightsRejected(
             f"{path} has an output that is not tied to its input.", path=path, hint=_REMEDY
         )
-    found[_TIED[0]] = tables[0]
+    named[_TIED[0]] = tables[0]
 
 
-def _complete(found: dict[str, Tensor], wanted: Iterable[str], config: OfaConfig) -> None:
-    """Add what a checkpoint may leave out: tables of buckets, and counters of training steps, which inference never reads."""
+def _complete(named: dict[str, Tensor], expected: Iterable[str], config: OfaConfig) -> None:
+    """Add what a checkpoint may omit: tables of buckets, and counters of training steps."""
     import torch
 
     from imprompt.ensemble.ofa.network import image_buckets, token_buckets
@@ -110,35 +107,31 @@ def _complete(found: dict[str, Tensor], wanted: Iterable[str], config: OfaConfig
         "image_rp_bucket": lambda: image_buckets(config),
         "num_batches_tracked": lambda: torch.tensor(0),
     }
-    for name in wanted:
-        if name not in found and (make := makers.get(name.rpartition(".")[2])):
-            found[name] = make()
+    for name in expected:
+        if name not in named and (make := makers.get(name.rpartition(".")[2])):
+            named[name] = make()
 
 
-def _check_tables(found: dict[str, Tensor], config: OfaConfig, path: Path) -> None:
+def _check_tables(named: dict[str, Tensor], config: OfaConfig, path: Path) -> None:
     rows = {
         "token_rp_bucket": 2 * config.token_bucket_size - 1,
         "image_rp_bucket": (2 * config.image_bucket_size - 1) ** 2 + 3,
     }
-    tables = {name: name.rpartition(".")[2] for name in found}
-    _reject(
-        "points outside of the relative positions in",
-        [
-            name
-            for name, kind in tables.items()
-            if kind in rows and (found[name].min() < 0 or found[name].max() >= rows[kind])
-        ],
-        path,
-    )
+    outside = []
+    for name, tensor in named.items():
+        n_rows = rows.get(name.rpartition(".")[2])
+        if n_rows is not None and (tensor.min() < 0 or tensor.max() >= n_rows):
+            outside.append(name)
+    _reject("points outside of the relative positions in", outside, path)
 
 
 def _form(tensor: Tensor) -> tuple[tuple[int, ...], bool]:
     return tuple(tensor.shape), tensor.is_floating_point()
 
 
-def _reject(what: str, names: Sequence[str], path: Path) -> None:
+def _reject(fault: str, names: Sequence[str], path: Path) -> None:
     if names:
         shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
         raise WeightsRejected(
-            f"{path} {what} {len(names)} tensors: {shown}.", path=path, hint=_REMEDY
+            f"{path} {fault} {len(names)} tensors: {shown}.", path=path, hint=_REMEDY
         )

@@ -1,4 +1,4 @@
-"""What `config.json` of an OFA checkpoint says, as far as the network needs it."""
+"""The fields of an OFA checkpoint's `config.json` that the network needs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FIXED = {
     "use_image_feature": True,
     "use_ofasys": False,
 }
-"""Settings that change the computation and have one value in every published caption checkpoint; the network knows no other."""
+"""Settings that have one value in every published caption checkpoint; no other is supported."""
 
 
 class OfaConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,11 +71,11 @@ class OfaConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_config(path: Path) -> OfaConfig:
-    """The configuration in the JSON file `path`.
+    """Return the configuration in the JSON file `path`.
 
     Raises:
         WeightsMissing: the file cannot be read.
-        WeightsRejected: it is not JSON, lacks a size, or asks for a network of another kind.
+        WeightsRejected: it is not JSON, lacks a size, or asks for another kind of network.
     """
     try:
         settings = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])

@@ -1,1 +1,1 @@
-"""Submissions: the ensemble's vectors for a folder of images, written in batches that resume."""
+"""Submissions: the ensemble's vectors for a folder of images, made in resumable batches."""

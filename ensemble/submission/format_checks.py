@@ -1,9 +1,8 @@
-"""Is a submission what the competition takes?"""
+"""Checks that a submission is what the competition accepts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +13,8 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """`problems` of a submission, one line each, none where it can be submitted;
-
-    `images` and `rows` that it has.
-    """
+class CheckReport:
+    """The `images` and `rows` of a submission, and its `problems`, one line for each kind."""
 
     images: int
     rows: int
@@ -27,90 +23,87 @@ class Checked:
 
 @dataclass(slots=True)
 class _Image:
-    """What was seen of one image: a bit for each of its rows, and the squares of its values added up."""
+    """The rows of one image so far: a bit for each in `seen`, and the sum of squared values."""
 
     seen: int = 0
     squares: float = 0.0
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Findings of one kind: how many, and the first of them."""
+class _Problems:
+    """Problems by kind, each with its first examples."""
 
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, example: str) -> None:
-        self.count += 1
-        if len(self.examples) < _EXAMPLES:
-            self.examples.append(example)
+    def add(self, kind: str, example: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(example)
 
-    def line(self, what: str) -> str:
-        more = ", …" if self.count > len(self.examples) else ""
-        return f"{self.count:,} {what}: {', '.join(self.examples)}{more}"
+    def lines(self) -> tuple[str, ...]:
+        return tuple(
+            f"{count:,} {kind}: {', '.join(self.examples[kind])}"
+            + (", …" if count > _EXAMPLES else "")
+            for kind, count in self.counts.items()
+        )
 
 
-def check_submission(path: Path, *, sample: Path) -> Checked:
-    """Compare a submission with the sample: columns, ids, their order, finite values, vectors of length 1.
+def check_submission(path: Path, *, sample: Path) -> CheckReport:
+    """Compare a submission with the sample: columns, ids, order, finite values, unit vectors.
 
     Memory is bounded by the number of images, not of rows.
 
     Raises:
-        SubmissionRejected: a file cannot be read as a submission at all, or the sample is not one.
-        ConfigError: a file's suffix names no format.
+        SubmissionRejected: a file cannot be read as a submission, or the sample is incomplete.
+        ConfigError: no format has a file's suffix.
     """
     order = image_order(sample)
-    expected = dict.fromkeys(order)
     images: dict[str, _Image] = {}
-    tallies: dict[str, _Tally] = {}
-    rows, in_order = 0, True
-
-    def found(what: str, example: str) -> None:
-        tallies.setdefault(what, _Tally()).add(example)
-
-    for row_id, value in read_submission(path):
-        name, _, number = row_id.rpartition("_")
-        element = (
-            int(number)
-            if number.isascii() and number.isdecimal() and str(int(number)) == number
-            else DIM
-        )
-        rows += 1
-        if in_order and (
+    problems = _Problems()
+    rows, misplaced = 0, ""
+    for rows, (row_id, value) in enumerate(read_submission(path), start=1):
+        if not misplaced and (
             rows > len(order) * DIM or row_id != f"{order[(rows - 1) // DIM]}_{(rows - 1) % DIM}"
         ):
-            in_order = False
-            first = f"row {rows} is {row_id}"
-        if not name or element >= DIM:
-            found(f"row(s) whose id is not IMAGE_0 to IMAGE_{DIM - 1}", repr(row_id))
+            misplaced = f"row {rows} is {row_id}"
+        name, element = _parse(row_id)
+        if element is None:
+            problems.add(f"row(s) whose id is not IMAGE_0 to IMAGE_{DIM - 1}", repr(row_id))
             continue
         image = images.setdefault(name, _Image())
         if image.seen >> element & 1:
-            found("row(s) that are there twice", row_id)
+            problems.add("row(s) that appear twice", row_id)
         image.seen |= 1 << element
         image.squares += value * value
         if not math.isfinite(value):
-            found("value(s) that are not finite", f"{row_id} (row {rows})")
-    _compare(images, expected, found)
-    if not in_order and not tallies:
-        found("place where the order differs from the sample's", first)
-    return Checked(len(images), rows, tuple(tally.line(what) for what, tally in tallies.items()))
+            problems.add("value(s) that are not finite", f"{row_id} (row {rows})")
+    _check_images(images, order, problems)
+    if misplaced and not problems.counts:
+        problems.add("place where the order differs from the sample's", misplaced)
+    return CheckReport(len(images), rows, problems.lines())
 
 
-def _compare(
-    images: dict[str, _Image], expected: dict[str, None], found: Callable[[str, str], None]
-) -> None:
-    for name in expected:
+def _parse(row_id: str) -> tuple[str, int | None]:
+    """Return the image and the element of a row id; None for an id of another form."""
+    name, _, number = row_id.rpartition("_")
+    canonical = number.isascii() and number.isdecimal() and str(int(number)) == number
+    if not name or not canonical or int(number) >= DIM:
+        return name, None
+    return name, int(number)
+
+
+def _check_images(images: dict[str, _Image], order: list[str], problems: _Problems) -> None:
+    for name in order:
         if name not in images:
-            found("image(s) of the sample that are missing", name)
+            problems.add("image(s) of the sample that are missing", name)
+    expected = set(order)
     for name, image in images.items():
-        n_rows = image.seen.bit_count()
+        n_rows, norm = image.seen.bit_count(), math.sqrt(image.squares)
         if name not in expected:
-            found("image(s) that the sample does not have", name)
+            problems.add("image(s) that the sample does not have", name)
         elif n_rows != DIM:
-            found(f"image(s) without all {DIM} rows", f"{name} ({n_rows})")
-        elif abs(math.sqrt(image.squares) - 1) > _NORM_TOLERANCE:
-            found(
-                "image(s) whose vector is not of length 1",
-                f"{name} ({math.sqrt(image.squares):.4g})",
-            )
+            problems.add(f"image(s) without all {DIM} rows", f"{name} ({n_rows})")
+        elif abs(norm - 1) > _NORM_TOLERANCE:
+            problems.add("image(s) whose vector is not of length 1", f"{name} ({norm:.4g})")

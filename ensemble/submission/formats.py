@@ -1,7 +1,4 @@
-"""Submission files: `imgId_eId,val`, 384 rows an image.
-
-Written whole or not at all; read as a stream of rows.
-"""
+"""Submission files: `imgId_eId,val`, 384 rows an image; written atomically, read as a stream."""
 
 from __future__ import annotations
 
@@ -25,15 +22,15 @@ _BLOCK_IMAGES = 256
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `ConfigError` unless the file's suffix names a format: .csv, .parquet or .npz."""
+    """Raise `ConfigError` unless the file's suffix is that of a format: .csv, .parquet or .npz."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
-            f"{path} has no suffix that names a format.", hint=f"Known are {', '.join(SUFFIXES)}."
+            f"{path} has an unknown suffix.", hint=f"Known formats: {', '.join(SUFFIXES)}."
         )
 
 
 def write_submission(path: Path, ids: Sequence[str], vectors: Vectors) -> None:
-    """Write the rows of all images, image by image, in the format of the file's suffix.
+    """Write the rows of all images in the format of the file's suffix, atomically.
 
     CSV and Parquet have a row for each number, `<id>_<0 to 383>` and the number; an npz holds `ids`
     (n,) and `vectors` (n, 384). Equal input gives equal bytes.
@@ -43,8 +40,8 @@ def write_submission(path: Path, ids: Sequence[str], vectors: Vectors) -> None:
         vectors: (n, 384) float32, in the order of `ids`; may be a memory map.
 
     Raises:
-        ConfigError: the suffix names no format.
-        StorageFull: the disk is full or may not be written.
+        ConfigError: no format has that suffix.
+        StorageFull: the disk is full or read-only.
     """
     check_suffix(path)
     with atomic_write(path) as file:
@@ -75,19 +72,18 @@ def _write_parquet(file: IO[bytes], ids: Sequence[str], vectors: Vectors) -> Non
     schema = pyarrow.schema([(HEADER[0], pyarrow.string()), (HEADER[1], pyarrow.float32())])
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for start in range(0, len(ids), _BLOCK_IMAGES):
-            names = [
-                f"{name}_{i}" for name in ids[start : start + _BLOCK_IMAGES] for i in range(DIM)
-            ]
-            values = np.ascontiguousarray(vectors[start : start + _BLOCK_IMAGES]).reshape(-1)
+            block = slice(start, start + _BLOCK_IMAGES)
+            names = [f"{name}_{i}" for name in ids[block] for i in range(DIM)]
+            values = np.ascontiguousarray(vectors[block]).reshape(-1)
             writer.write_table(pyarrow.table([names, values], schema=schema))
 
 
 def read_submission(path: Path) -> Iterator[tuple[str, float]]:
-    """(row id, value) of every row, in order and in bounded memory; a value that is no number is NaN.
+    """Yield (row id, value) of each row in order, in bounded memory; NaN for a malformed value.
 
     Raises:
-        ConfigError: the suffix names no format.
-        SubmissionRejected: the file cannot be read, or its columns are others.
+        ConfigError: no format has that suffix.
+        SubmissionRejected: the file cannot be read, or has other columns.
     """
     check_suffix(path)
     readers = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
@@ -120,9 +116,8 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, float]]:
         with pyarrow.parquet.ParquetFile(path) as file:
             _check_columns(path, file.schema_arrow.names)
             for batch in file.iter_batches(columns=list(HEADER)):
-                for name, value in zip(
-                    batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True
-                ):
+                names, values = batch.column(0).to_pylist(), batch.column(1).to_pylist()
+                for name, value in zip(names, values, strict=True):
                     yield str(name), _number(value)
     except pyarrow.ArrowException as error:
         raise SubmissionRejected(f"{path} is not a Parquet file: {first_line(error)}.") from error
@@ -142,7 +137,8 @@ def _read_npz(path: Path) -> Iterator[tuple[str, float]]:
         raise SubmissionRejected(f"{path} is not an npz file: {error}.") from error
     if vectors.shape != (len(ids), DIM):
         raise SubmissionRejected(
-            f"{path} holds {len(ids)} ids and vectors of shape {vectors.shape}, not {(len(ids), DIM)}."
+            f"{path} holds {len(ids)} ids, and vectors of shape {vectors.shape}, "
+            f"not {(len(ids), DIM)}."
         )
     for name, row in zip(ids.tolist(), vectors, strict=True):
         for i, value in enumerate(row.tolist()):
@@ -164,26 +160,26 @@ def _number(value: Any) -> float:
 
 
 def image_order(sample: Path) -> list[str]:
-    """The images of a sample submission, in its order.
+    """Return the images of a sample submission, in order.
 
     Raises:
-        SubmissionRejected: it cannot be read, holds nothing, or is not 384 rows an image, numbered
-            from 0.
+        SubmissionRejected: it cannot be read, is empty, or does not have 384 rows an image,
+            numbered from 0.
     """
     rows = read_submission(sample)
     order: list[str] = []
-    line = 2
+    first_row = 2  # of the block, as an editor counts lines
     while block := list(islice(rows, DIM)):
         name = block[0][0].rpartition("_")[0]
         for i, (row_id, _) in enumerate(block):
             if not name or row_id != f"{name}_{i}":
                 raise SubmissionRejected(
-                    f"{sample}, row {line + i}: {row_id!r}, where {name}_{i} was to come."
+                    f"{sample}, row {first_row + i}: {row_id!r} instead of {name}_{i}."
                 )
         if len(block) != DIM:
             raise SubmissionRejected(f"{sample}: {name} has {len(block)} rows, not {DIM}.")
         order.append(name)
-        line += DIM
+        first_row += DIM
     if len(set(order)) != len(order):
         raise SubmissionRejected(f"{sample} names an image twice.")
     if not order:

@@ -1,8 +1,8 @@
-"""A submission on a cluster of Ray: each actor opens the index and loads the ensemble, and answers whole batches of images.
+"""Predictions on a Ray cluster: each actor opens the index, loads the ensemble and takes batches.
 
-Index and images lie in folders that every machine reaches under the same path; an actor that finds
-something else there refuses. What it says of a batch comes back through Ray's object store and is
-kept here, as a local run keeps it.
+Index and images lie in folders that every machine reaches under the same path; an actor refuses to
+work if it sees other ones. Predictions come back through Ray's object store and are kept on this
+machine, as those of a local run are.
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ from imprompt.encoders.registry import load_index_encoder
 from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.members import load_ensemble
-from imprompt.ensemble.submission.batch_files import BatchDone, ImageBatch, answer_batch
-from imprompt.ensemble.submission.run import depends_on, stamp
+from imprompt.ensemble.submission.batch_predictions import (
+    BatchPredictions,
+    ImageBatch,
+    predict_batch,
+)
+from imprompt.ensemble.submission.submission_plan import depends_on, stamp
 from imprompt.indexer.ray_session import RayCluster
 from imprompt.indexer.ray_stream import Rounds, stream
 from imprompt.store.index_version import open_version
 
 MakeEnsemble = Callable[[ExitStack], tuple[Ensemble, dict[str, Any]]]
-"""Makes the ensemble of an actor, and says what its answers depend on; what has to be closed goes onto the stack."""
+"""Makes an actor's ensemble and tells what it depends on; pushes what is to be closed."""
 
 Stamp = tuple[int, int]
-Stamped = tuple[ImageBatch, list[Stamp]]
+StampedBatch = tuple[ImageBatch, list[Stamp]]
 
 
 @dataclass(frozen=True, slots=True)
 class NamedEnsemble:
-    """Makes the ensemble of a blend config over one version, on whatever machine; it fetches nothing."""
+    """Makes the ensemble of a blend config over one version on any machine; fetches nothing."""
 
     index: Path
     version: str
@@ -47,81 +51,90 @@ class NamedEnsemble:
 
     def __call__(self, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
         version = stack.enter_context(open_version(self.index, self.version))
-        pair = load_index_encoder(
+        encoder = load_index_encoder(
             version.manifest.encoders[0].name, device=self.device, offline=True
         )
         ensemble = load_ensemble(
-            self.blend_config, version, pair, degrade=self.degrade, device=self.device, offline=True
+            self.blend_config,
+            version,
+            encoder,
+            degrade=self.degrade,
+            device=self.device,
+            offline=True,
         )
         return ensemble, depends_on(version, ensemble)
 
 
-class RayAnswerer:
-    """An `imprompt.ensemble.submission.batch_files.Answerer`.
+class RayPredictor:
+    """A `BatchPredictor` whose batches are predicted by the actors of a cluster.
 
     Args:
-        cluster: as `imprompt.indexer.ray_session.ray_cluster` gave it.
+        cluster: from `imprompt.indexer.ray_session.ray_cluster`.
         make_ensemble: makes the ensemble in an actor; picklable.
-        depends_on: what the answers depend on here.
+        depends_on: what predictions depend on, as this machine sees it.
     """
 
     def __init__(
         self, cluster: RayCluster, make_ensemble: MakeEnsemble, depends_on: dict[str, Any]
     ) -> None:
         self._cluster = cluster
-        self._make = partial(_Answering, make_ensemble, _fields(depends_on))
+        self._make = partial(_BatchActor, make_ensemble, _encoded(depends_on))
 
-    def answers(self, batches: Sequence[ImageBatch]) -> Iterator[tuple[ImageBatch, BatchDone]]:
-        """As `Answerer.answers`.
+    def predictions(
+        self, batches: Sequence[ImageBatch]
+    ) -> Iterator[tuple[ImageBatch, BatchPredictions]]:
+        """See `BatchPredictor.predictions`.
 
         Raises:
-            ClusterError: the cluster loses its work again and again, or its workers are not like
-                this machine.
+            ClusterError: the cluster keeps losing its work, or its workers differ from this
+                machine.
         """
-        left = {batch.number: batch for batch in batches}
+        pending = {batch.number: batch for batch in batches}
 
-        def begin() -> Iterator[tuple[ImageBatch, BatchDone]] | None:
-            return answered() if left else None
+        def begin() -> Iterator[tuple[ImageBatch, BatchPredictions]] | None:
+            return predict() if pending else None
 
-        def answered() -> Iterator[tuple[ImageBatch, BatchDone]]:
-            for number, done in stream(
-                partial(_stamped, list(left.values())), self._make, pool=self._cluster.devices
+        def predict() -> Iterator[tuple[ImageBatch, BatchPredictions]]:
+            for number, predictions in stream(
+                partial(_stamped, list(pending.values())), self._make, pool=self._cluster.devices
             ):
-                yield left.pop(number), done
+                yield pending.pop(number), predictions
 
         yield from Rounds(begin)
 
 
-def _stamped(batches: Sequence[ImageBatch]) -> Iterator[Stamped]:
+def _stamped(batches: Sequence[ImageBatch]) -> Iterator[StampedBatch]:
     for batch in batches:
         yield batch, [stamp(path) for path in batch.paths]
 
 
-def _fields(depends_on: dict[str, Any]) -> dict[str, bytes]:
+def _encoded(depends_on: dict[str, Any]) -> dict[str, bytes]:
     return {name: msgspec.json.encode(value, order="sorted") for name, value in depends_on.items()}
 
 
-class _Answering:
-    """Answers batches, in an actor.
+class _BatchActor:
+    """Predicts batches in an actor.
 
     Raises:
-        WorkerDiffers: index, models or libraries here are others; also from a call, where an image
-            is.
+        WorkerDiffers: the index, models or libraries of this machine differ from those `expected`;
+            when called, an image differs.
     """
 
     def __init__(self, make_ensemble: MakeEnsemble, expected: dict[str, bytes]) -> None:
-        self._stack = ExitStack()  # open as long as the actor lives
+        self._stack = ExitStack()  # stays open as long as the actor lives
         self._ensemble, depends_on = make_ensemble(self._stack)
-        found = _fields(depends_on)
-        if differ := sorted(
-            name for name in expected | found if expected.get(name) != found.get(name)
+        actual = _encoded(depends_on)
+        if differing := sorted(
+            name for name in expected | actual if expected.get(name) != actual.get(name)
         ):
             raise WorkerDiffers(
-                f"{socket.gethostname()} would give other answers than this machine: its {', '.join(differ)} differ.",
-                hint="Install the same packages and weights on every machine, and share the folder of the index.",
+                f"{socket.gethostname()} would predict differently from this machine: "
+                f"its {', '.join(differing)} differ.",
+                hint="Install the same packages and weights on every machine, and share the "
+                "folder of the index.",
             )
 
-    def __call__(self, item: Stamped) -> tuple[int, BatchDone]:
+    def __call__(self, item: StampedBatch) -> tuple[int, BatchPredictions]:
         batch, stamps = item
         for path, expected in zip(batch.paths, stamps, strict=True):
             if stamp(path) != expected:
@@ -129,4 +142,4 @@ class _Answering:
                     f"{socket.gethostname()} does not see {path} as this machine does.",
                     hint="Share the folder of the images, under the same path on every machine.",
                 )
-        return batch.number, answer_batch(batch, self._ensemble)
+        return batch.number, predict_batch(batch, self._ensemble)

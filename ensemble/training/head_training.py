@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from imprompt.encoders.lite import HEAD_PATH, backbone_digests, load_trunks
 from imprompt.encoders.lite_head import LiteHead, features, read_head, write_head
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
-from imprompt.ensemble.training.head_fit import (
+from imprompt.ensemble.training.activation_cache import cached_activations
+from imprompt.ensemble.training.head_regression import (
     SETTINGS,
     FittedMaps,
     HeadExamples,
@@ -28,7 +29,6 @@ from imprompt.ensemble.training.head_fit import (
     fit_maps,
     integer_codes,
 )
-from imprompt.ensemble.training.image_features import cached_activations
 from imprompt.ensemble.training.pairs import Pair, read_pairs
 
 MIN_PAIRS = 20
@@ -37,7 +37,7 @@ _GENERATED = "generated"
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a training did: pairs read, mean cosine of the head's outputs with the prompts it was trained on, seconds, file."""
+    """The outcome of a training; `cosine_seen` is the mean cosine on the pairs themselves."""
 
     pairs: int
     cosine_seen: float
@@ -45,7 +45,7 @@ class TrainReport:
     out: str
 
     def rows(self) -> list[tuple[str, str]]:
-        """Label and value of each fact, for a table."""
+        """Return label and value of each fact, for a table."""
         return [
             ("pairs", f"{self.pairs:,}"),
             (
@@ -62,14 +62,14 @@ def train_head(
 ) -> TrainReport:
     """Train a head on the pairs of a Parquet file and write it to `out`.
 
-    The constants, names of classes and mean of prompts, are those of the head that is shipped, so
-    both share one index space. Features of images are kept in `cache` (the user's cache folder by
-    default): a second training looks at no image again.
+    The constants, class names and mean of prompts, are those of the head that is shipped, so both
+    share one index space. Features of images are kept in `cache` (by default the user's cache
+    folder), and a second training encodes no image again.
 
     Raises:
         CorpusError: the pairs cannot be read, an image is missing, or there are fewer than 20.
         ImageRejected: an image cannot be decoded.
-        WeightsMissing, WeightsRejected: a backbone is not there.
+        WeightsMissing, WeightsRejected: a backbone is missing or damaged.
         StorageFull: `out` or the cache cannot be written.
     """
     start = time.monotonic()
@@ -84,8 +84,8 @@ def train_head(
     examples = make_examples(
         rows, features(seen, constants.class_vectors), minilm=load_minilm(), progress=progress
     )
-    fitted = fit_maps(examples, prompt_mean=constants.prompt_mean, main_kind=main_kind(rows))
-    head = make_head(fitted, constants=constants, training=_facts(rows))
+    maps = fit_maps(examples, prompt_mean=constants.prompt_mean, main_kind=main_kind(rows))
+    head = make_head(maps, constants=constants, training=_facts(rows))
     write_head(out, head)
     cosine = float(row_cosines(head.outputs(seen), examples.prompts).mean())
     return TrainReport(
@@ -94,7 +94,7 @@ def train_head(
 
 
 def activations(rows: Sequence[Pair], *, cache: Path, progress: Progress) -> dict[str, Activations]:
-    """What each trunk sees in the images of the pairs, from the cache where it has it."""
+    """Return each trunk's activations for the images of the pairs, cached."""
     images = [row.image for row in rows]
     return {
         name: cached_activations(images, trunk=trunk, cache=cache, progress=progress)
@@ -105,7 +105,7 @@ def activations(rows: Sequence[Pair], *, cache: Path, progress: Progress) -> dic
 def make_examples(
     rows: Sequence[Pair], inputs: Matrix, *, minilm: TextEncoder, progress: Progress
 ) -> HeadExamples:
-    """The pairs with their texts encoded; every text of a pair counts alike in its target."""
+    """Return the pairs with their texts encoded; all texts of a pair count alike in its target."""
     texts = [text for row in rows for text in row.texts]
     owners = np.repeat(np.arange(len(rows)), [len(row.texts) for row in rows])
     with progress.start("Encoding texts", len(texts)) as task:
@@ -121,33 +121,22 @@ def make_examples(
 
 
 def main_kind(rows: Sequence[Pair]) -> int:
-    """The code of the kind whose wording the output takes: generated images where there are any, or else the commonest."""
+    """Return the code of the kind whose wording the output takes: generated, or the commonest."""
     kinds = [row.kind for row in rows]
-    chosen = _GENERATED if _GENERATED in kinds else Counter(kinds).most_common(1)[0][0]
-    return sorted(set(kinds)).index(chosen)
+    kind = _GENERATED if _GENERATED in kinds else Counter(kinds).most_common(1)[0][0]
+    return sorted(set(kinds)).index(kind)
 
 
 def make_head(fitted: FittedMaps, *, constants: LiteHead, training: dict[str, str]) -> LiteHead:
-    """A head of fitted maps, with the constants of another one."""
-    return LiteHead(
-        class_vectors=constants.class_vectors,
-        prompt_mean=constants.prompt_mean,
-        centre=fitted.centre,
-        scale=fitted.scale,
-        basis=fitted.basis,
-        output_weight=fitted.output_weight,
-        output_bias=fitted.output_bias,
-        index_weight=fitted.index_weight,
-        weights_sha256=backbone_digests(),
-        training=training,
-    )
+    """Return a head with the fitted maps and the constants of another head."""
+    maps = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
+    return replace(constants, **maps, weights_sha256=backbone_digests(), training=training)
 
 
 def _facts(rows: Sequence[Pair]) -> dict[str, str]:
-    texts = {row.texts[0] for row in rows}
     counts = {
         "pairs": len(rows),
-        "different_prompts": len(texts),
+        "different_prompts": len({row.texts[0] for row in rows}),
         "generated": sum(row.kind == _GENERATED for row in rows),
         "sources": len({row.source for row in rows}),
     }

@@ -1,4 +1,4 @@
-"""Pictures as batches of pixels: decoded and resized by other threads while the network is at work."""
+"""Batches of pixels, decoded and resized by threads while the network works."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _WORKERS = min(os.cpu_count() or 1, 16)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The `rows` that could be read, their `pixels` (n, 3, height, width), None for no rows, and (row, reason) of the others."""
+    """The `rows` that could be read, and their `pixels` (n, 3, height, width), None if n is 0.
+
+    `rejected` are (row, reason) of the other rows.
+    """
 
     rows: Ids
     pixels: Tensor | None
@@ -35,11 +38,11 @@ class Batch:
 
 
 def load_batches(batches: Iterable[Ids], load: Callable[[int], Tensor]) -> Iterator[Batch]:
-    """Each batch of rows as pixels, in order; two batches are made ready while one is used.
+    """Yield each batch of rows as pixels, in order; two batches are prepared ahead.
 
     Args:
         batches: row numbers.
-        load: the pixels of a row; called by several threads. `ImageRejected` leaves the row out.
+        load: returns the pixels of a row, in any thread; `ImageRejected` rejects the row.
     """
     with ThreadPoolExecutor(_WORKERS) as pool:
         waiting: deque[list[tuple[int, Future[Tensor]]]] = deque()
@@ -47,18 +50,18 @@ def load_batches(batches: Iterable[Ids], load: Callable[[int], Tensor]) -> Itera
             for rows in batches:
                 waiting.append([(row, pool.submit(load, row)) for row in rows.tolist()])
                 if len(waiting) > BATCHES_AHEAD:
-                    yield _gathered(waiting.popleft())
+                    yield _collect(waiting.popleft())
             while waiting:
-                yield _gathered(waiting.popleft())
+                yield _collect(waiting.popleft())
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _gathered(coming: list[tuple[int, Future[Tensor]]]) -> Batch:
+def _collect(pending: list[tuple[int, Future[Tensor]]]) -> Batch:
     import torch
 
     rows, pixels, rejected = [], [], []
-    for row, future in coming:
+    for row, future in pending:
         try:
             pixels.append(future.result())
             rows.append(row)
@@ -74,16 +77,16 @@ def load_pixels(
     rng: np.random.Generator | None,
     share: float,
 ) -> Tensor:
-    """(3, height, width) pixels of an image file; with `rng`, of a random part of it.
+    """Return (3, height, width) pixels of an image file, of a random part if `rng` is given.
 
     Args:
         path: of the image.
-        transform: of a picture into pixels.
-        rng: where the part lies and how large it is; None takes the whole picture.
-        share: of the area that the part has at least.
+        transform: turns a picture into pixels.
+        rng: draws the place and size of the part.
+        share: the least share of the area that the part has.
 
     Raises:
-        ImageRejected: it cannot be read.
+        ImageRejected: the file is not a readable image.
     """
     picture = open_image(path)
     if rng is not None:
@@ -94,7 +97,10 @@ def load_pixels(
 def random_box(
     size: tuple[int, int], rng: np.random.Generator, *, share: float
 ) -> tuple[int, int, int, int]:
-    """A box of the picture's shape that holds at least `share` of its area; left, upper, right, lower in pixels."""
+    """Return a random box of the picture's shape with at least `share` of its area.
+
+    The box is (left, upper, right, lower) in pixels.
+    """
     scale = float(np.sqrt(rng.uniform(share, 1)))
     width, height = (max(round(side * scale), 1) for side in size)
     left = int(rng.integers(0, size[0] - width + 1))

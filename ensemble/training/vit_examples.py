@@ -1,4 +1,4 @@
-"""The pairs as a training takes them: targets in MiniLM space, and a part kept apart to choose the best epoch by."""
+"""The pairs of a training: targets in MiniLM space, and a held-out part to choose the epoch by."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _SILENT = Silent()
 
 @dataclass(frozen=True, slots=True)
 class VitExamples:
-    """n pairs: `paths` of images, `targets` (n, 384) unit rows of the mean of each pair's texts, `prompts` (n, 384) of its prompt.
+    """n pairs as arrays.
 
-    `groups` (n,) of like prompts; `train` and `held_out` are row numbers, and no group stands on
-    both sides. `digest` names the pairs: texts, names, sizes and times of the images.
+    `targets` (n, 384) are the unit rows of the mean of each pair's texts, `prompts` (n, 384) those
+    of its prompt, `groups` (n,) those of similar prompts. `train` and `held_out` are row numbers,
+    and no group is in both. `digest` identifies the texts, and the images by name, size and time.
     """
 
     paths: list[Path]
@@ -41,29 +42,29 @@ class VitExamples:
 def load_examples(
     path: Path, *, minilm: TextEncoder, folds: int, seed: int, progress: Progress = _SILENT
 ) -> VitExamples:
-    """The pairs of a Parquet file, split by groups of prompts whose MiniLM cosine is .7 or more.
+    """Return the pairs of a Parquet file, split by groups of prompts with cosines of 0.7 or more.
 
     Raises:
-        CorpusError: they cannot be read, an image is not there, or the prompts make fewer groups
+        CorpusError: they cannot be read, an image is missing, or the prompts form fewer groups
             than folds.
     """
     rows = read_pairs(path)
-    made = make_examples(
-        rows, np.zeros((len(rows), 0), np.float32), minilm=minilm, progress=progress
-    )
-    groups = similarity_groups(made.prompts)
+    no_features = np.zeros((len(rows), 0), np.float32)
+    examples = make_examples(rows, no_features, minilm=minilm, progress=progress)
+    groups = similarity_groups(examples.prompts)
     try:
         train, held_out = next(group_folds(groups, folds, seed=seed))
     except ValueError as error:
         raise CorpusError(
-            f"{path} has {len(np.unique(groups))} groups of like prompts; a training takes at least {folds}.",
+            f"{path} has {len(np.unique(groups))} groups of similar prompts; "
+            f"a training needs at least {folds}.",
             path=path,
-            hint="Bring more pairs with different prompts.",
+            hint="Add pairs with different prompts.",
         ) from error
     return VitExamples(
         paths=[row.image for row in rows],
-        targets=unit_rows(made.targets, role="MiniLM"),
-        prompts=made.prompts,
+        targets=unit_rows(examples.targets, role="MiniLM"),
+        prompts=examples.prompts,
         groups=groups,
         train=train,
         held_out=held_out,

@@ -1,4 +1,4 @@
-"""How fast each layer learns, when, and the moving average of the weights. Pure functions."""
+"""The settings of a training, learning rates by layer and step, and the average of weights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 class VitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a tower is trained.
 
-    For `head_epochs` of the `epochs` the head learns alone; then all layers do, the last one with
-    the rate `learning_rate`, each one below with `layer_decay` times the rate of the one above
-    (BEiT, Bao et al. 2021, arXiv:2106.08254, appendix). Rates rise for the first `warmup_share` of
-    the steps, then fall to 0 along half a cosine. A picture is cut to a random part of at least
-    `crop_share` of its area while training; it is never flipped. One of `folds` parts, whole groups
-    of like texts, is kept to choose the best epoch by. What a kill costs is at most `save_steps`
-    steps.
+    For `head_epochs` of the `epochs` the head learns alone; then all layers do, the last one at the
+    rate `learning_rate`, each one below at `layer_decay` times the rate of the one above (BEiT, Bao
+    et al. 2021, arXiv:2106.08254, appendix). Rates rise for the first `warmup_share` of the steps,
+    then fall to 0 along half a cosine. Training pictures are cropped to a random part of at least
+    `crop_share` of their area and never flipped. One of `folds` parts, whole groups of similar
+    texts, is held out to choose the best epoch. A kill costs at most `save_steps` steps.
     """
 
     epochs: int = 8
@@ -48,19 +47,19 @@ class VitSettings(msgspec.Struct, frozen=True, kw_only=True):
 def settings_for(
     *, epochs: int | None, batch_size: int | None, learning_rate: float | None
 ) -> VitSettings:
-    """The settings of what was asked for, and defaults for the rest; the head learns alone for a quarter of the epochs."""
-    usual = VitSettings()
-    chosen = usual.epochs if epochs is None else epochs
+    """Return the settings, with defaults for None; the head learns alone for 1/4 of the epochs."""
+    defaults = VitSettings()
+    epochs = defaults.epochs if epochs is None else epochs
     return VitSettings(
-        epochs=chosen,
-        head_epochs=chosen // 4,
-        batch_size=usual.batch_size if batch_size is None else batch_size,
-        learning_rate=usual.learning_rate if learning_rate is None else learning_rate,
+        epochs=epochs,
+        head_epochs=epochs // 4,
+        batch_size=defaults.batch_size if batch_size is None else batch_size,
+        learning_rate=defaults.learning_rate if learning_rate is None else learning_rate,
     )
 
 
 def check_settings(settings: VitSettings) -> None:
-    """Raise `ConfigError` where a setting is out of its range."""
+    """Raise `ConfigError` unless all settings are in their ranges."""
     ranges = {
         "epochs": (1, 10_000),
         "head_epochs": (0, settings.epochs),
@@ -78,22 +77,23 @@ def check_settings(settings: VitSettings) -> None:
         "seed": (0, 2**31),
     }
     for name, (low, high) in ranges.items():
-        if not low <= getattr(settings, name) <= high:
+        value = getattr(settings, name)
+        if not low <= value <= high:
             raise ConfigError(
-                f"{name.replace('_', ' ')} is {getattr(settings, name)}; it is from {low} to {high}."
+                f"{name.replace('_', ' ')} is {value}; it must be from {low} to {high}."
             )
 
 
 def layer_rate(layer: int, n_layers: int, settings: VitSettings) -> float:
-    """The peak learning rate of a layer, 0 being nearest to the pixels."""
+    """Return the peak learning rate of a layer; layer 0 is nearest to the pixels."""
     return settings.learning_rate * settings.layer_decay ** (n_layers - 1 - layer)
 
 
 def parameter_groups(tower: Tower, settings: VitSettings) -> list[dict[str, Any]]:
-    """What the optimizer takes: one group for each layer and kind, the head first.
+    """Return the optimizer's groups: one for each layer and kind of parameter, the head first.
 
-    A group's `peak_rate` is its learning rate at the top of the schedule; `of_head` tells the
-    head's. Vectors (biases, norms) are not pulled towards 0.
+    A group's `peak_rate` is its learning rate at the top of the schedule; `of_head` marks the
+    head's. Vectors (biases, norms) get no weight decay.
     """
     n_layers = max(tower.layers.values(), default=-1) + 1
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
@@ -101,21 +101,19 @@ def parameter_groups(tower: Tower, settings: VitSettings) -> list[dict[str, Any]
         of_head = name in tower.head
         layer = n_layers if of_head else tower.layers[name]
         decays = parameter.ndim > 1
-        rate = settings.head_rate if of_head else layer_rate(layer, n_layers, settings)
-        weight_decay = settings.weight_decay if decays else 0.0
         empty = {
             "params": [],
             "lr": 0.0,
-            "peak_rate": rate,
+            "peak_rate": settings.head_rate if of_head else layer_rate(layer, n_layers, settings),
             "of_head": of_head,
-            "weight_decay": weight_decay,
+            "weight_decay": settings.weight_decay if decays else 0.0,
         }
         groups.setdefault((layer, decays), empty)["params"].append(parameter)
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
 def rate_factor(step: int, steps: int, *, warmup_share: float) -> float:
-    """The share of the peak rate at `step` (0 to steps - 1) of `steps`; 0 before the first step."""
+    """Return the share of the peak rate at `step` (0 to steps - 1); 0 before the first step."""
     if step < 0 or steps < 1:
         return 0.0
     warmup = max(round(steps * warmup_share), 1)
@@ -132,7 +130,10 @@ def set_rates(
     steps: int,
     settings: VitSettings,
 ) -> None:
-    """Give each group its rate at `step` of `steps`; the layers below the head begin at `head_steps`, with their own warm-up."""
+    """Set each group's rate at `step` of `steps`.
+
+    The layers below the head start at `head_steps`, with a warm-up of their own.
+    """
     of_head = rate_factor(step, steps, warmup_share=settings.warmup_share)
     below = rate_factor(step - head_steps, steps - head_steps, warmup_share=settings.warmup_share)
     for group in groups:
@@ -140,12 +141,15 @@ def set_rates(
 
 
 def average_decay(n_averaged: int, limit: float) -> float:
-    """How much of the average stays: little at first, `limit` in the end (TensorFlow's ExponentialMovingAverage)."""
+    """Return the share of the average that is kept: small at first, `limit` in the end.
+
+    The rule of TensorFlow's ExponentialMovingAverage.
+    """
     return min(limit, (1 + n_averaged) / (10 + n_averaged))
 
 
 def weight_average(network: Any, settings: VitSettings) -> Any:
-    """A torch `AveragedModel` of the network: weights are averaged, buffers taken as they are."""
+    """Return a torch `AveragedModel` of the network: weights are averaged, buffers are copied."""
     import torch
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A training that was broken off goes on: what it has learned so far, on disk, whole or not at all."""
+"""The state of a training, saved atomically, so that an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _NO_COSINE = -2.0
 
 
 @dataclass(slots=True)
-class Run:
-    """A training on its way: `epoch` and `step` (of the whole training) are those that come next.
+class TrainingState:
+    """A training under way: `epoch` and `step` (of the whole training) come next.
 
-    `best` is the largest cosine so far on what was held out, and `best_epoch` its epoch; `rejected`
-    are images that cannot be read with the reason; `cosines` has one for each finished epoch.
+    `best` is the largest cosine so far on the held-out pairs, and `best_epoch` its epoch;
+    `rejected` gives the reason for each image that cannot be read; `cosines` has one for each
+    finished epoch.
     """
 
     network: Any
@@ -40,55 +41,54 @@ _PLAIN = ("epoch", "step", "best", "best_epoch", "cosines", "rejected")
 
 
 def work_folder(out: Path) -> Path:
-    """The hidden folder beside `out` that a training works in."""
+    """Return the hidden folder next to `out` that a training works in."""
     return out.with_name(f".{out.name}.training")
 
 
-def save_run(work: Path, run: Run, *, plan: str) -> None:
-    """Keep the run; a kill at any moment leaves this one or the one before.
+def save_state(work: Path, state: TrainingState, *, plan: str) -> None:
+    """Save the state of the training `plan`; a kill leaves this state or the one before.
 
     Raises:
-        StorageFull: the disk is full or may not be written.
+        StorageFull: the disk is full or read-only.
     """
     import torch
 
-    held = {name: getattr(run, name) for name in _PLAIN}
-    held |= {name: getattr(run, name).state_dict() for name in _PARTS}
+    saved = {name: getattr(state, name) for name in _PLAIN}
+    saved |= {name: getattr(state, name).state_dict() for name in _PARTS}
     with atomic_write(work / STATE) as file:
-        torch.save({"plan": plan, **held}, file)
+        torch.save({"plan": plan, **saved}, file)
 
 
-def resume_run(work: Path, run: Run, *, plan: str) -> bool:
-    """Take up what `save_run` kept of the same plan; False, and `run` as it was, where there is nothing of it.
+def resume_state(work: Path, state: TrainingState, *, plan: str) -> None:
+    """Load what `save_state` saved for this plan; without it, `state` is unchanged.
 
     Raises:
         WeightsRejected: the file is damaged.
     """
     path = work / STATE
     if not path.is_file():
-        return False
-    held: Any = read_pickle(path)
-    if not isinstance(held, dict) or held.get("plan") != plan:
-        return False
-    if held["best_epoch"] >= 0 and not (work / BEST).is_file():
-        return False  # it was published, and then the folder was not removed
+        return
+    saved: Any = read_pickle(path)
+    if not isinstance(saved, dict) or saved.get("plan") != plan:
+        return
+    if saved["best_epoch"] >= 0 and not (work / BEST).is_file():
+        return  # the checkpoint was published, but the folder was not removed
     try:
         for name in _PARTS:
-            getattr(run, name).load_state_dict(held[name])
+            getattr(state, name).load_state_dict(saved[name])
         for name in _PLAIN:
-            setattr(run, name, held[name])
+            setattr(state, name, saved[name])
     except (KeyError, ValueError, RuntimeError) as error:
         raise WeightsRejected(
-            f"{path} does not hold this training: {error}.", path=path, hint=f"Remove {work}."
+            f"{path} is not the state of this training: {error}.", path=path, hint=f"Remove {work}."
         ) from error
-    return True
 
 
 def publish_best(work: Path, out: Path) -> None:
-    """Put the best checkpoint in the place of `out` and remove the folder.
+    """Move the best checkpoint to `out` and remove the folder.
 
     Raises:
-        StorageFull: the disk is full or may not be written.
+        StorageFull: the disk is full or read-only.
     """
     with storage_errors(out):
         (work / BEST).replace(out)

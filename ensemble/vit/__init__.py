@@ -1,1 +1,1 @@
-"""`vit` trained by the user: an image tower of timm or open_clip with a head for MiniLM space."""
+"""`vit` as trained by users: an image tower of timm or open_clip with a head for MiniLM space."""

@@ -1,4 +1,4 @@
-"""Where a training begins: a published backbone, one in a local file, or random weights on request."""
+"""Backbones that a training starts from: published, in a local file, or random on request."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def load_backbone(
     offline: bool,
     announce: Announce,
 ) -> tuple[Tower, str]:
-    """A tower whose head is new and whose other layers are pretrained, and the sha256 of the file they came from.
+    """Return a tower with a new head and pretrained layers, and the sha256 of their file.
 
     Args:
         name: an architecture of timm, or an encoder's name of open_clip (`ViT-L-14/openai`, a
             folder, ...); see docs/training.md.
-        weights: a local file of the backbone; one whose head has 384 rows keeps it.
-        from_scratch: begin with random weights; the digest is "random" then. For timm only.
-        seed: of everything that is random.
+        weights: a local file of the backbone; its head is kept if it has 384 rows.
+        from_scratch: start from random weights (timm only); the digest is then "random".
+        seed: of the random weights.
         offline: fetch nothing.
         announce: takes a line for the user.
 
     Raises:
         ConfigError: no such backbone, or options that exclude each other.
         MemberUnavailable, EncoderError: a package is not installed, or cannot build it.
-        WeightsMissing, WeightsRejected: the weights are neither here nor to be had, or of another
-            architecture.
+        WeightsMissing, WeightsRejected: the weights cannot be found or fetched, or belong to
+            another architecture.
     """
     if from_scratch and weights is not None:
         raise ConfigError(
@@ -49,16 +49,18 @@ def load_backbone(
     if not _is_timm(name):
         if from_scratch:
             raise ConfigError(
-                f"{name} is no architecture of timm; only those begin at random.",
+                f"{name} is not an architecture of timm; only those can start from random weights.",
                 hint="Leave out --from-scratch.",
             )
         return _from_open_clip(name, weights=weights, seed=seed, offline=offline, announce=announce)
     tower = build_tower(Blueprint(library="timm", architecture=timm_name(name)), seed=seed)
     if from_scratch:
         return tower, FROM_SCRATCH
-    path = weights or _published(name, offline=offline, announce=announce)
-    _fill_body(tower, path)
-    return tower, file_sha256(path)
+    if weights is None:
+        (published,) = wanted_files(name)
+        weights = fetch_choice(published.choices, offline=offline, announce=announce)
+    _fill_body(tower, weights)
+    return tower, file_sha256(weights)
 
 
 def _is_timm(name: str) -> bool:
@@ -79,25 +81,24 @@ def _from_open_clip(
     from imprompt.encoders.openclip_tower import load_image_tower
 
     pretrained, sha256 = load_image_tower(name, weights=weights, offline=offline, announce=announce)
-    said = (
-        Path(name).name if Path(name).is_dir() else name.partition("//")[0]
-    )  # no path of this machine goes into a checkpoint
-    plan = Blueprint(
+    # A path of this machine must not get into a checkpoint.
+    architecture = Path(name).name if Path(name).is_dir() else name.partition("//")[0]
+    blueprint = Blueprint(
         library="open_clip",
-        architecture=said,
+        architecture=architecture,
         config=pretrained.config,
         preprocessing=pretrained.preprocess,
     )
-    tower = build_tower(plan, seed=seed)
+    tower = build_tower(blueprint, seed=seed)
     tower.network.tower.load_state_dict(pretrained.network.state_dict())
     return tower, sha256
 
 
 def wanted_files(name: str) -> list[Wanted]:
-    """What the hub has to give for an architecture of timm: the file of timm's own repository.
+    """Return the files to fetch for an architecture of timm, from timm's own repository.
 
     Raises:
-        WeightsMissing: there is none.
+        WeightsMissing: timm publishes no weights of it.
     """
     config = import_timm().get_pretrained_cfg(name)
     repo = config.hf_hub_id if config is not None else None
@@ -105,18 +106,13 @@ def wanted_files(name: str) -> list[Wanted]:
         raise WeightsMissing(
             f"timm publishes no weights of {name} on the hub.",
             path=name,
-            hint="Name a file with --weights, or say --from-scratch.",
+            hint="Name a file with --weights, or pass --from-scratch.",
         )
     return [wanted(repo, *_HUB_FILES)]
 
 
-def _published(name: str, *, offline: bool, announce: Announce) -> Path:
-    (want,) = wanted_files(name)
-    return fetch_choice(want.choices, offline=offline, announce=announce)
-
-
 def _fill_body(tower: Tower, path: Path) -> None:
-    """Give the tower the weights of a file, but for a head of another number of classes, which stays new."""
+    """Give the tower the weights of a file, except a head of another number of classes."""
     tensors = dict(read_tensors(path))
     fresh = tower.network.state_dict()
     for name in tower.head:

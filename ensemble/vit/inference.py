@@ -1,4 +1,4 @@
-"""A trained tower that answers: pictures in, unit rows in MiniLM space out."""
+"""Inference by a trained tower: pictures in, unit rows in MiniLM space out."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ IMAGES_A_BATCH = 32
 
 
 class TrainedTower:
-    """An `imprompt.ensemble.regressor.OutputTower`.
-
-    `load` makes one; `files` are those that it was read from.
-    """
+    """An output tower with trained weights; see `load`. `files` are those that it was read from."""
 
     def __init__(
         self,
@@ -41,19 +38,20 @@ class TrainedTower:
 
     @classmethod
     def load(cls, source: str, *, device: str, announce: Announce) -> TrainedTower:
-        """The tower of a checkpoint, as `imprompt.ensemble.vit.vit_checkpoint.read_checkpoint` takes it, and raising what that raises.
+        """Return the tower of a checkpoint.
 
         Args:
-            source: a file, a folder, or ARCH//FILE.
-            device: "auto", "cpu" or "cuda"; float32 on all.
+            source: a file, a folder, or ARCH//FILE; see `read_checkpoint`, also for the errors.
+            device: "auto", "cpu" or "cuda"; always float32.
             announce: takes a line for the user.
         """
-        chosen = choose_device(device)
         trained = read_checkpoint(source)
-        return cls(trained.tower, device=chosen, files=trained.files, announce=announce)
+        return cls(
+            trained.tower, device=choose_device(device), files=trained.files, announce=announce
+        )
 
     def output(self, items: Sequence[Image]) -> Vectors:
-        """(n, 384) unit rows in MiniLM space, in the order given; pictures are never flipped."""
+        """Return (n, 384) unit rows in MiniLM space, in order; pictures are never flipped."""
         rows = self._batches.encode(items, dim=DIM, encode_batch=self._rows)
         return unit_rows(rows, role="the image tower of vit")
 

@@ -1,9 +1,9 @@
-"""An image tower with a head of 384 numbers: built from a blueprint, its layers counted from the pixels to the head."""
+"""Image towers with a head of 384 outputs, built from a blueprint."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DIM = 384
 LONGEST_SIDES = 16
-"""The centre of a picture that is longer than this many of its short sides is taken: its short side is enlarged to the tower's."""
+"""Longer pictures are cropped to this many short sides: the short side is enlarged a lot."""
 
 INSTALL = "Install it: pip install 'imprompt[vit]'"
 
@@ -28,11 +28,14 @@ _OPEN_CLIP_LAYERS = {
     "stem": r"^(?:class_embedding|positional_embedding|conv\d|bn\d|ln_pre)",
     "blocks": r"^(?:transformer\.resblocks\.|layer)(\d+)",
 }
-"""timm's way to say which parameters belong to which layer, for open_clip's own ViT and ResNet; the rest is the last layer."""
+"""The layers of open_clip's ViT and ResNet, as patterns of timm; all else is the last layer."""
 
 
 class TimmPixels(msgspec.Struct, frozen=True, kw_only=True):
-    """How timm turns a picture into pixels: the shorter side to `input_size / crop_pct`, the centre, then mean and deviation."""
+    """How timm turns a picture into pixels.
+
+    The shorter side is resized to `input_size / crop_pct`, the centre is cropped and normalized.
+    """
 
     input_size: tuple[_SideCount, _SideCount, _SideCount]
     interpolation: Literal["bicubic", "bilinear", "lanczos", "nearest", "hamming"] = "bicubic"
@@ -43,11 +46,11 @@ class TimmPixels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tower is built from, as a checkpoint records it.
+    """A tower's architecture and preprocessing, as a checkpoint records them.
 
-    `config` are arguments of timm's model, or open_clip's configuration of the model;
-    `preprocessing` the fields of `TimmPixels`, or those of open_clip's PreprocessCfg. An empty
-    `preprocessing` is that of the published weights of the architecture.
+    `config` holds the arguments of timm's model, or open_clip's configuration of the model;
+    `preprocessing` the fields of `TimmPixels`, or those of open_clip's PreprocessCfg. If empty, it
+    is that of the architecture's published weights.
     """
 
     library: Literal["timm", "open_clip"]
@@ -58,10 +61,11 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Tower:
-    """`network`, a torch module, maps (n, 3, height, width) pixels to (n, 384) rows; `transform` an RGB picture to its pixels.
+    """An image tower that can be trained layer by layer.
 
-    `head` names the parameters of the head, `layers` gives every other parameter its layer: 0 is
-    nearest to the pixels.
+    `network`, a torch module, maps (n, 3, height, width) pixels to (n, 384) rows; `transform` an
+    RGB picture to its pixels. `head` names the parameters of the head, `layers` gives every other
+    parameter its layer: 0 is nearest to the pixels.
     """
 
     blueprint: Blueprint
@@ -72,12 +76,12 @@ class Tower:
 
 
 def build_tower(blueprint: Blueprint, *, seed: int = 0) -> Tower:
-    """The tower with random weights; the same for the same seed.
+    """Return the tower with random weights, which depend on the seed.
 
     Raises:
         ConfigError: no such architecture.
         MemberUnavailable: timm is not installed.
-        EncoderError: the library cannot build it, or it has no head of its own.
+        EncoderError: the library cannot build it, or it has no single head.
     """
     import torch
 
@@ -89,7 +93,7 @@ def build_tower(blueprint: Blueprint, *, seed: int = 0) -> Tower:
 
 
 def import_timm() -> Any:
-    """The library, untyped as most of it is.
+    """Return the library, as Any because most of it is untyped.
 
     Raises:
         MemberUnavailable: it is not installed.
@@ -104,17 +108,17 @@ def import_timm() -> Any:
 
 
 def timm_name(architecture: str) -> str:
-    """The name, where timm knows it, with or without a tag (`vit_base_patch16_224.augreg_in21k`).
+    """Return the name if timm knows it; it may have a tag (`vit_base_patch16_224.augreg_in21k`).
 
     Raises:
-        ConfigError: it does not; names like it are said.
+        ConfigError: timm does not know it; the hint lists similar names.
         MemberUnavailable: timm is not installed.
     """
     timm = import_timm()
     if ":" in architecture or "/" in architecture or not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         hint = (
-            f"Names like it: {', '.join(near)}."
+            f"Similar names: {', '.join(near)}."
             if near
             else "Names look like vit_base_patch16_224, convnext_base."
         )
@@ -131,29 +135,28 @@ def _timm_tower(blueprint: Blueprint) -> Tower:
             network, network.group_matcher(coarse=False), reverse=True
         )
         classifier = network.get_classifier()
-    except Exception as error:  # timm's models raise what they like for arguments they do not take
+    except Exception as error:  # timm's models raise any type for a wrong argument
         raise EncoderError(
-            f"timm cannot build {name}: {first_line(error)}.",
-            hint="Another version of timm may know it.",
+            f"timm cannot build {name}: {first_line(error)}.", hint="Try another version of timm."
         ) from error
-    heads = (
-        {id(parameter) for parameter in classifier.parameters()}
-        if hasattr(classifier, "parameters")
-        else set()
-    )
+    # Some architectures have no classifier, or one without parameters.
+    parameters: Iterable[Any] = getattr(classifier, "parameters", tuple)()
+    head_ids = {id(parameter) for parameter in parameters}
     head = frozenset(
-        name for name, parameter in network.named_parameters() if id(parameter) in heads
+        name for name, parameter in network.named_parameters() if id(parameter) in head_ids
     )
     if not head:
         raise EncoderError(
             f"{name} has no single linear head.", hint="Choose another architecture."
         )
-    own = {
-        key: value
-        for key, value in timm.data.resolve_model_data_config(network).items()
-        if key in TimmPixels.__struct_fields__
-    }
-    pixels = _convert(blueprint.preprocessing or own)
+    pixels = _convert(
+        blueprint.preprocessing
+        or {
+            key: value
+            for key, value in timm.data.resolve_model_data_config(network).items()
+            if key in TimmPixels.__struct_fields__
+        }
+    )
     filled = msgspec.structs.replace(blueprint, preprocessing=msgspec.to_builtins(pixels))
     transform = timm.data.create_transform(**msgspec.structs.asdict(pixels), is_training=False)
     return Tower(filled, network, _bounded(transform), head, _ranked(layers, head))
@@ -163,9 +166,7 @@ def _convert(preprocessing: Mapping[str, Any]) -> TimmPixels:
     try:
         return msgspec.convert(preprocessing, TimmPixels)
     except msgspec.ValidationError as error:
-        raise EncoderError(
-            f"pictures cannot be prepared as the checkpoint says: {error}."
-        ) from error
+        raise EncoderError(f"the checkpoint's preprocessing is not supported: {error}.") from error
 
 
 def _open_clip_tower(blueprint: Blueprint) -> Tower:
@@ -184,6 +185,8 @@ def _open_clip_tower(blueprint: Blueprint) -> Tower:
 
 
 def _bounded(transform: Callable[[Image], Tensor]) -> Callable[[Image], Tensor]:
+    """Return the transform, with the ends of a very long picture cropped first."""
+
     def bounded(picture: Image) -> Tensor:
         width, height = picture.size
         longest = min(width, height) * LONGEST_SIDES
@@ -199,8 +202,8 @@ def _open_clip_layers(tower: Any) -> dict[str, int]:
     group_parameters = import_timm().models.group_parameters
     trunk = getattr(tower, "trunk", None)
     if trunk is None:
-        found: dict[str, int] = group_parameters(tower, _OPEN_CLIP_LAYERS, reverse=True)
-        return found
+        layers: dict[str, int] = group_parameters(tower, _OPEN_CLIP_LAYERS, reverse=True)
+        return layers
     inner = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
     last = max(inner.values()) + 1
     return {
@@ -209,7 +212,7 @@ def _open_clip_layers(tower: Any) -> dict[str, int]:
 
 
 def _ranked(layers: Mapping[str, int], head: frozenset[str]) -> dict[str, int]:
-    """The layers of all parameters but the head's, numbered from 0 without a gap."""
+    """Return the layers of all parameters except the head's, numbered from 0 without gaps."""
     body = {name: layer for name, layer in layers.items() if name not in head}
-    rank = {layer: place for place, layer in enumerate(sorted(set(body.values())))}
+    rank = {layer: number for number, layer in enumerate(sorted(set(body.values())))}
     return {name: rank[layer] for name, layer in body.items()}

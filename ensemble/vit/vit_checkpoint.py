@@ -1,4 +1,4 @@
-"""A trained tower on disk: our own safetensors, which say what they are, or what timm and the seed's notebook write."""
+"""Trained towers on disk: our self-describing safetensors, or files of timm and the notebook."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ if TYPE_CHECKING:
 FORMAT = (1, 0)
 _METADATA = "imprompt_vit"
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-_REMEDY = "Name a file that `train --backbone` wrote, a folder that timm wrote, or ARCH//FILE (vit_base_patch16_224//vit.pth)."
-SEED_PIXELS = {
+_REMEDY = (
+    "Name a file of `train --backbone`, a folder of timm, or ARCH//FILE "
+    "(vit_base_patch16_224//vit.pth)."
+)
+NOTEBOOK_PIXELS = {
     "interpolation": "bilinear",
     "crop_pct": 1.0,
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
 }
-"""Of the notebook that plain state dicts come from: the shorter side to the tower's size, the mean and deviation of ImageNet."""
+"""The founding notebook's preprocessing: shorter side to the tower's, normalized as ImageNet."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What our file says of itself: what the tower is built from, where its backbone came from, and how it was trained."""
+    """A file's own description: its tower, the origin of its backbone, and its training."""
 
     format: tuple[int, int]
     blueprint: Blueprint
@@ -57,7 +60,7 @@ class _Folder(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A tower with its trained weights, in evaluation mode on the processor, and the files that it was read from."""
+    """A tower with its trained weights, in evaluation mode on the CPU, and the files it is from."""
 
     tower: Tower
     files: tuple[Path, ...]
@@ -65,70 +68,65 @@ class Trained:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
-    """Write our own kind of file, whole or not at all; equal towers and facts give equal bytes.
+    """Write our kind of file, atomically; equal towers and facts give equal bytes.
 
     Raises:
-        StorageFull: the disk is full or may not be written.
+        StorageFull: the disk is full or read-only.
     """
     from safetensors.torch import save
 
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # one entry, because safetensors writes several in any order
+    # One entry: safetensors writes several in any order.
     metadata = {_METADATA: msgspec.json.encode(facts, order="sorted").decode()}
     with atomic_write(path) as file:
         file.write(save(held, metadata=metadata))
 
 
 def read_checkpoint(source: str) -> Trained:
-    """The tower of a file that `train` wrote, of a folder that timm's `save_for_hf` wrote, or of ARCH//FILE.
+    """Return the tower of a file of `train`, a folder of timm's `save_for_hf`, or ARCH//FILE.
 
-    ARCH//FILE is a state dict of timm's `create_model(ARCH, num_classes=384)` as safetensors or as
-    torch saved it; pictures are prepared as in the notebook that such files come from, without its
-    random flips.
+    ARCH//FILE is a state dict of timm's `create_model(ARCH, num_classes=384)`, as safetensors or
+    saved by torch; pictures are preprocessed as in the founding notebook, without its random flips.
 
     Raises:
-        WeightsMissing: a file is not there.
+        WeightsMissing: a file is missing.
         WeightsRejected: it is damaged, holds code, or its tensors have other names or shapes than
             the architecture's.
-        FormatVersion: it was written in a newer format.
-        ConfigError: no such architecture, or a file that does not say its own.
+        FormatVersion: its format is newer.
+        ConfigError: no such architecture, or a file that does not state its own.
         MemberUnavailable, EncoderError: a package is not installed, or cannot build the tower.
     """
     path = source_path(source)
     if path.is_dir():
         return _from_folder(path)
-    architecture = (
-        source.partition("//")[0]
-        if "//" in source and not Path(source).expanduser().is_file()
-        else ""
-    )
-    if not architecture:
+    architecture, stroke, _ = source.partition("//")
+    if not stroke or not architecture or Path(source).expanduser().is_file():
         return _from_own_file(path)
     blueprint = Blueprint(library="timm", architecture=timm_name(architecture))
     side = build_tower(blueprint).blueprint.preprocessing["input_size"]
     blueprint = msgspec.structs.replace(
-        blueprint, preprocessing={"input_size": side, **SEED_PIXELS}
+        blueprint, preprocessing={"input_size": side, **NOTEBOOK_PIXELS}
     )
     return Trained(_filled(blueprint, path), (path,), None)
 
 
 def source_path(source: str) -> Path:
-    """The file or folder of a source, as `read_checkpoint` takes it; it need not be there."""
+    """Return the file or folder of a source of `read_checkpoint`; it need not exist."""
     path = Path(source).expanduser()
     if path.exists() or "//" not in source:
         return path
     file = source.partition("//")[2]
-    return next(
-        (path for path in (Path(file).expanduser(), Path("/", file)) if path.is_file()), Path(file)
-    )
+    # ARCH///PATH is read as an absolute path.
+    candidates = (Path(file).expanduser(), Path("/", file))
+    return next((path for path in candidates if path.is_file()), Path(file))
 
 
 def read_facts(path: Path) -> Facts | None:
-    """What a file of ours says of itself; None where it is no file of ours.
+    """Return a file's own description, or None for a file that is not ours.
 
     Raises:
         WeightsRejected: it is damaged.
-        FormatVersion: it was written in a newer format.
+        FormatVersion: its format is newer.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -142,7 +140,7 @@ def read_facts(path: Path) -> Facts | None:
         major, minor = json.loads(text)["format"]
         if major > FORMAT[0]:
             raise FormatVersion(
-                f"{path} is a tower of format {major}.{minor}; this version reads up to {FORMAT[0]}.x.",
+                f"{path} has format {major}.{minor}; this version reads up to {FORMAT[0]}.x.",
                 hint="Update imprompt.",
             )
         return msgspec.json.decode(text, type=Facts)
@@ -163,7 +161,7 @@ def fill_tower(tower: Tower, tensors: Mapping[str, Tensor], *, path: Path) -> No
     """Give a tower its weights.
 
     Raises:
-        WeightsRejected: names or shapes differ; both are said.
+        WeightsRejected: names or shapes differ; the message lists them.
     """
     expected = tower.network.state_dict()
     check_tensors(
@@ -179,12 +177,10 @@ def fill_tower(tower: Tower, tensors: Mapping[str, Tensor], *, path: Path) -> No
 
 def _from_own_file(path: Path) -> Trained:
     if not path.is_file():
-        raise WeightsMissing(f"no trained tower lies at {path}.", path=path, hint=_REMEDY)
+        raise WeightsMissing(f"{path} does not exist.", path=path, hint=_REMEDY)
     facts = read_facts(path)
     if facts is None:
-        raise ConfigError(
-            f"{path} does not say of which architecture it is.", hint=f"Write ARCH//{path}."
-        )
+        raise ConfigError(f"{path} does not state its architecture.", hint=f"Write ARCH//{path}.")
     return Trained(_filled(facts.blueprint, path), (path,), facts)
 
 
@@ -198,7 +194,7 @@ def _from_folder(folder: Path) -> Trained:
         ) from error
     except msgspec.MsgspecError as error:
         raise WeightsRejected(
-            f"{config} is no configuration of timm: {error}.", path=config, hint=_REMEDY
+            f"{config} is not a configuration of timm: {error}.", path=config, hint=_REMEDY
         ) from error
     path = next((folder / name for name in _FOLDER_FILES if (folder / name).is_file()), None)
     if path is None:
@@ -224,7 +220,7 @@ def _from_folder(folder: Path) -> Trained:
 
 
 def _filled(blueprint: Blueprint, path: Path) -> Tower:
-    """The tower of a blueprint with the weights of a file, tried on one picture."""
+    """Return the tower of a blueprint with the weights of a file, tested on one picture."""
     import torch
     from PIL import Image
 
@@ -236,14 +232,12 @@ def _filled(blueprint: Blueprint, path: Path) -> Tower:
     try:
         with torch.inference_mode():
             shape = tuple(tower.network(tower.transform(Image.new("RGB", (64, 48)))[None]).shape)
-    except (
-        Exception
-    ) as error:  # a size of pictures that the network does not take shows itself in many ways
+    except Exception as error:  # networks raise any type for an unsupported input size
         raise WeightsRejected(
-            f"{path} cannot be run on its own size of pictures: {error}.", path=path, hint=_REMEDY
+            f"{path} cannot run at its stated input size: {error}.", path=path, hint=_REMEDY
         ) from error
     if shape != (1, DIM):
         raise EncoderError(
-            f"{blueprint.architecture} gives rows of shape {shape[1:]}, not ({DIM},)."
+            f"{blueprint.architecture} returns rows of shape {shape[1:]}, not ({DIM},)."
         )
     return tower

@@ -13,13 +13,12 @@ from imprompt.core.hub.fetch import silent
 from imprompt.core.protocols import EnsembleMember
 from imprompt.encoders.lite import load_lite
 from imprompt.ensemble.blend_config import InterrogatorSettings, KnnSettings
-from imprompt.ensemble.captions import CaptionMember
-from imprompt.ensemble.interrogator.member import Interrogator
+from imprompt.ensemble.interrogator.interrogator_member import Interrogator
 from imprompt.ensemble.knn import Knn
-from imprompt.ensemble.regressor import Regressor
+from imprompt.ensemble.model_members import CaptionMember, Regressor
 from imprompt.store.index_version import open_version
+from tests.ensemble.builders import WORDS, build_colour_index, neighbourhood, picture
 from tests.ensemble.interrogator.lists import COLOURS as COLOURED
-from tests.ensemble.worlds import WORDS, build_world, neighbourhood, picture
 from tests.retriever.colours import ColourPair
 
 COLOURS = ("red", "lime", "blue", "yellow", "teal")
@@ -34,7 +33,7 @@ class NamesColours:
 
 @pytest.fixture(scope="module")
 def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EnsembleMember]]:
-    root: Path = build_world(tmp_path_factory.mktemp("world"))
+    root: Path = build_colour_index(tmp_path_factory.mktemp("world"))
     with open_version(root) as version:
         yield {
             "knn": Knn(neighbourhood(version), settings=KnnSettings()),
@@ -42,7 +41,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ense
             "interrogator": Interrogator(
                 COLOURED,
                 settings=InterrogatorSettings(),
-                pair=ColourPair(),
+                encoder=ColourPair(),
                 neighbourhood=neighbourhood(version),
                 minilm=WORDS,
                 announce=silent,
@@ -59,7 +58,7 @@ def member(request: pytest.FixtureRequest, members: dict[str, EnsembleMember]) -
 
 
 def test_rows_are_unit_vectors_of_minilm_space(member: EnsembleMember) -> None:
-    """Each picture gets a unit row of 384 float32; texts, if any, are one each and not empty."""
+    """Each picture gets a unit row of 384 float32 and, if the member writes, a text."""
     said = member.predict([picture(colour) for colour in COLOURS])
     assert said.vectors.shape == (len(COLOURS), 384)
     assert said.vectors.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Writes a submission and kills itself at a named point; run as a program of its own by `test_submission_kills.py`.
+"""Makes a submission and kills itself at a named point; run by `test_submission_kills.py`.
 
     python tests/ensemble/submit_driver.py INDEX FOLDER OUT POINT
 
@@ -17,18 +17,19 @@ from pathlib import Path
 from PIL.Image import Image
 
 import imprompt.ensemble.submission.formats
-import imprompt.ensemble.submission.run
+import imprompt.ensemble.submission.submission_job
+import imprompt.ensemble.submission.submission_plan
 from imprompt.core.values import Prediction
-from imprompt.ensemble.submission.run import SubmitReport, submit
+from imprompt.ensemble.submission.submission_job import SubmitReport, submit
 from imprompt.store.index_version import open_version
-from tests.ensemble.worlds import Sayer
-from tests.ensemble.worlds import ensemble as ensemble_of
+from tests.ensemble.builders import FixedMember
+from tests.ensemble.builders import ensemble as ensemble_of
 from tests.killing import before, in_the_middle_of_a_file
 
 BATCH_IMAGES = 4
 
 
-class Counting(Sayer):
+class Counting(FixedMember):
     """A member that counts the pictures it was shown, and takes its time where it is told to."""
 
     def __init__(self, pause_s: float = 0) -> None:
@@ -42,11 +43,11 @@ class Counting(Sayer):
 
 def run(index: Path, folder: Path, out: Path, member: Counting) -> SubmitReport:
     """The command that is broken off and given again."""
-    imprompt.ensemble.submission.run.BATCH_IMAGES = BATCH_IMAGES
+    imprompt.ensemble.submission.submission_plan.BATCH_IMAGES = BATCH_IMAGES
     with open_version(index) as version:
-        judges = ensemble_of(version, member, weights={"knn": 0.5, "sayer": 0.5})
+        members = ensemble_of(version, member, weights={"knn": 0.5, "sayer": 0.5})
         return submit(
-            folder, out, ensemble=judges, depends_on={}, prompts_out=out.with_name("prompts.csv")
+            folder, out, ensemble=members, depends_on={}, prompts_out=out.with_name("prompts.csv")
         )
 
 
@@ -54,10 +55,14 @@ POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within the first batch": lambda: before(Counting, "predict"),
     "in the middle of a batch's file": lambda: in_the_middle_of_a_file(
-        imprompt.ensemble.submission.run, call=3
+        imprompt.ensemble.submission.submission_job, call=3
     ),
-    "between batches": lambda: before(imprompt.ensemble.submission.run, "_write_batch", call=4),
-    "before the rows are gathered": lambda: before(imprompt.ensemble.submission.run, "_gather"),
+    "between batches": lambda: before(
+        imprompt.ensemble.submission.submission_job, "_write_batch", call=4
+    ),
+    "before the rows are gathered": lambda: before(
+        imprompt.ensemble.submission.submission_job, "_gather"
+    ),
     "in the middle of the submission": lambda: in_the_middle_of_a_file(
         imprompt.ensemble.submission.formats, call=1
     ),

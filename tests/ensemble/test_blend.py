@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.values import Vectors, unit_rows
-from imprompt.ensemble.blend import blend, nearest, shares
+from imprompt.ensemble.blend import blend, shares
 
 NAMES = ["interrogator", "knn", "ofa", "vit"]
 brief = settings(max_examples=40, deadline=None)  # a shared processor may pause at any moment
@@ -37,7 +37,7 @@ def test_rows_have_length_1(weights: dict[str, float], seed: int) -> None:
 @brief
 @given(weightings, st.integers(0, 99), st.floats(1e-200, 1e200))
 def test_only_ratios_count(weights: dict[str, float], seed: int, scale: float) -> None:
-    """Scaling all weights changes nothing, and neither does the order in which members are listed, to the bit."""
+    """A factor of all weights changes nothing; the order of members does not change a bit."""
     scaled = {name: weight * scale for name, weight in weights.items()}
     np.testing.assert_allclose(
         blend(contributions(seed), weights), blend(contributions(seed), scaled), atol=1e-6
@@ -51,30 +51,30 @@ def test_only_ratios_count(weights: dict[str, float], seed: int, scale: float) -
 
 @brief
 @given(weightings, st.integers(0, 99))
-def test_lengths_of_votes_do_not_count(weights: dict[str, float], seed: int) -> None:
+def test_lengths_of_contributions_do_not_count(weights: dict[str, float], seed: int) -> None:
     """Votes are unit before they are averaged: a member cannot gain by being long."""
-    given_votes = contributions(seed)
-    longer = {name: rows * np.float32(7) for name, rows in given_votes.items()}
+    rows_of = contributions(seed)
+    longer = {name: rows * np.float32(7) for name, rows in rows_of.items()}
     longer[next(iter(weights))] *= np.float32(3)
-    np.testing.assert_allclose(blend(given_votes, weights), blend(longer, weights), atol=1e-6)
+    np.testing.assert_allclose(blend(rows_of, weights), blend(longer, weights), atol=1e-6)
 
 
 @brief
 @given(st.sampled_from(NAMES), st.floats(1e-3, 1e3), st.integers(0, 99))
 def test_a_member_alone_is_the_blend(name: str, weight: float, seed: int) -> None:
     """With one weight above 0 the blend is that member's unit rows."""
-    given_votes = contributions(seed)
+    rows_of = contributions(seed)
     weights = dict.fromkeys(NAMES, 0.0) | {name: weight}
-    np.testing.assert_allclose(blend(given_votes, weights), unit_rows(given_votes[name]), atol=1e-6)
+    np.testing.assert_allclose(blend(rows_of, weights), unit_rows(rows_of[name]), atol=1e-6)
 
 
 @brief
 @given(st.integers(0, 99), st.integers(1, 5))
 def test_rows_are_blended_one_by_one(seed: int, rows: int) -> None:
     """A row of the blend depends on that row of the contributions alone."""
-    given_votes, weights = contributions(seed), {"vit": 2.0, "knn": 1.0}
-    part = {name: vectors[:rows] for name, vectors in given_votes.items()}
-    np.testing.assert_array_equal(blend(given_votes, weights)[:rows], blend(part, weights))
+    rows_of, weights = contributions(seed), {"vit": 2.0, "knn": 1.0}
+    part = {name: vectors[:rows] for name, vectors in rows_of.items()}
+    np.testing.assert_array_equal(blend(rows_of, weights)[:rows], blend(part, weights))
 
 
 def test_against_the_formula_by_hand() -> None:
@@ -86,8 +86,8 @@ def test_against_the_formula_by_hand() -> None:
     np.testing.assert_allclose(blended, [[0.6, 0.8]], atol=1e-6)
 
 
-def test_votes_without_direction() -> None:
-    """A row of zeros leaves the others alone; opposite contributions of equal weight leave the first by name."""
+def test_contributions_without_direction() -> None:
+    """A row of zeros does not count; opposite rows of equal weight give the first by name."""
     x = np.array([[1, 0]], np.float32)
     np.testing.assert_array_equal(blend({"a": x, "b": 0 * x}, {"a": 0.1, "b": 0.9}), x)
     np.testing.assert_array_equal(blend({"a": x, "b": -x}, {"a": 1, "b": 1}), x)
@@ -96,9 +96,9 @@ def test_votes_without_direction() -> None:
 @brief
 @given(weightings, st.sets(st.sampled_from(NAMES)))
 def test_shares_add_up_to_1(weights: dict[str, float], without: set[str]) -> None:
-    """Without some members the others keep their ratios and take the whole vote."""
+    """Without some members the others keep their ratios and take its weight."""
     if set(weights) <= without:
-        with pytest.raises(ConfigError, match="left to vote"):
+        with pytest.raises(ConfigError, match="is available"):
             shares(weights, without=without)
         return
     found = shares(weights, without=without)
@@ -126,18 +126,11 @@ def test_weights_that_cannot_be_used(weights: dict[str, float]) -> None:
         blend(contributions(0), weights)
 
 
-def test_a_vote_that_is_missing_is_refused() -> None:
-    """A weight for someone who did not vote is never passed over in silence."""
-    with pytest.raises(ConfigError, match="ofa did not vote"):
+def test_a_missing_prediction_is_refused() -> None:
+    """A weighted member without a prediction is an error."""
+    with pytest.raises(ConfigError, match="ofa made no prediction"):
         blend({"vit": np.eye(2, dtype=np.float32)}, {"vit": 1, "ofa": 1})
     with pytest.raises(ValueError, match="shapes"):
         blend(
             {"a": np.eye(2, dtype=np.float32), "b": np.eye(3, dtype=np.float32)}, {"a": 1, "b": 1}
         )
-
-
-def test_the_nearest_candidate() -> None:
-    """The candidate of the highest cosine, the first of equals."""
-    candidates = unit_rows(np.array([[0, 1], [1, 1], [1, 1]], np.float32))
-    position, cosine = nearest(np.array([1, 0], np.float32), candidates)
-    assert (position, round(cosine, 4)) == (1, 0.7071)

@@ -8,7 +8,7 @@ import pytest
 
 from imprompt.core.errors import ConfigError
 from imprompt.ensemble.blend_config import (
-    PRESETS,
+    BLEND_CONFIGS,
     BlendConfig,
     KnnSettings,
     check_blend_config,
@@ -17,22 +17,22 @@ from imprompt.ensemble.blend_config import (
 )
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_can_be_used(name: str) -> None:
-    """Every preset goes by its own name and passes the checks that a file has to pass."""
+@pytest.mark.parametrize("name", BLEND_CONFIGS)
+def test_built_in_blend_configs_are_valid(name: str) -> None:
+    """Each goes by its own name and passes the checks that a file has to pass."""
     blend_config = load_blend_config(name)
     assert blend_config.name == name
     check_blend_config(blend_config)
 
 
-def test_the_seed_is_the_notebooks() -> None:
+def test_the_notebook_has_its_weights() -> None:
     """The weights and the suffix of the notebook that the project began with."""
-    seed = PRESETS["seed"]
-    assert seed.weights == {"vit": 0.7488, "interrogator": 0.2112, "ofa": 0.04}
-    assert seed.suffixes == {"ofa": ", fine details, masterpiece"}
+    notebook = BLEND_CONFIGS["notebook"]
+    assert notebook.weights == {"vit": 0.7488, "interrogator": 0.2112, "ofa": 0.04}
+    assert notebook.suffixes == {"ofa": ", fine details, masterpiece"}
 
 
-def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
+def test_a_blend_config_survives_its_file(tmp_path: Path) -> None:
     """What was written is what is read."""
     blend_config = BlendConfig(
         name="mine",
@@ -57,14 +57,15 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
         '{"name": "x", "weights": {"vit": 1}, "knn": {"floor": 2}}',
         '{"name": "x", "weights": {"vit": 1}, "knn": {"captions_of": ["knn"]}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"flavors": -1}}',
-        '{"name": "x", "weights": {"vit": 1}, "interrogator": {"mediums": 0, "movements": 0, "flavors": 0}}',
+        '{"name": "x", "weights": {"vit": 1},'
+        ' "interrogator": {"mediums": 0, "movements": 0, "flavors": 0}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"flavors": 101}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"mode": "slow"}}',
         '{"name": "x", "weights": {"vit": 1}, "interrogator": {"phrases": "web"}}',
         "\udcff",
     ],
 )
-def test_what_is_no_recipe_is_refused(content: str, tmp_path: Path) -> None:
+def test_an_invalid_blend_config_is_refused(content: str, tmp_path: Path) -> None:
     """Broken JSON, other fields, negative and zero-sum weights, settings out of range."""
     path = tmp_path / "blend_config.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -74,5 +75,5 @@ def test_what_is_no_recipe_is_refused(content: str, tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     """The remedy stands in the same line."""
-    with pytest.raises(ConfigError, match="seed"):
-        load_blend_config("sead")
+    with pytest.raises(ConfigError, match="notebook"):
+        load_blend_config("notebok")

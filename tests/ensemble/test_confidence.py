@@ -105,18 +105,18 @@ def test_nearness_is_the_mean_of_the_nearest() -> None:
     assert nearness([float("-inf")]) == -1
 
 
-def test_a_calibrated_recipe_tells_its_confidence(
+def test_a_calibrated_blend_config_tells_its_confidence(
     lite: IndexVersion, pair: LiteEncoder, red: Path
 ) -> None:
-    """The probability of the prediction's signs; below a tenth nothing is close, and the best guess is there all the same."""
+    """Below a confidence of 0.1 nothing is close, and the best guess is still shown."""
     for intercept, close in ((3.0, True), (-9.0, False)):
         made = calibration(pair, intercept=intercept)
         blend_config = BlendConfig(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(made,))
         ensemble = load_ensemble(blend_config, lite, pair, offline=True)
         answer = proven(ensemble, pair, lite, red)
-        (prediction,) = ensemble.judge([Image.open(red).convert("RGB")])
+        (prediction,) = ensemble.predict([Image.open(red).convert("RGB")])
         assert answer.explanation.confidence == pytest.approx(
-            made.probability(prediction.signs), abs=1e-6
+            made.probability(prediction.confidence_features), abs=1e-6
         )
         assert answer.explanation.close is close
         assert answer.answer.prompt
@@ -142,7 +142,7 @@ def test_without_calibration_there_is_no_confidence(
     assert load_ensemble(degraded, lite, pair, offline=True, degrade=True).calibration is None
 
 
-def test_a_recipe_keeps_its_calibrations(pair: LiteEncoder, tmp_path: Path) -> None:
+def test_a_blend_config_keeps_its_calibrations(pair: LiteEncoder, tmp_path: Path) -> None:
     """They are in the file; one with a field that is not known is refused."""
     blend_config = BlendConfig(name="mine", weights={"vit": 1}, calibrations=(calibration(pair),))
     write_blend_config(tmp_path / "mine.json", blend_config)

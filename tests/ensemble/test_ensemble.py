@@ -1,4 +1,4 @@
-"""The ensemble's judgement: the blend, the words nearest to it, the contributions, and members that fail."""
+"""The ensemble's prediction: the blend, the nearest text, the contributions, failing members."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.ensemble import predict_in_memory
 from imprompt.ensemble.knn import Knn
 from imprompt.store.index_version import IndexVersion
-from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, picture
+from tests.ensemble.builders import WORDS, FixedMember, ensemble, neighbourhood, picture
 
 
-class Narrow(Sayer):
+class Narrow(FixedMember):
     """A member whose memory holds only so many pictures."""
 
     def __init__(self, limit: int, error: Exception) -> None:
@@ -32,12 +32,12 @@ class Narrow(Sayer):
         return super().predict(images)
 
 
-def test_a_verdict_is_the_blend_and_its_nearest_words(version: IndexVersion) -> None:
-    """The vector is the blend of the members' rows; a member's words win where they are nearer than any prompt."""
-    sayer = Sayer("sayer", "purple dragon")
+def test_a_prediction_is_the_blend_and_its_nearest_text(version: IndexVersion) -> None:
+    """The vector is the blend; a member's text wins where it is nearer than any prompt."""
+    sayer = FixedMember("sayer", "purple dragon")
     weights = {"knn": 0.2, "sayer": 0.8}
     images = [picture("red"), picture("blue")]
-    predictions = ensemble(version, sayer, weights=weights).judge(images)
+    predictions = ensemble(version, sayer, weights=weights).predict(images)
     knn = Knn(neighbourhood(version), settings=KnnSettings()).predict(images)
     expected = blend({"knn": knn.vectors, "sayer": sayer.predict(images).vectors}, weights)
     np.testing.assert_allclose(
@@ -48,11 +48,11 @@ def test_a_verdict_is_the_blend_and_its_nearest_words(version: IndexVersion) -> 
         assert prediction.cosine == pytest.approx(
             float(WORDS.encode(["purple dragon"])[0] @ expected[row]), abs=1e-5
         )
-        assert [(vote.member, round(vote.share, 6)) for vote in prediction.contributions] == [
+        assert [(part.member, round(part.share, 6)) for part in prediction.contributions] == [
             ("knn", 0.2),
             ("sayer", 0.8),
         ]
-        assert [vote.text for vote in prediction.contributions] == [
+        assert [part.text for part in prediction.contributions] == [
             (knn.texts or ())[row],
             "purple dragon",
         ]
@@ -62,23 +62,23 @@ def test_a_verdict_is_the_blend_and_its_nearest_words(version: IndexVersion) -> 
 
 
 def test_the_prompts_around_the_picture_are_candidates(version: IndexVersion) -> None:
-    """Where the heaviest member has no words, the answer is the prompt nearest to the blend."""
-    mute = Sayer("mute", "blue and red", mute=True)
-    (prediction,) = ensemble(version, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).judge(
+    """Where the heaviest member writes no text, the answer is the prompt nearest to the blend."""
+    mute = FixedMember("mute", "blue and red", mute=True)
+    (prediction,) = ensemble(version, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).predict(
         [picture("blue")]
     )
     assert prediction.prompt == "blue and red"
-    assert [vote.text for vote in prediction.contributions][1] is None
-    (prediction,) = ensemble(version, mute, weights={"mute": 1}, k=8).judge([picture("red")])
-    assert prediction.prompt == "blue and red", "also when knn does not vote"
+    assert [part.text for part in prediction.contributions][1] is None
+    (prediction,) = ensemble(version, mute, weights={"mute": 1}, k=8).predict([picture("red")])
+    assert prediction.prompt == "blue and red", "also without knn"
 
 
 def test_a_member_without_weight_is_not_asked(version: IndexVersion) -> None:
     """A weight of 0 costs nothing."""
-    idle = Sayer("idle", "x")
-    (prediction,) = ensemble(version, idle, weights={"knn": 1, "idle": 0}).judge([picture("red")])
+    idle = FixedMember("idle", "x")
+    (prediction,) = ensemble(version, idle, weights={"knn": 1, "idle": 0}).predict([picture("red")])
     assert idle.batches == []
-    assert [vote.member for vote in prediction.contributions] == ["knn"]
+    assert [part.member for part in prediction.contributions] == ["knn"]
 
 
 def test_a_weight_without_a_member_is_refused(version: IndexVersion) -> None:
@@ -87,9 +87,19 @@ def test_a_weight_without_a_member_is_refused(version: IndexVersion) -> None:
         ensemble(version, weights={"knn": 1, "ghost": 1})
 
 
-def test_nothing_is_judged_as_nothing(version: IndexVersion) -> None:
+def test_no_pictures_no_predictions(version: IndexVersion) -> None:
     """No pictures, no predictions, no member asked."""
-    assert ensemble(version, weights={"knn": 1}).judge([]) == []
+    assert ensemble(version, weights={"knn": 1}).predict([]) == []
+
+
+def test_the_nearest_prompt_to_a_vector(version: IndexVersion) -> None:
+    """The prompt around the picture that has the highest cosine, the first of equals."""
+    around, images = neighbourhood(version, k=8), [picture("red")]
+    first = around.surroundings(images).hits.ids[0, 0]
+    row_ids, cosines = around.nearest(images, WORDS.encode(["blue and red"]))
+    assert (around.texts(row_ids), round(float(cosines[0]), 4)) == (["blue and red"], 1)
+    row_ids, cosines = around.nearest(images, np.zeros((1, 384), np.float32))
+    assert (row_ids[0], cosines[0]) == (first, 0)
 
 
 @pytest.mark.parametrize(
@@ -103,9 +113,9 @@ def test_nothing_is_judged_as_nothing(version: IndexVersion) -> None:
 def test_a_batch_that_is_too_large_is_halved(error: Exception) -> None:
     """The rows are those of the whole batch, in order."""
     narrow = Narrow(2, error)
-    said = predict_in_memory(narrow, [picture("red")] * 7)
-    assert said.vectors.shape == (7, 384)
-    assert said.texts == ("red",) * 7
+    prediction = predict_in_memory(narrow, [picture("red")] * 7)
+    assert prediction.vectors.shape == (7, 384)
+    assert prediction.texts == ("red",) * 7
     assert narrow.batches == [1, 2, 2, 2]
 
 
@@ -114,7 +124,7 @@ def test_a_member_that_cannot_hold_one_picture_fails_by_name() -> None:
 
     A fault stays a fault.
     """
-    with pytest.raises(MemberUnavailable, match="narrow: the memory does not hold"):
+    with pytest.raises(MemberUnavailable, match="narrow: its model and one picture do not fit"):
         predict_in_memory(Narrow(0, MemoryError()), [picture("red")] * 3)
     with pytest.raises(MemberUnavailable, match="narrow: its values are not finite"):
         predict_in_memory(Narrow(0, EncoderError("its values are not finite.")), [picture("red")])

@@ -16,7 +16,7 @@ from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
 from imprompt.retriever import Question, Retriever
 from imprompt.store.index_version import IndexVersion
 from tests.conftest import Imprompt
-from tests.ensemble.worlds import WORDS, Sayer, ensemble, picture
+from tests.ensemble.builders import WORDS, FixedMember, ensemble, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,8 +35,10 @@ def saved(folder: Path, colour: str, *, prompt: str = "") -> Path:
 
 
 def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_path: Path) -> None:
-    """Each question has its own result; the explanation of a good one is not moved by a bad one before it."""
-    judges = ensemble(version, Sayer("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9})
+    """Each question has its own result; a bad one does not shift the explanations after it."""
+    members = ensemble(
+        version, FixedMember("sayer", "red", mute=True), weights={"knn": 1, "sayer": 1e-9}
+    )
     (tmp_path / "bad.png").write_text("no picture", "utf-8")
     asked = [
         Question(image=tmp_path / "bad.png"),
@@ -45,8 +47,8 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
         Question(image=saved(tmp_path, "red", prompt="an owl of brass")),
         Question(image=saved(tmp_path, "red")),
     ]
-    retriever = Retriever(version, judges.neighbourhood.encoder)
-    bad, blue, text, owl, red = ask_explained(asked, 3, retriever=retriever, ensemble=judges)
+    retriever = Retriever(version, members.neighbourhood.encoder)
+    bad, blue, text, owl, red = ask_explained(asked, 3, retriever=retriever, ensemble=members)
     assert isinstance(bad, ImpromptError)
     assert isinstance(text, QueryError)
     assert isinstance(blue, ExplainedAnswer)
@@ -54,7 +56,7 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
     assert isinstance(red, ExplainedAnswer)
     assert "blue" in blue.answer.prompt
     assert "red" in red.answer.prompt
-    (alone,) = judges.judge([picture("blue")])
+    (alone,) = members.predict([picture("blue")])
     np.testing.assert_allclose(blue.explanation.vector, alone.vector, atol=1e-6)
     assert owl.answer.prompt == "an owl of brass"
     np.testing.assert_array_equal(owl.explanation.vector, WORDS.encode(["an owl of brass"])[0])
@@ -63,7 +65,7 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
 def test_query_with_proof_shows_every_vote(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
-    """Shares add up to 1, the vector is unit and of 384 numbers, the confidence says that it is not calibrated."""
+    """Shares add up to 1, the vector is a unit of 384 numbers, and it says "not calibrated"."""
     path = saved(tmp_path, "red")
     done = imprompt("query", path, "--explain", "--json", "-k", "2", "--index", lite_index)
     assert done.code == 0, done.err
@@ -75,7 +77,7 @@ def test_query_with_proof_shows_every_vote(
         "not calibrated",
         [],
     )
-    assert sum(vote["share"] for vote in explanation["contributions"]) == pytest.approx(1)
+    assert sum(part["share"] for part in explanation["contributions"]) == pytest.approx(1)
     assert set(explanation["contributions"][0]) == {"member", "share", "cosine", "text"}
     assert np.linalg.norm(explanation["vector"]) == pytest.approx(1, abs=1e-5)
     assert len(explanation["vector"]) == 384
@@ -99,7 +101,7 @@ def test_without_proof_the_answer_is_as_before(
     (answer,) = imprompt("query", path, "--json", "--index", lite_index).lines
     assert "explanation" not in answer
     assert answer["prompt"] == answer["neighbours"][0]["prompt"]
-    for words in (["--degrade"], ["--blend", "seed"]):
+    for words in (["--degrade"], ["--blend", "notebook"]):
         assert imprompt("query", path, *words, "--index", lite_index).code == 10
     assert imprompt("query", "--explain", "--text", "red", "--index", lite_index).code == 10
 
@@ -107,7 +109,7 @@ def test_without_proof_the_answer_is_as_before(
 def test_a_missing_member_stops_or_is_left_out(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
-    """An error that says what to fetch; with --degrade an answer that says what it lacks, and an exit code that tells."""
+    """The error says what to fetch; with --degrade answer and exit code say what is missing."""
     blend_config = tmp_path / "blend_config.json"
     blend_config.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")
     words = [
@@ -127,7 +129,7 @@ def test_a_missing_member_stops_or_is_left_out(
     done = imprompt(*words, "--degrade", "--json")
     assert done.code == 4
     (answer,) = done.lines
-    assert [(vote["member"], vote["share"]) for vote in answer["explanation"]["contributions"]] == [
+    assert [(part["member"], part["share"]) for part in answer["explanation"]["contributions"]] == [
         ("vit", 1.0)
     ]
     assert [left["member"] for left in answer["explanation"]["left_out"]] == ["ofa"]
@@ -144,12 +146,15 @@ def test_a_single_bad_image_is_its_own_error(
 
 
 def test_a_plain_query_imports_no_ensemble(lite_index: Path, tmp_path: Path) -> None:
-    """The cold path stays as light as it was: what the explanation needs is imported for a explanation."""
+    """A plain query imports nothing of the ensemble."""
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     script = (
-        "import sys\nsys.argv = ['cli', 'query', sys.argv[1], '--index', sys.argv[2], '--quiet', '--json']\nfrom imprompt import cli\n"
+        "import sys\n"
+        "sys.argv = ['cli', 'query', sys.argv[1], '--index', sys.argv[2], '--quiet', '--json']\n"
+        "from imprompt import cli\n"
         "assert cli.run() == 0\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('ensemble', 'transformers', 'timm', 'torchvision')])"
+        "heavy = ('imprompt.ensemble', 'transformers', 'timm', 'torchvision')\n"
+        "print([name for name in sys.modules if name.startswith(heavy)])"
     )
     words = [sys.executable, "-c", script, str(tmp_path / "x.png"), str(lite_index)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)

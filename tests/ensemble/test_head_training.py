@@ -33,7 +33,7 @@ def drawn_pairs(folder: Path, *, count: int) -> Path:
 
 
 def test_a_head_is_trained_and_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new head answers nearer to its pairs than the shipped one, in the same index space; a second run looks at nothing."""
+    """The new head fits its pairs better, in one index space; a second run encodes no image."""
     path = drawn_pairs(tmp_path, count=24)
     out = tmp_path / "head.safetensors"
     report = train_head(path, out, cache=tmp_path / "cache")

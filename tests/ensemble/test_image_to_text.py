@@ -109,7 +109,7 @@ def test_a_checkpoint_in_shards_is_the_same(blip: Path, tmp_path: Path) -> None:
 
 
 def test_another_kind_of_model(tmp_path: Path) -> None:
-    """GIT, of which transformers makes one network and not two: its captions are its own, in shards, too."""
+    """GIT has one network in transformers, not two; its captions are right, in shards, too."""
     import torch
     from transformers import (
         AutoProcessor,
@@ -159,7 +159,7 @@ def test_another_kind_of_model(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_loaded_is_refused(blip: Path, tmp_path: Path) -> None:
-    """No weights, damaged weights, tensors left out, a name that the shut network cannot give: one clear line each."""
+    """No weights, damaged weights, missing tensors, no network: one clear line each."""
     from safetensors.torch import load_file, save_file
 
     broken = Path(shutil.copytree(blip, tmp_path / "broken"))

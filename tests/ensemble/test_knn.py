@@ -17,7 +17,7 @@ from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.knn import Knn, neighbour_weights, regress
 from imprompt.ensemble.neighbourhood import Neighbourhood, output_vectors
 from imprompt.store.index_version import IndexVersion, open_version
-from tests.ensemble.worlds import WORDS, Sayer, build_world, neighbourhood, picture
+from tests.ensemble.builders import WORDS, FixedMember, build_colour_index, neighbourhood, picture
 from tests.retriever.colours import PROMPTS, ColourPair
 
 cosines_of = arrays(np.float32, (3, 6), elements=st.floats(-1, 1, width=32))
@@ -40,7 +40,7 @@ def test_the_formula_of_the_notebook() -> None:
 def test_weights_are_shares_that_grow_with_the_cosine(
     cosines: NDArray[np.float32], power: float, floor: float
 ) -> None:
-    """They add up to 1, a nearer neighbour never weighs less, and what lies below the floor weighs nothing."""
+    """Weights sum to 1, do not fall with nearness, and are 0 below the floor."""
     weights = neighbour_weights(cosines, power=power, floor=floor)
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-9)
     for row, shares in zip(cosines, weights, strict=True):
@@ -61,7 +61,7 @@ def test_places_without_a_neighbour_weigh_nothing() -> None:
 
 
 def test_predicts_from_the_prompts_of_the_index(version: IndexVersion) -> None:
-    """The vector is the weighted mean of the prompts' stored vectors; the text is the prompt nearest to it."""
+    """The vector is the weighted mean of stored vectors, the text the prompt nearest to it."""
     images = [picture("red"), picture("blue")]
     said = Knn(neighbourhood(version, k=len(PROMPTS)), settings=KnnSettings()).predict(images)
     cosines = np.array(
@@ -85,12 +85,12 @@ def test_k_bounds_the_neighbours(version: IndexVersion) -> None:
 
 
 def test_captions_of_others_join_the_prompts(version: IndexVersion) -> None:
-    """A caption that fits the picture pulls the mean towards itself; one that does not is all but ignored."""
+    """A fitting caption pulls the mean to itself; another one hardly counts."""
     images = [picture("red")]
     around = neighbourhood(version)
     pair = ColourPair()
 
-    def said(*captioners: Sayer) -> Vectors:
+    def said(*captioners: FixedMember) -> Vectors:
         vectors = (
             Knn(around, settings=KnnSettings(), captioners=captioners, minilm=WORDS)
             .predict(images)
@@ -100,9 +100,9 @@ def test_captions_of_others_join_the_prompts(version: IndexVersion) -> None:
         return row
 
     fitting, wrong, silent = (
-        Sayer("a", "red castle"),
-        Sayer("b", "blue castle"),
-        Sayer("c", "x", mute=True),
+        FixedMember("a", "red castle"),
+        FixedMember("b", "blue castle"),
+        FixedMember("c", "x", mute=True),
     )
     castle = WORDS.encode(["castle"])[0]
     assert said(fitting) @ castle > said() @ castle + 0.2
@@ -129,7 +129,7 @@ def test_the_mean_of_the_corpus(version: IndexVersion) -> None:
 
 def test_an_index_without_minilm_vectors_is_refused(tmp_path: Path) -> None:
     """The message says what is missing and how to get it."""
-    with open_version(build_world(tmp_path, with_words=False)) as old:
+    with open_version(build_colour_index(tmp_path, with_words=False)) as old:
         with pytest.raises(MemberUnavailable, match=r"no MiniLM vectors.*build-index --replace"):
             output_vectors(old)
         with pytest.raises(MemberUnavailable):

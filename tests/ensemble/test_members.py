@@ -17,7 +17,7 @@ from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.retriever import Question, Retriever
 from imprompt.store.index_version import IndexVersion, open_version
-from tests.ensemble.worlds import Sayer, picture
+from tests.ensemble.builders import FixedMember, picture
 from tests.retriever.colours import ColourPair
 
 
@@ -38,9 +38,9 @@ def blend_config(**weights: float) -> BlendConfig:
 
 def test_the_default_blend_runs_on_packaged_files(lite: IndexVersion, encoder: LiteEncoder) -> None:
     """Nothing has to be fetched for it, and every member contributes."""
-    (prediction,) = load_ensemble(load_blend_config("default"), lite, encoder, offline=True).judge(
-        [picture("red")]
-    )
+    (prediction,) = load_ensemble(
+        load_blend_config("default"), lite, encoder, offline=True
+    ).predict([picture("red")])
     assert {vote.member for vote in prediction.contributions} == set(
         load_blend_config("default").weights
     )
@@ -88,7 +88,7 @@ def test_a_missing_member_is_an_error_or_left_out(
 ) -> None:
     """A missing member is an error; with --degrade the others take its weight, if there are any."""
 
-    def missing(_pool: object) -> Sayer:
+    def missing(_pool: object) -> FixedMember:
         raise MemberUnavailable(
             "ofa", "its weights are not here", hint="Fetch OFA-Sys/ofa-large-caption."
         )
@@ -114,9 +114,9 @@ def test_captions_reach_knn_and_are_made_once(
     lite: IndexVersion, encoder: LiteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A member whose texts join the prompts predicts once for both uses, even without a weight."""
-    sayer = Sayer("ofa", "a violet sea")
+    sayer = FixedMember("ofa", "a violet sea")
     monkeypatch.setitem(LOADERS, "ofa", lambda _pool: sayer)
-    plain = load_ensemble(BlendConfig(name="x", weights={"knn": 1}), lite, encoder).judge(
+    plain = load_ensemble(BlendConfig(name="x", weights={"knn": 1}), lite, encoder).predict(
         [picture("red")]
     )[0]
     settings = KnnSettings(captions_of=("ofa",))
@@ -124,7 +124,7 @@ def test_captions_reach_knn_and_are_made_once(
         sayer.batches.clear()
         (prediction,) = load_ensemble(
             BlendConfig(name="x", weights=weights, knn=settings), lite, encoder
-        ).judge([picture("red")])
+        ).predict([picture("red")])
         assert sayer.batches == [1]
         assert np.abs(prediction.vector - plain.vector).max() > 1e-3
 

@@ -25,7 +25,7 @@ def pairs_file(folder: Path, **columns: list[Any]) -> Path:
 
 
 def test_every_column_is_read(tmp_path: Path) -> None:
-    """Images are found in both places, captions as list or JSON, and of a source the collection counts."""
+    """Images are found in both folders, captions as list or JSON; a source is its collection."""
     path = pairs_file(
         tmp_path,
         image=["one.png", "two.png"],
@@ -56,13 +56,13 @@ def test_two_columns_are_enough(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ({"image": ["one.png"]}, "lacks the column prompt"),
-        ({"image": ["one.png", "gone.png"], "prompt": ["a", "b"]}, "1 of 2 images are not there"),
-        ({"image": ["one.png", "two.png"], "prompt": ["a", " "]}, "row 2 of"),
-        ({"image": ["one.png"], "prompt": ["a"], "alt_captions": ["[broken"]}, "no JSON list"),
-        ({"image": ["one.png"], "prompt": ["a"], "alt_captions": ["[1]"]}, "no list of texts"),
+        ({"image": ["one.png", "gone.png"], "prompt": ["a", "b"]}, "1 of 2 images do not exist"),
+        ({"image": ["one.png", "two.png"], "prompt": ["a", " "]}, "Row 2 of"),
+        ({"image": ["one.png"], "prompt": ["a"], "alt_captions": ["[broken"]}, "are not JSON"),
+        ({"image": ["one.png"], "prompt": ["a"], "alt_captions": ["[1]"]}, "not a list of texts"),
         (
             {"image": pa.array([], pa.string()), "prompt": pa.array([], pa.string())},
-            "holds no pair",
+            "holds no pairs",
         ),
     ],
 )

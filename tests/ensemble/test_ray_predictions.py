@@ -1,4 +1,4 @@
-"""A submission whose batches are answered elsewhere is the local one, whatever gets lost on the way; no Ray is needed for that."""
+"""A submission whose batches are predicted elsewhere equals the local one; without Ray."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from imprompt.core.errors import WorkerDiffers
 from imprompt.ensemble.ensemble import Ensemble
-from imprompt.ensemble.submission.ray_predictions import RayAnswerer
-from imprompt.ensemble.submission.run import SubmitReport, submit
+from imprompt.ensemble.submission.ray_predictions import RayPredictor
+from imprompt.ensemble.submission.submission_job import SubmitReport, submit
 from imprompt.store.index_version import IndexVersion, open_version
-from tests.ensemble.worlds import Sayer, ensemble, save_pictures
+from tests.ensemble.builders import FixedMember, ensemble, save_pictures
 from tests.indexer.lossy import CLUSTER, Lossy
 
 WEIGHTS = {"knn": 0.9, "sayer": 0.1}
@@ -26,13 +26,13 @@ def make_ensemble(
 ) -> tuple[Ensemble, dict[str, Any]]:
     """What an actor makes."""
     version = stack.enter_context(open_version(index))
-    return ensemble(version, Sayer("sayer", "green hill"), weights=WEIGHTS), depends
+    return ensemble(version, FixedMember("sayer", "green hill"), weights=WEIGHTS), depends
 
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Eleven pictures in batches of three, and a file that is none."""
-    monkeypatch.setattr("imprompt.ensemble.submission.run.BATCH_IMAGES", 3)
+    monkeypatch.setattr("imprompt.ensemble.submission.submission_plan.BATCH_IMAGES", 3)
     save_pictures(tmp_path / "images", 10)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
     return tmp_path / "images"
@@ -47,19 +47,19 @@ def answered(
     def run(
         name: str, stream: Any = None, *, expected: Any = None
     ) -> tuple[SubmitReport, bytes, bytes]:
-        here = ensemble(version, Sayer("sayer", "green hill"), weights=WEIGHTS)
-        answerer = None
+        here = ensemble(version, FixedMember("sayer", "green hill"), weights=WEIGHTS)
+        predictor = None
         if stream is not None:
             monkeypatch.setattr("imprompt.ensemble.submission.ray_predictions.stream", stream)
             index = version.folder.parent.parent
-            answerer = RayAnswerer(
+            predictor = RayPredictor(
                 CLUSTER,
                 partial(make_ensemble, index, {"rows_digest": "a"}),
                 expected or {"rows_digest": "a"},
             )
         out, prompts = tmp_path / f"{name}.csv", tmp_path / f"{name}-prompts.csv"
         report = submit(
-            images, out, ensemble=here, depends_on={}, prompts_out=prompts, answerer=answerer
+            images, out, ensemble=here, depends_on={}, prompts_out=prompts, predictor=predictor
         )
         return report, out.read_bytes(), prompts.read_bytes()
 
@@ -81,7 +81,8 @@ def test_a_local_run_goes_on_elsewhere(answered: Any, monkeypatch: pytest.Monkey
     _, vectors, prompts = answered("here")
     with monkeypatch.context() as patch:
         patch.setattr(
-            "imprompt.ensemble.submission.run._gather", lambda *_: Path("/nowhere").stat()
+            "imprompt.ensemble.submission.submission_job._gather",
+            lambda *_: Path("/nowhere").stat(),
         )
         with pytest.raises(FileNotFoundError):
             answered("far")
@@ -92,13 +93,13 @@ def test_a_local_run_goes_on_elsewhere(answered: Any, monkeypatch: pytest.Monkey
 
 
 def test_another_index_or_model_is_refused(answered: Any) -> None:
-    """What the answers depend on is compared field by field, and the fields that differ are named."""
+    """What predictions depend on is compared field by field, and differing fields are named."""
     with pytest.raises(WorkerDiffers, match="its models, rows_digest differ"):
         answered("far", Lossy(), expected={"rows_digest": "b", "models": {}})
 
 
 def test_another_image_is_refused(answered: Any, images: Path) -> None:
-    """A machine that does not see the folder, or another file there, would give the corpus's mean or a wrong answer."""
+    """A machine that sees another file, or none, would predict something else."""
     path = max(images.iterdir())
 
     class Moved(Lossy):

@@ -1,4 +1,4 @@
-"""A submission on a real cluster of Ray: the bytes of the local one, also where a node is lost meanwhile."""
+"""A submission on a real Ray cluster has the bytes of the local one, even if a node is lost."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from imprompt.core.errors import WorkerDiffers
 from imprompt.core.progress import Silent
 from imprompt.ensemble.ensemble import Ensemble
-from imprompt.ensemble.submission.ray_predictions import RayAnswerer
-from imprompt.ensemble.submission.run import SubmitReport, depends_on, submit
+from imprompt.ensemble.submission.ray_predictions import RayPredictor
+from imprompt.ensemble.submission.submission_job import SubmitReport, submit
+from imprompt.ensemble.submission.submission_plan import depends_on
 from imprompt.indexer.ray_session import ray_cluster
 from imprompt.store.index_version import IndexVersion, open_version
+from tests.ensemble.builders import ensemble, save_pictures
 from tests.ensemble.submit_driver import Counting
-from tests.ensemble.worlds import ensemble, save_pictures
 from tests.indexer.ray_nodes import nodes
 
 pytestmark = [
@@ -44,29 +45,29 @@ class Losing(Silent):
                 self.call()
 
 
-def judges(version: IndexVersion, pause_s: float) -> Ensemble:
+def paused_ensemble(version: IndexVersion, pause_s: float) -> Ensemble:
     return ensemble(version, Counting(pause_s), weights={"knn": 0.5, "sayer": 0.5})
 
 
 def make_ensemble(index: Path, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
-    """What an actor makes; it takes its time over a batch, so that a node is lost in the midst of one."""
+    """Make an actor's ensemble, slow enough that a node is lost within a batch."""
     version = stack.enter_context(open_version(index))
-    made = judges(version, 0.1)
+    made = paused_ensemble(version, 0.1)
     return made, depends_on(version, made)
 
 
 def test_it_is_the_local_submission(
     version: IndexVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three actors, of which one is lost; an image that cannot be read is listed, and other models are refused."""
-    monkeypatch.setattr("imprompt.ensemble.submission.run.BATCH_IMAGES", BATCH_IMAGES)
+    """Three actors, one of them lost; a bad image is listed, and other models are refused."""
+    monkeypatch.setattr("imprompt.ensemble.submission.submission_plan.BATCH_IMAGES", BATCH_IMAGES)
     save_pictures(tmp_path / "images", IMAGES)
     (tmp_path / "images" / "000a.png").write_text("no picture", "utf-8")
-    made = judges(version, 0)
+    made = paused_ensemble(version, 0)
     depends = depends_on(version, made)
 
     def run(
-        name: str, answerer: RayAnswerer | None = None, progress: Any = None
+        name: str, predictor: RayPredictor | None = None, progress: Any = None
     ) -> tuple[SubmitReport, Sequence[bytes]]:
         out, prompts = tmp_path / f"{name}.csv", tmp_path / f"{name}-prompts.csv"
         report = submit(
@@ -75,7 +76,7 @@ def test_it_is_the_local_submission(
             ensemble=made,
             depends_on=depends,
             prompts_out=prompts,
-            answerer=answerer,
+            predictor=predictor,
             progress=progress or Silent(),
         )
         return report, [out.read_bytes(), prompts.read_bytes()]
@@ -83,11 +84,11 @@ def test_it_is_the_local_submission(
     here, expected = run("here")
     index = version.folder.parent.parent
     with nodes(3) as cluster, ray_cluster(cluster.address, device="cpu") as offered:
-        answerer = RayAnswerer(offered, partial(make_ensemble, index), depends)
-        report, found = run("far", answerer, Losing(3 * BATCH_IMAGES, cluster.lose))
+        predictor = RayPredictor(offered, partial(make_ensemble, index), depends)
+        report, found = run("far", predictor, Losing(3 * BATCH_IMAGES, cluster.lose))
         assert found == expected
         assert (report.images, report.failed, report.resumed) == (IMAGES + 1, here.failed, 0)
-        differing = RayAnswerer(
+        differing = RayPredictor(
             offered,
             partial(make_ensemble, index),
             {**depends, "models": {"sayer": {"x": "another"}}},

@@ -1,4 +1,4 @@
-"""A second encoder's opinion of the neighbours: its formula, what it changes, and an index that has none."""
+"""Rescoring by a second encoder: its formula, its effect, and an index without its vectors."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from imprompt.ensemble.blend_config import (
 )
 from imprompt.ensemble.knn import Knn, regress
 from imprompt.ensemble.neighbourhood import Neighbourhood
-from imprompt.ensemble.rescoring import SecondLook, rescored
+from imprompt.ensemble.rescoring import Rescorer, rescored
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import open_version
 from tests.conftest import Imprompt
-from tests.ensemble.worlds import WORDS, Sayer, picture
+from tests.ensemble.builders import WORDS, FixedMember, picture
 from tests.retriever.colours import PROMPTS, ColourPair, ColourPictures, ColourTexts
 
 cosines_of = arrays(np.float32, (3, 6), elements=st.floats(-1, 1, width=32))
@@ -57,7 +57,7 @@ def turned_pair() -> ColourPair:
     return ColourPair(EncoderSpec("turned", "turned-space", 4, 77), TurnedTexts(), TurnedPictures())
 
 
-def build_world(folder: Path) -> Path:
+def build_colour_index(folder: Path) -> Path:
     (folder / "colours.txt").write_text("\n".join(PROMPTS), "utf-8")
     corpus = parse_corpus(str(folder / "colours.txt"))
     build_index(folder / "index", [corpus], ColourPair(), extra=[WORDS], also=[turned_pair()])
@@ -81,7 +81,7 @@ def test_the_formula_by_hand() -> None:
 def test_shares_go_from_the_first_to_the_second(
     first: NDArray[np.float32], second: NDArray[np.float32], share: float
 ) -> None:
-    """With none the cosines stay; with all, a prompt that the second puts before another is not put behind it; never above 1."""
+    """A share of 0 keeps the cosines, 1 takes the second's order; no cosine exceeds 1."""
     np.testing.assert_allclose(rescored(first, second, share=0), first, atol=1e-5)
     assert (rescored(first, second, share=share) <= 1).all()
     assert np.isfinite(rescored(first, second, share=share)).all()
@@ -90,13 +90,13 @@ def test_shares_go_from_the_first_to_the_second(
 
 
 def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
-    """Cosines of the stored vectors, and of the texts of others, in the second space; computed here from the encoders at once."""
-    captioner = Sayer("sayer", "blue castle")
+    """Cosines of stored vectors and of texts in the second space equal those of the encoders."""
+    captioner = FixedMember("sayer", "blue castle")
     chosen = KnnSettings(rescore="turned", rescore_share=0.7)
-    with open_version(build_world(tmp_path)) as version:
+    with open_version(build_colour_index(tmp_path)) as version:
         around = Neighbourhood(version, CachedEncoder(ColourPair()), k=len(PROMPTS))
-        second = SecondLook(version, turned_pair())
-        knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, second=second)
+        second = Rescorer(version, turned_pair())
+        knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, rescorer=second)
         images = [picture("red"), picture("blue"), picture("lime")]
         said = knn.predict(images).vectors
         plain = (
@@ -141,7 +141,7 @@ def test_an_index_without_the_second_space_names_the_command(lite_index: Path) -
 def test_an_index_of_two_encoders_from_the_command_line(
     tmp_path: Path, tiny_clip: Path, imprompt: Imprompt
 ) -> None:
-    """`build-index --also` stores the second encoder's vectors, a blend config rescores with them, and `add` makes more."""
+    """`build-index --also` stores the vectors, a blend config uses them, and `add` adds more."""
     (tmp_path / "p.txt").write_text("a red circle\na blue square\na green ring\n", "utf-8")
     index = tmp_path / "index"
     built = imprompt(

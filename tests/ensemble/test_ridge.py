@@ -33,7 +33,7 @@ def test_a_larger_weight_pulls_the_fit_to_its_row() -> None:
 
 
 def test_blocks_get_their_share_of_the_variance() -> None:
-    """After scaling, a wide block and a narrow one hold what they were given, and a dead feature holds nothing."""
+    """Scaled blocks have their shares, wide or narrow; a dead feature has nothing."""
     rng = np.random.default_rng(2)
     features = (rng.standard_normal((500, 12)) * rng.uniform(1, 50, 12) + 7).astype(np.float32)
     features[:, 3] = 1.5

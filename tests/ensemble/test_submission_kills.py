@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a submission: nothing half is left in its place, and the same command ends with the same bytes."""
+"""SIGKILL at any moment of a submission: nothing partial, and the same bytes after a rerun."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ensemble.builders import save_pictures
 from tests.ensemble.submit_driver import BATCH_IMAGES, POINTS, Counting, run
-from tests.ensemble.worlds import save_pictures
 
 PICTURES = 22
 FILES = PICTURES + 1
@@ -32,8 +32,8 @@ KEPT = {
 
 
 @dataclass(frozen=True, slots=True)
-class MemberPool:
-    """Images and what an unbroken run makes of them."""
+class ReferenceRun:
+    """Images, and the files that an uninterrupted run writes for them."""
 
     folder: Path
     submission: bytes
@@ -41,12 +41,12 @@ class MemberPool:
 
 
 @pytest.fixture(scope="module")
-def bench(world: Path, tmp_path_factory: pytest.TempPathFactory) -> MemberPool:
-    place = tmp_path_factory.mktemp("bench")
+def reference(index_root: Path, tmp_path_factory: pytest.TempPathFactory) -> ReferenceRun:
+    place = tmp_path_factory.mktemp("reference")
     save_pictures(place / "images", PICTURES)
     (place / "images" / "500bad.png").write_text("no picture", "utf-8")
-    run(world, place / "images", place / "out.csv", Counting())
-    return MemberPool(
+    run(index_root, place / "images", place / "out.csv", Counting())
+    return ReferenceRun(
         place / "images", (place / "out.csv").read_bytes(), (place / "prompts.csv").read_bytes()
     )
 
@@ -56,11 +56,11 @@ def environment() -> dict[str, str]:
 
 
 def kill(
-    point: str, world: Path, bench: MemberPool, out: Path
+    point: str, index_root: Path, reference: ReferenceRun, out: Path
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
-        [*DRIVER, world, bench.folder, out, point],
+        [*DRIVER, index_root, reference.folder, out, point],
         env=environment,
         check=False,
         capture_output=True,
@@ -68,9 +68,9 @@ def kill(
     )
 
 
-def assert_as_unbroken(out: Path, bench: MemberPool) -> None:
-    assert out.read_bytes() == bench.submission
-    assert out.with_name("prompts.csv").read_bytes() == bench.prompts
+def assert_as_unbroken(out: Path, reference: ReferenceRun) -> None:
+    assert out.read_bytes() == reference.submission
+    assert out.with_name("prompts.csv").read_bytes() == reference.prompts
     assert [
         path.name
         for path in out.parent.iterdir()
@@ -85,64 +85,66 @@ def test_every_point_is_named() -> None:
 
 @pytest.mark.parametrize("point", KEPT)
 def test_a_kill_at_a_named_point(
-    point: str, world: Path, bench: MemberPool, tmp_path: Path
+    point: str, index_root: Path, reference: ReferenceRun, tmp_path: Path
 ) -> None:
-    """No file stands under the submission's name before it is whole; finished batches are not answered again."""
+    """The submission is absent until it is whole; finished batches are not predicted again."""
     out = tmp_path / "out.csv"
-    killed = kill(point, world, bench, out)
+    killed = kill(point, index_root, reference, out)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not out.exists() or out.read_bytes() == bench.submission
+    assert not out.exists() or out.read_bytes() == reference.submission
     member = Counting()
-    report = run(world, bench.folder, out, member)
-    assert_as_unbroken(out, bench)
+    report = run(index_root, reference.folder, out, member)
+    assert_as_unbroken(out, reference)
     assert report.resumed == KEPT[point]
     assert sum(member.batches) + report.resumed in (PICTURES, FILES)
 
 
 def test_a_batch_that_was_damaged_is_answered_again(
-    world: Path, bench: MemberPool, tmp_path: Path
+    index_root: Path, reference: ReferenceRun, tmp_path: Path
 ) -> None:
     """A finished batch carries its own sha256: with one bit flipped it counts as unfinished."""
     out = tmp_path / "out.csv"
-    kill("before the rows are gathered", world, bench, out)
+    kill("before the rows are gathered", index_root, reference, out)
     batch = next(tmp_path.glob(".out.csv.*/000001.batch"))
     content = bytearray(batch.read_bytes())
     content[-1] ^= 1
     batch.write_bytes(content)
     member = Counting()
-    run(world, bench.folder, out, member)
+    run(index_root, reference.folder, out, member)
     assert sum(member.batches) == BATCH_IMAGES
-    assert_as_unbroken(out, bench)
+    assert_as_unbroken(out, reference)
 
 
 def test_a_changed_image_is_not_taken_from_the_broken_run(
-    world: Path, bench: MemberPool, tmp_path: Path
+    index_root: Path, reference: ReferenceRun, tmp_path: Path
 ) -> None:
-    """Another length or time of a file makes it another job; what the broken one left is removed."""
+    """Another size or time of a file makes another job, and the interrupted one is removed."""
     save_pictures(tmp_path / "images", 6)
     out = tmp_path / "out.csv"
-    own = MemberPool(tmp_path / "images", b"", b"")
-    assert kill("before the rows are gathered", world, own, out).returncode == -signal.SIGKILL
+    own = ReferenceRun(tmp_path / "images", b"", b"")
+    assert kill("before the rows are gathered", index_root, own, out).returncode == -signal.SIGKILL
     save_pictures(tmp_path / "images", 7)
     member = Counting()
-    assert run(world, own.folder, out, member).resumed == 0
+    assert run(index_root, own.folder, out, member).resumed == 0
     assert sum(member.batches) == 7
     assert not list(tmp_path.glob(".out.csv.*"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_kills_at_random(seed: int, world: Path, bench: MemberPool, tmp_path: Path) -> None:
-    """Killed up to three times, whenever it happens, then finished: the bytes are those of the unbroken run."""
+def test_kills_at_random(
+    seed: int, index_root: Path, reference: ReferenceRun, tmp_path: Path
+) -> None:
+    """Killed up to three times at random, then finished: the bytes of an uninterrupted run."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     out = tmp_path / "out.csv"
     for _ in range(rng.randint(1, 3)):
-        words = [*DRIVER, str(world), str(bench.folder), str(out), "signal"]
+        words = [*DRIVER, str(index_root), str(reference.folder), str(out), "signal"]
         with subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             time.sleep(rng.uniform(0, 0.8))
             process.kill()
-        assert not out.exists() or out.read_bytes() == bench.submission
-    run(world, bench.folder, out, Counting())
-    assert_as_unbroken(out, bench)
+        assert not out.exists() or out.read_bytes() == reference.submission
+    run(index_root, reference.folder, out, Counting())
+    assert_as_unbroken(out, reference)

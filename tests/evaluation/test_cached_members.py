@@ -19,7 +19,7 @@ from imprompt.evaluation.cached_members import CachedLite, CachedTrunk, pair_pic
 from imprompt.evaluation.nested_cv import BLEND
 from imprompt.evaluation.study import Options, run_study
 from imprompt.store.index_version import open_version
-from tests.ensemble.worlds import WORDS, Sayer, build_world
+from tests.ensemble.builders import WORDS, FixedMember, build_colour_index
 from tests.retriever.colours import PROMPTS, ColourPair
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -49,11 +49,11 @@ def test_towers_and_captioners_look_once(tmp_path: Path, monkeypatch: pytest.Mon
         "imprompt.ensemble.members",
     ):
         monkeypatch.setattr(f"{module}.output_encoder", lambda *_, **__: WORDS)
-    sayer = Sayer("caption", "red green")
+    sayer = FixedMember("caption", "red green")
     monkeypatch.setitem(LOADERS, "caption", lambda pool: sayer)
     encoder = ColourPair()
     blend_config = BlendConfig(name="test", weights={"knn": 1, "caption": 1})
-    with open_version(build_world(tmp_path)) as version:
+    with open_version(build_colour_index(tmp_path)) as version:
         study = run_study(
             coloured_pairs(tmp_path), blend_config, version, encoder, Options(n_folds=3)
         )

@@ -101,7 +101,7 @@ def test_pairs_that_cannot_be_used(
         "lacks the column image": rewrite(
             pairs_file, tmp_path / "a", [{"prompt": row["prompt"]} for row in rows]
         ),
-        "are not there": rewrite(
+        "do not exist": rewrite(
             pairs_file, tmp_path / "b", [row | {"image": "gone.png"} for row in rows]
         ),
         "1 groups of different prompts": rewrite(

@@ -220,11 +220,11 @@ def _asked(client: TestClient, image: bytes) -> Iterator[tuple[int, str, float, 
 @SLOW
 def test_a_worker_of_ray_reads_them(collection: Path) -> None:
     """As an actor does, in process: each image is an answer or an error of ours."""
-    from imprompt.ensemble.submission.batch_files import ImageBatch, _read
+    from imprompt.ensemble.submission.batch_predictions import ImageBatch, read_images
 
     paths = tuple(sorted(collection.iterdir()))
     batch = ImageBatch(0, paths, ignore_metadata=False)
-    read = [result for part in _read(batch) for result in part]
+    read = [result for part in read_images(batch) for result in part]
     assert len(read) == len(paths)
     for path, result in zip(paths, read, strict=True):
         refused = isinstance(result, ImpromptError)

@@ -53,13 +53,15 @@ RULES = (
         ("np.load", "numpy.load", "np.fromfile", "np.lib.format.read_array"),
         (
             "ensemble/submission/formats.py",
-            "ensemble/training/image_features.py",
-            "ensemble/interrogator/label_vectors.py",
+            "ensemble/training/activation_cache.py",
+            "ensemble/interrogator/phrase_vectors.py",
         ),
         "arrays",
     ),
     Rule(
-        ("np.memmap", "np.lib.format.open_memmap"), ("ensemble/submission/run.py",), "mapped arrays"
+        ("np.memmap", "np.lib.format.open_memmap"),
+        ("ensemble/submission/submission_job.py",),
+        "mapped arrays",
     ),
     Rule(("mmap.mmap", "libc.mmap"), ("store/mapping.py",), "maps of files"),
     Rule(

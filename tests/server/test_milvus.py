@@ -83,7 +83,7 @@ def test_query_and_submit_answer_as_the_folder_does(
     done = imprompt("info", "--index", place)
     assert "FLAT on Milvus" in done.out
     done = imprompt(
-        "query", image, "--explain", "--blend", "seed", "--phrases", "corpus", "--index", place
+        "query", image, "--explain", "--blend", "notebook", "--phrases", "corpus", "--index", place
     )
     assert done.code != 0
     assert done.err.count("\n") == 1

@@ -11,7 +11,7 @@ COLOURS = PhraseLists(
     artists=("greg green",),
     negative=("blur",),
 )
-"""For the world of colours."""
+"""For the index of colours."""
 
 
 def short_lists(flavors: int) -> PhraseLists:

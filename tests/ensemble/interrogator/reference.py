@@ -1,4 +1,4 @@
-"""clip-interrogator as its users run it: with lists in a folder and a model of open_clip, and nothing of ours between."""
+"""clip-interrogator as its users run it: lists in a folder, a model of open_clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
 
 
 def library(folder: Path, lists: PhraseLists, data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The library over the model of a folder; it encodes the lists, which it reads from `data`, by itself."""
+    """Return the library over the model of a folder; it encodes the lists in `data` itself."""
     import open_clip
 
     data.mkdir()

@@ -27,8 +27,8 @@ from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.prompts import DuckPrompts
 from tests.conftest import Imprompt
+from tests.ensemble.builders import picture
 from tests.ensemble.interrogator.lists import COLOURS
-from tests.ensemble.worlds import picture
 
 ARTISTS = ("Greg Rutkowski", "Artgerm", "Joan Miró")
 SUBJECTS = ("a fox", "an owl", "a lynx", "a crow")
@@ -74,7 +74,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_artists_are_left_out(phrase: str, stays: bool) -> None:
-    """Those of the list, whoever is credited, and names that are credited a tenth as often as they stand alone."""
+    """Names of the list, credited names, and names credited a tenth as often as alone."""
     counted = [(phrase, 100), ("by jane doe", 10), ("by concept art", 9)]
     assert without_artists(counted, ARTISTS) == ([phrase] if stays else [])
 
@@ -118,14 +118,14 @@ def test_an_index_without_common_phrases_is_told(lite_index: Path) -> None:
 def test_the_member_chooses_among_them(
     shared: IndexVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mediums and movements stay the package's; the flavors are the corpus's, all of them where there are few."""
+    """Mediums and movements are the package's, flavors the corpus's: all of them if few."""
     monkeypatch.setattr(
         "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
     )
     blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, interrogator=InterrogatorSettings(phrases="corpus")
     )
-    (prediction,) = load_ensemble(blend_config, shared, load_lite()).judge([picture("red")])
+    (prediction,) = load_ensemble(blend_config, shared, load_lite()).predict([picture("red")])
     medium, movement, *flavors = str(prediction.contributions[0].text).split(", ")
     assert medium in COLOURS.mediums
     assert movement in COLOURS.movements
@@ -134,31 +134,30 @@ def test_the_member_chooses_among_them(
 
 
 def test_the_option_changes_a_blend_config() -> None:
-    """It keeps the rest but the calibrations, which hold for the other phrases; a blend config without the member, and a third place,
-    are refused."""
+    """Only the phrases change, and calibrations are dropped; it is refused without the member."""
     values = dict.fromkeys(
         ("close", "intercept", "nearness", "wording", "agreement", "base_rate", "ece", "auroc"), 0.5
     )
     made = Calibration(encoder="lite", space="s", rows=3, pairs=9, **values)
-    seed = msgspec.structs.replace(load_blend_config("seed"), calibrations=(made,))
-    blend_config = with_phrases(seed, "corpus")
+    notebook = msgspec.structs.replace(load_blend_config("notebook"), calibrations=(made,))
+    blend_config = with_phrases(notebook, "corpus")
     assert blend_config.interrogator.phrases == "corpus"
     assert (blend_config.weights, blend_config.sources, blend_config.calibrations) == (
-        seed.weights,
-        seed.sources,
+        notebook.weights,
+        notebook.sources,
         (),
     )
-    assert with_phrases(seed, "package") == seed
+    assert with_phrases(notebook, "package") == notebook
     with pytest.raises(ConfigError, match="package or corpus"):
         with_phrases(blend_config, "web")
-    with pytest.raises(ConfigError, match="interrogator, which blend config default does not ask"):
+    with pytest.raises(ConfigError, match="interrogator, which blend config default does not use"):
         with_phrases(load_blend_config("default"), "corpus")
 
 
 def test_the_command_line_takes_it(
     imprompt: Imprompt, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`query --explain --phrases corpus` answers with phrases of the corpus; without --explain, or with nonsense, it is refused."""
+    """`query --explain --phrases corpus` uses phrases of the corpus; invalid uses are refused."""
     monkeypatch.setattr(
         "imprompt.ensemble.interrogator.phrase_lists.package_lists", lambda: COLOURS
     )

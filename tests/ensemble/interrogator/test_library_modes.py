@@ -1,4 +1,4 @@
-"""The library's own modes: with our model, tables and captions in it, it says what it says by itself."""
+"""The library's own modes give the same prompts with our model, tables and captions."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from imprompt.core.hub.fetch import silent
 from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend_config import BlendConfig, InterrogatorSettings, Mode
-from imprompt.ensemble.interrogator.label_vectors import phrase_table
 from imprompt.ensemble.interrogator.library_modes import LibraryModes
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists, package_lists
+from imprompt.ensemble.interrogator.phrase_vectors import phrase_table
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import IndexVersion, open_version
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import write_model
+from tests.ensemble.builders import FixedMember, picture
 from tests.ensemble.interrogator.reference import library
-from tests.ensemble.worlds import Sayer, picture
 from tests.retriever.colours import ColourPair
 
 MODES: tuple[Mode, ...] = tuple(mode for mode in get_args(Mode) if mode != "classic")
@@ -65,7 +65,7 @@ def clip_index(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mode_says_what_the_library_says(mode: Mode, pair: OpenClipEncoder, theirs: Any) -> None:
-    """Prompt for prompt, of an untouched `Interrogator` over the same weights; our warnings are errors, its own are kept still."""
+    """Prompts equal those of an untouched `Interrogator`; its warnings are hidden."""
     captions = ["a red circle", "a blue square on a white background"]
     ours = LibraryModes(pair, few_lists(), mode, announce=silent).prompts(SCENES, captions)
     with warnings.catch_warnings():
@@ -95,30 +95,32 @@ def test_its_tables_are_the_ones_that_it_would_encode(pair: OpenClipEncoder, the
     assert made.clip_preprocess is pair.model.transform
 
 
-def test_a_recipe_chooses_the_mode(
+def test_a_blend_config_chooses_the_mode(
     clip_index: IndexVersion, pair: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a caption it begins with that, without one with the picture's medium, and says that it had none."""
+    """A prompt begins with the caption, or with the medium, which is announced."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
-    monkeypatch.setitem(LOADERS, "caption", lambda _bench: Sayer("caption", "a red ring"))
+    monkeypatch.setitem(LOADERS, "caption", lambda _pool: FixedMember("caption", "a red ring"))
     fast = InterrogatorSettings(mode="fast")
     lines: list[str] = []
     alone = BlendConfig(name="x", weights={"interrogator": 1}, interrogator=fast)
-    (prediction,) = load_ensemble(alone, clip_index, pair, announce=lines.append).judge(SCENES[:1])
+    (prediction,) = load_ensemble(alone, clip_index, pair, announce=lines.append).predict(
+        SCENES[:1]
+    )
     medium = phrase_table(few_lists().mediums, pair, announce=silent).top(
         pair.images.encode(SCENES[:1]), 1
     )[0][0]
     assert str(prediction.contributions[0].text).startswith(f"{medium}, ")
     assert any("phrase lists alone" in line for line in lines)
     both = BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}, interrogator=fast)
-    (prediction,) = load_ensemble(both, clip_index, pair).judge(SCENES[:1])
-    assert {str(vote.text)[:10] for vote in prediction.contributions} == {"a red ring"}
+    (prediction,) = load_ensemble(both, clip_index, pair).predict(SCENES[:1])
+    assert {str(part.text)[:10] for part in prediction.contributions} == {"a red ring"}
 
 
 def test_other_encoders_are_refused_with_the_way_out(
     version: IndexVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library works with CLIP models only; the message names the mode, the encoder and what to do."""
+    """The library needs a CLIP model; the message names the mode, the encoder and the remedy."""
     monkeypatch.setattr("imprompt.ensemble.interrogator.phrase_lists.package_lists", few_lists)
     for mode in MODES:
         blend_config = BlendConfig(
@@ -131,13 +133,13 @@ def test_other_encoders_are_refused_with_the_way_out(
             load_ensemble(blend_config, version, ColourPair())
     assert load_ensemble(
         BlendConfig(name="x", weights={"interrogator": 1}), version, ColourPair()
-    ).judge([picture("red")])
+    ).predict([picture("red")])
 
 
 def test_a_tokenizer_that_the_library_misreads_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would cut every prompt to its first part; a library that is not there is named with the command of pip."""
+    """Such a tokenizer would cut all prompts short; a missing library is named, with the remedy."""
     pair = load_openclip(str(write_model(tmp_path / "model", "vit")), device="cpu")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "clip_interrogator", None)

@@ -19,9 +19,11 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_the_packages_lists_are_read_without_its_code() -> None:
     """All kinds are there, clean; neither the package nor what it imports is loaded for them."""
     script = (
-        "import sys\nfrom imprompt.ensemble.interrogator.phrase_lists import package_lists\nlists = package_lists()\n"
-        "print(len(lists.mediums), len(lists.movements), len(lists.flavors), len(lists.artists), len(lists.negative),"
-        " sorted({'clip_interrogator', 'torch', 'open_clip', 'transformers'} & set(sys.modules)))"
+        "import sys\nfrom imprompt.ensemble.interrogator.phrase_lists import package_lists\n"
+        "lists = package_lists()\n"
+        "print(len(lists.mediums), len(lists.movements), len(lists.flavors), len(lists.artists),"
+        " len(lists.negative), sorted(set(sys.modules)"
+        " & {'clip_interrogator', 'torch', 'open_clip', 'transformers'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""A tiny OFA and its weights, made from the names of its tensors alone, so that two implementations get the same ones."""
+"""A tiny OFA; weights are made from tensor names, so two implementations get the same ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     "token_bucket_size": 8,
     "image_bucket_size": 30,
 }
-"""Everything that can differ does, and the token buckets are so few that a prompt reaches the logarithmic ones."""
+"""All sizes differ, and token buckets are few, so that a prompt reaches the logarithmic ones."""
 LARGE: dict[str, Any] = {
     "model_type": "ofa",
     "vocab_size": 59457,
@@ -54,7 +54,7 @@ TINY_CONFIG = OfaConfig(**{name: value for name, value in TINY.items() if name !
 LARGE_CONFIG = OfaConfig(**{name: value for name, value in LARGE.items() if name != "model_type"})
 
 LATE, EARLY = 0.0, 1.15
-"""How strongly answers are pulled to their end: none ends before the limit, or after 1, 7 and 19 tokens."""
+"""Pulls captions to their end: at the limit, or after 1, 7 and 19 tokens."""
 _END_PULLED = "decoder.layer_norm.bias"
 
 
@@ -70,7 +70,7 @@ def uniform(name: str, shape: Iterable[int]) -> Tensor:
 
 
 def weights(shapes: dict[str, tuple[int, ...]], *, pull: float = LATE) -> dict[str, Tensor]:
-    """Random parameters under these names, of a size at which every term of the network shows in its output."""
+    """Return random parameters, large enough that every term of the network shows."""
     found = {name: _parameter(name, shape) for name, shape in shapes.items()}
     if _END_PULLED in found:
         found[_END_PULLED] = found[_END_PULLED] + pull * found["encoder.embed_tokens.weight"][END]
@@ -95,7 +95,7 @@ def _parameter(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def shapes_of(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of parameters and statistics, without the tables of buckets and positions."""
+    """Return names and shapes of parameters and statistics, without tables."""
     return {
         name: tuple(tensor.shape)
         for name, tensor in tensors.items()
@@ -127,7 +127,7 @@ def picture(seed: int) -> Image.Image:
 
 
 def write_vocabulary(folder: Path) -> None:
-    """vocab.json and merges.txt of a byte-level BPE with the four control tokens in front, 310 tokens."""
+    """Write vocab.json and merges.txt of a byte-level BPE: 4 control tokens first, 310 in all."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""Writes the frozen tensors of the ordinary suite from modelscope's OFA; run by hand, never by a test.
+"""Writes the frozen tensors of the ordinary tests from modelscope's OFA; run by hand only.
 
 After `make test-ofa` has fetched the reference: `PYTHONPATH=.venv-ofa .venv/bin/python -m
 tests.ensemble.ofa.freeze`
@@ -30,7 +30,7 @@ def frozen_tensors() -> dict[str, Tensor]:
 
 
 def frozen_names() -> str:
-    """What stands in `large_state_dict.tsv`: name, shape and kind of each tensor, in the reference's order."""
+    """Return the lines of `large_state_dict.tsv`: name, shape and kind of each tensor."""
     with on_meta_device():
         named = reference_model(LARGE).state_dict()
     lines = (

@@ -1,4 +1,4 @@
-"""modelscope's OFA, an independent implementation that ours is compared with; run, never shipped, no line of it copied.
+"""modelscope's OFA, the independent reference; it is run, not shipped or copied.
 
 Importing it as a package would need a dozen libraries that its OFA does not use, so three shims
 stand around its unchanged files: empty packages above them, a stand-in for the one class of fairseq
@@ -45,7 +45,7 @@ def set_weights(model: Any, *, pull: float) -> None:
 
 
 def reference_outputs(model: Any, n: int) -> dict[str, Tensor]:
-    """What it makes of the builders' first `n` inputs: encoder states, logits, and tokens of the beam search, without a cache."""
+    """Return its encoder states, logits and beams for the first `n` inputs, without a cache."""
     patches = torch.ones(n, dtype=torch.bool)
     with torch.inference_mode():
         encoded = model.encoder(
@@ -58,7 +58,7 @@ def reference_outputs(model: Any, n: int) -> dict[str, Tensor]:
 
 @contextmanager
 def on_meta_device() -> Iterator[None]:
-    """Models made inside take no memory; the numbers that modelscope reads while it builds stay real."""
+    """Make models without memory; numbers that modelscope reads meanwhile stay real."""
     linspace = torch.linspace
     torch.linspace = lambda *args, **kwargs: linspace(*args, **{**kwargs, "device": "cpu"})
     try:
@@ -69,7 +69,7 @@ def on_meta_device() -> Iterator[None]:
 
 
 def _search(model: Any, encoded: Any) -> Tensor:
-    """transformers' beam search over it; a class of ours lends the mixin that modelscope's no longer inherits."""
+    """Run transformers' beam search on it, with the mixin that it no longer inherits."""
 
     class Searchable(type(model), GenerationMixin):  # type: ignore[misc]
         _expand_inputs_for_generation = GenerationMixin._expand_inputs_for_version

@@ -43,13 +43,13 @@ LARGE_IN_SMALL: dict[str, Any] = {
     "token_bucket_size": 256,
     "image_bucket_size": 42,
 }
-"""Depth, heads, trunk and tables of the large size; only the widths and the vocabulary are small."""
+"""Depth, heads, trunk and tables of the large size; widths and the vocabulary are small."""
 
 
 @pytest.mark.parametrize("settings", [TINY, LARGE_IN_SMALL], ids=["tiny", "large"])
 @pytest.mark.parametrize("pull", [LATE, EARLY], ids=["late", "early"])
 def test_states_logits_and_tokens_agree(settings: dict[str, Any], pull: float) -> None:
-    """One state dict in both: states and logits within 1e-4, beam-5 tokens equal, with and without an early end."""
+    """The same weights give states and logits within 1e-4, and equal beams, early ends included."""
     model = reference_model(settings)
     set_weights(model, pull=pull)
     expected = reference_outputs(model, 3)

@@ -61,7 +61,7 @@ def tiny_captioner(folder: Path) -> OfaCaptioner:
 
 
 def test_each_image_gets_its_sentence(tiny_captioner: OfaCaptioner) -> None:
-    """Captions come in the order of the images, each as it would alone; no control tokens, no blanks at the ends."""
+    """Captions are in order, as for each image alone, without control tokens or outer blanks."""
     first, second = tiny_captioner.captions([picture(1), picture(2)])
     assert first != second
     assert tiny_captioner.captions([picture(2)]) == [second]
@@ -102,7 +102,7 @@ def test_pixels_are_those_of_torchvision() -> None:
 
 @pytest.mark.parametrize("text", [PROMPT, " a cat's 3 hats, naïve —  two  blanks", "no blank"])
 def test_tokens_are_those_of_bart(folder: Path, text: str) -> None:
-    """Byte-level BPE as transformers' tokenizer of that family does it from the same files, there and back."""
+    """The byte-level BPE encodes and decodes as transformers' tokenizer does."""
     ours = captioner._read_tokenizer(folder / "vocab.json", folder / "merges.txt", TINY_CONFIG)
     oracle = BartTokenizer.from_pretrained(folder)
     ids = ours.encode(text).ids
@@ -212,7 +212,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], None], type[ImpromptError], str]] 
 def test_a_spoilt_folder_is_named(
     scratch: Path, change: Callable[[Path], None], kind: type[ImpromptError], message: str
 ) -> None:
-    """Each file that is missing, torn or of another network: one line, with the value and a remedy."""
+    """A file that is missing, torn or of another network: one line with value and remedy."""
     change(scratch)
     with pytest.raises(kind, match=message) as caught:
         load(scratch)

@@ -1,4 +1,4 @@
-"""The network against tensors that an independent implementation made (`freeze.py`), and against itself by another route."""
+"""The network against an independent implementation's tensors (`freeze.py`), and against itself."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_logits_are_those_of_the_reference(tiny: Tiny, reference: dict[str, Tens
 
 
 def test_beams_write_the_tokens_of_the_reference(tiny: Tiny, reference: dict[str, Tensor]) -> None:
-    """Beam search over the reference without a cache, and over ours with one: the same tokens, up to the limit."""
+    """Beam search gives the same tokens as the reference, which has no cache, up to the limit."""
     assert torch.equal(search(tiny(LATE), 4), reference["tokens"])
 
 
@@ -99,7 +99,7 @@ def test_tokens_one_by_one_give_the_logits_of_all_at_once(tiny: Tiny) -> None:
 
 
 def large_state_dict() -> dict[str, Tensor]:
-    """The reference's 1,625 names and shapes at the large size, without memory; tables of buckets as the network computes them."""
+    """The large size has the reference's 1,625 names and shapes; tables are as computed."""
     named = [line.split("\t") for line in LARGE_NAMES.read_text("utf-8").splitlines()]
     shared = torch.empty(LARGE_CONFIG.vocab_size, LARGE_CONFIG.d_model, device="meta")
     found = {}
@@ -135,7 +135,7 @@ def test_every_name_of_the_large_checkpoint_has_its_place() -> None:
 
 
 def test_tables_of_buckets_are_those_of_the_reference() -> None:
-    """256 logarithmic token buckets and a grid of 42 x 42: sha256 of the reference's tables as little-endian int64."""
+    """The sha256 of the reference's tables of buckets at the large size."""
     digests = [
         hashlib.sha256(table.numpy().astype("<i8").tobytes()).hexdigest()
         for table in (token_buckets(LARGE_CONFIG), image_buckets(LARGE_CONFIG))

@@ -38,7 +38,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def with_every_name(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As published files have them: the shared table three times, and the part that writes images."""
+    """As published: the shared table under three names, and the part that writes images."""
     return {
         **tensors,
         "decoder.embed_tokens.weight": tensors[SHARED].clone(),
@@ -142,7 +142,7 @@ def test_another_networks_weights_are_rejected(
     message: str,
     tiny_tensors: dict[str, Tensor],
 ) -> None:
-    """Missing, unknown, misshapen or contradicting tensors: one line with the first names, and where to get the right ones."""
+    """Missing, unknown, misshapen or contradicting tensors: one line with names and remedy."""
     with pytest.raises(WeightsRejected, match=message) as caught:
         filled(change(tiny_tensors))
     assert caught.value.path == Path("tiny.bin")

@@ -1,4 +1,4 @@
-"""Pairs that a small tower can learn from: the scenes of `tests.assets`, each shape and colour with a prompt of its own."""
+"""Pairs that a small tower can learn: a prompt for each shape and colour of `tests.assets`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PLACES = dict(
 
 
 def drawings(each: int, *, seed: int, side_px: int = 64) -> list[tuple[Image.Image, str]]:
-    """Every shape in every colour, `each` times, with the shape's noun in the colour's place as its prompt."""
+    """Draw every shape in every colour `each` times; the prompt is its noun and its place."""
     rng = np.random.default_rng(seed)
     found = []
     for shape, noun in NOUNS.items():

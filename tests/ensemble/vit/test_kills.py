@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a training: nothing half stands in its place, and the same call ends with the same bytes."""
+"""SIGKILL at any moment of a training: nothing partial, and the same bytes after a rerun."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ KEPT = {
     "when all is learned": 16,
     "before the folder is removed": 16,
 }
-"""Steps of 16 that the next run need not do again, four an epoch: a state is kept every third step and after each epoch."""
+"""Steps of 16 that are not repeated: a state is saved every third step and each epoch of four."""
 IN_THE_ORDINARY_SUITE = ("within the first epoch",)
 
 
 @dataclass(frozen=True, slots=True)
-class MemberPool:
-    """Pairs, and the tower of an unbroken training."""
+class ReferenceTraining:
+    """Pairs, and the tower of an uninterrupted training."""
 
     pairs: Path
     tower: bytes
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> MemberPool:
-    folder = tmp_path_factory.mktemp("bench")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> ReferenceTraining:
+    folder = tmp_path_factory.mktemp("reference")
     pairs = drawn_pairs(folder / "pairs", each=2)
     report = run(pairs, folder / "tower.safetensors")
     assert (report.steps, report.resumed_steps, report.epochs) == (16, 0, SETTINGS.epochs)
-    return MemberPool(pairs, (folder / "tower.safetensors").read_bytes())
+    return ReferenceTraining(pairs, (folder / "tower.safetensors").read_bytes())
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def assert_as_unbroken(out: Path, bench: MemberPool) -> None:
-    assert out.read_bytes() == bench.tower
+def assert_as_unbroken(out: Path, reference: ReferenceTraining) -> None:
+    assert out.read_bytes() == reference.tower
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
@@ -64,11 +64,11 @@ def assert_as_unbroken(out: Path, bench: MemberPool) -> None:
         for point in KEPT
     ],
 )
-def test_a_kill_at_a_named_point(point: str, bench: MemberPool, tmp_path: Path) -> None:
-    """At most three steps are done again, and the weights are those of the unbroken training, bit for bit."""
+def test_a_kill_at_a_named_point(point: str, reference: ReferenceTraining, tmp_path: Path) -> None:
+    """At most three steps are repeated; the weights equal an uninterrupted training's bits."""
     out = tmp_path / "tower.safetensors"
     killed = subprocess.run(
-        [*DRIVER, bench.pairs, out, point],
+        [*DRIVER, reference.pairs, out, point],
         env=environment(),
         check=False,
         capture_output=True,
@@ -77,9 +77,9 @@ def test_a_kill_at_a_named_point(point: str, bench: MemberPool, tmp_path: Path) 
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     published = point == "before the folder is removed"
     assert out.exists() == published
-    report = run(bench.pairs, out)
+    report = run(reference.pairs, out)
     assert report.resumed_steps == (0 if published else KEPT[point])
-    assert_as_unbroken(out, bench)
+    assert_as_unbroken(out, reference)
 
 
 def test_every_point_is_named() -> None:
@@ -89,25 +89,27 @@ def test_every_point_is_named() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_kills_at_random(seed: int, bench: MemberPool, tmp_path: Path) -> None:
-    """Killed up to three times, whenever it happens, then finished: the bytes are those of the unbroken training."""
+def test_kills_at_random(seed: int, reference: ReferenceTraining, tmp_path: Path) -> None:
+    """Killed up to three times at random, then finished: the bytes of an uninterrupted training."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     out = tmp_path / "tower.safetensors"
     for _ in range(rng.randint(1, 3)):
         with subprocess.Popen(
-            [*DRIVER, bench.pairs, out, "signal"], env=environment(), stdout=subprocess.PIPE
+            [*DRIVER, reference.pairs, out, "signal"], env=environment(), stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             time.sleep(rng.uniform(0, 1.5))
             process.kill()
-        assert not out.exists() or out.read_bytes() == bench.tower
-    run(bench.pairs, out)
-    assert_as_unbroken(out, bench)
+        assert not out.exists() or out.read_bytes() == reference.tower
+    run(reference.pairs, out)
+    assert_as_unbroken(out, reference)
 
 
 @pytest.mark.slow
-def test_other_pairs_do_not_go_on_with_the_work(bench: MemberPool, tmp_path: Path) -> None:
+def test_other_pairs_do_not_go_on_with_the_work(
+    reference: ReferenceTraining, tmp_path: Path
+) -> None:
     """What was kept of a training belongs to its pairs and settings; another one begins anew."""
     out = tmp_path / "tower.safetensors"
     pairs = drawn_pairs(tmp_path / "own", each=2)
@@ -119,4 +121,4 @@ def test_other_pairs_do_not_go_on_with_the_work(bench: MemberPool, tmp_path: Pat
     )
     os.utime(tmp_path / "own" / "0000.png", (1, 1))
     assert run(pairs, out).resumed_steps == 0
-    assert out.read_bytes() == bench.tower, "the same pictures, after all"
+    assert out.read_bytes() == reference.tower, "the same pictures, after all"

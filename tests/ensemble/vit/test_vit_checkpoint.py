@@ -1,4 +1,4 @@
-"""Trained towers from disk: what timm, open_clip, the seed's notebook and we ourselves write gives what their own code gives."""
+"""Towers from disk give what timm, open_clip, the founding notebook and our training gave."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def answers(network: torch.nn.Module, transform: Callable[[Image.Image], Any]) -
         )
 
 
-def seed_transform(picture: Image.Image) -> torch.Tensor:
-    """The notebook's preparation without its random flip; its images are square, so that a centre cut takes nothing of them."""
+def notebook_transform(picture: Image.Image) -> torch.Tensor:
+    """Preprocess as the notebook, without its flip; square images lose nothing by the crop."""
     steps = [
         transforms.Resize(SIDE_PX),
         transforms.CenterCrop(SIDE_PX),
@@ -88,7 +88,7 @@ def load(source: str | Path) -> Vectors:
 @pytest.mark.parametrize("architecture", ["test_vit", "test_resnet", "test_convnext"])
 @pytest.mark.parametrize("suffix", ["pth", "pt", "safetensors"])
 def test_the_seeds_kind_of_file(architecture: str, suffix: str, tmp_path: Path) -> None:
-    """A plain state dict under an architecture's name answers as timm's own network does on the notebook's pixels."""
+    """A plain state dict predicts as timm's network does on the notebook's pixels."""
     network = random_tower(architecture)
     path = tmp_path / f"tower.{suffix}"
     if suffix == "safetensors":
@@ -96,13 +96,13 @@ def test_the_seeds_kind_of_file(architecture: str, suffix: str, tmp_path: Path) 
     else:
         torch.save(network.state_dict(), path)
     np.testing.assert_allclose(
-        load(f"{architecture}//{path}"), answers(network, seed_transform), atol=1e-5
+        load(f"{architecture}//{path}"), answers(network, notebook_transform), atol=1e-5
     )
 
 
 @pytest.mark.parametrize("safe", [True, False])
 def test_a_folder_that_timm_wrote(safe: bool, tmp_path: Path) -> None:
-    """`save_for_hf` says the architecture, its arguments and how pictures are prepared; all of it holds."""
+    """`save_for_hf` records architecture, arguments and preprocessing; all of it is used."""
     with torch.random.fork_rng():
         network = timm.create_model("test_vit", num_classes=384, img_size=96).eval()
     own = {
@@ -123,7 +123,7 @@ def test_a_folder_that_timm_wrote(safe: bool, tmp_path: Path) -> None:
 def test_the_tower_of_open_clip_answers_as_open_clip_does(
     architecture: str, tmp_path: Path
 ) -> None:
-    """Below a new head stand open_clip's own image features, on its own pixels; the same after our file was written and read."""
+    """Below a new head are open_clip's own image features, before and after a file of ours."""
     folder = write_model(tmp_path / "clip", architecture)
     tower, sha256 = load_backbone(
         str(folder), weights=None, from_scratch=False, seed=3, offline=True, announce=silent
@@ -184,7 +184,7 @@ def test_our_own_file_is_timms_state_dict_with_words(tmp_path: Path) -> None:
 
 
 def test_a_published_backbone_lends_its_body(tmp_path: Path) -> None:
-    """A file of 1,000 classes gives all but the head; one that has 384 outputs gives its head, too."""
+    """A file of 1,000 classes gives all but the head; one with 384 outputs gives the head, too."""
     with torch.random.fork_rng():
         published = timm.create_model("test_vit")
         finished = timm.create_model("test_vit", num_classes=384)
@@ -275,17 +275,17 @@ def refused(tmp_path: Path) -> dict[str, tuple[str, type[ImpromptError], str]]:
         "no such architecture": (
             f"test_vitt//{tmp_path}/good.pth",
             ConfigError,
-            "no architecture 'test_vitt'. Names like it: .*test_vit",
+            "no architecture 'test_vitt'. Similar names: .*test_vit",
         ),
         "a file that does not say": (
             str(tmp_path / "good.pth"),
             ConfigError,
-            "does not say of which architecture",
+            "does not state its architecture",
         ),
         "safetensors that do not say": (
             str(tmp_path / "plain.safetensors"),
             ConfigError,
-            "does not say of which architecture",
+            "does not state its architecture",
         ),
         "a newer format": (str(tmp_path / "newer.safetensors"), FormatVersion, "format 2.0"),
         "half of the words": (
@@ -299,7 +299,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[str, type[ImpromptError], str]]:
 
 
 def test_what_is_no_trained_tower_is_refused(tmp_path: Path) -> None:
-    """One line each that says what is wrong; where shapes differ, both are named; no code is run."""
+    """One line each with the fault; differing shapes are both named; no code is run."""
     for what, (source, kind, words) in refused(tmp_path).items():
         with pytest.raises(kind, match=words):
             read_checkpoint(source)
@@ -307,7 +307,7 @@ def test_what_is_no_trained_tower_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_cannot_make_timm_read_files(tmp_path: Path) -> None:
-    """Arguments that fetch or unpickle are no part of an architecture; a size that does not fit is told at once."""
+    """Arguments that fetch or unpickle are refused; an unsupported input size is found at once."""
     network = timm.create_model("test_vit", num_classes=384, dynamic_img_size=False)
     timm.models.save_for_hf(network, str(tmp_path), safe_serialization=True)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -318,7 +318,7 @@ def test_a_folder_cannot_make_timm_read_files(tmp_path: Path) -> None:
         read_checkpoint(str(tmp_path))
     pixels = {**config["pretrained_cfg"], "input_size": [3, 96, 96]}
     (tmp_path / "config.json").write_text(json.dumps({**config, "pretrained_cfg": pixels}))
-    with pytest.raises(WeightsRejected, match="cannot be run on its own size"):
+    with pytest.raises(WeightsRejected, match="cannot run at its stated input size"):
         read_checkpoint(str(tmp_path))
     (tmp_path / "config.json").write_text(
         json.dumps({**config, "pretrained_cfg": {**pixels, "crop_pct": 0}})
@@ -337,7 +337,7 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_backbone_that_is_not_here_names_what_to_fetch() -> None:
-    """With the network shut, for timm and for open_clip; random weights come only where they are asked for."""
+    """Offline, for timm and for open_clip; random weights come only on request."""
     for name, words in (
         ("test_vit", "timm/test_vit.r160_in1k"),
         ("ViT-B-32/openai", "clip-vit-base-patch32|ViT-B-32|vit_base_patch32"),
@@ -350,7 +350,7 @@ def test_a_backbone_that_is_not_here_names_what_to_fetch() -> None:
         load_backbone(
             "test_vit", weights=Path("x"), from_scratch=True, seed=0, offline=True, announce=silent
         )
-    with pytest.raises(ConfigError, match="only those begin at random"):
+    with pytest.raises(ConfigError, match="only those can start from random weights"):
         load_backbone(
             "ViT-B-32/openai",
             weights=None,

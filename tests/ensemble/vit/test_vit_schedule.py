@@ -1,4 +1,4 @@
-"""Who learns how fast and when, and the average of the weights: each against a computation by hand."""
+"""Learning rates by layer and step, and the average of weights, against computations by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rates(tower: Tower) -> dict[str, tuple[float, float]]:
 
 
 def test_every_layer_learns_half_as_fast_as_the_one_above(tower: Tower) -> None:
-    """Seven layers: the patches and six blocks, the last norm with the sixth; biases and norms are not pulled to 0."""
+    """Seven layers: patches and six blocks, the last norm with the sixth; vectors do not decay."""
     found = rates(tower)
     assert found["head.weight"] == (0.5, 0.03)
     assert found["head.bias"] == (0.5, 0.0)
@@ -103,7 +103,7 @@ def test_the_layers_below_begin_when_the_head_is_ready(tower: Tower) -> None:
 
 
 def test_the_average_is_what_a_sum_by_hand_gives() -> None:
-    """Each step keeps min(limit, (1 + n) / (10 + n)) of the average; buffers are those of the network."""
+    """Each step keeps min(limit, (1 + n) / (10 + n)) of the average; buffers are copied."""
     network = torch.nn.BatchNorm1d(1)
     average = weight_average(network, VitSettings(average_decay=0.3))
     by_hand = None
@@ -134,7 +134,7 @@ def test_the_average_is_what_a_sum_by_hand_gives() -> None:
 def test_a_setting_out_of_its_range_is_named(wrong: dict[str, Any]) -> None:
     """With its value and its limits."""
     with pytest.raises(
-        ConfigError, match=rf"{next(iter(wrong)).replace('_', ' ')} is .*; it is from"
+        ConfigError, match=rf"{next(iter(wrong)).replace('_', ' ')} is .*; it must be from"
     ):
         check_settings(VitSettings(**wrong))
 

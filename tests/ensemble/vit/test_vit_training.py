@@ -1,4 +1,4 @@
-"""Training of a tower: it learns, hostile images are left out by name, and the command line says what it did."""
+"""Training of a tower: it learns, bad images are skipped by name, and the command reports."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from imprompt.ensemble.vit.vit_checkpoint import read_checkpoint
 from imprompt.store.index_version import open_version
 from imprompt.store.locking import write_lock
 from tests.conftest import Imprompt
+from tests.ensemble.builders import picture
 from tests.ensemble.vit.drawings import drawings, drawn_pairs
-from tests.ensemble.worlds import picture
 
 QUICK = VitSettings(
     epochs=2,
@@ -53,7 +53,7 @@ LONGER = VitSettings(
 
 
 def cosine_of(tower: Path, *, seed: int) -> tuple[float, float]:
-    """Mean cosine of the tower, and of the best constant, with the prompts of pictures drawn anew."""
+    """Return the mean cosines of the tower and of the best constant on new drawings."""
     shown = drawings(2, seed=seed)
     prompts = load_minilm().encode([prompt for _, prompt in shown])
     rows = TrainedTower.load(str(tower), device="cpu", announce=silent).output(
@@ -64,7 +64,7 @@ def cosine_of(tower: Path, *, seed: int) -> tuple[float, float]:
 
 
 def test_a_tower_learns_what_it_is_shown(tiny_clip: Path, tmp_path: Path) -> None:
-    """On new drawings of the same prompts it beats the best constant answer by .15; the file says how it was made."""
+    """On new drawings it beats the best constant by 0.15; the file says how it was made."""
     pairs = drawn_pairs(tmp_path / "pairs", each=6)
     out = tmp_path / "tower.safetensors"
     report = train_vit(
@@ -84,7 +84,7 @@ def test_a_tower_learns_what_it_is_shown(tiny_clip: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_a_tower_answers_prompts_that_it_was_never_shown(tmp_path: Path) -> None:
-    """A small ResNet from random weights: on shapes and colours whose combination was held out it beats the constant."""
+    """A small ResNet from random weights beats the constant on held-out combinations."""
     pairs = drawn_pairs(tmp_path / "pairs", each=8)
     settings = VitSettings(
         epochs=10,
@@ -118,7 +118,7 @@ def test_no_group_of_like_prompts_stands_on_both_sides(tmp_path: Path) -> None:
 def test_hostile_images_are_left_out_by_name(
     tiny_clip: Path, tmp_path: Path, imprompt: Imprompt
 ) -> None:
-    """A torn file and a text in place of an image: both are listed, the rest is trained on, and the exit code tells."""
+    """A torn file and a text instead of images are listed and skipped, and the exit code tells."""
     pairs = drawn_pairs(tmp_path / "pairs", each=2)
     torn, text = tmp_path / "pairs" / "0003.png", tmp_path / "pairs" / "0041.png"
     torn.write_bytes(torn.read_bytes()[:60])
@@ -146,7 +146,7 @@ def test_hostile_images_are_left_out_by_name(
     assert read_checkpoint(str(out)).facts is not None
 
 
-def test_a_recipe_names_the_tower(lite_index: Path, tiny_clip: Path, tmp_path: Path) -> None:
+def test_a_blend_config_names_the_tower(lite_index: Path, tiny_clip: Path, tmp_path: Path) -> None:
     """`sources["vit"]` takes a trained tower in place of the embedded head."""
     out = tmp_path / "tower.safetensors"
     train_vit(
@@ -160,21 +160,21 @@ def test_a_recipe_names_the_tower(lite_index: Path, tiny_clip: Path, tmp_path: P
     expected = TrainedTower.load(str(out), device="cpu", announce=silent).output([picture("red")])
     blend_config = BlendConfig(name="mine", weights={"vit": 1}, sources={"vit": str(out)})
     with open_version(lite_index) as version:
-        (prediction,) = load_ensemble(blend_config, version, load_lite(), offline=True).judge(
+        (prediction,) = load_ensemble(blend_config, version, load_lite(), offline=True).predict(
             [picture("red")]
         )
     np.testing.assert_allclose(prediction.vector, expected[0], atol=1e-6)
 
 
 def test_what_cannot_be_trained_is_refused(tiny_clip: Path, tmp_path: Path) -> None:
-    """Too few prompts, a name of another kind of file, no readable image to choose by, a training at work: one clear line each."""
+    """Too few prompts, a wrong suffix, no readable image, a running training: one line each."""
     pairs = drawn_pairs(tmp_path / "pairs", each=1)
     out = tmp_path / "tower.safetensors"
 
     def train(path: Path, out: Path, settings: VitSettings = QUICK) -> None:
         train_vit(path, out, backbone=str(tiny_clip), settings=settings, device="cpu", offline=True)
 
-    with pytest.raises(ConfigError, match=r"ends in \.safetensors"):
+    with pytest.raises(ConfigError, match=r"must end in \.safetensors"):
         train(pairs, tmp_path / "tower.pth")
     few = tmp_path / "pairs" / "few.parquet"
     pq.write_table(
@@ -183,19 +183,21 @@ def test_what_cannot_be_trained_is_refused(tiny_clip: Path, tmp_path: Path) -> N
         ),
         few,
     )
-    with pytest.raises(CorpusError, match="1 groups of like prompts; a training takes at least 5"):
+    with pytest.raises(
+        CorpusError, match="1 groups of similar prompts; a training needs at least 5"
+    ):
         train(few, out)
     with write_lock(work_folder(out)), pytest.raises(BuildLocked):
         train(pairs, out)
     for image in (tmp_path / "pairs").glob("*.png"):
         image.write_text("no picture", "utf-8")
-    with pytest.raises(CorpusError, match="that were held out can be read"):
+    with pytest.raises(CorpusError, match="held-out images can be read"):
         train(pairs, out)
     assert not out.exists()
 
 
 def test_a_training_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loss that is no number, and a memory that is too small: what happened, and what to ask for instead."""
+    """A loss that is not finite and too little memory: the cause and the remedy."""
     pairs = drawn_pairs(tmp_path / "pairs", each=1)
     state = timm.create_model("test_vit", num_classes=384).state_dict()
     state["norm.bias"][:] = float("nan")
@@ -218,9 +220,9 @@ def test_a_training_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("imprompt.ensemble.training.vit_training._learn", full)
+    monkeypatch.setattr("imprompt.ensemble.training.vit_trainer.VitTrainer._learn", full)
     with pytest.raises(
-        EncoderError, match=r"memory does not hold test_vit with a batch of 32.*--batch-size"
+        EncoderError, match=r"test_vit with a batch of 32 does not fit in memory.*--batch-size"
     ):
         train(None)
     assert not (tmp_path / "tower.safetensors").exists()

@@ -1,4 +1,4 @@
-"""Trains a small tower and kills itself at a named point; run as a program of its own by `test_kills.py`.
+"""Trains a small tower and kills itself at a named point; run by `test_kills.py`.
 
     python tests/ensemble/vit/train_driver.py PAIRS OUT POINT
 
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import imprompt.ensemble.training.vit_state
+import imprompt.ensemble.training.vit_trainer
 import imprompt.ensemble.training.vit_training
 import imprompt.ensemble.vit.vit_checkpoint
 from imprompt.ensemble.training.vit_schedule import VitSettings
+from imprompt.ensemble.training.vit_trainer import VitTrainer
 from imprompt.ensemble.training.vit_training import VitReport, train_vit
 from tests.killing import after, before, in_the_middle_of_a_file
 
@@ -43,21 +45,19 @@ def run(pairs: Path, out: Path) -> VitReport:
 
 def ready() -> None:
     """Tell whoever waits that the training is about to begin."""
-    train = imprompt.ensemble.training.vit_training._train
+    train = VitTrainer.train
 
     def told(*args: Any) -> None:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         train(*args)
 
-    imprompt.ensemble.training.vit_training._train = told  # type: ignore[assignment]
+    VitTrainer.train = told  # type: ignore[assignment, method-assign]
 
 
 POINTS: dict[str, Callable[[], None]] = {
-    "before the first step": lambda: before(imprompt.ensemble.training.vit_training, "_learn"),
-    "within the first epoch": lambda: before(
-        imprompt.ensemble.training.vit_training, "_learn", call=4
-    ),
+    "before the first step": lambda: before(VitTrainer, "_learn"),
+    "within the first epoch": lambda: before(VitTrainer, "_learn", call=4),
     "in the middle of a state": lambda: in_the_middle_of_a_file(
         imprompt.ensemble.training.vit_state, call=3
     ),
@@ -65,7 +65,7 @@ POINTS: dict[str, Callable[[], None]] = {
         imprompt.ensemble.vit.vit_checkpoint, call=2
     ),
     "between a checkpoint and its state": lambda: after(
-        imprompt.ensemble.training.vit_training, "write_checkpoint", call=2
+        imprompt.ensemble.training.vit_trainer, "write_checkpoint", call=2
     ),
     "when all is learned": lambda: before(imprompt.ensemble.training.vit_training, "publish_best"),
     "before the folder is removed": lambda: before(shutil, "rmtree"),

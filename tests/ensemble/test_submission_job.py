@@ -1,4 +1,4 @@
-"""Submissions: rows, ids, order, formats, bad input, and the check of a submission against a sample."""
+"""Submissions: rows, ids, order, formats, bad input, and the check against a sample."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.format_checks import check_submission
 from imprompt.ensemble.submission.formats import DIM, image_order, read_submission, write_submission
-from imprompt.ensemble.submission.run import SubmitReport, depends_on, submit
+from imprompt.ensemble.submission.submission_job import SubmitReport, submit
+from imprompt.ensemble.submission.submission_plan import depends_on
 from imprompt.store.index_version import IndexVersion
 from tests.conftest import Imprompt
-from tests.ensemble.worlds import WORDS, Sayer, ensemble, neighbourhood, save_pictures
+from tests.ensemble.builders import WORDS, FixedMember, ensemble, neighbourhood, save_pictures
 
 DATA = Path(
     os.environ.get("IMPROMPT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")
@@ -42,7 +43,9 @@ def images(tmp_path: Path) -> Path:
 @pytest.fixture
 def answer(version: IndexVersion, images: Path, tmp_path: Path) -> Callable[..., SubmitReport]:
     """Answers the folder of images into `out`."""
-    judges = ensemble(version, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
+    members = ensemble(
+        version, FixedMember("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1}
+    )
 
     def run(
         out: Path,
@@ -54,7 +57,7 @@ def answer(version: IndexVersion, images: Path, tmp_path: Path) -> Callable[...,
         return submit(
             images,
             out,
-            ensemble=judges,
+            ensemble=members,
             depends_on={},
             sample=sample,
             prompts_out=prompts_out,
@@ -76,7 +79,7 @@ def write_sample(path: Path, ids: list[str]) -> Path:
     return path
 
 
-def test_rows_are_the_verdicts_of_the_images(
+def test_rows_are_the_predictions_of_the_images(
     version: IndexVersion, answer: Callable[..., SubmitReport], images: Path
 ) -> None:
     """Ids sorted, 384 rows each in the competition's columns, the vectors those of the ensemble."""
@@ -88,8 +91,10 @@ def test_rows_are_the_verdicts_of_the_images(
     assert [line.partition(",")[0] for line in lines[1:]] == [
         f"{name}_{i}" for name in ids for i in range(DIM)
     ]
-    judges = ensemble(version, Sayer("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1})
-    predictions = judges.judge([Image.open(images / f"{name}.png") for name in ids])
+    members = ensemble(
+        version, FixedMember("sayer", "green hill"), weights={"knn": 0.9, "sayer": 0.1}
+    )
+    predictions = members.predict([Image.open(images / f"{name}.png") for name in ids])
     np.testing.assert_allclose(
         table(out)[1], [prediction.vector for prediction in predictions], atol=1e-6
     )
@@ -108,7 +113,7 @@ def test_rows_are_the_verdicts_of_the_images(
 
 
 def test_formats_hold_the_same_numbers(answer: Callable[..., SubmitReport], images: Path) -> None:
-    """CSV, Parquet and npz agree to the bit; other suffixes are refused before anything is looked at."""
+    """CSV, Parquet and npz agree bit for bit; other suffixes are refused at once."""
     for suffix in ("csv", "parquet", "npz"):
         answer(images.parent / f"out.{suffix}")
     ids, rows = table(images.parent / "out.csv")
@@ -133,29 +138,30 @@ def test_two_runs_give_the_same_bytes(answer: Callable[..., SubmitReport], image
 def test_another_model_file_is_another_job(
     version: IndexVersion, images: Path, tmp_path: Path
 ) -> None:
-    """What a killed run has finished belongs to the bytes of the members' models: with one of them changed, all is done again."""
+    """Finished batches belong to the bytes of the models: with another model all is done again."""
     model, out = tmp_path / "model.safetensors", tmp_path / "out.csv"
     model.write_bytes(b"first")
-    sayer = Sayer("sayer", "green hill")
+    sayer = FixedMember("sayer", "green hill")
     around = neighbourhood(version)
     blend_config = BlendConfig(name="test", weights={"sayer": 1})
-    judges = Ensemble(
+    members = Ensemble(
         [sayer], blend_config, neighbourhood=around, minilm=WORDS, files={"sayer": [model]}
     )
 
     def run() -> SubmitReport:
-        return submit(images, out, ensemble=judges, depends_on=depends_on(version, judges))
+        return submit(images, out, ensemble=members, depends_on=depends_on(version, members))
 
-    before = depends_on(version, judges)
-    assert before == depends_on(version, judges)
+    before = depends_on(version, members)
+    assert before == depends_on(version, members)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "imprompt.ensemble.submission.run.write_submission", lambda *_: Path("/nowhere").stat()
+            "imprompt.ensemble.submission.submission_job.write_submission",
+            lambda *_: Path("/nowhere").stat(),
         )
         with pytest.raises(FileNotFoundError):
             run()
     model.write_bytes(b"other")
-    assert depends_on(version, judges) != before
+    assert depends_on(version, members) != before
     assert run().resumed == 0
     assert sum(sayer.batches) == 10
 
@@ -163,7 +169,7 @@ def test_another_model_file_is_another_job(
 def test_a_sample_gives_the_order(
     answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
 ) -> None:
-    """Its ids in its order; an id without an image gets the corpus's mean, an image without an id is left out; both listed."""
+    """The sample gives ids and order; ids without image, and images without id, are listed."""
     ids = sorted(path.stem for path in images.iterdir())
     wanted = [ids[3], "absent", ids[0], ids[4]]
     sample = write_sample(tmp_path / "sample.csv", wanted)
@@ -237,7 +243,7 @@ def test_large_pictures_come_in_parts(
 def test_folders_that_cannot_be_submitted(
     answer: Callable[..., SubmitReport], images: Path, tmp_path: Path
 ) -> None:
-    """Nothing there, two files of one stem, none of the sample's ids: one clear line, and nothing is written."""
+    """No images, two of one stem, none of the sample's ids: one clear line, nothing written."""
     out = tmp_path / "out.csv"
     with pytest.raises(ConfigError, match="none of the 1 images"):
         answer(out, sample=write_sample(tmp_path / "sample.csv", ["other"]))
@@ -262,7 +268,7 @@ def test_folders_that_cannot_be_submitted(
         (b"imgId_eId,value\n", "columns"),
         (b"imgId_eId,val\n", "no rows"),
         (b"imgId_eId,val\na_0,1\n", "384"),
-        (b"imgId_eId,val\na_1,1\n", "a_0 was to come"),
+        (b"imgId_eId,val\na_1,1\n", "instead of a_0"),
         (b"imgId_eId,val\na_0,1,2\n", "3 fields"),
         (b"imgId_eId,val\n\xff_0,1\n", "decode"),
     ],
@@ -344,7 +350,7 @@ class TestCheck:
 
 @needs_kaggle
 def test_minilm_gives_the_hosts_own_vectors() -> None:
-    """The host's check: MiniLM of the seven prompts, flattened, is the sample submission, to 1e-6."""
+    """The host's check: MiniLM of the seven prompts is the sample submission, to 1e-6."""
     import csv
 
     with (KAGGLE / "prompts.csv").open(encoding="utf-8", newline="") as file:
@@ -359,7 +365,7 @@ def test_minilm_gives_the_hosts_own_vectors() -> None:
 def test_the_competitions_images_are_submitted(
     imprompt: Imprompt, lite_index: Path, tmp_path: Path
 ) -> None:
-    """`submit` on the official images passes `--check` against the official sample; with a wrong id it does not."""
+    """`submit` on the official images passes `--check`; a wrong id does not."""
     sample, out = KAGGLE / "sample_submission.csv", tmp_path / "submission.csv"
     words = ["submit", KAGGLE / "images", "--out", out, "--sample", sample, "--index", lite_index]
     done = imprompt(*words, "--json")
@@ -377,7 +383,7 @@ def test_the_competitions_images_are_submitted(
 def test_the_command_tells_what_went_wrong(
     imprompt: Imprompt, images: Path, lite_index: Path, tmp_path: Path
 ) -> None:
-    """Bad images and missing members have their exit codes, and the submission is written all the same."""
+    """Bad images and missing members have exit codes, and the submission is written."""
     index, out = lite_index, tmp_path / "out.csv"
     blend_config = tmp_path / "r.json"
     blend_config.write_text('{"name": "mine", "weights": {"vit": 1, "ofa": 1}}', "utf-8")

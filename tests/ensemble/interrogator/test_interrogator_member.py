@@ -15,15 +15,15 @@ from imprompt.core.protocols import EnsembleMember
 from imprompt.core.values import Prediction
 from imprompt.encoders.openclip import load_openclip
 from imprompt.ensemble.blend_config import BlendConfig, InterrogatorSettings, load_blend_config
-from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
-from imprompt.ensemble.interrogator.member import Interrogator, fitting, prompt_parts
+from imprompt.ensemble.interrogator.interrogator_member import Interrogator, fitting, prompt_parts
+from imprompt.ensemble.interrogator.phrase_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.members import LOADERS, load_ensemble
 from imprompt.store.index_version import IndexVersion, open_version
 from tests.assets.scenes import held_out_scenes
 from tests.encoders.clip_models import random_pictures, write_model
+from tests.ensemble.builders import WORDS, FixedMember, neighbourhood, picture
 from tests.ensemble.interrogator.lists import COLOURS, short_lists
 from tests.ensemble.interrogator.reference import library
-from tests.ensemble.worlds import WORDS, Sayer, neighbourhood, picture
 from tests.retriever.colours import ColourPair
 
 FLAVORS = 2500
@@ -31,7 +31,7 @@ FLAVORS = 2500
 
 
 def read_alike(chosen: list[list[str]], table: PhraseTable) -> list[list[int]]:
-    """Labels by the first place of their row: the tokenizer cannot tell "hyper-realistic" from "hyper - realistic"."""
+    """Group labels that have equal rows, such as "hyper-realistic" and "hyper - realistic"."""
     first: dict[bytes, int] = {}
     place = {
         label: first.setdefault(row.tobytes(), at)
@@ -49,7 +49,7 @@ def colours(
     return Interrogator(
         COLOURS,
         settings=settings,
-        pair=ColourPair(),
+        encoder=ColourPair(),
         neighbourhood=neighbourhood(version),
         minilm=WORDS,
         captioner=captioner,
@@ -63,7 +63,7 @@ def colours(
 def test_labels_are_the_librarys_own(
     model: str, tiny_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the same features: the same labels in the same order, ties apart, and after its rules the same prompt."""
+    """Equal features give the same labels in the same order, ties apart, and the same prompt."""
     import torch
     from clip_interrogator.clip_interrogator import _truncate_to_fit
 
@@ -96,9 +96,11 @@ def test_labels_are_the_librarys_own(
 
 
 def test_prompts_are_caption_medium_movement_flavors(version: IndexVersion) -> None:
-    """As in the notebook; the vote is the prompt's embedding; a medium that the caption begins with is not said twice."""
+    """The vector embeds the prompt; a medium that begins the caption is not repeated."""
     images = [picture("red"), picture("blue")]
-    said = colours(version, captioner=Sayer("caption", "a red painting of a cat")).predict(images)
+    said = colours(version, captioner=FixedMember("caption", "a red painting of a cat")).predict(
+        images
+    )
     assert said.texts == (
         "a red painting of a cat, red art, red, red and green, green",
         "a red painting of a cat, a blue photo, blue art, blue, deep blue, blue and green",
@@ -114,7 +116,7 @@ def test_an_empty_caption_leaves_no_comma(version: IndexVersion) -> None:
     """The labels alone, as without a captioner; a captioner without texts counts as none."""
     plain = colours(version).predict([picture("red")]).texts
     assert plain == ("a red painting, red art, red, red and green, green",)
-    for captioner in (Sayer("caption", ""), Sayer("caption", "x", mute=True)):
+    for captioner in (FixedMember("caption", ""), FixedMember("caption", "x", mute=True)):
         assert colours(version, captioner=captioner).predict([picture("red")]).texts == plain
 
 
@@ -144,27 +146,27 @@ def loaded(
 
 
 def test_with_lite_it_votes_without_a_captioner_and_says_so(lite: IndexVersion, few: None) -> None:
-    """One line tells; the vote is there; no model is asked for, whatever the blend config's sources name."""
+    """One line tells so; it predicts, and no model is loaded, even if one is named."""
     blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, sources={"caption": "no/where"}
     )
-    judges, lines = loaded(lite, blend_config, offline=True)
+    members, lines = loaded(lite, blend_config, offline=True)
     assert [line for line in lines if "phrase lists alone" in line and "lite" in line]
-    (prediction,) = judges.judge([picture("red")])
+    (prediction,) = members.predict([picture("red")])
     assert prediction.contributions[0].member == "interrogator"
     assert len(str(prediction.contributions[0].text).split(", ")) == 5
 
 
-def test_the_recipes_captioner_speaks_first_and_once(
+def test_the_blend_config_captioner_speaks_first_and_once(
     lite: IndexVersion, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where `caption` is a member its words begin the interrogator's prompt, whatever the order of the blend config."""
-    sayer = Sayer("caption", "a lake at night")
-    monkeypatch.setitem(LOADERS, "caption", lambda _bench: sayer)
-    judges, lines = loaded(lite, BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}))
-    (prediction,) = judges.judge([picture("blue")])
+    """The caption of the member `caption` begins the prompt, in any order of the blend config."""
+    sayer = FixedMember("caption", "a lake at night")
+    monkeypatch.setitem(LOADERS, "caption", lambda _pool: sayer)
+    members, lines = loaded(lite, BlendConfig(name="x", weights={"interrogator": 1, "caption": 1}))
+    (prediction,) = members.predict([picture("blue")])
     assert str(
-        {vote.member: vote.text for vote in prediction.contributions}["interrogator"]
+        {part.member: part.text for part in prediction.contributions}["interrogator"]
     ).startswith("a lake at night, ")
     assert sayer.batches == [1]
     assert lines == []
@@ -173,7 +175,7 @@ def test_the_recipes_captioner_speaks_first_and_once(
 def test_a_named_captioner_has_to_be_there(
     version: IndexVersion, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside another encoder than `lite` the source is loaded for the interrogator; what fails is named, with what to fetch."""
+    """With other encoders than `lite` the source is loaded; a failure names what to fetch."""
     blend_config = BlendConfig(
         name="x", weights={"interrogator": 1}, sources={"caption": "no/where"}
     )
@@ -183,24 +185,24 @@ def test_a_named_captioner_has_to_be_there(
     ):
         loaded(version, blend_config, pair=ColourPair(), offline=True)
     monkeypatch.setattr(
-        "imprompt.ensemble.members._load_caption", lambda _bench: Sayer("caption", "a lake")
+        "imprompt.ensemble.members._load_caption", lambda _pool: FixedMember("caption", "a lake")
     )
-    judges, lines = loaded(version, blend_config, pair=ColourPair())
-    (prediction,) = judges.judge([picture("blue")])
+    members, lines = loaded(version, blend_config, pair=ColourPair())
+    (prediction,) = members.predict([picture("blue")])
     assert str(prediction.contributions[0].text).startswith("a lake, ")
     assert lines == []
 
 
-def test_the_seed_recipe_fails_for_what_is_really_missing(lite: IndexVersion, few: None) -> None:
+def test_the_notebook_blend_fails_for_the_missing_member(lite: IndexVersion, few: None) -> None:
     """On a bare machine that is OFA; before any phrase is encoded."""
     with pytest.raises(MemberUnavailable, match=r"ofa: OFA-Sys/ofa-large-caption/.*Fetch"):
-        loaded(lite, load_blend_config("seed"), offline=True)
-    judges, _ = loaded(lite, load_blend_config("seed"), offline=True, degrade=True)
-    assert set(judges.shares) == {"vit", "interrogator"}
+        loaded(lite, load_blend_config("notebook"), offline=True)
+    members, _ = loaded(lite, load_blend_config("notebook"), offline=True, degrade=True)
+    assert set(members.shares) == {"vit", "interrogator"}
 
 
 def test_a_prompt_is_cut_at_the_tower(version: IndexVersion) -> None:
-    """Parts are left out from the end; the first part stays whatever its length; a list of prompts may be empty."""
+    """Parts are dropped from the end; the first part stays at any length; no prompts are fine."""
     texts = ColourPair().texts
     parts = [["one two", "three", "four five"], ["a b c d e f"], ["a b c d", "e"]]
     assert fitting(parts, texts, max_tokens=4) == ["one two, three", "a b c d e f", "a b c d"]
@@ -209,6 +211,6 @@ def test_a_prompt_is_cut_at_the_tower(version: IndexVersion) -> None:
 
 def test_nothing_is_asked_of_the_captioner_for_no_pictures(version: IndexVersion) -> None:
     """No pictures give no rows and no texts."""
-    sayer = Sayer("caption", "x")
+    sayer = FixedMember("caption", "x")
     said: Prediction = colours(version, captioner=sayer).predict([])
     assert (said.vectors.shape, said.texts, sayer.batches) == ((0, 384), (), [])

@@ -7,7 +7,7 @@ import pytest
 
 from imprompt.core.values import unit_rows
 from imprompt.encoders.lite_head import FEATURE_DIM, expanded
-from imprompt.ensemble.training.head_fit import (
+from imprompt.ensemble.training.head_regression import (
     HeadExamples,
     class_means,
     fit_maps,
@@ -19,7 +19,7 @@ from imprompt.ensemble.training.head_fit import (
 
 
 def made_up(*, per_source: int = 60, seed: int = 0) -> HeadExamples:
-    """Three sources of two kinds; a text is a linear law of eight hidden features plus the wording of its source."""
+    """Make three sources of two kinds; texts follow eight hidden features and their source."""
     rng = np.random.default_rng(seed)
     sources = np.repeat(np.arange(3), per_source)
     hidden = rng.standard_normal((len(sources), 8))
@@ -49,7 +49,7 @@ def test_the_index_map_finds_the_right_text_among_strangers() -> None:
 
 
 def test_the_output_is_worded_like_the_main_kind() -> None:
-    """With nothing to go by, the output is the mean of generated images' prompts and of prompts at large."""
+    """Without information the output is a mix of the mean prompts of images and of the corpus."""
     examples = made_up()
     prompt_mean = np.linspace(-1, 1, 384, dtype=np.float32)
     maps = fit_maps(examples, prompt_mean=prompt_mean, main_kind=0)
@@ -64,7 +64,7 @@ def test_near_duplicates_share_their_weight() -> None:
 
 
 def test_a_large_source_is_centred_and_a_lone_row_hardly() -> None:
-    """A source's mean is believed the more, the more rows it has; the rest is the mean of the kind."""
+    """A source's mean counts the more, the more rows it has; the rest is the kind's mean."""
     targets = np.concatenate([np.full((180, 2), 1.0), np.full((20, 2), -9.0)]).astype(np.float32)
     sources = np.concatenate([np.zeros(180, np.int64), np.arange(1, 21)])
     examples = HeadExamples(

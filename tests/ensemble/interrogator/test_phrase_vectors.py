@@ -11,8 +11,8 @@ import pytest
 from imprompt.core.settings import settings
 from imprompt.core.values import Vectors, unit_rows
 from imprompt.encoders.lite import LiteEncoder, load_lite
-from imprompt.ensemble.interrogator import label_vectors
-from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
+from imprompt.ensemble.interrogator import phrase_vectors
+from imprompt.ensemble.interrogator.phrase_vectors import PhraseTable, phrase_table
 from tests.indexer.doubles import BagPair
 
 LABELS = tuple(f"label {n} of {n % 7} and {n % 5}" for n in range(60))
@@ -21,7 +21,7 @@ LABELS = tuple(f"label {n} of {n % 7} and {n % 5}" for n in range(60))
 @pytest.fixture(autouse=True)
 def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several files of the cache for few labels, in a cache of this test's own."""
-    monkeypatch.setattr(label_vectors, "BLOCK_LABELS", 25)
+    monkeypatch.setattr(phrase_vectors, "BLOCK_LABELS", 25)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -44,7 +44,7 @@ def kept() -> list[Path]:
 
 
 def test_nothing_is_encoded_twice() -> None:
-    """The second table comes from the cache, equal to the bit; the rows are the encoder's at half precision."""
+    """The second table comes from the cache, bit for bit; rows have half precision."""
     first, second = BagPair(), BagPair()
     rows = encoded(first)
     np.testing.assert_array_equal(encoded(second), rows)
@@ -55,7 +55,7 @@ def test_nothing_is_encoded_twice() -> None:
 
 
 def test_another_encoder_or_another_list_is_encoded() -> None:
-    """Rows of two encoders, or of other labels, are never taken for each other; what a list shares is not encoded again."""
+    """Encoders and labels do not share rows; blocks that two lists share are encoded once."""
     encoded(BagPair())
     other = BagPair("other")
     encoded(other)
@@ -116,8 +116,8 @@ def test_a_break_costs_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_work_is_announced_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line before many labels are encoded, with their number; none where they come from the cache."""
-    monkeypatch.setattr(label_vectors, "_ANNOUNCED", 50)
+    """One line, with the number, before many labels are encoded; none if they are cached."""
+    monkeypatch.setattr(phrase_vectors, "_ANNOUNCED", 50)
     for expected in (1, 0):
         announced = Announced()
         phrase_table(LABELS, BagPair(), announce=announced)
@@ -138,7 +138,7 @@ def test_all_heads_of_lite_share_what_minilm_said(monkeypatch: pytest.MonkeyPatc
 
 
 def test_ranking_is_that_of_a_full_sort() -> None:
-    """For every n, in batches of every size; more labels than there are give all of them, none give none."""
+    """For every n and batch size; too many labels give all of them, none give none."""
     rng = np.random.default_rng(0)
     rows = unit_rows(rng.standard_normal((300, 12))).astype(np.float16).astype(np.float32)
     rows[200] = rows[17]  # equal labels stand in their order

@@ -1,4 +1,4 @@
-"""Phrases as rows of an encoder's space: a list is encoded once for an encoder, kept, and ranked for batches of pictures."""
+"""Vectors of phrase lists: encoded once for an encoder, cached, and ranked for pictures."""
 
 from __future__ import annotations
 
@@ -21,24 +21,29 @@ from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.lite import LiteEncoder
 
 BLOCK_LABELS = 8_192
-"""Labels a file of the cache: what is lost when encoding is broken off, 15 s with `lite` on one core."""
+"""Labels in a file of the cache; an interruption loses one, 15 s with `lite` on one core."""
 
 _SPARE = 8
-"""Candidates that are scored again beyond those asked for: rounding in a batch's product must not decide who is among them."""
+"""Extra candidates to score exactly: rounding in a batch's product must not change the result."""
 _PICTURES = 128
-"""Pictures whose scores are held at a time: 50 MB for 100,000 labels."""
+"""Pictures scored at a time: 50 MB of scores for 100,000 labels."""
 _ANNOUNCED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class PhraseTable:
-    """Labels and their rows (n, dim) in an encoder's space: float32 that holds half precision, as the library keeps them."""
+    """Labels and their rows (n, dim) in an encoder's space.
+
+    The rows are float32 values of half precision, as the library keeps them.
+    """
 
     labels: tuple[str, ...]
     rows: Vectors
 
     def top(self, pictures: Vectors, n: int) -> list[list[str]]:
-        """For each picture its `n` labels of highest cosine, the best first, ties by place in the list; all where there are fewer.
+        """Return, for each picture, the `n` labels of highest cosine, the best first.
+
+        Ties are in the order of the list; all labels come if there are fewer.
 
         Args:
             pictures: (p, dim) unit rows of the space.
@@ -47,58 +52,58 @@ class PhraseTable:
         n = min(n, len(self.labels))
         if n == 0:
             return [[] for _ in pictures]
-        blocks = [
+        blocks = (
             pictures[start : start + _PICTURES] for start in range(0, len(pictures), _PICTURES)
-        ]
+        )
         return [
-            [self.labels[place] for place in places]
+            [self.labels[index] for index in indices]
             for block in blocks
-            for places in self._places(block, n)
+            for indices in self._top_indices(block, n)
         ]
 
-    def _places(self, pictures: Vectors, n: int) -> NDArray[np.int64]:
-        """(p, n) places of the best labels.
+    def _top_indices(self, pictures: Vectors, n: int) -> NDArray[np.int64]:
+        """Return (p, n) indices of the best labels.
 
         They are chosen among a few more by sums that do not depend on the other pictures.
         """
         scores = pictures @ self.rows.T
         rows = np.arange(len(pictures))
-        found = np.empty((len(pictures), min(n + _SPARE, len(self.labels))), dtype=np.int64)
-        for column in range(
-            found.shape[1]
-        ):  # for a few out of 100,000, several passes are ten times as fast as a partition
+        candidates = np.empty((len(pictures), min(n + _SPARE, len(self.labels))), dtype=np.int64)
+        # For a few out of 100,000, several passes are ten times as fast as a partition.
+        for column in range(candidates.shape[1]):
             best = scores.argmax(axis=1)
-            found[:, column] = best
+            candidates[:, column] = best
             scores[rows, best] = -np.inf
-        found.sort(axis=1)
+        candidates.sort(axis=1)
         exact = np.einsum(
-            "pd,pcd->pc", pictures.astype(np.float64), self.rows[found].astype(np.float64)
+            "pd,pcd->pc", pictures.astype(np.float64), self.rows[candidates].astype(np.float64)
         )
-        return np.take_along_axis(found, np.argsort(-exact, axis=1, kind="stable")[:, :n], axis=1)
+        order = np.argsort(-exact, axis=1, kind="stable")[:, :n]
+        return np.take_along_axis(candidates, order, axis=1)
 
 
-def phrase_table(labels: Sequence[str], pair: DualEncoder, *, announce: Announce) -> PhraseTable:
-    """The labels in the space of a pair. What was encoded before by the same text tower is read from the user's cache folder.
+def phrase_table(labels: Sequence[str], encoder: DualEncoder, *, announce: Announce) -> PhraseTable:
+    """Return the labels in the encoder's space; rows are cached by text tower.
 
-    A file of the cache that is damaged is made again. A cache that cannot be written costs time,
-    nothing else.
+    A damaged file of the cache is made again. A cache that cannot be written costs only time.
 
     Args:
-        announce: told before more than 2,000 labels are encoded.
+        announce: called before more than 2,000 labels are encoded.
 
     Raises:
-        EncoderError: the text tower cannot be used.
+        EncoderError: the text tower fails.
     """
-    if isinstance(pair, LiteEncoder):  # whatever its head, its texts are made of MiniLM
-        return PhraseTable(
-            tuple(labels),
-            pair.texts.centred(_rows(labels, pair.minilm, pair.minilm.spec, announce=announce)),
-        )
-    return PhraseTable(tuple(labels), _rows(labels, pair.texts, pair.spec, announce=announce))
+    if isinstance(encoder, LiteEncoder):  # with any head, its texts are made of MiniLM's rows
+        rows = _rows(labels, encoder.minilm, encoder.minilm.spec, announce=announce)
+        return PhraseTable(tuple(labels), encoder.texts.centred(rows))
+    return PhraseTable(tuple(labels), _rows(labels, encoder.texts, encoder.spec, announce=announce))
 
 
 def encoder_key(spec: EncoderSpec) -> str:
-    """What the rows of a text depend on, as 16 hex digits: weights, space and preprocessing."""
+    """Return 16 hex digits for all that a text's row depends on.
+
+    That is weights, space and preprocessing.
+    """
     identity = [
         spec.space,
         sorted(spec.weights_sha256.items()),
@@ -113,25 +118,26 @@ def _rows(
 ) -> Vectors:
     folder = settings().cache / "phrases" / encoder_key(spec)
     rows = np.empty((len(labels), spec.dim), dtype=np.float32)
-    told = len(labels) <= _ANNOUNCED
+    announced = len(labels) <= _ANNOUNCED
     for start in range(0, len(labels), BLOCK_LABELS):
         block = list(labels[start : start + BLOCK_LABELS])
         path = folder / f"{hashlib.sha256(json.dumps(block).encode()).hexdigest()}.safetensors"
-        half = _kept(path, (len(block), spec.dim))
+        half = _read_rows(path, (len(block), spec.dim))
         if half is None:
-            if not told:
+            if not announced:
                 announce(
-                    f"Encoding up to {len(labels) - start:,} phrases for the interrogator, once; kept in {folder}."
+                    f"Encoding up to {len(labels) - start:,} phrases for the interrogator, once; "
+                    f"they are kept in {folder}."
                 )
-                told = True
+                announced = True
             half = encoder.encode(block).astype(np.float16)
-            _keep(path, half)
+            _write_rows(path, half)
         rows[start : start + len(block)] = half
     return rows
 
 
-def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float16] | None:
-    """The rows of a file of the cache, or None where it is not there or not what was written."""
+def _read_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.float16] | None:
+    """Return the rows of a file of the cache, or None where it is absent or damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -140,15 +146,15 @@ def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float16] | None:
         rows, digest = tensors["rows"], tensors["sha256"].tobytes()
     except (OSError, SafetensorError, KeyError):
         return None
-    right = (
+    intact = (
         rows.shape == shape
         and rows.dtype == np.float16
         and digest == hashlib.sha256(rows.tobytes()).digest()
     )
-    return rows if right else None
+    return rows if intact else None
 
 
-def _keep(path: Path, rows: NDArray[np.float16]) -> None:
+def _write_rows(path: Path, rows: NDArray[np.float16]) -> None:
     from safetensors.numpy import save
 
     digest = np.frombuffer(hashlib.sha256(rows.tobytes()).digest(), dtype=np.uint8)

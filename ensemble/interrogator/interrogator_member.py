@@ -1,4 +1,4 @@
-"""The member: a caption where there is a captioner, and the phrases nearest to the picture."""
+"""The member `interrogator`: a caption, where there is a captioner, and the nearest phrases."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from imprompt.core.hub.fetch import Announce
 from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors
 from imprompt.ensemble.blend_config import InterrogatorSettings
-from imprompt.ensemble.interrogator.label_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.interrogator.library_modes import LibraryModes
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
+from imprompt.ensemble.interrogator.phrase_vectors import PhraseTable, phrase_table
 from imprompt.ensemble.neighbourhood import Neighbourhood
 
 if TYPE_CHECKING:
@@ -22,17 +22,16 @@ if TYPE_CHECKING:
 
 
 class Interrogator:
-    """The classic blend config of the notebook that the project began with, for whole batches; or a mode of the library.
+    """The founding notebook's choice of phrases, for whole batches; or a mode of the library.
 
     Args:
-        lists: what is chosen from.
-        settings: how many of each; its `mode` and `phrases` are those of `library` and `lists`.
-        pair: encodes the lists, at the first question; its pictures are those of the neighbourhood.
-        neighbourhood: what was seen in the pictures.
+        lists: the phrases to choose from.
+        settings: how many of each kind; `lists` and `library` follow its other fields.
+        encoder: encodes the lists, when first needed.
+        neighbourhood: encodes the pictures, in the same space.
         minilm: encodes the prompts.
-        captioner: its words begin each prompt; without it, or where it says nothing, a prompt
-            begins with its medium.
-        library: takes the place of the classic blend_config.
+        captioner: its captions begin the prompts; without one a prompt begins with its medium.
+        library: replaces the classic mode.
         announce: takes a line for the user.
     """
 
@@ -43,7 +42,7 @@ class Interrogator:
         lists: PhraseLists,
         *,
         settings: InterrogatorSettings,
-        pair: DualEncoder,
+        encoder: DualEncoder,
         neighbourhood: Neighbourhood,
         minilm: TextEncoder,
         captioner: EnsembleMember | None = None,
@@ -52,55 +51,54 @@ class Interrogator:
     ) -> None:
         self._lists = lists
         self._settings = settings
-        self._pair = pair
+        self._encoder = encoder
         self._neighbourhood = neighbourhood
         self._minilm = minilm
         self._captioner = captioner
-        self._modes = library
+        self._library = library
         self._announce = announce
 
     def predict(self, images: Sequence[Image]) -> Prediction:
-        """The prompts and their embeddings."""
-        captions = (
-            self._captioner.predict(images).texts if self._captioner and images else None
-        ) or [""] * len(images)
+        """Return the prompts and their embeddings."""
+        captions: Sequence[str] | None = None
+        if self._captioner is not None and images:
+            captions = self._captioner.predict(images).texts
+        captions = captions or [""] * len(images)
         pictures = self._neighbourhood.surroundings(images).pictures
-        if self._modes is None:
+        if self._library is None:
             texts = self._classic(pictures, captions)
         else:
             mediums = self._mediums.top(pictures, 1)
             beginnings = [
                 caption or medium for caption, (medium,) in zip(captions, mediums, strict=True)
             ]
-            texts = self._modes.prompts(images, beginnings)
+            texts = self._library.prompts(images, beginnings)
         return Prediction(self._minilm.encode(texts), tuple(texts))
 
     def _classic(self, pictures: Vectors, captions: Sequence[str]) -> list[str]:
         counts = (self._settings.mediums, self._settings.movements, self._settings.flavors)
-        chosen = [table.top(pictures, n) for table, n in zip(self._tables, counts, strict=True)]
-        prompts = [prompt_parts(*row) for row in zip(captions, *chosen, strict=True)]
-        return fitting(prompts, self._pair.texts, max_tokens=self._pair.spec.max_tokens)
+        labels = [table.top(pictures, n) for table, n in zip(self._tables, counts, strict=True)]
+        prompts = [prompt_parts(*row) for row in zip(captions, *labels, strict=True)]
+        return fitting(prompts, self._encoder.texts, max_tokens=self._encoder.spec.max_tokens)
 
     @cached_property
     def _tables(self) -> tuple[PhraseTable, PhraseTable, PhraseTable]:
-        movements, flavors = (
-            phrase_table(labels, self._pair, announce=self._announce)
-            for labels in (self._lists.movements, self._lists.flavors)
-        )
-        return self._mediums, movements, flavors
+        return self._mediums, self._table(self._lists.movements), self._table(self._lists.flavors)
 
     @cached_property
     def _mediums(self) -> PhraseTable:
-        return phrase_table(self._lists.mediums, self._pair, announce=self._announce)
+        return self._table(self._lists.mediums)
+
+    def _table(self, labels: Sequence[str]) -> PhraseTable:
+        return phrase_table(labels, self._encoder, announce=self._announce)
 
 
 def prompt_parts(
     caption: str, mediums: Sequence[str], movements: Sequence[str], flavors: Sequence[str]
 ) -> list[str]:
-    """What a prompt is made of, in its order; a medium that the caption begins with is not said twice."""
-    parts = [caption] if caption else []
+    """Return the parts of a prompt in order; a medium that begins the caption is not repeated."""
     return [
-        *parts,
+        *([caption] if caption else []),
         *(medium for medium in mediums if not caption.startswith(medium)),
         *movements,
         *flavors,
@@ -108,32 +106,30 @@ def prompt_parts(
 
 
 def fitting(prompts: Sequence[Sequence[str]], texts: TextEncoder, *, max_tokens: int) -> list[str]:
-    """The parts of each prompt joined by commas, as many from the first as the tower reads; the first alone where that is all.
+    """Return each prompt's parts joined by commas, as many as the tower reads, at least the first.
 
     The library's rule: a part joins as long as prompt and part, written without the comma, stay
-    below `max_tokens` tokens.
+    below `max_tokens` tokens. Like the library, it also cuts a caption at its commas.
     """
-    pieces = [
-        ", ".join(parts).split(", ") for parts in prompts
-    ]  # a caption is cut at its commas, too
+    pieces = [", ".join(parts).split(", ") for parts in prompts]
     joined = [", ".join(parts) for parts in pieces]
-    # Two words written together, as the rule does, have at most as many tokens as bytes: most
-    # prompts need no closer look.
+    # Two words written together, as the rule does, have at most as many tokens as bytes, so most
+    # prompts fit by this bound and need no exact count.
     longest = np.array(
         [max(map(len, text.encode("utf-8", "replace").split()), default=0) for text in joined],
         dtype=np.int64,
     )
-    loose = texts.token_lengths(joined) + 2 * longest
+    bounds = texts.token_lengths(joined) + 2 * longest
     return [
-        text if length < max_tokens else _cut(parts, texts, max_tokens=max_tokens)
-        for text, parts, length in zip(joined, pieces, loose, strict=True)
+        text if bound < max_tokens else _cut(parts, texts, max_tokens=max_tokens)
+        for text, parts, bound in zip(joined, pieces, bounds, strict=True)
     ]
 
 
 def _cut(parts: Sequence[str], texts: TextEncoder, *, max_tokens: int) -> str:
-    begun = [", ".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    beginnings = [", ".join(parts[:n]) for n in range(1, len(parts) + 1)]
     lengths = texts.token_lengths(
-        [before + part for before, part in zip(begun, parts[1:], strict=False)]
+        [beginning + part for beginning, part in zip(beginnings, parts[1:], strict=False)]
     )
-    kept = next((n for n, length in enumerate(lengths) if length >= max_tokens), len(parts) - 1)
-    return begun[kept]
+    last = next((n for n, length in enumerate(lengths) if length >= max_tokens), len(parts) - 1)
+    return beginnings[last]

@@ -1,4 +1,4 @@
-"""A small world for the ensemble: the colours of the retriever's tests, with a bag of words in place of MiniLM."""
+"""Builders for the ensemble's tests: an index of colours, and a bag of words instead of MiniLM."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WORDS = BagOfWords(SPACE, dim=384)
 """Stands for MiniLM: 384 numbers, by words."""
 
 
-def build_world(folder: Path, *, with_words: bool = True) -> Path:
-    """An index of prompts about colours, with the vectors that the ensemble contributions in unless they are left out."""
+def build_colour_index(folder: Path, *, with_words: bool = True) -> Path:
+    """Build an index of prompts about colours, with or without the ensemble's vectors."""
     corpus = folder / "colours.txt"
     corpus.write_text("\n".join(PROMPTS), "utf-8")
     build_index(
@@ -39,12 +39,12 @@ def build_world(folder: Path, *, with_words: bool = True) -> Path:
 
 
 def picture(colour: str) -> Image.Image:
-    """A picture of one colour."""
+    """Return a picture of one colour."""
     return Image.new("RGB", (20, 20), colour)
 
 
-class Sayer:
-    """A member that says the same of every picture; remembers how many came at once."""
+class FixedMember:
+    """A member with the same text for every picture; it records the sizes of batches."""
 
     def __init__(self, name: str, text: str, *, mute: bool = False) -> None:
         self.name = name
@@ -65,7 +65,7 @@ def neighbourhood(version: IndexVersion, *, k: int = 5) -> Neighbourhood:
 def ensemble(
     version: IndexVersion, *others: EnsembleMember, weights: dict[str, float], k: int = 5
 ) -> Ensemble:
-    """`knn` over the world, and other members."""
+    """Return an ensemble of `knn` over the index, and other members."""
     around = neighbourhood(version, k=k)
     blend_config = BlendConfig(name="test", weights=weights)
     return Ensemble(
@@ -77,7 +77,7 @@ def ensemble(
 
 
 def save_pictures(folder: Path, n: int) -> list[str]:
-    """`n` pictures of different colours; their ids, sorted."""
+    """Save `n` pictures of different colours; return their ids, sorted."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = [f"{(number * 7919) % 1000:03d}x" for number in range(n)]
     for number, name in enumerate(ids):

@@ -1,13 +1,13 @@
-"""How the two maps of a head are fitted: what each pair is asked to predict, and how much it counts.
+"""The regression behind a head: the targets and weights of pairs, and the two maps fitted to them.
 
 Every choice here was made by cross-validation, mostly over whole sources left out;
-benchmarks/results/lite_head.md has the attempts and their figures.
+benchmarks/results/lite_head.md lists the alternatives and their figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from imprompt.encoders.lite_head import BASIS_DIM, BLOCK_DIMS, expanded
 from imprompt.ensemble.ridge import Matrix, block_scales, principal_directions, ridge
 
 BLOCK_SHARES = (1.0, 2.0, 0.5, 1.0, 0.7)
-"""Variance of each block of `BLOCK_DIMS` as the regression sees it."""
+"""The variance of each block of `BLOCK_DIMS` in the regression."""
 
 OUTPUT_PENALTY = 0.001
 INDEX_PENALTY = 0.0004
@@ -37,7 +37,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class HeadExamples:
-    """Pairs as the regression takes them; all arrays have n rows.
+    """n pairs as arrays of n rows.
 
     `features` (n, p); `prompts` (n, 384) unit rows of each pair's prompt; `targets` (n, 384) the
     mean of the unit rows of all its texts, shorter than 1 where captions differ; `kinds` (generated
@@ -54,14 +54,8 @@ class HeadExamples:
         return len(self.features)
 
     def __getitem__(self, rows: Ids) -> HeadExamples:
-        """The examples of the row numbers given."""
-        return HeadExamples(
-            self.features[rows],
-            self.prompts[rows],
-            self.targets[rows],
-            self.kinds[rows],
-            self.sources[rows],
-        )
+        """Return the examples of these row numbers."""
+        return HeadExamples(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +73,19 @@ class FittedMaps:
 def fit_maps(
     examples: HeadExamples, *, prompt_mean: Matrix, main_kind: int, smoothness: float = 1.0
 ) -> FittedMaps:
-    """Fit both maps.
+    """Return the output map and the index map, fitted to the examples.
 
     The output map learns how a pair's text differs from the mean of its kind, so photographs teach
     what things are called and not how captions are worded; its intercept is the wording of prompts.
-    The index map is the mean of that and of a map that learns how a text differs from its own
-    source's mean, which found more prompts of sources that were left out.
+    The index map is the mean of that and of a map that learns how a text differs from the mean of
+    its source, which found more prompts of sources that were left out.
 
     Args:
         examples: at least two.
         prompt_mean: (384,) mean of MiniLM's vectors of real prompts, of many more texts than the
             pairs have.
-        main_kind: the kind that the output's intercept is taken from.
-        smoothness: both penalties are multiplied by it.
+        main_kind: the kind whose mean prompt enters the output's intercept.
+        smoothness: a factor of both penalties.
     """
     centre, scale = block_scales(examples.features, BLOCK_DIMS, BLOCK_SHARES)
     scaled = (examples.features - centre) * scale
@@ -103,9 +97,8 @@ def fit_maps(
     by_source = ridge(
         inputs, within_sources(examples), penalty=INDEX_PENALTY * smoothness, row_weights=weights
     )
-    bias = (1 - PROMPT_MEAN_SHARE) * source_mean(
-        examples, kind=main_kind
-    ) + PROMPT_MEAN_SHARE * prompt_mean
+    kind_mean = source_mean(examples, kind=main_kind)
+    bias = (1 - PROMPT_MEAN_SHARE) * kind_mean + PROMPT_MEAN_SHARE * prompt_mean
     return FittedMaps(
         centre=centre,
         scale=scale,
@@ -117,23 +110,21 @@ def fit_maps(
 
 
 def group_weights(prompts: Vectors) -> NDArray[np.float64]:
-    """(n,) weights: a group of g near-duplicate texts counts like √g texts of its own, not like g."""
+    """Return (n,) weights by which g near-duplicate texts count like √g texts, not like g."""
     groups = similarity_groups(prompts)
-    return (
-        np.asarray(np.bincount(groups, minlength=len(groups))[groups], dtype=np.float64)
-        ** GROUP_EXPONENT
-    )
+    sizes = np.asarray(np.bincount(groups, minlength=len(groups))[groups], dtype=np.float64)
+    return sizes**GROUP_EXPONENT
 
 
 def class_means(rows: Matrix, classes: Ids) -> Matrix:
-    """(classes, d) mean of the rows of each class; classes are 0, 1, … without a gap."""
+    """Return the (classes, d) mean rows of classes 0, 1, …, none of which is empty."""
     sums = np.zeros((int(classes.max()) + 1, rows.shape[1]))
     np.add.at(sums, classes, rows)
     return np.asarray(sums / np.bincount(classes)[:, None], dtype=np.float32)
 
 
 def within_sources(examples: HeadExamples) -> Matrix:
-    """(n, d) targets minus their source's mean, which leans to the mean of their kind the fewer rows the source has.
+    """Return (n, d) targets minus their source's mean, shrunk to the mean of their kind.
 
     A source of n rows counts n / (n + 20), the shrinkage of a random intercept (Searle et al. 1992,
     section 3.4).
@@ -147,15 +138,16 @@ def within_sources(examples: HeadExamples) -> Matrix:
 
 
 def source_mean(examples: HeadExamples, *, kind: int) -> Matrix:
-    """(d,) mean prompt of a kind, each source counting with the square root of its rows, so that no large one rules."""
-    mine = examples[np.flatnonzero(examples.kinds == kind)]
-    _, sources, rows = np.unique(mine.sources, return_inverse=True, return_counts=True)
-    return np.asarray(
-        np.average(class_means(mine.prompts, sources), axis=0, weights=np.sqrt(rows)),
-        dtype=np.float32,
-    )
+    """Return the (d,) mean prompt of a kind, each source weighted by the square root of its rows.
+
+    The root keeps a large source from dominating.
+    """
+    chosen = examples[np.flatnonzero(examples.kinds == kind)]
+    _, sources, rows = np.unique(chosen.sources, return_inverse=True, return_counts=True)
+    mean = np.average(class_means(chosen.prompts, sources), axis=0, weights=np.sqrt(rows))
+    return np.asarray(mean, dtype=np.float32)
 
 
 def integer_codes(names: Sequence[str]) -> Ids:
-    """(n,) the rank of each name among the different names."""
+    """Return (n,) the rank of each name among the distinct names."""
     return np.unique(np.array(names, dtype=str), return_inverse=True)[1].astype(np.int64)

@@ -1,7 +1,7 @@
-"""What the image trunks see in the images of the pairs, computed once and kept in the user's cache folder.
+"""Activations of the image trunks, computed once and kept in the user's cache folder.
 
 An entry is named by the bytes of the image and of the trunk's weights, so a changed image or trunk
-is never answered from an old entry, and an image that is met again under another name is.
+never gets an old entry, and a renamed image gets its entry.
 """
 
 from __future__ import annotations
@@ -24,26 +24,25 @@ _BATCH = 16
 def cached_activations(
     paths: Sequence[Path], *, trunk: EfficientNetLite, cache: Path, progress: Progress
 ) -> Activations:
-    """The trunk's activations for image files, in the order given; only images not met before are encoded.
+    """Return the trunk's activations for image files in order; only new images are encoded.
 
     Args:
         paths: image files.
-        trunk: the trunk; its `key` names its part of the cache.
-        cache: a folder that is made where it is absent.
-        progress: told about each image.
+        trunk: its `key` names its part of the cache.
+        cache: a folder, created where it is absent.
+        progress: is advanced by each image.
 
     Raises:
-        ImageRejected: a file is no image that can be read.
+        ImageRejected: a file is not a readable image.
         StorageFull: the cache cannot be written.
     """
     edges = (POOLED_DIM, POOLED_DIM + trunk.stages_dim)
     rows = np.empty((len(paths), edges[1] + CLASSES), dtype=np.float32)
-    with progress.start(f"Looking at images ({trunk.name})", len(paths)) as task:
+    folder = cache / "features" / trunk.key
+    with progress.start(f"Encoding images ({trunk.name})", len(paths)) as task:
         for begin in range(0, len(paths), _BATCH):
             batch = paths[begin : begin + _BATCH]
-            rows[begin : begin + len(batch)] = _batch_rows(
-                batch, trunk=trunk, folder=cache / "features" / trunk.key
-            )
+            rows[begin : begin + len(batch)] = _batch_rows(batch, trunk=trunk, folder=folder)
             task.advance(len(batch))
     return Activations(*np.split(rows, edges, axis=1))
 
@@ -51,15 +50,16 @@ def cached_activations(
 def _batch_rows(
     paths: Sequence[Path], *, trunk: EfficientNetLite, folder: Path
 ) -> NDArray[np.float32]:
-    contents = [path.read_bytes() for path in paths]
-    entries = [folder / f"{hashlib.sha256(content).hexdigest()}.npy" for content in contents]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    entries = [folder / f"{digest}.npy" for digest in digests]
     rows = {position: np.load(entry) for position, entry in enumerate(entries) if entry.is_file()}
     new = [position for position in range(len(paths)) if position not in rows]
     if new:
-        seen = trunk.activations([open_image(paths[position]) for position in new])
-        for position, row in zip(
-            new, np.concatenate([seen.pooled, seen.stages, seen.logits], axis=1), strict=True
-        ):
+        activations = trunk.activations([open_image(paths[position]) for position in new])
+        new_rows = np.concatenate(
+            [activations.pooled, activations.stages, activations.logits], axis=1
+        )
+        for position, row in zip(new, new_rows, strict=True):
             with atomic_write(entries[position]) as file:
                 np.save(file, row)
             rows[position] = row

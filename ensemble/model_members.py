@@ -1,0 +1,61 @@
+"""Members that wrap a model: one that writes sentences, or an image tower with a MiniLM head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from imprompt.core.protocols import TextEncoder
+from imprompt.core.values import Prediction, Vectors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Captioner(Protocol):
+    """A model that writes sentences."""
+
+    def captions(self, images: Sequence[Image]) -> list[str]:
+        """Return one sentence for each upright RGB image, in order."""
+        ...
+
+
+class CaptionMember:
+    """A captioner as a member: each sentence, `suffix` appended, is encoded by MiniLM.
+
+    `name` is the member's name in blend configs.
+    """
+
+    def __init__(
+        self, name: str, captioner: Captioner, *, minilm: TextEncoder, suffix: str = ""
+    ) -> None:
+        self.name = name
+        self._captioner = captioner
+        self._minilm = minilm
+        self._suffix = suffix
+
+    def predict(self, images: Sequence[Image]) -> Prediction:
+        """Return the sentences, suffix included, and their embeddings."""
+        texts = tuple(caption + self._suffix for caption in self._captioner.captions(images))
+        return Prediction(self._minilm.encode(texts), texts)
+
+
+class OutputTower(Protocol):
+    """An image tower whose head predicts MiniLM vectors."""
+
+    def output(self, items: Sequence[Image]) -> Vectors:
+        """Return (n, 384) unit rows in MiniLM space, in order."""
+        ...
+
+
+class Regressor:
+    """An output tower as the member `vit`; it predicts vectors only, no texts."""
+
+    name = "vit"
+
+    def __init__(self, tower: OutputTower) -> None:
+        self._tower = tower
+
+    def predict(self, images: Sequence[Image]) -> Prediction:
+        """Return the tower's vectors."""
+        return Prediction(self._tower.output(images))
