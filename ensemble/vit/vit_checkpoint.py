@@ -18,6 +18,7 @@ from imprompt.core.errors import (
     WeightsMissing,
     WeightsRejected,
 )
+from imprompt.core.weight_names import split_weights
 from imprompt.encoders.checkpoints import check_tensors, read_tensors
 from imprompt.encoders.foreign import check_tower
 from imprompt.ensemble.vit.towers import DIM, Blueprint, TimmPixels, Tower, build_tower, timm_name
@@ -97,11 +98,8 @@ def read_checkpoint(source: str) -> Trained:
     path = source_path(source)
     if path.is_dir():
         return _from_folder(path)
-    architecture = (
-        source.partition("//")[0]
-        if "//" in source and not Path(source).expanduser().is_file()
-        else ""
-    )
+    split = None if Path(source).expanduser().is_file() else split_weights(source)
+    architecture = split[0] if split else ""
     if not architecture:
         return _from_own_file(path)
     blueprint = Blueprint(library="timm", architecture=timm_name(architecture))
@@ -115,12 +113,8 @@ def read_checkpoint(source: str) -> Trained:
 def source_path(source: str) -> Path:
     """The file or folder of a source, as `read_checkpoint` takes it; it need not be there."""
     path = Path(source).expanduser()
-    if path.exists() or "//" not in source:
-        return path
-    file = source.partition("//")[2]
-    return next(
-        (path for path in (Path(file).expanduser(), Path("/", file)) if path.is_file()), Path(file)
-    )
+    split = None if path.exists() else split_weights(source)
+    return split[1] if split else path
 
 
 def read_facts(path: Path) -> Facts | None:
