@@ -1,4 +1,4 @@
-"""The progress that says nothing, for callers without a terminal."""
+"""Progress that reports nothing, for callers without a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from imprompt.core.protocols import ProgressTask
 
 
 class Silent:
-    """Satisfies `imprompt.core.protocols.Progress` and `ProgressTask` without a trace."""
+    """A `Progress`, and a `ProgressTask`, that reports nothing."""
 
     def start(self, label: str, total: int | None) -> ProgressTask:
         return self
@@ -19,3 +19,6 @@ class Silent:
 
     def __exit__(self, *exc: object) -> None:
         return None
+
+
+SILENT = Silent()

@@ -26,5 +26,14 @@ def printable(text: str) -> str:
     return "".join(REPLACEMENT if _drives(char) else char for char in text)
 
 
+def size_text(size_bytes: int | None) -> str:
+    """Return a size in bytes as a person reads it: 1.5 MB."""
+    if size_bytes is None:
+        return "size unknown"
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
+
+
 def _drives(char: str) -> bool:
     return char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in _TURNING)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from typer.main import get_command
 
+from imprompt.cli import app
 from imprompt.core.errors import ConfigError, NoIndex, StorageFull
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
@@ -26,22 +28,7 @@ PROMPTS = [
     "portrait of an old sailor",
     "a yellow flower",
 ]
-VERBS = [
-    "query",
-    "extract",
-    "submit",
-    "embed",
-    "serve",
-    "build-index",
-    "add",
-    "remove",
-    "info",
-    "train",
-    "verify",
-    "gc",
-    "doctor",
-    "prefetch",
-]
+VERBS = {str(command.name): command for command in app.registered_commands}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +87,41 @@ def test_every_verb_explains_itself(imprompt: Imprompt, verb: str) -> None:
     done = imprompt(verb, "--help")
     assert done.code == 0
     assert "--json" in done.out
+
+
+def help_texts(verb: str) -> list[str]:
+    """The help of the verb and of its options, as written in the code."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    described = [commands[verb], *commands[verb].params]
+    return [" ".join(item.help.split()) for item in described if getattr(item, "help", None)]
+
+
+def shown_words(page: str) -> str:
+    """The words of a help page, without its boxes and line breaks."""
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", page).split())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_shown_to_the_last_bracket(
+    imprompt: Imprompt, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in square brackets is taken for markup, on the screen and in docs/cli.md."""
+    import docs.write_cli_page as writer
+
+    monkeypatch.setenv("COLUMNS", "1000")
+    section = re.search(
+        rf"^## {verb}$.*?(?=^## )", writer.PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert section
+    for page in (imprompt(verb, "--help").out, section.group()):
+        words = shown_words(page)
+        assert [text for text in help_texts(verb) if text not in words] == []
+
+
+def test_some_help_has_brackets() -> None:
+    """So the test above tests something."""
+    texts = [text for verb in VERBS for text in help_texts(verb)]
+    assert sum("[env: IMPROMPT_" in text for text in texts) > len(VERBS)
 
 
 def test_the_page_of_the_command_line_is_up_to_date() -> None:
@@ -525,7 +547,7 @@ def test_an_answer_that_cannot_be_written_is_no_success(
         )
     assert done.returncode == StorageFull.exit_code
     assert re.fullmatch(
-        r"error: standard output.* cannot be written: No space left on device\. Make room.*\n",
+        r"error: standard output.* cannot be written: No space left on device\. Free some space.*\n",
         done.stderr,
     )
 
@@ -572,10 +594,7 @@ cli.main()
         check=False,
     )
     assert done.returncode == 130
-    assert (
-        done.stderr
-        == "Interrupted; what was finished is kept, the same command goes on from there.\n"
-    )
+    assert done.stderr == "Interrupted. Finished work is kept; run the command again to resume.\n"
 
 
 def test_running_the_command_line_leaves_the_process_its_exit_code() -> None:

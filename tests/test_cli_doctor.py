@@ -49,7 +49,7 @@ def test_a_fresh_installation_can_run_the_default_blend_config(
     done = imprompt("doctor", "--json", "--index", tmp_path / "index")
     assert done.code == 0, done.err
     (found,) = done.lines
-    configs = {config["name"]: config for config in found["configs"]}
+    configs = {config["name"]: config for config in found["model_sets"]}
     assert configs.keys() >= {
         "lite",
         "clip",
@@ -73,7 +73,7 @@ def test_a_fresh_installation_can_run_the_default_blend_config(
     assert "There is no index" in found["index"]["problem"]
     shown = imprompt("doctor", "--index", tmp_path / "index")
     assert shown.code == 0
-    assert "python cli.py prefetch clip" in shown.out
+    assert "imprompt prefetch clip" in shown.out
     assert "The default blend config can run." in shown.out
     assert packaged_weights("minilm").path.name in "".join(shown.out.split())
 
@@ -200,7 +200,7 @@ def test_libraries_that_do_not_load(
 @pytest.mark.parametrize(
     ("extras", "driver", "said"),
     [
-        ({"cpu": "1.15.1"}, None, "faiss-cpu 1.15.1, which searches on the processor"),
+        ({"cpu": "1.15.1"}, None, "faiss-cpu 1.15.1 (searches on the CPU)"),
         (
             {"gpu": "1.15.1"},
             NvidiaDriver("there is no NVIDIA driver here", present=False),
@@ -261,7 +261,7 @@ def test_files_put_by_hand_count(imprompt: Imprompt, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
     (found,) = imprompt("doctor", "--json", "--index", tmp_path / "index").lines
-    ofa = next(config for config in found["configs"] if config["name"] == "ofa")
+    ofa = next(config for config in found["model_sets"] if config["name"] == "ofa")
     assert ofa["ready"]
     assert ofa["weights_bytes"] == 20
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imprompt.commands.size_options import size_bytes
+from imprompt.commands.options import size_bytes
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError
 from imprompt.store.index_version import open_version
@@ -72,8 +72,8 @@ def test_an_index_that_finds_too_little_says_so(
     monkeypatch.setattr("imprompt.store.indexes.WANTED_RECALL", 1.5)
     said = " ".join(imprompt(*words, "--index", tmp_path / "less").out.split())
     assert (
-        "The index SQfp16 finds 1.000 of the ten nearest prompts, not 1.5. `query --effort 1` looks at all of them."
-        in said
+        "The index SQfp16 finds 1.000 of the ten nearest prompts, below 1.5. `query --effort 1` searches "
+        "exactly." in said
     )
 
 
@@ -113,11 +113,8 @@ def test_a_gpu_is_planned_for(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatc
         " ".join(imprompt("plan", "--rows", rows, "--device", device).out.split())
         for rows, device in (("2M", "auto"), ("20M", "auto"), ("2M", "cpu"))
     )
-    assert (
-        "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB), with the extra gpu: all vectors are compared, exactly"
-        in few
-    )
-    assert "the processor answers: the vectors take 15.4 GB, Some GPU, 8 GiB has 8.6 GB" in many
+    assert "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB), with the extra gpu: exact search" in few
+    assert "not used: the vectors take 15.4 GB, Some GPU, 8 GiB has 8.6 GB" in many
     assert "GPU" not in without
     refused = imprompt("plan", "--rows", "20M", "--device", "cuda")
     assert refused.code == 10
@@ -172,7 +169,7 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "z", "-1", "0", "4QB", "1e3", "4 G B"])
 def test_no_sizes(text: str) -> None:
     """What is no size is refused by value."""
-    with pytest.raises(ConfigError, match="no size"):
+    with pytest.raises(ConfigError, match="not a size"):
         size_bytes(text)
 
 

@@ -213,7 +213,7 @@ def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(
     )
     missing = imprompt("prefetch", blend_config)
     assert missing.code == 3
-    assert "tower.pt is not there" in missing.err
+    assert "tower.pt does not exist" in missing.err
     (tmp_path / "tower.pt").touch()
     assert imprompt("prefetch", blend_config).code == 0
 

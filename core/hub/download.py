@@ -19,19 +19,11 @@ from typing import BinaryIO
 
 from imprompt.core.atomic_files import storage_errors, sync_folder
 from imprompt.core.errors import StorageFull, WeightsRejected
+from imprompt.core.text import size_text
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _GIT_SHA1 = re.compile("[0-9a-f]{40}")
 _CHUNK_BYTES = 1 << 20
-
-
-def size_text(size_bytes: int | None) -> str:
-    """A size that a person can read: 1.5 MB."""
-    if size_bytes is None:
-        return "size unknown"
-    from rich.filesize import decimal
-
-    return decimal(size_bytes)
 
 
 def free_bytes(folder: Path) -> int:

@@ -13,9 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from imprompt.core.atomic_files import storage_errors
-from imprompt.core.errors import ConfigError, ImpromptError, StorageFull, WeightsMissing
-from imprompt.core.hub.download import download, partial_path, size_text
+from imprompt.core.errors import ConfigError, ImpromptError, StorageFull, WeightsMissing, first_line
+from imprompt.core.hub.download import download, partial_path
 from imprompt.core.settings import settings
+from imprompt.core.text import size_text
 
 DEFAULT_REVISION = "main"
 ASK_TIMEOUT_S = 10
@@ -160,38 +161,100 @@ def fetch_choice(files: Sequence[HubFile], *, offline: bool, announce: Announce)
     raise missing(files[-1], "cannot be fetched: the hub has no such file")
 
 
-def fetch_all(
-    list_wanted: Callable[[], Sequence[Wanted]], *, offline: bool, announce: Announce
-) -> None:
-    """Fetch what is needed and not here; optional files are asked for only where one that is needed has to be fetched.
+class FetchListener:
+    """Hears what `fetch_all` does; this one announces downloads and raises the first failure."""
 
-    So what was fetched once is never asked for again, whatever its repository lacks.
+    def __init__(self, announce: Announce) -> None:
+        self.announce = announce
+
+    def cached(self, path: Path) -> None:
+        """Hear of a wanted file that is here already."""
+
+    def starting(self, remotes: Sequence[Remote]) -> None:
+        """Hear what is about to be downloaded; an error ends `fetch_all`."""
+
+    def fetching(self, number: int, total: int) -> None:
+        """Hear that download `number` of `total` begins."""
+
+    def fetched(self, remote: Remote, path: Path) -> None:
+        """Hear of a download that is complete."""
+
+    def failed(self, name: str, error: ImpromptError) -> None:  # noqa: ARG002 for subclasses
+        """Hear that a file cannot be fetched; `fetch_all` continues unless this raises."""
+        raise error
+
+
+def fetch_all(
+    list_wanted: Callable[[], Sequence[Wanted]],
+    *,
+    offline: bool,
+    announce: Announce = silent,
+    listener: FetchListener | None = None,
+) -> int:
+    """Fetch what is wanted and not here, and return the number of different files wanted.
+
+    Optional files are asked for only together with a missing file that is needed, so what was
+    fetched once causes no further request, whatever its repository lacks.
 
     Args:
-        list_wanted: says what is needed as far as what lies here tells (an index of shards names
-            the shards); it is asked again after each round, until it says nothing new.
+        list_wanted: returns what is wanted as far as the files on this machine tell (an index of
+            shards names the shards); called again after each round until nothing new is wanted.
+        offline: use no network.
+        announce: takes a line for the user about each download.
+        listener: hears of progress and failures, in place of `announce`.
 
-    Raises what `fetch` raises.
+    Raises what `fetch` raises, unless the listener does not.
     """
-    known: Sequence[Wanted] = ()
-    while (wants := list_wanted()) != known:
-        known = wants
-        needed = [
-            want for want in wants if not want.optional and cached_choice(want.choices) is None
-        ]
-        if not needed:
+    listener = listener or FetchListener(announce)
+    known: dict[Wanted, None] = {}
+    while new := [want for want in dict.fromkeys(list_wanted()) if want not in known]:
+        known |= dict.fromkeys(new)
+        absent = []
+        for want in new:
+            if (path := cached_choice(want.choices)) is not None:
+                listener.cached(path)
+            else:
+                absent.append(want)
+        if not all(want.optional for want in absent):
+            # Optional files first: once the last needed one is here, nothing is asked again.
+            absent.sort(key=lambda want: not want.optional)
+            _download_all(_ask_for_all(absent, offline=offline, listener=listener), listener)
+    return len(known)
+
+
+def _ask_for_all(
+    wants: Sequence[Wanted], *, offline: bool, listener: FetchListener
+) -> list[Remote]:
+    """Return what the hub has of these; a hub that cannot be reached is asked only once."""
+    remotes, reachable = [], True
+    for want in wants:
+        if want.optional and (offline or not reachable):
             continue
-        for (
-            want
-        ) in wants:  # the optional ones go first: with the last of the needed ones, all is here
-            if (
-                want.optional
-                and not offline
-                and (remote := find_remote(want, offline=offline)) is not None
-            ):
-                take(remote, announce=announce)
-        for want in needed:
-            fetch_choice(want.choices, offline=offline, announce=announce)
+        file = want.choices[-1]
+        try:
+            if not reachable:
+                raise missing(file, "was not asked for, since the hub cannot be reached")
+            if (remote := find_remote(want, offline=offline)) is not None:
+                remotes.append(remote)
+            elif not want.optional:
+                raise missing(file, "cannot be fetched: the hub has no such file")
+        except WeightsMissing as error:
+            listener.failed(f"{file.repo}/{file.filename}", error)
+            reachable = reachable and (offline or _refused_by_hub(error))
+    return remotes
+
+
+def _download_all(remotes: Sequence[Remote], listener: FetchListener) -> None:
+    if remotes:
+        listener.starting(remotes)
+    for number, remote in enumerate(remotes, start=1):
+        listener.fetching(number, len(remotes))
+        try:
+            path = take(remote, announce=listener.announce)
+        except ImpromptError as error:
+            listener.failed(f"{remote.file.repo}/{remote.file.filename}", error)
+        else:
+            listener.fetched(remote, path)
 
 
 def find_remote(want: Wanted, *, offline: bool) -> Remote | None:
@@ -398,8 +461,8 @@ def missing(file: HubFile, what: str) -> WeightsMissing:
     )
 
 
-def answered(error: WeightsMissing) -> bool:
-    """Whether it was the hub that refused, and not the way to it that is closed: then other files are worth asking for."""
+def _refused_by_hub(error: WeightsMissing) -> bool:
+    """Return whether the hub itself refused, so that other files are worth asking for."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return isinstance(error.__cause__, HfHubHTTPError)
@@ -424,5 +487,4 @@ def _reason(error: Exception, url: str) -> str:
         return f"{host} answered {error.response.status_code}"
     if "timeout" in type(error).__name__.lower():
         return f"{host} did not answer in time"
-    text = str(error).strip().splitlines()
-    return f"{host}: {text[0].rstrip('.') if text else type(error).__name__}"
+    return f"{host}: {first_line(error)}"
