@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from imprompt.store.manifest import Manifest
 
 PROJECT_LICENCE = "Apache-2.0"
-"""The licence of the project's files, and of the weights in the pinned packages (docs/weights.md)."""
+"""The licence of the project, and of the weights in the pinned packages (docs/weights.md)."""
 
 
 class FileState(msgspec.Struct, frozen=True):

@@ -106,7 +106,7 @@ def test_another_run_goes_on_where_one_was_broken_off(hub: FakeHub, cache: Path)
     path, said = get()
     assert path.read_bytes() == CONTENT
     assert f"bytes={here}-" in [ranged for _, _, ranged in hub.seen]
-    assert said[1] == f"{here / 1000:.1f} kB of it are here from an earlier try."
+    assert said[1] == f"Resuming after {here / 1000:.1f} kB of an earlier attempt."
     assert not partial(cache)
 
 
@@ -129,7 +129,7 @@ def test_other_bytes_than_the_hub_states_are_refused(hub: FakeHub, cache: Path) 
     """Nothing is put into the cache, and the next call begins anew."""
     hub.lie = True
     with pytest.raises(
-        WeightsRejected, match=r"weights\.bin of someone/model did not arrive whole"
+        WeightsRejected, match=r"weights\.bin of someone/model is corrupt: checksum mismatch"
     ) as caught:
         get()
     assert "again" in caught.value.hint
@@ -150,7 +150,7 @@ def test_a_damaged_part_is_found_out(hub: FakeHub, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ((401, "RepoNotFound"), "knows no such repository, or wants a token in HF_TOKEN"),
+        ((401, "RepoNotFound"), "has no such repository, or wants a token in HF_TOKEN"),
         ((403, "GatedRepo"), "asks for a licence to be accepted"),
         ((404, "RevisionNotFound"), "has no such revision"),
         ((404, "EntryNotFound"), "the hub has no such file"),
@@ -211,7 +211,7 @@ def test_a_full_disk_is_known_before_anything_is_fetched(
     monkeypatch.setattr(
         "imprompt.core.hub.download.shutil.disk_usage", lambda path: SimpleNamespace(free=1000)
     )
-    with pytest.raises(StorageFull, match=r"needs 300\.0 kB .* where 1\.0 kB are free"):
+    with pytest.raises(StorageFull, match=r"needs 300\.0 kB .* which has 1\.0 kB free"):
         get()
     assert "GET weights.bin" not in hub.asked
 
