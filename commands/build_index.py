@@ -25,7 +25,8 @@ from imprompt.environment.presets import PRESETS, Preset
 if TYPE_CHECKING:
     from imprompt.core.protocols import DualEncoder
     from imprompt.core.values import RejectedRow
-    from imprompt.indexer.build import BuildReport
+    from imprompt.indexer.build import BuildOptions, BuildReport
+    from imprompt.indexer.cleaning_rules import Cleaning
 
 
 def build_index(
@@ -100,9 +101,7 @@ def build_index(
     from imprompt.core.device_names import PROCESSOR
     from imprompt.core.settings import settings
     from imprompt.encoders.registry import load_encoder, output_encoder
-    from imprompt.indexer.build import BuildOptions
     from imprompt.indexer.build import build_index as build
-    from imprompt.indexer.cleaning_rules import read_unsafe_words
     from imprompt.indexer.engine import LocalEngine
     from imprompt.indexer.ray_engine import NamedSpaces, RayEngine
     from imprompt.store.gpu import opened_gpu
@@ -123,14 +122,12 @@ def build_index(
     output.note(f"Building the index in {folder}.")
     # The ensemble works in MiniLM's space, whichever space is searched.
     minilm = output_encoder(dual, device=device, announce=output.note)
-    options = BuildOptions(
+    options = _build_options(
+        reading,
+        rules,
         index_factory=index_factory,
         memory_budget_bytes=size_bytes(memory_budget),
         replace=replace,
-        strict=reading.strict,
-        cleaning=rules,
-        unsafe_words=read_unsafe_words(reading.unsafe_words),
-        dropped=reading.dropped,
     )
     others = [load(name) for name in also or ()]
     local = LocalEngine(memory_budget_bytes=options.memory_budget_bytes, announce=output.note)
@@ -150,11 +147,31 @@ def build_index(
             gpu=gpu,
         )
     if output.json:
-        for row in report.rejected:
-            output.note(_left_out(row))
-        output.line(report.manifest)
+        _print_json(output, report)
     else:
         show_report(output, report, folder)
+
+
+def _build_options(
+    reading: CorpusOptions,
+    rules: Cleaning,
+    *,
+    index_factory: str | None,
+    memory_budget_bytes: int,
+    replace: bool,
+) -> BuildOptions:
+    from imprompt.indexer.build import BuildOptions
+    from imprompt.indexer.cleaning_rules import read_unsafe_words
+
+    return BuildOptions(
+        index_factory=index_factory,
+        memory_budget_bytes=memory_budget_bytes,
+        replace=replace,
+        strict=reading.strict,
+        cleaning=rules,
+        unsafe_words=read_unsafe_words(reading.unsafe_words),
+        dropped=reading.dropped,
+    )
 
 
 def _checked_shards(shards: str | None, engine: EngineOptions) -> str | None:
@@ -198,6 +215,12 @@ def show_report(output: Output, report: BuildReport, folder: Path) -> None:
                 f"The index {info.factory} finds {info.recall_at_10:.3f} of the ten nearest "
                 f"prompts, below {WANTED_RECALL}. `query --effort 1` searches exactly."
             )
+
+
+def _print_json(output: Output, report: BuildReport) -> None:
+    for row in report.rejected:
+        output.note(_left_out(row))
+    output.line(report.manifest)
 
 
 def _left_out(row: RejectedRow) -> str:

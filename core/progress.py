@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from imprompt.core.protocols import ProgressTask
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the protocols import numpy, which `--help` does without
+    from imprompt.core.protocols import ProgressTask
 
 
 class Silent:
