@@ -10,7 +10,7 @@ import numpy as np
 
 from imprompt.core.errors import ImpromptError
 from imprompt.core.lookahead import ahead, side_by_side
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Vectors
 
@@ -20,8 +20,6 @@ Loaded = TypeVar("Loaded")
 MAX_BATCH_PIXELS = 32 << 20
 """Pictures of one batch hold at most this many pixels and one picture more (4 bytes each in Pillow). A batch is read while the one
 before is encoded, so twice as many are held, and what `imprompt.core.lookahead.THREADS` threads are decoding."""
-
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ def embed_rows(
     encode: Callable[[Sequence[Loaded]], Vectors],
     dim: int,
     batch: int,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> EmbeddedQuestions:
     """Load and encode items, a batch while the one before is encoded; one that cannot be loaded does not stop the others.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from imprompt.core.atomic_files import atomic_write, storage_errors
 from imprompt.core.errors import BuildLocked, ConfigError, StorageFull, StoreError
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Vectors
 from imprompt.encoders.weights import file_sha256
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 BATCH_IMAGES = 32
 """Images a batch. It belongs to the result: another size changes last bits."""
 
-_SILENT = Silent()
 _DIGEST_BYTES = 32
 _LIBRARIES = ("clip-interrogator", "open_clip_torch", "timm", "torch", "transformers")
 _ROW_BYTES = DIM * 4
@@ -94,7 +93,7 @@ def submit(
     prompts_out: Path | None = None,
     ignore_metadata: bool = False,
     answerer: Answerer | None = None,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> SubmitReport:
     """Answer every image below `folder` and write the submission `out`, whole or not at all.
 

@@ -15,7 +15,7 @@ import numpy as np
 from imprompt.core.errors import ConfigError, CorpusError, EncoderError
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.metrics import Estimate, group_bootstrap, row_cosines
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Ids, Vectors, unit_rows
 from imprompt.encoders.memory import out_of_memory
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULTS = VitSettings()
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,7 @@ def train_vit(
     device: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> VitReport:
     """Train a tower on the pairs of a Parquet file and write the best epoch's to `out`.
 
