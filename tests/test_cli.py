@@ -188,7 +188,8 @@ def test_a_prompt_in_the_file_is_exact(imprompt: Imprompt, index: Path, tmp_path
     text = PngInfo()
     text.add_text(
         "parameters",
-        "an owl of brass\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
+        "an owl of brass\nNegative prompt: blur\n"
+        "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
     )
     path = tmp_path / "owl.png"
     Image.new("RGB", (64, 64)).save(path, pnginfo=text)
@@ -280,7 +281,7 @@ def test_an_image_and_a_text_are_mixed(imprompt: Imprompt, index: Path, picture:
 def test_bad_images_never_stop_the_good_ones(
     imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path
 ) -> None:
-    """Each bad file is named with its reason at the end, the good one is answered, the exit code tells."""
+    """Each bad file is named with its reason, the good one is answered, the exit code tells."""
     (tmp_path / "text.png").write_text("no picture", "utf-8")
     (tmp_path / "empty.png").touch()
     files = [tmp_path / "text.png", picture, tmp_path / "empty.png", tmp_path / "missing.png"]
@@ -491,7 +492,7 @@ cli.main()
 
 
 def test_the_quick_end_waits_for_threads_and_exit_handlers() -> None:
-    """The process ends without taking its libraries apart: threads and handlers of a verb are done before, its exit code stays."""
+    """Threads and exit handlers of a verb finish first, and its exit code stays."""
     script = """
 import atexit, threading, time
 from imprompt import cli
@@ -527,7 +528,7 @@ cli.main()
 def test_an_answer_that_cannot_be_written_is_no_success(
     words: str, unbuffered: str, index: Path
 ) -> None:
-    """A full disk behind standard output is noticed as late as the last flush, and still told, in one line."""
+    """A full disk at standard output is noticed at the last flush, and told in one line."""
     line = [
         sys.executable,
         "cli.py",
@@ -547,7 +548,8 @@ def test_an_answer_that_cannot_be_written_is_no_success(
         )
     assert done.returncode == StorageFull.exit_code
     assert re.fullmatch(
-        r"error: standard output.* cannot be written: No space left on device\. Free some space.*\n",
+        r"error: standard output.* cannot be written: No space left on device\. "
+        r"Free some space.*\n",
         done.stderr,
     )
 
@@ -557,7 +559,7 @@ def test_an_answer_that_cannot_be_written_is_no_success(
     "words", ["plan --rows 2M", "plan --rows 2M --json", "--help", "plan --help"]
 )
 def test_a_reader_that_left_is_no_fault(words: str, unbuffered: str) -> None:
-    """`| head` ends a command as it ends any other: without a word, with the code of a broken pipe."""
+    """`| head` ends a command silently, with the exit code of a broken pipe."""
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
@@ -582,7 +584,7 @@ import os, signal
 from imprompt import cli
 from imprompt.core import settings
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started without it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs lack it
 settings.settings = lambda **_: os.kill(os.getpid(), signal.SIGINT)
 cli.main()
 """
@@ -599,7 +601,10 @@ cli.main()
 
 def test_running_the_command_line_leaves_the_process_its_exit_code() -> None:
     """Who calls `run` goes on, and ends as it wants to."""
-    script = "import sys, cli\nsys.argv = ['cli.py', 'plan', '--rows', '0']\nassert cli.run()\nsys.exit(7)"
+    script = (
+        "import sys, cli\nsys.argv = ['cli.py', 'plan', '--rows', '0']\n"
+        "assert cli.run()\nsys.exit(7)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
