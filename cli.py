@@ -1,4 +1,4 @@
-"""imprompt's command line: registers the verbs of `commands/` and turns errors into one line and an exit code.
+"""imprompt's command line: registers the verbs and maps errors to one line and an exit code.
 
 Nothing heavy is imported here or at the top of a verb's file, so that `--help` answers at once.
 """
@@ -23,11 +23,11 @@ from imprompt.commands.extract import extract
 from imprompt.commands.fit_weights import fit_weights
 from imprompt.commands.gc import gc
 from imprompt.commands.info import info
-from imprompt.commands.options import ASK, CORPUS, IMPROVE, OPERATE
 from imprompt.commands.plan import plan
 from imprompt.commands.prefetch import prefetch
 from imprompt.commands.push import push
 from imprompt.commands.query import query
+from imprompt.commands.registration import VerbGroup, register
 from imprompt.commands.remove import remove
 from imprompt.commands.serve import serve
 from imprompt.commands.submit import submit
@@ -37,46 +37,32 @@ from imprompt.core.errors import ImpromptError, StorageFull
 from imprompt.core.text import printable
 
 _INTERRUPTED, _READER_GONE = 130, 141
-_ROOM = "Make room there and call it again."
+_FREE_SPACE = "Free some space and run the command again."
 
 app = typer.Typer(
     name="imprompt",
-    help="Finds the prompt behind an image: reads it where the file carries it, else matches the image to real prompts.",
+    cls=VerbGroup,
+    help="Find the prompt behind an image: read it from the file, or match the image to prompts.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("query", rich_help_panel=ASK)(query)
-app.command("extract", rich_help_panel=ASK)(extract)
-app.command("submit", rich_help_panel=ASK)(submit)
-app.command("embed", rich_help_panel=ASK)(embed)
-app.command("serve", rich_help_panel=ASK)(serve)
-app.command("build-index", rich_help_panel=CORPUS)(build_index)
-app.command("add", rich_help_panel=CORPUS)(add)
-app.command("remove", rich_help_panel=CORPUS)(remove)
-app.command("dedupe", rich_help_panel=CORPUS)(dedupe)
-app.command("info", rich_help_panel=CORPUS)(info)
-app.command("plan", rich_help_panel=CORPUS)(plan)
-app.command("push", rich_help_panel=CORPUS)(push)
-app.command("train", rich_help_panel=IMPROVE)(train)
-app.command("evaluate", rich_help_panel=IMPROVE)(evaluate)
-app.command("fit-weights", rich_help_panel=IMPROVE)(fit_weights)
-app.command("doctor", rich_help_panel=OPERATE)(doctor)
-app.command("prefetch", rich_help_panel=OPERATE)(prefetch)
-app.command("verify", rich_help_panel=OPERATE)(verify)
-app.command("gc", rich_help_panel=OPERATE)(gc)
+register(app, "Ask", [query, extract, submit, embed, serve])
+register(app, "Corpus", [build_index, add, remove, dedupe, info, plan, push])
+register(app, "Improve", [train, evaluate, fit_weights])
+register(app, "Operate", [doctor, prefetch, verify, gc])
 
 
 def main() -> None:
-    """Run the command line and end the process: with 0, 2 for usage, or an error's `exit_code` (the table is in docs/cli.md)."""
+    """Run the command line and end the process with its exit code (see docs/cli.md)."""
     code = 1
 
     def end_at_once() -> None:
-        """The interpreter's own end takes torch and the others apart: half a second for memory that the system takes back anyway.
+        """Skip the interpreter's teardown of torch and others, which takes half a second.
 
-        The first exit handler that is registered is called last, when threads have ended and every
-        other handler was called.
+        Python calls the exit handler that was registered first last, after threads have ended and
+        all other handlers have run.
         """
         with contextlib.suppress(OSError, ValueError):
             for stream in (sys.stdout, sys.stderr):
@@ -90,26 +76,30 @@ def main() -> None:
 
 
 def _fill_closed_streams() -> None:
-    """What the caller closed (`>&-`) leads nowhere; else the next file that is opened would get its number, and what is printed."""
+    """Point standard streams that the caller closed (`>&-`) to the null device.
+
+    Otherwise the next file to be opened would get a stream's number, and receive what is printed.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            nowhere = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115 until the end
-            setattr(sys, name, nowhere)
+            null = open(  # noqa: PTH123, SIM115 open until the process ends
+                os.devnull, mode, encoding="utf-8", errors="backslashreplace"
+            )
+            setattr(sys, name, null)
 
 
 def run() -> int:
-    """The exit code of the command line, once its errors are told and its output is written; the process goes on."""
+    """Run the verb in `sys.argv`, print its error, flush its output, and return the exit code."""
     code = _run_verb()
     try:
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # what is left leads nowhere, else the interpreter tries it again
+        # Discard the rest, or the interpreter tries to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if error.errno == errno.EPIPE:
             return code or _READER_GONE
         if not code:
-            _say(f"error: standard output cannot be written: {error.strerror}. {_ROOM}")
+            _say(f"error: standard output cannot be written: {error.strerror}. {_FREE_SPACE}")
             return StorageFull.exit_code
     return code
 
@@ -119,9 +109,9 @@ def _run_verb() -> int:
         app()
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
-            _say("Interrupted; what was finished is kept, the same command goes on from there.")
+            _say("Interrupted. Finished work is kept; run the command again to resume.")
         if ended.code == 1 and isinstance(ended.__context__, BrokenPipeError):
-            return _READER_GONE  # for which rich and click have no code of its own
+            return _READER_GONE  # rich and click have no exit code for it
         if isinstance(ended.code, str):
             _say(ended.code)
             return 1
@@ -133,12 +123,12 @@ def _run_verb() -> int:
         if "--verbose" in sys.argv or "-v" in sys.argv:
             raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            _say(
-                f"error: {error.filename or 'standard output or a file'} cannot be written: {error.strerror}. {_ROOM}"
-            )
+            file = error.filename or "standard output or a file"
+            _say(f"error: {file} cannot be written: {error.strerror}. {_FREE_SPACE}")
             return StorageFull.exit_code
         _say(
-            f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; --verbose shows where."
+            f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; "
+            "--verbose shows the traceback."
         )
         return 1
     return 0

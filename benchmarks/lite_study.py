@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image, Transpose
 
 from imprompt.core.metrics import Estimate, group_bootstrap
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.splits import group_folds, similarity_groups
 from imprompt.core.values import Ids, Vectors, unit_rows
 from imprompt.encoders.efficientnet import Activations, EfficientNetLite
@@ -78,7 +78,7 @@ class Study:
             self.rows,
             features(seen, self.constants.class_vectors),
             minilm=load_minilm(),
-            progress=Silent(),
+            progress=SILENT,
         )
         np.savez(
             stored,

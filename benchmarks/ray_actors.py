@@ -24,7 +24,7 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import CorpusSource, Progress, ProgressTask
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ray_actors.json"
@@ -44,7 +44,7 @@ class Encoding(Progress, ProgressTask):
     def start(self, label: str, total: int | None) -> ProgressTask:  # noqa: ARG002 of the protocol
         self._on = label.startswith("Encoding")
         if not self._on:
-            return Silent()
+            return SILENT
         self.times.append(time.perf_counter())
         return self
 

@@ -1,1 +1,1 @@
-"""The verbs: each file parses one command's options, calls one function of a room, and prints what it gave."""
+"""The verbs: each file parses one verb's options, calls a room, and prints the result."""

@@ -1,20 +1,25 @@
-"""The options of cleaning: which prompts a build leaves out, and which it folds into one."""
+"""How a corpus is read, and which of its prompts a build leaves out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.core.errors import ConfigError
-
 if TYPE_CHECKING:
+    from imprompt.core.protocols import CorpusSource
     from imprompt.indexer.cleaning_rules import Cleaning
 
 PANEL = "Cleaning"
 OFF = "off"
+
+PromptColumn = Annotated[
+    str | None, typer.Option("--column", help="The column with the prompts.", show_default="prompt")
+]
 
 
 class Unsafe(StrEnum):
@@ -24,142 +29,191 @@ class Unsafe(StrEnum):
     KEEP = "keep"
 
 
-MinWords = Annotated[
-    int | None,
-    typer.Option("--min-words", min=1, help="Leave out shorter prompts.", rich_help_panel=PANEL),
-]
-MaxWords = Annotated[
-    int | None,
-    typer.Option("--max-words", min=1, help="Leave out longer prompts.", rich_help_panel=PANEL),
-]
-MinTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--min-tokens", min=1, help="The same in the encoder's tokens.", rich_help_panel=PANEL
-    ),
-]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-tokens",
-        min=1,
-        help="The same; longer prompts are cut otherwise.",
-        rich_help_panel=PANEL,
-    ),
-]
-Languages = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--language",
-        metavar="CODE",
-        help="Leave out prompts in other languages: en, de, …; may be repeated. Needs the extra `language`.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-KeepContacts = Annotated[
-    bool,
-    typer.Option(
-        "--keep-contacts",
-        help="Keep prompts with e-mail addresses, phone numbers and @handles.",
-        rich_help_panel=PANEL,
-    ),
-]
-UnsafePrompts = Annotated[
-    Unsafe,
-    typer.Option(
-        "--unsafe",
-        help="Prompts that the corpus calls unsafe (`prompt_nsfw`) or, where it does not say, that hold a word of the list.",
-        rich_help_panel=PANEL,
-    ),
-]
-NsfwLimit = Annotated[
-    float,
-    typer.Option(
-        "--nsfw-limit", min=0, max=1, help="From which `prompt_nsfw` on.", rich_help_panel=PANEL
-    ),
-]
-UnsafeWordsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--unsafe-words",
-        help="Your own list, one word or phrase a line.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-NearDuplicates = Annotated[
-    str,
-    typer.Option(
-        "--near-duplicates",
-        metavar="T|off",
-        help="Fold prompts whose words agree by T (Jaccard index, 0.6 to 1) into one.",
-        rich_help_panel=PANEL,
-    ),
-]
-MarkNear = Annotated[
-    bool,
-    typer.Option(
-        "--mark-near-duplicates",
-        help="Keep them all, and group them, so that `query` can fold them.",
-        rich_help_panel=PANEL,
-    ),
-]
-DroppedFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--dropped",
-        metavar="FILE",
-        help="Write examples of what each rule left out, 20 a rule, as JSON lines.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusOptions:
+    """Which rows of a corpus are read, and what happens to those that are not used."""
+
+    column: PromptColumn = None
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Read only the first N rows of each corpus."),
+    ] = None
+    sample: Annotated[
+        int | None,
+        typer.Option("--sample", min=1, help="Read N random rows of each corpus; see --seed."),
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of --sample.")] = 0
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if any row cannot be read.")] = (
+        False
+    )
+    unsafe_words: Annotated[
+        Path | None,
+        typer.Option(
+            "--unsafe-words",
+            metavar="FILE",
+            help="A list of unsafe words to use instead of the built-in one; one word or phrase "
+            "per line.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    dropped: Annotated[
+        Path | None,
+        typer.Option(
+            "--dropped",
+            metavar="FILE",
+            help="Write up to 20 examples of what each rule dropped, as JSON lines.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    def sources(
+        self, specs: Iterable[str], *, offline: bool, announce: Callable[[str], None]
+    ) -> list[CorpusSource]:
+        """Return the corpora that `specs` name.
+
+        Raises:
+            ConfigError, CorpusError: a spec is not understood, or names nothing that is there.
+        """
+        from imprompt.indexer.readers.sources import parse_corpus
+
+        return [
+            parse_corpus(
+                spec,
+                column=self.column,
+                limit=self.limit,
+                sample=self.sample,
+                seed=self.seed,
+                offline=offline,
+                announce=announce,
+            )
+            for spec in specs
+        ]
 
 
-def threshold(option: str, value: str) -> float | None:
-    """The number that was given, None for "off".
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleaningOptions:
+    """Which prompts a build drops."""
 
-    Raises:
-        ConfigError: it is neither.
-    """
+    min_words: Annotated[
+        int | None,
+        typer.Option(
+            "--min-words", min=1, help="Drop prompts with fewer words.", rich_help_panel=PANEL
+        ),
+    ] = None
+    max_words: Annotated[
+        int | None,
+        typer.Option(
+            "--max-words", min=1, help="Drop prompts with more words.", rich_help_panel=PANEL
+        ),
+    ] = None
+    min_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--min-tokens",
+            min=1,
+            help="Drop prompts with fewer tokens of the encoder.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            min=1,
+            help="Drop prompts with more tokens. [default: truncate them to the encoder's limit]",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    language: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--language",
+            metavar="CODE",
+            help="Keep only prompts in this language (en, de, …); repeatable. Needs the extra "
+            "`language`.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    keep_contacts: Annotated[
+        bool,
+        typer.Option(
+            "--keep-contacts",
+            help="Keep prompts with e-mail addresses, phone numbers or @handles.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
+    unsafe: Annotated[
+        Unsafe,
+        typer.Option(
+            "--unsafe",
+            help="Drop or keep unsafe prompts: those with a high `prompt_nsfw`, or, in a corpus "
+            "without that column, those with a word of the list.",
+            rich_help_panel=PANEL,
+        ),
+    ] = Unsafe.DROP
+    nsfw_limit: Annotated[
+        float,
+        typer.Option(
+            "--nsfw-limit",
+            min=0,
+            max=1,
+            help="The `prompt_nsfw` at and above which a prompt is unsafe.",
+            rich_help_panel=PANEL,
+        ),
+    ] = 0.5
+    near_duplicates: Annotated[
+        str,
+        typer.Option(
+            "--near-duplicates",
+            metavar="T|off",
+            help="Drop prompts that share at least T of their words with another one (Jaccard "
+            "index, 0.6 to 1).",
+            rich_help_panel=PANEL,
+        ),
+    ] = "0.9"
+    mark_near_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--mark-near-duplicates",
+            help="Keep near-duplicates and only group them, so that `query` shows one per group.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
+
+    def cleaning(self) -> Cleaning:
+        """Return the settings of a build.
+
+        Raises:
+            ConfigError: a threshold is not a number, or out of range.
+        """
+        from imprompt.indexer.cleaning_rules import Cleaning
+
+        return Cleaning(
+            min_words=self.min_words,
+            max_words=self.max_words,
+            min_tokens=self.min_tokens,
+            max_tokens=self.max_tokens,
+            languages=tuple(self.language or ()),
+            contacts=not self.keep_contacts,
+            unsafe=self.unsafe is Unsafe.DROP,
+            nsfw_limit=self.nsfw_limit,
+            near_duplicates=_threshold("--near-duplicates", self.near_duplicates),
+            mark_near=self.mark_near_duplicates,
+        )
+
+
+def _threshold(option: str, value: str) -> float | None:
+    """Return the number, or None for "off"."""
+    from imprompt.core.errors import ConfigError
+
     if value.lower() == OFF:
         return None
     try:
         return float(value)
     except ValueError as error:
         raise ConfigError(
-            f"{option} {value!r} is no number.", hint=f"Say a number such as 0.9, or {OFF}."
+            f"{option} {value!r} is not a number.", hint=f"Give a number such as 0.9, or {OFF}."
         ) from error
-
-
-def cleaning_of(
-    *,
-    words: tuple[int | None, int | None],
-    tokens: tuple[int | None, int | None],
-    languages: list[str] | None,
-    keep_contacts: bool,
-    unsafe: Unsafe,
-    nsfw_limit: float,
-    near_duplicates: str,
-    mark_near: bool,
-) -> Cleaning:
-    """The settings of a build, from the options.
-
-    Raises:
-        ConfigError: a threshold is no number.
-    """
-    from imprompt.indexer.cleaning_rules import Cleaning
-
-    return Cleaning(
-        min_words=words[0],
-        max_words=words[1],
-        min_tokens=tokens[0],
-        max_tokens=tokens[1],
-        languages=tuple(languages or ()),
-        contacts=not keep_contacts,
-        unsafe=unsafe is Unsafe.DROP,
-        nsfw_limit=nsfw_limit,
-        near_duplicates=threshold("--near-duplicates", near_duplicates),
-        mark_near=mark_near,
-    )

@@ -1,4 +1,4 @@
-"""`fold`: prompts of like meaning into one."""
+"""`dedupe`: keep one of each group of prompts that mean nearly the same."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ from typing import Annotated
 
 import typer
 
-from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
+from imprompt.commands.options import IndexFolder
 from imprompt.commands.output import Output
 
 
 def dedupe(
+    *,
     cosine: Annotated[
         float,
         typer.Option(
             "--cosine",
-            help="From which cosine in the index's space on two prompts are alike, .5 to 1.",
+            help="Minimum cosine similarity (0.5 to 1) at which prompts count as duplicates.",
         ),
     ] = 0.95,
     index: IndexFolder = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    output: Output,
 ) -> None:
-    """Fold the prompts of the index whose vectors are nearly the same: one of each group stays, and counts the others.
+    """Drop prompts whose vectors are nearly the same, keeping one of each group.
 
-    The one with most submissions stays, then the first. Nothing is encoded, and the index answers
-    until the new one is whole. `gc` removes the older one.
+    The prompt with the most submissions stays and counts those of the others. Nothing is encoded.
+    The current index stays in service until the new one is complete; `gc` then removes it.
     """
     from imprompt.core.settings import settings
     from imprompt.indexer.semantic_duplicates import dedupe_similar
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     folder = settings(index=index).index
     report = dedupe_similar(folder, cosine=cosine, progress=output.progress())
     manifest = report.manifest
-    if json:
-        output.line({"folded": report.folded, "rows": manifest.rows, "version": manifest.version})
+    if output.json:
+        output.line({"dropped": report.folded, "rows": manifest.rows, "version": manifest.version})
     elif report.folded:
         output.text(
-            f"{report.folded:,} prompts folded, {manifest.rows:,} left, in {folder} (version {manifest.version})."
+            f"{report.folded:,} prompts dropped, {manifest.rows:,} left, in {folder} "
+            f"(version {manifest.version})."
         )
     else:
         output.text(
-            f"Nothing to fold: {manifest.rows:,} prompts, none with a cosine of {cosine:g} or more to a kept one."
+            f"Nothing to drop: no two of {manifest.rows:,} prompts have a cosine of {cosine:g} "
+            "or more."
         )

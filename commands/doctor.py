@@ -1,79 +1,66 @@
-"""`doctor`: what is installed, what each blend config needs, what is missing, and the command for it."""
+"""`doctor`: show what is installed, what is missing, and the command that brings it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from imprompt.commands.options import IndexFolder, Json, Offline, Quiet, Verbose
-from imprompt.commands.output import Output, grid, size_text
+from imprompt.commands.options import IndexFolder, Offline
+from imprompt.commands.output import Output, grid
+from imprompt.core.text import size_text
 
 if TYPE_CHECKING:
-    from imprompt.environment.diagnosis import ConfigState, Diagnosis, IndexState
+    from imprompt.environment.diagnosis import Diagnosis, IndexState, ModelSetState
     from imprompt.environment.packages import PackageState
 
 
-def doctor(
-    index: IndexFolder = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    offline: Offline = False,
-) -> None:
-    """Say what is installed, which models each blend config needs and where they are, what they take, and what is missing.
+def doctor(*, index: IndexFolder = None, offline: Offline = False, output: Output) -> None:
+    """Check the installation: packages, models, memory, the index, and what is missing.
 
-    Never touches the network. Ends with 0 where the default blend config can run, else with the code of
-    the first problem.
+    Never uses the network. Exits with 0 if the default blend config can run, otherwise with the
+    code of the first problem.
     """
     from imprompt.core.settings import settings
     from imprompt.environment.diagnosis import diagnose
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
-    found, errors = diagnose(settings(index=index, offline=offline))
-    if json:
-        output.line(found)
+    diagnosis, errors = diagnose(settings(index=index, offline=offline))
+    if output.json:
+        output.line(diagnosis)
     else:
-        _show(output, found)
+        _show(output, diagnosis)
     if errors:
         raise errors[0]
 
 
-def _show(output: Output, found: Diagnosis) -> None:
-    machine, index = found.machine, found.index
+def _show(output: Output, diagnosis: Diagnosis) -> None:
+    machine, index = diagnosis.machine, diagnosis.index
+    network = "off (--offline)" if machine.offline else "used to fetch models that are not here"
     rows = [
         ("imprompt", f"{machine.imprompt}, Python {machine.python}, {machine.system}"),
         ("torch", machine.torch or "not installed"),
         ("device", machine.device),
         ("FAISS", machine.faiss),
         ("machine", f"{machine.cores} cores, {size_text(machine.memory_bytes)} memory"),
-        (
-            "network",
-            "shut (--offline)"
-            if machine.offline
-            else "used when a command names a model that is not here",
-        ),
+        ("network", network),
         ("index", index.problem or _index(index)),
     ]
     rows += [
-        (folder.what, f"{folder.path} ({size_text(folder.free_bytes)} free)")
-        for folder in found.folders
+        (folder.name, f"{folder.path} ({size_text(folder.free_bytes)} free)")
+        for folder in diagnosis.folders
     ]
     output.table(grid("", ["", ""], rows))
-    output.table(grid("Packages", ["extra", "installed", "missing"], _packages(found.packages)))
-    output.table(
-        grid(
-            "Recipes",
-            ["blend", "", "can run", "weights in memory"],
-            [_config_row(config) for config in found.configs],
-        )
-    )
-    output.table(grid("Files", ["file", "where", "size", "licence"], _files(found)))
-    for line in _remedies(found):
+    packages = _packages(diagnosis.packages)
+    output.table(grid("Packages", ["extra", "installed", "missing"], packages))
+    model_sets = map(_model_set, diagnosis.model_sets)
+    columns = ["name", "kind", "can run", "weights in memory"]
+    output.table(grid("Models for", columns, model_sets))
+    output.table(grid("Files", ["file", "where", "size", "licence"], _files(diagnosis)))
+    for line in _remedies(diagnosis):
         output.text(line)
 
 
 def _index(index: IndexState) -> str:
-    sizes = f"{size_text(index.bytes)} on disk, {size_text(index.memory_bytes)} of them in memory while it answers"
+    sizes = f"{size_text(index.bytes)} on disk, {size_text(index.memory_bytes)} in memory in use"
     return f"{index.rows:,} prompts of {index.corpus} by {index.encoder}; {sizes}; {index.version}"
 
 
@@ -81,63 +68,58 @@ def _packages(states: list[PackageState]) -> Iterator[tuple[str, str, str]]:
     from imprompt.environment.packages import lacking, pip_line
 
     for extra in dict.fromkeys(state.extra for state in states):
-        own = [state for state in states if state.extra == extra]
-        missing = ", ".join(
-            f"{state.requirement}{f' (is {state.version})' if state.version else ''}"
-            for state in own
-            if not state.fits
-        )
-        installed = sum(state.fits for state in own)
-        if missing and not lacking(states, extra):
-            missing = f"{missing}, for which the other FAISS stands"
+        required = [state for state in states if state.extra == extra]
+        missing = ", ".join(_missing_package(state) for state in required if not state.fits)
+        if missing and lacking(states, extra):
+            missing += f": {pip_line(extra)}"
         elif missing:
-            missing = f"{missing}: {pip_line(extra)}"
-        yield extra or "always", f"{installed} of {len(own)}", missing
+            missing += " (not needed: the other FAISS is installed)"
+        installed = sum(state.fits for state in required)
+        yield extra or "always", f"{installed} of {len(required)}", missing
 
 
-def _config_row(config: ConfigState) -> tuple[str, str, str, str]:
-    if not config.weights_bytes:
-        weights = "none of its own" if config.sizes_known else "unknown until asked"
+def _missing_package(state: PackageState) -> str:
+    return f"{state.requirement} (is {state.version})" if state.version else state.requirement
+
+
+def _model_set(state: ModelSetState) -> tuple[str, str, str, str]:
+    if state.weights_bytes:
+        at_least = "" if state.sizes_known else "more than "
+        weights = f"{at_least}{size_text(state.weights_bytes)}"
     else:
-        weights = f"{'' if config.sizes_known else 'more than '}{size_text(config.weights_bytes)}"
-    return (config.name, config.kind, "yes" if config.ready else "no", weights)
+        weights = "none" if state.sizes_known else "unknown until asked"
+    return state.name, state.kind, "yes" if state.ready else "no", weights
 
 
-def _files(found: Diagnosis) -> Iterator[tuple[str, str, str, str]]:
+def _files(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, str]]:
     files = {
         (file.origin, file.file): file
-        for config in found.configs
-        for part in config.parts
+        for model_set in diagnosis.model_sets
+        for part in model_set.parts
         for file in part.files
     }
     for file in files.values():
-        about = "" if file.here else "about "
-        size = "unknown until asked" if file.bytes is None else f"{about}{size_text(file.bytes)}"
-        yield (
-            file.file,
-            file.here or f"not here; from {file.origin}",
-            size,
-            file.licence or "not known here",
-        )
+        size = "unknown until asked" if file.bytes is None else size_text(file.bytes)
+        if file.bytes is not None and not file.here:
+            size = f"about {size}"
+        path = file.here or f"not here; from {file.origin}"
+        yield file.file, path, size, file.licence or "not known here"
 
 
-def _remedies(found: Diagnosis) -> Iterator[str]:
-    """A line for everything that is missing, with the command for it."""
-    for config in found.configs:
-        missing = sorted(
-            {
-                file.file
-                for part in config.parts
-                for file in part.files
-                if not file.here and file.origin != "pip"
-            }
-        )
-        problems = dict.fromkeys(problem for part in config.parts for problem in part.problems)
-        yield from (f"{config.name}: {problem}" for problem in problems)
+def _remedies(diagnosis: Diagnosis) -> Iterator[str]:
+    """Yield a line for everything that is missing, with the command for it."""
+    for model_set in diagnosis.model_sets:
+        name = model_set.name
+        problems = dict.fromkeys(problem for part in model_set.parts for problem in part.problems)
+        yield from (f"{name}: {problem}" for problem in problems)
+        missing = {
+            file.file
+            for part in model_set.parts
+            for file in part.files
+            if not file.here and file.origin != "pip"
+        }
         if missing:
-            yield f"{config.name}: {', '.join(missing)} not here: python cli.py prefetch {config.name}"
-    yield (
-        "The default blend config can run."
-        if not found.problems
-        else "The default blend config cannot run."
-    )
+            files = ", ".join(sorted(missing))
+            yield f"{name}: {files} not here: imprompt prefetch {name}"
+    can = "cannot" if diagnosis.problems else "can"
+    yield f"The default blend config {can} run."

@@ -1,4 +1,4 @@
-"""`embed`: vectors of images or texts, as a file."""
+"""`embed`: write vectors of images or texts to a file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.options import (
-    Device,
-    EncoderName,
-    IndexOption,
-    Json,
-    Offline,
-    Quiet,
-    Verbose,
-)
+from imprompt.commands.cleaning_options import PromptColumn
+from imprompt.commands.index_options import IndexOptions
+from imprompt.commands.options import EncoderName
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
     from imprompt.core.protocols import DualEncoder
-    from imprompt.core.settings import Settings
+    from imprompt.core.settings import IndexPlace
     from imprompt.core.values import RawPrompt, RejectedRow
     from imprompt.retriever.query_embedding import EmbeddedItems
 
@@ -39,100 +33,88 @@ class EmbedSpace(StrEnum):
 
 
 def embed(
+    *,
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="The .npy file to write: (n, dim) float32 unit rows, in the order given."
+            "--out", help="The .npy file to write: (n, dim) float32 unit rows, in input order."
         ),
     ],
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="PATH…", help="With --images: files or folders.")
     ] = None,
-    images: Annotated[bool, typer.Option("--images", help="The paths are images.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="Embed the images at PATH….")] = False,
     texts: Annotated[
         Path | None,
         typer.Option(
-            "--texts", help="A text file, one a line, or a CSV, TSV, JSONL or Parquet file."
+            "--texts",
+            metavar="FILE",
+            help="Embed the texts of this file: one per line, or CSV, TSV, JSONL or Parquet.",
         ),
     ] = None,
-    column: Annotated[
-        str | None, typer.Option("--column", help="The column of the texts.", show_default="prompt")
-    ] = None,
+    column: PromptColumn = None,
     space: Annotated[
         EmbedSpace,
         typer.Option(
             "--space",
-            help="`output`: all-MiniLM-L6-v2, 384-d, what the competition scores; `index`: the index's own.",
+            help="`output`: all-MiniLM-L6-v2 (384-d), which the competition scores; `index`: the "
+            "space of the index.",
         ),
     ] = EmbedSpace.OUTPUT,
-    index: IndexOption = None,
+    location: IndexOptions,
     encoder: EncoderName = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    offline: Offline = False,
+    output: Output,
 ) -> None:
     """Write the embeddings of images or texts to a NumPy file.
 
-    In the output space an image's vector is the estimate of the embedded `lite` encoder. An item
-    that cannot be read gets a row of zeros, so that the rows stay in step; it is listed, and the
-    exit code tells.
+    In the output space, an image's vector is the estimate of the `lite` encoder. An item that
+    cannot be read gets a row of zeros, is listed, and sets the exit code.
     """
     import numpy as np
 
     from imprompt.core.atomic_files import atomic_write
     from imprompt.core.errors import ConfigError
-    from imprompt.core.settings import settings
     from imprompt.encoders.registry import load_encoder, load_index_encoder
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     if images == (texts is not None) or bool(paths) != images:
         raise ConfigError(
             "embed takes either --images PATH… or --texts FILE.", hint="Name exactly one of them."
         )
-    chosen = settings(index=index, offline=offline)
-    given = "lite" if space is EmbedSpace.OUTPUT else encoder
-    load = load_encoder if given else load_index_encoder
-    pair = load(
-        given or _encoder_of_index(chosen),
-        device=device,
-        offline=chosen.offline,
+    run = location.settings()
+    name = "lite" if space is EmbedSpace.OUTPUT else encoder
+    load = load_encoder if name else load_index_encoder
+    dual = load(
+        name or _encoder_of_index(run.place),
+        device=location.device,
+        offline=run.offline,
         announce=output.note,
     )
-    done, labels = (
-        _embed_texts(texts, column, pair, space, output)
-        if texts
-        else _embed_images(paths or [], pair, space, output)
-    )
-    with atomic_write(out) as file:
-        np.save(file, done.vectors)
-    for row, error in done.failed:
-        output.fail(labels[row], error)
-    if json:
-        output.line(
-            {
-                "out": str(out),
-                "rows": len(labels),
-                "dim": done.vectors.shape[1],
-                "space": space.value,
-                "items": labels,
-            }
-        )
+    if texts:
+        embedded, labels = _embed_texts(texts, column, dual, space, output)
     else:
-        output.text(f"{len(labels)} rows of {done.vectors.shape[1]} in {out}.")
-    output.close(total=len(labels))
+        embedded, labels = _embed_images(paths or [], dual, space, output)
+    with atomic_write(out) as file:
+        np.save(file, embedded.vectors)
+    for row, error in embedded.failed:
+        output.fail(labels[row], error)
+    rows, dim = len(labels), embedded.vectors.shape[1]
+    if output.json:
+        shape = {"out": str(out), "rows": rows, "dim": dim}
+        output.line({**shape, "space": space.value, "items": labels})
+    else:
+        output.text(f"{rows} rows of {dim} in {out}.")
+    output.close(total=rows)
 
 
-def _encoder_of_index(chosen: Settings) -> str:
+def _encoder_of_index(place: IndexPlace) -> str:
     from imprompt.store.open_index import open_place
 
-    with open_place(chosen.place) as version:
+    with open_place(place) as version:
         return version.manifest.encoders[0].name
 
 
 def _embed_images(
-    paths: list[Path], pair: DualEncoder, space: EmbedSpace, output: Output
+    paths: list[Path], encoder: DualEncoder, space: EmbedSpace, output: Output
 ) -> tuple[EmbeddedItems, list[str]]:
     from imprompt.encoders.lite import LiteImages
     from imprompt.images.decode import ENOUGH_PX, open_image
@@ -140,26 +122,23 @@ def _embed_images(
     from imprompt.retriever.query_embedding import embed_rows
 
     files = find_images(paths)
-    tower = pair.images
-    encode = (
-        tower.output
-        if space is EmbedSpace.OUTPUT and isinstance(tower, LiteImages)
-        else tower.encode
-    )
-    load = partial(open_image, enough_px=ENOUGH_PX)
-    done = embed_rows(
+    tower = encoder.images
+    encode = tower.encode
+    if space is EmbedSpace.OUTPUT and isinstance(tower, LiteImages):
+        encode = tower.output
+    embedded = embed_rows(
         files,
-        load=load,
+        load=partial(open_image, enough_px=ENOUGH_PX),
         encode=encode,
-        dim=pair.spec.dim,
+        dim=encoder.spec.dim,
         batch=_IMAGES_AT_ONCE,
         progress=output.progress(),
     )
-    return done, [str(path) for path in files]
+    return embedded, [str(path) for path in files]
 
 
 def _embed_texts(
-    file: Path, column: str | None, pair: DualEncoder, space: EmbedSpace, output: Output
+    file: Path, column: str | None, encoder: DualEncoder, space: EmbedSpace, output: Output
 ) -> tuple[EmbeddedItems, list[str]]:
     from imprompt.encoders.registry import load_minilm
     from imprompt.indexer.readers.compression import table_suffix
@@ -167,22 +146,19 @@ def _embed_texts(
     from imprompt.indexer.readers.text_lines import text_source
     from imprompt.retriever.query_embedding import embed_rows
 
-    source = (
-        parse_corpus(str(file), column=column)
-        if table_suffix(file) in _TABLES
-        else text_source(file)
-    )
+    is_table = table_suffix(file) in _TABLES
+    source = parse_corpus(str(file), column=column) if is_table else text_source(file)
     rows = list(source.open_rows(0))
-    tower = load_minilm() if space is EmbedSpace.OUTPUT else pair.texts
-    done = embed_rows(
+    tower = load_minilm() if space is EmbedSpace.OUTPUT else encoder.texts
+    embedded = embed_rows(
         rows,
         load=_text,
         encode=tower.encode,
-        dim=pair.spec.dim,
+        dim=encoder.spec.dim,
         batch=_TEXTS_AT_ONCE,
         progress=output.progress(),
     )
-    return done, [f"{row.source} {row.source_key}" for row in rows]
+    return embedded, [f"{row.source} {row.source_key}" for row in rows]
 
 
 def _text(row: RawPrompt | RejectedRow) -> str:
@@ -192,6 +168,6 @@ def _text(row: RawPrompt | RejectedRow) -> str:
 
     if isinstance(row, RejectedRow):
         if row.reason == EMPTY:
-            return ""  # an empty line has its embedding too
+            return ""  # an empty line has an embedding too
         raise CorpusError(f"{row.source} {row.source_key}: {row.reason}.")
     return row.text

@@ -1,9 +1,10 @@
-"""Where long work is done: in this process, or by Ray. The options, and the connection."""
+"""Where long work runs: in this process or on Ray. The options, and the connection."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,57 +14,56 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 
-EngineName = Annotated[
-    str,
-    typer.Option(
-        "--engine",
-        metavar="local|ray|ray://HOST:PORT",
-        help="Who does the work: this process, Ray started on this machine, or the Ray cluster with that head node, which this "
-        "machine has joined.",
-    ),
-]
-ActorCpus = Annotated[
-    int | None,
-    typer.Option(
-        "--actor-cpus",
-        min=1,
-        help="With Ray: CPUs and threads of an actor. [otherwise those of the smallest node; 1 beside a GPU]",
-        show_default=False,
-    ),
-]
-Shards = Annotated[
-    str | None,
-    typer.Option(
-        "--shards",
-        metavar="URL",
-        help="With Ray: a folder that all machines share, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, through which vectors pass. "
-        "[otherwise Ray's object store]",
-        show_default=False,
-    ),
-]
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Which engine does the work."""
 
-@contextmanager
-def ray_cluster_of(
-    engine: str, *, device: str, actor_cpus: int | None
-) -> Iterator[RayCluster | None]:
-    """The cluster that `--engine` names, connected as long as the block runs; None for the local engine.
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="local|ray|ray://HOST:PORT",
+            help="Where the work runs: in this process, on Ray started on this machine, or on the "
+            "Ray cluster with that head node, which this machine has joined.",
+        ),
+    ] = LOCAL
+    actor_cpus: Annotated[
+        int | None,
+        typer.Option(
+            "--actor-cpus",
+            min=1,
+            help="With Ray: CPUs and threads per actor. "
+            "[default: all CPUs of the smallest node; 1 on nodes with a GPU]",
+            show_default=False,
+        ),
+    ] = None
 
-    Raises:
-        ConfigError: the name is none, or an option belongs to Ray and the engine is local.
-        ClusterError: the cluster cannot be used.
-    """
-    from imprompt.core.errors import ConfigError
+    @property
+    def local(self) -> bool:
+        """Whether this process does the work."""
+        return self.engine == LOCAL
 
-    if engine == LOCAL:
-        if actor_cpus is not None:
-            raise ConfigError(
-                "--actor-cpus belongs to --engine ray.",
-                hint="Threads of this process: OMP_NUM_THREADS.",
-            )
-        yield None
-        return
-    from imprompt.indexer.ray_session import parse_address, ray_cluster
+    @contextmanager
+    def cluster(self, *, device: str) -> Iterator[RayCluster | None]:
+        """Connect to the cluster for the duration of the block; None for the local engine.
 
-    with ray_cluster(parse_address(engine), device=device, actor_cpus=actor_cpus) as cluster:
-        yield cluster
+        Raises:
+            ConfigError: the engine's name is malformed, or `--actor-cpus` without Ray.
+            ClusterError: the cluster cannot be used.
+        """
+        from imprompt.core.errors import ConfigError
+
+        if self.local:
+            if self.actor_cpus is not None:
+                raise ConfigError(
+                    "--actor-cpus belongs to --engine ray.",
+                    hint="Set the threads of this process with OMP_NUM_THREADS.",
+                )
+            yield None
+            return
+        from imprompt.indexer.ray_session import parse_address, ray_cluster
+
+        address = parse_address(self.engine)
+        with ray_cluster(address, device=device, actor_cpus=self.actor_cpus) as cluster:
+            yield cluster

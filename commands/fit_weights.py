@@ -1,85 +1,60 @@
-"""`fit-weights`: a blend config whose weights fit the user's own pairs."""
+"""`fit-weights`: write a blend config whose weights fit your own pairs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.blend_options import Blend
-from imprompt.commands.evaluate import (
-    Folds,
-    PairsFile,
-    Unseen,
-    show_gains,
-    study_pairs,
-    tell_failed,
-)
-from imprompt.commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
+from imprompt.commands.evaluate import StudyOptions, show_gains, tell_failed
+from imprompt.commands.index_options import IndexOptions
 from imprompt.commands.output import Output, grid
+
+if TYPE_CHECKING:
+    from imprompt.ensemble.blend_config import BlendConfig
 
 
 def fit_weights(
-    pairs: PairsFile,
+    *,
+    study_options: StudyOptions,
     out: Annotated[
         Path,
         typer.Option("--out", help="The blend config to write (JSON); use it as `--blend FILE`."),
     ],
-    unseen: Unseen = False,
-    folds: Folds = 5,
-    blend: Blend = None,
-    index: IndexOption = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    offline: Offline = False,
+    location: IndexOptions,
+    output: Output,
 ) -> None:
-    """Fit the weights of a blend config's members, knn's k, power and floor, and the confidence, to your own pairs.
+    """Fit a blend config to your own pairs: member weights, settings of knn, and confidence.
 
-    What the fitted blend config is worth is measured by nested cross-validation: each fold is answered by
-    weights, settings and heads that were fitted without it. A member, or the blend itself, that
-    does not earn its place is named.
+    Nested cross-validation measures the result: each fold is answered with weights, settings and
+    heads that were fitted without it. A member that does not improve the blend is named, as is a
+    blend that does not improve on its best member.
     """
     from imprompt.core.atomic_files import check_place
     from imprompt.ensemble.blend_config import write_blend_config
     from imprompt.evaluation.study import fitted_blend_config, make_report
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     check_place(out)
-    study = study_pairs(
-        pairs,
-        blend,
-        unseen=unseen,
-        folds=folds,
-        index=index,
-        device=device,
-        offline=offline,
-        output=output,
-    )
+    study = study_options.run(location, output)
     report = make_report(study)
     blend_config = fitted_blend_config(study, name=out.stem)
     write_blend_config(out, blend_config)
-    if json:
+    if output.json:
         output.line({"blend": blend_config, "report": report})
     else:
-        rows = [(name, f"{weight:.2f}") for name, weight in blend_config.weights.items()]
-        output.table(
-            grid(f"Blend {blend_config.name}", ["member", "weight"], rows, right=["weight"])
-        )
-        if "knn" in blend_config.weights:
-            output.text(
-                f"knn: k {blend_config.knn.k}, power {blend_config.knn.power:g}, floor {blend_config.knn.floor:g}"
-            )
+        _show_weights(output, blend_config)
         show_gains(output, report)
-        output.text(
-            "confidence: "
-            + (
-                "not calibrated"
-                if not blend_config.calibrations
-                else "calibrated for this encoder and corpus size"
-            )
-        )
-    output.note(f"The blend config: {out}, used by --blend {out}")
+        calibrated = "calibrated for this encoder and corpus size"
+        output.text(f"confidence: {calibrated if blend_config.calibrations else 'not calibrated'}")
+    output.note(f"Blend config: {out}; use it with --blend {out}")
     tell_failed(output, study)
+
+
+def _show_weights(output: Output, blend_config: BlendConfig) -> None:
+    rows = [(name, f"{weight:.2f}") for name, weight in blend_config.weights.items()]
+    title = f"Blend config {blend_config.name}"
+    output.table(grid(title, ["member", "weight"], rows, right=["weight"]))
+    if "knn" in blend_config.weights:
+        knn = blend_config.knn
+        output.text(f"knn: k {knn.k}, power {knn.power:g}, floor {knn.floor:g}")

@@ -1,4 +1,4 @@
-"""`gc`: remove versions that are not in service any more."""
+"""`gc`: remove versions that are no longer in service."""
 
 from __future__ import annotations
 
@@ -6,33 +6,29 @@ from typing import Annotated
 
 import typer
 
-from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
-from imprompt.commands.output import Output, size_text
+from imprompt.commands.options import IndexFolder
+from imprompt.commands.output import Output
+from imprompt.core.text import size_text
 
 
 def gc(
+    *,
     keep: Annotated[
-        int,
-        typer.Option(
-            "--keep", min=0, help="How many older versions to keep beside the current one."
-        ),
+        int, typer.Option("--keep", min=0, help="Number of older versions to keep.")
     ] = 0,
     index: IndexFolder = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    output: Output,
 ) -> None:
-    """Remove old versions and builds that were never finished.
+    """Remove old versions of the index and unfinished builds.
 
-    What is in service or being read stays.
+    The current version, and versions that are being read, stay.
     """
     from imprompt.core.settings import settings
     from imprompt.store.publish import collect_garbage
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     removed = collect_garbage(settings(index=index).index, keep=keep)
     for name, size in removed:
-        if json:
+        if output.json:
             output.line({"removed": name, "bytes": size})
         else:
             output.text(f"removed {name} ({size_text(size)})")

@@ -1,4 +1,4 @@
-"""What every verb that asks an index begins with: the version that is in service, and its encoder."""
+"""How a verb opens the index that it asks: its options, the version in service and its encoder."""
 
 from __future__ import annotations
 
@@ -7,59 +7,75 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imprompt.commands.options import Device, IndexAddress, Offline
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
     from imprompt.core.protocols import DualEncoder
+    from imprompt.core.settings import Settings
     from imprompt.store.open_index import OpenIndex
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """Where the index is, and how models are loaded."""
+
+    index: IndexAddress = None
+    device: Device = "auto"
+    offline: Offline = False
+
+    def settings(self) -> Settings:
+        """Return the settings of this run: these options over the environment's."""
+        from imprompt.core.settings import settings
+
+        return settings(index=self.index, offline=self.offline)
+
+
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """One version, its encoder, and how further models are to be loaded."""
+class LoadedIndex:
+    """One version, its encoder, and how to load further models."""
 
     version: OpenIndex
-    pair: DualEncoder
+    encoder: DualEncoder
     device: str
     offline: bool
 
 
 @contextmanager
 def open_index(
-    output: Output,
-    *,
-    index: str | None,
-    device: str,
-    offline: bool,
-    encoder: str | None = None,
-    few: bool = False,
-) -> Iterator[Opened]:
-    """The index of the options, open as long as the block runs.
+    output: Output, options: IndexOptions, *, encoder: str | None = None, few: bool = False
+) -> Iterator[LoadedIndex]:
+    """Open the index for the duration of the block.
 
     Args:
-        index: its folder, or Milvus; None for that of the environment or the user.
-        encoder: a name instead of the one that the index was built with.
-        few: only some questions are going to be asked. The processor answers them before a GPU has
-            the vectors, so the device "auto" leaves the search to it.
+        output: shows notes about devices and downloads.
+        options: where the index is.
+        encoder: overrides the encoder that the index was built with.
+        few: only a few questions follow. The CPU answers those before a GPU has loaded the vectors,
+            so with device "auto" the search stays on the CPU.
 
     Raises:
         StoreError: there is no index, or it is damaged.
         EncoderError, ConfigError: the encoder or the device cannot be used.
     """
-    from imprompt.core.settings import MilvusPlace, settings
+    from imprompt.core.settings import MilvusPlace
     from imprompt.encoders.registry import load_encoder, load_index_encoder
     from imprompt.store.gpu import opened_gpu
     from imprompt.store.open_index import open_place
 
-    chosen = settings(index=index, offline=offline)
-    searching = (
-        "cpu" if (few and device == "auto") or isinstance(chosen.place, MilvusPlace) else device
-    )
-    with opened_gpu(searching, announce=output.note) as gpu, open_place(chosen.place) as version:
+    settings = options.settings()
+    on_cpu = (few and options.device == "auto") or isinstance(settings.place, MilvusPlace)
+    search_device = "cpu" if on_cpu else options.device
+    with (
+        opened_gpu(search_device, announce=output.note) as gpu,
+        open_place(settings.place) as version,
+    ):
         if gpu is not None:
             version.search_on(gpu)
         name = encoder or version.manifest.encoders[0].name
-        output.detail(f"Index {chosen.place}, version {version.manifest.version}, encoder {name}.")
+        output.detail(
+            f"Index {settings.place}, version {version.manifest.version}, encoder {name}."
+        )
         load = load_encoder if encoder else load_index_encoder
-        pair = load(name, device=device, offline=chosen.offline, announce=output.note)
-        yield Opened(version, pair, device, chosen.offline)
+        dual = load(name, device=options.device, offline=settings.offline, announce=output.note)
+        yield LoadedIndex(version, dual, options.device, settings.offline)

@@ -1,26 +1,24 @@
-"""`info`: what an index holds."""
+"""`info`: show what the index holds."""
 
 from __future__ import annotations
 
-from imprompt.commands.options import IndexOption, Json, Quiet, Verbose
-from imprompt.commands.output import Output, funnel, grid, size_text
+from imprompt.commands.options import IndexAddress
+from imprompt.commands.output import Output, funnel, grid
+from imprompt.core.text import size_text
 
 
-def info(
-    index: IndexOption = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
-) -> None:
-    """Show what the index holds, by which encoder, and where it lies.
+def info(*, index: IndexAddress = None, output: Output) -> None:
+    """Show what the index holds, which encoder made it, and where it is.
 
     `--json` prints the whole manifest.
     """
     from imprompt.core.settings import settings
     from imprompt.store.open_index import open_place
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     place = settings(index=index).place
     with open_place(place) as version:
         manifest, index_lines = version.manifest, version.index_lines
-    if json:
+    if output.json:
         output.line(manifest)
         return
     encoder = manifest.encoders[0]

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
 
-ASK, CORPUS, IMPROVE, OPERATE = "Ask", "Corpus", "Improve", "Operate"
+_UNITS = {
+    "": 1,
+    "k": 1000,
+    "m": 1000**2,
+    "g": 1000**3,
+    "t": 1000**4,
+    "ki": 1 << 10,
+    "mi": 1 << 20,
+    "gi": 1 << 30,
+    "ti": 1 << 40,
+}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?", re.ASCII | re.IGNORECASE)
+
+DEFAULT_MEMORY = "4GiB"
 
 IndexFolder = Annotated[
     str | None,
     typer.Option(
         "--index",
         metavar="FOLDER",
-        help="Folder of the index. [env: IMPROMPT_INDEX; otherwise the user's data folder]",
+        help="The folder of the index. [env: IMPROMPT_INDEX; default: the user's data folder]",
         show_default=False,
     ),
 ]
-IndexOption = Annotated[
+IndexAddress = Annotated[
     str | None,
     typer.Option(
         "--index",
-        metavar="PLACE",
-        help="Folder of the index, or Milvus: `milvus:http://HOST:PORT`, `milvus:http://HOST:PORT/DATABASE`, `milvus:FILE.db`. "
-        "[env: IMPROMPT_INDEX; otherwise the user's data folder]",
+        metavar="FOLDER|milvus:…",
+        help="The folder of the index, or its address on Milvus: "
+        "`milvus:URL` (http://HOST:PORT, or with /DATABASE) or `milvus:FILE.db`. "
+        "[env: IMPROMPT_INDEX; default: the user's data folder]",
         show_default=False,
     ),
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Machine-readable answers on standard output, one object a line."),
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No notes and no progress; errors are still said.")
-]
-Verbose = Annotated[
-    bool,
-    typer.Option("--verbose", "-v", help="Say more; show where an unexpected error comes from."),
 ]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Never use the network. [env: IMPROMPT_OFFLINE]")
@@ -45,8 +49,9 @@ EncoderName = Annotated[
     str | None,
     typer.Option(
         "--encoder",
-        help="`lite`, `lite:HEADFILE`, `ARCH/PRETRAINED` (ViT-L-14/openai), `ARCH//path/to/weights`, `hf-hub:OWNER/NAME`, "
-        "or a folder with open_clip_config.json.",
+        metavar="ENCODER",
+        help="The encoder: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED` (such as ViT-L-14/openai), "
+        "`ARCH//path/to/weights`, `hf-hub:OWNER/NAME`, or a folder with open_clip_config.json.",
         show_default=False,
     ),
 ]
@@ -54,21 +59,30 @@ Device = Annotated[
     str,
     typer.Option(
         "--device",
-        help="`auto`, `cpu`, `cuda`, or `openvino`: the processor, where lite then sees many pictures sooner.",
+        metavar="DEVICE",
+        help="`auto`, `cpu`, `cuda`, or `openvino` (the CPU, faster for many images with `lite`).",
     ),
 ]
-Neighbours = Annotated[int, typer.Option("-k", min=0, help="How many nearest prompts to show.")]
-PromptColumn = Annotated[
-    str | None,
-    typer.Option("--column", help="The column that holds the prompts.", show_default="prompt"),
+MemoryBudget = Annotated[
+    str,
+    typer.Option(
+        "--memory-budget",
+        metavar="SIZE",
+        help="Memory the index may use while it answers, such as 4GiB.",
+    ),
 ]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Only the first N rows of each corpus.")
-]
-Sample = Annotated[
-    int | None, typer.Option("--sample", min=1, help="N rows of each corpus, drawn by --seed.")
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the sample.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="End with an error where a row cannot be read.")
-]
+
+
+def size_bytes(text: str) -> int:
+    """Return the number of bytes that a size such as `4GiB`, `500 MB`, `1.5g` or `1048576` means.
+
+    Raises:
+        ConfigError: not a size, or less than one byte.
+    """
+    from imprompt.core.errors import ConfigError
+
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS.get(match[2].lower(), 0)) if match else 0
+    if size < 1:
+        raise ConfigError(f"{text!r} is not a size.", hint="Write it like 4GiB, 500MB or 1048576.")
+    return size

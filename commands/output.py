@@ -1,13 +1,16 @@
-"""Where answers, notes and progress go: answers to standard output, everything else to standard error."""
+"""What a command prints: answers to standard output, notes and progress to standard error."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from imprompt.core.errors import ImpromptError, PartialFailure
+from imprompt.core.progress import SILENT
 from imprompt.core.text import as_utf8, printable
 
 if TYPE_CHECKING:
@@ -17,68 +20,71 @@ if TYPE_CHECKING:
     from imprompt.core.protocols import Progress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, kw_only=True)
 class Output:
-    """How one command speaks.
+    """How one command prints: the options `--json`, `--quiet` and `--verbose` of its verb.
 
-    `json` replaces tables by one object a line; `quiet` silences notes and progress.
+    `failures` are the items of a batch that failed, for `close` to list.
     """
 
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    failures: list[tuple[str, ImpromptError]] = field(default_factory=list)
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON to standard output, one object per line.")
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only print results and errors.")] = (
+        False
+    )
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Print more; show the traceback of unexpected errors."
+        ),
+    ] = False
+    failures: list[tuple[str, ImpromptError]] = field(default_factory=list, init=False)
 
     def note(self, text: str) -> None:
-        """One line for a person, on standard error."""
+        """Print one line to standard error, unless `--quiet` is set."""
         if not self.quiet:
             _console(stderr=True).print(
                 printable(text), highlight=False, markup=False, soft_wrap=True
             )
 
     def detail(self, text: str) -> None:
-        """A note that only `--verbose` shows."""
+        """Print a note if `--verbose` is set."""
         if self.verbose:
             self.note(text)
 
     def line(self, value: Any) -> None:
-        """One JSON object (any value msgspec can write) on a line of standard output."""
+        """Print a value that msgspec can write, as one line of JSON."""
         import msgspec
 
         try:
             encoded = msgspec.json.encode(value)
-        except UnicodeEncodeError:  # a file's name that is no UTF-8
+        except UnicodeEncodeError:  # a file name that is not UTF-8
             encoded = msgspec.json.encode(_as_utf8(msgspec.to_builtins(value)))
         sys.stdout.write(encoded.decode("utf-8") + "\n")
         sys.stdout.flush()
 
     def text(self, text: str) -> None:
-        """Plain text on standard output, never read as markup or as a terminal's control characters."""
+        """Print plain text; markup and control characters in it have no effect."""
         _console().print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
+        """Print a table made by `grid`."""
         _console().print(table)
 
     def fail(self, item: str, error: ImpromptError, *, key: str = "image") -> None:
-        """Remember that `item` of a batch failed;
-
-        `close` lists it. `key` says in JSON what the item is.
-        """
+        """Record that `item` of a batch failed; in JSON, `key` says what the item is."""
         self.failures.append((item, error))
         if self.json:
-            self.line(
-                {
-                    key: item,
-                    "error": {"kind": error.kind, "message": error.message, "hint": error.hint},
-                }
-            )
+            described = {"kind": error.kind, "message": error.message, "hint": error.hint}
+            self.line({key: item, "error": described})
 
-    def close(self, *, total: int, done: str = "were answered") -> None:
-        """End a batch of `total` items; `done` is what became of the good ones.
+    def close(self, *, total: int, outcome: str = "were answered") -> None:
+        """End a batch of `total` items; `outcome` is what happened to those that did not fail.
 
         Raises:
-            ImpromptError: the only item's own error.
-            PartialFailure: some of several items failed; each was listed.
+            ImpromptError: the error of the only item.
+            PartialFailure: some of several items failed; each is listed.
         """
         if not self.failures:
             return
@@ -90,14 +96,12 @@ class Output:
             console.print(
                 f"  {printable(str(error))}", markup=False, highlight=False, soft_wrap=True
             )
-        raise PartialFailure(f"{total - len(self.failures)} of {total} {done}.")
+        raise PartialFailure(f"{total - len(self.failures)} of {total} {outcome}.")
 
     def progress(self) -> Progress:
-        """Bars with rate and time left on a terminal; silence elsewhere and with `--quiet`."""
+        """Return progress bars on a terminal; with `--quiet` or elsewhere, silence."""
         if self.quiet or not sys.stderr.isatty():
-            from imprompt.core.progress import Silent
-
-            return Silent()
+            return SILENT
         from imprompt.commands.progress_bars import Bars
 
         return Bars(_console(stderr=True))
@@ -114,7 +118,7 @@ def _as_utf8(value: Any) -> Any:
 def grid(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()
 ) -> Table:
-    """A table of plain text; the columns named in `right` are aligned to the right."""
+    """Return a table of plain text; the columns named in `right` are right-aligned."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -133,18 +137,10 @@ def grid(
 
 
 def funnel(counts: Mapping[str, int]) -> Table:
-    """What became of a corpus's rows: read first, then each reason for leaving one out, then kept."""
+    """Return the row counts of a corpus: read, then each reason for dropping rows, then kept."""
     order = ["read", *sorted(set(counts) - {"read", "kept"}), "kept"]
-    return grid(
-        "Rows", ["", "rows"], [(name, f"{counts.get(name, 0):,}") for name in order], right=["rows"]
-    )
-
-
-def size_text(size_bytes: int) -> str:
-    """A size that a person can read: 1.5 MB."""
-    from rich.filesize import decimal
-
-    return decimal(size_bytes)
+    rows = [(name, f"{counts.get(name, 0):,}") for name in order]
+    return grid("Rows", ["", "rows"], rows, right=["rows"])
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -1,4 +1,4 @@
-"""`plan`: which index would be built, what it would take and why, without building it."""
+"""`plan`: show which index `build-index` would choose, what it takes and why."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.options import Device, Json
-from imprompt.commands.output import Output, grid, size_text
-from imprompt.commands.size_options import DEFAULT_MEMORY, MemoryBudget, size_bytes
+from imprompt.commands.options import DEFAULT_MEMORY, Device, MemoryBudget, size_bytes
+from imprompt.commands.output import Output, grid
+from imprompt.core.text import size_text
 
 if TYPE_CHECKING:
     from imprompt.core.device_names import NvidiaDriver
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def plan(
+    *,
     rows: Annotated[
-        str, typer.Option("--rows", metavar="N", help="How many prompts; 2000000, 2e6 or 2M.")
+        str, typer.Option("--rows", metavar="N", help="Number of prompts: 2000000, 2e6 or 2M.")
     ],
     dim: Annotated[
         int,
@@ -29,24 +30,21 @@ def plan(
     ] = 384,
     memory_budget: MemoryBudget = DEFAULT_MEMORY,
     device: Device = "auto",
-    json: Json = False,
+    output: Output,
 ) -> None:
-    """Show which index `build-index` would choose for so many prompts, its bytes in memory and on disk, times, and the reasons."""
+    """Show which index `build-index` would choose for that many prompts, its cost, and why."""
     from imprompt.store.index_plan import plan_index
 
-    driver = _driver_for(device)
-    output = Output(json=json, quiet=False, verbose=False)
-    chosen = plan_index(rows=_count(rows), dim=dim, budget_bytes=size_bytes(memory_budget))
-    on_gpu = (
-        []
-        if driver is None
-        else [("on the GPU", _on_gpu(chosen, driver, required=device == "cuda"))]
-    )
-    if json:
-        output.line(chosen)
+    driver = _usable_driver(device)
+    index_plan = plan_index(rows=_count(rows), dim=dim, budget_bytes=size_bytes(memory_budget))
+    table = _rows(index_plan)
+    if driver is not None:
+        table.append(("on the GPU", _on_gpu(index_plan, driver, required=device == "cuda")))
+    if output.json:
+        output.line(index_plan)
         return
-    output.table(grid("", ["", ""], [*_rows(chosen), *on_gpu]))
-    for reason in chosen.reasons:
+    output.table(grid("", ["", ""], table))
+    for reason in index_plan.reasons:
         output.text(f"- {reason}")
 
 
@@ -58,42 +56,41 @@ def _count(text: str) -> int:
         return int(number)
     except (ValueError, OverflowError) as error:
         raise ConfigError(
-            f"--rows {text!r} is no number.", hint="Say it like 2000000, 2e6 or 2M."
+            f"--rows {text!r} is not a number.", hint="Write it like 2000000, 2e6 or 2M."
         ) from error
 
 
-def _rows(chosen: IndexPlan) -> list[tuple[str, str]]:
-    low, high = chosen.query_ms
-    faster, slower = chosen.build_s
-    with_vectors = ", the stored vectors among them" if chosen.vectors_in_memory else ""
-    parts = (
-        f", in {chosen.parts} parts of {-(-chosen.rows // chosen.parts):,} rows"
-        if chosen.parts > 1
-        else ""
-    )
-    shared = "; all cores share the parts" if chosen.parts > 1 else ""
+def _rows(plan: IndexPlan) -> list[tuple[str, str]]:
+    low, high = plan.query_ms
+    fast, slow = plan.build_s
+    parts, threads = "", ""
+    if plan.parts > 1:
+        parts = f", in {plan.parts} parts of {-(-plan.rows // plan.parts):,} rows"
+        threads = "; all cores share the parts"
+    vectors = ", including the stored vectors" if plan.vectors_in_memory else ""
     return [
-        ("prompts", f"{chosen.rows:,} of {chosen.dim} dimensions"),
-        ("index", chosen.factory + parts),
-        ("memory while it answers", size_text(chosen.memory_bytes) + with_vectors),
-        ("index on disk", size_text(chosen.index_bytes)),
+        ("prompts", f"{plan.rows:,} of {plan.dim} dimensions"),
+        ("index", plan.factory + parts),
+        ("memory in use", size_text(plan.memory_bytes) + vectors),
+        ("index on disk", size_text(plan.index_bytes)),
         (
             "version on disk",
-            f"{size_text(chosen.disk_bytes)}, with the prompts, their vectors and MiniLM's",
+            f"{size_text(plan.disk_bytes)}, with the prompts, their vectors and MiniLM's",
         ),
-        ("a question", f"{low:,.1f} to {high:,.1f} ms to search, on one core{shared}"),
+        ("search time", f"{low:,.1f} to {high:,.1f} ms per question on one core{threads}"),
         (
-            "the index stage",
-            f"{_duration(faster)} to {_duration(slower)} in about {size_text(chosen.build_memory_bytes)} of memory; "
-            "encoding the prompts comes on top",
+            "indexing time",
+            f"{_duration(fast)} to {_duration(slow)} with about "
+            f"{size_text(plan.build_memory_bytes)} of memory, after encoding the prompts",
         ),
     ]
 
 
-def _driver_for(device: str) -> NvidiaDriver | None:
-    """What the driver says of a GPU;
+def _usable_driver(device: str) -> NvidiaDriver | None:
+    """Return what the NVIDIA driver reports, or None where the CPU is to be used.
 
-    None for the processor, and where there is no GPU that `device` insists on.
+    Raises:
+        ConfigError: unknown device, or "cuda" and there is no GPU.
     """
     from imprompt.core.device_names import PROCESSOR, WITHOUT_GPU, check_device, nvidia_driver
     from imprompt.core.errors import ConfigError
@@ -107,16 +104,16 @@ def _driver_for(device: str) -> NvidiaDriver | None:
     return None
 
 
-def _on_gpu(chosen: IndexPlan, driver: NvidiaDriver, *, required: bool) -> str:
+def _on_gpu(plan: IndexPlan, driver: NvidiaDriver, *, required: bool) -> str:
     from imprompt.core.device_names import WITHOUT_GPU
     from imprompt.core.errors import ConfigError
 
-    needed = size_text(chosen.gpu_bytes)
-    if chosen.gpu_bytes > driver.memory_bytes:
-        if required:
-            raise ConfigError(f"{driver.gpu} cannot hold the vectors, {needed}.", hint=WITHOUT_GPU)
-        return f"the processor answers: the vectors take {needed}, {driver.gpu} has {size_text(driver.memory_bytes)}"
-    return f"{needed} of {size_text(driver.memory_bytes)} ({driver.gpu}), with the extra gpu: all vectors are compared, exactly"
+    needed, memory = size_text(plan.gpu_bytes), size_text(driver.memory_bytes)
+    if plan.gpu_bytes <= driver.memory_bytes:
+        return f"{needed} of {memory} ({driver.gpu}), with the extra gpu: exact search"
+    if required:
+        raise ConfigError(f"{driver.gpu} cannot hold the vectors, {needed}.", hint=WITHOUT_GPU)
+    return f"not used: the vectors take {needed}, {driver.gpu} has {memory}"
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`push`: the index of a folder to Milvus."""
+"""`push`: send the index of a folder to Milvus."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
+from imprompt.commands.options import IndexFolder
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
+    from imprompt.core.settings import MilvusPlace
     from imprompt.store.milvus.upload import PushReport
 
 
 def push(
-    place: Annotated[
+    *,
+    address: Annotated[
         str,
         typer.Argument(
             metavar="milvus:ADDRESS",
-            help="`milvus:http://HOST:PORT`, `milvus:http://HOST:PORT/DATABASE`, or `milvus:FILE.db` for Milvus Lite. "
-            "A token goes into IMPROMPT_MILVUS_TOKEN.",
+            help="`milvus:URL` (http://HOST:PORT, or with /DATABASE), or `milvus:FILE.db` for "
+            "Milvus Lite. "
+            "[env for the token: IMPROMPT_MILVUS_TOKEN]",
         ),
     ],
     index_type: Annotated[
@@ -27,7 +30,8 @@ def push(
         typer.Option(
             "--milvus-index-type",
             metavar="TYPE",
-            help="FLAT, HNSW, IVF_FLAT, IVF_SQ8; on a cluster also IVF_RABITQ, DISKANN, GPU_CAGRA.",
+            help="FLAT, HNSW, IVF_FLAT or IVF_SQ8; on a cluster also IVF_RABITQ, DISKANN or "
+            "GPU_CAGRA.",
             show_default="FLAT up to 100,000 prompts, HNSW above",
         ),
     ] = None,
@@ -36,54 +40,55 @@ def push(
         typer.Option(
             "--milvus-index-params",
             metavar="JSON",
-            help="Over the type's own: '{\"nlist\": 4096}'.",
+            help="Index parameters that override the type's defaults, such as '{\"nlist\": 4096}'.",
             show_default=False,
         ),
     ] = None,
     replicas: Annotated[
-        int, typer.Option("--replicas", min=1, help="In the memory of a cluster.")
+        int, typer.Option("--replicas", min=1, help="Copies in the memory of a cluster.")
     ] = 1,
     keep: Annotated[
-        int,
-        typer.Option(
-            "--keep", min=0, help="How many versions that were in service before stay there."
-        ),
+        int, typer.Option("--keep", min=0, help="Number of older versions to keep on Milvus.")
     ] = 1,
     drop_unfinished: Annotated[
         bool,
         typer.Option(
             "--drop-unfinished",
-            help="Drop what pushes of other versions left behind; none may be running.",
+            help="Drop what interrupted pushes of other versions left; no push may be running.",
         ),
     ] = False,
     index: IndexFolder = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    output: Output,
 ) -> None:
-    """Send the index of a folder to Milvus, where `query`, `submit` and `serve` find it: `--index milvus:ADDRESS`.
+    """Send the index to Milvus, for `query`, `submit` and `serve` with `--index milvus:ADDRESS`.
 
-    It is in service there when it is whole, and not before. A push that was broken off goes on
-    where it stopped when the same command is given again; pushed twice, nothing is sent.
+    The new version replaces the old one there once it is complete. To resume an interrupted push,
+    repeat the command; pushing a version again sends nothing.
     """
-    from imprompt.core.errors import ConfigError
-    from imprompt.core.settings import MilvusPlace, index_place, settings
+    from imprompt.core.settings import settings
     from imprompt.store.milvus.upload import PushOptions
     from imprompt.store.milvus.upload import push as send
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
-    target = index_place(place)
-    if not isinstance(target, MilvusPlace):
-        raise ConfigError(
-            f"{place} is not on Milvus.",
-            hint="Name milvus:http://HOST:PORT[/DATABASE], or milvus:FILE.db.",
-        )
+    target = _milvus_place(address)
     options = PushOptions(index_type, _params(index_params), replicas, keep, drop_unfinished)
     report = send(settings(index=index).index, target, options=options, progress=output.progress())
-    if json:
+    if output.json:
         output.line(report)
     else:
         _show(output, report, str(target))
+
+
+def _milvus_place(address: str) -> MilvusPlace:
+    from imprompt.core.errors import ConfigError
+    from imprompt.core.settings import MilvusPlace, index_place
+
+    place = index_place(address)
+    if isinstance(place, MilvusPlace):
+        return place
+    raise ConfigError(
+        f"{address} is not on Milvus.",
+        hint="Name milvus:http://HOST:PORT[/DATABASE], or milvus:FILE.db.",
+    )
 
 
 def _params(text: str | None) -> dict[str, Any] | None:
@@ -95,20 +100,22 @@ def _params(text: str | None) -> dict[str, Any] | None:
         return None if text is None else msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.MsgspecError as error:
         raise ConfigError(
-            f"--milvus-index-params is no JSON object: {error}.",
-            hint="Such as '{\"nlist\": 4096}'.",
+            f"--milvus-index-params is not a JSON object: {error}.",
+            hint="Write it like '{\"nlist\": 4096}'.",
         ) from error
 
 
 def _show(output: Output, report: PushReport, target: str) -> None:
     if not report.changed and not report.sent:
         output.text(
-            f"Nothing to do: {target} has just this index in service ({report.rows:,} prompts, {report.version})."
+            f"Nothing to do: {target} already serves this index "
+            f"({report.rows:,} prompts, version {report.version})."
         )
     else:
         output.text(
-            f"{report.rows:,} prompts in service on {target}, {report.sent:,} of them sent now, {report.seconds:.1f} s "
-            f"(version {report.version}, index {report.kind}, recall@5 of the probes {report.recall_at_5:.3f})."
+            f"{report.rows:,} prompts in service on {target}, {report.sent:,} of them sent now, "
+            f"{report.seconds:.1f} s (version {report.version}, index {report.kind}, "
+            f"recall@5 of the check queries {report.recall_at_5:.3f})."
         )
     for collection in report.dropped:
         output.text(f"dropped {collection}")

@@ -1,163 +1,234 @@
-"""`query`: images, a text, or both, against the index."""
+"""`query`: ask the index about images, a text, or both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.blend_options import (
-    Blend,
-    Degrade,
-    Phrases,
-    explain,
-    load_ensemble_for,
-    show_explanation,
-    tell_left_out,
-)
-from imprompt.commands.filter_options import Contains, Effort, Exclude, NoArtists, Where
-from imprompt.commands.index_options import open_index
-from imprompt.commands.options import (
-    Device,
-    EncoderName,
-    IndexOption,
-    Json,
-    Neighbours,
-    Offline,
-    Quiet,
-    Verbose,
-)
+from imprompt.commands.ensemble_options import EnsembleOptions, tell_left_out
+from imprompt.commands.index_options import IndexOptions, LoadedIndex, open_index
+from imprompt.commands.options import EncoderName
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
     from imprompt.core.errors import ImpromptError
-    from imprompt.ensemble.explanation import ExplainedAnswer
-    from imprompt.retriever import Question
+    from imprompt.ensemble.ensemble import Ensemble
+    from imprompt.ensemble.explanation import ExplainedAnswer, Explanation
+    from imprompt.retriever import Filters, Question
     from imprompt.retriever.answers import Answer, Neighbour
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterOptions:
+    """Which prompts may answer."""
+
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where",
+            metavar="EXPR",
+            help="Only prompts that match this condition, in SQL syntax: "
+            "\"n_submitted >= 3 AND text ILIKE '%castle%'\".",
+            show_default=False,
+        ),
+    ] = None
+    contains: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--contains",
+            metavar="WORDS",
+            help="Only prompts that contain these words; repeatable.",
+            show_default=False,
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="WORDS",
+            help="No prompts that contain these words; repeatable.",
+            show_default=False,
+        ),
+    ] = None
+    no_artists: Annotated[
+        bool,
+        typer.Option(
+            "--no-artists", help="No prompts that name an artist of clip-interrogator's list."
+        ),
+    ] = False
+
+    def filters(self) -> Filters:
+        """Return the filters of a search."""
+        from imprompt.retriever import Filters
+
+        contains, exclude = tuple(self.contains or ()), tuple(self.exclude or ())
+        return Filters(self.where, contains, exclude, self.no_artists)
+
+
 def query(
+    *,
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files or folders of them.")
+        list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")
     ] = None,
     text: Annotated[
         str | None,
         typer.Option("--text", help="A text to search for, alone or mixed with each image."),
     ] = None,
-    k: Neighbours = 10,
-    where: Where = None,
-    contains: Contains = None,
-    exclude: Exclude = None,
-    no_artists: NoArtists = False,
-    effort: Effort = None,
+    k: Annotated[int, typer.Option("-k", min=0, help="Number of nearest prompts to show.")] = 10,
+    filtering: FilterOptions,
+    effort: Annotated[
+        float | None,
+        typer.Option(
+            "--effort",
+            min=0,
+            max=1,
+            help="How thoroughly to search a large index, from 0 (fast) to 1 (exact).",
+            show_default="the effort whose recall `info` shows",
+        ),
+    ] = None,
     ignore_metadata: Annotated[
+        bool, typer.Option("--ignore-metadata", help="Ignore the prompts that files carry.")
+    ] = False,
+    explain: Annotated[
         bool,
         typer.Option(
-            "--ignore-metadata", help="Estimate, as if the file did not carry its prompt."
+            "--explain",
+            help="Let the ensemble answer, and show each member's contribution. Images only.",
         ),
     ] = False,
-    explanation: Annotated[
-        bool,
-        typer.Option(
-            "--explain", help="Let the ensemble answer, and show each member's vote. Images only."
-        ),
-    ] = False,
-    blend: Blend = None,
-    phrases: Phrases = None,
-    degrade: Degrade = False,
-    index: IndexOption = None,
+    ensemble: EnsembleOptions,
+    location: IndexOptions,
     encoder: EncoderName = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    offline: Offline = False,
+    output: Output,
 ) -> None:
     """Find the prompt behind an image.
 
-    A prompt that the file carries is answered as *exact*, or as *carried* where something that is
-    not in the file was done with it; this needs no index and no model. Otherwise the nearest
-    prompts of the index are found and the answer is *estimated*. Several images are encoded in
-    batches; one that cannot be read is listed and the rest is answered. Of prompts that are nearly
-    the same, one is shown.
+    A prompt that the file carries is the answer, marked `exact`, or `carried` if something that the
+    file does not describe was done with it; this needs no index and no model. Otherwise the index
+    is searched for the nearest prompts, and the answer is `estimated`. Images that cannot be read
+    are listed; the others are answered. Of near-duplicate prompts, one is shown.
     """
-    from imprompt.core.errors import ConfigError, EncoderError, ImpromptError, StoreError
+    from imprompt.core.errors import EncoderError, StoreError
     from imprompt.images.image_files import require_images
-    from imprompt.retriever import Filters, Question, Retriever
+    from imprompt.retriever import Question
     from imprompt.retriever.search import BATCH_QUESTIONS
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
-    if (blend or degrade or phrases) and not explanation:
-        raise ConfigError(
-            "--blend, --phrases and --degrade are about the ensemble's answer.",
-            hint="Add --explain to ask for it.",
-        )
-    if explanation and (text or not images):
-        raise ConfigError(
-            "--explain is about images: the members cannot look at a text.",
-            hint="Ask for the text without --explain.",
-        )
-    filters = Filters(where, tuple(contains or ()), tuple(exclude or ()), no_artists)
-    if explanation and (filters or effort is not None):
-        raise ConfigError(
-            "--explain asks members that know of no filters and no --effort.",
-            hint="Ask for the filtered prompts without --explain.",
-        )
+    filters = filtering.filters()
+    filtered = bool(filters) or effort is not None
+    _check_options(images, text, explain=explain, ensemble=ensemble, filtered=filtered)
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [
         Question(image=None, text=text)
     ]
-    few = len(questions) <= BATCH_QUESTIONS
-    from_files = bool(paths) and not (text or explanation or ignore_metadata)
+    from_files = bool(paths) and not (text or explain or ignore_metadata)
     if from_files and k == 0 and _answer_from_files(output, questions, others=None):
         return
+    few = len(questions) <= BATCH_QUESTIONS
     with ExitStack() as stack:
         try:
-            opened = stack.enter_context(
-                open_index(
-                    output, index=index, device=device, offline=offline, encoder=encoder, few=few
-                )
-            )
+            index = stack.enter_context(open_index(output, location, encoder=encoder, few=few))
         except (EncoderError, StoreError) as error:
             if not from_files:
                 raise
             _answer_from_files(output, questions, others=error)
             return
-        results: Iterator[Answer | ExplainedAnswer | ImpromptError]
-        if explanation:
-            ensemble = load_ensemble_for(
-                blend, opened, phrases=phrases, degrade=degrade, output=output
-            )
-            results = explain(ensemble, questions, max(k, 1), version=opened.version)
+        loaded = ensemble.load(index, output) if explain else None
+        results: Iterator[Answer | ImpromptError] | Iterator[ExplainedAnswer | ImpromptError]
+        if loaded is None:
+            results = _search(index, questions, k, filters=filters, effort=effort)
         else:
-            results = Retriever(opened.version, opened.pair, effort=effort).ask(
-                questions, max(k, 1), filters=filters
-            )
-        for question, result in zip(questions, results, strict=True):
-            if isinstance(result, ImpromptError):
-                output.fail(str(question.image or text or ""), result)
-            else:
-                _show(output, result if k else _without_neighbours(result))
+            results = _explain(index, loaded, questions, k)
+        _show_all(output, questions, results, k=k)
     output.close(total=len(questions))
-    if explanation:
-        tell_left_out(ensemble)
+    if loaded is not None:
+        tell_left_out(loaded)
+
+
+def _check_options(
+    images: list[Path] | None,
+    text: str | None,
+    *,
+    explain: bool,
+    ensemble: EnsembleOptions,
+    filtered: bool,
+) -> None:
+    """Raise `ConfigError` for options that contradict each other."""
+    from imprompt.core.errors import ConfigError
+
+    if ensemble and not explain:
+        raise ConfigError(
+            "--blend, --phrases and --degrade require --explain.",
+            hint="Add --explain to ask the ensemble.",
+        )
+    if explain and (text or not images):
+        raise ConfigError(
+            "--explain works on images only.", hint="Ask for the text without --explain."
+        )
+    if explain and filtered:
+        raise ConfigError(
+            "--explain cannot be combined with filters or --effort.",
+            hint="Ask for the filtered prompts without --explain.",
+        )
+
+
+def _search(
+    index: LoadedIndex,
+    questions: Sequence[Question],
+    k: int,
+    *,
+    filters: Filters,
+    effort: float | None,
+) -> Iterator[Answer | ImpromptError]:
+    from imprompt.retriever import Retriever
+
+    retriever = Retriever(index.version, index.encoder, effort=effort)
+    return retriever.ask(questions, max(k, 1), filters=filters)
+
+
+def _explain(
+    index: LoadedIndex, ensemble: Ensemble, questions: Sequence[Question], k: int
+) -> Iterator[ExplainedAnswer | ImpromptError]:
+    from imprompt.ensemble.explanation import ask_explained
+    from imprompt.retriever import Retriever
+
+    retriever = Retriever(index.version, ensemble.neighbourhood.encoder)
+    return ask_explained(questions, max(k, 1), retriever=retriever, ensemble=ensemble)
+
+
+def _show_all(
+    output: Output,
+    questions: Sequence[Question],
+    results: Iterator[Answer | ImpromptError] | Iterator[ExplainedAnswer | ImpromptError],
+    *,
+    k: int,
+) -> None:
+    from imprompt.core.errors import ImpromptError
+
+    for question, result in zip(questions, results, strict=True):
+        if isinstance(result, ImpromptError):
+            output.fail(str(question.image or question.text or ""), result)
+        else:
+            _show(output, result if k else _without_neighbours(result))
 
 
 def _answer_from_files(
     output: Output, questions: Sequence[Question], *, others: ImpromptError | None
 ) -> bool:
-    """Answer what the files carry, without index and model.
+    """Answer with the prompts that files carry, without index and model.
 
     Args:
-        others: why nothing can be estimated, the error of every file that carries no prompt. None
-            answers only where every file carries one or cannot be read.
+        output: shows the answers.
+        questions: about images.
+        others: why nothing can be estimated; the error of every file that carries no prompt. With
+            None, nothing is answered unless every file carries a prompt or cannot be read.
 
     Returns:
         Whether the questions were answered.
@@ -168,29 +239,27 @@ def _answer_from_files(
     from imprompt.core.errors import ImpromptError
     from imprompt.retriever.file_prompts import answers_from_files
 
-    if others is None:
-        results = list(answers_from_files(questions))
-        if None in results:
+    results: list[Answer | ImpromptError] = []
+    for question, result in zip(questions, answers_from_files(questions), strict=True):
+        if result is not None:
+            results.append(result)
+        elif others is None:
             return False
-    else:
-        answers = zip(questions, answers_from_files(questions), strict=True)
-        results = [
-            _for_image(others, question) if result is None else result
-            for question, result in answers
-        ]
-        if any(not isinstance(result, ImpromptError) for result in results):
-            output.note(f"No nearest prompts are shown: {others}")
-    for question, result in zip(questions, results, strict=True):
-        if isinstance(result, ImpromptError):
-            output.fail(str(question.image), result)
-        elif result is not None:
-            _show(output, result)
+        else:
+            results.append(_for_image(others, question))
+    if others is not None and not all(isinstance(result, ImpromptError) for result in results):
+        output.note(f"No nearest prompts are shown: {others}")
+    for question, answer in zip(questions, results, strict=True):
+        if isinstance(answer, ImpromptError):
+            output.fail(str(question.image), answer)
+        else:
+            _show(output, answer)
     output.close(total=len(questions))
     return True
 
 
 def _for_image(error: ImpromptError, question: Question) -> ImpromptError:
-    """The reason why one image has no answer."""
+    """Return why one image has no answer: it carries no prompt, and `error`."""
     named = copy(error)
     named.message = (
         f"{question.image!s} carries no prompt, and nothing can be estimated: {error.message}"
@@ -217,7 +286,7 @@ def _show(output: Output, result: Answer | ExplainedAnswer) -> None:
     for line in _head(answer):
         output.text(line)
     if not isinstance(result, Answer):
-        show_explanation(output, result.explanation)
+        _show_explanation(output, result.explanation)
     if not answer.neighbours and not answer.filters:
         return
     rows = [
@@ -228,6 +297,23 @@ def _show(output: Output, result: Answer | ExplainedAnswer) -> None:
         f"The {len(rows)} nearest prompts" if rows else "No prompt of the index passes the filter"
     )
     output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
+
+
+def _show_explanation(output: Output, explanation: Explanation) -> None:
+    """Print the confidence, the members left out, and each member's contribution."""
+    confidence = explanation.confidence
+    output.text(f"  confidence: {'not calibrated' if confidence is None else f'{confidence:.2f}'}")
+    if explanation.close is False:
+        output.text("  nothing in the corpus is close; this is the best guess")
+    for error in explanation.left_out:
+        output.text(f"  without {error}")
+    rows = [
+        (vote.member, f"{vote.share:.3f}", f"{vote.cosine:.3f}", vote.text or "")
+        for vote in explanation.contributions
+    ]
+    title = f"Contributions to blend {explanation.blend_config}"
+    columns = ["member", "share", "cosine", "text"]
+    output.table(grid(title, columns, rows, right=["share", "cosine"]))
 
 
 def _prompt_text(hit: Neighbour) -> str:

@@ -1,4 +1,4 @@
-"""`remove`: prompts out of the index, and out of everything older."""
+"""`remove`: erase prompts from the index and from all older versions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
-from imprompt.commands.output import Output, grid, size_text
+from imprompt.commands.options import IndexFolder
+from imprompt.commands.output import Output, grid
+from imprompt.core.text import size_text
 
 if TYPE_CHECKING:
     from imprompt.indexer.removing import Preview, RemoveReport, RemoveRules
 
 
 def remove(
+    *,
     where: Annotated[
         str | None,
         typer.Option(
             "--where",
             metavar="EXPR",
-            help="The prompts of which this is true; as in `query`.",
+            help="Remove the prompts that this condition matches; syntax as in `query`.",
             show_default=False,
         ),
     ] = None,
@@ -29,35 +31,32 @@ def remove(
         typer.Option(
             "--match",
             metavar="FILE",
-            help="The prompts that hold any line of this text file, whatever the case.",
+            help="Remove the prompts that contain any line of this text file, ignoring case.",
             show_default=False,
         ),
     ] = None,
     regex: Annotated[
-        bool, typer.Option("--regex", help="The lines of --match are regular expressions.")
+        bool, typer.Option("--regex", help="Treat the lines of --match as regular expressions.")
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Remove nothing; show how many it would be, and the first ten."
+            "--dry-run", help="Remove nothing; show the number of matches and the first ten."
         ),
     ] = False,
     index: IndexFolder = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    output: Output,
 ) -> None:
-    """Take prompts out of the index by rule, for good: the rest is written afresh, and all older versions are purged.
+    """Erase prompts from the index for good: rewrite the rest and purge all older versions.
 
-    Nothing is encoded. Unfinished builds in the index's folder and the phrases that the
-    interrogator mined are purged, too. To build again from a corpus that holds the prompts, or to
-    add another one that does, brings them back.
+    Nothing is encoded. Unfinished builds in the index's folder, and the phrases that the
+    interrogator took from the index, are purged too. Building again from a corpus that holds the
+    prompts, or adding one, brings them back.
     """
     from imprompt.core.settings import settings
     from imprompt.ensemble.interrogator.corpus_phrases import forget_mined_phrases
     from imprompt.indexer.removing import preview_removal, remove_prompts
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     folder = settings(index=index).index
     rules = _rules(where, match, regex=regex)
     if dry_run:
@@ -82,36 +81,35 @@ def _rules(where: str | None, match: Path | None, *, regex: bool) -> RemoveRules
     )
 
 
-def _show_preview(output: Output, found: Preview) -> None:
+def _show_preview(output: Output, preview: Preview) -> None:
     if output.json:
-        output.line({"rows": found.rows, "matching": found.matching, "first": found.first})
+        output.line({"rows": preview.rows, "matching": preview.matching, "first": preview.first})
         return
     rows = [
         (str(prompt.row_id), prompt.text, f"{prompt.source}:{prompt.source_key}")
-        for prompt in found.first
+        for prompt in preview.first
     ]
     if rows:
-        output.table(
-            grid(f"The first {len(rows)}", ["row", "prompt", "source"], rows, right=["row"])
-        )
-    output.text(f"{found.matching:,} of {found.rows:,} prompts would be removed.")
+        columns = ["row", "prompt", "source"]
+        output.table(grid(f"The first {len(rows)}", columns, rows, right=["row"]))
+    output.text(f"{preview.matching:,} of {preview.rows:,} prompts would be removed.")
 
 
 def _show(output: Output, report: RemoveReport, folder: Path) -> None:
     manifest = report.manifest
     if output.json:
-        purged = [{"removed": name, "bytes": size} for name, size in report.purged]
         output.line(
             {
                 "removed": report.removed,
                 "rows": manifest.rows,
                 "version": manifest.version,
-                "purged": purged,
+                "purged": [{"removed": name, "bytes": size} for name, size in report.purged],
             }
         )
         return
     output.text(
-        f"{report.removed:,} prompts removed, {manifest.rows:,} left, in {folder} (version {manifest.version})."
+        f"{report.removed:,} prompts removed, {manifest.rows:,} left, in {folder} "
+        f"(version {manifest.version})."
     )
     for name, size in report.purged:
         output.text(f"purged {name} ({size_text(size)})")

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.blend_options import Blend, Degrade
-from imprompt.commands.options import (
-    Device,
-    EncoderName,
-    IndexOption,
-    Json,
-    Offline,
-    Quiet,
-    Verbose,
-)
+from imprompt.commands.ensemble_options import Blend, Degrade
+from imprompt.commands.index_options import IndexOptions
+from imprompt.commands.options import EncoderName
 from imprompt.commands.output import Output
+
+if TYPE_CHECKING:
+    from imprompt.core.protocols import DualEncoder
 
 
 def serve(
+    *,
     host: Annotated[
-        str, typer.Option("--host", help="Any other than loopback needs --token or --no-auth.")
+        str,
+        typer.Option(
+            "--host",
+            help="The address to listen on; any other than loopback needs --token or --no-auth.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")
@@ -32,19 +33,19 @@ def serve(
         typer.Option(
             "--token",
             envvar="IMPROMPT_TOKEN",
-            help="What clients must send; rather set the variable.",
+            help="The bearer token that clients must send. Prefer the environment variable.",
             show_default=False,
         ),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Let everybody ask who reaches the host.")
+        bool, typer.Option("--no-auth", help="Allow unauthenticated access.")
     ] = False,
     allow_urls: Annotated[
         list[str] | None,
         typer.Option(
             "--allow-urls",
             metavar="HOST",
-            help="Fetch images from this host when asked to; may be repeated.",
+            help="Let clients name images by URL on this host; repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -52,57 +53,47 @@ def serve(
     degrade: Degrade = False,
     max_batch: Annotated[
         int,
-        typer.Option(
-            "--max-batch", min=1, max=256, help="Questions that a model gets at once, at most."
-        ),
+        typer.Option("--max-batch", min=1, max=256, help="Maximum number of questions per batch."),
     ] = 32,
     map_index: Annotated[
         bool,
         typer.Option(
             "--map-index",
-            help="Map the index's files instead of reading them; docs/serving.md says when.",
+            help="Memory-map the index's files instead of reading them; see docs/serving.md.",
         ),
     ] = False,
     log_json: Annotated[
-        bool, typer.Option("--log-json", help="The log as JSON, one object a line.")
+        bool, typer.Option("--log-json", help="Write the log as JSON, one object per line.")
     ] = False,
-    index: IndexOption = None,
+    location: IndexOptions,
     encoder: EncoderName = None,
-    device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    offline: Offline = False,
+    output: Output,
 ) -> None:
-    """Serve the index: a page for the browser, an API, and what clients of AUTOMATIC1111 and clip-retrieval call.
+    """Serve the index: a web page, an API, and endpoints for AUTOMATIC1111 and clip-retrieval.
 
-    Models and index are loaded once; a newly published version is taken up by itself.
+    Models and index are loaded once; newly published versions are picked up automatically.
     docs/serving.md shows the clients.
     """
     from imprompt.core.errors import ConfigError
-    from imprompt.core.settings import settings
     from imprompt.encoders.registry import load_encoder, load_index_encoder
     from imprompt.store.index_version import pin_manifest
 
     try:
         from imprompt.server.server_settings import ServerSettings, check_access
-        from imprompt.server.serving import serve as run
+        from imprompt.server.serving import serve as run_server
     except ImportError as error:
         raise ConfigError(
             f"{error.name} is not installed.",
             hint="Install what serving needs: pip install 'imprompt[serve]'",
         ) from error
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
-    chosen = settings(index=index, offline=offline)
+    run = location.settings()
     check_access(host=host, token=token, no_auth=no_auth)
-    if isinstance(
-        chosen.place, Path
-    ):  # a folder without an index is told before the models are loaded; a server is asked once
-        with pin_manifest(chosen.place):
-            output.detail(f"Index {chosen.place}.")
+    if isinstance(run.place, Path):  # report a missing index before loading models
+        with pin_manifest(run.place):
+            output.detail(f"Index {run.place}.")
     config = ServerSettings(
-        index=chosen.place,
+        index=run.place,
         host=host,
         port=port,
         token=token,
@@ -110,16 +101,15 @@ def serve(
         blend_config=blend or "default",
         encoder=encoder,
         degrade=degrade,
-        device=device,
-        offline=chosen.offline,
+        device=location.device,
+        offline=run.offline,
         max_batch=max_batch,
         map_index=map_index,
-        log_json=log_json or json,
+        log_json=log_json or output.json,
     )
 
-    load = load_encoder if encoder else load_index_encoder
-    run(
-        config,
-        load=lambda name: load(name, device=device, offline=chosen.offline, announce=output.note),
-        announce=output.note,
-    )
+    def load(name: str) -> DualEncoder:
+        load_named = load_encoder if encoder else load_index_encoder
+        return load_named(name, device=location.device, offline=run.offline, announce=output.note)
+
+    run_server(config, load=load, announce=output.note)

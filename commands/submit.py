@@ -1,81 +1,67 @@
-"""`submit`: a folder of images to a submission of the competition, or a submission checked."""
+"""`submit`: answer a folder of images with a submission, or check one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.blend_options import (
-    Blend,
-    Degrade,
-    Phrases,
-    load_ensemble_for,
-    named_ensemble,
-    tell_left_out,
-)
-from imprompt.commands.engine_options import LOCAL, ActorCpus, EngineName, ray_cluster_of
-from imprompt.commands.index_options import open_index
-from imprompt.commands.options import Device, IndexOption, Json, Offline, Quiet, Verbose
+from imprompt.commands.engine_options import EngineOptions
+from imprompt.commands.ensemble_options import EnsembleOptions, tell_left_out
+from imprompt.commands.index_options import IndexOptions, LoadedIndex, open_index
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
+    from imprompt.ensemble.ensemble import Ensemble
+    from imprompt.ensemble.submission.ray_predictions import NamedEnsemble
     from imprompt.ensemble.submission.submission_job import SubmitReport
 
 _SHOWN = 20
 
 
 def submit(
+    *,
     folder: Annotated[
-        Path | None, typer.Argument(metavar="FOLDER", help="The folder of the images.")
+        Path | None, typer.Argument(metavar="FOLDER", help="The folder of images.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The file to write: .csv, .parquet or .npz.")
     ] = None,
     sample: Annotated[
         Path | None,
-        typer.Option(
-            "--sample", help="A sample submission; its ids and their order are those of the result."
-        ),
+        typer.Option("--sample", help="A sample submission; sets the image ids and their order."),
     ] = None,
     prompts_out: Annotated[
-        Path | None, typer.Option("--prompts-out", help="A CSV file for the texts of the answers.")
+        Path | None,
+        typer.Option("--prompts-out", help="Also write the prompts, as CSV, to this file."),
     ] = None,
     check: Annotated[
         Path | None,
         typer.Option(
-            "--check",
-            help="Write nothing: compare this submission with --sample and list its problems.",
+            "--check", help="Write nothing; compare this submission with --sample instead."
         ),
     ] = None,
     ignore_metadata: Annotated[
-        bool,
-        typer.Option("--ignore-metadata", help="Estimate also where a file carries its prompt."),
+        bool, typer.Option("--ignore-metadata", help="Ignore the prompts that files carry.")
     ] = False,
-    blend: Blend = None,
-    phrases: Phrases = None,
-    degrade: Degrade = False,
-    index: IndexOption = None,
-    device: Device = "auto",
-    engine: EngineName = LOCAL,
-    actor_cpus: ActorCpus = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    offline: Offline = False,
+    ensemble: EnsembleOptions,
+    location: IndexOptions,
+    engine: EngineOptions,
+    output: Output,
 ) -> None:
-    """Answer a whole folder of images with one submission: `imgId_eId,val`, 384 rows an image, ids are the files' stems.
+    """Answer a folder of images with one submission: `imgId_eId,val`, 384 rows per image.
 
-    A run that was broken off goes on where it stopped when the same command is given again. An
-    image that cannot be read gets the mean of the corpus, is listed, and the exit code tells.
+    Ids are the file names without their suffixes. To resume an interrupted run, repeat the command.
+    An image that cannot be read gets the corpus mean, is listed, and sets the exit code.
     """
     from imprompt.core.errors import ConfigError
     from imprompt.ensemble.submission.ray_predictions import RayPredictor
     from imprompt.ensemble.submission.submission_job import submit as submit_folder
     from imprompt.ensemble.submission.submission_plan import depends_on
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     if check is not None:
         _check(output, check, sample)
         return
@@ -83,30 +69,53 @@ def submit(
         raise ConfigError(
             "submit takes a FOLDER and --out FILE, or --check FILE and --sample SAMPLE."
         )
-    here = (
-        device if engine == LOCAL or device == "cpu" else "auto"
-    )  # on a cluster the device is the workers'
-    with (
-        ray_cluster_of(engine, device=device, actor_cpus=actor_cpus) as cluster,
-        open_index(output, index=index, device=here, offline=offline) as opened,
-    ):
-        ensemble = load_ensemble_for(blend, opened, phrases=phrases, degrade=degrade, output=output)
-        depends = depends_on(opened.version, ensemble)
+    device = location.device
+    if not engine.local and device != "cpu":
+        location = replace(location, device="auto")  # the chosen device is the workers'
+    with engine.cluster(device=device) as cluster, open_index(output, location) as index:
+        loaded = ensemble.load(index, output)
+        depends = depends_on(index.version, loaded)
+        predictor = None
+        if cluster is not None:
+            predictor = RayPredictor(cluster, _named_ensemble(index, loaded, device), depends)
         report = submit_folder(
             folder,
             out,
-            ensemble=ensemble,
+            ensemble=loaded,
             depends_on=depends,
             sample=sample,
             prompts_out=prompts_out,
             ignore_metadata=ignore_metadata,
-            predictor=None
-            if cluster is None
-            else RayPredictor(cluster, named_ensemble(opened, ensemble, device=device), depends),
+            predictor=predictor,
             progress=output.progress(),
         )
     _show(output, report)
-    tell_left_out(ensemble)
+    tell_left_out(loaded)
+
+
+def _named_ensemble(index: LoadedIndex, ensemble: Ensemble, device: str) -> NamedEnsemble:
+    """Return what other machines need to load the same ensemble over the same version.
+
+    Raises:
+        ConfigError: the version is on Milvus.
+    """
+    from imprompt.core.errors import ConfigError
+    from imprompt.ensemble.submission.ray_predictions import NamedEnsemble
+    from imprompt.store.index_version import IndexVersion
+
+    if not isinstance(index.version, IndexVersion):
+        raise ConfigError(
+            "--engine ray reads the index from a folder, not from Milvus.",
+            hint="Name the folder with --index.",
+        )
+    folder = index.version.folder
+    return NamedEnsemble(
+        folder.parent.parent,
+        folder.name,
+        ensemble.blend_config,
+        degrade=bool(ensemble.left_out),
+        device=device,
+    )
 
 
 def _check(output: Output, path: Path, sample: Path | None) -> None:
@@ -115,24 +124,24 @@ def _check(output: Output, path: Path, sample: Path | None) -> None:
 
     if sample is None:
         raise ConfigError("--check compares with a sample.", hint="Name it with --sample.")
-    checked = check_submission(path, sample=sample)
+    result = check_submission(path, sample=sample)
     if output.json:
-        output.line(checked)
+        output.line(result)
     else:
-        for problem in checked.problems:
+        for problem in result.problems:
             output.text(problem)
-    if checked.problems:
+    if result.problems:
         raise SubmissionRejected(
-            f"{path} is not what {sample} asks for: {len(checked.problems)} kind(s) of problem."
+            f"{path} does not match {sample}: {len(result.problems)} kind(s) of problem."
         )
-    output.note(f"{path}: {checked.rows:,} rows of {checked.images:,} images, as in {sample}.")
+    output.note(f"{path}: {result.rows:,} rows of {result.images:,} images, as in {sample}.")
 
 
 def _show(output: Output, report: SubmitReport) -> None:
-    """What was written, what was not as it should be.
+    """Print what was written, and every image without an answer of its own.
 
     Raises:
-        PartialFailure: an image could not be read, or the sample names one that is not there.
+        PartialFailure: an image could not be read, or one that the sample names is missing.
     """
     from imprompt.core.errors import PartialFailure
 
@@ -141,27 +150,26 @@ def _show(output: Output, report: SubmitReport) -> None:
     else:
         output.text(f"{report.images:,} images in {report.out}, {report.seconds:.1f} s.")
         if report.resumed:
-            output.text(f"{report.resumed:,} of them were done by an earlier run.")
+            output.text(f"{report.resumed:,} of them were answered by an earlier run.")
         if report.exact:
             output.text(f"{report.exact:,} of them carried their prompt.")
-    _list(output, "in the folder and not in the sample, left out", report.surplus)
-    _list(output, "in the sample and not in the folder, given the corpus's mean", report.missing)
+    unread = [f"{name}: {reason}" for name, reason in report.failed]
+    _list(output, "not in the sample, skipped", report.surplus)
     _list(
-        output,
-        "not readable, given the corpus's mean",
-        [f"{name}: {reason}" for name, reason in report.failed],
+        output, "in the sample but not in the folder, answered with the corpus mean", report.missing
     )
+    _list(output, "unreadable, answered with the corpus mean", unread)
     bad = len(report.missing) + len(report.failed)
     if bad:
         raise PartialFailure(
-            f"{bad:,} of {report.images:,} images got the corpus's mean instead of an answer."
+            f"{bad:,} of {report.images:,} images got the corpus mean instead of an answer."
         )
 
 
-def _list(output: Output, what: str, items: list[str] | tuple[str, ...]) -> None:
+def _list(output: Output, heading: str, items: Sequence[str]) -> None:
     if items:
-        output.note(f"{len(items):,} {what}:")
+        output.note(f"{len(items):,} {heading}:")
         for item in items[:_SHOWN]:
             output.note(f"  {item}")
         if len(items) > _SHOWN:
-            output.note(f"  and {len(items) - _SHOWN:,} more (all of them with --json)")
+            output.note(f"  and {len(items) - _SHOWN:,} more (--json lists all)")

@@ -1,4 +1,4 @@
-"""`train`: fit the head of the embedded encoder, or a whole image tower, to pairs of images and prompts."""
+"""`train`: fit the head of `lite`, or a whole image tower, to (image, prompt) pairs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imprompt.commands.options import Device, Json, Offline, Quiet, Verbose
+from imprompt.commands.options import Device, Offline
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
@@ -17,27 +17,29 @@ _SHOWN = 20
 
 
 def train(
+    *,
     pairs: Annotated[
         Path,
         typer.Option(
             "--pairs",
-            help="A Parquet file with the columns `image` (a path beside it) and `prompt`.",
+            help="A Parquet file with the columns `image` (a path relative to it) and `prompt`.",
         ),
     ],
     out: Annotated[
         Path,
         typer.Option(
             "--out",
-            help="The file to write (safetensors): a head for `--encoder lite:FILE`, a tower for a blend config's `vit`.",
+            help="The file to write (safetensors): a head for `--encoder lite:FILE`, or a tower "
+            "for a blend config's `vit`.",
         ),
     ],
     backbone: Annotated[
         str | None,
         typer.Option(
             "--backbone",
-            help="Train a whole image tower: an architecture of timm (vit_base_patch16_224), or a model of open_clip "
-            "(ViT-L-14/openai, a folder).",
-            show_default="the head of lite",
+            help="Train a whole image tower: an architecture of timm (vit_base_patch16_224), or a "
+            "model of open_clip (ViT-L-14/openai, or a folder).",
+            show_default="only the head of lite",
         ),
     ] = None,
     weights: Annotated[
@@ -45,61 +47,56 @@ def train(
         typer.Option(
             "--weights",
             help="A local file of the backbone's weights.",
-            show_default="the published ones",
+            show_default="the published weights",
         ),
     ] = None,
     from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Begin with random weights; timm only.")
+        bool, typer.Option("--from-scratch", help="Start from random weights; timm only.")
     ] = False,
     epochs: Annotated[
         int | None,
         typer.Option(
             "--epochs",
             min=1,
-            help="How often each image is seen; the head learns alone for a quarter of them.",
+            help="Passes over the images; in the first quarter only the head is trained.",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images a step.", show_default="32")
+        int | None, typer.Option("--batch-size", min=1, help="Images per step.", show_default="32")
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
             "--learning-rate",
             min=0,
-            help="Of the last layer below the head.",
+            help="Learning rate of the last layer below the head.",
             show_default="0.0001",
         ),
     ] = None,
     device: Device = "auto",
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
     offline: Offline = False,
+    output: Output,
 ) -> None:
-    """Train on your own pairs: the image head of the `lite` encoder, or with --backbone a tower for the ensemble's `vit`.
+    """Train on your own pairs: the image head of `lite`, or with --backbone a tower for `vit`.
 
-    The training of a tower that was broken off goes on where it stopped when the same command is
-    given again.
+    To resume an interrupted training of a tower, repeat the command.
     """
     from imprompt.core.errors import ConfigError
     from imprompt.core.settings import settings
     from imprompt.ensemble.training.head_training import train_head
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     if backbone is not None:
         from imprompt.ensemble.training.vit_schedule import settings_for
         from imprompt.ensemble.training.vit_training import train_vit
 
+        schedule = settings_for(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
         report = train_vit(
             pairs,
             out,
             backbone=backbone,
             weights=weights,
             from_scratch=from_scratch,
-            settings=settings_for(
-                epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
-            ),
+            settings=schedule,
             device=device,
             offline=settings(offline=offline).offline,
             announce=output.note,
@@ -109,21 +106,22 @@ def train(
         return
     if weights is not None or from_scratch or epochs or batch_size or learning_rate is not None:
         raise ConfigError(
-            "Only a tower has weights, epochs, batches and a learning rate.",
-            hint="Name it with --backbone.",
+            "--weights, --from-scratch, --epochs, --batch-size and --learning-rate require "
+            "--backbone.",
+            hint="Name a tower with --backbone.",
         )
     head = train_head(pairs, out, progress=output.progress())
-    if json:
+    if output.json:
         output.line(head)
     else:
         output.table(grid("", ["", ""], head.rows()))
 
 
 def _show_tower(output: Output, report: VitReport) -> None:
-    """What was trained.
+    """Print what was trained.
 
     Raises:
-        PartialFailure: some images could not be read; they were listed.
+        PartialFailure: some images could not be read; they are listed.
     """
     from imprompt.core.errors import PartialFailure
 
@@ -135,5 +133,6 @@ def _show_tower(output: Output, report: VitReport) -> None:
         output.note(f"  left out: {image}: {reason}")
     if report.skipped:
         raise PartialFailure(
-            f"{len(report.skipped):,} of {report.pairs:,} images could not be read; {report.out} was trained without them."
+            f"{len(report.skipped):,} of {report.pairs:,} images could not be read; "
+            f"{report.out} was trained without them."
         )

@@ -1,15 +1,13 @@
-"""`verify`: is every byte of the index what it was when it was published?"""
+"""`verify`: check that every byte of the index is as it was published."""
 
 from __future__ import annotations
 
-from imprompt.commands.options import IndexFolder, Json, Quiet, Verbose
+from imprompt.commands.options import IndexFolder
 from imprompt.commands.output import Output
 
 
-def verify(
-    index: IndexFolder = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
-) -> None:
-    """Hash every file of the index again, count its rows and ask its probes.
+def verify(*, index: IndexFolder = None, output: Output) -> None:
+    """Check the index: hash every file, count the rows and ask the check queries.
 
     Every problem is listed.
     """
@@ -17,11 +15,10 @@ def verify(
     from imprompt.core.settings import settings
     from imprompt.store.integrity import verify as verify_index
 
-    output = Output(json=json, quiet=quiet, verbose=verbose)
     folder = settings(index=index).index
     problems = verify_index(folder, progress=output.progress())
     for problem in problems:
-        if json:
+        if output.json:
             output.line(problem)
         else:
             output.text(str(problem))
@@ -29,6 +26,6 @@ def verify(
         raise Checksum(
             f"{folder}: {len(problems)} problem(s) found.",
             path=folder,
-            hint="Build it again with `build-index --replace`, or restore the files from a copy.",
+            hint="Rebuild with `imprompt build-index --replace`, or restore the files from a copy.",
         )
-    output.note(f"{folder} is whole.")
+    output.note(f"{folder} is intact.")

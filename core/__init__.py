@@ -1,1 +1,1 @@
-"""Values, seams and rules that every room shares: numpy and the standard library; anything heavier is imported where it is used."""
+"""Values, protocols and rules that every room shares; needs only numpy to import."""

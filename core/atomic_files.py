@@ -20,7 +20,7 @@ _STORAGE_ERRNOS = frozenset(
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Map the operating system's "no space", "read-only" and "not permitted" to `StorageFull`, naming `path`."""
+    """Turn "no space", "read-only" and "not permitted" into a `StorageFull` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -34,10 +34,10 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path`, complete and on disk, when the block ends well.
+    """Open a binary file that appears at `path`, complete and synced, when the block succeeds.
 
-    It is written beside the target, flushed, synced and renamed; when the block raises, nothing is
-    left behind and an older file of that name is untouched.
+    It is written next to the target and then renamed. If the block raises, nothing is left behind
+    and an older file of that name is untouched.
 
     Raises:
         StorageFull: the disk is full or may not be written.
@@ -48,7 +48,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         try:
             with suppress(FileNotFoundError):
                 partial.unlink()
-            with partial.open("xb") as file:  # never through a link that somebody has put there
+            with partial.open("xb") as file:  # never through a planted link
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -61,7 +61,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def check_place(path: Path) -> None:
-    """Raise at once what `atomic_write(path)` would raise after hours of work; leaves an existing file as it is.
+    """Raise now what `atomic_write(path)` would raise after hours of work; change no file.
 
     Raises:
         ConfigError: a folder has that name, or a file stands where its folder should be.
@@ -77,12 +77,12 @@ def check_place(path: Path) -> None:
             partial.unlink()
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(
-            f"{path.parent} is no folder.", hint="Name a file in a folder."
+            f"{path.parent} is not a folder.", hint="Name a file in a folder."
         ) from error
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of the file `path` survive a power cut, whoever wrote them."""
+    """Make the bytes of the file `path` survive a power cut."""
     sync_folder(path)  # the same call: fsync takes any descriptor
 
 
@@ -96,7 +96,7 @@ def sync_folder(path: Path) -> None:
 
 
 def sha256_file(path: Path, *, length: int | None = None) -> str:
-    """The sha256 of a file's bytes, 64 hex digits; of its first `length` bytes where that is given.
+    """Return the sha256, in 64 hex digits, of a file or of its first `length` bytes.
 
     Raises:
         OSError: the file cannot be read.

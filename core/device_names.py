@@ -1,4 +1,4 @@
-"""Names of devices, and what the NVIDIA driver says of its GPUs, asked in milliseconds and without any heavy library."""
+"""Names of devices, and what the NVIDIA driver reports, without importing a heavy library."""
 
 from __future__ import annotations
 
@@ -9,34 +9,31 @@ from imprompt.core.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda", "openvino")
 PROCESSOR = ("cpu", "openvino")
-"""Devices that are the processor;
-
-"openvino" runs `lite`'s pictures there by OpenVINO and everything else as "cpu" does.
-"""
+"""The devices that mean the CPU; "openvino" runs the image tower of `lite` on it by OpenVINO."""
 
 WITHOUT_GPU = (
     "Choose --device auto, which takes the processor for what the GPU cannot do, or --device cpu."
 )
-"""The remedy where "cuda" insists on what a GPU refuses."""
+"""The remedy where `--device cuda` asks for more than the GPU can do."""
 
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE, also where CUDA_VISIBLE_DEVICES hides them all
 
 
 def check_device(device: str) -> None:
-    """Raise ConfigError for a name that is none of `DEVICES`."""
+    """Raise `ConfigError` for a name that is not in `DEVICES`."""
     if device not in DEVICES:
         raise ConfigError(
-            f"no device is called {device!r}.", hint=f"Choose one of {', '.join(DEVICES)}."
+            f"No device is called {device!r}.", hint=f"Choose one of {', '.join(DEVICES)}."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class NvidiaDriver:
-    """What the driver says.
+    """What the driver reports about its first GPU.
 
-    `problem` is why it offers no GPU, in words, "" where it offers one; `present` tells whether
-    something that looks like a GPU is there all the same. `gpu` is the first one's name and memory,
-    `memory_bytes` that memory alone, `cuda` the newest CUDA that the driver runs, such as (12, 4).
+    `problem` says why there is no usable GPU, "" if there is one; `present` is True if some GPU
+    seems to be there nevertheless. `gpu` is its name and memory, `memory_bytes` the memory alone,
+    `cuda` the newest CUDA version that the driver runs, such as (12, 4).
     """
 
     problem: str
@@ -47,7 +44,7 @@ class NvidiaDriver:
 
 
 def nvidia_driver() -> NvidiaDriver:
-    """Ask the driver for its devices, their memory and its version; no context is made and no memory taken on a GPU."""
+    """Ask the driver for its first GPU; creates no context and takes no memory on the GPU."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -10,28 +10,28 @@
         FilterRejected       a filter that cannot be used
       EncoderError           a model that cannot be used
         WeightsMissing       a weight file is not there: `path`
-        WeightsRejected      a weight file is there and is not what it should be: `path`
+        WeightsRejected      a weight file is damaged, or another model's: `path`
         SpaceMismatch        vectors of two spaces met: `expected`, `found`
       StoreError             an index on disk that cannot be used
-        NoIndex         no index has been published there
+        NoIndex              no index has been published there
         FormatVersion        the index was written in a format this version does not read
-        Checksum             a file is not what the manifest says: `path`
+        Checksum             a file differs from the manifest: `path`
         UnknownRow           a row id outside of the version
         BuildLocked          another process is writing this index
-        IndexDiffers         the index in place was built from something else
+        IndexDiffers         the current index was built from something else
         StorageFull          the disk is full or may not be written
         Unreachable          the server that holds the index does not answer
-      MemberUnavailable      a member of the ensemble cannot vote: `name`, `reason`
+      MemberUnavailable      a member of the ensemble cannot be used: `name`, `reason`
       ClusterError           a cluster that cannot be used, or lost its workers again and again
         ClusterUnreachable   no cluster answers at the address
         WorkerDiffers        a machine of the cluster has other code, weights or data than this one
-      SubmissionRejected     a submission file is not what the competition takes
+      SubmissionRejected     a submission file that the competition would refuse
       PartialFailure         a batch is done, some of its items failed
       Degraded               everything is done, without some members of the ensemble
 
-A message says what is wrong, the value, the limit; `hint` says the remedy in one sentence.
-`exit_code` is the status that the command line ends with. Foreign exceptions are mapped to this
-tree in the file that calls the foreign library.
+A message says what is wrong, with the value and the limit; `hint` says the remedy in one sentence.
+`exit_code` is the exit status of the command line. Foreign exceptions are mapped to this tree in
+the file that calls the foreign library.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ImpromptError(Exception):
 
     Args:
         message: what is wrong, with the value and the limit, in one line.
-        hint: what to do about it, in one line; empty where nothing can be done.
+        hint: what to do about it, in one line; empty if nothing can be done.
     """
 
     exit_code: ClassVar[int] = 1
@@ -61,24 +61,21 @@ class ImpromptError(Exception):
         return f"{self.message} {self.hint}".rstrip()
 
     def __reduce__(self) -> tuple[Callable[..., Exception], tuple[object, ...]]:
-        return _rebuilt, (
-            type(self),
-            self.args,
-            self.__dict__,
-        )  # its own arguments are not those that Exception keeps
+        # Subclasses take other arguments than `Exception` keeps in `args`.
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 def _rebuilt(
     kind: type[ImpromptError], args: tuple[object, ...], fields: dict[str, object]
 ) -> ImpromptError:
-    """An error that came from another process."""
+    """Return an error that another process has pickled."""
     error = kind.__new__(kind, *args)
     error.__dict__.update(fields)
     return error
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a foreign error's message without its last full stop; its class where it says nothing."""
+    """Return the first line of a foreign error's message without its full stop, or its class."""
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".") if lines else type(error).__name__
 
@@ -112,7 +109,7 @@ class QueryError(ImpromptError):
 
 
 class EmptyQuery(QueryError):
-    """Neither an image nor a text was given."""
+    """A question with neither an image nor a text."""
 
     exit_code = 31
     kind = "empty-query"
@@ -131,14 +128,14 @@ class ImageRejected(QueryError):
 
 
 class MetadataRejected(ImageRejected):
-    """The texts that one image file carries are too large to be read; its pixels may be fine."""
+    """The metadata of one image file is too large to be read; its pixels may be fine."""
 
     exit_code = 33
     kind = "metadata-rejected"
 
 
 class FilterRejected(QueryError):
-    """A filter that cannot be used: not understood, not allowed, or of a column that is not there."""
+    """A filter that cannot be used: not understood, not allowed, or about an unknown column."""
 
     exit_code = 34
     kind = "filter-rejected"
@@ -152,7 +149,7 @@ class EncoderError(ImpromptError):
 
 
 class WeightsMissing(EncoderError):
-    """A weight file is not where it should be."""
+    """A weight file is missing."""
 
     exit_code = 41
     kind = "weights-missing"
@@ -163,7 +160,7 @@ class WeightsMissing(EncoderError):
 
 
 class WeightsRejected(EncoderError):
-    """A weight file is there, and is corrupt, of another model, or holds code instead of tensors."""
+    """A weight file is corrupt, belongs to another model, or holds code instead of tensors."""
 
     exit_code = 42
     kind = "weights-rejected"
@@ -200,14 +197,14 @@ class NoIndex(StoreError):
 
 
 class FormatVersion(StoreError):
-    """The index was written in a format that this version does not read."""
+    """The index was written in a format that this version cannot read."""
 
     exit_code = 52
     kind = "format-version"
 
 
 class Checksum(StoreError):
-    """A file of the index is not what its manifest says."""
+    """A file of the index differs from its manifest."""
 
     exit_code = 53
     kind = "checksum"
@@ -232,7 +229,7 @@ class BuildLocked(StoreError):
 
 
 class IndexDiffers(StoreError):
-    """The index in place was built from another corpus or by another encoder."""
+    """The current index was built from another corpus or by another encoder."""
 
     exit_code = 56
     kind = "index-differs"
@@ -253,7 +250,7 @@ class Unreachable(StoreError):
 
 
 class MemberUnavailable(ImpromptError):
-    """A member of the ensemble cannot vote."""
+    """A member of the ensemble cannot be used."""
 
     exit_code = 60
     kind = "member-unavailable"
@@ -286,21 +283,21 @@ class WorkerDiffers(ClusterError):
 
 
 class SubmissionRejected(ImpromptError):
-    """A submission file is not what the competition takes; its problems were listed."""
+    """A submission file that the competition would refuse; its problems are listed."""
 
     exit_code = 70
     kind = "submission-rejected"
 
 
 class PartialFailure(ImpromptError):
-    """A batch is done; some of its items failed and were listed."""
+    """A batch is done, but some of its items failed; they are listed."""
 
     exit_code = 3
     kind = "partial-failure"
 
 
 class Degraded(ImpromptError):
-    """Everything was done, but some members of the ensemble were left out, as --degrade allows."""
+    """Done, but without some members of the ensemble, as --degrade allows."""
 
     exit_code = 4
     kind = "degraded"

@@ -1,4 +1,4 @@
-"""Work that is done while somebody else works: the next thing is made by another thread while the one before is used."""
+"""Work ahead of time: other threads make the next items while the current one is used."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ THREADS = min(os.cpu_count() or 1, 8)
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items in the same order, each made by another thread while the one before is used; never more than one waits.
+    """Yield the same items in order; another thread makes one item ahead.
 
-    What making an item raises comes in its place.
+    An error that making an item raises is raised in the item's place.
     """
     end = object()
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -28,19 +28,30 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
 
 
 def side_by_side(
-    make: Callable[[Item], Made], items: Iterable[Item], *, threads: int = THREADS
+    make: Callable[[Item], Made],
+    items: Iterable[Item],
+    *,
+    threads: int = THREADS,
+    most_ahead: int | None = None,
 ) -> Generator[Made, None, None]:
-    """`make` of each item, in order, by several threads, which are never more than `threads` items ahead.
+    """Yield `make` of each item in order, made by several threads.
 
-    Worth it where `make` lets other threads run, as Pillow does while it decodes and resizes. What
-    it raises comes in the item's place, and later items are given up.
+    Worth it where `make` releases the GIL, as Pillow does while it decodes and resizes. An error of
+    `make` is raised in the item's place; later items are then given up.
+
+    Args:
+        make: called by several threads.
+        items: consumed as results are taken.
+        threads: number of threads.
+        most_ahead: how many items may be made before their turn; by default as many as threads.
     """
+    limit = threads if most_ahead is None else most_ahead
     with ThreadPoolExecutor(threads) as pool:
         coming: deque[Future[Made]] = deque()
         try:
             for item in items:
                 coming.append(pool.submit(make, item))
-                if len(coming) > threads:
+                if len(coming) > limit:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()

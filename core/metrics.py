@@ -1,4 +1,4 @@
-"""Figures of quality, each with its interval. Pure functions over arrays."""
+"""Quality metrics and their confidence intervals, as pure functions over arrays."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from imprompt.core.values import Vectors
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with the bounds of its confidence interval;
-
-    `n` items in `groups` independent groups.
-    """
+    """A mean with its confidence interval, over `n` items in `groups` independent groups."""
 
     mean: float
     low: float
@@ -25,7 +22,7 @@ class Estimate:
 
 
 def row_cosines(left: Vectors, right: Vectors) -> NDArray[np.float32]:
-    """(n,) cosines of unit rows, pair by pair.
+    """Return the (n,) cosines of unit rows, row by row.
 
     Raises:
         ValueError: the shapes differ.
@@ -38,7 +35,7 @@ def row_cosines(left: Vectors, right: Vectors) -> NDArray[np.float32]:
 def recall_at_k(
     queries: Vectors, candidates: Vectors, truth: NDArray[np.int64], k: int
 ) -> NDArray[np.bool_]:
-    """(q,) whether the right candidate is among the k nearest by cosine.
+    """Return for each query whether its right candidate is among the k nearest by cosine.
 
     Args:
         queries: (q, dim) unit rows.
@@ -60,7 +57,9 @@ def group_bootstrap(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> Estimate:
-    """Mean of `values` with a percentile interval from resampling whole groups (Efron and Tibshirani 1993, chapter 8).
+    """Return the mean of `values` with a percentile interval from resampling whole groups.
+
+    The method is the bootstrap of Efron and Tibshirani (1993), chapter 8.
 
     Args:
         values: (n,) one figure per item; for a paired difference, the differences.

@@ -1,12 +1,15 @@
-"""The progress that says nothing, for callers without a terminal."""
+"""Progress that reports nothing, for callers without a terminal."""
 
 from __future__ import annotations
 
-from imprompt.core.protocols import ProgressTask
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the protocols import numpy, which `--help` does without
+    from imprompt.core.protocols import ProgressTask
 
 
 class Silent:
-    """Satisfies `imprompt.core.protocols.Progress` and `ProgressTask` without a trace."""
+    """A `Progress`, and a `ProgressTask`, that reports nothing."""
 
     def start(self, label: str, total: int | None) -> ProgressTask:
         return self
@@ -19,3 +22,6 @@ class Silent:
 
     def __exit__(self, *exc: object) -> None:
         return None
+
+
+SILENT = Silent()

@@ -1,7 +1,6 @@
-"""The seams. Every implementation passes the contract suite of its protocol in `tests/contracts/`.
+"""Protocols between rooms; `tests/contracts/` has the suites that implementations pass.
 
-A single item is a batch of one; no method returns two types. What cannot be done raises an error of
-`imprompt.core.errors`.
+A single item is a batch of one. Failures raise an error of `imprompt.core.errors`.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ Item = TypeVar("Item", contravariant=True)
 
 
 class Encoder(Protocol[Item]):
-    """Turns items into unit vectors of one space."""
+    """An encoder of items into unit vectors of one space."""
 
     def encode(self, items: Sequence[Item]) -> Vectors:
-        """(n, dim) float32 unit rows in the order given; an empty sequence gives (0, dim).
+        """Return (n, dim) float32 unit rows in the order given; (0, dim) for no items.
 
         A row does not depend on the other items beyond rounding (max abs 1e-5).
         """
@@ -45,7 +44,7 @@ class TextEncoder(Encoder[str], Protocol):
     """An encoder of texts."""
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) tokens of each text before truncation, special tokens included."""
+        """Return the (n,) token counts before truncation, special tokens included."""
         ...
 
 
@@ -64,7 +63,11 @@ class DualEncoder(Protocol):
 
     @property
     def images(self) -> Encoder[Image]:
-        """Takes upright RGB pictures, as `imprompt.images.decode.open_image` gives them with `ENOUGH_PX` or with all pixels."""
+        """Return the image tower.
+
+        It takes upright RGB images as `imprompt.images.decode.open_image` returns them, with
+        `ENOUGH_PX` or with all pixels.
+        """
         ...
 
 
@@ -73,25 +76,25 @@ class CorpusSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What `RawPrompt.source` says: short, without a folder of this machine."""
+        """Return the value of `RawPrompt.source`: short, without a local folder."""
         ...
 
     @property
     def synthetic(self) -> bool:
-        """True where a program wrote the prompts; every answer then says so."""
+        """Return whether a program wrote the prompts; every answer then says so."""
         ...
 
     @property
     def origin(self) -> str:
-        """Where it was fetched from, with its revision; "" for what lies on this machine."""
+        """Return where it was fetched from, with its revision; "" for a local corpus."""
         ...
 
     def fingerprint(self) -> str:
-        """Changes whenever the rows or their order would; equal for equal content, wherever it lies."""
+        """Return a hash of the rows and their order, which does not depend on their location."""
         ...
 
     def batches(self, size: int, start: int = 0) -> Iterator[CorpusBatch]:
-        """Batches of at most `size` rows, from row `start` on (rows that are rejected count as rows).
+        """Yield batches of at most `size` rows from row `start`, counting rejected rows.
 
         Raises:
             CorpusError: the source as a whole cannot be read.
@@ -105,7 +108,7 @@ class PromptStore(Protocol):
     def __len__(self) -> int: ...
 
     def get_many(self, row_ids: Sequence[int] | Ids) -> list[Prompt]:
-        """The prompts in the order asked for, repeats included.
+        """Return the prompts in the order of the ids, repeats included.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
@@ -113,26 +116,23 @@ class PromptStore(Protocol):
         ...
 
     def by_key(self, prompt_key: str) -> Prompt | None:
-        """The prompt of that stable name, the first where there are several;
-
-        None where there is none.
-        """
+        """Return the first prompt with that stable name, or None."""
         ...
 
     def rows_of(self, prompt_keys: Collection[str]) -> Ids:
-        """The row ids of the prompts with these keys, rising; keys that no prompt has are passed over."""
+        """Return the row ids of the prompts with these keys, ascending; ignore unknown keys."""
         ...
 
     def matching(self, condition: Condition) -> Ids:
-        """The row ids of the prompts that a condition is true of, rising."""
+        """Return the row ids of the prompts that match a condition, ascending."""
         ...
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
-        """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
+        """Return the number of prompts per group: its rows and the duplicates dropped for them."""
         ...
 
     def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:
-        """At most `limit` phrases that the prompts are put together from, with how often each was submitted, falling.
+        """Return up to `limit` phrases that prompts are made of, by falling number of submissions.
 
         Raises:
             StoreError: this store cannot count them.
@@ -149,7 +149,7 @@ class VectorStore(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, row_ids: Ids) -> Vectors:
-        """(n, dim) float32 unit rows in the order asked for, repeats included.
+        """Return (n, dim) float32 unit rows in the order of the ids, repeats included.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
@@ -157,7 +157,7 @@ class VectorStore(Protocol):
         ...
 
     def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
-        """(first row id, block) over all rows, at most `size` rows each."""
+        """Yield (first row id, block) over all rows, at most `size` rows each."""
         ...
 
 
@@ -175,15 +175,14 @@ class VectorIndex(Protocol):
     def search(
         self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
     ) -> Hits:
-        """The k nearest rows of each query; where k rows may be answered, k are, however few those are among all.
+        """Return the k nearest rows of each query; fewer only if fewer rows are allowed.
 
         Args:
             queries: (q, dim) float32 unit rows.
             k: 1 to `caps.max_k`.
-            effort: 0 (fast) to 1 (exact); None is the effort that the manifest's recall was
-                measured with. The candidates depend on it and never on k, so the first 5 of k = 50
-                are the 5 of k = 5.
-            allowed: row ids that may be answered, in any order; None allows all.
+            effort: 0 (fast) to 1 (exact); None is the effort of the manifest's recall. The
+                candidates do not depend on k: the first 5 of k = 50 are the 5 of k = 5.
+            allowed: row ids that may be returned, in any order; None allows all.
 
         Raises:
             SpaceMismatch: the queries have another dimension.
@@ -197,13 +196,13 @@ class EnsembleMember(Protocol):
 
     @property
     def name(self) -> str:
-        """What blend configs call it."""
+        """Return its name in blend configs."""
         ...
 
     def predict(self, images: Sequence[Image]) -> Prediction:
-        """What it says of upright RGB pictures, in the order given; no pictures give (0, 384).
+        """Return a prediction for upright RGB images in the order given; (0, 384) for none.
 
-        A row does not depend on the other pictures beyond rounding.
+        A row does not depend on the other images beyond rounding.
 
         Raises:
             MemberUnavailable, EncoderError: its model fails.
@@ -212,18 +211,15 @@ class EnsembleMember(Protocol):
 
 
 class Progress(Protocol):
-    """Where long work reports to.
-
-    `imprompt.core.progress.Silent` keeps still; the command line draws bars.
-    """
+    """A receiver of progress: bars on the command line, or `imprompt.core.progress.SILENT`."""
 
     def start(self, label: str, total: int | None) -> ProgressTask:
-        """Begin a stage; `total` is None where it is not known beforehand."""
+        """Begin a stage of `total` items, None if unknown."""
         ...
 
 
 class ProgressTask(Protocol):
-    """One running stage; a context manager that ends it."""
+    """A running stage; leaving its context ends it."""
 
     def advance(self, n: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What the environment says: where the index and caches lie, and whether the network may be used."""
+"""Settings of a run: where index and caches are, and whether the network may be used."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _LITE_SUFFIX = ".db"
 
 @dataclass(frozen=True, slots=True)
 class MilvusPlace:
-    """Where a pushed index lies: `address` is that of a server, http://HOST:PORT[/DATABASE], or a file of Milvus Lite.
+    """Where a pushed index is: a server, http://HOST:PORT[/DATABASE], or a file of Milvus Lite.
 
-    It never holds credentials; `str` gives what `--index` takes.
+    It never holds credentials; `str` returns what `--index` takes.
     """
 
     address: str
 
     @property
     def file(self) -> Path | None:
-        """The file of Milvus Lite; None for a server."""
+        """Return the file of Milvus Lite; None for a server."""
         return None if self.address.startswith(("http://", "https://")) else Path(self.address)
 
     def __str__(self) -> str:
@@ -44,10 +44,7 @@ IndexPlace: TypeAlias = "Path | MilvusPlace"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of one run: where the index lies, where caches lie;
-
-    `offline` shuts `imprompt.core.hub.fetch`.
-    """
+    """Where the index and the caches are; `offline` turns off `imprompt.core.hub.fetch`."""
 
     place: IndexPlace
     cache: Path
@@ -55,30 +52,30 @@ class Settings:
 
     @property
     def index(self) -> Path:
-        """The folder of the index, for what can only be done there.
+        """Return the folder of the index.
 
         Raises:
-            ConfigError: the index lies on Milvus.
+            ConfigError: the index is on Milvus.
         """
         if isinstance(self.place, MilvusPlace):
             raise ConfigError(
-                f"{self.place} is on Milvus, where this command does nothing: it needs the folder of an index.",
-                hint="Name the folder with --index; what was changed there goes to Milvus with `python cli.py push`.",
+                f"{self.place} is on Milvus; this command needs a local index folder.",
+                hint="Name the folder with --index, then send it to Milvus with `imprompt push`.",
             )
         return self.place
 
 
 def index_place(named: str) -> IndexPlace:
-    """What `--index` names: a folder, or milvus:http://HOST:PORT[/DATABASE], or milvus:FILE.db.
+    """Return the folder, or the address on Milvus, that `--index` names.
 
     Raises:
-        ConfigError: the address is not of these forms, or holds credentials; it is not repeated,
+        ConfigError: the address is malformed or holds credentials. The message does not repeat it,
             because it may hold them.
     """
     if not named.startswith(_MILVUS):
         if as_utf8(named) != named:
             raise ConfigError(
-                f"The index's folder {as_utf8(named)} has bytes in its name that are no UTF-8.",
+                f"The name of the index folder {as_utf8(named)} is not UTF-8.",
                 hint="Name another folder.",
             )
         return Path(named).expanduser().absolute()
@@ -87,7 +84,7 @@ def index_place(named: str) -> IndexPlace:
     if not re.match(r"[a-z]+://", address, re.IGNORECASE):
         if not address.endswith(_LITE_SUFFIX):
             raise ConfigError(
-                "The address behind `milvus:` is neither http://… nor a file of Milvus Lite.",
+                "The address after `milvus:` is neither http://… nor a file of Milvus Lite.",
                 hint=hint,
             )
         return MilvusPlace(str(Path(address).expanduser().absolute()))
@@ -96,11 +93,12 @@ def index_place(named: str) -> IndexPlace:
         port = parts.port
     except ValueError as error:
         raise ConfigError(
-            "The address behind `milvus:` has no valid host or port.", hint=hint
+            "The address after `milvus:` has no valid host or port.", hint=hint
         ) from error
     if "@" in address or parts.query or parts.fragment:
         raise ConfigError(
-            "The address behind `milvus:` may not hold a user name, a password or a token, which others would see.",
+            "The address after `milvus:` may not hold a user name, a password or a token: others "
+            "could see it.",
             hint=f"Set {MILVUS_TOKEN_VARIABLE} to the token, or to USER:PASSWORD.",
         )
     database = parts.path.strip("/")
@@ -110,7 +108,7 @@ def index_place(named: str) -> IndexPlace:
         or not re.fullmatch(r"\w*", database)
     ):
         raise ConfigError(
-            "The address behind `milvus:` is not http://HOST:PORT[/DATABASE].", hint=hint
+            "The address after `milvus:` is not http://HOST:PORT[/DATABASE].", hint=hint
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return MilvusPlace(
@@ -119,10 +117,10 @@ def index_place(named: str) -> IndexPlace:
 
 
 def settings(*, index: str | Path | None = None, offline: bool = False) -> Settings:
-    """Options first, then environment variables, then the user's own folders (platformdirs).
+    """Return the settings: options first, then environment variables, then user folders.
 
     Raises:
-        ConfigError: the index is named in a form that is not known.
+        ConfigError: the name of the index is malformed.
     """
     import platformdirs
 

@@ -1,4 +1,4 @@
-"""The one splitter: near-duplicate texts stay together, so that no test text has a twin among the training texts."""
+"""Cross-validation splits that keep near-duplicate texts together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 from imprompt.core.values import Ids, Vectors
 
 GROUP_COSINE = 0.7
-"""MiniLM cosine from which two texts count as one group; a split by text alone leaks (a third of our texts have a twin)."""
+"""MiniLM cosine at which two texts join one group.
+
+A split by text alone leaks: a third of our texts have a near-duplicate.
+"""
 
 _BLOCK_ROWS = 1024
 
 
 def similarity_groups(vectors: Vectors, *, threshold: float = GROUP_COSINE) -> Ids:
-    """Connected components of the graph that joins two rows where their cosine is at least `threshold`.
+    """Return the connected components of the graph that joins rows of similar direction.
 
     Args:
         vectors: (n, dim) unit rows, MiniLM vectors of the texts.
-        threshold: -1 to 1.
+        threshold: the cosine from which two rows are joined, -1 to 1.
 
     Returns:
         (n,) int64; the group of a row is the smallest row number in it.
@@ -42,10 +45,10 @@ def similarity_groups(vectors: Vectors, *, threshold: float = GROUP_COSINE) -> I
 
 
 def group_folds(groups: NDArray[np.int64], n_folds: int, *, seed: int) -> Iterator[tuple[Ids, Ids]]:
-    """(train, test) row numbers of `n_folds` folds; no group stands on both sides of a fold.
+    """Yield (train, test) row numbers of each fold; no group is on both sides.
 
-    Groups are shuffled by `seed`, then given, largest first, to the fold with the fewest rows, so
-    folds are of nearly equal size; each row is tested exactly once.
+    Groups are shuffled by `seed`, then assigned, largest first, to the fold with the fewest rows,
+    so folds have nearly equal sizes; each row is tested exactly once.
 
     Raises:
         ValueError: fewer groups than folds, or fewer than two folds.

@@ -1,4 +1,4 @@
-"""Text that came from outside, made fit for a terminal, a log line, JSON and a store."""
+"""Text from outside made safe for a terminal, a log, JSON and a store; sizes as text."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ REPLACEMENT = "\ufffd"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that turn the direction of what follows, so that a name reads as another one."""
+"""Characters that change the writing direction, so that a name looks like another."""
 
 
 def as_utf8(text: str) -> str:
     """Return the text with each lone surrogate as U+FFFD.
 
-    Python keeps the bytes of a file name that are no UTF-8 as lone surrogates, which no JSON, no
-    store and no terminal takes.
+    Python keeps the bytes of a file name that are not UTF-8 as lone surrogates, which JSON, stores
+    and terminals refuse.
     """
     return _SURROGATES.sub(REPLACEMENT, text)
 
 
 def printable(text: str) -> str:
-    """Return the text with everything that could drive a terminal as U+FFFD; line breaks stay."""
+    """Return the text with terminal control characters as U+FFFD; line breaks stay."""
     return "".join(REPLACEMENT if _drives(char) else char for char in text)
+
+
+def size_text(size_bytes: int | None) -> str:
+    """Return a size in bytes as a person reads it: 1.5 MB."""
+    if size_bytes is None:
+        return "size unknown"
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
 
 
 def _drives(char: str) -> bool:

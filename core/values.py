@@ -1,4 +1,4 @@
-"""The values that pass between rooms: frozen, checked once, never mutated."""
+"""The immutable values that rooms exchange."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NO_HIT = -1
 
 @dataclass(frozen=True, slots=True)
 class RawPrompt:
-    """A prompt as a corpus gives it, before cleaning.
+    """A prompt of a corpus before cleaning.
 
-    `source` names the corpus (a file name, a data set), `source_key` finds the row again inside it
-    (a line, a file), `n_submitted` is how often it was submitted (at least 1), `nsfw` how unsafe
-    the corpus itself calls it (DiffusionDB's `prompt_nsfw`, 0 to 1), None where it does not say.
+    `source` names the corpus (a file, a data set), `source_key` the row in it (a line, a file).
+    `n_submitted` is at least 1. `nsfw` is the corpus's own rating (DiffusionDB's `prompt_nsfw`, 0
+    to 1), None if it has none.
     """
 
     text: str
@@ -39,10 +39,7 @@ class RawPrompt:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row of a corpus that could not be read:
-
-    `reason` is a short phrase that counts are grouped by.
-    """
+    """A row of a corpus that could not be read; counts are grouped by `reason`, a short phrase."""
 
     source: str
     source_key: str
@@ -51,10 +48,7 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class CorpusBatch:
-    """Consecutive rows of one source.
-
-    `next_start` is the `start` that goes on right behind this batch.
-    """
+    """Consecutive rows of one source; `next_start` is the `start` of the next batch."""
 
     prompts: tuple[RawPrompt, ...]
     rejected: tuple[RejectedRow, ...]
@@ -65,10 +59,10 @@ class CorpusBatch:
 class Prompt:
     """A prompt of a published version.
 
-    `text` is shown, `embedded_text` is what the encoder saw. `row_id` holds within its version
-    only; `prompt_key` is the stable name. `group_id` is shared by prompts that were found to be
-    near duplicates (its own row id where there are none). `n_duplicates` different prompts near this
-    one were left out for it; what they were submitted counts in its `n_submitted`.
+    `text` is shown, `embedded_text` is what the encoder read. `row_id` is valid in its version
+    only; `prompt_key` is the stable name. Near-duplicates share a `group_id`, which is the row id
+    of a prompt without any. `n_duplicates` near-duplicates were dropped for this prompt; its
+    `n_submitted` includes theirs.
     """
 
     row_id: int
@@ -84,9 +78,9 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Which prompts are meant: SQL for `WHERE` made of known words and "?", and the values of the latter in order.
+    """SQL for `WHERE`, made of known words and "?", and the values of the latter in order.
 
-    `imprompt.store.conditions` makes them of what a user types.
+    `imprompt.store.conditions` makes it from what a user types.
     """
 
     sql: str
@@ -104,9 +98,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """What a search found: `ids` (q, k) int64, `scores` (q, k) float32 cosines.
+    """The result of a search: `ids` (q, k) int64 and `scores` (q, k) float32 cosines.
 
-    Scores fall along a row, ties stand by rising id; where fewer than k rows exist, the rest is
+    Scores fall along a row; ties are in order of id. If fewer than k rows exist, the rest is
     (-1, -inf).
     """
 
@@ -116,12 +110,11 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """Which encoder made a vector. Two encoders may be compared only where `space` is equal.
+    """The identity of an encoder; vectors may be compared only if `space` is equal.
 
-    `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes;
-    `preprocessing` names the text and image preprocessing, so that a change of it changes the plan.
-    `batch_size` is how many texts the text tower takes at once (0 where it does not say): another
-    one changes some last bits, so it belongs to the plan too.
+    `weights_sha256` maps a file's role ("text", "image", "head") to the sha256 of its bytes.
+    `preprocessing` names the text and image preprocessing. `batch_size` is that of the text tower,
+    0 if unknown; it changes the last bits of vectors, so it is part of the plan too.
     """
 
     name: str
@@ -135,7 +128,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class IndexCaps:
-    """What a vector index can do: largest k, filters by row id, searches from several threads at once."""
+    """What a vector index supports: the largest k, filters by row id, concurrent searches."""
 
     max_k: int
     filters: bool
@@ -144,10 +137,10 @@ class IndexCaps:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a member of the ensemble says of n images: `vectors` (n, 384), unit rows in MiniLM's space, in the images' order.
+    """A member's answer for n images: `vectors` (n, 384), unit rows in MiniLM's space.
 
-    `texts` are one for each image where the member has words for it; a vector need not be its
-    text's embedding.
+    `texts` has one text per image if the member produces words; a vector need not be the embedding
+    of its text.
     """
 
     vectors: Vectors
@@ -159,7 +152,7 @@ def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
 
     Args:
         array: (n, dim) real numbers of any float type; a row of zeros stays zero.
-        role: whose numbers they are, for the message.
+        role: names the origin of the numbers in the message.
 
     Returns:
         (n, dim) float32, C-order.
@@ -173,7 +166,7 @@ def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
         raise ValueError(f"vectors must be (n, dim), not {values.shape}")
     if not np.isfinite(values).all():
         raise EncoderError(
-            f"{role} gives values that are not finite.",
+            f"{role} returns values that are not finite.",
             hint="Its weights may be damaged; on a GPU try --device cpu.",
         )
     norms = np.linalg.norm(values, axis=1, keepdims=True)
@@ -181,10 +174,10 @@ def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
 
 
 def normalize_text(text: str) -> str:
-    """Unicode NFC, every run of white space to one space, none at the ends; the form that exact duplicates share."""
+    """Return the text in Unicode NFC with single spaces, the form that exact duplicates share."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def prompt_key(text: str) -> str:
-    """The stable name of a prompt: sha256 (64 hex digits) of the UTF-8 bytes of `normalize_text(text)`."""
+    """Return the stable name of a prompt: the sha256 of `normalize_text(text)` in UTF-8."""
     return hashlib.sha256(normalize_text(text).encode("utf-8")).hexdigest()

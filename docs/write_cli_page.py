@@ -1,22 +1,29 @@
-"""Writes docs/cli.md: every verb's `--help` and the table of exit codes, from the code itself."""
+"""Writes docs/cli.md from the code: the `--help` of every verb and the table of exit codes."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from imprompt.core import errors
 
-from imprompt.core import errors  # noqa: E402  the path above makes it findable from a clone
-
-PAGE = ROOT / "docs" / "cli.md"
+PAGE = Path(__file__).resolve().parent / "cli.md"
+_RUN = "import sys; sys.argv[0] = 'imprompt'; from imprompt.cli import main; main()"
+_ENVIRONMENT = {
+    "PATH": "",
+    "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    "COLUMNS": "110",
+    "TERM": "dumb",
+    "NO_COLOR": "1",
+    "LANG": "C.UTF-8",
+}
 
 
 def page() -> str:
-    """The whole page as Markdown."""
+    """Return the whole page as Markdown."""
     from imprompt.cli import app
 
     verbs = [str(command.name) for command in app.registered_commands]
@@ -31,16 +38,14 @@ def page() -> str:
 
 
 def _help(*words: str) -> str:
-    environment = {"PATH": "", "COLUMNS": "110", "TERM": "dumb", "NO_COLOR": "1", "LANG": "C.UTF-8"}
-    done = subprocess.run(
-        [sys.executable, "cli.py", *words, "--help"],
-        cwd=ROOT,
-        env=environment,
+    shown = subprocess.run(
+        [sys.executable, "-c", _RUN, *words, "--help"],
+        env=_ENVIRONMENT,
         capture_output=True,
         text=True,
         check=True,
-    )
-    text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    ).stdout
+    text = "\n".join(line.rstrip() for line in shown.strip().splitlines())
     return f"## {' '.join(words) or 'imprompt'}\n\n```text\n{text}\n```\n"
 
 
@@ -48,12 +53,12 @@ def _codes() -> Iterator[str]:
     yield "## Exit codes\n"
     yield "| code | kind | when |\n| ---: | --- | --- |"
     yield "| 0 | | everything was done |"
-    yield "| 1 | | a fault of imprompt itself; `--verbose` shows where |"
-    yield "| 2 | usage | a word of the command line is wrong |"
+    yield "| 1 | | a fault of imprompt; `--verbose` shows the traceback |"
+    yield "| 2 | usage | the command line is malformed |"
     for kind in sorted(_tree(errors.ImpromptError), key=lambda kind: kind.exit_code):
         yield f"| {kind.exit_code} | {kind.kind} | {(kind.__doc__ or '').splitlines()[0]} |"
-    yield "| 130 | | interrupted by the keyboard |"
-    yield "| 141 | | nobody reads what is printed any more |\n"
+    yield "| 130 | | interrupted from the keyboard |"
+    yield "| 141 | | the reader of standard output has gone |\n"
 
 
 def _tree(kind: type[errors.ImpromptError]) -> Iterator[type[errors.ImpromptError]]:

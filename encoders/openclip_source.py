@@ -24,6 +24,7 @@ from imprompt.core.hub.fetch import (
     fetch_choice,
     wanted,
 )
+from imprompt.core.weight_names import split_weights
 from imprompt.encoders.foreign import check_openclip, read_json
 
 HUB_PREFIX = "hf-hub:"
@@ -218,14 +219,12 @@ def _from_folder(folder: Path) -> OpenClipSource:
 
 
 def _from_file(name: str) -> OpenClipSource:
-    architecture, _, file = name.partition("//")
+    architecture, path = split_weights(name) or ("", Path(name))
     config = _built_in(architecture)
-    # `ARCH//x/y.pt` names a relative path, but people also write it for /x/y.pt.
-    path = next((path for path in (Path(file), Path("/", file)) if path.is_file()), None)
-    if path is None:
+    if not path.is_file():
         raise WeightsMissing(
-            f"there is no weight file {file}.",
-            path=file,
+            f"there is no weight file {path}.",
+            path=path,
             hint="Write ARCH//FILE, such as ViT-B-32//weights.safetensors.",
         )
     path = path.absolute()

@@ -1,4 +1,4 @@
 """What this machine has and what models need: packages, devices, model files.
 
-`doctor` and `prefetch` show it.
+`doctor` and `prefetch` print it.
 """

@@ -1,4 +1,4 @@
-"""What `doctor` finds: the installation, the machine, the models that each blend config needs, the index.
+"""What `doctor` reports: installation, machine, index, and the models that commands need.
 
 Nothing heavy is imported.
 """
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from imprompt.store.manifest import Manifest
 
 PROJECT_LICENCE = "Apache-2.0"
-"""Of the project's own files, and of the weights that the pinned packages carry: docs/weights.md."""
+"""The licence of the project, and of the weights in the pinned packages (docs/weights.md)."""
 
 
 class FileState(msgspec.Struct, frozen=True):
-    """One file that a part needs. `here` is where it lies ("" where it does not), `origin` where it comes from.
+    """A file that a part needs.
 
-    `bytes` is its length, or about that where it is not here and a page tells it; `licence` is ""
-    where it is not known here.
+    `here` is its path ("" if missing), `origin` where it comes from, `bytes` its length or, for a
+    missing file, the published approximation. `licence` is "" where unknown.
     """
 
     file: str
@@ -50,18 +50,18 @@ class FileState(msgspec.Struct, frozen=True):
 
 
 class PartState(msgspec.Struct, frozen=True):
-    """A part of a blend config (an encoder, a corpus, a member), its files, and what else is wrong with it, a line each."""
+    """A part of a model set (an encoder, a corpus, a member), its files, and its other problems."""
 
     part: str
     files: list[FileState]
     problems: list[str]
 
 
-class ConfigState(msgspec.Struct, frozen=True):
-    """A blend config and its parts.
+class ModelSetState(msgspec.Struct, frozen=True):
+    """The models that a preset, a blend config, a member or the index needs.
 
-    `weights_bytes` is what its weights take in memory, as far as their sizes are known; CLIP models
-    take half of it on CUDA.
+    `kind` is one of these four. `weights_bytes` is the size of the weights in memory, as far as
+    known; CLIP models take half of it on CUDA.
     """
 
     name: str
@@ -73,9 +73,9 @@ class ConfigState(msgspec.Struct, frozen=True):
 
 
 class IndexState(msgspec.Struct, frozen=True):
-    """The index in service, on disk and as much of it as is mapped while it answers;
+    """The index in service: its size on disk, and the part that is mapped while it answers.
 
-    `problem` is "" where it can be asked.
+    `problem` is "" if it can be asked.
     """
 
     folder: str
@@ -89,16 +89,16 @@ class IndexState(msgspec.Struct, frozen=True):
 
 
 class FolderState(msgspec.Struct, frozen=True):
-    """A folder that is written to, and the free space of its disk."""
+    """A folder that commands write to, and the free space of its disk."""
 
-    what: str
+    name: str
     path: str
     exists: bool
     free_bytes: int
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Python, system, processor cores, memory, and what `--device auto` takes, to encode and to search (`faiss`)."""
+    """Python, system, cores, memory, and what `--device auto` uses to encode and to search."""
 
     imprompt: str
     python: str
@@ -112,136 +112,137 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """Everything that `doctor` says.
-
-    `problems` are what keeps the default blend config from running, the first is the exit code's.
-    """
+    """All that `doctor` reports; `problems` keep the default blend config from running."""
 
     machine: Machine
     packages: list[PackageState]
-    configs: list[ConfigState]
+    model_sets: list[ModelSetState]
     index: IndexState
     folders: list[FolderState]
     problems: list[str]
 
 
-def diagnose(chosen: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
-    """What is there, and the errors that keep the default blend config from running."""
-    states = package_states()
-    errors: list[ImpromptError] = []
-    if absent := lacking(states, ""):
-        names = ", ".join(state.requirement for state in absent)
+def diagnose(settings: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
+    """Return the diagnosis, and the errors that keep the default blend config from running."""
+    packages = package_states()
+    errors: list[ImpromptError] = [*_package_errors(packages)]
+    model_sets = [
+        _model_set("lite", "preset", needs_of("lite"), packages, errors=errors),
+        _model_set("clip", "preset", needs_of("clip"), packages),
+        *(_model_set(name, "blend", needs_of(name), packages) for name in ("default", "notebook")),
+        *_member_sets(packages),
+    ]
+    index, damage, manifest = _index_state(settings.place)
+    errors += damage
+    if manifest is not None:
+        encoder = manifest.encoders[0].name
+        if encoder not in {preset.encoder for preset in PRESETS.values()}:
+            model_sets.append(_model_set(encoder, "index", [_quick_need(encoder)], packages))
+    diagnosis = Diagnosis(
+        _machine(settings, packages),
+        packages,
+        model_sets,
+        index,
+        _folders(settings),
+        [str(error) for error in errors],
+    )
+    return diagnosis, errors
+
+
+def _package_errors(states: list[PackageState]) -> list[ConfigError]:
+    """Return what is wrong with the required packages: missing, in conflict, or not loadable."""
+    errors = []
+    missing = [state.requirement for state in lacking(states, "")]
+    if missing:
+        names = ", ".join(missing)
         errors.append(
             ConfigError(f"Packages are missing or too old: {names}.", hint=pip_line("cpu"))
         )
     if both_faiss(states):
         errors.append(
             ConfigError(
-                "faiss-cpu and faiss-gpu are both installed and share one folder.",
-                hint="pip uninstall both, install one.",
+                "faiss-cpu and faiss-gpu are both installed and overwrite each other's files.",
+                hint="Uninstall both with pip, then install one.",
             )
         )
-    errors += _loading_errors(absent)
-    configs = [
-        _config_state("lite", "build", needs_of("lite"), states, errors=errors),
-        _config_state("clip", "build", needs_of("clip"), states),
-        *(_config_state(name, "blend", needs_of(name), states) for name in ("default", "notebook")),
-        *_member_states(states),
-    ]
-    index, damage, manifest = _index_state(chosen.place)
-    errors += damage
-    if manifest is not None and (name := manifest.encoders[0].name) not in {
-        parts.encoder for parts in PRESETS.values()
-    }:
-        configs.append(_config_state(name, "the index", [_quick_encoder_need(name)], states))
-    found = Diagnosis(
-        _machine(chosen, states),
-        states,
-        configs,
-        index,
-        _folders(chosen),
-        [str(error) for error in errors],
-    )
-    return found, errors
-
-
-def _loading_errors(absent: list[PackageState]) -> list[ConfigError]:
-    """The compiled libraries that are installed and do not load here: an instruction set or another library is missing."""
-    missing = [state.requirement for state in absent]
     installed = [
         module
         for module in ("faiss", "torch")
         if not any(name.startswith(module) for name in missing)
     ]
     hint = "Install it again for this system, with the versions of constraints.txt."
-    problems = loading_problems(installed)
-    return [
-        ConfigError(f"{name} is installed and cannot be loaded: {why}.", hint=hint)
-        for name, why in problems.items()
-        if why
+    errors += [
+        ConfigError(f"{module} is installed and cannot be loaded: {problem}.", hint=hint)
+        for module, problem in loading_problems(installed).items()
+        if problem
     ]
+    return errors
 
 
-def _quick_encoder_need(name: str) -> Need:
-    """What an encoder needs, but for names whose files only open_clip's own table tells: importing that takes seconds."""
+def _quick_need(encoder: str) -> Need:
+    """Return what an encoder needs, without files that only open_clip's table names.
+
+    Importing open_clip takes seconds.
+    """
     from imprompt.encoders.openclip_source import HUB_PREFIX, PUBLISHED
 
-    need = encoder_need(name)
-    quick = name in PUBLISHED or name.startswith(("lite:", HUB_PREFIX)) or Path(name).is_dir()
-    return (
-        need
-        if quick
-        else Need(
-            f"{need.what} (prefetch --list tells its files)", extra=need.extra, local=need.local
-        )
-    )
+    need = encoder_need(encoder)
+    prefixes = ("lite:", HUB_PREFIX)
+    if encoder in PUBLISHED or encoder.startswith(prefixes) or Path(encoder).is_dir():
+        return need
+    name = f"{need.name} (`prefetch --list` shows its files)"
+    return Need(name, extra=need.extra, local=need.local)
 
 
-def _member_states(states: list[PackageState]) -> list[ConfigState]:
+def _member_sets(packages: list[PackageState]) -> list[ModelSetState]:
     from imprompt.ensemble.blend_config import BlendConfig
     from imprompt.ensemble.members import LOADERS
 
-    return [
-        _config_state(
-            name, "member", blend_needs(BlendConfig(name=name, weights={name: 1.0}))[1:], states
-        )
-        for name in LOADERS
-    ]
+    sets = []
+    for name in LOADERS:
+        alone = BlendConfig(name=name, weights={name: 1.0})
+        sets.append(_model_set(name, "member", blend_needs(alone)[1:], packages))
+    return sets
 
 
-def _config_state(
+def _model_set(
     name: str,
     kind: str,
     needs: list[Need],
-    states: list[PackageState],
+    packages: list[PackageState],
     *,
     errors: list[ImpromptError] | None = None,
-) -> ConfigState:
-    parts = [_part_state(need, states, [] if errors is None else errors) for need in needs]
-    files = {
-        file.file: file for part in parts for file in part.files if "corpus " not in part.part
+) -> ModelSetState:
+    """Return the state of a model set; `errors` collects its problems."""
+    parts = [_part_state(need, packages, [] if errors is None else errors) for need in needs]
+    weights = {
+        file.file: file
+        for part in parts
+        if not part.part.startswith("corpus ")
+        for file in part.files
     }.values()
-    return ConfigState(
+    return ModelSetState(
         name=name,
         kind=kind,
         ready=not any(part.problems for part in parts)
         and all(file.here for part in parts for file in part.files),
-        weights_bytes=sum(file.bytes or 0 for file in files),
-        sizes_known=all(file.bytes is not None for file in files),
+        weights_bytes=sum(file.bytes or 0 for file in weights),
+        sizes_known=all(file.bytes is not None for file in weights),
         parts=parts,
     )
 
 
-def _part_state(need: Need, states: list[PackageState], errors: list[ImpromptError]) -> PartState:
+def _part_state(need: Need, packages: list[PackageState], errors: list[ImpromptError]) -> PartState:
     files: list[FileState] = []
-    absent = [state.requirement for state in lacking(states, need.extra)] if need.extra else []
-    problems = (
-        [f"packages are missing ({', '.join(absent)}): {pip_line(need.extra)}"] if absent else []
-    )
-    for role in need.packaged:
-        _packaged_state(role, files, problems, errors)
-    for path in need.local:
-        _local_state(path, files, problems, errors)
+    problems: list[str] = []
+    if need.extra and (absent := lacking(packages, need.extra)):
+        names = ", ".join(state.requirement for state in absent)
+        problems.append(f"packages are missing ({names}): {pip_line(need.extra)}")
+    for state, error in (*map(_packaged_state, need.packaged), *map(_local_state, need.local)):
+        files.append(state)
+        if error is not None:
+            problems.append(str(error))
+            errors.append(error)
     try:
         wants = need.wanted()
     except ImpromptError as error:
@@ -251,57 +252,39 @@ def _part_state(need: Need, states: list[PackageState], errors: list[ImpromptErr
         state = _hub_state(want)
         if state.here or not want.optional:
             files.append(state)
-    return PartState(need.what, files, problems)
+    return PartState(need.name, files, problems)
 
 
-def _local_state(
-    path: Path, files: list[FileState], problems: list[str], errors: list[ImpromptError]
-) -> None:
+def _local_state(path: Path) -> tuple[FileState, ImpromptError | None]:
     from imprompt.encoders.lite import HEAD_PATH
 
     ours = path == HEAD_PATH
-    here = str(path) if path.exists() else ""
-    files.append(
-        FileState(
-            path.name,
-            here,
-            "this project" if ours else "yours",
-            _length(path),
-            PROJECT_LICENCE if ours else "",
-        )
-    )
-    if not here:
-        error = WeightsMissing(
-            f"{path} is not there.",
-            path=path,
-            hint="Install imprompt again." if ours else "Name another file.",
-        )
-        problems.append(str(error))
-        errors.append(error)
+    origin, licence = ("this project", PROJECT_LICENCE) if ours else ("yours", "")
+    if path.exists():
+        return FileState(path.name, str(path), origin, _length(path), licence), None
+    hint = "Install imprompt again." if ours else "Name another file."
+    error = WeightsMissing(f"{path} does not exist.", path=path, hint=hint)
+    return FileState(path.name, "", origin, None, licence), error
 
 
-def _packaged_state(
-    role: str, files: list[FileState], problems: list[str], errors: list[ImpromptError]
-) -> None:
+def _packaged_state(role: str) -> tuple[FileState, ImpromptError | None]:
     from imprompt.encoders.weights import packaged_weights
 
     try:
         path = packaged_weights(role).path
     except ImpromptError as error:
-        files.append(FileState(role, "", "pip", None, PROJECT_LICENCE))
-        problems.append(str(error))
-        errors.append(error)
-    else:
-        files.append(FileState(role, str(path), "pip", _length(path), PROJECT_LICENCE))
+        return FileState(role, "", "pip", None, PROJECT_LICENCE), error
+    return FileState(role, str(path), "pip", _length(path), PROJECT_LICENCE), None
 
 
 def _hub_state(want: Wanted) -> FileState:
-    """The choice that lies here, else the last one whose size is known: the older names are those that all repositories have."""
+    """Return the choice that is here, else the last one whose size is known.
+
+    The last choices are the older file names, which all repositories have.
+    """
     here = cached_choice(want.choices)
-    file = next(
-        (choice for choice in reversed(want.choices) if size_of(choice) is not None),
-        want.choices[-1],
-    )
+    sized = (choice for choice in reversed(want.choices) if size_of(choice) is not None)
+    file = next(sized, want.choices[-1])
     if here:
         return FileState(here.name, str(here), file.repo, _length(here), licence_of(file))
     return FileState(file.filename, "", file.repo, size_of(file), licence_of(file))
@@ -320,13 +303,8 @@ def _index_state(root: IndexPlace) -> tuple[IndexState, list[ImpromptError], Man
     from imprompt.store.manifest import decode_manifest
 
     if not isinstance(root, Path):
-        return (
-            IndexState(
-                str(root), problem=f"{root} is on Milvus, which is not asked here; `info` asks it"
-            ),
-            [],
-            None,
-        )
+        problem = f"{root} is on Milvus; ask it with `imprompt info`"
+        return IndexState(str(root), problem=problem), [], None
     try:
         with pin_manifest(root) as pinned:
             manifest = decode_manifest(pinned.content, path=pinned.folder / MANIFEST)
@@ -335,32 +313,34 @@ def _index_state(root: IndexPlace) -> tuple[IndexState, list[ImpromptError], Man
         return IndexState(str(root), problem=str(error)), [], None
     except ImpromptError as error:
         return IndexState(str(root), problem=str(error)), [error], None
-    corpus = ", ".join(part.name for part in manifest.corpus)
-    size = sum(file.bytes for file in manifest.files.values())
     indexed = [file for info in manifest.indexes.values() for file in info.files]
-    mapped = sum(manifest.files[file].bytes for file in indexed if file in manifest.files)
-    encoder = manifest.encoders[0].name
-    return (
-        IndexState(str(root), manifest.version, manifest.rows, encoder, corpus, size, mapped),
-        [],
-        manifest,
+    state = IndexState(
+        folder=str(root),
+        version=manifest.version,
+        rows=manifest.rows,
+        encoder=manifest.encoders[0].name,
+        corpus=", ".join(part.name for part in manifest.corpus),
+        bytes=sum(file.bytes for file in manifest.files.values()),
+        memory_bytes=sum(manifest.files[name].bytes for name in indexed if name in manifest.files),
     )
+    return state, [], manifest
 
 
-def _folders(chosen: Settings) -> list[FolderState]:
+def _folders(settings: Settings) -> list[FolderState]:
     folders = {
-        **({"index": chosen.place} if isinstance(chosen.place, Path) else {}),
-        "cache": chosen.cache,
-        "files put by hand": chosen.cache / "by-hand",
+        "cache": settings.cache,
+        "files put by hand": settings.cache / "by-hand",
         "hub's cache": hub_folder(),
     }
+    if isinstance(settings.place, Path):
+        folders = {"index": settings.place, **folders}
     return [
-        FolderState(what, str(path), path.exists(), free_bytes(path))
-        for what, path in folders.items()
+        FolderState(name, str(path), path.exists(), free_bytes(path))
+        for name, path in folders.items()
     ]
 
 
-def _machine(chosen: Settings, states: list[PackageState]) -> Machine:
+def _machine(settings: Settings, states: list[PackageState]) -> Machine:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     from imprompt.encoders.torch_devices import auto_device, torch_build
@@ -375,13 +355,13 @@ def _machine(chosen: Settings, states: list[PackageState]) -> Machine:
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         torch=version,
         device=auto_device(cuda),
-        offline=chosen.offline or bool(HF_HUB_OFFLINE),
+        offline=settings.offline or bool(HF_HUB_OFFLINE),
         faiss=_faiss(states),
     )
 
 
 def _faiss(states: list[PackageState]) -> str:
-    """Which FAISS is installed, and where it searches; told by the packages and the driver."""
+    """Return which FAISS is installed and where it searches, from packages and driver alone."""
     from imprompt.core.device_names import nvidia_driver
 
     installed = {
@@ -389,15 +369,8 @@ def _faiss(states: list[PackageState]) -> str:
         for state in states
         if state.extra in ("cpu", "gpu") and state.version
     }
-    if "gpu" not in installed:
-        return (
-            f"faiss-cpu {installed['cpu']}, which searches on the processor"
-            if installed
-            else "not installed"
-        )
-    driver = nvidia_driver()
-    where = (
-        driver.problem
-        or f"{driver.gpu}; the driver runs CUDA {driver.cuda[0]}.{driver.cuda[1]} at most"
-    )
-    return f"faiss-gpu {installed['gpu']} ({where})"
+    if "gpu" in installed:
+        driver = nvidia_driver()
+        limit = f"{driver.gpu}; the driver runs CUDA {driver.cuda[0]}.{driver.cuda[1]} at most"
+        return f"faiss-gpu {installed['gpu']} ({driver.problem or limit})"
+    return f"faiss-cpu {installed['cpu']} (searches on the CPU)" if installed else "not installed"

@@ -1,4 +1,4 @@
-"""What a blend config, a member, a corpus or an encoder needs: packages, files that came with them, files of the hub."""
+"""What a preset, blend config, member, corpus or encoder needs: packages and model files."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _nothing() -> Sequence[Wanted]:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One part of a blend config.
+    """One part, such as an encoder, a member or a corpus, and the files that it needs.
 
-    `extra` is the one of the project's that brings its packages ("" for none), `packaged` are roles
-    of `imprompt.encoders.weights`, `local` are files of the user or of the project, `wanted` says
-    what the hub has to give, as far as what lies here tells.
+    `extra` is the project's extra with its packages ("" for none), `packaged` are roles of
+    `imprompt.encoders.weights`, `local` are files of the user or of the project. `wanted` returns
+    what the hub has to provide, as far as the files on this machine tell.
     """
 
-    what: str
+    name: str
     extra: str = ""
     packaged: tuple[str, ...] = ()
     local: tuple[Path, ...] = ()
@@ -39,10 +39,10 @@ class Need:
 
 
 def needs_of(name: str) -> list[Need]:
-    """The parts behind a name: a blend config (`lite`, `clip`), a blend (`default`, `notebook`, a JSON file), a member, a corpus, an encoder.
+    """Return the parts of a preset, blend config, member, corpus, encoder or backbone.
 
     Raises:
-        ConfigError: nothing is called so.
+        ConfigError: nothing has that name.
     """
     from imprompt.core.errors import ConfigError
     from imprompt.ensemble.blend_config import BLEND_CONFIGS, BlendConfig, load_blend_config
@@ -65,8 +65,8 @@ def needs_of(name: str) -> list[Need]:
         return [corpus_need(name)]
     if name.startswith(HUB):
         raise ConfigError(
-            f"which files {name} has is known when it is read.",
-            hint=f"build-index --corpus {name} fetches them.",
+            f"The files of {name} are only known when it is read.",
+            hint=f"`imprompt build-index --corpus {name}` fetches them.",
         )
     if "/" in name or ":" in name or Path(name).is_dir():
         return [encoder_need(name)]
@@ -75,14 +75,15 @@ def needs_of(name: str) -> list[Need]:
 
         return [Need(f"backbone {name}", extra="vit", wanted=lambda: wanted_files(name))]
     raise ConfigError(
-        f"nothing is called {name!r}.",
-        hint=f"Name a blend config ({', '.join(Preset)}), a blend ({', '.join(BLEND_CONFIGS)}, or a JSON file), a member "
-        f"({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), an encoder such as ViT-L-14/openai, or a backbone of timm.",
+        f"Nothing is called {name!r}.",
+        hint=f"Name a preset ({', '.join(Preset)}), a blend config ({', '.join(BLEND_CONFIGS)}, or a JSON "
+        f"file), a member ({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), an encoder such "
+        "as ViT-L-14/openai, or a backbone of timm.",
     )
 
 
 def _is_backbone(name: str) -> bool:
-    """Whether timm, which takes seconds to import, has an architecture of that name."""
+    """Return whether timm has an architecture of that name; importing timm takes seconds."""
     if importlib.util.find_spec("timm") is None:
         return False
     import timm
@@ -91,44 +92,39 @@ def _is_backbone(name: str) -> bool:
 
 
 def blend_needs(blend_config: BlendConfig) -> list[Need]:
-    """What the members that vote need; the encoder of the index comes on top."""
-    voting = [name for name, weight in blend_config.weights.items() if weight > 0]
-    captioners = list(blend_config.knn.captions_of) if "knn" in voting else []
-    if "interrogator" in voting and "caption" in blend_config.sources:
-        captioners.append("caption")  # its prompts begin with a caption, but for `lite`
-    asked = dict.fromkeys((*voting, *captioners))
-    second = (
-        [encoder_need(blend_config.knn.rescore)]
-        if "knn" in voting and blend_config.knn.rescore
-        else []
-    )
-    return [
-        Need("output space MiniLM", packaged=MINILM),
-        *(_member_need(name, blend_config) for name in asked),
-        *second,
-    ]
+    """Return what the members of a blend config need, without the encoder of the index."""
+    members = [name for name, weight in blend_config.weights.items() if weight > 0]
+    captioners = list(blend_config.knn.captions_of) if "knn" in members else []
+    if "interrogator" in members and "caption" in blend_config.sources:
+        captioners.append("caption")  # prompts begin with a caption, except over `lite`
+    needs = [Need("output space MiniLM", packaged=MINILM)]
+    needs += [_member_need(name, blend_config) for name in dict.fromkeys((*members, *captioners))]
+    if "knn" in members and blend_config.knn.rescore:
+        needs.append(encoder_need(blend_config.knn.rescore))
+    return needs
 
 
 def encoder_need(name: str) -> Need:
-    """What `--encoder NAME` needs."""
+    """Return what `--encoder NAME` needs."""
+    from imprompt.core.weight_names import split_weights
     from imprompt.encoders.lite import HEAD_PATH
     from imprompt.encoders.openclip_source import wanted_files
 
-    what = f"encoder {name}"
+    title = f"encoder {name}"
     if name == "lite" or name.startswith("lite:"):
         head = name.partition(":")[2]
-        return Need(what, packaged=LITE, local=(Path(head).expanduser() if head else HEAD_PATH,))
+        path = Path(head).expanduser() if head else HEAD_PATH
+        return Need(title, packaged=LITE, local=(path,))
+    local: tuple[Path, ...] = ()
     if Path(name).is_dir():
-        return Need(what, extra="clip", local=(Path(name),), wanted=lambda: wanted_files(name))
-    architecture, _, file = name.partition("//")
-    if file and ":" not in architecture:
-        path = next((path for path in (Path(file), Path("/", file)) if path.is_file()), Path(file))
-        return Need(what, extra="clip", local=(path,), wanted=lambda: wanted_files(name))
-    return Need(what, extra="clip", wanted=lambda: wanted_files(name))
+        local = (Path(name),)
+    elif (split := split_weights(name)) is not None and ":" not in split[0]:
+        local = (split[1],)
+    return Need(title, extra="clip", local=local, wanted=lambda: wanted_files(name))
 
 
 def corpus_need(spec: str) -> Need:
-    """What `--corpus SPEC` needs."""
+    """Return what `--corpus SPEC` needs."""
     from imprompt.core.hub.fetch import HubFile, Wanted
     from imprompt.indexer.readers.sources import PRESETS, STARTER
 
@@ -145,28 +141,28 @@ def _member_need(name: str, blend_config: BlendConfig) -> Need:
     from imprompt.ensemble.blend_config import CAPTION_SOURCE
     from imprompt.ensemble.members import OFA_SOURCE
 
-    what = f"member {name}"
+    title = f"member {name}"
     if name == "vit":
         if (source := blend_config.sources.get(name)) is None:
-            return Need(what, packaged=LITE, local=(HEAD_PATH,))
+            return Need(title, packaged=LITE, local=(HEAD_PATH,))
         from imprompt.ensemble.vit.vit_checkpoint import source_path
 
-        return Need(what, extra="vit", local=(source_path(source),))
+        return Need(title, extra="vit", local=(source_path(source),))
     if name == "ofa":
         from imprompt.ensemble.ofa.captioner import wanted_files as ofa_files
 
-        return _model_need(what, blend_config.sources.get(name, OFA_SOURCE), ofa_files)
+        return _model_need(title, blend_config.sources.get(name, OFA_SOURCE), ofa_files)
     if name == "caption":
         from imprompt.ensemble.image_to_text import wanted_files as caption_files
 
-        return _model_need(what, blend_config.sources.get(name, CAPTION_SOURCE), caption_files)
+        return _model_need(title, blend_config.sources.get(name, CAPTION_SOURCE), caption_files)
     if name == "interrogator":
-        return Need(what, extra="interrogator")
-    return Need(what)  # knn reads the index, and nothing else
+        return Need(title, extra="interrogator")
+    return Need(title)  # knn reads only the index
 
 
-def _model_need(what: str, source: str, files: Callable[[str], Sequence[Wanted]]) -> Need:
+def _model_need(title: str, source: str, files: Callable[[str], Sequence[Wanted]]) -> Need:
     folder = Path(source).expanduser()
     if folder.is_dir():
-        return Need(what, extra="ofa", local=(folder,))
-    return Need(what, extra="ofa", wanted=lambda: files(source))
+        return Need(title, extra="ofa", local=(folder,))
+    return Need(title, extra="ofa", wanted=lambda: files(source))

@@ -1,4 +1,4 @@
-"""Which of the packages that the project asks for are installed, told without importing any."""
+"""Which of the packages that the project requires are installed; none of them is imported."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from packaging.requirements import Requirement
 PROJECT = "imprompt"
 _PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 _FAISS = {"cpu", "gpu"}
-"""Extras of which exactly one is needed."""
+"""The extras with FAISS; exactly one of them is needed."""
 
 
 class PackageState(msgspec.Struct, frozen=True):
-    """One requirement of one extra ("" for what is always needed):
+    """A requirement of an extra ("" for the project itself), and the installed version.
 
-    `version` is what is installed, "" for nothing.
+    `version` is "" if the package is not installed.
     """
 
     extra: str
@@ -32,43 +32,46 @@ class PackageState(msgspec.Struct, frozen=True):
 
 
 def package_states() -> list[PackageState]:
-    """Every requirement of the project, in its own order; none where neither the project's file nor its metadata is here."""
+    """Return the state of every requirement of the project, in the order of pyproject.toml.
+
+    Empty where neither pyproject.toml nor the metadata of an installation is found.
+    """
     return [_state(extra, requirement) for extra, requirement in _requirements()]
 
 
 def lacking(states: list[PackageState], extra: str) -> list[PackageState]:
-    """What an extra still needs;
-
-    "" needs one of the two kinds of FAISS, too, which stand for each other.
-    """
-    own = [state for state in states if state.extra == extra and not state.fits]
+    """Return the requirements that an extra lacks; for "", also one of the two FAISS packages."""
+    absent = [state for state in states if state.extra == extra and not state.fits]
     if extra and extra not in _FAISS:
-        return own
+        return absent
     has_faiss = any(state.fits for state in states if state.extra in _FAISS)
     if extra:
-        return [] if has_faiss else own
-    return own if has_faiss else [*own, *(state for state in states if state.extra == "cpu")]
+        return [] if has_faiss else absent
+    if has_faiss:
+        return absent
+    return [*absent, *(state for state in states if state.extra == "cpu")]
 
 
 def both_faiss(states: list[PackageState]) -> bool:
-    """Whether both kinds of FAISS are installed: they share a folder, and what is imported is either's."""
+    """Return whether both FAISS packages are installed; they overwrite each other's files."""
     return all(any(state.version for state in states if state.extra == extra) for extra in _FAISS)
 
 
 def pip_line(extra: str) -> str:
-    """The command that brings an extra, or the project itself."""
+    """Return the command that installs an extra, or the project itself for ""."""
     extras = f"[{extra}]" if extra else ""
-    where = f".{extras}" if _PYPROJECT.is_file() else f"{PROJECT}{extras}"
-    return f"pip install '{where}'"
+    project = "." if _PYPROJECT.is_file() else PROJECT
+    return f"pip install '{project}{extras}'"
 
 
 def loading_problems(modules: Sequence[str]) -> dict[str, str]:
-    """Why each of these modules cannot be imported, in one line, "" where it can; told by processes that try, side by side.
+    """Return for each module why it cannot be imported, in one line, or "" if it can.
 
-    A library that is built for another processor ends the process that imports it.
+    Each is imported in a process of its own, because a library that is built for another processor
+    crashes the process that imports it.
     """
     tries = {
-        module: subprocess.Popen(  # noqa: S603 our own interpreter, with names from the code
+        module: subprocess.Popen(  # noqa: S603 our interpreter, with names from the code
             [sys.executable, "-c", f"import {module}"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -97,7 +100,7 @@ def _requirements() -> Iterator[tuple[str, Requirement]]:
         named = ((extra, Requirement(text)) for extra, texts in groups.items() for text in texts)
         yield from (
             (extra, requirement) for extra, requirement in named if requirement.name != PROJECT
-        )  # an extra that takes in another
+        )  # an extra that includes another
         return
     try:
         metadata = importlib.metadata.metadata(PROJECT)

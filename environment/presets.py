@@ -1,4 +1,4 @@
-"""The two builds that have a name.
+"""The named builds of `build-index --preset`.
 
 There is no `auto`: the same command builds the same index everywhere.
 """
@@ -18,10 +18,7 @@ class Preset(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PresetParts:
-    """What a preset stands for;
-
-    `described` is the one line that is shown where it was not asked for by name.
-    """
+    """The encoder and corpus of a preset, and a line to show when it was not chosen by name."""
 
     encoder: str
     corpus: str
@@ -32,8 +29,9 @@ PRESETS = {
     Preset.LITE: PresetParts(
         encoder="lite",
         corpus="starter",
-        described="Preset lite: the small embedded encoder over 5,000 synthetic prompts, nothing to download. "
-        "`--preset clip` is far better: ViT-H-14 over DiffusionDB's real prompts, a download of 4.2 GB.",
+        described="Preset lite: the small embedded encoder over 5,000 synthetic prompts, nothing "
+        "to download. `--preset clip` is far better: ViT-H-14 over DiffusionDB's real prompts, a "
+        "download of 4.2 GB.",
     ),
     Preset.CLIP: PresetParts(
         encoder="ViT-H-14/laion2b_s32b_b79k",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
 from imprompt.core.errors import ImageRejected
+from imprompt.core.lookahead import side_by_side
 from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.images.stealth import read_hidden_prompt
 
@@ -25,24 +24,17 @@ Found: TypeAlias = EmbeddedPrompt | ImageRejected | None
 def read_embedded_prompts(
     paths: Sequence[Path], *, hidden: bool = False
 ) -> Generator[tuple[Path, Found]]:
-    """Each path, in order, with its prompt, None where it carries none, or the error that it cannot be read with.
+    """Yield each path in order with its prompt, None if it carries none, or its error.
 
     Args:
+        paths: image files.
         hidden: also look into the pixels of pictures with transparency; this decodes them.
     """
-    waiting: deque[tuple[Path, Future[Found]]] = deque()
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompts")
-    try:
-        for path in paths:
-            waiting.append((path, pool.submit(_read, path, hidden=hidden)))
-            if len(waiting) > _AHEAD:
-                path, future = waiting.popleft()
-                yield path, future.result()
-        while waiting:
-            path, future = waiting.popleft()
-            yield path, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+    def read(path: Path) -> tuple[Path, Found]:
+        return path, _read(path, hidden=hidden)
+
+    yield from side_by_side(read, paths, threads=_THREADS, most_ahead=_AHEAD)
 
 
 def _read(path: Path, *, hidden: bool) -> Found:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from imprompt.core.errors import ConfigError, IndexDiffers, NoIndex
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import CorpusSource, DualEncoder, Progress
 from imprompt.core.values import EncoderSpec
 from imprompt.indexer.build import (
@@ -31,8 +31,6 @@ from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo
 from imprompt.store.publish import read_current
 
-_SILENT = Silent()
-
 
 def add_corpora(
     root: Path,
@@ -43,7 +41,7 @@ def add_corpora(
     unsafe_words: UnsafeWords | None = None,
     dropped: Path | None = None,
     memory_budget_bytes: int | None = None,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
     extra: Sequence[SpaceEncoder] = (),
     also: Sequence[DualEncoder] = (),
     gpu: Gpu | None = None,

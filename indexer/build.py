@@ -16,7 +16,7 @@ import msgspec
 
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import CorpusSource, DualEncoder, Progress, TextEncoder
 from imprompt.core.values import EncoderSpec, RejectedRow
 from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
@@ -46,7 +46,6 @@ from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo, Manifest
 from imprompt.store.publish import current_name
 
-_SILENT = Silent()
 _HERE = LocalEngine()
 _GONE = {REMOVED: "removed from", SEMANTIC_DUPLICATE: "folded into others of"}
 
@@ -105,7 +104,7 @@ def build_index(
     pair: DualEncoder,
     *,
     options: BuildOptions = BuildOptions(),
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
     extra: Sequence[SpaceEncoder] = (),
     also: Sequence[DualEncoder] = (),
     engine: Engine = _HERE,
@@ -188,7 +187,7 @@ def make_plan(
     encoders: Sequence[EncoderSpec],
     *,
     options: BuildOptions,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> BuildPlan:
     """What `build_index` is going to do.
 

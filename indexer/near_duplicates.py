@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.indexer.word_sets import Rows, WordSets, collect_word_sets, expanded
 
@@ -19,8 +19,6 @@ _PAIRS_AT_ONCE = 2_000_000
 _BUCKET_ROWS = 256
 """How many kept rows of a bucket a row is compared with; without a limit, a corpus of one template would take quadratic time."""
 
-_SILENT = Silent()
-
 
 def drop_near_duplicates(
     batches: Iterable[Sequence[str]],
@@ -28,7 +26,7 @@ def drop_near_duplicates(
     *,
     threshold: float,
     settled: int = 0,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> tuple[Rows, WordSets]:
     """For each text the row that stands for it: its own number where it is kept.
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from imprompt.core.errors import ConfigError, NoIndex
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Condition, Ids, Prompt
 from imprompt.indexer.build_plan import RemovePlan
@@ -28,7 +28,6 @@ from imprompt.store.publish import purge_others
 
 SHOWN = 10
 _RULES_AT_ONCE = 50
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def preview_removal(root: Path, rules: RemoveRules) -> Preview:
         )
 
 
-def remove_prompts(root: Path, rules: RemoveRules, *, progress: Progress = _SILENT) -> RemoveReport:
+def remove_prompts(root: Path, rules: RemoveRules, *, progress: Progress = SILENT) -> RemoveReport:
     """Publish the index without the prompts that the rules name, and purge all that is older.
 
     What stays is written afresh: vectors are copied, never encoded. A call that was broken off is

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import ConfigError, NoIndex
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, VectorIndex
 from imprompt.core.values import Ids
 from imprompt.indexer.build_plan import DedupePlan
@@ -35,7 +35,6 @@ _LISTS = 12
 _NEIGHBOURS = 32
 _BLOCK_ROWS = 1_024
 _SCRATCH = "likeness.faiss"
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class DedupeReport:
     folded: int
 
 
-def dedupe_similar(root: Path, *, cosine: float, progress: Progress = _SILENT) -> DedupeReport:
+def dedupe_similar(root: Path, *, cosine: float, progress: Progress = SILENT) -> DedupeReport:
     """Publish the index with one of each group of prompts whose vectors have a cosine of at least `cosine` in its space.
 
     Prompts are looked at by most submissions, then by first row. One is folded into the nearest

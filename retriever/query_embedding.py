@@ -10,7 +10,7 @@ import numpy as np
 
 from imprompt.core.errors import ImpromptError
 from imprompt.core.lookahead import ahead, side_by_side
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Vectors
 
@@ -23,8 +23,6 @@ MAX_BATCH_PIXELS = 32 << 20
 Its last picture may exceed that. As the next batch is loaded while one is encoded, memory holds two
 batches and the pictures that `imprompt.core.lookahead.THREADS` threads are decoding.
 """
-
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ def embed_rows(
     encode: Callable[[Sequence[Loaded]], Vectors],
     dim: int,
     batch: int,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> EmbeddedItems:
     """Return the embeddings of all items; a batch is loaded while the one before is encoded.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, VectorIndex, VectorStore
 from imprompt.core.values import Hits, Ids, Vectors
 from imprompt.store import layout
@@ -24,7 +24,6 @@ PROBES = 16
 PROBE_HITS = 5
 _MEASURED_ROWS = 64
 _SCORE_TOLERANCE = 1e-5
-_SILENT = Silent()
 
 
 def index_space(
@@ -36,7 +35,7 @@ def index_space(
     seed: int = 0,
     part_rows: int = PART_ROWS,
     gpu: Gpu | None = None,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> tuple[IndexInfo, list[CheckQuery]]:
     """Index one space of a staged build and measure the index against the exact answer.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import Checksum, ConfigError
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
 from imprompt.store import layout
@@ -45,7 +45,6 @@ _CODE_BYTES = 2
 _BLOCK_ROWS = 65_536
 _SUMMED_ROWS = 4096
 _QUERIES_AT_ONCE = 256
-_SILENT = Silent()
 
 
 def build_faiss_index(
@@ -54,7 +53,7 @@ def build_faiss_index(
     vectors: ShardedVectors,
     *,
     factory: str = FLAT,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> IndexInfo:
     """Write the FAISS index of all `vectors` in row order; it takes memory for one block, however many rows there are.
 

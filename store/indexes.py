@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, VectorIndex
 from imprompt.core.values import Hits, Vectors
 from imprompt.store.faiss_import import import_faiss
@@ -25,8 +25,6 @@ WANTED_RECALL = 0.96
 Pictures lie further from all rows than prompts do, and find a few less.
 """
 
-_SILENT = Silent()
-
 
 def build_index_file(
     folder: Path,
@@ -37,7 +35,7 @@ def build_index_file(
     seed: int = 0,
     part_rows: int = PART_ROWS,
     gpu: Gpu | None = None,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> IndexInfo:
     """Write the index of all `vectors`, its lists made on the `gpu` where there is one; effort and recall are still to be measured.
 

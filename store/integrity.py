@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imprompt.core.errors import Checksum, StoreError
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.store import layout
 from imprompt.store.check_queries import check_query_problem
@@ -25,8 +25,6 @@ from imprompt.store.paths import folders_of, hash_file, others_in, size_of
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.shards import ShardedVectors
 
-_SILENT = Silent()
-
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -41,7 +39,7 @@ class Damage:
 
 
 def verify(
-    root: Path, *, name: str | None = None, mapped: bool = True, progress: Progress = _SILENT
+    root: Path, *, name: str | None = None, mapped: bool = True, progress: Progress = SILENT
 ) -> list[Damage]:
     """Read a whole version again and list all that differs from its manifest; an empty list says that it is whole.
 

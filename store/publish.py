@@ -21,21 +21,20 @@ from imprompt.core.atomic_files import (
     sync_folder,
 )
 from imprompt.core.errors import Checksum, StoreError
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.store import layout
 from imprompt.store.locking import try_flock, write_lock
 from imprompt.store.manifest import FileRecord, Manifest, encode_manifest, manifest_in, sha256_bytes
 from imprompt.store.paths import entries, is_version, open_file, read_file
 
-_SILENT = Silent()
 _READ_ONLY = 0o444
 _CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]{0,199}) ([0-9a-f]{64})\n")
 _CURRENT_BYTES = 4096
 
 
 def publish(
-    root: Path, staging: Path, manifest: Manifest, *, progress: Progress = _SILENT
+    root: Path, staging: Path, manifest: Manifest, *, progress: Progress = SILENT
 ) -> Manifest:
     """Make the build in `staging` the current version; the write lock must be held and `prompts.duckdb` closed.
 

@@ -31,7 +31,7 @@ Imprompt = Callable[..., Done]
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """No setting of the developer's machine reaches a test: own data and cache folders, no index, no hub."""
+    """Tests see no settings of the developer: own data and cache folders, no index, no hub."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("IMPROMPT_INDEX", "IMPROMPT_OFFLINE", "HF_TOKEN"):

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from typer.main import get_command
 
+from imprompt.cli import app
 from imprompt.core.errors import ConfigError, NoIndex, StorageFull
 from tests.conftest import Imprompt
 from tests.images.builders import png_chunk
@@ -26,22 +28,7 @@ PROMPTS = [
     "portrait of an old sailor",
     "a yellow flower",
 ]
-VERBS = [
-    "query",
-    "extract",
-    "submit",
-    "embed",
-    "serve",
-    "build-index",
-    "add",
-    "remove",
-    "info",
-    "train",
-    "verify",
-    "gc",
-    "doctor",
-    "prefetch",
-]
+VERBS = {str(command.name): command for command in app.registered_commands}
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +87,41 @@ def test_every_verb_explains_itself(imprompt: Imprompt, verb: str) -> None:
     done = imprompt(verb, "--help")
     assert done.code == 0
     assert "--json" in done.out
+
+
+def help_texts(verb: str) -> list[str]:
+    """The help of the verb and of its options, as written in the code."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    described = [commands[verb], *commands[verb].params]
+    return [" ".join(item.help.split()) for item in described if getattr(item, "help", None)]
+
+
+def shown_words(page: str) -> str:
+    """The words of a help page, without its boxes and line breaks."""
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", page).split())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_is_shown_to_the_last_bracket(
+    imprompt: Imprompt, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in square brackets is taken for markup, on the screen and in docs/cli.md."""
+    import docs.write_cli_page as writer
+
+    monkeypatch.setenv("COLUMNS", "1000")
+    section = re.search(
+        rf"^## {verb}$.*?(?=^## )", writer.PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert section
+    for page in (imprompt(verb, "--help").out, section.group()):
+        words = shown_words(page)
+        assert [text for text in help_texts(verb) if text not in words] == []
+
+
+def test_some_help_has_brackets() -> None:
+    """So the test above tests something."""
+    texts = [text for verb in VERBS for text in help_texts(verb)]
+    assert sum("[env: IMPROMPT_" in text for text in texts) > len(VERBS)
 
 
 def test_the_page_of_the_command_line_is_up_to_date() -> None:
@@ -166,7 +188,8 @@ def test_a_prompt_in_the_file_is_exact(imprompt: Imprompt, index: Path, tmp_path
     text = PngInfo()
     text.add_text(
         "parameters",
-        "an owl of brass\nNegative prompt: blur\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
+        "an owl of brass\nNegative prompt: blur\n"
+        "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 64x64",
     )
     path = tmp_path / "owl.png"
     Image.new("RGB", (64, 64)).save(path, pnginfo=text)
@@ -258,7 +281,7 @@ def test_an_image_and_a_text_are_mixed(imprompt: Imprompt, index: Path, picture:
 def test_bad_images_never_stop_the_good_ones(
     imprompt: Imprompt, index: Path, picture: Path, tmp_path: Path
 ) -> None:
-    """Each bad file is named with its reason at the end, the good one is answered, the exit code tells."""
+    """Each bad file is named with its reason, the good one is answered, the exit code tells."""
     (tmp_path / "text.png").write_text("no picture", "utf-8")
     (tmp_path / "empty.png").touch()
     files = [tmp_path / "text.png", picture, tmp_path / "empty.png", tmp_path / "missing.png"]
@@ -469,7 +492,7 @@ cli.main()
 
 
 def test_the_quick_end_waits_for_threads_and_exit_handlers() -> None:
-    """The process ends without taking its libraries apart: threads and handlers of a verb are done before, its exit code stays."""
+    """Threads and exit handlers of a verb finish first, and its exit code stays."""
     script = """
 import atexit, threading, time
 from imprompt import cli
@@ -505,7 +528,7 @@ cli.main()
 def test_an_answer_that_cannot_be_written_is_no_success(
     words: str, unbuffered: str, index: Path
 ) -> None:
-    """A full disk behind standard output is noticed as late as the last flush, and still told, in one line."""
+    """A full disk at standard output is noticed at the last flush, and told in one line."""
     line = [
         sys.executable,
         "cli.py",
@@ -525,7 +548,8 @@ def test_an_answer_that_cannot_be_written_is_no_success(
         )
     assert done.returncode == StorageFull.exit_code
     assert re.fullmatch(
-        r"error: standard output.* cannot be written: No space left on device\. Make room.*\n",
+        r"error: standard output.* cannot be written: No space left on device\. "
+        r"Free some space.*\n",
         done.stderr,
     )
 
@@ -535,7 +559,7 @@ def test_an_answer_that_cannot_be_written_is_no_success(
     "words", ["plan --rows 2M", "plan --rows 2M --json", "--help", "plan --help"]
 )
 def test_a_reader_that_left_is_no_fault(words: str, unbuffered: str) -> None:
-    """`| head` ends a command as it ends any other: without a word, with the code of a broken pipe."""
+    """`| head` ends a command silently, with the exit code of a broken pipe."""
     reading, writing = os.pipe()
     os.close(reading)
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
@@ -560,7 +584,7 @@ import os, signal
 from imprompt import cli
 from imprompt.core import settings
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started without it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs lack it
 settings.settings = lambda **_: os.kill(os.getpid(), signal.SIGINT)
 cli.main()
 """
@@ -572,15 +596,15 @@ cli.main()
         check=False,
     )
     assert done.returncode == 130
-    assert (
-        done.stderr
-        == "Interrupted; what was finished is kept, the same command goes on from there.\n"
-    )
+    assert done.stderr == "Interrupted. Finished work is kept; run the command again to resume.\n"
 
 
 def test_running_the_command_line_leaves_the_process_its_exit_code() -> None:
     """Who calls `run` goes on, and ends as it wants to."""
-    script = "import sys, cli\nsys.argv = ['cli.py', 'plan', '--rows', '0']\nassert cli.run()\nsys.exit(7)"
+    script = (
+        "import sys, cli\nsys.argv = ['cli.py', 'plan', '--rows', '0']\n"
+        "assert cli.run()\nsys.exit(7)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )

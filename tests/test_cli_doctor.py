@@ -1,4 +1,4 @@
-"""`doctor`: what is here, what is not, the command for it, and an exit code that scripts can rely on."""
+"""`doctor`: what is here, what is missing, the command for it, and a reliable exit code."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def libraries_that_load(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fresh_installation_can_run_the_default_blend_config(
     imprompt: Imprompt, tmp_path: Path
 ) -> None:
-    """Code 0 without an index; every file of `lite` with its place and length; what the others lack, with the command."""
+    """Code 0 without an index; all files of `lite`; the command for what others lack."""
     done = imprompt("doctor", "--json", "--index", tmp_path / "index")
     assert done.code == 0, done.err
     (found,) = done.lines
-    configs = {config["name"]: config for config in found["configs"]}
+    configs = {config["name"]: config for config in found["model_sets"]}
     assert configs.keys() >= {
         "lite",
         "clip",
@@ -73,7 +73,7 @@ def test_a_fresh_installation_can_run_the_default_blend_config(
     assert "There is no index" in found["index"]["problem"]
     shown = imprompt("doctor", "--index", tmp_path / "index")
     assert shown.code == 0
-    assert "python cli.py prefetch clip" in shown.out
+    assert "imprompt prefetch clip" in shown.out
     assert "The default blend config can run." in shown.out
     assert packaged_weights("minilm").path.name in "".join(shown.out.split())
 
@@ -81,8 +81,10 @@ def test_a_fresh_installation_can_run_the_default_blend_config(
 def test_it_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
     """Neither torch nor any other of the heavy libraries, and no file of the hub is asked for."""
     script = (
-        "import sys\nsys.argv = ['cli.py', 'doctor', '--json', '--index', sys.argv[1]]\nfrom imprompt import cli\ncli.run()\n"
-        "print(sorted(set(sys.modules) & {'torch', 'faiss', 'duckdb', 'open_clip', 'timm', 'transformers', 'pyarrow', 'sklearn'}))"
+        "import sys\nsys.argv = ['cli.py', 'doctor', '--json', '--index', sys.argv[1]]\n"
+        "from imprompt import cli\ncli.run()\n"
+        "print(sorted(set(sys.modules) & {'torch', 'faiss', 'duckdb', 'open_clip', 'timm', "
+        "'transformers', 'pyarrow', 'sklearn'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
@@ -130,7 +132,7 @@ def test_missing_weights_are_the_exit_code(
 def test_missing_packages_are_named_with_the_line_for_pip(
     imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Those of the default blend config end with a code; those of an extra only keep its blend configs from running."""
+    """Required packages set the exit code; those of an extra only affect its blend configs."""
     states = [
         PackageState("", "duckdb>=1.4", "", False),
         PackageState("cpu", "faiss-cpu>=1.12", "1.13", True),
@@ -171,7 +173,7 @@ def test_the_two_kinds_of_faiss_stand_for_each_other() -> None:
 def test_libraries_that_do_not_load(
     imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What raises and what ends its process (as instructions do that the processor lacks) is one line, and an exit code."""
+    """An import that raises or crashes its process is one line, and an exit code."""
     (tmp_path / "raising.py").write_text(
         "raise ImportError('libgomp.so.1: cannot open shared object file.')"
     )
@@ -192,15 +194,15 @@ def test_libraries_that_do_not_load(
     assert done.code == ConfigError.exit_code
     assert done.err.count("\n") == 1
     assert (
-        "faiss is installed and cannot be loaded: importing it ends the process (Illegal instruction)"
-        in done.err
+        "faiss is installed and cannot be loaded: "
+        "importing it ends the process (Illegal instruction)" in done.err
     )
 
 
 @pytest.mark.parametrize(
     ("extras", "driver", "said"),
     [
-        ({"cpu": "1.15.1"}, None, "faiss-cpu 1.15.1, which searches on the processor"),
+        ({"cpu": "1.15.1"}, None, "faiss-cpu 1.15.1 (searches on the CPU)"),
         (
             {"gpu": "1.15.1"},
             NvidiaDriver("there is no NVIDIA driver here", present=False),
@@ -217,7 +219,7 @@ def test_libraries_that_do_not_load(
 def test_where_faiss_searches(
     extras: dict[str, str], driver: NvidiaDriver | None, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package that is installed, and what the driver shows where the package is the one for GPUs."""
+    """The installed package, and for the GPU package what the driver reports."""
     monkeypatch.setattr("imprompt.core.device_names.nvidia_driver", lambda: driver)
     assert said in diagnosis._faiss(
         [PackageState(extra, "faiss", version, True) for extra, version in extras.items()]
@@ -240,7 +242,8 @@ def test_an_installation_without_the_projects_file_reads_its_metadata(
     folder = tmp_path / "imprompt-0.1.0.dist-info"
     folder.mkdir()
     folder.joinpath("METADATA").write_text(
-        "Metadata-Version: 2.1\nName: imprompt\nVersion: 0.1.0\nProvides-Extra: clip\nProvides-Extra: ofa\n"
+        "Metadata-Version: 2.1\nName: imprompt\nVersion: 0.1.0\n"
+        "Provides-Extra: clip\nProvides-Extra: ofa\n"
         "Requires-Dist: numpy>=1.26\n"
         'Requires-Dist: timm>=1; extra == "ofa"\nRequires-Dist: torchvision; extra == "clip"\n'
         'Requires-Dist: winonly; sys_platform == "win32"\n'
@@ -261,13 +264,13 @@ def test_files_put_by_hand_count(imprompt: Imprompt, tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"12345")
     (found,) = imprompt("doctor", "--json", "--index", tmp_path / "index").lines
-    ofa = next(config for config in found["configs"] if config["name"] == "ofa")
+    ofa = next(config for config in found["model_sets"] if config["name"] == "ofa")
     assert ofa["ready"]
     assert ofa["weights_bytes"] == 20
 
 
 def test_the_device_is_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The build of the installed torch, and the driver's own words; a machine without either stays on the processor."""
+    """From the installed torch and the driver; without either, the CPU."""
     import torch
 
     assert torch_build() == (torch.__version__, torch.version.cuda or "")
@@ -303,8 +306,8 @@ def test_the_device_is_told_without_torch(monkeypatch: pytest.MonkeyPatch) -> No
     assert auto_device("13.0") == "cuda (Some GPU, 80 GiB; torch for CUDA 13.0)"
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver(1, cuda=12040))
     assert (
-        auto_device("13.0")
-        == "cpu (torch is built for CUDA 13.0; the driver of Some GPU, 80 GiB runs CUDA 12.4 at most)"
+        auto_device("13.0") == "cpu (torch is built for CUDA 13.0; "
+        "the driver of Some GPU, 80 GiB runs CUDA 12.4 at most)"
     )
     monkeypatch.setattr("ctypes.CDLL", lambda name: driver(0))
     assert auto_device("13.0").startswith("cpu")

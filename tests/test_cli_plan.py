@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imprompt.commands.size_options import size_bytes
+from imprompt.commands.options import size_bytes
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError
 from imprompt.store.index_version import open_version
@@ -42,7 +42,8 @@ def test_a_budget_too_small_says_the_smallest(imprompt: Imprompt) -> None:
         (
             "100",
             "50kB",
-            "the smallest needs 64 kB. Say --memory-budget 64kB or more, or take at most about 65 rows.",
+            "the smallest needs 64 kB. Say --memory-budget 64kB or more, "
+            "or take at most about 65 rows.",
         ),
         (
             "1",
@@ -63,7 +64,7 @@ def test_the_smallest_is_the_smallest(
 def test_an_index_that_finds_too_little_says_so(
     imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The recall that was measured, the one that was wanted, and what to do; nothing where it is enough."""
+    """The measured recall, the wanted one, and the remedy; nothing if it is enough."""
     (tmp_path / "corpus.txt").write_text(
         "\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8"
     )
@@ -72,13 +73,13 @@ def test_an_index_that_finds_too_little_says_so(
     monkeypatch.setattr("imprompt.store.indexes.WANTED_RECALL", 1.5)
     said = " ".join(imprompt(*words, "--index", tmp_path / "less").out.split())
     assert (
-        "The index SQfp16 finds 1.000 of the ten nearest prompts, not 1.5. `query --effort 1` looks at all of them."
-        in said
+        "The index SQfp16 finds 1.000 of the ten nearest prompts, below 1.5. "
+        "`query --effort 1` searches exactly." in said
     )
 
 
 def test_an_index_that_grows_beyond_its_budget(imprompt: Imprompt, tmp_path: Path) -> None:
-    """`add` refuses before it encodes, with the budget that works, and takes it; the index in place stays until then."""
+    """`add` refuses before encoding and names the budget that works; the old index stays."""
     index, more = tmp_path / "index", tmp_path / "more.txt"
     (tmp_path / "few.txt").write_text(
         "\n".join(f"a fox, study number {i}" for i in range(9)), "utf-8"
@@ -107,17 +108,14 @@ GPU = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(13, 0), memory
 
 
 def test_a_gpu_is_planned_for(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has to hold, and whether it can; the index is the same, and `--device cpu` does not look for one."""
+    """What the GPU must hold, and whether it can; `--device cpu` does not ask the driver."""
     monkeypatch.setattr("imprompt.core.device_names.nvidia_driver", lambda: GPU)
     few, many, without = (
         " ".join(imprompt("plan", "--rows", rows, "--device", device).out.split())
         for rows, device in (("2M", "auto"), ("20M", "auto"), ("2M", "cpu"))
     )
-    assert (
-        "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB), with the extra gpu: all vectors are compared, exactly"
-        in few
-    )
-    assert "the processor answers: the vectors take 15.4 GB, Some GPU, 8 GiB has 8.6 GB" in many
+    assert "on the GPU 1.5 GB of 8.6 GB (Some GPU, 8 GiB), with the extra gpu: exact search" in few
+    assert "not used: the vectors take 15.4 GB, Some GPU, 8 GiB has 8.6 GB" in many
     assert "GPU" not in without
     refused = imprompt("plan", "--rows", "20M", "--device", "cuda")
     assert refused.code == 10
@@ -144,7 +142,7 @@ def test_a_gpu_that_is_not_there(imprompt: Imprompt, monkeypatch: pytest.MonkeyP
 
 
 def test_parts_are_shown(imprompt: Imprompt) -> None:
-    """A hundred million prompts: in how many parts, what building one takes, and that the vectors are read from disk."""
+    """A hundred million prompts: parts, memory to build, and vectors read from disk."""
     shown = json.loads(imprompt("plan", "--rows", "1e8", "--memory-budget", "24GiB", "--json").out)
     assert (shown["parts"], shown["factory"]) == (40, "IVF8192x2,PQ96x4fs")
     assert shown["build_memory_bytes"] < 3e9 < shown["index_bytes"]
@@ -172,12 +170,12 @@ def test_sizes(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["", "z", "-1", "0", "4QB", "1e3", "4 G B"])
 def test_no_sizes(text: str) -> None:
     """What is no size is refused by value."""
-    with pytest.raises(ConfigError, match="no size"):
+    with pytest.raises(ConfigError, match="not a size"):
         size_bytes(text)
 
 
 def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
-    """`--index-factory` overrides the plan, and the index answers; an unknown one is refused before anything is encoded."""
+    """`--index-factory` overrides the plan; an unknown one is refused before encoding."""
     corpus = tmp_path / "prompts.txt"
     corpus.write_text(
         "\n".join(
@@ -200,7 +198,7 @@ def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
 
 
 def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
-    """`--effort` reaches the search: with none of it a large index looks into one list, with 1 it answers exactly."""
+    """`--effort 0` searches one list of a large index, `--effort 1` searches exactly."""
     rng = np.random.default_rng(0)
     words = [
         f"{a}{b}"
@@ -229,7 +227,7 @@ def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
 def test_an_inverted_file_of_an_older_format_is_built_again(
     imprompt: Imprompt, tmp_path: Path
 ) -> None:
-    """A question says what the index is and what to do; the same command then makes it anew, and it answers."""
+    """A query names the problem and the remedy; the remedy makes an index that answers."""
     corpus = tmp_path / "prompts.txt"
     corpus.write_text(
         "\n".join(f"a {colour} house number {n}" for n in range(30) for colour in ("red", "blue")),

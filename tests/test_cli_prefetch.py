@@ -1,4 +1,4 @@
-"""`prefetch`: everything that a blend config needs, said before it is fetched, and never asked for again."""
+"""`prefetch`: all files of a blend config, listed before they are fetched, fetched once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def errors(text: str) -> list[str]:
 def test_a_model_is_fetched_once_and_then_works_without_a_hub(
     hub: FakeHub, imprompt: Imprompt, tmp_path: Path
 ) -> None:
-    """Sizes, licence, host and place are said before the first content is asked for; a build with the model asks nobody."""
+    """Sizes, licence, host and folder come before the content; then a build needs no request."""
     done = imprompt("prefetch", f"hf-hub:{REPO}")
     assert done.code == 0, done.err
     assert f"{WEIGHTS}: 2.8 MB, licence not known here" in done.err
@@ -115,7 +115,7 @@ def test_offline_names_each_file_by_hand(hub: FakeHub, imprompt: Imprompt) -> No
 
 
 def test_what_can_be_had_is_fetched_and_the_rest_listed(hub: FakeHub, imprompt: Imprompt) -> None:
-    """A file that the hub lacks, another that it refuses: both in the list at the end, the others are here."""
+    """A missing and a refused file are listed at the end; the others are here."""
     ofa = "OFA-Sys/ofa-large-caption"
     hub.files |= {f"{ofa}/config.json": b"{}", f"{ofa}/vocab.json": b"{}", f"{ofa}/merges.txt": b""}
     hub.status[f"{ofa}/merges.txt"] = (403, "GatedRepo")
@@ -213,7 +213,7 @@ def test_a_trained_tower_of_a_recipe_is_a_file_of_the_user(
     )
     missing = imprompt("prefetch", blend_config)
     assert missing.code == 3
-    assert "tower.pt is not there" in missing.err
+    assert "tower.pt does not exist" in missing.err
     (tmp_path / "tower.pt").touch()
     assert imprompt("prefetch", blend_config).code == 0
 
@@ -242,7 +242,7 @@ def unfinished_bytes(folder: Path) -> int:
 
 @pytest.mark.slow
 def test_a_kill_in_the_middle_costs_what_was_not_written(tmp_path: Path) -> None:
-    """The real command in a process of its own: killed in the middle of 30 MB, it goes on behind what it has."""
+    """The real command, killed in the middle of 30 MB, resumes after what it has."""
     name = "someone/large/open_clip_model.safetensors"
     content = os.urandom(1 << 20) * 30
     config = b'{"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}'
@@ -268,7 +268,7 @@ def test_a_kill_in_the_middle_costs_what_was_not_written(tmp_path: Path) -> None
             words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert "are here from an earlier try" in done.stderr
+        assert "Resuming after " in done.stderr
         assert any(
             int(ranged.removeprefix("bytes=").rstrip("-")) >= 20 << 20
             for _, _, ranged in hub.seen

@@ -55,7 +55,7 @@ def test_the_compose_file_keeps_to_the_specification(schema: dict[str, Any]) -> 
 
 
 def test_only_this_machine_reaches_the_proxy_and_nobody_writes_the_index() -> None:
-    """Ports are open on loopback alone; servers read; no token stands in the file; images come under their public names."""
+    """Ports only on loopback, read-only servers, no token in the file, public image names."""
     services = COMPOSE["services"]
     assert [port for service in services.values() for port in service.get("ports", [])] == [
         "127.0.0.1:${IMPROMPT_PORT:-7861}:7861"
@@ -91,7 +91,7 @@ def test_the_probes_ask_what_is_there() -> None:
 
 
 def test_the_image_gets_every_room_and_nothing_that_is_not_there() -> None:
-    """What the Dockerfile copies exists, is let through by its ignore file, and holds every package of the product."""
+    """What the Dockerfile copies exists, is not ignored, and holds every package."""
     copied = re.findall(
         r"^COPY (.*) \S+$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE
     )

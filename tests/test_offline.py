@@ -1,4 +1,4 @@
-"""`--offline` is silent: with every door to the network watched, no command so much as tries one."""
+"""`--offline` is silent: with every socket watched, no command opens one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ WATCH = """
 import os, sys
 def watch(event, args):
     inet = event == "socket.__new__" and int(args[1]) in (2, 10)
-    if inet or event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.connect", "socket.sendto"):
+    names = ("socket.getaddrinfo", "socket.gethostbyname", "socket.connect", "socket.sendto")
+    if inet or event in names:
         with open(os.environ["ATTEMPTS"], "a") as file:
             file.write(f"{event} {args}\\n")
         raise OSError("the test closed the network")
 sys.addaudithook(watch)
 """
-"""An audit hook (PEP 578) sees every socket of Python, whichever library opens it; a process that begins with it cannot undo it."""
+"""An audit hook (PEP 578) sees every socket of Python, and cannot be removed."""
 
 MODELS = [
     ["build-index", "--preset", "clip", "--index", "WORLD/INDEX-2"],
@@ -107,7 +108,7 @@ def placed(words: list[str], world: Path) -> list[str]:
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Every door of Python's to the network, shut and watched in this process; the hub's own switch is off."""
+    """Sockets of this process, watched and refused; the hub's own switch is off."""
     tried: list[str] = []
 
     class Shut(socket.socket):
@@ -165,7 +166,7 @@ def test_a_command_that_lacks_a_file_asks_nobody(
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [*ANSWERS, *MODELS], ids=" ".join)
 def test_a_whole_process_asks_nobody(words: list[str], world: Path, tmp_path: Path) -> None:
-    """From its first import on, in a process of its own; where the system allows it, in one that has no network at all."""
+    """From the first import on, in another process, if possible in one without a network."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
     log = tmp_path / "attempts"
     environment = {

@@ -1,1 +1,1 @@
-"""The client of the model hub: what to fetch, the one gate to the network, downloads into the hub's own cache."""
+"""The client of the model hub: what to fetch, and downloads into the hub's cache."""

@@ -1,8 +1,8 @@
-"""One file of the hub into its cache: resumed after a broken try, checked, and there whole or not at all.
+"""Downloads one file into the hub's cache: resumed, checked, and complete or absent.
 
-The hub's own library begins anew after a kill and believes what it gets. Here the part that came is
-kept beside the place where the hub's cache wants the content, `blobs/<digest>`, and is moved there
-when its digest is the one that the hub states.
+The hub's library starts over after a kill and does not check what it gets. Here an incomplete
+download is kept next to its final path in the hub's cache, `blobs/<digest>`, and is renamed once
+its digest matches the one that the hub states.
 """
 
 from __future__ import annotations
@@ -19,23 +19,15 @@ from typing import BinaryIO
 
 from imprompt.core.atomic_files import storage_errors, sync_folder
 from imprompt.core.errors import StorageFull, WeightsRejected
+from imprompt.core.text import size_text
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _GIT_SHA1 = re.compile("[0-9a-f]{40}")
 _CHUNK_BYTES = 1 << 20
 
 
-def size_text(size_bytes: int | None) -> str:
-    """A size that a person can read: 1.5 MB."""
-    if size_bytes is None:
-        return "size unknown"
-    from rich.filesize import decimal
-
-    return decimal(size_bytes)
-
-
 def free_bytes(folder: Path) -> int:
-    """Free space on the disk of a folder, which need not exist yet."""
+    """Return the free space on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(
         next(path for path in (folder, *folder.absolute().parents) if path.exists())
     ).free
@@ -50,21 +42,20 @@ def download(
     label: str,
     announce: Callable[[str], None],
 ) -> None:
-    """Bring the content of `url` to `folder/etag`; nothing is done where it is there, or where `etag` is no digest.
+    """Download `url` to `folder/etag`, unless it is there, or `etag` is not a digest.
 
-    A connection that breaks is taken up again five times; after that, or after a kill, the next
-    call goes on where it stopped.
+    A broken connection is resumed up to five times; after that, or after a kill, the next call
+    resumes the download.
 
     Args:
         etag: the content's digest as the hub states it: sha256, or that of a git blob.
         label: names the file in errors.
-        announce: is told how much is here already, and when another process is fetching the same
-            file.
+        announce: takes a line about a resumed download, or a download by another process.
 
     Raises:
-        WeightsRejected: what came has another digest; it is thrown away.
-        StorageFull: the disk is full or may not be written; what came is kept.
-        Exception: those of the hub's library, where the host refuses or stays silent.
+        WeightsRejected: the content has another digest; it is deleted.
+        StorageFull: the disk is full or may not be written; the incomplete download is kept.
+        Exception: any of the hub's library, if the host refuses or does not answer.
     """
     blob = folder / etag
     if blob.exists() or not (_SHA256.fullmatch(etag) or _GIT_SHA1.fullmatch(etag)):
@@ -78,23 +69,23 @@ def download(
             if _digest(file, etag) != etag:
                 file.truncate(0)
                 raise WeightsRejected(
-                    f"{label} did not arrive whole: it has not the digest that the hub states.",
+                    f"The download of {label} is corrupt: checksum mismatch.",
                     path=blob,
-                    hint="Run the command again; it starts anew.",
+                    hint="Run the command again to download it anew.",
                 )
             Path(file.name).replace(blob)
             sync_folder(folder)
 
 
 def hide_bars() -> None:
-    """Draw no progress bars in this process; they are the hub's library's own, on a terminal only."""
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented, though not in its __all__
+    """Turn off the progress bars that the hub's library draws on a terminal."""
+    from huggingface_hub import utils
 
-    disable_progress_bars()
+    utils.disable_progress_bars()  # type: ignore[attr-defined]  # documented, but not in __all__
 
 
 def partial_path(folder: Path, etag: str) -> Path:
-    """Where the part that came is kept."""
+    """Return the path of an incomplete download."""
     return folder / f"{etag}.imprompt.incomplete"
 
 
@@ -102,10 +93,7 @@ def partial_path(folder: Path, etag: str) -> Path:
 def _sole_writer(
     partial: Path, blob: Path, *, announce: Callable[[str], None]
 ) -> Iterator[BinaryIO | None]:
-    """The unfinished file, open at its end and locked;
-
-    None where another process finished it in the meantime.
-    """
+    """Open and lock the incomplete download; None if another process completes it meanwhile."""
     while True:
         with partial.open("ab+") as file:
             try:
@@ -131,24 +119,26 @@ def _fill(
     label: str,
     announce: Callable[[str], None],
 ) -> None:
+    from huggingface_hub import utils
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, though not in its __all__
 
-    here = file.seek(0, os.SEEK_END)
+    kept = file.seek(0, os.SEEK_END)
     if size_bytes is not None:
-        if here > size_bytes:
+        if kept > size_bytes:
             file.truncate(0)
-            here = 0
+            kept = 0
         free = free_bytes(folder)
-        if free < size_bytes - here:
+        if free < size_bytes - kept:
             raise StorageFull(
-                f"{label} needs {size_text(size_bytes - here)} in {folder}, where {size_text(free)} are free.",
+                f"{label} needs {size_text(size_bytes - kept)} in {folder}, which has "
+                f"{size_text(free)} free.",
                 hint="Free some space, or name another cache folder with HF_HOME.",
             )
-    if here:
-        announce(f"{size_text(here)} of it are here from an earlier try.")
-    # The client follows the hub's redirects and keeps the user's token from other hosts.
-    http_get(url, file, resume_size=here, headers=build_hf_headers(), expected_size=size_bytes)
+    if kept:
+        announce(f"Resuming after {size_text(kept)} of an earlier attempt.")
+    # The client follows the hub's redirects and sends the user's token to no other host.
+    headers = utils.build_hf_headers()  # type: ignore[attr-defined]  # documented as above
+    http_get(url, file, resume_size=kept, headers=headers, expected_size=size_bytes)
     file.flush()
     os.fsync(file.fileno())
 

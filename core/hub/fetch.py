@@ -1,8 +1,7 @@
-"""The one gate through which files come from outside. `--offline` shuts it; nothing else in imprompt touches the network.
+"""The only code that fetches files from the network; `--offline` turns it off.
 
-A file that lies here already, in the hub's own cache or where the user put it by hand, is found
-without a request. Before anything is fetched, `announce` is told what, from where, and how large it
-is.
+A file that is here already, in the hub's cache or put there by hand, needs no request. Before a
+download, `announce` gets a line with its name, host and size.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from imprompt.core.atomic_files import storage_errors
-from imprompt.core.errors import ConfigError, ImpromptError, StorageFull, WeightsMissing
-from imprompt.core.hub.download import download, partial_path, size_text
+from imprompt.core.errors import ConfigError, ImpromptError, StorageFull, WeightsMissing, first_line
+from imprompt.core.hub.download import download, partial_path
 from imprompt.core.settings import settings
+from imprompt.core.text import size_text
 
 DEFAULT_REVISION = "main"
 ASK_TIMEOUT_S = 10
-"""How long the hub may take to say what it has."""
+"""Timeout of a request to the hub, downloads aside."""
 
 SNAPSHOTS = "snapshots"
 BY_HAND = "by-hand"
@@ -27,10 +27,7 @@ BY_HAND = "by-hand"
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a Hugging Face repository:
-
-    `repo` is OWNER/NAME, `revision` a branch, tag or commit.
-    """
+    """A file of the Hugging Face repository OWNER/NAME, at a branch, tag or commit."""
 
     repo: str
     filename: str
@@ -38,23 +35,20 @@ class HubFile:
     repo_type: str = "model"
 
     def __post_init__(self) -> None:
-        """Raise `ConfigError` where the file would lie outside of its repository's folder."""
+        """Raise `ConfigError` if the file would lie outside its repository's folder."""
         if (
             self.filename.startswith("/")
             or "\\" in self.filename
             or ".." in self.filename.split("/")
         ):
             raise ConfigError(
-                f"{self.filename[:80]!r} is no path inside of the repository {self.repo}."
+                f"{self.filename[:80]!r} is not a path inside the repository {self.repo}."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One file that something needs: the first of `choices` that can be had.
-
-    Without an `optional` one it works, too.
-    """
+    """A file that something needs: the first of `choices` that the hub has; it may be optional."""
 
     choices: tuple[HubFile, ...]
     optional: bool = False
@@ -62,7 +56,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """What the hub says of a file; `size_bytes` is None where it does not say."""
+    """What the hub reports about a file; `size_bytes` is None if it does not say."""
 
     file: HubFile
     url: str
@@ -74,19 +68,19 @@ Announce = Callable[[str], None]
 
 
 def silent(line: str) -> None:
-    """Announces nothing."""
+    """Ignore the line."""
 
 
 def wanted(repo: str, *filenames: str, optional: bool = False) -> Wanted:
-    """The first of these files of a model's repository."""
+    """Return a want for the first of these files that a model's repository has."""
     return Wanted(tuple(HubFile(repo, filename) for filename in filenames), optional=optional)
 
 
 def cached_file(file: HubFile) -> Path | None:
-    """Where the file lies on this machine, in the hub's cache or put there by hand, or None; never a request.
+    """Return the file's path in the hub's cache or as put by hand, or None; makes no request.
 
     Raises:
-        ConfigError: no repository can have this name.
+        ConfigError: the repository's name is malformed.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -96,7 +90,7 @@ def cached_file(file: HubFile) -> Path | None:
         )
     except ValueError as error:
         raise ConfigError(
-            f"{file.repo!r} is no repository of the hub.", hint="Write OWNER/NAME."
+            f"{file.repo!r} is not a repository of the hub.", hint="Write OWNER/NAME."
         ) from error
     if isinstance(found, str):
         return Path(found)
@@ -105,54 +99,57 @@ def cached_file(file: HubFile) -> Path | None:
 
 
 def cached_choice(files: Sequence[HubFile]) -> Path | None:
-    """`cached_file` of the first of several that lies here, or None."""
+    """Return `cached_file` of the first of several files that is here, or None."""
     return next((path for file in files if (path := cached_file(file)) is not None), None)
 
 
 def hand_path(file: HubFile) -> Path:
-    """Where a user puts the file who fetched it by hand; it stands for every revision."""
+    """Return where a user puts the file by hand; it counts for every revision."""
     kind = "" if file.repo_type == "model" else f"{file.repo_type}s"
     return settings().cache / BY_HAND / kind / file.repo / file.filename
 
 
 def hub_url(file: HubFile) -> str:
-    """The address of the file."""
+    """Return the URL of the file."""
     from huggingface_hub import hf_hub_url
 
     return hf_hub_url(file.repo, file.filename, revision=file.revision, repo_type=file.repo_type)
 
 
 def hub_folder() -> Path:
-    """The hub's cache on this machine: HF_HOME, or the user's cache folder."""
+    """Return the hub's cache on this machine: below HF_HOME, or the user's cache folder."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def by_hand(file: HubFile) -> str:
-    """The remedy where there is no network, in one line."""
-    return f"Fetch {hub_url(file)} on a machine with a network and put it at {hand_path(file)}, or copy its hub cache here."
+    """Return the remedy without a network, in one line."""
+    return (
+        f"Fetch {hub_url(file)} on a machine with a network and put it at {hand_path(file)}, or "
+        "copy its hub cache here."
+    )
 
 
 def fetch(file: HubFile, *, offline: bool, announce: Announce) -> Path:
-    """The local path of a hub file; downloaded first where it is not here and the network may be used.
+    """Return the local path of a hub file, after downloading it if it is not here.
 
     Raises:
         WeightsMissing: it is not here, and `offline` is set or the hub cannot be reached or
             refuses.
-        WeightsRejected: what came is not what the hub states.
+        WeightsRejected: the download does not match the hub's checksum.
         StorageFull: the disk is full or may not be written.
     """
     return fetch_choice((file,), offline=offline, announce=announce)
 
 
 def fetch_choice(files: Sequence[HubFile], *, offline: bool, announce: Announce) -> Path:
-    """The first of several files, in the order of preference: what lies here goes before what would have to be fetched.
+    """Return the first of several files that is here, else download the first that the hub has.
 
-    Raises what `fetch` raises; where the hub has none of them, that is said of the last.
+    Raises what `fetch` raises; if the hub has none of them, the error names the last.
     """
-    if (found := cached_choice(files)) is not None:
-        return found
+    if (path := cached_choice(files)) is not None:
+        return path
     _require_open(files[-1], offline=offline)
     for file in files:
         if (remote := ask_hub(file, offline=offline)) is not None:
@@ -160,42 +157,104 @@ def fetch_choice(files: Sequence[HubFile], *, offline: bool, announce: Announce)
     raise missing(files[-1], "cannot be fetched: the hub has no such file")
 
 
-def fetch_all(
-    list_wanted: Callable[[], Sequence[Wanted]], *, offline: bool, announce: Announce
-) -> None:
-    """Fetch what is needed and not here; optional files are asked for only where one that is needed has to be fetched.
+class FetchListener:
+    """Hears what `fetch_all` does; this one announces downloads and raises the first failure."""
 
-    So what was fetched once is never asked for again, whatever its repository lacks.
+    def __init__(self, announce: Announce) -> None:
+        self.announce = announce
+
+    def cached(self, path: Path) -> None:
+        """Hear of a wanted file that is here already."""
+
+    def starting(self, remotes: Sequence[Remote]) -> None:
+        """Hear what is about to be downloaded; an error ends `fetch_all`."""
+
+    def fetching(self, number: int, total: int) -> None:
+        """Hear that download `number` of `total` begins."""
+
+    def fetched(self, remote: Remote, path: Path) -> None:
+        """Hear of a download that is complete."""
+
+    def failed(self, name: str, error: ImpromptError) -> None:  # noqa: ARG002 for subclasses
+        """Hear that a file cannot be fetched; `fetch_all` continues unless this raises."""
+        raise error
+
+
+def fetch_all(
+    list_wanted: Callable[[], Sequence[Wanted]],
+    *,
+    offline: bool,
+    announce: Announce = silent,
+    listener: FetchListener | None = None,
+) -> int:
+    """Fetch what is wanted and not here, and return the number of different files wanted.
+
+    Optional files are asked for only together with a missing file that is needed, so what was
+    fetched once causes no further request, whatever its repository lacks.
 
     Args:
-        list_wanted: says what is needed as far as what lies here tells (an index of shards names
-            the shards); it is asked again after each round, until it says nothing new.
+        list_wanted: returns what is wanted as far as the files on this machine tell (an index of
+            shards names the shards); called again after each round until nothing new is wanted.
+        offline: use no network.
+        announce: takes a line for the user about each download.
+        listener: hears of progress and failures, in place of `announce`.
 
-    Raises what `fetch` raises.
+    Raises what `fetch` raises, unless the listener does not.
     """
-    known: Sequence[Wanted] = ()
-    while (wants := list_wanted()) != known:
-        known = wants
-        needed = [
-            want for want in wants if not want.optional and cached_choice(want.choices) is None
-        ]
-        if not needed:
+    listener = listener or FetchListener(announce)
+    known: dict[Wanted, None] = {}
+    while new := [want for want in dict.fromkeys(list_wanted()) if want not in known]:
+        known |= dict.fromkeys(new)
+        absent = []
+        for want in new:
+            if (path := cached_choice(want.choices)) is not None:
+                listener.cached(path)
+            else:
+                absent.append(want)
+        if not all(want.optional for want in absent):
+            # Optional files first: once the last needed one is here, nothing is asked again.
+            absent.sort(key=lambda want: not want.optional)
+            _download_all(_ask_for_all(absent, offline=offline, listener=listener), listener)
+    return len(known)
+
+
+def _ask_for_all(
+    wants: Sequence[Wanted], *, offline: bool, listener: FetchListener
+) -> list[Remote]:
+    """Return what the hub has of these; a hub that cannot be reached is asked only once."""
+    remotes, reachable = [], True
+    for want in wants:
+        if want.optional and (offline or not reachable):
             continue
-        for (
-            want
-        ) in wants:  # the optional ones go first: with the last of the needed ones, all is here
-            if (
-                want.optional
-                and not offline
-                and (remote := find_remote(want, offline=offline)) is not None
-            ):
-                take(remote, announce=announce)
-        for want in needed:
-            fetch_choice(want.choices, offline=offline, announce=announce)
+        file = want.choices[-1]
+        try:
+            if not reachable:
+                raise missing(file, "was not asked for, since the hub cannot be reached")
+            if (remote := find_remote(want, offline=offline)) is not None:
+                remotes.append(remote)
+            elif not want.optional:
+                raise missing(file, "cannot be fetched: the hub has no such file")
+        except WeightsMissing as error:
+            listener.failed(f"{file.repo}/{file.filename}", error)
+            reachable = reachable and (offline or _refused_by_hub(error))
+    return remotes
+
+
+def _download_all(remotes: Sequence[Remote], listener: FetchListener) -> None:
+    if remotes:
+        listener.starting(remotes)
+    for number, remote in enumerate(remotes, start=1):
+        listener.fetching(number, len(remotes))
+        try:
+            path = take(remote, announce=listener.announce)
+        except ImpromptError as error:
+            listener.failed(f"{remote.file.repo}/{remote.file.filename}", error)
+        else:
+            listener.fetched(remote, path)
 
 
 def find_remote(want: Wanted, *, offline: bool) -> Remote | None:
-    """What the hub says of the first choice that it has; None where one lies here, or where it has none.
+    """Return what the hub says of the first choice it has; None if one is here, or it has none.
 
     Raises:
         WeightsMissing: see `ask_hub`.
@@ -210,7 +269,7 @@ def find_remote(want: Wanted, *, offline: bool) -> Remote | None:
 
 
 def ask_hub(file: HubFile, *, offline: bool) -> Remote | None:
-    """What the hub says of the file, or None where it says that there is none.
+    """Return what the hub says of the file, or None if it has no such file.
 
     Raises:
         WeightsMissing: `offline` is set, or the hub does not answer within `ASK_TIMEOUT_S`, or
@@ -234,11 +293,9 @@ def ask_hub(file: HubFile, *, offline: bool) -> Remote | None:
         if error.response.status_code == 404 and not isinstance(
             error, RepositoryNotFoundError | RevisionNotFoundError
         ):
-            return None  # a mirror that does not say what it is that is not there
+            return None  # a mirror that does not say what is missing
         raise missing(file, f"cannot be fetched: {_reason(error, url)}") from error
-    except (
-        Exception
-    ) as error:  # its HTTP library's and the system's errors; all mean "not from there"
+    except Exception as error:  # of its HTTP library or the system; all mean "not from there"
         raise missing(file, f"cannot be fetched: {_reason(error, url)}") from error
     return Remote(file, url, said.etag or "", said.size)
 
@@ -253,13 +310,13 @@ def _require_open(file: HubFile, *, offline: bool) -> None:
 
 
 def kept_bytes(remote: Remote) -> int:
-    """How much of the file is here from a try that was broken off."""
+    """Return how many bytes of the file an earlier, interrupted attempt has kept."""
     part = partial_path(_blobs(remote.file), remote.etag)
     return part.stat().st_size if part.is_file() else 0
 
 
 def take(remote: Remote, *, announce: Announce) -> Path:
-    """Download what `ask_hub` found into the hub's cache, going on where an earlier try was broken off.
+    """Download what `ask_hub` returned into the hub's cache, resuming an interrupted attempt.
 
     Raises what `fetch` raises.
     """
@@ -281,8 +338,8 @@ def take(remote: Remote, *, announce: Announce) -> Path:
             announce=announce,
         )
         with storage_errors(blobs):
-            # With its content in place this only links it; without (an etag that is no digest), the
-            # library fetches it.
+            # The content is in place, so this only links it; if its etag is not a digest, the
+            # library downloads it.
             return Path(
                 hf_hub_download(
                     file.repo, file.filename, revision=file.revision, repo_type=file.repo_type
@@ -300,7 +357,7 @@ def take(remote: Remote, *, announce: Announce) -> Path:
 
 
 def _blobs(file: HubFile) -> Path:
-    """Where the hub's cache keeps the content of a repository's files, by digest."""
+    """Return where the hub's cache keeps a repository's files, by digest."""
     from huggingface_hub.file_download import repo_folder_name
 
     return hub_folder() / repo_folder_name(repo_id=file.repo, repo_type=file.repo_type) / "blobs"
@@ -319,7 +376,7 @@ class HubListing:
 
 
 def list_data_set(repo: str, revision: str, *, offline: bool, announce: Announce) -> HubListing:
-    """Which files a data set has: the hub is asked, and where it does not answer, its cache and what was put there by hand.
+    """Return the files of a data set: from the hub, else from its cache or as put by hand.
 
     Raises:
         WeightsMissing: `offline` is set, or the hub does not answer or refuses, and nothing of it
@@ -345,7 +402,7 @@ def list_data_set(repo: str, revision: str, *, offline: bool, announce: Announce
 
 
 def commit_of(path: Path) -> str:
-    """The commit of a file that `fetch` gave; `BY_HAND` where the user put it there."""
+    """Return the commit of a file that `fetch` returned; `BY_HAND` if the user put it there."""
     parts = path.parts
     return (
         parts[parts.index(SNAPSHOTS) + 1]
@@ -359,7 +416,10 @@ def _ask_for_files(repo: str, revision: str, *, offline: bool) -> HubListing:
 
     refusal = f"The files of the data set {repo} cannot be listed"
     page = f"{constants.ENDPOINT}/datasets/{repo}"
-    hint = f"Fetch its data files from {page} by hand and put them into {_places(repo, revision)[-1]}, or copy its hub cache here."
+    hint = (
+        f"Fetch its data files from {page} by hand and put them into "
+        f"{_places(repo, revision)[-1]}, or copy its hub cache here."
+    )
     if offline or constants.HF_HUB_OFFLINE:
         raise WeightsMissing(
             f"{refusal}: {'--offline' if offline else 'HF_HUB_OFFLINE'} is set.",
@@ -376,7 +436,7 @@ def _ask_for_files(repo: str, revision: str, *, offline: bool) -> HubListing:
 
 
 def _places(repo: str, revision: str) -> list[Path]:
-    """The folders in which files of a data set may lie."""
+    """Return the folders in which files of a data set may be."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -389,17 +449,14 @@ def _places(repo: str, revision: str) -> list[Path]:
 
 
 def missing(file: HubFile, what: str) -> WeightsMissing:
-    """The error for a file that cannot be had;
-
-    `what` follows its name, and the hint says how to get it by hand.
-    """
+    """Return the error for a missing file: its name, `what`, and how to get it by hand."""
     return WeightsMissing(
         f"{file.repo}/{file.filename} {what}.", path=file.filename, hint=by_hand(file)
     )
 
 
-def answered(error: WeightsMissing) -> bool:
-    """Whether it was the hub that refused, and not the way to it that is closed: then other files are worth asking for."""
+def _refused_by_hub(error: WeightsMissing) -> bool:
+    """Return whether the hub itself refused, so that other files are worth asking for."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return isinstance(error.__cause__, HfHubHTTPError)
@@ -415,14 +472,16 @@ def _reason(error: Exception, url: str) -> str:
 
     host = urlsplit(url).netloc
     if isinstance(error, GatedRepoError):
-        return f"{host} asks for a licence to be accepted on the repository's page, and for a token in HF_TOKEN"
+        return (
+            f"{host} asks for a licence to be accepted on the repository's page, and for a token "
+            "in HF_TOKEN"
+        )
     if isinstance(error, RepositoryNotFoundError):
-        return f"{host} knows no such repository, or wants a token in HF_TOKEN"
+        return f"{host} has no such repository, or wants a token in HF_TOKEN"
     if isinstance(error, RevisionNotFoundError):
         return f"{host} has no such revision of it"
     if isinstance(error, HfHubHTTPError):
         return f"{host} answered {error.response.status_code}"
     if "timeout" in type(error).__name__.lower():
         return f"{host} did not answer in time"
-    text = str(error).strip().splitlines()
-    return f"{host}: {text[0].rstrip('.') if text else type(error).__name__}"
+    return f"{host}: {first_line(error)}"

@@ -1,7 +1,6 @@
-"""What is known of the hub's repositories before anybody asks it: licences, and sizes of their large files.
+"""Licences and sizes of hub files that are known without a request.
 
-Every figure stands on the page that `source` names; what no page says is left out, and is learnt
-from the hub when it is asked.
+Every figure is from the page that `source` names; all others come from the hub on request.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _HUB = "https://huggingface.co"
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """`licence` as the repository states it ("" where unknown), `sizes` of its files in bytes, to three digits."""
+    """A repository: its licence ("" if unknown), and file sizes in bytes, to three digits."""
 
     licence: str
     source: str
@@ -26,7 +25,8 @@ class Repository:
 KNOWN = {
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": Repository(
         "MIT",
-        f"{_HUB}/hoaiht/CLIP-ViT-H-14-laion2B-s32B-b79K/tree/main",  # a copy of it; the stored text of the original shows no files
+        # A copy, because the page of the original does not list the sizes.
+        f"{_HUB}/hoaiht/CLIP-ViT-H-14-laion2B-s32B-b79K/tree/main",
         {
             "open_clip_pytorch_model.bin": 3_940_000_000,
             "open_clip_model.safetensors": 3_940_000_000,
@@ -70,12 +70,12 @@ KNOWN = {
 
 
 def licence_of(file: HubFile) -> str:
-    """The licence of the file's repository, or "" where it is not known here."""
+    """Return the licence of the file's repository, or "" if unknown."""
     known = KNOWN.get(file.repo)
     return known.licence if known else ""
 
 
 def size_of(file: HubFile) -> int | None:
-    """About how many bytes the file has, or None where it is not known here."""
+    """Return about how many bytes the file has, or None if unknown."""
     known = KNOWN.get(file.repo)
     return known.sizes.get(file.filename) if known else None

@@ -21,7 +21,7 @@ import numpy as np
 
 from imprompt.core.atomic_files import atomic_write, storage_errors
 from imprompt.core.errors import BuildLocked, StorageFull, StoreError
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Vectors
 from imprompt.ensemble.ensemble import Ensemble
@@ -36,7 +36,6 @@ from imprompt.ensemble.submission.formats import DIM, check_suffix, write_submis
 from imprompt.ensemble.submission.submission_plan import SubmissionPlan, plan_submission
 from imprompt.store.locking import write_lock
 
-_SILENT = Silent()
 _DIGEST_BYTES = 32
 _ROW_BYTES = DIM * 4
 
@@ -80,7 +79,7 @@ def submit(
     prompts_out: Path | None = None,
     ignore_metadata: bool = False,
     predictor: BatchPredictor | None = None,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> SubmitReport:
     """Predict every image below `folder` and write the submission `out`, atomically.
 

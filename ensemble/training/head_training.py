@@ -12,7 +12,7 @@ import numpy as np
 
 from imprompt.core.errors import CorpusError
 from imprompt.core.metrics import row_cosines
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, TextEncoder
 from imprompt.core.settings import settings
 from imprompt.encoders.efficientnet import Activations
@@ -73,7 +73,7 @@ def train_head(
         StorageFull: `out` or the cache cannot be written.
     """
     start = time.monotonic()
-    progress = progress or Silent()
+    progress = progress or SILENT
     rows = read_pairs(pairs)
     if len(rows) < MIN_PAIRS:
         raise CorpusError(

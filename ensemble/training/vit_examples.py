@@ -11,14 +11,12 @@ import msgspec
 import numpy as np
 
 from imprompt.core.errors import CorpusError
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, TextEncoder
 from imprompt.core.splits import group_folds, similarity_groups
 from imprompt.core.values import Ids, Vectors, unit_rows
 from imprompt.ensemble.training.head_training import make_examples
 from imprompt.ensemble.training.pairs import Pair, read_pairs
-
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class VitExamples:
 
 
 def load_examples(
-    path: Path, *, minilm: TextEncoder, folds: int, seed: int, progress: Progress = _SILENT
+    path: Path, *, minilm: TextEncoder, folds: int, seed: int, progress: Progress = SILENT
 ) -> VitExamples:
     """Return the pairs of a Parquet file, split by groups of prompts with cosines of 0.7 or more.
 

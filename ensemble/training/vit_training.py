@@ -9,7 +9,7 @@ from pathlib import Path
 from imprompt.core.errors import ConfigError
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.metrics import Estimate
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.encoders.minilm import load_minilm
 from imprompt.encoders.torch_devices import choose_device
@@ -21,7 +21,6 @@ from imprompt.ensemble.vit.backbones import load_backbone
 from imprompt.store.locking import write_lock
 
 DEFAULTS = VitSettings()
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def train_vit(
     device: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> VitReport:
     """Train a tower on the pairs of a Parquet file and write the best epoch's to `out`.
 

@@ -18,6 +18,7 @@ from imprompt.core.errors import (
     WeightsMissing,
     WeightsRejected,
 )
+from imprompt.core.weight_names import split_weights
 from imprompt.encoders.checkpoints import check_tensors, read_tensors
 from imprompt.encoders.foreign import check_tower
 from imprompt.ensemble.vit.towers import DIM, Blueprint, TimmPixels, Tower, build_tower, timm_name
@@ -99,8 +100,9 @@ def read_checkpoint(source: str) -> Trained:
     path = source_path(source)
     if path.is_dir():
         return _from_folder(path)
-    architecture, stroke, _ = source.partition("//")
-    if not stroke or not architecture or Path(source).expanduser().is_file():
+    split = None if Path(source).expanduser().is_file() else split_weights(source)
+    architecture = split[0] if split else ""
+    if not architecture:
         return _from_own_file(path)
     blueprint = Blueprint(library="timm", architecture=timm_name(architecture))
     side = build_tower(blueprint).blueprint.preprocessing["input_size"]
@@ -113,12 +115,8 @@ def read_checkpoint(source: str) -> Trained:
 def source_path(source: str) -> Path:
     """Return the file or folder of a source of `read_checkpoint`; it need not exist."""
     path = Path(source).expanduser()
-    if path.exists() or "//" not in source:
-        return path
-    file = source.partition("//")[2]
-    # ARCH///PATH is read as an absolute path.
-    candidates = (Path(file).expanduser(), Path("/", file))
-    return next((path for path in candidates if path.is_file()), Path(file))
+    split = None if path.exists() else split_weights(source)
+    return split[1] if split else path
 
 
 def read_facts(path: Path) -> Facts | None:

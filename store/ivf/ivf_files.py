@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import Checksum
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Vectors
 from imprompt.store import layout
@@ -64,7 +64,6 @@ _TABLE_BYTES_A_PIECE = 16 * 4  # a product for each of 16 codes
 _ONE_QUESTION = 10  # FAISS's way through blocks that is quickest for a single question
 _HINT = "Build the index again."
 _REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
-_SILENT = Silent()
 _LIMITING = Lock()  # FAISS has one limit for the whole process
 
 
@@ -84,7 +83,7 @@ def build_ivf_index(
     seed: int = 0,
     part_rows: int = PART_ROWS,
     gpu: Gpu | None = None,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> IndexInfo:
     """Train an inverted file on a sample of `vectors`, put all rows in by their codes, and write it.
 

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from imprompt.core.errors import Checksum, Unreachable
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.settings import MilvusPlace
 from imprompt.store.check_queries import PROBE_HITS
@@ -61,7 +61,6 @@ _ROWS_AT_ONCE = 1000
 _MARK_EVERY = 10
 _MOST_BATCH_BYTES = 16 << 20
 _MARK = "sent:"
-_SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class PushReport:
 
 
 def push(
-    root: Path, place: MilvusPlace, *, options: PushOptions, progress: Progress = _SILENT
+    root: Path, place: MilvusPlace, *, options: PushOptions, progress: Progress = SILENT
 ) -> PushReport:
     """Send the version in service in a folder, and put it into service on the server.
 

@@ -63,7 +63,7 @@ def test_remove_shows_first_and_then_removes(
 
 
 def test_remove_forgets_what_was_mined(imprompt: Imprompt, index: Path) -> None:
-    """The interrogator's lists of phrases hold words of prompts and lie in the user's cache; a dry run leaves them."""
+    """Phrase lists taken from the index are purged from the user's cache, except by a dry run."""
     from imprompt.core.settings import settings
 
     mined = settings().cache / "phrases" / "mined" / "a.json"
@@ -118,7 +118,7 @@ def test_a_removal_that_cannot_be_is_one_line(
 
 
 def test_add_encodes_what_is_new(imprompt: Imprompt, index: Path, tmp_path: Path) -> None:
-    """Two corpora at once; what the index has is counted, a second time there is nothing to do, and `info` names all three."""
+    """Known prompts are counted, a repeated `add` does nothing, `info` names all three corpora."""
     (tmp_path / "more.txt").write_text("a purple teapot\na red fox\n", "utf-8")
     (tmp_path / "third.csv").write_text("words\na wooden bridge over a river\n", "utf-8")
     words = [

@@ -27,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_few_questions_are_the_processors(
     imprompt: Imprompt, asked: list[str], tmp_path: Path
 ) -> None:
-    """A GPU would take longer to read the vectors; more than a batch of questions is worth it, and `cuda` insists."""
+    """A few questions stay on the CPU; a larger batch, or `cuda`, uses the GPU."""
     for i in range(33):
         (tmp_path / f"{i}.png").touch()
     for words in (

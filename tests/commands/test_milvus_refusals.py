@@ -37,8 +37,8 @@ def test_doctor_asks_no_server(imprompt: Imprompt) -> None:
     ("words", "said"),
     [
         (["/a/folder"], "is not on Milvus"),
-        (["milvus:a.db", "--milvus-index-params", "[1]"], "no JSON object"),
-        (["milvus:a.db", "--milvus-index-params", "{"], "no JSON object"),
+        (["milvus:a.db", "--milvus-index-params", "[1]"], "not a JSON object"),
+        (["milvus:a.db", "--milvus-index-params", "{"], "not a JSON object"),
         (["milvus:http://a:b@host"], "may not hold a user name"),
     ],
 )

@@ -9,7 +9,7 @@ from imprompt.environment.model_files import blend_needs
 
 
 def test_a_trained_tower_and_a_second_encoder_are_among_the_needs(tmp_path: Path) -> None:
-    """The file behind `vit`, whatever stands before its `//`, and the encoder that knn rescores with."""
+    """The file of `vit`, with or without ARCH//, and the encoder that knn rescores with."""
     tower = tmp_path / "tower.pth"
     tower.touch()
     for source in (str(tower), f"vit_base_patch16_224//{tower}"):
@@ -19,7 +19,7 @@ def test_a_trained_tower_and_a_second_encoder_are_among_the_needs(tmp_path: Path
             sources={"vit": source},
             knn=KnnSettings(rescore="ViT-L-14/openai"),
         )
-        needs = {need.what: need for need in blend_needs(blend_config)}
+        needs = {need.name: need for need in blend_needs(blend_config)}
         assert needs["member vit"].local == (tower,)
         assert needs["member vit"].extra == "vit"
         assert needs["encoder ViT-L-14/openai"].wanted()

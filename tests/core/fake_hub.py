@@ -1,4 +1,4 @@
-"""A hub on the loopback interface: files of repositories with the headers of the real one, and its bad days."""
+"""A hub on the loopback interface: repositories, real headers, and failures on demand."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class FakeHub:
 
 @contextmanager
 def serve_as_the_hub(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeHub]:
-    """A hub that the hub's library, in this process, takes for the real one; waiting before another try takes no time.
+    """Run a hub that the hub's library takes for the real one; retries do not wait.
 
     The hub's cache and imprompt's are empty ones below `folder`.
     """

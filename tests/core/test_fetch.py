@@ -1,4 +1,4 @@
-"""The gate to the network, against a hub on the loopback interface: files whole, resumed and checked, every refusal in one line."""
+"""Fetching from a hub on the loopback interface: complete files, resumed, checked, refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def partial(cache: Path) -> list[Path]:
 
 
 def test_a_file_is_announced_fetched_and_then_never_asked_for_again(hub: FakeHub) -> None:
-    """What, how large and from where is said before the content is asked for; the second call makes no request."""
+    """Name, size and host come before the content; the second call makes no request."""
     path, said = get()
     assert path.read_bytes() == CONTENT
     assert said == ["Fetching weights.bin of someone/model (300.0 kB) from 127.0.0.1."]
@@ -93,7 +93,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub: FakeHub) -> No
 
 
 def test_another_run_goes_on_where_one_was_broken_off(hub: FakeHub, cache: Path) -> None:
-    """After the library has given up, or after a kill, the part that came is kept, is no file of the cache, and is built upon."""
+    """An incomplete download is kept, is not yet a file of the cache, and is resumed."""
     hub.cut = [100_000] + [0] * 8
     with pytest.raises(WeightsMissing):
         get()
@@ -106,7 +106,7 @@ def test_another_run_goes_on_where_one_was_broken_off(hub: FakeHub, cache: Path)
     path, said = get()
     assert path.read_bytes() == CONTENT
     assert f"bytes={here}-" in [ranged for _, _, ranged in hub.seen]
-    assert said[1] == f"{here / 1000:.1f} kB of it are here from an earlier try."
+    assert said[1] == f"Resuming after {here / 1000:.1f} kB of an earlier attempt."
     assert not partial(cache)
 
 
@@ -129,7 +129,7 @@ def test_other_bytes_than_the_hub_states_are_refused(hub: FakeHub, cache: Path) 
     """Nothing is put into the cache, and the next call begins anew."""
     hub.lie = True
     with pytest.raises(
-        WeightsRejected, match=r"weights\.bin of someone/model did not arrive whole"
+        WeightsRejected, match=r"weights\.bin of someone/model is corrupt: checksum mismatch"
     ) as caught:
         get()
     assert "again" in caught.value.hint
@@ -138,7 +138,7 @@ def test_other_bytes_than_the_hub_states_are_refused(hub: FakeHub, cache: Path) 
 
 
 def test_a_damaged_part_is_found_out(hub: FakeHub, cache: Path) -> None:
-    """A part that was changed since makes a whole of another digest: refused once, then fetched anew."""
+    """A changed incomplete download is refused once, then fetched anew."""
     blobs = cache / "models--someone--model" / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{hub.digest(NAME)}.imprompt.incomplete").write_bytes(b"x" * 1000)
@@ -150,7 +150,7 @@ def test_a_damaged_part_is_found_out(hub: FakeHub, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ((401, "RepoNotFound"), "knows no such repository, or wants a token in HF_TOKEN"),
+        ((401, "RepoNotFound"), "has no such repository, or wants a token in HF_TOKEN"),
         ((403, "GatedRepo"), "asks for a licence to be accepted"),
         ((404, "RevisionNotFound"), "has no such revision"),
         ((404, "EntryNotFound"), "the hub has no such file"),
@@ -211,7 +211,7 @@ def test_a_full_disk_is_known_before_anything_is_fetched(
     monkeypatch.setattr(
         "imprompt.core.hub.download.shutil.disk_usage", lambda path: SimpleNamespace(free=1000)
     )
-    with pytest.raises(StorageFull, match=r"needs 300\.0 kB .* where 1\.0 kB are free"):
+    with pytest.raises(StorageFull, match=r"needs 300\.0 kB .* which has 1\.0 kB free"):
         get()
     assert "GET weights.bin" not in hub.asked
 
@@ -250,7 +250,7 @@ def test_two_at_a_time_fetch_once(hub: FakeHub, cache: Path) -> None:
 
 
 def test_offline_asks_nobody(hub: FakeHub) -> None:
-    """Neither for the file nor whether it is there; the environment variable of the hub's library counts as well."""
+    """No request at all; the environment variable of the hub's library counts too."""
     with pytest.raises(WeightsMissing, match="--offline is set"):
         fetch(FILE, offline=True, announce=silent)
     assert not hub.seen
@@ -286,7 +286,7 @@ def test_the_first_that_there_is_counts(hub: FakeHub) -> None:
 
 
 def test_what_is_optional_is_asked_for_once(hub: FakeHub) -> None:
-    """An optional file that the hub lacks costs one question at the time of the fetch; what was learnt adds to the list."""
+    """A missing optional file costs one request; files learnt from others are fetched too."""
     hub.files |= {
         "someone/model/index.json": b"{}",
         "someone/model/extra.txt": b"+",

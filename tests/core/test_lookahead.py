@@ -1,4 +1,4 @@
-"""ahead and side_by_side: the same items in the same order, made by other threads, and never many of them."""
+"""ahead and side_by_side: the same items in order, made by other threads, few at a time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_error_comes_in_its_place() -> None:
 
 
 def test_side_by_side_keeps_the_order_and_holds_few() -> None:
-    """Items that take long do not change the order; at most `threads` are finished or under way ahead of the one that is used."""
+    """Slow items keep the order; at most `threads` are made ahead of the one in use."""
     begun: list[int] = []
 
     def slow(number: int) -> int:

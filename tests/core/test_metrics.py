@@ -10,7 +10,7 @@ from imprompt.core.values import unit_rows
 
 
 def test_recall_counts_a_tie_against_the_query() -> None:
-    """A constant answer finds nothing at k = 1, although every candidate scores as high as the right one."""
+    """A constant answer finds nothing at k = 1, since every candidate ties with the right one."""
     candidates = unit_rows(np.ones((5, 3)))
     queries = candidates[:2]
     truth = np.array([0, 1])

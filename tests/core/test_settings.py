@@ -32,7 +32,7 @@ PLACES = {
 
 @pytest.mark.parametrize("named", PLACES)
 def test_an_index_may_lie_on_milvus(named: str) -> None:
-    """A server by its address, a file of Milvus Lite by its path, a relative one from here; anything else is a folder."""
+    """A server's address, a file of Milvus Lite (also relative); anything else is a folder."""
     assert str(index_place(named)) == PLACES[named]
     assert index_place("milvus:a.db") == MilvusPlace(str(Path.cwd() / "a.db"))
     assert index_place("a.db") == Path.cwd() / "a.db"

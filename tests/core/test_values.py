@@ -34,7 +34,7 @@ def test_unit_rows_have_length_one_and_keep_their_direction(array: np.ndarray) -
 def test_unit_rows_name_whose_numbers_are_not_finite(bad: float) -> None:
     """NaN and infinity never become vectors; the message says whose they are, and what to try."""
     with pytest.raises(
-        EncoderError, match=r"^the text tower gives values that are not finite\. .*--device cpu"
+        EncoderError, match=r"^the text tower returns values that are not finite\. .*--device cpu"
     ):
         unit_rows(np.array([[1, 0], [bad, 1]]), role="the text tower")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imprompt.core.errors import WorkerDiffers
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT, Silent
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.submission.ray_predictions import RayPredictor
 from imprompt.ensemble.submission.submission_job import SubmitReport, submit
@@ -77,7 +77,7 @@ def test_it_is_the_local_submission(
             depends_on=depends,
             prompts_out=prompts,
             predictor=predictor,
-            progress=progress or Silent(),
+            progress=progress or SILENT,
         )
         return report, [out.read_bytes(), prompts.read_bytes()]
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from imprompt.core.errors import ClusterError, WorkerDiffers
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT, Silent
 from imprompt.core.protocols import ProgressTask
 from imprompt.encoders.registry import load_encoder, output_encoder
 from imprompt.indexer.build import BuildOptions, BuildReport, build_index
@@ -96,7 +96,7 @@ def build(root: Path, corpus: Path, engine: Engine, progress: Any = None) -> Bui
             options=options,
             extra=[minilm],
             engine=engine,
-            progress=progress or Silent(),
+            progress=progress or SILENT,
         )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from imprompt.core.errors import ConfigError, IndexDiffers, NoIndex
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.values import Ids, Vectors, unit_rows
 from imprompt.indexer import rewriting
 from imprompt.indexer.build import BuildOptions, build_index
@@ -99,7 +99,7 @@ def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
     rows = unit_rows(centres[rng.integers(0, 900, 6000)] + 0.15 * rng.standard_normal((6000, 32)))
     rows[:300] = rows[0]
     vectors = ShardedVectors(tmp_path, write_shards(tmp_path, rows, shard_rows=2000))
-    index, effort = _scratch_index(tmp_path, vectors, seed=0, progress=Silent())
+    index, effort = _scratch_index(tmp_path, vectors, seed=0, progress=SILENT)
     block = vectors.block(0, 500)
     found = list(_near(index, block, cosine=COSINE, effort=effort))
     exact = list(_near(ExactIndex(vectors), block, cosine=COSINE, effort=1.0))
