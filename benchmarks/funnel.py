@@ -35,8 +35,8 @@ def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> di
     from imprompt.indexer.cleaning_rules import Cleaning, Rules, checked, read_unsafe_words
     from imprompt.indexer.engine import LocalEngine
     from imprompt.indexer.journal import Journal
+    from imprompt.indexer.numbering import number_prompts
     from imprompt.indexer.readers.sources import parse_corpus
-    from imprompt.indexer.stages import number_prompts
 
     stages = Stages()
     words = read_unsafe_words()

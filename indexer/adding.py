@@ -23,8 +23,8 @@ from imprompt.indexer.build import (
 )
 from imprompt.indexer.build_plan import AddPlan
 from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords, checked, read_unsafe_words
-from imprompt.indexer.completion import plan_of, published
-from imprompt.indexer.unfinished import refuse_changed_since, refuse_unreadable
+from imprompt.indexer.corpus_checks import refuse_changed_since, refuse_unreadable
+from imprompt.indexer.staging import plan_of, published
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.locking import write_lock

@@ -22,22 +22,15 @@ from imprompt.core.values import EncoderSpec, RejectedRow
 from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
 from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
 from imprompt.indexer.cleaning_stats import REMOVED, SEMANTIC_DUPLICATE, joined_funnel
-from imprompt.indexer.completion import (
-    begin,
-    factory_for,
-    finish,
-    link_shards,
-    manifest_of,
-    published,
-)
-from imprompt.indexer.engine import BuildSpace, Engine, LocalEngine
-from imprompt.indexer.journal import Journal
-from imprompt.indexer.stages import encode_spaces, number_prompts
-from imprompt.indexer.unfinished import (
+from imprompt.indexer.corpus_checks import (
     refuse_changed_meanwhile,
     refuse_changed_since,
     refuse_unreadable,
 )
+from imprompt.indexer.engine import BuildSpace, Engine, LocalEngine
+from imprompt.indexer.journal import Journal
+from imprompt.indexer.numbering import encode_spaces, number_prompts
+from imprompt.indexer.staging import begin, factory_for, finish, link_shards, manifest_of, published
 from imprompt.store import layout
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, read_factory

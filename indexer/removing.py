@@ -17,8 +17,8 @@ from imprompt.core.protocols import Progress
 from imprompt.core.values import Condition, Ids, Prompt
 from imprompt.indexer.build_plan import RemovePlan
 from imprompt.indexer.cleaning_stats import REMOVED
-from imprompt.indexer.completion import going_on_from, published
 from imprompt.indexer.rewriting import rewrite
+from imprompt.indexer.staging import going_on_from, published
 from imprompt.store.conditions import holds_words, matches, where
 from imprompt.store.index_version import open_version
 from imprompt.store.locking import write_lock

@@ -12,9 +12,9 @@ from imprompt.core.protocols import Progress
 from imprompt.core.values import Ids
 from imprompt.indexer.build_plan import Plan
 from imprompt.indexer.cleaning_stats import KEPT
-from imprompt.indexer.completion import begin, factory_for, finish
 from imprompt.indexer.journal import Journal, Numbered, ShardDone
-from imprompt.indexer.stages import holds_rows, prompts_digest
+from imprompt.indexer.numbering import holds_rows, prompts_digest
+from imprompt.indexer.staging import begin, factory_for, finish
 from imprompt.store import layout
 from imprompt.store.compact_shards import Gained, write_without
 from imprompt.store.index_version import IndexVersion

@@ -15,8 +15,8 @@ from imprompt.core.protocols import Progress, VectorIndex
 from imprompt.core.values import Ids
 from imprompt.indexer.build_plan import DedupePlan
 from imprompt.indexer.cleaning_stats import SEMANTIC_DUPLICATE
-from imprompt.indexer.completion import begin, going_on_from, published
 from imprompt.indexer.rewriting import rewrite
+from imprompt.indexer.staging import begin, going_on_from, published
 from imprompt.store.compact_shards import Gained
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import number_of_lists, short_codes

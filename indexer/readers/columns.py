@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imprompt.core.atomic_files import sha256_file
 from imprompt.core.errors import CorpusError
-from imprompt.indexer.rows import reading
+from imprompt.indexer.readers.rows import reading
 
 DEFAULT_COLUMN = "prompt"
 SUBMITTED_COLUMN = "n_submitted"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from imprompt.core.text import as_utf8, printable
 from imprompt.indexer.readers.compression import DamagedStream, open_stream
-from imprompt.indexer.rows import numbered_lines, reading
+from imprompt.indexer.readers.rows import numbered_lines, reading
 from imprompt.store.databases import sniffed_delimiter
 
 DELIMITERS = ",;\t|"

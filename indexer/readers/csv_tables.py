@@ -25,7 +25,14 @@ from imprompt.indexer.readers.columns import (
     remembered,
 )
 from imprompt.indexer.readers.csv_dialect import CsvForm, csv_form, told
-from imprompt.indexer.rows import TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
+from imprompt.indexer.readers.rows import (
+    TOO_LONG,
+    Row,
+    StreamedSource,
+    count_rows,
+    judge,
+    numbered_lines,
+)
 
 _LOOKED_AT = 1000
 QUOTE_LEFT_OPEN = "quote left open"

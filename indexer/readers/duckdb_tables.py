@@ -11,7 +11,7 @@ from imprompt.core.errors import CorpusError, first_line
 from imprompt.core.text import as_utf8
 from imprompt.indexer.readers.columns import BESIDE_COLUMNS, choose_column, file_digest, remembered
 from imprompt.indexer.readers.parquet_tables import judge_cells
-from imprompt.indexer.rows import Row, StreamedSource
+from imprompt.indexer.readers.rows import Row, StreamedSource
 from imprompt.store.databases import STORED, Setting, read_database
 
 if TYPE_CHECKING:

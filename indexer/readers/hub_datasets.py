@@ -26,6 +26,7 @@ from imprompt.core.hub.fetch import (
     list_data_set,
 )
 from imprompt.indexer.readers.compression import table_suffix
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.table_files import (
     FORMS,
     TEXT_SUFFIX,
@@ -33,7 +34,6 @@ from imprompt.indexer.readers.table_files import (
     is_table,
     joined_source,
 )
-from imprompt.indexer.rows import StreamedSource
 
 HUB = "hf:"
 FORM = f"{HUB}OWNER/NAME[@REVISION][:CONFIG][#COLUMN]"

@@ -13,7 +13,7 @@ from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.images.image_files import find_images
 from imprompt.images.reading import read_embedded_prompts
 from imprompt.indexer.readers.columns import remembered
-from imprompt.indexer.rows import CARRIED, NO_PROMPT, Row, StreamedSource, judge
+from imprompt.indexer.readers.rows import CARRIED, NO_PROMPT, Row, StreamedSource, judge
 
 IMAGES = "images:"
 UNREADABLE_IMAGE = "unreadable image"

@@ -14,13 +14,20 @@ from imprompt.core.errors import CorpusError
 from imprompt.core.text import as_utf8
 from imprompt.indexer.readers.columns import file_digest, remembered
 from imprompt.indexer.readers.compression import DamagedStream, most_rows
+from imprompt.indexer.readers.rows import (
+    MAX_LINE_BYTES,
+    Row,
+    StreamedSource,
+    count_rows,
+    judge,
+    open_file,
+)
 from imprompt.indexer.readers.text_lines import (
     NOT_AN_OBJECT,
     KeyedObject,
     json_lines_source,
     objects_source,
 )
-from imprompt.indexer.rows import MAX_LINE_BYTES, Row, StreamedSource, count_rows, judge, open_file
 
 _READ_BYTES = 1 << 16
 _SIGN = re.compile(r"[^ \t\r\n]")

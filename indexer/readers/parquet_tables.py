@@ -17,7 +17,7 @@ from imprompt.indexer.readers.columns import (
     file_digest,
     remembered,
 )
-from imprompt.indexer.rows import Row, StreamedSource, judge
+from imprompt.indexer.readers.rows import Row, StreamedSource, judge
 
 if TYPE_CHECKING:
     import pyarrow as pa

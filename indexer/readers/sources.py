@@ -8,10 +8,12 @@ from imprompt.core.errors import ConfigError, CorpusError
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.text import as_utf8
 from imprompt.images.image_files import find_images
-from imprompt.indexer.phrase_counts import PACKAGE, PHRASES, phrases_source
 from imprompt.indexer.readers.duckdb_tables import duckdb_source
 from imprompt.indexer.readers.hub_datasets import FORM, HUB, HubCorpus, hub_source, parse_hub_spec
 from imprompt.indexer.readers.image_folders import IMAGES, images_source
+from imprompt.indexer.readers.interrogator_phrases import PACKAGE, PHRASES, phrases_source
+from imprompt.indexer.readers.rows import StreamedSource
+from imprompt.indexer.readers.sampling import first_rows, sampled_rows
 from imprompt.indexer.readers.starter import starter_source
 from imprompt.indexer.readers.table_files import (
     FORMS,
@@ -20,8 +22,6 @@ from imprompt.indexer.readers.table_files import (
     joined_source,
     open_table,
 )
-from imprompt.indexer.rows import StreamedSource
-from imprompt.indexer.sampling import first_rows, sampled_rows
 
 STARTER = "starter"
 DUCKDB = ".duckdb"

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from imprompt.core.values import RawPrompt
-from imprompt.indexer.rows import Row, StreamedSource
+from imprompt.indexer.readers.rows import Row, StreamedSource
 
 NAME = "starter"
 ROWS = 5_000

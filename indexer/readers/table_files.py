@@ -18,8 +18,8 @@ from imprompt.indexer.readers.compression import CODECS, table_suffix
 from imprompt.indexer.readers.csv_tables import csv_source
 from imprompt.indexer.readers.json_arrays import json_source
 from imprompt.indexer.readers.parquet_tables import parquet_source
+from imprompt.indexer.readers.rows import Row, StreamedSource
 from imprompt.indexer.readers.text_lines import json_lines_source, text_source
-from imprompt.indexer.rows import Row, StreamedSource
 
 UNREADABLE_FILE = "unreadable file"
 TEXT_SUFFIX = ".txt"

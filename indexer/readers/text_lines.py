@@ -16,7 +16,7 @@ from imprompt.indexer.readers.columns import (
     file_digest,
     remembered,
 )
-from imprompt.indexer.rows import (
+from imprompt.indexer.readers.rows import (
     BAD_UTF8,
     EMPTY,
     TOO_LONG,

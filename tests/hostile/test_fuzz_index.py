@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imprompt.core.errors import ImpromptError
-from imprompt.indexer.completion import plan_of
 from imprompt.indexer.journal import Journal
+from imprompt.indexer.staging import plan_of
 from imprompt.store import layout
 from imprompt.store.conditions import where
 from imprompt.store.databases import scratch

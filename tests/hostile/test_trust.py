@@ -122,7 +122,7 @@ RULES = (
         "files of an index, which `imprompt.store.paths` reads",
         ("store/",),
     ),
-    Rule(("manifest_in", "read_manifest"), ("store/", "indexer/completion.py"), "manifests"),
+    Rule(("manifest_in", "read_manifest"), ("store/", "indexer/staging.py"), "manifests"),
 )
 """The reasons for what is allowed: `ensemble/` loads tables of the user, without pickles, features that it wrote itself, and
 safetensors; what `indexer/ray_stream.py` unpickles comes from the user's own cluster."""

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import imprompt.indexer.completion
 import imprompt.indexer.engine
 import imprompt.indexer.journal
+import imprompt.indexer.numbering
 import imprompt.indexer.removing
 import imprompt.indexer.rewriting
-import imprompt.indexer.stages
+import imprompt.indexer.staging
 import imprompt.store.publish
 import imprompt.store.shards
 from imprompt.indexer.adding import add_corpora
@@ -52,14 +52,14 @@ def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildRep
 
 PUBLISHING: dict[str, Callable[[], None]] = {
     "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(imprompt.indexer.completion, "publish"),
+    "before publishing": lambda: before(imprompt.indexer.staging, "publish"),
     "in the middle of the manifest": lambda: in_the_middle_of_a_file(
         imprompt.store.publish, call=1
     ),
     "between the manifest and the first rename": lambda: before(Path, "rename"),
     "between the renames": lambda: after(Path, "rename"),
     "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
-    "after publishing": lambda: after(imprompt.indexer.completion, "publish"),
+    "after publishing": lambda: after(imprompt.indexer.staging, "publish"),
 }
 FOLDING: dict[str, Callable[[], None]] = {
     "before the prompts are written": lambda: before(imprompt.indexer.rewriting, "write_without"),
@@ -82,7 +82,7 @@ ADDING: dict[str, Callable[[], None]] = {
     "after the old prompts were taken over": lambda: after(StagedPrompts, "settle"),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=2),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
-    "between old shards": lambda: after(imprompt.indexer.completion, "_link", call=3),
+    "between old shards": lambda: after(imprompt.indexer.staging, "_link", call=3),
     "in the middle of a shard": lambda: in_the_middle_of_a_file(imprompt.store.shards, call=3),
     "between a shard and its journal line": lambda: after(
         imprompt.indexer.engine, "write_shard", call=3

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.values import EncoderSpec, RawPrompt, Vectors, prompt_key, unit_rows
-from imprompt.indexer.rows import StreamedSource
+from imprompt.indexer.readers.rows import StreamedSource
 
 DIM = 24
 MAX_TOKENS = 12

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import imprompt.indexer.completion
 import imprompt.indexer.engine
 import imprompt.indexer.journal
 import imprompt.indexer.near_duplicates
-import imprompt.indexer.stages
+import imprompt.indexer.numbering
+import imprompt.indexer.staging
 import imprompt.store.publish
 import imprompt.store.shards
 from imprompt.core.values import Vectors
@@ -58,7 +58,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within a batch of rows": lambda: before(Rules, "apply", call=2),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=3),
-    "before folding": lambda: before(imprompt.indexer.stages, "drop_duplicates"),
+    "before folding": lambda: before(imprompt.indexer.numbering, "drop_duplicates"),
     "while folding equal prompts": lambda: after(StagedPrompts, "drop_equal"),
     "while folding near duplicates": lambda: after(
         imprompt.indexer.near_duplicates, "collect_word_sets"
@@ -71,14 +71,14 @@ POINTS: dict[str, Callable[[], None]] = {
         imprompt.indexer.engine, "write_shard", call=3
     ),
     "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(imprompt.indexer.completion, "publish"),
+    "before publishing": lambda: before(imprompt.indexer.staging, "publish"),
     "in the middle of the manifest": lambda: in_the_middle_of_a_file(
         imprompt.store.publish, call=1
     ),
     "between the manifest and the first rename": lambda: before(Path, "rename"),
     "between the renames": lambda: after(Path, "rename"),
     "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
-    "after publishing": lambda: after(imprompt.indexer.completion, "publish"),
+    "after publishing": lambda: after(imprompt.indexer.staging, "publish"),
 }
 
 

@@ -18,8 +18,8 @@ from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
 from imprompt.indexer.build import BuildOptions, build_index, make_plan
 from imprompt.indexer.engine import LocalEngine
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import StreamedSource
 from imprompt.store import layout
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify

@@ -21,8 +21,8 @@ from imprompt.core.values import RawPrompt
 from imprompt.indexer.build import BuildOptions, BuildReport, build_index, spaces_of
 from imprompt.indexer.engine import BuildSpace, LocalEngine
 from imprompt.indexer.ray_engine import RayEngine
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import StreamedSource
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus

@@ -13,9 +13,9 @@ import pytest
 
 from imprompt.core.errors import ConfigError, CorpusError
 from imprompt.core.values import RawPrompt, RejectedRow
+from imprompt.indexer.readers.rows import MAX_LINE_BYTES
+from imprompt.indexer.readers.sampling import draw_rows
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import MAX_LINE_BYTES
-from imprompt.indexer.sampling import draw_rows
 from tests.images.tool_files import CARRIED, TOOL_FILES, png_texts
 
 Row = RawPrompt | RejectedRow

@@ -10,8 +10,8 @@ import pytest
 from imprompt.core.errors import CorpusError
 from imprompt.core.values import Vectors
 from imprompt.indexer.build import BuildOptions, build_index, make_plan
+from imprompt.indexer.readers.rows import Row, StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import Row, StreamedSource
 from imprompt.store import layout
 from imprompt.store.index_version import open_version
 from imprompt.store.publish import current_name

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from imprompt.core.values import Ids
-from imprompt.indexer.rows import Row, StreamedSource
+from imprompt.indexer.readers.rows import Row, StreamedSource
 
 _DRAWN_ROWS = 1 << 20
 

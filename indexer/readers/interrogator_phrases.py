@@ -9,8 +9,8 @@ from importlib import util
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError, CorpusError
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.table_files import NamedFile, joined_source
-from imprompt.indexer.rows import StreamedSource
 
 PHRASES = "phrases:"
 PACKAGE = "clip-interrogator"

@@ -12,7 +12,7 @@ from imprompt.core.errors import Checksum, CorpusError
 from imprompt.core.protocols import CorpusSource, Progress
 from imprompt.core.values import RejectedRow
 from imprompt.indexer.build_plan import Plan
-from imprompt.indexer.rows import HOLDS_NONE
+from imprompt.indexer.readers.rows import HOLDS_NONE
 from imprompt.store import layout
 from imprompt.store.manifest import CorpusInfo
 from imprompt.store.paths import entries, read_file
