@@ -36,10 +36,10 @@ def dedupe(
     report = dedupe_similar(folder, cosine=cosine, progress=output.progress())
     manifest = report.manifest
     if json:
-        output.line({"folded": report.folded, "rows": manifest.rows, "version": manifest.version})
-    elif report.folded:
+        output.line({"folded": report.duplicates, "rows": manifest.rows, "version": manifest.version})
+    elif report.duplicates:
         output.text(
-            f"{report.folded:,} prompts folded, {manifest.rows:,} left, in {folder} (version {manifest.version})."
+            f"{report.duplicates:,} prompts folded, {manifest.rows:,} left, in {folder} (version {manifest.version})."
         )
     else:
         output.text(

@@ -1,4 +1,4 @@
-"""What stands in the way of a build: rows that cannot be read, where that is not allowed, and corpora that changed under it."""
+"""What stops a build because of its corpora: unreadable rows under `--strict`, changed files."""
 
 from __future__ import annotations
 
@@ -23,51 +23,56 @@ _MAX_NAMED = 10
 
 
 def refuse_unreadable(sources: Sequence[CorpusSource], *, progress: Progress) -> None:
-    """Read all sources once, and raise where a row cannot be read; one that is read well and holds no prompt is none of these.
+    """Read all sources once and raise if a row cannot be read; rows without a prompt are fine.
 
     Raises:
-        CorpusError: how many they are, and the first ten with their reasons.
+        CorpusError: with the number of such rows, and the first ten with their reasons.
     """
-    bad: list[RejectedRow] = []
+    named: list[RejectedRow] = []
     count = 0
     for source in sources:
         with progress.start(f"Checking {source.name}", None) as task:
             for batch in source.batches(_CHECKED_ROWS):
-                found = [row for row in batch.rejected if row.reason not in HOLDS_NONE]
-                bad += found[: _MAX_NAMED - len(bad)]
-                count += len(found)
+                bad = [row for row in batch.rejected if row.reason not in HOLDS_NONE]
+                named += bad[: _MAX_NAMED - len(named)]
+                count += len(bad)
                 task.advance(len(batch.prompts) + len(batch.rejected))
-    if not bad:
+    if not count:
         return
-    named = "; ".join(f"{row.source}, {row.source_key}: {row.reason}" for row in bad)
-    more = f"; and {count - len(bad):,} more" if count > len(bad) else ""
+    rows = "1 row" if count == 1 else f"{count:,} rows"
+    reasons = "; ".join(f"{row.source}, {row.source_key}: {row.reason}" for row in named)
+    more = f"; and {count - len(named):,} more" if count > len(named) else ""
     raise CorpusError(
-        f"{count:,} row{'s' * (count > 1)} cannot be read, and --strict is set: {named}{more}.",
-        hint="Mend them, or build without --strict.",
+        f"{rows} cannot be read, and --strict is set: {reasons}{more}.",
+        hint="Fix them, or build without --strict.",
     )
 
 
 def refuse_changed_since(root: Path, plan: Plan, *, replace: bool) -> None:
-    """Raise where a build of the same corpora was broken off when one of them was another; the write lock must be held.
+    """Raise if a corpus has changed since an interrupted build of the same corpora.
+
+    The write lock must be held.
 
     Args:
         root: of the index.
-        plan: of the build that is about to begin or to go on.
-        replace: remove that build instead.
+        plan: of the build that is about to begin or to resume.
+        replace: delete the interrupted build instead.
 
     Raises:
-        CorpusError: both fingerprints stand in the message.
+        CorpusError: with both fingerprints.
     """
-    for folder, other in _unfinished(root, type(plan)):
-        changed = _changed(other, plan)
-        if changed is None:
+    for folder, other in _interrupted_builds(root, type(plan)):
+        change = _first_change(other, plan)
+        if change is None:
             continue
         if not replace:
-            was, now = changed
+            old, new = change
             raise CorpusError(
-                f"{now.name} is not what it was when a build of it was broken off: its fingerprint was {_told(was)}, it is "
-                f"{_told(now)} (the corpus changed, or --column, --limit, --sample or --seed did).",
-                hint="Put the old one back to go on with that build, or say --replace to drop it (as `gc` does) and begin anew.",
+                f"{new.name} has changed since the interrupted build: its fingerprint was "
+                f"{_fingerprint_text(old)} and is {_fingerprint_text(new)} "
+                "(the corpus changed, or --column, --limit, --sample or --seed did).",
+                hint="Restore the old corpus to resume that build, or use --replace to discard it "
+                "(as `gc` does) and start over.",
             )
         shutil.rmtree(folder)
 
@@ -75,44 +80,41 @@ def refuse_changed_since(root: Path, plan: Plan, *, replace: bool) -> None:
 def refuse_changed_meanwhile(
     sources: Sequence[CorpusSource], planned: Sequence[CorpusInfo]
 ) -> None:
-    """Raise where a source is not any more what it was when the plan was made.
+    """Raise if a source has changed since the plan was made.
 
     Raises:
-        CorpusError: both fingerprints stand in the message.
+        CorpusError: with both fingerprints.
     """
-    for source, was in zip(sources, planned, strict=True):
-        now = source.fingerprint()
-        if now != was.fingerprint:
+    for source, corpus in zip(sources, planned, strict=True):
+        fingerprint = source.fingerprint()
+        if fingerprint != corpus.fingerprint:
             raise CorpusError(
-                f"{was.name} changed while it was read: its fingerprint was {was.fingerprint}, it is {now}.",
+                f"{corpus.name} changed while it was read: its fingerprint was "
+                f"{corpus.fingerprint} and is {fingerprint}.",
                 hint="Build again when nothing writes to it; nothing was published.",
             )
 
 
-def _unfinished(root: Path, kind: type[Plan]) -> Iterator[tuple[Path, Plan]]:
-    """The builds that were broken off, with their plans; what is no plan of this kind and version is passed over."""
+def _interrupted_builds(root: Path, kind: type[Plan]) -> Iterator[tuple[Path, Plan]]:
+    """Yield (staging folder, plan) of unfinished builds; plans of another kind are skipped."""
     for folder, is_link in entries(layout.staging_root(root)):
         try:
             if not is_link:
-                yield (
-                    folder,
-                    msgspec.json.decode(
-                        read_file(folder, layout.PLAN, most_bytes=_PLAN_BYTES), type=kind
-                    ),
-                )
+                content = read_file(folder, layout.PLAN, most_bytes=_PLAN_BYTES)
+                yield folder, msgspec.json.decode(content, type=kind)
         except (Checksum, OSError, RecursionError, UnicodeDecodeError, msgspec.MsgspecError):
             continue
 
 
-def _changed(other: Plan, plan: Plan) -> tuple[CorpusInfo, CorpusInfo] | None:
-    """The first corpus that differs, in both plans, where nothing but the content of corpora does."""
+def _first_change(other: Plan, plan: Plan) -> tuple[CorpusInfo, CorpusInfo] | None:
+    """Return the first corpus that differs, from both plans, if only corpus contents do."""
     if [corpus.name for corpus in other.corpora] != [corpus.name for corpus in plan.corpora]:
         return None
     if msgspec.structs.replace(other, corpora=[]) != msgspec.structs.replace(plan, corpora=[]):
         return None
-    pairs = zip(other.corpora, plan.corpora, strict=True)
-    return next(((was, now) for was, now in pairs if was.fingerprint != now.fingerprint), None)
+    both = zip(other.corpora, plan.corpora, strict=True)
+    return next(((old, new) for old, new in both if old.fingerprint != new.fingerprint), None)
 
 
-def _told(corpus: CorpusInfo) -> str:
+def _fingerprint_text(corpus: CorpusInfo) -> str:
     return f"{corpus.fingerprint} ({corpus.origin})" if corpus.origin else corpus.fingerprint

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from imprompt.core.errors import ImpromptError
 from imprompt.indexer.journal import Journal
-from imprompt.indexer.staging import plan_of
+from imprompt.indexer.build_plan import plan_of
 from imprompt.store import layout
 from imprompt.store.conditions import where
 from imprompt.store.databases import scratch

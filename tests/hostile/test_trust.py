@@ -112,7 +112,7 @@ RULES = (
     ),
     Rule(
         ("pickle.load", "pickle.loads", "marshal.loads", "shelve.open"),
-        ("indexer/ray_stream.py",),
+        ("indexer/ray_blocks.py",),
         "pickles",
     ),
     Rule(("os.open",), ("store/paths.py", "store/publish.py"), "paths below an index", INDEX_FILES),
@@ -125,7 +125,7 @@ RULES = (
     Rule(("manifest_in", "read_manifest"), ("store/", "indexer/staging.py"), "manifests"),
 )
 """The reasons for what is allowed: `ensemble/` loads tables of the user, without pickles, features that it wrote itself, and
-safetensors; what `indexer/ray_stream.py` unpickles comes from the user's own cluster."""
+safetensors; what `indexer/ray_blocks.py` unpickles comes from the user's own cluster."""
 
 
 def product_files() -> list[Path]:

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import imprompt.indexer.duplicates
 import imprompt.indexer.engine
 import imprompt.indexer.journal
-import imprompt.indexer.near_duplicates
 import imprompt.indexer.numbering
 import imprompt.indexer.staging
 import imprompt.store.publish
@@ -61,7 +61,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "before folding": lambda: before(imprompt.indexer.numbering, "drop_duplicates"),
     "while folding equal prompts": lambda: after(StagedPrompts, "drop_equal"),
     "while folding near duplicates": lambda: after(
-        imprompt.indexer.near_duplicates, "collect_word_sets"
+        imprompt.indexer.duplicates, "collect_word_sets"
     ),
     "before numbering": lambda: before(StagedPrompts, "number"),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),

@@ -20,12 +20,11 @@ from imprompt.core.errors import (
 from imprompt.core.values import Prompt
 from imprompt.indexer.adding import add_corpora
 from imprompt.indexer.build import BuildOptions, BuildReport, build_index
-from imprompt.indexer.build_plan import BuildPlan
+from imprompt.indexer.build_plan import ONLY_EQUAL, BuildPlan
 from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords
 from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.removing import remove_prompts, rules_where
-from imprompt.indexer.staging import ONLY_EQUAL
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock

@@ -22,9 +22,9 @@ from imprompt.indexer.cleaning_rules import (
     Cleaning,
     Rules,
     UnsafeWords,
-    checked,
     contact,
     read_unsafe_words,
+    resolve_cleaning,
 )
 from imprompt.indexer.normalization import normalize
 
@@ -38,7 +38,7 @@ def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
 
 def left_out(text: str, cleaning: Cleaning, *, nsfw: float | None = None) -> str | None:
     """The rule that leaves the prompt out, None where it is kept."""
-    kept, dropped = Rules(checked(cleaning, WORDS), WORDS, count_words).apply(
+    kept, dropped = Rules(resolve_cleaning(cleaning, WORDS), WORDS, count_words).apply(
         [RawPrompt(text, "corpus", "row 0", 3, nsfw)]
     )
     assert len(kept) + len(dropped) == 1
@@ -121,7 +121,7 @@ def test_nothing_but_flags() -> None:
 def test_every_prompt_is_kept_or_left_out(texts: list[str], strict: bool) -> None:
     """Each goes one way, in order, by itself alone; the text stays as typed, and the key is that of the embedded text."""
     cleaning = Cleaning(min_words=2, max_tokens=6) if strict else Cleaning()
-    rules = Rules(checked(cleaning, WORDS), WORDS, count_words)
+    rules = Rules(resolve_cleaning(cleaning, WORDS), WORDS, count_words)
     prompts = [RawPrompt(text, "corpus", f"row {i}", i + 1) for i, text in enumerate(texts)]
     kept, dropped = rules.apply(prompts)
     ways = [row.source_key for row in kept] + [row.source_key for row in dropped]
@@ -153,17 +153,20 @@ class TestSettings:
     def test_senseless_ones_are_refused(self, wrong: Cleaning) -> None:
         """Limits out of range are refused before anything is read."""
         with pytest.raises(ConfigError):
-            checked(wrong, WORDS)
+            resolve_cleaning(wrong, WORDS)
 
     def test_the_list_counts_only_where_it_is_used(self) -> None:
         """The plan knows the list by its hash, whatever its order, and not where unsafe prompts are kept."""
         other = UnsafeWords(frozenset({"b"}), ())
-        assert checked(Cleaning(), WORDS) != checked(Cleaning(), other)
-        assert checked(OFF, WORDS) == checked(OFF, other) == OFF
-        assert checked(Cleaning(languages=("en", "de", "en")), WORDS).languages == ("de", "en")
+        assert resolve_cleaning(Cleaning(), WORDS) != resolve_cleaning(Cleaning(), other)
+        assert resolve_cleaning(OFF, WORDS) == resolve_cleaning(OFF, other) == OFF
+        assert resolve_cleaning(Cleaning(languages=("en", "de", "en")), WORDS).languages == (
+            "de",
+            "en",
+        )
         assert msgspec.json.decode(
-            msgspec.json.encode(checked(Cleaning(), WORDS)), type=Cleaning
-        ) == checked(Cleaning(), WORDS)
+            msgspec.json.encode(resolve_cleaning(Cleaning(), WORDS)), type=Cleaning
+        ) == resolve_cleaning(Cleaning(), WORDS)
 
     def test_own_words(self, tmp_path: Path) -> None:
         """A list is one word or phrase a line, with comments; an empty or unreadable one is refused by name."""

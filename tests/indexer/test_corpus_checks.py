@@ -67,7 +67,9 @@ class TestBetweenABrokenBuildAndItsResume:
         before = parse_corpus(str(corpus)).fingerprint()
         kept = staged(root)
         corpus.write_bytes(corpus.read_bytes() + b"one more prompt\n")
-        with pytest.raises(CorpusError, match=r"corpus\.txt is not what it was") as caught:
+        with pytest.raises(
+            CorpusError, match=r"corpus\.txt has changed since the interrupted build"
+        ) as caught:
             build_index(root, [parse_corpus(str(corpus))], BagPair(), options=OPTIONS)
         assert before in caught.value.message
         assert parse_corpus(str(corpus)).fingerprint() in caught.value.message

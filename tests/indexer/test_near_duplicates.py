@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprompt.indexer.near_duplicates import drop_near_duplicates
+from imprompt.indexer.duplicates import drop_near_duplicates
 from imprompt.indexer.word_sets import Rows, band_rows, collect_word_sets, words
 
 THRESHOLDS = (0.6, 0.8, 0.9, 1.0)
@@ -138,8 +138,8 @@ def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = fold(texts, n_submitted, 0.6)
     assert len(set(expected)) < 550
     assert fold(texts, n_submitted, 0.6, size=1) == expected
-    monkeypatch.setattr("imprompt.indexer.near_duplicates._CHUNK_ROWS", 7)
-    monkeypatch.setattr("imprompt.indexer.near_duplicates._PAIRS_AT_ONCE", 11)
+    monkeypatch.setattr("imprompt.indexer.duplicates._CHUNK_ROWS", 7)
+    monkeypatch.setattr("imprompt.indexer.duplicates._PAIRS_AT_ONCE", 11)
     assert fold(texts, n_submitted, 0.6, size=17) == expected
     assert broken_promises(texts, n_submitted, 0.6, expected) == set()
 
@@ -187,7 +187,7 @@ def test_likeness_is_counted_exactly(texts: list[str]) -> None:
 
 def test_one_template_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where thousands of rows share a bucket without being near, a row is compared with a bounded number of them."""
-    monkeypatch.setattr("imprompt.indexer.near_duplicates._BUCKET_ROWS", 4)
+    monkeypatch.setattr("imprompt.indexer.duplicates._BUCKET_ROWS", 4)
     shared = " ".join(f"s{i}" for i in range(12))
     texts = [f"{shared} {' '.join(f'r{row}x{i}' for i in range(9))}" for row in range(300)]
     doubled = [*texts, *texts]

@@ -46,7 +46,7 @@ def test_something_else_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         began = time.monotonic()
-        with pytest.raises(ClusterUnreachable, match=f"at {address} is no head node of Ray"):
+        with pytest.raises(ClusterUnreachable, match=f"at {address} is not a head node of Ray"):
             check_answers(address, timeout_s=1)
         assert time.monotonic() - began < 20
 
@@ -54,7 +54,7 @@ def test_something_else_answers() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--engine", "spark"], 10, "That is no engine."),
+        (["--engine", "spark"], 10, "That is not an engine."),
         (["--engine", "ray://127.0.0.1:1"], 81, "Nothing answers at 127.0.0.1:1"),
         (["--shards", "s3://bucket"], 10, "--shards belongs to --engine ray."),
         (["--engine", "ray", "--shards", "s3://key:secret@bucket"], 10, "holds a user or a key"),

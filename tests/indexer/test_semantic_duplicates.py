@@ -148,7 +148,7 @@ def test_the_kept_one_counts_the_others(root: Path) -> None:
     before = rows_of(root)
     report = dedupe_similar(root, cosine=0.99)
     after = rows_of(root)
-    assert report.folded == 3
+    assert report.duplicates == 3
     assert after[0] == ("blue cat on red hill", 8, 2)
     assert after[1] == ("a lighthouse at dusk", 2, 1)
     assert after[2:] == before[5:]
@@ -161,7 +161,7 @@ def test_again_there_is_nothing_to_do(root: Path) -> None:
     """The same call on its own result folds nothing and publishes nothing."""
     first = dedupe_similar(root, cosine=0.99)
     again = dedupe_similar(root, cosine=0.99)
-    assert again.folded == 0
+    assert again.duplicates == 0
     assert again.manifest.version == first.manifest.version
 
 
@@ -169,11 +169,11 @@ def test_a_broken_pass_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Where it ends before it publishes, the old index answers, and the same call ends as if nothing had been."""
     before = rows_of(root)
     with monkeypatch.context() as patch:
-        patch.setattr(rewriting, "finish", _broken)
+        patch.setattr(rewriting, "index_and_publish", _broken)
         with pytest.raises(KeyboardInterrupt):
             dedupe_similar(root, cosine=0.99)
     assert rows_of(root) == before
-    assert dedupe_similar(root, cosine=0.99).folded == 3
+    assert dedupe_similar(root, cosine=0.99).duplicates == 3
     assert not (root / "staging").exists() or not list((root / "staging").iterdir())
 
 
@@ -185,7 +185,7 @@ def test_building_again_does_not_undo_it(root: Path, tmp_path: Path) -> None:
     """The same build is refused, unless it is meant."""
     dedupe_similar(root, cosine=0.99)
     options = BuildOptions(shard_rows=5, cleaning=Cleaning(near_duplicates=None))
-    with pytest.raises(IndexDiffers, match="3 prompts were folded into others"):
+    with pytest.raises(IndexDiffers, match="3 prompts were dropped as duplicates"):
         build_index(root, [parse_corpus(str(tmp_path / "corpus.csv"))], BagPair(), options=options)
 
 
