@@ -231,7 +231,7 @@ class Rules:
         return kept, dropped
 
     def _reason(self, raw: RawPrompt, text: str) -> str | None:
-        """Return the first rule that drops the prompt; tokens are counted later, for a whole batch."""
+        """Return the first rule that drops the prompt; tokens are counted later, by batch."""
         if not text:
             return NOTHING_LEFT
         cleaning = self.cleaning

@@ -29,7 +29,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def word_list(text: str) -> list[str]:
-    """Return the words of a text in lower case: digits are letters, a Han or Kana sign is a word."""
+    """Return the words of a text in lower case; each Han or Kana sign counts as a word."""
     return _WORD.findall(text.lower())
 
 
@@ -73,7 +73,7 @@ class WordSets:
         return self.starts[rows + 1] - self.starts[rows]
 
     def may_reach(self, left: Rows, right: Rows, threshold: float) -> NDArray[np.bool_]:
-        """Return False for pairs whose Jaccard index must be below `threshold`, by sizes and bits."""
+        """Return False for pairs that are certain to be below `threshold`, by sizes and bits."""
         a, b = self.bits[left], self.bits[right]
         size_a, size_b = self.sizes(left), self.sizes(right)
         common_bits = np.bitwise_count(a & b).sum(axis=1, dtype=np.int64)

@@ -49,7 +49,7 @@ class TestWhatCannotBeRead:
             ("images:table.csv", "not a folder"),
             ("images:folder", "no rows"),
             ("empty.txt", "no rows"),
-            ("empty.csv", "holds no row"),
+            ("empty.csv", "has no rows"),
             ("empty.jsonl", "no column"),
             ("empty.parquet", "Parquet"),
             ("header.csv", "no rows"),

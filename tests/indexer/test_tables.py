@@ -74,7 +74,7 @@ class TestCompressed:
         for kind in ("txt", "csv", "jsonl", "json"):
             path = tmp_path / f"prompts.{kind}{suffix}"
             path.write_text("prompt\na red fox\n" * 9)
-            with pytest.raises(CorpusError, match=r"no whole (gzip|zstd) file"):
+            with pytest.raises(CorpusError, match=r"not a valid (gzip|zstd) file"):
                 parse_corpus(str(path))
 
     def test_several_members_are_one_file(self, tmp_path: Path) -> None:
