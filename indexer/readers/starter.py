@@ -83,7 +83,7 @@ class Vocabulary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class _Draws:
-    """Random choices, the same on every machine: numpy promises not to change PCG64's raw output."""
+    """Random choices, the same everywhere: numpy promises not to change PCG64's raw output."""
 
     bits: np.random.PCG64
 

@@ -1,7 +1,7 @@
-"""Changes an index and kills itself at a named point; run as a program of its own by `test_change_kills.py`.
+"""Change an index and be killed at a named point; a program that `test_change_kills.py` runs.
 
     python tests/indexer/change_driver.py remove ROOT POINT
-    python tests/indexer/change_driver.py fold ROOT POINT
+    python tests/indexer/change_driver.py dedupe ROOT POINT
     python tests/indexer/change_driver.py add ROOT POINT CORPUS
 
 The points wrap functions of the product from outside; the product knows nothing of them.
@@ -35,17 +35,17 @@ WORD = "Zanzibarquokka"
 
 
 def remove(root: Path) -> RemoveReport:
-    """The command that is broken off and given again."""
+    """Run the command that is interrupted and repeated."""
     return remove_prompts(root, rules_where(f"text LIKE '%{WORD}%'"))
 
 
-def fold(root: Path) -> DedupeReport:
-    """The command that is broken off and given again."""
+def dedupe(root: Path) -> DedupeReport:
+    """Run the command that is interrupted and repeated."""
     return dedupe_similar(root, cosine=0.98)
 
 
 def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildReport:
-    """The command that is broken off and given again."""
+    """Run the command that is interrupted and repeated."""
     imprompt.indexer.engine.READ_ROWS = 100
     return add_corpora(root, [parse_corpus(str(corpus))], pair, extra=[second])
 
@@ -61,7 +61,7 @@ PUBLISHING: dict[str, Callable[[], None]] = {
     "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
     "after publishing": lambda: after(imprompt.indexer.staging, "publish"),
 }
-FOLDING: dict[str, Callable[[], None]] = {
+DEDUPING: dict[str, Callable[[], None]] = {
     "before the prompts are written": lambda: before(imprompt.indexer.rewriting, "write_without"),
     "between the prompts and their journal line": lambda: after(
         imprompt.indexer.rewriting, "write_without"
@@ -73,7 +73,7 @@ FOLDING: dict[str, Callable[[], None]] = {
     **PUBLISHING,
 }
 REMOVING: dict[str, Callable[[], None]] = {
-    **FOLDING,
+    **DEDUPING,
     "before purging": lambda: before(imprompt.indexer.removing, "purge_others"),
     "in the middle of purging": lambda: before(imprompt.store.publish, "_remove"),
 }
@@ -96,9 +96,9 @@ def main() -> None:
     if verb == "remove":
         REMOVING[point]()
         remove(root)
-    elif verb == "fold":
-        FOLDING[point]()
-        fold(root)
+    elif verb == "dedupe":
+        DEDUPING[point]()
+        dedupe(root)
     else:
         ADDING[point]()
         add(root, Path(sys.argv[4]), BagPair(), BagOfWords("second"))

@@ -1,4 +1,4 @@
-"""Builds an index and kills itself at a named point; run as a program of its own by `test_kills.py`.
+"""Build an index and be killed at a named point; a program that `test_kills.py` runs.
 
     python tests/indexer/kill_driver.py ROOT CORPUS POINT
 
@@ -35,7 +35,7 @@ SHARD_ROWS = 64
 
 
 def build(root: Path, corpus: Path, pair: BagPair) -> BuildReport:
-    """The command that is broken off and given again."""
+    """Run the command that is interrupted and repeated."""
     imprompt.indexer.engine.READ_ROWS = READ_ROWS
     options = BuildOptions(shard_rows=SHARD_ROWS, replace=True)
     return build_index(root, [parse_corpus(str(corpus))], pair, options=options)
@@ -58,9 +58,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within a batch of rows": lambda: before(Rules, "apply", call=2),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=3),
-    "before folding": lambda: before(imprompt.indexer.numbering, "drop_duplicates"),
-    "while folding equal prompts": lambda: after(StagedPrompts, "drop_equal"),
-    "while folding near duplicates": lambda: after(
+    "before dropping duplicates": lambda: before(imprompt.indexer.numbering, "drop_duplicates"),
+    "while dropping equal prompts": lambda: after(StagedPrompts, "drop_equal"),
+    "while dropping near duplicates": lambda: after(
         imprompt.indexer.duplicates, "collect_word_sets"
     ),
     "before numbering": lambda: before(StagedPrompts, "number"),

@@ -1,4 +1,4 @@
-"""Which engine is meant, and whether a cluster is there at all: told in one line, before anything is read."""
+"""Which engine is meant, and whether a cluster answers, is settled before anything is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import Imprompt
 
 
 def test_addresses() -> None:
-    """Ray's own port where none is named; what is no address is refused, and not repeated: it might hold a password."""
+    """Ray's port by default; a bad address is refused and not echoed, it may hold a password."""
     assert parse_address("ray") == ""
     assert parse_address("ray://head") == "head:6379"
     assert parse_address("ray://10.0.0.7:1234") == "10.0.0.7:1234"
