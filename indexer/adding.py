@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -54,33 +55,23 @@ def add_corpora(
 ) -> BuildReport:
     """Publish the index with the prompts of further corpora; until then the old version answers.
 
-    Its prompts keep their row ids and vectors. New prompts go through the index's own cleaning; one
-    that equals or is near another is dropped and counts in that one's `n_submitted` and
-    `n_duplicates`. Corpora that are already in the index are skipped. Repeat an interrupted call to
-    resume it.
+    Its prompts keep their row ids and vectors. New prompts are cleaned by the settings of the
+    index; one that equals or is near another is dropped and counts in that one's `n_submitted` and
+    `n_duplicates`. Corpora that the index holds are skipped. Repeat an interrupted call to resume
+    it.
 
     Args:
-        root: of the index.
-        sources: in the order in which their rows are numbered.
         encoder: the one that the index was built with; `extra` and `also` are those of its other
             spaces.
-        strict: fail if a row cannot be read.
-        unsafe_words: the list that the index was built with; None takes the one that comes with
-            imprompt.
-        dropped: a file for examples of what was left out.
         memory_budget_bytes: of the index from now on; None keeps the one it was built with.
-        gpu: builds the index; None builds it on the CPU.
+        strict, unsafe_words, dropped: see `BuildOptions`; all others: see `build_index`.
 
     Raises:
         NoIndex: there is no index.
-        BuildLocked: another process is writing it.
         IndexDiffers: its vectors are of other encoders.
         ConfigError: it was built with another list of unsafe words, or no index of so many rows
             fits into the memory budget.
-        CorpusError: a source cannot be read, has changed since an interrupted addition of it or
-            while it was read, has an unreadable row although `strict` is set, or none has a usable
-            prompt; nothing is published.
-        StorageFull: the disk is full or read-only.
+        BuildLocked, CorpusError, StorageFull: see `build_index`.
     """
     began = time.monotonic()
     require_index(root)
@@ -99,9 +90,10 @@ def add_corpora(
         if strict:
             refuse_unreadable(sources, progress=progress)
         refuse_changed_since(root, plan, replace=False)
-        return run_plan(
-            plan, root, sources, spaces, options, base=base, gpu=gpu, began=began, progress=progress
+        report = run_plan(
+            plan, root, sources, spaces, options, base=base, gpu=gpu, progress=progress
         )
+    return replace(report, seconds=time.monotonic() - began)
 
 
 def _check_encoders(root: Path, base: IndexVersion, specs: Sequence[EncoderSpec]) -> None:

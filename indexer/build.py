@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -127,19 +127,16 @@ def build_index(
         root: of the index; created if missing.
         sources: in the order in which their rows are numbered.
         encoder: its text tower encodes the prompts; its space is the one that is searched.
-        extra: further text encoders, whose vectors are stored in spaces that are not searched.
+        extra: text encoders whose vectors are stored, too, but not searched.
         also: the same for the text towers of dual encoders.
-        engine: cleans and encodes; plan and rows do not depend on it, and a build can be resumed
-            on another one.
+        engine: cleans and encodes; a build can be resumed on another one.
         gpu: builds the index; None builds it on the CPU. Encoders have their own devices.
 
     Raises:
         BuildLocked: another process is writing this index.
-        IndexDiffers: the index in service has another corpus or encoder, or prompts were taken out
-            of it, and `options.replace` is not set.
-        CorpusError: a source cannot be read, has changed since an interrupted build of it or while
-            it was read, has an unreadable row although `options.strict` is set, or none has a
-            usable prompt; nothing is published.
+        IndexDiffers: see `refuse_other`; `options.replace` is not set.
+        CorpusError: a source cannot be read, has changed since an interrupted build or while it was
+            read, has an unreadable row under `options.strict`, or none has a usable prompt.
         StorageFull: the disk is full or read-only.
     """
     began = time.monotonic()
@@ -152,20 +149,14 @@ def build_index(
         if not options.replace:
             refuse_other(root, plan)
         manifest = find_published(root, plan, progress=progress)
-        if manifest is not None:
-            return BuildReport(manifest, built=False, seconds=time.monotonic() - began)
-        refuse_changed_since(root, plan, replace=options.replace)
-        return run_plan(
-            plan,
-            root,
-            sources,
-            spaces,
-            options,
-            engine=engine,
-            gpu=gpu,
-            began=began,
-            progress=progress,
-        )
+        if manifest is None:
+            refuse_changed_since(root, plan, replace=options.replace)
+            report = run_plan(
+                plan, root, sources, spaces, options, engine=engine, gpu=gpu, progress=progress
+            )
+        else:
+            report = BuildReport(manifest, built=False)
+    return replace(report, seconds=time.monotonic() - began)
 
 
 def spaces_of(
@@ -308,14 +299,15 @@ def run_plan(
     base: IndexVersion | None = None,
     engine: Engine = _LOCAL,
     gpu: Gpu | None = None,
-    began: float,
     progress: Progress,
 ) -> BuildReport:
     """Number, encode, index and publish, resuming an interrupted run. Needs the write lock.
 
     Args:
         base: a version whose rows come before those of the sources and keep their vectors.
-        began: the `time.monotonic` at which the command began.
+
+    Returns:
+        A report whose `seconds` are not measured.
     """
     staging = open_staging(root, plan)
     with Journal(staging / layout.JOURNAL) as journal:
@@ -348,7 +340,6 @@ def run_plan(
         truncated=sum(shard.truncated for shard in encoded[spaces[0].spec.space]),
         encoded=sum(shard.record.rows for shard in written),
         encode_s=encode_s,
-        seconds=time.monotonic() - began,
     )
 
 

@@ -28,7 +28,7 @@ from imprompt.indexer.removing import RemoveReport, remove_prompts, rules_where
 from imprompt.indexer.semantic_duplicates import DedupeReport, dedupe_similar
 from imprompt.store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagOfWords, BagPair
-from tests.indexer.kill_driver import in_the_middle_of_a_journal_line
+from tests.indexer.kill_driver import PUBLISHING
 from tests.killing import after, before, in_the_middle_of_a_file
 
 WORD = "Zanzibarquokka"
@@ -50,17 +50,6 @@ def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildRep
     return add_corpora(root, [parse_corpus(str(corpus))], pair, extra=[second])
 
 
-PUBLISHING: dict[str, Callable[[], None]] = {
-    "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(imprompt.indexer.staging, "publish"),
-    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
-        imprompt.store.publish, call=1
-    ),
-    "between the manifest and the first rename": lambda: before(Path, "rename"),
-    "between the renames": lambda: after(Path, "rename"),
-    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
-    "after publishing": lambda: after(imprompt.indexer.staging, "publish"),
-}
 DEDUPING: dict[str, Callable[[], None]] = {
     "before the prompts are written": lambda: before(imprompt.indexer.rewriting, "write_without"),
     "between the prompts and their journal line": lambda: after(

@@ -54,6 +54,19 @@ def in_the_middle_of_a_journal_line() -> None:
     imprompt.indexer.journal.write_whole = torn
 
 
+PUBLISHING: dict[str, Callable[[], None]] = {
+    "in the middle of a journal line": in_the_middle_of_a_journal_line,
+    "before publishing": lambda: before(imprompt.indexer.staging, "publish"),
+    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
+        imprompt.store.publish, call=1
+    ),
+    "between the manifest and the first rename": lambda: before(Path, "rename"),
+    "between the renames": lambda: after(Path, "rename"),
+    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
+    "after publishing": lambda: after(imprompt.indexer.staging, "publish"),
+}
+"""The end of every change of an index."""
+
 POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within a batch of rows": lambda: before(Rules, "apply", call=2),
@@ -70,15 +83,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "between a shard and its journal line": lambda: after(
         imprompt.indexer.engine, "write_shard", call=3
     ),
-    "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(imprompt.indexer.staging, "publish"),
-    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
-        imprompt.store.publish, call=1
-    ),
-    "between the manifest and the first rename": lambda: before(Path, "rename"),
-    "between the renames": lambda: after(Path, "rename"),
-    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
-    "after publishing": lambda: after(imprompt.indexer.staging, "publish"),
+    **PUBLISHING,
 }
 
 

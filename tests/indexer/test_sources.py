@@ -12,29 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from imprompt.core.errors import ConfigError, CorpusError
-from imprompt.core.values import RawPrompt, RejectedRow
+from imprompt.core.values import RawPrompt
 from imprompt.indexer.readers.rows import MAX_LINE_BYTES
 from imprompt.indexer.readers.sampling import draw_rows
 from imprompt.indexer.readers.sources import parse_corpus
 from tests.images.tool_files import CARRIED, TOOL_FILES, png_texts
-
-Row = RawPrompt | RejectedRow
-
-
-def rows_of(path: Path, *, column: str | None = None) -> list[Row]:
-    """All rows in their order."""
-    rows: list[Row] = []
-    for batch in parse_corpus(str(path), column=column).batches(1):
-        rows += [*batch.prompts, *batch.rejected]
-    return rows
-
-
-def texts(rows: list[Row]) -> list[str]:
-    return [row.text for row in rows if isinstance(row, RawPrompt)]
-
-
-def reasons(rows: list[Row]) -> dict[str, str]:
-    return {row.source_key: row.reason for row in rows if isinstance(row, RejectedRow)}
+from tests.indexer.corpus_rows import Row, reasons, rows_of, texts
 
 
 class TestWhatCannotBeRead:

@@ -17,26 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from imprompt.core.errors import ConfigError, CorpusError
-from imprompt.core.values import RawPrompt, RejectedRow
 from imprompt.indexer.readers.sources import parse_corpus
-
-Row = RawPrompt | RejectedRow
-
-
-def rows_of(spec: Path | str, *, column: str | None = None) -> list[Row]:
-    """All rows in their order."""
-    rows: list[Row] = []
-    for batch in parse_corpus(str(spec), column=column).batches(1):
-        rows += [*batch.prompts, *batch.rejected]
-    return rows
-
-
-def texts(rows: list[Row]) -> list[str]:
-    return [row.text for row in rows if isinstance(row, RawPrompt)]
-
-
-def reasons(rows: list[Row]) -> dict[str, str]:
-    return {row.source_key: row.reason for row in rows if isinstance(row, RejectedRow)}
+from tests.indexer.corpus_rows import reasons, rows_of, texts
 
 
 def packed(path: Path, content: bytes) -> Path:
