@@ -1,19 +1,19 @@
-"""One `query` by image from the shell, against nothing but importing torch, and where its time goes.
+"""One `imprompt query` of an image from the shell, against importing torch, and its parts.
 
     python benchmarks/cold.py --index INDEX [--image IMAGE] [--runs 9]
 
-Three processes take turns: `python cli.py query IMAGE --json`, `python -c "import torch"`, and a
-child of this script that does what the command does between parsing and printing, in its order, and
-notes the time after each part:
+Three processes take turns: `imprompt query IMAGE --json` (as `python cli.py …`), `python -c "import
+torch"`, and a child of this script. The child does the work of the command between parsing and
+printing, in the same order, and notes the time after each part:
 
-    import  from the start of the process until the libraries and ours are imported
+    import  from the start of the process until all libraries are imported
     index   opening the version
-    model   the weights of the image tower read
-    image   decoding the picture and its vector
-    search  nearest rows, folding, their texts
-    exit    until the process is gone, which like the command ends without taking its libraries apart
+    model   reading the weights of the image tower
+    image   decoding the picture and encoding it
+    search  nearest rows, collapsing, texts
+    exit    until the process has ended; like the command, it skips the teardown of libraries
 
-The parts are the child's; the ratio is the command's own. Without --image one is drawn. Writes
+The parts are of the child, the ratio is of the command. Without --image a picture is drawn. Writes
 benchmarks/results/cold.json, the page and the plot.
 """
 
@@ -49,17 +49,18 @@ SAID = {
 }
 _PAGE = """# One query from the shell
 
-From `cold.json`, by `benchmarks/cold.py`, which writes this page and the plot: one drawn JPEG that carries no prompt, asked of an
-index of {rows:,} prompts with `lite`. {cpu}, {cores} cores, {memory_gib} GiB, Python {python}, torch {torch}, commit {commit}; {n}
-turns of the three processes after one that is not counted, at a load of {load} with these.
+From `cold.json`, by `benchmarks/cold.py`, which writes this page and the plot: one drawn JPEG that
+carries no prompt, asked of an index of {rows:,} prompts with `lite`. {cpu}, {cores} cores,
+{memory_gib} GiB, Python {python}, torch {torch}, commit {commit}; {n} turns of the three processes
+after one that is not counted, at a load of {load} with these.
 
 | | median | least to most |
 | --- | ---: | --- |
 {commands}
 
-The floor holds in {held} turns of {n}. Where the time of a query goes, by a child that does what the command does between parsing
-and printing, ends as it does and notes the time after each part; what the command takes beside these parts is its own imports for
-parsing and printing:
+The floor holds in {held} turns of {n}. Where the time of a query goes, by a child that does what
+the command does between parsing and printing, ends as it does and notes the time after each part;
+what the command takes beside these parts is its own imports for parsing and printing:
 
 | part | median | least to most | share |
 | --- | ---: | --- | ---: |
@@ -73,10 +74,10 @@ COLOURS = dict(
 
 
 def child(index: Path, image: Path) -> None:
-    """What `query` does, with a stamp after each part; the start comes from the parent, in nanoseconds of the epoch."""
+    """Do the work of `query` and print a time stamp, in ns of the epoch, after each part."""
     stamps = [int(os.environ["BEGUN_NS"])]
 
-    def done() -> None:
+    def stamp() -> None:
         stamps.append(time.time_ns())
 
     import duckdb  # noqa: F401 -- imported for its time, as what follows are
@@ -87,13 +88,13 @@ def child(index: Path, image: Path) -> None:
     from imprompt.retriever import Question, Retriever
     from imprompt.store.index_version import open_version
 
-    done()
+    stamp()
     with open_version(index) as version:
-        done()
-        pair = load_encoder(version.manifest.encoders[0].name)
-        tower = pair.images
-        done()
-        retriever = Retriever(version, pair)
+        stamp()
+        encoder = load_encoder(version.manifest.encoders[0].name)
+        tower = encoder.images
+        stamp()
+        retriever = Retriever(version, encoder)
         encode, seen = tower.encode, []
 
         def noted(items: Any) -> Any:
@@ -101,10 +102,10 @@ def child(index: Path, image: Path) -> None:
             seen.append(time.time_ns())
             return rows
 
-        setattr(tower, "encode", noted)  # noqa: B010 -- between looking and searching there is no other place
+        setattr(tower, "encode", noted)  # noqa: B010 -- the only seam between encoding and searching
         (answer,) = retriever.ask([Question(image)], 10)
         stamps.append(seen[0])
-        done()
+        stamp()
     if not hasattr(answer, "neighbours"):
         sys.exit(str(answer))
     seconds = [(after - before) / 1e9 for before, after in pairwise(stamps)]
@@ -113,10 +114,10 @@ def child(index: Path, image: Path) -> None:
 
 
 def timed(*words: str) -> tuple[float, float, str]:
-    """Seconds of a process, those of the processor, and what it wrote."""
+    """Return the seconds of a process, its CPU seconds, and its output."""
     begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = os.environ | {"BEGUN_NS": str(time.time_ns())}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *words],
         cwd=ROOT,
         check=True,
@@ -125,11 +126,15 @@ def timed(*words: str) -> tuple[float, float, str]:
         env=environment,
     )
     seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+    return (
+        seconds,
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        process.stdout,
+    )
 
 
 def measure(index: Path, image: Path, runs: int) -> dict[str, Any]:
-    """The three in turn; the first turn warms the page cache and does not count."""
+    """Run the three processes in turn; the first turn warms the page cache and does not count."""
     from benchmarks.encode import spread
 
     query: list[float] = []
@@ -140,13 +145,13 @@ def measure(index: Path, image: Path, runs: int) -> dict[str, Any]:
     for number in range(runs + 1):
         whole, whole_used, _ = timed("cli.py", "query", str(image), "--index", str(index), "--json")
         alone, alone_used, _ = timed("-c", "import torch")
-        lived, _, told = timed(__file__, "--child", "--index", str(index), "--image", str(image))
+        lived, _, output = timed(__file__, "--child", "--index", str(index), "--image", str(image))
         if number:
             query.append(whole)
             torch.append(alone)
             used.append((whole_used, alone_used))
             loads.append(round(os.getloadavg()[0], 1))
-            stamped = json.loads(told)
+            stamped = json.loads(output)
             for part, seconds in {**stamped, "exit": lived - sum(stamped.values())}.items():
                 parts[part].append(seconds)
     ratios = [whole / alone for whole, alone in zip(query, torch, strict=True)]
@@ -165,7 +170,7 @@ def measure(index: Path, image: Path, runs: int) -> dict[str, Any]:
 
 
 def drawn(folder: Path) -> Path:
-    """A JPEG of 640 x 427 pixels that carries no prompt."""
+    """Draw a JPEG of 640 x 427 pixels without a prompt."""
     import numpy as np
     from PIL import Image
 
@@ -175,7 +180,7 @@ def drawn(folder: Path) -> Path:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """The parts of the median query in one bar, above the bars of the command and of torch, with their range."""
+    """Plot the parts of the median query, above the bars and ranges of the command and of torch."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -211,7 +216,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 
 def page(result: dict[str, Any]) -> str:
-    """The figures as two tables."""
+    """Return the page: two tables."""
     commands = [
         (
             f"`query IMAGE`, by `import torch` of the same turn (floor: {FLOOR})",
@@ -240,14 +245,15 @@ def page(result: dict[str, Any]) -> str:
             f"| {what} | {cells(result[name], median)} |" for what, name, median in commands
         ),
         parts="\n".join(
-            f"| {name}: {SAID[name]} | {cells(part, '{:.2f} s')} | {100 * part['median'] / whole:.0f} % |"
+            f"| {name}: {SAID[name]} | {cells(part, '{:.2f} s')} | "
+            f"{100 * part['median'] / whole:.0f} % |"
             for name, part in parts.items()
         ),
     )
 
 
 def rows_of(index: Path) -> int:
-    """Prompts of the index."""
+    """Return the number of prompts of an index."""
     from imprompt.store.index_version import open_version
 
     with open_version(index) as version:
@@ -255,7 +261,7 @@ def rows_of(index: Path) -> int:
 
 
 def main() -> None:
-    """Measure, write; or be the child."""
+    """Measure and write, or run as the child."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,16 +1,16 @@
-"""Prompts and 4-megapixel JPEGs to vectors: ours beside open_clip as its README uses it, and clip-retrieval's `inference`.
+"""Encode prompts and 4-megapixel JPEGs: imprompt, open_clip's README, and clip-retrieval.
 
     python benchmarks/encode.py --prompts PROMPTS.parquet --peer PEER/bin/python
 
-One ViT-B-32 for all, with random weights: they change no cost. 2,000 real prompts are dealt into
-five hands, and 64 JPEGs are made of soft colours and grain. Every program is a process that has its
-model loaded. First each peer is tried with batches of several sizes on one hand, then each hand
-goes through all programs in turn, each with its own best size, from files on disk to vectors in
+All use one ViT-B-32 with random weights, which cost the same as trained ones. 2,000 real prompts
+are dealt into five hands; 64 JPEGs are drawn from soft colours and grain. Every program is a
+process with its model loaded. Each peer first tries several batch sizes on one hand; then each hand
+goes through all programs in turn, each with its best batch size, from files on disk to vectors in
 memory.
 
     python3.11 -m venv PEER && PEER/bin/pip install clip-retrieval==2.45.0 'numpy<2' 'setuptools<81'
 
-Writes figures only, no prompt, to benchmarks/results/encode.json, and a plot beside it.
+Writes figures, no prompts, to benchmarks/results/encode.json, and a plot.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ SIZE_PX = (2464, 1632)
 SIZES = {"texts": (16, 64, 256), "images": (8, 16, 32)}
 HANDS = 5
 WARM, WARM_ITEMS = "warm", 8
-"""The folder of the first question, which nobody times: a network is loaded at its first use."""
+"""The folder of the first run, which is not timed: a network is loaded at its first use."""
 TRIAL = "trial"
-"""The folder with which batch sizes are tried."""
+"""The folder for trying batch sizes."""
 FLOORS = {"texts": ("open_clip", 1.8), "images": ("clip-retrieval", 1.0)}
 COLOURS = {
     "ours": "#0b6e4f",
@@ -55,19 +55,19 @@ COLOURS = {
 
 
 class Program:
-    """One of `encode_programs.PROGRAMS`, running."""
+    """A running program of `encode_programs.PROGRAMS`."""
 
     def __init__(self, name: str, process: subprocess.Popen[str]) -> None:
         self.name = name
         self._process = process
         self._answer()
 
-    def ask(self, what: str, folder: Path, batch: int) -> dict[str, Any]:
-        """Seconds, rows, the first vectors and peak memory of one run."""
+    def ask(self, kind: str, folder: Path, batch: int) -> dict[str, Any]:
+        """Return seconds, rows, the first vectors and peak memory of one run."""
         if self._process.stdin is None:
             raise RuntimeError("no pipe")
         print(
-            json.dumps({"what": what, "folder": str(folder), "batch": batch}),
+            json.dumps({"what": kind, "folder": str(folder), "batch": batch}),
             file=self._process.stdin,
             flush=True,
         )
@@ -83,7 +83,7 @@ class Program:
 
 @contextmanager
 def running(name: str, python: Path, weights: Path) -> Iterator[Program]:
-    """A program, loaded."""
+    """Yield a program with its model loaded."""
     words: list[str | Path] = [
         python,
         Path(__file__).with_name("encode_programs.py"),
@@ -101,7 +101,7 @@ def running(name: str, python: Path, weights: Path) -> Iterator[Program]:
 
 
 def prepare(prompts: Path, folder: Path, *, n_prompts: int, n_images: int, n_trial: int) -> None:
-    """Weights, hands of prompts (a file each, as clip-retrieval reads them), and JPEGs."""
+    """Write weights, hands of prompts (a file each, for clip-retrieval), and JPEGs."""
     import open_clip
     import pyarrow.parquet as pq
     import torch
@@ -122,27 +122,27 @@ def prepare(prompts: Path, folder: Path, *, n_prompts: int, n_images: int, n_tri
         grain = rng.normal(0, 8, (SIZE_PX[1], SIZE_PX[0], 1)).astype(np.float32)
         picture = Image.fromarray(np.clip(np.asarray(soft) + grain, 0, 255).astype(np.uint8))
         picture.save(folder / "images" / "0" / f"{number:03d}.jpg", quality=90)
-    for what in SIZES:
+    for kind in SIZES:
         for name, n_items in ((WARM, WARM_ITEMS), (TRIAL, n_trial)):
-            (folder / what / name).mkdir()
-            for path in sorted((folder / what / "0").iterdir())[:n_items]:
-                shutil.copy(path, folder / what / name)
+            (folder / kind / name).mkdir()
+            for path in sorted((folder / kind / "0").iterdir())[:n_items]:
+                shutil.copy(path, folder / kind / name)
 
 
-def hand(folder: Path, what: str, number: int) -> Path:
-    """The folder of a hand; images are the same in each."""
-    return folder / what / str(number if what == "texts" else 0)
+def hand(folder: Path, kind: str, number: int) -> Path:
+    """Return the folder of a hand; the images are the same in each."""
+    return folder / kind / str(number if kind == "texts" else 0)
 
 
 def best_sizes(
-    programs: list[Program], folder: Path, what: str
+    programs: list[Program], folder: Path, kind: str
 ) -> tuple[dict[str, int], dict[str, dict[int, float]]]:
-    """For each peer the batch size with which it was quickest, and what was tried (items a second); ours keeps its own size."""
+    """Return the fastest batch size of each peer, and the items a second of all sizes tried."""
     best, tried = {"ours": 0}, {}
     for program in programs:
-        program.ask(what, folder / what / WARM, WARM_ITEMS)
+        program.ask(kind, folder / kind / WARM, WARM_ITEMS)
         if program.name != "ours":
-            answers = {size: program.ask(what, folder / what / TRIAL, size) for size in SIZES[what]}
+            answers = {size: program.ask(kind, folder / kind / TRIAL, size) for size in SIZES[kind]}
             tried[program.name] = {
                 size: round(answer["rows"] / answer["seconds"], 2)
                 for size, answer in answers.items()
@@ -151,9 +151,9 @@ def best_sizes(
     return best, tried
 
 
-def compare(programs: list[Program], folder: Path, what: str) -> dict[str, Any]:
-    """Every hand through all programs in turn."""
-    best, tried = best_sizes(programs, folder, what)
+def compare(programs: list[Program], folder: Path, kind: str) -> dict[str, Any]:
+    """Run every hand through all programs in turn."""
+    best, tried = best_sizes(programs, folder, kind)
     rates: dict[str, list[float]] = {}
     used: dict[str, list[float]] = {}
     loads: list[float] = []
@@ -163,10 +163,10 @@ def compare(programs: list[Program], folder: Path, what: str) -> dict[str, Any]:
         order = programs if number % 2 == 0 else programs[::-1]
         for program in order:
             sizes = {program.name: best[program.name]}
-            if what == "texts" and program.name == "open_clip":
+            if kind == "texts" and program.name == "open_clip":
                 sizes["open_clip, 256"] = 256
             for label, size in sizes.items():
-                answer = program.ask(what, hand(folder, what, number), size)
+                answer = program.ask(kind, hand(folder, kind, number), size)
                 rates.setdefault(label, []).append(answer["rows"] / answer["seconds"])
                 used.setdefault(label, []).append(1e3 * answer["processor_s"] / answer["rows"])
                 peaks[program.name] = answer["peak_mib"]
@@ -178,9 +178,9 @@ def compare(programs: list[Program], folder: Path, what: str) -> dict[str, Any]:
         for label in rates
         if label != "ours"
     }
-    peer, floor = FLOORS[what]
+    peer, floor = FLOORS[kind]
     return {
-        "n": len(list(hand(folder, what, 0).iterdir())) * (HANDS if what == "texts" else 1),
+        "n": len(list(hand(folder, kind, 0).iterdir())) * (HANDS if kind == "texts" else 1),
         "batch_tried_per_s": tried,
         "batch": best,
         "per_s": {label: spread(values) for label, values in rates.items()},
@@ -198,7 +198,7 @@ def compare(programs: list[Program], folder: Path, what: str) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Least, median and largest, and all of them in their order."""
+    """Return minimum, median, maximum and all values in order."""
     rounded = [round(value, 3) for value in values]
     return {
         "min": min(rounded),
@@ -209,7 +209,7 @@ def spread(values: list[float]) -> dict[str, Any]:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Bars of the medians with whiskers from least to largest."""
+    """Plot bars of the medians, with whiskers from minimum to maximum."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -217,8 +217,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
     titles = {"texts": "Prompts a second", "images": "JPEGs of 4 megapixels a second"}
-    for axis, (what, title) in zip(axes, titles.items(), strict=True):
-        rates = result[what]["per_s"]
+    for axis, (kind, title) in zip(axes, titles.items(), strict=True):
+        rates = result[kind]["per_s"]
         for place, (label, rate) in enumerate(rates.items()):
             below, above = rate["median"] - rate["min"], rate["max"] - rate["median"]
             axis.bar(

@@ -1,8 +1,10 @@
-"""The programs that `benchmarks/encode.py` compares, each in a process of its own: `python encode_programs.py NAME WEIGHTS`.
+"""The programs that `benchmarks/encode.py` compares, each in its own process.
 
-A line of JSON in, `{"what": "texts" or "images", "folder": …, "batch": …}`, a line out: the seconds
-from files on disk to vectors in memory, those of the processor, the first vectors, and the peak
-memory.
+    python encode_programs.py NAME WEIGHTS
+
+Reads lines of JSON, `{"what": "texts" or "images", "folder": …, "batch": …}`, and answers each with
+a line: the seconds from files on disk to vectors in memory, the CPU seconds, the first vectors, and
+the peak memory.
 """
 
 from __future__ import annotations
@@ -25,35 +27,35 @@ FIRST = 8
 Encode = Callable[[str, Path, int], Any]
 
 
-def files(folder: Path, what: str) -> list[Path]:
-    """Of a folder, in the order of their names."""
-    return sorted(folder.glob("*.txt" if what == "texts" else "*.jpg"))
+def files(folder: Path, inputs: str) -> list[Path]:
+    """Return the files of a folder, sorted by name."""
+    return sorted(folder.glob("*.txt" if inputs == "texts" else "*.jpg"))
 
 
 def ours(weights: Path) -> Encode:
-    """What `build-index` does with the texts of a shard and `embed` with images;
+    """Encode texts like a shard of `build-index`, and images like `embed`.
 
-    `batch` 0 leaves it as it is.
+    `batch` 0 keeps the default size.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from imprompt.encoders.openclip import IMAGES_A_BATCH, TEXTS_A_BATCH, load_openclip
     from imprompt.images.decode import ENOUGH_PX, open_image
     from imprompt.retriever.query_embedding import embed_rows
 
-    pair = load_openclip(f"{ARCHITECTURE}//{weights}")
+    encoder = load_openclip(f"{ARCHITECTURE}//{weights}")
     load = partial(open_image, enough_px=ENOUGH_PX)
 
-    def encode(what: str, folder: Path, batch: int) -> Any:
-        if what == "texts":
-            pair.texts._batches.batch_size = batch or TEXTS_A_BATCH
-            return pair.texts.encode([path.read_text("utf-8") for path in files(folder, what)])
-        pair.images._batches.batch_size = batch or IMAGES_A_BATCH
-        paths = files(folder, what)
+    def encode(inputs: str, folder: Path, batch: int) -> Any:
+        if inputs == "texts":
+            encoder.texts._batches.batch_size = batch or TEXTS_A_BATCH
+            return encoder.texts.encode([path.read_text("utf-8") for path in files(folder, inputs)])
+        encoder.images._batches.batch_size = batch or IMAGES_A_BATCH
+        paths = files(folder, inputs)
         return embed_rows(
             paths,
             load=load,
-            encode=pair.images.encode,
-            dim=pair.spec.dim,
+            encode=encoder.images.encode,
+            dim=encoder.spec.dim,
             batch=batch or IMAGES_A_BATCH,
         ).vectors
 
@@ -61,7 +63,7 @@ def ours(weights: Path) -> Encode:
 
 
 def open_clip(weights: Path) -> Encode:
-    """The example in open_clip's README, a batch at a time."""
+    """Run the example in open_clip's README, a batch at a time."""
     import open_clip as library
     import torch
     from PIL import Image
@@ -72,12 +74,12 @@ def open_clip(weights: Path) -> Encode:
     model.eval()
     tokenizer = library.get_tokenizer(ARCHITECTURE)
 
-    def encode(what: str, folder: Path, batch: int) -> Any:
-        paths, parts = files(folder, what), []
+    def encode(inputs: str, folder: Path, batch: int) -> Any:
+        paths, parts = files(folder, inputs), []
         for begin in range(0, len(paths), batch):
             chosen = paths[begin : begin + batch]
             with torch.no_grad():
-                if what == "texts":
+                if inputs == "texts":
                     features = model.encode_text(
                         tokenizer([path.read_text("utf-8") for path in chosen])
                     )
@@ -93,7 +95,10 @@ def open_clip(weights: Path) -> Encode:
 
 
 def clip_retrieval(weights: Path) -> Encode:
-    """`clip-retrieval inference` from its reader to its writer; the model is loaded once and not for every run, as it would be."""
+    """Run `clip-retrieval inference` from its reader to its writer.
+
+    In its favour the model is loaded once, not for every run.
+    """
     import numpy as np
     from all_clip import load_clip
     from clip_retrieval.clip_inference.mapper import ClipMapper
@@ -112,10 +117,10 @@ def clip_retrieval(weights: Path) -> Encode:
     }
     mapper = ClipMapper(clip_model=name, use_jit=False, **options)
 
-    def encode(what: str, folder: Path, batch: int) -> Any:
+    def encode(inputs: str, folder: Path, batch: int) -> Any:
         parts = {
-            "enable_image": what == "images",
-            "enable_text": what == "texts",
+            "enable_image": inputs == "images",
+            "enable_text": inputs == "texts",
             "enable_metadata": False,
         }
         mapper.enable_image, mapper.enable_text = parts["enable_image"], parts["enable_text"]
@@ -125,7 +130,7 @@ def clip_retrieval(weights: Path) -> Encode:
         for item in reader:
             writer(mapper(item))
         writer.flush()
-        kind = "text" if what == "texts" else "img"
+        kind = "text" if inputs == "texts" else "img"
         rows = np.load(next(Path(out).glob(f"{kind}_emb/*.npy"))).astype(np.float32)
         shutil.rmtree(out)
         return rows
@@ -137,21 +142,21 @@ PROGRAMS = {"ours": ours, "open_clip": open_clip, "clip-retrieval": clip_retriev
 
 
 def processor_s() -> float:
-    """Processor time of this process and of those that it started and saw end."""
+    """Return the CPU seconds of this process and of its children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def main() -> None:
-    """Answer questions until there are no more."""
+    """Answer requests until the input ends."""
     out = sys.stdout
     sys.stdout = sys.stderr  # what a library prints is no answer
     encode = PROGRAMS[sys.argv[1]](Path(sys.argv[2]))
     print("ready", file=out, flush=True)
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         begin, used = time.perf_counter(), processor_s()
-        rows = encode(asked["what"], Path(asked["folder"]), asked["batch"])
+        rows = encode(request["what"], Path(request["folder"]), request["batch"])
         seconds, used = time.perf_counter() - begin, processor_s() - used
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         answer = {

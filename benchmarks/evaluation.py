@@ -1,10 +1,10 @@
-"""Members, blend and confidence on real pairs over a corpus of real prompts, every answer out of fold.
+"""Members, blend and confidence on real pairs over a corpus of real prompts, out of fold.
 
     python benchmarks/evaluation.py --pairs PAIRS.parquet --index FOLDER
 
-Writes aggregate figures only, no prompt and no image, to benchmarks/results/evaluation.json and
-evaluation.md. With --cache what the trunks of `lite` saw is taken from there. With --page FILE the
-page of `evaluate`, gallery included, for a look in private.
+Writes aggregate figures, no prompt and no image, to benchmarks/results/evaluation.json and
+evaluation.md. --cache FOLDER reads and keeps the activations of `lite`'s trunks. --page FILE also
+writes the page of `imprompt evaluate` with its gallery; keep that page private.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from imprompt.ensemble.blend_config import BlendConfig
 from imprompt.evaluation.nested_cv import BLEND
 from imprompt.evaluation.report import Report, estimate
 from imprompt.evaluation.report_page import write_page
-from imprompt.evaluation.study import Options, Study, fitted_blend_config, run_study
-from imprompt.evaluation.study_steps import make_report
+from imprompt.evaluation.study import Options, Study, fitted_blend_config, make_report, run_study
 from imprompt.store.index_version import open_version
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -34,7 +33,7 @@ AIMS = {"ece": 0.05, "auroc of planted or not": 0.8}
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What is kept of a run; the gain on photographs stands beside the report, which is about the main kind."""
+    """The figures of a run; `gain_elsewhere` is of the pairs that are not of the main kind."""
 
     machine: dict[str, str | int]
     command: str
@@ -45,7 +44,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """One study of all members that run without a download."""
+    """Study all members that run without a download."""
     blend_config = BlendConfig(name="default", weights=dict.fromkeys(args.members.split(","), 1.0))
     with open_version(args.index) as version:
         study = run_study(
@@ -67,8 +66,8 @@ def measure(args: argparse.Namespace) -> Result:
 
 
 def _gain_elsewhere(study: Study, report: Report) -> dict[str, Estimate]:
-    """The blend minus the same member on the pairs that nothing was fitted on."""
-    rows = np.flatnonzero(~study.pairs.fitted_on)
+    """Return the blend minus its best member on the pairs that nothing was fitted on."""
+    rows = np.flatnonzero(~study.pairs.is_main)
     if not len(rows):
         return {}
     difference = study.scores[BLEND] - study.scores[report.best_member]
@@ -80,7 +79,7 @@ def _gain_elsewhere(study: Study, report: Report) -> dict[str, Estimate]:
 
 
 def render(result: Result) -> str:
-    """The figures as a page of Markdown."""
+    """Return the figures as a Markdown page."""
     report = result.report
     facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
     lines = [
@@ -88,15 +87,16 @@ def render(result: Result) -> str:
         "",
         f"Made by `{result.command}` in {report.seconds:.0f} s; {facts}.",
         "",
-        f"{report.pairs:,} pairs in {report.groups:,} groups (MiniLM cosine of .7 or more), {report.folds} folds of whole groups; "
-        f"encoder {report.encoder}, {report.corpus_rows:,} real prompts, {report.removed} of them taken out as true texts of the "
-        f"pairs. Weights, settings and confidence are fitted on the {report.main_kind} images alone; photographs are answered by "
-        "the same.",
+        f"{report.pairs:,} pairs in {report.groups:,} groups (MiniLM cosine of .7 or more), "
+        f"{report.folds} folds of whole groups; encoder {report.encoder}, {report.corpus_rows:,} "
+        f"real prompts, {report.removed} of them taken out as true texts of the pairs. Weights, "
+        f"settings and confidence are fitted on the {report.main_kind} images alone; photographs "
+        "are answered by the same.",
         "",
         *(f"- {what}: {how}" for what, how in report.out_of_fold),
         "",
-        "*Cosine*: mean cosine of an answer with MiniLM's vector of the true prompt; in brackets 95 % intervals, bootstrap over "
-        "groups. The blend config as given has equal weights.",
+        "*Cosine*: mean cosine of an answer with MiniLM's vector of the true prompt; in brackets "
+        "95 % intervals, bootstrap over groups. The blend config as given has equal weights.",
         "",
         *_score_table(report, ("kind", "all"), "Answers"),
         *_score_table(report, ("generator",), "By generator"),
@@ -105,19 +105,20 @@ def render(result: Result) -> str:
         "",
         *(f"- {gain.words}" for gain in report.gains),
         *(
-            f"- On the other pairs, {what}: {_signed(found)}."
-            for what, found in result.gain_elsewhere.items()
+            f"- On the other pairs, {what}: {_signed(figure)}."
+            for what, figure in result.gain_elsewhere.items()
         ),
         "",
         "| fold | weights | k | power | floor |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {number} | {_weights(choice.weights)} | {choice.k} | {choice.power:g} | {choice.floor:g} |"
+            f"| {number} | {_weights(choice.weights)} | {choice.k} | {choice.power:g} | "
+            f"{choice.floor:g} |"
             for number, choice in enumerate(report.fold_choices, 1)
         ),
         "",
-        f"Fitted on all: {_weights(result.fitted.weights)}; k {result.fitted.knn.k}, power {result.fitted.knn.power:g}, floor "
-        f"{result.fitted.knn.floor:g}.",
+        f"Fitted on all: {_weights(result.fitted.weights)}; k {result.fitted.knn.k}, power "
+        f"{result.fitted.knn.power:g}, floor {result.fitted.knn.floor:g}.",
         "",
         *_search_and_confidence(result),
     ]
@@ -157,8 +158,9 @@ def _search_and_confidence(result: Result) -> list[str]:
             for planted in report.planted
         ),
         "",
-        f"Planting changes the nearest prompt of {first:.1%} of the pictures, so no sign made of its score alone can pass "
-        f"{0.5 + first / 2:.3f}: with this encoder and corpus the aim is out of reach.",
+        f"Planting changes the nearest prompt of {first:.1%} of the pictures, so no sign made of "
+        f"its score alone can pass {0.5 + first / 2:.3f}: with this encoder and corpus the aim is "
+        "out of reach.",
         "",
         f"## Confidence ({report.main_kind})",
         "",
@@ -170,9 +172,10 @@ def _search_and_confidence(result: Result) -> list[str]:
     )
     return [
         *lines,
-        f"The printed prompt is close (cosine of {made.close} or more with the true one) for {made.base_rate:.1%} of "
-        f"{made.pairs:,} pictures. Calibration error {made.ece:.3f} (aim .05), AUROC of close or not {made.auroc:.3f}. Below "
-        f"{made.threshold} the answer is “nothing in the corpus is close”: said of {made.abstained:.1%} of the pictures{right}; "
+        f"The printed prompt is close (cosine of {made.close} or more with the true one) for "
+        f"{made.base_rate:.1%} of {made.pairs:,} pictures. Calibration error {made.ece:.3f} (aim "
+        f".05), AUROC of close or not {made.auroc:.3f}. Below {made.threshold} the answer is "
+        f"“nothing in the corpus is close”: said of {made.abstained:.1%} of the pictures{right}; "
         f"{made.close_lost:.1%} of the close answers are among them.",
         "",
         "| answers | mean confidence | share that was close |",
@@ -185,12 +188,12 @@ def _weights(weights: dict[str, float]) -> str:
     return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
 
 
-def _interval(found: Estimate) -> str:
-    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+def _interval(figure: Estimate) -> str:
+    return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
-def _signed(found: Estimate) -> str:
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+def _signed(figure: Estimate) -> str:
+    return f"{figure.mean:+.4f} [{figure.low:+.4f}, {figure.high:+.4f}]"
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""The funnel at scale: a whole corpus read, cleaned, folded and numbered into DuckDB, without vectors.
+"""The cleaning funnel at scale: read, clean, dedupe and number a whole corpus, without vectors.
 
     python benchmarks/funnel.py --prompts PROMPTS.parquet --threshold 0.9 [--threshold 0.8 …]
-    [--limit N]
+                                [--limit N]
 
 The first threshold is measured from the file to the finished `prompts.duckdb`; each further one
-folds and numbers what was read then. Every part runs in a process of its own, whose peak memory is
-the part's. Writes figures only, no prompt, to benchmarks/results/funnel.json and funnel.md.
+reuses the rows read. Every part runs in its own process, so that its peak memory is its own. Writes
+figures, no prompts, to benchmarks/results/funnel.json and funnel.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RESULT = ROOT / "benchmarks" / "results" / "funnel.json"
 
 
 def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> dict[str, Any]:
-    """Read what is not read yet, fold, number; the funnel, seconds of each stage, and the peak memory of this process."""
+    """Read, dedupe and number; return the funnel, seconds of each stage, and peak memory."""
     from imprompt.indexer.cleaning_rules import Cleaning, Rules, read_unsafe_words, resolve_cleaning
     from imprompt.indexer.engine import LocalEngine
     from imprompt.indexer.journal import Journal
@@ -62,12 +62,12 @@ def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> di
 
 
 def no_tokens(texts: object) -> Any:
-    """Stands for the encoder, which no rule of this benchmark asks."""
+    """Stand in for the encoder: no rule of this benchmark counts tokens."""
     raise NotImplementedError(texts)
 
 
 class Stages:
-    """A `imprompt.core.protocols.Progress` that notes how long each stage takes."""
+    """An `imprompt.core.protocols.Progress` that notes the seconds of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -77,7 +77,7 @@ class Stages:
 
 
 class Stage:
-    """One running stage."""
+    """A running stage."""
 
     def __init__(self, seconds: dict[str, float], label: str) -> None:
         self._seconds, self._label, self._began = seconds, label, time.perf_counter()
@@ -95,25 +95,26 @@ class Stage:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The page of the results."""
+    """Return the page of the results."""
     whole, runs = result["whole"], sorted(result["runs"], key=lambda run: -float(run["threshold"]))
     facts = result["machine"]
     names = [name for name in whole["funnel"] if name not in ("read", "near duplicate", "kept")]
     lines = [
         "# The funnel at scale",
         "",
-        f"`{result['command']}` on {facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; commit {facts['commit']}; "
-        "one run each.",
+        f"`{result['command']}` on {facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} "
+        f"GiB; commit {facts['commit']}; one run each.",
         "",
-        f"{whole['funnel']['read']:,} rows from the Parquet file to the finished `prompts.duckdb` at a threshold of "
-        f"{whole['threshold']}: {whole['seconds']:.0f} s, {whole['rows_per_s']:,.0f} rows/s, "
-        f"peak memory {whole['peak_rss_mib'] / 1024:.2f} GiB.",
+        f"{whole['funnel']['read']:,} rows from the Parquet file to the finished `prompts.duckdb` "
+        f"at a threshold of {whole['threshold']}: {whole['seconds']:.0f} s, "
+        f"{whole['rows_per_s']:,.0f} rows/s, peak memory {whole['peak_rss_mib'] / 1024:.2f} GiB.",
         "",
         "| stage | s |",
         "| --- | ---: |",
         *(f"| {name} | {seconds:.1f} |" for name, seconds in whole["stages_s"].items()),
         "",
-        f"| threshold | {' | '.join(names)} | near duplicate | kept | folding and numbering, s | peak GiB |",
+        f"| threshold | {' | '.join(names)} | near duplicate | kept | folding and numbering, s | "
+        "peak GiB |",
         f"| --- {'| ---: ' * (len(names) + 4)}|",
     ]
     for run in runs:
@@ -123,13 +124,14 @@ def table(result: dict[str, Any]) -> str:
             seconds for name, seconds in run["stages_s"].items() if not name.startswith("Reading")
         )
         lines.append(
-            f"| {run['threshold']} | {' | '.join(cells)} | {folding:.0f} | {run['peak_rss_mib'] / 1024:.2f} |"
+            f"| {run['threshold']} | {' | '.join(cells)} | {folding:.0f} | "
+            f"{run['peak_rss_mib'] / 1024:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def measure(args: argparse.Namespace, staging: Path) -> list[dict[str, Any]]:
-    """One run for each threshold, each in a process of its own; what was read stays in `staging`."""
+    """Run each threshold in its own process; `staging` keeps the rows read."""
     runs = []
     for threshold in args.threshold:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:

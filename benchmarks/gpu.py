@@ -1,12 +1,12 @@
-"""Encoding and search on the GPU against the processor, in one run on one machine, with the answers compared.
+"""Encoding and search on the GPU against the CPU, in one run on one machine, answers compared.
 
     python benchmarks/gpu.py --index INDEX_FOLDER --images FOLDER [--texts 2000] [--queries 500]
-    [--repeats 5]
+                             [--repeats 5]
 
-The index's encoder encodes prompts of the index and the images on both devices, in turn; the
-index's vectors are asked with rows of its own. The GPU's neighbours must be those that the
-processor finds with effort 1. Needs torch with CUDA, faiss-gpu and a GPU: where one is missing it
-ends with a line and measures nothing. Writes benchmarks/results/gpu.json.
+The index's encoder encodes prompts of the index and the images on both devices, in turn; rows of
+the index are the queries of the search. The GPU's neighbours must be those that the CPU finds with
+effort 1. Needs torch with CUDA, faiss-gpu and a GPU: without one of them it says so and measures
+nothing. Writes benchmarks/results/gpu.json.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ Work = Callable[[], NDArray[Any]]
 def in_turn(
     works: dict[str, Work], *, items: int, repeats: int, before: dict[str, Work] | None = None
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Items a second of each work, median and range over interleaved repeats, and what each made last.
+    """Return items a second of each work (median and range, interleaved) and its last output.
 
-    `before` is done before each, untimed.
+    `before` runs before each, untimed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     made: dict[str, NDArray[Any]] = {}
@@ -72,7 +72,7 @@ def in_turn(
 
 
 def encoding(towers: dict[str, Any], items: Sequence[Any], *, repeats: int) -> dict[str, Any]:
-    """Both towers on the same items, and by how much their rows differ."""
+    """Run both towers on the same items, and compare their rows."""
     for tower in towers.values():
         tower.encode(items[:_WARM])
     works: dict[str, Work] = {name: partial(tower.encode, items) for name, tower in towers.items()}
@@ -92,9 +92,9 @@ def encoding(towers: dict[str, Any], items: Sequence[Any], *, repeats: int) -> d
 def searching(
     indexes: dict[str, tuple[VectorIndex, float | None]], queries: Vectors, *, repeats: int
 ) -> dict[str, Any]:
-    """Each index with its effort, asked one question at a time and in batches of 64;
+    """Search each index with its effort, by single queries and by batches of 64.
 
-    "same_ids" compares the exact ones.
+    "same_ids" compares the exact indexes.
     """
     result: dict[str, Any] = {}
     for size in (1, 64):
@@ -118,12 +118,15 @@ def searching(
 
 
 def measure(version: IndexVersion, gpu: Gpu, args: argparse.Namespace) -> dict[str, Any]:
-    """All parts over one version."""
+    """Measure all parts over one version."""
     name, space = version.manifest.encoders[0].name, version.space
     rows = np.random.default_rng(0).permutation(version.manifest.rows).astype(np.int64)
     texts = [prompt.embedded_text for prompt in version.prompts.get_many(rows[: args.texts])]
     pictures = [open_image(path) for path in require_images([args.images])]
-    pairs = {"cpu": load_encoder(name, device="cpu"), "gpu": load_encoder(name, device=args.device)}
+    encoders = {
+        "cpu": load_encoder(name, device="cpu"),
+        "gpu": load_encoder(name, device=args.device),
+    }
     vectors = version.vectors(space)
     cpu = version.index(space)
     moved = GpuIndex(cpu, vectors, gpu)
@@ -135,21 +138,25 @@ def measure(version: IndexVersion, gpu: Gpu, args: argparse.Namespace) -> dict[s
         "cpu, effort 1": (cpu, 1.0),
         "gpu": (moved, None),
     }
-    found = {
+    figures = {
         "rows": len(vectors),
         "dim": vectors.dim,
         "encoder": name,
         "texts": encoding(
-            {device: pair.texts for device, pair in pairs.items()}, texts, repeats=args.repeats
+            {device: encoder.texts for device, encoder in encoders.items()},
+            texts,
+            repeats=args.repeats,
         ),
         "images": encoding(
-            {device: pair.images for device, pair in pairs.items()}, pictures, repeats=args.repeats
+            {device: encoder.images for device, encoder in encoders.items()},
+            pictures,
+            repeats=args.repeats,
         ),
         "filling_s": round(filled_s, 2),
         "search": searching(indexes, vectors.rows(rows[: args.queries]), repeats=args.repeats),
     }
     moved.close()
-    return found
+    return figures
 
 
 def main() -> None:
@@ -170,13 +177,13 @@ def main() -> None:
         with opened_gpu(args.device) as gpu, open_version(args.index.absolute()) as version:
             if gpu is None:
                 sys.exit("There is no GPU.")
-            found = measure(version, gpu, args)
+            figures = measure(version, gpu, args)
     except ImpromptError as error:
         sys.exit(f"Nothing was measured: {error}")
     about = {**machine("torch", "faiss-gpu"), "gpu": nvidia_driver().gpu}
-    args.out.write_text(json.dumps({"machine": about, **found}, indent=1) + "\n", "utf-8")
-    print(json.dumps(found, indent=1))
-    if not all(part["same_ids"] for part in found["search"].values()):
+    args.out.write_text(json.dumps({"machine": about, **figures}, indent=1) + "\n", "utf-8")
+    print(json.dumps(figures, indent=1))
+    if not all(part["same_ids"] for part in figures["search"].values()):
         sys.exit("The GPU's neighbours are not those of the processor.")
 
 

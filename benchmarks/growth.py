@@ -1,17 +1,17 @@
-"""How the index stage grows from 10,000 to 10 million prompts: time, bytes, memory, a question, opening; and encoding beside it.
+"""Growth of the index stage from 10,000 to 10 million prompts: time, bytes, memory, latency.
 
-    python benchmarks/vectors.py --index INDEX --work FOLDER --rows 10000 31600 100000 316000
-    1000000 3160000 10000000 python benchmarks/growth.py --work FOLDER --encoded INDEX
+    python benchmarks/vectors.py --index INDEX --work FOLDER
+        --rows 10000 31600 100000 316000 1000000 3160000 10000000
+    python benchmarks/growth.py --work FOLDER --encoded INDEX
 
-FOLDER is that of `benchmarks/search.py`, which finds the indexes again that are built here. INDEX
-is an index that was built without a break: the times of its shards' files tell how quickly prompts
-were encoded.
+FOLDER is also that of `benchmarks/search.py`, which reuses the indexes built here. INDEX was built
+without an interruption: the times of its shard files give the rate of encoding.
 
-For each size, in a process of its own: the planned index is built; it is opened and asked on one
-core as `search.py` does; and a whole version (the vectors in two spaces, the index, and as many
-made-up prompts of 150 characters) is published by hard links and opened seven times. The exponent
-of a figure is the slope of its logarithm over that of the rows, from 316,000 rows on, where all
-indexes are inverted files, with its standard error.
+For each size, in its own process: the planned index is built; it is opened and queried on one core
+like in `search.py`; and a whole version (the vectors in two spaces, the index, and as many made-up
+prompts of 150 characters) is published by hard links and opened seven times. The exponent of a
+figure is the slope of its logarithm over that of the rows, from 316,000 rows on, where all indexes
+are inverted files, with its standard error.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ _EFFORT = 0.5  # the root of the lists, for the first question after opening
 SPACE, SECOND_SPACE = "drawn", "drawn-too"
 _PROMPTS = """
 CREATE TABLE prompts AS
-SELECT i AS row_id, sha256(t) AS prompt_key, t AS text, t AS embedded_text, 'drawn' AS source, i::VARCHAR AS source_key,
-       1::BIGINT AS n_submitted, i AS group_id, 0::BIGINT AS n_duplicates
-FROM (SELECT i, 'a ' || i || ' ' || md5(i::VARCHAR) || md5((i + 1)::VARCHAR) || md5((i + 2)::VARCHAR) || md5((i + 3)::VARCHAR) AS t
+SELECT i AS row_id, sha256(t) AS prompt_key, t AS text, t AS embedded_text, 'drawn' AS source,
+       i::VARCHAR AS source_key, 1::BIGINT AS n_submitted, i AS group_id, 0::BIGINT AS n_duplicates
+FROM (SELECT i, 'a ' || i || ' ' || md5(i::VARCHAR) || md5((i + 1)::VARCHAR) ||
+      md5((i + 2)::VARCHAR) || md5((i + 3)::VARCHAR) AS t
       FROM range({rows}) AS numbers(i)) ORDER BY i
 """
 
 
 def lay_out(folder: Path) -> Path:
-    """Publish a whole version of one size, unless it is there; the root of its index."""
+    """Publish a whole version of one size, if missing; return the root of its index."""
     root, rows = folder / "root", int(folder.name)
     if layout.current_path(root).exists():
         return root
@@ -100,7 +101,7 @@ def lay_out(folder: Path) -> Path:
 
 
 def probes(folder: Path) -> list[CheckQuery]:
-    """As a build makes them."""
+    """Make the check queries of a build."""
     vectors = vectors_of(folder.parent, int(folder.name))
     row_ids = np.random.default_rng(0).permutation(len(vectors))[:PROBES].astype(np.int64)
     hits = ExactIndex(vectors).search(vectors.rows(row_ids), PROBE_HITS)
@@ -111,7 +112,7 @@ def probes(folder: Path) -> list[CheckQuery]:
 
 
 def write_prompts(path: Path, rows: int) -> None:
-    """Made-up prompts of about 150 characters, in the table that a build writes."""
+    """Write made-up prompts of about 150 characters into a build's table."""
     import duckdb
 
     with duckdb.connect(
@@ -128,7 +129,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def opening(root: Path) -> dict[str, Any]:
-    """Milliseconds of opening a version, the libraries being loaded, and of the first question after it."""
+    """Return the ms of opening a version, libraries loaded, and of its first query."""
     question = np.load(root.parent.parent / "questions.npy")[:1]
     open_version(root).close()  # loads the libraries
     opened_ms, processor_ms, first_ms = [], [], []
@@ -150,14 +151,14 @@ def opening(root: Path) -> dict[str, Any]:
 
 
 def one_size(args: argparse.Namespace, rows: int) -> dict[str, Any]:
-    """All figures of one size."""
+    """Return all figures of one size."""
     folder = args.work / str(rows)
-    given = argparse.Namespace(work=args.work, rows=rows, peers=None, autofaiss=None)
-    search.build_missing(given, "ours")
-    asked = compared(rows) or search.run(given, "ours", "one-core")
+    options = argparse.Namespace(work=args.work, rows=rows, peers=None, autofaiss=None)
+    search.build_missing(options, "ours")
+    search_figures = compared(rows) or search.run(options, "ours", "one-core")
     point = next(
-        (point for point in asked["curve"] if point["recall_at_10"] >= WANTED_RECALL),
-        asked["curve"][-1],
+        (point for point in search_figures["curve"] if point["recall_at_10"] >= WANTED_RECALL),
+        search_figures["curve"][-1],
     )
     plan = plan_index(
         rows=rows, dim=np.load(folder.parent / "questions.npy").shape[1], budget_bytes=1 << 60
@@ -174,26 +175,26 @@ def one_size(args: argparse.Namespace, rows: int) -> dict[str, Any]:
         "build": built,
         "predicted_build_s": [round(second, 1) for second in plan.build_s],
         "predicted_build_mib": round(plan.build_memory_bytes / 2**20),
-        "index_bytes": asked["file_bytes"],
+        "index_bytes": search_figures["file_bytes"],
         "predicted_index_bytes": plan.index_bytes,
         "question": point,
         "predicted_query_ms": [round(ms, 2) for ms in plan.query_ms],
-        "own_mib": asked["own_mib"],
+        "own_mib": search_figures["own_mib"],
         **opened,
     }
 
 
 def compared(rows: int) -> dict[str, Any] | None:
-    """What `search.py` measured of ours at this size, where it did."""
+    """Return the figures that `search.py` measured at this size, if any."""
     result = json.loads(search.RESULT.read_text("utf-8")) if search.RESULT.exists() else {}
-    found: dict[str, Any] | None = result.get(str(rows), {}).get("engines", {}).get("ours")
-    return found
+    figures: dict[str, Any] | None = result.get(str(rows), {}).get("engines", {}).get("ours")
+    return figures
 
 
 def encoded(index: Path) -> list[list[float]]:
-    """[rows, seconds] when each shard of an index was written, from the end of its cleaning on, by the times of its files.
+    """Return [rows, seconds] of each shard of an index, by the times of its files.
 
-    Of an index that was grown, only what the last command encoded.
+    Seconds count from the end of cleaning. Of an index that was added to, only the last addition.
     """
     with open_version(index) as version:
         began = (version.folder / layout.PROMPTS).stat().st_mtime
@@ -207,7 +208,7 @@ def encoded(index: Path) -> list[list[float]]:
 
 
 def exponents(sizes: dict[str, Any]) -> dict[str, list[float]]:
-    """[exponent, its standard error] of each figure over the sizes whose indexes are inverted files."""
+    """Return [exponent, standard error] of each figure, over the sizes with inverted files."""
     rows = [int(size) for size in sizes if int(size) >= FITTED_FROM]
     if len(rows) < 3:
         return {}
@@ -222,7 +223,7 @@ def exponents(sizes: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def slope(rows: list[int], values: list[float]) -> list[float]:
-    """[slope, standard error] of a line through the logarithms."""
+    """Return [slope, standard error] of a line through the logarithms."""
     x, y = np.log(rows), np.log(values)
     fitted = np.polyfit(x, y, 1)
     left = y - np.polyval(fitted, x)

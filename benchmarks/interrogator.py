@@ -1,13 +1,14 @@
-"""The interrogator's classic blend config for whole batches against the library's own way, one picture at a time, on the same weights.
+"""The classic interrogator in batches against the library, one picture at a time, same weights.
 
     python benchmarks/interrogator.py [--images 512]
 
-Both sides work with all 101,000 phrases, get the same captions, and give whole prompts, which are
+Both sides use all 101,000 phrases and the same captions, and return whole prompts, which are
 compared. The library's side is the notebook's loop over `image_to_features` and `LabelTable.rank`
-(three lists, no artists, no sites), with tables that were encoded before; `interrogate_classic`,
-which ranks artists and sites as well, is measured on fewer pictures. Rounds of 64 pictures take
-turns. Two models: the trained tiny CLIP of the tests, and a ViT-B/32 image tower of full size with
-random weights (its text tower is small: the phrases are encoded before the clock runs). Writes
+(three lists, no artists, no sites), with tables encoded before; `interrogate_classic`, which also
+ranks artists and sites, is measured on fewer pictures. Rounds of 64 pictures take turns.
+
+Two models: the trained tiny CLIP of the tests, and a ViT-B/32 image tower of full size with random
+weights (its text tower is small: phrases are encoded before the clock runs). Writes
 benchmarks/results/interrogator.json.
 """
 
@@ -55,14 +56,14 @@ VIT_B_32 = {
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A way to prompts in its two steps: pictures to features, features and captions to prompts."""
+    """A way to prompts in two steps: pictures to features, features and captions to prompts."""
 
     look: Callable[[Sequence[Image.Image]], Any]
     choose: Callable[[Any, Sequence[str]], list[str]]
 
 
 def write_vit_b_32(folder: Path) -> str:
-    """A folder with the model of `VIT_B_32`, random weights by seed 0."""
+    """Write the model of `VIT_B_32`, with random weights by seed 0."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -79,7 +80,7 @@ def write_vit_b_32(folder: Path) -> str:
 
 
 def one_by_one(library: Any) -> Side:
-    """The library's way: the notebook's loop."""
+    """Return the library's way: the notebook's loop."""
     from clip_interrogator.clip_interrogator import _truncate_to_fit
 
     def prompt(features: Any, caption: str) -> str:
@@ -97,8 +98,8 @@ def one_by_one(library: Any) -> Side:
     )
 
 
-def in_batches(pair: OpenClipEncoder, tables: Sequence[PhraseTable]) -> Side:
-    """Our way, in the batches of a submission."""
+def in_batches(encoder: OpenClipEncoder, tables: Sequence[PhraseTable]) -> Side:
+    """Return our way, in the batches of a submission."""
 
     def batches(items: Sequence[Any]) -> list[Any]:
         return [items[start : start + BATCH_IMAGES] for start in range(0, len(items), BATCH_IMAGES)]
@@ -106,11 +107,11 @@ def in_batches(pair: OpenClipEncoder, tables: Sequence[PhraseTable]) -> Side:
     def prompts(features: Vectors, captions: Sequence[str]) -> list[str]:
         chosen = [table.top(features, n) for table, n in zip(tables, (1, 1, 3), strict=True)]
         parts = [prompt_parts(*row) for row in zip(captions, *chosen, strict=True)]
-        return fitting(parts, pair.texts, max_tokens=pair.spec.max_tokens)
+        return fitting(parts, encoder.texts, max_tokens=encoder.spec.max_tokens)
 
     return Side(
         look=lambda images: np.concatenate(
-            [pair.images.encode(batch) for batch in batches(images)]
+            [encoder.images.encode(batch) for batch in batches(images)]
         ),
         choose=lambda features, captions: [
             text
@@ -121,14 +122,14 @@ def in_batches(pair: OpenClipEncoder, tables: Sequence[PhraseTable]) -> Side:
 
 
 def timed(ask: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What it says, and its seconds."""
+    """Return the prompts and the seconds."""
     begin = time.perf_counter()
     said = ask(*arguments)
     return said, time.perf_counter() - begin
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Least, median and largest."""
+    """Return minimum, median and maximum."""
     return {
         "min": min(values),
         "median": statistics.median(values),
@@ -138,17 +139,17 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def compare(name: str, images: Sequence[Image.Image], captions: Sequence[str]) -> dict[str, Any]:
-    """Both ways over one model, in turn."""
-    pair = load_openclip(name, device="cpu")
+    """Run both ways over one model, in turn."""
+    encoder = load_openclip(name, device="cpu")
     lists = package_lists()
     tables, encoding_s = timed(
         lambda: [
-            phrase_table(labels, pair, announce=silent)
+            phrase_table(labels, encoder, announce=silent)
             for labels in (lists.mediums, lists.movements, lists.flavors)
         ]
     )
-    library = LibraryModes(pair, lists, "fast", announce=silent).library
-    sides = {"library": one_by_one(library), "ours": in_batches(pair, tables)}
+    library = LibraryModes(encoder, lists, "fast", announce=silent).library
+    sides = {"library": one_by_one(library), "ours": in_batches(encoder, tables)}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     said: dict[str, list[str]] = {name: [] for name in sides}
     for side in sides.values():  # warm
@@ -163,13 +164,10 @@ def compare(name: str, images: Sequence[Image.Image], captions: Sequence[str]) -
     whole = {
         name: [tower_s + choice_s for tower_s, choice_s in times] for name, times in seconds.items()
     }
-    classic = timed(
-        lambda: [
-            library.interrogate_classic(image, caption="x") for image in images[:CLASSIC_IMAGES]
-        ]
-    )[1]
+    few = images[:CLASSIC_IMAGES]
+    _, classic = timed(lambda: [library.interrogate_classic(each, caption="x") for each in few])
     return {
-        "dimensions": pair.spec.dim,
+        "dimensions": encoder.spec.dim,
         "phrases": sum(len(table.labels) for table in tables),
         "phrases_encoded_or_read_s": encoding_s,
         "images": len(images),

@@ -1,4 +1,4 @@
-"""The attempts on the head of `lite`: each a set of choices, all fitted as kernel ridge regression on Gram matrices."""
+"""The attempts on the head of `lite`: sets of choices, all fitted by kernel ridge regression."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from imprompt.ensemble.training.head_fit import (
 )
 
 Block = tuple[str, int, str, str]
-"""Trunk, side in pixels, view, and what is read there: pooled, sqrt, stages, log-probabilities or conse."""
+"""Trunk, side in pixels, view, and readout: pooled, sqrt, stages, log-probabilities or conse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One set of choices; the defaults are the plain ridge that the prototype was.
+    """A set of choices; the defaults are those of the prototype, a plain ridge.
 
-    `centre` is what the output map's targets leave out ("all" the mean, "kind" the mean of the
-    kind); `index` is the map of the index space ("output" the same, "shift" the same minus the
+    `centre`: subtracted from the output map's targets ("all" the mean, "kind" the mean of the
+    kind). `index`: the map of the index space ("output" the same, "shift" the same minus the
     intercept, "source" one within sources, "both" the mean of the two).
     """
 
@@ -143,7 +143,7 @@ ATTEMPTS = [
 
 
 def run_attempt(study: Study, attempt: Attempt) -> list[float]:
-    """Cosine, cosine with sources left out, R@1, R@10, R@10 with sources left out; of photographs: cosine and R@10."""
+    """Return cosine (by folds, by sources), R@1, R@10 (same), and photographs' cosine and R@10."""
     generated, photographs = np.flatnonzero(study.generated), np.flatnonzero(~study.generated)
     inside = _predict(study, attempt, study.folds)
     outside = _predict(study, attempt, study.source_folds)
@@ -283,7 +283,10 @@ def _contrastive(
     mine: HeadExamples,
     weights: Matrix,
 ) -> Matrix:
-    """The ridge map, tuned by a symmetric InfoNCE loss on 384 principal components; texts of one group are no negatives."""
+    """Tune the ridge map by a symmetric InfoNCE loss on 384 principal components.
+
+    Texts of one group are not negatives of each other.
+    """
     import torch
 
     values, vectors = np.linalg.eigh(gram[np.ix_(train, train)])
@@ -346,7 +349,7 @@ def _kernel(study: Study, attempt: Attempt) -> Matrix:
 
 
 def _with_products(gram: Matrix) -> Matrix:
-    """The kernel that `imprompt.encoders.lite_head.expanded` is the feature map of."""
+    """Return the kernel of the feature map `imprompt.encoders.lite_head.expanded`."""
     values, vectors = np.linalg.eigh(gram)
     components = vectors[:, : -BASIS_DIM - 1 : -1] * np.sqrt(
         np.maximum(values[: -BASIS_DIM - 1 : -1], 0)
@@ -360,7 +363,7 @@ def _with_products(gram: Matrix) -> Matrix:
 
 @cache
 def _gram(study: Study, block: Block) -> Matrix:
-    """(n, n) inner products of a block's features, each centred and scaled, the mean of the diagonal 1."""
+    """Return the (n, n) inner products of a block's features, centred, of mean diagonal 1."""
     trunk, side_px, view, read = block
     seen = study.seen(trunk, side_px, view)
     if read == "log-probabilities":

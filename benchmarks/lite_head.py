@@ -1,15 +1,14 @@
-"""The experiments behind the head of `lite`: baselines, the shipped blend_config, and the attempts, those that failed among them.
+"""The experiments on the head of `lite`: baselines, the shipped settings, and all attempts.
 
     python benchmarks/lite_head.py --pairs PAIRS.parquet --cache FOLDER
 
-Writes aggregate figures only to benchmarks/results/lite_head.md. The first run looks at each image
-several times, an hour on a core; what the trunks saw is kept in the cache folder, and a second run
-takes minutes.
+Writes aggregate figures to benchmarks/results/lite_head.md. The first run looks at each image
+several times, an hour on a core; the cache keeps the activations, and a second run takes minutes.
 
-    python benchmarks/lite_head.py --prompts PROMPTS.parquet --prompts MORE.parquet --constants
-    HEAD.safetensors
+    python benchmarks/lite_head.py --prompts PROMPTS.parquet --prompts MORE.parquet
+                                   --constants HEAD.safetensors
 
-makes the constants of a first head (names of classes, mean of prompts), for `train` to start from.
+writes the constants of a first head (class names, mean of prompts) for `imprompt train`.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ Answer = Callable[[Ids, Ids], tuple[Matrix, Matrix]]
 
 
 def constant(study: Study) -> Answer:
-    """The mean prompt of the training rows of each kind; it has no index vector."""
+    """Answer by the mean prompt of the training rows of each kind; it has no index vector."""
 
     def answer(train: Ids, test: Ids) -> tuple[Matrix, Matrix]:
         prompts, kinds = study.examples.prompts, study.examples.kinds
@@ -64,14 +63,14 @@ def constant(study: Study) -> Answer:
 
 
 def conse_alone(study: Study) -> Answer:
-    """Nothing trained: the names of the likeliest classes."""
+    """Answer by the names of the likeliest classes, without training."""
     rows = conse(study.seen("lite2", 260).logits, study.constants.class_vectors)
     mean = study.constants.class_vectors.mean(axis=0)
     return lambda _, test: (rows[test], rows[test] - mean)
 
 
 def plain_ridge(study: Study) -> Answer:
-    """The prototype: ridge on lite2's pooled features, log-probabilities and ConSE, one map for both spaces."""
+    """Answer by the prototype: ridge on lite2's pooled features, log-probabilities, ConSE."""
     seen = study.seen("lite2", 260)
     logits = seen.logits - seen.logits.max(axis=1, keepdims=True)
     logits = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -97,7 +96,7 @@ def plain_ridge(study: Study) -> Answer:
 
 
 def shipped(study: Study, *, allowed: Ids | None = None, smoothness: float = 1.0) -> Answer:
-    """The blend config of `train`; with `allowed`, only those rows are trained on."""
+    """Answer by the settings of `train`; with `allowed`, train on those rows only."""
 
     def answer(train: Ids, test: Ids) -> tuple[Matrix, Matrix]:
         rows = train if allowed is None else np.intersect1d(train, allowed)
@@ -134,7 +133,7 @@ def main() -> None:
 
 
 def write_constants(prompt_files: list[Path], out: Path) -> None:
-    """A head that answers nothing yet: vectors of the classes' names, and the mean over prompt files of their samples' means."""
+    """Write an untrained head: vectors of class names, and the mean of prompts over files."""
     import pyarrow.parquet as pq
     from timm.data.imagenet_info import ImageNetInfo
 
@@ -168,13 +167,16 @@ def _header(study: Study) -> list[str]:
         "",
         f"Made by `python benchmarks/lite_head.py`; {facts}.",
         "",
-        f"{len(study.rows):,} pairs, {len(np.unique(study.text_ids)):,} different prompts, {len(np.unique(study.groups)):,} groups "
-        f"(MiniLM cosine of .7 or more), {int(study.generated.sum()):,} generated images and {int((~study.generated).sum()):,} "
+        f"{len(study.rows):,} pairs, {len(np.unique(study.text_ids)):,} different prompts, "
+        f"{len(np.unique(study.groups)):,} groups (MiniLM cosine of .7 or more), "
+        f"{int(study.generated.sum()):,} generated images and {int((~study.generated).sum()):,} "
         f"photographs, {len(np.unique(study.examples.sources))} sources.",
         "",
-        "*Cosine*: mean cosine of the output with MiniLM's vector of the prompt. *R@k*: how often the right prompt is among the "
-        "k nearest of 294 in the index space, mean of 20 seeded draws. Every row is predicted by a model that saw no text of its "
-        "group; under *sources left out*, no image of its source either. In brackets: 95 % intervals, bootstrap over groups.",
+        "*Cosine*: mean cosine of the output with MiniLM's vector of the prompt. *R@k*: how "
+        "often the right prompt is among the k nearest of 294 in the index space, mean of 20 "
+        "seeded draws. Every row is predicted by a model that saw no text of its group; under "
+        "*sources left out*, no image of its source either. In brackets: 95 % intervals, "
+        "bootstrap over groups.",
     ]
 
 
@@ -187,7 +189,8 @@ def _main_table(study: Study) -> list[str]:
         ("plain ridge", plain_ridge(study), mean),
         *(
             (
-                f"shipped blend_config, permissive licences only ({len(permissive)} pairs), penalties x {factor}",
+                f"shipped blend_config, permissive licences only ({len(permissive)} pairs), "
+                f"penalties x {factor}",
                 shipped(study, allowed=permissive, smoothness=factor),
                 mean,
             )
@@ -244,7 +247,10 @@ def _difference(study: Study, full: Prediction, permissive: Prediction, rows: Id
         study.groups[rows],
         rng=np.random.default_rng(0),
     )
-    return f"All pairs against the best with permissive licences only, cosine, pair by pair: {_cell(gap)}."
+    return (
+        "All pairs against the best with permissive licences only, cosine, pair by pair: "
+        f"{_cell(gap)}."
+    )
 
 
 def _attempt_table(study: Study, attempts: list[Attempt]) -> list[str]:
@@ -252,10 +258,12 @@ def _attempt_table(study: Study, attempts: list[Attempt]) -> list[str]:
         "",
         "## Attempts",
         "",
-        "Each line is the whole blend config as it stood, with one change; kernel form, features scaled over all rows (no label is used "
-        "for that), otherwise as above. Generated images; *ph.* are photographs with the intercept of photographs.",
+        "Each line is the whole blend config as it stood, with one change; kernel form, features "
+        "scaled over all rows (no label is used for that), otherwise as above. Generated images; "
+        "*ph.* are photographs with the intercept of photographs.",
         "",
-        "| attempt | cosine | cosine, sources left out | R@1 | R@10 | R@10, sources left out | cosine, ph. | R@10, ph. |",
+        "| attempt | cosine | cosine, sources left out | R@1 | R@10 | R@10, sources left out | "
+        "cosine, ph. | R@10, ph. |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for attempt in attempts:

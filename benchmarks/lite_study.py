@@ -1,4 +1,4 @@
-"""What the experiments on the head of `lite` share: the pairs, what trunks see in them under several views, folds, and scores."""
+"""Shared by the experiments on the head of `lite`: pairs, activations by view, folds, scores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Fold = tuple[Ids, Ids]
 
 
 def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The middle square, seven eighths of the shorter side."""
+    """Crop the middle square, seven eighths of the shorter side."""
     side = min(size) * 7 // 8
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     return left, top, left + side, top + side
@@ -60,12 +60,12 @@ class Study:
 
     @cached_property
     def constants(self) -> LiteHead:
-        """The shipped head: names of classes and mean of prompts."""
+        """Return the shipped head: class names and mean of prompts."""
         return read_head(HEAD_PATH)
 
     @cached_property
     def examples(self) -> HeadExamples:
-        """All pairs, with the features that the shipped head reads."""
+        """Return all pairs with the features of the shipped head."""
         seen = {name: self.seen(name, side_px) for name, side_px in TRUNK_SIDE_PX.items()}
         stored = self.cache / f"examples-{self._digest}.npz"
         if stored.is_file():
@@ -90,7 +90,7 @@ class Study:
         return made
 
     def seen(self, trunk: str, side_px: int, view: str = "whole") -> Activations:
-        """What a trunk sees in every image, under one of `VIEWS`."""
+        """Return a trunk's activations of every image, under one of `VIEWS`."""
         stored = self.cache / f"seen-{trunk}-{side_px}-{view}-{self._digest}.npz"
         if not stored.is_file():
             network = EfficientNetLite(trunk, side_px=side_px)
@@ -122,7 +122,7 @@ class Study:
 
     @cached_property
     def text_ids(self) -> Ids:
-        """(n,) equal for equal prompts: the first row that has it."""
+        """Return (n,) ids, equal for equal prompts: the first row of each."""
         _, first, inverse = np.unique(
             [row.texts[0] for row in self.rows], return_index=True, return_inverse=True
         )
@@ -130,15 +130,14 @@ class Study:
 
     @cached_property
     def folds(self) -> list[Fold]:
-        """Five folds of groups of texts."""
+        """Return five folds of groups of texts."""
         return list(group_folds(self.groups, 5, seed=0))
 
     @cached_property
     def source_folds(self) -> list[Fold]:
-        """Folds of whole sources of generated images: each large one alone, the small ones in two.
+        """Return folds of whole sources of generated images: large ones alone, small ones in two.
 
-        Training rows of the same source, and of a group that the test rows have a text of, are left
-        out.
+        Training rows of the same source, or of a text group of the test rows, are left out.
         """
         sources = self.examples.sources
         counts = Counter(sources[self.generated].tolist())
@@ -156,9 +155,9 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Of every row, made without its fold:
+    """The out-of-fold vectors of every row.
 
-    `output` in MiniLM space, `index` to be compared with texts minus `text_mean`.
+    `output` in MiniLM space; `index` to be compared with texts minus `text_mean`.
     """
 
     output: Matrix
@@ -169,10 +168,10 @@ class Prediction:
 def hits(
     study: Study, prediction: Prediction, rows: Ids, k: int
 ) -> tuple[NDArray[np.float64], Ids]:
-    """How often each row's own prompt is among the k nearest of 294, a mean over the 20 draws that it took part in.
+    """Return each row's rate of finding its prompt among the k nearest of 294, over 20 draws.
 
-    Each draw takes 294 of the different prompts of `rows` as candidates; the images of these are
-    the questions. Also returned: the rows that any draw asked.
+    Each draw takes 294 different prompts of `rows` as candidates; their images are the queries.
+    Also return the rows that any draw queried.
     """
     found, asked = np.zeros(len(study.rows)), np.zeros(len(study.rows))
     texts = unit_rows(study.examples.prompts - prediction.text_mean)
@@ -200,7 +199,7 @@ class Scores:
 
 
 def score(study: Study, prediction: Prediction, rows: Ids) -> Scores:
-    """Scores of some rows, with 95 % intervals over groups of texts."""
+    """Return the scores of some rows, with 95 % intervals over groups of texts."""
     rng = np.random.default_rng(0)
     cosines = np.einsum(
         "nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows]
@@ -221,9 +220,9 @@ def across_folds(
     *,
     mean: Matrix,
 ) -> Prediction:
-    """Predictions of all test rows;
+    """Return the predictions of all test rows.
 
-    `answer(train, test)` gives output and index vectors of the test rows.
+    `answer(train, test)` returns output and index vectors of the test rows.
     """
     output, index = np.zeros((n, 384), np.float32), np.zeros((n, 384), np.float32)
     for train, test in folds:
@@ -232,5 +231,5 @@ def across_folds(
 
 
 def text_vectors(prompts: Sequence[str]) -> Vectors:
-    """(n, 384) MiniLM vectors."""
+    """Return (n, 384) MiniLM vectors."""
     return load_minilm().encode(prompts)

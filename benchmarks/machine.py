@@ -1,4 +1,4 @@
-"""What a result was measured on: every result file begins with it."""
+"""Describe the machine of a measurement; every result file begins with it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,26 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def machine(*packages: str) -> dict[str, str | int]:
-    """Processor, cores, memory, Python, commit, and the versions of `packages`."""
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in _lines("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    memory_kib = next(
-        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
-    )
-    flags = next((line for line in _lines("/proc/cpuinfo") if line.startswith("flags")), "").split()
+    """Return processor, cores, memory, Python, commit, and the versions of `packages`."""
+    cpu = _field("/proc/cpuinfo", "model name") or platform.processor()
+    memory_kib = int(_field("/proc/meminfo", "MemTotal").removesuffix("kB") or 0)
+    flags = _field("/proc/cpuinfo", "flags").split()
+    changes = "+changes" if _git("status", "--porcelain", "-uno") else ""
     return {
         "cpu": cpu,
         "cores": os.cpu_count() or 0,
         "avx512": "yes" if "avx512f" in flags else "no",
         "memory_gib": round(memory_kib / 2**20),
         "python": platform.python_version(),
-        "commit": _git("rev-parse", "--short", "HEAD")
-        + ("+changes" if _git("status", "--porcelain", "-uno") else ""),
+        "commit": _git("rev-parse", "--short", "HEAD") + changes,
         **{name: importlib.metadata.version(name) for name in packages},
     }
 
 
-def _lines(path: str) -> list[str]:
-    file = Path(path)
-    return file.read_text("utf-8").splitlines() if file.exists() else []
+def _field(path: str, name: str) -> str:
+    """Return the first value of `name: value` in a file of /proc, empty if there is none."""
+    lines = Path(path).read_text("utf-8").splitlines() if Path(path).exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(name)), "")
 
 
 def _git(*words: str) -> str:

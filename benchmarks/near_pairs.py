@@ -1,8 +1,8 @@
-"""What a near duplicate is worth: how alike in MiniLM's space are prompts whose words are nearly the same?
+"""How similar in MiniLM space are prompts whose words are nearly the same?
 
     python benchmarks/near_pairs.py --index FOLDER
 
-FOLDER is an index that was built with `--near-duplicates off`. Writes figures only to
+FOLDER is an index built with `--near-duplicates off`. Writes figures, no prompts, to
 benchmarks/results/near_pairs.json.
 """
 
@@ -30,7 +30,7 @@ SAME = 0.9
 
 
 def main() -> None:
-    """Fold at .8, and look at the cosine of each folded prompt with the one that is kept for it."""
+    """Dedupe at .8, and measure the cosine of each dropped prompt with the one kept for it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=Path, required=True)
     args = parser.parse_args()
@@ -47,15 +47,15 @@ def main() -> None:
         alike = sets.jaccard(folded, kept_by[folded])
     bins = []
     for least, most in itertools.pairwise(STEPS):
-        found = cosines[(alike >= least) & (alike < most)]
-        share = float((found < SAME).mean())
+        within = cosines[(alike >= least) & (alike < most)]
+        share = float((within < SAME).mean())
         bins.append(
             {
                 "from": least,
                 "to": min(most, 1),
-                "n": len(found),
+                "n": len(within),
                 "below_.9": share,
-                "median": float(np.median(found)),
+                "median": float(np.median(within)),
             }
         )
     result = {

@@ -1,11 +1,13 @@
-"""clip-retrieval's back end over the vectors of an index, for `serve.py --peer` and `serve_clip.py`. Once, to lay out its folders:
+"""clip-retrieval's back end over the vectors of an index, for `serve.py` and `serve_clip.py`.
+
+Once, to prepare its folders:
 
     python3.11 -m venv PEER && PEER/bin/pip install clip-retrieval==2.45.0 "setuptools<81"
     python benchmarks/peer.py --index INDEX --peer PEER/bin/python --folder FOLDER
 
-FOLDER/same holds the index's own FAISS file, FOLDER/chosen the index that clip-retrieval builds of
-the same vectors when it is left to choose. The back end does not start without a CLIP model, so it
-gets a tiny one with random weights: only vectors can be asked.
+FOLDER/same holds the index's FAISS file, FOLDER/chosen the index that clip-retrieval builds of the
+same vectors by default. The back end does not start without a CLIP model, so it gets a tiny one
+with random weights, good for queries by vector only.
 """
 
 from __future__ import annotations
@@ -36,8 +38,11 @@ import json, sys
 from pathlib import Path
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 folder = Path(sys.argv[1])
-layer = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-CLIPModel(CLIPConfig(text_config=layer, vision_config={**layer, "patch_size": 32}, projection_dim=32)).save_pretrained(folder)
+text = {"hidden_size": 32, "intermediate_size": 64}
+text |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+vision = {**text, "patch_size": 32}
+config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=32)
+CLIPModel(config).save_pretrained(folder)
 CLIPImageProcessor().save_pretrained(folder)
 (folder / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1}))
 (folder / "merges.txt").write_text("#version: 0.2\\n")
@@ -46,18 +51,13 @@ CLIPImageProcessor().save_pretrained(folder)
 
 
 def lay_out(index: Path, peer: Path, folder: Path, *, layouts: Sequence[str] = LAYOUTS) -> None:
-    """Write what the back end reads; the index is only read."""
+    """Write the files of the back end, from an index."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     embeddings = folder / "embeddings"
-    for place in (
-        embeddings / "text_emb",
-        embeddings / "metadata",
-        folder / "same",
-        folder / "model",
-    ):
-        place.mkdir(parents=True)
+    for name in ("embeddings/text_emb", "embeddings/metadata", "same", "model"):
+        (folder / name).mkdir(parents=True)
     with open_version(index) as version:
         rows = np.arange(version.manifest.rows)
         np.save(
@@ -73,14 +73,9 @@ def lay_out(index: Path, peer: Path, folder: Path, *, layouts: Sequence[str] = L
     shutil.copytree(embeddings / "metadata", folder / "same" / "metadata")
     subprocess.run([peer, "-c", TINY_MODEL, folder / "model"], check=True)
     if "chosen" in layouts:
-        words = [
-            "index",
-            "--embeddings_folder",
-            str(embeddings),
-            "--index_folder",
-            str(folder / "chosen"),
-        ]
-        subprocess.run([peer.with_name("clip-retrieval"), *words], check=True)
+        program, chosen = peer.with_name("clip-retrieval"), folder / "chosen"
+        paths = ["--embeddings_folder", str(embeddings), "--index_folder", str(chosen)]
+        subprocess.run([program, "index", *paths], check=True)
     for layout in layouts:
         (folder / f"{layout}.json").write_text(
             json.dumps({INDEX_NAME: str(folder / layout)}), "utf-8"
@@ -88,39 +83,37 @@ def lay_out(index: Path, peer: Path, folder: Path, *, layouts: Sequence[str] = L
 
 
 def describe(peer: Path, folder: Path, layout: str) -> dict[str, str | float]:
-    """Class and size of the FAISS index, and the versions of what reads it."""
+    """Return class and size of the FAISS index, and the versions of its readers."""
     code = (
         "import faiss, json, sys; from importlib.metadata import version as v; "
         "index = faiss.downcast_index(faiss.read_index(sys.argv[1])); "
-        "print(json.dumps({'index': type(index).__name__, 'clip_retrieval': v('clip-retrieval'), 'faiss': v('faiss-cpu'), "
-        "'open_clip': v('open_clip_torch')}))"
+        "print(json.dumps({'index': type(index).__name__, 'clip_retrieval': v('clip-retrieval'), "
+        "'faiss': v('faiss-cpu'), 'open_clip': v('open_clip_torch')}))"
     )
     file = folder / layout / "text.index"
-    done = subprocess.run([peer, "-c", code, file], check=True, capture_output=True, text=True)
-    found: dict[str, str | float] = json.loads(done.stdout)
-    return found | {"index_mib": round(file.stat().st_size / 2**20, 1)}
+    reader = subprocess.run([peer, "-c", code, file], check=True, capture_output=True, text=True)
+    about: dict[str, str | float] = json.loads(reader.stdout)
+    return about | {"index_mib": round(file.stat().st_size / 2**20, 1)}
 
 
 @contextmanager
 def peer_served(
     peer: Path, folder: Path, layout: str, port: int, *, model: str = ""
 ) -> Iterator[tuple[str, int]]:
-    """(address, process id) of a running back end; without `model` it has the tiny one."""
-    chosen = model or f"hf_clip:{folder / 'model'}"
-    words = [
+    """Yield (address, process id) of a running back end; by default with the tiny model."""
+    model = model or f"hf_clip:{folder / 'model'}"
+    command = [
         "back",
         f"--indices_paths={folder / layout}.json",
         f"--port={port}",
-        f"--clip_model={chosen}",
-    ]
-    words += [
+        f"--clip_model={model}",
         "--enable_mclip_option=False",
         "--provide_aesthetic_embeddings=False",
         "--use_jit=False",
     ]
     with (folder / f"{layout}.log").open("w") as log:
         server = subprocess.Popen(
-            [peer.with_name("clip-retrieval"), *words],
+            [peer.with_name("clip-retrieval"), *command],
             stdout=log,
             stderr=log,
             env=os.environ | OFFLINE,
@@ -143,15 +136,15 @@ def peer_served(
 
 
 def main() -> None:
-    """Lay out."""
+    """Prepare the folders."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--index", type=Path, required=True)
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    given = parser.parse_args()
-    lay_out(given.index.absolute(), given.peer.absolute(), given.folder.absolute())
+    args = parser.parse_args()
+    lay_out(args.index.absolute(), args.peer.absolute(), args.folder.absolute())
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Encode rate of a build by `lite` on Ray: one and two actors of one thread each, and the local engine of one thread beside them.
+"""Encode rate of a `lite` build on Ray, by one and two actors of one thread, against one thread.
 
     python benchmarks/ray_actors.py --rows 8192 --rounds 3
 
-The same rows, shards and build each time, in turn, in one run; every build's rows are compared with
-the first one's. Run it on a machine that does nothing else: with two cores, two actors take both,
-and the command's own work is beside them.
+The same rows, shards and build each time, in turn, in one run; the rows of every build are compared
+with the first. Run it on an idle machine: with two cores, two actors take both, and the command
+itself needs some.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ENGINES = {"local, 1 thread": 0, "Ray, 1 actor of 1 thread": 1, "Ray, 2 actors o
 
 
 class Encoding(Progress, ProgressTask):
-    """Notes when the encoding begins and when each shard is there."""
+    """Notes when encoding begins and when each shard arrives."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -60,10 +60,10 @@ class Encoding(Progress, ProgressTask):
 
 
 def one_build(source: CorpusSource, actors: int) -> dict[str, Any]:
-    """Build once; seconds until the first shard came, rows a second from then on and over all of the encoding.
+    """Build once; return the seconds until the first shard, the rate from then on, and overall.
 
-    Shards come from actors in bursts, so the rate from then on is the slope of a line through all
-    arrivals (least squares).
+    Shards come from actors in bursts, so the rate is the slope of a least-squares line through all
+    arrivals.
     """
     from imprompt.encoders.registry import load_encoder, output_encoder
     from imprompt.indexer.build import BuildOptions, build_index
@@ -72,14 +72,14 @@ def one_build(source: CorpusSource, actors: int) -> dict[str, Any]:
     from imprompt.indexer.ray_session import ray_cluster
 
     def build(engine: Engine) -> dict[str, Any]:
-        noted, pair = Encoding(), load_encoder("lite", device="cpu")
-        extra = [output_encoder(pair, device="cpu")]
+        noted, encoder = Encoding(), load_encoder("lite", device="cpu")
+        extra = [output_encoder(encoder, device="cpu")]
         with tempfile.TemporaryDirectory(prefix="ray-actors-") as folder:
             options = BuildOptions(shard_rows=SHARD_ROWS)
             report = build_index(
                 Path(folder),
                 [source],
-                pair,
+                encoder,
                 options=options,
                 extra=extra,
                 engine=engine,
@@ -105,7 +105,7 @@ def one_build(source: CorpusSource, actors: int) -> dict[str, Any]:
 
 
 def measure(rows: int, rounds: int) -> dict[str, Any]:
-    """All engines in turn, `rounds` times."""
+    """Run all engines in turn, `rounds` times."""
     from benchmarks.machine import machine
     from imprompt.encoders.torch_devices import use_threads
     from imprompt.indexer.readers.sampling import first_rows
@@ -123,9 +123,9 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
             )
     whole = runs["local, 1 thread"][0]
     same_rows = all(
-        run["rows_digest"] == whole["rows_digest"] for found in runs.values() for run in found
+        run["rows_digest"] == whole["rows_digest"] for builds in runs.values() for run in builds
     )
-    same_bytes = all(run["shards"] == whole["shards"] for found in runs.values() for run in found)
+    same_bytes = all(run["shards"] == whole["shards"] for builds in runs.values() for run in builds)
     return {
         "machine": machine("ray", "torch", "numpy"),
         "rows": whole["rows"],
@@ -135,14 +135,14 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
         "same_rows": same_rows,
         "same_bytes": same_bytes,
         "runs": {
-            name: [{k: v for k, v in run.items() if k != "shards"} for run in found]
-            for name, found in runs.items()
+            name: [{k: v for k, v in run.items() if k != "shards"} for run in builds]
+            for name, builds in runs.items()
         },
     }
 
 
 def page(result: dict[str, Any]) -> str:
-    """The page of the results."""
+    """Return the page of the results."""
     facts = result["machine"]
     base = statistics.median(
         run["rows_per_s_after_it"] for run in result["runs"]["Ray, 1 actor of 1 thread"]
@@ -151,20 +151,23 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# Encode rate with one and two actors of Ray",
         "",
-        f"`{command}`: {result['rows']:,} prompts of the starter corpus, by `lite` into both of its spaces, shards of "
-        f"{result['shard_rows']} rows, {result['rounds']} builds of each kind in turn. Median (least to most).",
+        f"`{command}`: {result['rows']:,} prompts of the starter corpus, by `lite` into both of "
+        f"its spaces, shards of {result['shard_rows']} rows, {result['rounds']} builds of each "
+        "kind in turn. Median (least to most).",
         "",
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; Python {facts['python']}, Ray {facts['ray']}, "
-        f"torch {facts['torch']}; commit {facts['commit']}; load average at the end {result['load_average_at_end']:.1f}.",
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB; Python "
+        f"{facts['python']}, Ray {facts['ray']}, torch {facts['torch']}; commit "
+        f"{facts['commit']}; load average at the end {result['load_average_at_end']:.1f}.",
         "",
-        "| engine | rows/s once the first shard is there | of one actor's | until the first shard | rows/s with that |",
+        "| engine | rows/s once the first shard is there | of one actor's | until the first "
+        "shard | rows/s with that |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, runs in result["runs"].items():
         rate = statistics.median(run["rows_per_s_after_it"] for run in runs)
         lines.append(
-            f"| {name} | {spread(runs, 'rows_per_s_after_it', 1)} | {rate / base:.2f} | {spread(runs, 'first_shard_s', 1)} s "
-            f"| {spread(runs, 'rows_per_s', 1)} |"
+            f"| {name} | {spread(runs, 'rows_per_s_after_it', 1)} | {rate / base:.2f} | "
+            f"{spread(runs, 'first_shard_s', 1)} s | {spread(runs, 'rows_per_s', 1)} |"
         )
     lines += [
         "",
@@ -172,16 +175,20 @@ def page(result: dict[str, Any]) -> str:
         f"the bytes of their vectors are {'' if result['same_bytes'] else 'not '}the same.",
         "",
         "The rate is the slope of a line through the arrivals of all shards.",
-        "Until the first shard is there, Ray starts its actors and these import torch and read the weights: once a build.",
+        "Until the first shard is there, Ray starts its actors and these import torch and read "
+        "the weights: once a build.",
         "",
     ]
     return "\n".join(lines)
 
 
 def spread(runs: list[dict[str, Any]], name: str, digits: int) -> str:
-    """Median, least and most of one figure."""
+    """Return median, minimum and maximum of one figure."""
     values = [run[name] for run in runs]
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    median, least, most = (
+        f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{median} ({least} to {most})"
 
 
 def main() -> None:

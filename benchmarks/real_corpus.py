@@ -1,10 +1,10 @@
-"""The real thing: an index of a seeded sample of real prompts with `lite`, then cold and warm queries.
+"""Build an index of a seeded sample of real prompts with `lite`, then query it cold and warm.
 
-    python benchmarks/real_corpus.py --prompts PROMPTS.parquet --images FOLDER [--images FOLDER
-    --take 20] --rows 100000
+    python benchmarks/real_corpus.py --prompts PROMPTS.parquet --images FOLDER [--images FOLDER]
+                                     [--take 20] --rows 100000 --index INDEX
 
-Writes figures only, no prompt and no image, to benchmarks/results/real_corpus.json. With --show the
-answers are printed for a person to look at.
+Writes figures, no prompt and no image, to benchmarks/results/real_corpus.json. --show prints the
+answers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REPEATS = 5
 
 
 def imprompt(*words: str) -> tuple[list[dict[str, Any]], float, float]:
-    """The JSON lines of one run of the command line, its seconds, and its peak memory in MiB."""
+    """Run the command line once; return its JSON lines, seconds, and peak memory in MiB."""
     begin = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "cli.py", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -49,7 +49,7 @@ def imprompt(*words: str) -> tuple[list[dict[str, Any]], float, float]:
 
 
 def spread(seconds: list[float]) -> dict[str, float]:
-    """Least, median and largest of several runs, in seconds."""
+    """Return minimum, median and maximum of several runs, in seconds."""
     return {
         "min_s": min(seconds),
         "median_s": statistics.median(seconds),
@@ -59,18 +59,18 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 def build(args: argparse.Namespace, index: Path) -> dict[str, Any]:
-    """Build as the command line does, and measure; in a process of its own, whose peak memory is the build's."""
+    """Build like the command line, in its own process, and return seconds and peak memory."""
     from imprompt.encoders.registry import load_encoder, output_encoder
     from imprompt.indexer.build import build_index
     from imprompt.indexer.readers.sources import parse_corpus
 
-    pair = load_encoder("lite")
+    encoder = load_encoder("lite")
     begin = time.perf_counter()
     report = build_index(
         index,
         [parse_corpus(str(args.prompts), sample=args.rows, seed=0)],
-        pair,
-        extra=[output_encoder(pair)],
+        encoder,
+        extra=[output_encoder(encoder)],
     )
     seconds = time.perf_counter() - begin
     if not report.built:
@@ -94,7 +94,7 @@ def build(args: argparse.Namespace, index: Path) -> dict[str, Any]:
 
 
 def cold(image: Path, index: Path) -> dict[str, Any]:
-    """One query from the shell, against nothing but importing torch, in turn."""
+    """Time one query from the shell against importing torch, in turn."""
     queries, imports, peaks = [], [], []
     for _ in range(REPEATS + 1):
         _, seconds, peak_mib = imprompt("query", str(image), "--index", str(index), "--json")
@@ -112,7 +112,7 @@ def cold(image: Path, index: Path) -> dict[str, Any]:
 
 
 def warm(images: list[Path], index: Path, *, show: bool) -> dict[str, Any]:
-    """Queries one at a time in a process that has everything loaded."""
+    """Time single queries in a process that has everything loaded."""
     from imprompt.core.errors import ImpromptError
     from imprompt.encoders.registry import load_encoder
     from imprompt.retriever import Question, Retriever

@@ -1,15 +1,15 @@
-"""A build that is killed twenty times, beside one that is not: both must end with the same rows and the same bytes.
+"""A build killed twenty times against one that is not: both must end with the same rows and bytes.
 
     python benchmarks/resume.py --prompts PROMPTS.parquet --work FOLDER --leg lite --sample 110000
     python benchmarks/resume.py --prompts PROMPTS.parquet --work FOLDER --leg tower --sample 1100000
 
-`lite` is what `build-index` does, MiniLM's vectors included. `tower` is a CLIP text tower of two
-layers with random weights, which is quick enough for a million rows; only its own space is stored.
-The first kills come while the corpus is read, cleaned and numbered, the others each after another
-share of the shards, at a random moment of the shard that follows. The unbroken build is kept in
-FOLDER and taken again by the next call.
+`lite` does what `build-index` does, MiniLM's vectors included. `tower` is a CLIP text tower of two
+layers with random weights, fast enough for a million rows; only its space is stored. The first
+kills come while the corpus is read, cleaned and numbered, each other one after a further share of
+the shards, at a random moment of the next shard. FOLDER keeps the uninterrupted build for the next
+call.
 
-Writes figures only, no prompt, to benchmarks/results/resume.json.
+Writes figures, no prompts, to benchmarks/results/resume.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ KILLS = 20
 EARLY_KILLS = 3
 _LATEST_EARLY_KILL_S = 20.0
 _LONGEST_WAIT_IN_A_SHARD_S = 30.0
-_LAST_KILL = 0.85  # share of the shards: the last one is short, and the build may end before a later kill comes
+_LAST_KILL = 0.85  # of the shards: the last one is short, and the build might end before the kill
 _POLL_S = 0.05
 TOWER = {
     "embed_dim": 64,
@@ -50,7 +50,7 @@ TOWER = {
 
 
 def write_tower(folder: Path) -> None:
-    """A CLIP of two text layers with random weights, in the form in which open_clip saves a model."""
+    """Write a CLIP of two text layers with random weights, as open_clip saves models."""
     import open_clip
     import torch
     from open_clip.transform import PreprocessCfg
@@ -71,7 +71,7 @@ def write_tower(folder: Path) -> None:
 
 
 def child(index: Path, prompts: Path, sample: int, tower: Path) -> None:
-    """What `build-index` does, without the vectors of MiniLM."""
+    """Build like `build-index`, without the vectors of MiniLM."""
     from imprompt.encoders.registry import load_encoder
     from imprompt.indexer.build import build_index
     from imprompt.indexer.readers.sources import parse_corpus
@@ -84,7 +84,7 @@ def child(index: Path, prompts: Path, sample: int, tower: Path) -> None:
 
 
 def start(args: argparse.Namespace, index: Path, log: Path) -> subprocess.Popen[bytes]:
-    """The build, as it is given again after each kill."""
+    """Start the build, or resume it with the same command."""
     corpus = ["--prompts", str(args.prompts), "--sample", str(args.sample)]
     words = [__file__, "--child", str(index), "--work", str(args.work), *corpus]
     if args.leg == "lite":
@@ -97,13 +97,13 @@ def start(args: argparse.Namespace, index: Path, log: Path) -> subprocess.Popen[
 
 
 def journal_lines(index: Path) -> int:
-    """How many steps the unfinished build has journaled."""
+    """Return the number of steps in the journal of the unfinished build."""
     journals = list(layout.staging_root(index).glob(f"*/{layout.JOURNAL}"))
     return journals[0].read_bytes().count(b"\n") if journals else 0
 
 
 def finished(args: argparse.Namespace, index: Path, log: Path) -> float:
-    """Seconds of a build that is let run to its end."""
+    """Return the seconds of a build that runs to its end."""
     begin = time.monotonic()
     code = start(args, index, log).wait()
     if code:
@@ -112,10 +112,10 @@ def finished(args: argparse.Namespace, index: Path, log: Path) -> float:
 
 
 def killed(args: argparse.Namespace, index: Path, log: Path, *, steps: int) -> dict[str, Any]:
-    """Kill the build at the places that the head of this file names, then let it end.
+    """Kill the build at the moments named in the module docstring, then let it end.
 
     Args:
-        steps: lines of the journal of an unbroken build.
+        steps: lines of the journal of an uninterrupted build.
     """
     rng = random.Random(args.seed)  # noqa: S311 moments, no secrets
     seconds, moments = 0.0, []
@@ -146,7 +146,7 @@ def killed(args: argparse.Namespace, index: Path, log: Path, *, steps: int) -> d
 
 
 def manifest(index: Path) -> Manifest:
-    """Of the version in service, which must be whole to the last byte."""
+    """Return the manifest of the current version, after verifying every byte."""
     problems = verify(index)
     name = current_name(index)
     if problems or name is None:
@@ -156,7 +156,7 @@ def manifest(index: Path) -> Manifest:
 
 
 def compare(whole: Manifest, broken: Manifest) -> dict[str, bool]:
-    """What is equal in the two."""
+    """Return which parts of the two are equal."""
     return {
         "plan": whole.plan_sha256 == broken.plan_sha256,
         "rows digest": whole.rows_digest == broken.rows_digest,
@@ -171,16 +171,16 @@ def compare(whole: Manifest, broken: Manifest) -> dict[str, bool]:
     }
 
 
-def shard_times(index: Path, found: Manifest) -> list[float]:
-    """Seconds from one shard of the searched space to the next, by the times of their files."""
-    spec: EncoderSpec = found.encoders[0]
-    folder = layout.version_folder(index, found.version)
-    times = [(folder / record.file).stat().st_mtime for record in found.shards[spec.space]]
+def shard_times(index: Path, whole: Manifest) -> list[float]:
+    """Return the seconds between shards of the searched space, by the times of their files."""
+    spec: EncoderSpec = whole.encoders[0]
+    folder = layout.version_folder(index, whole.version)
+    times = [(folder / record.file).stat().st_mtime for record in whole.shards[spec.space]]
     return [later - earlier for earlier, later in pairwise(times)]
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Both builds, compared."""
+    """Run both builds and compare them."""
     args.work.mkdir(parents=True, exist_ok=True)
     if args.leg == "tower" and not (args.work / "tower").exists():
         write_tower(args.work / "tower")
@@ -229,11 +229,11 @@ def main() -> None:
         child(args.child, args.prompts.absolute(), args.sample, args.work / "tower")
         return
     args.prompts, args.work = args.prompts.absolute(), args.work.absolute()
-    found = measure(args)
-    print(json.dumps(found, indent=1))
+    figures = measure(args)
+    print(json.dumps(figures, indent=1))
     value = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
-    RESULT.write_text(json.dumps(value | {args.leg: found}, indent=1) + "\n", "utf-8")
-    if not all(found["equal"].values()):
+    RESULT.write_text(json.dumps(value | {args.leg: figures}, indent=1) + "\n", "utf-8")
+    if not all(figures["equal"].values()):
         sys.exit("the killed build does not end as the unbroken one")
 
 

@@ -1,10 +1,10 @@
-"""What a corpus of 2 million to a billion prompts takes: reckoned from measured rates, for docs/scaling.md.
+"""Cost of a corpus of 2 million to a billion prompts, from measured rates, for docs/scaling.md.
 
     python benchmarks/scaling.py [--core-hour 0.05] [--gpu-hour 1.00] [--gigabyte-month 0.10]
 
-Reads what benchmarks/funnel.py, resume.py and ray_actors.py measured and what
-`imprompt.store.index_plan` predicts, and writes the tables into docs/scaling.md. The formulae stand
-there; prices are assumptions, to be replaced by one's own.
+Reads the results of benchmarks/funnel.py, resume.py and ray_actors.py and the predictions of
+`imprompt.store.index_plan`, and writes the tables into docs/scaling.md, which states the formulas.
+Prices are assumptions; pass yours.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ PAGE = ROOT / "docs" / "scaling.md"
 SIZES = (2_000_000, 14_000_000, 100_000_000, 1_000_000_000)
 NIGHT_S = 10 * 3600
 GPU_TEXTS_PER_S = 642
-"""ViT-H/14 on a Titan RTX, as clip-as-service states it: not measured here."""
+"""ViT-H/14 on a Titan RTX, as stated by clip-as-service: not measured here."""
 _MARKS = ("<!-- reckoned by benchmarks/scaling.py -->\n", "<!-- end -->\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured: rows a second that one process reads and cleans, memory that its search for near duplicates takes for each
-    row, the share of rows that stay, real prompts a second of one core with `lite`, and what share of one actor's rate two keep.
+    """The measured rates.
+
+    Rows a second that one process reads and cleans, memory per row of the search for
+    near-duplicates, share of rows kept, real prompts a second of one core with `lite`, and the
+    share of one actor's rate that each of two keeps.
     """
 
     read_per_s: float
@@ -47,7 +50,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a core, a GPU and a gigabyte cost for an hour and a month, in one currency."""
+    """Prices of a core-hour, a GPU-hour and a gigabyte-month, in one currency."""
 
     core_hour: float = 0.05
     gpu_hour: float = 1.00
@@ -55,7 +58,7 @@ class Prices:
 
 
 def measured_rates() -> Rates:
-    """From the committed results."""
+    """Return the rates of the committed results."""
     results = ROOT / "benchmarks" / "results"
     funnel = json.loads((results / "funnel.json").read_text("utf-8"))["whole"]
     runs = json.loads((results / "ray_actors.json").read_text("utf-8"))["runs"]
@@ -74,7 +77,7 @@ def measured_rates() -> Rates:
 
 
 def reckoned(rates: Rates, prices: Prices) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     return "\n".join(
         [*_rates(rates, prices), "", *_cpu_fleet(rates, prices), "", *_gpu_fleet(rates, prices), ""]
     )
@@ -85,19 +88,24 @@ def _rates(rates: Rates, prices: Prices) -> list[str]:
         f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
     )
     return [
-        f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million rows](../benchmarks/results/funnel.md)).",
-        f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median shard](../benchmarks/results/resume.md)), "
-        f"η = {rates.kept_by_two:.2f} "
-        "([one actor of one thread, and two](../benchmarks/results/ray_actors.md)).",
-        f"- ViT-H/14 on a GPU: r = {GPU_TEXTS_PER_S} texts/s, as clip-as-service states it for a Titan RTX, and η = 1: "
-        "**not measured here**.",
-        f"- Prices, assumed: {prices.core_hour:.2f} a core-hour, {prices.gpu_hour:.2f} a GPU-hour, {prices.gigabyte_month:.2f} a "
-        "gigabyte-month of disk. Yours: `python benchmarks/scaling.py --core-hour … --gpu-hour … --gigabyte-month …`.",
+        f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million "
+        "rows](../benchmarks/results/funnel.md)).",
+        f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median "
+        f"shard](../benchmarks/results/resume.md)), η = {rates.kept_by_two:.2f} ([one actor of "
+        "one thread, and two](../benchmarks/results/ray_actors.md)).",
+        f"- ViT-H/14 on a GPU: r = {GPU_TEXTS_PER_S} texts/s, as clip-as-service states it for a "
+        "Titan RTX, and η = 1: **not measured here**.",
+        f"- Prices, assumed: {prices.core_hour:.2f} a core-hour, {prices.gpu_hour:.2f} a "
+        f"GPU-hour, {prices.gigabyte_month:.2f} a gigabyte-month of disk. Yours: `python "
+        "benchmarks/scaling.py --core-hour … --gpu-hour … --gigabyte-month …`.",
     ]
 
 
 def _cpu_fleet(rates: Rates, prices: Prices) -> list[str]:
-    head = "prompts kept | reading | its memory | core-hours | cores for a night | cost | index stage | disk | a month"
+    head = (
+        "prompts kept | reading | its memory | core-hours | cores for a night | cost | "
+        "index stage | disk | a month"
+    )
     lines = [
         "**`lite` (384 dimensions) on cores**",
         "",
@@ -120,7 +128,10 @@ def _cpu_fleet(rates: Rates, prices: Prices) -> list[str]:
 
 
 def _gpu_fleet(rates: Rates, prices: Prices) -> list[str]:
-    head = "prompts kept | reading | its memory | GPU-hours | GPUs for a night | into the driver | cost | index stage | disk | a month"
+    head = (
+        "prompts kept | reading | its memory | GPU-hours | GPUs for a night | into the driver | "
+        "cost | index stage | disk | a month"
+    )
     lines = [
         "**ViT-H/14 (1,024 dimensions) on GPUs**",
         "",
@@ -153,7 +164,7 @@ def _row(rows: int, rates: Rates, prices: Prices, dim: int, middle: list[str]) -
 
 
 def plan_within(rows: int, dim: int) -> IndexPlan:
-    """The planned index of a machine with 24 GiB for it, or with twice that, and so on, where it needs more."""
+    """Plan the index for a machine with 24 GiB, doubled until it fits."""
     budget_bytes = 24 << 30
     while True:
         try:
@@ -169,7 +180,7 @@ def _hours(seconds: float) -> str:
 
 
 def with_tables(page: str, tables: str) -> str:
-    """The page with the tables between its marks."""
+    """Return the page with the tables between its markers."""
     begin, end = _MARKS
     return re.sub(
         f"{re.escape(begin)}.*?{re.escape(end)}",
@@ -180,7 +191,7 @@ def with_tables(page: str, tables: str) -> str:
 
 
 def main() -> None:
-    """Reckon and write."""
+    """Compute and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -188,10 +199,8 @@ def main() -> None:
     parser.add_argument("--core-hour", type=float, default=defaults.core_hour)
     parser.add_argument("--gpu-hour", type=float, default=defaults.gpu_hour)
     parser.add_argument("--gigabyte-month", type=float, default=defaults.gigabyte_month)
-    given = parser.parse_args()
-    tables = reckoned(
-        measured_rates(), Prices(given.core_hour, given.gpu_hour, given.gigabyte_month)
-    )
+    args = parser.parse_args()
+    tables = reckoned(measured_rates(), Prices(args.core_hour, args.gpu_hour, args.gigabyte_month))
     PAGE.write_text(with_tables(PAGE.read_text("utf-8"), tables), "utf-8")
     print(tables)
 

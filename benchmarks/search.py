@@ -1,20 +1,20 @@
-"""Search among many vectors: ours beside FAISS's flat and HNSW indexes, hnswlib, usearch, and what autofaiss chooses.
+"""Search among many vectors: imprompt, FAISS flat and HNSW, hnswlib, usearch, autofaiss.
 
-    python benchmarks/vectors.py --index INDEX --work FOLDER --rows 100000 1000000       # once; it
-    says what the vectors are python benchmarks/search.py --work FOLDER --rows 1000000 [--peers
-    PYTHON] [--autofaiss PYTHON] [--engines ours,flat,…] [--build]
+    python benchmarks/vectors.py --index INDEX --work FOLDER --rows 100000 1000000
+    python benchmarks/search.py --work FOLDER --rows 1000000 [--peers PYTHON] [--autofaiss PYTHON]
+                                [--engines ours,flat,…] [--build]
 
-`--build` makes the indexes that are not there yet and measures nothing. Without it, each engine is
-opened in a process of its own, on one core, and they take turns, so that whatever else the machine
-does meets all of them: three times round, each is asked the same 500 questions one by one, with
-rising effort until it finds .99 of the ten nearest (ours: .9999). Ours is asked once more with all
-cores where it has parts; with questions that are drawn like the rows beyond the real ones
-(`drawn`); and once with its vectors on disk instead of in the operating system's memory (`cold`).
+`vectors.py` runs once and says what the vectors are. `--build` builds the missing indexes and
+measures nothing. Without it, each engine is opened in its own process, on one core, and they take
+turns, so that other load on the machine meets all of them: in three rounds each answers the same
+500 single queries, with rising effort until it finds .99 of the ten nearest (ours: .9999). Ours is
+also queried with all cores if it has parts; with queries drawn like the rows beyond the real ones
+(`drawn`); and with its vectors on disk instead of in the page cache (`cold`).
 
 hnswlib and usearch: `python -m venv P && P/bin/pip install hnswlib usearch`, then `--peers
 P/bin/python`. autofaiss needs an older numpy and FAISS: `pip install autofaiss==2.18.0 'numpy<2'
-'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0` in a venv of its own. The peers read one float32
-file: 4 bytes times rows times dimensions of disk, and as much again for each of their indexes.
+'setuptools<81' 'pyarrow<19' faiss-cpu==1.12.0` in another venv. The peers read one float32 file: 4
+bytes times rows times dimensions of disk, and as much again for each of their indexes.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _WATCHED_EVERY_S = 0.05
 
 
 def build(name: str, folder: Path) -> dict[str, Any]:
-    """Build one engine's index in this process, and what it took.
+    """Build one engine's index in this process; return its cost.
 
-    `peak_mib` is its own memory, without what it maps of files.
+    `peak_mib` is private memory, without mapped files.
     """
     own, done = [memory_mib()["RssAnon"]], threading.Event()
 
@@ -83,7 +83,7 @@ def measure(
     enough: float,
     turn: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Open one engine in this process and ask it, with rising effort until it finds `enough`;
+    """Open one engine in this process and query it, with rising effort until it finds `enough`.
 
     `turn` waits before each round.
     """
@@ -135,21 +135,21 @@ def _point(effort: Any, rounds: Sequence[tuple[list[float], float]]) -> dict[str
 
 
 def ask_all(ask: Any, questions: Any, exact: Any, effort: Any) -> tuple[list[float], float]:
-    """Milliseconds of each question, and the recall@10 of all."""
-    times, found = [], 0
+    """Return the milliseconds of each query, and the recall@10 of all."""
+    times, hits = [], 0
     for question, ids in zip(questions, exact, strict=True):
         began = time.perf_counter()
         answer = ask(question[None], effort)
         times.append((time.perf_counter() - began) * 1e3)
-        found += len(np.intersect1d(answer, ids))
-    return times, found / exact.size
+        hits += len(np.intersect1d(answer, ids))
+    return times, hits / exact.size
 
 
 def measure_cold(folder: Path) -> dict[str, Any]:
-    """Ours, its index in the system's memory and its vectors not: a few questions, each once, with the effort for .95.
+    """Measure ours with its vectors not in the page cache: a few queries, once, at effort for .95.
 
-    A row that is read brings those around it along, so that after some hundred questions most of
-    the vectors are in memory.
+    Reading a row also loads its neighbours on disk, so that after some hundred queries most of the
+    vectors are in memory.
     """
     efforts = json.loads(RESULT.read_text("utf-8"))[folder.name]["engines"]["ours"]["curve"]
     effort = next(
@@ -178,7 +178,7 @@ def measure_cold(folder: Path) -> dict[str, Any]:
 
 
 def limit_threads() -> None:
-    """FAISS answers in the thread that asks."""
+    """Make FAISS answer in the calling thread."""
     try:
         import faiss
 
@@ -188,7 +188,7 @@ def limit_threads() -> None:
 
 
 def memory_mib() -> dict[str, float]:
-    """Resident memory of this process: its own pages, those mapped from files, both, and the most that both ever were."""
+    """Return the resident memory of this process: private, mapped, sum, and peak."""
     fields = dict(
         line.split(":", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines()
     )
@@ -199,7 +199,7 @@ def memory_mib() -> dict[str, float]:
 
 
 def write_rows(work: Path, rows: int) -> None:
-    """The same rows as one float32 file, for the peers."""
+    """Write the rows as one float32 file, for the peers."""
     from benchmarks.vectors import vectors_of
 
     path = work / str(rows) / "rows.npy"
@@ -215,12 +215,12 @@ def write_rows(work: Path, rows: int) -> None:
 
 
 def child(args: argparse.Namespace) -> None:
-    """One engine, in a process that does nothing else: its figures as a line of JSON."""
+    """Measure one engine in a process of its own; print its figures as a line of JSON."""
     folder = args.work / str(args.rows)
     if args.child == "build":
-        found = build(args.engines, folder)
+        figures = build(args.engines, folder)
     elif args.child == "cold":
-        found = measure_cold(folder)
+        figures = measure_cold(folder)
     else:
         if args.child != "all-cores":
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -231,20 +231,20 @@ def child(args: argparse.Namespace) -> None:
             questions, exact = drawn_questions(args.work, args.rows)
         if args.child == "one-core":
             enough = OURS_ENOUGH if args.engines == "ours" else ENOUGH
-            found = measure(args.engines, folder, questions, exact, enough=enough, turn=_wait)
+            figures = measure(args.engines, folder, questions, exact, enough=enough, turn=_wait)
         else:
-            found = measure(args.engines, folder, questions, exact, enough=WANTED)
-    print(json.dumps(found))
+            figures = measure(args.engines, folder, questions, exact, enough=WANTED)
+    print(json.dumps(figures))
 
 
 def _wait() -> None:
-    """Until `in_turns` says that it is this process' turn."""
+    """Wait until `in_turns` gives this process its turn."""
     print("ready", flush=True)
     sys.stdin.readline()
 
 
-def words_of(args: argparse.Namespace, name: str, what: str) -> list[str]:
-    """The command line of `child`."""
+def command_of(args: argparse.Namespace, name: str, task: str) -> list[str]:
+    """Return the command line of `child`."""
     python = (
         args.peers
         if name in _PEERS
@@ -256,7 +256,7 @@ def words_of(args: argparse.Namespace, name: str, what: str) -> list[str]:
         str(python),
         __file__,
         "--child",
-        what,
+        task,
         "--engines",
         name,
         "--work",
@@ -266,20 +266,22 @@ def words_of(args: argparse.Namespace, name: str, what: str) -> list[str]:
     ]
 
 
-def run(args: argparse.Namespace, name: str, what: str) -> dict[str, Any]:
-    """The figures of `child`."""
-    done = subprocess.run(words_of(args, name, what), stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def run(args: argparse.Namespace, name: str, task: str) -> dict[str, Any]:
+    """Return the figures of `child`."""
+    process = subprocess.run(
+        command_of(args, name, task), stdout=subprocess.PIPE, text=True, check=True
+    )
+    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    return figures
 
 
 def in_turns(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The figures of each engine on one core: all are open, and one is asked at a time."""
-    found = {}
+    """Return the figures of each engine on one core: all are open, one at a time is queried."""
+    figures = {}
     with contextlib.ExitStack() as processes:
         children: dict[str, subprocess.Popen[str]] = {}
         for name in names:
-            words = words_of(args, name, "one-core")
+            words = command_of(args, name, "one-core")
             children[name] = processes.enter_context(
                 subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
@@ -287,13 +289,13 @@ def in_turns(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[s
         for _ in range(ROUNDS):
             for name, process in children.items():
                 print(file=process.stdin, flush=True)
-                if (said := _next_line(process)) != "ready":
-                    found[name] = json.loads(said)
-    return found
+                if (line := _next_line(process)) != "ready":
+                    figures[name] = json.loads(line)
+    return figures
 
 
 def _next_line(process: subprocess.Popen[str]) -> str:
-    """What it says, skipping what its library prints."""
+    """Return the next line of JSON, skipping the output of libraries."""
     for line in process.stdout or ():
         if line.startswith(("ready", "{")):
             return line.strip()
@@ -301,17 +303,17 @@ def _next_line(process: subprocess.Popen[str]) -> str:
 
 
 def build_missing(args: argparse.Namespace, name: str) -> None:
-    """Build one engine where it was not built."""
-    took = args.work / str(args.rows) / f"{name}.build.json"
-    if not took.exists():
+    """Build the index of one engine if missing."""
+    cost = args.work / str(args.rows) / f"{name}.build.json"
+    if not cost.exists():
         if name not in ("ours", "tight"):
             write_rows(args.work, args.rows)
-        took.write_text(json.dumps(run(args, name, "build")), "utf-8")
-        print(name, args.rows, took.read_text("utf-8"), flush=True)
+        cost.write_text(json.dumps(run(args, name, "build")), "utf-8")
+        print(name, args.rows, cost.read_text("utf-8"), flush=True)
 
 
 def record(rows: int, name: str, figures: dict[str, Any], work: Path) -> None:
-    """Put one engine's figures into the result file, beside those that are there."""
+    """Merge one engine's figures into the result file."""
     from benchmarks.machine import machine
 
     result: dict[str, Any] = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
@@ -368,10 +370,10 @@ def main() -> None:
 
 
 def record_engine(args: argparse.Namespace, name: str, figures: dict[str, Any]) -> None:
-    """Record one engine's figures at one size, with what is measured of ours alone."""
-    took = args.work / str(args.rows) / f"{name}.build.json"
+    """Record one engine's figures at one size; of ours also those measured alone."""
+    cost = args.work / str(args.rows) / f"{name}.build.json"
     figures |= {
-        "build": json.loads(took.read_text("utf-8")),
+        "build": json.loads(cost.read_text("utf-8")),
         "predicted_bytes": ENGINES[name].predicted_bytes(args.rows, 384),
     }
     record(args.rows, name, figures, args.work)

@@ -1,6 +1,6 @@
-"""The engines that `benchmarks/search.py` compares, each over the files in one folder: how it is built, opened and asked.
+"""The engines of `benchmarks/search.py` over the files in one folder: build, open, query.
 
-A peer's process runs in an environment of its own, so nothing of ours is imported but by ours.
+A peer's process runs in another environment, so only our engine imports imprompt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Ask = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An engine that answers: from rising efforts, with what it says of itself."""
+    """An open engine: its rising efforts and its description."""
 
     ask: Ask
     efforts: Sequence[Any]
@@ -34,9 +34,9 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """`files` are what it keeps on disk;
+    """An engine; `files` are its files on disk.
 
-    `predicted_bytes` of (rows, dim), by its own format, where nothing was built.
+    `predicted_bytes` of (rows, dim), by its format, if nothing was built.
     """
 
     build: Callable[[Path], None]
@@ -50,7 +50,7 @@ def _rows(folder: Path) -> Any:
 
 
 def _build_planned(name: str, budget_bytes: int) -> Callable[[Path], None]:
-    """The index that imprompt plans for so much memory."""
+    """Build the index that imprompt plans for this much memory."""
 
     def build(folder: Path) -> None:
         import msgspec
@@ -133,7 +133,7 @@ def _open_faiss(factory: str, efforts: Sequence[Any]) -> Callable[[Path], Opened
 
 
 def _build_hnswlib(folder: Path) -> None:
-    """With the parameters of its README: M 16, ef_construction 200."""
+    """Build with the parameters of its README: M 16, ef_construction 200."""
     import hnswlib
 
     rows = _rows(folder)
@@ -160,7 +160,7 @@ def _open_hnswlib(folder: Path) -> Opened:
 
 
 def _build_usearch(folder: Path) -> None:
-    """With its defaults, and float16."""
+    """Build with its defaults, and float16."""
     from usearch.index import Index
 
     rows = _rows(folder)
@@ -186,7 +186,7 @@ def _open_usearch(folder: Path) -> Opened:
 
 
 def _build_autofaiss(folder: Path) -> None:
-    """What it chooses by itself: an index of at most 16 GB, and as much effort as leaves a question 10 ms."""
+    """Build its choice: an index of at most 16 GB, tuned to 10 ms a query."""
     from autofaiss import build_index
 
     build_index(

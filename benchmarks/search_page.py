@@ -18,24 +18,28 @@ NAMES = {
 WANTED = (0.95, 0.99)
 _HEAD = """# Search among many vectors
 
-From `search.json`, by `benchmarks/vectors.py` and `benchmarks/search.py`, which writes this page and the plot.
+From `search.json`, by `benchmarks/vectors.py` and `benchmarks/search.py`, which writes this page
+and the plot.
 
 {machine}. Nothing else ran while an engine was asked; the indexes were built beside other work.
 
-One core for every engine, 500 single questions in three rounds, the engines of a size by turns: the median of the rounds' medians,
-and the least and greatest of them. The questions are real prompts by `lite` (384 dimensions) that no index holds. The first
-rows are real prompts, too; beyond them rows are drawn from a mixture around the real ones. Among {compared:,} real rows the median
-cosine of a question to its nearest row and to its tenth nearest is {real_cosines}, among as many of the mixture {mixture_cosines}.
+One core for every engine, 500 single questions in three rounds, the engines of a size by turns:
+the median of the rounds' medians, and the least and greatest of them. The questions are real
+prompts by `lite` (384 dimensions) that no index holds. The first rows are real prompts, too;
+beyond them rows are drawn from a mixture around the real ones. Among {compared:,} real rows the
+median cosine of a question to its nearest row and to its tenth nearest is {real_cosines}, among as
+many of the mixture {mixture_cosines}.
 
-*own* is the memory that the process took for itself above that before opening, at most; *mapped* what it touched of files, which
-the operating system keeps where there is room; *peak* both together.
+*own* is the memory that the process took for itself above that before opening, at most; *mapped*
+what it touched of files, which the operating system keeps where there is room; *peak* both
+together.
 
 ![Recall and time of every engine](search.png)
 """
 
 
 def write_page(result_file: Path) -> None:
-    """`search.md` and `search.png` beside the results."""
+    """Write `search.md` and `search.png` next to the results."""
     result = json.loads(result_file.read_text("utf-8"))
     sizes = {
         int(size): figures
@@ -59,22 +63,25 @@ def write_page(result_file: Path) -> None:
 
 
 def machine_text(machine: dict[str, Any]) -> str:
-    """Processor, memory and versions in one line, without the commit."""
+    """Return CPU, memory and versions in one line, without the commit."""
     versions = ", ".join(
         f"{name} {machine[name]}" for name in ("faiss-cpu", "duckdb", "numpy") if name in machine
     )
-    return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, {versions}"
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"Python {machine['python']}, {versions}"
+    )
 
 
 def point_for(engine: dict[str, Any], recall: float) -> dict[str, Any] | None:
-    """The least effort that found so much."""
+    """Return the point of least effort with this recall."""
     return next((point for point in engine["curve"] if point["recall_at_10"] >= recall), None)
 
 
 def time_for(engine: dict[str, Any], recall: float) -> float | None:
-    """Milliseconds for exactly so much, on the line of the plot;
+    """Return the milliseconds for exactly this recall, interpolated.
 
-    None where no point is below or none above.
+    None if no point is below it, or none above.
     """
     before = None
     for point in engine["curve"]:
@@ -93,7 +100,8 @@ def _section(rows: int, engines: dict[str, Any], n_real: int) -> str:
     lines = [
         f"\n## {rows:,} rows\n",
         f"{min(n_real, rows):,} of them real; commit {engines['ours']['machine']['commit']}.\n",
-        "| | index | recall@10 | a question, p50 | p99 | p50 at recall .99 | own | mapped | peak | file | opening |",
+        "| | index | recall@10 | a question, p50 | p99 | p50 at recall .99 | own | mapped | peak "
+        "| file | opening |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [f"| {' | '.join(_cells(name, engines[name]))} |" for name in NAMES if name in engines]
@@ -124,87 +132,95 @@ def _time(point: dict[str, Any]) -> str:
 
 
 def _remarks(rows: int, engines: dict[str, Any]) -> list[str]:
-    """What the table does not say: building, what was predicted, the shares of flat, other conditions."""
-    took = [f"{NAMES[name]} {_built(engine['build'])}" for name, engine in engines.items()]
-    equal = [
+    """Return the remarks under a table: building, predictions, ratios to flat, other runs."""
+    builds = [f"{NAMES[name]} {_built(engine['build'])}" for name, engine in engines.items()]
+    remarks = [f"Building: {'; '.join(builds)}."]
+    times = [
         f"{NAMES[name]} {time:.2f} ms"
         for name in engines
         if (time := time_for(engines[name], WANTED[0]))
     ]
-    found = [f"Building: {'; '.join(took)}."]
-    if len(equal) > 1:
-        found.append(
-            f"For a recall of exactly {WANTED[0]:.2f}, on the lines of the plot: {', '.join(equal)}."
+    if len(times) > 1:
+        remarks.append(
+            f"For a recall of exactly {WANTED[0]:.2f}, on the lines of the plot: "
+            f"{', '.join(times)}."
         )
     if ours := engines.get("ours"):
-        file, predicted = (ours[kind] / 1e6 for kind in ("file_bytes", "predicted_bytes"))
-        found.append(f"Our index was predicted to have {predicted:,.1f} MB and has {file:,.1f} MB.")
-        point = point_for(ours, WANTED[0]) or ours["curve"][-1]
-        flat = engines.get("flat")
-        if flat:
-            share, own, peak = (
-                flat["curve"][0]["p50_ms"] / point["p50_ms"],
-                *(ours[k] / flat[k] for k in ("own_mib", "peak_mib")),
-            )
-            found.append(
-                f"Ours takes 1/{share:.0f} of flat's time for a recall of {point['recall_at_10']:.3f}; of its memory {own:.3f} "
-                f"for itself, and {peak:.2f} with every page of files that it touched."
-            )
-        found += [
-            f"With all cores a question of ours takes {_time(other)}, p99 {other['p99_ms']:.2f} ms."
-            for other in ours.get("all_cores", [])
-            if other["effort"] == point["effort"]
-        ]
-        if drawn := point_for({"curve": ours.get("drawn", [])}, WANTED[0]):
-            found.append(
-                f"Questions that are drawn like the rows are easier: recall {drawn['recall_at_10']:.3f} in {_time(drawn)}"
-                + (
-                    f", 1/{flat['curve'][0]['p50_ms'] / drawn['p50_ms']:.0f} of flat's time."
-                    if flat
-                    else "."
-                )
-            )
-        if cold := ours.get("cold"):
-            found.append(
-                f"With the stored vectors on disk alone, the first {cold['questions']} questions after opening took "
-                f"{cold['p50_ms']:.0f} ms (median) and {cold['p90_ms']:.0f} ms (nine of ten)."
-            )
-        if earlier := [
-            name
-            for name, engine in engines.items()
-            if engine["machine"]["commit"] != ours["machine"]["commit"]
-        ]:
-            commits = ", ".join(
-                f"{NAMES[name]} ({engines[name]['machine']['commit']})" for name in earlier
-            )
-            found.append(
-                f"Measured earlier on such a machine, with another sample of prompts, at the commit in brackets: {commits}."
-            )
-    if others := [
+        remarks += _remarks_on_ours(ours, engines)
+    if missing := [
         name for name in ("flat", "faiss-hnsw", "hnswlib", "usearch") if name not in engines
     ]:
         from benchmarks.search_engines import ENGINES
 
         predicted_gb = (
             f"{NAMES[name]} {ENGINES[name].predicted_bytes(rows, 384) / 1e9:,.1f} GB"
-            for name in others
+            for name in missing
         )
-        found.append(
-            f"Not built at this size; by their formats their files would have: {', '.join(predicted_gb)}."
+        remarks.append(
+            "Not built at this size; by their formats their files would have: "
+            f"{', '.join(predicted_gb)}."
         )
-    if ours and (chosen := engines.get("autofaiss")):
-        (its,) = chosen["curve"]
-        as_many = point_for(ours, its["recall_at_10"])
-        found.append(
-            f"autofaiss takes the graph, for which there is room, and as much effort as 10 ms a question allow ({its['effort']}): "
-            f"recall {its['recall_at_10']:.4f} in {_time(its)}. "
-            + (
-                f"Ours finds {as_many['recall_at_10']:.4f} in {_time(as_many)}."
-                if as_many
-                else "Ours finds so many by a full scan."
-            )
+    if ours and (theirs := engines.get("autofaiss")):
+        remarks.append(_remark_on_autofaiss(ours, theirs))
+    return remarks
+
+
+def _remarks_on_ours(ours: dict[str, Any], engines: dict[str, Any]) -> list[str]:
+    file_mb, predicted_mb = (ours[kind] / 1e6 for kind in ("file_bytes", "predicted_bytes"))
+    remarks = [f"Our index was predicted to have {predicted_mb:,.1f} MB and has {file_mb:,.1f} MB."]
+    point = point_for(ours, WANTED[0]) or ours["curve"][-1]
+    flat = engines.get("flat")
+    if flat:
+        share = flat["curve"][0]["p50_ms"] / point["p50_ms"]
+        own, peak = (ours[kind] / flat[kind] for kind in ("own_mib", "peak_mib"))
+        remarks.append(
+            f"Ours takes 1/{share:.0f} of flat's time for a recall of "
+            f"{point['recall_at_10']:.3f}; of its memory {own:.3f} for itself, and {peak:.2f} "
+            "with every page of files that it touched."
         )
-    return found
+    remarks += [
+        f"With all cores a question of ours takes {_time(other)}, p99 {other['p99_ms']:.2f} ms."
+        for other in ours.get("all_cores", [])
+        if other["effort"] == point["effort"]
+    ]
+    if drawn := point_for({"curve": ours.get("drawn", [])}, WANTED[0]):
+        remark = (
+            "Questions that are drawn like the rows are easier: recall "
+            f"{drawn['recall_at_10']:.3f} in {_time(drawn)}"
+        )
+        if flat:
+            share = flat["curve"][0]["p50_ms"] / drawn["p50_ms"]
+            remark += f", 1/{share:.0f} of flat's time"
+        remarks.append(f"{remark}.")
+    if cold := ours.get("cold"):
+        remarks.append(
+            f"With the stored vectors on disk alone, the first {cold['questions']} questions "
+            f"after opening took {cold['p50_ms']:.0f} ms (median) and {cold['p90_ms']:.0f} ms "
+            "(nine of ten)."
+        )
+    commits = {name: engine["machine"]["commit"] for name, engine in engines.items()}
+    if earlier := [
+        f"{NAMES[name]} ({commit})"
+        for name, commit in commits.items()
+        if commit != ours["machine"]["commit"]
+    ]:
+        remarks.append(
+            "Measured earlier on such a machine, with another sample of prompts, at the "
+            f"commit in brackets: {', '.join(earlier)}."
+        )
+    return remarks
+
+
+def _remark_on_autofaiss(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    (point,) = theirs["curve"]
+    remark = (
+        "autofaiss takes the graph, for which there is room, and as much effort as 10 ms a "
+        f"question allow ({point['effort']}): recall {point['recall_at_10']:.4f} in "
+        f"{_time(point)}. "
+    )
+    if as_good := point_for(ours, point["recall_at_10"]):
+        return remark + f"Ours finds {as_good['recall_at_10']:.4f} in {_time(as_good)}."
+    return remark + "Ours finds so many by a full scan."
 
 
 def _built(build: dict[str, Any]) -> str:
@@ -213,7 +229,7 @@ def _built(build: dict[str, Any]) -> str:
 
 
 def draw(sizes: dict[int, Any], path: Path) -> None:
-    """Recall over time, one panel a size, one line an engine, its memory in the legend."""
+    """Plot recall over time, one panel a size, one line an engine, its memory in the legend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -228,7 +244,8 @@ def draw(sizes: dict[int, Any], path: Path) -> None:
             engine = size["engines"][name]
             times = [point["p50_ms"] for point in engine["curve"]]
             recalls = [point["recall_at_10"] for point in engine["curve"]]
-            label = f"{NAMES[name].replace('`', '')}: own {engine['own_mib']:,.0f}, peak {engine['peak_mib']:,.0f} MiB"
+            memory = f"own {engine['own_mib']:,.0f}, peak {engine['peak_mib']:,.0f} MiB"
+            label = f"{NAMES[name].replace('`', '')}: {memory}"
             axes.plot(
                 times,
                 recalls,

@@ -1,22 +1,19 @@
-"""Texts and images through /knn-service, beside clip-retrieval's back end with the same CLIP, vectors and FAISS file.
+"""Texts and images by /knn-service, against clip-retrieval's back end on the same CLIP and index.
 
-    python benchmarks/serve_clip.py --peer PEER/bin/python --folder FOLDER      (PEER: see
-    benchmarks/peer.py; needs wrk)
+    python benchmarks/serve_clip.py --peer PEER/bin/python --folder FOLDER
 
-FOLDER gets what both servers read, once: an open_clip ViT-B-32 with random weights in one file, and
-an index of 100,000 prompts of the starter corpus, numbered so that they differ, whose vectors are
-random unit rows: what is found does not matter here, what it takes does. Each server then answers
-texts and images for 1, 8 and 64 clients, round after round, the servers in turn. Figures go to
+PEER: see benchmarks/peer.py. Needs wrk. FOLDER gets the files of both servers, once: an open_clip
+ViT-B-32 with random weights, and an index of 100,000 prompts of the starter corpus, numbered so
+that they differ, with random unit rows as vectors: the cost matters here, not the hits. Each server
+answers texts and images for 1, 8 and 64 clients, the servers in turn, in several rounds. Writes
 benchmarks/results/serve.json and serve.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,23 +27,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import ROOT, machine
-from benchmarks.peer import INDEX_NAME, describe, lay_out, peer_served
-from benchmarks.serve import (
+from benchmarks.machine import machine
+from benchmarks.peer import describe, lay_out, peer_served
+from benchmarks.serve_load import (
+    ARCHITECTURE,
     CLIENTS,
+    KINDS,
     N_COMPARED,
-    N_TEXTS,
     RESULT,
     WARM_S,
     K,
-    cells,
     free_port,
+    knn_body,
     load,
-    page,
+    pictures,
     post,
     resident_mib,
     served,
+    starter_texts,
+    write_bodies,
 )
+from benchmarks.serve_page import page
 from imprompt.core.values import EncoderSpec, Vectors, unit_rows
 from imprompt.encoders.registry import load_encoder
 from imprompt.indexer.build import BuildOptions, build_index
@@ -55,11 +56,9 @@ from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_plan import FLAT
 
 ROWS = 100_000
-ARCHITECTURE = "ViT-B-32"
 ROUNDS = 2
 RUN_S = {1: 8, 8: 8, 64: 20}
-"""By clients: those that wait together are answered together, and at the end of a run nothing that is still waiting counts."""
-KINDS = ("text", "image")
+"""By clients: 64 are answered in large batches, and one unfinished at the end does not count."""
 
 
 @dataclass(frozen=True)
@@ -70,24 +69,24 @@ class RandomTexts:
     random: np.random.Generator
 
     def encode(self, items: Sequence[str]) -> Vectors:
-        """(n, dim) unit rows."""
+        """Return (n, dim) unit rows."""
         return unit_rows(
             self.random.standard_normal((len(items), self.spec.dim), dtype=np.float32),
             role="random rows",
         )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) of no meaning."""
+        """Return (n,) constant lengths."""
         return np.full(len(texts), 8, dtype=np.int64)
 
     def provenance(self) -> dict[str, str | int]:
-        """That they are random."""
+        """Return the provenance: random."""
         return {"backend": "random"}
 
 
 @dataclass(frozen=True)
-class RandomPair:
-    """A pair whose texts are random."""
+class RandomEncoder:
+    """A dual encoder whose text vectors are random."""
 
     spec: EncoderSpec
     texts: RandomTexts
@@ -95,7 +94,7 @@ class RandomPair:
 
 
 def prepare(folder: Path, peer: Path) -> None:
-    """Weights, index, and clip-retrieval's layout of the same vectors; what is there already is kept."""
+    """Write weights, index, and clip-retrieval's layout of the same vectors, if missing."""
     weights = folder / "vit-b-32.pt"
     if not weights.exists():
         import open_clip
@@ -115,105 +114,57 @@ def prepare(folder: Path, peer: Path) -> None:
         corpus.write_text(
             "".join(f"{texts[row % len(texts)]}, no. {row}\n" for row in range(ROWS)), "utf-8"
         )
-        options = BuildOptions(
-            index_factory=FLAT, cleaning=Cleaning(near_duplicates=None)
-        )  # texts that differ in a number stay
-        pair = RandomPair(spec, RandomTexts(spec, np.random.default_rng(0)))
-        build_index(folder / "index", [parse_corpus(str(corpus))], pair, options=options)
+        # Keep near-duplicates: these texts differ in a number only.
+        options = BuildOptions(index_factory=FLAT, cleaning=Cleaning(near_duplicates=None))
+        encoder = RandomEncoder(spec, RandomTexts(spec, np.random.default_rng(0)))
+        build_index(folder / "index", [parse_corpus(str(corpus))], encoder, options=options)
     if not (folder / "peer").exists():
         lay_out(folder / "index", peer, folder / "peer", layouts=("same",))
 
 
 def encoder_name(folder: Path) -> str:
-    """Of the weights, as both servers take it."""
+    """Return the name of the encoder, as both servers take it."""
     return f"{ARCHITECTURE}//{(folder / 'vit-b-32.pt').absolute()}"
 
 
-def write_bodies(folder: Path) -> dict[str, Path]:
-    """For each kind of question a file of bodies, one a line."""
-    asked = {
-        "modality": "text",
-        "num_images": K,
-        "num_result_ids": K,
-        "indice_name": INDEX_NAME,
-        "deduplicate": False,
-    }
-    texts = [
-        {"text": prompt.text} for prompt in next(parse_corpus("starter").batches(N_TEXTS)).prompts
-    ]
-    files = [
-        ROOT / "docs" / "images" / name for name in ("china.jpg", "flower.jpg", "lighthouse.png")
-    ]
-    images = [{"image": base64.b64encode(file.read_bytes()).decode()} for file in files]
-    for kind, bodies in zip(KINDS, (texts, images), strict=True):
-        (folder / kind).write_text(
-            "".join(json.dumps({**body, **asked}) + "\n" for body in bodies), "utf-8"
-        )
+def write_kinds(folder: Path) -> dict[str, Path]:
+    """Write the bodies of each kind; return its file."""
+    write_bodies(folder / "text", (knn_body(text=text) for text in starter_texts()))
+    write_bodies(folder / "image", (knn_body(image=image) for image in pictures()))
     return {kind: folder / kind for kind in KINDS}
 
 
 @contextmanager
-def answering(server: str, folder: Path, peer: Path) -> Iterator[tuple[str, int]]:
-    """(address, process id) of one of the two."""
+def serving(server: str, folder: Path, peer: Path) -> Iterator[tuple[str, int]]:
+    """Yield (address, process id) of one of the two servers."""
     if server == "imprompt":
-        with served(folder / "index", max_batch=32) as found:
-            yield found
+        with served(folder / "index", max_batch=32) as address_and_process:
+            yield address_and_process
     else:
+        model = f"open_clip:{encoder_name(folder)}"
         with peer_served(
-            peer, folder / "peer", "same", free_port(), model=f"open_clip:{encoder_name(folder)}"
-        ) as found:
-            yield found
+            peer, folder / "peer", "same", free_port(), model=model
+        ) as address_and_process:
+            yield address_and_process
 
 
 def measure(folder: Path, peer: Path) -> dict[str, Any]:
-    """All rounds, and how far the two agree."""
+    """Run all rounds, and compare the hits of the two servers."""
     runs: list[dict[str, Any]] = []
     memory: dict[str, list[float]] = {"imprompt": [], "clip-retrieval": []}
-    named: dict[str, dict[str, list[list[int]]]] = {}
-    busy = []
+    hits: dict[str, dict[str, list[set[int]]]] = {}
+    load_before = []
     with tempfile.TemporaryDirectory() as scratch:
-        bodies = write_bodies(Path(scratch))
+        bodies = write_kinds(Path(scratch))
         for number in range(ROUNDS):
-            busy.append(round(os.getloadavg()[0], 1))
+            load_before.append(round(os.getloadavg()[0], 1))
             for server in memory:
-                with answering(server, folder, peer) as (address, process):
-                    url = f"{address}/knn-service"
-                    for kind, file in bodies.items():
-                        load(address, "/knn-service", file, clients=8, seconds=WARM_S)
-                        for clients in CLIENTS:
-                            figures = load(
-                                address,
-                                "/knn-service",
-                                file,
-                                clients=clients,
-                                seconds=RUN_S[clients],
-                            )
-                            runs.append(
-                                {
-                                    "server": server,
-                                    "round": number,
-                                    "kind": kind,
-                                    "clients": clients,
-                                    **figures,
-                                }
-                            )
-                            print(runs[-1], flush=True)
+                with serving(server, folder, peer) as (address, process):
+                    about = {"server": server, "round": number}
+                    runs += [about | figures for figures in run_kinds(address, bodies)]
                     memory[server].append(resident_mib(process))
                     if number == 0:
-                        lines = {
-                            kind: file.read_text("utf-8").splitlines()[:N_COMPARED]
-                            for kind, file in bodies.items()
-                        }
-                        named[server] = {
-                            kind: [
-                                [hit["id"] for hit in post(url, json.loads(line))] for line in found
-                            ]
-                            for kind, found in lines.items()
-                        }
-    both = {
-        kind: zip(named["imprompt"][kind], named["clip-retrieval"][kind], strict=True)
-        for kind in KINDS
-    }
+                        hits[server] = first_hits(address, bodies)
     return {
         "machine": machine("torch", "open_clip_torch", "faiss-cpu"),
         "peer": describe(peer, folder / "peer", "same"),
@@ -221,106 +172,65 @@ def measure(folder: Path, peer: Path) -> dict[str, Any]:
         "k": K,
         "seconds_a_run": list(RUN_S.values()),
         "rounds": ROUNDS,
-        "load_before_rounds": busy,
+        "load_before_rounds": load_before,
         "group_nice": group_nice(),
         "same_neighbours": {
-            kind: round(float(np.mean([len({*one} & {*other}) / K for one, other in pairs])), 4)
-            for kind, pairs in both.items()
+            kind: same_neighbours(hits["imprompt"][kind], hits["clip-retrieval"][kind])
+            for kind in KINDS
         },
-        "resident_mib": {server: max(found) for server, found in memory.items()},
+        "resident_mib": {server: max(mib) for server, mib in memory.items()},
         "runs": runs,
     }
 
 
+def run_kinds(address: str, bodies: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    """Load one server with texts, then images, and yield the figures of each run."""
+    for kind, file in bodies.items():
+        load(address, "/knn-service", file, clients=8, seconds=WARM_S)
+        for clients in CLIENTS:
+            figures = load(address, "/knn-service", file, clients=clients, seconds=RUN_S[clients])
+            figures = {"kind": kind, "clients": clients, **figures}
+            print(figures, flush=True)
+            yield figures
+
+
+def first_hits(address: str, bodies: dict[str, Path]) -> dict[str, list[set[int]]]:
+    """Return the ids found for the first bodies of each kind."""
+    return {
+        kind: [
+            {hit["id"] for hit in post(f"{address}/knn-service", json.loads(line))}
+            for line in file.read_text("utf-8").splitlines()[:N_COMPARED]
+        ]
+        for kind, file in bodies.items()
+    }
+
+
+def same_neighbours(ours: list[set[int]], theirs: list[set[int]]) -> float:
+    """Return the mean share of neighbours that both servers name."""
+    shares = [len(one & other) / K for one, other in zip(ours, theirs, strict=True)]
+    return round(float(np.mean(shares)), 4)
+
+
 def group_nice() -> int:
-    """Of the group of processes that Linux schedules us with; 0 where it does not tell."""
+    """Return the nice value of this process's scheduling group, 0 if Linux does not state it."""
     file = Path("/proc/self/autogroup")
     return int(file.read_text("ascii").split()[-1]) if file.exists() else 0
 
 
-def clip_lines(value: dict[str, Any]) -> list[str]:
-    """The figures as Markdown."""
-    about, peer, same, resident = (
-        value["machine"],
-        value["peer"],
-        value["same_neighbours"],
-        value["resident_mib"],
-    )
-    busy = ", ".join(map(str, value["load_before_rounds"]))
-    seconds = ", ".join(map(str, value["seconds_a_run"]))
-    lines = [
-        "",
-        "## Texts and images beside clip-retrieval's back end",
-        "",
-        f"`POST /knn-service` with `text`, then with `image` (base64), commit {about['commit']}: an open_clip {ARCHITECTURE} with "
-        f"random weights, the same file for both, and the same {value['rows']:,} vectors of 512 dimensions, captions and FAISS "
-        f"file ({peer['index']}, {peer['index_mib']} MiB); k = num_images = {value['k']}, no deduplication; {N_TEXTS} texts of the "
-        f"starter corpus, the three pictures of docs/images. {value['rounds']} rounds of {seconds} s for 1, 8 and 64 clients, "
-        f"after a warm-up, the servers in turn, each on {about['cores']} cores that wrk shared; the median by rate (of two, the "
-        f"slower), and the range. torch {about['torch']}, open_clip {about['open_clip_torch']} and {peer['open_clip']}; "
-        f"clip-retrieval {peer['clip_retrieval']} with its defaults, save that what downloads further models is off, and JIT. "
-        "Refused is 503 with Retry-After, for which wrk does not wait.",
-        "",
-        f"Load of the machine before each round, of other work and of the round before: {busy}. The servers and wrk went before "
-        f"other work (nice {value['group_nice']} of their group of processes).",
-        "",
-        f"Of the {value['k']} neighbours that one names, the other names {same['text']:.1%} for texts and {same['image']:.1%} for "
-        f"images. Resident at most: imprompt {resident['imprompt']:,.0f} MiB, clip-retrieval "
-        f"{resident['clip-retrieval']:,.0f} MiB.",
-        "",
-        "| what | clients | server | answers a second | p50 ms | p95 ms | p99 ms |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
-    ]
-    ratios = []
-    for kind in KINDS:
-        for clients in CLIENTS:
-            found = {
-                server: [
-                    run
-                    for run in value["runs"]
-                    if (run["server"], run["kind"], run["clients"]) == (server, kind, clients)
-                ]
-                for server in resident
-            }
-            lines += [
-                f"| {kind} | {clients} | {server} | {_spread(runs)} |"
-                for server, runs in found.items()
-            ]
-            rates = [[run["per_second"] for run in runs] for runs in found.values()]
-            each = [one / other for one, other in zip(*rates, strict=True)]
-            ratios.append(
-                f"- {kind}, clients {clients}: {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})"
-            )
-    return [
-        *lines,
-        "",
-        "imprompt's answers a second for each of clip-retrieval's, round by round:",
-        "",
-        *ratios,
-    ]
-
-
-def _spread(runs: Sequence[dict[str, Any]]) -> str:
-    """The last four columns: the median run's, with the range of the rate, and all that was refused or broken."""
-    rates = [run["per_second"] for run in runs]
-    bad = {name: sum(run[name] for run in runs) for name in ("refused", "broken")}
-    middle = sorted(runs, key=lambda run: float(run["per_second"]))[(len(runs) - 1) // 2]
-    cell = cells({**middle, **bad}).split(" | ")
-    return " | ".join([f"{cell[0]} ({min(rates)} to {max(rates)})", *cell[1:]])
-
-
 def main() -> None:
-    """Prepare, measure and write."""
+    """Prepare, measure, and write figures and page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--prepare", action="store_true", help="only write what both servers read")
-    given = parser.parse_args()
-    folder, peer = given.folder.absolute(), given.peer.absolute()
+    parser.add_argument(
+        "--prepare", action="store_true", help="only write the files of both servers"
+    )
+    args = parser.parse_args()
+    folder, peer = args.folder.absolute(), args.peer.absolute()
     prepare(folder, peer)
-    if given.prepare:
+    if args.prepare:
         return
     file = RESULT.with_suffix(".json")
     value = json.loads(file.read_text("utf-8")) | {"clip": measure(folder, peer)}

@@ -1,15 +1,15 @@
-"""Vectors for the benchmarks of the index: real ones by `lite`, and beyond them a mixture that was fitted to them.
+"""Vectors for the benchmarks of the index: real ones by `lite`, then a mixture fitted to them.
 
     python benchmarks/vectors.py --index INDEX --work FOLDER --rows 100000 1000000
 
-INDEX is an index of real prompts with `lite`. 500 of its rows are held out: they are the questions,
-at every size. The others come first, in a random order. Beyond them each row is a real row plus
-noise of the real rows' covariance, times a factor that is uniform from .3 to .9, scaled to length
-1. With this range the cosines of the questions to their nearest rows are those of the real rows or
-a little lower, so that they are no easier to find; `prompts.json` says how they compare.
+INDEX is an index of real prompts with `lite`. 500 of its rows are held out as the queries of every
+size. The others come first, in random order. Each further row is a real row plus noise of the real
+rows' covariance, times a factor uniform from .3 to .9, scaled to length 1. With this range the
+cosines of the queries to their nearest rows are those of real rows or a little lower, so that they
+are not easier to find; `prompts.json` compares them.
 
 Every size begins with the rows of the smaller ones, so all share their files: float16 shards of
-4,096 rows as a build writes them.
+4,096 rows, as in a build.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _COMPARED_ROWS = 50_000
 
 
 def draw(real: Vectors, rows: int) -> Iterator[Vectors]:
-    """(65,536, dim) float32 unit rows until there are `rows`: the real ones first, then the mixture around them."""
+    """Yield blocks of up to (65,536, dim) float32 unit rows: real rows first, then the mixture."""
     rng = np.random.default_rng(0)
     factor = _factor(real)
     for start in range(0, rows, _DRAWN_AT_ONCE):
@@ -51,7 +51,7 @@ def draw(real: Vectors, rows: int) -> Iterator[Vectors]:
 
 
 def around(real: Vectors, rows: int, factor: Vectors, rng: np.random.Generator) -> Vectors:
-    """Rows of the mixture; `factor` is the Cholesky factor of the real rows' covariance."""
+    """Return rows of the mixture; `factor` is the Cholesky factor of the real rows' covariance."""
     scale = rng.uniform(*NOISE, (rows, 1)).astype(np.float32)
     noise = rng.standard_normal((rows, real.shape[1]), dtype=np.float32) @ factor.T
     found: Vectors = real[rng.integers(0, len(real), rows)] + scale * noise
@@ -60,9 +60,9 @@ def around(real: Vectors, rows: int, factor: Vectors, rng: np.random.Generator) 
 
 
 def prepare(index: Path, work: Path, sizes: Sequence[int]) -> None:
-    """Write shards, questions and, for every size, the exact ten nearest rows of every question.
+    """Write shards, queries and, for every size, the exact ten nearest rows of every query.
 
-    What is there stays.
+    Existing files are kept.
     """
     sizes = sorted(size for size in sizes if not (work / str(size) / "exact.npy").exists())
     if not sizes:
@@ -100,19 +100,19 @@ def prepare(index: Path, work: Path, sizes: Sequence[int]) -> None:
 
 
 def vectors_of(work: Path, rows: int) -> ShardedVectors:
-    """The first `rows` vectors."""
+    """Return the first `rows` vectors."""
     return ShardedVectors(work, records_of(work, rows))
 
 
 def records_of(work: Path, rows: int) -> list[ShardRecord]:
-    """The shards of the first `rows` vectors."""
+    """Return the shards of the first `rows` vectors."""
     return msgspec.json.decode(
         (work / str(rows) / "shards.json").read_bytes(), type=list[ShardRecord]
     )
 
 
 def drawn_questions(work: Path, rows: int) -> tuple[Vectors, np.ndarray]:
-    """500 questions that are drawn like the rows beyond the real ones, and their exact ten nearest among the first `rows`; kept."""
+    """Return 500 queries drawn like the mixture, and their exact ten nearest rows; cached."""
     paths = work / str(rows) / "drawn.npy", work / str(rows) / "drawn-exact.npy"
     if not paths[1].exists():
         vectors = vectors_of(work, rows)
@@ -126,12 +126,12 @@ def drawn_questions(work: Path, rows: int) -> tuple[Vectors, np.ndarray]:
 
 
 def _factor(real: Vectors) -> Vectors:
-    """The Cholesky factor of the rows' covariance."""
+    """Return the Cholesky factor of the rows' covariance."""
     return np.linalg.cholesky(np.cov(real[::2].T) + 1e-8 * np.eye(real.shape[1])).astype(np.float32)
 
 
 class _Best:
-    """The ten nearest rows of every question among those seen so far."""
+    """The ten nearest rows of every query among those seen so far."""
 
     def __init__(
         self, questions: Vectors, ids: np.ndarray | None = None, scores: np.ndarray | None = None
@@ -143,7 +143,7 @@ class _Best:
         )
 
     def with_rows(self, start: int, block: Vectors) -> _Best:
-        """And these, as they are stored; the first has the id `start`."""
+        """Add rows as they are stored; the first has the id `start`."""
         rows = block.astype(np.float16).astype(np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         scores = np.concatenate([self._scores, self.questions @ rows.T], axis=1)
@@ -165,7 +165,7 @@ class _Best:
 def _write_size(
     work: Path, size: int, before: list[ShardRecord], block: Vectors, best: _Best
 ) -> None:
-    """The list of this size's shards: whole ones that all sizes share, and a last one of its own."""
+    """Write the list of this size's shards: those that all sizes share, and a last one."""
     whole = len(block) // DEFAULT_SHARD_ROWS
     records = list(before)
     for number in range(whole):
@@ -182,7 +182,7 @@ def _write_size(
 
 
 def _real(index: Path) -> tuple[Vectors, Vectors]:
-    """(rows, questions): the vectors of the index in a random order."""
+    """Return (rows, queries): the vectors of the index in a random order."""
     with open_version(index) as version:
         vectors = version.vectors(version.space)
         found = vectors.rows(np.random.default_rng(1).permutation(len(vectors)))
@@ -190,7 +190,7 @@ def _real(index: Path) -> tuple[Vectors, Vectors]:
 
 
 def _compared(real: Vectors, questions: Vectors) -> dict[str, object]:
-    """Quartiles of the questions' cosines to their nearest and tenth nearest row, among real rows and as many of the mixture."""
+    """Return quartiles of the cosines of queries to their nearest rows, real and mixture."""
     n = min(_COMPARED_ROWS, len(real))
     mixture = around(real, n, _factor(real), np.random.default_rng(2))
     found: dict[str, object] = {

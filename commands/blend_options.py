@@ -100,7 +100,10 @@ def explain(
     from imprompt.retriever import Retriever
 
     return ask_explained(
-        questions, k, retriever=Retriever(version, ensemble.neighbourhood.pair), ensemble=ensemble
+        questions,
+        k,
+        retriever=Retriever(version, ensemble.neighbourhood.encoder),
+        ensemble=ensemble,
     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from imprompt.core.protocols import DualEncoder
     from imprompt.core.settings import Settings
     from imprompt.core.values import RawPrompt, RejectedRow
-    from imprompt.retriever.query_embedding import EmbeddedQuestions
+    from imprompt.retriever.query_embedding import EmbeddedItems
 
 _IMAGES_AT_ONCE = 32
 _TEXTS_AT_ONCE = 4096
@@ -133,7 +133,7 @@ def _encoder_of_index(chosen: Settings) -> str:
 
 def _embed_images(
     paths: list[Path], pair: DualEncoder, space: EmbedSpace, output: Output
-) -> tuple[EmbeddedQuestions, list[str]]:
+) -> tuple[EmbeddedItems, list[str]]:
     from imprompt.encoders.lite import LiteImages
     from imprompt.images.decode import ENOUGH_PX, open_image
     from imprompt.images.image_files import find_images
@@ -160,7 +160,7 @@ def _embed_images(
 
 def _embed_texts(
     file: Path, column: str | None, pair: DualEncoder, space: EmbedSpace, output: Output
-) -> tuple[EmbeddedQuestions, list[str]]:
+) -> tuple[EmbeddedItems, list[str]]:
     from imprompt.encoders.registry import load_minilm
     from imprompt.indexer.readers.compression import table_suffix
     from imprompt.indexer.readers.sources import parse_corpus

@@ -44,8 +44,7 @@ def fit_weights(
     """
     from imprompt.core.atomic_files import check_place
     from imprompt.ensemble.blend_config import write_blend_config
-    from imprompt.evaluation.study import fitted_blend_config
-    from imprompt.evaluation.study_steps import make_report
+    from imprompt.evaluation.study import fitted_blend_config, make_report
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     check_place(out)
@@ -67,7 +66,7 @@ def fit_weights(
     else:
         rows = [(name, f"{weight:.2f}") for name, weight in blend_config.weights.items()]
         output.table(
-            grid(f"Recipe {blend_config.name}", ["member", "weight"], rows, right=["weight"])
+            grid(f"Blend {blend_config.name}", ["member", "weight"], rows, right=["weight"])
         )
         if "knn" in blend_config.weights:
             output.text(

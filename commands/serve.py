@@ -85,7 +85,7 @@ def serve(
     from imprompt.store.index_version import pin_manifest
 
     try:
-        from imprompt.server.server_settings import ServerConfig, check_access
+        from imprompt.server.server_settings import ServerSettings, check_access
         from imprompt.server.serving import serve as run
     except ImportError as error:
         raise ConfigError(
@@ -101,7 +101,7 @@ def serve(
     ):  # a folder without an index is told before the models are loaded; a server is asked once
         with pin_manifest(chosen.place):
             output.detail(f"Index {chosen.place}.")
-    config = ServerConfig(
+    config = ServerSettings(
         index=chosen.place,
         host=host,
         port=port,

@@ -1,8 +1,9 @@
-"""A BERT encoder (Devlin et al. 2018, arXiv:1810.04805) with mean pooling (Reimers and Gurevych 2019, arXiv:1908.10084), for
-inference, in plain torch.
+"""A BERT encoder with mean pooling, for inference, in plain torch.
 
-Sequences lie packed behind each other, those of one length share one attention call: no padding, so
-no mask. On one core, batches of 32 real prompts sorted by length: 96 prompts/s packed, 73 padded.
+Devlin et al. 2018 (arXiv:1810.04805); pooling of Reimers and Gurevych 2019 (arXiv:1908.10084).
+Sequences are packed one after the other, and those of one length share one attention call: no
+padding, so no mask. On one core, batches of 32 real prompts sorted by length: 96 prompts/s packed,
+73 padded.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BertConfig(msgspec.Struct, frozen=True):
-    """What `config.json` says of the network."""
+    """The fields of `config.json` that describe the network."""
 
     model_type: str
     hidden_size: int
@@ -49,10 +50,14 @@ class _Layer(NamedTuple):
 
 
 class Bert:
-    """The network. `tensors` are a BertModel's weights by their usual names, checked against `config`.
+    """The network.
 
-    `dtype` names torch's type of all weights and hidden states; sums within norms, attention and
-    the mean are float32 in either.
+    Args:
+        tensors: a BertModel's weights by their usual names, already checked against `config`.
+        config: the sizes of the network.
+        device: of torch.
+        dtype: names torch's type of weights and hidden states; sums within norms, attention and the
+            mean are always float32.
     """
 
     def __init__(
@@ -78,9 +83,9 @@ class Bert:
         ]
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> Vectors:
-        """(n, hidden) unit rows: the mean of each sequence's last hidden states.
+        """Return (n, hidden) unit rows: the means of the sequences' last hidden states.
 
-        Fastest where equal lengths are neighbours.
+        Fastest if sequences of equal length are neighbours.
         """
         import torch
         from torch.nn.functional import normalize
@@ -98,7 +103,7 @@ class Bert:
             return normalize(means, dim=1).cpu().numpy()
 
     def _hidden(self, tokens: Tensor, runs: list[tuple[int, int]]) -> Tensor:
-        """(tokens, hidden) last hidden states of packed sequences;
+        """Return (tokens, hidden) last hidden states of packed sequences.
 
         `runs` are (count, length) of neighbours of one length.
         """
@@ -163,28 +168,26 @@ def _linear(tensors: dict[str, Tensor], name: str) -> _Linear:
 
 
 def expected_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that the forward pass reads."""
+    """Return the shape of every tensor that the forward pass reads, by name."""
     hidden, wide = config.hidden_size, config.intermediate_size
+    layer: dict[str, tuple[int, ...]] = {
+        "attention.self.query": (hidden, hidden),
+        "attention.self.key": (hidden, hidden),
+        "attention.self.value": (hidden, hidden),
+        "attention.output.dense": (hidden, hidden),
+        "attention.output.LayerNorm": (hidden,),
+        "intermediate.dense": (wide, hidden),
+        "output.dense": (hidden, wide),
+        "output.LayerNorm": (hidden,),
+    }
+    blocks: dict[str, tuple[int, ...]] = {"embeddings.LayerNorm": (hidden,)}
+    for number in range(config.num_hidden_layers):
+        blocks |= {f"encoder.layer.{number}.{name}": shape for name, shape in layer.items()}
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
         "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
         "embeddings.token_type_embeddings.weight": (2, hidden),
     }
-    blocks: dict[str, tuple[int, ...]] = {"embeddings.LayerNorm": (hidden,)}
-    for number in range(config.num_hidden_layers):
-        prefix = f"encoder.layer.{number}."
-        blocks |= {
-            f"{prefix}attention.self.{name}": (hidden, hidden) for name in ("query", "key", "value")
-        }
-        blocks |= {
-            f"{prefix}attention.output.dense": (hidden, hidden),
-            f"{prefix}attention.output.LayerNorm": (hidden,),
-        }
-        blocks |= {
-            f"{prefix}intermediate.dense": (wide, hidden),
-            f"{prefix}output.dense": (hidden, wide),
-        }
-        blocks |= {f"{prefix}output.LayerNorm": (hidden,)}
     for name, shape in blocks.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     return shapes

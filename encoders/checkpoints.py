@@ -1,4 +1,4 @@
-"""Checkpoints of other people: read as tensors only, never as code, and compared with the network they are meant for."""
+"""Untrusted checkpoints: read as tensors, never as code, and compared with the intended network."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from imprompt.core.errors import WeightsMissing, WeightsRejected, first_line
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SAFE_HINT = "Use the model's safetensors file, or convert it where you trust it: a checkpoint may hold code that runs when it is loaded."
+_SAFE_HINT = (
+    "Use the model's safetensors file, or convert it where you trust it: "
+    "a checkpoint may hold code that runs when it is loaded."
+)
 _MAX_PICKLE_BYTES = 1 << 20
 """Names and shapes of 1,000 tensors take 150 KB; a list of 5 MB took torch 5 seconds."""
 _LEGACY_PICKLES = 5
-"""A magic number, the protocol, the machine, the tensors, the keys of their storages."""
+"""A magic number, the protocol, the machine, the tensors, and the keys of their storages."""
 _DERIVED_SUFFIXES = ("num_batches_tracked", "position_ids")
-"""Tensors that older or newer files hold or lack without any effect on a result."""
+"""Tensors that only some versions of a library store, without any effect on a result."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Names and tensors (on the processor) of a .safetensors file, or of a pickle that holds nothing but tensors.
+    """Return the tensors by name, on the CPU, of a .safetensors file or a pickle of tensors alone.
 
-    A training checkpoint's `state_dict` is taken out of it, and a `module.` before every name (of a
-    parallel training) is dropped.
+    Of a training checkpoint, the `state_dict` is read; the prefix `module.` of parallel training is
+    dropped.
 
     Raises:
-        WeightsMissing: no such file.
-        WeightsRejected: the file is damaged, is a TorchScript archive, or holds anything besides
-            tensors.
+        WeightsMissing: the file does not exist.
+        WeightsRejected: it is damaged, a TorchScript archive, or holds more than tensors.
     """
     if not path.is_file():
         raise WeightsMissing(f"there is no weight file {path}.", path=path, hint="Check the path.")
-    held: object = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    if isinstance(held, Mapping) and "state_dict" in held:
-        held = held["state_dict"]
-    return _named_tensors(held, path)
+    content: object
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    if isinstance(content, Mapping) and "state_dict" in content:
+        content = content["state_dict"]
+    return _named_tensors(content, path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -58,7 +61,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> object:
-    """What `torch.save` wrote, where it is made of tensors and plain values alone; code in it is never run.
+    """Return what `torch.save` wrote, if it is tensors and plain values; no code of it is run.
 
     Raises:
         WeightsRejected: it is damaged, or holds anything else.
@@ -71,25 +74,22 @@ def read_pickle(path: Path) -> object:
             warnings.simplefilter("ignore")  # torch warns of a TorchScript archive, then refuses it
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsRejected(
+        raise _rejected(
             f"{path} holds more than tensors, or is damaged; it is not loaded: {_reason(error)}.",
-            path=path,
-            hint=_SAFE_HINT,
+            path,
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # a damaged or a TorchScript archive
-        raise WeightsRejected(
-            f"{path} is not a checkpoint of tensors: {_reason(error)}.", path=path, hint=_SAFE_HINT
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:  # damaged, TorchScript
+        raise _rejected(
+            f"{path} is not a checkpoint of tensors: {_reason(error)}.", path
         ) from error
+
+
+def _rejected(message: str, path: Path, hint: str = _SAFE_HINT) -> WeightsRejected:
+    return WeightsRejected(message, path=path, hint=hint)
 
 
 def _check_pickle(path: Path) -> None:
-    """Bound the work that the list of tensors can ask for; torch would unpack archives and run pickles of any length."""
+    """Bound the work of unpickling; torch unpacks archives and runs pickles of any length."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -97,38 +97,35 @@ def _check_pickle(path: Path) -> None:
             lists = [entry for entry in entries if entry.filename.endswith("data.pkl")]
             longest = max((entry.file_size for entry in lists), default=0)
             unpacked = sum(entry.file_size for entry in entries)
-            reason = (
-                "it unpacks to more than its own length" if unpacked > path.stat().st_size else ""
-            )
+            bomb = unpacked > path.stat().st_size
+            reason = "it unpacks to more than the file's length" if bomb else ""
         else:
             with path.open("rb") as file:
                 longest, reason = _legacy_pickle_bytes(file.read(_MAX_PICKLE_BYTES + 1)), ""
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise WeightsRejected(
-            f"{path} is not a checkpoint of tensors: {first_line(error)}.",
-            path=path,
-            hint=_SAFE_HINT,
+        raise _rejected(
+            f"{path} is not a checkpoint of tensors: {first_line(error)}.", path
         ) from error
     if longest > _MAX_PICKLE_BYTES:
         reason = f"its list of tensors has more than {_MAX_PICKLE_BYTES:,} bytes"
     if reason:
-        raise WeightsRejected(f"{path} is not loaded: {reason}.", path=path, hint=_SAFE_HINT)
+        raise _rejected(f"{path} is not loaded: {reason}.", path)
 
 
 def _legacy_pickle_bytes(head: bytes) -> int:
-    """Return where the pickles end that a checkpoint of torch before 1.6 begins with; the tensors' bytes follow them."""
+    """Return the length of the pickles before the tensors' bytes in a checkpoint of torch < 1.6."""
     stream = io.BytesIO(head)
     for _ in range(_LEGACY_PICKLES):
         try:
             for _ in pickletools.genops(stream):
                 pass
-        except Exception:  # noqa: BLE001 genops raises what it likes; torch says what is wrong with a short file
+        except Exception:  # noqa: BLE001 genops raises errors of many kinds; torch reports short files
             return len(head)
     return stream.tell()
 
 
 def _reason(error: Exception) -> str:
-    """The sentence of torch's many-line message that says why, without its advice to load the file unsafely."""
+    """Return the reason from torch's long message, without its advice to load the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = next(
         (line for line in lines if "WeightsUnpickler error" in line or "TorchScript" in line),
@@ -137,33 +134,27 @@ def _reason(error: Exception) -> str:
     return (why or type(error).__name__).rstrip(".")[:200]
 
 
-def _named_tensors(held: object, path: Path) -> dict[str, Tensor]:
+def _named_tensors(content: object, path: Path) -> dict[str, Tensor]:
     import torch
 
-    if not isinstance(held, Mapping) or not held:
-        raise WeightsRejected(
-            f"{path} holds {type(held).__name__}, not named tensors.", path=path, hint=_SAFE_HINT
-        )
-    for name, value in held.items():
+    if not isinstance(content, Mapping) or not content:
+        raise _rejected(f"{path} holds {type(content).__name__}, not named tensors.", path)
+    for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise WeightsRejected(
-                f"{path}: {name} is {type(value).__name__}, not a tensor.",
-                path=path,
-                hint=_SAFE_HINT,
-            )
+            raise _rejected(f"{path}: {name} is {type(value).__name__}, not a tensor.", path)
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise WeightsRejected(
                 f"{path}: {name} is a sparse, quantized or empty tensor.",
                 path=path,
                 hint="Use the plain weights.",
             )
-    if all(name.startswith("module.") for name in held):
-        return {name.removeprefix("module."): value for name, value in held.items()}
-    return dict(held)
+    if all(name.startswith("module.") for name in content):
+        return {name.removeprefix("module."): value for name, value in content.items()}
+    return dict(content)
 
 
 def tensors_sha256(path: Path) -> str:
-    """sha256 over names, dtypes, shapes and bytes of a checkpoint's tensors: equal for one set of weights in any file format."""
+    """Return the sha256 of a checkpoint's names, dtypes, shapes and values, in any file format."""
     import torch
 
     digest = hashlib.sha256()
@@ -174,26 +165,24 @@ def tensors_sha256(path: Path) -> str:
 
 
 def check_tensors(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, architecture: str, path: Path
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, architecture: str, path: Path
 ) -> None:
-    """Compare a checkpoint's names and shapes with those of the network it is meant for.
+    """Compare a checkpoint's names and shapes with those of the intended network.
 
     Raises:
-        WeightsRejected: they differ; names the architecture and the first tensor that differs, with
-            both shapes.
+        WeightsRejected: they differ; the message has the first tensor that differs and both shapes.
     """
-    names = [name for name in expected if not name.endswith(_DERIVED_SUFFIXES)]
-    names += [
-        name for name in found if name not in expected and not name.endswith(_DERIVED_SUFFIXES)
-    ]
-    for name in names:
-        shapes = [
+    for name in [*expected, *(name for name in tensors if name not in expected)]:
+        if name.endswith(_DERIVED_SUFFIXES):
+            continue
+        shape, wanted = (
             str(tuple(side[name].shape)) if name in side else "missing"
-            for side in (found, expected)
-        ]
-        if shapes[0] != shapes[1]:
+            for side in (tensors, expected)
+        )
+        if shape != wanted:
             raise WeightsRejected(
-                f"{path} is no {architecture}: its {name} is {shapes[0]}, that of {architecture} is {shapes[1]}.",
+                f"{path} does not fit {architecture}: its {name} is {shape}, "
+                f"that of {architecture} is {wanted}.",
                 path=path,
                 hint="Name the architecture that these weights were trained as.",
             )

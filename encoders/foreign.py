@@ -1,9 +1,9 @@
-"""The one place where files of a stranger's model reach open_clip, timm and transformers.
+"""Untrusted model files: the only module that passes them to open_clip, timm and transformers.
 
-A model repository holds JSON beside its weights. The libraries let that JSON name Python files to
-run, other repositories to fetch, and sizes that no memory holds. Here only known keys pass, names
-are plain, numbers are bounded by the weight file, and the libraries run in a block in which they
-can neither import a repository's code nor ask the hub. Weights are read by
+A model repository holds JSON and weights. The libraries let that JSON name Python files to run,
+other repositories to fetch, and sizes that no memory holds. Here only known keys pass, names are
+plain, numbers are bounded by the weight file, and the libraries run in a block in which they can
+neither import a repository's code nor reach the hub. Weights are read by
 `imprompt.encoders.checkpoints`.
 """
 
@@ -27,7 +27,7 @@ _TOKENIZER_KEYS = {
     "reduction_mask",
     "strip_sep_token",
 }
-"""What open_clip's tokenizers take, less what names a file (`bpe_path`, `cache_dir`)."""
+"""Arguments of open_clip's tokenizers, except those that name a file (`bpe_path`, `cache_dir`)."""
 _TIMM_FILE_KEYS = frozenset(
     {
         "cache_dir",
@@ -40,24 +40,21 @@ _TIMM_FILE_KEYS = frozenset(
         "scriptable",
     }
 )
-"""Arguments of timm's `create_model` that fetch, read files, or change what comes out."""
+"""Arguments of timm's `create_model` that fetch, read files, or change the output."""
 _SHARD = re.compile(r"[\w][\w.-]*\.safetensors", re.ASCII)
 _REPOSITORY = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?", re.ASCII)
 _ARCHITECTURE = re.compile(r"[\w][\w.-]*", re.ASCII)
 _KERNEL_KEYS = ("attn_implementation", "experts_implementation")
-"""transformers takes OWNER/NAME here for a repository of compiled code."""
+"""transformers takes OWNER/NAME in these keys for a repository of compiled code."""
 
 MAX_LAYERS = 1_000
 MAX_SIDE_PX = 4_096
 MAX_TOKENS = 1 << 20
 MAX_BEAMS = 64
 _SQUARES_A_LAYER = 6
-"""Half of what a layer of a transformer has:
-
-4 width x width matrices of attention, and 8 of the feed-forward part.
-"""
+"""Half of a transformer layer, which has 4 such matrices of attention and 8 of feed-forward."""
 _ALWAYS_BUILT = 1 << 25
-"""So many weights are built whatever the file has: a wrong architecture is then told tensor by tensor."""
+"""Weights that are built for any file, so that a wrong architecture is reported by its tensors."""
 _LARGEST = 1 << 62
 _NO_CODE = "it needs Python code of its repository, which imprompt never runs"
 _MAX_JSON_BYTES = 64 << 20
@@ -75,7 +72,7 @@ _DEPTHS = (
 _COUNTS = ("vocab_size", "num_embeddings")
 _TOKENS = ("context_length", "n_ctx")
 _SEARCHES = ("num_beams", "num_return_sequences", "num_beam_groups")
-"""How many answers are written side by side; the memory of an answer is taken for each."""
+"""Numbers of answers that are generated at once; each takes the memory of an answer."""
 _SIDES = ("image_size", "img_size", "input_size", "crop_size", "height", "shortest_edge")
 
 _lock = threading.RLock()
@@ -83,10 +80,10 @@ _lock = threading.RLock()
 
 @contextmanager
 def closed_libraries() -> Iterator[None]:
-    """Hold the libraries closed: no code of a repository is imported, nobody is asked, the hub is not reached.
+    """Stop the libraries from importing a repository's code, prompting, and reaching the hub.
 
-    This is the second lock. The first is that every call below says `trust_remote_code=False` and
-    `local_files_only=True`; but open_clip and timm call transformers and the hub on their own.
+    This is the second lock. The first is that every call below passes `trust_remote_code=False` and
+    `local_files_only=True`, but open_clip and timm call transformers and the hub themselves.
     """
     with _lock, ExitStack() as stack:
         import huggingface_hub.constants
@@ -104,11 +101,10 @@ def closed_libraries() -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            if (
-                type(error).__name__ != "PanicException"
-            ):  # tokenizers' Rust; its class cannot be imported
+            # A panic of tokenizers' Rust code, whose class cannot be imported.
+            if type(error).__name__ != "PanicException":
                 raise
-            raise ValueError(f"a library gave up: {first_line(error)}") from error
+            raise ValueError(f"a library panicked: {first_line(error)}") from error
 
 
 @contextmanager
@@ -128,71 +124,65 @@ def _refuse_code(*_: object, **__: object) -> NoReturn:
 def check_openclip(
     config: Mapping[str, Any], *, path: Path, weights_bytes: int | None = None
 ) -> None:
-    """Check a model configuration of open_clip before anything is fetched for it or built from it.
+    """Check a model configuration of open_clip before anything is fetched or built for it.
 
     Args:
-        config: what open_clip calls `model_cfg`.
-        path: of the file that says it, or of the weights, for messages.
-        weights_bytes: length of the weight file, where it is here: the sizes have to fit into it.
+        config: open_clip's `model_cfg`.
+        path: of the configuration or the weights, for messages.
+        weights_bytes: length of the weight file, which bounds all sizes; None if not fetched yet.
 
     Raises:
-        WeightsRejected: a part is no mapping, a name is not plain, an option of the tokenizer is
+        WeightsRejected: a part is not a mapping, a name is not plain, an option of the tokenizer is
             unknown, or a size is larger than the weights can be.
     """
     rejected = _Rejection(path)
     if not isinstance(config.get("embed_dim"), int):
-        raise rejected("embed_dim is no number")
+        raise rejected("embed_dim is not a number")
     for part in ("vision_cfg", "text_cfg"):
         if not isinstance(config.get(part), Mapping):
-            raise rejected(f"{part} is missing, or is no mapping")
+            raise rejected(f"{part} is missing or not a mapping")
     text = config["text_cfg"]
     for key in ("hf_model_name", "hf_tokenizer_name"):
         name = text.get(key)
-        if (
-            name is not None
-            and not _is_plain(_REPOSITORY, name)
-            and not _is_inside(name, path.parent)
-        ):
-            raise rejected(f"{key} {_shown(name)} is no repository's name")
+        if name is None or _is_plain(_REPOSITORY, name) or _is_inside(name, path.parent):
+            continue
+        raise rejected(f"{key} {_shown(name)} is not a repository's name")
     options = text.get("tokenizer_kwargs") or {}
     if not isinstance(options, Mapping):
-        raise rejected("tokenizer_kwargs is no mapping")
+        raise rejected("tokenizer_kwargs is not a mapping")
     if unknown := sorted(map(str, options.keys() - _TOKENIZER_KEYS - {"context_length"})):
-        raise rejected(
-            f"tokenizer_kwargs says {_shown(', '.join(unknown))}, which is not passed on"
-        )
+        raise rejected(f"tokenizer_kwargs has {_shown(', '.join(unknown))}, which is not passed on")
     check_tower(config, path=path, weights_bytes=weights_bytes)
 
 
 def check_tower(config: Mapping[str, Any], *, path: Path, weights_bytes: int | None) -> None:
-    """Check what an image tower is built from: a configuration of open_clip, or options of timm.
+    """Check the configuration of an image tower: of open_clip, or options of timm.
 
     Raises:
-        WeightsRejected: timm would fetch something, or a size is larger than the weights can be.
+        WeightsRejected: timm would fetch a file, or a size is larger than the weights can be.
     """
     rejected = _Rejection(path)
     vision = config.get("vision_cfg", {})
     timm_name = vision.get("timm_model_name") if isinstance(vision, Mapping) else None
     if timm_name is not None and not _is_plain(_ARCHITECTURE, timm_name):
-        raise rejected(f"timm_model_name {_shown(timm_name)} is no architecture's name")
+        raise rejected(f"timm_model_name {_shown(timm_name)} is not an architecture's name")
     if wrong := sorted(_TIMM_FILE_KEYS & config.keys()):
-        raise rejected(f"it says {', '.join(wrong)}, which are not passed on")
+        raise rejected(f"it has {', '.join(wrong)}, which are not passed on")
     _check_numbers(config, weights_bytes, rejected)
 
 
 def openclip_tokenizer(
     folder: Path | None, text_config: Mapping[str, Any], *, context_length: int
 ) -> Any:
-    """Return open_clip's tokenizer: CLIP's own, or that of a folder with a Hugging Face tokenizer.
+    """Return open_clip's tokenizer: CLIP's, or the Hugging Face tokenizer in a folder.
 
-    `text_config` has passed `check_openclip`. Raises whatever the libraries raise.
+    `text_config` has passed `check_openclip`. Errors of the libraries pass through.
     """
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-    given = text_config.get("tokenizer_kwargs") or {}
-    options = {key: value for key, value in given.items() if key in _TOKENIZER_KEYS} | {
-        "context_length": context_length
-    }
+    kwargs = text_config.get("tokenizer_kwargs") or {}
+    options = {key: value for key, value in kwargs.items() if key in _TOKENIZER_KEYS}
+    options["context_length"] = context_length
     if folder is None:
         return SimpleTokenizer(**options)
     with closed_libraries():
@@ -206,16 +196,15 @@ def openclip_tokenizer(
 
 
 def built_openclip(kind: Any, config: Mapping[str, Any], **options: Any) -> Any:
-    """Return `kind(**config)`, one of open_clip's model classes with random weights; a Hugging Face tower is checked first.
+    """Return `kind(**config)`, a model of an open_clip class with random weights.
 
-    `config` has passed `check_openclip`. Raises whatever the libraries raise.
+    `config` has passed `check_openclip`. Errors of the libraries pass through.
     """
     import torch
 
-    with (
-        closed_libraries(),
-        torch.random.fork_rng(devices=[]),
-    ):  # the random weights are overwritten
+    # The random weights are overwritten later, so they need not advance the global generator.
+    with closed_libraries(), torch.random.fork_rng(devices=[]):
+        # Loaded here for its errors: it fails on a configuration that needs the repository's code.
         if tower := config.get("text_cfg", {}).get("hf_model_name"):
             from transformers import AutoConfig
 
@@ -227,12 +216,11 @@ def built_timm(name: str, **options: Any) -> Any:
     """Return a network of timm with random weights.
 
     Args:
-        name: of an architecture that timm itself knows.
-        options: of the architecture; those of a stranger's file have passed `check_tower`.
+        name: of an architecture that timm knows.
+        options: of the architecture; those of an untrusted file have passed `check_tower`.
 
     Raises:
-        EncoderError: the name is none of timm's. What timm raises for an option that it does not
-            take comes through.
+        EncoderError: unknown name. Errors of timm about an option pass through.
     """
     import timm
 
@@ -245,11 +233,11 @@ def built_timm(name: str, **options: Any) -> Any:
 
 
 def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
-    """Return (model, processor) of a folder with an image-to-text model of transformers, on the processor.
+    """Return (model, processor) from a folder with an image-to-text model of transformers, on CPU.
 
     Raises:
         ImportError: transformers is not installed.
-        WeightsRejected: a file is damaged or of another model, or asks for code, another
+        WeightsRejected: a file is damaged or of another model, or requests code, another
             repository, or sizes that its weights do not have.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -262,13 +250,13 @@ def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
             model, loading = AutoModelForImageTextToText.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **safe
             )
-    except Exception as error:  # transformers, safetensors and torch each raise their own; all mean "not this file"
+    except Exception as error:  # transformers, safetensors and torch raise errors of many kinds
         raise WeightsRejected(
             f"{folder} cannot be loaded: {refusal(error)}.", path=folder, hint=hint
         ) from error
-    if lacking := sorted(loading["missing_keys"]):
+    if missing := sorted(loading["missing_keys"]):
         raise WeightsRejected(
-            f"{folder} lacks {len(lacking)} tensors of its model, the first is {lacking[0]}.",
+            f"{folder} lacks {len(missing)} tensors of its model, the first is {missing[0]}.",
             path=folder,
             hint=hint,
         )
@@ -276,27 +264,27 @@ def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
 
 
 def read_json(path: Path, *, hint: str = "Fetch the file again.") -> Any:
-    """Return what a stranger's JSON file holds.
+    """Return the content of an untrusted JSON file.
 
     Raises:
-        WeightsRejected: it cannot be read, is no JSON, or is larger or deeper than such a file is.
+        WeightsRejected: it cannot be read, is not JSON, or is too large or too deep.
     """
     try:
         if not path.is_file():
-            raise WeightsRejected(f"{path} is no regular file.", path=path, hint=hint)
+            raise WeightsRejected(f"{path} is not a regular file.", path=path, hint=hint)
         if (size := path.stat().st_size) > _MAX_JSON_BYTES:
             raise WeightsRejected(
-                f"{path} has {size:,} bytes; {_MAX_JSON_BYTES:,} are read.", path=path, hint=hint
+                f"{path} has {size:,} bytes, more than {_MAX_JSON_BYTES:,}.", path=path, hint=hint
             )
         return msgspec.json.decode(path.read_bytes())
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WeightsRejected(
-            f"{path} is no JSON: {first_line(error)}.", path=path, hint=hint
+            f"{path} is not JSON: {first_line(error)}.", path=path, hint=hint
         ) from error
 
 
 def refusal(error: Exception) -> str:
-    """Return why a library refused a model; transformers would advise to trust its code."""
+    """Return a library's reason to refuse a model, without advice to trust the model's code."""
     return _NO_CODE if "trust_remote_code" in str(error) else first_line(error)
 
 
@@ -304,14 +292,14 @@ def shard_names(index: Path, *, hint: str) -> list[str]:
     """Return the names of the files that a `model.safetensors.index.json` lists, sorted.
 
     Raises:
-        WeightsRejected: it is no such index, or a name is not that of a file beside it.
+        WeightsRejected: it is not such an index, or a name is not that of a file in its folder.
     """
     try:
         names = set(read_json(index, hint=hint)["weight_map"].values())
     except (KeyError, TypeError, AttributeError) as error:
-        raise _Rejection(index, hint)("it is no index of shards") from error
+        raise _Rejection(index, hint)("it is not an index of shards") from error
     if wrong := next((name for name in names if not _is_plain(_SHARD, name)), None):
-        raise _Rejection(index, hint)(f"{_shown(wrong)} is no name of a shard")
+        raise _Rejection(index, hint)(f"{_shown(wrong)} is not a shard's name")
     return sorted(names)
 
 
@@ -324,18 +312,18 @@ def _check_transformers_folder(folder: Path, *, hint: str) -> None:
         shard_names(index, hint=hint)
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     for path in sorted(folder.glob("*.json")):
-        held, rejected = read_json(path, hint=hint), _Rejection(path, hint)
+        content, rejected = read_json(path, hint=hint), _Rejection(path, hint)
         if path.name in ("config.json", "generation_config.json"):
-            _check_transformers_config(held, rejected)
-            _check_numbers(held, weights_bytes, rejected)
+            _check_transformers_config(content, rejected)
+            _check_numbers(content, weights_bytes, rejected)
         elif path.name.endswith("processor_config.json"):
-            for inner in _mappings(held, rejected):
+            for inner in _mappings(content, rejected):
                 _check_sides(inner, rejected)
 
 
-def _check_transformers_config(held: Any, rejected: _Rejection) -> None:
-    """timm inside transformers, and compiled kernels, are fetched by name from the hub."""
-    for inner in _mappings(held, rejected):
+def _check_transformers_config(config: Any, rejected: _Rejection) -> None:
+    """Check names of timm models and compiled kernels, which transformers fetches from the hub."""
+    for inner in _mappings(config, rejected):
         for key, value in inner.items():
             if str(key).lstrip("_").removesuffix("_internal") in _KERNEL_KEYS and "/" in str(value):
                 raise rejected(f"{key} {_shown(value)} names a repository of code")
@@ -344,7 +332,7 @@ def _check_transformers_config(held: Any, rejected: _Rejection) -> None:
         ):
             for key in ("architecture", "backbone"):
                 if inner.get(key) is not None and not _is_plain(_ARCHITECTURE, inner[key]):
-                    raise rejected(f"{key} {_shown(inner[key])} is no architecture's name")
+                    raise rejected(f"{key} {_shown(inner[key])} is not an architecture's name")
         if (beams := max(_numbers(inner, _SEARCHES), default=0)) > MAX_BEAMS:
             raise rejected(f"{beams:,} beams are more than {MAX_BEAMS}")
         if inner.get("use_pretrained_backbone"):
@@ -352,7 +340,7 @@ def _check_transformers_config(held: Any, rejected: _Rejection) -> None:
 
 
 def _check_numbers(config: Any, weights_bytes: int | None, rejected: _Rejection) -> None:
-    """Compare the sizes that a configuration claims with its weights, of which each takes a byte or more."""
+    """Compare a configuration's sizes with its weight file: a weight takes a byte or more."""
     for inner in _mappings(config, rejected):
         width = max(_numbers(inner, _WIDTHS), default=0)
         shared = _numbers(inner, ("num_hidden_groups",))  # ALBERT's layers share their weights
@@ -371,9 +359,9 @@ def _check_numbers(config: Any, weights_bytes: int | None, rejected: _Rejection)
 
 
 def _check_sides(inner: Mapping[str, Any], rejected: _Rejection) -> None:
-    """Check the sides in pixels that pictures are scaled to.
+    """Check the sides in pixels that images are scaled to.
 
-    Models that choose the number of patches by the picture count pixels in `shortest_edge`.
+    Models with a variable number of patches use `shortest_edge` for a number of pixels.
     """
     counts_pixels = "merge_size" in inner or "min_pixels" in inner
     for key in (*_SIDES, "width") if "height" in inner else _SIDES:
@@ -384,24 +372,22 @@ def _check_sides(inner: Mapping[str, Any], rejected: _Rejection) -> None:
 
 
 def _numbers(inner: Mapping[str, Any], keys: tuple[str, ...]) -> list[int]:
-    values = (inner.get(key) for key in keys)
-    numbers = (
-        number for value in values for number in (value if isinstance(value, list) else (value,))
-    )
+    """Return the numbers under these keys, also from lists, as integers.
+
+    Infinity and NaN become a number larger than every limit.
+    """
+    numbers: list[object] = []
+    for value in map(inner.get, keys):
+        numbers += value if isinstance(value, list) else [value]
     return [
-        _whole(number)
+        int(number) if abs(number) < _LARGEST else _LARGEST
         for number in numbers
         if isinstance(number, int | float) and not isinstance(number, bool)
     ]
 
 
-def _whole(number: float) -> int:
-    """The number as an integer; what is none, or has no end, is larger than any limit."""
-    return int(number) if abs(number) < _LARGEST else _LARGEST
-
-
 def _mappings(value: Any, rejected: _Rejection) -> Iterator[Mapping[str, Any]]:
-    """Every mapping in a JSON value, from the outside in."""
+    """Yield every mapping in a JSON value, from the outside in."""
     waiting = [(value, 0)]
     while waiting:
         inner, depth = waiting.pop()
@@ -424,7 +410,7 @@ def _is_plain(form: re.Pattern[str], name: object) -> bool:
 
 
 def _is_inside(name: object, folder: Path) -> bool:
-    """open_clip writes the whole path where a tower or tokenizer lay in the model's own folder."""
+    """Return whether it is a path inside a folder, as open_clip writes for parts of a model."""
     return (
         isinstance(name, str)
         and "\0" not in name
@@ -438,7 +424,7 @@ def _shown(value: object) -> str:
 
 
 class _Rejection:
-    """Makes the error for one file."""
+    """A function from a reason to the error for one file."""
 
     def __init__(self, path: Path, hint: str = "") -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""The head's file: the small trained part of `lite`, and the constants that its two spaces stand on."""
+"""The head of `lite`: its small trained part, the constants of its two spaces, and their file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ For lite2, 1.3 times the side it was trained with found more prompts.
 """
 
 BLOCK_DIMS = (POOLED_DIM, STAGES_DIM["lite2"], POOLED_DIM, STAGES_DIM["lite0"], TEXT_DIM)
-"""Widths of the blocks of `features`: lite2's last layer and stages, lite0's, and the ConSE vector."""
+"""Widths of the blocks of `features`: lite2's last layer and stages, lite0's, and ConSE."""
 
 FEATURE_DIM = sum(BLOCK_DIMS)
 BASIS_DIM = 352
@@ -47,19 +47,19 @@ _SHAPES = {
     "index_weight": (EXPANDED_DIM, TEXT_DIM),
 }
 _HALF = ("class_vectors", "basis", "output_weight", "index_weight")
-"""Kept as float16, half the size of float32; the figures of the model card stay the same to four digits."""
+"""Stored as float16; the figures of the model card stay the same to four digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiteHead:
-    """Two maps from what the image trunks see, one into MiniLM space and one into the index space.
+    """Two maps from activations of the image trunks: into MiniLM space and into the index space.
 
     Constants, the same in every head that grows from the shipped one: `class_vectors` (1000, 384),
     MiniLM's unit vectors of the ImageNet classes' names, and `prompt_mean` (384,), the mean of
     MiniLM's vectors of real prompts, which the index space leaves out. Trained: `centre`, `scale`
-    (4584,) and `basis` (4584, 352) make `expanded` of the features; `output_weight` (2432, 384) and
-    `output_bias` lead from there to MiniLM space, `index_weight` (2432, 384) to the index space.
-    `weights_sha256` are the digests of the backbones, `training` says what it was trained on.
+    (4584,) and `basis` (4584, 352), with which the features are `expanded`; `output_weight` (2432,
+    384) and `output_bias` lead from there to MiniLM space, `index_weight` (2432, 384) to the index
+    space. `weights_sha256` are the digests of the backbones, `training` describes the training set.
     """
 
     class_vectors: NDArray[np.float32]
@@ -75,22 +75,22 @@ class LiteHead:
 
     @property
     def space(self) -> str:
-        """The name of the index space: two vectors can be compared where the same mean was taken away."""
+        """Return the index space's name; vectors are comparable if the same mean was subtracted."""
         return f"lite-{hashlib.sha256(self.prompt_mean.tobytes()).hexdigest()[:12]}"
 
     def outputs(self, seen: Mapping[str, Activations]) -> Vectors:
-        """(n, 384) unit rows of images in MiniLM's own space."""
+        """Return (n, 384) unit rows of images in MiniLM space."""
         return unit_rows(
             self._expanded(seen) @ self.output_weight + self.output_bias,
             role="the image head of lite",
         )
 
     def index_rows(self, seen: Mapping[str, Activations]) -> Vectors:
-        """(n, 384) unit rows of images in the index space."""
+        """Return (n, 384) unit rows of images in the index space."""
         return unit_rows(self._expanded(seen) @ self.index_weight, role="the image head of lite")
 
     def centred(self, vectors: Vectors) -> Vectors:
-        """(n, 384) unit rows of MiniLM space moved to the index space: the mean taken away, length 1 again."""
+        """Return (n, 384) unit rows of the index space: MiniLM's rows minus the mean."""
         return unit_rows(vectors - self.prompt_mean, role="the text tower of lite")
 
     def _expanded(self, seen: Mapping[str, Activations]) -> NDArray[np.float32]:
@@ -98,9 +98,9 @@ class LiteHead:
 
 
 def expanded(scaled: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, 2432) principal components of the scaled features at length 1, and the products of the leading ones.
+    """Return (n, 2432): the features' unit principal components and products of the leading ones.
 
-    A linear map of it is a kernel regression with .5 <x, y> + .25 <x, y>², the square over the
+    A linear map of them is a kernel regression with .5 <x, y> + .25 <x, y>², the square over the
     leading components only: a thing and its style together mean more than the two apart.
 
     Args:
@@ -118,7 +118,7 @@ def expanded(scaled: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray
 def features(
     seen: Mapping[str, Activations], class_vectors: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(n, 4584) what the head reads of the trunks "lite2" and "lite0"; blocks as in `BLOCK_DIMS`.
+    """Return (n, 4584) features of the trunks "lite2" and "lite0", in blocks as in `BLOCK_DIMS`.
 
     The last layer is read through a square root, which tames its long tail. The stages carry what a
     classifier throws away: colour, texture and style, half of what a prompt is about.
@@ -135,20 +135,19 @@ def features(
 
 
 def conse(logits: NDArray[np.float32], class_vectors: NDArray[np.float32]) -> Vectors:
-    """(n, 384) unit rows: the vectors of the ten likeliest classes' names, weighted by their probabilities.
+    """Return (n, 384) unit rows: the ten likeliest classes' name vectors, by probability.
 
-    Norouzi et al. 2013 (arXiv 1312.5650).
+    ConSE of Norouzi et al. 2013 (arXiv 1312.5650).
     """
     top = np.argpartition(-logits, _CONSE_TOP, axis=1)[:, :_CONSE_TOP]
     chosen = np.take_along_axis(logits, top, axis=1)
-    weights = np.exp(
-        chosen - chosen.max(axis=1, keepdims=True)
-    )  # the softmax's divisor falls out: rows are scaled to length 1
+    # The softmax needs no divisor, because the rows are scaled to length 1.
+    weights = np.exp(chosen - chosen.max(axis=1, keepdims=True))
     return unit_rows(np.einsum("nk,nkd->nd", weights, class_vectors[top]))
 
 
 def write_head(path: Path, head: LiteHead) -> None:
-    """Write the head as safetensors, whole or not at all; the large tensors as float16."""
+    """Write the head as safetensors, atomically, with its large tensors as float16."""
     from safetensors.numpy import save
 
     tensors = {
@@ -158,26 +157,25 @@ def write_head(path: Path, head: LiteHead) -> None:
         for name in _SHAPES
     }
     facts = {"format": FORMAT, "weights_sha256": head.weights_sha256, "training": head.training}
-    # one entry, because safetensors writes several in any order, and equal heads should be equal
-    # files
+    # One entry, because safetensors orders several at random, and equal heads give equal files.
     metadata = {_METADATA: json.dumps(facts, sort_keys=True)}
     with atomic_write(path) as file:
         file.write(save(tensors, metadata=metadata))
 
 
 def read_head(path: Path) -> LiteHead:
-    """The head of a file that `train` wrote.
+    """Return the head of a file that `train` wrote.
 
     Raises:
-        WeightsMissing: there is no such file.
-        WeightsRejected: it is no head, or its tensors have other shapes.
+        WeightsMissing: the file does not exist.
+        WeightsRejected: it is not a head, or its tensors have other shapes.
         FormatVersion: it was written in a newer format.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise WeightsMissing(
-            f"no head lies at {path}.", path=path, hint="Name a file that `train --out` wrote."
+            f"there is no head {path}.", path=path, hint="Name a file that `train --out` wrote."
         )
     try:
         with safe_open(path, framework="numpy") as file:
@@ -198,7 +196,7 @@ def read_head(path: Path) -> LiteHead:
 
 def _checked_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if _METADATA not in metadata:
-        raise _rejected(path, "it carries no head's metadata")
+        raise _rejected(path, "it lacks a head's metadata")
     facts: dict[str, Any] = json.loads(metadata[_METADATA])
     major, minor = facts["format"]
     if major > FORMAT[0]:
@@ -211,7 +209,7 @@ def _checked_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 def _rejected(path: Path, why: str) -> WeightsRejected:
     return WeightsRejected(
-        f"{path} is no head of lite: {why}.",
+        f"{path} is not a head of lite: {why}.",
         path=path,
         hint="Name a file that `train --out` wrote.",
     )

@@ -1,4 +1,4 @@
-"""Whether an error means that the memory, of the machine or of its accelerator, is too small; and memory given back."""
+"""Memory: which errors mean that it is full, and giving freed memory back to the system."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-"""What torch says on CUDA, on Linux and elsewhere; on the processor in a RuntimeError without a class of its own."""
+"""In torch's messages on CUDA, on Linux and elsewhere; the CPU's is a plain RuntimeError."""
 _CLASS = "OutOfMemoryError"
 _STATM = Path("/proc/self/statm")
 
 
 def out_of_memory(error: Exception) -> bool:
-    """True for MemoryError and for torch's complaints, on any device; needs no torch."""
+    """Return whether it is a MemoryError or torch's equal on any device; needs no torch."""
     if isinstance(error, MemoryError):
         return True
     return isinstance(error, RuntimeError) and (
@@ -23,36 +23,36 @@ def out_of_memory(error: Exception) -> bool:
 
 
 class FreedMemory:
-    """What was freed and the C library still holds: given back to the system once this process has grown by `slack_bytes`.
+    """Gives freed memory that the C library still holds back to the system as the process grows.
 
     Every batch has another number of tokens, and oneDNN keeps something small for each. It comes to
     lie among the large intermediate results, and the freed room around it is not used again: 240
     batches through one layer left 965 MB resident, 298 after it was given back, which takes some
     milliseconds.
+
+    Args:
+        slack_bytes: growth of the process after which memory is given back.
     """
 
     def __init__(self, slack_bytes: int) -> None:
         self._slack_bytes = slack_bytes
         self._settled_bytes: int | None = None
         self.most_bytes = 0
-        """The most that this process was found to have for itself."""
+        """The largest private memory of this process that a check has seen."""
 
-    def look(self) -> None:
-        """To be called between two batches; takes some microseconds where nothing is to be done."""
-        own = own_bytes()
-        self.most_bytes = max(self.most_bytes, own)
-        if self._settled_bytes is None or own < self._settled_bytes:
-            self._settled_bytes = own
-        elif own > self._settled_bytes + self._slack_bytes:
+    def check(self) -> None:
+        """Give memory back if the process has grown; cheap enough to call after every batch."""
+        current = own_bytes()
+        self.most_bytes = max(self.most_bytes, current)
+        if self._settled_bytes is None or current < self._settled_bytes:
+            self._settled_bytes = current
+        elif current > self._settled_bytes + self._slack_bytes:
             return_freed_memory()
             self._settled_bytes = own_bytes()
 
 
 def own_bytes() -> int:
-    """Resident memory of this process without what it maps of files;
-
-    0 where the system does not say.
-    """
+    """Return the resident bytes of this process without mapped files; 0 on unknown systems."""
     try:
         _, resident, shared = map(int, _STATM.read_bytes().split()[:3])
     except (OSError, ValueError):
@@ -61,6 +61,10 @@ def own_bytes() -> int:
 
 
 def return_freed_memory() -> None:
-    """Give the system what was freed; nothing where the C library is not glibc."""
+    """Give freed memory back to the system; does nothing unless the C library is glibc."""
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+FREED = FreedMemory(slack_bytes=128 << 20)
+"""One for the process, because all networks share its memory."""

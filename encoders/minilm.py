@@ -1,7 +1,6 @@
-"""all-MiniLM-L6-v2, the output space: texts to 384 numbers.
+"""all-MiniLM-L6-v2, the encoder of the output space: texts to 384 numbers.
 
-sentence-transformers gives the same vectors (a test holds that) and takes 7 s to import; this takes
-what torch takes.
+sentence-transformers gives the same vectors (a test compares them) but takes 7 s to import.
 """
 
 from __future__ import annotations
@@ -19,23 +18,29 @@ from imprompt.core.device_names import check_device
 from imprompt.core.errors import WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.batches import Batches, encodable
 from imprompt.encoders.bert import Bert, BertConfig, expected_shapes
-from imprompt.encoders.length_batches import LastTokens, LengthBatches, encodable
+from imprompt.encoders.caching import token_cache
 from imprompt.encoders.torch_devices import choose_device, dtype_on, torch_provenance
 from imprompt.encoders.weights import file_sha256, packaged_weights, pinned_sha256
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
 MAX_TOKENS = 256
-"""Of the packaged model, as its sentence_bert_config.json says."""
+"""Of the packaged model, from its sentence_bert_config.json."""
 SPACE = "minilm-l6-v2"
 PREPROCESSING = "bert-wordpiece/1"
 BATCH_SIZE = 32
-"""Texts a batch. On one core, 500 real prompts, best of four: 94, 96 and 95 prompts/s in batches of 16, 32 and 64;
-sentence-transformers 74 in batches of 8, its best, and 67 in its default of 32."""
+"""Texts a batch. On one core, 500 real prompts, best of four: 94, 96 and 95 prompts/s in batches
+of 16, 32 and 64; sentence-transformers reaches 74 in batches of 8, its best, and 67 in its default
+of 32."""
 
-_FOLDER_HINT = "Name a folder of a BERT sentence-transformers model with mean pooling, such as all-MiniLM-L6-v2."
+_FOLDER_HINT = (
+    "Name a folder of a BERT sentence-transformers model with mean pooling, "
+    "such as all-MiniLM-L6-v2."
+)
 
 
 class _Limit(msgspec.Struct, frozen=True):
@@ -50,10 +55,7 @@ class _Pooling(msgspec.Struct, frozen=True):
 
 
 class MiniLM:
-    """A `imprompt.core.protocols.TextEncoder`.
-
-    The tokenizer and the network are each read at their first use and then kept.
-    """
+    """An `imprompt.core.protocols.TextEncoder` whose files are read at their first use."""
 
     def __init__(
         self,
@@ -68,36 +70,34 @@ class MiniLM:
         self._folder = folder
         self._config = config
         self._device = device
-        self._batches = LengthBatches(spec.batch_size, announce=announce)
-        self._tokens = LastTokens(self._tokenized)
+        self._batches = Batches(spec.batch_size, announce=announce)
+        self._tokens = token_cache(self._tokenized)
 
     def encode(self, items: Sequence[str]) -> Vectors:
-        """(n, 384) float32 unit rows in the order given; a text counts up to its 256th token, or what its folder says."""
+        """Return (n, 384) float32 unit rows in the order given; texts are cut at `max_tokens`."""
         sequences = [self._cut(tokens) for tokens in self._tokens(items)]
-        lengths = [len(tokens) for tokens in sequences]
-        return self._batches.encode(
+        return self._batches.encode_by_length(
             sequences,
-            lengths,
+            [len(tokens) for tokens in sequences],
+            # Texts that differ in case only, or after the cut, have equal tokens.
+            keys=[tuple(tokens) for tokens in sequences],
             dim=self.spec.dim,
             encode_batch=lambda batch: self._network.embed(batch),
-            keys=[
-                tuple(tokens) for tokens in sequences
-            ],  # case and what is cut off make no difference
         )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) tokens of each text before truncation, [CLS] and [SEP] included."""
+        """Return (n,) tokens of each text before truncation, [CLS] and [SEP] included."""
         return np.array([len(tokens) for tokens in self._tokens(texts)], dtype=np.int64)
 
     def provenance(self) -> dict[str, str | int]:
-        """How the vectors are computed: backend, device, dtype, threads, and the batch size that memory allowed."""
+        """Return how the vectors are computed, with the batch size that memory allowed."""
         return torch_provenance(choose_device(self._device), batch_size=self._batches.batch_size)
 
     def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
-        clean = [encodable(text) for text in texts]
-        return (
-            [encoding.ids for encoding in self._tokenizer.encode_batch_fast(clean)] if clean else []
-        )
+        if not texts:
+            return []
+        encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
+        return [encoding.ids for encoding in encodings]
 
     def _cut(self, tokens: list[int]) -> list[int]:
         limit = self.spec.max_tokens
@@ -111,9 +111,7 @@ class MiniLM:
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise WeightsRejected(
-                f"{path} is not a tokenizer: {error}.", path=path, hint=_FOLDER_HINT
-            ) from error
+            raise _rejected(f"{path} is not a tokenizer: {error}.", path) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -121,71 +119,64 @@ class MiniLM:
     @cached_property
     def _network(self) -> Bert:
         device = choose_device(self._device)
-        from safetensors import SafetensorError, safe_open
-
-        path = self._folder / "model.safetensors"
-        tensors = {}
-        try:
-            with safe_open(path, framework="pt") as file:
-                held = set(file.keys())
-                for name, shape in expected_shapes(self._config).items():
-                    found = tuple(file.get_slice(name).get_shape()) if name in held else None
-                    if found != shape:
-                        raise WeightsRejected(
-                            f"{path} is no BERT of this config.json: {name} should be {shape}, is {found or 'missing'}.",
-                            path=path,
-                            hint=_FOLDER_HINT,
-                        )
-                    tensors[name] = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise WeightsRejected(
-                f"{path} is not a safetensors file: {error}.", path=path, hint=_FOLDER_HINT
-            ) from error
+        tensors = _read_bert_tensors(self._folder / "model.safetensors", self._config)
         return Bert(tensors, self._config, device=device, dtype=dtype_on(device))
+
+
+def _read_bert_tensors(path: Path, config: BertConfig) -> dict[str, Tensor]:
+    """Read the tensors that the network needs; shapes are compared before any of it is loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            for name, expected in expected_shapes(config).items():
+                shape = tuple(file.get_slice(name).get_shape()) if name in names else None
+                if shape != expected:
+                    raise _rejected(
+                        f"{path} does not fit its config.json: "
+                        f"{name} should be {expected}, is {shape or 'missing'}.",
+                        path,
+                    )
+                tensors[name] = file.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise _rejected(f"{path} is not a safetensors file: {error}.", path) from error
+    return tensors
 
 
 def load_minilm(
     folder: Path | None = None, *, device: str = "auto", announce: Announce = silent
 ) -> MiniLM:
-    """The encoder of the output space; reads weights at the first use only.
+    """Return the encoder of the output space; its weights are read at their first use.
 
     Args:
-        folder: a local folder of a sentence-transformers BERT model with mean pooling; None takes
-            the pip package's.
+        folder: of a sentence-transformers BERT model with mean pooling; None takes the package's.
         device: "auto", "cpu" or "cuda"; float16 on CUDA.
         announce: takes a line for the user.
 
     Raises:
-        ConfigError: no such device.
-        WeightsMissing: the package or a file of the folder is not there.
-        WeightsRejected: a file is not what it should be.
+        ConfigError: unknown device.
+        WeightsMissing: the package or a file of the folder is missing.
+        WeightsRejected: a file has wrong contents.
     """
     check_device(device)
     if folder is None:
-        pinned = packaged_weights("minilm")
-        folder, digests = (
-            pinned.path.parent,
-            {"text": pinned.sha256, "tokenizer": packaged_weights("minilm-tokenizer").sha256},
-        )
-        space = SPACE
+        weights, tokenizer = packaged_weights("minilm"), packaged_weights("minilm-tokenizer")
+        folder = weights.path.parent
+        text_sha256, tokenizer_sha256 = weights.sha256, tokenizer.sha256
     else:
-        digests = {
-            "text": file_sha256(folder / "model.safetensors"),
-            "tokenizer": file_sha256(folder / "tokenizer.json"),
-        }
-        space = (
-            SPACE if digests["text"] == pinned_sha256("minilm") else f"bert-{digests['text'][:12]}"
-        )
+        text_sha256 = file_sha256(folder / "model.safetensors")
+        tokenizer_sha256 = file_sha256(folder / "tokenizer.json")
     config = _read_config(folder)
+    limit = _read(folder / "sentence_bert_config.json", _Limit).max_seq_length
+    is_pinned = text_sha256 == pinned_sha256("minilm")
     spec = EncoderSpec(
         name="minilm",
-        space=space,
+        space=SPACE if is_pinned else f"bert-{text_sha256[:12]}",
         dim=config.hidden_size,
-        max_tokens=min(
-            _read(folder / "sentence_bert_config.json", _Limit).max_seq_length,
-            config.max_position_embeddings,
-        ),
-        weights_sha256=digests,
+        max_tokens=min(limit, config.max_position_embeddings),
+        weights_sha256={"text": text_sha256, "tokenizer": tokenizer_sha256},
         preprocessing=PREPROCESSING,
         batch_size=BATCH_SIZE,
     )
@@ -199,11 +190,11 @@ def _read_config(folder: Path) -> BertConfig:
         "gelu",
         "absolute",
     ):
-        raise WeightsRejected(
-            f"{folder} holds a {config.model_type} with {config.hidden_act} and {config.position_embedding_type} positions, "
+        raise _rejected(
+            f"{folder} holds a {config.model_type} with {config.hidden_act} and "
+            f"{config.position_embedding_type} positions, "
             "not a BERT with gelu and absolute positions.",
-            path=folder,
-            hint=_FOLDER_HINT,
+            folder,
         )
     pooling = _read(folder / "1_Pooling" / "config.json", _Pooling)
     if (
@@ -211,10 +202,12 @@ def _read_config(folder: Path) -> BertConfig:
         or pooling.pooling_mode_max_tokens
         or not (pooling.pooling_mode_mean_tokens or pooling.pooling_mode == "mean")
     ):
-        raise WeightsRejected(
-            f"{folder} does not pool by the mean of its tokens.", path=folder, hint=_FOLDER_HINT
-        )
+        raise _rejected(f"{folder} does not pool by the mean of its tokens.", folder)
     return config
+
+
+def _rejected(message: str, path: Path) -> WeightsRejected:
+    return WeightsRejected(message, path=path, hint=_FOLDER_HINT)
 
 
 _Config = TypeVar("_Config", bound=msgspec.Struct)
@@ -228,6 +221,4 @@ def _read(path: Path, kind: type[_Config]) -> _Config:
             f"{path} cannot be read: {error.strerror}.", path=path, hint=_FOLDER_HINT
         ) from error
     except msgspec.MsgspecError as error:
-        raise WeightsRejected(
-            f"{path} is not what it should be: {error}.", path=path, hint=_FOLDER_HINT
-        ) from error
+        raise _rejected(f"{path} is not valid: {error}.", path) from error

@@ -1,9 +1,8 @@
-"""CLIP and its relatives through open_clip, by published name, hub repository, local folder or local file.
+"""CLIP and its relatives through open_clip: published names, hub repositories, folders and files.
 
 CLIP's text tower is causal and pools at the end-of-text token (Radford et al. 2021,
-arXiv:2103.00020, section 2.4), so nothing behind that token can change the result, and a batch may
-be cut at its longest text. Towers that see both ways or pool elsewhere are recognised and get their
-full context.
+arXiv:2103.00020, section 2.4), so nothing after that token can change the result, and a batch may
+be cut at its longest text. Towers that see both ways or pool elsewhere get their full context.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ from imprompt.core.errors import EncoderError, WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.lookahead import side_by_side
 from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.batches import Batches, encodable
+from imprompt.encoders.caching import token_cache
 from imprompt.encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
 from imprompt.encoders.foreign import built_openclip, openclip_tokenizer, refusal
-from imprompt.encoders.length_batches import LastTokens, LengthBatches, encodable
 from imprompt.encoders.openclip_source import OpenClipSource, find_source, import_open_clip
 from imprompt.encoders.torch_devices import choose_device, dtype_on, torch_provenance
-from imprompt.encoders.weights import file_sha256, remembered_sha256
+from imprompt.encoders.weights import cached_sha256, file_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,28 +38,26 @@ TEXTS_A_BATCH = 64
 IMAGES_A_BATCH = 32
 
 _LONGEST_TEXT = 5_000
-"""Characters that are tokenized.
-
-CLIP's tokenizer takes the square of a word's length: 1.7 s for 8,000 letters.
-"""
+"""Characters that are tokenized. The time of CLIP's tokenizer grows with the square of a word's
+length: 1.7 s for 8,000 letters."""
 
 _DEFAULT_CONTEXT = 77
 _NOT_OF_THE_SPACE = frozenset(
     {"hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained"}
 )
-"""Fields of a configuration that say where files come from; the digest of the weights says what they are."""
+"""Fields that only name sources of files; the digest of the weights identifies their content."""
 
 
 class OpenClipTexts:
-    """The text tower; a `imprompt.core.protocols.TextEncoder`."""
+    """The text tower, an `imprompt.core.protocols.TextEncoder`."""
 
     def __init__(self, model: OpenClipModel) -> None:
         self._model = model
-        self._batches = LengthBatches(TEXTS_A_BATCH, announce=model.announce)
-        self._tokens = LastTokens(self._tokenized)
+        self._batches = Batches(TEXTS_A_BATCH, announce=model.announce)
+        self._tokens = token_cache(self._tokenized)
 
     def encode(self, items: Sequence[str]) -> Vectors:
-        """(n, dim) float32 unit rows in the order given; a text counts up to the tower's context length."""
+        """Return (n, dim) float32 unit rows in the order given; texts are cut at `max_tokens`."""
         if not items:
             return np.empty((0, self._model.spec.dim), dtype=np.float32)
         tokens = self._tokens(items)
@@ -68,32 +66,34 @@ class OpenClipTexts:
             lengths, encode = np.full(len(items), tokens.shape[1]), self._encode_whole
         else:
             lengths, encode = (_pool_positions(tower, tokens) + 1).numpy(), self._encode_cut
-        keys = [row.tobytes() for row in tokens.numpy()]
-        return self._batches.encode(
-            list(tokens), lengths, dim=self._model.spec.dim, encode_batch=encode, keys=keys
+        return self._batches.encode_by_length(
+            list(tokens),
+            lengths,
+            keys=[row.tobytes() for row in tokens.numpy()],
+            dim=self._model.spec.dim,
+            encode_batch=encode,
         )
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) tokens of each text before truncation, start and end included; characters behind the 5,000th do not count."""
+        """Return (n,) tokens of each text before truncation, start and end included.
+
+        Only the first 5,000 characters of a text are counted.
+        """
         tokenizer = self._model.tokenizer
-        if not hasattr(tokenizer, "encode"):
-            found = [
-                len(tokenizer.tokenizer(tokenizer.clean_fn(_limited(text))).input_ids)
-                for text in texts
-            ]
-            return np.array(found, dtype=np.int64)
+        if not hasattr(tokenizer, "encode"):  # a tokenizer of Hugging Face
+            sequences = [tokenizer.tokenizer(tokenizer.clean_fn(_limited(text))) for text in texts]
+            return np.array([len(tokens.input_ids) for tokens in sequences], dtype=np.int64)
         if not texts:
             return np.empty(0, dtype=np.int64)
-        ends = self._tokens(texts).numpy() == tokenizer.eot_token_id  # CLIP's own tokenizer
-        counts: NDArray[np.int64] = ends.shape[1] - np.argmax(ends[:, ::-1], axis=1).astype(
-            np.int64
-        )
-        for row in np.flatnonzero(counts == ends.shape[1]).tolist():  # it may have been cut
+        ends = self._tokens(texts).numpy() == tokenizer.eot_token_id
+        context = ends.shape[1]
+        counts: NDArray[np.int64] = context - np.argmax(ends[:, ::-1], axis=1).astype(np.int64)
+        for row in np.flatnonzero(counts == context).tolist():  # it may have been cut
             counts[row] = len(tokenizer.encode(_limited(texts[row]))) + 2
         return counts
 
     def provenance(self) -> dict[str, str | int]:
-        """How the vectors are computed: backend, device, dtype, threads, and the batch size that memory allowed."""
+        """Return how the vectors are computed, with the batch size that memory allowed."""
         model = self._model
         return torch_provenance(model.device, batch_size=self._batches.batch_size)
 
@@ -108,7 +108,7 @@ class OpenClipTexts:
             return _unit(self._model.network.encode_text(torch.stack(rows).to(self._model.device)))
 
     def _encode_cut(self, rows: list[Tensor]) -> Vectors:
-        """What open_clip's `encode_text` does, on the columns up to the last end-of-text token of the batch."""
+        """Do what open_clip's `encode_text` does, up to the last end-of-text token of the batch."""
         import torch
 
         tower = self._model.cut_tower
@@ -118,72 +118,57 @@ class OpenClipTexts:
         tokens = tokens[:, :length].to(self._model.device)
         with torch.inference_mode():
             dtype = tower.transformer.get_cast_dtype()
-            hidden = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[
-                :length
-            ].to(dtype)
+            words, positions_embedded = tower.token_embedding(tokens), tower.positional_embedding
+            hidden = words.to(dtype) + positions_embedded[:length].to(dtype)
             hidden = tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length])
-            pooled = tower.ln_final(hidden)[
-                torch.arange(len(rows), device=hidden.device), positions.to(hidden.device)
-            ]
+            row_numbers = torch.arange(len(rows), device=hidden.device)
+            pooled = tower.ln_final(hidden)[row_numbers, positions.to(hidden.device)]
             projection = tower.text_projection
-            if projection is not None:
-                pooled = (
-                    projection(pooled)
-                    if isinstance(projection, torch.nn.Linear)
-                    else pooled @ projection
-                )
+            if isinstance(projection, torch.nn.Linear):
+                pooled = projection(pooled)
+            elif projection is not None:
+                pooled = pooled @ projection
             return _unit(pooled)
 
 
 class OpenClipImages:
-    """The image tower; takes upright RGB pictures of any size."""
+    """The image tower, for upright RGB images of any size."""
 
     def __init__(self, model: OpenClipModel) -> None:
         self._model = model
-        self._batches = LengthBatches(IMAGES_A_BATCH, announce=model.announce)
+        self._batches = Batches(IMAGES_A_BATCH, announce=model.announce)
 
     def encode(self, items: Sequence[Image]) -> Vectors:
-        """(n, dim) float32 unit rows in the order given, through the preprocessing that the model was trained with."""
+        """Return (n, dim) float32 unit rows in the order given, with the model's preprocessing."""
         return self._batches.encode(
-            items, np.zeros(len(items)), dim=self._model.spec.dim, encode_batch=self._encode_batch
+            items, dim=self._model.spec.dim, encode_batch=self._encode_batch
         )
 
-    def _encode_batch(self, pictures: list[Image]) -> Vectors:
+    def _encode_batch(self, images: list[Image]) -> Vectors:
         import torch
 
         model = self._model
         transform = model.transform  # made here, once, before threads ask for it
-        pixels = torch.stack(list(side_by_side(transform, pictures)))
+        pixels = torch.stack(list(side_by_side(transform, images)))
+        pixels = pixels.to(device=model.device, dtype=getattr(torch, model.dtype_name))
         with torch.inference_mode():
-            return _unit(
-                model.network.encode_image(
-                    pixels.to(device=model.device, dtype=getattr(torch, model.dtype_name))
-                )
-            )
+            return _unit(model.network.encode_image(pixels))
 
 
 class OpenClipEncoder:
-    """Both towers of one model; it is read at the first use of either."""
+    """Both towers of one model, which is read at the first use of either."""
 
     def __init__(self, model: OpenClipModel) -> None:
-        self._model = model
-
-    @property
-    def spec(self) -> EncoderSpec:
-        return self._model.spec
-
-    @property
-    def model(self) -> OpenClipModel:
-        """What both towers are parts of, for a library that wants it whole."""
-        return self._model
+        self.model = model
+        self.spec = model.spec
 
     @cached_property
     def texts(self) -> OpenClipTexts:
-        return OpenClipTexts(self._model)
+        return OpenClipTexts(self.model)
 
     @cached_property
     def images(self) -> OpenClipImages:
-        return OpenClipImages(self._model)
+        return OpenClipImages(self.model)
 
 
 class OpenClipModel:
@@ -207,10 +192,10 @@ class OpenClipModel:
 
     @cached_property
     def network(self) -> Any:
-        """The model in evaluation mode with the checkpoint's weights.
+        """Return the model in evaluation mode with the checkpoint's weights.
 
         Raises:
-            WeightsRejected: the checkpoint is of another architecture or shape, or no checkpoint.
+            WeightsRejected: the file is not a checkpoint, or of another architecture.
         """
         tensors = read_tensors(self.source.weights)
         network = _build(self.source, half=self.dtype_name == "float16")
@@ -219,11 +204,17 @@ class OpenClipModel:
 
     @cached_property
     def cut_tower(self) -> Any:
+        """Return the module whose texts may be cut, or None where they may not be."""
         return _cut_tower(self.network)
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Called with texts, it gives (n, context) int64 tokens, cut and padded."""
+        """Return a function from texts to (n, context) int64 tokens, cut and padded.
+
+        Raises:
+            EncoderError: a package is missing, or the model drops words of long texts.
+            WeightsRejected: the folder holds no usable tokenizer.
+        """
         import_open_clip()
         text = self.source.config["text_cfg"]
         if mask := (text.get("tokenizer_kwargs") or {}).get("reduction_mask"):
@@ -239,7 +230,7 @@ class OpenClipModel:
             raise EncoderError(
                 f"{self.source.name} needs a package: {error}.", hint="pip install transformers"
             ) from error
-        except Exception as error:  # transformers and tokenizers raise what they like for files they do not understand
+        except Exception as error:  # transformers and tokenizers raise errors of many kinds
             folder = self.source.tokenizer or self.source.weights
             raise WeightsRejected(
                 f"{folder} holds no tokenizer: {refusal(error)}.",
@@ -249,13 +240,12 @@ class OpenClipModel:
 
     @cached_property
     def transform(self) -> Any:
-        """open_clip's own evaluation transform: a picture to a (3, height, width) tensor."""
+        """Return open_clip's evaluation transform: an image to a (3, height, width) tensor."""
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-        chosen = merge_preprocess_dict(PreprocessCfg(), dict(self.source.preprocess))
-        return image_transform_v2(
-            PreprocessCfg(**{**chosen, "size": self.network.visual.image_size}), is_train=False
-        )
+        fields = merge_preprocess_dict(PreprocessCfg(), dict(self.source.preprocess))
+        fields = {**fields, "size": self.network.visual.image_size}
+        return image_transform_v2(PreprocessCfg(**fields), is_train=False)
 
 
 def load_openclip(
@@ -266,7 +256,7 @@ def load_openclip(
     announce: Announce = silent,
     weights: Path | None = None,
 ) -> OpenClipEncoder:
-    """The pair of that name.
+    """Return the encoder of a name; see `imprompt.encoders.registry.load_encoder`.
 
     Args:
         name: `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a folder that holds
@@ -277,10 +267,10 @@ def load_openclip(
         weights: for `ARCH/PRETRAINED`, a local file in place of the published one.
 
     Raises:
-        ConfigError: no such name or device.
+        ConfigError: unknown name or device.
         EncoderError: open_clip is not installed, or cannot build the model.
-        WeightsMissing: a file is neither here nor to be had.
-        WeightsRejected: a file is not what it should be.
+        WeightsMissing: a file is not on this machine and cannot be fetched.
+        WeightsRejected: a file has wrong contents.
     """
     choose_device(device)
     import_open_clip()
@@ -290,7 +280,7 @@ def load_openclip(
 
 def _spec(source: OpenClipSource) -> EncoderSpec:
     config = _full_config(source)
-    weights = remembered_sha256(source.weights, "tensors", tensors_sha256)
+    weights = cached_sha256(source.weights, "tensors", tensors_sha256)
     identity = json.dumps([config, weights], sort_keys=True)
     return EncoderSpec(
         name=source.name,
@@ -314,7 +304,7 @@ def _preprocess(source: OpenClipSource) -> dict[str, Any]:
 
 
 def _full_config(source: OpenClipSource) -> dict[str, Any]:
-    """The configuration with open_clip's defaults written out, so that two ways of writing one model are equal.
+    """Return the configuration with open_clip's defaults, so that spelling makes no difference.
 
     Raises:
         WeightsRejected: it lacks a part, or has one that open_clip does not know.
@@ -333,44 +323,41 @@ def _full_config(source: OpenClipSource) -> dict[str, Any]:
         return {**config, "embed_dim": int(config["embed_dim"]), **kept}
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsRejected(
-            f"the configuration of {source.name} is none of open_clip {open_clip.__version__}: {error}.",
+            f"open_clip {open_clip.__version__} does not know the configuration of {source.name}: "
+            f"{error}.",
             path=source.weights,
             hint="A newer open_clip_torch may know it.",
         ) from error
 
 
 def _build(source: OpenClipSource, *, half: bool) -> Any:
-    """The network with random weights, as open_clip's `create_model` makes it, without its log lines and its downloads."""
+    """Build the network with random weights, as open_clip's `create_model`, without downloads."""
     import torch
 
     open_clip = import_open_clip()
-    config = {
-        **source.config,
-        "vision_cfg": dict(source.config["vision_cfg"]),
-        "text_cfg": dict(source.config["text_cfg"]),
-    }
-    config["vision_cfg"]["timm_model_pretrained"] = False
-    config["text_cfg"]["hf_model_pretrained"] = False
-    custom = config.pop("custom_text", False) or bool(config["text_cfg"].get("hf_model_name"))
-    kind = (
-        (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP)
-        if custom
-        else open_clip.CLIP
-    )
+    vision = {**source.config["vision_cfg"], "timm_model_pretrained": False}
+    text = {**source.config["text_cfg"], "hf_model_pretrained": False}
+    config = {**source.config, "vision_cfg": vision, "text_cfg": text}
+    if not (config.pop("custom_text", False) or text.get("hf_model_name")):
+        kind = open_clip.CLIP
+    elif "multimodal_cfg" in config:
+        kind = open_clip.CoCa
+    else:
+        kind = open_clip.CustomTextCLIP
     try:
         network = built_openclip(kind, config, cast_dtype=torch.float16 if half else None)
-    except Exception as error:  # open_clip, timm and transformers raise what they like for a configuration they cannot build
+    except Exception as error:  # open_clip, timm and transformers raise errors of many kinds
         raise EncoderError(
             f"open_clip cannot build {source.name}: {refusal(error)}.",
             hint="A newer open_clip_torch or timm may know it.",
         ) from error
     if half:
-        _halve_precision(network, timm_tower="timm_model_name" in config["vision_cfg"])
+        _halve_precision(network, timm_tower="timm_model_name" in vision)
     return network
 
 
 def _halve_precision(network: Any, *, timm_tower: bool) -> None:
-    """float16 where open_clip's precision "fp16" has it: everything but layer norms (and, in native towers, embeddings)."""
+    """Convert what open_clip's precision "fp16" converts: all but layer norms and embeddings."""
     import torch
 
     open_clip = import_open_clip()
@@ -386,7 +373,7 @@ def _halve_precision(network: Any, *, timm_tower: bool) -> None:
 
 
 def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> None:
-    """Put a checkpoint into the network, after the renamings that open_clip's `load_checkpoint` does; it resizes nothing."""
+    """Load a checkpoint, renamed as by open_clip's `load_checkpoint`; no tensor is resized."""
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
@@ -396,15 +383,12 @@ def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> N
             tensors = convert_to_custom_text_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError) as error:
         raise WeightsRejected(
-            f"{source.weights} is no {source.architecture}: {error}.",
+            f"{source.weights} does not fit {source.architecture}: {error}.",
             path=source.weights,
             hint="Name the architecture of these weights.",
         ) from error
     expected = network.state_dict()
-    for scalar in (
-        "logit_scale",
-        "logit_bias",
-    ):  # they scale scores in training; no vector depends on them
+    for scalar in ("logit_scale", "logit_bias"):  # for training; no vector depends on them
         tensors.pop(scalar, None)
         if scalar in expected:
             tensors[scalar] = expected[scalar]
@@ -415,7 +399,7 @@ def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> N
 
 
 def _cut_tower(network: Any) -> Any:
-    """The module that holds the parts of a text tower that may be cut, or None where it may not be."""
+    """Return the module with the parts of a causal text tower, or None for any other tower."""
     import torch
 
     open_clip = import_open_clip()
@@ -439,21 +423,18 @@ def _cut_tower(network: Any) -> Any:
 
 
 def _pool_positions(tower: Any, tokens: Tensor) -> Tensor:
-    """(n,) where the tower pools:
-
-    CLIP's end-of-text token has the highest id, other tokenizers' is named.
-    """
+    """Return the (n,) positions of the end-of-text tokens, where the tower pools."""
     pool = getattr(tower, "text_pool_type", None) or tower.pool_type
     eos = tower.text_eos_id if hasattr(tower, "text_eos_id") else tower.eos_id
+    # CLIP's end-of-text token has the highest id; the configuration names that of other tokenizers.
     marked = tokens if pool == "argmax" else (tokens == eos).int()
     return marked.argmax(dim=-1)
 
 
 def _limited(text: str) -> str:
-    folded = (
-        " ".join(text.split()) if len(text) > _LONGEST_TEXT else text
-    )  # open_clip's tokenizers fold white space themselves
-    return encodable(folded[:_LONGEST_TEXT])
+    if len(text) > _LONGEST_TEXT:  # open_clip's tokenizers collapse white space, too
+        text = " ".join(text.split())[:_LONGEST_TEXT]
+    return encodable(text)
 
 
 def _unit(features: Tensor) -> Vectors:

@@ -1,7 +1,7 @@
-"""Where an open_clip model lies: from the name that a user types to its configuration, its weight file and its tokenizer.
+"""Sources of open_clip models: from a user's name to configuration, weight file and tokenizer.
 
-Names are those that CLIP Interrogator's users know, and the layouts are open_clip's own. open_clip
-fetches nothing itself: every file from outside comes through `imprompt.core.hub.fetch`.
+Names are those of CLIP Interrogator, and layouts those of open_clip. open_clip fetches nothing
+itself: every remote file comes through `imprompt.core.hub.fetch`.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ PUBLISHED = {
     "ViT-L-14/openai": "timm/vit_large_patch14_clip_224.openai",
     "ViT-bigG-14/laion2b_s39b_b160k": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
 }
-"""The repositories of the names that are used most, as open_clip's own table has them, which takes seconds to import. None of these
-has a tokenizer of its own."""
+"""Repositories of the most used names, from open_clip's table, which takes seconds to import. All
+use CLIP's tokenizer."""
 
 _HUB_WEIGHTS = (WEIGHT_FILES[0], WEIGHT_FILES[2])
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
@@ -56,11 +56,10 @@ _TOKENIZER_EXTRAS = ("special_tokens_map.json", "config.json")
 
 @dataclass(frozen=True, slots=True)
 class OpenClipSource:
-    """Everything that a model is made from.
+    """The files and settings of a model.
 
     `config` is open_clip's model configuration, `preprocess` the fields of its PreprocessCfg that
-    differ from the default, `tokenizer` the folder of a Hugging Face tokenizer, or None where the
-    model takes CLIP's own.
+    differ from the default, `tokenizer` the folder of a Hugging Face tokenizer, or None for CLIP's.
     """
 
     name: str
@@ -77,7 +76,7 @@ class _FolderConfig(msgspec.Struct, frozen=True):
 
 
 def import_open_clip() -> Any:
-    """The library, untyped as it is.
+    """Return the library, which has no types.
 
     Raises:
         EncoderError: it is not installed.
@@ -95,20 +94,20 @@ def import_open_clip() -> Any:
 def find_source(
     name: str, *, offline: bool, announce: Announce, weights: Path | None = None
 ) -> OpenClipSource:
-    """Resolve a name; fetches what it names and the hub's cache lacks, unless `offline`.
+    """Return the source of a name; files missing in the hub's cache are fetched unless `offline`.
 
     Args:
         name: see `imprompt.encoders.registry.load_encoder`.
         offline: fetch nothing.
         announce: takes a line for the user.
-        weights: a local file in place of the one that `ARCH/PRETRAINED` was published with.
+        weights: for `ARCH/PRETRAINED`, a local file in place of the published one.
 
     Raises:
-        ConfigError: no such architecture, tag or form of name, or `weights` beside a name that says
-            where they are.
+        ConfigError: unknown architecture, tag or form of name, or `weights` with another form than
+            `ARCH/PRETRAINED`.
         EncoderError: open_clip is not installed.
-        WeightsMissing: a file is neither here nor to be had.
-        WeightsRejected: a configuration file is not what it should be.
+        WeightsMissing: a file is not on this machine and cannot be fetched.
+        WeightsRejected: a configuration file has wrong contents.
     """
 
     def get(repo: str, *filenames: str) -> Path:
@@ -131,18 +130,20 @@ def find_source(
 
 
 def wanted_files(name: str) -> list[Wanted]:
-    """What the hub has to give for the model of that name, as far as the files that lie here tell; no request, and for the names in
-    `PUBLISHED` no import of open_clip.
+    """Return the hub files of a model, as far as known without any request.
+
+    A repository's configuration may name more files once it is fetched. Names in `PUBLISHED` need
+    no import of open_clip.
 
     Raises:
-        ConfigError, EncoderError, WeightsMissing, WeightsRejected: as `find_source`.
+        ConfigError, EncoderError, WeightsMissing, WeightsRejected: see `find_source`.
     """
     if name in PUBLISHED:
         return [wanted(PUBLISHED[name], *_HUB_WEIGHTS)]
     if name.startswith(HUB_PREFIX):
         repo = name.removeprefix(HUB_PREFIX)
         if repo.count("/") != 1:
-            raise ConfigError(f"{repo!r} is no hub repository.", hint="Write hf-hub:OWNER/NAME.")
+            raise ConfigError(f"{repo!r} is not a hub repository.", hint="Write hf-hub:OWNER/NAME.")
         config = wanted(repo, CONFIG_FILE)
         path = cached_choice(config.choices)
         return [
@@ -151,8 +152,8 @@ def wanted_files(name: str) -> list[Wanted]:
             wanted(repo, *_HUB_WEIGHTS),
         ]
     if _is_folder(name):
-        held = _from_folder(_folder(name))
-        return _text_files(held.config, has_tokenizer=True, beside=held.weights.parent)
+        source = _from_folder(_folder(name))
+        return _text_files(source.config, has_tokenizer=True, folder=source.weights.parent)
     architecture, _, tag = name.partition("/")
     if "//" in name:
         return _text_files(_built_in(architecture))
@@ -161,16 +162,16 @@ def wanted_files(name: str) -> list[Wanted]:
 
 
 def _text_files(
-    config: Mapping[str, Any], *, has_tokenizer: bool = False, beside: Path | None = None
+    config: Mapping[str, Any], *, has_tokenizer: bool = False, folder: Path | None = None
 ) -> list[Wanted]:
-    """The files of a Hugging Face tokenizer and of a Hugging Face text tower, which live in repositories of their own."""
+    """Return the files of a Hugging Face tokenizer and text tower, of other repositories."""
     text = config["text_cfg"]
     files = []
     if (repo := text.get("hf_tokenizer_name")) and not has_tokenizer:
-        # What the optional ones hold stands in tokenizer_config.json in all but old repositories.
+        # Only old repositories need the optional ones; newer ones have it in tokenizer_config.json.
         files += [wanted(repo, file, optional=True) for file in _TOKENIZER_EXTRAS]
         files += [wanted(repo, file) for file in _TOKENIZER_FILES]
-    if (tower := text.get("hf_model_name")) and not (beside and (beside / tower).is_dir()):
+    if (tower := text.get("hf_model_name")) and not (folder and (folder / tower).is_dir()):
         files.append(wanted(tower, "config.json"))
     return files
 
@@ -188,38 +189,38 @@ def _folder(name: str) -> Path:
 
 
 def _from_hub(repo: str, get: Callable[..., Path]) -> OpenClipSource:
-    held = _read_config(get(repo, CONFIG_FILE))
+    config = _read_config(get(repo, CONFIG_FILE))
     weights = get(repo, *_HUB_WEIGHTS)
-    return OpenClipSource(f"{HUB_PREFIX}{repo}", repo, held.model_cfg, held.preprocess_cfg, weights)
+    name = f"{HUB_PREFIX}{repo}"
+    return OpenClipSource(name, repo, config.model_cfg, config.preprocess_cfg, weights)
 
 
 def _from_folder(folder: Path) -> OpenClipSource:
-    config = folder / CONFIG_FILE
-    if not config.is_file():
+    path = folder / CONFIG_FILE
+    if not path.is_file():
         raise WeightsMissing(
-            f"there is no {config}.",
-            path=config,
+            f"there is no {path}.",
+            path=path,
             hint="Name a folder as open_clip writes it for the hub.",
         )
-    held = _read_config(config)
+    config = _read_config(path)
     weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
     if weights is None:
         raise WeightsMissing(
             f"{folder} holds none of {', '.join(WEIGHT_FILES)}.",
             path=folder,
-            hint="Put the weights beside the configuration.",
+            hint="Put the weights into the folder of the configuration.",
         )
-    tokenizer = folder if held.model_cfg.get("text_cfg", {}).get("hf_tokenizer_name") else None
+    tokenizer = folder if config.model_cfg.get("text_cfg", {}).get("hf_tokenizer_name") else None
     return OpenClipSource(
-        str(folder), folder.name, held.model_cfg, held.preprocess_cfg, weights, tokenizer
+        str(folder), folder.name, config.model_cfg, config.preprocess_cfg, weights, tokenizer
     )
 
 
 def _from_file(name: str) -> OpenClipSource:
     architecture, _, file = name.partition("//")
     config = _built_in(architecture)
-    # Everything behind the second slash is a path, so `ARCH//x/y.pt` is relative; people write
-    # `ARCH//x/y.pt` for /x/y.pt as well.
+    # `ARCH//x/y.pt` names a relative path, but people also write it for /x/y.pt.
     path = next((path for path in (Path(file), Path("/", file)) if path.is_file()), None)
     if path is None:
         raise WeightsMissing(
@@ -236,22 +237,19 @@ def _from_file(name: str) -> OpenClipSource:
 def _from_tag(name: str, get: Callable[..., Path]) -> OpenClipSource:
     if _is_folder(name) or name.startswith(HUB_PREFIX) or "//" in name:
         raise ConfigError(
-            f"{name} says itself where its weights are.", hint="Leave out one of the two."
+            f"{name} already names its weights.", hint="Give a name or a weight file, not both."
         )
     architecture, _, tag = name.partition("/")
     config = _built_in(architecture)
     repo, filenames, pretrained = _published(architecture, tag)
-    # Weights trained with QuickGELU give other vectors without it; open_clip warns of the mismatch
-    # and goes on.
-    config = {
-        **config,
-        "quick_gelu": pretrained.get("quick_gelu", False) or config.get("quick_gelu", False),
-    }
+    # Weights trained with QuickGELU give other vectors without it; open_clip would only warn.
+    quick_gelu = pretrained.get("quick_gelu", False) or config.get("quick_gelu", False)
+    config = {**config, "quick_gelu": quick_gelu}
     return OpenClipSource(name, architecture, config, pretrained, get(repo, *filenames))
 
 
 def _published(architecture: str, tag: str) -> tuple[str, tuple[str, ...], dict[str, Any]]:
-    """(repository, names of the weight file in the order of preference, open_clip's record of it)."""
+    """Return (repository, names of the weight file, the preferred first, open_clip's record)."""
     open_clip = import_open_clip()
     _built_in(architecture)
     pretrained: dict[str, Any] = open_clip.get_pretrained_cfg(architecture, tag)
@@ -264,15 +262,15 @@ def _published(architecture: str, tag: str) -> tuple[str, tuple[str, ...], dict[
     repo, _, filename = pretrained.get("hf_hub", "").rpartition("/")
     if not repo:
         raise WeightsMissing(
-            f"{architecture}/{tag} is published outside of the hub only.",
+            f"{architecture}/{tag} is published only outside the hub.",
             path=f"{architecture}/{tag}",
-            hint=f"Fetch {pretrained.get('url')} yourself and name {architecture}//FILE.",
+            hint=f"Download {pretrained.get('url')} and name {architecture}//FILE.",
         )
     return repo, _alternatives(filename), pretrained
 
 
 def _alternatives(filename: str) -> tuple[str, ...]:
-    """The safetensors file that open_clip looks for first, then the one that is named."""
+    """Return the names to try: the safetensors file first, as in open_clip, then the given one."""
     if not filename:
         return _HUB_WEIGHTS
     stem, _, suffix = filename.rpartition(".")
@@ -296,7 +294,7 @@ def _built_in(architecture: str) -> dict[str, Any]:
 
 
 def _agreed_preprocess(architecture: str) -> dict[str, Any]:
-    """What all published weights of the architecture were trained with, where they agree: a local file does not say it."""
+    """Return the preprocessing of all published weights, if they agree; for local weight files."""
     open_clip = import_open_clip()
     from open_clip.transform import PreprocessCfg
 
@@ -315,25 +313,27 @@ def _agreed_preprocess(architecture: str) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> _FolderConfig:
-    """Read a stranger's configuration, and check it before anything else is fetched for it."""
+    """Read and check an untrusted configuration before anything else is fetched for it."""
     try:
-        held = msgspec.convert(read_json(path, hint="It needs model_cfg."), _FolderConfig)
+        config = msgspec.convert(read_json(path, hint="It needs model_cfg."), _FolderConfig)
     except msgspec.MsgspecError as error:
         raise WeightsRejected(
-            f"{path} is no open_clip configuration: {error}.", path=path, hint="It needs model_cfg."
+            f"{path} is not an open_clip configuration: {error}.",
+            path=path,
+            hint="It needs model_cfg.",
         ) from error
-    check_openclip(held.model_cfg, path=path)
-    return held
+    check_openclip(config.model_cfg, path=path)
+    return config
 
 
 def _with_text_files(source: OpenClipSource, get: Callable[..., Path]) -> OpenClipSource:
-    """Name the folders in which the files of `_text_files` lie, once the configuration fits the weights."""
+    """Return the source with the folders of its text files, once its sizes are checked."""
     check_openclip(source.config, path=source.weights, weights_bytes=source.weights.stat().st_size)
     text = dict(source.config.get("text_cfg", {}))
     tokenizer = source.tokenizer
     if (repo := text.get("hf_tokenizer_name")) and tokenizer is None:
         tokenizer = get(repo, _TOKENIZER_FILES[0]).parent
     if tower := text.get("hf_model_name"):
-        beside = source.weights.parent / tower
-        text["hf_model_name"] = str(beside if beside.is_dir() else get(tower, "config.json").parent)
+        folder = source.weights.parent / tower
+        text["hf_model_name"] = str(folder if folder.is_dir() else get(tower, "config.json").parent)
     return replace(source, config={**source.config, "text_cfg": text}, tokenizer=tokenizer)

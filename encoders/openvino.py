@@ -1,7 +1,7 @@
-"""A network of torch, run by OpenVINO on the processor: the same float32 arithmetic in fewer and larger steps.
+"""A torch network run by OpenVINO on the CPU: the same float32 arithmetic in fewer, larger steps.
 
-Kept for `lite`'s pictures alone, where it takes a third of the time and differs by rounding;
-docs/performance.md has what was measured of it and of the other towers.
+Only for `lite`'s images, where it takes a third of the time and differs by rounding;
+docs/performance.md has the measurements, of other towers too.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _TELEMETRY = "openvino_telemetry"
 
 
 def compiled(network: Any, example: Tensor) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """What computes the network's rows from a batch of any size; it may be called from several threads.
+    """Return a function from a batch of any size to the network's rows, safe between threads.
 
     Args:
         network: a torch module in evaluation mode, of one (n, …) input and one (n, dim) output.
-        example: an input; all but its first dimension is fixed.
+        example: an input; all dimensions but the first are fixed by it.
 
     Raises:
         ConfigError: OpenVINO is not installed.
@@ -39,10 +39,9 @@ def compiled(network: Any, example: Tensor) -> Callable[[NDArray[np.float32]], N
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing, which torch is going to replace
-        decoder = TorchScriptPythonDecoder(
-            network, example_input=(example,)
-        )  # must outlive what is made of it
+        warnings.simplefilter("ignore")  # torch warns that tracing is deprecated
+        # The decoder must outlive the model.
+        decoder = TorchScriptPythonDecoder(network, example_input=(example,))
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
     model.reshape(openvino.PartialShape([-1, *example.shape[1:]]))
@@ -61,14 +60,15 @@ def compiled(network: Any, example: Tensor) -> Callable[[NDArray[np.float32]], N
 
 
 def import_openvino() -> Any:
-    """The module `openvino`, without the report that it would send over the network at every import.
+    """Return the module `openvino`, without the telemetry that it would send at every import.
 
     Raises:
         ConfigError: it is not installed.
     """
     silenced = _TELEMETRY not in sys.modules
     if silenced:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # it then takes a stand-in of its own that sends nothing
+        # openvino then uses its built-in stub, which sends nothing.
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:

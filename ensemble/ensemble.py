@@ -112,7 +112,7 @@ class Ensemble:
             {name: prediction.vectors for name, prediction in said.items()}, self.shares
         )
         prompts = self._prompts(images, vectors, said)
-        scores = self.neighbourhood.look(images).hits.scores
+        scores = self.neighbourhood.surroundings(images).hits.scores
         predictions = []
         for row, (prompt, cosine) in enumerate(prompts):
             contributions = [

@@ -90,7 +90,7 @@ class Knn:
 
     def predict(self, images: Sequence[Image]) -> Prediction:
         """Vectors, and as text the neighbour that is nearest to each."""
-        found = self._neighbourhood.look(images)
+        found = self._neighbourhood.surroundings(images)
         cosines, vectors = found.hits.scores, found.vectors
         texts: list[Sequence[str]] = []
         if self._minilm is not None:
@@ -117,5 +117,5 @@ class Knn:
 
     def _cosines(self, found: Surroundings, captions: Sequence[str]) -> NDArray[np.float32]:
         """(n,) cosines of the pictures with a text each, in the index space."""
-        rows = self._neighbourhood.pair.texts.encode(captions)
+        rows = self._neighbourhood.encoder.texts.encode(captions)
         return np.asarray(np.einsum("nd,nd->n", found.pictures, rows), dtype=np.float32)

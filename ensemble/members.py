@@ -1,9 +1,9 @@
-"""From a blend config to its members: the one place that knows which members there are and what each is made of."""
+"""From a blend config to its members: the only module that knows all members and their parts."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +12,14 @@ from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
 from imprompt.core.values import Ids, Prediction
-from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.caching import BatchCache, CachedEncoder, image_keys
 from imprompt.encoders.registry import load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, BlendConfig, check_blend_config
 from imprompt.ensemble.captions import CaptionMember
 from imprompt.ensemble.confidence import find_calibration
 from imprompt.ensemble.ensemble import Ensemble, unavailable
 from imprompt.ensemble.knn import Knn
-from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
+from imprompt.ensemble.neighbourhood import Neighbourhood
 from imprompt.ensemble.regressor import Regressor
 from imprompt.ensemble.rescoring import SecondLook
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MemberPool:
-    """What members are made of.
+    """The parts that members are made of, and the members loaded so far.
 
-    `version` is the index, `pair` its encoder, `minilm` the output space, `neighbourhood` the
-    prompts around a picture, `loaded` the members that were made before, `files` what models were
-    read from, by member.
+    `version` is the index, `encoder` its encoder, `minilm` that of the output space,
+    `neighbourhood` the search around a picture. `loaded` and `files`, the model files of each
+    member, grow as members are loaded.
     """
 
     blend_config: BlendConfig
     version: OpenIndex
-    pair: DualEncoder
+    encoder: DualEncoder
     minilm: TextEncoder
     neighbourhood: Neighbourhood
     device: str
@@ -54,22 +54,22 @@ class MemberPool:
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
-class CachingMember:
-    """A member that is asked by several and works once."""
+class CachedMember:
+    """A member that predicts a batch once, also for several callers."""
 
     def __init__(self, member: EnsembleMember) -> None:
         self.name = member.name
-        self._predict = LastPictures(member.predict)
+        self._predict = BatchCache(member.predict, key=image_keys)
 
     def predict(self, images: Sequence[Image]) -> Prediction:
-        """What the member says; not to be changed."""
+        """Return the member's prediction, not to be changed."""
         return self._predict(images)
 
 
 def load_ensemble(
     blend_config: BlendConfig,
     version: OpenIndex,
-    pair: DualEncoder,
+    encoder: DualEncoder,
     *,
     degrade: bool = False,
     device: str = "auto",
@@ -78,205 +78,212 @@ def load_ensemble(
     allowed: Ids | None = None,
     ready: Sequence[EnsembleMember] = (),
 ) -> Ensemble:
-    """The ensemble of a blend config over one version.
+    """Return the ensemble of a blend config over one version.
 
     Args:
+        blend_config: names the members and their settings.
         version: stays open as long as the ensemble is used.
-        pair: the version's encoder; its features are shared with `SharedPair` by all that ask
-            it.
-        degrade: leave out a member that cannot vote and share its weight among the others;
-            `Ensemble.left_out` tells.
+        encoder: the version's encoder; all members and the search share its image rows.
+        degrade: leave out a member that is unavailable and share its weight among the others;
+            `Ensemble.left_out` lists them.
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing.
-        announce: takes a line for the user, such as what is about to be fetched.
-        allowed: the only rows of the index that are found; None for all.
+        announce: takes a line for the user, such as which files will be fetched.
+        allowed: the rows of the index to search among; None for all.
         ready: members that need not be loaded.
 
     Raises:
-        ConfigError: the blend config names a member that is not known, or its weights cannot be used.
-        SpaceMismatch: the pair is of another space than the index.
-        MemberUnavailable: a member cannot vote, and `degrade` is not set; the hint says what to
-            fetch. Also with `degrade` where none is left, and where the index holds no MiniLM
-            vectors.
+        ConfigError: the blend config has an unknown member or unusable weights.
+        SpaceMismatch: the encoder is of another space than the index.
+        MemberUnavailable: a member is unavailable, and `degrade` is not set or none is left; or the
+            index holds no MiniLM vectors. The hint says what to fetch.
     """
     check_blend_config(blend_config)
-    asked = {
-        *(name for name, weight in blend_config.weights.items() if weight > 0),
-        *_captioners(blend_config),
-    }
     if unknown := sorted({*blend_config.weights, *_captioners(blend_config)} - LOADERS.keys()):
         raise ConfigError(
-            f"No member is called {', '.join(unknown)}.",
-            hint=f"Known members: {', '.join(LOADERS)}.",
+            f"Unknown members: {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}."
         )
-    minilm = output_encoder(pair, device=device, announce=announce)
-    neighbourhood = Neighbourhood(version, SharedPair(pair), k=blend_config.knn.k, allowed=allowed)
-    bench = MemberPool(
-        blend_config, version, pair, minilm, neighbourhood, device, offline, announce
+    minilm = output_encoder(encoder, device=device, announce=announce)
+    neighbourhood = Neighbourhood(
+        version, CachedEncoder(encoder), k=blend_config.knn.k, allowed=allowed
     )
-    left_out: dict[str, MemberUnavailable] = {}
-    made = {member.name: member for member in ready}
-    for name in sorted(
-        asked, key=lambda name: (name == "knn", name == "interrogator", name)
-    ):  # these two read captions of others
-        try:
-            bench.loaded[name] = CachingMember(made[name] if name in made else LOADERS[name](bench))
-        except (MemberUnavailable, EncoderError) as error:
-            missing = error if isinstance(error, MemberUnavailable) else unavailable(name, error)
-            if not degrade:
-                raise missing from error
-            left_out[name] = missing
-    if not bench.loaded:
-        raise next(iter(left_out.values()))
+    pool = MemberPool(
+        blend_config, version, encoder, minilm, neighbourhood, device, offline, announce
+    )
+    left_out = _load_members(pool, degrade=degrade, ready={member.name: member for member in ready})
     return Ensemble(
-        list(bench.loaded.values()),
+        list(pool.loaded.values()),
         blend_config,
         neighbourhood=neighbourhood,
         minilm=minilm,
-        left_out=list(left_out.values()),
-        files=bench.files,
+        left_out=left_out,
+        files=pool.files,
         calibration=find_calibration(
             blend_config.calibrations,
-            encoder=pair.spec.name,
-            space=pair.spec.space,
+            encoder=encoder.spec.name,
+            space=encoder.spec.space,
             rows=version.manifest.rows,
         ),
     )
 
 
+def _load_members(
+    pool: MemberPool, *, degrade: bool, ready: Mapping[str, EnsembleMember]
+) -> list[MemberUnavailable]:
+    """Load the members into the pool, and return the errors of those that are left out."""
+    weights = pool.blend_config.weights
+    names = {name for name, weight in weights.items() if weight > 0}
+    names.update(_captioners(pool.blend_config))
+    left_out: list[MemberUnavailable] = []
+    # knn and the interrogator read the captions of other members, so they come last.
+    for name in sorted(names, key=lambda name: (name == "knn", name == "interrogator", name)):
+        try:
+            member = ready[name] if name in ready else LOADERS[name](pool)
+        except (MemberUnavailable, EncoderError) as error:
+            missing = error if isinstance(error, MemberUnavailable) else unavailable(name, error)
+            if not degrade:
+                raise missing from error
+            left_out.append(missing)
+        else:
+            pool.loaded[name] = CachedMember(member)
+    if not pool.loaded:
+        raise left_out[0]
+    return left_out
+
+
 def _captioners(blend_config: BlendConfig) -> tuple[str, ...]:
+    """Return the members whose captions knn reads."""
     return blend_config.knn.captions_of if blend_config.weights.get("knn", 0) > 0 else ()
 
 
-def _load_knn(bench: MemberPool) -> EnsembleMember:
-    captioners = [
-        bench.loaded[name] for name in bench.blend_config.knn.captions_of if name in bench.loaded
-    ]
+def _load_knn(pool: MemberPool) -> EnsembleMember:
+    knn = pool.blend_config.knn
     return Knn(
-        bench.neighbourhood,
-        settings=bench.blend_config.knn,
-        captioners=captioners,
-        minilm=bench.minilm,
-        second=_load_second(bench) if bench.blend_config.knn.rescore else None,
+        pool.neighbourhood,
+        settings=knn,
+        captioners=[pool.loaded[name] for name in knn.captions_of if name in pool.loaded],
+        minilm=pool.minilm,
+        second=_load_second(pool) if knn.rescore else None,
     )
 
 
-def _load_second(bench: MemberPool) -> SecondLook:
-    """The encoder that the blend config rescores with, by its name or its space."""
-    name = bench.blend_config.knn.rescore
-    manifest = bench.version.manifest
+def _load_second(pool: MemberPool) -> SecondLook:
+    """Load the encoder that the blend config rescores with, by its name or its space."""
+    name = pool.blend_config.knn.rescore
+    manifest = pool.version.manifest
     spec = next((spec for spec in manifest.encoders if name in (spec.name, spec.space)), None)
     if spec is None:
         raise MemberUnavailable(
             "knn",
             f"the index {manifest.version} holds no vectors of {name} to rescore with",
-            hint=f"Build it again with them: python cli.py build-index --also {name} --replace",
+            hint=f"Build it again with them: imprompt build-index --also {name} --replace",
         )
-    pair = load_index_encoder(
-        spec.name, device=bench.device, offline=bench.offline, announce=bench.announce
+    encoder = load_index_encoder(
+        spec.name, device=pool.device, offline=pool.offline, announce=pool.announce
     )
-    return SecondLook(bench.version, pair)
+    return SecondLook(pool.version, encoder)
 
 
-def _load_regressor(bench: MemberPool) -> EnsembleMember:
-    if (source := bench.blend_config.sources.get("vit")) is not None:
+def _load_regressor(pool: MemberPool) -> EnsembleMember:
+    if (source := pool.blend_config.sources.get("vit")) is not None:
         from imprompt.ensemble.vit.inference import TrainedTower
 
-        tower = TrainedTower.load(source, device=bench.device, announce=bench.announce)
-        bench.files["vit"] = tower.files
+        tower = TrainedTower.load(source, device=pool.device, announce=pool.announce)
+        pool.files["vit"] = tower.files
         return Regressor(tower)
     from imprompt.encoders.lite import LiteEncoder, load_lite
 
-    pair = (
-        bench.pair
-        if isinstance(bench.pair, LiteEncoder)
-        else load_lite(device=bench.device, announce=bench.announce)
-    )
-    return Regressor(pair.images)
+    if isinstance(pool.encoder, LiteEncoder):
+        return Regressor(pool.encoder.images)
+    return Regressor(load_lite(device=pool.device, announce=pool.announce).images)
 
 
-def _load_ofa(bench: MemberPool) -> EnsembleMember:
+def _load_ofa(pool: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.ofa.captioner import OfaCaptioner
 
-    source = bench.blend_config.sources.get("ofa", OFA_SOURCE)
+    source = pool.blend_config.sources.get("ofa", OFA_SOURCE)
     captioner = OfaCaptioner.load(
-        source, device=bench.device, offline=bench.offline, announce=bench.announce
+        source, device=pool.device, offline=pool.offline, announce=pool.announce
     )
-    bench.files["ofa"] = captioner.files
+    pool.files["ofa"] = captioner.files
     return CaptionMember(
-        "ofa", captioner, minilm=bench.minilm, suffix=bench.blend_config.suffixes.get("ofa", "")
+        "ofa", captioner, minilm=pool.minilm, suffix=pool.blend_config.suffixes.get("ofa", "")
     )
 
 
-def _load_caption(bench: MemberPool) -> EnsembleMember:
+def _load_caption(pool: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.image_to_text import ImageToText
 
-    source = bench.blend_config.sources.get("caption", CAPTION_SOURCE)
+    source = pool.blend_config.sources.get("caption", CAPTION_SOURCE)
     captioner = ImageToText.load(
-        source, device=bench.device, offline=bench.offline, announce=bench.announce
+        source, device=pool.device, offline=pool.offline, announce=pool.announce
     )
-    bench.files["caption"] = captioner.files
+    pool.files["caption"] = captioner.files
     return CaptionMember(
         "caption",
         captioner,
-        minilm=bench.minilm,
-        suffix=bench.blend_config.suffixes.get("caption", ""),
+        minilm=pool.minilm,
+        suffix=pool.blend_config.suffixes.get("caption", ""),
     )
 
 
-def _load_interrogator(bench: MemberPool) -> EnsembleMember:
+def _load_interrogator(pool: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.interrogator.corpus_phrases import corpus_phrases
     from imprompt.ensemble.interrogator.member import Interrogator
     from imprompt.ensemble.interrogator.phrase_lists import package_lists
 
-    chosen = bench.blend_config.interrogator
+    settings = pool.blend_config.interrogator
     lists = package_lists()
-    if chosen.phrases == "corpus":
-        flavors = corpus_phrases(bench.version, lists.artists, announce=bench.announce)
+    if settings.phrases == "corpus":
+        flavors = corpus_phrases(pool.version, lists.artists, announce=pool.announce)
         lists = dataclasses.replace(lists, flavors=flavors)
     return Interrogator(
         lists,
-        settings=chosen,
-        pair=bench.pair,
-        neighbourhood=bench.neighbourhood,
-        minilm=bench.minilm,
-        library=None if chosen.mode == "classic" else _library_mode(bench, lists),
-        captioner=None if chosen.mode == "negative" else _captioner_of_interrogator(bench),
-        announce=bench.announce,
+        settings=settings,
+        pair=pool.encoder,
+        neighbourhood=pool.neighbourhood,
+        minilm=pool.minilm,
+        library=None if settings.mode == "classic" else _library_mode(pool, lists),
+        captioner=None if settings.mode == "negative" else _captioner_of_interrogator(pool),
+        announce=pool.announce,
     )
 
 
-def _library_mode(bench: MemberPool, lists: PhraseLists) -> LibraryModes:
+def _library_mode(pool: MemberPool, lists: PhraseLists) -> LibraryModes:
     from imprompt.encoders.openclip import OpenClipEncoder
     from imprompt.ensemble.interrogator.library_modes import LibraryModes
 
-    mode = bench.blend_config.interrogator.mode
-    if not isinstance(bench.pair, OpenClipEncoder):
+    mode = pool.blend_config.interrogator.mode
+    if not isinstance(pool.encoder, OpenClipEncoder):
         raise MemberUnavailable(
             "interrogator",
-            f"the mode {mode!r} is the library's own, which needs a CLIP model, and the index is made with {bench.pair.spec.name}",
-            hint='Use the mode "classic", or an index of a CLIP model: build-index --encoder ViT-L-14/openai',
+            f"the mode {mode!r} needs a CLIP model, "
+            f"and the index is made with {pool.encoder.spec.name}",
+            hint='Use the mode "classic", or an index of a CLIP model: '
+            "imprompt build-index --encoder ViT-L-14/openai",
         )
-    return LibraryModes(bench.pair, lists, mode, announce=bench.announce)
+    return LibraryModes(pool.encoder, lists, mode, announce=pool.announce)
 
 
-def _captioner_of_interrogator(bench: MemberPool) -> EnsembleMember | None:
-    """The blend config's member `caption`; else the model that its `sources` name as "caption", which nobody loads for `lite`."""
+def _captioner_of_interrogator(pool: MemberPool) -> EnsembleMember | None:
+    """Return the blend config's member `caption`, else the "caption" of its `sources`, if any.
+
+    With `lite` the sources are not used.
+    """
     from imprompt.encoders.lite import LiteEncoder
 
-    if "caption" in bench.loaded:
-        return bench.loaded["caption"]
-    lite = isinstance(bench.pair, LiteEncoder)
-    if lite or "caption" not in bench.blend_config.sources:
-        why = (
-            "with lite it has no captioner"
-            if lite
-            else 'the blend config names no captioner (sources: {"caption": ...})'
-        )
-        bench.announce(f"interrogator works on its phrase lists alone: {why}.")
+    if "caption" in pool.loaded:
+        return pool.loaded["caption"]
+    reason = ""
+    if isinstance(pool.encoder, LiteEncoder):
+        reason = "with lite it has no captioner"
+    elif "caption" not in pool.blend_config.sources:
+        reason = 'the blend config names no captioner (sources: {"caption": ...})'
+    if reason:
+        pool.announce(f"interrogator uses its phrase lists alone: {reason}.")
         return None
     try:
-        return _load_caption(bench)
+        return _load_caption(pool)
     except (MemberUnavailable, EncoderError) as error:
         reason = error.reason if isinstance(error, MemberUnavailable) else error.message.rstrip(".")
         raise MemberUnavailable(
@@ -291,4 +298,4 @@ LOADERS: dict[str, Callable[[MemberPool], EnsembleMember]] = {
     "caption": _load_caption,
     "ofa": _load_ofa,
 }
-"""Every member by name. A new one is a line here."""
+"""Every member by name; a new member needs a line here."""

@@ -1,4 +1,4 @@
-"""The prompts around a picture: one search that all members and the choice of the answer's words share."""
+"""The nearest prompts of a picture: one search, shared by all members and the choice of words."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import MemberUnavailable, SpaceMismatch
-from imprompt.core.protocols import DualEncoder, TextEncoder, VectorStore
+from imprompt.core.protocols import DualEncoder, VectorStore
 from imprompt.core.values import Hits, Ids, Vectors, unit_rows
-from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.caching import BatchCache, image_keys
 from imprompt.encoders.minilm import SPACE
 from imprompt.retriever.search import check_space
 
@@ -29,8 +29,8 @@ _MEAN_BLOCK_ROWS = 16_384
 class Surroundings:
     """The k nearest prompts of n pictures.
 
-    `pictures` (n, dim) are the pictures' rows in the index space, `hits` (n, k) what was found
-    there, `vectors` (n, k, 384) the prompts' rows in MiniLM space; zeros where there is no hit.
+    `pictures` (n, dim) are the pictures' rows in the index space, `hits` (n, k) the prompts nearest
+    to them, `vectors` (n, k, 384) the prompts' rows in MiniLM space; zeros where there is no hit.
     """
 
     pictures: Vectors
@@ -39,61 +39,62 @@ class Surroundings:
 
 
 class Neighbourhood:
-    """Finds the prompts around pictures; pictures that were just looked at are not searched for again.
+    """The search for the prompts nearest to pictures, done once for the pictures of a batch.
 
     Args:
         version: stays open as long as this is used.
-        pair: of the version's space.
+        encoder: of the version's space.
         k: how many prompts, at most as many as the index has.
-        allowed: the only rows that are found; None for all.
+        allowed: the rows to search among; None for all.
 
     Raises:
-        SpaceMismatch: the pair is of another space than the index.
+        SpaceMismatch: the encoder is of another space than the index.
         MemberUnavailable: the index holds no MiniLM vectors of its prompts.
     """
 
     def __init__(
-        self, version: OpenIndex, pair: DualEncoder, *, k: int, allowed: Ids | None = None
+        self, version: OpenIndex, encoder: DualEncoder, *, k: int, allowed: Ids | None = None
     ) -> None:
-        check_space(version, pair.spec)
-        self.pair = pair
+        check_space(version, encoder.spec)
+        self.encoder = encoder
         self._index = version.index(version.space)
         self._prompts = version.prompts
         self._vectors = output_vectors(version)
         self.k = min(k, len(self._index), self._index.caps.max_k)
         self._allowed = allowed
-        self.look = LastPictures(self._look)
+        self.surroundings = BatchCache(self._search, key=image_keys)
 
     def nearest(
         self, pictures: Sequence[Image], targets: Vectors
     ) -> tuple[Ids, NDArray[np.float32]]:
-        """(n,) row ids and (n,) cosines: for each picture, which of the prompts around it is nearest to its target.
+        """Return (n,) row ids and (n,) cosines of the surrounding prompts nearest to the targets.
 
         Args:
-            targets: (n, 384) unit rows in MiniLM space.
+            pictures: n of them.
+            targets: (n, 384) unit rows in MiniLM space, one for each picture.
         """
-        found = self.look(pictures)
-        cosines = np.einsum("nkd,nd->nk", found.vectors, targets)
-        cosines[found.hits.ids < 0] = -np.inf
+        around = self.surroundings(pictures)
+        cosines = np.einsum("nkd,nd->nk", around.vectors, targets)
+        cosines[around.hits.ids < 0] = -np.inf
         best = cosines.argmax(axis=1)
         rows = np.arange(len(pictures))
-        return found.hits.ids[rows, best], cosines[rows, best]
+        return around.hits.ids[rows, best], cosines[rows, best]
 
     def texts(self, row_ids: Ids) -> list[str]:
-        """The prompts of these rows, in the order given."""
+        """Return the prompts of these rows, in the order given."""
         return [prompt.text for prompt in self._prompts.get_many(row_ids)]
 
     @cached_property
     def mean(self) -> Vectors:
-        """(384,) the direction of the mean of all prompts: the best guess for a picture of which nothing is known."""
+        """Return the (384,) unit mean of all prompts, the best guess without a picture."""
         total = np.zeros(self._vectors.dim)
         for _, block in self._vectors.blocks(_MEAN_BLOCK_ROWS):
             total += block.sum(axis=0, dtype=np.float64)
         mean: Vectors = unit_rows(total[None])[0]
         return mean
 
-    def _look(self, pictures: Sequence[Image]) -> Surroundings:
-        rows = self.pair.images.encode(pictures)
+    def _search(self, pictures: Sequence[Image]) -> Surroundings:
+        rows = self.encoder.images.encode(pictures)
         hits = self._index.search(rows, self.k, allowed=self._allowed)
         flat = hits.ids.reshape(-1)
         vectors = np.zeros((len(flat), self._vectors.dim), dtype=np.float32)
@@ -102,40 +103,17 @@ class Neighbourhood:
 
 
 def output_vectors(version: OpenIndex) -> VectorStore:
-    """MiniLM's vectors of all prompts of a version, in row order.
+    """Return MiniLM's vectors of all prompts of a version, in row order.
 
     Raises:
-        MemberUnavailable: it was built without them.
+        MemberUnavailable: the version was built without them.
     """
     try:
         return version.vectors(SPACE)
     except SpaceMismatch as error:
         raise MemberUnavailable(
             "knn",
-            f"the index {version.manifest.version} holds no MiniLM vectors of its prompts (space {SPACE})",
-            hint="Build it again with this version: python cli.py build-index --replace",
+            f"the index {version.manifest.version} holds no MiniLM vectors of its prompts "
+            f"(space {SPACE})",
+            hint="Build it again with this release: imprompt build-index --replace",
         ) from error
-
-
-class SharedPair:
-    """A pair whose image tower keeps what it saw in the pictures shown last, for the next one who asks."""
-
-    def __init__(self, pair: DualEncoder) -> None:
-        self._pair = pair
-        self.spec = pair.spec
-        self.images = SharedImages(pair)
-
-    @property
-    def texts(self) -> TextEncoder:
-        return self._pair.texts
-
-
-class SharedImages:
-    """The image tower of a pair, which is loaded when it is first asked."""
-
-    def __init__(self, pair: DualEncoder) -> None:
-        self._look = LastPictures(lambda pictures: pair.images.encode(pictures))
-
-    def encode(self, items: Sequence[Image]) -> Vectors:
-        """(n, dim) unit rows in the order given; not to be changed."""
-        return self._look(items)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Ids
-from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.caching import BatchCache, image_keys
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +32,7 @@ class SecondLook:
     def __init__(self, version: OpenIndex, pair: DualEncoder) -> None:
         self._vectors = version.vectors(pair.spec.space)
         self._pair = pair
-        self._pictures = LastPictures(lambda pictures: pair.images.encode(pictures))
+        self._pictures = BatchCache(lambda pictures: pair.images.encode(pictures), key=image_keys)
 
     def cosines(self, pictures: Sequence[Image], row_ids: Ids) -> NDArray[np.float32]:
         """(n, k) cosines of n pictures with the prompts of (n, k) row ids; -inf for the id -1."""

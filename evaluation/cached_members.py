@@ -1,140 +1,139 @@
-"""Stand-ins that let the product's own members answer many times without looking at a picture twice.
+"""Encoders and members that see each pair once, however often the ensemble is asked about it.
 
-What a trunk, a tower or a captioner sees in a picture does not depend on a head that is trained on
-the pairs. It is computed once and kept by row; the head, which does, is exchanged between the
-questions.
+The output of a trunk, a tower or a captioner does not depend on a head that is trained on the
+pairs, so it is computed once and kept by row. The head of `lite` does, so every picture names the
+head that it is to be seen with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL.Image import Image
 
-from imprompt.core.protocols import DualEncoder, Encoder, EnsembleMember, TextEncoder
-from imprompt.core.values import EncoderSpec, Ids, Prediction, Vectors
-from imprompt.encoders.caching import LastTexts
+from imprompt.core.protocols import DualEncoder, EnsembleMember
+from imprompt.core.values import Ids, Prediction, Vectors
+from imprompt.encoders.caching import CachedEncoder, CachedTexts, ItemCache
 from imprompt.encoders.efficientnet import Activations
 from imprompt.encoders.lite import LiteEncoder, LiteImages
 from imprompt.encoders.lite_head import LiteHead
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+
+class PairPicture(Image):
+    """The picture of a pair, to be seen with one head of `lite`.
+
+    It shares its pixels with the decoded picture but is a separate object, so that caches with
+    `image_keys` never confuse two heads.
+
+    Args:
+        picture: the decoded picture.
+        row: of the pair.
+        head: None for the head of the encoder.
+    """
+
+    def __init__(self, picture: Image, *, row: int, head: LiteHead | None) -> None:
+        super().__init__()
+        picture.load()
+        vars(self).update(vars(picture))
+        self.row = row
+        self.head = head
 
 
-class ShownImages:
-    """The pictures that are on show, and which rows of the pairs they are."""
-
-    def __init__(self) -> None:
-        self._shown: list[Image] = []
-        self._rows: dict[int, int] = {}
-
-    def show(self, pictures: Sequence[Image], rows: Ids) -> list[Image]:
-        """Put copies of pictures on show, which nobody has seen before, so that nobody answers from memory."""
-        self._shown = [picture.copy() for picture in pictures]
-        self._rows = {id(picture): int(row) for picture, row in zip(self._shown, rows, strict=True)}
-        return self._shown
-
-    def rows(self, pictures: Sequence[Image]) -> Ids:
-        """The rows of pictures that are on show."""
-        return np.array([self._rows[id(picture)] for picture in pictures], dtype=np.int64)
+def pair_pictures(
+    pictures: Sequence[Image], rows: Ids, *, head: LiteHead | None = None
+) -> list[PairPicture]:
+    """Return new pictures of these rows, all to be seen with one head."""
+    return [
+        PairPicture(picture, row=row, head=head)
+        for picture, row in zip(pictures, rows.tolist(), strict=True)
+    ]
 
 
-class SeenTrunk:
-    """An image trunk that has seen all rows; `seen` has a row for each."""
+def row_of(picture: Image) -> int:
+    """Return the row of a `PairPicture`'s pair."""
+    return _pair_picture(picture).row
 
-    def __init__(self, seen: Activations, sitting: ShownImages) -> None:
-        self.seen = seen
-        self._sitting = sitting
+
+def _pair_picture(picture: Image) -> PairPicture:
+    if not isinstance(picture, PairPicture):
+        raise TypeError("A cached member was asked about a picture that is not of a pair.")
+    return picture
+
+
+class CachedTrunk:
+    """An image trunk whose `cached` activations have a row for each pair."""
+
+    def __init__(self, cached: Activations) -> None:
+        self.cached = cached
 
     def activations(self, images: Sequence[Image]) -> Activations:
-        """What it saw in pictures that are on show."""
-        rows = self._sitting.rows(images)
-        return Activations(self.seen.pooled[rows], self.seen.stages[rows], self.seen.logits[rows])
+        """Return the activations of pictures of pairs."""
+        rows = [row_of(image) for image in images]
+        return Activations(
+            self.cached.pooled[rows], self.cached.stages[rows], self.cached.logits[rows]
+        )
 
 
-class ExchangeableImages(LiteImages):
-    """The image tower of `lite` under one head after the other."""
-
-    def use(self, head: LiteHead) -> None:
-        """Answer with this head from now on."""
-        self._head = head
-
-
-class ExchangeablePair(LiteEncoder):
-    """`lite` over trunks that have seen all rows."""
-
-    def __init__(
-        self, head: LiteHead, spec: EncoderSpec, trunks: dict[str, SeenTrunk], minilm: LastTexts
-    ) -> None:
-        super().__init__(head, spec, device="cpu", announce=lambda _: None)
-        self.trunks = trunks
-        self._shared_minilm = minilm
-
-    @cached_property
-    def minilm(self) -> LastTexts:
-        return self._shared_minilm
-
-    @cached_property
-    def images(self) -> ExchangeableImages:
-        return ExchangeableImages(self.trunks, self.head)
-
-
-class RememberingPair:
-    """Any pair; its image tower looks at each row once."""
-
-    def __init__(self, pair: DualEncoder, sitting: ShownImages, *, rows: int) -> None:
-        self._pair = pair
-        self.spec = pair.spec
-        self.images: Encoder[Image] = _RememberingTower(pair, sitting, rows=rows)
-
-    @property
-    def texts(self) -> TextEncoder:
-        return self._pair.texts
-
-
-class _RememberingTower:
-    def __init__(self, pair: DualEncoder, sitting: ShownImages, *, rows: int) -> None:
-        self._pair = pair
-        self._sitting = sitting
-        self._vectors = np.zeros((rows, pair.spec.dim), dtype=np.float32)
-        self._known = np.zeros(rows, dtype=np.bool_)
+class CachedLiteImages(LiteImages):
+    """The image tower of `lite` over cached trunks, with the head that the pictures name."""
 
     def encode(self, items: Sequence[Image]) -> Vectors:
-        rows = self._sitting.rows(items)
-        new = np.flatnonzero(~self._known[rows]).tolist()
-        if len(new):
-            self._vectors[rows[new]] = self._pair.images.encode(
-                [items[position] for position in new]
-            )
-            self._known[rows[new]] = True
-        return self._vectors[rows]
+        """Return (n, 384) unit rows of the index space."""
+        return self._head_for(items).index_rows(self._activations(items))
+
+    def output(self, items: Sequence[Image]) -> Vectors:
+        """Return (n, 384) unit rows in MiniLM space."""
+        return self._head_for(items).outputs(self._activations(items))
+
+    def _head_for(self, items: Sequence[Image]) -> LiteHead:
+        head = _pair_picture(items[0]).head if items else None
+        return self._head if head is None else head
 
 
-class RememberingMember:
-    """A member that learned nothing from the pairs; it looks at each row once."""
+class CachedLite(LiteEncoder):
+    """`lite` over cached trunks.
 
-    def __init__(self, member: EnsembleMember, sitting: ShownImages) -> None:
+    Args:
+        lite: gives its head and shares its MiniLM.
+        trunks: by name.
+    """
+
+    def __init__(self, lite: LiteEncoder, trunks: dict[str, CachedTrunk]) -> None:
+        super().__init__(lite.head, lite.spec, device="cpu", announce=lambda _: None)
+        self.trunks = trunks
+        self._lite = lite
+
+    @cached_property
+    def minilm(self) -> CachedTexts:
+        return self._lite.minilm
+
+    @cached_property
+    def images(self) -> CachedLiteImages:
+        return CachedLiteImages(self.trunks, self.head)
+
+
+def cached_by_row(encoder: DualEncoder) -> CachedEncoder:
+    """Return an encoder whose image tower encodes each pair once."""
+    rows = ItemCache[Image, Vectors](lambda images: encoder.images.encode(images), key=row_of)
+    return CachedEncoder(encoder, lambda images: np.stack(rows(images)))
+
+
+class RowCachedMember:
+    """A member that learned nothing from the pairs and predicts each of them once."""
+
+    def __init__(self, member: EnsembleMember) -> None:
         self.name = member.name
         self._member = member
-        self._sitting = sitting
-        self._known: dict[int, tuple[Vectors, str | None]] = {}
+        self._predictions = ItemCache(self._predict, key=row_of)
 
     def predict(self, images: Sequence[Image]) -> Prediction:
-        """What the member said, or says now, of pictures that are on show."""
-        rows = self._sitting.rows(images).tolist()
-        new = [position for position, row in enumerate(rows) if row not in self._known]
-        if new:
-            said = self._member.predict([images[position] for position in new])
-            for number, position in enumerate(new):
-                self._known[rows[position]] = (
-                    said.vectors[number],
-                    said.texts[number] if said.texts is not None else None,
-                )
-        known = [self._known[row] for row in rows]
-        texts = tuple(text for _, text in known if text is not None)
-        return Prediction(
-            np.stack([vector for vector, _ in known]), texts if len(texts) == len(known) else None
-        )
+        """Return the member's prediction for pictures of pairs."""
+        vectors, texts = zip(*self._predictions(images), strict=True)
+        return Prediction(np.stack(vectors), None if None in texts else texts)
+
+    def _predict(self, images: Sequence[Image]) -> list[tuple[Vectors, str | None]]:
+        prediction = self._member.predict(images)
+        texts = prediction.texts if prediction.texts is not None else [None] * len(images)
+        return list(zip(prediction.vectors, texts, strict=True))

@@ -1,4 +1,4 @@
-"""Confidence: how likely an answer is close, fitted and measured out of fold."""
+"""Calibrate confidence, the probability that an answer is close, and measure it out of fold."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from imprompt.ensemble.confidence import (
     Calibration,
     ConfidenceFeatures,
 )
-from imprompt.evaluation.nested_cv import rows_to_fit
 from imprompt.evaluation.pair_set import PairSet
 
 BINS = 10
 LEAST_CASES = 20
-"""So many close and so many other answers are needed to calibrate."""
+"""Calibration needs this many close answers, and as many others."""
 
 _PENALTY = 1e-2
 _NEWTON_STEPS = 50
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True):
-    """Answers of like confidence: how many, their mean confidence, and the share of them that was close."""
+    """Answers of similar confidence: count, mean confidence, and the share that was close."""
 
     n: int
     confidence: float
@@ -36,13 +35,11 @@ class ReliabilityBin(msgspec.Struct, frozen=True):
 
 
 class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What confidence is worth, out of fold, on the rows of the main kind.
+    """Quality of the confidence, out of fold, on the rows of the main kind.
 
-    `ece`: mean distance of confidence and frequency over ten bins of equal counts. `auroc`: of
-        telling close answers from others.
-    `abstained`: share of answers below the threshold, `abstained_right`: the share of those that
-        were indeed not close,
-    `close_lost`: the share of close answers among which it said so.
+    `ece`: expected calibration error. `auroc`: of telling close answers from others. `abstained`:
+    share of answers below `threshold`; `abstained_right`: share of those that were indeed not
+    close; `close_lost`: share of the close answers among them.
     """
 
     close: float
@@ -59,7 +56,7 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """`confidence` (n,) of every row, by a fit without its fold; the `report` on it, and the `calibration` fitted on all folds."""
+    """Out-of-fold `confidence` (n,), its `report`, and the `calibration` fitted on all folds."""
 
     confidence: NDArray[np.float64]
     report: CalibrationReport
@@ -67,27 +64,31 @@ class Calibrated:
 
 
 def calibrate(
-    signs: Sequence[ConfidenceFeatures],
+    features: Sequence[ConfidenceFeatures],
     printed: NDArray[np.float32],
     pairs: PairSet,
     *,
     spec: EncoderSpec,
     corpus_rows: int,
 ) -> Calibrated | None:
-    """Fit P(close) on the rows of the main kind; None where fewer than 20 answers are close, or fewer than 20 are not.
+    """Fit P(close) on the rows of the main kind.
 
     Args:
-        signs: of each pair's prediction, out of fold.
+        features: of each pair's prediction, out of fold.
         printed: (n,) cosine of the printed prompt with the truth.
         spec: the index's encoder.
         corpus_rows: of the index.
+
+    Returns:
+        None if any training set has fewer than `LEAST_CASES` answers that are close, or that are
+        not.
     """
-    values = np.array([[sign.nearness, sign.wording, sign.agreement] for sign in signs])
+    values = np.array([[each.nearness, each.wording, each.agreement] for each in features])
     close = printed >= CLOSE_COSINE
-    main = np.flatnonzero(pairs.fitted_on)
+    main = pairs.main_rows
     confidence = np.zeros(len(pairs))
     for fold in range(pairs.n_folds):
-        train = rows_to_fit(pairs, fold)
+        train = pairs.training_rows(fold)
         if min(close[train].sum(), (~close[train]).sum()) < LEAST_CASES:
             return None
         test = pairs.of_fold(fold)
@@ -112,7 +113,9 @@ def calibrate(
 
 
 def logistic(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(1 + f,) intercept and coefficients of logistic regression, hardly penalised, by Newton's method.
+    """Return (1 + f,) intercept and coefficients of a logistic regression.
+
+    Newton's method, with a ridge penalty that only keeps separable data finite.
 
     Args:
         values: (n, f).
@@ -124,9 +127,9 @@ def logistic(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[
     weights = np.zeros(inputs.shape[1])
     for _ in range(_NEWTON_STEPS):
         chance = _sigmoid(inputs @ weights)
-        slope = inputs.T @ (chance - labels) + penalty @ weights
-        bend = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) + penalty
-        step = np.linalg.solve(bend + 1e-9 * np.eye(len(bend)), slope)
+        gradient = inputs.T @ (chance - labels) + penalty @ weights
+        hessian = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) + penalty
+        step = np.linalg.solve(hessian + 1e-9 * np.eye(len(hessian)), gradient)
         weights -= step
         if np.abs(step).max() < 1e-8:
             break
@@ -137,46 +140,41 @@ def logistic(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[
 def expected_calibration_error(
     confidence: NDArray[np.float64], happened: NDArray[np.bool_]
 ) -> float:
-    """Mean distance of confidence and frequency over bins of equal counts, weighted by count (Naeini et al. 2015)."""
+    """Return the mean gap of confidence and frequency over the bins (Naeini et al. 2015)."""
     bins = reliability(confidence, happened)
-    return sum(part.n * abs(part.confidence - part.close) for part in bins) / sum(
-        part.n for part in bins
-    )
+    return sum(part.n * abs(part.confidence - part.close) for part in bins) / len(confidence)
 
 
 def reliability(
     confidence: NDArray[np.float64], happened: NDArray[np.bool_]
 ) -> tuple[ReliabilityBin, ...]:
-    """Ten bins of equal counts, by rising confidence; fewer where there are fewer values."""
-    parts = [
-        part for part in np.array_split(np.argsort(confidence, kind="stable"), BINS) if len(part)
-    ]
+    """Return up to ten bins of equal counts, by rising confidence."""
     return tuple(
         ReliabilityBin(len(part), float(confidence[part].mean()), float(happened[part].mean()))
-        for part in parts
+        for part in np.array_split(np.argsort(confidence, kind="stable"), BINS)
+        if len(part)
     )
 
 
 def auroc(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    """How likely a positive scores above a negative, a tie counting half (Mann and Whitney 1947);
+    """Return the probability that a positive scores above a negative, a tie counting half.
 
-    NaN without one of either.
+    NaN without both a positive and a negative. From the rank sum (Mann and Whitney 1947).
     """
-    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[which]
+    _, positions, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[positions]
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return float("nan")
-    return float(
-        (ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
-    )
+    wins = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(wins / (n_positive * n_negative))
 
 
 def _report(
     confidence: NDArray[np.float64], close: NDArray[np.bool_], rows: Ids
 ) -> CalibrationReport:
     confidence, close = confidence[rows], close[rows]
-    silent = confidence < ABSTAIN_BELOW
+    abstained = confidence < ABSTAIN_BELOW
     return CalibrationReport(
         close=CLOSE_COSINE,
         pairs=len(rows),
@@ -184,9 +182,9 @@ def _report(
         ece=expected_calibration_error(confidence, close),
         auroc=auroc(confidence, close),
         threshold=ABSTAIN_BELOW,
-        abstained=float(silent.mean()),
-        abstained_right=float((~close[silent]).mean()) if silent.any() else None,
-        close_lost=float(silent[close].mean()),
+        abstained=float(abstained.mean()),
+        abstained_right=float((~close[abstained]).mean()) if abstained.any() else None,
+        close_lost=float(abstained[close].mean()),
         bins=reliability(confidence, close),
     )
 

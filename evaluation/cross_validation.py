@@ -1,4 +1,4 @@
-"""All questions of a study: every member about every pair under every head, and then the words of the answers."""
+"""Ask every member about every pair out of fold, then predict the prompts of the answers."""
 
 from __future__ import annotations
 
@@ -19,53 +19,59 @@ from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
 from imprompt.ensemble.ensemble import EnsemblePrediction
 from imprompt.ensemble.training.head_training import activations, main_kind, make_examples
 from imprompt.evaluation.blend_statistics import BlendStatistics
-from imprompt.evaluation.cached_members import ExchangeablePair, SeenTrunk, ShownImages
-from imprompt.evaluation.heads import Heads, refit_heads
-from imprompt.evaluation.member_cache import Look, MemberCache, reads_the_index_alone, takes_lite
-from imprompt.evaluation.nested_cv import FoldInputs
+from imprompt.evaluation.cached_members import CachedLite, CachedTrunk
+from imprompt.evaluation.member_cache import BlockOutputs, MemberCache, is_plain_knn, uses_lite_head
+from imprompt.evaluation.nested_cv import FoldInputs, Heads, refit_heads
 from imprompt.evaluation.pair_set import PairSet
-from imprompt.evaluation.retrieval import Retrieved
+from imprompt.evaluation.retrieval_metrics import RetrievalScores
 
 GRID_K = (30, 100, 200)
 GRID_POWER = (0.0, 6.0, 12.0, 24.0)
 GRID_FLOOR = (-1.0, 0.3, 0.4, 0.5)
-_NO_FOLDS: frozenset[int] = frozenset()
 
 
 def knn_grid(blend_config: BlendConfig) -> tuple[KnnSettings, ...]:
-    """The blend config's own settings of knn first, then those to choose from; only its own where knn has no vote or reads more than
-    the index, such as captions."""
-    if blend_config.weights.get("knn", 0) <= 0 or not reads_the_index_alone(blend_config.knn):
-        return (blend_config.knn,)
+    """Return the knn settings to choose from, first those of the blend config.
+
+    Only those if knn has no weight or reads more than the index, such as captions.
+    """
+    given = blend_config.knn
+    if blend_config.weights.get("knn", 0) <= 0 or not is_plain_knn(given):
+        return (given,)
     grid = [
-        msgspec.structs.replace(blend_config.knn, k=k, power=power, floor=floor)
+        msgspec.structs.replace(given, k=k, power=power, floor=floor)
         for k, power, floor in product(GRID_K, GRID_POWER, GRID_FLOOR)
     ]
-    return (blend_config.knn, *(setting for setting in grid if setting != blend_config.knn))
+    return (given, *(setting for setting in grid if setting != given))
 
 
-def lite_of(
+def cached_lite(
     blend_config: BlendConfig,
-    pair: DualEncoder,
-    rows: PairSet,
-    sitting: ShownImages,
+    encoder: DualEncoder,
+    pairs: PairSet,
     *,
     cache: Path,
     progress: Progress,
-) -> ExchangeablePair | None:
-    """`lite` over what its trunks see in the pairs; None where nobody looks through it."""
-    if not (isinstance(pair, LiteEncoder) or takes_lite(blend_config)):
+) -> CachedLite | None:
+    """Return `lite` over cached trunk activations of the pairs, or None if nothing uses it."""
+    if isinstance(encoder, LiteEncoder):
+        lite = encoder
+    elif uses_lite_head(blend_config):
+        lite = load_lite()
+    else:
         return None
-    lite = pair if isinstance(pair, LiteEncoder) else load_lite()
-    seen = activations(rows.rows, cache=cache, progress=progress)
-    trunks = {name: SeenTrunk(part, sitting) for name, part in seen.items()}
-    return ExchangeablePair(lite.head, lite.spec, trunks, lite.minilm)
+    seen = activations(pairs.rows, cache=cache, progress=progress)
+    return CachedLite(lite, {name: CachedTrunk(part) for name, part in seen.items()})
 
 
-def heads_of(lite: ExchangeablePair, pairs: PairSet, *, progress: Progress) -> Heads:
-    """The head of `lite`, trained again for every set of folds that is left out."""
+def lite_heads(lite: CachedLite, pairs: PairSet, *, progress: Progress) -> Heads:
+    """Train the head of `lite` without each fold and each two folds.
+
+    Raises:
+        CorpusError: too few pairs are left to train on.
+    """
     constants = lite.head
-    seen = {name: trunk.seen for name, trunk in lite.trunks.items()}
+    seen = {name: trunk.cached for name, trunk in lite.trunks.items()}
     examples = make_examples(
         pairs.rows, features(seen, constants.class_vectors), minilm=lite.minilm, progress=progress
     )
@@ -74,74 +80,74 @@ def heads_of(lite: ExchangeablePair, pairs: PairSet, *, progress: Progress) -> H
     )
 
 
-def ask_all(
-    panel: MemberCache, pairs: PairSet, true_rows: Vectors, *, progress: Progress
-) -> tuple[FoldInputs, Retrieved]:
-    """Every row under the head without its fold, and under those without its fold and another one.
+def collect_statistics(
+    members: MemberCache, pairs: PairSet, true_vectors: Vectors, *, progress: Progress
+) -> tuple[FoldInputs, RetrievalScores]:
+    """Ask all members about every row, under the heads without its fold and without it and another.
 
     Args:
-        true_rows: (n, dim) the true prompts in the index space.
+        true_vectors: (n, dim) the true prompts in the index space.
     """
     folds = range(pairs.n_folds)
-    shape = (len(panel.settings), len(pairs), len(panel.names))
+    shape = (len(members.settings), len(pairs), len(members.names))
     outer = BlendStatistics.empty(*shape)
-    inner = [BlendStatistics.empty(*shape) for _ in folds] if panel.heads else [outer] * len(folds)
-    retrieved = Retrieved.empty(true_rows, k=panel.k)
+    # Without refitted heads no answer depends on the folds, so one table serves all of them.
+    inner = [BlendStatistics.empty(*shape) if members.heads else outer for _ in folds]
+    retrieval = RetrievalScores.empty(true_vectors, k=members.k)
     with progress.start("Asking the members", len(pairs)) as task:
         for fold in folds:
-            own = _left_out(panel, fold)
-            beside = (
-                {frozenset({fold, other}): other for other in folds if other != fold}
-                if panel.heads
-                else {}
-            )
-            for left_out, look in panel.looks(pairs.of_fold(fold), [own, *beside]):
-                _fill(
-                    inner[beside[left_out]] if left_out in beside else outer,
-                    look,
-                    panel.names,
-                    pairs.truth,
-                )
-                if left_out == own:
-                    retrieved.put(look)
-                    task.advance(len(look.rows))
-    return FoldInputs(outer, tuple(inner)), retrieved
+            tables = {_left_out(members, fold): outer}
+            if members.heads:
+                tables |= {
+                    frozenset({fold, other}): inner[other] for other in folds if other != fold
+                }
+            for left_out, outputs in members.outputs(pairs.of_fold(fold), list(tables)):
+                _put(tables[left_out], outputs, members.names, pairs.truth)
+                if tables[left_out] is outer:
+                    retrieval.put(outputs)
+                    task.advance(len(outputs.rows))
+    return FoldInputs(outer, tuple(inner)), retrieval
 
 
-def ask_for_words(
-    panel: MemberCache, pairs: PairSet, blend_configs: Sequence[BlendConfig], *, progress: Progress
+def predict_prompts(
+    members: MemberCache,
+    pairs: PairSet,
+    blend_configs: Sequence[BlendConfig],
+    *,
+    progress: Progress,
 ) -> list[EnsemblePrediction]:
-    """What would be printed for each pair, by the blend config of its fold and a head without it."""
-    found: dict[int, EnsemblePrediction] = {}
+    """Predict each pair by the blend config of its fold and a head without that fold."""
+    predictions: dict[int, EnsemblePrediction] = {}
     with progress.start("Choosing words", len(pairs)) as task:
         for fold, blend_config in enumerate(blend_configs):
-            for block, predictions in panel.predictions(
-                blend_config, pairs.of_fold(fold), _left_out(panel, fold)
+            for rows, block in members.predictions(
+                blend_config, pairs.of_fold(fold), _left_out(members, fold)
             ):
-                found |= dict(zip(block.tolist(), predictions, strict=True))
-                task.advance(len(block))
-    return [found[row] for row in range(len(pairs))]
+                predictions |= dict(zip(rows.tolist(), block, strict=True))
+                task.advance(len(rows))
+    return [predictions[row] for row in range(len(pairs))]
 
 
 def printed_scores(
-    panel: MemberCache, pairs: PairSet, predictions: Sequence[EnsemblePrediction]
+    members: MemberCache, pairs: PairSet, predictions: Sequence[EnsemblePrediction]
 ) -> NDArray[np.float32]:
-    """(n,) cosine of each printed prompt with the truth."""
-    texts = sorted({prediction.prompt for prediction in predictions})
-    position = {text: number for number, text in enumerate(texts)}
-    vectors = panel.minilm.encode(texts)
-    return row_cosines(
-        vectors[[position[prediction.prompt] for prediction in predictions]], pairs.truth
-    )
+    """Return the (n,) cosines of the printed prompts with the truth."""
+    prompts = [prediction.prompt for prediction in predictions]
+    texts = sorted(set(prompts))
+    positions = {text: position for position, text in enumerate(texts)}
+    vectors = members.minilm.encode(texts)
+    return row_cosines(vectors[[positions[prompt] for prompt in prompts]], pairs.truth)
 
 
-def _left_out(panel: MemberCache, fold: int) -> frozenset[int]:
-    return frozenset({fold}) if panel.heads else _NO_FOLDS
+def _left_out(members: MemberCache, fold: int) -> frozenset[int]:
+    return frozenset({fold}) if members.heads else frozenset()
 
 
-def _fill(tallies: BlendStatistics, look: Look, names: Sequence[str], truth: Vectors) -> None:
-    for setting in range(len(tallies.truth)):
+def _put(
+    table: BlendStatistics, outputs: BlockOutputs, names: Sequence[str], truth: Vectors
+) -> None:
+    for setting in range(len(table.truth)):
         contributions = [
-            look.knn[setting] if name == "knn" else look.contributions[name] for name in names
+            outputs.knn[setting] if name == "knn" else outputs.contributions[name] for name in names
         ]
-        tallies.put(setting, look.rows, contributions, truth[look.rows])
+        table.put(setting, outputs.rows, contributions, truth[outputs.rows])

@@ -1,4 +1,4 @@
-"""The ensemble under study: its members, asked about the pairs again and again, each time with a head that did not see them."""
+"""The members under study: asked about every pair under many heads, with cached towers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from imprompt.core.values import Ids, Vectors, prompt_key
 from imprompt.encoders.lite import LiteEncoder
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
-from imprompt.ensemble.ensemble import Ensemble, EnsemblePrediction, predict_in_memory
+from imprompt.ensemble.ensemble import EnsemblePrediction, predict_in_memory
 from imprompt.ensemble.knn import regress
 from imprompt.ensemble.members import load_ensemble
 from imprompt.ensemble.neighbourhood import Surroundings
 from imprompt.ensemble.regressor import Regressor
 from imprompt.ensemble.training.pairs import Pair
 from imprompt.evaluation.cached_members import (
-    ExchangeablePair,
-    RememberingMember,
-    RememberingPair,
-    ShownImages,
+    CachedLite,
+    PairPicture,
+    RowCachedMember,
+    cached_by_row,
+    pair_pictures,
 )
-from imprompt.evaluation.heads import Heads
+from imprompt.evaluation.nested_cv import Heads
 from imprompt.images.decode import ENOUGH_PX, open_image
 
 if TYPE_CHECKING:
@@ -36,138 +37,140 @@ if TYPE_CHECKING:
     from imprompt.store.open_index import OpenIndex
 
 _BLOCK_ROWS = 64
-_OF_THE_PAIR = frozenset({"knn", "vit", "interrogator"})
-"""Members that look through the index's encoder or the head of `lite`, and so change with the head, unless the blend config names
-another source of theirs."""
-
-_NOTHING: frozenset[int] = frozenset()
+_HEAD_MEMBERS = frozenset({"knn", "vit", "interrogator"})
+"""Members that see through the index's encoder or the head of `lite`, and so change with the head,
+unless the blend config names another source for them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen of a block of rows:
+class BlockOutputs:
+    """The outputs of the members for a block of rows, under one head.
 
-    `around` them under one head, and what the members say, knn for each setting.
+    `contributions`: (len(rows), 384) unit rows by member, without knn. `knn`: the same of knn, one
+    for each setting; empty if it is not a member.
     """
 
     rows: Ids
-    around: Surroundings
+    surroundings: Surroundings
     contributions: dict[str, Vectors]
     knn: tuple[Vectors, ...]
 
 
 class MemberCache:
-    """The members of a blend config over one version, with the true texts of the pairs taken out of its corpus.
+    """The members of a blend config, over a corpus without the true texts of the pairs.
 
     Args:
-        blend_config: whose members are asked.
-        settings: of knn; its contributions are made under each.
+        blend_config: names the members.
+        version: stays open as long as this is used.
+        encoder: the version's encoder.
+        settings: of knn; it contributes under each of them.
         rows: the pairs.
-        lite: trunks that have seen all rows, where `lite` sees for the index or for `vit`; else
-            None.
-        heads: by folds left out; none where the heads are to be taken as they are.
+        lite: `lite` over cached trunks if the index or `vit` uses it, else None.
+        heads: by folds left out; empty to keep the head of `lite` itself.
+        shown: tells the cached towers which rows are shown.
 
     Raises:
-        as `load_ensemble`.
+        See `load_ensemble`.
     """
 
     def __init__(
         self,
         blend_config: BlendConfig,
         version: OpenIndex,
-        pair: DualEncoder,
+        encoder: DualEncoder,
         *,
         settings: Sequence[KnnSettings],
         rows: Sequence[Pair],
-        lite: ExchangeablePair | None,
+        lite: CachedLite | None,
         heads: Heads,
-        sitting: ShownImages,
         device: str = "auto",
         offline: bool = False,
         announce: Announce,
     ) -> None:
-        self._version = version
-        self._rows = rows
         self.lite = lite
         self.heads = heads
-        self._sitting = sitting
+        self.settings = settings
+        self._version = version
+        self._rows = rows
         self._device = device
         self._offline = offline
-        self.settings = settings
         self._allowed = corpus_without(version, rows)
-        on_lite = isinstance(pair, LiteEncoder) and lite is not None
-        self.pair: DualEncoder = (
-            lite if on_lite and lite is not None else RememberingPair(pair, sitting, rows=len(rows))
-        )
+        self._encoder: DualEncoder
+        if lite is not None and isinstance(encoder, LiteEncoder):
+            self._encoder = lite
+        else:
+            self._encoder = cached_by_row(encoder)
         self.minilm: TextEncoder = (
-            lite.minilm if lite is not None else output_encoder(pair, device=device)
+            lite.minilm if lite is not None else output_encoder(encoder, device=device)
         )
-        ready = [Regressor(lite.images)] if lite is not None and takes_lite(blend_config) else []
-        widest = max(setting.k for setting in settings)
-        whole = msgspec.structs.replace(
-            blend_config, knn=blend_config_settings(blend_config, k=widest)
+        # One search serves every setting: the one with the largest k.
+        largest_k = max(setting.k for setting in settings)
+        knn = msgspec.structs.replace(blend_config.knn, k=largest_k)
+        ready = (
+            [Regressor(lite.images)] if lite is not None and uses_lite_head(blend_config) else []
         )
         self._ensemble = load_ensemble(
-            whole,
+            msgspec.structs.replace(blend_config, knn=knn),
             version,
-            self.pair,
+            self._encoder,
             device=device,
             offline=offline,
             announce=announce,
             allowed=self._allowed,
             ready=ready,
         )
-        self._members = self._lasting(self._ensemble)
+        self._members = self._cached_members()
 
     @property
     def names(self) -> list[str]:
-        """The members, in the order of the columns of every tally."""
+        """Return the members in the order of the statistics' columns."""
         return list(self._ensemble.shares)
 
     @property
     def k(self) -> int:
-        """How many of the nearest prompts every look holds."""
+        """Return how many of the nearest prompts every block holds."""
         return self._ensemble.neighbourhood.k
 
     @property
-    def removed(self) -> int:
-        """How many prompts of the corpus were taken out because they are a true text of the pairs."""
-        return self._version.manifest.rows - len(self._allowed)
+    def corpus_rows(self) -> int:
+        """Return the number of prompts of the whole corpus."""
+        return self._version.manifest.rows
 
-    def looks(
+    @property
+    def removed(self) -> int:
+        """Return how many of them are left out as true texts of the pairs."""
+        return self.corpus_rows - len(self._allowed)
+
+    def outputs(
         self, rows: Ids, left_out: Sequence[frozenset[int]]
-    ) -> Iterator[tuple[frozenset[int], Look]]:
-        """Every row under every head, block by block: (folds that the head has not seen, what was seen).
+    ) -> Iterator[tuple[frozenset[int], BlockOutputs]]:
+        """Yield (folds left out of the head's training, outputs), for every block under every head.
 
         Args:
-            left_out: sets of folds that there is a head for; where heads are taken as they are, it
-                makes no difference.
+            left_out: keys of `heads`; without heads they change nothing.
         """
         for block, pictures in self._blocks(rows):
             for folds in left_out:
                 shown = self._show(pictures, block, folds)
-                around = self._ensemble.neighbourhood.look(shown)
+                surroundings = self._ensemble.neighbourhood.surroundings(shown)
                 contributions = {
                     name: predict_in_memory(member, shown).vectors
                     for name, member in self._members.items()
                     if name != "knn"
                 }
-                knn = (
-                    tuple(self._knn(shown, around, setting) for setting in self.settings)
-                    if "knn" in self._members
-                    else ()
-                )
-                yield folds, Look(block, around, contributions, knn)
+                settings = self.settings if "knn" in self._members else ()
+                knn = tuple(self._knn(shown, surroundings, setting) for setting in settings)
+                yield folds, BlockOutputs(block, surroundings, contributions, knn)
 
     def predictions(
         self, blend_config: BlendConfig, rows: Ids, left_out: frozenset[int]
     ) -> Iterator[tuple[Ids, list[EnsemblePrediction]]]:
-        """What `query --explain` would answer with this blend_config, block by block, under the head that has not seen these folds."""
+        """Yield (rows, answers of `query --explain`) block by block, under one head."""
         ready = [member for name, member in self._members.items() if name != "knn"]
         ensemble = load_ensemble(
             blend_config,
             self._version,
-            self.pair,
+            self._encoder,
             device=self._device,
             offline=self._offline,
             allowed=self._allowed,
@@ -181,48 +184,44 @@ class MemberCache:
             block = rows[begin : begin + _BLOCK_ROWS]
             yield block, [open_image(self._rows[row].image, enough_px=ENOUGH_PX) for row in block]
 
-    def _show(self, pictures: Sequence[Image], rows: Ids, left_out: frozenset[int]) -> list[Image]:
-        if self.lite is not None and self.heads:
-            self.lite.images.use(self.heads[left_out])
-        return self._sitting.show(pictures, rows)
+    def _show(
+        self, pictures: Sequence[Image], rows: Ids, left_out: frozenset[int]
+    ) -> list[PairPicture]:
+        head = self.heads[left_out] if self.heads else None
+        return pair_pictures(pictures, rows, head=head)
 
-    def _knn(self, shown: Sequence[Image], around: Surroundings, setting: KnnSettings) -> Vectors:
-        if not reads_the_index_alone(setting):
+    def _knn(
+        self, shown: Sequence[Image], surroundings: Surroundings, setting: KnnSettings
+    ) -> Vectors:
+        if not is_plain_knn(setting):
             return predict_in_memory(self._members["knn"], shown).vectors
-        cosines, vectors = around.hits.scores[:, : setting.k], around.vectors[:, : setting.k]
+        cosines = surroundings.hits.scores[:, : setting.k]
+        vectors = surroundings.vectors[:, : setting.k]
         return regress(cosines, vectors, power=setting.power, floor=setting.floor)
 
-    def _lasting(self, ensemble: Ensemble) -> dict[str, EnsembleMember]:
-        """The members; those that no head changes remember each row."""
-        changing = {
-            "knn",
-            *(_OF_THE_PAIR - ensemble.blend_config.sources.keys() if self.heads else ()),
-        }
+    def _cached_members(self) -> dict[str, EnsembleMember]:
+        """Return the members; those that no head changes look at each row once."""
+        changing = {"knn"}
+        if self.heads:
+            changing |= _HEAD_MEMBERS - self._ensemble.blend_config.sources.keys()
         return {
-            name: member if name in changing else RememberingMember(member, self._sitting)
-            for name, member in ensemble.members.items()
+            name: member if name in changing else RowCachedMember(member)
+            for name, member in self._ensemble.members.items()
         }
 
 
-def takes_lite(blend_config: BlendConfig) -> bool:
-    """Whether its `vit` is the head of `lite`."""
+def uses_lite_head(blend_config: BlendConfig) -> bool:
+    """Return whether the member `vit` is the head of `lite`."""
     return blend_config.weights.get("vit", 0) > 0 and "vit" not in blend_config.sources
 
 
-def reads_the_index_alone(setting: KnnSettings) -> bool:
-    """Whether these settings differ from the usual ones in nothing but k, power and floor."""
-    usual = KnnSettings()
-    return (
-        msgspec.structs.replace(setting, k=usual.k, power=usual.power, floor=usual.floor) == usual
-    )
-
-
-def blend_config_settings(blend_config: BlendConfig, *, k: int) -> KnnSettings:
-    """The blend config's settings of knn with another k."""
-    return msgspec.structs.replace(blend_config.knn, k=k)
+def is_plain_knn(setting: KnnSettings) -> bool:
+    """Return whether only k, power and floor may differ from the defaults."""
+    default = KnnSettings(k=setting.k, power=setting.power, floor=setting.floor)
+    return setting == default
 
 
 def corpus_without(version: OpenIndex, rows: Sequence[Pair]) -> Ids:
-    """The row ids of a corpus but for the texts of the pairs, all their captions included."""
+    """Return the row ids of a corpus without any text of the pairs, captions included."""
     keys = {prompt_key(text) for row in rows for text in row.texts}
     return np.setdiff1d(np.arange(version.manifest.rows), version.prompts.rows_of(keys))

@@ -1,14 +1,20 @@
-"""Nested cross-validation: what is fitted for a fold has seen nothing of the fold."""
+"""Nested cross-validation: heads and weights are fitted for a fold without seeing any of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.values import Ids, Vectors, unit_rows
+from imprompt.core.errors import CorpusError
+from imprompt.core.protocols import Progress
+from imprompt.core.values import unit_rows
+from imprompt.encoders.lite_head import LiteHead
+from imprompt.ensemble.training.head_fit import HeadExamples, fit_maps
+from imprompt.ensemble.training.head_training import MIN_PAIRS, make_head
 from imprompt.evaluation.blend_statistics import BlendStatistics, Choice, fit
 from imprompt.evaluation.pair_set import PairSet
 
@@ -16,16 +22,19 @@ BLEND, CONSTANT = "blend", "constant"
 PRINTED = "printed prompt"
 GIVEN = "blend config as given"
 
+Heads = dict[frozenset[int], LiteHead]
+"""Heads of `lite`, by the folds left out of their training."""
+
 Scores = dict[str, NDArray[np.float32]]
 """(n,) cosine with the truth of each pair's answer, by the answer's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoldInputs:
-    """BlendStatistics of all rows.
+    """Statistics of all rows: what the weights of every fold are fitted on and scored with.
 
-    In `outer` every row is answered by a head without its own fold; in `inner[f]`, of which rows of
-    fold f are not to be read, by a head without its own fold and without f.
+    In `outer` every row is answered by a head trained without its fold; in `inner[f]` by a head
+    trained without its fold and without f. Rows of fold f in `inner[f]` are not to be read.
     """
 
     outer: BlendStatistics
@@ -33,76 +42,120 @@ class FoldInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
-    """Out-of-fold `scores` of all answers, and what the blend of each fold was fitted to."""
+class FittedFolds:
+    """Out-of-fold `scores` of all answers, and the blend fitted for each fold."""
 
     scores: Scores
     choices: tuple[Choice, ...]
 
 
 def without(name: str) -> str:
-    """What the blend of all members but one is called."""
+    """Return the name of the blend of all members but one."""
     return f"without {name}"
 
 
-def fit_folds(sheet: FoldInputs, pairs: PairSet, names: Sequence[str]) -> Fitted:
-    """Each member alone, the blend, and the blend without each member, all fitted for every fold on the others.
+def refit_heads(
+    pairs: PairSet,
+    examples: HeadExamples,
+    *,
+    main_kind: int,
+    constants: LiteHead,
+    progress: Progress,
+) -> Heads:
+    """Train a head without each fold, and one without each two folds.
 
-    Only rows of the main kind are fitted on; all are scored.
+    The weights for fold f are fitted on the other folds, where a row of fold g is answered by the
+    head without f and g: otherwise something of f would leak into the weights.
 
     Args:
-        names: of the members, in the order of the tallies' columns.
+        examples: one for each pair.
+        main_kind: see `imprompt.ensemble.training.head_fit.fit_maps`.
+        constants: the head whose constants all heads share.
+
+    Raises:
+        CorpusError: too few pairs are left to train on.
+    """
+    folds = range(pairs.n_folds)
+    subsets = [frozenset(subset) for size in (1, 2) for subset in combinations(folds, size)]
+    fewest = min(len(pairs.without(subset)) for subset in subsets)
+    if fewest < MIN_PAIRS:
+        raise CorpusError(
+            f"Without two folds {fewest} pairs are left; a head needs at least {MIN_PAIRS}.",
+            hint="Add pairs, or pass --unseen if the head was not trained on these pairs.",
+        )
+    heads: Heads = {}
+    with progress.start("Training heads without each fold", len(subsets)) as task:
+        for subset in subsets:
+            training = examples[pairs.without(subset)]
+            heads[subset] = _fit_head(training, main_kind=main_kind, constants=constants)
+            task.advance(1)
+    return heads
+
+
+def fit_folds(inputs: FoldInputs, pairs: PairSet, names: Sequence[str]) -> FittedFolds:
+    """Score each member, the blend, and the blend without each member, fitted without each fold.
+
+    Weights are fitted on rows of the main kind; all rows are scored.
+
+    Args:
+        names: of the members, in the order of the statistics' columns.
     """
     members = range(len(names))
-    plans = {names[member]: [member] for member in members} | {BLEND: list(members)}
+    blends = {names[member]: [member] for member in members} | {BLEND: list(members)}
     if len(names) > 1:
-        plans |= {
-            without(names[out]): [member for member in members if member != out] for out in members
-        }
-    scores = {label: np.empty(len(pairs), dtype=np.float32) for label in plans}
+        for left_out in members:
+            others = [member for member in members if member != left_out]
+            blends[without(names[left_out])] = others
+    scores = {label: np.empty(len(pairs), dtype=np.float32) for label in blends}
     choices = []
     for fold in range(pairs.n_folds):
-        test, train = pairs.of_fold(fold), rows_to_fit(pairs, fold)
-        for label, voters in plans.items():
-            choice = fit(sheet.inner[fold], train, members=voters)
-            scores[label][test] = sheet.outer.cosines(choice.setting, test, choice.shares[None])[0]
+        test, train = pairs.of_fold(fold), pairs.training_rows(fold)
+        for label, columns in blends.items():
+            choice = fit(inputs.inner[fold], train, members=columns)
+            scores[label][test] = inputs.outer.cosines(choice.setting, test, choice.shares[None])[0]
             if label == BLEND:
                 choices.append(choice)
-    return Fitted(scores, tuple(choices))
+    return FittedFolds(scores, tuple(choices))
 
 
-def rows_to_fit(pairs: PairSet, fold: int) -> Ids:
-    """The rows of the main kind outside of a fold; all outside of it where the main kind has none there."""
-    outside = pairs.folds != fold
-    main = outside & pairs.fitted_on
-    return np.flatnonzero(main if main.any() else outside)
-
-
-def as_given(
-    tallies: BlendStatistics, names: Sequence[str], shares: dict[str, float], *, setting: int
+def given_scores(
+    statistics: BlendStatistics, names: Sequence[str], shares: dict[str, float], *, setting: int
 ) -> NDArray[np.float32]:
-    """(n,) cosines of the blend with these shares.
+    """Return the (n,) cosines of the blend with these shares.
 
     Args:
-        shares: by member, of a sum of 1.
-        setting: of knn, by number.
+        shares: by member, of sum 1; a member that is missing has none.
+        setting: the number of knn's setting.
     """
     weights = np.array([[shares.get(name, 0.0) for name in names]])
-    return np.asarray(
-        tallies.cosines(setting, np.arange(tallies.truth.shape[1]), weights)[0], dtype=np.float32
-    )
+    rows = np.arange(statistics.truth.shape[1])
+    return np.asarray(statistics.cosines(setting, rows, weights)[0], dtype=np.float32)
 
 
 def constant_scores(pairs: PairSet) -> NDArray[np.float32]:
-    """(n,) what an answer gets that is the same for every picture of a kind: the mean prompt of that kind in the other folds."""
+    """Return the (n,) cosines of the mean prompt of a row's kind in the other folds.
+
+    This is the score of an answer that ignores the picture.
+    """
     kinds = np.array([row.kind for row in pairs.rows], dtype=str)
     scores = np.zeros(len(pairs), dtype=np.float32)
     for fold in range(pairs.n_folds):
+        outside = pairs.folds != fold
         for kind in np.unique(kinds):
-            test = (pairs.folds == fold) & (kinds == kind)
-            train = (pairs.folds != fold) & (kinds == kind)
-            mean: Vectors = unit_rows(
-                pairs.truth[train if train.any() else pairs.folds != fold].mean(axis=0)[None]
-            )
-            scores[test] = pairs.truth[test] @ mean[0]
+            test = ~outside & (kinds == kind)
+            same_kind = outside & (kinds == kind)
+            train = same_kind if same_kind.any() else outside
+            scores[test] = pairs.truth[test] @ unit_rows(pairs.truth[train].mean(axis=0)[None])[0]
     return scores
+
+
+def _fit_head(examples: HeadExamples, *, main_kind: int, constants: LiteHead) -> LiteHead:
+    # Kinds are numbered from 0 without a gap, and a kind may be missing from these rows.
+    present, kinds = np.unique(examples.kinds, return_inverse=True)
+    examples = replace(examples, kinds=kinds.astype(np.int64))
+    if main_kind in present:
+        main_kind = int(np.flatnonzero(present == main_kind)[0])
+    else:
+        main_kind = int(np.bincount(kinds).argmax())
+    fitted = fit_maps(examples, prompt_mean=constants.prompt_mean, main_kind=main_kind)
+    return make_head(fitted, constants=constants, training={})

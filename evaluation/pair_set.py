@@ -1,4 +1,4 @@
-"""The pairs that answers are measured on: their true vectors, what must stay together in a split, and how they are grouped."""
+"""The (image, prompt) pairs that answers are measured on, split into cross-validation folds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imprompt.core.errors import CorpusError, ImageRejected
 from imprompt.core.protocols import Progress, TextEncoder
@@ -18,24 +19,24 @@ from imprompt.images.decode import open_image
 
 SEED = 0
 LENGTHS = ((1, 10), (11, 20), (21, 40), (41, 10_000))
-"""Bounds of the slices by length of the prompt, in words."""
+"""Bounds, in words, of the slices by prompt length."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairSet:
-    """n pairs whose images can be read.
+    """n pairs whose images can be decoded.
 
-    `truth` (n, 384) unit rows: MiniLM of each pair's prompt. `groups` (n,): near-duplicate prompts
-    share one. `folds` (n,): which fold tests a row; no group stands in two. `fitted_on` (n,) bool:
-    the rows of the main kind, those that weights are fitted on. `failed` lists images that cannot
-    be read; they are no rows.
+    `truth` (n, 384): unit rows, MiniLM of each pair's prompt. `groups` (n,): near-duplicate prompts
+    share a group. `folds` (n,): the fold that tests a row; a group lies in one fold. `is_main` (n,)
+    bool: rows of the main kind, the only ones that weights are fitted on. `failed`: the images that
+    cannot be decoded; they have no row.
     """
 
     rows: tuple[Pair, ...]
     truth: Vectors
     groups: Ids
     folds: Ids
-    fitted_on: np.typing.NDArray[np.bool_]
+    is_main: NDArray[np.bool_]
     failed: tuple[tuple[Path, ImageRejected], ...]
 
     def __len__(self) -> int:
@@ -45,73 +46,84 @@ class PairSet:
     def n_folds(self) -> int:
         return int(self.folds.max()) + 1
 
+    @property
+    def main_rows(self) -> Ids:
+        """Return the rows of the main kind."""
+        return np.flatnonzero(self.is_main)
+
     def of_fold(self, fold: int) -> Ids:
-        """The rows that this fold tests."""
+        """Return the rows that a fold tests."""
         return np.flatnonzero(self.folds == fold)
 
     def without(self, folds: frozenset[int]) -> Ids:
-        """The rows that may be learned from when these folds are tested."""
+        """Return the rows outside these folds."""
         return np.flatnonzero(~np.isin(self.folds, list(folds)))
 
+    def training_rows(self, fold: int) -> Ids:
+        """Return the main kind's rows outside a fold, or all rows outside it if there are none."""
+        outside = self.folds != fold
+        main = outside & self.is_main
+        return np.flatnonzero(main if main.any() else outside)
+
     def slices(self) -> dict[tuple[str, str], Ids]:
-        """(by what, which) to rows: all, by kind and generator where there are several, and by length those of the main kind."""
-        words = np.array([len(row.texts[0].split()) for row in self.rows])
-        found: dict[tuple[str, str], Ids] = {("all", "all"): np.arange(len(self))}
+        """Map (criterion, value) to rows.
+
+        All rows; by kind and by generator if there are several; by length, the rows of the main
+        kind only.
+        """
+        slices: dict[tuple[str, str], Ids] = {("all", "all"): np.arange(len(self))}
         for by, names in (
             ("kind", [row.kind for row in self.rows]),
             ("generator", [row.generator for row in self.rows]),
         ):
             labels = np.array(names, dtype=str)
             if len(set(names)) > 1:
-                found |= {
-                    (by, name or "not stated"): np.flatnonzero(labels == name)
-                    for name in sorted(set(names))
-                }
+                for name in sorted(set(names)):
+                    slices[by, name or "not stated"] = np.flatnonzero(labels == name)
+        words = np.array([len(row.texts[0].split()) for row in self.rows])
         for low, high in LENGTHS:
-            rows = np.flatnonzero((words >= low) & (words <= high) & self.fitted_on)
+            rows = np.flatnonzero((words >= low) & (words <= high) & self.is_main)
+            is_last = high == LENGTHS[-1][1]
+            name = f"{low} words and more" if is_last else f"{low} to {high} words"
             if len(rows):
-                found[
-                    "length",
-                    f"{low} to {high} words" if high < LENGTHS[-1][1] else f"{low} words and more",
-                ] = rows
-        return found
+                slices["length", name] = rows
+        return slices
 
 
 def load_pair_set(path: Path, *, minilm: TextEncoder, n_folds: int, progress: Progress) -> PairSet:
-    """The pairs of a file, split into folds by groups of near-duplicate prompts.
+    """Read the pairs of a file and split them into folds of whole groups of near-duplicate prompts.
 
     Raises:
-        CorpusError: the file cannot be read, names an image that is not there, no image can be
-            read, or there are fewer groups than folds.
+        CorpusError: the file cannot be read, an image is missing, no image can be decoded, or there
+            are fewer groups than folds.
     """
-    rows, failed = _readable(read_pairs(path), progress=progress)
+    rows, failed = _decodable(read_pairs(path), progress=progress)
     if not rows:
         raise CorpusError(
-            f"None of the {len(failed)} images of {path} can be read; the first: {failed[0][1].message}",
+            f"None of the {len(failed)} images of {path} can be read; "
+            f"the first: {failed[0][1].message}",
             path=path,
         )
     with progress.start("Encoding prompts", len(rows)) as task:
         truth = minilm.encode([row.texts[0] for row in rows])
         task.advance(len(rows))
     groups = similarity_groups(truth)
-    if len(np.unique(groups)) < n_folds:
+    n_groups = len(np.unique(groups))
+    if n_groups < n_folds:
         raise CorpusError(
-            f"The {len(rows)} pairs of {path} make {len(np.unique(groups))} groups of different prompts; {n_folds} folds need "
-            f"at least {n_folds}.",
+            f"The {len(rows)} pairs of {path} make {n_groups} groups of different prompts; "
+            f"{n_folds} folds need at least {n_folds}.",
             path=path,
-            hint="Give more pairs with different prompts, or fewer --folds.",
+            hint="Add pairs with different prompts, or lower --folds.",
         )
     folds = np.zeros(len(rows), dtype=np.int64)
     for fold, (_, test) in enumerate(group_folds(groups, n_folds, seed=SEED)):
         folds[test] = fold
-    kinds = sorted({row.kind for row in rows})
-    chosen = kinds[main_kind(rows)]
-    return PairSet(
-        rows, truth, groups, folds, np.array([row.kind == chosen for row in rows]), failed
-    )
+    kind = sorted({row.kind for row in rows})[main_kind(rows)]
+    return PairSet(rows, truth, groups, folds, np.array([row.kind == kind for row in rows]), failed)
 
 
-def _readable(
+def _decodable(
     pairs: Sequence[Pair], *, progress: Progress
 ) -> tuple[tuple[Pair, ...], tuple[tuple[Path, ImageRejected], ...]]:
     rows, failed = [], []

@@ -1,7 +1,4 @@
-"""The pictures of the page, as PNG bytes.
-
-They hold figures only, no prompt and no image of the pairs.
-"""
+"""The plots of the page, as PNG bytes; they show no prompt and no image of the pairs."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import numpy as np
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.metrics import Estimate
+from imprompt.core.values import Ids
 from imprompt.evaluation.calibration import CalibrationReport
 from imprompt.evaluation.nested_cv import BLEND, CONSTANT, PRINTED, Scores
 from imprompt.evaluation.report import Report, Slice
@@ -36,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def check_plots() -> None:
-    """Raise `ConfigError` where matplotlib is not installed."""
+    """Raise `ConfigError` if matplotlib is not installed."""
     try:
         import matplotlib as _matplotlib  # noqa: F401
     except ImportError as error:
@@ -46,7 +44,7 @@ def check_plots() -> None:
 
 
 def plot_answers(part: Slice) -> bytes:
-    """Every answer's mean cosine with its interval, the constant as a line."""
+    """Plot the mean cosine of every answer with its interval, and the constant as a line."""
     shown = [score for score in part.scores if score.answer != CONSTANT]
     with _figure(6.4, 0.6 + 0.32 * len(shown)) as (axes, out):
         constant = next((score.cosine for score in part.scores if score.answer == CONSTANT), None)
@@ -63,22 +61,22 @@ def plot_answers(part: Slice) -> bytes:
 
 
 def plot_slices(slices: Sequence[Slice]) -> bytes:
-    """The blend in each slice, beside the constant."""
+    """Plot the blend and the constant in each slice."""
     with _figure(6.4, 0.6 + 0.36 * len(slices)) as (axes, out):
         labels = [f"{part.name} (n = {part.n:,})" for part in slices]
         for answer, colour, shift in ((CONSTANT, _GREY, 0.12), (BLEND, _RED, -0.12)):
-            found = [
+            cosines = [
                 next(score.cosine for score in part.scores if score.answer == answer)
                 for part in slices
             ]
-            _intervals(axes, found, labels, [colour] * len(found), shift=shift, label=f"{answer}")
+            _intervals(axes, cosines, labels, [colour] * len(cosines), shift=shift, label=answer)
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         axes.set_xlabel("mean cosine with the true prompt, 95 % interval")
     return out.getvalue()
 
 
-def plot_spread(scores: Scores, rows: Any) -> bytes:
-    """How the cosines of the blend, of the printed prompt and of the constant are spread."""
+def plot_spread(scores: Scores, rows: Ids) -> bytes:
+    """Plot histograms of the cosines of the blend, the printed prompt and the constant."""
     with _figure(6.4, 2.6) as (axes, out):
         edges = np.linspace(-0.2, 1, 37)
         for answer, colour in ((CONSTANT, _GREY), (PRINTED, _BLUE), (BLEND, _RED)):
@@ -98,7 +96,7 @@ def plot_spread(scores: Scores, rows: Any) -> bytes:
 
 
 def plot_reliability(report: CalibrationReport) -> bytes:
-    """Confidence against how often it was right, ten bins of equal counts."""
+    """Plot confidence against the share of close answers, in bins of equal counts."""
     with _figure(3.6, 3.2) as (axes, out):
         confidence = [part.confidence for part in report.bins]
         close = [part.close for part in report.bins]
@@ -109,35 +107,36 @@ def plot_reliability(report: CalibrationReport) -> bytes:
     return out.getvalue()
 
 
-def plots(report: Report, scores: Scores, rows: Any) -> dict[str, bytes]:
-    """All plots of a page by name; `rows` are those of the main kind."""
+def plots(report: Report, scores: Scores, rows: Ids) -> dict[str, bytes]:
+    """Return all plots of a page by name; `rows` are those of the main kind."""
     main = next(
         (part for part in report.slices if (part.by, part.name) == ("kind", report.main_kind)),
         report.slices[0],
     )
-    found = {"answers": plot_answers(main), "spread": plot_spread(scores, rows)}
+    images = {"answers": plot_answers(main), "spread": plot_spread(scores, rows)}
     for by in ("generator", "length"):
         if parts := [part for part in report.slices if part.by == by]:
-            found[by] = plot_slices(parts)
+            images[by] = plot_slices(parts)
     if report.calibration is not None:
-        found["reliability"] = plot_reliability(report.calibration)
-    return found
+        images["reliability"] = plot_reliability(report.calibration)
+    return images
 
 
 def _intervals(
     axes: Axes,
-    found: Sequence[Estimate],
+    estimates: Sequence[Estimate],
     labels: Sequence[str],
     colours: Sequence[str],
     *,
     shift: float = 0,
     label: str = "",
 ) -> None:
-    for place, (estimate, colour) in enumerate(zip(found, colours, strict=True)):
-        at = len(found) - 1 - place + shift
+    heights = range(len(estimates))[::-1]  # the first on top
+    for height, estimate, colour in zip(heights, estimates, colours, strict=True):
+        y = height + shift
         axes.plot(
             [estimate.low, estimate.high],
-            [at, at],
+            [y, y],
             color=colour,
             linewidth=2.2,
             alpha=0.45,
@@ -145,20 +144,20 @@ def _intervals(
         )
         axes.plot(
             [estimate.mean],
-            [at],
+            [y],
             "o",
             color=colour,
             markersize=4.5,
-            label=label if place == 0 and label else None,
+            label=label if height == heights[0] and label else None,
         )
-    axes.set_yticks([len(found) - 1 - place for place in range(len(found))], labels)
-    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.set_yticks(heights, labels)
+    axes.set_ylim(-0.6, len(estimates) - 0.4)
     axes.grid(axis="x", color=_GREY, alpha=0.25, linewidth=0.6)
 
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Axes, io.BytesIO]]:
-    """Axes to draw on; the bytes are there when the block has ended."""
+    """Yield axes to draw on, and the buffer that holds the PNG once the block has ended."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain values for JSON and for the page."""
+"""The figures of an evaluation, as plain values for JSON and for the page."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ RESAMPLES = 1000
 
 
 class AnswerScore(msgspec.Struct, frozen=True):
-    """An answer's mean cosine with the truth."""
+    """The mean cosine of one answer with the truth."""
 
     answer: str
     cosine: Estimate
 
 
 class Slice(msgspec.Struct, frozen=True):
-    """Scores of some of the pairs;
-
-    `by` is "all", "kind", "generator" or "length". The constant stands beside every score.
-    """
+    """Scores of all answers on some pairs; `by` is "all", "kind", "generator" or "length"."""
 
     by: str
     name: str
@@ -39,7 +36,7 @@ class Slice(msgspec.Struct, frozen=True):
 
 
 class Gain(msgspec.Struct, frozen=True):
-    """How much better one answer is than another, pair by pair, and in plain words whether it earns its place."""
+    """The paired difference of two answers, and in words whether one earns its place."""
 
     answer: str
     against: str
@@ -49,21 +46,21 @@ class Gain(msgspec.Struct, frozen=True):
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """How often the true prompt, were it in the corpus, would be among the k nearest in the index space."""
+    """The share of pairs whose true prompt, planted into the corpus, is among the k nearest."""
 
     k: int
     share: Estimate
 
 
 class Planted(msgspec.Struct, frozen=True):
-    """Telling a corpus with the true prompt from one without it by a retrieval score: area under the ROC curve, .5 is chance."""
+    """AUROC of telling by a retrieval score whether the true prompt was planted; 0.5 is chance."""
 
     sign: str
     auroc: float
 
 
 class FoldChoice(msgspec.Struct, frozen=True):
-    """What was fitted for a fold on the others."""
+    """The weights and knn settings fitted for one fold on the others."""
 
     weights: dict[str, float]
     k: int
@@ -72,12 +69,12 @@ class FoldChoice(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """An evaluation.
+    """All figures of an evaluation.
 
-    `out_of_fold` says of each thing that learns from pairs whether its figures are out of fold, in
-    words. `main_kind` is what weights, gains, recall and confidence are about. `removed` counts
-    prompts of the corpus that were taken out as true texts of the pairs; `failed` lists images that
-    could not be read.
+    `out_of_fold` says in words, for each part that learns from pairs, whether its figures are out
+    of fold. Weights, gains, recall and confidence are of the pairs of `main_kind`. `removed` counts
+    the corpus prompts left out because they are true texts of the pairs; `failed` lists the images
+    that could not be read.
     """
 
     pairs: int
@@ -101,7 +98,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def estimate(values: NDArray[np.floating], pairs: PairSet, rows: Ids, *, label: str) -> Estimate:
-    """The mean over `rows` with its 95 % interval, groups resampled; equal labels draw equal samples."""
+    """Return the mean over `rows` with its 95 % interval, by resampling groups.
+
+    Args:
+        label: seeds the resampling, so that equal labels draw equal samples.
+    """
     rng = np.random.default_rng(zlib.crc32(label.encode()))
     return group_bootstrap(
         np.asarray(values)[rows], pairs.groups[rows], rng=rng, resamples=RESAMPLES
@@ -109,7 +110,7 @@ def estimate(values: NDArray[np.floating], pairs: PairSet, rows: Ids, *, label: 
 
 
 def make_slices(scores: Scores, pairs: PairSet) -> tuple[Slice, ...]:
-    """All answers over all slices of the pairs."""
+    """Score all answers on all slices of the pairs."""
     return tuple(
         Slice(
             by=by,
@@ -126,48 +127,42 @@ def make_slices(scores: Scores, pairs: PairSet) -> tuple[Slice, ...]:
 
 
 def best_member(scores: Scores, members: Sequence[str], rows: Ids) -> str:
-    """The member with the highest mean cosine on these rows."""
+    """Return the member with the highest mean cosine on these rows."""
     return max(members, key=lambda name: float(scores[name][rows].mean()))
 
 
 def make_gains(scores: Scores, pairs: PairSet, members: Sequence[str]) -> tuple[Gain, ...]:
-    """The blend against its best member, and against itself without each member, on the rows of the main kind."""
-    rows = np.flatnonzero(pairs.fitted_on)
-    best = best_member(scores, members, rows)
-    gains = [
-        _gain(
-            scores,
-            pairs,
-            rows,
-            against=best,
-            what=f"The blend against its best member, {best},",
-            answer=BLEND,
-        )
-    ]
-    for member in members:
-        if without(member) in scores:
-            what = f"{member} in the blend"
-            gains.append(
-                _gain(scores, pairs, rows, against=without(member), what=what, answer=member)
+    """Compare the blend with its best member, and with itself without each member (main kind)."""
+    best = best_member(scores, members, pairs.main_rows)
+    title = f"The blend against its best member, {best},"
+    return (
+        _gain(scores, pairs, answer=BLEND, against=best, title=title),
+        *(
+            _gain(
+                scores,
+                pairs,
+                answer=member,
+                against=without(member),
+                title=f"{member} in the blend",
             )
-    return tuple(gains)
+            for member in members
+            if without(member) in scores
+        ),
+    )
 
 
-def _gain(
-    scores: Scores, pairs: PairSet, rows: Ids, *, against: str, what: str, answer: str
-) -> Gain:
-    difference = estimate(scores[BLEND] - scores[against], pairs, rows, label="gain")
+def _gain(scores: Scores, pairs: PairSet, *, answer: str, against: str, title: str) -> Gain:
+    difference = estimate(scores[BLEND] - scores[against], pairs, pairs.main_rows, label="gain")
     earns = difference.low > 0
     figures = f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
-    prediction = (
-        "earns its place"
-        if earns
-        else "does not earn its place: the interval does not lie above zero"
-    )
-    return Gain(answer, against, difference, earns, f"{what} {prediction}: {figures}.")
+    if earns:
+        finding = "earns its place"
+    else:
+        finding = "does not earn its place: the interval does not lie above zero"
+    return Gain(answer, against, difference, earns, f"{title} {finding}: {figures}.")
 
 
 def answer_order(members: Sequence[str], scores: Mapping[str, object]) -> list[str]:
-    """The names of answers as a table lists them: constant, members, leave-one-outs, the blend config as given, blend, printed prompt."""
+    """Return the names of the answers in the order of a table's rows."""
     order = [CONSTANT, *members, *map(without, members), GIVEN, BLEND, PRINTED]
     return [name for name in order if name in scores]

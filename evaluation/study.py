@@ -1,8 +1,9 @@
-"""A study of the pairs: every answer out of fold, then what `evaluate` reports and what `fit-weights` writes."""
+"""A study of the pairs: what `evaluate` reports and `fit-weights` writes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +16,19 @@ from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.progress import Silent
 from imprompt.core.protocols import DualEncoder, Progress
 from imprompt.core.settings import settings
-from imprompt.core.values import EncoderSpec
+from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend import shares
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings, check_blend_config
 from imprompt.ensemble.ensemble import EnsemblePrediction
 from imprompt.evaluation.blend_statistics import Choice, fit
-from imprompt.evaluation.cached_members import ShownImages
 from imprompt.evaluation.calibration import Calibrated, calibrate
 from imprompt.evaluation.cross_validation import (
-    ask_all,
-    ask_for_words,
-    heads_of,
+    cached_lite,
+    collect_statistics,
     knn_grid,
-    lite_of,
+    lite_heads,
+    predict_prompts,
     printed_scores,
 )
 from imprompt.evaluation.member_cache import MemberCache
@@ -37,30 +37,37 @@ from imprompt.evaluation.nested_cv import (
     GIVEN,
     PRINTED,
     Scores,
-    as_given,
     constant_scores,
     fit_folds,
+    given_scores,
 )
 from imprompt.evaluation.pair_set import PairSet, load_pair_set
-from imprompt.evaluation.retrieval import Retrieved
+from imprompt.evaluation.report import (
+    FoldChoice,
+    Report,
+    answer_order,
+    best_member,
+    make_gains,
+    make_slices,
+)
+from imprompt.evaluation.retrieval_metrics import RetrievalScores
 
 if TYPE_CHECKING:
     from imprompt.store.open_index import OpenIndex
 
 N_FOLDS = 5
 _LEAST_FOLDS = 3
-_GIVEN_SETTING = 0
+_GIVEN_SETTING = 0  # `knn_grid` puts the settings of the blend config first
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a study is done.
+    """Options of a study.
 
-    `refit_head`: train the head of `lite` again for every fold, so that no answer has seen its
-        pair; False takes it as it is, which
-    is honest only where it was not trained on these pairs. Weights and settings are fitted for
-    every fold in any case. `n_folds` is at least 3, since a fold's weights are fitted on the
-    others. What the trunks of `lite` see is kept in `cache`, by default the user's cache folder.
+    `refit_head`: train the head of `lite` again for every fold; False keeps the head, which is
+    honest only if it was not trained on these pairs. Weights and settings are always fitted for
+    every fold. `n_folds`: at least 3, since a fold's weights are fitted on the others. `cache`:
+    the folder of the trunks' activations, by default the user's cache folder.
     """
 
     refit_head: bool = True
@@ -74,12 +81,12 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What was found, out of fold; the head of `lite` too where `head_refitted`.
+    """The results of a study, all out of fold; the head of `lite` only if `head_refitted`.
 
-    `names` are the members; `scores` (n,) cosines by answer; `predictions` of the blend, one a pair,
-    by the blend config of its fold; `choices` what was fitted for each fold, their settings of knn
-    numbered as in `settings`. `blend config` is the given one, `best` the one fitted on all pairs of the
-    main kind, `spec` the index's encoder.
+    `names`: the members. `blend_config`: the given one; `best`: the one fitted on all pairs of the
+    main kind. `scores`: (n,) cosines by answer. `predictions`: one for each pair, by the blend
+    config of its fold. `choices`: the fit of each fold; they number the knn `settings`. `spec`: the
+    index's encoder. `removed`: prompts of the corpus left out as true texts of the pairs.
     """
 
     pairs: PairSet
@@ -92,7 +99,7 @@ class Study:
     predictions: tuple[EnsemblePrediction, ...]
     choices: tuple[Choice, ...]
     settings: tuple[KnnSettings, ...]
-    retrieved: Retrieved
+    retrieval: RetrievalScores
     calibrated: Calibrated | None
     corpus_rows: int
     removed: int
@@ -104,117 +111,187 @@ def run_study(
     pairs_file: Path,
     blend_config: BlendConfig,
     version: OpenIndex,
-    pair: DualEncoder,
+    encoder: DualEncoder,
     options: Options,
 ) -> Study:
-    """Let the members of a blend config answer every pair, and measure the answers.
+    """Answer every pair by the members of a blend config, out of fold, and score the answers.
 
     Args:
-        pairs_file: a Parquet file, as `train` takes it.
-        blend_config: names the members; its weights and settings of knn are measured as they are, beside
-            fitted ones.
-        version: stays open; the true texts are taken out of its corpus.
-        pair: the version's encoder.
+        pairs_file: a Parquet file, see `imprompt.ensemble.training.pairs.read_pairs`.
+        blend_config: names the members; its weights and knn settings are scored beside fitted ones.
+        version: stays open; the true texts are left out of its corpus.
+        encoder: the version's encoder.
 
     Raises:
-        ConfigError: fewer than 3 folds, or the blend config cannot be used.
+        ConfigError: fewer than 3 folds, or the blend config is invalid.
         CorpusError: the pairs cannot be used.
-        MemberUnavailable: a member of the blend config cannot vote.
+        MemberUnavailable: a member of the blend config cannot be loaded or fails.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     check_blend_config(blend_config)
     if options.n_folds < _LEAST_FOLDS:
         raise ConfigError(
-            f"{options.n_folds} folds are too few.", hint=f"Take {_LEAST_FOLDS} or more."
+            f"{options.n_folds} folds are too few.", hint=f"Use {_LEAST_FOLDS} or more."
         )
-    minilm = output_encoder(pair, device=options.device, announce=options.announce)
+    minilm = output_encoder(encoder, device=options.device, announce=options.announce)
     pairs = load_pair_set(
         pairs_file, minilm=minilm, n_folds=options.n_folds, progress=options.progress
     )
-    true_rows = pair.texts.encode(
-        [row.texts[0] for row in pairs.rows]
-    )  # at once, while MiniLM remembers them
-    panel = _panel(blend_config, version, pair, pairs, options)
-    sheet, retrieved = ask_all(panel, pairs, true_rows, progress=options.progress)
-    given = as_given(sheet.outer, panel.names, shares(blend_config.weights), setting=_GIVEN_SETTING)
-    fitted = fit_folds(sheet, pairs, panel.names)
-    blend_configs = [_fitted(blend_config, panel, choice) for choice in fitted.choices]
-    predictions = ask_for_words(panel, pairs, blend_configs, progress=options.progress)
-    printed = printed_scores(panel, pairs, predictions)
-    final = fit(sheet.outer, np.flatnonzero(pairs.fitted_on), members=range(len(panel.names)))
-    rows = version.manifest.rows
-    return Study(
-        pairs=pairs,
-        names=tuple(panel.names),
-        blend_config=blend_config,
-        best=_fitted(blend_config, panel, final),
-        head_refitted=bool(panel.heads),
-        uses_lite=panel.lite is not None,
-        scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
-        predictions=tuple(predictions),
-        choices=fitted.choices,
-        settings=tuple(panel.settings),
-        retrieved=retrieved,
-        calibrated=calibrate(
-            [prediction.signs for prediction in predictions],
-            printed,
-            pairs,
-            spec=pair.spec,
-            corpus_rows=rows,
-        ),
-        corpus_rows=rows,
-        removed=panel.removed,
-        spec=pair.spec,
-        seconds=time.monotonic() - begun,
+    # Encoded right after the pair set, while MiniLM still has these texts in its cache.
+    true_vectors = encoder.texts.encode([row.texts[0] for row in pairs.rows])
+    members = _open_members(blend_config, version, encoder, pairs, options)
+    return _measure(
+        blend_config,
+        members,
+        pairs,
+        true_vectors,
+        spec=encoder.spec,
+        start=start,
+        progress=options.progress,
     )
 
 
 def fitted_blend_config(study: Study, *, name: str) -> BlendConfig:
-    """The blend config fitted on all pairs of the main kind, calibrated for the index where there was enough to calibrate on."""
+    """Return the blend config fitted on all pairs of the main kind, with its calibration if any."""
     calibrations = (study.calibrated.calibration,) if study.calibrated else ()
     return msgspec.structs.replace(study.best, name=name, calibrations=calibrations)
 
 
-def _panel(
+def make_report(study: Study) -> Report:
+    """Return all figures of a study, with their intervals."""
+    pairs = study.pairs
+    scores = {name: study.scores[name] for name in answer_order(study.names, study.scores)}
+    return Report(
+        pairs=len(pairs),
+        groups=len(np.unique(pairs.groups)),
+        folds=pairs.n_folds,
+        main_kind=pairs.rows[int(pairs.main_rows[0])].kind or "all",
+        encoder=study.spec.name,
+        corpus_rows=study.corpus_rows,
+        removed=study.removed,
+        blend_config=study.blend_config.name,
+        out_of_fold=_out_of_fold(study),
+        slices=make_slices(scores, pairs),
+        gains=make_gains(scores, pairs, study.names) if len(study.names) > 1 else (),
+        best_member=best_member(scores, study.names, pairs.main_rows),
+        recall=study.retrieval.recall(pairs),
+        planted=study.retrieval.planted(pairs),
+        fold_choices=tuple(_fold_choice(study, choice) for choice in study.choices),
+        calibration=study.calibrated.report if study.calibrated else None,
+        failed=tuple((str(path), error.reason) for path, error in pairs.failed),
+        seconds=round(study.seconds, 1),
+    )
+
+
+def _open_members(
     blend_config: BlendConfig,
     version: OpenIndex,
-    pair: DualEncoder,
+    encoder: DualEncoder,
     pairs: PairSet,
     options: Options,
 ) -> MemberCache:
-    sitting = ShownImages()
-    lite = lite_of(
-        blend_config,
-        pair,
-        pairs,
-        sitting,
-        cache=options.cache or settings().cache,
-        progress=options.progress,
-    )
+    progress = options.progress
+    cache = options.cache or settings().cache
+    lite = cached_lite(blend_config, encoder, pairs, cache=cache, progress=progress)
+    heads = {}
+    if lite is not None and options.refit_head:
+        heads = lite_heads(lite, pairs, progress=progress)
     return MemberCache(
         blend_config,
         version,
-        pair,
+        encoder,
         settings=knn_grid(blend_config),
         rows=pairs.rows,
         lite=lite,
-        heads=heads_of(lite, pairs, progress=options.progress)
-        if options.refit_head and lite is not None
-        else {},
-        sitting=sitting,
+        heads=heads,
         device=options.device,
         offline=options.offline,
         announce=options.announce,
     )
 
 
-def _fitted(given: BlendConfig, panel: MemberCache, choice: Choice) -> BlendConfig:
-    """The given blend config with fitted weights and settings; what it was calibrated for no longer holds."""
-    weights = {
-        name: round(float(share), 4)
-        for name, share in zip(panel.names, choice.shares, strict=True)
-        if share > 0
-    }
+def _measure(
+    blend_config: BlendConfig,
+    members: MemberCache,
+    pairs: PairSet,
+    true_vectors: Vectors,
+    *,
+    spec: EncoderSpec,
+    start: float,
+    progress: Progress,
+) -> Study:
+    names, knn_settings = tuple(members.names), tuple(members.settings)
+    inputs, retrieval = collect_statistics(members, pairs, true_vectors, progress=progress)
+    fitted = fit_folds(inputs, pairs, names)
+    blend_configs = [
+        _with_fit(blend_config, choice, names, knn_settings) for choice in fitted.choices
+    ]
+    predictions = predict_prompts(members, pairs, blend_configs, progress=progress)
+    printed = printed_scores(members, pairs, predictions)
+    given = given_scores(inputs.outer, names, shares(blend_config.weights), setting=_GIVEN_SETTING)
+    best = fit(inputs.outer, pairs.main_rows, members=range(len(names)))
+    features = [prediction.signs for prediction in predictions]
+    rows = members.corpus_rows
+    return Study(
+        pairs=pairs,
+        names=names,
+        blend_config=blend_config,
+        best=_with_fit(blend_config, best, names, knn_settings),
+        head_refitted=bool(members.heads),
+        uses_lite=members.lite is not None,
+        scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
+        predictions=tuple(predictions),
+        choices=fitted.choices,
+        settings=knn_settings,
+        retrieval=retrieval,
+        calibrated=calibrate(features, printed, pairs, spec=spec, corpus_rows=rows),
+        corpus_rows=rows,
+        removed=members.removed,
+        spec=spec,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _weights(names: Sequence[str], choice: Choice) -> dict[str, float]:
+    return {name: round(float(share), 4) for name, share in zip(names, choice.shares, strict=True)}
+
+
+def _with_fit(
+    given: BlendConfig, choice: Choice, names: Sequence[str], knn_settings: Sequence[KnnSettings]
+) -> BlendConfig:
+    """Return the blend config with fitted weights and settings; its calibrations no longer hold."""
+    weights = {name: weight for name, weight in _weights(names, choice).items() if weight > 0}
     return msgspec.structs.replace(
-        given, weights=weights, knn=panel.settings[choice.setting], calibrations=()
+        given, weights=weights, knn=knn_settings[choice.setting], calibrations=()
+    )
+
+
+def _fold_choice(study: Study, choice: Choice) -> FoldChoice:
+    knn = study.settings[choice.setting]
+    return FoldChoice(_weights(study.names, choice), knn.k, knn.power, knn.floor)
+
+
+def _out_of_fold(study: Study) -> tuple[tuple[str, str], ...]:
+    """Return (part, origin) in words, for each part that learned from pairs."""
+    as_is = "used as is: its figures hold only if it was not trained on these pairs"
+    on_main = "" if study.pairs.is_main.all() else ", on pairs of the main kind"
+    head = "not used"
+    if study.uses_lite:
+        head = as_is
+        if study.head_refitted:
+            head = "out of fold: trained again without each fold's groups"
+    confidence = "not calibrated: too few cases"
+    if study.calibrated:
+        confidence = f"out of fold: fitted without each fold's groups{on_main}"
+    vit = study.blend_config.sources.get("vit")
+    return (
+        ("head of lite", head),
+        *([(f"vit from {vit}", as_is)] if vit is not None else []),
+        (
+            "weights, and k, power and floor of knn",
+            f"out of fold: fitted again without each fold's groups{on_main}",
+        ),
+        (GIVEN, "its weights are those given, which may have been fitted on these pairs"),
+        ("corpus", f"without the {study.removed:,} prompts in it that are true texts of the pairs"),
+        ("confidence", confidence),
     )

@@ -1,7 +1,7 @@
-"""`make demo`: builds the starter index in ./.demo-index and asks it three images, through the ordinary command line.
+"""`make demo`: build the starter index in ./.demo-index and query it with three images.
 
-One picture is drawn here and carries its prompt as AUTOMATIC1111 writes it; two are photographs
-that scikit-learn ships.
+One image is drawn here and carries its prompt as AUTOMATIC1111 writes it; the others are
+photographs that scikit-learn ships.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PARAMETERS = (
 
 
 def draw_lighthouse(path: Path) -> None:
-    """A 512 by 512 PNG whose text chunk `parameters` holds PARAMETERS."""
+    """Draw a 512 by 512 PNG whose text chunk `parameters` holds PARAMETERS."""
     picture = Image.new("RGB", (512, 512))
     brush = ImageDraw.Draw(picture)
     for row in range(512):
@@ -40,32 +40,33 @@ def draw_lighthouse(path: Path) -> None:
 
 
 def imprompt(*words: str) -> None:
-    """Run the command line as a user would, and show what was typed."""
-    print(f"\n$ python cli.py {' '.join(words)}", flush=True)
+    """Print a command as a user types it, and run it from this clone."""
+    print(f"\n$ imprompt {' '.join(words)}", flush=True)
     subprocess.run([sys.executable, str(ROOT / "cli.py"), *words], cwd=ROOT, check=True)
 
 
 def main() -> None:
-    """Draw, build, ask."""
+    """Collect the images, build the index, query it."""
     IMAGES.mkdir(exist_ok=True)
     lighthouse = IMAGES / "lighthouse.png"
     draw_lighthouse(lighthouse)
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        sys.exit("scikit-learn is not installed; `make demo` installs it.")
+        sys.exit("scikit-learn is not installed; run `make demo`, which installs it.")
     for name in ("china.jpg", "flower.jpg"):
         photograph = Path(spec.origin).parent / "datasets" / "images" / name
         (IMAGES / name).write_bytes(photograph.read_bytes())
-    print("The starter index takes about 40 seconds and 13 MB; a second run builds nothing.")
+    print("Building the starter index takes about 40 seconds and 13 MB; a second run reuses it.")
     imprompt("build-index", "--index", INDEX.name)
     pictures = [
         str(path.relative_to(ROOT))
         for path in (lighthouse, IMAGES / "china.jpg", IMAGES / "flower.jpg")
     ]
     imprompt("query", *pictures, "--index", INDEX.name)
-    print("\nlighthouse.png was drawn by examples/demo.py, its prompt is written in the file.")
+    print("\nlighthouse.png was drawn by examples/demo.py; the file carries its prompt.")
     print(
-        "china.jpg: danielbuechele; flower.jpg: vultilion (both on Flickr, CC BY 2.0), as scikit-learn ships them."
+        "china.jpg by danielbuechele and flower.jpg by vultilion (Flickr, CC BY 2.0), "
+        "as shipped by scikit-learn."
     )
 
 

@@ -16,8 +16,7 @@ from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.lookahead import ahead
 from imprompt.core.protocols import CorpusSource, Progress, TextEncoder
 from imprompt.core.values import CorpusBatch, EncoderSpec
-from imprompt.encoders.length_batches import FREED
-from imprompt.encoders.memory import own_bytes
+from imprompt.encoders.memory import FREED, own_bytes
 from imprompt.indexer.cleaning_rules import Rules
 from imprompt.indexer.cleaning_stats import CleaningStats
 from imprompt.indexer.journal import Journal, ShardDone

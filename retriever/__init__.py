@@ -1,8 +1,9 @@
 """From a question to its answer.
 
-`values` says what goes in and out, `questions` reads, `embedding` makes batches of what could be
-read, `search` encodes them, searches and answers; `filters` says which prompts may be answered,
-`folding` keeps one of each group.
+`questions` reads an image and a text, `search` embeds them, finds the nearest rows of the index and
+makes an answer (`answers`). `filters` restricts the rows, `collapsing` keeps the nearest of each
+group of near duplicates, `query_embedding` loads items in batches of bounded memory, and
+`file_prompts` answers from the images' metadata alone.
 """
 
 from imprompt.retriever.answers import Answer, Neighbour, Question

@@ -1,7 +1,8 @@
-"""What is asked and what is answered."""
+"""Questions, and the answers to them."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,12 @@ from imprompt.retriever.filters import ALL, Filters
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An image (a file, or the bytes of one), a text, or both mixed half and half; a text of white space alone counts as none.
+    """An image, a text, or both, which are then weighted equally.
 
-    With `ignore_metadata` the prompt that the image's file carries is not looked for.
+    Args:
+        image: a path or the bytes of an image file.
+        text: counts as missing if it is only white space.
+        ignore_metadata: do not look for a prompt in the image file.
     """
 
     image: Path | bytes | None = None
@@ -23,11 +27,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A prompt of the index; `score` is its cosine to the question in the index's space, -1 to 1.
+    """A prompt of the index near a question.
 
-    `row_id` holds within the answer's version; `prompt_key` is the stable name. `source_key`
-    finds it again in `source`. `n_like` further prompts of the corpora are near duplicates of it:
-    the others of its group, and those that the build folded.
+    `score` is their cosine similarity, -1 to 1. `row_id` is valid for the answer's index version
+    only; `prompt_key` is stable. `source_key` locates the prompt in its corpus `source`. `n_like`
+    further prompts of the corpora are near duplicates of it.
     """
 
     row_id: int
@@ -41,20 +45,21 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The prompt of a question, and what it rests on.
+    """The prompt of a question, and what it is based on.
 
-    `how` is "exact" where the image file carries its prompt, which is then `prompt`, with the
-    `negative` prompt, the `tool` that wrote it and its `settings`. It is "carried" where the file
-    has a text, but something that is not in the file was done with it: `doubt` says in one line
-    what. Otherwise it is "estimated" and `prompt` is the first neighbour's. The neighbours are the
-    index's nearest to the question either way, by falling score, one of each group of near
-    duplicates; `filters` says which prompts could be among them (empty: all), and there are none
-    where a prompt is exact and no other passes. `image` is the question's, where that was a file.
+    `how` the prompt was found:
 
-    `encoder`, `corpus` and `version` name what was searched, and are empty where nothing was;
-    "(synthetic)" stands behind a corpus that a program wrote. `seconds` is this question's share of
-    the batch that it was answered in. `note` says why a file's metadata was not read, and is empty
-    otherwise.
+    - "exact": it is in the image file's metadata, with the `negative` prompt, the `tool` that wrote
+      it and the `settings`
+    - "carried": likewise, but something outside of the file changed it; `doubt` says what
+    - "estimated": it is that of the first neighbour
+
+    In each case `neighbours` are the prompts of the index nearest to the question that pass
+    `filters`, best first and one of each group of near duplicates. There may be none unless the
+    prompt is estimated.
+
+    `encoder`, `corpus` and `version` name what was searched; they are empty if nothing was.
+    `seconds` is the question's share of its batch. `note` says why the metadata was not read.
     """
 
     image: Path | None
@@ -62,10 +67,10 @@ class Answer:
     prompt: str
     how: Literal["exact", "carried", "estimated"]
     neighbours: tuple[Neighbour, ...]
-    encoder: str
-    corpus: str
-    version: str
-    seconds: float
+    encoder: str = ""
+    corpus: str = ""
+    version: str = ""
+    seconds: float = 0.0
     negative: str = ""
     tool: str = ""
     settings: dict[str, str] = field(default_factory=dict)
@@ -74,35 +79,21 @@ class Answer:
     filters: Filters = ALL
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `text`, `doubt`, `note` and `filters` where there are any, the file's where it has some."""
-        neighbours = [
-            {
-                "row_id": hit.row_id,
-                "prompt_key": hit.prompt_key,
-                "prompt": hit.prompt,
-                "score": hit.score,
-                "source": hit.source,
-                "source_key": hit.source_key,
-                "n_like": hit.n_like,
-            }
-            for hit in self.neighbours
-        ]
-        asked = {} if self.text is None else {"text": self.text}
-        in_file = (
-            {"negative": self.negative, "tool": self.tool, "settings": self.settings}
-            if self.how != "estimated"
-            else {}
-        )
-        return {
-            "image": None if self.image is None else str(self.image),
-            **asked,
-            "prompt": self.prompt,
-            "how": self.how,
-            **in_file,
-            **({"doubt": self.doubt} if self.doubt else {}),
-            **({"note": self.note} if self.note else {}),
-            **({"filters": self.filters.to_json()} if self.filters else {}),
-            "neighbours": neighbours,
+        """Return plain JSON values; optional fields are left out where they do not apply."""
+        value: dict[str, Any] = {"image": None if self.image is None else str(self.image)}
+        if self.text is not None:
+            value["text"] = self.text
+        value |= {"prompt": self.prompt, "how": self.how}
+        if self.how != "estimated":
+            value |= {"negative": self.negative, "tool": self.tool, "settings": self.settings}
+        if self.doubt:
+            value["doubt"] = self.doubt
+        if self.note:
+            value["note"] = self.note
+        if self.filters:
+            value["filters"] = self.filters.to_json()
+        return value | {
+            "neighbours": [dataclasses.asdict(hit) for hit in self.neighbours],
             "encoder": self.encoder or None,
             "corpus": self.corpus or None,
             "version": self.version or None,

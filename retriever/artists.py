@@ -1,4 +1,4 @@
-"""Does a prompt name an artist? By the list of names that the package clip-interrogator carries."""
+"""Detects artists' names in prompts, with the list of the package clip-interrogator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _INTRODUCTIONS = (("by",), ("style", "of"))
 
 
 class Artists:
-    """A list of artists' names, of which a prompt may name one.
+    """A list of artists' names.
 
-    A name of several words counts wherever it stands, one of a single word (Constant, Raphael) only
-    behind "by" or "style of". Case and accents do not count, and no name goes across a comma.
+    A name of several words is found anywhere in a text, a single word (Constant, Raphael) only
+    after "by" or "style of". Case and accents are ignored, and no name extends across a comma.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -33,19 +33,20 @@ class Artists:
                 self._by_first[words[0]].add(words)
 
     def named_in(self, text: str) -> bool:
-        """Whether the text names one of them."""
+        """Return whether the text names one of the artists."""
         words = _words(text)
-        for place, word in enumerate(words):
+        for start, word in enumerate(words):
             for name in self._by_first.get(word, ()):
-                if words[place : place + len(name)] == name and (
-                    len(name) > 1 or _introduced(words[:place])
-                ):
+                matches = words[start : start + len(name)] == name
+                if matches and (len(name) > 1 or _is_introduced(words[:start])):
                     return True
         return False
 
 
 def load_artists() -> Artists:
-    """The list of the package clip-interrogator, which is read as a file: importing the package would load its models' libraries.
+    """Return the artists listed in the package clip-interrogator.
+
+    The list is read as a file, because importing the package would load its models' libraries.
 
     Raises:
         ConfigError: the package is not installed, or lacks the list.
@@ -56,13 +57,14 @@ def load_artists() -> Artists:
         if path.is_file():
             return Artists(path.read_text("utf-8").splitlines())
     raise ConfigError(
-        "There is no list of artists to leave out: it comes with the package clip-interrogator, which is not installed.",
+        "The list of artists is missing: it comes with the package clip-interrogator, which is "
+        "not installed.",
         hint="pip install --no-deps clip-interrogator",
     )
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Words without case and accents, and the marks that part names."""
+    """Return the words without case and accents, and the punctuation that separates names."""
     plain = "".join(
         char
         for char in unicodedata.normalize("NFKD", text.casefold())
@@ -71,5 +73,5 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(plain.replace("_", " ")))
 
 
-def _introduced(before: tuple[str, ...]) -> bool:
+def _is_introduced(before: tuple[str, ...]) -> bool:
     return any(before[-len(words) :] == words for words in _INTRODUCTIONS)

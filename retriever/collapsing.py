@@ -1,4 +1,4 @@
-"""From hits to neighbours: one of each group, only what passes, and as many as were asked for where so many exist."""
+"""Collapses hits: keeps the nearest of each group of near duplicates, up to k groups."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from imprompt.core.values import NO_HIT, Ids, Prompt, Vectors
 from imprompt.retriever.filters import Selection
 
 STEADY_K = 128
-"""What is looked at where k hits are not enough.
+"""Largest k whose results are the first of any larger k up to this.
 
-Up to here an index's candidates do not depend on k, so neither does the order.
+Up to this depth an index's candidates do not depend on k, so neither does their order.
 """
 
 
 @dataclass(slots=True)
 class _GroupWalk:
-    """One question on its way down its hits, nearest first."""
+    """The groups of one question picked so far, as its hits are visited nearest first."""
 
     picked: list[tuple[Prompt, float]] = field(default_factory=list)
     groups: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
-    ended: bool = False
+    finished: bool = False
 
     def take(self, prompt: Prompt, score: float, *, k: int, selection: Selection) -> None:
-        """Look at one more hit: the first of its group is kept if its text is accepted."""
-        if prompt.row_id in self.seen or self.ended:
+        """Visit one more hit; keep it if it is the first accepted one of its group."""
+        if prompt.row_id in self.seen or self.finished:
             return
         self.seen.add(prompt.row_id)
         if prompt.group_id not in self.groups and selection.accepts(prompt.text):
             self.groups.add(prompt.group_id)
             self.picked.append((prompt, score))
-            self.ended = len(self.picked) == k
+            self.finished = len(self.picked) == k
 
 
 def nearest_groups(
@@ -48,17 +48,17 @@ def nearest_groups(
     selection: Selection,
     effort: float | None = None,
 ) -> list[list[tuple[Prompt, float]]]:
-    """For each row the k nearest prompts that pass, one of each group, with their cosines; fewer where fewer exist.
+    """Return for each row the k nearest prompts that pass, one of each group, with their cosines.
 
-    Where the first k hits are not enough, it looks deeper, and at last at all that is left: however
-    selective the filter is and however much is folded. Up to k = `STEADY_K` a smaller k gives the
-    first of a larger one. More are looked for as deep as the index goes at once: fewer candidates
-    would come first, though nearer ones lie behind them.
+    If the first k hits have fewer groups than k, the search goes deeper and finally visits all
+    remaining rows, so fewer than k are returned only if the index has no more. Up to k = `STEADY_K`
+    the results for a smaller k are the first ones for a larger k. A larger k is searched at the
+    index's full depth at once: the candidates of a shallower search could miss nearer prompts.
 
     Args:
         vectors: (n, dim) unit rows of the index's space.
         k: 1 to the index's `caps.max_k`.
-        effort: of the search; see `imprompt.core.protocols.VectorIndex.search`.
+        effort: see `imprompt.core.protocols.VectorIndex.search`.
     """
     walks = [_GroupWalk() for _ in vectors]
     pending = np.arange(len(vectors))
@@ -74,8 +74,8 @@ def nearest_groups(
             selection=selection,
         )
         for i, ids in zip(pending, hits.ids, strict=True):
-            walks[i].ended |= bool((ids == NO_HIT).any())  # there are no more
-        pending = np.array([i for i in pending if not walks[i].ended], dtype=np.int64)
+            walks[i].finished |= bool((ids == NO_HIT).any())  # the index has no more
+        pending = np.array([i for i in pending if not walks[i].finished], dtype=np.int64)
         if not len(pending):
             break
     for i in pending:
@@ -94,17 +94,17 @@ def _take(
     k: int,
     selection: Selection,
 ) -> None:
-    """Let each walk look at its row of hits; the prompts of all are fetched at once."""
-    wanted = [
+    """Let each walk visit its row of hits; the prompts of all rows are fetched at once."""
+    new_ids = [
         [row_id for row_id in row if row_id != NO_HIT and row_id not in walk.seen]
         for walk, row in zip(walks, ids.tolist(), strict=True)
     ]
-    unique = sorted({row_id for row in wanted for row_id in row})
-    found = dict(zip(unique, prompts.get_many(unique), strict=True))
+    unique = sorted({row_id for row in new_ids for row_id in row})
+    fetched = dict(zip(unique, prompts.get_many(unique), strict=True))
     for walk, row, row_scores in zip(walks, ids.tolist(), scores.tolist(), strict=True):
         for row_id, score in zip(row, row_scores, strict=True):
-            if row_id in found:
-                walk.take(found[row_id], score, k=k, selection=selection)
+            if row_id in fetched:
+                walk.take(fetched[row_id], score, k=k, selection=selection)
 
 
 def _search_the_rest(
@@ -116,9 +116,9 @@ def _search_the_rest(
     prompts: PromptStore,
     selection: Selection,
 ) -> None:
-    """Search what was not seen yet, exactly, until the walk has ended or there is nothing left."""
+    """Search the unseen rows exactly until the walk is finished or no row remains."""
     left = np.arange(len(index)) if selection.allowed is None else selection.allowed
-    while not walk.ended:
+    while not walk.finished:
         left = np.setdiff1d(left, np.fromiter(walk.seen, np.int64), assume_unique=True)
         if not len(left):
             return

@@ -1,4 +1,4 @@
-"""Answers that need no index and no model: the prompts that image files carry."""
+"""Answers from the metadata of image files, without an index or a model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from imprompt.retriever.answers import Answer, Question
 
 
 def answers_from_files(questions: Sequence[Question]) -> Iterator[Answer | ImpromptError | None]:
-    """Yield what the file of each question's image says, in order, without neighbours; None where it carries no prompt.
+    """Yield one result per question, in order, from the prompt in its image file.
 
-    Every question has the path of an image. An image that cannot be read gives its error.
+    A result is an answer without neighbours, None if the file has no prompt, or the error if it
+    cannot be read.
+
+    Args:
+        questions: each with the path of an image.
     """
     paths = [question.image for question in questions if isinstance(question.image, Path)]
-    for path, found in read_embedded_prompts(paths, hidden=True):
-        yield _answer(path, found) if isinstance(found, EmbeddedPrompt) else found
-
-
-def _answer(path: Path, found: EmbeddedPrompt) -> Answer:
-    return Answer(
-        image=path,
-        text=None,
-        prompt=found.prompt,
-        how=found.how,
-        neighbours=(),
-        encoder="",
-        corpus="",
-        version="",
-        seconds=0.0,
-        negative=found.negative,
-        tool=found.tool,
-        settings=found.settings,
-        doubt=found.doubt,
-    )
+    for path, result in read_embedded_prompts(paths, hidden=True):
+        if isinstance(result, EmbeddedPrompt):
+            yield Answer(
+                image=path,
+                text=None,
+                prompt=result.prompt,
+                how=result.how,
+                neighbours=(),
+                negative=result.negative,
+                tool=result.tool,
+                settings=result.settings,
+                doubt=result.doubt,
+            )
+        else:
+            yield result

@@ -1,4 +1,4 @@
-"""Items of which some cannot be read, as vectors, a batch at a time and in bounded memory."""
+"""Loads and embeds items in batches of bounded memory; a bad item does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 
 MAX_BATCH_PIXELS = 32 << 20
-"""Pictures of one batch hold at most this many pixels and one picture more (4 bytes each in Pillow). A batch is read while the one
-before is encoded, so twice as many are held, and what `imprompt.core.lookahead.THREADS` threads are decoding."""
+"""Pixels after which a batch of pictures is full (4 bytes each in Pillow).
+
+Its last picture may exceed that. As the next batch is loaded while one is encoded, memory holds two
+batches and the pictures that `imprompt.core.lookahead.THREADS` threads are decoding.
+"""
 
 _SILENT = Silent()
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedQuestions:
-    """`vectors` (n, dim) float32, a unit row for each item in its place; zeros for an item in `failed`, with its error."""
+class EmbeddedItems:
+    """(n, dim) float32 unit rows in the order of the items, and the errors of failed items by row.
+
+    The row of a failed item is zeros.
+    """
 
     vectors: Vectors
     failed: tuple[tuple[int, ImpromptError], ...]
@@ -40,38 +46,33 @@ def embed_rows(
     dim: int,
     batch: int,
     progress: Progress = _SILENT,
-) -> EmbeddedQuestions:
-    """Load and encode items, a batch while the one before is encoded; one that cannot be loaded does not stop the others.
+) -> EmbeddedItems:
+    """Return the embeddings of all items; a batch is loaded while the one before is encoded.
 
     Args:
-        load: may raise an ImpromptError, which is that item's failure; called by several threads.
-        encode: loaded items to (n, dim) unit rows, an encoder's method.
-        dim: of the vectors.
-        batch: how many loaded items are encoded at once, at most; fewer where they are large
-            pictures.
+        load: called by several threads; an `ImpromptError` makes its item fail.
+        encode: turns loaded items into (n, dim) unit rows, as an encoder's method does.
+        batch: items encoded at once, at most; fewer if they are large pictures.
+
+    Raises:
+        EncoderError: the model fails.
     """
     vectors = np.zeros((len(items), dim), dtype=np.float32)
     failed: list[tuple[int, ImpromptError]] = []
     start = 0
     with progress.start("Encoding", len(items)) as task:
         for results in ahead(loaded_batches(items, load, size=batch, pixels=_pixels)):
-            rows = [
-                row
-                for row, result in enumerate(results, start)
-                if not isinstance(result, ImpromptError)
-            ]
-            failed.extend(
-                (row, result)
-                for row, result in enumerate(results, start)
-                if isinstance(result, ImpromptError)
-            )
-            if rows:
-                vectors[rows] = encode(
-                    [result for result in results if not isinstance(result, ImpromptError)]
-                )
+            loaded: dict[int, Loaded] = {}
+            for row, result in enumerate(results, start):
+                if isinstance(result, ImpromptError):
+                    failed.append((row, result))
+                else:
+                    loaded[row] = result
+            if loaded:
+                vectors[[*loaded]] = encode([*loaded.values()])
             start += len(results)
             task.advance(len(results))
-    return EmbeddedQuestions(vectors, tuple(failed))
+    return EmbeddedItems(vectors, tuple(failed))
 
 
 def loaded_batches(
@@ -81,31 +82,32 @@ def loaded_batches(
     size: int,
     pixels: Callable[[Loaded], int],
 ) -> Iterator[list[Loaded | ImpromptError]]:
-    """Every item's outcome, loaded or failed, in order and in lists of at most `size` items or `MAX_BATCH_PIXELS`.
+    """Yield what `load` returns for each item, or its error, in order and in batches.
 
-    `load` is called by several threads. `imprompt.core.lookahead.ahead` of this reads a batch while
-    the one before is used.
+    A batch is full at `size` items or `MAX_BATCH_PIXELS`. `load` is called by several threads. Pass
+    the batches to `imprompt.core.lookahead.ahead` to load each while the one before is used.
     """
     batch: list[Loaded | ImpromptError] = []
-    held = 0
+    n_pixels = 0
 
-    def outcome(item: Item) -> Loaded | ImpromptError:
+    def load_or_error(item: Item) -> Loaded | ImpromptError:
         try:
             return load(item)
         except ImpromptError as error:
             return error
 
-    for result in side_by_side(outcome, items):
+    for result in side_by_side(load_or_error, items):
         batch.append(result)
-        held += 0 if isinstance(result, ImpromptError) else pixels(result)
-        if len(batch) >= size or held >= MAX_BATCH_PIXELS:
+        if not isinstance(result, ImpromptError):
+            n_pixels += pixels(result)
+        if len(batch) >= size or n_pixels >= MAX_BATCH_PIXELS:
             yield batch
-            batch, held = [], 0
+            batch, n_pixels = [], 0
     if batch:
         yield batch
 
 
 def _pixels(item: object) -> int:
-    """Pictures count by their pixels, anything else by nothing."""
+    """Return the pixels of a picture, and 0 for anything else."""
     width, height = getattr(item, "width", 0), getattr(item, "height", 0)
     return width * height if isinstance(width, int) and isinstance(height, int) else 0

@@ -1,4 +1,4 @@
-"""A question, read: its picture, the prompt that the picture's file carries, its text."""
+"""Reads a question: decodes its image, finds the prompt in that file, normalizes its text."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReadQuestion:
-    """At least one of `picture` (upright RGB; a large one as small as `ENOUGH_PX` allows) and `text` (folded, valid Unicode) is
-    there; `note` as in `Answer`."""
+    """A question with at least one of `picture` and `text`.
+
+    `picture` is upright RGB, shrunk as far as `ENOUGH_PX` allows. `text` is normalized and valid
+    Unicode, or empty. `carried` is the prompt in the image's file, and `note` as in `Answer`.
+    """
 
     question: Question
     picture: Image | None
@@ -31,12 +34,13 @@ class ReadQuestion:
 
     @property
     def n_pixels(self) -> int:
+        """The pixels of the picture; 0 if there is none."""
         return self.picture.width * self.picture.height if self.picture else 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReadImage:
-    """What one image file gave: its picture, the prompt that it carries, and why none was looked for."""
+    """The decoded picture of an image file, the prompt in the file, and `note` as in `Answer`."""
 
     picture: Image
     carried: EmbeddedPrompt | None
@@ -44,27 +48,31 @@ class ReadImage:
 
 
 def read_question(question: Question, *, limits: ImageLimits = DEFAULT_LIMITS) -> ReadQuestion:
-    """Read the image and the text of a question; `limits` are those of the image.
+    """Return the question with its image and text read.
 
     Raises:
-        EmptyQuery: there is neither.
-        ImageRejected: the image cannot be read.
+        EmptyQuery: there is neither an image nor a text.
+        ImageRejected: the image cannot be read within the limits.
     """
     if question.image is None:
-        return joined(question, None)
-    return joined(question, read_image(question.image, question.ignore_metadata, limits))
+        return complete_question(question, None)
+    return complete_question(question, read_image(question.image, question.ignore_metadata, limits))
 
 
 def read_image(image: Path | bytes, ignore_metadata: bool, limits: ImageLimits) -> ReadImage:
-    """Read the image of a question; raises as `read_question`."""
-    carried, note = (None, "") if ignore_metadata else _carried(image, limits)
+    """Return the image read; raises like `read_question`."""
+    carried, note = (None, "") if ignore_metadata else _read_prompt(image, limits)
     return ReadImage(open_image(image, limits=limits, enough_px=ENOUGH_PX), carried, note)
 
 
-def joined(question: Question, image: ReadImage | None) -> ReadQuestion:
-    """The question with its text folded and its image read; raises `EmptyQuery` as `read_question`."""
-    # An argument of the command line that was no UTF-8 arrives with lone surrogates, which no
-    # tokenizer takes.
+def complete_question(question: Question, image: ReadImage | None) -> ReadQuestion:
+    """Return the question with its text normalized and its image as read.
+
+    Raises:
+        EmptyQuery: there is neither an image nor a text.
+    """
+    # A command-line argument that is not UTF-8 arrives with lone surrogates, which tokenizers
+    # reject.
     text = normalize_text((question.text or "").encode("utf-8", "replace").decode("utf-8"))
     if image is not None:
         return ReadQuestion(question, image.picture, text, image.carried, image.note)
@@ -75,11 +83,10 @@ def joined(question: Question, image: ReadImage | None) -> ReadQuestion:
     return ReadQuestion(question, None, text, None)
 
 
-def _carried(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:
-    """The prompt in the file's texts or hidden in its pixels, which are decoded in any case; or why it was not looked for."""
+def _read_prompt(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:
+    """Return the prompt in the metadata or hidden in the pixels, and why it was not looked for."""
     try:
-        return read_embedded_prompt(image, limits=limits) or read_hidden_prompt(
-            image, limits=limits
-        ), ""
+        prompt = read_embedded_prompt(image, limits=limits)
+        return prompt or read_hidden_prompt(image, limits=limits), ""
     except MetadataRejected as error:
         return None, f"its metadata is not read: {error.reason}"

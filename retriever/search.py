@@ -1,4 +1,4 @@
-"""Questions to answers: encode a batch, search the index once, fetch the prompts once."""
+"""Answers questions in batches: encode, search the index, fetch the prompts."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
     from imprompt.store.open_index import OpenIndex
 
 BATCH_QUESTIONS = 32
-_SHORTEST_MEAN = 1e-3
-_KEPT_SELECTIONS = 8
+_MIN_MEAN_LENGTH = 1e-3
+"""Below this length the mean of an image's and a text's vector has no meaningful direction."""
+_MAX_SELECTIONS = 8
 
 
 class Retriever:
-    """Answers questions from one pinned version.
+    """Answers questions from one open version of an index.
 
     Args:
-        version: stays open as long as answers are asked for.
-        pair: of the version's space.
-        effort: of every search, 0 (fast) to 1 (exact); None is the one that the index's recall was
-            measured with.
+        version: has to stay open while questions are answered.
+        encoder: of the version's space.
+        effort: of every search, from 0 (fast) to 1 (exact); None for the effort at which the
+            index's recall was measured.
 
     Raises:
-        SpaceMismatch: the pair is of another space than the index.
-        QueryError: effort is out of range.
+        SpaceMismatch: the encoder is of another space than the index.
+        QueryError: the effort is out of range.
     """
 
     def __init__(
-        self, version: OpenIndex, pair: DualEncoder, *, effort: float | None = None
+        self, version: OpenIndex, encoder: DualEncoder, *, effort: float | None = None
     ) -> None:
-        check_space(version, pair.spec)
+        check_space(version, encoder.spec)
         if effort is not None and not 0 <= effort <= 1:
             raise QueryError(f"effort is {effort!r}; it must be from 0 to 1.")
         self._effort = effort
+        self._encoder = encoder
         manifest = version.manifest
-        encoder = manifest.encoders[0]
-        self._pair = pair
-        self._index = version.index(encoder.space)
+        self._encoder_name = manifest.encoders[0].name
+        self._index = version.index(manifest.encoders[0].space)
         self._prompts = version.prompts
-        self._encoder = encoder.name
-        self._corpus = ", ".join(
+        self.corpus = ", ".join(
             corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus
         )
         self._version = manifest.version
@@ -63,20 +63,19 @@ class Retriever:
     def ask(
         self, questions: Iterable[Question], k: int, *, filters: Filters = ALL
     ) -> Iterator[Answer | ImpromptError]:
-        """One result for each question, in order, as its batch is done.
+        """Yield one result for each question, in order, as soon as its batch is answered.
 
         A question that cannot be answered gets its error (`EmptyQuery`, `ImageRejected`, …) as its
-        result; the others are answered. Questions are taken in batches of 32, or fewer where their
-        pictures are large.
+        result. A batch has 32 questions, or fewer if their pictures are large.
 
         Args:
-            k: how many neighbours, 1 to the index's `caps.max_k`; fewer come where fewer groups of
-                prompts pass the filters.
-            filters: which prompts may be neighbours.
+            k: neighbours of each answer, from 1 to the index's `caps.max_k`; fewer are returned if
+                fewer groups of prompts pass the filters.
+            filters: conditions on the neighbours.
 
         Raises:
-            QueryError: k is out of range (at once, not with the first result).
-            ConfigError: there is no list of artists to leave out (at once).
+            QueryError: k is out of range (raised at once, not with the first result).
+            ConfigError: the list of artists is missing (at once).
             StoreError, EncoderError: the index or the model fails.
         """
         self._check_k(k)
@@ -91,49 +90,47 @@ class Retriever:
         begun: float,
         filters: Filters = ALL,
     ) -> list[Answer | ImpromptError]:
-        """One result for each question of a batch that `read_batches` gave, in order; what could not be read stays its error.
+        """Return one result for each item of a batch of `read_batches`; errors are passed through.
 
         Args:
-            k: as in `ask`.
+            k, filters: as in `ask`.
             begun: the `time.perf_counter` at which reading the batch began.
-            filters: as in `ask`.
         """
         self._check_k(k)
-        vectors = self._vectors([result for result in batch if isinstance(result, ReadQuestion)])
-        found = iter(self._neighbours(vectors, k, self._select(filters)))
+        vectors = self._vectors([read for read in batch if isinstance(read, ReadQuestion)])
+        neighbours = iter(self._neighbours(vectors, k, self._select(filters)))
         seconds = (time.perf_counter() - begun) / max(len(batch), 1)
         return [
-            self._answer(result, *next(found), filters, seconds)
-            if isinstance(result, ReadQuestion)
-            else result
-            for result in batch
+            self._answer(read, next(neighbours), filters, seconds)
+            if isinstance(read, ReadQuestion)
+            else read
+            for read in batch
         ]
 
     def near(self, vectors: Vectors, k: int) -> list[tuple[Neighbour, ...]]:
-        """For each unit row of the index's space the prompts nearest to it, nearest first; none for a row of zeros.
+        """Return the k nearest prompts of each unit row, best first; none for a row of zeros.
 
         Raises:
             QueryError: k is out of range, or a value is not finite.
-            SpaceMismatch: the rows have another dimension.
+            SpaceMismatch: the rows have another dimension than the index.
         """
         self._check_k(k)
-        return [neighbours for _, neighbours in self._neighbours(vectors, k, self._select(ALL))]
+        return [hits or () for hits in self._neighbours(vectors, k, self._select(ALL))]
 
     def _check_k(self, k: int) -> None:
-        most = self._index.caps.max_k
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
-            raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {most:,}.")
+        max_k = self._index.caps.max_k
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= max_k:
+            raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {max_k:,}.")
 
     def _select(self, filters: Filters) -> Selection:
-        """The rows that pass, looked up once for each of the filters used last."""
-        found = self._selections.get(filters)
-        if found is None:
-            found = select(filters, self._prompts)
-            # A new mapping each time: questions may be asked from several threads.
-            self._selections = dict([*self._selections.items()][1 - _KEPT_SELECTIONS :]) | {
-                filters: found
-            }
-        return found
+        """Return the rows that pass; the selections of the latest filters are cached."""
+        selection = self._selections.get(filters)
+        if selection is None:
+            selection = select(filters, self._prompts)
+            # Several threads may ask, so the cache is replaced and never changed in place.
+            latest = [*self._selections.items()][1 - _MAX_SELECTIONS :]
+            self._selections = {**dict(latest), filters: selection}
+        return selection
 
     def _answers(
         self, questions: Iterable[Question], k: int, filters: Filters
@@ -144,25 +141,29 @@ class Retriever:
             begun = time.perf_counter()
 
     def _vectors(self, questions: Sequence[ReadQuestion]) -> Vectors:
-        """(n, dim) rows: the image's, the text's, or their mean scaled to length 1; zeros where a mean has no direction."""
+        """Return (n, dim) unit rows: of the image, of the text, or of their mean.
+
+        A row is zeros if image and text are opposite, so that their mean has no direction.
+        """
         pictures = [question.picture for question in questions if question.picture is not None]
         texts = list(dict.fromkeys(question.text for question in questions if question.text))
-        image_rows = iter(self._pair.images.encode(pictures) if pictures else ())
-        text_rows = dict(zip(texts, self._pair.texts.encode(texts), strict=True)) if texts else {}
-        rows = np.zeros((len(questions), self._pair.spec.dim), dtype=np.float32)
+        encoder = self._encoder
+        image_rows = iter(encoder.images.encode(pictures) if pictures else ())
+        text_rows = dict(zip(texts, encoder.texts.encode(texts), strict=True)) if texts else {}
+        rows = np.zeros((len(questions), encoder.spec.dim), dtype=np.float32)
         for row, question in zip(rows, questions, strict=True):
             parts = [next(image_rows)] if question.picture is not None else []
             parts += [text_rows[question.text]] if question.text else []
             row[:] = np.mean(parts, axis=0)
-        rows[np.linalg.norm(rows, axis=1) < _SHORTEST_MEAN] = 0
-        return unit_rows(rows, role=f"the encoder {self._encoder}")
+        rows[np.linalg.norm(rows, axis=1) < _MIN_MEAN_LENGTH] = 0
+        return unit_rows(rows, role=f"the encoder {self._encoder_name}")
 
     def _neighbours(
         self, vectors: Vectors, k: int, selection: Selection
-    ) -> list[tuple[bool, tuple[Neighbour, ...]]]:
-        """For each row whether it has a direction, and the prompts found, nearest first."""
+    ) -> list[tuple[Neighbour, ...] | None]:
+        """Return the nearest prompts of each row, best first; None for a row of zeros."""
         rows = np.flatnonzero(vectors.any(axis=1))
-        picked = nearest_groups(
+        hits = nearest_groups(
             vectors[rows],
             k,
             index=self._index,
@@ -170,37 +171,31 @@ class Retriever:
             selection=selection,
             effort=self._effort,
         )
-        sizes = self._prompts.group_sizes(
-            [prompt.group_id for pairs in picked for prompt, _ in pairs]
-        )
-        found: list[tuple[bool, tuple[Neighbour, ...]]] = [(False, ())] * len(vectors)
-        for row, pairs in zip(rows.tolist(), picked, strict=True):
-            found[row] = (
-                True,
-                tuple(
-                    _neighbour(prompt, score, n_like=sizes[prompt.group_id] - 1)
-                    for prompt, score in pairs
-                ),
+        sizes = self._prompts.group_sizes([prompt.group_id for row in hits for prompt, _ in row])
+        neighbours: list[tuple[Neighbour, ...] | None] = [None] * len(vectors)
+        for row, row_hits in zip(rows.tolist(), hits, strict=True):
+            neighbours[row] = tuple(
+                _neighbour(prompt, score, n_like=sizes[prompt.group_id] - 1)
+                for prompt, score in row_hits
             )
-        return found
+        return neighbours
 
     def _answer(
         self,
         read: ReadQuestion,
-        directed: bool,
-        neighbours: tuple[Neighbour, ...],
+        neighbours: tuple[Neighbour, ...] | None,
         filters: Filters,
         seconds: float,
     ) -> Answer | ImpromptError:
         carried = read.carried
-        if not directed:
+        if neighbours is None:
             return QueryError(
-                "The image and the text point in opposite directions; their mean has none.",
-                hint="Ask one of them.",
+                "The image and the text are opposites: their mean vector is zero.",
+                hint="Ask with only one of them.",
             )
         if not neighbours and not carried:
             return QueryError(
-                f"No prompt of the index passes the filter: {filters}.", hint="Loosen it."
+                f"No prompt of the index passes the filter: {filters}.", hint="Relax the filter."
             )
         return Answer(
             image=read.question.image if isinstance(read.question.image, Path) else None,
@@ -208,8 +203,8 @@ class Retriever:
             prompt=carried.prompt if carried else neighbours[0].prompt,
             how=carried.how if carried else "estimated",
             neighbours=neighbours,
-            encoder=self._encoder,
-            corpus=self._corpus,
+            encoder=self._encoder_name,
+            corpus=self.corpus,
             version=self._version,
             seconds=round(seconds, 4),
             negative=carried.negative if carried else "",
@@ -222,8 +217,11 @@ class Retriever:
 
 
 def read_batches(questions: Iterable[Question]) -> Iterator[list[ReadQuestion | ImpromptError]]:
-    """Every question read, or its error, in order and in batches of 32, or fewer where their pictures are large; each is read while
-    the one before is answered."""
+    """Yield the questions read, or their errors, in order and in batches.
+
+    A batch has 32 questions, or fewer if their pictures are large, and is read while the one before
+    is answered.
+    """
     return ahead(
         loaded_batches(
             questions, read_question, size=BATCH_QUESTIONS, pixels=lambda read: read.n_pixels
@@ -231,11 +229,28 @@ def read_batches(questions: Iterable[Question]) -> Iterator[list[ReadQuestion | 
     )
 
 
-def check_space(version: OpenIndex, asked: EncoderSpec) -> None:
-    """Raise `SpaceMismatch` where an encoder is of another space than the index."""
-    encoder = version.manifest.encoders[0]
-    if asked.space != encoder.space:
-        raise _mismatch(index=encoder, asked=asked)
+def check_space(version: OpenIndex, spec: EncoderSpec) -> None:
+    """Check that an encoder is of the index's space.
+
+    Raises:
+        SpaceMismatch: it is of another one.
+    """
+    index = version.manifest.encoders[0]
+    if spec.space == index.space:
+        return
+    hint = f"rebuild the index: imprompt build-index --encoder {spec.name} --replace"
+    if spec.name == index.name:
+        # The encoder's weights have changed, and no option brings the old ones back.
+        hint = f"To use it, {hint}"
+    else:
+        hint = f"Ask with --encoder {index.name}, or {hint}"
+    raise SpaceMismatch(
+        f"The index is in the space {index.space} of the encoder {index.name}; "
+        f"the question is in {spec.space} of {spec.name}.",
+        expected=index.space,
+        found=spec.space,
+        hint=hint,
+    )
 
 
 def _neighbour(prompt: Prompt, score: float, *, n_like: int) -> Neighbour:
@@ -247,18 +262,4 @@ def _neighbour(prompt: Prompt, score: float, *, n_like: int) -> Neighbour:
         prompt.source,
         prompt.source_key,
         n_like,
-    )
-
-
-def _mismatch(*, index: EncoderSpec, asked: EncoderSpec) -> SpaceMismatch:
-    rebuild = f"build the index again: python cli.py build-index --encoder {asked.name} --replace"
-    return SpaceMismatch(
-        f"The index is in the space {index.space} of the encoder {index.name}, the question is in {asked.space} of {asked.name}.",
-        expected=index.space,
-        found=asked.space,
-        # The same name in another space: the weights behind it have changed, and no option brings
-        # the old ones back.
-        hint=f"To use it, {rebuild}"
-        if asked.name == index.name
-        else f"Ask with --encoder {index.name}, or {rebuild}",
     )

@@ -1,4 +1,4 @@
-"""From a batch of jobs to their results, by one version."""
+"""Runs a batch of jobs against one snapshot of the index."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ from imprompt.server.snapshots import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Answered: TypeAlias = Answer | ExplainedAnswer
-Kind: TypeAlias = tuple[bool, Filters, bool]
+AnyAnswer: TypeAlias = Answer | ExplainedAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A question and how it is to be answered: with `k` neighbours that pass the filters, and with the members' contributions where
-    `members` is set; members know of no filters.
+class AnswerRequest:
+    """A question with its options.
+
+    Args:
+        k: the number of neighbours.
+        members: ask the ensemble and explain its answer; cannot be combined with filters.
     """
 
     question: Question
@@ -39,22 +41,22 @@ class Ask:
     filters: Filters = ALL
 
     @property
-    def kind(self) -> Kind:
-        """Questions of one kind are answered together, none by other candidates than alone."""
+    def batch_key(self) -> tuple[bool, Filters, bool]:
+        """Requests with the same key share a batch, which changes none of their answers."""
         return self.members, self.filters, self.k <= STEADY_K
 
 
 @dataclass(frozen=True, slots=True)
-class AskJob:
-    """A question, read."""
+class AnswerJob:
+    """A request whose image and text have been read."""
 
     read: ReadQuestion
-    ask: Ask
+    request: AnswerRequest
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedJob:
-    """Texts and pictures to embed, in MiniLM's space (`output`) or in that of the index."""
+    """Texts and images to embed, in MiniLM's space (`output`) or in that of the index."""
 
     texts: tuple[str, ...]
     pictures: tuple[Image, ...]
@@ -62,100 +64,93 @@ class EmbedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbeddedTexts:
-    """(n, dim) unit rows, those of the texts first, by the models of `version`."""
+class Embeddings:
+    """(n, dim) unit rows, first those of the texts, from the models of index version `version`."""
 
     vectors: Vectors
     space: str
     version: str
 
 
-Job: TypeAlias = AskJob | EmbedJob
-Done: TypeAlias = Answered | EmbeddedTexts | ImpromptError
+Job: TypeAlias = AnswerJob | EmbedJob
+JobResult: TypeAlias = AnyAnswer | Embeddings | ImpromptError
 
 
-def work_off(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[Done]:
-    """One result for each job, in order; jobs of one kind go through the models together.
+def run_jobs(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[JobResult]:
+    """Return one result for each job, in order; jobs of one kind share a pass of the models.
 
     Raises:
-        ImpromptError: the index or a model fails; nothing is answered then.
+        ImpromptError: the index or a model fails; no job has a result then.
     """
-    asked: dict[Kind, list[AskJob]] = {}
-    embedded: dict[bool, list[EmbedJob]] = {}
-    for job in jobs:
-        if isinstance(job, AskJob):
-            asked.setdefault(job.ask.kind, []).append(job)
+    answer_jobs: dict[object, dict[int, AnswerJob]] = {}
+    embed_jobs: dict[bool, dict[int, EmbedJob]] = {}
+    for position, job in enumerate(jobs):
+        if isinstance(job, AnswerJob):
+            answer_jobs.setdefault(job.request.batch_key, {})[position] = job
         else:
-            embedded.setdefault(job.output, []).append(job)
-    results: dict[int, Done] = {}
-    for questions in asked.values():
-        answers = _answer_alike(snapshot, questions, metrics)
-        results.update((id(job), answer) for job, answer in zip(questions, answers, strict=True))
-    for items in embedded.values():
+            embed_jobs.setdefault(job.output, {})[position] = job
+    results: dict[int, JobResult] = {}
+    for answer_batch in answer_jobs.values():
+        answers = _answer(snapshot, [*answer_batch.values()], metrics)
+        results.update(zip(answer_batch, answers, strict=True))
+    for embed_batch in embed_jobs.values():
         with metrics.stage("embed"):
-            results.update(
-                (id(job), rows)
-                for job, rows in zip(items, _embed_alike(snapshot, items), strict=True)
-            )
-    return [results[id(job)] for job in jobs]
+            embeddings = _embed(snapshot, [*embed_batch.values()])
+        results.update(zip(embed_batch, embeddings, strict=True))
+    return [results[position] for position in range(len(jobs))]
 
 
-def _embed_alike(snapshot: Snapshot, jobs: Sequence[EmbedJob]) -> list[EmbeddedTexts]:
-    space = snapshot.output if jobs[0].output else snapshot.pair
+def _embed(snapshot: Snapshot, jobs: Sequence[EmbedJob]) -> list[Embeddings]:
+    encoder = snapshot.output if jobs[0].output else snapshot.encoder
     texts = [text for job in jobs for text in job.texts]
     pictures = [picture for job in jobs for picture in job.pictures]
-    dim = space.spec.dim
-    text_rows = space.texts.encode(texts) if texts else np.empty((0, dim), np.float32)
-    picture_rows = space.images.encode(pictures) if pictures else np.empty((0, dim), np.float32)
-    done, n_texts, n_pictures = [], 0, 0
-    for job in jobs:
-        rows = (
-            text_rows[n_texts : n_texts + len(job.texts)],
-            picture_rows[n_pictures : n_pictures + len(job.pictures)],
+    no_rows = np.empty((0, encoder.spec.dim), np.float32)
+    text_rows = encoder.texts.encode(texts) if texts else no_rows
+    picture_rows = encoder.images.encode(pictures) if pictures else no_rows
+    text_ends = np.cumsum([len(job.texts) for job in jobs])[:-1]
+    picture_ends = np.cumsum([len(job.pictures) for job in jobs])[:-1]
+    return [
+        Embeddings(np.concatenate(rows), encoder.spec.space, snapshot.version.manifest.version)
+        for rows in zip(
+            np.split(text_rows, text_ends), np.split(picture_rows, picture_ends), strict=True
         )
-        n_texts, n_pictures = n_texts + len(job.texts), n_pictures + len(job.pictures)
-        done.append(
-            EmbeddedTexts(np.concatenate(rows), space.spec.space, snapshot.version.manifest.version)
-        )
-    return done
+    ]
 
 
-def _answer_alike(
-    snapshot: Snapshot, jobs: Sequence[AskJob], metrics: Metrics
-) -> list[Answered | ImpromptError]:
-    # The first 5 of the 50 nearest are the 5 nearest, so all are asked with the most that one of
-    # them wants.
-    k = max(job.ask.k for job in jobs)
+def _answer(
+    snapshot: Snapshot, jobs: Sequence[AnswerJob], metrics: Metrics
+) -> list[AnyAnswer | ImpromptError]:
+    # The 5 nearest are the first 5 of the 50 nearest, so all are searched with the largest k.
+    k = max(job.request.k for job in jobs)
     batch = [job.read for job in jobs]
     begun = perf_counter()
     if pictures := [read.picture for read in batch if read.picture is not None]:
-        with metrics.stage("see"):
-            snapshot.pair.images.encode(
-                pictures
-            )  # it remembers what it saw last, for all who ask below
-    answers: list[Answered | ImpromptError]
-    if not jobs[0].ask.members:
+        with metrics.stage("encode"):
+            snapshot.encoder.images.encode(pictures)  # cached: nothing below encodes them again
+    answers: list[AnyAnswer | ImpromptError]
+    request = jobs[0].request
+    if not request.members:
         with metrics.stage("answer"):
-            answers = [
-                *snapshot.retriever.answer(batch, k, begun=begun, filters=jobs[0].ask.filters)
-            ]
+            answers = [*snapshot.retriever.answer(batch, k, begun=begun, filters=request.filters)]
     elif isinstance(snapshot.ensemble, MemberUnavailable):
         raise snapshot.ensemble
     else:
-        with metrics.stage("vote"):
+        retriever, ensemble = snapshot.retriever, snapshot.ensemble
+        with metrics.stage("ensemble"):
             answers = [
-                *explain_batch(
-                    batch, k, retriever=snapshot.retriever, ensemble=snapshot.ensemble, begun=begun
-                )
+                *explain_batch(batch, k, retriever=retriever, ensemble=ensemble, begun=begun)
             ]
-    return [_cut(answer, job.ask.k) for answer, job in zip(answers, jobs, strict=True)]
+    return [
+        _first_neighbours(answer, job.request.k) for answer, job in zip(answers, jobs, strict=True)
+    ]
 
 
-def _cut(answer: Answered | ImpromptError, k: int) -> Answered | ImpromptError:
-    """The answer with its `k` nearest neighbours."""
+def _first_neighbours(answer: AnyAnswer | ImpromptError, k: int) -> AnyAnswer | ImpromptError:
+    """Return the answer with its `k` nearest neighbours only."""
+    if isinstance(answer, ImpromptError):
+        return answer
     if isinstance(answer, ExplainedAnswer):
-        inner = _cut(answer.answer, k)
-        return dataclasses.replace(answer, answer=inner) if isinstance(inner, Answer) else answer
-    if isinstance(answer, Answer) and len(answer.neighbours) > k:
-        return dataclasses.replace(answer, neighbours=answer.neighbours[:k])
-    return answer
+        plain = answer.answer
+        shortened = dataclasses.replace(plain, neighbours=plain.neighbours[:k])
+        return dataclasses.replace(answer, answer=shortened)
+    return dataclasses.replace(answer, neighbours=answer.neighbours[:k])

@@ -1,4 +1,4 @@
-"""The whole application: routes, errors as problems, start and end."""
+"""The ASGI application: routes, error responses, startup and shutdown."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ from imprompt.core.hub.fetch import Announce, silent
 from imprompt.indexer.provenance import imprompt_version
 from imprompt.server import health, knn_service, pages, sdapi, v1
 from imprompt.server.bodies import reasons
-from imprompt.server.http_errors import HttpError, busy, fault, problem_response, usage
+from imprompt.server.http_errors import (
+    HttpError,
+    busy,
+    internal_error,
+    invalid_request,
+    problem_response,
+)
 from imprompt.server.middleware import Middleware
 from imprompt.server.prometheus import Metrics
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 from imprompt.server.service import Service
 
 if TYPE_CHECKING:
@@ -31,37 +37,37 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("imprompt.server")
 _KINDS = {404: "not-found", 405: "method-not-allowed"}
+_ERRORS = (ImpromptError, HttpError, RequestValidationError, HTTPException, TimeoutError, Exception)
 
-Failed = Callable[[ImpromptError], None]
+OnFailure = Callable[[ImpromptError], None]
 
 
 def create_app(
-    config: ServerConfig,
+    settings: ServerSettings,
     *,
     load: Callable[[str], DualEncoder],
     announce: Announce = silent,
-    failed: Failed | None = None,
+    on_failure: OnFailure = lambda _error: None,
 ) -> Middleware:
-    """The ASGI application. It answers /healthz at once, everything else when the models are warm.
+    """Return the ASGI application; all but the health checks waits until the models are loaded.
 
     Args:
-        config: of the server.
-        load: makes an encoder by its name, as `imprompt.encoders.registry.load_encoder` does.
+        load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
         announce: takes a line for the person who started the server.
-        failed: told when the models cannot be made warm; the server never gets ready then.
+        on_failure: called if the server cannot start; it never becomes ready then.
 
     Raises:
-        ConfigError: no blend config has the name in `config`.
+        ConfigError: no blend config has the name in `settings`.
     """
     metrics = Metrics()
-    service = Service(config, load=load, metrics=metrics, announce=announce)
+    service = Service(settings, load=load, metrics=metrics, announce=announce)
     app = FastAPI(
         title="imprompt",
         summary="Finds the prompt behind an image.",
         version=imprompt_version(),
         docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
-        lifespan=_lifespan(service, failed or _nothing),
+        lifespan=_lifespan(service, on_failure),
     )
 
     async def ready() -> None:
@@ -71,47 +77,19 @@ def create_app(
         app.include_router(router, dependencies=[Depends(ready)])
     app.include_router(health.routes(service))
     app.include_router(pages.routes())
-    for kind in (
-        ImpromptError,
-        HttpError,
-        RequestValidationError,
-        HTTPException,
-        TimeoutError,
-        Exception,
-    ):
-        app.add_exception_handler(kind, _as_problem)
-    return Middleware(app, config, metrics)
-
-
-def _nothing(error: ImpromptError) -> None:
-    """Nobody asked to be told."""
+    for error in _ERRORS:
+        app.add_exception_handler(error, _error_response)
+    return Middleware(app, settings, metrics)
 
 
 def _lifespan(
-    service: Service, failed: Failed
+    service: Service, on_failure: OnFailure
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        def start() -> None:
-            try:
-                service.warm()
-            except ImpromptError as error:
-                _LOG.error("cannot start", extra={"event": "start-failed", "kind": error.kind})
-                failed(error)
-            except Exception as error:  # noqa: BLE001 -- a server that never gets ready must not look like one that will
-                _LOG.error(
-                    "cannot start", extra={"event": "start-failed", "error": type(error).__name__}
-                )
-                failed(
-                    ImpromptError(
-                        f"unexpected {type(error).__name__}: {error}. This is a fault of imprompt."
-                    )
-                )
-            else:
-                _LOG.info("ready", extra={"event": "ready"})
-                service.watch()
-
-        thread = threading.Thread(target=start, name="versions", daemon=True)
+        thread = threading.Thread(
+            target=_load_and_watch, args=(service, on_failure), name="versions", daemon=True
+        )
         thread.start()
         yield
         await asyncio.to_thread(service.close)
@@ -120,17 +98,32 @@ def _lifespan(
     return lifespan
 
 
-async def _as_problem(_: Request, error: Exception) -> Response:
+def _load_and_watch(service: Service, on_failure: OnFailure) -> None:
+    try:
+        service.load()
+    except ImpromptError as error:
+        _LOG.error("cannot start", extra={"event": "start-failed", "kind": error.kind})
+        on_failure(error)
+    except Exception as error:  # noqa: BLE001 -- a server that cannot start must not look like one that will
+        name = type(error).__name__
+        _LOG.error("cannot start", extra={"event": "start-failed", "error": name})
+        on_failure(ImpromptError(f"Unexpected {name}: {error}. This is a bug in imprompt."))
+    else:
+        _LOG.info("ready", extra={"event": "ready"})
+        service.watch()
+
+
+async def _error_response(_: Request, error: Exception) -> Response:
     if isinstance(error, ImpromptError | HttpError):
         return problem_response(error)
     if isinstance(error, RequestValidationError):
-        return problem_response(usage(reasons(error.errors())))
+        return problem_response(invalid_request(reasons(error.errors())))
     if isinstance(error, HTTPException):
         headers = dict(error.headers or {})
         kind = _KINDS.get(error.status_code, "usage")
         return problem_response(
             HttpError(error.status_code, kind, f"{error.detail}.", headers=headers)
         )
-    return problem_response(
-        busy("It took too long.") if isinstance(error, TimeoutError) else fault()
-    )
+    if isinstance(error, TimeoutError):
+        return problem_response(busy("The request took too long."))
+    return problem_response(internal_error())

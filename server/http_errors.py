@@ -1,4 +1,4 @@
-"""What goes wrong, as `application/problem+json` (RFC 9457), with the same kinds as the command line's errors."""
+"""Errors as `application/problem+json` (RFC 9457), with the kinds of the command line's errors."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from imprompt.core.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+_USAGE_HINT = "/openapi.json describes the request."
 
 _STATUSES: tuple[tuple[type[ImpromptError], HTTPStatus], ...] = (
     (ImageRejected, HTTPStatus.UNPROCESSABLE_ENTITY),
@@ -30,13 +31,13 @@ _STATUSES: tuple[tuple[type[ImpromptError], HTTPStatus], ...] = (
     (StoreError, HTTPStatus.SERVICE_UNAVAILABLE),
     (EncoderError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-"""The first class that an error is of gives its status; any other error is a fault of the server."""
+"""The first class that matches an error gives its status; any other error is an internal one."""
 
 
 class HttpError(Exception):
-    """A request that is refused for what HTTP is about: its size, its form, its right, its moment.
+    """A request rejected by HTTP's rules: its size, format, credentials, or the server's load.
 
-    Ends inside this room.
+    It is answered inside `imprompt.server` and never leaves it.
     """
 
     def __init__(
@@ -57,39 +58,40 @@ class HttpError(Exception):
 
 
 def busy(message: str) -> HttpError:
-    """There is too much to do at the moment."""
+    """Return a 503 that asks the client to retry."""
     return HttpError(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "busy",
         message,
-        hint="Ask again a little later.",
+        hint="Try again in a moment.",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
 
 
-def fault() -> HttpError:
-    """Something that should not happen; the guard logs it."""
-    return HttpError(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "error", "This is a fault of imprompt; its log says more."
-    )
+def internal_error() -> HttpError:
+    """Return a 500 that tells nothing of the cause; the middleware logs that."""
+    message = "Internal error in imprompt; see the server's log."
+    return HttpError(HTTPStatus.INTERNAL_SERVER_ERROR, "error", message)
 
 
 def too_large(message: str) -> HttpError:
-    return HttpError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "too-large",
-        message,
-        hint="/v1/info states the limits.",
-    )
+    """Return a 413 for a request that exceeds one of the limits."""
+    hint = "/v1/info lists the limits."
+    return HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-large", message, hint=hint)
 
 
-def usage(message: str, *, status: int = HTTPStatus.UNPROCESSABLE_ENTITY) -> HttpError:
-    """A word of the request is wrong."""
-    return HttpError(status, "usage", message, hint="/openapi.json says what this takes.")
+def invalid_request(message: str) -> HttpError:
+    """Return a 422 of kind "usage": a field of the request is invalid."""
+    return HttpError(HTTPStatus.UNPROCESSABLE_ENTITY, "usage", message, hint=_USAGE_HINT)
+
+
+def malformed(message: str) -> HttpError:
+    """Return a 400 of kind "usage": the body cannot be parsed."""
+    return HttpError(HTTPStatus.BAD_REQUEST, "usage", message, hint=_USAGE_HINT)
 
 
 def status_of(error: ImpromptError) -> int:
-    """The HTTP status of an error of the product."""
+    """Return the HTTP status of one of imprompt's errors."""
     return next(
         (status for kind, status in _STATUSES if isinstance(error, kind)),
         HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -97,26 +99,22 @@ def status_of(error: ImpromptError) -> int:
 
 
 def problem(error: ImpromptError | HttpError) -> dict[str, Any]:
-    """The members of the problem:
-
-    `type`, `title`, `status`, `detail`, and our own `kind` and `hint`.
-    """
+    """Return RFC 9457's `type`, `title`, `status` and `detail`, with our `kind` and `hint`."""
     status = error.status if isinstance(error, HttpError) else status_of(error)
-    detail = _detail(error)
     value = {
         "type": f"urn:imprompt:{error.kind}",
         "title": HTTPStatus(status).phrase,
         "status": int(status),
-        "detail": detail,
+        "detail": _detail(error),
         "kind": error.kind,
     }
     return {**value, "hint": error.hint} if error.hint else value
 
 
 def _detail(error: ImpromptError | HttpError) -> str:
-    """What happened, without a path of this machine."""
+    """Return the message without any path of this machine."""
     if isinstance(error, ImageRejected):
-        # An image has no name here: what the message calls it would be ours, not the client's.
+        # The name in the message is one that the server made up; the client never sent it.
         return f"The image cannot be read: {error.reason}."
     if isinstance(error, Checksum):
         return f"A file of the index is damaged: {error.path.name}."
@@ -124,10 +122,11 @@ def _detail(error: ImpromptError | HttpError) -> str:
 
 
 def problem_response(error: ImpromptError | HttpError) -> Response:
-    """The error as a whole response; 503 says when to come again."""
+    """Return the error as a response; every 503 has a Retry-After header."""
     value = problem(error)
     headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if value["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    # For the middleware, which counts and logs the kind and removes the header.
     headers["X-Problem-Kind"] = value["kind"]
     return Response(msgspec.json.encode(value), value["status"], headers, media_type=MEDIA_TYPE)

@@ -1,7 +1,7 @@
-"""Image files of clients, read in processes of their own, each with a limit of time and of memory.
+"""Reads clients' image files in separate processes, each with a time and a memory limit.
 
-A decoder that hangs, eats memory or crashes costs one image: its process is killed and replaced,
-and no question waits for it but those about images. What runs here imports no model.
+A decoder that hangs, allocates too much or crashes costs one image: its process is killed and
+replaced, and only requests with images wait for that. These processes import no model.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _PRELOADED = [__name__, "numpy", "imprompt.retriever.questions", "sd_parsers", *
 Value = TypeVar("Value")
 
 
-def read_carried(image: bytes, limits: ImageLimits) -> EmbeddedPrompt | None:
-    """Return the prompt that an image carries in its texts or its pixels, or None.
+def read_prompt(image: bytes, limits: ImageLimits) -> EmbeddedPrompt | None:
+    """Return the prompt in an image's metadata or hidden in its pixels, or None.
 
     Raises:
         ImageRejected: the image cannot be read.
@@ -47,45 +47,40 @@ def read_carried(image: bytes, limits: ImageLimits) -> EmbeddedPrompt | None:
 def read_png_info(
     image: bytes, limits: ImageLimits
 ) -> tuple[EmbeddedPrompt | None, dict[str, str]]:
-    """Return the prompt and all texts of an image; raises as `read_carried`."""
-    return read_carried(image, limits), read_texts(image, limits=limits).texts
+    """Return the prompt and all metadata texts of an image; raises like `read_prompt`."""
+    return read_prompt(image, limits), read_texts(image, limits=limits).texts
 
 
-class Readers:
-    """A few processes that read images.
-
-    Args:
-        limits: how long one image may take, and what a process may hold.
-    """
+class ImageReaders:
+    """A pool of processes that read images within the time and memory of `limits`."""
 
     def __init__(self, limits: Limits) -> None:
         from pebble import ProcessPool
 
-        context = multiprocessing.get_context(
-            "forkserver"
-        )  # not fork: there are threads, and torch
+        # Not fork, which is unsafe in a process with threads and torch.
+        context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
         self._limits = limits
         self._closed = threading.Event()
         self._idle = asyncio.Semaphore(_READERS)
         self._pool = ProcessPool(
-            _READERS, context=context, initializer=_confine, initargs=(limits.reader_memory_bytes,)
+            _READERS, context=context, initializer=_restrict, initargs=(limits.reader_memory_bytes,)
         )
 
     def start(self) -> None:
         """Start the processes.
 
         Raises:
-            ConfigError: the system does not let them start.
+            ConfigError: they cannot be started.
         """
         from pebble import ProcessExpired
 
         try:
-            waiting: set[Future[None]] = {self._pool.schedule(_nothing) for _ in range(_READERS)}
+            pending: set[Future[None]] = {self._pool.schedule(_no_op) for _ in range(_READERS)}
             deadline = monotonic() + _START_S
-            while waiting and not self._closed.is_set():
-                done, waiting = wait(waiting, timeout=0.1)
-                for future in done:
+            while pending and not self._closed.is_set():
+                finished, pending = wait(pending, timeout=0.1)
+                for future in finished:
                     future.result()
                 if monotonic() > deadline:
                     raise TimeoutError
@@ -93,14 +88,14 @@ class Readers:
             if self._closed.is_set():
                 return
             message = f"The processes that read images cannot be started ({type(error).__name__})."
-            hint = "They need a folder for temporary files that may be written."
+            hint = "They need a writable folder for temporary files; check TMPDIR."
             raise ConfigError(message, hint=hint) from error
 
     async def read(self, work: Callable[..., Value], *args: object) -> Value:
-        """Return `work(*args)`, done by an idle process; cancelling it ends the process.
+        """Run `work(*args)` in an idle process; cancelling the call kills that process.
 
         Raises:
-            ImageRejected: the image cannot be read, or not within the limits.
+            ImageRejected: the image cannot be read within the limits.
         """
         from pebble import ProcessExpired
 
@@ -112,40 +107,39 @@ class Readers:
             except TimeoutError as error:
                 _LOG.warning("reader ended", extra={"event": "reader-ended", "error": "timeout"})
                 reason = f"reading it took longer than {seconds:g} s"
-                raise ImageRejected(
-                    _NAME, reason, hint="Save the picture again as a plain PNG or JPEG."
-                ) from error
+                hint = "Save the image again as a plain PNG or JPEG."
+                raise ImageRejected(_NAME, reason, hint=hint) from error
             except ProcessExpired as error:
                 _LOG.warning("reader ended", extra={"event": "reader-ended", "error": "crash"})
-                raise ImageRejected(_NAME, "its decoder broke down") from error
+                raise ImageRejected(_NAME, "its decoder crashed") from error
             except MemoryError as error:
                 limit = self._limits.reader_memory_bytes
-                raise ImageRejected(
-                    _NAME, f"reading it takes more than {limit:,} bytes of memory"
-                ) from error
+                reason = f"reading it takes more than {limit:,} bytes of memory"
+                raise ImageRejected(_NAME, reason) from error
 
     def close(self) -> None:
-        """End the processes and what they do."""
+        """Stop the processes, including any that are reading."""
         self._closed.set()
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
 
-def _nothing() -> None:
-    """Do nothing, in a process that is there afterwards."""
+def _no_op() -> None:
+    """Do nothing; a process that has run this is ready."""
 
 
-def _confine(max_memory: int) -> None:
-    """Let this process take so much more memory, write no file, log nothing and leave no core, where the system knows how.
+def _restrict(max_memory: int) -> None:
+    """Limit this process to `max_memory` more bytes, and let it write no file and no core dump.
 
-    Decoders in C print what they find odd to standard error, which is the server's log.
+    Its output goes to /dev/null: decoders in C print warnings to standard error, which is the
+    server's log. Limits that the system does not support are skipped.
     """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
-        os.dup2(nowhere, stream)
+        os.dup2(devnull, stream)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[5])
-        limit = pages * resource.getpagesize() + max_memory
+        data_pages = int(Path("/proc/self/statm").read_text("ascii").split()[5])
+        limit = data_pages * resource.getpagesize() + max_memory
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,6 +1,6 @@
-"""The server's log on standard error: one line a request, as text or as JSON.
+"""The server's log on standard error: one line per request, as text or as JSON.
 
-Never a prompt, never an image, never a path.
+It never contains a prompt, an image or a path of a request.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FIELDS = (
     "member",
     "queue",
     "error",
-    "place",
+    "location",
 )
-"""All that a line may hold beside its time, level and message."""
+"""All that a line may contain besides its time, level and message."""
 
 
-class _Lines(logging.Formatter):
-    """`json` objects, or `name=value` for a person."""
+class _LineFormatter(logging.Formatter):
+    """Formats records as JSON objects, or as `name=value` for people."""
 
     def __init__(self, *, json: bool) -> None:
         super().__init__()
@@ -37,39 +37,32 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        found = {name: value for name in FIELDS if (value := getattr(record, name, "")) != ""}
-        if self._json:
-            line = {
-                "time": time,
-                "level": record.levelname.lower(),
-                "message": _plain(record.getMessage()),
-            }
-            line |= {
-                name: _plain(value) if isinstance(value, str) else value
-                for name, value in found.items()
-            }
-            return msgspec.json.encode(line).decode("utf-8")
-        shown = " ".join(f"{name}={value}" for name, value in found.items() if name != "event")
-        return _plain(f"{time} {record.levelname.lower()} {record.getMessage()} {shown}".rstrip())
+        level = record.levelname.lower()
+        fields = {name: value for name in FIELDS if (value := getattr(record, name, "")) != ""}
+        if not self._json:
+            pairs = " ".join(f"{name}={value}" for name, value in fields.items() if name != "event")
+            return _printable(f"{time} {level} {record.getMessage()} {pairs}".rstrip())
+        line = {"time": time, "level": level, "message": _printable(record.getMessage())}
+        for name, value in fields.items():
+            line[name] = _printable(value) if isinstance(value, str) else value
+        return msgspec.json.encode(line).decode("utf-8")
 
 
-def _plain(text: str) -> str:
-    """No line end, no escape sequence and no lone surrogate: each such character as Python would write it."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    )
+def _printable(text: str) -> str:
+    """Return the text with line ends, escape sequences and lone surrogates escaped as in Python."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def configure_logs(*, json: bool) -> None:
-    """Write the lines of the server, and other libraries' warnings, to standard error from now on, all in one form.
+    """Send the server's log and the warnings of other libraries to standard error, in one format.
 
-    python-multipart's are left out: they say what bodies of clients look like, which is answered to
-    the client.
+    python-multipart is silenced: its warnings quote the bodies of clients, who get them as the
+    response anyway.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(json=json))
+    handler.setFormatter(_LineFormatter(json=json))
     for name, level in (("imprompt.server", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

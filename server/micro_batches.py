@@ -1,7 +1,7 @@
-"""A micro-batching queue: what waits for a model goes to it together, and only so much may wait.
+"""A micro-batching queue before a model: waiting jobs are batched, and their number is bounded.
 
-The worker takes what is there and never waits for more: one client alone is answered at once, and
-while a batch is being worked on, the next one gathers by itself.
+The worker takes what is in the queue and never waits for more: a single client is answered at
+once, and while one batch is being processed the next one accumulates.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _LOG = logging.getLogger("imprompt.server")
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting(Generic[Job, Result]):
+class _QueuedJob(Generic[Job, Result]):
     job: Job
     weight: int
     future: Future[Result]
-    since: float
+    queued_at: float
 
 
 class MicroBatcher(Generic[Job, Result]):
     """One queue and one worker thread before a model.
 
     Args:
-        name: of the queue, in the metrics.
-        work: one result (or its error) for each job of a batch, in order. What it raises becomes
-            the result of each job.
-        max_batch: jobs that `work` gets at once, at least 1.
+        name: the queue's label in the metrics.
+        work: returns one result or error for each job of a batch, in order; an exception becomes
+            the result of every job.
+        max_batch: jobs per batch, at least 1.
         max_waiting: jobs that may wait.
-        max_weight: what the waiting jobs may weigh together; one alone may weigh more.
+        max_weight: total weight of the waiting jobs; a single job may exceed it.
     """
 
     def __init__(
@@ -61,39 +61,38 @@ class MicroBatcher(Generic[Job, Result]):
         self._max_waiting = max_waiting
         self._max_weight = max_weight
         self._metrics = metrics
-        self._waiting: deque[_Waiting[Job, Result]] = deque()
+        self._queue: deque[_QueuedJob[Job, Result]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"model-{name}", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job, *, weight: int = 0) -> Future[Result]:
-        """The result to come; cancelling it spares the work, if that has not begun.
+        """Queue a job and return its future; cancelling that before the job starts skips the job.
 
         Raises:
-            HttpError: too much is waiting ("busy"), or the queue is closed.
+            HttpError: the queue is full ("busy") or closed.
         """
         with self._changed:
             if self._closed:
-                raise busy("The server is being shut down.")
-            if len(self._waiting) >= self._max_waiting:
-                # What was given up takes no one's place.
-                self._waiting = deque(
-                    waiting for waiting in self._waiting if not waiting.future.cancelled()
+                raise busy("The server is shutting down.")
+            if len(self._queue) >= self._max_waiting:
+                # Jobs whose clients have gone take no room.
+                self._queue = deque(
+                    queued for queued in self._queue if not queued.future.cancelled()
                 )
-            held = sum(waiting.weight for waiting in self._waiting)
-            if len(self._waiting) >= self._max_waiting or (
-                self._waiting and held + weight > self._max_weight
-            ):
-                raise busy(f"{len(self._waiting)} questions are waiting already.")
-            waiting: _Waiting[Job, Result] = _Waiting(job, weight, Future(), perf_counter())
-            self._waiting.append(waiting)
+            waiting_weight = sum(queued.weight for queued in self._queue)
+            too_heavy = bool(self._queue) and waiting_weight + weight > self._max_weight
+            if len(self._queue) >= self._max_waiting or too_heavy:
+                raise busy(f"The queue is full: {len(self._queue)} requests are waiting.")
+            queued: _QueuedJob[Job, Result] = _QueuedJob(job, weight, Future(), perf_counter())
+            self._queue.append(queued)
             self._changed.notify()
-            self._metrics.waiting.labels(self.name).set(len(self._waiting))
-        return waiting.future
+            self._metrics.waiting.labels(self.name).set(len(self._queue))
+        return queued.future
 
     def close(self) -> None:
-        """Finish what waits, then end the worker; nothing more is taken."""
+        """Finish the waiting jobs, then stop the worker; new jobs are refused."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -101,47 +100,44 @@ class MicroBatcher(Generic[Job, Result]):
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._answer(batch)
+            self._process(batch)
 
-    def _next_batch(self) -> list[_Waiting[Job, Result]]:
-        """What is to be worked on now, without what was given up meanwhile; empty when the queue is closed and done."""
+    def _next_batch(self) -> list[_QueuedJob[Job, Result]]:
+        """Wait for jobs and return those not cancelled; an empty batch means that it is closed."""
         with self._changed:
             while True:
-                batch: list[_Waiting[Job, Result]] = []
-                while self._waiting and len(batch) < self._max_batch:
-                    waiting = self._waiting.popleft()
-                    if waiting.future.set_running_or_notify_cancel():
-                        batch.append(waiting)
-                self._metrics.waiting.labels(self.name).set(len(self._waiting))
-                if batch or (self._closed and not self._waiting):
+                batch: list[_QueuedJob[Job, Result]] = []
+                while self._queue and len(batch) < self._max_batch:
+                    queued = self._queue.popleft()
+                    if queued.future.set_running_or_notify_cancel():
+                        batch.append(queued)
+                self._metrics.waiting.labels(self.name).set(len(self._queue))
+                if batch or (self._closed and not self._queue):
                     break
                 self._changed.wait()
         now = perf_counter()
-        for waiting in batch:
-            self._metrics.stage_seconds.labels("wait").observe(now - waiting.since)
+        for queued in batch:
+            self._metrics.stage_seconds.labels("wait").observe(now - queued.queued_at)
         return batch
 
-    def _answer(self, batch: list[_Waiting[Job, Result]]) -> None:
+    def _process(self, batch: list[_QueuedJob[Job, Result]]) -> None:
         self._metrics.batch_size.labels(self.name).observe(len(batch))
         try:
-            results = self._work([waiting.job for waiting in batch])
-        except Exception as error:  # noqa: BLE001 -- it is handed on, to those who asked
-            # Whatever a model raises is the answer of those who asked; the worker lives on. A batch
-            # may hold one poisonous job:
-            # each is tried once more by itself.
+            results = self._work([queued.job for queued in batch])
+        except Exception as error:  # noqa: BLE001 -- passed on to the clients; the worker lives on
+            # One bad job may have failed the whole batch, so each job is tried again alone. An
+            # ImpromptError is about the index or a model and would only come again.
             if len(batch) > 1 and not isinstance(error, ImpromptError):
-                _LOG.warning(
-                    "batch failed, asking one by one",
-                    extra={"event": "batch-split", "error": type(error).__name__},
-                )
-                for waiting in batch:
-                    self._answer([waiting])
+                extra = {"event": "batch-split", "error": type(error).__name__}
+                _LOG.warning("batch failed, retrying its jobs one by one", extra=extra)
+                for queued in batch:
+                    self._process([queued])
                 return
-            for waiting in batch:
-                waiting.future.set_exception(error)
+            for queued in batch:
+                queued.future.set_exception(error)
             return
-        for waiting, result in zip(batch, results, strict=True):
+        for queued, result in zip(batch, results, strict=True):
             if isinstance(result, ImpromptError):
-                waiting.future.set_exception(result)
+                queued.future.set_exception(result)
             else:
-                waiting.future.set_result(result)
+                queued.future.set_result(result)

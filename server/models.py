@@ -1,4 +1,4 @@
-"""Models that are loaded once, and what they make of a version."""
+"""Loads the models of a server once, and makes snapshots of index versions with them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.values import Vectors
+from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.blend_config import load_blend_config
 from imprompt.ensemble.members import load_ensemble
-from imprompt.ensemble.neighbourhood import SharedPair
 from imprompt.retriever import Question, Retriever
 from imprompt.retriever.questions import ReadQuestion
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 from imprompt.server.snapshots import Snapshot
 
 if TYPE_CHECKING:
@@ -28,114 +28,124 @@ if TYPE_CHECKING:
     from imprompt.store.open_index import OpenIndex
 
 _LOG = logging.getLogger("imprompt.server")
-_WARM_TEXT = "a question that warms the models"
-_WARM_SIDE_PX = 64
+_WARM_UP_TEXT = "a text that warms up the models"
+_WARM_UP_SIDE_PX = 64
 
 
-class OutputPair:
-    """MiniLM's space as a pair: texts by MiniLM, pictures by the estimate of the embedded `lite` encoder."""
+class OutputEncoder:
+    """A dual encoder of MiniLM's space; for images it is the estimate of the `lite` encoder."""
 
     def __init__(self, texts: TextEncoder, lite: LiteEncoder) -> None:
         self.spec = lite.minilm.spec
         self.texts = texts
-        self.images = _Outputs(lite)
+        self.images = _OutputImages(lite)
 
 
-class _Outputs:
+class _OutputImages:
     def __init__(self, lite: LiteEncoder) -> None:
         self._lite = lite
 
     def encode(self, items: Sequence[Image]) -> Vectors:
-        """(n, 384) unit rows in MiniLM space."""
+        """Return (n, 384) unit rows in MiniLM space."""
         return self._lite.images.output(items)
 
 
 class Models:
-    """The encoder of the index, kept over versions, and the ensemble over each.
+    """The encoder, kept across versions, and the ensemble, loaded for each version.
 
     Args:
-        config: of the server.
-        load: makes an encoder by its name.
+        load: loads an encoder by its name.
         announce: takes a line for the person who started the server.
-        gpu: searches each version; None for the processor.
+        gpu: searches each version; None for the CPU.
 
     Raises:
-        ConfigError: no blend config has that name.
+        ConfigError: no blend config has the name in `settings`.
     """
 
     def __init__(
         self,
-        config: ServerConfig,
+        settings: ServerSettings,
         *,
         load: Callable[[str], DualEncoder],
         announce: Announce,
         gpu: Gpu | None = None,
     ) -> None:
-        self._config = config
+        self._settings = settings
         self._gpu = gpu
         self._load = load
         self._announce = announce
-        self._recipe = load_blend_config(config.blend_config)
-        self._pair: tuple[str, DualEncoder] | None = None
+        self._blend_config = load_blend_config(settings.blend_config)
+        self._encoder: tuple[str, DualEncoder] | None = None
 
     def prepare(self, version: OpenIndex) -> Snapshot:
-        """A snapshot of the version whose models have all been used once.
+        """Return a snapshot of the version whose models have all been used once.
 
         Raises:
-            SpaceMismatch: the encoder that was asked for is of another space.
+            SpaceMismatch: the requested encoder is of another space than the index.
             EncoderError: a model cannot be loaded.
         """
-        from PIL import Image
-
         if self._gpu is not None:
             version.search_on(self._gpu)
-        name = self._config.encoder or version.manifest.encoders[0].name
-        pair = (
-            self._pair[1] if self._pair is not None and self._pair[0] == name else self._load(name)
-        )
-        self._pair = (name, pair)
-        ensemble = self._ensemble(version, pair)
+        name = self._settings.encoder or version.manifest.encoders[0].name
+        if self._encoder is None or self._encoder[0] != name:
+            self._encoder = name, self._load(name)
+        encoder = self._encoder[1]
+        ensemble = self._load_ensemble(version, encoder)
+        # The retriever and the ensemble share one encoder, so that each image is encoded once.
         shared = (
-            SharedPair(pair)
+            CachedEncoder(encoder)
             if isinstance(ensemble, MemberUnavailable)
-            else ensemble.neighbourhood.pair
+            else ensemble.neighbourhood.encoder
         )
         retriever = Retriever(version, shared)
-        picture = Image.new("RGB", (_WARM_SIDE_PX, _WARM_SIDE_PX), (120, 130, 140))
-        if not isinstance(ensemble, MemberUnavailable):
-            ensemble.judge([picture])
-        reads = [
-            ReadQuestion(Question(text=_WARM_TEXT), None, _WARM_TEXT, None),
-            ReadQuestion(Question(image=b""), picture, "", None),
-        ]
-        retriever.answer(reads, 1, begun=perf_counter())
-        return Snapshot(version, shared, self._output(pair, ensemble), retriever, ensemble)
-
-    def _output(self, pair: DualEncoder, ensemble: Ensemble | MemberUnavailable) -> OutputPair:
-        lite = (
-            pair
-            if isinstance(pair, LiteEncoder)
-            else load_lite(device=self._config.device, announce=self._announce)
+        _warm_up(retriever, ensemble)
+        return Snapshot(
+            version, shared, self._output_encoder(encoder, ensemble), retriever, ensemble
         )
-        minilm = lite.minilm if isinstance(ensemble, MemberUnavailable) else ensemble.minilm
-        return OutputPair(minilm, lite)
 
-    def _ensemble(self, version: OpenIndex, pair: DualEncoder) -> Ensemble | MemberUnavailable:
-        """The members that vote; where they cannot, the reason, which whoever asks for them is told."""
-        config = self._config
+    def _output_encoder(
+        self, encoder: DualEncoder, ensemble: Ensemble | MemberUnavailable
+    ) -> OutputEncoder:
+        if isinstance(encoder, LiteEncoder):
+            lite = encoder
+        else:
+            lite = load_lite(device=self._settings.device, announce=self._announce)
+        minilm = lite.minilm if isinstance(ensemble, MemberUnavailable) else ensemble.minilm
+        return OutputEncoder(minilm, lite)
+
+    def _load_ensemble(
+        self, version: OpenIndex, encoder: DualEncoder
+    ) -> Ensemble | MemberUnavailable:
+        """Return the ensemble, or the error that every request for its members gets."""
+        settings = self._settings
         try:
             return load_ensemble(
-                self._recipe,
+                self._blend_config,
                 version,
-                pair,
-                degrade=config.degrade,
-                device=config.device,
-                offline=config.offline,
+                encoder,
+                degrade=settings.degrade,
+                device=settings.device,
+                offline=settings.offline,
                 announce=self._announce,
             )
         except MemberUnavailable as error:
-            _LOG.warning(
-                "the members cannot vote", extra={"event": "no-ensemble", "member": error.name}
+            extra = {"event": "no-ensemble", "member": error.name}
+            _LOG.warning("the ensemble is unavailable", extra=extra)
+            self._announce(
+                f"The ensemble of blend config {self._blend_config.name} is unavailable: {error}"
             )
-            self._announce(f"The members of blend config {self._recipe.name} cannot vote: {error}")
             return error
+
+
+def _warm_up(retriever: Retriever, ensemble: Ensemble | MemberUnavailable) -> None:
+    """Use every model once, so that no client waits for first-use work."""
+    from PIL import Image
+
+    picture = Image.new("RGB", (_WARM_UP_SIDE_PX, _WARM_UP_SIDE_PX), (120, 130, 140))
+    if not isinstance(ensemble, MemberUnavailable):
+        ensemble.judge([picture])
+    questions = [
+        ReadQuestion(Question(text=_WARM_UP_TEXT), None, _WARM_UP_TEXT, None),
+        ReadQuestion(Question(image=b""), picture, "", None),
+    ]
+    retriever.answer(questions, 1, begun=perf_counter())

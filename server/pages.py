@@ -1,4 +1,4 @@
-"""The page at /: three files of the package, sent as they are."""
+"""The web page at /: static files of this package."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ _FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 def routes() -> APIRouter:
-    """The page and what it is made of."""
+    """Return the routes of the page and the files it loads."""
     router = APIRouter(include_in_schema=False)
-    for path, (name, kind) in _FILES.items():
-        _add(router, path, (_FOLDER / name).read_bytes(), kind)
+    for path, (name, media_type) in _FILES.items():
+        _add_file(router, path, (_FOLDER / name).read_bytes(), media_type)
     return router
 
 
-def _add(router: APIRouter, path: str, content: bytes, kind: str) -> None:
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+def _add_file(router: APIRouter, path: str, content: bytes, media_type: str) -> None:
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {
-        "ETag": tag,
+        "ETag": etag,
         "Cache-Control": "no-cache",
         "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     }
 
     @router.get(path)
     async def file(request: Request) -> Response:
-        if request.headers.get("if-none-match") == tag:
+        if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=kind)
+        return Response(content, headers=headers, media_type=media_type)

@@ -1,4 +1,4 @@
-"""What the API takes and gives, as OpenAPI shows it."""
+"""Request and response models of the API, as published in its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -13,70 +13,87 @@ _VERSION = "20261122T212204.123456Z-0a1b2c3d"
 
 K = Annotated[
     int,
-    Field(ge=1, description="How many nearest prompts; `/v1/info` states the most.", examples=[5]),
+    Field(
+        ge=1,
+        description="Number of nearest prompts to return; `/v1/info` gives the maximum.",
+        examples=[5],
+    ),
 ]
 Text = Annotated[
-    str, Field(description="A text to search for, alone or mixed half and half with each image.")
+    str, Field(description="Text to search for. With an image, the two are weighted equally.")
 ]
+Images = Annotated[list[str], Field(description="Image files in base64; `data:` URLs are allowed.")]
+Version = Annotated[str, Field(description="Version of the index.", examples=[_VERSION])]
+How = Literal["exact", "carried", "estimated"]
+_HOW = (
+    "`exact`: the prompt in the file's metadata. `carried`: a prompt in the metadata that "
+    "something outside of the file changed. `estimated`: found with the index."
+)
+_DOUBT_DESCRIPTION = "Why a carried prompt is not exact."
+_SETTINGS = "The generation settings in the metadata, such as sampler and seed."
 
 
-class Taken(BaseModel):
-    """A request body: a field that is not known is refused, not ignored."""
+class RequestBody(BaseModel):
+    """A request body; unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class FilterFields(Taken):
-    """Which prompts may be neighbours; all of it together."""
+class FilterFields(RequestBody):
+    """Conditions that every returned prompt must meet."""
 
     where: str | None = Field(
         default=None,
         max_length=2000,
-        description="A condition on the columns, as `query --where` takes it.",
+        description="SQL condition on the columns, as in `imprompt query --where`.",
         examples=["n_submitted >= 2"],
     )
     contains: list[str] = Field(
-        default=[], description="Words that must be in the prompt.", examples=[["fox"]]
+        default=[], description="Texts the prompt must contain.", examples=[["fox"]]
     )
-    exclude: list[str] = Field(default=[], description="Words that must not be in it.")
-    no_artists: bool = Field(default=False, description="Leave out prompts that name an artist.")
+    exclude: list[str] = Field(default=[], description="Texts the prompt must not contain.")
+    no_artists: bool = Field(default=False, description="Exclude prompts that name an artist.")
 
 
-class QueryFields(Taken):
-    """How images are asked about."""
+class QueryFields(RequestBody):
+    """The options of a query."""
 
     text: Text | None = None
     k: K = 10
     members: bool = Field(
         False,
-        description="Let the ensemble answer, and show each member's vote. Images without a text only.",
+        description="Answer with the ensemble and explain the contribution of each member. "
+        "Needs images; cannot be combined with a text or filters.",
     )
-    ignore_metadata: bool = Field(False, description="Estimate, as if no file carried its prompt.")
+    ignore_metadata: bool = Field(
+        False, description="Ignore prompts in the files' metadata and always estimate."
+    )
     filters: FilterFields = Field(
         default_factory=FilterFields,
-        description="In a form: as JSON. Not with `members`, who know of no filters.",
+        description="Conditions on the returned prompts; JSON if the body is a form. "
+        "Cannot be combined with `members`.",
     )
 
 
 class QueryBody(QueryFields):
-    """One or several images as base64 (`data:` URLs are taken too), a text, or both."""
+    """One or more images, a text, or both."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"text": "a lighthouse at dusk", "k": 3}]}
     )
-    images: list[str] = Field(default=[], description="Image files in base64.")
+    images: Images = []
     image_urls: list[str] = Field(
-        default=[], description="Refused unless the server was started with --allow-urls."
+        default=[], description="URLs of images, on hosts that the server allows with --allow-urls."
     )
 
 
-class ImageBody(Taken):
+class ImageBody(RequestBody):
     """One image."""
 
-    image: str = Field(description="An image file in base64.")
+    image: str = Field(description="Image file in base64.")
 
 
-class SearchBody(Taken):
+class SearchBody(RequestBody):
     """A text to search for."""
 
     model_config = ConfigDict(
@@ -84,33 +101,43 @@ class SearchBody(Taken):
     )
     text: Text
     k: K = 10
-    filters: FilterFields = Field(default_factory=FilterFields)
+    filters: FilterFields = Field(
+        default_factory=FilterFields, description="Conditions on the returned prompts."
+    )
 
 
-class EmbedBody(Taken):
-    """Texts and images to embed; the rows of the texts come first."""
+class EmbedBody(RequestBody):
+    """Texts and images to embed."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"texts": ["a bowl of ramen"], "space": "output"}]},
     )
-    texts: list[str] = []
-    images: list[str] = Field(default=[], description="Image files in base64.")
+    texts: list[str] = Field(default=[], description="Texts to embed.")
+    images: Images = []
     space: Literal["output", "index"] = Field(
         "output",
-        description="`output`: all-MiniLM-L6-v2, 384-d; `index`: the space that is searched.",
+        description="`output`: all-MiniLM-L6-v2, 384 dimensions. `index`: the index's own space.",
     )
 
 
 class ProblemDetails(BaseModel):
-    """RFC 9457. `kind` is the same word as in the command line's errors."""
+    """An error, as defined by RFC 9457."""
 
-    type: str = Field(examples=["urn:imprompt:image-rejected"])
-    title: str = Field(examples=["Unprocessable Entity"])
-    status: int = Field(examples=[422])
-    detail: str = Field(examples=["The image cannot be read: the JPEG is truncated."])
-    kind: str = Field(examples=["image-rejected"])
-    hint: str = ""
+    type: str = Field(description="URN of `kind`.", examples=["urn:imprompt:image-rejected"])
+    title: str = Field(
+        description="The HTTP status as a phrase.", examples=["Unprocessable Entity"]
+    )
+    status: int = Field(description="The HTTP status code.", examples=[422])
+    detail: str = Field(
+        description="What went wrong.",
+        examples=["The image cannot be read: the JPEG is truncated."],
+    )
+    kind: str = Field(
+        description="The kind of error, as in the JSON output of the command line.",
+        examples=["image-rejected"],
+    )
+    hint: str = Field("", description="What to do about it.")
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -121,145 +148,149 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
     for status in (400, 401, 403, 404, 408, 413, 415, 421, 422, 503)
 }
-"""What every route may answer instead."""
+"""The error responses that every route may give."""
 
 
-class NeighbourModel(BaseModel):
-    """A prompt of the index;
+class NeighbourSchema(BaseModel):
+    """A prompt of the index near the query."""
 
-    `score` is its cosine to the question. `row_id` holds within the result's version only.
-    """
-
-    row_id: int = Field(examples=[1203])
-    prompt_key: str = Field(examples=[_KEY])
-    prompt: str = Field(examples=["a bowl of ramen, steam, studio light"])
-    score: float = Field(examples=[0.71])
-    source: str = Field(examples=["starter"])
-    source_key: str = Field(examples=["1203"])
+    row_id: int = Field(description="Row; valid for this index version only.", examples=[1203])
+    prompt_key: str = Field(description="Stable key of the prompt.", examples=[_KEY])
+    prompt: str = Field(
+        description="The prompt.", examples=["a bowl of ramen, steam, studio light"]
+    )
+    score: float = Field(
+        description="Cosine similarity to the query, from -1 to 1.", examples=[0.71]
+    )
+    source: str = Field(description="Corpus that the prompt comes from.", examples=["starter"])
+    source_key: str = Field(description="Where in that corpus it is.", examples=["1203"])
     n_like: int = Field(
-        description="How many further prompts are near duplicates of it.", examples=[14]
+        description="Number of further prompts that are near duplicates of it.", examples=[14]
     )
 
 
-class ContributionModel(BaseModel):
-    """What a member said: its share of the vote, the cosine of its vector to the blend, its words where it has any."""
+class ContributionSchema(BaseModel):
+    """What one member of the ensemble contributed to the answer."""
 
-    member: str = Field(examples=["knn"])
-    share: float = Field(examples=[0.35])
-    cosine: float = Field(examples=[0.93])
-    text: str | None = None
-
-
-class LeftOut(BaseModel):
-    """A member of the blend config that could not vote."""
-
-    member: str
-    reason: str
-    hint: str = ""
+    member: str = Field(description="Name of the member.", examples=["knn"])
+    share: float = Field(description="Its weight in the blend, from 0 to 1.", examples=[0.35])
+    cosine: float = Field(
+        description="Cosine similarity of its prediction to the blend.", examples=[0.93]
+    )
+    text: str | None = Field(None, description="The prompt it predicted, if it predicts texts.")
 
 
-class ExplanationModel(BaseModel):
-    """Why the answer is what it is;
+class LeftOutSchema(BaseModel):
+    """A member of the blend config that was unavailable."""
 
-    `confidence` is null where the blend config is not calibrated for the index.
-    """
+    member: str = Field(description="Name of the member.")
+    reason: str = Field(description="Why it was unavailable.")
+    hint: str = Field("", description="What to do about it.")
+
+
+class ExplanationSchema(BaseModel):
+    """How the ensemble arrived at its answer."""
 
     model_config = ConfigDict(extra="allow")
-    blend: str
-    confidence: float | None
-    calibration: str
-    cosine: float
-    contributions: list[ContributionModel]
-    left_out: list[LeftOut]
-    vector: list[float]
+    blend: str = Field(description="Name of the blend config.")
+    confidence: float | None = Field(
+        description="Probability that the estimate is close to the true prompt; null if it is not "
+        "calibrated for the index, or if the prompt comes from the file."
+    )
+    close: bool | None = Field(
+        None, description="Whether the corpus seems to have a prompt close to the true one."
+    )
+    calibration: str = Field(description="`calibrated` or `not calibrated`.")
+    cosine: float = Field(description="Cosine similarity of the estimate to the blend.")
+    contributions: list[ContributionSchema] = Field(description="One entry per member.")
+    left_out: list[LeftOutSchema] = Field(description="Members that were unavailable.")
+    vector: list[float] = Field(description="The answer in MiniLM's space, 384 dimensions.")
 
 
-class Result(BaseModel):
-    """The answer to one question, or the problem with it."""
+class QueryResult(BaseModel):
+    """The answer for one image or text, or its error."""
 
     model_config = ConfigDict(extra="allow")
     image: int | None = Field(
-        None, description="Which of the images of the request, from 0; null for a text alone."
+        None, description="Position of the image in the request, from 0; null for a text alone."
     )
-    text: str | None = None
-    prompt: str | None = None
-    how: Literal["exact", "carried", "estimated"] | None = None
-    negative: str | None = None
-    tool: str | None = None
-    settings: dict[str, str] | None = None
-    doubt: str | None = Field(
-        None, description="What keeps a carried prompt from being exact.", examples=[_DOUBT]
+    text: str | None = Field(None, description="The text of the request.")
+    prompt: str | None = Field(None, description="The prompt.")
+    how: How | None = Field(None, description=_HOW)
+    negative: str | None = Field(None, description="The negative prompt in the metadata.")
+    tool: str | None = Field(None, description="The tool that wrote the metadata.")
+    settings: dict[str, str] | None = Field(None, description=_SETTINGS)
+    doubt: str | None = Field(None, description=_DOUBT_DESCRIPTION, examples=[_DOUBT])
+    note: str | None = Field(None, description="Why the metadata was not read.")
+    filters: dict[str, Any] | None = Field(None, description="The filters that were applied.")
+    neighbours: list[NeighbourSchema] = Field([], description="The nearest prompts, best first.")
+    version: Version | None = None
+    encoder: str | None = Field(None, description="Encoder of the index.")
+    corpus: str | None = Field(None, description="Corpora of the index.")
+    seconds: float | None = Field(None, description="Time spent on this result.")
+    explanation: ExplanationSchema | None = Field(
+        None, description="How the ensemble arrived at its answer; only with `members`."
     )
-    note: str | None = None
-    neighbours: list[NeighbourModel] = []
-    version: str | None = Field(None, examples=[_VERSION])
-    encoder: str | None = None
-    corpus: str | None = None
-    seconds: float | None = None
-    explanation: ExplanationModel | None = None
-    error: ProblemDetails | None = None
+    error: ProblemDetails | None = Field(None, description="Why there is no answer.")
 
 
-class QueryResults(BaseModel):
-    """One result for each image in the order sent (or for the text alone);
+class QueryResponse(BaseModel):
+    """One result per image in the order of the request, or one for a text alone."""
 
-    `failed` counts those with an error.
-    """
-
-    results: list[Result]
-    failed: int
+    results: list[QueryResult] = Field(description="The results.")
+    failed: int = Field(description="Number of results with an error.")
 
 
-class Vectors(BaseModel):
-    """(n, dim) unit rows."""
+class EmbedResponse(BaseModel):
+    """The embeddings of the texts, followed by those of the images."""
 
-    space: str
-    dim: int
-    version: str
-    vectors: list[list[float]]
+    space: str = Field(description="Name of the vectors' space.")
+    dim: int = Field(description="Dimensions of the vectors.")
+    version: Version
+    vectors: list[list[float]] = Field(description="One vector of length 1 per text and image.")
 
 
-class Extracted(BaseModel):
-    """The prompt that an image file carries; all null where it carries none."""
+class ExtractResponse(BaseModel):
+    """The prompt in an image file; its fields are null if there is none."""
 
-    prompt: str | None
-    how: Literal["exact", "carried"] | None
-    negative: str | None
-    tool: str | None
-    settings: dict[str, str]
-    doubt: str | None = Field(
-        description="What keeps a carried prompt from being exact.", examples=[_DOUBT]
+    prompt: str | None = Field(description="The prompt.")
+    how: Literal["exact", "carried"] | None = Field(
+        description="`exact`, or `carried` if something outside of the file changed the prompt."
     )
+    negative: str | None = Field(description="The negative prompt.")
+    tool: str | None = Field(description="The tool that wrote the metadata.")
+    settings: dict[str, str] = Field(description=_SETTINGS)
+    doubt: str | None = Field(description=_DOUBT_DESCRIPTION, examples=[_DOUBT])
 
 
-class StoredPrompt(BaseModel):
+class PromptResponse(BaseModel):
     """A prompt of the index."""
 
     model_config = ConfigDict(extra="allow")
-    version: str
-    row_id: int
-    prompt_key: str
-    prompt: str
-    source: str
-    source_key: str
-    n_submitted: int
+    version: Version
+    row_id: int = Field(description="Row; valid for this index version only.")
+    prompt_key: str = Field(description="Stable key of the prompt.")
+    prompt: str = Field(description="The prompt.")
+    source: str = Field(description="Corpus that the prompt comes from.")
+    source_key: str = Field(description="Where in that corpus it is.")
+    n_submitted: int = Field(description="How often users submitted the prompt.")
 
 
-class Info(BaseModel):
-    """What is served, and the limits."""
+class InfoResponse(BaseModel):
+    """The index, the models and the limits of the server."""
 
-    imprompt_version: str
-    version: str = Field(description="Of the index.")
-    created: str
-    prompts: int
-    corpus: str
-    encoder: str
-    space: str
-    dim: int
-    blend: str
+    imprompt_version: str = Field(description="Version of imprompt.")
+    version: Version
+    created: str = Field(description="When the index was built, in UTC.")
+    prompts: int = Field(description="Number of prompts in the index.")
+    corpus: str = Field(description="Corpora of the index.")
+    encoder: str = Field(description="Encoder of the index.")
+    space: str = Field(description="Name of the encoder's space.")
+    dim: int = Field(description="Dimensions of that space.")
+    blend: str = Field(description="Name of the blend config.")
     members: dict[str, float] = Field(
-        description="Shares of the vote; empty where the members cannot vote."
+        description="Weight of each member of the ensemble; empty if it is unavailable."
     )
-    members_missing: str | None = None
-    limits: dict[str, Any]
-    url_hosts: list[str]
+    members_missing: str | None = Field(None, description="Why the ensemble is unavailable.")
+    limits: dict[str, Any] = Field(description="Limits on requests, by name.")
+    url_hosts: list[str] = Field(description="Hosts that images are fetched from.")

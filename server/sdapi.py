@@ -1,4 +1,4 @@
-"""What clients of AUTOMATIC1111 and SD.Next call, so that they work without a change."""
+"""The endpoints of AUTOMATIC1111 and SD.Next that their clients call, under /sdapi/v1."""
 
 from __future__ import annotations
 
@@ -6,131 +6,129 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from imprompt.core.errors import ImpromptError
-from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Question
 from imprompt.server import schemas
-from imprompt.server.answering import Ask
+from imprompt.server.answering import AnswerRequest
 from imprompt.server.bodies import (
-    as_json,
     check_images,
-    checked,
     decode_image,
+    json_response,
     read_json,
     request_body,
+    validated,
 )
+from imprompt.server.server_settings import Limits
 from imprompt.server.service import Service
 
 _MODELS = ["imprompt"]
 _NAMES = {"cfg_scale": "CFG scale", "model_hash": "Model hash", "vae": "VAE"}
-"""How AUTOMATIC1111 writes the settings that a capital letter alone does not give."""
-
-
-class InterrogateBody(BaseModel):
-    """`model` may be any: there is one way to answer here."""
-
-    image: str = Field(description="An image file in base64, with or without `data:…,`.")
-    model: str = Field("clip", examples=["clip"])
+"""AUTOMATIC1111's names of settings that differ from ours by more than a capital letter."""
 
 
 class PngInfoBody(BaseModel):
-    """An image file."""
+    """A request to read the metadata of an image file."""
 
-    image: str = Field(description="An image file in base64, with or without `data:…,`.")
-
-
-class Caption(BaseModel):
-    """The prompt."""
-
-    caption: str
+    image: str = Field(description="A base64 image file, with or without a `data:` prefix.")
 
 
-class PngInfo(BaseModel):
-    """`info` is the text as AUTOMATIC1111 writes it, `items` all texts of the file, `parameters` the parsed text.
+class InterrogateBody(PngInfoBody):
+    """A request to find the prompt of an image."""
 
-    Where the prompt is not exact, "Carried" among the parameters says why.
-    """
+    model: str = Field("clip", description="Ignored.", examples=["clip"])
 
-    info: str
-    items: dict[str, str]
-    parameters: dict[str, str]
+
+class InterrogateResponse(BaseModel):
+    """The prompt of an image."""
+
+    caption: str = Field(description="The prompt in the file, else an estimate.")
+
+
+class PngInfoResponse(BaseModel):
+    """The prompt and the metadata of an image file."""
+
+    info: str = Field(description="Prompt and settings as AUTOMATIC1111 writes them.")
+    items: dict[str, str] = Field(description="All metadata texts of the file by keyword.")
+    parameters: dict[str, str] = Field(
+        description="`info`, parsed. `Carried` says why a prompt is not exact."
+    )
 
 
 def routes(service: Service) -> APIRouter:
-    """All routes under /sdapi/v1."""
+    """Return all routes under /sdapi/v1."""
     router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], responses=schemas.PROBLEMS)
-    limits = service.config.limits
-
-    async def image_of(request: Request, model: type[InterrogateBody | PngInfoBody]) -> bytes:
-        image = decode_image(checked(model, await read_json(request)).image, limits)
-        check_images([image], limits)
-        return image
+    limits = service.settings.limits
 
     @router.post(
         "/interrogate",
-        summary="Interrogate",
-        response_model=Caption,
+        summary="Find the prompt of an image",
+        response_model=InterrogateResponse,
         openapi_extra=request_body(InterrogateBody),
     )
     async def interrogate(request: Request) -> Response:
-        """The prompt behind an image: what the file carries, else an estimate."""
-        image = await image_of(request, InterrogateBody)
-        (answer,) = await service.ask([Ask(Question(image), k=1, members=service.has_members)])
-        if isinstance(answer, ImpromptError):
-            raise answer
-        return as_json(
-            {"caption": (answer.answer if isinstance(answer, ExplainedAnswer) else answer).prompt}
+        """Return the prompt in the file's metadata or, if there is none, an estimate."""
+        image = await _read_image(request, InterrogateBody, limits)
+        answer = await service.answer_one(
+            AnswerRequest(Question(image), k=1, members=service.has_members)
         )
+        return json_response({"caption": answer.prompt})
 
     @router.get(
-        "/interrogate", summary="The models that `interrogate` knows", response_model=list[str]
+        "/interrogate", summary="List the models of `interrogate`", response_model=list[str]
     )
     async def models() -> Response:
-        """As SD.Next answers."""
-        return as_json(_MODELS)
+        """Return the model names, as SD.Next does."""
+        return json_response(_MODELS)
 
     @router.post(
         "/png-info",
-        summary="The texts of an image file",
-        response_model=PngInfo,
+        summary="Read the metadata of an image file",
+        response_model=PngInfoResponse,
         openapi_extra=request_body(PngInfoBody),
     )
     async def png_info(request: Request) -> Response:
-        """What the file carries, from whichever tool, in AUTOMATIC1111's form."""
-        image = await image_of(request, PngInfoBody)
-        found, texts = await service.png_info(image)
-        return as_json(
-            {
-                "info": _info(texts, found),
-                "items": texts,
-                "parameters": {} if found is None else _parameters(found),
-            }
+        """Return prompt and settings in AUTOMATIC1111's format, whichever tool wrote them."""
+        prompt, texts = await service.png_info(await _read_image(request, PngInfoBody, limits))
+        parameters = {} if prompt is None else _parameters(prompt)
+        return json_response(
+            {"info": _info(texts, prompt), "items": texts, "parameters": parameters}
         )
 
-    @router.get("/scripts", summary="Installed scripts: none", response_model=dict[str, list[str]])
+    @router.get(
+        "/scripts", summary="List the installed scripts", response_model=dict[str, list[str]]
+    )
     async def scripts() -> Response:
-        """The `webuiapi` package asks for these at its start."""
-        return as_json({"txt2img": [], "img2img": []})
+        """Return empty lists; the `webuiapi` package asks for them when it starts."""
+        return json_response({"txt2img": [], "img2img": []})
 
     return router
 
 
-def _info(texts: dict[str, str], found: EmbeddedPrompt | None) -> str:
-    if found is None or texts.get("parameters", "").startswith(found.prompt):
+async def _read_image(request: Request, model: type[PngInfoBody], limits: Limits) -> bytes:
+    image = decode_image(validated(model, await read_json(request)).image, limits)
+    check_images([image], limits)
+    return image
+
+
+def _info(texts: dict[str, str], prompt: EmbeddedPrompt | None) -> str:
+    """Return the file's own AUTOMATIC1111 text if there is one, else make it from the prompt."""
+    if prompt is None or texts.get("parameters", "").startswith(prompt.prompt):
         return texts.get("parameters", "")
-    settings = ", ".join(f"{name}: {value}" for name, value in _settings(found).items())
-    negative = f"Negative prompt: {found.negative}" if found.negative else ""
-    return "\n".join(filter(None, [found.prompt, negative, settings]))
+    settings = ", ".join(f"{name}: {value}" for name, value in _settings(prompt).items())
+    negative = f"Negative prompt: {prompt.negative}" if prompt.negative else ""
+    return "\n".join(filter(None, [prompt.prompt, negative, settings]))
 
 
-def _parameters(found: EmbeddedPrompt) -> dict[str, str]:
-    doubt = {"Carried": found.doubt} if found.doubt else {}
-    return {"Prompt": found.prompt, "Negative prompt": found.negative, **_settings(found), **doubt}
+def _parameters(prompt: EmbeddedPrompt) -> dict[str, str]:
+    parameters = {"Prompt": prompt.prompt, "Negative prompt": prompt.negative}
+    parameters |= _settings(prompt)
+    if prompt.doubt:
+        parameters["Carried"] = prompt.doubt
+    return parameters
 
 
-def _settings(found: EmbeddedPrompt) -> dict[str, str]:
+def _settings(prompt: EmbeddedPrompt) -> dict[str, str]:
     return {
         _NAMES.get(name, name.replace("_", " ").capitalize()): value
-        for name, value in found.settings.items()
+        for name, value in prompt.settings.items()
     }

@@ -1,4 +1,4 @@
-"""How one server runs, and what it takes at most."""
+"""Settings of one server, and the limits on its requests."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from imprompt.images.image_opening import ImageLimits
 
 TOKEN_VARIABLE = "IMPROMPT_TOKEN"  # noqa: S105 the name of a variable
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_SHORTEST_TOKEN = 16
+_MIN_TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may hold, and how much waits at once; `/v1/info` states them.
+    """Limits on one request and on the load of the server; `/v1/info` lists them.
 
-    All bodies that are being read or answered together hold at most `max_held_bytes`; `max_waiting`
-    questions wait for each model. Beyond either comes 503 with Retry-After. An image is read within
-    `read_timeout_s` by a process that may take `reader_memory_bytes`; `image` says what its file
-    may ask for.
+    The bodies of all requests in progress hold at most `max_held_bytes`, and at most `max_waiting`
+    jobs wait for each queue; beyond either the server answers 503 with Retry-After. Each image is
+    read within `read_timeout_s` by a process that may allocate `reader_memory_bytes`.
     """
 
     max_body_bytes: int = 64 << 20
@@ -40,17 +39,22 @@ class Limits:
 
     @property
     def image(self) -> ImageLimits:
+        """The limits on one image file."""
         return ImageLimits(max_bytes=self.max_image_bytes, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """One server: its index, its models, who may ask, and how it speaks.
+class ServerSettings:
+    """Settings of one server.
 
-    `encoder` None takes the index's own. `token` None lets everybody ask who reaches `host`.
-    `url_hosts` are the only hosts that images are fetched from. `max_batch` is how many questions a
-    model gets at once; 1 turns micro-batching off. `watch_s` is how often the index's place is
-    looked at for a new version. `map_index` maps the files of the index instead of reading them.
+    Args:
+        token: what clients must send; None allows unauthenticated access.
+        url_hosts: the only hosts that images are fetched from.
+        encoder: the encoder's name; None uses that of the index.
+        degrade: answer without the ensemble members that are unavailable.
+        max_batch: jobs per batch, at most; 1 turns micro-batching off.
+        watch_s: seconds between two looks for a new version of the index.
+        map_index: memory-map the index files instead of reading them.
     """
 
     index: IndexPlace
@@ -71,27 +75,29 @@ class ServerConfig:
 
     @property
     def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
         return self.host in LOOPBACK
 
 
 def check_access(*, host: str, token: str | None, no_auth: bool) -> None:
-    """Refuse to open a server to the network without a token, unless that was asked for in so many words.
+    """Refuse to open the server to the network without a token, unless `no_auth` allows it.
 
     Raises:
-        ConfigError: the host is not this machine's own and there is neither a token nor `no_auth`,
-            or the token is short.
+        ConfigError: `host` is not a loopback address and there is neither a token nor `no_auth`;
+            both are set; or the token is too short or not printable ASCII.
     """
     if token is not None and no_auth:
-        raise ConfigError("--token and --no-auth exclude each other.", hint="Give one of them.")
+        raise ConfigError("--token and --no-auth cannot be combined.", hint="Use one of them.")
     if token is not None and (
-        len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable()
+        len(token) < _MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable()
     ):
         raise ConfigError(
-            f"the token has {len(token)} characters; it needs at least {_SHORTEST_TOKEN}, all of them printable ASCII.",
-            hint="Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            f"The token has {len(token)} characters; it needs at least {_MIN_TOKEN_LENGTH}, "
+            "all printable ASCII.",
+            hint="Generate one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
         )
     if host not in LOOPBACK and token is None and not no_auth:
         raise ConfigError(
-            f"{host} is reached by others, and no token was given.",
-            hint=f"Give --token (or {TOKEN_VARIABLE}), or say --no-auth to let everybody ask.",
+            f"{host} can be reached from the network, and no token is set.",
+            hint=f"Set --token (or {TOKEN_VARIABLE}), or allow anyone with --no-auth.",
         )

@@ -1,4 +1,4 @@
-"""What a server does, without HTTP: questions in, answers out; models and index loaded once."""
+"""What a server does, without HTTP: loads models and index once, and answers questions."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Answer
-from imprompt.retriever.questions import joined, read_image
+from imprompt.retriever.questions import ReadImage, complete_question, read_image
 from imprompt.server.answering import (
-    Answered,
-    Ask,
-    AskJob,
-    Done,
-    EmbeddedTexts,
+    AnswerJob,
+    AnswerRequest,
+    AnyAnswer,
+    Embeddings,
     EmbedJob,
     Job,
-    work_off,
+    JobResult,
+    run_jobs,
 )
 from imprompt.server.http_errors import busy
-from imprompt.server.image_readers import Readers, read_carried, read_png_info
+from imprompt.server.image_readers import ImageReaders, read_png_info, read_prompt
 from imprompt.server.micro_batches import MicroBatcher
 from imprompt.server.models import Models
 from imprompt.server.prometheus import Metrics
-from imprompt.server.server_settings import ServerConfig
-from imprompt.server.snapshots import Snapshot, Snapshots
+from imprompt.server.server_settings import ServerSettings
+from imprompt.server.snapshots import CurrentSnapshot, Snapshot
 from imprompt.store.gpu import opened_gpu
 
 if TYPE_CHECKING:
@@ -44,12 +44,10 @@ Value = TypeVar("Value")
 
 
 class Service:
-    """Answers from the index in service, once `warm` has been called.
+    """Answers from the index version in service, once `load` has returned.
 
     Args:
-        config: of the server.
-        load: makes an encoder by its name, as `imprompt.encoders.registry.load_encoder` does.
-        metrics: where everything is counted.
+        load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
         announce: takes a line for the person who started the server.
 
     Raises:
@@ -58,29 +56,32 @@ class Service:
 
     def __init__(
         self,
-        config: ServerConfig,
+        settings: ServerSettings,
         *,
         load: Callable[[str], DualEncoder],
         metrics: Metrics,
         announce: Announce,
     ) -> None:
-        self.config = config
+        self.settings = settings
         self.metrics = metrics
-        self._held = ExitStack()
-        gpu = self._held.enter_context(opened_gpu(config.device, announce=announce))
-        prepare = Models(config, load=load, announce=announce, gpu=gpu).prepare
-        self.snapshots = Snapshots(config.index, prepare, metrics=metrics, mapped=config.map_index)
-        self._readers = Readers(config.limits)
-        self._rows = ThreadPoolExecutor(_ROW_THREADS, thread_name_prefix="rows")
+        self._resources = ExitStack()
+        gpu = self._resources.enter_context(opened_gpu(settings.device, announce=announce))
+        prepare = Models(settings, load=load, announce=announce, gpu=gpu).prepare
+        self.current = CurrentSnapshot(
+            settings.index, prepare, metrics=metrics, mapped=settings.map_index
+        )
+        self._readers = ImageReaders(settings.limits)
+        self._row_threads = ThreadPoolExecutor(_ROW_THREADS, thread_name_prefix="rows")
+        # Two queues, so that texts do not wait for the slower images.
         self._queues = {name: self._queue(name) for name in ("image", "text")}
         self._stopped = threading.Event()
 
-    def _queue(self, name: str) -> MicroBatcher[Job, Answered | EmbeddedTexts]:
-        limits = self.config.limits
+    def _queue(self, name: str) -> MicroBatcher[Job, AnyAnswer | Embeddings]:
+        limits = self.settings.limits
         return MicroBatcher(
             name,
-            self._work,
-            max_batch=self.config.max_batch,
+            self._run_jobs,
+            max_batch=self.settings.max_batch,
             max_waiting=limits.max_waiting,
             max_weight=limits.max_waiting_pixels,
             metrics=self.metrics,
@@ -88,145 +89,152 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Index and models are warm."""
-        return self.snapshots.ready and not self._stopped.is_set()
+        """Whether the index and the models are loaded."""
+        return self.current.ready and not self._stopped.is_set()
 
     def check_ready(self) -> None:
-        """Raise what whoever asks is told while nothing can be answered.
+        """Raise the error that every request gets while nothing can be answered.
 
         Raises:
             Checksum: the index was damaged while it was served.
-            HttpError: models and index are not warm yet, or the server is being shut down ("busy").
+            HttpError: the server is starting or shutting down ("busy").
         """
         if not self.ready:
-            raise self.snapshots.damage or busy("The models are being loaded.")
+            raise self.current.damage or busy("The models are being loaded.")
 
     @property
     def has_members(self) -> bool:
-        """The ensemble can vote."""
-        with self.snapshots.lease() as snapshot:
+        """Whether the ensemble can answer."""
+        with self.current.lease() as snapshot:
             return isinstance(snapshot.ensemble, Ensemble)
 
-    def warm(self) -> None:
+    def load(self) -> None:
         """Open the index, load every model and use each once; then the server is ready.
 
         Raises:
             ImpromptError: the index or a model cannot be used.
         """
         self._readers.start()
-        self.snapshots.load()
+        self.current.load()
 
     def watch(self) -> None:
-        """Look for new versions until the service is closed; for a thread of its own."""
-        while not self._stopped.wait(self.config.watch_s):
-            self.snapshots.look()
+        """Look for new index versions until the service is closed; blocks its thread."""
+        while not self._stopped.wait(self.settings.watch_s):
+            self.current.poll()
 
     def close(self) -> None:
-        """Answer what waits, then let go of everything."""
+        """Answer the waiting jobs, then release everything."""
         self._stopped.set()
         self.metrics.ready.set(0)
         self._readers.close()
-        self._rows.shutdown(cancel_futures=True)
+        self._row_threads.shutdown(cancel_futures=True)
         for queue in self._queues.values():
             queue.close()
-        self.snapshots.close()
-        self._held.close()
+        self.current.close()
+        self._resources.close()
 
-    async def ask(self, asks: Sequence[Ask]) -> list[Answered | ImpromptError]:
-        """One result for each question, in order; a question that cannot be answered gets its error.
+    async def answer(self, requests: Sequence[AnswerRequest]) -> list[AnyAnswer | ImpromptError]:
+        """Return one result for each request, in order: its answer, or the error it fails with.
 
         Raises:
-            HttpError: too much is waiting.
+            HttpError: a queue is full.
             TimeoutError: it took longer than the limit.
         """
-        async with asyncio.timeout(self.config.limits.answer_timeout_s):
-            results = await asyncio.gather(*map(self._ask, asks), return_exceptions=True)
+        async with asyncio.timeout(self.settings.limits.answer_timeout_s):
+            results = await asyncio.gather(*map(self._answer, requests), return_exceptions=True)
+        answers: list[AnyAnswer | ImpromptError] = []
         for result in results:
             if not isinstance(result, Answer | ExplainedAnswer | ImpromptError):
                 raise result
-        return [
-            result
-            for result in results
-            if isinstance(result, Answer | ExplainedAnswer | ImpromptError)
-        ]
+            answers.append(result)
+        return answers
+
+    async def answer_one(self, request: AnswerRequest) -> Answer:
+        """Return the answer without its explanation; raises its error, or like `answer`."""
+        (answer,) = await self.answer([request])
+        if isinstance(answer, ImpromptError):
+            raise answer
+        return answer.answer if isinstance(answer, ExplainedAnswer) else answer
 
     async def run(self, work: Callable[[Snapshot], Value]) -> Value:
-        """What `work` makes of the snapshot in service, in a thread; it is kept open meanwhile.
+        """Return `work(snapshot)`, run in a thread while the snapshot in service is leased.
 
-        Raises as `ask` does.
+        Raises like `answer`.
         """
 
         def leased() -> Value:
-            with self.snapshots.lease() as snapshot:
+            with self.current.lease() as snapshot:
                 return work(snapshot)
 
         self._check_open()
-        async with asyncio.timeout(self.config.limits.answer_timeout_s):
-            return await asyncio.get_running_loop().run_in_executor(self._rows, leased)
+        async with asyncio.timeout(self.settings.limits.answer_timeout_s):
+            return await asyncio.get_running_loop().run_in_executor(self._row_threads, leased)
 
     async def extract(self, image: bytes) -> EmbeddedPrompt | None:
-        """The prompt that the image carries in its texts or its pixels, or None.
+        """Return the prompt in the image's metadata or hidden in its pixels, or None.
 
         Raises:
             ImageRejected: the image cannot be read.
-            HttpError, TimeoutError: as `ask`.
+            HttpError, TimeoutError: as in `answer`.
         """
-        return await self._read(read_carried, image, self.config.limits.image)
+        return await self._read(read_prompt, image, self.settings.limits.image)
 
     async def png_info(self, image: bytes) -> tuple[EmbeddedPrompt | None, dict[str, str]]:
-        """The same, with all texts of the file by keyword."""
-        return await self._read(read_png_info, image, self.config.limits.image)
+        """Return what `extract` does, and all metadata texts of the file by keyword."""
+        return await self._read(read_png_info, image, self.settings.limits.image)
+
+    async def embed(
+        self, texts: Sequence[str], images: Sequence[bytes], *, output: bool
+    ) -> Embeddings:
+        """Return the embeddings of the texts, then of the images.
+
+        Args:
+            output: embed in MiniLM's space instead of that of the index.
+
+        Raises:
+            ImageRejected: an image cannot be read.
+            HttpError, TimeoutError: as in `answer`.
+        """
+        limits = self.settings.limits
+        async with asyncio.timeout(limits.answer_timeout_s):
+            pictures = [
+                (await self._read(read_image, image, True, limits.image)).picture
+                for image in images
+            ]
+            n_pixels = sum(picture.width * picture.height for picture in pictures)
+            job = EmbedJob(tuple(texts), tuple(pictures), output)
+            result = await self._queued(job, n_pixels=n_pixels)
+        if not isinstance(result, Embeddings):
+            raise TypeError(f"an embed job returned {type(result).__name__}")
+        return result
+
+    async def _answer(self, request: AnswerRequest) -> AnyAnswer:
+        question = request.question
+        image: ReadImage | None = None
+        if question.image is not None:
+            limits = self.settings.limits.image
+            image = await self._read(read_image, question.image, question.ignore_metadata, limits)
+        read = complete_question(question, image)
+        result = await self._queued(AnswerJob(read, request), n_pixels=read.n_pixels)
+        if isinstance(result, Embeddings):
+            raise TypeError("an answer job returned embeddings")
+        return result
 
     async def _read(self, work: Callable[..., Value], *args: object) -> Value:
-        """What a reader makes of an image. Raises as `extract`."""
+        """Return `work(*args)`, run by one of the image readers; raises like `extract`."""
         self._check_open()
-        async with asyncio.timeout(self.config.limits.answer_timeout_s):
+        async with asyncio.timeout(self.settings.limits.answer_timeout_s):
             with self.metrics.stage("read"):
                 return await self._readers.read(work, *args)
 
     def _check_open(self) -> None:
         if self._stopped.is_set():
-            raise busy("The server is being shut down.")
+            raise busy("The server is shutting down.")
 
-    async def embed(
-        self, texts: Sequence[str], images: Sequence[bytes], *, output: bool
-    ) -> EmbeddedTexts:
-        """Unit rows of the texts, then of the images; in MiniLM's space (`output`) or in that of the index.
+    async def _queued(self, job: Job, *, n_pixels: int) -> AnyAnswer | Embeddings:
+        queue = self._queues["image" if n_pixels else "text"]
+        return await asyncio.wrap_future(queue.submit(job, weight=n_pixels))
 
-        Raises:
-            ImageRejected: an image cannot be read.
-            HttpError, TimeoutError: as `ask`.
-        """
-        limits = self.config.limits.image
-        async with asyncio.timeout(self.config.limits.answer_timeout_s):
-            read = [await self._read(read_image, image, True, limits) for image in images]
-            pictures = [found.picture for found in read]
-            job = EmbedJob(tuple(texts), tuple(pictures), output)
-            done = await self._queued(
-                job, n_pixels=sum(picture.width * picture.height for picture in pictures)
-            )
-        if not isinstance(done, EmbeddedTexts):
-            raise TypeError(f"an embedding was asked for, {type(done).__name__} came")
-        return done
-
-    async def _ask(self, ask: Ask) -> Answered:
-        image, ignore = ask.question.image, ask.question.ignore_metadata
-        found = (
-            None
-            if image is None
-            else await self._read(read_image, image, ignore, self.config.limits.image)
-        )
-        read = joined(ask.question, found)
-        done = await self._queued(AskJob(read, ask), n_pixels=read.n_pixels)
-        if isinstance(done, EmbeddedTexts):
-            raise TypeError("an answer was asked for, an embedding came")
-        return done
-
-    async def _queued(self, job: Job, *, n_pixels: int) -> Answered | EmbeddedTexts:
-        return await asyncio.wrap_future(
-            self._queues["image" if n_pixels else "text"].submit(job, weight=n_pixels)
-        )
-
-    def _work(self, jobs: Sequence[Job]) -> list[Done]:
-        with self.snapshots.lease() as snapshot:
-            return work_off(snapshot, jobs, self.metrics)
+    def _run_jobs(self, jobs: Sequence[Job]) -> list[JobResult]:
+        with self.current.lease() as snapshot:
+            return run_jobs(snapshot, jobs, self.metrics)

@@ -1,4 +1,4 @@
-"""Runs a server until it is told to stop: answers what it has taken, then ends."""
+"""Runs a server until it is told to stop, then drains it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,69 @@ from imprompt.core.errors import ConfigError, ImpromptError
 from imprompt.core.hub.fetch import Announce
 from imprompt.server.app import create_app
 from imprompt.server.logs import configure_logs
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from imprompt.core.protocols import DualEncoder
+    from imprompt.server.middleware import Middleware
 
 _DRAIN_S = 30
 _OPEN_FILES = 1 << 16
 _MAX_HEADER_BYTES = 32 << 10
 
 
-def serve(config: ServerConfig, *, load: Callable[[str], DualEncoder], announce: Announce) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: no new connections, at most 30 s for what was taken.
+def serve(
+    settings: ServerSettings, *, load: Callable[[str], DualEncoder], announce: Announce
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: finish open requests for at most 30 s.
+
+    Args:
+        load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
+        announce: takes a line for the person who started the server.
 
     Raises:
         ConfigError: the port cannot be opened, or a setting cannot be used.
-        ImpromptError: index or models cannot be used.
+        ImpromptError: the index or the models cannot be used.
     """
-    import uvicorn
-
-    _allow_open_files()
+    _raise_file_limit()
     failures: list[ImpromptError] = []
 
-    def failed(error: ImpromptError) -> None:
+    def stop(error: ImpromptError) -> None:
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(config, load=load, announce=announce, failed=failed)
-    configure_logs(json=config.log_json)
-    server = uvicorn.Server(
+    app = create_app(settings, load=load, announce=announce, on_failure=stop)
+    configure_logs(json=settings.log_json)
+    server = _uvicorn_server(app, settings)
+    # After draining, uvicorn raises the signal again. Ignore it: ending is what was asked for.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)
+    shown_host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    announce(f"Serving {settings.index} on http://{shown_host}:{settings.port}")
+    try:
+        # Bind before the models are loaded and the readers started, so that nothing is still
+        # starting when the command ends because the port is taken.
+        with server.config.bind_socket() as listener:
+            server.run(sockets=[listener])
+    except SystemExit as error:
+        raise ConfigError(
+            f"{settings.host}:{settings.port} cannot be opened for serving.",
+            hint="Another program may use the port: choose one with --port.",
+        ) from error
+    if failures:
+        raise failures[0]
+
+
+def _uvicorn_server(app: Middleware, settings: ServerSettings) -> uvicorn.Server:
+    import uvicorn
+
+    return uvicorn.Server(
         uvicorn.Config(
             app,
-            host=config.host,
-            port=config.port,
+            host=settings.host,
+            port=settings.port,
             http="h11",
             ws="none",
             log_config=None,
@@ -55,33 +85,15 @@ def serve(config: ServerConfig, *, load: Callable[[str], DualEncoder], announce:
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         )
     )
-    # uvicorn raises the signal once more when it has drained; that we ended is what was asked for,
-    # no failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    shown = f"[{config.host}]" if ":" in config.host else config.host
-    announce(f"Serving {config.index} on http://{shown}:{config.port}")
-    try:
-        # Before models are loaded and readers started, which would go on starting while the command
-        # ends.
-        with server.config.bind_socket() as opened:
-            server.run(sockets=[opened])
-    except SystemExit as error:
-        message = f"{config.host}:{config.port} cannot be opened for serving."
-        raise ConfigError(
-            message, hint="Another program may hold the port: choose one with --port."
-        ) from error
-    if failures:
-        raise failures[0]
 
 
-def _allow_open_files() -> None:
-    """As many open files as the system lets us have: each shard of the vectors is one, twice so while versions change."""
+def _raise_file_limit() -> None:
+    """Raise the limit on open files: each vector shard is one, and two during a version change."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    target = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    """Nothing more to do."""
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Ignore a signal."""

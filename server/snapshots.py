@@ -1,7 +1,7 @@
-"""The version in service: leased for each batch, replaced between batches, closed after its last lease.
+"""The index version in service: leased to each batch, replaced between batches, closed when unused.
 
-One whose files were written into or cut short is withdrawn before anything that was read from it is
-answered, and comes back when every byte of it is as it was published, or when another one was.
+A version whose files were overwritten or truncated is withdrawn before anything read from them is
+answered. It returns when all of its bytes are as published, or when another version is published.
 """
 
 from __future__ import annotations
@@ -35,25 +35,34 @@ _LOG = logging.getLogger("imprompt.server")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One version with what answers from it: the index's encoder, that of the output space, the retriever, the ensemble.
+    """One open index version with the models that answer from it.
 
-    `ensemble` is the reason instead, where the members cannot vote.
+    `encoder` is that of the index, `output` that of MiniLM's space. `ensemble` is an error if a
+    member is unavailable.
     """
 
     version: OpenIndex
-    pair: DualEncoder
+    encoder: DualEncoder
     output: DualEncoder
     retriever: Retriever
     ensemble: Ensemble | MemberUnavailable
 
 
-class Snapshots:
-    """Holds the snapshot in service.
+@dataclass(slots=True)
+class _LeasedSnapshot:
+    """A snapshot and the number of its current leases."""
+
+    snapshot: Snapshot
+    leases: int = 0
+
+
+class CurrentSnapshot:
+    """Holds the snapshot in service and replaces it when a new version is published.
 
     Args:
-        place: of the index.
-        prepare: makes a snapshot of an open version, models warm.
-        mapped: map the files of the index; see `imprompt.store.index_version.open_version`.
+        place: where the index is.
+        prepare: makes a snapshot of an open version, with its models loaded.
+        mapped: memory-map the index files; see `imprompt.store.index_version.open_version`.
     """
 
     def __init__(
@@ -69,156 +78,152 @@ class Snapshots:
         self._metrics = metrics
         self._mapped = mapped
         self._lock = threading.Lock()
-        self._current: Snapshot | None = None
-        self._leases: dict[int, int] = {}
-        self._refused = ""
-        self._retired = False
+        self._current: _LeasedSnapshot | None = None
+        self._n_leases = 0  # of the current snapshot and of its predecessors
+        self._last_failure = ""
+        self._must_collect = False
         self._damage: Checksum | None = None
-        self._tried: FileWatch | None = None
+        self._verified_files: FileWatch | None = None
 
     @property
     def ready(self) -> bool:
+        """Whether a snapshot is in service."""
         return self._current is not None
 
     @property
     def damage(self) -> Checksum | None:
-        """Why the version that was in service is not any more;
-
-        None where there is no such reason.
-        """
+        """Why the last version was withdrawn; None if it was not."""
         return self._damage
 
     def load(self) -> None:
-        """Take the version in service; the first time, or because there is a new one.
+        """Open the published version and put it in service.
 
         Raises:
-            ImpromptError: it cannot be used; what was in service before stays.
+            ImpromptError: it cannot be used; the previous version stays in service.
         """
         version = open_place(self._place, mapped=self._mapped)
         try:
-            fresh = self._prepare(version)
+            snapshot = self._prepare(version)
         except BaseException:
             version.close()
             raise
         with self._lock:
-            old, self._current, self._damage = self._current, fresh, None
-            unused = old if old is not None and not self._leases.get(id(old)) else None
+            old, self._current, self._damage = self._current, _LeasedSnapshot(snapshot), None
+            unused = old if old is not None and not old.leases else None
         name = version.manifest.version
         self._metrics.serve_version(name)
         self._metrics.ready.set(1)
         if unused is not None:
-            self._let_go(unused)
+            self._close(unused)
         if old is not None:
             self._metrics.swaps.inc()
         _LOG.info("version in service", extra={"event": "version", "version": name})
 
-    def look(self) -> None:
-        """Take up a new version where one was published; what cannot be used is reported once and passed over.
+    def poll(self) -> None:
+        """Withdraw the version in service if its files changed, and load a newly published one.
 
-        Withdraw the one in service where its files were changed; take it up again, or the one that
-        is published by then, when it is whole.
+        A version that cannot be used is logged once and skipped. A withdrawn one is loaded again
+        when it is intact.
         """
-        if self._retired:
-            # The files stay mapped until the last reference goes, and what answers from a
-            # version refers to itself.
-            self._retired = False
+        if self._must_collect:
+            # Mapped files stay open until the last reference is gone, and a closed snapshot is
+            # part of reference cycles.
+            self._must_collect = False
             gc.collect()
         if (current := self._current) is not None:
             try:
-                current.version.check_untouched()
+                current.snapshot.version.check_untouched()
             except Checksum as error:
                 self._withdraw(current, error)
-        published = ""
+        tried = ""
         try:
-            found = in_service(self._place, None if current is None else current.version)
-            if found is None:
+            open_version = None if current is None else current.snapshot.version
+            published = in_service(self._place, open_version)
+            if published is None:
                 return
             if self._damage is not None and isinstance(self._place, Path):
-                self._recover(self._place, published := found)
-            elif self._current is not None and found != self._current.version.published_as:
-                published = found
-                if published != self._refused:
+                tried = published
+                self._recover(self._place, published)
+            elif self.ready and open_version is not None and published != open_version.published_as:
+                tried = published
+                if published != self._last_failure:
                     self.load()
-        except Exception as error:  # noqa: BLE001 -- whatever is wrong with the new one, the old one goes on
-            self._refuse(published, error)
+        except Exception as error:  # noqa: BLE001 -- the old version keeps serving
+            self._record_failure(tried, error)
 
     def _recover(self, root: Path, published: str) -> None:
-        """Take up the published version if every byte of it is right; looked at again only when its files have changed."""
+        """Load the published version if it is intact; its files are read again only on a change."""
         folder = layout.version_folder(root, published)
-        stamps = FileWatch(path for path in sorted(folder.rglob("*")) if path.is_file())
-        # What still reads the damaged files has to end first: DuckDB would give us its view of
-        # them.
-        if self._leases or stamps == self._tried:
+        files = FileWatch(path for path in sorted(folder.rglob("*")) if path.is_file())
+        # Readers of the damaged files have to finish first, or DuckDB would return its cached view.
+        if self._n_leases or files == self._verified_files:
             return
-        self._tried = stamps
+        self._verified_files = files
         if problems := verify(root, mapped=False):
             raise Checksum(f"{problems[0]}", path=folder / problems[0].file)
         self.load()
 
-    def _withdraw(self, snapshot: Snapshot, error: Checksum) -> None:
-        """Out of service at once; closed when nobody reads it any more."""
+    def _withdraw(self, leased: _LeasedSnapshot, error: Checksum) -> None:
+        """Take a damaged snapshot out of service; it is closed when its last lease ends."""
         with self._lock:
-            if self._current is not snapshot:
+            if self._current is not leased:
                 return
-            self._current, self._damage, self._tried = None, error, None
-            unused = not self._leases.get(id(snapshot))
+            self._current, self._damage, self._verified_files = None, error, None
+            unused = not leased.leases
         self._metrics.ready.set(0)
         self._metrics.withdrawals.inc()
-        name = snapshot.version.manifest.version
-        _LOG.error(
-            "version damaged, out of service", extra={"event": "version-damaged", "version": name}
-        )
+        name = leased.snapshot.version.manifest.version
+        extra = {"event": "version-damaged", "version": name}
+        _LOG.error("version damaged, out of service", extra=extra)
         if unused:
-            self._let_go(snapshot)
+            self._close(leased)
 
-    def _refuse(self, published: str, error: Exception) -> None:
+    def _record_failure(self, published: str, error: Exception) -> None:
+        """Count and log an unusable version, or a failed poll, once."""
         kind = error.kind if isinstance(error, ImpromptError) else type(error).__name__
-        if (published or kind) == self._refused:
+        if (published or kind) == self._last_failure:
             return
-        self._refused = published or kind
+        self._last_failure = published or kind
         self._metrics.swap_failures.inc()
-        _LOG.error(
-            "new version not usable",
-            extra={"event": "version-refused", "version": published, "kind": kind},
-        )
+        extra = {"event": "version-refused", "version": published, "kind": kind}
+        _LOG.error("new version not usable", extra=extra)
 
     @contextmanager
     def lease(self) -> Iterator[Snapshot]:
-        """The snapshot in service, kept open until the block ends.
+        """Yield the snapshot in service and keep it open until the block ends.
 
         Raises:
-            Checksum: its files are damaged; also at the end of the block, where they were changed
-                since they were opened: what was read from them is not to be answered.
-            RuntimeError: none has been loaded.
+            Checksum: its files are damaged. This is checked at the end of the block too, so that
+                nothing read from damaged files is answered.
+            RuntimeError: no version has been loaded.
         """
         with self._lock:
-            snapshot = self._current
-            if snapshot is None:
+            leased = self._current
+            if leased is None:
                 raise self._damage or RuntimeError("no version has been loaded")
-            self._leases[id(snapshot)] = self._leases.get(id(snapshot), 0) + 1
+            leased.leases += 1
+            self._n_leases += 1
         try:
-            yield snapshot
-            snapshot.version.check_untouched()
+            yield leased.snapshot
+            leased.snapshot.version.check_untouched()
         except Checksum as error:
-            self._withdraw(snapshot, error)
+            self._withdraw(leased, error)
             raise
         finally:
             with self._lock:
-                self._leases[id(snapshot)] -= 1
-                last = not self._leases[id(snapshot)]
-                if last:
-                    del self._leases[id(snapshot)]
-                retired = last and snapshot is not self._current
+                leased.leases -= 1
+                self._n_leases -= 1
+                retired = not leased.leases and leased is not self._current
             if retired:
-                self._let_go(snapshot)
+                self._close(leased)
 
     def close(self) -> None:
         """Close the version in service; nothing may be leased."""
         with self._lock:
             old, self._current = self._current, None
         if old is not None:
-            self._let_go(old)
+            self._close(old)
 
-    def _let_go(self, snapshot: Snapshot) -> None:
-        snapshot.version.close()
-        self._retired = True
+    def _close(self, leased: _LeasedSnapshot) -> None:
+        leased.snapshot.version.close()
+        self._must_collect = True

@@ -1,4 +1,4 @@
-"""Images by URL: only from hosts that were allowed by name, never from a private address, never large, never slow."""
+"""Fetches images by URL: from allowed hosts only, never from private addresses, and bounded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from http import HTTPStatus
 from time import monotonic
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from imprompt.server.http_errors import HttpError, too_large, usage
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.http_errors import HttpError, invalid_request, too_large
+from imprompt.server.server_settings import ServerSettings
 
 _TIMEOUT_S = 10.0
 _MAX_REDIRECTS = 3
@@ -23,43 +23,47 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK_BYTES = 1 << 16
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""The addresses of a host's name and port."""
+"""Resolves a host name and port to addresses."""
 Public = Callable[[str], bool]
-"""Whether an address may be connected to."""
+"""Tells whether an address may be connected to."""
 
 
-async def fetch_images(urls: Sequence[str], config: ServerConfig) -> list[bytes]:
-    """The bytes behind each URL, in order.
+async def fetch_images(urls: Sequence[str], settings: ServerSettings) -> list[bytes]:
+    """Return the bytes behind each URL, in order.
 
     Raises:
-        HttpError: fetching is not allowed, the host is not on the list, resolves to a private
-            address, redirects out of the list, fails, or sends too much.
+        HttpError: a URL is invalid, its host is not allowed, resolves to a private address,
+            redirects to another host, fails, or sends too much; or there are too many URLs.
     """
-    if len(urls) > config.limits.max_images:
-        raise too_large(f"{len(urls)} images were named, the limit is {config.limits.max_images}.")
+    if len(urls) > settings.limits.max_images:
+        limit = settings.limits.max_images
+        raise too_large(f"{len(urls)} image URLs were sent; the limit is {limit}.")
     images = []
     for url in urls:
-        work = partial(fetch, url, hosts=config.url_hosts, max_bytes=config.limits.max_image_bytes)
+        work = partial(
+            fetch, url, hosts=settings.url_hosts, max_bytes=settings.limits.max_image_bytes
+        )
         images.append(await asyncio.to_thread(work))
     return images
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, by the system's resolver."""
-    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    """Return the addresses of a host, by the system's resolver."""
+    return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def is_public(address: str) -> bool:
-    """Not this machine, not its networks, nor anything else that is not the open internet;
+    """Return whether the address is on the public internet.
 
-    IPv4 inside IPv6 is looked into.
+    Tunnels (6to4, Teredo) are not; an IPv4-mapped address is if its IPv4 address is.
     """
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
-        if inner is not None:
-            return found.ipv4_mapped is not None and is_public(str(inner))
-    return found.is_global and not found.is_multicast
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return is_public(str(parsed.ipv4_mapped))
+        if parsed.sixtofour is not None or parsed.teredo is not None:
+            return False
+    return parsed.is_global and not parsed.is_multicast
 
 
 def fetch(
@@ -70,9 +74,9 @@ def fetch(
     resolve: Resolve = resolve,
     public: Public = is_public,
 ) -> bytes:
-    """The body behind one URL; redirects are followed within `hosts`, and each hop is checked anew.
+    """Return the body behind one URL; redirects are followed within `hosts`, each one checked.
 
-    Raises as `fetch_images`.
+    Raises like `fetch_images`.
     """
     for _ in range(_MAX_REDIRECTS + 1):
         parts = _allowed(url, hosts)
@@ -80,53 +84,46 @@ def fetch(
         if location is None:
             return body
         url = urljoin(url, location)
-    raise _refused("The URL redirects too often.")
+    raise _refused("The URL redirects too many times.")
 
 
 def _allowed(url: str, hosts: Sequence[str]) -> SplitResult:
     if not hosts:
         raise _refused(
-            "URLs are not fetched by this server.",
-            hint="Send the image itself, or start it with --allow-urls HOST.",
+            "This server does not fetch URLs.",
+            hint="Send the image itself, or start the server with --allow-urls HOST.",
         )
     try:
         parts = urlsplit(url)
         name, port = (parts.hostname or "").rstrip(".").lower(), parts.port
     except ValueError as error:
-        raise usage("The URL is not valid.") from error
-    if (
-        parts.scheme not in _PORTS
-        or parts.username is not None
-        or not url.isascii()
-        or any(char <= " " for char in url)
-    ):
-        raise usage("The URL is not a plain http or https one.")
+        raise invalid_request("The URL is invalid.") from error
+    plain = url.isascii() and all(char > " " for char in url)
+    if parts.scheme not in _PORTS or parts.username is not None or not plain:
+        raise invalid_request("The URL is not a plain http or https URL.")
     if name not in {host.lower() for host in hosts} or port not in (None, _PORTS[parts.scheme]):
         raise _refused(
-            "The URL's host is not one that this server fetches from.",
-            hint="/v1/info names those hosts.",
+            "This server does not fetch from the URL's host.",
+            hint="/v1/info lists the allowed hosts.",
         )
     return parts
 
 
 def _address(parts: SplitResult, resolve: Resolve, public: Public) -> str:
-    """An address of the host that may be connected to.
-
-    All of them must be public: a mixed answer is an attack.
-    """
+    """Return an address of the host. All of them must be public: a mixed answer is an attack."""
     try:
-        found = resolve(str(parts.hostname), _PORTS[parts.scheme])
+        addresses = resolve(str(parts.hostname), _PORTS[parts.scheme])
     except OSError as error:
-        raise _refused("The URL's host has no address.") from error
-    if not found or not all(map(public, found)):
+        raise _refused("The URL's host cannot be resolved.") from error
+    if not addresses or not all(map(public, addresses)):
         raise _refused("The URL's host has an address that is not public.")
-    return found[0]
+    return addresses[0]
 
 
 def _get(parts: SplitResult, *, max_bytes: int, address: str) -> tuple[bytes, str | None]:
-    """(body, None), or (b"", where it redirects to).
+    """Return (body, None), or (b"", location) for a redirect.
 
-    Connects to `address`, so that a second look-up cannot lead elsewhere.
+    Connects to the checked `address`, as a second name lookup could return another one.
     """
     host = str(parts.hostname)
     port = parts.port or _PORTS[parts.scheme]
@@ -144,14 +141,14 @@ def _get(parts: SplitResult, *, max_bytes: int, address: str) -> tuple[bytes, st
                 return b"", response.getheader("Location") or ""
             if response.status != HTTPStatus.OK:
                 raise _refused(f"The URL's host answered {response.status}.")
-            return _bounded(response, max_bytes), None
+            return _read_body(response, max_bytes), None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise _refused("The URL cannot be fetched.") from error
     finally:
         connection.close()
 
 
-def _bounded(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
+def _read_body(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     body = bytearray()
     deadline = monotonic() + _TIMEOUT_S
     while chunk := response.read1(_CHUNK_BYTES):

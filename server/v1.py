@@ -21,21 +21,22 @@ from imprompt.indexer.provenance import imprompt_version
 from imprompt.retriever import Question
 from imprompt.retriever.filters import Filters
 from imprompt.server import schemas
-from imprompt.server.answering import Answered, Ask
+from imprompt.server.answering import AnswerRequest, AnyAnswer
 from imprompt.server.bodies import (
     Form,
-    as_json,
     check_images,
-    checked,
+    check_text,
     decode_image,
     is_form,
+    json_response,
     parse_json,
     read_form,
     read_json,
     read_model,
     request_body,
+    validated,
 )
-from imprompt.server.http_errors import problem, too_large, usage
+from imprompt.server.http_errors import invalid_request, problem, too_large
 from imprompt.server.server_settings import Limits
 from imprompt.server.service import Service
 from imprompt.server.urls import fetch_images
@@ -47,161 +48,176 @@ _PROMPT_KEY = r"^[0-9a-f]{64}$"
 
 
 def routes(service: Service) -> APIRouter:
-    """All routes under /v1."""
+    """Return all routes under /v1."""
     router = APIRouter(prefix="/v1", tags=["imprompt"], responses=schemas.PROBLEMS)
-    limits = service.config.limits
-
-    @router.post(
-        "/query",
-        summary="Find the prompt behind images",
-        response_model=schemas.QueryResults,
-        openapi_extra=_query_body(),
-    )
-    async def query(request: Request) -> Response:
-        """One or several images, a text, or both. A prompt that a file carries is *exact*, or *carried*
-        where something that is not in the file was done with it; any other answer is *estimated*.
-
-        Several images are answered one by one: what cannot be read has an `error`, the rest is
-        answered. Where nothing can be answered, the first problem is the response.
-        """
-        fields, images = await _query(request, service)
-        return _results(await service.ask(_asks(fields, images, limits)), images)
-
-    @router.post(
-        "/search",
-        summary="Search by a text",
-        response_model=schemas.QueryResults,
-        openapi_extra=request_body(schemas.SearchBody),
-    )
-    async def search(request: Request) -> Response:
-        """The prompts nearest to a text, in the same form as `/v1/query`."""
-        body = await read_model(schemas.SearchBody, request)
-        asks = [
-            Ask(
-                Question(text=_text(body.text, limits)),
-                _k(body.k, limits),
-                filters=_filters(body.filters),
-            )
-        ]
-        return _results(await service.ask(asks), [])
-
-    @router.post(
-        "/embed",
-        summary="Vectors of texts and images",
-        response_model=schemas.Vectors,
-        openapi_extra=request_body(schemas.EmbedBody),
-    )
-    async def embed(request: Request) -> Response:
-        """Unit rows. In the output space an image's vector is the estimate of the embedded `lite` encoder."""
-        body = await read_model(schemas.EmbedBody, request)
-        if len(body.texts) > limits.max_texts:
-            raise too_large(f"{len(body.texts)} texts were sent, the limit is {limits.max_texts}.")
-        images = [decode_image(image, limits) for image in body.images]
-        check_images(images, limits)
-        texts = [_text(text, limits) for text in body.texts]
-        if not texts and not images:
-            raise EmptyQuery(
-                "Neither an image nor a text was given.", hint="Send `texts`, `images`, or both."
-            )
-        done = await service.embed(texts, images, output=body.space == "output")
-        value = {
-            "space": done.space,
-            "dim": done.vectors.shape[1],
-            "version": done.version,
-            "vectors": done.vectors.tolist(),
-        }
-        return as_json(value)
-
-    @router.post(
-        "/extract",
-        summary="The prompt that an image file carries",
-        response_model=schemas.Extracted,
-        openapi_extra=_image_body(),
-    )
-    async def extract(request: Request) -> Response:
-        """Reads metadata and hidden texts; needs no model. A file without a prompt gives nulls."""
-        images = await _images(request, limits)
-        if len(images) != 1:
-            raise usage(f"{len(images)} images were sent; this takes one.")
-        found = await service.extract(images[0])
-        return as_json(prompt_json(found))
-
-    @router.get(
-        "/prompts/{prompt_key}",
-        summary="A prompt by its stable name",
-        response_model=schemas.StoredPrompt,
-    )
-    async def prompts(
-        prompt_key: str = Path(pattern=_PROMPT_KEY, description="sha256 of the folded text."),
-    ) -> Response:
-        """The prompt of that key in the version in service."""
-        return await service.run(lambda snapshot: as_json(_stored(snapshot, prompt_key)))
-
-    @router.get("/info", summary="What is served, and the limits", response_model=schemas.Info)
-    async def info() -> Response:
-        """Index, encoder, members and limits."""
-        return await service.run(lambda snapshot: as_json(_info(snapshot, service)))
-
+    _add_query_routes(router, service)
+    _add_embed_and_extract(router, service)
+    _add_lookup_routes(router, service)
     return router
 
 
-async def _query(request: Request, service: Service) -> tuple[schemas.QueryFields, list[bytes]]:
-    limits = service.config.limits
+def _add_query_routes(router: APIRouter, service: Service) -> None:
+    limits = service.settings.limits
+
+    @router.post(
+        "/query",
+        summary="Find the prompts of images",
+        response_model=schemas.QueryResponse,
+        openapi_extra=_query_body(),
+    )
+    async def query(request: Request) -> Response:
+        """Find the prompt of one or more images, of a text, or of images mixed with a text.
+
+        A prompt in the file's metadata is *exact*, or *carried* if something outside of the file
+        changed it; any other answer is *estimated*.
+
+        Each image is answered separately: one that cannot be read gets an `error`, and the others
+        are answered. If all fail, the response is the first error.
+        """
+        fields, images = await _read_query(request, service)
+        answers = await service.answer(_answer_requests(fields, images, limits))
+        return _query_response(answers, images)
+
+    @router.post(
+        "/search",
+        summary="Search by text",
+        response_model=schemas.QueryResponse,
+        openapi_extra=request_body(schemas.SearchBody),
+    )
+    async def search(request: Request) -> Response:
+        """Return the prompts nearest to a text, in the format of `/v1/query`."""
+        body = await read_model(schemas.SearchBody, request)
+        question = Question(text=check_text(body.text, limits))
+        k, filters = _checked_k(body.k, limits), _filters(body.filters)
+        return _query_response(
+            await service.answer([AnswerRequest(question, k, filters=filters)]), images=[]
+        )
+
+
+def _add_embed_and_extract(router: APIRouter, service: Service) -> None:
+    limits = service.settings.limits
+
+    @router.post(
+        "/embed",
+        summary="Embed texts and images",
+        response_model=schemas.EmbedResponse,
+        openapi_extra=request_body(schemas.EmbedBody),
+    )
+    async def embed(request: Request) -> Response:
+        """Return a vector of length 1 for each text and image.
+
+        In the output space, the vector of an image is the estimate of the `lite` encoder.
+        """
+        body = await read_model(schemas.EmbedBody, request)
+        if len(body.texts) > limits.max_texts:
+            raise too_large(f"{len(body.texts)} texts were sent; the limit is {limits.max_texts}.")
+        images = [decode_image(image, limits) for image in body.images]
+        check_images(images, limits)
+        texts = [check_text(text, limits) for text in body.texts]
+        if not texts and not images:
+            raise EmptyQuery(
+                "Neither a text nor an image was given.", hint="Send `texts`, `images`, or both."
+            )
+        embeddings = await service.embed(texts, images, output=body.space == "output")
+        return json_response(
+            {
+                "space": embeddings.space,
+                "dim": embeddings.vectors.shape[1],
+                "version": embeddings.version,
+                "vectors": embeddings.vectors.tolist(),
+            }
+        )
+
+    @router.post(
+        "/extract",
+        summary="Extract the prompt in an image file",
+        response_model=schemas.ExtractResponse,
+        openapi_extra=_image_body(),
+    )
+    async def extract(request: Request) -> Response:
+        """Return the prompt in the file's metadata or hidden in its pixels. Uses no model."""
+        images = await _read_images(request, limits)
+        if len(images) != 1:
+            raise invalid_request(f"{len(images)} images were sent; exactly one is needed.")
+        return json_response(prompt_json(await service.extract(images[0])))
+
+
+def _add_lookup_routes(router: APIRouter, service: Service) -> None:
+    @router.get(
+        "/prompts/{prompt_key}",
+        summary="Get a prompt by its key",
+        response_model=schemas.PromptResponse,
+    )
+    async def prompts(
+        prompt_key: str = Path(
+            pattern=_PROMPT_KEY, description="The SHA-256 of the normalized prompt."
+        ),
+    ) -> Response:
+        """Return the prompt with this key from the index version in service."""
+        return await service.run(lambda snapshot: json_response(_prompt(snapshot, prompt_key)))
+
+    @router.get(
+        "/info", summary="Describe the index and the limits", response_model=schemas.InfoResponse
+    )
+    async def info() -> Response:
+        """Return the index, the encoder, the members of the ensemble, and the limits."""
+        return await service.run(lambda snapshot: json_response(_info(snapshot, service)))
+
+
+async def _read_query(
+    request: Request, service: Service
+) -> tuple[schemas.QueryFields, list[bytes]]:
+    limits = service.settings.limits
     fields: schemas.QueryFields
     if is_form(request):
         form = await read_form(request, limits)
-        fields, images = checked(schemas.QueryFields, _flat(form)), form.files
+        fields, images = validated(schemas.QueryFields, _form_fields(form)), form.files
     else:
-        body = checked(schemas.QueryBody, await read_json(request))
+        body = validated(schemas.QueryBody, await read_json(request))
         fields, images = body, [decode_image(image, limits) for image in body.images]
-        images += await fetch_images(body.image_urls, service.config)
+        images += await fetch_images(body.image_urls, service.settings)
     check_images(images, limits)
     return fields, images
 
 
-def _flat(form: Form) -> dict[str, Any]:
-    """The fields of a form, of which each may be given once; an empty one counts as not given."""
+def _form_fields(form: Form) -> dict[str, Any]:
+    """Return the form's fields without the empty ones; each may be given once."""
     if repeated := [name for name, values in form.fields.items() if len(values) > 1]:
-        raise usage(f"{repeated[0][:40]} is given more than once.")
-    flat: dict[str, Any] = {
-        name: values[0] for name, values in form.fields.items() if values[0] != ""
-    }
-    return (
-        flat | {"filters": parse_json(flat["filters"].encode("utf-8", "replace"))}
-        if "filters" in flat
-        else flat
-    )
+        raise invalid_request(f"{repeated[0][:40]} is given more than once.")
+    fields: dict[str, Any] = {name: value for name, (value,) in form.fields.items() if value}
+    if "filters" in fields:
+        fields["filters"] = parse_json(fields["filters"].encode("utf-8", "replace"))
+    return fields
 
 
-async def _images(request: Request, limits: Limits) -> list[bytes]:
-    """The images of a request that takes nothing else."""
+async def _read_images(request: Request, limits: Limits) -> list[bytes]:
+    """Return the images of a request that has no other fields."""
     if is_form(request):
         images = (await read_form(request, limits)).files
     else:
-        images = [decode_image(checked(schemas.ImageBody, await read_json(request)).image, limits)]
+        body = validated(schemas.ImageBody, await read_json(request))
+        images = [decode_image(body.image, limits)]
     check_images(images, limits)
     return images
 
 
-def _asks(fields: schemas.QueryFields, images: Sequence[bytes], limits: Limits) -> list[Ask]:
-    text = None if fields.text is None else _text(fields.text, limits)
+def _answer_requests(
+    fields: schemas.QueryFields, images: Sequence[bytes], limits: Limits
+) -> list[AnswerRequest]:
+    text = None if fields.text is None else check_text(fields.text, limits)
     if fields.members and (text or not images):
         raise QueryError(
-            "Members look at images: they cannot be asked about a text.",
-            hint="Leave out `text`, or `members`.",
+            "`members` needs images, without a text.", hint="Leave out `text` or `members`."
         )
-    k, filters = _k(fields.k, limits), _filters(fields.filters)
+    k, filters = _checked_k(fields.k, limits), _filters(fields.filters)
     if fields.members and filters:
         raise QueryError(
-            "Members know of no filters.", hint="Ask for the filtered prompts without `members`."
+            "`members` cannot be combined with filters.", hint="Leave out `filters` or `members`."
         )
     if not images:
-        return [Ask(Question(text=text), k, filters=filters)]
-    ignore = fields.ignore_metadata
-    return [
-        Ask(Question(image, text, ignore_metadata=ignore), k, fields.members, filters)
-        for image in images
-    ]
+        return [AnswerRequest(Question(text=text), k, filters=filters)]
+    questions = [Question(image, text, ignore_metadata=fields.ignore_metadata) for image in images]
+    return [AnswerRequest(question, k, fields.members, filters) for question in questions]
 
 
 def _filters(fields: schemas.FilterFields) -> Filters:
@@ -209,65 +225,55 @@ def _filters(fields: schemas.FilterFields) -> Filters:
     return Filters(where, tuple(fields.contains), tuple(fields.exclude), fields.no_artists)
 
 
-def _text(text: str, limits: Limits) -> str:
-    if len(text) > limits.max_text_characters:
-        raise too_large(
-            f"A text has {len(text):,} characters, the limit is {limits.max_text_characters:,}."
-        )
-    return text
-
-
-def _k(k: int, limits: Limits) -> int:
+def _checked_k(k: int, limits: Limits) -> int:
     if k > limits.max_k:
         raise QueryError(f"k is {k}; it must be a whole number from 1 to {limits.max_k:,}.")
     return k
 
 
-def _results(answers: Sequence[Answered | ImpromptError], images: Sequence[bytes]) -> Response:
-    """All answers, or the first problem where there is no answer."""
+def _query_response(
+    answers: Sequence[AnyAnswer | ImpromptError], images: Sequence[bytes]
+) -> Response:
+    """Return all answers and errors; raise the first error if there is no answer."""
     errors = [answer for answer in answers if isinstance(answer, ImpromptError)]
     if len(errors) == len(answers):
         raise errors[0]
     results = []
-    for place, answer in enumerate(answers):
-        value = (
-            {"error": problem(answer)} if isinstance(answer, ImpromptError) else answer.to_json()
-        )
-        results.append({**value, "image": place if images else None})
-    return as_json({"results": results, "failed": len(errors)})
+    for position, answer in enumerate(answers):
+        if isinstance(answer, ImpromptError):
+            result: dict[str, Any] = {"error": problem(answer)}
+        else:
+            result = answer.to_json()
+        results.append({**result, "image": position if images else None})
+    return json_response({"results": results, "failed": len(errors)})
 
 
-def _stored(snapshot: Snapshot, prompt_key: str) -> dict[str, Any]:
-    found = snapshot.version.prompts.by_key(prompt_key)
-    if found is None:
-        raise UnknownRow(f"The version has no prompt {prompt_key}.")
-    value = dataclasses.asdict(found)
+def _prompt(snapshot: Snapshot, prompt_key: str) -> dict[str, Any]:
+    prompt = snapshot.version.prompts.by_key(prompt_key)
+    if prompt is None:
+        raise UnknownRow(f"This version of the index has no prompt {prompt_key}.")
+    value = dataclasses.asdict(prompt)
     value["prompt"] = value.pop("text")
     return {"version": snapshot.version.manifest.version, **value}
 
 
 def _info(snapshot: Snapshot, service: Service) -> dict[str, Any]:
-    manifest = snapshot.version.manifest
+    manifest, ensemble = snapshot.version.manifest, snapshot.ensemble
     encoder = manifest.encoders[0]
-    missing = snapshot.ensemble if isinstance(snapshot.ensemble, MemberUnavailable) else None
     return {
         "imprompt_version": imprompt_version(),
         "version": manifest.version,
         "created": manifest.created,
         "prompts": manifest.rows,
-        "corpus": ", ".join(
-            part.name + (" (synthetic)" if part.synthetic else "") for part in manifest.corpus
-        ),
+        "corpus": snapshot.retriever.corpus,
         "encoder": encoder.name,
         "space": encoder.space,
         "dim": encoder.dim,
-        "blend": service.config.blend_config,
-        "members": {}
-        if isinstance(snapshot.ensemble, MemberUnavailable)
-        else dict(snapshot.ensemble.shares),
-        "members_missing": None if missing is None else missing.message,
-        "limits": dataclasses.asdict(service.config.limits),
-        "url_hosts": list(service.config.url_hosts),
+        "blend": service.settings.blend_config,
+        "members": {} if isinstance(ensemble, MemberUnavailable) else dict(ensemble.shares),
+        "members_missing": ensemble.message if isinstance(ensemble, MemberUnavailable) else None,
+        "limits": dataclasses.asdict(service.settings.limits),
+        "url_hosts": list(service.settings.url_hosts),
     }
 
 

@@ -1,4 +1,4 @@
-"""Ways for a program to kill itself at a named point: the product is wrapped from outside and knows nothing of it."""
+"""Kill a program at a named point, by wrapping the product from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house rules that a reader relies on: imports run one way, and heavy libraries are imported late."""
+"""Rules a reader relies on: imports run one way, and heavy libraries are imported late."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HEAVY = {
     "grpc",
 }
 FRAMEWORK = {"fastapi", "starlette", "pydantic", "prometheus_client"}
-"""What the server room is written in; a verb imports the room inside of its function."""
+"""Libraries of the server room; a command imports that room inside its function."""
 
 HOME = {
     "torch": {"encoders", "ensemble"},
@@ -111,7 +111,7 @@ def test_imports_run_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("path", product_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
-    """No file imports a heavy library, or a network, at its top; torch, faiss and open_clip stay in their rooms."""
+    """No file imports a heavy or network library at its top; torch, faiss, open_clip stay home."""
     tree = ast.parse(path.read_text("utf-8"))
     heavy = HEAVY - FRAMEWORK if room_of(path) == "server" else HEAVY
     assert not set(top_level_imports(tree)) & heavy or path.relative_to(ROOT).as_posix() in NETWORKS
@@ -160,7 +160,8 @@ def test_no_two_modules_and_no_two_classes_share_a_name() -> None:
 def test_help_imports_nothing_heavy() -> None:
     """`--help` answers at once because neither numpy nor any heavier library is imported for it."""
     script = (
-        "import sys, runpy\nsys.argv = ['cli.py', '--help']\ntry: runpy.run_path('cli.py', run_name='__main__')\n"
+        "import sys, runpy\nsys.argv = ['cli.py', '--help']\n"
+        "try: runpy.run_path('cli.py', run_name='__main__')\n"
         "except SystemExit: pass\nprint(sorted(set(sys.modules) & "
         + repr(HEAVY | {"numpy", "msgspec", "PIL"})
         + "))"

@@ -1,4 +1,4 @@
-"""What is shipped works without the clone: wheel and sdist hold every room, and the wheel answers a query."""
+"""The wheel and the sdist hold every room, and the wheel answers a query without the clone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_archives_hold_the_rooms_and_their_data_and_no_tests(archives: Path) -> None:
-    """The trained head and the vocabularies of the starter corpus travel with the code; tests stay at home."""
+    """The trained head and the starter corpus vocabularies are shipped; tests are not."""
     (wheel,), (sdist,) = archives.glob("*.whl"), archives.glob("*.tar.gz")
     in_wheel = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as archive:
@@ -75,7 +77,10 @@ def test_the_wheel_builds_an_index_and_answers_a_query(archives: Path, tmp_path:
             "PYTHONPATH": str(tmp_path / "installed"),
             "PYTHONSAFEPATH": "1",
         }
-        script = f"from imprompt import cli; assert cli.__file__.startswith({str(tmp_path)!r}); cli.main()"
+        script = (
+            f"from imprompt import cli; assert cli.__file__.startswith({str(tmp_path)!r}); "
+            "cli.main()"
+        )
         command = [sys.executable, "-c", script, *words, "--index", str(tmp_path / "index")]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -86,3 +91,66 @@ def test_the_wheel_builds_an_index_and_answers_a_query(archives: Path, tmp_path:
     imprompt("build-index", "--corpus", "prompts.txt")
     answer = json.loads(imprompt("query", "--text", "noodle soup", "-k", "1", "--json"))
     assert answer["prompt"] == "a bowl of ramen"
+
+
+def test_other_packages_may_be_called_as_our_folders_are(archives: Path, tmp_path: Path) -> None:
+    """A package with `core` and `store` works alongside; uninstalling one leaves the other whole."""
+    (wheel,) = archives.glob("*.whl")
+    rival = _rival_wheel(tmp_path)
+    python = _environment(tmp_path / "venv")
+    imprompt_works = [str(python.with_name("imprompt")), "plan", "--rows", "1000"]
+    rival_works = [str(python), "-c", "import core.errors, store; print(core.errors.NAME)"]
+
+    def pip(*words: str) -> None:
+        command = [sys.executable, "-m", "pip", "--python", str(python), "--quiet", *words]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def works(command: list[str]) -> bool:
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return run.returncode == 0
+
+    pip("install", "--no-deps", "--no-index", str(wheel), str(rival))
+    assert works(imprompt_works)
+    assert works(rival_works)
+    pip("uninstall", "--yes", "rival")
+    assert works(imprompt_works)
+    assert not works(rival_works)
+    pip("install", "--no-deps", "--no-index", str(rival))
+    pip("uninstall", "--yes", "imprompt")
+    assert works(rival_works)
+    assert not python.with_name("imprompt").exists()
+
+
+def _rival_wheel(folder: Path) -> Path:
+    """Write a wheel named `rival` with the packages `core` and `store`."""
+    path = folder / "rival-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        files = {
+            "core/__init__.py": "",
+            "core/errors.py": "NAME = 'rival'\n",
+            "store/__init__.py": "",
+            "rival-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n",
+            "rival-1.0.dist-info/WHEEL": (
+                "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            ),
+        }
+        for name, text in files.items():
+            wheel.writestr(name, text)
+        record = "".join(f"{name},,\n" for name in files)
+        wheel.writestr("rival-1.0.dist-info/RECORD", record + "rival-1.0.dist-info/RECORD,,\n")
+    return path
+
+
+def _environment(folder: Path) -> Path:
+    """Make an environment that finds the dependencies of this one, and nothing of the clone.
+
+    A path in a `.pth` file is searched, but the `.pth` files in it, such as that of the editable
+    installation, are not read.
+    """
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    query = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    site = subprocess.run([str(python), "-c", query], capture_output=True, text=True, check=True)
+    dependencies = sysconfig.get_paths()["purelib"]
+    (Path(site.stdout.strip()) / "dependencies.pth").write_text(dependencies + "\n", "utf-8")
+    return python

@@ -27,6 +27,18 @@ def test_every_option_that_is_shown_exists() -> None:
             assert option in section.group(), f"{verb} has no {option}"
 
 
+def test_the_readme_is_short() -> None:
+    """Figures and tables of status stand in docs/status.md."""
+    assert len(README.split()) <= 900
+
+
+def test_the_glossary_is_short() -> None:
+    """At most 25 words, each defined once."""
+    page = (ROOT / "docs" / "glossary.md").read_text("utf-8")
+    words = re.findall(r"^\| \*\*(.+?)\*\* \|", page, re.MULTILINE)
+    assert 0 < len(words) == len(set(words)) <= 25
+
+
 def test_nothing_is_left_to_fill_in() -> None:
     """No placeholder was forgotten."""
     for path in [

@@ -1,4 +1,4 @@
-"""A CLIP model that really sees, through the ordinary commands, on scenes and texts that it was not trained on."""
+"""A CLIP model that really sees, by the ordinary commands, on held-out scenes and texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_BYTES = 3_000_000
 
 
 def run(*words: str | Path) -> str:
-    """What `python cli.py WORD…` says on standard output."""
+    """Return the standard output of `imprompt WORD…`."""
     done = subprocess.run(
         [sys.executable, "cli.py", *map(str, words)],
         cwd=ROOT,
@@ -83,7 +83,7 @@ def test_a_picture_finds_its_text(scenes: dict[str, str], index: Path) -> None:
 
 
 def test_a_text_finds_its_own_row(scenes: dict[str, str], index: Path, imprompt: Imprompt) -> None:
-    """A text that stands in the index is its own nearest neighbour, at cosine 1 as far as float16 rows hold it."""
+    """A text of the index is its own nearest neighbour, at cosine 1 to float16 rounding."""
     text = list(scenes.values())[7]
     (answer,) = imprompt("query", "--text", text, "--index", index, "-k", "1", "--json").lines
     assert answer["prompt"] == text
@@ -101,7 +101,7 @@ def test_held_out_scenes_have_one_right_text_and_are_never_trained_on() -> None:
 
 
 def test_a_seed_draws_the_same_scenes_again() -> None:
-    """What a later test says about a scene holds in every run."""
+    """The scenes are the same in every run, so that later tests are, too."""
     first, second = held_out_scenes(12, seed=3), held_out_scenes(12, seed=3)
     assert [(picture.tobytes(), text) for picture, text in first] == [
         (picture.tobytes(), text) for picture, text in second

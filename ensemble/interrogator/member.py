@@ -64,7 +64,7 @@ class Interrogator:
         captions = (
             self._captioner.predict(images).texts if self._captioner and images else None
         ) or [""] * len(images)
-        pictures = self._neighbourhood.look(images).pictures
+        pictures = self._neighbourhood.surroundings(images).pictures
         if self._modes is None:
             texts = self._classic(pictures, captions)
         else:

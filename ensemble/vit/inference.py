@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.values import Vectors, unit_rows
-from imprompt.encoders.length_batches import LengthBatches
+from imprompt.encoders.batches import Batches
 from imprompt.encoders.torch_devices import choose_device
 from imprompt.ensemble.vit.towers import DIM, Tower
 from imprompt.ensemble.vit.vit_checkpoint import read_checkpoint
@@ -38,7 +36,7 @@ class TrainedTower:
         self._network = tower.network.to(device).eval()
         self._transform = tower.transform
         self._device = device
-        self._batches = LengthBatches(IMAGES_A_BATCH, announce=announce)
+        self._batches = Batches(IMAGES_A_BATCH, announce=announce)
         self.files = files
 
     @classmethod
@@ -56,7 +54,7 @@ class TrainedTower:
 
     def output(self, items: Sequence[Image]) -> Vectors:
         """(n, 384) unit rows in MiniLM space, in the order given; pictures are never flipped."""
-        rows = self._batches.encode(items, np.zeros(len(items)), dim=DIM, encode_batch=self._rows)
+        rows = self._batches.encode(items, dim=DIM, encode_batch=self._rows)
         return unit_rows(rows, role="the image tower of vit")
 
     def _rows(self, pictures: list[Image]) -> Vectors:

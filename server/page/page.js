@@ -1,61 +1,69 @@
-// The page asks /v1 of the server that it came from, and nothing else. What it shows is set as text, never as markup.
+// The page calls /v1 of its own server and nothing else. It inserts data as text, never as markup.
 "use strict";
 
-const find = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const RETRIES = 3;
 let info = { members: {}, limits: { max_images: 16, max_k: 100 } };
-let last = null; // {files} or {text}: what "ask again" asks
-let running = null; // the AbortController of what is being asked
+let lastQuestion = null; // {files} or {text}: what "Search again" repeats
+let running = null; // the AbortController of the search in progress
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "part") node.style.setProperty("--part", String(Math.min(Math.max(value, 0), 1)));
-    else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+    if (name === "fraction") {
+      node.style.setProperty("--fraction", String(Math.min(Math.max(value, 0), 1)));
+    } else if (value !== false && value !== null) {
+      node.setAttribute(name, value === true ? "" : value);
+    }
   }
   node.append(...children.filter((child) => child !== null && child !== ""));
   return node;
 }
 
-const words = (id) => find(id).value.split(",").map((word) => word.trim()).filter(Boolean);
+const words = (id) => byId(id).value.split(",").map((word) => word.trim()).filter(Boolean);
 
 function filters() {
-  const chosen = {};
-  if (find("where").value.trim()) chosen.where = find("where").value.trim();
-  if (words("contains").length) chosen.contains = words("contains");
-  if (words("exclude").length) chosen.exclude = words("exclude");
-  if (find("no-artists").checked) chosen.no_artists = true;
-  return chosen;
+  const values = {};
+  if (byId("where").value.trim()) values.where = byId("where").value.trim();
+  if (words("contains").length) values.contains = words("contains");
+  if (words("exclude").length) values.exclude = words("exclude");
+  if (byId("no-artists").checked) values.no_artists = true;
+  return values;
 }
 
-function neighbours() {
-  const k = Number.parseInt(find("k").value, 10);
+function resultCount() {
+  const k = Number.parseInt(byId("k").value, 10);
   return Math.min(Math.max(Number.isNaN(k) ? 10 : k, 1), info.limits.max_k);
 }
 
-function say(text, { busy = false } = {}) {
-  find("status").textContent = text;
-  find("status").classList.toggle("busy", busy);
+function setStatus(text, { busy = false } = {}) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("busy", busy);
+}
+
+function clearProblem() {
+  byId("problem").replaceChildren();
+  byId("problem").hidden = true;
 }
 
 function showProblem(problem, name = "") {
-  const box = find("problem");
-  const lead = name ? `${name}: ` : "";
-  box.append(make("p", {}, lead + problem.detail), problem.hint ? make("p", { class: "hint" }, problem.hint) : "");
-  box.hidden = false;
+  const text = name ? `${name}: ${problem.detail}` : problem.detail;
+  const hint = problem.hint ? make("p", { class: "hint" }, problem.hint) : "";
+  byId("problem").append(make("p", {}, text), hint);
+  byId("problem").hidden = false;
 }
 
-// ---- asking
+// ---- requests
 
 async function post(path, body, signal) {
   for (let attempt = 0; ; attempt += 1) {
-    const form = body instanceof FormData;
+    const isForm = body instanceof FormData;
     let response;
     try {
       response = await fetch(path, {
         method: "POST",
-        body: form ? body : JSON.stringify(body),
-        headers: form ? {} : { "Content-Type": "application/json" },
+        body: isForm ? body : JSON.stringify(body),
+        headers: isForm ? {} : { "Content-Type": "application/json" },
         signal,
       });
     } catch (error) {
@@ -64,101 +72,120 @@ async function post(path, body, signal) {
     }
     if (response.status === 503 && attempt < RETRIES) {
       const seconds = Number(response.headers.get("Retry-After")) || 1;
-      say("The server is busy; asking again in a moment…", { busy: true });
+      setStatus("The server is busy. Retrying…", { busy: true });
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
       continue;
     }
-    const value = await response.json().catch(() => ({ detail: `The server answered ${response.status}.` }));
+    const fallback = { detail: `The server answered with status ${response.status}.` };
+    const value = await response.json().catch(() => fallback);
     if (!response.ok) throw value;
     return value;
   }
 }
 
-function askImage(file, signal) {
+function searchImage(file, signal) {
   const form = new FormData();
-  const chosen = filters();
-  const filtered = Object.keys(chosen).length > 0;
-  form.append("image", file, "image"); // what the file is called stays here
-  form.append("k", neighbours());
-  if (find("ignore").checked) form.append("ignore_metadata", "true");
-  if (filtered) form.append("filters", JSON.stringify(chosen));
+  const conditions = filters();
+  form.append("image", file, "image"); // the file's name is not sent
+  form.append("k", resultCount());
+  if (byId("ignore").checked) form.append("ignore_metadata", "true");
+  if (Object.keys(conditions).length) form.append("filters", JSON.stringify(conditions));
   else if (Object.keys(info.members).length) form.append("members", "true");
   return post("/v1/query", form, signal);
 }
 
-const askText = (text, signal) => post("/v1/search", { text, k: neighbours(), filters: filters() }, signal);
+function searchText(text, signal) {
+  return post("/v1/search", { text, k: resultCount(), filters: filters() }, signal);
+}
 
-async function ask(question) {
+async function search(question) {
   if (running) running.abort();
-  const own = new AbortController();
-  running = own;
-  last = question;
+  const controller = new AbortController();
+  running = controller;
+  lastQuestion = question;
   const files = question.files || [];
   const items = files.length ? files : [null];
-  for (const image of find("answers").querySelectorAll("img")) URL.revokeObjectURL(image.src);
-  find("answers").replaceChildren();
-  find("problem").replaceChildren();
-  find("problem").hidden = true;
+  for (const image of byId("answers").querySelectorAll("img")) URL.revokeObjectURL(image.src);
+  byId("answers").replaceChildren();
+  clearProblem();
   let answered = 0;
-  for (const [place, file] of items.entries()) {
-    say(files.length > 1 ? `Looking at image ${place + 1} of ${files.length}…` : "Looking…", { busy: true });
+  for (const [position, file] of items.entries()) {
+    const progress = files.length > 1 ? ` image ${position + 1} of ${files.length}` : "";
+    setStatus(`Searching${progress}…`, { busy: true });
     try {
-      const value = file ? await askImage(file, own.signal) : await askText(question.text, own.signal);
-      if (own.signal.aborted) return;
-      find("answers").append(answer(value.results[0], file, answered));
+      const value = file
+        ? await searchImage(file, controller.signal)
+        : await searchText(question.text, controller.signal);
+      if (controller.signal.aborted) return;
+      byId("answers").append(answer(value.results[0], file, answered));
       answered += 1;
     } catch (problem) {
-      if (problem.name === "AbortError" || own.signal.aborted) return;
+      if (problem.name === "AbortError" || controller.signal.aborted) return;
       showProblem(problem, file && files.length > 1 ? file.name : "");
     }
   }
   running = null;
-  say(answered ? (answered === 1 ? "1 answer." : `${answered} answers.`) : "No answer.");
+  setStatus(answered ? (answered === 1 ? "1 answer." : `${answered} answers.`) : "No answer.");
 }
 
-function askFiles(list) {
+function searchFiles(list) {
   const files = [...list].filter((file) => file.size > 0 || file.type.startsWith("image/"));
-  if (!files.length) {
-    find("problem").replaceChildren();
-    showProblem({ detail: "That was no image file.", hint: "Save the image first, then drop or choose the file." });
+  if (files.length) {
+    search({ files: files.slice(0, info.limits.max_images) });
     return;
   }
-  ask({ files: files.slice(0, info.limits.max_images) });
+  byId("problem").replaceChildren();
+  showProblem({
+    detail: "That is not an image file.",
+    hint: "Save the image first, then drop or choose the file.",
+  });
 }
 
 // ---- answers
 
-function answer(result, file, place) {
-  const id = `answer-${place}`;
-  const body = make("div", {}, how(result), make("h2", { class: "prompt", id }, result.prompt), actions(result), facts(result));
-  const top = make("div", { class: "top" }, file ? picture(file) : "", body);
+function answer(result, file, position) {
+  const id = `answer-${position}`;
+  const prompt = make("h2", { class: "prompt", id }, result.prompt);
+  const body = make("div", {}, how(result), prompt, actions(result), settings(result));
   return make(
     "article",
     { class: file ? "answer pictured" : "answer", "aria-labelledby": id },
-    top,
-    ...votes(result),
-    ...nearest(result, place),
+    make("div", { class: "top" }, file ? picture(file) : "", body),
+    ...contributions(result),
+    ...neighbours(result, position),
   );
 }
 
 function picture(file) {
-  const image = make("img", { src: URL.createObjectURL(file), alt: "The image that was asked about" });
-  const figure = make("figure", {}, image, make("figcaption", {}, file.name || "pasted image"));
-  image.addEventListener("error", () => image.remove()); // a format that the server reads and this browser does not
-  return figure;
+  const image = make("img", { src: URL.createObjectURL(file), alt: "Your image" });
+  const caption = make("figcaption", {}, file.name || "pasted image");
+  // The server reads formats that some browsers cannot show.
+  image.addEventListener("error", () => image.remove());
+  return make("figure", {}, image, caption);
 }
 
 function how(result) {
-  const line = make("p", { class: "how" }, make("span", { class: `badge ${result.how}` }, result.how));
-  if (result.how === "exact") line.append(`written in the file by ${result.tool || "its tool"}`);
-  else if (result.how === "carried") line.append(`found in the file of ${result.tool || "its tool"}, but not exact: ${result.doubt}`);
-  else if (result.explanation) line.append(confidence(result.explanation.confidence));
-  else line.append(result.text ? "the nearest prompt to the text" : "the nearest prompt; members know of no filters and did not vote");
+  const badge = make("span", { class: `badge ${result.how}` }, result.how);
+  const line = make("p", { class: "how" }, badge);
+  const tool = result.tool || "its tool";
+  if (result.how === "exact") {
+    line.append(`from the metadata that ${tool} wrote`);
+  } else if (result.how === "carried") {
+    line.append(`from the metadata that ${tool} wrote, but not exact: ${result.doubt}`);
+  } else if (result.explanation) {
+    line.append(confidence(result.explanation.confidence));
+  } else if (result.text) {
+    line.append("the prompt nearest to the text");
+  } else {
+    line.append("the prompt nearest to the image, without the ensemble");
+  }
   if (result.note) line.append(` · ${result.note}`);
   return line;
 }
 
-const confidence = (value) => (value === null ? "confidence: not calibrated" : `confidence ${value.toFixed(2)}`);
+function confidence(value) {
+  return value === null ? "confidence: not calibrated" : `confidence ${value.toFixed(2)}`;
+}
 
 function actions(result) {
   const row = make("div", { class: "actions" }, copyButton(result.prompt, "Copy prompt", "main"));
@@ -166,66 +193,88 @@ function actions(result) {
   return row;
 }
 
-function facts(result) {
-  const rows = [["negative", result.negative], ...Object.entries(result.settings || {})].filter(([, value]) => value);
-  if (!rows.length) return "";
-  return make("dl", { class: "facts" }, ...rows.map(fact));
+function settings(result) {
+  const rows = [["negative", result.negative], ...Object.entries(result.settings || {})];
+  const shown = rows.filter(([, value]) => value);
+  return shown.length ? make("dl", { class: "facts" }, ...shown.map(setting)) : "";
 }
 
-function fact([name, value]) {
-  const shown = name.replaceAll("_", " ");
-  return make("div", { class: value.length > 60 || name === "negative" ? "wide" : "" }, make("dt", {}, shown), make("dd", {}, value));
+function setting([name, value]) {
+  return make(
+    "div",
+    { class: value.length > 60 || name === "negative" ? "wide" : "" },
+    make("dt", {}, name.replaceAll("_", " ")),
+    make("dd", {}, value),
+  );
 }
 
-function votes(result) {
+function contributions(result) {
   if (!result.explanation) return [];
-  const rows = result.explanation.contributions.map((vote) =>
-    make(
+  const rows = result.explanation.contributions.map((contribution) => {
+    const { member, share, cosine, text } = contribution;
+    const weight = `weight ${Math.round(share * 100)} %, cosine ${cosine.toFixed(2)}`;
+    return make(
       "li",
       {},
-      make("span", { class: "who" }, vote.member),
-      make("span", { class: "gauge" }, bar(vote.share), `${Math.round(vote.share * 100)} % of the vote, cosine ${vote.cosine.toFixed(2)}`),
-      vote.text ? make("span", { class: "said" }, `“${vote.text}”`) : "",
-    ),
+      make("span", { class: "who" }, member),
+      make("span", { class: "gauge" }, bar(share), weight),
+      text ? make("span", { class: "predicted" }, `“${text}”`) : "",
+    );
+  });
+  const missing = result.explanation.left_out.map(({ member, reason }) =>
+    make("li", {}, make("span", { class: "who" }, member), `unavailable: ${reason}`),
   );
-  const missing = result.explanation.left_out.map((error) => make("li", {}, make("span", { class: "who" }, error.member), `left out: ${error.reason}`));
-  const title = result.how !== "estimated" ? "What the members would have said" : "How the members voted";
-  return [make("h3", {}, title), make("ul", { class: "votes" }, ...rows, ...missing)];
+  const title =
+    result.how === "estimated"
+      ? "Contributions of the members"
+      : "Contributions to the ensemble’s estimate";
+  return [make("h3", {}, title), make("ul", { class: "contributions" }, ...rows, ...missing)];
 }
 
-function bar(part) {
-  return make("span", { class: "bar", "aria-hidden": "true" }, make("span", { part }));
+function bar(fraction) {
+  return make("span", { class: "bar", "aria-hidden": "true" }, make("span", { fraction }));
 }
 
-function nearest(result, place) {
-  if (!result.neighbours.length) return [make("h3", {}, "Nearest prompts"), make("p", { class: "fine" }, "None passes the filters.")];
-  const title = make("h3", { id: `nearest-${place}` }, "Nearest prompts");
-  const head = make("tr", {}, ...["Score", "Prompt", "Source", "Copy"].map((name) => make("th", { scope: "col" }, name)));
-  const rows = result.neighbours.map((hit) =>
-    make(
-      "tr",
-      {},
-      make("td", { class: "score" }, make("span", { class: "gauge" }, bar(hit.score), hit.score.toFixed(3))),
-      make("td", { class: "words" }, hit.prompt, hit.n_like ? make("span", { class: "like" }, `and ${hit.n_like.toLocaleString("en")} like it`) : ""),
-      make("td", { class: "from" }, `${hit.source}, ${hit.source_key}`),
-      make("td", { class: "do" }, copyButton(hit.prompt, "Copy", "small", `Copy the prompt: ${hit.prompt.slice(0, 60)}`)),
-    ),
-  );
-  const table = make("table", { "aria-labelledby": `nearest-${place}` }, make("thead", {}, head), make("tbody", {}, ...rows));
+function neighbours(result, position) {
+  const id = `nearest-${position}`;
+  const title = make("h3", { id }, "Nearest prompts");
+  if (!result.neighbours.length) {
+    return [title, make("p", { class: "fine" }, "No prompt passes the filters.")];
+  }
+  const names = ["Score", "Prompt", "Source", "Copy"];
+  const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)));
+  const body = make("tbody", {}, ...result.neighbours.map(neighbour));
+  const table = make("table", { "aria-labelledby": id }, make("thead", {}, head), body);
   const save = make("button", { type: "button", class: "small" }, "Download as CSV");
   save.addEventListener("click", () => download(result));
-  const about = `${result.encoder} over ${result.corpus} · ${result.seconds.toFixed(2)} s`;
-  return [title, table, make("div", { class: "under" }, make("p", {}, about), save)];
+  const searched = `${result.encoder} over ${result.corpus} · ${result.seconds.toFixed(2)} s`;
+  return [title, table, make("div", { class: "under" }, make("p", {}, searched), save)];
+}
+
+function neighbour(hit) {
+  const score = make("span", { class: "gauge" }, bar(hit.score), hit.score.toFixed(3));
+  const more = `and ${hit.n_like.toLocaleString("en")} like it`;
+  const like = hit.n_like ? make("span", { class: "like" }, more) : "";
+  const label = `Copy the prompt: ${hit.prompt.slice(0, 60)}`;
+  return make(
+    "tr",
+    {},
+    make("td", { class: "score" }, score),
+    make("td", { class: "words" }, hit.prompt, like),
+    make("td", { class: "from" }, `${hit.source}, ${hit.source_key}`),
+    make("td", { class: "do" }, copyButton(hit.prompt, "Copy", "small", label)),
+  );
 }
 
 // ---- copying and saving
 
-function copyButton(text, label, kind = "quiet", described = label) {
-  const button = make("button", { type: "button", class: kind, "aria-label": described === label ? null : described }, label);
+function copyButton(text, label, kind = "quiet", description = null) {
+  const attributes = { type: "button", class: kind, "aria-label": description };
+  const button = make("button", attributes, label);
   button.addEventListener("click", async () => {
-    const done = await copy(text);
-    button.textContent = done ? "Copied" : "Not copied";
-    say(done ? "Copied to the clipboard." : "This browser does not let a page copy.");
+    const copied = await copy(text);
+    button.textContent = copied ? "Copied" : "Not copied";
+    setStatus(copied ? "Copied to the clipboard." : "This browser does not allow copying.");
     setTimeout(() => { button.textContent = label; }, 1600);
   });
   return button;
@@ -236,31 +285,39 @@ async function copy(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without https and off this machine there is no clipboard API; the older way still works there.
+    // The clipboard API needs HTTPS or localhost; elsewhere the older command still works.
     const area = make("textarea", { "aria-hidden": "true" });
     area.value = text;
     document.body.append(area);
     area.select();
-    const done = document.execCommand("copy");
+    const copied = document.execCommand("copy");
     area.remove();
-    return done;
+    return copied;
   }
 }
 
+const COLUMNS = [
+  "rank", "score", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "version",
+];
+
 function download(result) {
-  const columns = ["rank", "score", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "version"];
-  const rows = result.neighbours.map((hit, place) => columns.map((name) => cell({ ...hit, rank: place + 1, version: result.version }[name])));
-  const csv = [columns.join(","), ...rows.map((row) => row.join(","))].join("\r\n");
-  const link = make("a", { href: URL.createObjectURL(new Blob(["\ufeff", csv, "\r\n"], { type: "text/csv" })), download: "imprompt.csv" });
+  const rows = result.neighbours.map((hit, position) => {
+    const values = { ...hit, rank: position + 1, version: result.version };
+    return COLUMNS.map((name) => cell(values[name]));
+  });
+  const csv = [COLUMNS, ...rows].map((row) => row.join(",")).join("\r\n");
+  const blob = new Blob(["\ufeff", csv, "\r\n"], { type: "text/csv" });
+  const link = make("a", { href: URL.createObjectURL(blob), download: "imprompt.csv" });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  say("The table was saved as imprompt.csv.");
+  setStatus("The table was saved as imprompt.csv.");
 }
 
 function cell(value) {
   if (typeof value === "number") return String(value);
   const text = String(value ?? "");
-  const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // no prompt is a formula
+  // Spreadsheets run cells that begin like this as formulas.
+  const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return `"${safe.replaceAll('"', '""')}"`;
 }
 
@@ -268,60 +325,61 @@ function cell(value) {
 
 function countFilters() {
   const n = Object.values(filters()).flat().length;
-  find("active").textContent = String(n);
-  find("active").hidden = n === 0;
+  byId("active").textContent = String(n);
+  byId("active").hidden = n === 0;
 }
 
-find("ask").addEventListener("submit", (event) => {
+byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  const text = find("text").value.trim();
+  const text = byId("text").value.trim();
   const again = event.submitter && event.submitter.id === "again";
-  if (last && last.files && (again || !text)) ask(last);
-  else if (text) ask({ text });
-  else find("text").focus();
+  if (lastQuestion && lastQuestion.files && (again || !text)) search(lastQuestion);
+  else if (text) search({ text });
+  else byId("text").focus();
 });
-find("options").addEventListener("input", countFilters);
-find("files").addEventListener("change", (event) => {
-  if (event.target.files.length) askFiles([...event.target.files]);
+byId("options").addEventListener("input", countFilters);
+byId("files").addEventListener("change", (event) => {
+  if (event.target.files.length) searchFiles([...event.target.files]);
   event.target.value = "";
 });
 document.addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
   if (!files.length) return;
   event.preventDefault();
-  askFiles(files);
+  searchFiles(files);
 });
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
-    find("drop").classList.add("over");
+    byId("drop").classList.add("over");
   });
 }
 document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) find("drop").classList.remove("over");
+  if (!event.relatedTarget) byId("drop").classList.remove("over");
 });
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  find("drop").classList.remove("over");
-  askFiles(event.dataTransfer.files);
+  byId("drop").classList.remove("over");
+  searchFiles(event.dataTransfer.files);
 });
 
-async function about() {
+async function loadInfo() {
   try {
     const response = await fetch("/v1/info");
     if (response.status === 503) {
-      say("The models are being loaded…", { busy: true });
-      setTimeout(about, 1000);
+      setStatus("Loading the models…", { busy: true });
+      setTimeout(loadInfo, 1000);
       return;
     }
     info = await response.json();
-    find("k").max = Math.min(info.limits.max_k, 100);
-    find("about").textContent = `${info.prompts.toLocaleString("en")} prompts of ${info.corpus}, encoder ${info.encoder}`;
-    if (find("status").classList.contains("busy") && !running) say("");
+    byId("k").max = Math.min(info.limits.max_k, 100);
+    const n = info.prompts.toLocaleString("en");
+    byId("about").textContent = `${n} prompts of ${info.corpus}, encoder ${info.encoder}`;
+    if (byId("status").classList.contains("busy") && !running) setStatus("");
   } catch {
-    say("The server cannot be reached.");
+    setStatus("The server cannot be reached.");
   }
 }
 
-about();
+loadInfo();
 countFilters();

@@ -1,4 +1,4 @@
-"""Drawn scenes and the one text that is right for each: what the tiny CLIP model is trained and examined on.
+"""Drawn scenes, each with its one right text: the tiny CLIP model is trained and tested on them.
 
 Three kinds of scene, over colours, shapes, sizes and backgrounds:
 
@@ -58,7 +58,7 @@ _LAYOUTS = ([*RELATIONS], [*NUMBERS], [*PLACES])
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """What is drawn: a size, a colour, a shape."""
+    """A drawn thing: a size, a colour, a shape."""
 
     size: str
     colour: str
@@ -94,7 +94,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Whether the combination is kept for the examination."""
+        """Return whether the combination is held out of training."""
         colours = sorted(thing.colour for thing in self.things)
         shapes = sorted(thing.shape for thing in self.things)
         combination = " ".join([*colours, *shapes, self.layout])
@@ -114,7 +114,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def near_misses(scene: Scene) -> list[Scene]:
-    """Scenes that differ in one respect: colours, shapes, sizes or places exchanged, or one word changed."""
+    """Return scenes that differ in one respect: two properties swapped, or one word changed."""
     others = [replace(scene, background=name) for name in BACKGROUNDS]
     for layouts in _LAYOUTS:
         if scene.layout in layouts:
@@ -134,7 +134,7 @@ def near_misses(scene: Scene) -> list[Scene]:
 
 
 def exchanges(scene: Scene) -> list[Scene]:
-    """A pair with its places, colours, shapes or sizes exchanged, as far as that changes the scene; none for other kinds.
+    """Return the different scenes with two places, colours, shapes or sizes swapped.
 
     They share the scene's combination, so they are held out where the scene is.
     """
@@ -152,7 +152,7 @@ def exchanges(scene: Scene) -> list[Scene]:
 
 
 def training_batch(n: int, rng: np.random.Generator) -> list[Scene]:
-    """`n` different scenes, none held out, in families: a scene, up to two exchanges of it, one more near miss."""
+    """Return `n` training scenes in families: a scene, up to two swaps, one more near miss."""
     scenes: dict[Scene, Scene] = {}
     while len(scenes) < n:
         scene = random_scene(rng)
@@ -169,10 +169,10 @@ def training_batch(n: int, rng: np.random.Generator) -> list[Scene]:
 
 
 def held_out_scenes(n: int, *, seed: int = 0) -> list[tuple[Image.Image, str]]:
-    """`n` pictures with their texts that the tiny model was not trained on, the same for the same seed.
+    """Return `n` held-out pictures with their texts, the same for the same seed.
 
     Every picture has exactly one right text among the n. A scene of two things comes with a second
-    one that differs from it in an exchange only, so that counting words does not find the right
+    one that differs from it in a swap only, so that counting words does not find the right
     text.
 
     Args:
@@ -214,7 +214,7 @@ def _drawn_things(scene: Scene) -> Sequence[Thing]:
 
 
 def _directions(scene: Scene, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Where each drawn thing stands, from the centre, in units of `_OFFSET`."""
+    """Return the offset of each thing from the centre, in units of `_OFFSET`."""
     if scene.layout in PLACES:
         return [PLACES[scene.layout]]
     if scene.layout in NUMBERS:

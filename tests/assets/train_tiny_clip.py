@@ -29,7 +29,8 @@ from imprompt.core.metrics import recall_at_k
 from tests.assets.scenes import Scene, draw, held_out_scenes, training_batch
 
 IMAGE_PX = 48
-TRAINING_SIDE_PX = 96  # drawn larger than the model sees, so that edges are smooth; larger still costs time and gains nothing
+# Drawn larger than the model sees, so that edges are smooth; even larger gains nothing.
+TRAINING_SIDE_PX = 96
 PIXEL_MEAN, PIXEL_STD = 0.5, 0.25
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -125,7 +126,7 @@ def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
 
 
 def pixels(scenes: Sequence[Scene], rng: np.random.Generator) -> torch.Tensor:
-    """(n, 3, IMAGE_PX, IMAGE_PX) float32: the scenes drawn, resized and normalised as `preprocess_cfg` says."""
+    """Return the scenes as (n, 3, IMAGE_PX, IMAGE_PX) float32, normalized by `preprocess_cfg`."""
     pictures = [draw(scene, rng, side_px=TRAINING_SIDE_PX) for scene in scenes]
     small = [
         np.asarray(picture.resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BICUBIC))
@@ -137,7 +138,7 @@ def pixels(scenes: Sequence[Scene], rng: np.random.Generator) -> torch.Tensor:
 
 
 def write(model: torch.nn.Module, folder: Path) -> None:
-    """The two files by which open_clip's models lie on a hub; weights in float16, the learned scale in float32."""
+    """Write the two files of an open_clip model on a hub; float16, the learned scale float32."""
     weights = {
         name: tensor.half().contiguous() if tensor.ndim else tensor
         for name, tensor in model.state_dict().items()
@@ -149,7 +150,7 @@ def write(model: torch.nn.Module, folder: Path) -> None:
 
 
 def examine(folder: Path, *, n: int, seed: int) -> float:
-    """Recall@1 of `n` held-out scenes among their `n` texts, by the folder as open_clip itself loads it."""
+    """Return recall@1 of `n` held-out scenes among their texts, as open_clip loads the model."""
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
     pictures, texts = zip(*held_out_scenes(n, seed=seed), strict=True)

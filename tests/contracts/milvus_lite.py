@@ -1,4 +1,4 @@
-"""Contracts on Milvus Lite: one file for all tests of a session, a collection for each index or store."""
+"""Milvus Lite for the contracts: one file a session, a collection for each index or store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every member of the ensemble promises, whatever it is made of."""
+"""The contract of `imprompt.core.protocols.EnsembleMember`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def member(request: pytest.FixtureRequest, members: dict[str, EnsembleMember]) -
 
 
 def test_rows_are_unit_vectors_of_minilm_space(member: EnsembleMember) -> None:
-    """A row of 384 float32 for each picture, of length 1; texts, where there are any, one each and none empty."""
+    """Each picture gets a unit row of 384 float32; texts, if any, are one each and not empty."""
     said = member.predict([picture(colour) for colour in COLOURS])
     assert said.vectors.shape == (len(COLOURS), 384)
     assert said.vectors.dtype == np.float32
@@ -89,7 +89,7 @@ def test_a_picture_is_answered_alike_alone_and_among_others(member: EnsembleMemb
 
 
 def test_asking_twice_gives_the_same(member: EnsembleMember) -> None:
-    """What is remembered of pictures is what was said of them."""
+    """A cached prediction equals the first one."""
     images = [picture(colour) for colour in COLOURS[:2]]
     first = member.predict(images).vectors.copy()
     np.testing.assert_array_equal(member.predict(images).vectors, first)

@@ -1,4 +1,4 @@
-"""The contract of `imprompt.core.protocols.VectorIndex`, held by every index, against an answer computed from the raw files."""
+"""The contract of `imprompt.core.protocols.VectorIndex`, checked against the raw vector files."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def make_case(
 
 @pytest.fixture(scope="module", params=EVERY)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """700 rows with every kind of tie: rows 100 to 399 are one and the same, 400 to 449 repeat 0 to 49."""
+    """700 rows with every kind of tie: rows 100 to 399 are equal, 400 to 449 repeat 0 to 49."""
     vectors = random_vectors(ROWS, DIM)
     vectors[100:400] = vectors[100]
     vectors[400:450] = vectors[:50]
@@ -164,7 +164,7 @@ def test_the_exact_rows_in_order(case: Case, k: int) -> None:
 
 
 def test_scores_are_cosines(case: Case) -> None:
-    """A score is the cosine of query and row, to float32 rounding; a stored row finds itself with 1."""
+    """A score is the cosine of query and row, to float32 rounding; a stored row finds itself."""
     queries = questions(8)
     hits = case.index.search(queries, 20)
     truth = np.take_along_axis(
@@ -183,7 +183,7 @@ def test_no_queries(case: Case) -> None:
 
 
 def test_padding(case: Case) -> None:
-    """Where fewer than k rows exist, the rest is (-1, -inf)."""
+    """If fewer than k rows exist, the rest is (-1, -inf)."""
     hits = case.index.search(questions(2), ROWS + 9)
     assert (hits.ids[:, ROWS:] == -1).all()
     assert np.isneginf(hits.scores[:, ROWS:]).all()
@@ -203,7 +203,7 @@ def test_a_smaller_k_is_a_prefix(case: Case, k: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_batches_change_nothing(case: Case, size: int) -> None:
-    """64 questions one by one, in sevens or at once: the same ids and the same bits of the scores."""
+    """64 queries one by one, in sevens or at once: the same ids and the same bits of the scores."""
     queries = questions(64)
     parts = [case.index.search(queries[start : start + size], 12) for start in range(0, 64, size)]
     joined = Hits(
@@ -236,7 +236,7 @@ def test_threads_change_nothing(case: Case) -> None:
 
 
 def test_threads_of_different_efforts(case: Case) -> None:
-    """An effort is of its question alone: asked with others at once, each gets what it gets by itself."""
+    """Each query keeps its effort: in a batch with others it gets the hits that it gets alone."""
     queries = questions(400)
 
     def ask(i: int) -> Hits:
@@ -263,7 +263,7 @@ def test_allowed(case: Case) -> None:
 @pytest.mark.parametrize("n_allowed", [1, 7, 60, ROWS - 1])
 @pytest.mark.parametrize("k", [5, 64, ROWS])
 def test_k_rows_come_where_k_rows_are_allowed(case: Case, n_allowed: int, k: int) -> None:
-    """However few and far off they are: those that a search without a filter would give last."""
+    """Allowed rows are found even if few and far: those that an unfiltered search gives last."""
     queries = questions(6)
     for query in queries:
         allowed = np.array(expected_ids(case.rows, query, ROWS)[-n_allowed:])
@@ -361,7 +361,7 @@ def test_one_row(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path:
 def test_more_near_ties_than_candidates(
     maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path: Path
 ) -> None:
-    """Among 3,000 rows that float16 makes to differ in length more than in direction, the nearest is still the nearest."""
+    """The nearest of 3,000 rows stays so though float16 changes lengths more than angles."""
     rng = np.random.default_rng(5)
     case = make_case(
         maker, tmp_path, unit_rows(random_vectors(1, DIM) + 1e-3 * rng.standard_normal((3000, DIM)))
@@ -374,7 +374,7 @@ def test_more_near_ties_than_candidates(
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_near_ties(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Rows closer together than FAISS's scan can tell apart still come in the exact order, in every index."""
+    """Rows closer than FAISS's scan can tell apart still come in the exact order."""
     check_near_ties(data, tmp_path_factory, MAKERS)
 
 

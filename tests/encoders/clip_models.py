@@ -1,4 +1,4 @@
-"""Small open_clip models with random weights, written by open_clip itself in the layout of a hub repository."""
+"""Small open_clip models with random weights, in the layout of a hub repository."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def write_model(
     suffix: str = "safetensors",
     preprocess: bool = True,
 ) -> Path:
-    """A folder with a model of `ARCHITECTURES`; every weight is random, those included that training starts at 0 or 1."""
+    """Write a model of `ARCHITECTURES`; every weight is random, also those that start at 0 or 1."""
     folder.mkdir(parents=True)
     config = {
         "model_cfg": ARCHITECTURES[architecture],
@@ -128,7 +128,7 @@ def write_model(
 
 
 class Oracle:
-    """The same folder through open_clip's own functions, texts padded to the full context, one at a time."""
+    """Encode with open_clip's functions, one text at a time, padded to the full context."""
 
     def __init__(self, folder: Path) -> None:
         name = f"local-dir:{folder}"
@@ -170,8 +170,10 @@ TEXTS = [
     "a red circle left of a blue square",
     "",
     "castle, " * 60,
-    "a castle on a hill at dusk, oil painting, dramatic light, highly detailed, trending on artstation",
+    "a castle on a hill at dusk, oil painting, dramatic light, highly detailed, "
+    "trending on artstation",
     "Grüße &amp; \n\t 你好 <end_of_text> !!!",
     "cat",
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen",
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen",
 ]

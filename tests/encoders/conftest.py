@@ -1,4 +1,4 @@
-"""Fixtures of the encoders' tests: small open_clip models, and names and caches that know them for the time of one test."""
+"""Fixtures of the encoders' tests: small open_clip models, and names and caches that know them."""
 
 from __future__ import annotations
 

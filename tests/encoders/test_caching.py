@@ -1,4 +1,4 @@
-"""What two users of one network ask alike is computed once."""
+"""Caches: each text and picture is encoded once, whoever asks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imprompt.core.values import Vectors
-from imprompt.encoders.caching import LastPictures
+from imprompt.encoders.caching import BatchCache, ItemCache, image_keys, token_cache
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.minilm import MiniLM, load_minilm
 from imprompt.encoders.registry import output_encoder
@@ -32,13 +32,10 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_two_spaces_of_one_network_cost_one_pass(passes: list[int]) -> None:
-    """Index space and output space of the same texts:
-
-    MiniLM runs once, and both are what they are alone.
-    """
-    pair = load_lite()
-    minilm = output_encoder(pair)
-    centred, plain = pair.texts.encode(TEXTS), minilm.encode(tuple(TEXTS))
+    """For both spaces of the same texts MiniLM runs once, and rows equal those of separate runs."""
+    encoder = load_lite()
+    minilm = output_encoder(encoder)
+    centred, plain = encoder.texts.encode(TEXTS), minilm.encode(tuple(TEXTS))
     assert passes == [2]
     np.testing.assert_array_equal(plain, load_minilm().encode(TEXTS))
     np.testing.assert_array_equal(centred, load_lite().texts.encode(TEXTS))
@@ -47,7 +44,7 @@ def test_two_spaces_of_one_network_cost_one_pass(passes: list[int]) -> None:
 
 
 def test_a_caller_may_change_what_it_got(passes: list[int]) -> None:
-    """The vectors that are kept are not the ones that were handed out."""
+    """The cached rows are not the ones that a caller gets."""
     minilm = output_encoder(load_lite())
     first = minilm.encode(TEXTS)
     kept = first.copy()
@@ -57,14 +54,14 @@ def test_a_caller_may_change_what_it_got(passes: list[int]) -> None:
 
 
 def test_pictures_are_looked_at_once() -> None:
-    """The same objects are remembered, equal ones and parts of the batch are not."""
+    """The same objects hit the cache; equal objects and parts of the batch miss it."""
     seen: list[int] = []
 
     def look(pictures: Sequence[Image.Image]) -> int:
         seen.append(len(pictures))
         return len(seen)
 
-    last = LastPictures(look)
+    last = BatchCache(look, key=image_keys)
     pictures = [Image.new("RGB", (4, 4)), Image.new("RGB", (4, 4))]
     assert [last(pictures), last(list(pictures))] == [1, 1]
     assert [
@@ -75,15 +72,51 @@ def test_pictures_are_looked_at_once() -> None:
 
 
 def test_pictures_are_not_kept_alive() -> None:
-    """CachingMember a batch costs no memory for its pictures."""
+    """A cached batch takes no memory for its pictures."""
     import weakref
 
-    last = LastPictures(len)
+    last: BatchCache[Image.Image, int] = BatchCache(len, key=image_keys)
     picture = Image.new("RGB", (4, 4))
     gone = weakref.ref(picture)
     last([picture])
     del picture
     assert gone() is None
+
+
+def test_items_are_computed_once() -> None:
+    """Only items of new keys are computed, once each; results come in the order given."""
+    batches: list[list[str]] = []
+
+    def compute(items: Sequence[str]) -> list[int]:
+        batches.append(list(items))
+        return [len(item) for item in items]
+
+    lengths = ItemCache(compute, key=str.lower)
+    assert lengths(["a", "bb", "A"]) == [1, 2, 1]
+    assert lengths(["ccc", "BB", "a"]) == [3, 2, 1]
+    assert lengths(["a"]) == [1]
+    assert batches == [["a", "bb"], ["ccc"]]
+
+
+def test_texts_are_tokenized_once_for_two_callers() -> None:
+    """The last two lists of texts are cached by content; long lists are not."""
+    asked: list[int] = []
+
+    def tokenize(texts: Sequence[str]) -> list[int]:
+        asked.append(len(texts))
+        return [len(text) for text in texts]
+
+    tokens = token_cache(tokenize)
+    assert tokens(["a", "bb"]) == [1, 2]
+    assert tokens(["ccc"]) == [3]
+    assert tokens(("a", "bb")) == [1, 2]
+    assert asked == [2, 1]
+    assert tokens(["dddd"]) == [4]
+    assert tokens(["a", "bb"]) == [1, 2]
+    assert asked == [2, 1, 1, 2]
+    many = ["e"] * 10_000
+    assert tokens(many) == tokens(many) == [1] * 10_000
+    assert asked == [2, 1, 1, 2, 10_000, 10_000]
 
 
 def test_lite_looks_once_for_both_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,8 +131,8 @@ def test_lite_looks_once_for_both_spaces(monkeypatch: pytest.MonkeyPatch) -> Non
         return activations(self, images)
 
     monkeypatch.setattr(EfficientNetLite, "activations", counted)
-    pair: LiteEncoder = load_lite()
+    encoder: LiteEncoder = load_lite()
     picture = [Image.new("RGB", (40, 40), "teal")]
-    pair.images.encode(picture)
-    pair.images.output(picture)
+    encoder.images.encode(picture)
+    encoder.images.output(picture)
     assert looks == [1, 1]  # one look of each trunk

@@ -27,7 +27,7 @@ def pictures(count: int, *, seed: int = 0) -> list[Image.Image]:
 
 @pytest.mark.parametrize(("name", "side_px"), TRUNK_SIDE_PX.items())
 def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
-    """The same weights, mapped by position into timm's network, see the same in the same pixels, stage by stage."""
+    """The same weights in timm's network give the same activations, stage by stage."""
     import timm
     import torch
 

@@ -1,6 +1,6 @@
-"""What towers do on CUDA, as far as a processor can show it: float16 weights, batches that a full memory halves, one line a GPU.
+"""Towers on CUDA, as far as a CPU can show: float16, halved batches, unusable GPUs.
 
-Torch computes float16 on a processor, too, so the same code runs here with the same rounding of
+Torch computes float16 on a CPU, too, so the same code runs here with the same rounding of
 weights and hidden states.
 """
 
@@ -68,7 +68,7 @@ def lite_images(tiny_clip: Path) -> Vectors:
 def test_half_precision_keeps_the_rows(
     encode: Callable[[Path], Vectors], tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With float16 weights and hidden states an entry of a unit row stays within 1e-2, and rows are float32 of length 1."""
+    """With float16 an entry of a unit row stays within 1e-2, and rows are float32 of length 1."""
     single = encode(tiny_clip)
     for module in ("minilm", "openclip", "efficientnet"):
         monkeypatch.setattr(f"imprompt.encoders.{module}.dtype_on", lambda device: "float16")
@@ -91,23 +91,23 @@ def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatc
 def test_a_full_memory_halves_the_batch_of_the_image_trunks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The trunks of `lite` go on with half of the pictures at once, say so, and see what they would have seen."""
+    """The trunks of `lite` continue with half the batch, announce it, and give the same rows."""
     said: list[str] = []
     pictures = [Image.new("RGB", (60, 40), (40 * i, 90, 250 - 40 * i)) for i in range(6)]
     trunk = EfficientNetLite("lite0", side_px=224, announce=said.append)
     whole = trunk.activations(pictures)
-    see = trunk._see
+    see = trunk._run
 
     def with_little_memory(images: list[Image.Image]) -> Vectors:
         if len(images) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return see(images)
 
-    monkeypatch.setattr(trunk, "_see", with_little_memory)
+    monkeypatch.setattr(trunk, "_run", with_little_memory)
     seen = trunk.activations(pictures)
     np.testing.assert_allclose(seen.pooled, whole.pooled, atol=1e-5)
     np.testing.assert_allclose(seen.logits, whole.logits, atol=1e-4)
-    assert said == ["The memory does not hold a batch of 6; going on with 3."]
+    assert said == ["A batch of 6 does not fit into memory; continuing with 3."]
 
 
 def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,8 @@ def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch
     )
     tell_unusable_gpu(said.append)
     assert said == [
-        "torch cannot use the GPU: the driver of Some GPU, 8 GiB runs CUDA 11.4 at most. The processor encodes."
+        "torch cannot use the GPU: the driver of Some GPU, 8 GiB runs CUDA 11.4 at most. "
+        "Encoding on the CPU."
     ]
     assert choose_device("auto") == "cpu"
     with pytest.raises(ConfigError, match=r"runs CUDA 11\.4 at most.*--device cpu"):
@@ -144,7 +145,7 @@ def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch
 def test_no_line_without_need(
     monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, build: str
 ) -> None:
-    """A machine without a GPU, one whose GPU works, and a torch that is built without CUDA are as they are meant to be."""
+    """No line without a GPU, with a GPU that works, and for a torch that is built without CUDA."""
     said: list[str] = []
     monkeypatch.setattr(imprompt.encoders.torch_devices, "nvidia_driver", lambda: driver)
     monkeypatch.setattr(imprompt.encoders.torch_devices, "torch_build", lambda: ("2.14.1", build))

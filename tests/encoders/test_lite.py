@@ -1,4 +1,4 @@
-"""The embedded pair: its head's file, its two spaces, and what it must not import."""
+"""`lite`: its head's file, its two spaces, and what it must not import."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def pair() -> LiteEncoder:
+def encoder() -> LiteEncoder:
     return load_lite()
 
 
@@ -47,28 +47,28 @@ def drawing(colour: str) -> Image.Image:
     return image
 
 
-def test_texts_are_minilm_without_the_mean(pair: LiteEncoder, head: LiteHead) -> None:
-    """The index space of texts is MiniLM space minus one constant of the head's file, scaled to length 1."""
+def test_texts_are_minilm_without_the_mean(encoder: LiteEncoder, head: LiteHead) -> None:
+    """The index space of texts is MiniLM space minus a constant of the head's file, at length 1."""
     texts = ["a castle above the clouds", "portrait of an old fisherman"]
     shifted = load_minilm().encode(texts) - head.prompt_mean
     np.testing.assert_allclose(
-        pair.texts.encode(texts),
+        encoder.texts.encode(texts),
         shifted / np.linalg.norm(shifted, axis=1, keepdims=True),
         atol=1e-6,
     )
 
 
-def test_images_have_unit_rows_in_both_spaces(pair: LiteEncoder) -> None:
+def test_images_have_unit_rows_in_both_spaces(encoder: LiteEncoder) -> None:
     """The two spaces are two different answers to one image, each of length 1."""
     images = [drawing("red"), drawing("white")]
-    for rows in (pair.images.encode(images), pair.images.output(images)):
+    for rows in (encoder.images.encode(images), encoder.images.output(images)):
         assert rows.shape == (2, 384)
         assert rows.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    assert np.abs(pair.images.encode(images) - pair.images.output(images)).max() > 0.01
+    assert np.abs(encoder.images.encode(images) - encoder.images.output(images)).max() > 0.01
 
 
-def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LiteEncoder) -> None:
+def test_a_jpeg_decoded_small_is_nearly_the_whole_one(encoder: LiteEncoder) -> None:
     """At 1/2, where `ENOUGH_PX` is left, an image's rows lose less than 1e-3 of their cosine."""
     rng = np.random.default_rng(0)
     shapes = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
@@ -82,42 +82,44 @@ def test_a_jpeg_decoded_small_is_nearly_the_whole_one(pair: LiteEncoder) -> None
     shapes.save(file, "JPEG", quality=90)
     whole, small = (open_image(file.getvalue(), enough_px=enough) for enough in (None, ENOUGH_PX))
     assert (whole.size, small.size) == ((2048, 1536), (1024, 768))
-    for look in (pair.images.encode, pair.images.output):
+    for look in (encoder.images.encode, encoder.images.output):
         rows = look([whole]), look([small])
         assert 1 - 1e-3 < float((rows[0] * rows[1]).sum()) < 1 + 1e-5
-    other = pair.images.encode([drawing("red")])
-    assert float((other * pair.images.encode([whole])).sum()) < 1 - 0.1
+    other = encoder.images.encode([drawing("red")])
+    assert float((other * encoder.images.encode([whole])).sum()) < 1 - 0.1
 
 
-def test_a_row_of_images_does_not_depend_on_its_batch(pair: LiteEncoder) -> None:
+def test_a_row_of_images_does_not_depend_on_its_batch(encoder: LiteEncoder) -> None:
     """An image alone gives what it gives among others."""
     images = [drawing(colour) for colour in ("red", "green", "blue")]
     np.testing.assert_allclose(
-        pair.images.encode(images)[2:], pair.images.encode(images[2:]), atol=1e-5
+        encoder.images.encode(images)[2:], encoder.images.encode(images[2:]), atol=1e-5
     )
 
 
-def test_nothing_gives_no_rows(pair: LiteEncoder) -> None:
+def test_nothing_gives_no_rows(encoder: LiteEncoder) -> None:
     """An empty batch is answered by (0, 384)."""
     assert (
-        pair.texts.encode([]).shape
-        == pair.images.encode([]).shape
-        == pair.images.output([]).shape
+        encoder.texts.encode([]).shape
+        == encoder.images.encode([]).shape
+        == encoder.images.output([]).shape
         == (0, 384)
     )
 
 
-def test_the_spec_names_the_space_and_every_weight_file(pair: LiteEncoder, head: LiteHead) -> None:
+def test_the_spec_names_the_space_and_every_weight_file(
+    encoder: LiteEncoder, head: LiteHead
+) -> None:
     """The space is named by the mean; the cheap spec is the loaded one's."""
-    assert pair.spec == lite_spec()
-    assert pair.spec.space == head.space
-    assert set(pair.spec.weights_sha256) == {*head.weights_sha256, "head"}
+    assert encoder.spec == lite_spec()
+    assert encoder.spec.space == head.space
+    assert set(encoder.spec.weights_sha256) == {*head.weights_sha256, "head"}
     other = dataclasses.replace(head, prompt_mean=head.prompt_mean + 0.01)
     assert other.space != head.space
 
 
 def test_expanded_features_are_the_map_of_their_kernel() -> None:
-    """Inner products of expanded features are .5 <x, y> + .25 <x, y>², where the basis keeps everything that there is."""
+    """Inner products of expanded features are .5 <x, y> + .25 <x, y>² for a complete basis."""
     rows = np.random.default_rng(0).standard_normal((3, PAIRED_DIM)).astype(np.float32)
     basis = np.eye(PAIRED_DIM, BASIS_DIM, dtype=np.float32)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -143,10 +145,10 @@ def test_the_shipped_head_is_small_and_names_what_it_was_trained_on(head: LiteHe
     assert int(head.training["pairs"]) > 0
 
 
-def test_the_page_of_weights_names_the_files_that_are_used(pair: LiteEncoder) -> None:
+def test_the_page_of_weights_names_the_files_that_are_used(encoder: LiteEncoder) -> None:
     """docs/weights.md has the hash of the head and of every backbone, and the head's size."""
     page = (ROOT / "docs" / "weights.md").read_text("utf-8")
-    assert [digest for digest in pair.spec.weights_sha256.values() if digest not in page] == []
+    assert [digest for digest in encoder.spec.weights_sha256.values() if digest not in page] == []
     assert f"{HEAD_PATH.stat().st_size:,}" in page
 
 
@@ -182,7 +184,7 @@ def test_what_is_no_head_is_refused(tmp_path: Path, head: LiteHead) -> None:
 
 
 def test_a_query_by_image_imports_no_heavy_library() -> None:
-    """Loading the pair and encoding an image needs torch and Pillow; the spec alone needs neither."""
+    """Loading and encoding an image needs torch and Pillow; the spec alone needs neither."""
     script = (
         "import sys, json\n"
         "from imprompt.encoders.lite import lite_spec, load_lite\n"
@@ -190,7 +192,8 @@ def test_a_query_by_image_imports_no_heavy_library() -> None:
         "before = 'torch' in sys.modules\n"
         "from PIL import Image\n"
         "load_lite().images.encode([Image.new('RGB', (32, 32))])\n"
-        "heavy = {'timm', 'torchvision', 'transformers', 'sentence_transformers', 'sklearn', 'scipy', 'pyarrow'}\n"
+        "heavy = {'timm', 'torchvision', 'transformers', 'sentence_transformers', 'sklearn',"
+        " 'scipy', 'pyarrow'}\n"
         "print(json.dumps([before, sorted(heavy & set(sys.modules))]))"
     )
     done = subprocess.run(

@@ -30,7 +30,7 @@ def look_at(monkeypatch: pytest.MonkeyPatch, levels: list[int], *, slack_bytes: 
     freed = FreedMemory(slack_bytes)
     try:
         while True:
-            freed.look()
+            freed.check()
     except StopIteration:
         return given_back
 
@@ -61,8 +61,8 @@ def test_a_system_that_does_not_say_is_left_alone(
     monkeypatch.setattr(memory, "return_freed_memory", lambda: pytest.fail("given back"))
     assert own_bytes() == 0
     freed = FreedMemory(1)
-    freed.look()
-    freed.look()
+    freed.check()
+    freed.check()
 
 
 def test_own_memory_is_that_of_the_process_without_files() -> None:
@@ -80,13 +80,13 @@ def test_the_most_that_was_found_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "own_bytes", lambda: next(levels))
     freed = FreedMemory(1000)
     for _ in range(3):
-        freed.look()
+        freed.check()
     assert freed.most_bytes == 400
 
 
 @pytest.mark.slow
 def test_encoding_much_takes_no_more_than_encoding_little() -> None:
-    """3,072 prompts of all lengths through MiniLM: what the batches free does not pile up, the memory stays below a bound."""
+    """Encoding 3,072 prompts of all lengths stays below a bound: freed memory is returned."""
     done = subprocess.run(
         [sys.executable, "-c", _ENCODE], check=True, capture_output=True, text=True
     )

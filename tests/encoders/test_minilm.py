@@ -22,7 +22,8 @@ TEXTS = [
     "a red circle left of a blue square",
     "",
     "   \n\t ",
-    "portrait of an old sailor, oil on canvas, dramatic light, highly detailed, 8 k, trending on artstation",
+    "portrait of an old sailor, oil on canvas, dramatic light, highly detailed, 8 k, "
+    "trending on artstation",
     "Grüße aus 東京, naïve CAFÉ!!! ((masterpiece:1.3)) <lora:x:0.8>",
     "null \x00 byte and [SEP] and [PAD] inside",
     "castle " * 400,
@@ -61,7 +62,7 @@ def distance(left: Vectors, right: Vectors) -> float:
 
 
 def test_rows_are_those_of_sentence_transformers(minilm: MiniLM) -> None:
-    """Our packed forward pass equals the library that the competition's host used, to 1e-6, for short, empty and cut texts."""
+    """Rows equal sentence-transformers' to 1e-6, for short, empty and cut texts."""
     from sentence_transformers import SentenceTransformer
 
     oracle = SentenceTransformer(str(packaged_weights("minilm").path.parent), device="cpu")
@@ -191,7 +192,7 @@ def test_a_missing_file_is_named(folder: Path, file: str) -> None:
 def test_another_architecture_is_refused(
     folder: Path, file: str, change: dict[str, object], words: str
 ) -> None:
-    """A network or a pooling that our forward pass does not compute is an error, not a wrong vector."""
+    """A network or pooling that we do not compute is an error, not a wrong vector."""
     config = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps({**config, **change}))
     with pytest.raises(WeightsRejected, match=words):

@@ -1,4 +1,4 @@
-"""open_clip models: our rows are open_clip's own, whatever the tower, the file format and the batch."""
+"""open_clip models: our rows are open_clip's, for every tower, file format and batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Vectors
 from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
-from imprompt.encoders.registry import encoder_spec, load_encoder
+from imprompt.encoders.registry import load_encoder
 from tests.encoders.clip_models import ARCHITECTURES, TEXTS, Oracle, random_pictures, write_model
 
 TOLERANCE = 1e-5
@@ -47,7 +47,7 @@ def oracle(clip_folder: Folder) -> Callable[[str], Oracle]:
 
 
 @pytest.fixture(scope="module")
-def pair(clip_folder: Folder) -> Callable[[str], OpenClipEncoder]:
+def encoder(clip_folder: Folder) -> Callable[[str], OpenClipEncoder]:
     """Our reading of it; read once."""
     return functools.cache(
         lambda architecture: load_openclip(str(clip_folder(architecture)), device="cpu")
@@ -72,10 +72,10 @@ def close(found: Vectors, expected: Vectors) -> bool:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_rows_are_open_clips_own(
-    architecture: str, oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipEncoder]
+    architecture: str, oracle: Callable[[str], Oracle], encoder: Callable[[str], OpenClipEncoder]
 ) -> None:
-    """Texts (padded or cut) and images, in one batch and each alone, equal `encode_text` and `encode_image`."""
-    towers = pair(architecture)
+    """Texts (padded or cut) and images, batched or alone, equal open_clip's rows."""
+    towers = encoder(architecture)
     texts, pictures = (
         oracle(architecture).texts(TEXTS),
         oracle(architecture).images(random_pictures()),
@@ -95,10 +95,10 @@ def test_rows_are_open_clips_own(
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_only_causal_towers_that_pool_at_the_end_are_cut(
-    architecture: str, pair: Callable[[str], OpenClipEncoder]
+    architecture: str, encoder: Callable[[str], OpenClipEncoder]
 ) -> None:
-    """A tower that sees both ways, pools elsewhere or appends a token gets its full context, others what the longest text needs."""
-    towers = pair(architecture)
+    """Only causal towers that pool at the text's end are cut; others get their full context."""
+    towers = encoder(architecture)
     network = towers.texts._model.network
     seen: list[int] = []
     tower = network.text.transformer if hasattr(network, "text") else network.transformer
@@ -109,20 +109,20 @@ def test_only_causal_towers_that_pool_at_the_end_are_cut(
 
 
 def test_many_texts_keep_their_order(
-    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipEncoder]
+    oracle: Callable[[str], Oracle], encoder: Callable[[str], OpenClipEncoder]
 ) -> None:
-    """More texts than a batch holds, of mixed lengths and with repeats, come back in the order given."""
+    """More texts than a batch, of mixed lengths and with repeats, come back in the order given."""
     rng = np.random.default_rng(1)
     texts = [
         " ".join(["word", "castle", "blue"][n % 3] for n in range(rng.integers(0, 30)))
         for _ in range(100)
     ]
-    assert close(pair("vit").texts.encode(texts), oracle("vit").texts(texts))
+    assert close(encoder("vit").texts.encode(texts), oracle("vit").texts(texts))
 
 
-def test_texts_of_equal_tokens_are_encoded_once(pair: Callable[[str], OpenClipEncoder]) -> None:
-    """Case, white space and what lies behind the context make no difference to the tokenizer, and cost nothing."""
-    towers = pair("resnet-short-context")
+def test_texts_of_equal_tokens_are_encoded_once(encoder: Callable[[str], OpenClipEncoder]) -> None:
+    """Case, white space and text after the context make no difference and cost nothing."""
+    towers = encoder("resnet-short-context")
     texts = ["a red square", "A  red\tSquare", "word " * 30, "word " * 40, "a cat"]
     seen: list[int] = []
     with towers.texts._model.network.transformer.register_forward_pre_hook(
@@ -133,9 +133,9 @@ def test_texts_of_equal_tokens_are_encoded_once(pair: Callable[[str], OpenClipEn
     np.testing.assert_array_equal(rows[[0, 2]], rows[[1, 3]])
 
 
-def test_truncation_can_be_counted(pair: Callable[[str], OpenClipEncoder]) -> None:
-    """`token_lengths` counts start and end tokens and everything between, before the text is cut to `max_tokens`."""
-    towers = pair("resnet-short-context")
+def test_truncation_can_be_counted(encoder: Callable[[str], OpenClipEncoder]) -> None:
+    """`token_lengths` counts start, end and all tokens between, before the cut at `max_tokens`."""
+    towers = encoder("resnet-short-context")
     assert towers.spec.max_tokens == 21
     lengths = towers.texts.token_lengths([*TEXTS, "a cat " * 9, "a cat " * 10])
     assert lengths.tolist()[:3] == [10, 2, 122]
@@ -148,19 +148,19 @@ def test_truncation_can_be_counted(pair: Callable[[str], OpenClipEncoder]) -> No
 
 
 def test_a_monstrous_word_does_not_stall(
-    oracle: Callable[[str], Oracle], pair: Callable[[str], OpenClipEncoder]
+    oracle: Callable[[str], Oracle], encoder: Callable[[str], OpenClipEncoder]
 ) -> None:
-    """A megabyte of letters, whose tokens CLIP's tokenizer would take days to find, is one long text among others."""
+    """A megabyte of letters, which CLIP's tokenizer would need days for, is one long text."""
     letters = "".join(np.random.default_rng(0).choice(list("etaoinshrdlu"), 1_000_000))
-    texts = pair("vit").texts
-    assert texts.token_lengths([letters, "a cat"])[0] > pair("vit").spec.max_tokens
+    texts = encoder("vit").texts
+    assert texts.token_lengths([letters, "a cat"])[0] > encoder("vit").spec.max_tokens
     assert close(texts.encode([letters, "a cat"])[1:], oracle("vit").texts(["a cat"]))
 
 
 def test_file_formats_and_names_of_one_model_share_rows_and_space(
     clip_folder: Folder, tmp_path: Path, tiny_architecture: str
 ) -> None:
-    """`.pt`, `.bin`, safetensors, a training checkpoint of several GPUs, by folder or by `ARCH//FILE`: one space, one row."""
+    """`.pt`, `.bin`, safetensors, training checkpoints, by folder or file: one space, one row."""
     source = tmp_path / "plain"
     write_model(source, "vit", preprocess=False)
     weights = load_file(source / "open_clip_model.safetensors")
@@ -183,13 +183,16 @@ def test_file_formats_and_names_of_one_model_share_rows_and_space(
         ),
         f"{tiny_architecture}/{tmp_path / 'weights.pt'}",
     ]
-    pairs = [load_encoder(name, device="cpu") for name in names]
-    assert {pair.spec.space for pair in pairs} == {pairs[0].spec.space}
-    assert pairs[0].spec.space != encoder_spec(str(clip_folder("custom-text"))).space
-    for pair in pairs:
-        assert np.array_equal(pair.texts.encode(TEXTS), pairs[0].texts.encode(TEXTS))
+    encoders = [load_encoder(name, device="cpu") for name in names]
+    assert {encoder.spec.space for encoder in encoders} == {encoders[0].spec.space}
+    assert (
+        encoders[0].spec.space
+        != load_encoder(str(clip_folder("custom-text")), device="cpu").spec.space
+    )
+    for encoder in encoders:
+        assert np.array_equal(encoder.texts.encode(TEXTS), encoders[0].texts.encode(TEXTS))
         assert np.array_equal(
-            pair.images.encode(random_pictures()), pairs[0].images.encode(random_pictures())
+            encoder.images.encode(random_pictures()), encoders[0].images.encode(random_pictures())
         )
 
 
@@ -198,25 +201,25 @@ def test_other_weights_or_another_activation_are_another_space(
 ) -> None:
     """Two encoders share a space only where architecture and weights are equal."""
     spaces = {
-        encoder_spec(str(clip_folder("vit"))).space,
-        encoder_spec(str(write_model(tmp_path / "other", "vit", seed=1))).space,
+        load_encoder(str(clip_folder("vit")), device="cpu").spec.space,
+        load_encoder(str(write_model(tmp_path / "other", "vit", seed=1)), device="cpu").spec.space,
     }
     twin = tmp_path / "twin"
     shutil.copytree(clip_folder("vit"), twin)
     config = json.loads((twin / "open_clip_config.json").read_text())
     config["model_cfg"]["quick_gelu"] = False
     (twin / "open_clip_config.json").write_text(json.dumps(config))
-    assert len({*spaces, encoder_spec(str(twin)).space}) == 3
+    assert len({*spaces, load_encoder(str(twin), device="cpu").spec.space}) == 3
 
 
 def test_a_relative_file_is_found_and_named_in_full(
     clip_folder: Folder, tiny_architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`ARCH//dir/file` is relative to the working folder; the name that an index remembers works from anywhere."""
+    """`ARCH//dir/file` is relative to the working folder; the spec's name works from anywhere."""
     monkeypatch.chdir(clip_folder("vit").parent)
-    spec = encoder_spec(f"{tiny_architecture}//vit/open_clip_model.safetensors")
+    spec = load_encoder(f"{tiny_architecture}//vit/open_clip_model.safetensors", device="cpu").spec
     monkeypatch.chdir("/")
-    assert encoder_spec(spec.name) == spec
+    assert load_encoder(spec.name, device="cpu").spec == spec
 
 
 def test_published_weights_bring_their_preprocessing_and_activation(
@@ -227,7 +230,7 @@ def test_published_weights_bring_their_preprocessing_and_activation(
     tiny_architecture: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`ARCH/TAG` reads the hub's cache and follows what open_clip records of the tag: mean, resizing, QuickGELU."""
+    """`ARCH/TAG` reads the hub's cache and open_clip's record: mean, resizing, QuickGELU."""
     monkeypatch.setitem(
         open_clip.factory._MODEL_CONFIGS,
         tiny_architecture,
@@ -241,13 +244,13 @@ def test_published_weights_bring_their_preprocessing_and_activation(
     }
     published["some_tag"] = {"hf_hub": "someone/tiny/", "quick_gelu": True, **recorded}
     hub("someone/tiny", clip_folder("vit"))
-    pair = load_encoder(f"{tiny_architecture}/some-tag", device="cpu", offline=True)
-    assert close(pair.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
-    assert close(pair.images.encode(random_pictures()), oracle("vit").images(random_pictures()))
+    encoder = load_encoder(f"{tiny_architecture}/some-tag", device="cpu", offline=True)
+    assert close(encoder.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
+    assert close(encoder.images.encode(random_pictures()), oracle("vit").images(random_pictures()))
     local = load_encoder(
         f"{tiny_architecture}//{clip_folder('vit') / 'open_clip_model.safetensors'}", device="cpu"
     )
-    assert json.loads(local.spec.preprocessing) == json.loads(pair.spec.preprocessing)
+    assert json.loads(local.spec.preprocessing) == json.loads(encoder.spec.preprocessing)
 
 
 def test_hub_repository_is_read_from_the_hubs_cache_offline(
@@ -256,13 +259,14 @@ def test_hub_repository_is_read_from_the_hubs_cache_offline(
     hub: Callable[[str, Path], None],
     tmp_path: Path,
 ) -> None:
-    """`hf-hub:OWNER/NAME` is served by a folder in the hub cache's own layout, in a fresh process, without a network."""
+    """`hf-hub:OWNER/NAME` works from the hub's cache, in a fresh process without a network."""
     hub("someone/siglip", clip_folder("siglip"))
     program = (
-        "import json, sys; import numpy as np; from imprompt.encoders.registry import load_encoder\n"
-        "pair = load_encoder('hf-hub:someone/siglip', device='cpu', offline=True)\n"
-        "np.save(sys.argv[1], pair.texts.encode(json.loads(sys.argv[2])))\n"
-        "print(pair.spec.name, pair.spec.space)\n"
+        "import json, sys; import numpy as np\n"
+        "from imprompt.encoders.registry import load_encoder\n"
+        "encoder = load_encoder('hf-hub:someone/siglip', device='cpu', offline=True)\n"
+        "np.save(sys.argv[1], encoder.texts.encode(json.loads(sys.argv[2])))\n"
+        "print(encoder.spec.name, encoder.spec.space)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "rows.npy"), json.dumps(TEXTS)]
     environment = {
@@ -275,13 +279,13 @@ def test_hub_repository_is_read_from_the_hubs_cache_offline(
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
         "hf-hub:someone/siglip",
-        encoder_spec(str(clip_folder("siglip"))).space,
+        load_encoder(str(clip_folder("siglip")), device="cpu").spec.space,
     ]
     assert close(np.load(tmp_path / "rows.npy"), oracle("siglip").texts(TEXTS))
 
 
 def test_no_global_state_changes(clip_folder: Folder) -> None:
-    """Random numbers, open_clip's list of models and the log handlers are after a load what they were before it."""
+    """A load leaves random numbers, open_clip's list of models and the log handlers unchanged."""
 
     def state() -> list[Any]:
         return [
@@ -292,22 +296,22 @@ def test_no_global_state_changes(clip_folder: Folder) -> None:
         ]
 
     before = state()
-    pair = load_encoder(str(clip_folder("vit")), device="cpu")
-    pair.texts.encode(["a"])
-    pair.images.encode(random_pictures())
+    encoder = load_encoder(str(clip_folder("vit")), device="cpu")
+    encoder.texts.encode(["a"])
+    encoder.images.encode(random_pictures())
     assert state() == before
 
 
 def test_a_hugging_face_tower_and_tokenizer_in_the_folder(tmp_path: Path) -> None:
-    """A text tower and a tokenizer of transformers in the model's folder: padded, masked, never cut, equal to open_clip."""
+    """A Hugging Face tower and tokenizer in the model's folder: padded, masked, never cut."""
     folder = write_hugging_face_model(tmp_path / "hf")
-    pair: DualEncoder = load_encoder(str(folder), device="cpu", offline=True)
+    encoder: DualEncoder = load_encoder(str(folder), device="cpu", offline=True)
     assert close(
-        pair.texts.encode(["a red cat", "a", "blue " * 40]),
+        encoder.texts.encode(["a red cat", "a", "blue " * 40]),
         Oracle(folder).texts(["a red cat", "a", "blue " * 40]),
     )
-    assert pair.texts.token_lengths(["a red cat", "blue " * 40]).tolist() == [5, 42]
-    assert pair.spec.max_tokens == 16
+    assert encoder.texts.token_lengths(["a red cat", "blue " * 40]).tolist() == [5, 42]
+    assert encoder.spec.max_tokens == 16
 
 
 def write_hugging_face_model(folder: Path) -> Path:
@@ -359,14 +363,14 @@ def write_hugging_face_model(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["ViT-S-32-alt", "RN50", "convnext_base"])
 def test_real_architectures_at_their_full_size(architecture: str, tmp_path: Path) -> None:
-    """A published architecture with random weights in a `.pt` file equals open_clip's own `create_model` of that file."""
+    """A published architecture in a `.pt` file equals open_clip's `create_model` of that file."""
     torch.manual_seed(0)
     torch.save(open_clip.create_model(architecture).state_dict(), tmp_path / "weights.pt")
     model, _, preprocess = open_clip.create_model_and_transforms(
         architecture, pretrained=str(tmp_path / "weights.pt")
     )
     model.eval()
-    pair = load_encoder(f"{architecture}//{tmp_path / 'weights.pt'}", device="cpu")
+    encoder = load_encoder(f"{architecture}//{tmp_path / 'weights.pt'}", device="cpu")
     with torch.no_grad():
         texts = model.encode_text(
             open_clip.get_tokenizer(architecture)(TEXTS), normalize=True
@@ -374,5 +378,5 @@ def test_real_architectures_at_their_full_size(architecture: str, tmp_path: Path
         pictures = model.encode_image(
             torch.stack([preprocess(picture) for picture in random_pictures()]), normalize=True
         ).numpy()
-    assert close(pair.texts.encode(TEXTS), texts)
-    assert close(pair.images.encode(random_pictures()), pictures)
+    assert close(encoder.texts.encode(TEXTS), texts)
+    assert close(encoder.images.encode(random_pictures()), pictures)

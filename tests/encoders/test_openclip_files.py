@@ -29,7 +29,8 @@ def test_the_table_of_names_is_open_clips_own() -> None:
 def test_a_name_of_the_table_needs_no_open_clip() -> None:
     """`doctor` asks for it, and has no seconds to import torch."""
     script = (
-        "import sys; from imprompt.encoders.openclip_source import wanted_files; wanted_files('ViT-L-14/openai'); "
+        "import sys; from imprompt.encoders.openclip_source import wanted_files; "
+        "wanted_files('ViT-L-14/openai'); "
         "print({'torch', 'open_clip'} & set(sys.modules))"
     )
     done = subprocess.run(
@@ -43,7 +44,7 @@ def test_a_name_of_the_table_needs_no_open_clip() -> None:
 
 
 def test_another_tag_names_weights_and_tokenizer() -> None:
-    """The safetensors file first, then the older one; a tokenizer of another repository with its optional files."""
+    """The safetensors file first, then the older one; another repository's tokenizer files."""
     weights = Wanted(
         (
             HubFile("timm/resnet50_clip.openai", "open_clip_model.safetensors"),

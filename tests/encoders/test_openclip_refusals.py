@@ -1,4 +1,4 @@
-"""open_clip models that cannot be had or may not be read: each is refused with what, where and the remedy."""
+"""open_clip models that are missing or refused: the message has the cause, place and remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Folder = Callable[[str], Path]
 def test_weights_that_are_not_here_are_named_offline(
     name: str, hub: Callable[[str, Path], None]
 ) -> None:
-    """Offline, a model that the cache lacks is an error that names repository and remedy; nothing is asked of a network."""
+    """Offline, a model that is not cached is an error with repository and remedy."""
     with pytest.raises(WeightsMissing, match=r"--offline is set.*hub cache"):
         load_encoder(name, device="cpu", offline=True)
 
@@ -61,7 +61,8 @@ def damaged_checkpoints(
     torch.save({**weights, "positional_embedding": torch.zeros(50, 32)}, folder / "shape.pt")
     yield (
         "shape.pt",
-        r"no Tiny-ViT: its positional_embedding is \(50, 32\), that of Tiny-ViT is \(77, 32\)",
+        r"does not fit Tiny-ViT: its positional_embedding is \(50, 32\), "
+        r"that of Tiny-ViT is \(77, 32\)",
     )
     torch.save(
         {name: tensor for name, tensor in weights.items() if name != "ln_final.weight"},
@@ -77,7 +78,7 @@ def damaged_checkpoints(
 def test_files_that_are_no_such_checkpoint_are_refused(
     clip_folder: Folder, tmp_path: Path, tiny_architecture: str
 ) -> None:
-    """Code, damage and other shapes are refused with the file, the architecture and the first odd tensor; no code runs."""
+    """Code, damage and other shapes are refused by file and first wrong tensor; no code runs."""
     shutil.copytree(clip_folder("vit"), tmp_path / "vit")
     (tmp_path / "bad").mkdir()
     weights = load_file(clip_folder("vit") / "open_clip_model.safetensors")
@@ -97,7 +98,8 @@ def test_weights_of_another_architecture_are_refused(clip_folder: Folder) -> Non
     file = clip_folder("resnet-short-context") / "open_clip_model.safetensors"
     with pytest.raises(
         WeightsRejected,
-        match=r"no ViT-S-32: its positional_embedding is \(21, 32\), that of ViT-S-32 is \(77, 384\)",
+        match=r"does not fit ViT-S-32: its positional_embedding is \(21, 32\), "
+        r"that of ViT-S-32 is \(77, 384\)",
     ):
         load_encoder(f"ViT-S-32//{file}", device="cpu").images.encode(random_pictures())
 
@@ -137,7 +139,7 @@ def test_weights_that_are_not_finite_are_reported(
 
 
 def test_a_tokenizer_that_drops_words_is_refused(clip_folder: Folder, tmp_path: Path) -> None:
-    """Some models keep a random or grammatical choice of a long text's words; that is said, not imitated."""
+    """A random or grammatical choice of a long text's words is refused, not imitated."""
     shutil.copytree(clip_folder("vit"), tmp_path / "model")
     config = json.loads((tmp_path / "model" / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"reduction_mask": "random"}

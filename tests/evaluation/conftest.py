@@ -1,4 +1,4 @@
-"""One small world for the room: pictures of noise, from which nothing can be learned, and a few prompts to search."""
+"""Fixtures: pictures of noise, from which nothing can be learned, and a small index."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where what the trunks saw is kept between the tests."""
+    """The cache of the trunks' activations, shared by the tests."""
     return tmp_path_factory.mktemp("seen")
 
 
@@ -71,7 +71,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def memorising(
     pairs_file: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> LiteEncoder:
-    """`lite` with a head that was trained on the very pairs; there is nothing in them to learn but themselves."""
+    """`lite` with a head trained on these pairs, which it can only memorize."""
     out = tmp_path_factory.mktemp("head") / "head.safetensors"
     train_head(pairs_file, out, cache=cache)
     return load_lite(out)

@@ -17,14 +17,14 @@ def random_rows(rng: np.random.Generator, n: int = 30) -> Vectors:
     return unit_rows(rng.standard_normal((n, 16)))
 
 
-def tallied(contributions: list[Vectors], truth: Vectors) -> BlendStatistics:
-    tallies = BlendStatistics.empty(1, len(truth), len(contributions))
-    tallies.put(0, np.arange(len(truth)), contributions, truth)
-    return tallies
+def statistics_of(contributions: list[Vectors], truth: Vectors) -> BlendStatistics:
+    statistics = BlendStatistics.empty(1, len(truth), len(contributions))
+    statistics.put(0, np.arange(len(truth)), contributions, truth)
+    return statistics
 
 
 @given(st.integers(0, 1000), st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any))
-def test_the_cosine_of_a_blend_follows_from_the_tallies(seed: int, weights: list[int]) -> None:
+def test_the_cosine_of_a_blend_follows_from_the_statistics(seed: int, weights: list[int]) -> None:
     """It is that of the blend itself."""
     rng = np.random.default_rng(seed)
     contributions, truth = [random_rows(rng) for _ in range(3)], random_rows(rng)
@@ -33,8 +33,8 @@ def test_the_cosine_of_a_blend_follows_from_the_tallies(seed: int, weights: list
         blend(dict(zip("abc", contributions, strict=True)), dict(zip("abc", shares, strict=True))),
         truth,
     )
-    found = tallied(contributions, truth).cosines(0, np.arange(30), shares[None])[0]
-    assert found == pytest.approx(expected, abs=1e-4)
+    cosines = statistics_of(contributions, truth).cosines(0, np.arange(30), shares[None])[0]
+    assert cosines == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_weights_that_made_the_truth_are_found() -> None:
@@ -42,10 +42,10 @@ def test_the_weights_that_made_the_truth_are_found() -> None:
     rng = np.random.default_rng(1)
     left, right, noise = (random_rows(rng, 400) for _ in range(3))
     truth = unit_rows(0.7 * left + 0.3 * right)
-    choice = fit(tallied([left, right, noise], truth), np.arange(400), members=[0, 1, 2])
+    choice = fit(statistics_of([left, right, noise], truth), np.arange(400), members=[0, 1, 2])
     assert choice.shares == pytest.approx([0.7, 0.3, 0.0])
     assert choice.cosine == pytest.approx(1, abs=1e-3)
-    alone = fit(tallied([left, right, noise], truth), np.arange(400), members=[1])
+    alone = fit(statistics_of([left, right, noise], truth), np.arange(400), members=[1])
     assert alone.shares == pytest.approx([0, 1, 0])
 
 
@@ -53,10 +53,10 @@ def test_the_better_setting_is_chosen() -> None:
     """Of two settings of knn the one whose contributions are nearer to the truth."""
     rng = np.random.default_rng(2)
     truth, other = random_rows(rng), random_rows(rng)
-    tallies = BlendStatistics.empty(2, 30, 1)
-    tallies.put(0, np.arange(30), [other], truth)
-    tallies.put(1, np.arange(30), [truth], truth)
-    assert fit(tallies, np.arange(30), members=[0]).setting == 1
+    statistics = BlendStatistics.empty(2, 30, 1)
+    statistics.put(0, np.arange(30), [other], truth)
+    statistics.put(1, np.arange(30), [truth], truth)
+    assert fit(statistics, np.arange(30), members=[0]).setting == 1
 
 
 def test_a_member_that_adds_little_gets_no_share() -> None:
@@ -64,12 +64,11 @@ def test_a_member_that_adds_little_gets_no_share() -> None:
     rng = np.random.default_rng(3)
     truth, noise = random_rows(rng, 400), random_rows(rng, 400)
     nearly = unit_rows(truth + 0.05 * noise)
-    assert fit(tallied([truth, nearly], truth), np.arange(400), members=[0, 1]).shares.tolist() == [
-        1,
-        0,
-    ]
+    assert fit(
+        statistics_of([truth, nearly], truth), np.arange(400), members=[0, 1]
+    ).shares.tolist() == [1, 0]
     worse, other = unit_rows(truth + noise), unit_rows(truth + random_rows(rng, 400))
-    assert 0 not in fit(tallied([worse, other], truth), np.arange(400), members=[0, 1]).shares
+    assert 0 not in fit(statistics_of([worse, other], truth), np.arange(400), members=[0, 1]).shares
 
 
 @pytest.mark.parametrize(("members", "points"), [(1, 1), (2, 21), (3, 231)])

@@ -17,14 +17,14 @@ from tests.conftest import Imprompt
 
 @pytest.fixture
 def seen(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The command line finds what the trunks saw in earlier tests."""
+    """Let the command line find the activations of earlier tests."""
     (tmp_path / "xdg").mkdir()
     (tmp_path / "xdg" / "imprompt").symlink_to(cache)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
 def rewrite(pairs_file: Path, folder: Path, rows: list[dict[str, str]]) -> Path:
-    """Another table beside copies of the pictures."""
+    """Write another table next to copies of the pictures."""
     shutil.copytree(pairs_file.parent, folder, dirs_exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "pairs.parquet")
     return folder / "pairs.parquet"
@@ -34,17 +34,17 @@ def rewrite(pairs_file: Path, folder: Path, rows: list[dict[str, str]]) -> Path:
 def test_evaluate_writes_a_page_and_tells_the_figures(
     imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
 ) -> None:
-    """The same figures as JSON and on the page, the images that cannot be read listed, the others measured."""
+    """JSON and page agree; images that cannot be read are listed, the others measured."""
     rows = pq.read_table(pairs_file).to_pylist()
     broken = rewrite(pairs_file, tmp_path / "broken", rows)
     (tmp_path / "broken" / "5.png").write_bytes(b"no image")
     page = tmp_path / "page.html"
-    done = imprompt(
+    result = imprompt(
         "evaluate", "--pairs", broken, "--index", index, "--out", page, "--json", "--unseen"
     )
-    assert done.code == PartialFailure.exit_code
-    assert "5.png" in done.err
-    (report,) = done.lines
+    assert result.code == PartialFailure.exit_code
+    assert "5.png" in result.err
+    (report,) = result.lines
     assert report["pairs"] == 39
     assert [part["name"] for part in report["slices"]][:3] == ["all", "generated", "photo"]
     blend = next(score for score in report["slices"][0]["scores"] if score["answer"] == "blend")
@@ -57,7 +57,7 @@ def test_a_fitted_recipe_is_used_by_query(
 ) -> None:
     """`fit-weights` says who earns its place, and `--blend` takes what it wrote."""
     out = tmp_path / "mine.json"
-    done = imprompt(
+    result = imprompt(
         "fit-weights",
         "--pairs",
         pairs_file,
@@ -69,13 +69,13 @@ def test_a_fitted_recipe_is_used_by_query(
         "--folds",
         "3",
     )
-    assert done.code == 0, done.err
-    assert "earn" in done.out
-    assert "against its best member" in done.out
+    assert result.code == 0, result.err
+    assert "earn" in result.out
+    assert "against its best member" in result.out
     written = json.loads(out.read_text())
     assert written["name"] == "mine"
     assert sum(written["weights"].values()) == pytest.approx(1)
-    asked = imprompt(
+    answer = imprompt(
         "query",
         pairs_file.parent / "0.png",
         "--explain",
@@ -85,15 +85,15 @@ def test_a_fitted_recipe_is_used_by_query(
         index,
         "--json",
     )
-    assert asked.code == 0
-    assert asked.lines[0]["explanation"]["blend"] == "mine"
-    assert asked.lines[0]["explanation"]["calibration"] == "not calibrated"
+    assert answer.code == 0
+    assert answer.lines[0]["explanation"]["blend"] == "mine"
+    assert answer.lines[0]["explanation"]["calibration"] == "not calibrated"
 
 
 def test_pairs_that_cannot_be_used(
     imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
 ) -> None:
-    """No such file, no column of images, no rows, images that are not there, one group: one line each, and no page."""
+    """A missing file, column, row or image, and a single group: one line each, and no page."""
     rows = pq.read_table(pairs_file).to_pylist()
     page = tmp_path / "page.html"
     cases = {
@@ -112,10 +112,10 @@ def test_pairs_that_cannot_be_used(
     pq.write_table(pq.read_table(pairs_file).slice(0, 0), empty)
     cases["holds no pair"] = empty
     for words, path in cases.items():
-        done = imprompt("evaluate", "--pairs", path, "--index", index, "--out", page)
-        assert done.code == CorpusError.exit_code, (words, done.err)
-        assert words in done.err
-        assert done.err.count("\n") == 1
+        result = imprompt("evaluate", "--pairs", path, "--index", index, "--out", page)
+        assert result.code == CorpusError.exit_code, (words, result.err)
+        assert words in result.err
+        assert result.err.count("\n") == 1
     assert not page.exists()
 
 
@@ -124,7 +124,7 @@ def test_few_pairs_cannot_train_a_head(
 ) -> None:
     """The remedy for pairs of one's own is named."""
     few = rewrite(pairs_file, tmp_path / "few", pq.read_table(pairs_file).to_pylist()[:12])
-    done = imprompt(
+    result = imprompt(
         "evaluate",
         "--pairs",
         few,
@@ -135,14 +135,14 @@ def test_few_pairs_cannot_train_a_head(
         "--folds",
         "3",
     )
-    assert done.code == CorpusError.exit_code
-    assert "--unseen" in done.err
+    assert result.code == CorpusError.exit_code
+    assert "--unseen" in result.err
 
 
 def test_what_else_is_refused(
     imprompt: Imprompt, pairs_file: Path, index: Path, tmp_path: Path
 ) -> None:
-    """A page where a folder is, a blend config that is none, two folds, no index: before any work is done."""
+    """A folder as page, an unknown blend config, two folds, no index: refused before any work."""
     shared = ("evaluate", "--pairs", pairs_file)
     page = tmp_path / "page.html"
     assert imprompt(*shared, "--index", index, "--out", tmp_path).code == ConfigError.exit_code

@@ -12,10 +12,9 @@ from imprompt.evaluation.blend_statistics import BlendStatistics
 from imprompt.evaluation.nested_cv import (
     BLEND,
     FoldInputs,
-    as_given,
     constant_scores,
     fit_folds,
-    rows_to_fit,
+    given_scores,
     without,
 )
 from imprompt.evaluation.pair_set import PairSet
@@ -40,22 +39,22 @@ def sheet(pairs: PairSet, *, spoil: int | None = None) -> FoldInputs:
     outer = BlendStatistics.empty(1, N, 2)
     outer.put(0, rows, [good, bad], pairs.truth)
     if spoil is not None:
-        there = pairs.of_fold(spoil)
-        outer.put(0, there, [bad[there], pairs.truth[there]], pairs.truth[there])
+        test = pairs.of_fold(spoil)
+        outer.put(0, test, [bad[test], pairs.truth[test]], pairs.truth[test])
     return FoldInputs(outer, (inner,) * 5)
 
 
 def test_a_fold_does_not_choose_its_own_weights() -> None:
-    """Where the tables turn in one fold alone, its weights stay those of the others, and its score is what it is."""
+    """If members swap quality in one fold, its weights stay those of the other folds."""
     pairs = pair_set()
     fitted = fit_folds(sheet(pairs, spoil=2), pairs, ["first", "second"])
     assert all(choice.shares[0] > 0.9 for choice in fitted.choices)
-    there = pairs.folds == 2
-    assert fitted.scores[BLEND][there].mean() < 0.2 < 0.6 < fitted.scores[BLEND][~there].mean()
+    test = pairs.folds == 2
+    assert fitted.scores[BLEND][test].mean() < 0.2 < 0.6 < fitted.scores[BLEND][~test].mean()
 
 
 def test_all_answers_are_scored() -> None:
-    """Each member, the blend, and the blend without each member, which for two members is the other one."""
+    """Each member, the blend, and the blend without each member (of two: the other one)."""
     pairs = pair_set()
     scores = fit_folds(sheet(pairs), pairs, ["first", "second"]).scores
     assert set(scores) == {"first", "second", BLEND, without("first"), without("second")}
@@ -65,15 +64,15 @@ def test_all_answers_are_scored() -> None:
 def test_the_main_kind_is_fitted_on() -> None:
     """Rows of another kind are scored and not fitted on."""
     pairs = pair_set(kinds=2)
-    rows = rows_to_fit(pairs, 0)
-    assert pairs.fitted_on[rows].all()
+    rows = pairs.training_rows(0)
+    assert pairs.is_main[rows].all()
     assert not (pairs.folds[rows] == 0).any()
 
 
 def test_given_shares_are_taken_as_they_are() -> None:
     """A member without one has no vote."""
     pairs = pair_set()
-    scores = as_given(sheet(pairs).outer, ["first", "second"], {"first": 1.0}, setting=0)
+    scores = given_scores(sheet(pairs).outer, ["first", "second"], {"first": 1.0}, setting=0)
     assert np.allclose(
         scores, fit_folds(sheet(pairs), pairs, ["first", "second"]).scores["first"], atol=1e-6
     )

@@ -1,4 +1,4 @@
-"""The page: alive alone, and safe with hostile words."""
+"""The page: self-contained, and safe with hostile words."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from imprompt.evaluation.report_images import ReportImage, exhibits
-from imprompt.evaluation.report_page import render, write_page
-from imprompt.evaluation.study import Study
-from imprompt.evaluation.study_steps import make_report
+from imprompt.evaluation.report_page import ReportImage, gallery_images, render, write_page
+from imprompt.evaluation.study import Study, make_report
 
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(1)>'
 
 
 def test_a_page_shows_no_prompt_unless_asked(honest: Study, tmp_path: Path) -> None:
-    """Without the gallery there is no text and no picture of the pairs on it; with it there are best, median and worst."""
+    """Without the gallery the page has no text and no picture of the pairs."""
     write_page(tmp_path / "plain.html", honest)
     plain = (tmp_path / "plain.html").read_text("utf-8")
     assert not any(row.texts[0] in plain for row in honest.pairs.rows)
@@ -31,7 +29,7 @@ def test_a_page_shows_no_prompt_unless_asked(honest: Study, tmp_path: Path) -> N
 
 
 def test_a_page_needs_no_other_host(honest: Study, tmp_path: Path) -> None:
-    """Everything that is loaded is inside of it; a browser is told to fetch nothing else."""
+    """All that the page loads is inline; a policy forbids anything else."""
     write_page(tmp_path / "page.html", honest, gallery=True)
     page = (tmp_path / "page.html").read_text("utf-8")
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
@@ -51,7 +49,7 @@ def test_hostile_words_stay_words(honest: Study) -> None:
         failed=((HOSTILE, HOSTILE),),
         slices=tuple(msgspec.structs.replace(part, name=HOSTILE) for part in report.slices),
     )
-    exhibit = replace(exhibits(honest)["best"][0], truth=HOSTILE, printed=HOSTILE)
+    exhibit = replace(gallery_images(honest)["best"][0], truth=HOSTILE, printed=HOSTILE)
     assert isinstance(exhibit, ReportImage)
     page = render(
         report,

@@ -1,4 +1,4 @@
-"""Whole studies of a small world: leaks are caught, true texts are gone, and what stands beside the figures is so."""
+"""Whole studies of a small index: leaks show, true texts are left out, the report is true."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from imprompt.core.errors import ConfigError
 from imprompt.encoders.lite import LiteEncoder
 from imprompt.ensemble.blend_config import check_blend_config, load_blend_config
 from imprompt.evaluation.nested_cv import BLEND, CONSTANT, GIVEN, PRINTED
-from imprompt.evaluation.study import Options, Study, fitted_blend_config, run_study
-from imprompt.evaluation.study_steps import make_report
+from imprompt.evaluation.study import Options, Study, fitted_blend_config, make_report, run_study
 from imprompt.store.index_version import open_version
 from tests.evaluation.worlds import RECIPE
 
@@ -20,7 +19,7 @@ from tests.evaluation.worlds import RECIPE
 def test_a_leak_shows(
     pairs_file: Path, index: Path, memorising: LiteEncoder, cache: Path, honest: Study
 ) -> None:
-    """The head knows its own pairs by heart; out of fold it is no better than a constant, for pictures of noise tell nothing."""
+    """The head has memorized its pairs; out of fold, on noise, it is no better than a constant."""
     with open_version(index) as version:
         leaking = run_study(
             pairs_file, RECIPE, version, memorising, Options(refit_head=False, cache=cache)
@@ -28,8 +27,8 @@ def test_a_leak_shows(
     assert leaking.scores["vit"].mean() > 0.7
     assert leaking.scores[BLEND].mean() > honest.scores[BLEND].mean() + 0.2
     assert honest.scores["vit"].mean() < honest.scores[CONSTANT].mean() + 0.05
-    told = dict(make_report(leaking).out_of_fold)
-    assert "only if it was not trained on these pairs" in told["head of lite"]
+    origins = dict(make_report(leaking).out_of_fold)
+    assert "only if it was not trained on these pairs" in origins["head of lite"]
     assert dict(make_report(honest).out_of_fold)["head of lite"].startswith("out of fold")
 
 
@@ -47,7 +46,7 @@ def test_folds_do_not_share_groups(honest: Study) -> None:
 
 
 def test_the_words_belong_to_the_blend(honest: Study) -> None:
-    """What the product's own ensemble answers under each fold's blend config is the blend that was scored from the tallies."""
+    """The ensemble under each fold's blend config gives the blend scored from the statistics."""
     answered = np.array(
         [
             prediction.vector @ truth

@@ -1,4 +1,4 @@
-"""Corpora and cards of data sets that try to read other files, or ask for more work than their length."""
+"""Corpora and data set cards that try to read other files, or cost more than their length."""
 
 from __future__ import annotations
 

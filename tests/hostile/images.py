@@ -56,7 +56,7 @@ def segment(marker: int, data: bytes) -> bytes:
 
 @cache
 def _empty_scan(side: int, *, refine: bool) -> bytes:
-    """The shortest scan that makes a decoder visit each block: runs of blocks without coefficients."""
+    """The shortest scan that makes a decoder visit each block: runs of empty blocks."""
     table = segment(0xC4, bytes([0x11, 1, 1] + [0] * 14 + [0xE0, 0x00]))
     blocks, bits = (-(-side // 8)) ** 2, ""
     while blocks >= 32767:
@@ -380,5 +380,5 @@ NAMES: dict[str, tuple[bytes, str]] = {
 
 
 def good() -> bytes:
-    """What the hostile files are compared with."""
+    """Good files to compare the hostile ones with."""
     return small("PNG")

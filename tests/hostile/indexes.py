@@ -1,4 +1,4 @@
-"""Hostile indexes, each made of a good one: what somebody could hand on as an index, and what it tries.
+"""Hostile indexes, each made of a good one, as somebody could publish them, and what they try.
 
 A builder takes the root of a copy of a good index and the folder that it would like to reach. All
 hashes are made right again behind the change, so that nothing but the product's own rules can
@@ -27,12 +27,15 @@ from tests.store.builders import reseal
 
 Builder = Callable[[Path, Path], None]
 CHECKSUM = 53
-_FULL = "SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id, n_duplicates FROM honest"
+_FULL = (
+    "SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id, "
+    "n_duplicates FROM honest"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class HostileIndex:
-    """How to make it, what it tries, and the exit codes that may refuse it.
+    """A hostile index: its maker, its aim, and the exit codes that may refuse it.
 
     `opens` is False where what it holds is never read, so that it is answered as a good one;
     `verify` refuses it all the same.
@@ -98,7 +101,7 @@ def shards_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def renamed_shard(root: Path, outside: Path, *, name: str) -> None:
-    """The first shard under another name, `{home}` being the folder outside; its bytes are there where they can be."""
+    """The first shard under another name; `{home}` is the folder outside, which gets the bytes."""
     manifest = plain_manifest(root)
     shard = shards_of(manifest)[0]
     file = name.format(home=outside, up="/".join([".."] * 12) + str(outside))
@@ -131,7 +134,7 @@ def linked_file(root: Path, outside: Path, *, file: str) -> None:
 
 
 def in_place_of(root: Path, outside: Path, *, file: str, kind: str) -> None:
-    """A pipe, a socket, a device or a folder in the place of a file, with a record that would fit an empty one."""
+    """A pipe, socket, device or folder in place of a file, with the record of an empty one."""
     path = (root if file in ("CURRENT", "LOCK") else version(root)) / file.format(
         shard=shards_of(plain_manifest(root))[0]["file"]
     )
@@ -334,7 +337,10 @@ def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], None], str, tuple[int
 def _databases() -> dict[str, tuple[str, str]]:
     """Databases of prompts: name -> (statements, what it tries)."""
     view = "ALTER TABLE prompts RENAME TO honest;CREATE VIEW prompts AS "
-    shown = "SELECT row_id, prompt_key, {text} AS text, embedded_text, source, source_key, n_submitted, group_id, n_duplicates FROM honest"
+    shown = (
+        "SELECT row_id, prompt_key, {text} AS text, embedded_text, source, source_key, "
+        "n_submitted, group_id, n_duplicates FROM honest"
+    )
     read = "(SELECT content FROM read_text('{home}/secret.txt'))"
     lying = f"CASE WHEN current_query() LIKE '%unnest%' THEN {read} ELSE text END"
     return {
@@ -348,7 +354,8 @@ def _databases() -> dict[str, tuple[str, str]]:
             "the same, but honest to the digest of verify",
         ),
         "macro-table": (
-            "ALTER TABLE prompts RENAME TO honest;CREATE MACRO lower(x) AS 'owned';CREATE VIEW prompts AS {full}",
+            "ALTER TABLE prompts RENAME TO honest;CREATE MACRO lower(x) AS 'owned';"
+            "CREATE VIEW prompts AS {full}",
             "a macro in the place of a function",
         ),
         "view-beside": (
@@ -369,10 +376,12 @@ def _databases() -> dict[str, tuple[str, str]]:
             "a column of another type",
         ),
         "computed": (
-            "ALTER TABLE prompts RENAME TO honest;CREATE TABLE prompts (row_id BIGINT, prompt_key VARCHAR, "
-            "text VARCHAR GENERATED ALWAYS AS (repeat(prompt_key, 100)), embedded_text VARCHAR, source VARCHAR, "
-            "source_key VARCHAR, "
-            "n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT);INSERT INTO prompts SELECT row_id, prompt_key, embedded_text, "
+            "ALTER TABLE prompts RENAME TO honest;"
+            "CREATE TABLE prompts (row_id BIGINT, prompt_key VARCHAR, "
+            "text VARCHAR GENERATED ALWAYS AS (repeat(prompt_key, 100)), "
+            "embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, "
+            "n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT);"
+            "INSERT INTO prompts SELECT row_id, prompt_key, embedded_text, "
             "source, source_key, n_submitted, group_id, n_duplicates FROM honest;DROP TABLE honest",
             "a column that is computed when it is read",
         ),
@@ -458,7 +467,8 @@ def hostile_indexes() -> dict[str, HostileIndex]:
     for name, header in {
         "object": "{'descr': '|O', 'fortran_order': False, 'shape': (400, 16), }",
         "code": "{'descr': __import__('os').system('touch $CANARIES/canary'), 'shape': (1, 1), }",
-        "shape": "{'descr': '<f2', 'fortran_order': False, 'shape': (999999999999999, 999999999999999), }",
+        "shape": "{'descr': '<f2', 'fortran_order': False, "
+        "'shape': (999999999999999, 999999999999999), }",
         "negative": "{'descr': '<f2', 'fortran_order': False, 'shape': (-1, 16), }",
         "fortran": "{'descr': '<f2', 'fortran_order': True, 'shape': (400, 16), }",
         "deep": "(" * 100,

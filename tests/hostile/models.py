@@ -1,4 +1,4 @@
-"""Model repositories that try to run code, to fetch, or to take memory that their weights do not need."""
+"""Model repositories that try to run code, to fetch, or to take needless memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = "open_clip_config.json"
 
 @dataclass(frozen=True, slots=True)
 class HostileModel:
-    """What is done to a good folder, what it tries, and the exit codes that refuse it."""
+    """A change to a good folder, its aim, and the exit codes that refuse it."""
 
     spoil: Callable[[Path], object]
     tries: str

@@ -1,4 +1,4 @@
-"""A program: changes the header of an index's FAISS file, makes all hashes right again, and tells a JSON object a line what came.
+"""A program: change the header of a FAISS file, repair all hashes, print outcomes as JSON lines.
 
     python mutate_headers.py ROOT COUNT SEED
 

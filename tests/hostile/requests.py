@@ -268,7 +268,8 @@ REQUESTS: dict[str, Entry] = {
     ),
     "form-transfer": (
         form(
-            b'Content-Disposition: form-data; name="text"\r\nContent-Transfer-Encoding: base64\r\n\r\nZm94'
+            b'Content-Disposition: form-data; name="text"\r\n'
+            b"Content-Transfer-Encoding: base64\r\n\r\nZm94"
         ),
         "a part in base64",
         (200, *REFUSED),
@@ -325,7 +326,8 @@ REQUESTS: dict[str, Entry] = {
         (400, 422, 0),
     ),
     "chunk-size": (
-        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"ffffffffffffffffff\r\n{}",
         "a chunk without an end",
         (400, 0),
     ),
@@ -345,7 +347,8 @@ REQUESTS: dict[str, Entry] = {
     ),
     "method": (raw(b"{}", method="BREW"), "a method that is none", (405,)),
     "smuggled": (
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: a\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"X: a\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "a line end inside of a head",
         (200, 400, 0),
     ),

@@ -25,7 +25,7 @@ ESCAPES = "\x1b]0;owned\x07\x1b[31mred.png"
 def test_a_hostile_card_ends_in_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Aliases, code, depth and length: an error of the corpus within a second or two, and nothing runs."""
+    """Aliases, code, depth and length: a corpus error within a second or two, and nothing runs."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     path = tmp_path / "README.md"
     path.write_bytes(card(name))
@@ -42,7 +42,8 @@ def test_a_good_card_with_an_alias_is_read(tmp_path: Path) -> None:
     """Aliases are not the harm."""
     path = tmp_path / "README.md"
     path.write_text(
-        "---\nfiles: &files [a.csv, b.csv]\nconfigs:\n- config_name: default\n  data_files: *files\n---\n"
+        "---\nfiles: &files [a.csv, b.csv]\n"
+        "configs:\n- config_name: default\n  data_files: *files\n---\n"
     )
     assert card_patterns(path, HubCorpus("someone/good")) == ["a.csv", "b.csv"]
 
@@ -59,7 +60,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="module")
 def fair(home: Home) -> Outcome:
-    """What a small good corpus costs; a second run, so that digests of the weights are known to both."""
+    """The cost of a small good corpus, by a second run, so that both know the weights' digests."""
     outcomes = [build(home, good_corpus(home.hostile)) for _ in range(2)]
     assert outcomes[1].code == 0, outcomes[1].err
     check_harmless(outcomes[1])
@@ -71,7 +72,7 @@ def fair(home: Home) -> Outcome:
 def test_a_hostile_corpus_is_refused_or_read_without_harm(
     name: str, home: Home, fair: Outcome
 ) -> None:
-    """`build-index` on each: its own exit code, nothing read that it points to, and little more than a good one costs."""
+    """`build-index` on each: its exit code, no file read that it names, the cost of a good one."""
     folder = home.hostile / name
     folder.mkdir()
     outcome = build(home, CORPORA[name].make(folder))
@@ -91,7 +92,7 @@ def with_prompt(path: Path, prompt: str) -> None:
 
 @pytest.fixture(scope="module")
 def odd_names(home: Home) -> Path:
-    """A folder with three images, of which one has a name that is no UTF-8 and one that drives a terminal, and a broken one."""
+    """A folder of three good images, two with hostile names, and a broken image."""
     folder = home.hostile / "odd"
     folder.mkdir()
     for name in ("plain.png", NO_UTF8, ESCAPES):
@@ -114,7 +115,7 @@ def odd_names(home: Home) -> Path:
 def test_odd_file_names_are_answered(
     words: tuple[str, ...], home: Home, fair: Outcome, odd_names: Path
 ) -> None:
-    """All three good images are answered, the broken one is listed, and no byte that drives a terminal is printed."""
+    """Good images are answered, the broken one is listed, no terminal control byte is printed."""
     index = ("--index", home.hostile / "index") if words[0] == "query" else ()
     done = home.run(*(odd_names if word == "FOLDER" else word for word in words), *index)
     check_refused(done, code=3)

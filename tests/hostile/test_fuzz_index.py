@@ -1,4 +1,4 @@
-"""Whatever stands in the files that an index names itself by, nothing but errors of `imprompt.core.errors` comes out, in bounded time.
+"""Fuzzed index files raise only errors of `imprompt.core.errors`, in bounded time.
 
 hypothesis mutates the seeds of `corpus/`: a whole manifest, a plan, a journal, `CURRENT`, and
 conditions.
@@ -106,7 +106,7 @@ def seed(name: str) -> bytes:
 
 
 class Bounded:
-    """A block that may raise what the product raises on purpose, and takes no longer than it may."""
+    """Allow the product's own errors in a block, and limit its time."""
 
     def __enter__(self) -> None:
         self._began = time.monotonic()
@@ -122,7 +122,7 @@ class Bounded:
 @LONG
 @given(changed(msgspec.json.decode(seed("manifest.json"))))
 def test_manifest(value: Any) -> None:
-    """What is read is what can be written again, and what a plan is taken from."""
+    """A manifest that decodes can be encoded again and gives a plan."""
     with Bounded():
         manifest = decode_manifest(msgspec.json.encode(value), path=Path("MANIFEST.json"))
         again = decode_manifest(encode_manifest(manifest), path=Path("MANIFEST.json"))
@@ -146,7 +146,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
 @OPENED
 @given(data=st.data())
 def test_opened(index: tuple[Path, Manifest], data: st.DataObject) -> None:
-    """An index whose manifest says something else than its files hold; verify and opening agree that something is wrong, or not."""
+    """Verify and opening agree whether a manifest contradicts its files."""
     root, manifest = index
     value = data.draw(changed(msgspec.to_builtins(manifest)))
     reseal(root, msgspec.json.encode(value))
@@ -175,7 +175,7 @@ def test_current(content: bytes) -> None:
 @LONG
 @given(torn(seed("journal.jsonl")))
 def test_journal(content: bytes) -> None:
-    """What is left of a journal is its beginning, and names only files of the layout."""
+    """A journal is cut to its good beginning, and names only files of the layout."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +190,7 @@ def test_journal(content: bytes) -> None:
 @LONG
 @given(st.one_of(*(torn(line) for line in seed("conditions.txt").splitlines())))
 def test_conditions(content: bytes) -> None:
-    """A condition that is taken is SQL of known words, which DuckDB understands; no text of it stands there."""
+    """An accepted condition becomes SQL of known words that DuckDB parses, without its own text."""
     with Bounded():
         condition = where(content.decode("utf-8", "replace"))
         assert "'" not in condition.sql
@@ -199,12 +199,15 @@ def test_conditions(content: bytes) -> None:
             connection.execute(f"SELECT * FROM ({_EMPTY}) WHERE {condition.sql}", condition.values)  # noqa: S608 what is tested
 
 
-_EMPTY = "SELECT 0::BIGINT AS row_id, '' AS prompt_key, '' AS text, '' AS embedded_text, '' AS source, '' AS source_key, "
-_EMPTY += "0::BIGINT AS n_submitted, 0::BIGINT AS group_id, 0::BIGINT AS n_duplicates LIMIT 0"
+_EMPTY = (
+    "SELECT 0::BIGINT AS row_id, '' AS prompt_key, '' AS text, '' AS embedded_text, "
+    "'' AS source, '' AS source_key, 0::BIGINT AS n_submitted, 0::BIGINT AS group_id, "
+    "0::BIGINT AS n_duplicates LIMIT 0"
+)
 
 
 def test_the_seeds_are_good() -> None:
-    """What is mutated is taken when it is not."""
+    """The seeds are accepted before they are mutated."""
     manifest = decode_manifest(seed("manifest.json"), path=Path("MANIFEST.json"))
     assert len(sha256_bytes(encode_manifest(manifest))) == 64
     plan_of(manifest)

@@ -1,4 +1,4 @@
-"""Images, base64, multipart and JSON that nobody thought of: errors of ours, problems of 4xx, no crash, no hang."""
+"""Fuzzed images, base64, multipart and JSON: our errors, 4xx problems, no crash, no hang."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ _BODIES = st.one_of(
 
 @st.composite
 def forms(draw: st.DrawFn) -> tuple[bytes, str]:
-    """A multipart body of odd parts, sometimes with bytes set, and a content type that is odd as well."""
+    """A multipart body of odd parts, sometimes with bytes set, and an odd content type."""
     body = bytearray()
     for _ in range(draw(st.integers(0, 4))):
         head = b'Content-Disposition: form-data; name="' + draw(_NAMES) + b'"' + draw(_HEADS)

@@ -70,7 +70,7 @@ def home(tmp_path: Path) -> Home:
 @SLOW
 @pytest.mark.parametrize("name", IMAGES)
 def test_each_file_costs_what_a_good_one_does(name: str, collection: Path) -> None:
-    """Read as a question of the command line: its own code, one line, 2 s of a processor and 256 MiB."""
+    """Queried by the command line: its exit code, one line, at most 2 s of CPU and 256 MiB."""
     words = [sys.executable, "-c", _READ, str(collection / f"{name}.png")]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     code, said, seconds, n_bytes = json.loads(done.stdout)
@@ -94,7 +94,7 @@ DEAREST = (
 
 @pytest.fixture(scope="module")
 def good_query(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What a good picture costs."""
+    """The cost of a good picture."""
     home = Home(tmp_path_factory.mktemp("good"))
     (home.hostile / "good.png").write_bytes(good())
     outcome = home.run("query", home.hostile / "good.png", "--index", index, "--json")
@@ -248,7 +248,7 @@ def test_names_of_all_kinds_are_read(name: str, tmp_path: Path) -> None:
 
 
 def test_a_limit_refuses_by_one() -> None:
-    """Scans and memory: the value itself passes, one more is refused with value, limit and remedy."""
+    """Scans and memory: the limit passes, one more is refused with value, limit and remedy."""
     picture = scans(4, 200)  # ten in all
     limits = ImageLimits(max_scanned_pixels=200 * 200 * 10)
     assert open_image(picture, limits=limits).size == (200, 200)

@@ -1,4 +1,4 @@
-"""Indexes from strangers: refused in one line, nothing executed, nothing outside read, written or asked.
+"""Foreign indexes: refused in one line; nothing executed, read, written or asked outside.
 
 Every index of the collection goes through every door in this process. A process of its own costs
 seconds, so `query` alone is asked with each that way, and every command with one of each kind.
@@ -190,7 +190,7 @@ def test_in_this_process(name: str, good: Path, home: Home) -> None:
 
 @pytest.fixture(scope="module")
 def answered(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What a good index costs."""
+    """The cost of a good index."""
     home = Home(tmp_path_factory.mktemp("answered"))
     shutil.copytree(good, home.hostile / "index")
     outcome = home.run(
@@ -285,7 +285,7 @@ def test_links_go_and_what_they_lead_to_stays(
 def test_what_writes_refuses_what_is_not_its_own_file(
     kind: str, file: str, good: Path, home: Home
 ) -> None:
-    """The lock is written into, and a journal of a build that was broken off is cut and appended to: neither may lead elsewhere."""
+    """Lock and journal are written to on resuming: neither may be a link that leads elsewhere."""
     root, secret = home.hostile / "index", home.home / "secret.txt"
     shutil.copytree(good, root)
     before = home.state()
@@ -338,7 +338,7 @@ def test_a_broken_off_build_with_a_link_in_it(folder: str, good: Path, home: Hom
 
 
 def test_a_journal_that_names_other_files(good: Path, home: Home) -> None:
-    """What a line says of a file that the layout does not have is not believed; the build goes on as if it were torn."""
+    """A journal line about a file outside the layout is treated as torn, and the build resumes."""
     root = home.hostile / "index"
     shutil.copytree(good, root)
     staging = _broken_off(root)
@@ -358,7 +358,7 @@ def test_a_journal_that_names_other_files(good: Path, home: Home) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("factory", ["SQfp16", "IVF16x2,PQ4x4fs", "IVF16,RaBitQ", "IVF16,SQ8"])
 def test_headers_of_faiss(factory: str, tmp_path: Path) -> None:
-    """Forty changed headers of each kind, sealed again: refused, or no harm, without a crash and in the memory of a good one."""
+    """Forty mutated headers of each kind: refused or harmless, no crash, no more memory."""
     build(tmp_path, rows=700, factory=factory)
     program = Path(__file__).with_name("mutate_headers.py")
     found = {}

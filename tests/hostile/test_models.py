@@ -1,4 +1,4 @@
-"""Every door that reads a model is asked with each hostile one: nothing foreign runs, is fetched or is believed."""
+"""Every reader of models against each hostile one: nothing foreign runs or is fetched."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_good_model_of_each_kind_is_loaded(good: Path) -> None:
 
 
 def test_every_configuration_of_open_clip_passes() -> None:
-    """What open_clip itself ships is never refused: names, options of tokenizers, sizes without weights."""
+    """Models that open_clip ships are accepted: names, tokenizer options, sizes without weights."""
     import open_clip
 
     from imprompt.encoders.foreign import check_openclip
@@ -94,7 +94,7 @@ def test_every_configuration_of_open_clip_passes() -> None:
 
 
 def test_the_hub_is_not_reached_from_a_closed_library() -> None:
-    """Whatever a library asks for inside of the block is refused by the hub's own client."""
+    """Inside the block the hub's client refuses every request of a library."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -107,9 +107,9 @@ def test_the_hub_is_not_reached_from_a_closed_library() -> None:
 
 
 def test_an_index_does_not_choose_what_is_fetched() -> None:
-    """The repository that an index names is not asked for, network or not; the user is told how to fetch it."""
+    """The repository that an index names is never fetched; the user is told how to fetch it."""
     with pytest.raises(
-        WeightsMissing, match=r"an index does not choose.*prefetch hf-hub:someone/evil"
+        WeightsMissing, match=r"an index names are not fetched.*prefetch hf-hub:someone/evil"
     ) as caught:
         load_index_encoder("hf-hub:someone/evil", device="cpu", offline=False)
     assert caught.value.exit_code == 41
@@ -161,7 +161,7 @@ def caption(home: Home, folder: Path) -> Outcome:
 
 @pytest.fixture(scope="module")
 def fair_build(good: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What a good CLIP costs."""
+    """The cost of a good CLIP."""
     home = Home(tmp_path_factory.mktemp("fair"))
     outcome = build(home, shutil.copytree(good / "clip", home.hostile / "good"))
     assert outcome.code == 0, outcome.err
@@ -195,7 +195,7 @@ def captioning(good: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ho
 def test_a_whole_process_runs_nothing_of_a_hostile_clip(
     name: str, good: Path, fair_build: Outcome, tmp_path: Path
 ) -> None:
-    """`build-index --encoder FOLDER`, with an answer ready for any question: no code, no request, no dear work."""
+    """`build-index --encoder FOLDER`, all prompts answered: no code, no request, no costly work."""
     home = Home(tmp_path)
     found = build(home, spoiled(good / "clip", home.hostile / "model", OPENCLIP[name]))
     check_refused(found, code=OPENCLIP[name].codes)
@@ -263,7 +263,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     ),
 }
 CODES = {"query": (43,), "train": (20, 10)}
-"""Codes of a door beside the model's own: a space is compared, and pairs are read, before any weights are."""
+"""Further exit codes of a door: a space is compared, and pairs are read, before any weights."""
 
 
 @pytest.mark.slow
@@ -295,7 +295,7 @@ def test_no_door_lets_a_hostile_clip_in(
 def test_no_worker_of_a_cluster_loads_a_hostile_clip(
     name: str, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an actor of Ray makes of an encoder's name."""
+    """An actor of Ray that loads an encoder by this name refuses it."""
     monkeypatch.setenv("CANARIES", str(tmp_path))
     folder = spoiled(good / "clip", tmp_path / "model", OPENCLIP[name])
     with pytest.raises(EncoderError):

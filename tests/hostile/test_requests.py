@@ -1,4 +1,4 @@
-"""Each hostile request to a server as it is run: its own 4xx, a clean log, and an answer to the next one."""
+"""Each hostile request to a running server: its 4xx, a clean log, and the next one answered."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def locked(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
 
 
 def sent(port: int, raw: bytes) -> tuple[int, bytes, bytes]:
-    """(status, head, body) of the answer; a status of 0 where the connection was closed without one."""
+    """Return (status, head, body); status 0 if the connection was closed without an answer."""
     got = b""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
         with suppress(OSError):  # it may answer before it has all, and close
@@ -85,7 +85,7 @@ def test_a_request_with_the_token_is_refused_or_answered(name: str, locked: Runn
 
 
 def test_refusals_of_the_application_are_problems(server: Running) -> None:
-    """What passes HTTP itself and is refused says so as problem+json."""
+    """Requests that pass HTTP and are refused are answered with problem+json."""
     for name, (raw, _, statuses) in REQUESTS.items():
         if set(statuses) <= {403, 413, 415, 421, 422, 400} and name not in ("length-short",):
             status, head, body = sent(server[1], raw)
@@ -115,7 +115,7 @@ def test_many_at_once_end_in_answers_or_refusals(server: Running) -> None:
 
 
 def test_the_log_is_clean(server: Running, locked: Running) -> None:
-    """After all of that each line is a JSON object, or one line of a person's, and no escape sequence is in it."""
+    """Each line of the log is JSON or plain text, without an escape sequence."""
     for name in (
         "form-broken",
         "form-odd-boundary",

@@ -1,4 +1,4 @@
-"""Each decision to trust something foreign stands in one place: no loader, connection or opening of a foreign name elsewhere."""
+"""Foreign things are loaded, connected to or opened in one place each, and nowhere else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INDEX_FILES = ("store/", "indexer/")
 
 
 class Rule(NamedTuple):
-    """Calls of these names (the end of what is called, such as "duckdb.connect") stand in these files alone, of those `within`."""
+    """Assert that calls ending in these names, as "duckdb.connect", are in these files alone."""
 
     calls: tuple[str, ...]
     only_in: tuple[str, ...]
@@ -124,8 +124,8 @@ RULES = (
     ),
     Rule(("manifest_in", "read_manifest"), ("store/", "indexer/staging.py"), "manifests"),
 )
-"""The reasons for what is allowed: `ensemble/` loads tables of the user, without pickles, features that it wrote itself, and
-safetensors; what `indexer/ray_blocks.py` unpickles comes from the user's own cluster."""
+"""Why these are allowed: `ensemble/` loads the user's tables without pickles, features that it
+wrote itself, and safetensors; `indexer/ray_blocks.py` unpickles from the user's own cluster."""
 
 
 def product_files() -> list[Path]:

@@ -30,12 +30,14 @@ _log, _data = os.environ["AUDIT_LOG"], os.environ["HOSTILE_FOLDER"]
 _net = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 _run = ("subprocess.Popen", "os.system", "os.posix_spawn")
 def _watch(event, args):
-    inet = event == "socket.__new__" and int(args[1]) in (2, 10) and not os.environ.get("MAY_LISTEN")
+    inet = event == "socket.__new__" and int(args[1]) in (2, 10)
+    inet = inet and not os.environ.get("MAY_LISTEN")
     ran = event == "exec" and getattr(args[0], "co_filename", "").startswith(_data)
-    if event == "socket.connect" and "/pymp-" in str(args[1]):  # the server of our own worker processes
+    if event == "socket.connect" and "/pymp-" in str(args[1]):  # our own worker processes
         return
-    if event == "subprocess.Popen" and os.path.basename(str(args[0])) in ("uname", "lscpu", "ldconfig"):
-        return
+    if event == "subprocess.Popen":
+        if os.path.basename(str(args[0])) in ("uname", "lscpu", "ldconfig"):
+            return
     if inet or ran or event in _net or event in _run:
         fd = os.open(_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(fd, f"{event} {args}\\n".encode())
@@ -48,7 +50,7 @@ sys.addaudithook(_watch)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended and what it did: `audit` lists sockets, processes and foreign code.
+    """The end and the effects of a command; `audit` lists sockets, processes, foreign code.
 
     `seconds` is its processor time, which other work on the machine leaves alone; `waited_s` is the
     time until it ended.
@@ -159,7 +161,7 @@ class Home:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[int, float, int]:
-    """(exit code or -1, seconds of processor time, peak resident bytes) of the process, which is killed when its time is up."""
+    """Wait for (exit code or -1, CPU seconds, peak resident bytes); kill it at the time limit."""
     end, peak = time.monotonic() + timeout_s, 0
     while time.monotonic() < end:
         peak = max(peak, _most_resident(process.pid))
@@ -187,7 +189,7 @@ def _most_resident(pid: int) -> int:
 
 
 def check_refused(outcome: Outcome, *, code: int | tuple[int, ...], says: str = "") -> None:
-    """Assert that a command refused in one line, with its own exit code, and left everything alone."""
+    """Assert that a command refused in one line, with its exit code, and changed nothing."""
     codes = (code,) if isinstance(code, int) else code
     assert outcome.code in codes, (outcome.code, outcome.err)
     check_harmless(outcome)
@@ -197,7 +199,7 @@ def check_refused(outcome: Outcome, *, code: int | tuple[int, ...], says: str = 
 
 
 def check_harmless(outcome: Outcome) -> None:
-    """Assert that nothing foreign ran, nothing was asked for, and no file of the user was read or changed."""
+    """Assert that nothing foreign ran or was fetched, and no user file was read or changed."""
     assert not outcome.audit, outcome.audit
     assert not outcome.touched, outcome.touched
     assert SECRET not in outcome.out + outcome.err
@@ -206,7 +208,7 @@ def check_harmless(outcome: Outcome) -> None:
 def check_cheap(
     outcome: Outcome, good: Outcome, *, seconds: float = 2.0, mebibytes: int = 256
 ) -> None:
-    """Assert that the answer cost at most so much more than that to a good input of the same kind."""
+    """Assert that the cost exceeds that of a good input of the same kind by at most a limit."""
     assert outcome.seconds - good.seconds <= seconds, (outcome.seconds, good.seconds)
     assert outcome.waited_s - good.waited_s <= 20, (
         outcome.waited_s,

@@ -1,4 +1,4 @@
-"""A world of colours: an encoder whose texts and pictures meet by colour, and an index of prompts about colours."""
+"""An encoder whose texts and pictures meet by colour, and an index of prompts about colours."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPEC = EncoderSpec("colours", "colour-space", 4, 77)
 
 
 class ColourTexts:
-    """Counts colour words, "unred" against red; the fourth axis keeps a text without any from being zero."""
+    """Counts colour words, "unred" against red; the fourth axis keeps every row from being zero."""
 
     def encode(self, items: Sequence[str]) -> Vectors:
         rows = np.full((len(items), 4), 1e-3)

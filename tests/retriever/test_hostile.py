@@ -1,4 +1,4 @@
-"""Every kind of image file that users hand in, good and bad in one batch: each is answered or refused, none spoils another."""
+"""Image files of every kind, good and bad in one batch: each gets its answer or its own error."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ ANSWERED: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.timeout(60)
 def test_good_and_bad_files_in_one_batch(version: IndexVersion, tmp_path: Path) -> None:
-    """Bad ones stand between good ones: each gets its own reason, each good one its right prompt."""
+    """Bad files between good ones: each gets its own reason, each good one its right prompt."""
     wanted: list[tuple[Path, str, bool]] = []
     for number, (make, reason) in enumerate(HOSTILE.values()):
         make(tmp_path / f"bad{number}.png")

@@ -1,4 +1,4 @@
-"""Retriever: questions of each kind are answered rightly, in order, and a bad one spoils nothing."""
+"""Retriever: questions of each kind are answered correctly, in order; a bad one harms no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from tests.images.tool_files import CARRIED_TEXT, DOUBT, stealth
 from tests.retriever.colours import PROMPTS, SPEC, ColourPair, ColourPictures
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-PARAMETERS = "a red barn\nNegative prompt: snow\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 42, Size: 8x8"
+PARAMETERS = (
+    "a red barn\nNegative prompt: snow\n"
+    "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 42, Size: 8x8"
+)
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_a_text_of_white_space_counts_as_none(retriever: Retriever, tmp_path: Pa
 def test_a_carried_prompt_is_exact_and_still_has_neighbours(
     retriever: Retriever, tmp_path: Path
 ) -> None:
-    """The file says "a red barn", its pixels are green: the prompt is the file's, the neighbours are the pixels'."""
+    """The file says "a red barn", its pixels are green: prompt from it, neighbours from them."""
     (answer,) = answers(retriever, Question(image=picture(tmp_path, GREEN, parameters=PARAMETERS)))
     assert (answer.how, answer.prompt, answer.negative, answer.tool) == (
         "exact",
@@ -169,7 +172,7 @@ def test_metadata_that_is_too_large_costs_only_itself(retriever: Retriever, tmp_
 def test_the_same_neighbours_as_the_exact_index(
     retriever: Retriever, version: IndexVersion, tmp_path: Path
 ) -> None:
-    """A second route: the numpy index over the stored vectors, asked with the picture's own vector."""
+    """A second route: the exact index of the stored vectors, searched with the picture's vector."""
     colour = (200, 90, 30)
     path = picture(tmp_path, colour)
     (answer,) = answers(retriever, Question(image=path), k=len(PROMPTS))
@@ -239,7 +242,7 @@ def test_a_bad_question_does_not_stop_the_others(retriever: Retriever, tmp_path:
 def test_batches_are_bounded_by_count_and_by_pixels(
     version: IndexVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most 32 questions at once; large pictures make smaller batches, and the answers stay the same."""
+    """At most 32 questions per batch, fewer if pictures are large; the answers are the same."""
     path = picture(tmp_path, BLUE)
     pair = ColourPair()
     many = list(Retriever(version, pair).ask([Question(image=path)] * 70, 1))
@@ -251,7 +254,7 @@ def test_batches_are_bounded_by_count_and_by_pixels(
 
 
 def test_results_come_as_their_batch_is_done(retriever: Retriever, tmp_path: Path) -> None:
-    """The first result needs the first 32 questions only; the next 32 are read meanwhile, the rest is not read yet."""
+    """The first result needs 32 questions; meanwhile 32 more are read, and the rest is not."""
     path = picture(tmp_path, BLUE)
     taken = 0
 
@@ -319,7 +322,7 @@ def test_an_encoder_of_another_space_is_refused_with_the_command_that_fits(
 
 
 def test_an_encoder_whose_weights_changed_can_only_be_built_again(version: IndexVersion) -> None:
-    """The same name in another space: asking with that name would not help, so it is not proposed."""
+    """The same name in another space: asking with that name would not help and is not proposed."""
     with pytest.raises(SpaceMismatch) as caught:
         Retriever(version, ColourPair(spec=replace(SPEC, space="colour-space-2")))
     assert "Ask with" not in caught.value.hint

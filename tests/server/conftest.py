@@ -1,4 +1,4 @@
-"""One small index by the embedded encoder and one warm server over it, for all tests of the room."""
+"""One small index of the `lite` encoder and one running server over it, for all server tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imprompt.encoders.registry import output_encoder
 from imprompt.indexer.build import BuildOptions, build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.server.app import create_app
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 
 PROMPTS = (
     "a red fox in the snow",
@@ -70,11 +70,11 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 @pytest.fixture(scope="session")
 def serve(lite: LiteEncoder, index: Path) -> Serve:
-    """A context manager: a client of a warm server, over the shared index unless another is given."""
+    """A context manager: a client of a ready server, over the shared index unless one is given."""
 
     @contextmanager
-    def run(config: ServerConfig | None = None, **changes: object) -> Iterator[TestClient]:
-        chosen = replace(config or ServerConfig(index), **changes)  # type: ignore[arg-type]
+    def run(config: ServerSettings | None = None, **changes: object) -> Iterator[TestClient]:
+        chosen = replace(config or ServerSettings(index), **changes)  # type: ignore[arg-type]
 
         failures: list[ImpromptError] = []
 
@@ -82,7 +82,7 @@ def serve(lite: LiteEncoder, index: Path) -> Serve:
             assert name == "lite"
             return lite
 
-        app = create_app(chosen, load=load, failed=failures.append)
+        app = create_app(chosen, load=load, on_failure=failures.append)
         with TestClient(
             app, base_url="http://localhost:7861", raise_server_exceptions=False
         ) as client:

@@ -23,7 +23,7 @@ def until(check: Callable[[], bool], *, seconds: float = 20) -> None:
 
 @dataclass
 class Load:
-    """What was answered to prompts of the index as questions: each is its own nearest prompt, with a cosine of 1."""
+    """Answers to the index's own prompts as questions; each is its nearest prompt (cosine 1)."""
 
     right: list[str] = field(default_factory=list)
     """The versions that answered rightly."""
@@ -59,7 +59,7 @@ class Load:
 def asking(
     ask: Callable[[str], Answer], texts: Sequence[str], *, clients: int = 3
 ) -> Iterator[Load]:
-    """Several clients that ask for the nearest prompt of each text, over and over, until the block ends."""
+    """Let several clients ask for the nearest prompt of each text until the block ends."""
     load, stop = Load(), threading.Event()
 
     def client(number: int) -> None:

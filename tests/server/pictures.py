@@ -8,7 +8,10 @@ from io import BytesIO
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-PARAMETERS = "a small lighthouse on a cliff\nNegative prompt: people\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1234"
+PARAMETERS = (
+    "a small lighthouse on a cliff\nNegative prompt: people\n"
+    "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1234"
+)
 
 
 def png(

@@ -52,7 +52,7 @@ def until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def started(index: Path, log: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A process that is getting ready, and its port; it logs to `log` and has that file's folder for what is temporary."""
+    """Yield a starting process and its port; it logs to `log`, whose folder is its TMPDIR."""
     port = free_port()
     words = [
         sys.executable,

@@ -9,12 +9,12 @@ from typing import Any
 from imprompt.core.errors import QueryError
 from imprompt.retriever import Question
 from imprompt.retriever.questions import ReadQuestion
-from imprompt.server.answering import Ask, AskJob, work_off
+from imprompt.server.answering import AnswerJob, AnswerRequest, run_jobs
 from imprompt.server.prometheus import Metrics
 
 
 class Noting:
-    """A retriever that notes how many questions it is asked at once, and for how many neighbours."""
+    """A retriever that records the size and the k of each batch."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
@@ -25,13 +25,13 @@ class Noting:
 
 
 def test_a_question_for_more_than_the_steady_k_changes_no_other() -> None:
-    """The first of 200 neighbours need not be those of 5: who asks for so many is answered apart, whoever shares the batch."""
+    """The first of 200 neighbours may differ from those of 5, so large k get their own batch."""
     retriever = Noting()
     question = Question(text="a fox")
     jobs = [
-        AskJob(ReadQuestion(question, None, "a fox", None), Ask(question, k))
+        AnswerJob(ReadQuestion(question, None, "a fox", None), AnswerRequest(question, k))
         for k in (5, 200, 50, 129, 128)
     ]
     snapshot: Any = SimpleNamespace(retriever=retriever)
-    assert len(work_off(snapshot, jobs, Metrics())) == 5
+    assert len(run_jobs(snapshot, jobs, Metrics())) == 5
     assert retriever.asked == [(3, 128), (2, 200)]

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.server.bodies import decode_image
-from imprompt.server.logs import _Lines, configure_logs
+from imprompt.server.logs import _LineFormatter, configure_logs
 from imprompt.server.server_settings import Limits
 from tests.server.pictures import b64, png
 
@@ -87,7 +87,7 @@ def kept_loggers() -> Iterator[None]:
 
 
 def test_every_line_is_of_one_form(kept_loggers: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """Other libraries' warnings too, without escape sequences; python-multipart's say what clients sent and are left out."""
+    """Other libraries' warnings too, escaped; python-multipart's quote clients and are dropped."""
     configure_logs(json=True)
     logging.getLogger("some.library").warning("odd \x1b]0;x\x07\x9b2J\nname \ud800")
     logging.getLogger("python_multipart.multipart").warning(
@@ -96,4 +96,4 @@ def test_every_line_is_of_one_form(kept_loggers: None, capsys: pytest.CaptureFix
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["message"] == r"odd \x1b]0;x\x07\x9b2J\nname \ud800"
     record = logging.LogRecord("x", logging.WARNING, "", 1, "a\x1b[2J\nb", None, None)
-    assert _Lines(json=False).format(record).endswith(r"warning a\x1b[2J\nb")
+    assert _LineFormatter(json=False).format(record).endswith(r"warning a\x1b[2J\nb")

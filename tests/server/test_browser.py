@@ -1,30 +1,28 @@
-"""The page in a real headless Chromium: drop, paste, choose, type, copy, filter, download, and what goes wrong."""
+"""The page in a headless Chromium: drop, paste, choose, type, copy, filter, download, errors."""
 
 from __future__ import annotations
 
 import csv
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.server.processes import ROOT, served
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = ROOT / "docs" / "images"
 SHOTS = "IMPROMPT_SHOTS"
-"""A folder that pictures of the page are to be written to; without it they go where the test's other files go."""
+"""The folder for screenshots of the page; without it they go to the test's temporary folder."""
 
 INSTALL = "There is no Chromium. Install Debian's: apt-get install --yes chromium"
 _FLAGS = [
@@ -61,34 +59,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("page")
     words = ["build-index", "--corpus", "starter", "--sample", "2000", "--index", str(folder)]
     subprocess.run([sys.executable, "cli.py", *words], cwd=ROOT, check=True, capture_output=True)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    words = [
-        sys.executable,
-        "cli.py",
-        "serve",
-        "--index",
-        str(folder),
-        "--port",
-        str(port),
-        "--quiet",
-    ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(words, cwd=ROOT, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                    break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline
-                time.sleep(0.1)
+    with served(folder, folder / "log") as (_, port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(40)
 
 
 class Seen:
@@ -164,8 +136,8 @@ def answers(page: Page, n: int = 1) -> Any:
     return found
 
 
-def test_a_dropped_image_is_answered_with_its_proof(page: Page) -> None:
-    """The prompt, that it is estimated, each member's vote, and the neighbours with score, bar and source."""
+def test_a_dropped_image_is_answered_with_its_explanation(page: Page) -> None:
+    """The prompt, marked as estimated; contributions; neighbours with score, bar and source."""
     give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
     found = answers(page)
     assert found.locator(".badge").inner_text() == "estimated"
@@ -183,7 +155,7 @@ def test_a_dropped_image_is_answered_with_its_proof(page: Page) -> None:
 def test_a_pasted_image_that_carries_its_prompt_is_exact_and_can_be_copied(
     page: Page, lighthouse: Path
 ) -> None:
-    """Tool, negative prompt and settings are shown; the button copies just the prompt and says so."""
+    """Tool, negative prompt and settings are shown; the button copies just the prompt."""
     give(page, "paste", lighthouse, "image/png")
     found = answers(page)
     assert found.locator(".badge").inner_text() == "exact"
@@ -210,7 +182,7 @@ def test_several_chosen_files_are_answered_in_order_and_a_bad_one_is_named(
 
 
 def test_a_text_is_searched_and_filtered(page: Page) -> None:
-    """By keyboard alone; filters count themselves, narrow the answer, and a bad one is explained."""
+    """By keyboard alone; filters are counted and applied, and a bad one is explained."""
     page.locator("#text").focus()
     page.keyboard.type("a lighthouse at dusk")
     page.keyboard.press("Enter")
@@ -221,11 +193,11 @@ def test_a_text_is_searched_and_filtered(page: Page) -> None:
     page.keyboard.press("Enter")
     page.get_by_label("Contains").fill(word)
     assert page.locator("#active").inner_text() == "1"
-    page.get_by_role("button", name="Ask again with these").click()
+    page.get_by_role("button", name="Search again").click()
     page.locator("td.words", has_not_text=word).first.wait_for(state="detached")
     answers(page)
     page.get_by_label("Where").fill("no_such_column = 1")
-    page.get_by_role("button", name="Ask again with these").click()
+    page.get_by_role("button", name="Search again").click()
     page.get_by_role("alert").locator("p").first.wait_for()
     assert page.locator("article.answer").count() == 0
 
@@ -292,8 +264,10 @@ def test_every_control_has_a_name_and_can_be_reached(page: Page) -> None:
     page.locator("summary").click()
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("button, input, a, img, table")].filter(node => !(
-            node.getAttribute("aria-label") || node.getAttribute("aria-labelledby") || node.textContent.trim()
-            || node.hasAttribute("alt") || (node.labels && node.labels.length))).map(node => node.outerHTML)"""
+            node.getAttribute("aria-label") || node.getAttribute("aria-labelledby")
+            || node.textContent.trim()
+            || node.hasAttribute("alt") || (node.labels && node.labels.length)))
+            .map(node => node.outerHTML)"""
     )
     assert nameless == []
     assert page.locator("h1").count() == 1
@@ -321,7 +295,7 @@ def test_every_control_has_a_name_and_can_be_reached(page: Page) -> None:
 def test_it_fits_a_desk_and_a_phone_by_day_and_by_night(
     browser: Browser, address: str, tmp_path: Path, lighthouse: Path, scheme: str, width: int
 ) -> None:
-    """Nothing is wider than the screen, text stands out from its ground (WCAG AA), and a picture is taken."""
+    """Nothing is wider than the screen, and text has the contrast of WCAG AA."""
     folder = Path(os.environ.get(SHOTS) or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     context = browser.new_context(
@@ -349,7 +323,8 @@ def test_it_fits_a_desk_and_a_phone_by_day_and_by_night(
 
 
 CONTRAST = """() => {
-    const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+        .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
     const parse = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
     const ground = node => {
@@ -360,8 +335,10 @@ CONTRAST = """() => {
         return [255, 255, 255];
     };
     return [...document.querySelectorAll("body *")].filter(node => node.checkVisibility() &&
-        [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim())).filter(node => {
-        const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+        [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim())
+    ).filter(node => {
+        const colours = [parse(getComputedStyle(node).color), ground(node)];
+        const [a, b] = colours.map(light).sort((x, y) => y - x);
         return (a + .05) / (b + .05) < 4.5;
     }).map(node => node.outerHTML.slice(0, 120));
 }"""

@@ -1,4 +1,4 @@
-"""The endpoints of AUTOMATIC1111 and of clip-retrieval, by hand; what the real clients send is in test_clients.py."""
+"""The endpoints of AUTOMATIC1111 and clip-retrieval; test_clients.py replays the real clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_interrogate_gives_the_prompt(client: TestClient) -> None:
 
 
 def test_png_info_gives_the_texts_of_the_file(client: TestClient) -> None:
-    """`info` is AUTOMATIC1111's own text, `parameters` is parsed; a file without a prompt gives empty ones."""
+    """`info` is AUTOMATIC1111's text, `parameters` is parsed; both are empty without a prompt."""
     done = client.post(
         "/sdapi/v1/png-info",
         json={"image": f"data:image/png;base64,{b64(png(parameters=PARAMETERS))}"},
@@ -65,7 +65,7 @@ def test_png_info_gives_the_texts_of_the_file(client: TestClient) -> None:
 
 
 def test_text_image_and_vector_find_the_same_prompt(client: TestClient, lite: LiteEncoder) -> None:
-    """The three ways to ask agree where they mean the same direction, and rows are described by /metadata."""
+    """Text, image and vector agree where they mean the same; /metadata describes the rows."""
     by_text = knn(client, text="a bowl of ramen")
     vector = lite.texts.encode(["a bowl of ramen"])[0].tolist()
     by_vector = knn(client, embedding_input=vector)

@@ -1,4 +1,4 @@
-"""The index deleted, damaged, cut short and replaced while several clients ask: right answers or a clear problem, nothing else."""
+"""An index deleted, damaged or replaced under load: right answers or a clear problem, only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.core.atomic_files import atomic_write
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 from imprompt.store import layout
 from imprompt.store.publish import read_current
 from tests.server.conftest import PROMPTS, Serve
@@ -39,8 +39,8 @@ def files(root: Path, pattern: str) -> list[Path]:
 
 @contextmanager
 def loaded(serve: Serve, root: Path) -> Iterator[tuple[TestClient, Load]]:
-    """A server that is asked all the time; at the end nothing but right answers and problems came."""
-    with serve(ServerConfig(root, watch_s=0.05)) as client:
+    """A server under load; at the end there were only right answers and checksum problems."""
+    with serve(ServerSettings(root, watch_s=0.05)) as client:
 
         def ask(text: str) -> Answer:
             done = client.post("/v1/search", json={"text": text, "k": 1})
@@ -100,7 +100,7 @@ def cut_index(root: Path) -> None:
     ],
 )
 def test_what_does_no_harm(serve: Serve, root: Path, happens: Callable[[Path], None]) -> None:
-    """The folder or its files deleted, CURRENT overwritten, FAISS's file damaged or cut: every answer stays right."""
+    """Files deleted, CURRENT overwritten, FAISS's file damaged or cut: every answer stays right."""
     with loaded(serve, root) as (client, load):
         happens(root)
         load.goes_on(30)
@@ -120,8 +120,10 @@ def test_what_does_no_harm(serve: Serve, root: Path, happens: Callable[[Path], N
 def test_what_is_damaged_in_place_is_withdrawn_until_it_is_whole(
     serve: Serve, root: Path, pattern: str, damage: Callable[[Path], None]
 ) -> None:
-    """Bytes flipped, or a file cut short, in place: a problem that names the file and no path, readiness is gone, health is not;
-    with the old bytes back the same server answers again."""
+    """Bytes flipped or a file cut short in place: a problem that names the file but no path.
+
+    Readiness is lost, liveness is not. With the old bytes back the same server answers again.
+    """
     with loaded(serve, root) as (client, load):
         before = {path: path.read_bytes() for path in files(root, pattern)}
         for path in before:
@@ -142,7 +144,7 @@ def test_what_is_damaged_in_place_is_withdrawn_until_it_is_whole(
         load.goes_on()
         assert client.get("/readyz").status_code == 200
     metrics = client.get("/metrics").text
-    assert "imprompt_version_withdrawals_total 1.0" in metrics
+    assert "imprompt_index_version_withdrawals_total 1.0" in metrics
 
 
 @SLOW
@@ -163,11 +165,11 @@ def test_a_damaged_index_is_replaced_by_a_new_one(
 
 @SLOW
 def test_a_file_written_over_with_its_own_bytes_comes_back(serve: Serve, root: Path) -> None:
-    """As a backup that is played back does: the answers stop until every byte was read again, and then go on."""
+    """As restoring a backup does: answers stop until every byte has been read again."""
     with loaded(serve, root) as (client, load):
         for path in files(root, SHARD):
             path.write_bytes(path.read_bytes())
-        until(lambda: "imprompt_version_withdrawals_total 1.0" in client.get("/metrics").text)
+        until(lambda: "imprompt_index_version_withdrawals_total 1.0" in client.get("/metrics").text)
         load.goes_on()
 
 
@@ -189,7 +191,8 @@ def test_a_new_version_that_is_damaged_is_refused(
                 file.write(f"{name}{number} {sha256}\n".encode())
             until(
                 lambda number=number: (  # type: ignore[misc]
-                    f"imprompt_version_failures_total {number}.0" in client.get("/metrics").text
+                    f"imprompt_index_version_failures_total {number}.0"
+                    in client.get("/metrics").text
                 )
             )
             load.goes_on()

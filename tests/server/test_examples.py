@@ -77,7 +77,7 @@ def test_python(address: str, folder: Path) -> None:
 
 
 def test_comfyui(address: str, folder: Path) -> None:
-    """The node takes ComfyUI's images, (n, height, width, 3) floats of 0 to 1, and gives a prompt."""
+    """The node takes ComfyUI's images, (n, height, width, 3) floats of 0 to 1; gives a prompt."""
     (folder / "node.py").write_text(block("ComfyUI", "python"), "utf-8")
     node = runpy.run_path(str(folder / "node.py"))["NODE_CLASS_MAPPINGS"]["Imprompt"]
     assert node.INPUT_TYPES()["required"]["address"][1] == {"default": ADDRESS}

@@ -36,7 +36,7 @@ _KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 def mutated(random: Random, originals: list[bytes]) -> bytes:
-    """One image file, damaged: cut, with bytes flipped, put into or left out, or with the head of one and the tail of another."""
+    """Return an image file cut, with bytes changed, added or removed, or joined from two files."""
     data = bytearray(random.choice(originals))
     match random.randrange(6):
         case 0:
@@ -88,7 +88,7 @@ def test_a_thousand_damaged_images_are_refused_or_answered(serve: Serve) -> None
 
 
 def test_hostile_files_are_refused(client: TestClient, tmp_path: Path) -> None:
-    """What the images' own suite refuses is refused here, too, by every route that takes an image."""
+    """What the images' own suite rejects is rejected by every route that takes an image."""
     for number, (name, (make, _)) in enumerate(HOSTILE.items()):
         path = tmp_path / str(number)
         make(path)
@@ -110,7 +110,7 @@ def test_hostile_files_are_refused(client: TestClient, tmp_path: Path) -> None:
 def test_nothing_that_the_description_allows_or_forbids_ends_in_a_fault(
     client: TestClient, mode: GenerationMode
 ) -> None:
-    """schemathesis makes requests for every route of the OpenAPI description, fitting and not; none is answered with 5xx."""
+    """schemathesis makes valid and invalid requests for every route; none is answered with 5xx."""
     schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
     seen: dict[str, int] = {}
     for found in schema.get_all_operations():

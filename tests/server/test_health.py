@@ -8,13 +8,13 @@ import logging
 import pytest
 from starlette.testclient import TestClient
 
-from imprompt.server.logs import FIELDS, _Lines
+from imprompt.server.logs import FIELDS, _LineFormatter
 from tests.server.conftest import Serve
 from tests.server.pictures import b64, png
 
 
 def test_metrics_count_what_happened(serve: Serve) -> None:
-    """Requests by route, stages, queues, batches, the version and errors by kind; two servers do not share them."""
+    """Requests, stages, queues, batches, version and errors; two servers do not share them."""
     with serve() as client:
         version = client.post("/v1/search", json={"text": "fox"}).json()["results"][0]["version"]
         client.post("/v1/query", files={"image": png()}, data={"members": "true"})
@@ -23,20 +23,20 @@ def test_metrics_count_what_happened(serve: Serve) -> None:
     for line in (
         'imprompt_requests_total{method="POST",route="/v1/search",status="200"} 1.0',
         'imprompt_errors_total{kind="image-rejected"} 1.0',
-        f'imprompt_version{{version="{version}"}} 1.0',
+        f'imprompt_index_version{{version="{version}"}} 1.0',
         'imprompt_batch_size_count{queue="image"} 1.0',
         'imprompt_queue_waiting{queue="text"} 0.0',
         "imprompt_ready 1.0",
     ):
         assert line in text
-    for stage in ("read", "wait", "see", "vote", "answer"):
+    for stage in ("read", "wait", "encode", "ensemble", "answer"):
         assert f'imprompt_stage_seconds_count{{stage="{stage}"}}' in text
 
 
 def test_nothing_of_a_question_is_logged(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither a text, nor an image, nor a path or query that holds one; a fault is named without its message."""
+    """No text, no image, no path or query with one; a fault is logged without its message."""
     secret = "zanzibar"  # noqa: S105 a word to look for
     caplog.set_level(logging.DEBUG)
     client.post("/v1/search", json={"text": secret})
@@ -54,10 +54,10 @@ def test_nothing_of_a_question_is_logged(
     ]
     assert len(records) >= 6
     for record in records:
-        line = _Lines(json=True).format(record)
+        line = _LineFormatter(json=True).format(record)
         assert secret not in line.lower()
         assert json.loads(line).keys() <= {"time", "level", "message", *FIELDS}
-        assert secret not in _Lines(json=False).format(record).lower()
+        assert secret not in _LineFormatter(json=False).format(record).lower()
     assert b64(png())[:20] not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The processes that read images: what hangs, crashes or eats memory costs one image and nothing else."""
+"""Processes that read images: one that hangs, crashes or eats memory costs one image only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from imprompt.core.errors import ImageRejected
 from imprompt.images.bounds import DEFAULT_LIMITS
 from imprompt.retriever.questions import read_image
-from imprompt.server.image_readers import Readers
+from imprompt.server.image_readers import ImageReaders
 from imprompt.server.server_settings import Limits
 from tests.hostile.images import scans
 from tests.server.conftest import Serve
@@ -27,8 +27,8 @@ Value = TypeVar("Value")
 
 
 @contextmanager
-def readers(**limits: object) -> Iterator[Readers]:
-    found = Readers(Limits(**limits))  # type: ignore[arg-type]
+def readers(**limits: object) -> Iterator[ImageReaders]:
+    found = ImageReaders(Limits(**limits))  # type: ignore[arg-type]
     try:
         found.start()
         yield found
@@ -36,7 +36,7 @@ def readers(**limits: object) -> Iterator[Readers]:
         found.close()
 
 
-def read(found: Readers, work: Callable[..., Value], *args: object) -> Value:
+def read(found: ImageReaders, work: Callable[..., Value], *args: object) -> Value:
     return asyncio.run(found.read(work, *args))
 
 
@@ -61,8 +61,8 @@ def test_an_image_comes_back_as_it_would_be_read_here() -> None:
     ("work", "args", "says"),
     [
         (time.sleep, (60,), "longer than 0.5 s"),
-        (os.abort, (), "its decoder broke down"),
-        (os._exit, (1,), "its decoder broke down"),
+        (os.abort, (), "its decoder crashed"),
+        (os._exit, (1,), "its decoder crashed"),
         (bytes, (1 << 30,), "takes more than 268,435,456 bytes"),
     ],
 )
@@ -134,7 +134,7 @@ def test_they_end_with_the_server() -> None:
 
 @pytest.mark.slow
 def test_texts_do_not_wait_for_images(serve: Serve) -> None:
-    """Both readers are kept busy by the dearest images that pass, and texts are answered in under a second."""
+    """While the costliest valid images keep both readers busy, a text takes under a second."""
     body = {"images": [b64(scans(14, 7000, refine=True))], "k": 1}
     with serve() as client, ThreadPoolExecutor(4) as pool:
         begun = time.monotonic()

@@ -50,7 +50,7 @@ def held(queue: MicroBatcher[int, int], work: Doubler) -> None:
 
 
 def test_what_waits_goes_together() -> None:
-    """While one is worked on the next ones gather, at most `max_batch` of them, and each gets its own result."""
+    """Jobs that arrive meanwhile form the next batch, at most `max_batch`; each gets its result."""
     work = Doubler()
     queue = batcher(work)
     held(queue, work)

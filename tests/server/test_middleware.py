@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imprompt.server.middleware import Middleware
 from imprompt.server.prometheus import Metrics
-from imprompt.server.server_settings import Limits, ServerConfig
+from imprompt.server.server_settings import Limits, ServerSettings
 from tests.server.conftest import Serve
 from tests.server.pictures import b64, png
 
@@ -67,7 +67,7 @@ def test_the_token_opens(locked: TestClient, authorization: str) -> None:
 def test_tokens_are_compared_in_constant_time(
     locked: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the standard library's own comparison and nothing before it, however much of the token is right."""
+    """By the standard library's comparison alone, however much of the token is right."""
     compared = []
 
     def digest(given: bytes, token: bytes) -> bool:
@@ -212,7 +212,7 @@ def test_methods_that_are_not_there_are_refused(client: TestClient) -> None:
 
 
 class Line:
-    """One connection without a server: what the client sends, then silence or its end; what it got."""
+    """A connection without a server: what the client sends, then silence or its end; responses."""
 
     def __init__(self, *sent: bytes, ends: bool) -> None:
         self._sent = [{"type": "http.request", "body": body, "more_body": True} for body in sent]
@@ -240,7 +240,7 @@ SCOPE: Scope = {
 
 
 def guarded(app: ASGIApp, line: Line) -> None:
-    config = ServerConfig(Path("index"), limits=Limits(body_timeout_s=0.05))
+    config = ServerSettings(Path("index"), limits=Limits(body_timeout_s=0.05))
     asyncio.run(
         asyncio.wait_for(
             Middleware(app, config, Metrics())(dict(SCOPE), line.receive, line.send), 10
@@ -310,7 +310,7 @@ OWN, FOREIGN = "http://192.168.1.5:7861", "http://evil.example"
 def test_a_page_of_another_site_may_not_ask_with_the_kept_token(
     locked: TestClient, headers: dict[str, str], status: int, kind: str
 ) -> None:
-    """A browser sends the password that was typed once with whatever a page makes it send; without Sec-Fetch over plain HTTP."""
+    """Browsers resend a typed password with any page's request; plain HTTP has no Sec-Fetch."""
     sent = {
         "Host": "192.168.1.5:7861",
         "Authorization": basic(TOKEN),

@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from imprompt.core.settings import MilvusPlace
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 from imprompt.store.milvus.upload import PushOptions, push
 from tests.conftest import Imprompt
 from tests.server.conftest import PROMPTS, Serve
@@ -40,7 +40,7 @@ def ask_image(client: TestClient) -> httpx2.Response:
 def test_query_and_submit_answer_as_the_folder_does(
     imprompt: Imprompt, index: Path, tmp_path: Path
 ) -> None:
-    """Texts, images, filters, members, vectors of the submission; the second push has nothing to do."""
+    """Texts, images, filters, members, submissions; the second push has nothing to do."""
     place = f"milvus:{tmp_path / 'prompts.db'}"
     done = imprompt("push", "--index", index, place)
     assert (done.code, f"{len(PROMPTS)} prompts in service on {place}" in done.out) == (0, True)
@@ -61,14 +61,14 @@ def test_query_and_submit_answer_as_the_folder_does(
         ]
         check_same(answers[0]["neighbours"], answers[1]["neighbours"])
         assert answers[0]["prompt"] == answers[1]["prompt"]
-    proofs = [
+    explanations = [
         imprompt("query", image, "--explain", "--json", "--index", where).lines[0]["explanation"]
         for where in (index, place)
     ]
-    assert [vote["member"] for vote in proofs[0]["contributions"]] == [
-        vote["member"] for vote in proofs[1]["contributions"]
+    assert [part["member"] for part in explanations[0]["contributions"]] == [
+        part["member"] for part in explanations[1]["contributions"]
     ]
-    assert proofs[0]["cosine"] == pytest.approx(proofs[1]["cosine"], abs=1e-3)
+    assert explanations[0]["cosine"] == pytest.approx(explanations[1]["cosine"], abs=1e-3)
     for name, where in (("local.npz", index), ("milvus.npz", place)):
         assert (
             imprompt("submit", tmp_path / "images", "--out", tmp_path / name, "--index", where).code
@@ -92,10 +92,10 @@ def test_query_and_submit_answer_as_the_folder_does(
 def test_serve_answers_and_takes_up_what_is_pushed(
     serve: Serve, index: Path, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """One request by text and one by image equal those of the folder; a new push is taken up while it runs."""
+    """Answers equal those of the folder, and a new push is taken up while the server runs."""
     place = MilvusPlace(str(tmp_path / "prompts.db"))
     push(index, place, options=PushOptions())
-    with serve() as local, serve(ServerConfig(place, watch_s=0.1)) as pushed:
+    with serve() as local, serve(ServerSettings(place, watch_s=0.1)) as pushed:
         for ask in (ask_text, ask_image):
             left, right = ask(local).json()["results"][0], ask(pushed).json()["results"][0]
             check_same(left["neighbours"], right["neighbours"])

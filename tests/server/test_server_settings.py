@@ -38,7 +38,7 @@ def test_what_may_be_served(host: str, token: str | None, no_auth: bool) -> None
     ],
 )
 def test_what_may_not(host: str, token: str | None, no_auth: bool) -> None:
-    """The network without a word about who may ask; a token that could be guessed; a contradiction."""
+    """The network without a decision about access; a guessable token; a contradiction."""
     with pytest.raises(ConfigError):
         check_access(host=host, token=token, no_auth=no_auth)
 

@@ -27,8 +27,11 @@ def server(index: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes
 def test_a_server_lives_through_half_requests_and_ends_when_told(
     server: tuple[subprocess.Popen[bytes], int, Path], tmp_path: Path
 ) -> None:
-    """Half-sent heads and bodies, clients that go away and garbage leave it answering. SIGTERM drains: a request that was taken is
-    answered, the process ends with 0 and leaves no file behind. Every line of its log is JSON."""
+    """Partial requests, lost clients and garbage leave it answering.
+
+    SIGTERM drains: an open request is answered, the process ends with 0 and leaves no file. Every
+    line of its log is JSON.
+    """
     process, port, log = server
     halves = []
     for sent in (
@@ -36,7 +39,8 @@ def test_a_server_lives_through_half_requests_and_ends_when_told(
         b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
-        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzzz",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzzz",
         b"GET /v1/info HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
     ):
         half = socket.create_connection(("127.0.0.1", port), timeout=10)

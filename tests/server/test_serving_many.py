@@ -1,4 +1,4 @@
-"""Several real server processes over one index folder: upgraded while they answer, cleaned up under them, damaged under them."""
+"""Several server processes over one index folder that is upgraded, cleaned up and damaged."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def version_of(port: int) -> object:
 
 
 def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_path: Path) -> None:
-    """Both answer all the time, before, during and after; both end on the new version; `gc` takes nothing that they read, and
-    what it takes is gone; a third server opens the new one."""
+    """Both answer throughout and end on the new version.
+
+    `gc` removes the old version when nobody reads it; a third server opens the new one.
+    """
     root = build(tmp_path)
     old = current_name(root)
     with (
@@ -78,7 +80,7 @@ def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_
 
 
 def test_a_file_that_is_cut_short_ends_no_process(index: Path, tmp_path: Path) -> None:
-    """Whichever file it is: both servers live, and answer rightly or not at all; with the bytes back both answer again."""
+    """Whichever file it is: both live, answer right or not at all, and recover with its bytes."""
     root = Path(shutil.copytree(index, tmp_path / "index"))
     folder = layout.version_folder(root, current_name(root) or "")
     with (

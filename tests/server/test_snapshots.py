@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.core.protocols import DualEncoder
-from imprompt.server.server_settings import ServerConfig
+from imprompt.server.server_settings import ServerSettings
 from imprompt.store import layout
 from imprompt.store.publish import read_current
 from tests.server.conftest import PROMPTS, Serve
@@ -22,7 +22,7 @@ from tests.server.pictures import png
 
 
 def held_files() -> str:
-    """The files that this process has open or mapped, those that were removed among them; none where the system does not tell."""
+    """Return the files this process has open or mapped, deleted ones too; "" without /proc."""
     process = Path("/proc/self")
     if not process.exists():
         return ""
@@ -43,10 +43,10 @@ def asked(client: TestClient, text: str = "a teapot") -> dict[str, object]:
 def test_a_new_version_is_taken_up_without_a_dropped_request(
     serve: Serve, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Under load every answer is right for the version that it names, before, during and after; the old one is let go."""
+    """Under load every answer fits the version it names; the old version is closed."""
     root = build(tmp_path)
     stop, answers, problems = threading.Event(), [], []
-    with serve(ServerConfig(root, watch_s=0.05)) as client:
+    with serve(ServerSettings(root, watch_s=0.05)) as client:
         first = asked(client)["version"]
         assert str(first) in held_files() or not held_files()
 
@@ -72,19 +72,19 @@ def test_a_new_version_is_taken_up_without_a_dropped_request(
         assert not problems
         assert {prompt for version, prompt in answers if version != first} == {"a teapot"}
         assert "a teapot" not in {prompt for version, prompt in answers if version == first}
-        assert "imprompt_version_swaps_total 1.0" in client.get("/metrics").text
+        assert "imprompt_index_version_swaps_total 1.0" in client.get("/metrics").text
         until(lambda: str(first) not in held_files())
 
 
 def test_a_version_that_cannot_be_used_is_passed_over(
     serve: Serve, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A damaged one, a damaged CURRENT, a deleted index: the one in service goes on, and the figures tell."""
+    """A damaged version, a damaged CURRENT, a deleted index: the one in service keeps serving."""
     root = build(tmp_path)
-    with serve(ServerConfig(root, watch_s=0.02)) as client:
+    with serve(ServerSettings(root, watch_s=0.02)) as client:
         first = asked(client)["version"]
         layout.current_path(root).write_text("nonsense", "utf-8")
-        until(lambda: "imprompt_version_failures_total 1.0" in client.get("/metrics").text)
+        until(lambda: "imprompt_index_version_failures_total 1.0" in client.get("/metrics").text)
         (tmp_path / "other").mkdir()
         other = build(tmp_path / "other", (*PROMPTS, "a teapot"))
         name, sha256 = read_current(other) or ("", "")
@@ -93,7 +93,7 @@ def test_a_version_that_cannot_be_used_is_passed_over(
         (damaged / layout.PROMPTS).chmod(0o644)
         (damaged / layout.PROMPTS).write_bytes(b"no database")
         layout.current_path(root).write_text(f"{name} {sha256}\n", "utf-8")
-        until(lambda: "imprompt_version_failures_total 2.0" in client.get("/metrics").text)
+        until(lambda: "imprompt_index_version_failures_total 2.0" in client.get("/metrics").text)
         assert asked(client)["version"] == first
         shutil.rmtree(root)
         time.sleep(0.1)
@@ -106,7 +106,7 @@ def test_a_version_that_cannot_be_used_is_passed_over(
 
 
 def test_a_fault_while_starting_is_told(index: Path) -> None:
-    """Not only what was foreseen: whoever started the server hears of anything that keeps it from getting ready."""
+    """Also an unexpected one: whoever started the server learns why it does not get ready."""
     from imprompt.core.errors import ImpromptError
     from imprompt.server.app import create_app
 
@@ -115,7 +115,7 @@ def test_a_fault_while_starting_is_told(index: Path) -> None:
 
     told: list[ImpromptError] = []
     with TestClient(
-        create_app(ServerConfig(index), load=broken, failed=told.append),
+        create_app(ServerSettings(index), load=broken, on_failure=told.append),
         base_url="http://localhost",
     ):
         until(lambda: bool(told))
@@ -128,7 +128,7 @@ def test_without_an_index_nothing_gets_ready(tmp_path: Path) -> None:
     from imprompt.server.app import create_app
 
     told: list[ImpromptError] = []
-    app = create_app(ServerConfig(tmp_path), load=pytest.fail, failed=told.append)
+    app = create_app(ServerSettings(tmp_path), load=pytest.fail, on_failure=told.append)
     with TestClient(app, base_url="http://localhost") as client:
         until(lambda: bool(told))
         assert told[0].kind == "no-index"

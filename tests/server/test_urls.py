@@ -135,7 +135,7 @@ def test_anything_else_is_refused(ask: Ask, url: str) -> None:
 
 
 def test_a_listed_name_that_leads_inside_is_refused() -> None:
-    """The address counts, not the name; one private address among public ones is enough to refuse."""
+    """The address counts, not the name; one private address among public ones is refused."""
     for addresses in (["127.0.0.1"], ["93.184.215.14", "10.0.0.1"], []):
         with pytest.raises(HttpError, match="not public"):
             fetch(

@@ -19,9 +19,9 @@ from tests.server.pictures import PARAMETERS, b64, png
 
 
 def test_a_text_finds_its_prompts(client: TestClient) -> None:
-    """Search answers as query does, with version and row of every neighbour; k cuts, and a prompt is found by its key."""
+    """Search and query agree; neighbours have version and row; k limits; a key finds its prompt."""
     done = client.post("/v1/search", json={"text": "noodle soup", "k": 3})
-    results = schemas.QueryResults.model_validate(done.json())
+    results = schemas.QueryResponse.model_validate(done.json())
     (result,) = results.results
     assert result.prompt == PROMPTS[2]
     assert len(result.neighbours) == 3
@@ -40,7 +40,7 @@ def test_a_text_finds_its_prompts(client: TestClient) -> None:
 
 
 def test_files_and_base64_are_answered_alike(client: TestClient) -> None:
-    """The same images as multipart and as JSON, data URLs among them, get the same answers, in the order sent."""
+    """The same images as multipart and as JSON, data URLs too, get the same answers in order."""
     images = [png((250, 30, 30)), png((10, 10, 240))]
     form = client.post(
         "/v1/query",
@@ -76,7 +76,7 @@ def test_a_prompt_in_the_file_is_exact_unless_it_is_to_be_ignored(client: TestCl
     extracted = client.post("/v1/extract", json={"image": image}).json()
     assert extracted["negative"] == "people"
     assert (
-        schemas.Extracted.model_validate(
+        schemas.ExtractResponse.model_validate(
             client.post("/v1/extract", files={"image": png()}).json()
         ).prompt
         is None
@@ -94,13 +94,13 @@ def test_a_prompt_that_is_not_exact_is_carried(client: TestClient) -> None:
     assert info["parameters"]["Carried"] == DOUBT
 
 
-def test_members_vote(client: TestClient) -> None:
+def test_members_contribute(client: TestClient) -> None:
     """With `members` each member's share and the confidence come along, and the shares sum to 1."""
     done = client.post("/v1/query", files={"image": png()}, data={"members": "true", "k": "2"})
-    explanation = schemas.QueryResults.model_validate(done.json()).results[0].explanation
+    explanation = schemas.QueryResponse.model_validate(done.json()).results[0].explanation
     assert explanation is not None
-    assert {vote.member for vote in explanation.contributions} == {"knn", "vit"}
-    assert sum(vote.share for vote in explanation.contributions) == pytest.approx(1)
+    assert {part.member for part in explanation.contributions} == {"knn", "vit"}
+    assert sum(part.share for part in explanation.contributions) == pytest.approx(1)
     assert (explanation.confidence is None) == (explanation.calibration == "not calibrated")
     refused = client.post("/v1/query", json={"text": "fox", "members": True})
     assert (refused.status_code, refused.json()["kind"]) == (400, "query")
@@ -184,7 +184,7 @@ def test_other_bodies_are_refused(client: TestClient) -> None:
 def test_info_states_the_limits(client: TestClient) -> None:
     """Every limit that a request can meet, by the name that it has in the code."""
     info = client.get("/v1/info").json()
-    schemas.Info.model_validate(info)
+    schemas.InfoResponse.model_validate(info)
     assert info["limits"]["max_pixels"] == Limits().max_pixels
     assert info["prompts"] == len(PROMPTS)
     assert info["members"].keys() == {"knn", "vit"}

@@ -252,7 +252,7 @@ def refused(tmp_path: Path) -> dict[str, tuple[str, type[ImpromptError], str]]:
         "another architecture": (
             f"test_vit//{tmp_path}/other.pth",
             WeightsRejected,
-            "is no test_vit with 384 outputs: its .* missing",
+            "does not fit test_vit with 384 outputs: its .* missing",
         ),
         "another head": (
             f"test_vit//{tmp_path}/wide.pth",
@@ -359,7 +359,7 @@ def test_a_backbone_that_is_not_here_names_what_to_fetch() -> None:
             offline=True,
             announce=silent,
         )
-    with pytest.raises(ConfigError, match="says nothing about weights"):
+    with pytest.raises(ConfigError, match="ViT-B-32 names no weights"):
         load_backbone(
             "ViT-B-32", weights=None, from_scratch=False, seed=0, offline=True, announce=silent
         )

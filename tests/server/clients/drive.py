@@ -1,4 +1,4 @@
-"""Runs the real clients, `webuiapi` and clip-retrieval's `ClipClient`, against a server, and writes down what they sent.
+"""Runs the real clients, `webuiapi` and `ClipClient`, against a server and records their requests.
 
 Run in an environment of its own by `make test-clients`: python drive.py ADDRESS IMAGE RECORD.json
 """
@@ -48,7 +48,7 @@ class Recorder:
 
 
 def clip_client() -> Any:
-    """clip-retrieval's client module, as it is installed: its package would import the back end, with flask, torch and pandas."""
+    """Return clip-retrieval's client module alone; its package would import flask and torch."""
     package = importlib.util.find_spec("clip_retrieval")
     assert package is not None
     assert package.submodule_search_locations is not None

@@ -1,4 +1,4 @@
-"""The real clients against a real server: `make test-clients`, which makes their environment, runs this.
+"""The real clients against a real server; `make test-clients` makes their environment and runs it.
 
 With IMPROMPT_RECORD=1 the requests that they sent are written to requests.json, which the ordinary
 suite replays.
@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,47 +16,21 @@ import pytest
 
 from tests.server.conftest import PROMPTS
 from tests.server.pictures import PARAMETERS, png
+from tests.server.processes import ROOT, served
 
-ROOT = Path(__file__).resolve().parent.parent.parent.parent
 DRIVE = Path(__file__).with_name("drive.py")
 REQUESTS = Path(__file__).with_name("requests.json")
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 
 
 @pytest.fixture
-def address(index: Path) -> Iterator[str]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    words = [
-        sys.executable,
-        "cli.py",
-        "serve",
-        "--index",
-        str(index),
-        "--port",
-        str(port),
-        "--quiet",
-    ]
-    server = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                    break
-            except OSError:
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+def address(index: Path, tmp_path: Path) -> Iterator[str]:
+    with served(index, tmp_path / "log") as (_, port):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(40)
 
 
 def test_the_real_clients_work_without_a_change(address: str, tmp_path: Path) -> None:
-    """What they make of our answers is what was meant, and what they sent is what the ordinary suite replays."""
+    """They read our answers as meant, and they send what the ordinary suite replays."""
     picture = tmp_path / "picture.png"
     picture.write_bytes(png(parameters=PARAMETERS, side=16))
     record = tmp_path / "record.json"

@@ -1,4 +1,4 @@
-"""Batches by length: every item once, in its place, whatever the memory allows."""
+"""Batches: every item once and in its place, for any size that memory allows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from imprompt.core.errors import EncoderError
 from imprompt.core.hub.fetch import silent
 from imprompt.core.values import Vectors
-from imprompt.encoders.length_batches import LastTokens, LengthBatches, encodable
+from imprompt.encoders.batches import Batches, encodable
 
 
 def row_of(length: int) -> list[float]:
@@ -26,7 +26,7 @@ def row_of(length: int) -> list[float]:
     fits=st.integers(1, 9),
 )
 def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int) -> None:
-    """Whatever the lengths, the batch size and the memory, row i is that of item i; batches are sorted and never too large."""
+    """For any lengths, batch size and memory, row i is that of item i, and batches are sorted."""
     batches: list[list[int]] = []
 
     def encode_batch(batch: list[int]) -> Vectors:
@@ -35,21 +35,24 @@ def test_rows_come_back_in_order(lengths: list[int], batch_size: int, fits: int)
         batches.append(batch)
         return np.array([row_of(item) for item in batch], dtype=np.float32)
 
-    rows = LengthBatches(batch_size, announce=silent).encode(
-        lengths, lengths, dim=2, encode_batch=encode_batch
+    rows = Batches(batch_size, announce=silent).encode_by_length(
+        lengths, lengths, keys=range(len(lengths)), dim=2, encode_batch=encode_batch
     )
     assert rows.shape == (len(lengths), 2)
     assert rows.tolist() == [row_of(length) for length in lengths]
     assert [item for batch in batches for item in batch] == sorted(lengths)
     assert all(len(batch) <= batch_size for batch in batches)
+    batches.clear()
+    rows = Batches(batch_size, announce=silent).encode(lengths, dim=2, encode_batch=encode_batch)
+    assert rows.tolist() == [row_of(length) for length in lengths]
+    assert [item for batch in batches for item in batch] == lengths
+    assert all(len(batch) <= batch_size for batch in batches)
 
 
-def test_memory_is_looked_at_behind_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also behind one that was too large."""
-    looks: list[int] = []
-    monkeypatch.setattr(
-        "imprompt.encoders.length_batches.FREED.look", lambda: looks.append(tried[-1])
-    )
+def test_memory_is_checked_after_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after one that was too large."""
+    checks: list[int] = []
+    monkeypatch.setattr("imprompt.encoders.batches.FREED.check", lambda: checks.append(tried[-1]))
     tried: list[int] = []
     items = [1] * 9
 
@@ -59,29 +62,8 @@ def test_memory_is_looked_at_behind_every_batch(monkeypatch: pytest.MonkeyPatch)
             raise torch.OutOfMemoryError("full")
         return np.array([row_of(item) for item in batch], np.float32)
 
-    LengthBatches(4, announce=silent).encode(items, items, dim=2, encode_batch=encode_batch)
-    assert looks == tried == [4, 2, 2, 2, 2, 1]
-
-
-def test_texts_are_tokenized_once_for_both_who_ask() -> None:
-    """The two lists that were asked for last are remembered, by their content; long lists are not."""
-    asked: list[int] = []
-
-    def tokenize(texts: Sequence[str]) -> list[int]:
-        asked.append(len(texts))
-        return [len(text) for text in texts]
-
-    tokens = LastTokens(tokenize)
-    assert tokens(["a", "bb"]) == [1, 2]
-    assert tokens(["ccc"]) == [3]
-    assert tokens(("a", "bb")) == [1, 2]
-    assert asked == [2, 1]
-    assert tokens(["dddd"]) == [4]
-    assert tokens(["a", "bb"]) == [1, 2]
-    assert asked == [2, 1, 1, 2]
-    many = ["e"] * 10_000
-    assert tokens(many) == tokens(many) == [1] * 10_000
-    assert asked == [2, 1, 1, 2, 10_000, 10_000]
+    Batches(4, announce=silent).encode(items, dim=2, encode_batch=encode_batch)
+    assert checks == tried == [4, 2, 2, 2, 2, 1]
 
 
 @given(items=st.lists(st.integers(0, 6), max_size=40), batch_size=st.integers(1, 5))
@@ -94,8 +76,8 @@ def test_items_of_equal_keys_are_encoded_once(items: list[int], batch_size: int)
         return np.array([row_of(item) for item, _ in batch], dtype=np.float32)
 
     numbered = [(item, place) for place, item in enumerate(items)]
-    batches = LengthBatches(batch_size, announce=silent)
-    rows = batches.encode(numbered, items, dim=2, encode_batch=encode_batch, keys=items)
+    batches = Batches(batch_size, announce=silent)
+    rows = batches.encode_by_length(numbered, items, keys=items, dim=2, encode_batch=encode_batch)
     assert rows.tolist() == [row_of(item) for item in items]
     assert sorted(encoded) == [(item, items.index(item)) for item in sorted(set(items))]
 
@@ -123,9 +105,9 @@ def test_a_full_memory_halves_the_batch_for_good_and_says_so(full: Exception) ->
             raise full
         return np.ones((len(batch), 1), dtype=np.float32)
 
-    batches = LengthBatches(8, announce=said.append)
+    batches = Batches(8, announce=said.append)
     for _ in range(2):
-        batches.encode(range(8), [1] * 8, dim=1, encode_batch=encode_batch)
+        batches.encode(range(8), dim=1, encode_batch=encode_batch)
     assert sizes == [8, 4, 4, 4, 4]
     assert batches.batch_size == 4
     assert len(said) == 1
@@ -140,27 +122,24 @@ def failing(error: Exception) -> Vectors:
 def test_one_item_that_does_not_fit_is_an_error_with_a_remedy() -> None:
     """Nothing is left to halve."""
     with pytest.raises(EncoderError, match=r"batch of one.*--device cpu"):
-        LengthBatches(2, announce=silent).encode(
-            [1, 2, 3],
-            [1, 2, 3],
-            dim=1,
-            encode_batch=lambda _: failing(torch.OutOfMemoryError("full")),
+        Batches(2, announce=silent).encode(
+            [1, 2, 3], dim=1, encode_batch=lambda _: failing(torch.OutOfMemoryError("full"))
         )
 
 
 def test_other_failures_are_not_taken_for_a_full_memory() -> None:
     """A bug in a tower shows itself at the first batch."""
     with pytest.raises(RuntimeError, match="shapes"):
-        LengthBatches(2, announce=silent).encode(
-            [1, 2], [1, 2], dim=1, encode_batch=lambda _: failing(RuntimeError("shapes"))
+        Batches(2, announce=silent).encode(
+            [1, 2], dim=1, encode_batch=lambda _: failing(RuntimeError("shapes"))
         )
 
 
 def test_rows_that_are_not_finite_are_an_error() -> None:
     """NaN never reaches an index."""
     with pytest.raises(EncoderError, match="not finite"):
-        LengthBatches(2, announce=silent).encode(
-            [1], [1], dim=1, encode_batch=lambda _: np.array([[np.nan]], dtype=np.float32)
+        Batches(2, announce=silent).encode(
+            [1], dim=1, encode_batch=lambda _: np.array([[np.nan]], dtype=np.float32)
         )
 
 
