@@ -32,15 +32,15 @@ RESULT = ROOT / "benchmarks" / "results" / "funnel.json"
 
 def run(prompts: Path, staging: Path, threshold: float, limit: int | None) -> dict[str, Any]:
     """Read, dedupe and number; return the funnel, seconds of each stage, and peak memory."""
-    from imprompt.indexer.cleaning_rules import Cleaning, Rules, checked, read_unsafe_words
+    from imprompt.indexer.cleaning_rules import Cleaning, Rules, read_unsafe_words, resolve_cleaning
     from imprompt.indexer.engine import LocalEngine
     from imprompt.indexer.journal import Journal
+    from imprompt.indexer.numbering import number_prompts
     from imprompt.indexer.readers.sources import parse_corpus
-    from imprompt.indexer.stages import number_prompts
 
     stages = Stages()
     words = read_unsafe_words()
-    rules = Rules(checked(Cleaning(near_duplicates=threshold), words), words, no_tokens)
+    rules = Rules(resolve_cleaning(Cleaning(near_duplicates=threshold), words), words, no_tokens)
     began = time.perf_counter()
     with Journal(staging / layout.JOURNAL) as journal:
         source = parse_corpus(str(prompts), limit=limit)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from benchmarks.machine import ROOT, machine
-from imprompt.indexer.near_duplicates import drop_near_duplicates
+from imprompt.indexer.duplicates import drop_near_duplicates
 from imprompt.store.index_version import open_version
 
 RESULT = ROOT / "benchmarks" / "results" / "near_pairs.json"

@@ -108,8 +108,8 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
     """Run all engines in turn, `rounds` times."""
     from benchmarks.machine import machine
     from imprompt.encoders.torch_devices import use_threads
+    from imprompt.indexer.readers.sampling import first_rows
     from imprompt.indexer.readers.starter import starter_source
-    from imprompt.indexer.sampling import first_rows
 
     use_threads(1)
     source = first_rows(starter_source(), rows)

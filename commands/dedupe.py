@@ -34,10 +34,12 @@ def dedupe(
     report = dedupe_similar(folder, cosine=cosine, progress=output.progress())
     manifest = report.manifest
     if output.json:
-        output.line({"dropped": report.folded, "rows": manifest.rows, "version": manifest.version})
-    elif report.folded:
+        output.line(
+            {"dropped": report.duplicates, "rows": manifest.rows, "version": manifest.version}
+        )
+    elif report.duplicates:
         output.text(
-            f"{report.folded:,} prompts dropped, {manifest.rows:,} left, in {folder} "
+            f"{report.duplicates:,} prompts dropped, {manifest.rows:,} left, in {folder} "
             f"(version {manifest.version})."
         )
     else:

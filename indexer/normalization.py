@@ -1,7 +1,7 @@
-"""A prompt as the encoder is to see it: without addresses of pages, without what only steers a tool, evenly spaced. Pure.
+"""Normalize a prompt for the encoder: no web addresses, no tool syntax, even spacing.
 
-The original is kept beside it and shown. Every pattern takes time by the length of the text alone,
-whatever is in it.
+The original text is stored as well and shown. Every pattern takes time linear in the length of the
+text, since prompts come from strangers.
 """
 
 from __future__ import annotations
@@ -14,59 +14,11 @@ from imprompt.core.values import normalize_text
 
 _ROUNDS = 8
 
-_FLAGS_WITH_TEXT = ("style", "preset", "sref", "cref", "profile", "p", "sampler", "model")
+_FLAGS_WITH_TEXT = "style|preset|sref|cref|profile|p|sampler|model"
 _FLAGS = (
-    *(
-        "ar",
-        "aspect",
-        "v",
-        "version",
-        "q",
-        "quality",
-        "s",
-        "stylize",
-        "c",
-        "chaos",
-        "seed",
-        "sameseed",
-        "stop",
-        "iw",
-        "w",
-    ),
-    *(
-        "width",
-        "h",
-        "height",
-        "niji",
-        "tile",
-        "test",
-        "testp",
-        "mp",
-        "creative",
-        "upbeta",
-        "uplight",
-        "upanime",
-        "upscale",
-        "hd",
-    ),
-    *(
-        "video",
-        "fast",
-        "relax",
-        "turbo",
-        "raw",
-        "draft",
-        "repeat",
-        "r",
-        "weird",
-        "wallpaper",
-        "vibe",
-        "sw",
-        "cw",
-        "ow",
-        "exp",
-    ),
-    *("beta", "steps", "step", "cfg", "scale", "n", "grid", "u", "i"),
+    "ar|aspect|v|version|q|quality|s|stylize|c|chaos|seed|sameseed|stop|iw|w|width|h|height|niji|"
+    "tile|test|testp|mp|creative|upbeta|uplight|upanime|upscale|hd|video|fast|relax|turbo|raw|"
+    "draft|repeat|r|weird|wallpaper|vibe|sw|cw|ow|exp|beta|steps|step|cfg|scale|n|grid|u|i"
 )
 _DASHES = ("--", "\u2014", "\u2013")  # two hyphens, which many editors turn into a dash
 _FLAG = r"(?<![^\s,.;])(?:--|\u2014|\u2013)"
@@ -76,25 +28,23 @@ _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _Rule: TypeAlias = tuple[tuple[str, ...], re.Pattern[str], str]
 
 _STEERING: tuple[_Rule, ...] = (
-    # The address of a page or of an image.
+    # Web addresses.
     (("://", "www."), re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE), " "),
     # AUTOMATIC1111's networks: <lora:name:0.8>, <hypernet:name:1>.
     (("<",), re.compile(r"<[A-Za-z][A-Za-z0-9_]{0,30}:[^<>]{0,300}>"), " "),
-    # Midjourney's --no: what must not be in the picture, up to the next flag.
+    # Midjourney's --no: what must not be in the image, up to the next flag.
     (_DASHES, re.compile(_FLAG + r"no(?!\S)(?:(?!--|\u2014|\u2013).){0,500}", re.IGNORECASE), " "),
     (
         _DASHES,
         re.compile(
-            _FLAG + rf"(?:{'|'.join(_FLAGS_WITH_TEXT)})(?![^\s=])(?:[ =][^\s,-][^\s,]*)?",
-            re.IGNORECASE,
+            _FLAG + rf"(?:{_FLAGS_WITH_TEXT})(?![^\s=])(?:[ =][^\s,-][^\s,]*)?", re.IGNORECASE
         ),
         " ",
     ),
     (
         _DASHES,
         re.compile(
-            _FLAG + rf"(?:{'|'.join(_FLAGS)})(?![^\s=,.\d])(?:[ =]?[\d.:/x]+)?(?![^\s,.])",
-            re.IGNORECASE,
+            _FLAG + rf"(?:{_FLAGS})(?![^\s=,.\d])(?:[ =]?[\d.:/x]+)?(?![^\s,.])", re.IGNORECASE
         ),
         " ",
     ),
@@ -124,30 +74,30 @@ _SPELLING: tuple[_Rule, ...] = (
 
 
 def normalize(text: str) -> str:
-    """The text that is embedded; empty where nothing but flags was there.
+    """Return the text to embed; empty if there was nothing but flags.
 
-    What is left out: addresses of pages, `--flags` of Midjourney (`--no` with all that follows it),
-    weights `::2` and `(word:1.2)`, brackets, `<lora:…>`, repeated punctuation; `8 k` becomes `8k`.
-    The rest is in Unicode NFC with single spaces. Normalising what was normalised changes nothing.
+    Removed are web addresses, Midjourney's `--flags` (`--no` with all that follows it), weights
+    `::2` and `(word:1.2)`, brackets, `<lora:…>`, repeated punctuation; `8 k` becomes `8k`. The rest
+    is in Unicode NFC with single spaces. Normalizing twice changes nothing.
     """
-    folded = normalize_text(text)
-    for _ in range(_ROUNDS):
-        before = folded
-        steered = _applied(_STEERING, folded)
-        spelled = _applied(_SPELLING, steered if steered is folded else normalize_text(steered))
-        folded = normalize_text(spelled.strip(" ,;:|"))
-        if folded == before:
+    text = normalize_text(text)
+    for _ in range(_ROUNDS):  # removing one construct may complete another
+        before = text
+        steered = _applied(_STEERING, text)
+        spelled = _applied(_SPELLING, steered if steered is text else normalize_text(steered))
+        text = normalize_text(spelled.strip(" ,;:|"))
+        if text == before:
             break
-    return (
-        folded
-        if any(not unicodedata.category(char).startswith(("P", "Z", "C")) for char in folded)
-        else ""
-    )
+    has_words = any(not unicodedata.category(char).startswith(("P", "Z", "C")) for char in text)
+    return text if has_words else ""
 
 
 def _applied(rules: tuple[_Rule, ...], text: str) -> str:
-    """Every rule of which a needle is there; most prompts have none, and looking for a needle is a hundred times faster."""
-    for needles, pattern, by in rules:
+    """Apply the rules of which a needle occurs.
+
+    Most prompts have none, and looking for a needle is a hundred times faster than the pattern.
+    """
+    for needles, pattern, replacement in rules:
         if not needles or any(needle in text for needle in needles):
-            text = pattern.sub(by, text)
+            text = pattern.sub(replacement, text)
     return text

@@ -17,20 +17,20 @@ _LIBRARIES = ("numpy", "torch", "tokenizers", "open_clip_torch")
 
 @runtime_checkable
 class TellsProvenance(Protocol):
-    """An encoder that tells how it computes: backend, dtype, device, threads, batch size."""
+    """An encoder that reports how it computes: backend, dtype, device, threads, batch size."""
 
     def provenance(self) -> Mapping[str, Any]: ...
 
 
 def provenance_of(encoder: object) -> dict[str, Any]:
-    """What the encoder tells of itself, and the processor and library versions of this machine."""
-    told = dict(encoder.provenance()) if isinstance(encoder, TellsProvenance) else {}
+    """Return the encoder's provenance with this machine's processor and library versions."""
+    provenance = dict(encoder.provenance()) if isinstance(encoder, TellsProvenance) else {}
     versions: dict[str, str] = {}
     for name in _LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
-        **told,
+        **provenance,
         "processor": processor_name(),
         "system": platform.system(),
         "libraries": versions,
@@ -38,7 +38,7 @@ def provenance_of(encoder: object) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """The processor's model where the system tells it, else its architecture."""
+    """Return the processor's model if the system names it, else its architecture."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -48,7 +48,7 @@ def processor_name() -> str:
 
 @cache
 def code_sha256() -> str:
-    """64 hex digits over the source of all that a worker may run: two processes of equal ones run the same code."""
+    """Return 64 hex digits of all source that a worker may run: equal ones mean the same code."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for path in sorted(path for room in _ROOMS for path in (root / room).rglob("*.py")):
@@ -59,7 +59,7 @@ def code_sha256() -> str:
 
 
 def imprompt_version() -> str:
-    """The installed version, or "unreleased" where imprompt runs from a folder without being installed."""
+    """Return the installed version, or "unreleased" when run from a folder without installing."""
     try:
         return metadata.version("imprompt")
     except metadata.PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""A build on a cluster of Ray: rows are cleaned and shards encoded by its actors, everything else happens here.
+"""A build on a Ray cluster: its actors clean rows and encode shards, all else happens here.
 
-The corpora and `prompts.duckdb` are read by a task on this machine, so that no other needs to see
-them. The shards come back through Ray's object store, or through a folder or bucket that all
-machines reach; here they are checked, put into the staging folder and journaled, under the write
-lock of the build. So a build may be begun on one engine and ended on another.
+A task on this machine reads the corpora and `prompts.duckdb`, so no other machine has to see them.
+The shards come back through Ray's object store, or through a folder or bucket that all machines
+reach; here they are checked, put into the staging folder and journaled, under the write lock of the
+build. So a build can be started on one engine and finished on another.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from imprompt.core.errors import Checksum, WorkerDiffers
 from imprompt.core.protocols import CorpusSource
 from imprompt.core.values import CorpusBatch, EncoderSpec
 from imprompt.encoders.registry import load_encoder, output_encoder
-from imprompt.indexer.build import other_files, spaces_of
-from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, checked
+from imprompt.indexer.build import spaces_of, weight_differences
+from imprompt.indexer.cleaning_rules import Cleaning, Rules, UnsafeWords, resolve_cleaning
 from imprompt.indexer.engine import (
     READ_ROWS,
     BuildSpace,
@@ -38,39 +38,40 @@ from imprompt.store.prompts import DuckPrompts
 from imprompt.store.shards import keep_shard
 
 MakeSpaces = Callable[[], Sequence[BuildSpace]]
-Shard = tuple[WantedShard, list[str]]
-Made = list[tuple[ShardDone, bytes | None]]
+ShardTexts = tuple[WantedShard, list[str]]
+ShardFiles = list[tuple[ShardDone, bytes | None]]
+"""A shard in each of its spaces, with the file's content if it does not pass through a URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedSpaces:
-    """Makes the spaces of a build from its encoders' names, on whatever machine; it fetches nothing."""
+    """A picklable factory of the spaces of a build, from its encoders' names; fetches nothing."""
 
     encoder: str
     also: tuple[str, ...] = ()
     device: str = "auto"
 
     def __call__(self) -> Sequence[BuildSpace]:
-        pair = load_encoder(self.encoder, device=self.device, offline=True)
+        encoder = load_encoder(self.encoder, device=self.device, offline=True)
         others = [load_encoder(name, device=self.device, offline=True) for name in self.also]
-        return spaces_of(pair, [output_encoder(pair, device=self.device)], also=others)
+        return spaces_of(encoder, [output_encoder(encoder, device=self.device)], also=others)
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Behind the last batch of a source, at row `start`."""
+    """The end of a source, after its last batch, at row `start`."""
 
     start: int
 
 
 class RayEngine:
-    """An `imprompt.indexer.engine.Engine`.
+    """An `imprompt.indexer.engine.Engine` on a Ray cluster.
 
     Args:
-        cluster: as `imprompt.indexer.ray_session.ray_cluster` gave it.
+        cluster: from `imprompt.indexer.ray_session.ray_cluster`.
         make_spaces: makes the spaces of the build in an actor; picklable.
-        shards: where the shards pass, as `imprompt.store.object_store.checked_url` gave it; None
-            sends them through the object store.
+        shards: URL that shards pass through, from `imprompt.store.object_store.checked_url`; None
+            sends them through Ray's object store.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class RayEngine:
         self._shards = shards
 
     def clean(self, source: CorpusSource, rules: Rules, *, start: int) -> Iterator[CleanedBatch]:
-        """As `Engine.clean`.
+        """Do as `Engine.clean` says.
 
         Raises:
-            ClusterError: the cluster loses its work again and again, or its workers are not like
-                this machine.
+            ClusterError: the cluster keeps losing its work.
+            WorkerDiffers: a worker's packages, code or weights differ from this machine's.
         """
         make = partial(_Cleaner, rules.cleaning, rules.words, self._make_spaces)
         finished = False
@@ -99,7 +100,7 @@ class RayEngine:
                 partial(_read_rows, source, READ_ROWS, start), make, pool=self._cluster.cleaning
             ):
                 if batch.start != start:
-                    return  # the one before was lost
+                    return  # a batch before it was lost
                 if isinstance(batch, _End):
                     finished = True
                     return
@@ -111,45 +112,42 @@ class RayEngine:
     def encode(
         self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> Iterator[ShardDone]:
-        """As `Engine.encode`.
+        """Do as `Engine.encode` says.
 
         Raises:
-            ClusterError: the cluster loses its work again and again, or its workers are not like
-                this machine.
+            ClusterError: the cluster keeps losing its work.
+            WorkerDiffers: a worker's packages, code or weights differ from this machine's.
         """
         left = {shard.number: shard for shard in wanted}
         plan = staging.name
-        depot = None if self._shards is None else ObjectStore(self._shards, plan)
+        remote = None if self._shards is None else ObjectStore(self._shards, plan)
         make = partial(
             _ShardEncoder, self._make_spaces, [space.spec for space in spaces], self._shards, plan
         )
 
         def begin() -> Iterator[ShardDone] | None:
-            return kept() if left else None
+            return encoded() if left else None
 
-        def kept() -> Iterator[ShardDone]:
-            for made in stream(
-                partial(_read_shards, staging, list(left.values())),
-                make,
-                pool=self._cluster.devices,
-            ):
-                for done, content in made:
+        def encoded() -> Iterator[ShardDone]:
+            items = partial(_read_shards, staging, list(left.values()))
+            for files in stream(items, make, pool=self._cluster.devices):
+                for shard, content in files:
                     chunks = (
-                        depot.chunks(done.record)
-                        if depot is not None and content is None
+                        remote.chunks(shard.record)
+                        if remote is not None and content is None
                         else [content or b""]
                     )
                     try:
-                        keep_shard(staging, done.record, chunks)
+                        keep_shard(staging, shard.record, chunks)
                     except Checksum:
-                        break  # it is made again
+                        break  # encoded again in the next round
                 else:
-                    del left[made[0][0].number]
-                    yield from (done for done, _ in made)
+                    del left[files[0][0].number]
+                    yield from (shard for shard, _ in files)
 
         yield from Rounds(begin)
-        if depot is not None:
-            depot.clear()
+        if remote is not None:
+            remote.clear()
 
 
 def _read_rows(
@@ -161,7 +159,7 @@ def _read_rows(
     yield _End(start)
 
 
-def _read_shards(staging: Path, wanted: Sequence[WantedShard]) -> Iterator[Shard]:
+def _read_shards(staging: Path, wanted: Sequence[WantedShard]) -> Iterator[ShardTexts]:
     with DuckPrompts(staging / layout.PROMPTS) as prompts:
         for shard in wanted:
             yield shard, prompts.embedded_texts(shard.rows.start, shard.rows.stop)
@@ -171,22 +169,18 @@ class _Cleaner:
     """Cleans batches of rows, in an actor.
 
     Raises:
-        WorkerDiffers: the language detector here is another one.
+        WorkerDiffers: the language detector here is of another version.
     """
 
     def __init__(self, cleaning: Cleaning, words: UnsafeWords, make_spaces: MakeSpaces) -> None:
-        spaces: list[BuildSpace] = []
-
-        def first() -> BuildSpace:
-            spaces.extend(() if spaces else make_spaces())  # only where tokens are limited
-            return spaces[0]
-
-        if checked(cleaning, words) != cleaning:
+        spaces = cache(make_spaces)  # called only if tokens are limited
+        if resolve_cleaning(cleaning, words) != cleaning:
             raise WorkerDiffers(
-                f"{socket.gethostname()} would clean otherwise than this machine, which has {cleaning.detector}.",
+                f"{socket.gethostname()} would clean differently from this machine, "
+                f"which has {cleaning.detector}.",
                 hint="Install the same packages on every machine of the cluster.",
             )
-        self._rules = Rules(cleaning, words, lambda texts: first().texts().token_lengths(texts))
+        self._rules = Rules(cleaning, words, lambda texts: spaces()[0].texts().token_lengths(texts))
 
     def __call__(self, item: tuple[int, CorpusBatch] | _End) -> CleanedBatch | _End:
         if isinstance(item, _End):
@@ -196,33 +190,34 @@ class _Cleaner:
 
 
 class _ShardEncoder:
-    """Encodes shards into all spaces that want them, in an actor.
+    """Encodes shards in each of their spaces, in an actor.
 
     Raises:
-        WorkerDiffers: the encoders here are not those of the plan.
+        WorkerDiffers: the encoders here differ from those of the plan.
     """
 
     def __init__(
         self, make_spaces: MakeSpaces, specs: Sequence[EncoderSpec], shards: str | None, plan: str
     ) -> None:
         self._spaces = make_spaces()
-        here = [space.spec for space in self._spaces]
-        if here != list(specs):
+        local = [space.spec for space in self._spaces]
+        if local != list(specs):
             raise WorkerDiffers(
-                f"{socket.gethostname()} has other encoders than this machine{other_files(specs, here)}.",
+                f"{socket.gethostname()} has other encoders than this machine"
+                f"{weight_differences(specs, local)}.",
                 hint="Install the same weights on every machine of the cluster.",
             )
-        self._depot = None if shards is None else ObjectStore(shards, plan)
+        self._remote = None if shards is None else ObjectStore(shards, plan)
 
-    def __call__(self, item: Shard) -> Made:
+    def __call__(self, item: ShardTexts) -> ShardFiles:
         shard, texts = item
-        made: Made = []
+        files: ShardFiles = []
         with tempfile.TemporaryDirectory(prefix="imprompt-") as name:
             folder = Path(name)
-            for done in encode_shard(folder, self._spaces, shard, texts):
-                if self._depot is None:
-                    made.append((done, (folder / done.record.file).read_bytes()))
+            for encoded in encode_shard(folder, self._spaces, shard, texts):
+                if self._remote is None:
+                    files.append((encoded, (folder / encoded.record.file).read_bytes()))
                 else:
-                    self._depot.put(folder, done.record)
-                    made.append((done, None))
-        return made
+                    self._remote.put(folder, encoded.record)
+                    files.append((encoded, None))
+        return files

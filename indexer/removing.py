@@ -1,4 +1,4 @@
-"""Prompts out by rule: a compacted version without them, and nothing older left behind."""
+"""Remove prompts by rule: a new version without them, with all older versions purged."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from imprompt.core.errors import ConfigError, NoIndex
+from imprompt.core.errors import ConfigError
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Condition, Ids, Prompt
-from imprompt.indexer.build_plan import RemovePlan
+from imprompt.indexer.build_plan import RemovePlan, inherited_fields
 from imprompt.indexer.cleaning_stats import REMOVED
-from imprompt.indexer.completion import going_on_from, published
 from imprompt.indexer.rewriting import rewrite
+from imprompt.indexer.staging import find_published, require_index
 from imprompt.store.conditions import holds_words, matches, where
-from imprompt.store.index_version import open_version
+from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest
 from imprompt.store.prompts import DuckPrompts
@@ -32,16 +32,13 @@ _RULES_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class RemoveRules:
-    """Which prompts are to go: those that meet any of the conditions.
-
-    `sha256` (64 hex digits) names the rules.
-    """
+    """The prompts to remove: those that meet any of the conditions."""
 
     conditions: tuple[Condition, ...]
 
     @property
     def sha256(self) -> str:
-        """Equal rules have equal names."""
+        """64 hex digits that name the rules."""
         return hashlib.sha256(
             msgspec.json.encode([(rule.sql, rule.values) for rule in self.conditions])
         ).hexdigest()
@@ -49,7 +46,7 @@ class RemoveRules:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a removal would take: how many of how many prompts, and the first ten of them."""
+    """What a removal would take: `matching` of `rows` prompts, and the first ten of them."""
 
     rows: int
     matching: int
@@ -58,7 +55,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class RemoveReport:
-    """What a removal did: how many prompts it took out, the version in service, and (folder, bytes) of what it purged."""
+    """The version in service, the prompts removed, and (folder, bytes) of what was purged."""
 
     manifest: Manifest
     removed: int
@@ -66,26 +63,26 @@ class RemoveReport:
 
 
 def rules_where(expression: str) -> RemoveRules:
-    """The prompts of which a condition is true; see `imprompt.store.conditions.where`.
+    """Return the rule of a condition; see `imprompt.store.conditions.where`.
 
     Raises:
-        FilterRejected: the condition cannot be used.
+        FilterRejected: the condition is invalid.
     """
     return RemoveRules((where(expression),))
 
 
 def rules_of_file(path: Path, *, regex: bool = False) -> RemoveRules:
-    """The prompts in which any line of a file occurs, whatever the case; empty lines do not count.
+    """Return a rule for each line of a file: prompts that contain it, in any case.
 
-    Looked for in the text that is shown and in what the encoder saw.
+    Both the text that is shown and the one that was encoded are searched. Empty lines are skipped.
 
     Args:
         path: a UTF-8 text file.
-        regex: a line is a regular expression (RE2) instead of the very words.
+        regex: lines are regular expressions (RE2) instead of literal words.
 
     Raises:
         ConfigError: the file cannot be read, or has no line.
-        FilterRejected: a line is too long, or no regular expression.
+        FilterRejected: a line is too long, or not a regular expression.
     """
     try:
         lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
@@ -93,66 +90,71 @@ def rules_of_file(path: Path, *, regex: bool = False) -> RemoveRules:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(
             f"{path} cannot be read: {reason}.",
-            hint="Name a text file with a line for each text to look for.",
+            hint="Name a text file with one line for each text to remove.",
         ) from error
     if not lines:
-        raise ConfigError(f"{path} has no line that says what to remove.")
+        raise ConfigError(f"{path} has no line to match prompts with.")
     return RemoveRules(tuple(matches(line) if regex else holds_words(line) for line in lines))
 
 
 def preview_removal(root: Path, rules: RemoveRules) -> Preview:
-    """What `remove_prompts` would take out. Writes nothing.
+    """Return what `remove_prompts` would take out. Writes nothing.
 
     Raises:
         StoreError: there is no index, or it is damaged.
     """
     with open_version(root) as version:
-        found = _matching(version.prompts, rules)
-        return Preview(
-            len(version.prompts), len(found), tuple(version.prompts.get_many(found[:SHOWN]))
-        )
+        row_ids = _matching(version.prompts, rules)
+        first = tuple(version.prompts.get_many(row_ids[:SHOWN]))
+        return Preview(len(version.prompts), len(row_ids), first)
 
 
 def remove_prompts(root: Path, rules: RemoveRules, *, progress: Progress = SILENT) -> RemoveReport:
-    """Publish the index without the prompts that the rules name, and purge all that is older.
+    """Publish the index without the prompts that match, and purge everything older.
 
-    What stays is written afresh: vectors are copied, never encoded. A call that was broken off is
-    gone on with by the same one. All other versions and all unfinished builds are removed also
-    where nothing matches, since they may hold what the version in service does not; readers that
-    have one open keep it until they let go.
+    The rest is rewritten: vectors are copied, not encoded. Repeat an interrupted call to resume it.
+    All other versions and unfinished builds are deleted even if nothing matches, since they may
+    hold what the version in service no longer does; readers keep a version until they close it.
 
     Raises:
         NoIndex: there is no index.
         BuildLocked: another process is writing it.
         ConfigError: all prompts match.
         Checksum: the index is damaged.
-        StorageFull: the disk is full or may not be written.
+        StorageFull: the disk is full or read-only.
     """
-    if not root.is_dir():
-        raise NoIndex(f"There is no index in {root}.")
+    require_index(root)
     with write_lock(root):
         with open_version(root) as base:
-            plan = RemovePlan(**going_on_from(root, base.manifest), rules_sha256=rules.sha256)
-            there = published(root, plan, progress=progress)
-            removed = np.empty(0, dtype=np.int64) if there else _matching(base.prompts, rules)
-            if len(removed) == len(base.prompts):
-                raise ConfigError(
-                    f"All {len(removed):,} prompts match; an index holds at least one.",
-                    hint=f"Remove {root} instead.",
-                )
-            manifest = there or base.manifest
-            if len(removed):
-                manifest = rewrite(root, base, plan, removed, rule=REMOVED, progress=progress)
+            manifest = _publish_without(root, base, rules, progress=progress)
         purged = purge_others(root, manifest.version)
-    taken = manifest.funnel.get(REMOVED, 0) - base.manifest.funnel.get(REMOVED, 0)
-    return RemoveReport(manifest, taken, tuple(purged))
+    removed = manifest.funnel.get(REMOVED, 0) - base.manifest.funnel.get(REMOVED, 0)
+    return RemoveReport(manifest, removed, tuple(purged))
+
+
+def _publish_without(
+    root: Path, base: IndexVersion, rules: RemoveRules, *, progress: Progress
+) -> Manifest:
+    """Return the manifest of the version without the prompts that match, the base's if none do."""
+    plan = RemovePlan(**inherited_fields(base), rules_sha256=rules.sha256)
+    manifest = find_published(root, plan, progress=progress)
+    if manifest is not None:
+        return manifest
+    row_ids = _matching(base.prompts, rules)
+    if len(row_ids) == len(base.prompts):
+        raise ConfigError(
+            f"All {len(row_ids):,} prompts match; an index holds at least one.",
+            hint=f"Remove {root} instead.",
+        )
+    if not len(row_ids):
+        return base.manifest
+    return rewrite(root, base, plan, row_ids, rule=REMOVED, progress=progress)
 
 
 def _matching(prompts: DuckPrompts, rules: RemoveRules) -> Ids:
-    """The row ids that any rule names, rising; many rules are asked for a few at a time."""
-    found = np.empty(0, dtype=np.int64)
+    """Return the row ids that match any rule, rising; a query holds a limited number of rules."""
+    row_ids = np.empty(0, dtype=np.int64)
     for start in range(0, len(rules.conditions), _RULES_AT_ONCE):
-        found = np.union1d(
-            found, prompts.matching(reduce(or_, rules.conditions[start : start + _RULES_AT_ONCE]))
-        )
-    return found
+        any_of = reduce(or_, rules.conditions[start : start + _RULES_AT_ONCE])
+        row_ids = np.union1d(row_ids, prompts.matching(any_of))
+    return row_ids

@@ -1,10 +1,9 @@
-"""A version written afresh without some of its rows: prompts, vectors, index."""
+"""Write a version again without some of its rows: prompts, vectors, index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,14 +11,14 @@ from imprompt.core.protocols import Progress
 from imprompt.core.values import Ids
 from imprompt.indexer.build_plan import Plan
 from imprompt.indexer.cleaning_stats import KEPT
-from imprompt.indexer.completion import begin, factory_for, finish
 from imprompt.indexer.journal import Journal, Numbered, ShardDone
-from imprompt.indexer.stages import holds_rows, prompts_digest
+from imprompt.indexer.numbering import holds_rows, prompts_digest
+from imprompt.indexer.staging import choose_factory, index_and_publish, open_staging
 from imprompt.store import layout
 from imprompt.store.compact_shards import Gained, write_without
 from imprompt.store.index_version import IndexVersion
 from imprompt.store.manifest import Manifest
-from imprompt.store.shards import ShardedVectors, shard_is_whole, write_codes
+from imprompt.store.shards import shard_is_whole, write_codes
 
 
 def rewrite(
@@ -32,43 +31,37 @@ def rewrite(
     gained: Gained | None = None,
     progress: Progress,
 ) -> Manifest:
-    """Publish a version without some rows of another one: what stays is copied, numbered anew, and nothing is encoded.
+    """Publish a version without some rows of another; the rest is copied and gets new row ids.
 
-    A call that was broken off is gone on with by the same one.
+    Nothing is encoded. Repeat an interrupted call to resume it.
 
     Args:
         base: the other version.
         removed: row ids, rising.
-        rule: under which they are counted in the funnel.
-        gained: what rows that stay take over from those that go.
+        rule: what the funnel counts them under.
+        gained: counts that remaining rows take over from removed ones.
 
     Raises:
-        StorageFull: the disk is full or may not be written.
+        StorageFull: the disk is full or read-only.
         Checksum: the version is damaged.
     """
-    staging = begin(root, plan)
+    staging = open_staging(root, plan)
     with Journal(staging / layout.JOURNAL) as journal:
         numbered = _renumber(
             staging, base, journal, removed, rule=rule, gained=gained, progress=progress
         )
         kept = np.setdiff1d(np.arange(len(base.prompts)), removed, assume_unique=True)
+        shards: dict[str, list[ShardDone]] = {space: [] for space in base.manifest.shards}
         with progress.start("Copying vectors", len(kept) * len(plan.encoders)) as task:
-            shards: dict[str, list[ShardDone]] = {}
-            for space in base.manifest.shards:
-                shards[space] = []
-                for done in _copied_shards(
+            for space, copied in shards.items():
+                for shard in _copied_shards(
                     staging, base, journal, space, kept, shard_rows=plan.shard_rows
                 ):
-                    shards[space].append(done)
-                    task.advance(done.record.rows)
-        return finish(
-            root,
-            staging,
-            plan,
-            numbered,
-            shards,
-            factory=factory_for(plan, numbered.rows),
-            progress=progress,
+                    copied.append(shard)
+                    task.advance(shard.record.rows)
+        factory = choose_factory(plan, numbered.rows)
+        return index_and_publish(
+            root, staging, plan, numbered, shards, factory=factory, progress=progress
         )
 
 
@@ -82,55 +75,52 @@ def _renumber(
     gained: Gained | None,
     progress: Progress,
 ) -> Numbered:
-    done = journal.numbered()
-    if done is not None and holds_rows(staging, done):
-        return done
+    numbered = journal.numbered()
+    if numbered is not None and holds_rows(staging, numbered):
+        return numbered
     (staging / layout.PROMPTS).unlink(missing_ok=True)
-    with progress.start("Writing the prompts that stay", None):
+    with progress.start("Writing the remaining prompts", None):
         write_without(
             base.folder / layout.PROMPTS, staging / layout.PROMPTS, removed, gained=gained
         )
-    funnel = dict(base.manifest.funnel)
-    funnel[rule] = funnel.get(rule, 0) + len(removed)
+    funnel = base.manifest.funnel
     rows = len(base.prompts) - len(removed)
-    # The rejected rows of the build are left behind: what a reason quotes may be what is to be
-    # gone.
-    entry = Numbered(
-        rows=rows, rows_digest=prompts_digest(staging), funnel={**funnel, KEPT: rows}, rejected=[]
+    numbered = Numbered(
+        rows=rows,
+        rows_digest=prompts_digest(staging),
+        funnel={**funnel, rule: funnel.get(rule, 0) + len(removed), KEPT: rows},
+        # Not those of the base: what a reason quotes may be what has to disappear.
+        rejected=[],
     )
-    journal.append(entry)
-    return entry
+    journal.append(numbered)
+    return numbered
 
 
 def _copied_shards(
     staging: Path, base: IndexVersion, journal: Journal, space: str, kept: Ids, *, shard_rows: int
 ) -> Iterator[ShardDone]:
-    """The shards of one space in row order; those that the journal lists and that are whole are not copied again."""
+    """Yield the shards of a space in row order; intact ones that the journal lists are kept."""
     listed = journal.shards()
-    vectors = base.vectors(space)
-    starts = np.cumsum([0, *(record.rows for record in base.manifest.shards[space])])
     for number, start in enumerate(range(0, len(kept), shard_rows)):
-        done = listed.get((space, number))
-        if done is None or not shard_is_whole(staging, done.record):
-            row_ids = kept[start : start + shard_rows]
-            first, last = np.searchsorted(starts, [row_ids[0], row_ids[-1]], side="right") - 1
-            made = [record.provenance for record in base.manifest.shards[space][first : last + 1]]
-            done = _copy_shard(staging, vectors, space, number, row_ids, made)
-            journal.append(done)
-        yield done
+        shard = listed.get((space, number))
+        if shard is None or not shard_is_whole(staging, shard.record):
+            shard = _copy_shard(staging, base, space, number, kept[start : start + shard_rows])
+            journal.append(shard)
+        yield shard
 
 
 def _copy_shard(
-    staging: Path,
-    vectors: ShardedVectors,
-    space: str,
-    number: int,
-    row_ids: Ids,
-    made: Sequence[dict[str, Any]],
+    staging: Path, base: IndexVersion, space: str, number: int, row_ids: Ids
 ) -> ShardDone:
-    different = [provenance for i, provenance in enumerate(made) if provenance not in made[:i]]
-    provenance = different[0] if len(different) == 1 else {"copied_from": different}
+    records = base.manifest.shards[space]
+    starts = np.cumsum([0, *(record.rows for record in records)])
+    first, last = np.searchsorted(starts, [row_ids[0], row_ids[-1]], side="right") - 1
+    origins = [record.provenance for record in records[first : last + 1]]
+    different = [origin for i, origin in enumerate(origins) if origin not in origins[:i]]
     record = write_codes(
-        staging, layout.shard_file(space, number), vectors.codes_of(row_ids), provenance=provenance
+        staging,
+        layout.shard_file(space, number),
+        base.vectors(space).codes_of(row_ids),
+        provenance=different[0] if len(different) == 1 else {"copied_from": different},
     )
     return ShardDone(space=space, number=number, truncated=0, record=record)

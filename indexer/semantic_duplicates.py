@@ -1,4 +1,7 @@
-"""Prompts of like meaning folded into one: a pass over a finished index, through an inverted file, never all against all."""
+"""Drop prompts of similar meaning from a finished index.
+
+Neighbours are searched with an inverted file, so the pass never compares all pairs.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.errors import ConfigError, NoIndex
+from imprompt.core.errors import ConfigError
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, VectorIndex
 from imprompt.core.values import Ids
-from imprompt.indexer.build_plan import DedupePlan
+from imprompt.indexer.build_plan import DedupePlan, inherited_fields
 from imprompt.indexer.cleaning_stats import SEMANTIC_DUPLICATE
-from imprompt.indexer.completion import begin, going_on_from, published
 from imprompt.indexer.rewriting import rewrite
+from imprompt.indexer.staging import find_published, open_staging, require_index
 from imprompt.store.compact_shards import Gained
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import number_of_lists, short_codes
@@ -31,7 +34,7 @@ from imprompt.store.shards import ShardedVectors
 LEAST_COSINE = 0.5
 _FEW_ROWS = 4_096
 _LISTS = 12
-"""Lists that are looked into: rows so much alike lie in the same list or in one beside it."""
+"""Inverted lists visited for each row: rows this similar lie in the same list or a near one."""
 _NEIGHBOURS = 32
 _BLOCK_ROWS = 1_024
 _SCRATCH = "likeness.faiss"
@@ -39,89 +42,88 @@ _SCRATCH = "likeness.faiss"
 
 @dataclass(frozen=True, slots=True)
 class DedupeReport:
-    """What a pass did: the version in service, and how many prompts were folded into others by this call."""
+    """The version in service, and the duplicates that this call dropped."""
 
     manifest: Manifest
-    folded: int
+    duplicates: int
 
 
 def dedupe_similar(root: Path, *, cosine: float, progress: Progress = SILENT) -> DedupeReport:
-    """Publish the index with one of each group of prompts whose vectors have a cosine of at least `cosine` in its space.
+    """Publish the index without prompts that are similar to another one, by cosine in its space.
 
-    Prompts are looked at by most submissions, then by first row. One is folded into the nearest
-    *kept* prompt that reaches the cosine; where there is none, it is kept. The kept one takes over
-    its submissions and counts it in `n_duplicates`. Vectors are copied, never encoded; the older
-    version stays until `gc`. A call that was broken off is gone on with by the same one.
+    Prompts are visited by most submissions, then by first row. One is dropped in favour of the
+    nearest *kept* prompt that reaches the cosine, which takes over its submissions and counts it in
+    `n_duplicates`; if there is none, it is kept. Vectors are copied, not encoded; the older version
+    stays until `gc`. Repeat an interrupted call to resume it.
 
     Raises:
-        ConfigError: `cosine` is not from .5 to 1.
+        ConfigError: `cosine` is not between .5 and 1.
         NoIndex: there is no index.
         BuildLocked: another process is writing it.
         Checksum: the index is damaged.
-        StorageFull: the disk is full or may not be written.
+        StorageFull: the disk is full or read-only.
     """
     if not LEAST_COSINE <= cosine <= 1:
         raise ConfigError(
-            f"The cosine {cosine} cannot be used.",
-            hint=f"It is from {LEAST_COSINE} to 1; .95 is nearly the same.",
+            f"A cosine of {cosine} cannot be used.",
+            hint=f"It is {LEAST_COSINE} to 1; at .95 prompts are nearly the same.",
         )
-    if not root.is_dir():
-        raise NoIndex(f"There is no index in {root}.", hint="Build one: python cli.py build-index")
+    require_index(root)
     with write_lock(root), open_version(root) as base:
-        plan = DedupePlan(**going_on_from(root, base.manifest), cosine=cosine)
-        there = published(root, plan, progress=progress)
-        if (
-            there is not None or base.manifest.plan.get("cosine") == cosine
-        ):  # done already, to this very index
-            return DedupeReport(there or base.manifest, 0)
-        stands_for = _stands_for(root, base, plan, progress=progress)
-        removed = np.flatnonzero(stands_for != np.arange(len(stands_for)))
-        if not len(removed):
+        plan = DedupePlan(**inherited_fields(base), cosine=cosine)
+        manifest = find_published(root, plan, progress=progress)
+        if manifest is not None:
+            return DedupeReport(manifest, 0)
+        if base.manifest.plan.get("cosine") == cosine:  # the base is the result of this very call
             return DedupeReport(base.manifest, 0)
-        gained = _gained(base, removed, stands_for)
+        kept_by = _kept_by(root, base, plan, progress=progress)
+        dropped = np.flatnonzero(kept_by != np.arange(len(kept_by)))
+        if not len(dropped):
+            return DedupeReport(base.manifest, 0)
+        gained = _gained(base, dropped, kept_by)
         manifest = rewrite(
-            root, base, plan, removed, rule=SEMANTIC_DUPLICATE, gained=gained, progress=progress
+            root, base, plan, dropped, rule=SEMANTIC_DUPLICATE, gained=gained, progress=progress
         )
-        return DedupeReport(manifest, len(removed))
+        return DedupeReport(manifest, len(dropped))
 
 
 def keep_one(
     n_submitted: Ids, neighbours: list[tuple[Ids, NDArray[np.float32]]], *, cosine: float
 ) -> Ids:
-    """(n,) for each row the row that stands for it: itself where it is kept.
+    """Return (n,) for each row the row that is kept for it: itself if it is kept.
 
     Args:
         n_submitted: (n,) submissions of each row.
-        neighbours: for each row, row ids near to it (itself may be among them) and their cosines,
-            falling.
-        cosine: from which on two rows are alike.
+        neighbours: for each row the ids of rows near it (itself may be among them) and their
+            cosines, falling.
+        cosine: the minimum at which two rows count as duplicates.
     """
-    stands_for = np.arange(len(n_submitted))
+    kept_by = np.arange(len(n_submitted))
     kept = np.zeros(len(n_submitted), dtype=np.bool_)
-    for row in np.lexsort((stands_for, -n_submitted)).tolist():
+    for row in np.lexsort((kept_by, -n_submitted)).tolist():
         ids, scores = neighbours[row]
         near = ids[(scores >= cosine) & kept[ids]]
         if len(near):
-            stands_for[row] = near[0]
+            kept_by[row] = near[0]
         else:
             kept[row] = True
-    return stands_for
+    return kept_by
 
 
-def _stands_for(root: Path, base: IndexVersion, plan: DedupePlan, *, progress: Progress) -> Ids:
-    staging = begin(root, plan)
+def _kept_by(root: Path, base: IndexVersion, plan: DedupePlan, *, progress: Progress) -> Ids:
+    staging = open_staging(root, plan)
     vectors = base.vectors(base.space)
     index, effort = _scratch_index(staging, vectors, seed=plan.seed, progress=progress)
-    found: list[tuple[Ids, NDArray[np.float32]]] = []
+    neighbours: list[tuple[Ids, NDArray[np.float32]]] = []
     n_submitted: list[int] = []
-    nobody = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-    with progress.start("Looking for like prompts", len(vectors)) as task:
+    none = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)  # one for all such rows
+    with progress.start("Looking for similar prompts", len(vectors)) as task:
         for start, block in vectors.blocks(_BLOCK_ROWS):
             for row, (ids, scores) in enumerate(
                 _near(index, block, cosine=plan.cosine, effort=effort), start
             ):
                 others = ids != row
-                found.append((ids[others], scores[others]) if others.any() else nobody)
+                neighbours.append((ids[others], scores[others]) if others.any() else none)
             n_submitted += [
                 prompt.n_submitted
                 for prompt in base.prompts.get_many(range(start, start + len(block)))
@@ -129,7 +131,7 @@ def _stands_for(root: Path, base: IndexVersion, plan: DedupePlan, *, progress: P
             task.advance(len(block))
     for path in staging.glob(f"{Path(_SCRATCH).stem}*"):
         path.unlink(missing_ok=True)
-    return keep_one(np.array(n_submitted, dtype=np.int64), found, cosine=plan.cosine)
+    return keep_one(np.array(n_submitted, dtype=np.int64), neighbours, cosine=plan.cosine)
 
 
 def _scratch_index(
@@ -152,7 +154,7 @@ def _scratch_index(
 def _near(
     index: VectorIndex, block: NDArray[np.float32], *, cosine: float, effort: float
 ) -> Iterator[tuple[Ids, NDArray[np.float32]]]:
-    """What each row has nearest to it, as far as it reaches the cosine; more is asked for where all of the first do."""
+    """Yield each row's neighbours that reach the cosine; a full first page is searched deeper."""
     hits = index.search(block, min(_NEIGHBOURS, len(index)), effort=effort)
     for i, (ids, scores) in enumerate(zip(hits.ids, hits.scores, strict=True)):
         if scores[-1] >= cosine and len(index) > _NEIGHBOURS:
@@ -161,13 +163,11 @@ def _near(
         yield ids[scores >= cosine], scores[scores >= cosine]
 
 
-def _gained(base: IndexVersion, removed: Ids, stands_for: Ids) -> Gained:
-    folded = base.prompts.get_many(removed)
-    rows, place = np.unique(stands_for[removed], return_inverse=True)
-    n_submitted, n_duplicates = (
-        np.zeros(len(rows), dtype=np.int64),
-        np.zeros(len(rows), dtype=np.int64),
-    )
-    np.add.at(n_submitted, place, [prompt.n_submitted for prompt in folded])
-    np.add.at(n_duplicates, place, [prompt.n_duplicates + 1 for prompt in folded])
+def _gained(base: IndexVersion, dropped: Ids, kept_by: Ids) -> Gained:
+    prompts = base.prompts.get_many(dropped)
+    rows, positions = np.unique(kept_by[dropped], return_inverse=True)
+    n_submitted = np.zeros(len(rows), dtype=np.int64)
+    n_duplicates = np.zeros(len(rows), dtype=np.int64)
+    np.add.at(n_submitted, positions, [prompt.n_submitted for prompt in prompts])
+    np.add.at(n_duplicates, positions, [prompt.n_duplicates + 1 for prompt in prompts])
     return Gained(rows, n_submitted, n_duplicates)

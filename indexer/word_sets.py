@@ -1,9 +1,9 @@
-"""Prompts as sets of words: how alike two of them are, and which are worth comparing.
+"""Prompts as sets of words: how similar two of them are, and which are worth comparing.
 
-The likeness of two texts is the Jaccard index of their word sets: words that both have, of all
-words that either has. MinHash signatures, cut into bands, put texts that are alike into a common
-bucket with high probability (Broder 1997; banding as in Leskovec, Rajaraman and Ullman, Mining of
-Massive Datasets, 3.4); what shares a bucket is compared word by word.
+The similarity of two texts is the Jaccard index of their word sets: words in both, divided by words
+in either. MinHash signatures, cut into bands, put similar texts into a common bucket with high
+probability (Broder 1997; banding as in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets,
+3.4); texts that share a bucket are compared word by word.
 """
 
 from __future__ import annotations
@@ -23,25 +23,27 @@ _SEED = 7
 _RECALL = 0.99
 _LANES = 4
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_UNSPACED = (
-    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Kana and Han: no spaces between words
-)
+# Kana and Han: no spaces between words.
+_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 def word_list(text: str) -> list[str]:
-    """The words of a text in lower case; digits count as letters, and each Han or Kana character as a word."""
+    """Return the words of a text in lower case; each Han or Kana sign counts as a word."""
     return _WORD.findall(text.lower())
 
 
 def words(text: str) -> set[str]:
-    """The different words of a text, as `word_list` finds them."""
+    """Return the different words of a text, as `word_list` finds them."""
     return set(word_list(text))
 
 
 def band_rows(threshold: float) -> int:
-    """How many of the 80 signature values make a band: the most for which two texts of just that Jaccard index still share a band
-    with probability .99, that is 1 - (1 - threshold^r)^(80 // r)."""
+    """Return how many of the 80 signature values make a band.
+
+    It is the largest r for which two texts of exactly that Jaccard index share a band with
+    probability .99, that is 1 - (1 - threshold^r)^(80 // r) >= .99.
+    """
     fitting = [
         r
         for r in range(1, _PERMUTATIONS + 1)
@@ -54,10 +56,10 @@ def band_rows(threshold: float) -> int:
 class WordSets:
     """The word sets of n texts, by row.
 
-    `ids` are the word numbers of all rows, rising within a row; those of row i stand from
-    `starts[i]` to `starts[i + 1]`. `bits` (n, 4) uint64 has one of 256 bits set for each word.
-    `buckets` (n, bands) int32: rows of one number share that band; -1 where a row shares it with no
-    other.
+    `ids` are the word numbers of all rows, rising within a row; row i has
+    `ids[starts[i]:starts[i + 1]]`. `bits` (n, 4) uint64 has one of 256 bits set for each word.
+    `buckets` (n, bands) int32: rows with the same number share that band; -1 where a row shares it
+    with no other.
     """
 
     ids: NDArray[np.int32]
@@ -67,11 +69,11 @@ class WordSets:
     n_buckets: int
 
     def sizes(self, rows: Rows) -> Rows:
-        """How many words each of these rows has."""
+        """Return how many words each of these rows has."""
         return self.starts[rows + 1] - self.starts[rows]
 
     def may_reach(self, left: Rows, right: Rows, threshold: float) -> NDArray[np.bool_]:
-        """False where the Jaccard index of a pair is certain to be below `threshold`, from sizes and bits alone."""
+        """Return False for pairs that are certain to be below `threshold`, by sizes and bits."""
         a, b = self.bits[left], self.bits[right]
         size_a, size_b = self.sizes(left), self.sizes(right)
         common_bits = np.bitwise_count(a & b).sum(axis=1, dtype=np.int64)
@@ -83,7 +85,7 @@ class WordSets:
         return np.asarray(common / np.maximum(size_a + size_b - common, 1) >= threshold)
 
     def jaccard(self, left: Rows, right: Rows) -> NDArray[np.float64]:
-        """The Jaccard index of each pair of rows, counted exactly."""
+        """Return the exact Jaccard index of each pair of rows."""
         pair_a, ids_a = self._gather(left)
         pair_b, ids_b = self._gather(right)
         # Pairs rise and words rise within them, so the keys of either side are sorted: each is
@@ -102,17 +104,17 @@ class WordSets:
 
 
 def expanded(starts: Rows, sizes: Rows) -> Rows:
-    """starts[0], starts[0] + 1, … (sizes[0] of them), then those of starts[1], and so on."""
+    """Return starts[0], starts[0] + 1, … (sizes[0] of them), then starts[1], and so on."""
     before = np.cumsum(sizes) - sizes
     flat: Rows = np.arange(int(sizes.sum()), dtype=np.int64) + np.repeat(starts - before, sizes)
     return flat
 
 
 def collect_word_sets(batches: Iterable[Sequence[str]], *, threshold: float) -> WordSets:
-    """The word sets of all texts, with buckets that bring together those of a Jaccard index of `threshold` and more.
+    """Return the word sets of all texts, with buckets for a Jaccard index of `threshold` or more.
 
-    It takes about 250 bytes a text and 100 a different word. The result depends on the texts and
-    their order alone, not on how they are batched.
+    Takes about 250 bytes for each text and 100 for each different word. The result does not depend
+    on how the texts are batched.
 
     Args:
         batches: the texts, row by row.
@@ -128,7 +130,7 @@ def collect_word_sets(batches: Iterable[Sequence[str]], *, threshold: float) -> 
         sizes.append(np.fromiter(map(len, sets), dtype=np.int64, count=len(sets)))
         ids.append(
             _sorted_ids(
-                (numbers.setdefault(word, len(numbers)) for found in sets for word in found),
+                (numbers.setdefault(word, len(numbers)) for each in sets for word in each),
                 sizes[-1],
             )
         )
@@ -141,7 +143,7 @@ def collect_word_sets(batches: Iterable[Sequence[str]], *, threshold: float) -> 
 
 
 def _sorted_ids(ids: Iterable[int], sizes: Rows) -> NDArray[np.int32]:
-    """The word numbers of rows of these sizes, sorted within each row."""
+    """Return the word numbers of rows of these sizes, sorted within each row."""
     keys = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes) << 32
     keys |= np.fromiter(ids, dtype=np.int64, count=len(keys))
     keys.sort()
@@ -149,11 +151,11 @@ def _sorted_ids(ids: Iterable[int], sizes: Rows) -> NDArray[np.int32]:
 
 
 def _band_hashes(sets: Sequence[set[str]], r: int) -> NDArray[np.uint32]:
-    """(n, bands) hashes of the bands of the signatures; equal bands have equal hashes."""
+    """Return (n, bands) hashes of the bands of the signatures; equal bands have equal hashes."""
     from rensa import RMinHash
 
     matrix = RMinHash.digest_matrix_from_token_sets(
-        [list(found) for found in sets], num_perm=_PERMUTATIONS, seed=_SEED
+        [list(each) for each in sets], num_perm=_PERMUTATIONS, seed=_SEED
     )
     bands = _PERMUTATIONS // r
     values = (
@@ -171,7 +173,7 @@ def _band_hashes(sets: Sequence[set[str]], r: int) -> NDArray[np.uint32]:
 def _buckets(
     hashes: NDArray[np.uint32], usable: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int32], int]:
-    """Bands that several usable rows share, numbered over all bands."""
+    """Number the bands that several usable rows share, across all bands; return the count too."""
     rows = np.flatnonzero(usable)
     buckets = np.full(hashes.shape, -1, dtype=np.int32)
     n_buckets = 0

@@ -1,1 +1,4 @@
-"""Readers of corpora: tables, text files, image folders and the hub's data sets, each as rows of prompts."""
+"""Readers of corpora: each yields the rows of one kind of file, folder or data set as prompts.
+
+`sources` turns what a user types into a source; `rows` defines a source and judges its rows.
+"""

@@ -1,76 +1,103 @@
-"""Which column of a table holds the prompts, and the fingerprint of a file that is read by it."""
+"""What readers of single files share: the column of the prompts, fingerprint and source."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from imprompt.core.atomic_files import sha256_file
 from imprompt.core.errors import CorpusError
-from imprompt.indexer.rows import reading
+from imprompt.core.text import as_utf8
+from imprompt.indexer.readers.rows import OpenRows, Row, StreamedSource, count_rows, judge, reading
 
 DEFAULT_COLUMN = "prompt"
 SUBMITTED_COLUMN = "n_submitted"
 NSFW_COLUMN = "prompt_nsfw"
-BESIDE_COLUMNS = (SUBMITTED_COLUMN, NSFW_COLUMN)
-"""What is read beside the prompt where a table has it: never a column of prompts itself."""
+EXTRA_COLUMNS = (SUBMITTED_COLUMN, NSFW_COLUMN)
+"""Columns that are read with the prompt if a table has them; never guessed to hold prompts."""
 
 _READERS = "readers 1"
-"""Part of every fingerprint; raised when the idea of a row changes, so that a broken build never goes on across the change."""
+"""Part of every fingerprint.
+
+Raised when the notion of a row changes, so that no build is resumed across the change.
+"""
 
 
 def choose_column(
     path: Path, asked: str | None, columns: Sequence[str], *, texts: Sequence[str]
 ) -> str:
-    """The column asked for, else `prompt`, else the only text column.
+    """Return the column asked for, else `prompt`, else the only text column.
 
     Args:
         path: for the message.
-        asked: what the user named; None leaves the choice to the file.
-        columns: all that the file has.
+        asked: by the user; None leaves the choice to the file.
+        columns: all of the file.
         texts: those that hold text.
 
     Raises:
-        CorpusError: the column is not there or not of text, or several could be meant; the columns
-            there are stand in the message.
+        CorpusError: the column does not exist, does not hold text, or cannot be told; the message
+            lists the columns.
     """
-    there = ", ".join(columns) or "none"
-    wanted = DEFAULT_COLUMN if asked is None else asked
-    if columns.count(wanted) > 1:
-        raise CorpusError(
-            f"{path} has {columns.count(wanted)} columns {wanted!r}.",
-            path=path,
-            hint="Give each a name of its own.",
-        )
-    if asked is not None or DEFAULT_COLUMN in columns:
-        if wanted not in columns:
-            raise CorpusError(
-                f"{path} has no column {wanted!r}; it has: {there}.",
-                path=path,
-                hint="Name one of them with --column.",
-            )
-        if wanted not in texts:
-            raise CorpusError(
-                f"Column {wanted!r} of {path} does not hold text.",
-                path=path,
-                hint="Name another one with --column.",
-            )
-        return wanted
-    if len(texts) == 1:
+    names = ", ".join(columns) or "none"
+    column = DEFAULT_COLUMN if asked is None else asked
+    if columns.count(column) > 1:
+        problem = f"{path} has {columns.count(column)} columns {column!r}."
+        hint = "Give the columns different names."
+    elif column in texts:
+        return column
+    elif column in columns:
+        problem = f"Column {column!r} of {path} does not hold text."
+        hint = "Name another one with --column."
+    elif asked is not None:
+        problem = f"{path} has no column {column!r}; it has: {names}."
+        hint = "Name one of them with --column."
+    elif len(texts) == 1:
         return texts[0]
-    raise CorpusError(
-        f"{path} has no column {DEFAULT_COLUMN!r} and not just one of text; it has: {there}.",
-        path=path,
-        hint="Name the column of the prompts with --column.",
+    else:
+        problem = f"{path} has no column {column!r} and not just one of text; it has: {names}."
+        hint = "Name the column of the prompts with --column."
+    raise CorpusError(problem, path=path, hint=hint)
+
+
+def judge_cells(prompt: object, extra: Mapping[str, Any], *, source: str, key: str) -> Row:
+    """Judge a row by its prompt and its cells of `EXTRA_COLUMNS`."""
+    return judge(
+        prompt,
+        source=source,
+        key=key,
+        n_submitted=extra.get(SUBMITTED_COLUMN, 1),
+        nsfw=extra.get(NSFW_COLUMN),
     )
 
 
-def remembered(paths: Iterable[Path], digest: Callable[[], str]) -> Callable[[], str]:
-    """`digest`, computed again only where one of the files has another length, time or place on the disk than at the last call.
+def file_source(
+    path: Path,
+    kind: str,
+    column: str,
+    rows: OpenRows,
+    *,
+    count: Callable[[], int] | None = None,
+    remarks: Callable[[], list[str]] = list,
+) -> StreamedSource:
+    """Return the source of one file.
 
-    A build asks twice, before it reads and after, so that a corpus which changes under it is found
-    out.
+    Args:
+        kind: of reader; with `column` and the bytes it makes the fingerprint.
+        rows: opens the rows, from a given one on.
+        count: of the rows; None reads them all.
+        remarks: see `StreamedSource`.
+    """
+    digest = cached_digest([path], lambda: file_digest(path, kind, column))
+    count = count or (lambda: count_rows(rows))
+    return StreamedSource(as_utf8(path.name), False, rows, digest, count, remarks=remarks)
+
+
+def cached_digest(paths: Iterable[Path], digest: Callable[[], str]) -> Callable[[], str]:
+    """Return `digest`, computed again only if a file's length, times or inode have changed.
+
+    A build asks twice, before it reads and after, to notice a corpus that changes meanwhile.
     """
     watched = tuple(paths)
     known: dict[tuple[object, ...], str] = {}
@@ -87,14 +114,14 @@ def remembered(paths: Iterable[Path], digest: Callable[[], str]) -> Callable[[],
 
 def _stamp(path: Path) -> tuple[int, ...]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def file_digest(path: Path, kind: str, column: str) -> str:
-    """Fingerprint of a file's bytes as read by one reader; neither its path nor its times count.
+    """Return the fingerprint of a file's bytes and how they are read; path and times do not count.
 
     Raises:
         CorpusError: the file cannot be read.

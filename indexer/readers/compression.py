@@ -1,7 +1,7 @@
-"""Files that may be compressed, read as a stream of bytes. gzip and zstd, told by the suffix; pyarrow decompresses both.
+"""Files that may be compressed with gzip or zstd, by their suffix, as streams of bytes.
 
-A file says little of what it expands to, so expansion is bounded: nothing that is a table of
-prompts grows two hundredfold.
+A file does not tell what it expands to, so expansion is bounded: no real table of prompts grows
+fiftyfold.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ if TYPE_CHECKING:
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 
 MAX_EXPANSION = 50
-"""Times its own length; tables of prompts come to 3 to 20."""
+"""Largest ratio of expanded to compressed length; tables of prompts have 3 to 20."""
 
 FREE_BYTES = 32 << 20
-"""What any file may expand to, however small it is."""
+"""Bytes that any file may expand to, however small it is."""
 
 FREE_ROWS = 1 << 15
-"""How many rows any file may have, however small it is."""
+"""Rows that any file may have, however small it is."""
 
 BYTES_A_ROW = 16
-"""What a row of a compressed file takes at least, beyond `FREE_ROWS`; real prompts, sorted, take 27 in gzip."""
+"""Least compressed bytes of a row, beyond `FREE_ROWS`; real prompts, sorted, take 27 in gzip."""
 
 _BUFFER_BYTES = 1 << 18
 
 
 class DamagedStream(Exception):
-    """What is compressed cannot be expanded any further; the text is a short phrase such as "it ends early"."""
+    """A compressed stream cannot be expanded further; the text is a phrase like "it ends early"."""
 
 
 def most_rows(path: Path) -> int:
-    """Return how many rows a file of this length may have: a compressed file of a megabyte can hold a hundred million.
+    """Return how many rows a file of this length may have.
+
+    Without a limit, a compressed megabyte could hold a hundred million rows.
 
     Raises:
         OSError: it cannot be read.
@@ -47,17 +49,14 @@ def most_rows(path: Path) -> int:
 
 
 def table_suffix(path: Path) -> str:
-    """The suffix that tells the kind of table, lower case:
-
-    ".csv" of both `a.csv` and `a.csv.GZ`.
-    """
+    """Return the suffix of the kind of table in lower case: ".csv" for `a.csv` and `a.csv.GZ`."""
     inner = path.with_suffix("") if path.suffix.lower() in CODECS else path
     return inner.suffix.lower()
 
 
 @contextmanager
 def open_stream(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, expanded where its suffix is one of `CODECS`.
+    """Open the bytes of a file, expanded if its suffix is one of `CODECS`.
 
     Raises:
         OSError: it cannot be opened or read.
@@ -98,12 +97,13 @@ class _Expanding(io.RawIOBase):
         except OSError as error:  # pyarrow's only error here, without a number
             early = "Truncated" in str(error)
             raise DamagedStream(
-                "it ends early" if early else f"it is no whole {self._codec} file ({error})"
+                "it ends early" if early else f"it is not a valid {self._codec} file ({error})"
             ) from error
         self._read_bytes += len(content)
         if self._read_bytes > self._limit_bytes:
             raise DamagedStream(
-                f"it expands to more than {MAX_EXPANSION} times its length and {FREE_BYTES >> 20} MiB"
+                f"it expands to more than {MAX_EXPANSION} times its length "
+                f"and {FREE_BYTES >> 20} MiB"
             )
         memoryview(buffer)[: len(content)] = content
         return len(content)

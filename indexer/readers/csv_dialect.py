@@ -1,8 +1,8 @@
-"""What a CSV file is: its delimiter, its header, and what stands before it.
+"""The form of a CSV file: its delimiter, its header, and the lines before it.
 
 The suffix says little: spreadsheets write semicolons into `.csv`, and lists of prompts have no
-header. A name that is looked for (`prompt`, or the column asked for) settles the delimiter; else
-DuckDB's sniffer does. Whatever is not certain is told before anything is encoded.
+header. A column that is looked for (`prompt`, or the one asked for) settles the delimiter; else
+DuckDB's sniffer does. Anything that is guessed is reported before encoding starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from imprompt.core.text import as_utf8, printable
 from imprompt.indexer.readers.compression import DamagedStream, open_stream
-from imprompt.indexer.rows import numbered_lines, reading
+from imprompt.indexer.readers.rows import numbered_lines, reading
 from imprompt.store.databases import sniffed_delimiter
 
 DELIMITERS = ",;\t|"
@@ -55,52 +55,45 @@ class CsvForm:
         return len(self.header) == 1
 
 
-def csv_form(path: Path, *, delimiter: str, wanted: str) -> CsvForm | None:
-    """Return how the file is to be read, or None where it holds no row.
+def csv_form(path: Path, *, delimiter: str, column: str) -> CsvForm | None:
+    """Return how the file is to be read, or None if it has no rows.
 
     Args:
         path: of the file, which may be compressed.
         delimiter: that of its suffix.
-        wanted: the column of the prompts; a header that names it is one.
+        column: of the prompts; a first line that names it is a header.
 
     Raises:
         CorpusError: the file cannot be read.
     """
-    lines, skipped, given = _head(path)
+    lines, skipped, stated = _head(path)
     if not lines:
         return None
-    text = "\n".join(lines)
-    for named in dict.fromkeys((given or delimiter, delimiter, *DELIMITERS)):
-        header = _fields(lines[0], named)
-        if wanted in header:
-            return CsvForm(
-                named,
-                skipped,
-                tuple(header),
-                has_header=True,
-                certain=named == delimiter and not skipped,
-            )
-    tried = (delimiter, sniffed_delimiter(text), *DELIMITERS)
-    chosen = given or next(filter(None, (_consistent(lines, each) for each in tried)), delimiter)
+
+    def with_header(used: str, header: list[str]) -> CsvForm:
+        certain = used == delimiter and not skipped
+        return CsvForm(used, skipped, tuple(header), has_header=True, certain=certain)
+
+    for candidate in dict.fromkeys((stated or delimiter, delimiter, *DELIMITERS)):
+        header = _fields(lines[0], candidate)
+        if column in header:
+            return with_header(candidate, header)
+    candidates = (delimiter, sniffed_delimiter("\n".join(lines)), *DELIMITERS)
+    consistent = filter(None, (_consistent(lines, each) for each in candidates))
+    chosen = stated or next(consistent, delimiter)
     header = _fields(lines[0], chosen)
-    if not given and _consistent(lines, chosen) is None and not all(map(_WORD.fullmatch, header)):
+    if not stated and _consistent(lines, chosen) is None and not all(map(_WORD.fullmatch, header)):
         header = [lines[0]]  # no delimiter fits: a prompt a line
     if len(header) == 1 and len(lines) == 1:
         return CsvForm(chosen, skipped, ("1",), has_header=False, certain=False)
     if _is_header(header, [_fields(line, chosen) for line in lines[1:]]):
-        return CsvForm(
-            chosen,
-            skipped,
-            tuple(header),
-            has_header=True,
-            certain=chosen == delimiter and not skipped,
-        )
+        return with_header(chosen, header)
     numbers = tuple(str(number) for number in range(1, len(header) + 1))
     return CsvForm(chosen, skipped, numbers, has_header=False, certain=False)
 
 
-def told(form: CsvForm, name: str, *, column: str, first: str) -> str:
-    """Return one line that says how a file is read, with the first prompt as it was read."""
+def describe(form: CsvForm, name: str, *, column: str, first: str) -> str:
+    """Return a line that says how a file is read, with its first prompt."""
     names = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
     between = names.get(form.delimiter, repr(form.delimiter))
     fields = (
@@ -114,27 +107,26 @@ def told(form: CsvForm, name: str, *, column: str, first: str) -> str:
 
 
 def _head(path: Path) -> tuple[list[str], int, str]:
-    """(the first lines that are not blank, how many lines stand before them, the delimiter that the first line says)."""
+    """Return the first lines that are not blank, the number of lines before them, and the delimiter
+    that the first line states, or "".
+    """
     content = _read_head(path)
     lines = content.decode("utf-8-sig", "replace").splitlines()
     if len(content) >= _HEAD_BYTES and len(lines) > 1:
         lines.pop()  # it may be cut
-    skipped, given = 0, ""
+    skipped, stated = 0, ""
     for line in lines:
-        if not skipped and (found := _SEPARATOR.fullmatch(line.strip())):
-            given = found.group(1)
+        if not skipped and (separator := _SEPARATOR.fullmatch(line.strip())):
+            stated = separator.group(1)
         elif not (line.startswith(_COMMENT) and skipped < len(lines) - 1):
             break
         skipped += 1
-    return (
-        [line for line in lines[skipped : skipped + _HEAD_RECORDS] if line.strip()],
-        skipped,
-        given,
-    )
+    head = [line for line in lines[skipped : skipped + _HEAD_RECORDS] if line.strip()]
+    return head, skipped, stated
 
 
 def _read_head(path: Path) -> bytes:
-    """What can be read of the beginning; damage behind it is told with its line when the rows are read."""
+    """Read the readable part of the beginning; later damage is reported when rows are read."""
     content = b""
     with reading(path), open_stream(path) as file:
         try:
@@ -154,7 +146,7 @@ def _fields(line: str, delimiter: str) -> list[str]:
 
 
 def _consistent(lines: Sequence[str], delimiter: str | None) -> str | None:
-    """The delimiter, where it splits every record into the same number of fields, more than one."""
+    """Return the delimiter if it splits every record into the same number of fields, above one."""
     if not delimiter or len(delimiter) != 1:
         return None
     counts = {len(fields) for fields in csv.reader(lines, delimiter=delimiter) if fields}
@@ -162,25 +154,22 @@ def _consistent(lines: Sequence[str], delimiter: str | None) -> str | None:
 
 
 def _are_names(fields: Sequence[str]) -> bool:
-    """Each looks like a column's name, and no two are the same."""
+    """Tell whether each looks like a column's name, and no two are equal."""
     plain = all(len(name) <= _LONGEST_NAME and _NAME.fullmatch(name.strip()) for name in fields)
     return plain and len(set(fields)) == len(fields)
 
 
 def _is_header(fields: Sequence[str], records: Sequence[Sequence[str]]) -> bool:
-    """The fields look like names; a single one has longer texts below, too, or numbers."""
+    """Tell whether fields are names; a single one needs longer texts or numbers below it."""
     if not _are_names(fields):
         return False
     if len(fields) > 1:
         return True
-    for place, name in enumerate(fields):
-        below = [record[place] for record in records if place < len(record)]
-        words = sum(len(value.split()) for value in below)
-        if below and (
-            all(_is_number(value) for value in below) or words > 2 * len(below) * len(name.split())
-        ):
-            return True
-    return False
+    below = [record[0] for record in records if record]
+    n_words = sum(len(value.split()) for value in below)
+    return bool(below) and (
+        all(map(_is_number, below)) or n_words > 2 * len(below) * len(fields[0].split())
+    )
 
 
 def _is_number(value: str) -> bool:

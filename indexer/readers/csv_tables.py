@@ -1,6 +1,6 @@
 """Corpora in CSV and TSV.
 
-The standard reader splits the fields; what is added is that a bad record costs itself alone.
+The standard library splits the fields; this module keeps a bad record from costing the others.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from imprompt.core.errors import CorpusError
 from imprompt.core.text import as_utf8
 from imprompt.core.values import RawPrompt, RejectedRow
 from imprompt.indexer.readers.columns import (
-    BESIDE_COLUMNS,
     DEFAULT_COLUMN,
-    NSFW_COLUMN,
-    SUBMITTED_COLUMN,
+    EXTRA_COLUMNS,
     choose_column,
-    file_digest,
-    remembered,
+    file_source,
+    judge_cells,
 )
-from imprompt.indexer.readers.csv_dialect import CsvForm, csv_form, told
-from imprompt.indexer.rows import TOO_LONG, Row, StreamedSource, count_rows, judge, numbered_lines
+from imprompt.indexer.readers.csv_dialect import CsvForm, csv_form, describe
+from imprompt.indexer.readers.rows import TOO_LONG, Row, StreamedSource, numbered_lines
 
-_LOOKED_AT = 1000
+_PEEKED_ROWS = 1000
 QUOTE_LEFT_OPEN = "quote left open"
 WRONG_FIELDS = "fields do not match the header"
 
@@ -35,39 +33,37 @@ _Line: TypeAlias = tuple[int, bytes | None]
 
 
 def csv_source(path: Path, *, delimiter: str, column: str | None) -> StreamedSource:
-    """A table of which `imprompt.indexer.readers.csv_dialect` says the form; `source_key` is "line N", the line that the row begins on.
+    """Read a table in the form that `csv_dialect` finds; `source_key` is "line N", its first line.
 
     In a table of one column a line is a prompt, delimiters and all.
 
     Raises:
-        CorpusError: it holds nothing, or has no such column.
+        CorpusError: the file is empty, or has no such column.
     """
-    form = csv_form(path, delimiter=delimiter, wanted=column or DEFAULT_COLUMN)
+    form = csv_form(path, delimiter=delimiter, column=column or DEFAULT_COLUMN)
     if form is None:
         raise CorpusError(
-            f"{path} holds no row.",
+            f"{path} has no rows.",
             path=path,
             line=1,
             hint="Name the columns in its first line, as in: prompt",
         )
     header, name = list(form.header), as_utf8(path.name)
-    chosen = choose_column(
-        path, column, header, texts=[name for name in header if name not in BESIDE_COLUMNS]
-    )
-    at = header.index(chosen)
-    beside = {other: header.index(other) for other in BESIDE_COLUMNS if other in header}
+    texts = [other for other in header if other not in EXTRA_COLUMNS]
+    chosen = choose_column(path, column, header, texts=texts)
+    prompt_at = header.index(chosen)
+    extra_at = {other: header.index(other) for other in EXTRA_COLUMNS if other in header}
 
     def row_of(number: int, fields: list[str] | str) -> Row:
         key = f"line {number}"
         if isinstance(fields, str):
             return RejectedRow(name, key, fields)
-        if fields and len(fields) != len(header):
+        if not fields:
+            return judge_cells(None, {}, source=name, key=key)
+        if len(fields) != len(header):
             return RejectedRow(name, key, WRONG_FIELDS)
-        told = {other: fields[place] for other, place in beside.items()} if fields else {}
-        submitted, nsfw = told.get(SUBMITTED_COLUMN, 1), told.get(NSFW_COLUMN)
-        return judge(
-            fields[at] if fields else None, source=name, key=key, n_submitted=submitted, nsfw=nsfw
-        )
+        extra = {other: fields[at] for other, at in extra_at.items()}
+        return judge_cells(fields[prompt_at], extra, source=name, key=key)
 
     def rows(start: int) -> Iterator[Row]:
         for number, fields in itertools.islice(_records(path, form), start, None):
@@ -76,28 +72,20 @@ def csv_source(path: Path, *, delimiter: str, column: str | None) -> StreamedSou
     def remarks() -> list[str]:
         if form.certain:
             return []
-        first = next(
-            (
-                row.text
-                for row in itertools.islice(rows(0), _LOOKED_AT)
-                if isinstance(row, RawPrompt)
-            ),
-            "",
-        )
-        return [told(form, path.name, column=chosen, first=first)]
+        peeked = itertools.islice(rows(0), _PEEKED_ROWS)
+        first = next((row.text for row in peeked if isinstance(row, RawPrompt)), "")
+        return [describe(form, path.name, column=chosen, first=first)]
 
-    digest = remembered(
-        [path], lambda: file_digest(path, "csv", f"{form.delimiter}{form.has_header}{chosen}")
-    )
-    return StreamedSource(name, False, rows, digest, lambda: count_rows(rows), remarks=remarks)
+    read_as = f"{form.delimiter}{form.has_header}{chosen}"
+    return file_source(path, "csv", read_as, rows, remarks=remarks)
 
 
 def _records(path: Path, form: CsvForm) -> Iterator[tuple[int, list[str] | str]]:
-    """(line number, fields, or the reason why there are none) of each record below the header; bad bytes as lone surrogates.
+    """Yield (line number, fields or why there are none) of each record after the header.
 
-    A quote that is never closed would swallow the rest of the file: such a record is given up when
-    a field passes the reader's limit (131,072 characters), the file ends, or a later quote closes
-    it amid a word. Reading goes on with its second line.
+    Bad bytes come as lone surrogates. A quote that is never closed would swallow the rest of the
+    file: such a record is rejected when a field passes the reader's limit (131,072 characters), the
+    file ends, or a later quote closes it amid a word. Reading resumes with its second line.
     """
     lines = itertools.islice(numbered_lines(path), form.skipped, None)
     feed = _Feed(lines)
@@ -114,22 +102,22 @@ def _records(path: Path, form: CsvForm) -> Iterator[tuple[int, list[str] | str]]
         if feed.ended and isinstance(fields, list):
             fields = QUOTE_LEFT_OPEN
         number = feed.taken[0][0]
-        again = isinstance(fields, str)
-        if len(feed.taken) > 1 and not again and not _is_well_quoted(feed.taken, form):
-            fields, again = QUOTE_LEFT_OPEN, True
+        retry = isinstance(fields, str)
+        if len(feed.taken) > 1 and not retry and not _is_well_quoted(feed.taken, form):
+            fields, retry = QUOTE_LEFT_OPEN, True
         if form.is_one_column and not (len(fields) == 1 and _is_well_quoted(feed.taken, form)):
             fields = _whole_line(feed.taken[0][1]) or fields
         if not header_left:
             yield number, fields
-        elif fields:  # not a blank line above it
+        elif fields:  # skip blank lines before the header
             header_left = False
-        if again:
+        if retry:
             feed.give_back()
             reader = csv.reader(feed, delimiter=form.delimiter)
 
 
 def _is_well_quoted(taken: Sequence[_Line], form: CsvForm) -> bool:
-    """Whether each quote that opens is closed before a delimiter or the record's end, as whoever quotes on purpose does it."""
+    """Tell whether each quote closes before a delimiter or the record's end."""
     lines = [line.decode("utf-8", "surrogateescape") for _, line in taken if line is not None]
     try:
         return len(list(csv.reader(lines, delimiter=form.delimiter, strict=True))) == 1
@@ -138,17 +126,17 @@ def _is_well_quoted(taken: Sequence[_Line], form: CsvForm) -> bool:
 
 
 def _whole_line(line: bytes | None) -> list[str] | None:
-    """The line as one field, where it can be held and is not blank."""
+    """Return the line as one field, or None if it is too long or blank."""
     text = "" if line is None else line.decode("utf-8", "surrogateescape").rstrip("\r\n")
     return [text] if text.strip() else None
 
 
 class _LongLine(Exception):
-    """A line that is too long to be held."""
+    """A line that is too long to be held in memory."""
 
 
 class _Feed:
-    """Hands lines to a csv reader; knows those `taken` for the record at hand, and whether the file `ended` inside of it."""
+    """Lines for a csv reader, with those `taken` for a record; tells if the file `ended` in it."""
 
     def __init__(self, lines: Iterator[_Line]) -> None:
         self._lines = lines
@@ -170,6 +158,6 @@ class _Feed:
         return line[1].decode("utf-8", "surrogateescape")
 
     def give_back(self) -> None:
-        """All lines of the record but its first will be handed out again."""
+        """Hand out all lines of the record but its first again."""
         self._again.extendleft(reversed(self.taken[1:]))
         self.ended = False

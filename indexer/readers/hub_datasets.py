@@ -1,6 +1,6 @@
 """Data sets of the Hugging Face hub: which of their files are read, at which commit.
 
-Why `datasets` does not read them stands in docs/adr/0005-hub-files.md.
+docs/adr/0005-hub-files.md explains why they are not read with the library `datasets`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from imprompt.core.hub.fetch import (
     list_data_set,
 )
 from imprompt.indexer.readers.compression import table_suffix
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.table_files import (
     FORMS,
     TEXT_SUFFIX,
@@ -33,7 +34,6 @@ from imprompt.indexer.readers.table_files import (
     is_table,
     joined_source,
 )
-from imprompt.indexer.rows import StreamedSource
 
 HUB = "hf:"
 FORM = f"{HUB}OWNER/NAME[@REVISION][:CONFIG][#COLUMN]"
@@ -46,19 +46,16 @@ _SPEC = re.compile(
 _MAX_CARD_BYTES = 1 << 20
 _MAX_PATTERNS = 10_000
 _MAX_BRACKETS = 5_000
-"""The parser takes quadratic time for lists in lists."""
+"""The parser takes quadratic time for nested lists."""
 _SPLITS = ("train", "validation", "valid", "val", "dev", "eval", "test")
-"""The order of the splits, all of which are read; files that name none come last."""
+"""Splits in reading order; all are read, and files that name none come last."""
 
 _PIECE = re.compile(r"-(\d{5})-of-(\d{5})\.")
 
 
 @dataclass(frozen=True, slots=True)
 class HubCorpus:
-    """A data set of the hub.
-
-    `filenames` names its files where they are known; else its card and their names decide.
-    """
+    """A data set of the hub; without `filenames`, its card and its files' names decide."""
 
     repo: str
     revision: str = DEFAULT_REVISION
@@ -68,7 +65,7 @@ class HubCorpus:
 
 
 def parse_hub_spec(spec: str) -> HubCorpus:
-    """What stands behind "hf:".
+    """Parse what follows "hf:".
 
     Raises:
         ConfigError: it is not OWNER/NAME[@REVISION][:CONFIG][#COLUMN].
@@ -76,11 +73,11 @@ def parse_hub_spec(spec: str) -> HubCorpus:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
-    refusal = ConfigError(f"{HUB}{spec} names no data set.", hint=f"Say {FORM}.")
-    found = _SPEC.fullmatch(spec)
-    if found is None:
+    refusal = ConfigError(f"{HUB}{spec} does not name a data set.", hint=f"Use {FORM}.")
+    match = _SPEC.fullmatch(spec)
+    if match is None:
         raise refusal
-    repo, revision, config, column = found.group("repo", "revision", "config", "column")
+    repo, revision, config, column = match.group("repo", "revision", "config", "column")
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
@@ -91,20 +88,20 @@ def parse_hub_spec(spec: str) -> HubCorpus:
 def hub_source(
     corpus: HubCorpus, *, name: str | None, column: str | None, offline: bool, announce: Announce
 ) -> StreamedSource:
-    """The data set as a corpus; `source_key` is "FILE:KEY", with the file's path in the repository.
+    """Read a data set; `source_key` is "FILE:KEY", with the file's path in the repository.
 
-    Its fingerprint holds repository, commit, configuration and the files' content.
+    The fingerprint covers repository, commit, configuration and the files' content.
 
     Args:
-        corpus: which one.
+        corpus: the data set.
         name: of the source; None takes the repository's, without its owner.
-        column: of the prompts, where `corpus` does not name it.
+        column: of the prompts, if `corpus` does not name it.
         offline: never ask the hub.
-        announce: is told what is fetched, and what the cache is trusted with.
+        announce: takes a line on each download, and on what the cache is trusted with.
 
     Raises:
-        CorpusError: the hub has no such data set or does not answer and the cache lacks a file, it
-            has no such configuration, or none of its files is of a kind that can be read.
+        CorpusError: the hub has no such data set, it does not answer and the cache lacks a file,
+            the data set has no such configuration, or none of its files can be read.
     """
     try:
         commit, files = _fetched(corpus, offline=offline, announce=announce)
@@ -124,7 +121,7 @@ def hub_source(
 def _fetched(
     corpus: HubCorpus, *, offline: bool, announce: Announce
 ) -> tuple[str, list[NamedFile]]:
-    """The commit, and the files at it in the order in which they are read."""
+    """Return the commit, and its files in reading order."""
     if corpus.filenames:
         filenames = list(corpus.filenames)
         commit = commit_of(
@@ -132,18 +129,14 @@ def _fetched(
         )
     else:
         listing = list_data_set(corpus.repo, corpus.revision, offline=offline, announce=announce)
-        commit, filenames = (
-            listing.commit,
-            _data_files(corpus, listing, offline=offline, announce=announce),
-        )
+        commit = listing.commit
+        filenames = _data_files(corpus, listing, offline=offline, announce=announce)
     revision = corpus.revision if commit == BY_HAND else commit
-    here = [
-        fetch(_file(corpus, filename, revision), offline=offline, announce=announce)
-        for filename in filenames
-    ]
-    return commit, [
-        NamedFile(filename, path) for filename, path in zip(filenames, here, strict=True)
-    ]
+    files = []
+    for filename in filenames:
+        path = fetch(_file(corpus, filename, revision), offline=offline, announce=announce)
+        files.append(NamedFile(filename, path))
+    return commit, files
 
 
 def _file(corpus: HubCorpus, filename: str, revision: str) -> HubFile:
@@ -161,15 +154,11 @@ def _data_files(
         patterns = [f"{corpus.config}/"]
     chosen = choose_files(listing.filenames, patterns)
     if not chosen:
-        there = (
-            ", ".join(
-                sorted({Path(filename).suffix for filename in listing.filenames} - {"", ".md"})
-            )
-            or "none"
-        )
+        kinds = sorted({Path(filename).suffix for filename in listing.filenames} - {"", ".md"})
         part = f" for {corpus.config}" if corpus.config else ""
         raise CorpusError(
-            f"{HUB}{corpus.repo} has no data file{part} of a kind that can be read; it has: {there}.",
+            f"{HUB}{corpus.repo} has no data file{part} of a kind that can be read; "
+            f"it has: {', '.join(kinds) or 'none'}.",
             hint=f"Kinds: {FORMS}.",
         )
     if not listing.whole:
@@ -178,13 +167,13 @@ def _data_files(
 
 
 def card_patterns(card: Path, corpus: HubCorpus) -> list[str] | None:
-    """The files of the configuration asked for as patterns, in the order of the card; None where the card lists none.
+    """Return the file patterns of a configuration in the card's order; None if it lists none.
 
     Without a name it is the card's default, the one called "default", or the only one.
 
     Raises:
-        CorpusError: the card cannot be read, has no such configuration, or several of which none is
-            the default.
+        CorpusError: the card cannot be read, has no such configuration, or has several and no
+            default.
     """
     configs = {str(entry.get("config_name", "default")): entry for entry in _configs(card)}
     if not configs:
@@ -192,30 +181,28 @@ def card_patterns(card: Path, corpus: HubCorpus) -> list[str] | None:
     default = next(
         (name for name, entry in configs.items() if entry.get("default") is True), "default"
     )
-    asked = corpus.config or (next(iter(configs)) if len(configs) == 1 else default)
-    if asked not in configs:
-        wrong = (
-            f"has no configuration {asked!r}"
-            if corpus.config
-            else "has several configurations and no default"
-        )
+    name = corpus.config or (next(iter(configs)) if len(configs) == 1 else default)
+    if name not in configs:
+        problem = "has several configurations and no default"
+        if corpus.config:
+            problem = f"has no configuration {name!r}"
         raise CorpusError(
-            f"{HUB}{corpus.repo} {wrong}; there are: {', '.join(configs)}.",
+            f"{HUB}{corpus.repo} {problem}; there are: {', '.join(configs)}.",
             path=card,
             hint=f"Name one: {HUB}{corpus.repo}:{next(iter(configs))}.",
         )
-    entry = configs[asked]
+    entry = configs[name]
     folder = str(entry.get("data_dir") or "").strip("/")
     patterns = _paths(entry["data_files"], card) if entry.get("data_files") else [""]
     return [f"{folder}/{pattern}" if folder else pattern for pattern in patterns]
 
 
 def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> list[str]:
-    """The data files in the order in which they are read.
+    """Return the data files in reading order.
 
-    With patterns: those that match, pattern by pattern. Without: those of the kind that most files
-    have (texts only where there is nothing else), by split (train first) and then by path. Files
-    that begin with a dot, and those in such folders, are left out.
+    With patterns: those that match, pattern by pattern. Without: those of the most frequent kind
+    (texts only if there is nothing else), by split (train first), then by path. Files and folders
+    whose names begin with a dot are left out.
     """
     tables = sorted(
         name
@@ -223,11 +210,8 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
         if is_table(name) and not any(part.startswith(".") for part in name.split("/"))
     )
     if patterns is not None:
-        return list(
-            dict.fromkeys(
-                name for pattern in patterns for name in tables if _matches(name, pattern)
-            )
-        )
+        matching = (name for pattern in patterns for name in tables if _matches(name, pattern))
+        return list(dict.fromkeys(matching))
     kinds = Counter(table_suffix(Path(name)) for name in tables)
     most = max(
         kinds, key=lambda kind: (kind != TEXT_SUFFIX, kinds[kind], kind == ".parquet"), default=None
@@ -240,26 +224,18 @@ def choose_files(filenames: Sequence[str], patterns: Sequence[str] | None) -> li
 
 def _configs(card: Path) -> list[Mapping[str, Any]]:
     configs = _front_matter(card).get("configs")
-    found = (
-        [entry for entry in configs if isinstance(entry, Mapping)]
-        if isinstance(configs, list)
-        else []
-    )
-    if wrong := next(
-        (
-            key
-            for entry in found
-            for key in ("config_name", "data_dir")
-            if _is_no_text(entry.get(key))
-        ),
-        None,
-    ):
-        raise _bad_card(card, f"{wrong} is no text")
-    return found
+    if not isinstance(configs, list):
+        return []
+    entries = [entry for entry in configs if isinstance(entry, Mapping)]
+    for entry in entries:
+        for key in ("config_name", "data_dir"):
+            if not isinstance(entry.get(key), str | None):
+                raise _bad_card(card, f"{key} is not text")
+    return entries
 
 
 def _front_matter(card: Path) -> Mapping[str, Any]:
-    """The YAML between the two lines of dashes that a card begins with; empty where there is none."""
+    """Return the YAML between the two lines of dashes at the top of a card; empty without any."""
     import yaml  # comes with huggingface_hub
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
@@ -272,10 +248,10 @@ def _front_matter(card: Path) -> Mapping[str, Any]:
         if block and sum(map(block.group(2).count, "[{&")) > _MAX_BRACKETS:
             raise _bad_card(card, f"its YAML has more than {_MAX_BRACKETS:,} brackets and anchors")
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        held = yaml.load(block.group(2), Loader=loader) if block else None  # noqa: S506 both loaders are safe ones
+        front_matter = yaml.load(block.group(2), Loader=loader) if block else None  # noqa: S506 both are safe loaders
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise _bad_card(card, first_line(error)) from error
-    return held if isinstance(held, Mapping) else {}
+    return front_matter if isinstance(front_matter, Mapping) else {}
 
 
 def _bad_card(card: Path, reason: str) -> CorpusError:
@@ -286,31 +262,27 @@ def _bad_card(card: Path, reason: str) -> CorpusError:
     )
 
 
-def _is_no_text(value: object) -> bool:
-    return value is not None and not isinstance(value, str)
-
-
 def _paths(value: Any, card: Path) -> list[str]:
-    """The patterns of `data_files`: one, a list of them, a split each, or a list of {split, path}.
+    """Return the patterns of `data_files`: one, a list, one for each split, or {split, path} items.
 
     Raises:
-        CorpusError: there are more than `_MAX_PATTERNS`: aliases of YAML make millions out of a few
-            lines.
+        CorpusError: there are more than `_MAX_PATTERNS`: YAML aliases turn a few lines into
+            millions.
     """
-    found: list[str] = []
+    patterns: list[str] = []
     waiting, steps = [value], 0
     while waiting:
         part, steps = waiting.pop(), steps + 1
         if steps > _MAX_PATTERNS:
             raise _bad_card(card, f"its data_files hold more than {_MAX_PATTERNS:,} entries")
         if isinstance(part, str):
-            found.append(part)
+            patterns.append(part)
         elif isinstance(part, Mapping):
             inner = [part["path"]] if "path" in part else list(part.values())
             waiting += inner[::-1]
         elif isinstance(part, list):
             waiting += part[::-1]
-    return found
+    return patterns
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -330,14 +302,17 @@ def _split_rank(name: str) -> int:
 
 
 def _refuse_missing_pieces(corpus: HubCorpus, filenames: Sequence[str]) -> None:
-    """A cache may hold a part of a data set; where the names tell how many pieces there are, all must be there."""
+    """Raise if the cache holds only some pieces of a data set, as far as file names tell."""
     for filename in filenames:
-        found = _PIECE.search(filename)
-        for number in range(int(found.group(2)) if found else 0):
-            wanted = _PIECE.sub(f"-{number:05d}-of-{found.group(2)}." if found else "", filename)
-            if wanted not in filenames:
+        match = _PIECE.search(filename)
+        if match is None:
+            continue
+        total = match.group(2)
+        for number in range(int(total)):
+            piece = _PIECE.sub(f"-{number:05d}-of-{total}.", filename)
+            if piece not in filenames:
                 raise CorpusError(
-                    f"The hub's cache lacks {wanted} of {corpus.repo}.",
-                    path=Path(wanted),
+                    f"The hub's cache lacks {piece} of {corpus.repo}.",
+                    path=Path(piece),
                     hint="Fetch it, or drop --offline.",
                 )

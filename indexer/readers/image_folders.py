@@ -1,4 +1,4 @@
-"""The prompts that the images of a folder carry, as a corpus."""
+"""Corpora of images: the prompts embedded in the images of a folder."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from imprompt.core.values import RejectedRow
 from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.images.image_files import find_images
 from imprompt.images.reading import read_embedded_prompts
-from imprompt.indexer.readers.columns import remembered
-from imprompt.indexer.rows import CARRIED, NO_PROMPT, Row, StreamedSource, judge
+from imprompt.indexer.readers.columns import cached_digest
+from imprompt.indexer.readers.rows import CARRIED, NO_PROMPT, Row, StreamedSource, judge
 
 IMAGES = "images:"
 UNREADABLE_IMAGE = "unreadable image"
 
 
 def images_source(folder: Path) -> StreamedSource:
-    """Return the prompts that the images below a folder carry; `source_key` is the path inside the folder.
+    """Read the prompts of the images below a folder; `source_key` is the path inside it.
 
-    Prompts that are carried but not exact are left out and counted.
-
-    The fingerprint is one of the prompts found, not of the pixels: headers are read, not whole
-    files.
+    Prompts that are embedded but not exact are rejected and counted. The fingerprint covers the
+    prompts, not the pixels: headers are read, not whole files.
 
     Raises:
         CorpusError: not a folder.
@@ -40,31 +38,26 @@ def images_source(folder: Path) -> StreamedSource:
     images = find_images([folder])
 
     def rows(start: int) -> Iterator[Row]:
-        for path, found in read_embedded_prompts(images[start:]):
+        for path, prompt in read_embedded_prompts(images[start:]):
             key = as_utf8(path.relative_to(folder).as_posix())
-            if isinstance(found, ImageRejected):
-                yield RejectedRow(name, key, f"{UNREADABLE_IMAGE}: {found.reason}")
+            if isinstance(prompt, ImageRejected):
+                yield RejectedRow(name, key, f"{UNREADABLE_IMAGE}: {prompt.reason}")
             else:
-                yield _row(found, source=name, key=key)
+                yield _row(prompt, source=name, key=key)
 
     def digest() -> str:
         whole = hashlib.sha256(b"images 2")
         for row in rows(0):
-            whole.update(
-                repr(
-                    (row.source_key, row.reason if isinstance(row, RejectedRow) else row.text)
-                ).encode()
-            )
+            text = row.reason if isinstance(row, RejectedRow) else row.text
+            whole.update(repr((row.source_key, text)).encode())
         return whole.hexdigest()
 
-    return StreamedSource(name, False, rows, remembered(images, digest), lambda: len(images))
+    return StreamedSource(name, False, rows, cached_digest(images, digest), lambda: len(images))
 
 
-def _row(found: EmbeddedPrompt | None, *, source: str, key: str) -> Row:
-    if found is None:
+def _row(prompt: EmbeddedPrompt | None, *, source: str, key: str) -> Row:
+    if prompt is None:
         return RejectedRow(source, key, NO_PROMPT)
-    return (
-        RejectedRow(source, key, CARRIED)
-        if found.doubt
-        else judge(found.prompt, source=source, key=key)
-    )
+    if prompt.doubt:
+        return RejectedRow(source, key, CARRIED)
+    return judge(prompt.prompt, source=source, key=key)

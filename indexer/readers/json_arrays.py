@@ -1,4 +1,4 @@
-"""Corpora in `.json`: an array of objects or of prompts, read one item at a time, or JSON lines under that name."""
+"""Corpora in `.json`: an array of objects or prompts, read item by item, or JSON lines."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from typing import Any, BinaryIO
 
 from imprompt.core.errors import CorpusError
 from imprompt.core.text import as_utf8
-from imprompt.indexer.readers.columns import file_digest, remembered
+from imprompt.indexer.readers.columns import file_source
 from imprompt.indexer.readers.compression import DamagedStream, most_rows
+from imprompt.indexer.readers.rows import MAX_LINE_BYTES, Row, StreamedSource, judge, open_file
 from imprompt.indexer.readers.text_lines import (
     NOT_AN_OBJECT,
     KeyedObject,
     json_lines_source,
     objects_source,
 )
-from imprompt.indexer.rows import MAX_LINE_BYTES, Row, StreamedSource, count_rows, judge, open_file
 
 _READ_BYTES = 1 << 16
 _SIGN = re.compile(r"[^ \t\r\n]")
 
 
 def json_source(path: Path, *, column: str | None) -> StreamedSource:
-    """An array of objects or of prompts, whose `source_key` is "item N", counted from 0; else an object a line.
+    """Read an array of objects or prompts; else an object a line.
+
+    `source_key` is "item N", counted from 0, or "line N".
 
     Raises:
         CorpusError: none of the first thousand is an object with such a member, or the file is cut
@@ -35,42 +37,37 @@ def json_source(path: Path, *, column: str | None) -> StreamedSource:
     """
     with open_file(path) as file:
         text = _Text(file, path)
-        is_array = text.next_sign() == "["
-        if is_array:
-            text.skip()
-            if text.next_sign() == '"':
-                return _texts_source(path)
-    return (
-        objects_source(path, "json", lambda: _items(path), column=column)
-        if is_array
-        else json_lines_source(path, column=column)
-    )
+        if text.next_sign() != "[":
+            return json_lines_source(path, column=column)
+        text.skip()
+        if text.next_sign() == '"':
+            return _texts_source(path)
+    return objects_source(path, "json", lambda: _items(path), column=column)
 
 
 def _texts_source(path: Path) -> StreamedSource:
-    """An array of prompts."""
+    """Read an array of prompts."""
     name = as_utf8(path.name)
 
     def rows(start: int) -> Iterator[Row]:
         for number, item in itertools.islice(_values(path), start, None):
             yield judge(item, source=name, key=f"item {number}")
 
-    digest = remembered([path], lambda: file_digest(path, "json texts", ""))
-    return StreamedSource(name, False, rows, digest, lambda: count_rows(rows))
+    return file_source(path, "json texts", "", rows)
 
 
 def _items(path: Path) -> Iterator[KeyedObject]:
-    """The objects of the array. Raises as `_values`."""
+    """Yield the objects of the array; raises as `_values`."""
     for number, item in _values(path):
         yield f"item {number}", item if isinstance(item, dict) else NOT_AN_OBJECT
 
 
 def _values(path: Path) -> Iterator[tuple[int, Any]]:
-    """The values of the array, each with its number.
+    """Yield (number, value) of the array.
 
     Raises:
-        CorpusError: an item is cut off, no JSON or too long to be held: nothing behind it can be
-            told apart.
+        CorpusError: an item is cut off, not JSON or too long to be held; the items after it cannot
+            be told apart.
     """
     with open_file(path) as file:
         limit = most_rows(path)
@@ -101,34 +98,33 @@ class _Text:
         self._ended = False
 
     def next_sign(self) -> str:
-        """The first character that is not white space; "" at the end of the file."""
-        while (found := _SIGN.search(self._window, self._at)) is None and not self._ended:
+        """Return the next character that is not white space; "" at the end of the file."""
+        while (sign := _SIGN.search(self._window, self._at)) is None and not self._ended:
             self._at = len(self._window)
             self._more(_READ_BYTES)
-        self._at = len(self._window) if found is None else found.start()
+        self._at = len(self._window) if sign is None else sign.start()
         return self._window[self._at : self._at + 1]
 
     def skip(self) -> None:
-        """Leave out the character that `next_sign` gave."""
+        """Skip the character that `next_sign` returned."""
         self.next_sign()
         self._at += 1
 
     def value(self, number: int) -> Any:
-        """The JSON value that comes next, which is item `number`."""
+        """Return the next JSON value, which is item `number`."""
         self.next_sign()
         while True:
             held = len(self._window) - self._at
             try:
-                found, end = self._values.raw_decode(self._window, self._at)
-                if end < len(self._window) or self._ended:  # else a number may go on
+                value, end = self._values.raw_decode(self._window, self._at)
+                if end < len(self._window) or self._ended:  # else a number may continue
                     self._at = end
-                    return found
+                    return value
             except (ValueError, RecursionError) as error:
                 if self._ended or held > MAX_LINE_BYTES or isinstance(error, RecursionError):
-                    raise self._broken(number) from error
-            self._more(
-                max(held, _READ_BYTES)
-            )  # twice as much each time: an item is parsed a few times at most
+                    raise self._damaged(number) from error
+            # Twice as much each time: an item is parsed a few times at most.
+            self._more(max(held, _READ_BYTES))
 
     def _more(self, size: int) -> None:
         content = self._file.read(size)
@@ -136,9 +132,10 @@ class _Text:
         self._window = self._window[self._at :] + self._decoder.decode(content, final=self._ended)
         self._at = 0
 
-    def _broken(self, number: int) -> CorpusError:
+    def _damaged(self, number: int) -> CorpusError:
         return CorpusError(
-            f"{self._path} cannot be read beyond item {number}: it is cut off, no JSON, or longer than {MAX_LINE_BYTES >> 20} MiB.",
+            f"{self._path} cannot be read beyond item {number}: it is cut off, not JSON, "
+            f"or longer than {MAX_LINE_BYTES >> 20} MiB.",
             path=self._path,
-            hint="Write the file anew, best as JSON lines.",
+            hint="Write the file again, preferably as JSON lines.",
         )

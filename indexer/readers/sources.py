@@ -8,10 +8,12 @@ from imprompt.core.errors import ConfigError, CorpusError
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.text import as_utf8
 from imprompt.images.image_files import find_images
-from imprompt.indexer.phrase_counts import PACKAGE, PHRASES, phrases_source
 from imprompt.indexer.readers.duckdb_tables import duckdb_source
 from imprompt.indexer.readers.hub_datasets import FORM, HUB, HubCorpus, hub_source, parse_hub_spec
 from imprompt.indexer.readers.image_folders import IMAGES, images_source
+from imprompt.indexer.readers.interrogator_phrases import PACKAGE, PHRASES, phrases_source
+from imprompt.indexer.readers.rows import StreamedSource
+from imprompt.indexer.readers.sampling import first_rows, sampled_rows
 from imprompt.indexer.readers.starter import starter_source
 from imprompt.indexer.readers.table_files import (
     FORMS,
@@ -20,8 +22,6 @@ from imprompt.indexer.readers.table_files import (
     joined_source,
     open_table,
 )
-from imprompt.indexer.rows import StreamedSource
-from imprompt.indexer.sampling import first_rows, sampled_rows
 
 STARTER = "starter"
 DUCKDB = ".duckdb"
@@ -39,14 +39,14 @@ PRESETS = {
         filenames=("data/train.parquet", "data/eval.parquet"),
     ),
 }
-"""Corpora with a name, found in the hub's cache or fetched.
+"""Named corpora, from the hub's cache or fetched.
 
-Of DiffusionDB only the prompt and its score are read, no user name.
+Of DiffusionDB only the prompt and its score are read, not the user names.
 """
 
 _FORMS = (
-    f"A corpus is `{STARTER}`, `{'`, `'.join(PRESETS)}`, `{FORM}`, `{PHRASES}{PACKAGE}`, `{IMAGES}FOLDER`, FILE{DUCKDB}, "
-    f"or a file, or a folder of files, that ends in {FORMS}."
+    f"A corpus is `{STARTER}`, `{'`, `'.join(PRESETS)}`, `{FORM}`, `{PHRASES}{PACKAGE}`, "
+    f"`{IMAGES}FOLDER`, FILE{DUCKDB}, or a file, or a folder of files, that ends in {FORMS}."
 )
 
 
@@ -60,23 +60,23 @@ def parse_corpus(
     offline: bool = False,
     announce: Announce = silent,
 ) -> StreamedSource:
-    """The corpus that `spec` names, opened far enough to know that it has rows.
+    """Open the corpus that `spec` names, and check that it has rows.
 
     Args:
-        spec: one of the forms that docs/corpora.md lists. A name of `PRESETS` comes before a file
-            of that name.
-        column: the column of the prompts, where `spec` does not name it; by default `prompt`, else
-            the only one of text.
-        limit: the first rows only.
-        sample: so many rows, drawn by `seed` from all or from the first `limit`.
+        spec: one of the forms in docs/corpora.md. A name of `PRESETS` wins over a file of that
+            name.
+        column: of the prompts, if `spec` does not name it; by default `prompt`, else the only text
+            column.
+        limit: take the first rows only.
+        sample: draw this many rows from all or from the first `limit`.
         seed: of the sample.
         offline: never ask the hub for what its cache lacks.
-        announce: is told what is fetched, from where and how large it is, before it starts.
+        announce: takes a line on each download, its origin and size, before it starts.
 
     Raises:
-        ConfigError: `limit` or `sample` below 1, `seed` below 0, or a spec that is written wrongly.
-        CorpusError: it is not there and cannot be fetched, or of no known kind, without that column
-            or without rows.
+        ConfigError: `limit` or `sample` is below 1, `seed` below 0, or the spec is malformed.
+        CorpusError: the corpus does not exist and cannot be fetched, is of no known kind, or lacks
+            that column or any row.
     """
     for option, value, least in (
         ("--limit", limit, 1),
@@ -88,9 +88,7 @@ def parse_corpus(
     source = _named(spec, column, offline=offline, announce=announce) or _local(spec, column)
     if next(source.open_rows(0), None) is None:
         raise CorpusError(
-            f"{spec} holds no rows.",
-            path=Path(spec),
-            hint="Name a corpus with at least one prompt.",
+            f"{spec} has no rows.", path=Path(spec), hint="Name a corpus with at least one prompt."
         )
     for remark in source.remarks():
         announce(remark)
@@ -102,7 +100,7 @@ def parse_corpus(
 def _named(
     spec: str, column: str | None, *, offline: bool, announce: Announce
 ) -> StreamedSource | None:
-    """The corpora that are not named by a path of this machine."""
+    """Open a corpus that is not named by a path; None if `spec` does not name one."""
     if spec == STARTER:
         return starter_source()
     if spec in PRESETS:
@@ -138,9 +136,9 @@ def _local(spec: str, column: str | None) -> StreamedSource:
 def _folder(path: Path, column: str | None) -> StreamedSource:
     files = find_tables(path)
     if not files:
-        pictures = "; it holds images" if find_images([path]) else ""
+        images = "; it holds images" if find_images([path]) else ""
         raise CorpusError(
-            f"{path} is a folder without a table{pictures}.",
+            f"{path} is a folder without a table{images}.",
             path=path,
             hint=f"For the prompts inside its images, say {IMAGES}{path}. A table ends in {FORMS}.",
         )

@@ -1,4 +1,7 @@
-"""The starter corpus: prompts in the manner of real ones, expanded from `starter.toml` by a seed, and marked as synthetic."""
+"""The starter corpus: synthetic prompts in the manner of real ones, expanded from a vocabulary.
+
+The vocabulary is in `starter.toml`; a fixed seed makes the corpus the same everywhere.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import msgspec
 import numpy as np
 
 from imprompt.core.values import RawPrompt
-from imprompt.indexer.rows import Row, StreamedSource
+from imprompt.indexer.readers.rows import Row, StreamedSource
 
 NAME = "starter"
 ROWS = 5_000
@@ -37,13 +40,16 @@ _HEADS = (
     "{subject}, {medium}",
     "{subject} {action}",
 )
-"""How a prompt begins; {action} is left out where a theme has none."""
+"""How a prompt begins; {action} is left out if a theme has none."""
 
 _TAIL_LENGTHS = (0, 0, 0, 0, 1, 2, 2, 3, 3, 4, 5, 6, 8, 9, 11, 13)
-"""How many modifiers follow: among 20,000 real prompts a quarter has no comma, the median is 3, one in ten has 13."""
+"""Numbers of modifiers that follow.
+
+Of 20,000 real prompts a quarter have no comma, the median is 3, and one in ten has 13.
+"""
 
 _LEAST_WORDS = 4
-"""Shorter ones would be bare nouns, which are nobody's prompt and everybody's."""
+"""Shorter ones would be bare nouns, which are not prompts."""
 
 T = TypeVar("T")
 
@@ -67,7 +73,7 @@ class _Wording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Vocabulary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands in `starter.toml`."""
+    """The content of `starter.toml`."""
 
     media: dict[str, list[str]]
     light: dict[str, list[str]]
@@ -75,9 +81,9 @@ class Vocabulary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     theme: list[_Theme]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Draws:
-    """Choices that are the same on every machine: raw output of PCG64, which numpy promises not to change."""
+    """Random choices, the same everywhere: numpy promises not to change PCG64's raw output."""
 
     bits: np.random.PCG64
 
@@ -93,10 +99,7 @@ class _Draws:
 
 
 def starter_source() -> StreamedSource:
-    """The corpus `starter`:
-
-    5,000 different synthetic prompts; `source_key` is "row N", counted from 0.
-    """
+    """Return 5,000 different synthetic prompts; `source_key` is "row N", counted from 0."""
 
     def rows(start: int) -> Iterator[Row]:
         for number, text in enumerate(expand(load_vocabulary(), ROWS, seed=_SEED)):
@@ -104,22 +107,21 @@ def starter_source() -> StreamedSource:
                 yield RawPrompt(text, NAME, f"row {number}")
 
     def digest() -> str:
-        return hashlib.sha256(
-            "\n".join(expand(load_vocabulary(), ROWS, seed=_SEED)).encode()
-        ).hexdigest()
+        prompts = expand(load_vocabulary(), ROWS, seed=_SEED)
+        return hashlib.sha256("\n".join(prompts).encode()).hexdigest()
 
     return StreamedSource(NAME, True, rows, digest, lambda: ROWS)
 
 
 def load_vocabulary() -> Vocabulary:
-    """The vocabularies that ship with imprompt."""
+    """Return the vocabulary that ships with imprompt."""
     return msgspec.toml.decode(
         Path(__file__).with_name("starter.toml").read_bytes(), type=Vocabulary
     )
 
 
 def expand(vocabulary: Vocabulary, n: int, *, seed: int) -> Iterator[str]:
-    """`n` prompts, no two alike but for case; a longer run of the same seed begins with a shorter one."""
+    """Yield `n` prompts that differ by more than case; `n` does not change the first ones."""
     draws = _Draws(np.random.PCG64(seed))
     themes = [theme for theme in vocabulary.theme for _ in range(theme.weight)]
     seen: set[str] = set()
@@ -155,7 +157,7 @@ def _compose(vocabulary: Vocabulary, theme: _Theme, draws: _Draws) -> str:
 
 
 def _tail(vocabulary: Vocabulary, theme: _Theme, kind: str, draws: _Draws) -> list[str]:
-    """Modifiers: the light first, often a mood or colours, then words of the medium's trade."""
+    """Draw modifiers: the light first, often a mood or colours, then terms of the medium."""
     length = draws.one(_TAIL_LENGTHS)
     tail: list[str] = []
     if length and draws.below(3):
@@ -164,12 +166,12 @@ def _tail(vocabulary: Vocabulary, theme: _Theme, kind: str, draws: _Draws) -> li
         tail.append(draws.one(vocabulary.words.moods))
     if length > 1 and not draws.below(4):
         tail.append(draws.one(vocabulary.words.colours))
-    trade = vocabulary.words.photo if kind in _PHOTO_KINDS else vocabulary.words.art
-    return tail + draws.several(trade, length - len(tail))
+    terms = vocabulary.words.photo if kind in _PHOTO_KINDS else vocabulary.words.art
+    return tail + draws.several(terms, length - len(tail))
 
 
 def _punctuate(parts: list[str], *, style: int) -> str:
-    """Mostly commas; now and then sentences, a capital, or no commas at all in the short ones."""
+    """Join with commas; some styles use sentences, a capital, or no comma between two parts."""
     if style == 0:
         return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
     text = (" " if style == 1 and len(parts) == 2 else ", ").join(parts)

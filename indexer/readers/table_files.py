@@ -1,10 +1,9 @@
-"""Tables in files, one by one and as folders of them."""
+"""Tables in files: single ones by their suffix, and many joined into one corpus."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ from imprompt.core.errors import CorpusError
 from imprompt.core.text import as_utf8
 from imprompt.core.values import RawPrompt, RejectedRow
 from imprompt.indexer.readers.arrow_tables import arrow_source
-from imprompt.indexer.readers.columns import file_digest, remembered
+from imprompt.indexer.readers.columns import cached_digest, file_digest
 from imprompt.indexer.readers.compression import CODECS, table_suffix
 from imprompt.indexer.readers.csv_tables import csv_source
 from imprompt.indexer.readers.json_arrays import json_source
 from imprompt.indexer.readers.parquet_tables import parquet_source
+from imprompt.indexer.readers.rows import Row, StreamedSource
 from imprompt.indexer.readers.text_lines import json_lines_source, text_source
-from imprompt.indexer.rows import Row, StreamedSource
 
 UNREADABLE_FILE = "unreadable file"
 TEXT_SUFFIX = ".txt"
@@ -37,26 +36,26 @@ TABLES: dict[str, Callable[[Path, str | None], StreamedSource]] = {
 """How each kind of file is opened, by its suffix."""
 
 _COLUMNAR = frozenset({".parquet", ".arrow"})
-"""They are compressed inside, if at all."""
+"""Kinds that compress their content themselves, so `.parquet.gz` is not one."""
 
 FORMS = f"{', '.join(TABLES)} (text, CSV, TSV and JSON also with {' or '.join(CODECS)})"
 
 DESCRIPTIONS = frozenset(
     {"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json"}
 )
-"""What `datasets` writes beside the data."""
+"""Metadata files that the library `datasets` writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedFile:
-    """A file of a corpus; `key` is its path inside the corpus, which stands before the keys of its rows."""
+    """A file of a corpus; `key` is its path inside it, the prefix of its rows' keys."""
 
     key: str
     path: Path
 
 
 def is_table(name: str) -> bool:
-    """Whether a file of this name is of a kind that can be read."""
+    """Tell whether a file of this name is of a kind that can be read."""
     path = Path(name)
     kind = table_suffix(path)
     return (
@@ -67,10 +66,10 @@ def is_table(name: str) -> bool:
 
 
 def open_table(path: Path, column: str | None) -> StreamedSource:
-    """The corpus of one file.
+    """Open the corpus of one file.
 
     Raises:
-        CorpusError: its kind is none of `TABLES`, or it cannot be read as its suffix says.
+        CorpusError: its kind is not in `TABLES`, or it cannot be read as that kind.
     """
     if not is_table(path.name):
         raise CorpusError(
@@ -82,37 +81,31 @@ def open_table(path: Path, column: str | None) -> StreamedSource:
 
 
 def find_tables(folder: Path) -> list[NamedFile]:
-    """The tables below a folder by path, without hidden ones and `without_remarks`."""
-    found: list[NamedFile] = []
-    for place, folders, names in os.walk(folder):
+    """Return the tables below a folder by path, without hidden ones.
+
+    Texts count only if there is no other table: else they are licences and the like.
+    """
+    files: list[NamedFile] = []
+    for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [
-            Path(place) / name for name in names if is_table(name) and not name.startswith(".")
-        ]
-        found += [
-            NamedFile(as_utf8(path.relative_to(folder).as_posix()), path)
-            for path in paths
-            if path.is_file()
-        ]
-    return sorted(without_remarks(found), key=lambda file: file.key)
-
-
-def without_remarks(files: Sequence[NamedFile]) -> list[NamedFile]:
-    """The files, without texts where there is any other table: then they are licences and the like."""
-    kinds = Counter(table_suffix(file.path) == TEXT_SUFFIX for file in files)
-    return [file for file in files if not kinds[False] or table_suffix(file.path) != TEXT_SUFFIX]
+        for name in names:
+            path = Path(parent) / name
+            if is_table(name) and not name.startswith(".") and path.is_file():
+                files.append(NamedFile(as_utf8(path.relative_to(folder).as_posix()), path))
+    others = [file for file in files if table_suffix(file.path) != TEXT_SUFFIX]
+    return sorted(others or files, key=lambda file: file.key)
 
 
 def joined_source(
     name: str, files: Sequence[NamedFile], *, column: str | None, origin: str = ""
 ) -> StreamedSource:
-    """Many files as one corpus, in the order given; `source_key` is the file's key, a colon, and the row's key in it.
+    """Join files into one corpus in the given order; `source_key` is "FILE:KEY".
 
-    A file that cannot be opened counts as one rejected row, one that breaks off as so many as are
-    known to be lost, at least one; the other files are read.
+    A file that cannot be opened counts as one rejected row, one that ends early as the rows known
+    to be lost, at least one; the other files are read.
 
     Raises:
-        CorpusError: not one of the files can be opened; it tells of the first.
+        CorpusError: none of the files can be opened; the error is the first one's.
     """
     _open_any(files, column)
 
@@ -133,28 +126,23 @@ def joined_source(
     def remarks() -> list[str]:
         return [remark for file in files[:_REMARKED_FILES] for remark in _remarks(file, column)]
 
-    asked = remembered([file.path for file in files], digest)
-    return StreamedSource(
-        name,
-        False,
-        rows,
-        asked,
-        lambda: sum(_count(name, file, column) for file in files),
-        origin,
-        remarks,
-    )
+    def count() -> int:
+        return sum(_count(name, file, column) for file in files)
+
+    fingerprint = cached_digest([file.path for file in files], digest)
+    return StreamedSource(name, False, rows, fingerprint, count, origin, remarks)
 
 
 def _open_any(files: Sequence[NamedFile], column: str | None) -> None:
-    refused: CorpusError | None = None
+    first: CorpusError | None = None
     for file in files:
         try:
             open_table(file.path, column)
             return
         except CorpusError as error:
-            refused = refused or error
-    if refused is not None:
-        raise refused
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def _rows_of(name: str, file: NamedFile, column: str | None, start: int) -> Iterator[Row]:
@@ -169,14 +157,14 @@ def _rows_of(name: str, file: NamedFile, column: str | None, start: int) -> Iter
             number += 1
     except CorpusError as error:
         reason = f"{UNREADABLE_FILE}: {error.message.replace(str(file.path), file.path.name)}"
-        for lost in range(number, max(_promised(file, column), number + 1)):
+        for lost in range(number, max(_stated_count(file, column), number + 1)):
             yield RejectedRow(name, f"{file.key}:row {lost}", reason)
 
 
-def _promised(file: NamedFile, column: str | None) -> int:
-    """How many rows the file says it has, 0 where it does not.
+def _stated_count(file: NamedFile, column: str | None) -> int:
+    """Return the number of rows by the file itself; 0 if it cannot be opened.
 
-    Parquet says it even where the rows are damaged.
+    Parquet states it even if the rows are damaged.
     """
     try:
         return open_table(file.path, column).count()
@@ -185,7 +173,7 @@ def _promised(file: NamedFile, column: str | None) -> int:
 
 
 def _count(name: str, file: NamedFile, column: str | None) -> int:
-    return _promised(file, column) or sum(1 for _ in _rows_of(name, file, column, 0))
+    return _stated_count(file, column) or sum(1 for _ in _rows_of(name, file, column, 0))
 
 
 def _remarks(file: NamedFile, column: str | None) -> list[str]:

@@ -9,20 +9,13 @@ from typing import Any, TypeAlias
 
 from imprompt.core.text import as_utf8
 from imprompt.core.values import RejectedRow
-from imprompt.indexer.readers.columns import (
-    NSFW_COLUMN,
-    SUBMITTED_COLUMN,
-    choose_column,
-    file_digest,
-    remembered,
-)
-from imprompt.indexer.rows import (
+from imprompt.indexer.readers.columns import choose_column, file_source, judge_cells
+from imprompt.indexer.readers.rows import (
     BAD_UTF8,
     EMPTY,
     TOO_LONG,
     Row,
     StreamedSource,
-    count_rows,
     judge,
     numbered_lines,
 )
@@ -33,27 +26,26 @@ NOT_AN_OBJECT = "not a JSON object"
 _PEEKED_OBJECTS = 1000
 
 KeyedObject: TypeAlias = tuple[str, dict[str, Any] | str]
-"""`source_key` and the object there, or the reason why there is none."""
+"""`source_key` and the object, or the reason why there is none."""
 
 
 def text_source(path: Path) -> StreamedSource:
-    """A prompt a line; `source_key` is "line N"."""
+    """Read a prompt a line; `source_key` is "line N"."""
+    name = as_utf8(path.name)
 
     def rows(start: int) -> Iterator[Row]:
         for number, line in itertools.islice(numbered_lines(path), start, None):
             key = f"line {number}"
-            yield (
-                RejectedRow(as_utf8(path.name), key, TOO_LONG)
-                if line is None
-                else judge(line.rstrip(b"\r\n"), source=as_utf8(path.name), key=key)
-            )
+            if line is None:
+                yield RejectedRow(name, key, TOO_LONG)
+            else:
+                yield judge(line.rstrip(b"\r\n"), source=name, key=key)
 
-    digest = remembered([path], lambda: file_digest(path, "text", ""))
-    return StreamedSource(as_utf8(path.name), False, rows, digest, lambda: count_rows(rows))
+    return file_source(path, "text", "", rows)
 
 
 def json_lines_source(path: Path, *, column: str | None) -> StreamedSource:
-    """An object a line; `source_key` is "line N".
+    """Read an object a line; `source_key` is "line N".
 
     Raises:
         CorpusError: none of the first thousand lines is an object with such a member.
@@ -64,35 +56,27 @@ def json_lines_source(path: Path, *, column: str | None) -> StreamedSource:
 def objects_source(
     path: Path, kind: str, objects: Callable[[], Iterator[KeyedObject]], *, column: str | None
 ) -> StreamedSource:
-    """The corpus of a file that holds JSON objects; `kind` goes into the fingerprint.
+    """Read a file of JSON objects; `kind` goes into the fingerprint.
 
     Raises:
         CorpusError: none of the first thousand is an object with such a member.
     """
-    members: dict[str, bool] = {}
-    for _, found in itertools.islice(objects(), _PEEKED_OBJECTS):
-        for name, value in found.items() if isinstance(found, dict) else ():
-            members[name] = members.get(name, False) or isinstance(value, str)
-    chosen = choose_column(
-        path, column, list(members), texts=[name for name, is_text in members.items() if is_text]
-    )
+    holds_text: dict[str, bool] = {}
+    for _, item in itertools.islice(objects(), _PEEKED_OBJECTS):
+        for member, value in item.items() if isinstance(item, dict) else ():
+            holds_text[member] = holds_text.get(member, False) or isinstance(value, str)
+    texts = [member for member, is_text in holds_text.items() if is_text]
+    chosen = choose_column(path, column, list(holds_text), texts=texts)
+    name = as_utf8(path.name)
 
     def rows(start: int) -> Iterator[Row]:
-        for key, found in itertools.islice(objects(), start, None):
-            if isinstance(found, str):
-                yield RejectedRow(as_utf8(path.name), key, found)
+        for key, item in itertools.islice(objects(), start, None):
+            if isinstance(item, str):
+                yield RejectedRow(name, key, item)
             else:
-                submitted, nsfw = found.get(SUBMITTED_COLUMN, 1), found.get(NSFW_COLUMN)
-                yield judge(
-                    found.get(chosen),
-                    source=as_utf8(path.name),
-                    key=key,
-                    n_submitted=submitted,
-                    nsfw=nsfw,
-                )
+                yield judge_cells(item.get(chosen), item, source=name, key=key)
 
-    digest = remembered([path], lambda: file_digest(path, kind, chosen))
-    return StreamedSource(as_utf8(path.name), False, rows, digest, lambda: count_rows(rows))
+    return file_source(path, kind, chosen, rows)
 
 
 def _line_objects(path: Path) -> Iterator[KeyedObject]:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imprompt.core.errors import ImpromptError
-from imprompt.indexer.completion import plan_of
+from imprompt.indexer.build_plan import plan_of
 from imprompt.indexer.journal import Journal
 from imprompt.store import layout
 from imprompt.store.conditions import where

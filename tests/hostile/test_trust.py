@@ -114,7 +114,7 @@ RULES = (
     ),
     Rule(
         ("pickle.load", "pickle.loads", "marshal.loads", "shelve.open"),
-        ("indexer/ray_stream.py",),
+        ("indexer/ray_blocks.py",),
         "pickles",
     ),
     Rule(("os.open",), ("store/paths.py", "store/publish.py"), "paths below an index", INDEX_FILES),
@@ -124,10 +124,10 @@ RULES = (
         "files of an index, which `imprompt.store.paths` reads",
         ("store/",),
     ),
-    Rule(("manifest_in", "read_manifest"), ("store/", "indexer/completion.py"), "manifests"),
+    Rule(("manifest_in", "read_manifest"), ("store/", "indexer/staging.py"), "manifests"),
 )
 """Why these are allowed: `ensemble/` loads the user's tables without pickles, features that it
-wrote itself, and safetensors; `indexer/ray_stream.py` unpickles from the user's own cluster."""
+wrote itself, and safetensors; `indexer/ray_blocks.py` unpickles from the user's own cluster."""
 
 
 def product_files() -> list[Path]:

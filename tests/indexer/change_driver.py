@@ -1,7 +1,7 @@
-"""Changes an index and kills itself at a named point; run as a program of its own by `test_change_kills.py`.
+"""Change an index and be killed at a named point; a program that `test_change_kills.py` runs.
 
     python tests/indexer/change_driver.py remove ROOT POINT
-    python tests/indexer/change_driver.py fold ROOT POINT
+    python tests/indexer/change_driver.py dedupe ROOT POINT
     python tests/indexer/change_driver.py add ROOT POINT CORPUS
 
 The points wrap functions of the product from outside; the product knows nothing of them.
@@ -13,12 +13,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import imprompt.indexer.completion
 import imprompt.indexer.engine
 import imprompt.indexer.journal
+import imprompt.indexer.numbering
 import imprompt.indexer.removing
 import imprompt.indexer.rewriting
-import imprompt.indexer.stages
+import imprompt.indexer.staging
 import imprompt.store.publish
 import imprompt.store.shards
 from imprompt.indexer.adding import add_corpora
@@ -28,40 +28,29 @@ from imprompt.indexer.removing import RemoveReport, remove_prompts, rules_where
 from imprompt.indexer.semantic_duplicates import DedupeReport, dedupe_similar
 from imprompt.store.staged_prompts import StagedPrompts
 from tests.indexer.doubles import BagOfWords, BagPair
-from tests.indexer.kill_driver import in_the_middle_of_a_journal_line
+from tests.indexer.kill_driver import PUBLISHING
 from tests.killing import after, before, in_the_middle_of_a_file
 
 WORD = "Zanzibarquokka"
 
 
 def remove(root: Path) -> RemoveReport:
-    """The command that is broken off and given again."""
+    """Run the command that is interrupted and repeated."""
     return remove_prompts(root, rules_where(f"text LIKE '%{WORD}%'"))
 
 
-def fold(root: Path) -> DedupeReport:
-    """The command that is broken off and given again."""
+def dedupe(root: Path) -> DedupeReport:
+    """Run the command that is interrupted and repeated."""
     return dedupe_similar(root, cosine=0.98)
 
 
 def add(root: Path, corpus: Path, pair: BagPair, second: BagOfWords) -> BuildReport:
-    """The command that is broken off and given again."""
+    """Run the command that is interrupted and repeated."""
     imprompt.indexer.engine.READ_ROWS = 100
     return add_corpora(root, [parse_corpus(str(corpus))], pair, extra=[second])
 
 
-PUBLISHING: dict[str, Callable[[], None]] = {
-    "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(imprompt.indexer.completion, "publish"),
-    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
-        imprompt.store.publish, call=1
-    ),
-    "between the manifest and the first rename": lambda: before(Path, "rename"),
-    "between the renames": lambda: after(Path, "rename"),
-    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
-    "after publishing": lambda: after(imprompt.indexer.completion, "publish"),
-}
-FOLDING: dict[str, Callable[[], None]] = {
+DEDUPING: dict[str, Callable[[], None]] = {
     "before the prompts are written": lambda: before(imprompt.indexer.rewriting, "write_without"),
     "between the prompts and their journal line": lambda: after(
         imprompt.indexer.rewriting, "write_without"
@@ -73,7 +62,7 @@ FOLDING: dict[str, Callable[[], None]] = {
     **PUBLISHING,
 }
 REMOVING: dict[str, Callable[[], None]] = {
-    **FOLDING,
+    **DEDUPING,
     "before purging": lambda: before(imprompt.indexer.removing, "purge_others"),
     "in the middle of purging": lambda: before(imprompt.store.publish, "_remove"),
 }
@@ -82,7 +71,7 @@ ADDING: dict[str, Callable[[], None]] = {
     "after the old prompts were taken over": lambda: after(StagedPrompts, "settle"),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=2),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
-    "between old shards": lambda: after(imprompt.indexer.completion, "_link", call=3),
+    "between old shards": lambda: after(imprompt.indexer.staging, "_link", call=3),
     "in the middle of a shard": lambda: in_the_middle_of_a_file(imprompt.store.shards, call=3),
     "between a shard and its journal line": lambda: after(
         imprompt.indexer.engine, "write_shard", call=3
@@ -96,9 +85,9 @@ def main() -> None:
     if verb == "remove":
         REMOVING[point]()
         remove(root)
-    elif verb == "fold":
-        FOLDING[point]()
-        fold(root)
+    elif verb == "dedupe":
+        DEDUPING[point]()
+        dedupe(root)
     else:
         ADDING[point]()
         add(root, Path(sys.argv[4]), BagPair(), BagOfWords("second"))

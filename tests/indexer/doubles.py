@@ -1,4 +1,4 @@
-"""A small encoder for tests of the build machinery: a hashed bag of words, quick and the same everywhere."""
+"""A small encoder for tests of the build: a hashed bag of words, quick and deterministic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.values import EncoderSpec, RawPrompt, Vectors, prompt_key, unit_rows
-from imprompt.indexer.rows import StreamedSource
+from imprompt.indexer.readers.rows import StreamedSource
 
 DIM = 24
 MAX_TOKENS = 12
@@ -77,7 +77,7 @@ def listed(
 
 
 def write_corpus(path: Path, n: int, *, salt: str = "") -> Path:
-    """A text file of `n` prompts, every seventh a duplicate of an earlier one, every eleventh line not UTF-8."""
+    """Write `n` prompts: every seventh repeats an earlier one, every eleventh is not UTF-8."""
     lines = []
     for i in range(n):
         number = i // 2 if i % 7 == 6 else i

@@ -13,7 +13,7 @@ from tests.core.fake_hub import COMMIT
 def fill_cache(
     cache: Path, repo: str, files: Mapping[str, bytes], *, revision: str = "main"
 ) -> str:
-    """Put a data set into the hub's cache as the hub's own client does; its commit is made of the content."""
+    """Put a data set into the hub's cache as its client does; the commit is a content hash."""
     digest = hashlib.sha1(usedforsecurity=False)
     for name, content in sorted(files.items()):
         digest.update(repr((name, content)).encode())

@@ -1,4 +1,4 @@
-"""Builds an index and kills itself at a named point; run as a program of its own by `test_kills.py`.
+"""Build an index and be killed at a named point; a program that `test_kills.py` runs.
 
     python tests/indexer/kill_driver.py ROOT CORPUS POINT
 
@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import imprompt.indexer.completion
+import imprompt.indexer.duplicates
 import imprompt.indexer.engine
 import imprompt.indexer.journal
-import imprompt.indexer.near_duplicates
-import imprompt.indexer.stages
+import imprompt.indexer.numbering
+import imprompt.indexer.staging
 import imprompt.store.publish
 import imprompt.store.shards
 from imprompt.core.values import Vectors
@@ -35,7 +35,7 @@ SHARD_ROWS = 64
 
 
 def build(root: Path, corpus: Path, pair: BagPair) -> BuildReport:
-    """The command that is broken off and given again."""
+    """Run the command that is interrupted and repeated."""
     imprompt.indexer.engine.READ_ROWS = READ_ROWS
     options = BuildOptions(shard_rows=SHARD_ROWS, replace=True)
     return build_index(root, [parse_corpus(str(corpus))], pair, options=options)
@@ -54,14 +54,27 @@ def in_the_middle_of_a_journal_line() -> None:
     imprompt.indexer.journal.write_whole = torn
 
 
+PUBLISHING: dict[str, Callable[[], None]] = {
+    "in the middle of a journal line": in_the_middle_of_a_journal_line,
+    "before publishing": lambda: before(imprompt.indexer.staging, "publish"),
+    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
+        imprompt.store.publish, call=1
+    ),
+    "between the manifest and the first rename": lambda: before(Path, "rename"),
+    "between the renames": lambda: after(Path, "rename"),
+    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
+    "after publishing": lambda: after(imprompt.indexer.staging, "publish"),
+}
+"""The end of every change of an index."""
+
 POINTS: dict[str, Callable[[], None]] = {
     "none": lambda: None,
     "within a batch of rows": lambda: before(Rules, "apply", call=2),
     "between batches of rows": lambda: after(StagedPrompts, "add", call=3),
-    "before folding": lambda: before(imprompt.indexer.stages, "drop_duplicates"),
-    "while folding equal prompts": lambda: after(StagedPrompts, "drop_equal"),
-    "while folding near duplicates": lambda: after(
-        imprompt.indexer.near_duplicates, "collect_word_sets"
+    "before dropping duplicates": lambda: before(imprompt.indexer.numbering, "drop_duplicates"),
+    "while dropping equal prompts": lambda: after(StagedPrompts, "drop_equal"),
+    "while dropping near duplicates": lambda: after(
+        imprompt.indexer.duplicates, "collect_word_sets"
     ),
     "before numbering": lambda: before(StagedPrompts, "number"),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
@@ -70,15 +83,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "between a shard and its journal line": lambda: after(
         imprompt.indexer.engine, "write_shard", call=3
     ),
-    "in the middle of a journal line": in_the_middle_of_a_journal_line,
-    "before publishing": lambda: before(imprompt.indexer.completion, "publish"),
-    "in the middle of the manifest": lambda: in_the_middle_of_a_file(
-        imprompt.store.publish, call=1
-    ),
-    "between the manifest and the first rename": lambda: before(Path, "rename"),
-    "between the renames": lambda: after(Path, "rename"),
-    "in the middle of the pointer": lambda: in_the_middle_of_a_file(imprompt.store.publish, call=2),
-    "after publishing": lambda: after(imprompt.indexer.completion, "publish"),
+    **PUBLISHING,
 }
 
 

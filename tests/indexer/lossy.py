@@ -1,4 +1,4 @@
-"""Stands for Ray's streams: everything that travels is pickled, and some of it gets lost on the way."""
+"""A stand-in for Ray's streams: everything that travels is pickled, and some of it is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds an index on a cluster and kills itself when some shards are journaled; run as a program of its own by `test_ray.py`.
+"""Build an index on a cluster and be killed after some shards; a program of `test_ray.py`.
 
 python tests/indexer/ray_driver.py ROOT CORPUS ADDRESS
 """
@@ -26,7 +26,7 @@ def spaces() -> list[BuildSpace]:
 
 
 def build(root: Path, corpus: Path, engine: Engine) -> BuildReport:
-    """The command that is broken off and given again."""
+    """Run the command that is interrupted and repeated."""
     return build_index(
         root,
         [parse_corpus(str(corpus))],

@@ -38,7 +38,7 @@ class Nodes:
 
 @contextmanager
 def nodes(count: int) -> Iterator[Nodes]:
-    """A cluster of a head and `count` nodes; its workers find the repository and compute with one thread."""
+    """Start a head and `count` nodes; workers find the repository and compute with one thread."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -57,7 +57,7 @@ def nodes(count: int) -> Iterator[Nodes]:
 
 
 def _add_node(cluster: Any, **options: Any) -> Any:
-    """Start one more process of Ray; try three times, since Ray gives each 30 s, which a busy machine may exceed."""
+    """Start a process of Ray; try three times, as a busy machine may exceed Ray's 30 s."""
     for attempt in range(3):
         try:
             return cluster.add_node(object_store_memory=STORE_BYTES, **options)

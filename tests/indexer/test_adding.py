@@ -20,12 +20,11 @@ from imprompt.core.errors import (
 from imprompt.core.values import Prompt
 from imprompt.indexer.adding import add_corpora
 from imprompt.indexer.build import BuildOptions, BuildReport, build_index
-from imprompt.indexer.build_plan import BuildPlan
+from imprompt.indexer.build_plan import ONLY_EQUAL, BuildPlan
 from imprompt.indexer.cleaning_rules import Cleaning, UnsafeWords
-from imprompt.indexer.completion import ONLY_EQUAL
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.removing import remove_prompts, rules_where
-from imprompt.indexer.rows import StreamedSource
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
@@ -65,7 +64,7 @@ def corpus(folder: Path, name: str, n: int, *, salt: str) -> StreamedSource:
 
 
 def test_what_is_there_is_not_encoded_again(tmp_path: Path) -> None:
-    """Row ids, texts and the bytes of the old shards stay; the encoders see the new prompts only, once each."""
+    """Row ids, texts and bytes of old shards stay; encoders see the new prompts only, once."""
     first, second = (
         corpus(tmp_path, "a.txt", 230, salt="old"),
         corpus(tmp_path, "b.txt", 150, salt="new"),
@@ -88,7 +87,7 @@ def test_what_is_there_is_not_encoded_again(tmp_path: Path) -> None:
 
 
 def test_it_answers_like_an_index_of_both(tmp_path: Path) -> None:
-    """The same prompts with the same counts as a build of both corpora, the same vectors, and an index over all of them."""
+    """Prompts, counts and vectors equal those of a build of both corpora; all are indexed."""
     first, second = corpus(tmp_path, "a.txt", 230, salt=""), corpus(tmp_path, "b.txt", 300, salt="")
     build(tmp_path / "grown", first)
     grown = add(tmp_path / "grown", second).manifest
@@ -112,7 +111,7 @@ def test_it_answers_like_an_index_of_both(tmp_path: Path) -> None:
 
 
 def test_equal_and_near_prompts_count_for_what_is_there(tmp_path: Path) -> None:
-    """An equal one adds what it was submitted, a near one is folded, a new one comes behind; groups and counts of before stay."""
+    """Equal and near prompts are dropped and counted, new ones follow; old groups stay."""
     old = [
         "a red fox in the deep snow at night",
         "one bowl of ramen",
@@ -137,7 +136,7 @@ def test_equal_and_near_prompts_count_for_what_is_there(tmp_path: Path) -> None:
 
 
 def test_a_marked_group_takes_new_members(tmp_path: Path) -> None:
-    """Where near duplicates are kept and grouped, a new one joins the group of the one that it is near to."""
+    """Where near duplicates are kept and grouped, a new one joins its neighbour's group."""
     cleaning = Cleaning(near_duplicates=0.8, mark_near=True)
     old = [
         "a red fox in the deep snow at night",
@@ -156,7 +155,7 @@ def test_a_marked_group_takes_new_members(tmp_path: Path) -> None:
 
 
 def test_a_corpus_is_not_added_twice(tmp_path: Path) -> None:
-    """The same command again finds nothing to do, so does one that names the corpus that the index was built from."""
+    """The same command again, or with the corpus of the build, finds nothing to do."""
     first, second = listed(["a", "b"], name="first"), listed(["c"], name="second")
     build(tmp_path, first)
     assert add(tmp_path, second, second).built
@@ -199,7 +198,7 @@ def test_after_removing_and_before(tmp_path: Path) -> None:
 def test_an_index_of_an_early_version_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One whose plan tells of no rules folded equal prompts and no more; so does its addition, whatever the default is now."""
+    """A plan without cleaning rules dropped equal prompts only; so does an addition to it."""
     with monkeypatch.context() as patch:
         patch.setattr(
             BuildPlan,
@@ -223,7 +222,7 @@ def test_an_index_of_an_early_version_grows(
 
 
 def test_the_older_version_can_go(tmp_path: Path) -> None:
-    """Shards are shared by name with the older version, not by place: without it, the new one is whole."""
+    """Shards are shared by hard link: without the older version, the new one is complete."""
     build(tmp_path, listed(["a", "b"], name="first"))
     add(tmp_path, listed(["c"], name="second"))
     assert len(collect_garbage(tmp_path, keep=0)) == 1
@@ -246,7 +245,7 @@ def test_vectors_of_another_encoder_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_added(tmp_path: Path) -> None:
-    """No index, a corpus without a usable row, another list of unsafe words, another writer: the index stays as it is."""
+    """Whatever cannot be added, the index stays the same: no index, no row, other words, a lock."""
     with pytest.raises(NoIndex):
         add(tmp_path / "none", listed(["a"]))
     assert not (tmp_path / "none").exists()

@@ -18,8 +18,8 @@ from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
 from imprompt.indexer.build import BuildOptions, build_index, make_plan
 from imprompt.indexer.engine import LocalEngine
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import StreamedSource
 from imprompt.store import layout
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
@@ -32,7 +32,7 @@ OPTIONS = BuildOptions(shard_rows=50)
 
 class TestWhatABuildGives:
     def test_rows_are_the_corpus_cleaned(self, tmp_path: Path) -> None:
-        """Row ids follow first appearance across corpora; prompts of equal words are one row; texts stay as typed."""
+        """Row ids follow first appearance across corpora; equal prompts are one; texts stay."""
         first = listed(["b  b", "a", "b b", "cafe\u0301"], name="first", n_submitted=2)
         second = listed(["caf\u00e9", "A", " a\t", "last"], name="second", n_submitted=10)
         report = build_index(tmp_path, [first, second], BagPair(), options=OPTIONS)
@@ -60,7 +60,7 @@ class TestWhatABuildGives:
         assert report.manifest.funnel == {"read": 8, "duplicate": 3, "near duplicate": 1, "kept": 4}
 
     def test_vectors_are_the_encoders(self, tmp_path: Path) -> None:
-        """Row i of every space is what its encoder gives for prompt i, to float16; the index finds each row itself."""
+        """Row i of every space is its encoder's vector of prompt i; the index finds each row."""
         pair, extra = BagPair(), BagOfWords("second", dim=7)
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 230)))
         report = build_index(tmp_path / "index", [source], pair, options=OPTIONS, extra=[extra])
@@ -85,7 +85,7 @@ class TestWhatABuildGives:
         assert report.encoded == 2 * rows
 
     def test_spaces_take_turns_shard_by_shard(self, tmp_path: Path) -> None:
-        """A shard is encoded into every space before the next one, so that what spaces share is at hand."""
+        """A shard is encoded in every space before the next one, so that spaces can share work."""
         order: list[str] = []
 
         class Noting(BagOfWords):
@@ -118,7 +118,7 @@ class TestWhatABuildGives:
         )
 
     def test_the_next_shard_is_tokenized_while_one_is_encoded(self, tmp_path: Path) -> None:
-        """The encoder is asked for the lengths of the next texts before it is done with those at hand, never for later ones."""
+        """The lengths of the next texts are asked for early, those of later ones are not."""
         at_hand, asked = 0, 0
         second = threading.Event()
 
@@ -145,7 +145,7 @@ class TestWhatABuildGives:
         assert at_hand == asked == 4
 
     def test_says_what_became_of_every_row(self, tmp_path: Path) -> None:
-        """The funnel adds up to the rows read; rejected rows are named, ten of them; long prompts are counted."""
+        """The funnel adds up to the rows read; ten rejected rows are named; long ones counted."""
         source = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 400)))
         report = build_index(tmp_path / "index", [source], BagPair(), options=OPTIONS)
         funnel = dict(report.manifest.funnel)
@@ -164,7 +164,7 @@ class TestWhatABuildGives:
         )
 
     def test_the_manifest_says_from_what(self, tmp_path: Path) -> None:
-        """Plan, corpora with their marks, encoder and how each shard was made stand in the manifest, and no path."""
+        """The manifest holds plan, corpora, encoder and provenance of each shard, and no path."""
         source = listed(["a", "b"], synthetic=True)
         manifest = build_index(
             tmp_path, [source, listed(["c"], name="other")], BagPair(), options=OPTIONS
@@ -207,7 +207,7 @@ class TestAskedAgain:
         assert second.manifest == first.manifest
         assert pair.texts.seen == []
 
-    def test_a_damaged_index_is_built_anew(self, tmp_path: Path) -> None:
+    def test_a_damaged_index_is_rebuilt(self, tmp_path: Path) -> None:
         """Whoever is told by `verify` to build again gets a whole index by the same command."""
         first = build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS).manifest
         shard = tmp_path / "versions" / first.version / first.shards["bag"][0].file
@@ -223,7 +223,7 @@ class TestAskedAgain:
         assert verify(tmp_path) == []
 
     @pytest.mark.parametrize("damage", [b"", b"nonsense", b"\xff\xfe"])
-    def test_a_damaged_pointer_is_written_anew(self, damage: bytes, tmp_path: Path) -> None:
+    def test_a_damaged_pointer_is_rewritten(self, damage: bytes, tmp_path: Path) -> None:
         """A torn CURRENT does not stop the command that repairs it."""
         build_index(tmp_path, [listed(["a", "b"])], BagPair(), options=OPTIONS)
         layout.current_path(tmp_path).write_bytes(damage)
@@ -233,7 +233,7 @@ class TestAskedAgain:
 
 class TestRefusals:
     def test_another_corpus_or_encoder_needs_replace(self, tmp_path: Path) -> None:
-        """The index in place is not replaced by chance; the message names both, and `replace` does it."""
+        """Another corpus or encoder is refused, and both are named, unless `replace` is set."""
         build_index(tmp_path, [listed(["a"], name="mine")], BagPair(), options=OPTIONS)
         for source, pair in (
             (listed(["b"], name="yours"), BagPair()),
@@ -251,7 +251,7 @@ class TestRefusals:
             assert version.prompts.get_many([0])[0].text == "b"
 
     def test_other_weights_of_one_name_are_named(self, tmp_path: Path) -> None:
-        """Corpus, encoder's name and space look the same: the message says which weight file is another one."""
+        """Corpus, name and space are equal: the message names the weight file that differs."""
         build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS)
         pair = BagPair()
         pair.texts.spec = replace(pair.spec, weights_sha256={"text": "feedc0de" * 8})
@@ -282,7 +282,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("content", [b"\xff\n" * 3, b"\n \n\t\n", b"a\0b\n"])
     def test_nothing_usable_publishes_nothing(self, content: bytes, tmp_path: Path) -> None:
-        """A corpus of which every row is rejected is an error that counts the reasons; no index and no staging appear."""
+        """Only rejected rows: an error that counts the reasons; no index, no staging folder."""
         path = tmp_path / "bad.txt"
         path.write_bytes(content)
         with pytest.raises(
@@ -300,7 +300,7 @@ class TestRefusals:
             assert version.prompts.get_many([0])[0].n_submitted == 100
 
     def test_a_failing_source_leaves_the_old_index(self, tmp_path: Path) -> None:
-        """An error in the middle of reading ends the build; the index in place goes on answering."""
+        """An error in the middle of reading ends the build; the old index still answers."""
 
         def rows(start: int) -> Iterator[RawPrompt]:
             yield RawPrompt("fine", "torn", "row 0")
@@ -317,7 +317,7 @@ class TestRefusals:
         assert verify(tmp_path) == []
 
     def test_a_second_builder_is_turned_away(self, tmp_path: Path) -> None:
-        """While one build holds the folder, another ends at once with `BuildLocked` and changes nothing."""
+        """While one build holds the folder, another ends at once and changes nothing."""
         build_index(tmp_path, [listed(["a"])], BagPair(), options=OPTIONS)
         held, done = threading.Event(), threading.Event()
 
@@ -340,7 +340,7 @@ class TestRefusals:
         assert verify(tmp_path) == []
 
     def test_senseless_plans(self, tmp_path: Path) -> None:
-        """No corpus, two encoders of one space, an empty shard and an unknown index are refused as configuration."""
+        """No corpus, a shared space, an empty shard, an unknown index type: all are refused."""
         source = [listed(["a"])]
         for sources, options, extra in (
             ([], OPTIONS, []),
@@ -372,7 +372,7 @@ class TestRefusals:
 
 class TestPlan:
     def test_everything_counts(self) -> None:
-        """Another corpus, order, encoder, shard size, index or seed is another plan; the same again is the same."""
+        """Another corpus, order, encoder, shard size, index or seed gives another plan."""
         one, two = listed(["a"]), listed(["b"])
         encoder: TextEncoder = BagOfWords()
         assert encoder.encode(["a"]).shape == (1, 24)

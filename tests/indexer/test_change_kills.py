@@ -16,7 +16,7 @@ from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from imprompt.store.publish import version_names
-from tests.indexer.change_driver import ADDING, FOLDING, REMOVING, WORD, add, fold, remove
+from tests.indexer.change_driver import ADDING, DEDUPING, REMOVING, WORD, add, dedupe, remove
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.test_kills import environment
 
@@ -65,7 +65,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unbroken(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """What a removal gives that is not broken off."""
+    """The result of an uninterrupted removal."""
     root = Path(shutil.copytree(old, tmp_path_factory.mktemp("unbroken") / "index"))
     return remove(root).manifest
 
@@ -74,7 +74,7 @@ def unbroken(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_a_kill_while_prompts_are_removed(
     point: str, old: Path, unbroken: Manifest, tmp_path: Path
 ) -> None:
-    """The old or the new index answers; afterwards rows and vectors are those of an unbroken run, and the word is nowhere."""
+    """The old or new index answers; then the result is that of an unbroken run."""
     root = Path(shutil.copytree(old, tmp_path / "index"))
     kill("remove", root, point)
     published = point in ("after publishing", "before purging", "in the middle of purging")
@@ -99,30 +99,30 @@ def test_a_kill_while_prompts_are_removed(
 
 
 @pytest.fixture(scope="module")
-def folded(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """What a folding gives that is not broken off."""
-    root = Path(shutil.copytree(old, tmp_path_factory.mktemp("folded") / "index"))
-    return fold(root).manifest
+def deduped(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """The result of an uninterrupted pass."""
+    root = Path(shutil.copytree(old, tmp_path_factory.mktemp("deduped") / "index"))
+    return dedupe(root).manifest
 
 
-@pytest.mark.parametrize("point", FOLDING)
+@pytest.mark.parametrize("point", DEDUPING)
 def test_a_kill_while_prompts_are_folded(
-    point: str, old: Path, folded: Manifest, tmp_path: Path
+    point: str, old: Path, deduped: Manifest, tmp_path: Path
 ) -> None:
-    """The old or the new index answers; afterwards rows, counts and vectors are those of an unbroken run."""
+    """The old or new index answers; rows, counts and vectors are those of an unbroken run."""
     root = Path(shutil.copytree(old, tmp_path / "index"))
     before = digest_in_service(root)
-    kill("fold", root, point)
+    kill("dedupe", root, point)
     assert digest_in_service(root) == (
-        folded.rows_digest if point == "after publishing" else before
+        deduped.rows_digest if point == "after publishing" else before
     )
-    fold(root)
+    dedupe(root)
     assert verify(root) == []
     with open_version(root) as version:
         found = version.manifest
-    assert found.rows_digest == folded.rows_digest
-    assert found.funnel == folded.funnel
-    for space, records in folded.shards.items():
+    assert found.rows_digest == deduped.rows_digest
+    assert found.funnel == deduped.funnel
+    for space, records in deduped.shards.items():
         assert [record.sha256 for record in found.shards[space]] == [
             record.sha256 for record in records
         ]
@@ -137,7 +137,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def grown(old: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """What an addition gives that is not broken off."""
+    """The result of an uninterrupted addition."""
     root = Path(shutil.copytree(old, tmp_path_factory.mktemp("grown") / "index"))
     return add(root, corpus, BagPair(), BagOfWords("second")).manifest
 
@@ -146,7 +146,7 @@ def grown(old: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_kill_while_a_corpus_is_added(
     point: str, old: Path, corpus: Path, grown: Manifest, tmp_path: Path
 ) -> None:
-    """The old index answers until the new one is in service; in the end rows and shards are those of an unbroken run.
+    """The old index answers until the new one is in service, which equals an unbroken run's.
 
     A kill costs at most the shard that was being made, and nothing of the old index is encoded.
     """

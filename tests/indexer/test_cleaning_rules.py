@@ -22,9 +22,9 @@ from imprompt.indexer.cleaning_rules import (
     Cleaning,
     Rules,
     UnsafeWords,
-    checked,
     contact,
     read_unsafe_words,
+    resolve_cleaning,
 )
 from imprompt.indexer.normalization import normalize
 
@@ -38,7 +38,7 @@ def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
 
 def left_out(text: str, cleaning: Cleaning, *, nsfw: float | None = None) -> str | None:
     """The rule that leaves the prompt out, None where it is kept."""
-    kept, dropped = Rules(checked(cleaning, WORDS), WORDS, count_words).apply(
+    kept, dropped = Rules(resolve_cleaning(cleaning, WORDS), WORDS, count_words).apply(
         [RawPrompt(text, "corpus", "row 0", 3, nsfw)]
     )
     assert len(kept) + len(dropped) == 1
@@ -62,7 +62,7 @@ def left_out(text: str, cleaning: Cleaning, *, nsfw: float | None = None) -> str
     ],
 )
 def test_contacts(text: str, found: str | None) -> None:
-    """What reaches a person is found by default; lenses, years, resolutions and dates are none of it."""
+    """Contacts are found by default; lenses, years, resolutions and dates are not contacts."""
     assert contact(text) == found
     assert left_out(text, Cleaning()) == found
     assert left_out(text, OFF) is None
@@ -79,7 +79,7 @@ def test_no_text_takes_long(piece: str) -> None:
 
 
 def test_unsafe() -> None:
-    """The corpus's own word counts where it has one; else the list's words and phrases, whole and in either case."""
+    """The corpus's score decides if there is one; else words and phrases of the list do."""
     assert left_out("a Forbidden thing", Cleaning()) == "unsafe"
     assert left_out("Two  (words:1.2)", Cleaning()) == "unsafe"
     assert left_out("forbiddenness of two other words", Cleaning()) is None
@@ -90,7 +90,7 @@ def test_unsafe() -> None:
 
 
 def test_lengths() -> None:
-    """Limits in words count the embedded text, those in tokens what the encoder says; a prompt may reach them."""
+    """Word limits count the embedded text, token limits the encoder's tokens; both inclusive."""
     assert left_out("a b c", Cleaning(min_words=3, max_words=3)) is None
     assert left_out("a b --ar 2:3", Cleaning(min_words=3)) == "too few words"
     assert left_out("a b c d", Cleaning(max_words=3)) == "too many words"
@@ -119,9 +119,9 @@ def test_nothing_but_flags() -> None:
 
 @given(st.lists(st.text(min_size=1, max_size=40), max_size=6), st.booleans())
 def test_every_prompt_is_kept_or_left_out(texts: list[str], strict: bool) -> None:
-    """Each goes one way, in order, by itself alone; the text stays as typed, and the key is that of the embedded text."""
+    """Each is kept or dropped by itself, in order; the key is that of the embedded text."""
     cleaning = Cleaning(min_words=2, max_tokens=6) if strict else Cleaning()
-    rules = Rules(checked(cleaning, WORDS), WORDS, count_words)
+    rules = Rules(resolve_cleaning(cleaning, WORDS), WORDS, count_words)
     prompts = [RawPrompt(text, "corpus", f"row {i}", i + 1) for i, text in enumerate(texts)]
     kept, dropped = rules.apply(prompts)
     ways = [row.source_key for row in kept] + [row.source_key for row in dropped]
@@ -153,20 +153,23 @@ class TestSettings:
     def test_senseless_ones_are_refused(self, wrong: Cleaning) -> None:
         """Limits out of range are refused before anything is read."""
         with pytest.raises(ConfigError):
-            checked(wrong, WORDS)
+            resolve_cleaning(wrong, WORDS)
 
     def test_the_list_counts_only_where_it_is_used(self) -> None:
-        """The plan knows the list by its hash, whatever its order, and not where unsafe prompts are kept."""
+        """The plan holds the list's hash, in any order, unless unsafe prompts are kept."""
         other = UnsafeWords(frozenset({"b"}), ())
-        assert checked(Cleaning(), WORDS) != checked(Cleaning(), other)
-        assert checked(OFF, WORDS) == checked(OFF, other) == OFF
-        assert checked(Cleaning(languages=("en", "de", "en")), WORDS).languages == ("de", "en")
+        assert resolve_cleaning(Cleaning(), WORDS) != resolve_cleaning(Cleaning(), other)
+        assert resolve_cleaning(OFF, WORDS) == resolve_cleaning(OFF, other) == OFF
+        assert resolve_cleaning(Cleaning(languages=("en", "de", "en")), WORDS).languages == (
+            "de",
+            "en",
+        )
         assert msgspec.json.decode(
-            msgspec.json.encode(checked(Cleaning(), WORDS)), type=Cleaning
-        ) == checked(Cleaning(), WORDS)
+            msgspec.json.encode(resolve_cleaning(Cleaning(), WORDS)), type=Cleaning
+        ) == resolve_cleaning(Cleaning(), WORDS)
 
     def test_own_words(self, tmp_path: Path) -> None:
-        """A list is one word or phrase a line, with comments; an empty or unreadable one is refused by name."""
+        """A word or phrase a line, with comments; empty or unreadable files are refused by name."""
         path = tmp_path / "words.txt"
         path.write_text("# mine\nFoo\n\nbar-baz  qux\nfoo\n")
         assert read_unsafe_words(path) == UnsafeWords(frozenset({"foo"}), ("bar baz qux",))

@@ -1,4 +1,4 @@
-"""Tables as people really have them: other delimiters, no header, comments, odd line ends; what is guessed is told."""
+"""Tables as they really occur: odd delimiters, headers, comments, line ends; guesses are told."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ SAID = {
     "bars": f"steps|prompt\n20|{FOX}\n30|{LAKE}\n",
     "Excel's first line": f"sep=;\nprompt;steps\n{FOX};20\n{LAKE};30\n",
     "Excel's first line, quoted": f'"sep=|"\nprompt|steps\n{FOX}|20\n{LAKE}|30\n',
-    "comments": f'# exported by a tool\n# on a day, at an hour\nprompt,steps\n"{FOX}",20\n"{LAKE}",30\n',
+    "comments": "# exported by a tool\n# on a day, at an hour\n"
+    f'prompt,steps\n"{FOX}",20\n"{LAKE}",30\n',
     "no header": f"{FOX}\n{LAKE}\n",
     "no header, quoted": f'"{FOX}"\n"{LAKE}"\n',
     "no header, semicolons": f"1;{FOX}\n2;{LAKE}\n",
@@ -143,7 +144,7 @@ def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
 
 
 def test_an_arrow_file_and_its_damage(tmp_path: Path) -> None:
-    """The file form is read, too; a cut one is an error of one line, and so is a selection of rows."""
+    """The file form is read, too; a cut file and a selection of rows are one-line errors."""
     arrow(tmp_path / "a" / "x.arrow", [FOX, LAKE, "the sea"], stream=False)
     assert read(tmp_path / "a" / "x.arrow")[0] == [FOX, LAKE, "the sea"]
     (tmp_path / "cut.arrow").write_bytes((tmp_path / "a" / "x.arrow").read_bytes()[:-40])

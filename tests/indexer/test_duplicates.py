@@ -1,4 +1,4 @@
-"""Duplicates in a whole build: what is folded, what is said of it, and what a plan depends on."""
+"""Duplicates in a whole build: what is dropped, what is reported, and what a plan depends on."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def shown(prompts: list[Prompt]) -> list[tuple[str, int, int, int]]:
     ]
 
 
-def test_near_duplicates_are_folded(tmp_path: Path) -> None:
-    """By default one row stands for those near it, with all their submissions; the funnel adds up to what was read."""
+def test_near_duplicates_are_dropped(tmp_path: Path) -> None:
+    """By default one row of each near group is kept and takes all submissions; sums agree."""
     prompts, funnel = build(tmp_path)
     assert shown(prompts) == [
         ("one", 6, 2, 0),
@@ -80,14 +80,14 @@ def test_near_duplicates_are_not_looked_for(tmp_path: Path) -> None:
     assert "near duplicate" not in funnel
 
 
-def test_a_looser_threshold_folds_more(tmp_path: Path) -> None:
+def test_a_looser_threshold_drops_more(tmp_path: Path) -> None:
     """At .8, two other words of twenty-two are near enough too."""
     prompts, _ = build(tmp_path, near_duplicates=0.8)
     assert shown(prompts) == [("one", 8, 3, 0), ("a castle", 4, 0, 1)]
 
 
 def test_examples_of_what_was_left_out(tmp_path: Path) -> None:
-    """The file names rule and place, and for duplicates the text that was kept and how near it is; the index has no such file."""
+    """The file names rule, source and kept text with its similarity; no version holds it."""
     path = tmp_path / "dropped.jsonl"
     build(tmp_path / "index", dropped=path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -118,7 +118,7 @@ def test_examples_are_bounded(tmp_path: Path) -> None:
 
 
 def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows, counts and examples are the same however many rows are read and folded at once."""
+    """Rows, counts and examples are the same for any batch size."""
     results = set()
     for size in (1, 3, 1000):
         monkeypatch.setattr("imprompt.indexer.engine.READ_ROWS", size)
@@ -130,7 +130,7 @@ def test_batches_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_setting_is_part_of_the_plan() -> None:
-    """Another setting is another plan; the words that are looked for count, where the examples go does not."""
+    """Another setting is another plan; the words count, the file for examples does not."""
     spec, source = BagPair().spec, [listed(["a"])]
     settings = [
         Cleaning(),

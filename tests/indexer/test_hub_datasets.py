@@ -1,4 +1,4 @@
-"""Data sets of the hub: from its cache, from a server that answers like it, and from one that does not."""
+"""Data sets of the hub: from its cache, from a server like it, and from one that fails."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TestPresets:
         [("diffusiondb-2m", "metadata.parquet"), ("diffusiondb-large", "metadata-large.parquet")],
     )
     def test_diffusiondb_is_read_from_the_cache(self, preset: str, file: str, cache: Path) -> None:
-        """With DiffusionDB's columns: the prompts and their scores, the preset's name as the source, no user names."""
+        """Of DiffusionDB's columns: prompts and scores, the preset's name, no user names."""
         columns: dict[str, list[object]] = {
             "image_name": ["a.png", "b.png"],
             "prompt": ["a red fox", "a bowl of ramen"],
@@ -115,7 +115,7 @@ class TestPresets:
     def test_one_that_is_not_there_says_what_to_fetch_and_where_to_put_it(
         self, preset: str
     ) -> None:
-        """Offline and not in the cache: one line names the address and the place; files put there by hand are read."""
+        """Offline without a cache: one line with address and path; files put there are read."""
         for filename in PRESETS[preset].filenames:
             with pytest.raises(CorpusError, match="--offline is set") as caught:
                 parse_corpus(preset, offline=True)
@@ -133,7 +133,7 @@ class TestPresets:
 
 class TestFromTheHub:
     def test_files_are_fetched_once_and_pinned(self, hub: FakeHub) -> None:
-        """Train before test, pieces in order, said beforehand; the commit is pinned; offline the cache gives the same."""
+        """Train before test, in order, announced; the commit is pinned; the cache agrees."""
         said: list[str] = []
         source = parse_corpus(f"hf:{REPO}", announce=said.append)
         assert [(row.text, row.source, row.source_key) for row in rows_of(source)] == [
@@ -156,7 +156,7 @@ class TestFromTheHub:
         assert texts(pinned) == texts(source)
 
     def test_another_commit_is_another_corpus(self, cache: Path) -> None:
-        """The same files at another commit have another fingerprint: the revision is a part of the plan."""
+        """The same files at another commit have another fingerprint, so another plan."""
         first = fill_cache(cache, REPO, FILES)
         before = parse_corpus(f"hf:{REPO}", offline=True).fingerprint()
         assert fill_cache(cache, REPO, {**FILES, "README.md": b"# more words"}) != first
@@ -210,7 +210,7 @@ class TestFromTheHub:
         assert "\n" not in str(caught.value)
 
     def test_what_lies_here_stands_in_and_says_so(self, hub: FakeHub, cache: Path) -> None:
-        """A hub that refuses does not stop a build whose files are in the cache, or were put in their place by hand."""
+        """A hub that refuses does not stop a build whose files are cached or put by hand."""
         hub.status = {listing_of(REPO): (401, "")}
         with pytest.raises(CorpusError) as caught:
             parse_corpus(f"hf:{REPO}")
@@ -234,7 +234,7 @@ class TestFromTheHub:
         )
 
     def test_a_part_of_a_data_set_is_refused(self, cache: Path) -> None:
-        """Where the cache lacks one of the pieces that the names count, the missing one is named."""
+        """If the cache lacks one of the numbered pieces, that one is named."""
         fill_cache(
             cache,
             REPO,
@@ -320,7 +320,8 @@ class TestConfigurations:
         """Two configurations of which none is the default are not guessed at."""
         card = tmp_path / "README.md"
         card.write_text(
-            "---\nconfigs:\n- config_name: a\n  data_files: a.csv\n- config_name: b\n  data_files: b.csv\n---\n"
+            "---\nconfigs:\n- config_name: a\n  data_files: a.csv\n"
+            "- config_name: b\n  data_files: b.csv\n---\n"
         )
         with pytest.raises(CorpusError, match="several configurations"):
             card_patterns(card, HubCorpus(REPO))
@@ -357,7 +358,7 @@ class TestChoosingFiles:
         ]
 
     def test_descriptions_are_no_data(self) -> None:
-        """What `datasets` writes beside the data never outnumbers it; of two kinds alike in number Parquet is taken."""
+        """Metadata of `datasets` never outnumbers the data; on a tie Parquet is taken."""
         assert choose_files(["dataset_infos.json", "train.parquet"], None) == ["train.parquet"]
         assert choose_files(["dataset_infos.json", "state.json", "train.csv"], None) == [
             "train.csv"

@@ -28,7 +28,7 @@ NUMBERED = Numbered(
 
 
 def test_keeps_what_was_appended(tmp_path: Path) -> None:
-    """Entries come back in order and with all their fields, from a journal that was opened several times."""
+    """Entries come back in order, with all fields, from a journal opened several times."""
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         journal.append(NUMBERED)
@@ -42,7 +42,7 @@ def test_keeps_what_was_appended(tmp_path: Path) -> None:
 
 
 def test_every_tear_loses_only_the_last_line(tmp_path: Path) -> None:
-    """Cut anywhere in its last line, the journal gives the lines before it, and the next entry stands on a line of its own."""
+    """Cut within its last line, a journal keeps the lines before it; the next one is whole."""
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         journal.append(NUMBERED)

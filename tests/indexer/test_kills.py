@@ -1,4 +1,4 @@
-"""SIGKILL at any moment of a build: the index in service answers, and the same command ends with the bytes of an unbroken run."""
+"""SIGKILL at any moment of a build: the old index answers, and a rerun gives the same bytes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ NAMED_POINTS = [point for point in POINTS if point != "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class MemberPool:
-    """The corpus to be built, an index of another one that is in service, and what an unbroken build gives."""
+class BuildCase:
+    """The corpus to build, another index in service, and the result of an unbroken build."""
 
     corpus: Path
     old: Path
@@ -47,7 +47,7 @@ class MemberPool:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> MemberPool:
+def case(tmp_path_factory: pytest.TempPathFactory) -> BuildCase:
     folder = tmp_path_factory.mktemp("bench")
     corpus = write_corpus(folder / "corpus.txt", ROWS)
     with corpus.open("a") as file:  # and thirty near duplicates, of which one is kept
@@ -57,13 +57,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> MemberPool:
     other = write_corpus(folder / "other.txt", 40, salt="old")
     old = build(folder / "old", other, BagPair()).manifest
     whole = build(folder / "whole", corpus, BagPair()).manifest
-    return MemberPool(corpus, folder / "old", old.rows_digest, whole)
+    return BuildCase(corpus, folder / "old", old.rows_digest, whole)
 
 
 @pytest.fixture
-def root(bench: MemberPool, tmp_path: Path) -> Path:
+def root(case: BuildCase, tmp_path: Path) -> Path:
     """An index that is in service while the new one is built."""
-    return Path(shutil.copytree(bench.old, tmp_path / "index"))
+    return Path(shutil.copytree(case.old, tmp_path / "index"))
 
 
 def environment() -> dict[str, str]:
@@ -77,17 +77,17 @@ def assert_in_service(root: Path, *digests: str) -> None:
         assert version.prompts.get_many([0])[0].text.startswith("prompt 0")
 
 
-def assert_as_unbroken(root: Path, bench: MemberPool) -> None:
-    """Rows and vector bytes are those of the unbroken build, and nothing of the broken one is left."""
+def assert_as_unbroken(root: Path, case: BuildCase) -> None:
+    """Rows and vector bytes are those of the unbroken build; nothing else is left."""
     assert verify(root) == []
     with open_version(root) as version:
         found = version.manifest
-    assert found.rows_digest == bench.whole.rows_digest
-    assert found.funnel == bench.whole.funnel
+    assert found.rows_digest == case.whole.rows_digest
+    assert found.funnel == case.whole.funnel
     assert [shard.sha256 for shard in found.shards["bag"]] == [
-        shard.sha256 for shard in bench.whole.shards["bag"]
+        shard.sha256 for shard in case.whole.shards["bag"]
     ]
-    assert found.plan_sha256 == bench.whole.plan_sha256
+    assert found.plan_sha256 == case.whole.plan_sha256
     assert not any((root / "staging").iterdir())
 
 
@@ -97,10 +97,10 @@ def test_there_are_at_least_ten_named_points() -> None:
 
 
 @pytest.mark.parametrize("point", NAMED_POINTS)
-def test_a_kill_at_a_named_point(point: str, root: Path, bench: MemberPool) -> None:
-    """The old index answers after the kill (the new one, where CURRENT was replaced), and the same command does the rest."""
+def test_a_kill_at_a_named_point(point: str, root: Path, case: BuildCase) -> None:
+    """The old index answers after the kill, or the new one if published; a rerun completes."""
     killed = subprocess.run(
-        [*DRIVER, root, bench.corpus, point],
+        [*DRIVER, root, case.corpus, point],
         env=environment(),
         check=False,
         capture_output=True,
@@ -108,17 +108,17 @@ def test_a_kill_at_a_named_point(point: str, root: Path, bench: MemberPool) -> N
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert_in_service(
-        root, bench.whole.rows_digest if point == "after publishing" else bench.old_digest
+        root, case.whole.rows_digest if point == "after publishing" else case.old_digest
     )
-    report = build(root, bench.corpus, BagPair())
-    assert_as_unbroken(root, bench)
-    assert report.encoded == max(bench.whole.rows - SHARD_ROWS * FINISHED_SHARDS.get(point, 0), 0)
+    report = build(root, case.corpus, BagPair())
+    assert_as_unbroken(root, case)
+    assert report.encoded == max(case.whole.rows - SHARD_ROWS * FINISHED_SHARDS.get(point, 0), 0)
 
 
-def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, bench: MemberPool) -> None:
+def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, case: BuildCase) -> None:
     """On going on, listed shards are hashed: one with a flipped byte is encoded again."""
     subprocess.run(
-        [*DRIVER, root, bench.corpus, "before publishing"],
+        [*DRIVER, root, case.corpus, "before publishing"],
         env=environment(),
         check=False,
         capture_output=True,
@@ -129,21 +129,21 @@ def test_a_finished_shard_that_was_damaged_is_done_again(root: Path, bench: Memb
     content[-1] ^= 1
     shard.write_bytes(content)
     pair = BagPair()
-    build(root, bench.corpus, pair)
+    build(root, case.corpus, pair)
     assert pair.texts.seen == [SHARD_ROWS]
-    assert_as_unbroken(root, bench)
+    assert_as_unbroken(root, case)
 
 
 @pytest.mark.parametrize("limit_bytes", [100, 100_000, 300_000])
-def test_a_full_disk(limit_bytes: int, root: Path, bench: MemberPool) -> None:
-    """When nothing more can be written, the build ends with `StorageFull`, the old index answers, and later the same command works.
+def test_a_full_disk(limit_bytes: int, root: Path, case: BuildCase) -> None:
+    """A full disk ends the build with `StorageFull`; the old index answers, a rerun completes.
 
     The limit on the length of a file holds for root too, and stops the plan, the staged rows or the
     numbered ones.
     """
     limits = (limit_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     ended = subprocess.run(
-        [*DRIVER, root, bench.corpus, "none"],
+        [*DRIVER, root, case.corpus, "none"],
         env=environment(),
         check=False,
         capture_output=True,
@@ -154,24 +154,24 @@ def test_a_full_disk(limit_bytes: int, root: Path, bench: MemberPool) -> None:
     assert ended.stderr.splitlines()[-1].startswith("imprompt.core.errors.StorageFull"), (
         ended.stderr
     )
-    assert_in_service(root, bench.old_digest)
-    build(root, bench.corpus, BagPair())
-    assert_as_unbroken(root, bench)
+    assert_in_service(root, case.old_digest)
+    build(root, case.corpus, BagPair())
+    assert_as_unbroken(root, case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
-def test_kills_at_random(seed: int, root: Path, bench: MemberPool) -> None:
-    """Killed up to three times, whenever it happens, then finished: the index opens after each kill, and the end is the same."""
+def test_kills_at_random(seed: int, root: Path, case: BuildCase) -> None:
+    """Killed up to three times at any moment, then finished: always readable, same result."""
     rng = random.Random(seed)  # noqa: S311 moments, not secrets
     for _ in range(rng.randint(1, 3)):
         with subprocess.Popen(
-            [*DRIVER, root, bench.corpus, "signal"], env=environment(), stdout=subprocess.PIPE
+            [*DRIVER, root, case.corpus, "signal"], env=environment(), stdout=subprocess.PIPE
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
             time.sleep(rng.uniform(0, 1.2))
             process.kill()
-        assert_in_service(root, bench.old_digest, bench.whole.rows_digest)
-    build(root, bench.corpus, BagPair())
-    assert_as_unbroken(root, bench)
+        assert_in_service(root, case.old_digest, case.whole.rows_digest)
+    build(root, case.corpus, BagPair())
+    assert_as_unbroken(root, case)

@@ -1,4 +1,4 @@
-"""Near duplicates: one of each group is kept, and each folded row is near the row that is kept for it."""
+"""Near duplicates: one of each group is kept, and each dropped row is near its kept row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprompt.indexer.near_duplicates import drop_near_duplicates
+from imprompt.indexer.duplicates import drop_near_duplicates
 from imprompt.indexer.word_sets import Rows, band_rows, collect_word_sets, words
 
 THRESHOLDS = (0.6, 0.8, 0.9, 1.0)
@@ -24,7 +24,7 @@ def jaccard(left: str, right: str) -> float:
     return len(words(left) & words(right)) / len(either) if words(left) and words(right) else 0.0
 
 
-def fold(
+def dropped_for(
     texts: Sequence[str],
     n_submitted: Sequence[int],
     threshold: float,
@@ -48,7 +48,7 @@ def broken_promises(
         if kept_by[kept] != kept:
             broken.add("what stands for a row is kept")
         if row != kept and jaccard(texts[row], texts[kept]) < threshold:
-            broken.add("a folded row is near its kept row")
+            broken.add("a dropped row is near its kept row")
         if row != kept and (-n_submitted[kept], kept) > (-n_submitted[row], row):
             broken.add("the one with most submissions is kept, then the first")
     kept_sets = [
@@ -64,10 +64,11 @@ def broken_promises(
 @settings(max_examples=150)
 @given(CORPORA, st.sampled_from(THRESHOLDS))
 def test_one_of_each_group_is_kept(corpus: list[tuple[str, int]], threshold: float) -> None:
-    """Never all of a group, never none, by submissions and then by row, and each folded row is near its own kept row."""
+    """Never all or none of a group, by submissions and row; dropped rows are near theirs."""
     texts, n_submitted = [text for text, _ in corpus], [n for _, n in corpus]
     assert (
-        broken_promises(texts, n_submitted, threshold, fold(texts, n_submitted, threshold)) == set()
+        broken_promises(texts, n_submitted, threshold, dropped_for(texts, n_submitted, threshold))
+        == set()
     )
 
 
@@ -86,7 +87,7 @@ def keep_all(texts: Sequence[str], threshold: float) -> list[int]:
 
 
 def chained(texts: Sequence[str], threshold: float) -> list[int]:
-    """Single linkage: a chain of near rows is one group, however far its ends are from each other."""
+    """Single linkage: a chain of near rows is one group, however far apart its ends are."""
     group = list(range(len(texts)))
     for i, j in itertools.combinations(range(len(texts)), 2):
         if jaccard(texts[i], texts[j]) >= threshold:
@@ -95,60 +96,60 @@ def chained(texts: Sequence[str], threshold: float) -> list[int]:
 
 
 def test_the_promises_catch_the_usual_mistakes() -> None:
-    """Deleting all of a group, keeping all of it, and chaining each break a promise that the real one keeps."""
+    """Dropping all of a group, keeping all, and chaining each break a promise of ours."""
     texts = ["a b c d", "d c b a", "a b c d e", "b c d e f", "c d e f g", "x"]
     n_submitted = [1] * len(texts)
-    assert broken_promises(texts, n_submitted, 0.6, fold(texts, n_submitted, 0.6)) == set()
+    assert broken_promises(texts, n_submitted, 0.6, dropped_for(texts, n_submitted, 0.6)) == set()
     assert "what stands for a row is kept" in broken_promises(
         texts, n_submitted, 0.6, delete_all(texts, 0.6)
     )
     assert "of rows with the same words one is kept" in broken_promises(
         texts, n_submitted, 0.6, keep_all(texts, 0.6)
     )
-    assert "a folded row is near its kept row" in broken_promises(
+    assert "a dropped row is near its kept row" in broken_promises(
         texts, n_submitted, 0.6, chained(texts, 0.6)
     )
     assert broken_promises(texts, [1, 2, 1, 1, 1, 1], 0.6, [0, 0, 0, 3, 3, 5]) != set()
 
 
 def test_by_submissions_then_by_row() -> None:
-    """The row with most submissions is kept; among equals the first; the number of words decides nothing."""
+    """The most submitted row is kept, then the first; the number of words does not count."""
     texts = ["a b c d e", "a b c d e f", "e d c b a", "z"]
-    assert fold(texts, [1, 5, 1, 1], 0.8) == [1, 1, 1, 3]
-    assert fold(texts, [1, 1, 1, 1], 0.8) == [0, 0, 0, 3]
+    assert dropped_for(texts, [1, 5, 1, 1], 0.8) == [1, 1, 1, 3]
+    assert dropped_for(texts, [1, 1, 1, 1], 0.8) == [0, 0, 0, 3]
 
 
 def test_the_threshold_is_reached_by_equality() -> None:
     """Four words of five are .8, and that is near at .8; at .81 it is not."""
-    assert fold(["a b c d e", "a b c d"], [1, 1], 0.8) == [0, 0]
-    assert fold(["a b c d e", "a b c d"], [1, 1], 0.81) == [0, 1]
+    assert dropped_for(["a b c d e", "a b c d"], [1, 1], 0.8) == [0, 0]
+    assert dropped_for(["a b c d e", "a b c d"], [1, 1], 0.81) == [0, 1]
 
 
 def test_texts_without_words_are_near_to_nothing() -> None:
-    """ConfidenceFeatures alone are kept, also beside each other; an empty corpus folds to an empty one."""
-    assert fold(["🎨", "🎨🎨", "...", ""], [1, 1, 1, 1], 0.6) == [0, 1, 2, 3]
-    assert fold([], [], 0.8) == []
+    """Texts without words are kept, even several; an empty corpus gives an empty result."""
+    assert dropped_for(["🎨", "🎨🎨", "...", ""], [1, 1, 1, 1], 0.6) == [0, 1, 2, 3]
+    assert dropped_for([], [], 0.8) == []
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result is the same in batches of one row and of all, and whatever is worked on at once."""
+    """The result does not depend on batch sizes."""
     rng = np.random.default_rng(3)
     texts = [" ".join(f"w{word}" for word in rng.integers(0, 14, 9)) for _ in range(600)]
     n_submitted = rng.integers(1, 5, len(texts)).tolist()
-    expected = fold(texts, n_submitted, 0.6)
+    expected = dropped_for(texts, n_submitted, 0.6)
     assert len(set(expected)) < 550
-    assert fold(texts, n_submitted, 0.6, size=1) == expected
-    monkeypatch.setattr("imprompt.indexer.near_duplicates._CHUNK_ROWS", 7)
-    monkeypatch.setattr("imprompt.indexer.near_duplicates._PAIRS_AT_ONCE", 11)
-    assert fold(texts, n_submitted, 0.6, size=17) == expected
+    assert dropped_for(texts, n_submitted, 0.6, size=1) == expected
+    monkeypatch.setattr("imprompt.indexer.duplicates._CHUNK_ROWS", 7)
+    monkeypatch.setattr("imprompt.indexer.duplicates._PAIRS_AT_ONCE", 11)
+    assert dropped_for(texts, n_submitted, 0.6, size=17) == expected
     assert broken_promises(texts, n_submitted, 0.6, expected) == set()
 
 
 def test_settled_rows_stay() -> None:
-    """Rows of an index that is added to are kept even where they are near each other; new ones are folded into them."""
+    """Rows of an index that is added to are kept even if near each other; new ones are not."""
     texts = ["a b c d", "a b c d e", "a b c d e f", "x y z", "z y x"]
-    assert fold(texts, [1, 1, 9, 1, 1], 0.6, settled=2) == [0, 1, 0, 3, 3]
-    assert fold(texts, [1, 1, 9, 1, 1], 0.6) == [2, 2, 2, 3, 3]
+    assert dropped_for(texts, [1, 1, 9, 1, 1], 0.6, settled=2) == [0, 1, 0, 3, 3]
+    assert dropped_for(texts, [1, 1, 9, 1, 1], 0.6) == [2, 2, 2, 3, 3]
 
 
 @pytest.mark.parametrize("threshold", [0.6, 0.7, 0.8, 0.9, 0.95])
@@ -162,15 +163,15 @@ def test_recall_at_the_threshold(threshold: float) -> None:
         shared = " ".join(f"p{pair}w{i}" for i in range(common))
         texts += [shared, f"{shared} {' '.join(f'p{pair}x{i}' for i in range(extra))}"]
     reached = common / (common + extra)
-    folded = fold(texts, [1] * len(texts), reached)
-    found = sum(folded[row + 1] == row for row in range(0, len(texts), 2))
+    kept_by = dropped_for(texts, [1] * len(texts), reached)
+    found = sum(kept_by[row + 1] == row for row in range(0, len(texts), 2))
     assert found >= 0.97 * 400
     assert band_rows(threshold) >= 1
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=12))
 def test_likeness_is_counted_exactly(texts: list[str]) -> None:
-    """The Jaccard index is the plain one for every pair, and the quick bound never says no where it is reached."""
+    """The Jaccard index is the plain one, and the quick bound never excludes a near pair."""
     sets = collect_word_sets([texts], threshold=0.6)
     pairs = [
         (i, j)
@@ -186,12 +187,12 @@ def test_likeness_is_counted_exactly(texts: list[str]) -> None:
 
 
 def test_one_template_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where thousands of rows share a bucket without being near, a row is compared with a bounded number of them."""
-    monkeypatch.setattr("imprompt.indexer.near_duplicates._BUCKET_ROWS", 4)
+    """If thousands share a bucket, a row is compared with a limited number of them."""
+    monkeypatch.setattr("imprompt.indexer.duplicates._BUCKET_ROWS", 4)
     shared = " ".join(f"s{i}" for i in range(12))
     texts = [f"{shared} {' '.join(f'r{row}x{i}' for i in range(9))}" for row in range(300)]
     doubled = [*texts, *texts]
-    kept_by = fold(doubled, [1] * len(doubled), 0.9)
+    kept_by = dropped_for(doubled, [1] * len(doubled), 0.9)
     assert broken_promises(doubled, [1] * len(doubled), 0.9, kept_by) <= {
         "of rows with the same words one is kept"
     }

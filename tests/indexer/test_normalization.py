@@ -71,7 +71,7 @@ PIECES = st.sampled_from([*SIGNS, " ", " k", "K", "1 6 k"])
     ],
 )
 def test_what_is_taken_out(typed: str, embedded: str) -> None:
-    """Flags, weights, networks, addresses and doubled punctuation go; split resolutions are joined."""
+    """Flags, weights, networks, addresses and doubled signs go; split resolutions are joined."""
     assert normalize(typed) == embedded
 
 
@@ -90,13 +90,13 @@ def test_what_is_taken_out(typed: str, embedded: str) -> None:
     ],
 )
 def test_what_stays(text: str) -> None:
-    """Dashes, times, ratios, words that only look like a flag, and every script stay as they are."""
+    """Dashes, times, ratios, words that look like flags, and every script stay."""
     assert normalize(text) == text
 
 
 @given(st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=40))
 def test_is_idempotent(text: str) -> None:
-    """Normalising what was normalised changes nothing; the result is folded."""
+    """Normalizing twice changes nothing; the result is normalized Unicode."""
     once = normalize(text)
     assert normalize(once) == once == normalize_text(once)
 
@@ -107,7 +107,7 @@ def test_is_idempotent(text: str) -> None:
     )
 )
 def test_words_are_never_lost(words: list[str]) -> None:
-    """A text of nothing but words is its folded self."""
+    """A text of nothing but words is only normalized as Unicode."""
     text = " ".join(words)
     if "BREAK" not in text:
         assert normalize(text) == normalize_text(text)
@@ -134,7 +134,7 @@ def test_words_are_never_lost(words: list[str]) -> None:
     ],
 )
 def test_no_text_takes_long(piece: str) -> None:
-    """The longest prompt that is read, of whatever repeated piece, takes less than a second, not minutes."""
+    """The longest prompt, of any repeated piece, takes less than a second."""
     began = time.process_time()
     normalize("a" + piece * (100_000 // len(piece)) + "a")
     assert time.process_time() - began < 1

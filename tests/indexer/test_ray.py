@@ -1,4 +1,4 @@
-"""Builds on real clusters of Ray, of several nodes on this machine: the index is the local one, whoever dies meanwhile."""
+"""Builds on real Ray clusters of several nodes: the index equals a local one, despite kills."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ THREADS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class MemberPool:
-    """A corpus of real-looking prompts with rows that cannot be read, and what a local build of one thread makes of it."""
+class BuildCase:
+    """A corpus with unreadable rows, and the result of a local build with one thread."""
 
     corpus: Path
     root: Path
@@ -63,7 +63,7 @@ def cluster() -> Iterator[Nodes]:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemberPool]:
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildCase]:
     import torch
 
     folder = tmp_path_factory.mktemp("bench")
@@ -74,7 +74,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemberPool]:
     corpus.write_bytes(b"\n".join(lines) + b"\n")
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
-    yield MemberPool(
+    yield BuildCase(
         corpus, folder / "local", build(folder / "local", corpus, LocalEngine()).manifest
     )
     torch.set_num_threads(before)
@@ -100,15 +100,15 @@ def build(root: Path, corpus: Path, engine: Engine, progress: Any = None) -> Bui
         )
 
 
-def assert_same(root: Path, bench: MemberPool) -> None:
-    """Plan, rows and funnel are equal; vectors are where their provenance is, else within 1e-3, and so are the nearest ten."""
+def assert_same(root: Path, case: BuildCase) -> None:
+    """Plan, rows and funnel agree; vectors exactly if their provenance does, else to 1e-3."""
     assert verify(root) == []
-    with open_version(root) as found, open_version(bench.root) as whole:
-        assert found.manifest.plan_sha256 == bench.whole.plan_sha256
-        assert found.manifest.rows_digest == bench.whole.rows_digest
-        assert found.manifest.funnel == bench.whole.funnel
+    with open_version(root) as found, open_version(case.root) as whole:
+        assert found.manifest.plan_sha256 == case.whole.plan_sha256
+        assert found.manifest.rows_digest == case.whole.rows_digest
+        assert found.manifest.funnel == case.whole.funnel
         assert found.manifest.funnel["bad UTF-8"] == UNREADABLE
-        for space, records in bench.whole.shards.items():
+        for space, records in case.whole.shards.items():
             for here, there in zip(records, found.manifest.shards[space], strict=True):
                 assert (here.file, here.rows) == (there.file, there.rows)
                 assert here.sha256 == there.sha256 or here.provenance != there.provenance
@@ -116,7 +116,7 @@ def assert_same(root: Path, bench: MemberPool) -> None:
             np.testing.assert_allclose(
                 rows, whole.vectors(space).block(0, whole.manifest.rows), atol=1e-3
             )
-        space = bench.whole.encoders[0].space
+        space = case.whole.encoders[0].space
         queries = whole.vectors(space).block(0, 50)
         mine, yours = found.index(space).search(queries, 10), whole.index(space).search(queries, 10)
         np.testing.assert_allclose(mine.scores, yours.scores, atol=1e-3)
@@ -140,19 +140,19 @@ class Calling(Silent):
 
 
 def test_a_cluster_builds_what_this_machine_builds(
-    cluster: Nodes, bench: MemberPool, tmp_path: Path
+    cluster: Nodes, case: BuildCase, tmp_path: Path
 ) -> None:
-    """Two nodes with an actor each: with as many threads as here, the very bytes; rows that cannot be read end in the funnel."""
+    """Two nodes with the same number of threads give the same bytes and the same funnel."""
     with ray_cluster(cluster.address, device="cpu") as offered:
         assert offered.devices == Pool(2, 2, 1)
-        build(tmp_path, bench.corpus, RayEngine(offered, NamedSpaces("lite", device="cpu")))
-    assert_same(tmp_path, bench)
+        build(tmp_path, case.corpus, RayEngine(offered, NamedSpaces("lite", device="cpu")))
+    assert_same(tmp_path, case)
     with open_version(tmp_path) as found:
-        assert found.manifest.shards == bench.whole.shards  # records hold sha256 and provenance
+        assert found.manifest.shards == case.whole.shards  # records hold sha256 and provenance
 
 
-def test_a_node_is_lost_during_a_build(cluster: Nodes, bench: MemberPool, tmp_path: Path) -> None:
-    """What its actor was at is done by another; the shards pass through a shared folder, where nothing is left."""
+def test_a_node_is_lost_during_a_build(cluster: Nodes, case: BuildCase, tmp_path: Path) -> None:
+    """Another actor repeats lost work; shards leave nothing in the shared folder."""
     cluster.grow()
     lost: list[int] = []
 
@@ -165,15 +165,15 @@ def test_a_node_is_lost_during_a_build(cluster: Nodes, bench: MemberPool, tmp_pa
         engine = RayEngine(
             offered, NamedSpaces("lite", device="cpu"), shards=str(tmp_path / "shared")
         )
-        report = build(tmp_path / "index", bench.corpus, engine, Calling(3 * SHARD_ROWS, lose))
+        report = build(tmp_path / "index", case.corpus, engine, Calling(3 * SHARD_ROWS, lose))
     assert lost == [1]
-    assert report.encoded == 2 * bench.whole.rows
-    assert_same(tmp_path / "index", bench)
+    assert report.encoded == 2 * case.whole.rows
+    assert_same(tmp_path / "index", case)
     assert list((tmp_path / "shared").iterdir()) == []
 
 
 def test_the_driver_is_killed_during_a_build(cluster: Nodes, tmp_path: Path) -> None:
-    """What the cluster had finished stays, and the local engine does the rest; then there is nothing to do for the cluster."""
+    """The local engine finishes what the cluster began; then nothing is left to do."""
     corpus = write_corpus(tmp_path / "corpus.txt", 600)
     command = [
         sys.executable,
@@ -198,7 +198,7 @@ def test_the_driver_is_killed_during_a_build(cluster: Nodes, tmp_path: Path) -> 
 
 
 def test_a_stream_is_bounded(cluster: Nodes) -> None:
-    """Twice what the object stores hold goes through them; what is made waits for what is done with it."""
+    """Twice what the object stores hold goes through them, as results are read."""
     with ray_cluster(cluster.address) as offered:
         seen = [(*result, time.time()) for result in stream(big_items, sizes, pool=offered.devices)]
     assert [(place, size) for place, size, _, _ in seen] == [
@@ -226,7 +226,7 @@ def sizes() -> Any:
 
 
 def test_every_node_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
-    """Where no node is left for an actor, the end comes after a while in one line, and Ray says nothing on the terminal."""
+    """Without a node for an actor, the end is one line after a while; Ray prints nothing."""
     with nodes(1) as alone, ray_cluster(alone.address) as offered:
         capfd.readouterr()
         came = []
@@ -252,11 +252,10 @@ def test_workers_of_other_code_are_refused(cluster: Nodes, monkeypatch: pytest.M
         list(stream(big_items, sizes, pool=offered.devices))
 
 
-def test_the_command_is_quiet_and_leaves_nothing(bench: MemberPool, tmp_path: Path) -> None:
-    """Ray on this machine, as long as the command runs: its lines are those of a local build, its processes hear the loopback
-    address alone, and none of them stays."""
+def test_the_command_is_quiet_and_leaves_nothing(case: BuildCase, tmp_path: Path) -> None:
+    """Ray ends with the command, listens on loopback only, and prints what a local build does."""
     corpus, index = tmp_path / "corpus.txt", tmp_path / "index"
-    corpus.write_bytes(b"".join(bench.corpus.read_bytes().splitlines(keepends=True)[:40]))
+    corpus.write_bytes(b"".join(case.corpus.read_bytes().splitlines(keepends=True)[:40]))
     command = [
         sys.executable,
         "cli.py",

@@ -1,4 +1,4 @@
-"""A build whose work is done elsewhere is the local build, whatever gets lost on the way; no Ray is needed to hold that."""
+"""A build on another engine equals the local one despite losses; needs no Ray."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from imprompt.core.values import RawPrompt
 from imprompt.indexer.build import BuildOptions, BuildReport, build_index, spaces_of
 from imprompt.indexer.engine import BuildSpace, LocalEngine
 from imprompt.indexer.ray_engine import RayEngine
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import StreamedSource
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
@@ -93,7 +93,7 @@ def assert_same(root: Path, found: Manifest, whole: Manifest) -> None:
 def test_it_is_the_local_build(
     lost: list[set[int]], corpus: Path, through: Any, tmp_path: Path
 ) -> None:
-    """Rows in their order and vectors to the byte, also where batches and shards got lost and rounds broke."""
+    """Rows in order and vectors to the byte, even if batches, shards or rounds were lost."""
     whole = build(tmp_path / "local", corpus).manifest
     report = build(tmp_path / "far", corpus, through(Lossy(*lost)))
     assert_same(tmp_path / "far", report.manifest, whole)
@@ -104,7 +104,7 @@ def test_it_is_the_local_build(
 def test_what_is_lost_again_and_again_ends_in_one_line(
     corpus: Path, through: Any, tmp_path: Path
 ) -> None:
-    """Three rounds without a result are the end; what was finished is kept, and the local engine goes on from there."""
+    """Three empty rounds end a build; the local engine then finishes it."""
     whole = build(tmp_path / "local", corpus).manifest
     none = set(range(99))
     with pytest.raises(ClusterError, match="3 times in a row: the node is gone"):
@@ -151,7 +151,7 @@ def test_a_shard_that_arrives_damaged_is_made_again(
 
 
 def test_shards_pass_through_a_folder(corpus: Path, through: Any, tmp_path: Path) -> None:
-    """Whole files in a shared folder, of which nothing is left; the same shard put there twice is one, and does no harm."""
+    """Nothing is left in the shared folder; a shard that is put there twice does no harm."""
     depot = tmp_path / "shared"
     held: list[int] = []
 
@@ -225,7 +225,7 @@ def test_a_corpus_that_breaks_off_is_named(through: Any, tmp_path: Path) -> None
     ],
 )
 def test_errors_travel_whole(error: Exception) -> None:
-    """An error that was raised on another machine arrives with its kind, its words and its fields."""
+    """An error of another machine arrives with its type, message and fields."""
     arrived = travelled(error)
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)

@@ -1,4 +1,4 @@
-"""Which engine is meant, and whether a cluster is there at all: told in one line, before anything is read."""
+"""Which engine is meant, and whether a cluster answers, is settled before anything is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.conftest import Imprompt
 
 
 def test_addresses() -> None:
-    """Ray's own port where none is named; what is no address is refused, and not repeated: it might hold a password."""
+    """Ray's port by default; a bad address is refused and not echoed, it may hold a password."""
     assert parse_address("ray") == ""
     assert parse_address("ray://head") == "head:6379"
     assert parse_address("ray://10.0.0.7:1234") == "10.0.0.7:1234"
@@ -46,7 +46,7 @@ def test_something_else_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         began = time.monotonic()
-        with pytest.raises(ClusterUnreachable, match=f"at {address} is no head node of Ray"):
+        with pytest.raises(ClusterUnreachable, match=f"at {address} is not a head node of Ray"):
             check_answers(address, timeout_s=1)
         assert time.monotonic() - began < 20
 
@@ -54,7 +54,7 @@ def test_something_else_answers() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--engine", "spark"], 10, "That is no engine."),
+        (["--engine", "spark"], 10, "That is not an engine."),
         (["--engine", "ray://127.0.0.1:1"], 81, "Nothing answers at 127.0.0.1:1"),
         (["--shards", "s3://bucket"], 10, "--shards belongs to --engine ray."),
         (["--engine", "ray", "--shards", "s3://key:secret@bucket"], 10, "holds a user or a key"),

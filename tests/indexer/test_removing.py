@@ -39,7 +39,8 @@ WORD = "Zanzibarquokka"
 def write_marked_corpus(path: Path, n: int = 300) -> Path:
     """Every ninth prompt holds the word, which is long enough to be found among bytes."""
     lines = [
-        f"prompt {i} of a {'red' if i % 2 else 'blue'} {f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas"
+        f"prompt {i} of a {'red' if i % 2 else 'blue'} "
+        f"{f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas"
         for i in range(n)
     ]
     path.write_text("\n".join(lines) + "\n", "utf-8")
@@ -113,7 +114,7 @@ def uncompressed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_stays_is_as_it_was(root: Path) -> None:
-    """Texts, counts and the bits of both spaces' vectors; row ids are dense in the old order; nothing is encoded."""
+    """Texts, counts and vectors stay to the bit; row ids are dense; nothing is encoded."""
     with open_version(root) as version:
         before = rows_of(version)
     report = remove_prompts(root, rules_where(f"text ILIKE '%{WORD}%'"))
@@ -137,7 +138,7 @@ def test_what_stays_is_as_it_was(root: Path) -> None:
 
 
 def test_no_byte_of_it_is_left(uncompressed: None, tmp_path: Path) -> None:
-    """In no file below the index: prompts, journal, plan, manifest, index, vectors, older versions, broken builds.
+    """No file below the index holds it: prompts, journal, plan, vectors, old versions, builds.
 
     DuckDB writes without compression here; that the scan sees what is there is shown on the index
     before.
@@ -166,7 +167,7 @@ def test_no_byte_of_it_is_left(uncompressed: None, tmp_path: Path) -> None:
 
 
 def test_no_text_column_holds_it(root: Path, tmp_path: Path) -> None:
-    """By SQL over every column of every table of the published file, and in a copy of it written without compression."""
+    """By SQL over every column of every table of the file, and of an uncompressed copy."""
     remove_prompts(root, rules_where(f"contains(text, '{WORD}')"))
     file = next(root.glob(f"versions/*/{layout.PROMPTS}"))
     with duckdb.connect(str(file), read_only=True) as connection:
@@ -189,7 +190,7 @@ def test_no_text_column_holds_it(root: Path, tmp_path: Path) -> None:
 
 
 def test_a_reader_keeps_what_it_has_open(root: Path) -> None:
-    """Its files have no name any more; it answers from them until it lets go, and a new one finds the new version."""
+    """A reader answers from unlinked files until it closes; a new one sees the new version."""
     with open_version(root) as reader:
         remove_prompts(root, rules_where("row_id < 100"))
         assert not reader.folder.exists()
@@ -236,7 +237,7 @@ def test_a_preview_writes_nothing(root: Path) -> None:
 
 
 def test_building_again_does_not_bring_them_back(root: Path, tmp_path: Path) -> None:
-    """The same build is refused, with the number of prompts that it would bring back; --replace does it."""
+    """The same build is refused with the number of prompts it would restore, or --replace."""
     remove_prompts(root, rules_where("row_id < 7"))
     with pytest.raises(IndexDiffers, match="7 prompts were removed"):
         build(root, tmp_path / "corpus.txt")
@@ -290,7 +291,7 @@ LINES: dict[str, tuple[str, bool, Callable[[str], bool]]] = {
 
 @pytest.mark.parametrize("name", LINES)
 def test_the_lines_of_a_file(root: Path, tmp_path: Path, name: str) -> None:
-    """Each line is looked for as it stands, or as a regular expression; empty ones are not rules."""
+    """Each line matches literally, or as a regular expression; empty ones are no rules."""
     content, regex, meant = LINES[name]
     (tmp_path / "rules.txt").write_text(content, "utf-8", newline="")
     with open_version(root) as version:
@@ -333,7 +334,7 @@ def test_a_missing_file_of_rules(tmp_path: Path) -> None:
 
 
 def test_the_plan_names_no_rule(root: Path) -> None:
-    """A rule may hold what is to be gone; only its hash is written down, and another rule has another."""
+    """Only a hash of the rules is stored, and other rules have another."""
     report = remove_prompts(root, rules_where(f"text LIKE '%{WORD}13,%'"))
     assert report.removed == 1
     assert len(report.manifest.plan["rules_sha256"]) == 64
@@ -346,7 +347,7 @@ def test_the_plan_names_no_rule(root: Path) -> None:
 def test_groups_keep_together(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever rows go, two prompts share a group afterwards if and only if they did before; it has its first member's number."""
+    """Two remaining prompts share a group exactly if they did before; it is renumbered."""
     folder = tmp_path_factory.mktemp("groups")
     rows = data.draw(st.integers(1, 20))
     groups = [data.draw(st.integers(0, i)) for i in range(rows)]

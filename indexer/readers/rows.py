@@ -1,7 +1,7 @@
 """Rows of a corpus: what makes one usable, and how a stream of them becomes a `CorpusSource`.
 
-Files are read as bytes and judged row by row, so that one bad row is named and counted and never
-stops the file.
+Files are read as bytes and judged row by row, so that a bad row is named and counted and does not
+stop the file.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 _PEEKED_BYTES = 1 << 16
 MAX_CHARACTERS = 100_000
-"""The longest prompt that is kept: a thousand times the usual one; what is longer is a file pasted into a table."""
+"""Longest prompt that is kept, a thousand times the usual; above it are files, not prompts."""
 
 MAX_LINE_BYTES = 4 << 20
-"""The longest line that is held in memory; room for other columns beside the longest prompt with every character escaped."""
+"""Longest line held in memory: the longest prompt with every character escaped, and columns."""
 
 TOO_LONG = f"longer than {MAX_CHARACTERS:,} characters"
 BAD_UTF8 = "bad UTF-8"
@@ -38,10 +38,10 @@ NO_PROMPT = "no embedded prompt"
 CARRIED = "embedded prompt that is not exact"
 
 HOLDS_NONE = frozenset({EMPTY, NO_PROMPT, CARRIED})
-"""Reasons of rows that were read well and have no prompt, or not for certain: nothing is lost with them."""
+"""Reasons of rows that were read well and have no prompt, or not for certain."""
 
 _BOM = b"\xef\xbb\xbf"
-_PACK_AGAIN = "Fetch the file again, or pack it again."
+_PACK_AGAIN = "Fetch or compress the file again."
 _MAX_SUBMITTED = 10**9
 
 Row: TypeAlias = RawPrompt | RejectedRow
@@ -52,9 +52,12 @@ OpenRows: TypeAlias = Callable[[int], Iterator[Row]]
 class StreamedSource:
     """A `CorpusSource` made of functions.
 
-    `open_rows(start)` streams the rows from `start` on, `digest()` is the fingerprint, `count()`
-    the number of rows, `origin` where it was fetched from, `remarks()` what had to be guessed, a
-    line each.
+    Attributes:
+        open_rows: streams the rows from a given one on.
+        digest: returns the fingerprint.
+        count: returns the number of rows.
+        origin: where it was fetched from.
+        remarks: returns a line for each thing that had to be guessed.
     """
 
     name: str
@@ -66,11 +69,11 @@ class StreamedSource:
     remarks: Callable[[], list[str]] = list
 
     def fingerprint(self) -> str:
-        """Equal for equal content, wherever it lies."""
+        """Return the fingerprint: equal for equal content, whatever its path."""
         return self.digest()
 
     def batches(self, size: int, start: int = 0) -> Iterator[CorpusBatch]:
-        """Batches of at most `size` rows, from row `start` on; rejected rows count.
+        """Yield batches of at most `size` rows, including rejected ones, from row `start` on.
 
         Raises:
             ConfigError: `size` below 1 or `start` below 0.
@@ -78,7 +81,8 @@ class StreamedSource:
         """
         if size < 1 or start < 0:
             raise ConfigError(
-                f"A batch of {size} rows from row {start} cannot be read: at least 1 row, from row 0 on."
+                f"A batch of {size} rows from row {start} cannot be read.",
+                hint="It has at least 1 row, from row 0 on.",
             )
         rows = self.open_rows(start)
         while taken := list(itertools.islice(rows, size)):
@@ -93,19 +97,18 @@ class StreamedSource:
 def judge(
     value: object, *, source: str, key: str, n_submitted: object = 1, nsfw: object = None
 ) -> Row:
-    """The row as a prompt, or the reason why it is none.
+    """Return the row as a prompt, or the reason why it is rejected.
 
     Args:
         value: the cell: bytes in UTF-8, a str (undecodable bytes as lone surrogates), None, or
             anything else.
         source: name of the corpus.
         key: finds the row again inside it.
-        n_submitted: how often it was submitted; what is not a number of at least 1 counts as 1.
-        nsfw: how unsafe the corpus calls it; what is not a finite number counts as None.
+        n_submitted: how often it was submitted; anything but a number of at least 1 counts as 1.
+        nsfw: the corpus's score; anything but a finite number counts as None.
     """
-    if (
-        isinstance(value, bytes) and len(value) > 4 * MAX_CHARACTERS
-    ):  # whatever they are, and they may come by the million
+    # Before decoding: there may be millions of such rows.
+    if isinstance(value, bytes) and len(value) > 4 * MAX_CHARACTERS:
         return RejectedRow(source, key, TOO_LONG)
     try:
         text = value.decode("utf-8") if isinstance(value, bytes) else value
@@ -144,11 +147,10 @@ def _unsafe(value: object) -> float | None:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, expanded where it is compressed.
+    """Open the bytes of a file, expanded if it is compressed.
 
     Raises:
-        CorpusError: from inside the block too: it cannot be read, ends early or expands without
-            end.
+        CorpusError: also inside the block: it cannot be read, ends early or expands too far.
     """
     with reading(path), open_stream(path) as file:
         yield file
@@ -156,12 +158,12 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Map the operating system's refusals, and streams that cannot be expanded, to `CorpusError`, naming `path`."""
+    """Map errors of the operating system and of expansion to `CorpusError`, naming `path`."""
     try:
         yield
     except DamagedStream as error:
         raise CorpusError(
-            f"{path} cannot be read any further: {error}.", path=path, hint=_PACK_AGAIN
+            f"{path} cannot be read further: {error}.", path=path, hint=_PACK_AGAIN
         ) from error
     except OSError as error:
         raise CorpusError(
@@ -172,12 +174,12 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """(line number from 1, its bytes with the line break) of a file; None for a line above `MAX_LINE_BYTES`.
+    """Yield (line number from 1, bytes with line break); None for lines above `MAX_LINE_BYTES`.
 
-    What is compressed is expanded. A UTF-8 byte order mark is dropped.
+    Compressed files are expanded, and a UTF-8 byte order mark is skipped.
 
     Raises:
-        CorpusError: the file cannot be read, ends early, expands without end, or is UTF-16.
+        CorpusError: the file cannot be read, ends early, expands too far, or is UTF-16.
     """
     number = 0
     with reading(path), open_stream(path) as stream:
@@ -187,7 +189,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
             for number in itertools.count(1):
                 if number > limit:
                     raise DamagedStream(
-                        f"it has more than {limit:,} lines for its length; unpacked, any number is read"
+                        f"it has more than {limit:,} lines for its length; "
+                        "unpacked, any number is read"
                     )
                 line = file.readline(MAX_LINE_BYTES + 1)
                 if not line:
@@ -212,7 +215,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
 
 def _unix_lines(file: BinaryIO) -> BinaryIO:
-    """The stream; where its lines end in carriage returns alone, as old programs write them, with line feeds in their place."""
+    """Return the stream, with line feeds for lone carriage returns, as old programs write them."""
     if not isinstance(file, io.BufferedReader):
         return file
     head = file.peek(_PEEKED_BYTES)
@@ -220,7 +223,7 @@ def _unix_lines(file: BinaryIO) -> BinaryIO:
 
 
 class _LineFeeds(io.RawIOBase):
-    """A stream with line feeds for carriage returns."""
+    """A stream with line feeds in place of carriage returns."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -235,5 +238,5 @@ class _LineFeeds(io.RawIOBase):
 
 
 def count_rows(open_rows: OpenRows) -> int:
-    """How many rows there are, by reading them all once."""
+    """Return the number of rows by reading them all."""
     return sum(1 for _ in open_rows(0))

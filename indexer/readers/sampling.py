@@ -1,4 +1,4 @@
-"""The first rows of a source, or a seeded sample of them, as sources of their own."""
+"""Sources of the first rows of another source, or of a seeded sample of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 
 from imprompt.core.values import Ids
-from imprompt.indexer.rows import Row, StreamedSource
+from imprompt.indexer.readers.rows import Row, StreamedSource
 
 _DRAWN_ROWS = 1 << 20
 
 
 def first_rows(source: StreamedSource, limit: int) -> StreamedSource:
-    """The first `limit` rows, rejected ones among them."""
+    """Return a source of the first `limit` rows, including rejected ones."""
 
     def rows(start: int) -> Iterator[Row]:
         return itertools.islice(source.open_rows(start), max(limit - start, 0))
@@ -30,14 +30,14 @@ def first_rows(source: StreamedSource, limit: int) -> StreamedSource:
 
 
 def sampled_rows(source: StreamedSource, size: int, *, seed: int) -> StreamedSource:
-    """`size` rows drawn without replacement by `seed`, in the source's order; all of them where there are fewer."""
+    """Return a source of `size` rows drawn without replacement (or all), in the source's order."""
 
     def rows(start: int) -> Iterator[Row]:
-        wanted = draw_rows(source.count(), size, seed=seed)[start:]
-        if len(wanted):
-            opened = source.open_rows(int(wanted[0]))
-            for gap in np.diff(wanted, prepend=wanted[0] - 1).tolist():
-                yield from itertools.islice(opened, gap - 1, gap)
+        drawn = draw_rows(source.count(), size, seed=seed)[start:]
+        if len(drawn):
+            rest = source.open_rows(int(drawn[0]))
+            for gap in np.diff(drawn, prepend=drawn[0] - 1).tolist():
+                yield from itertools.islice(rest, gap - 1, gap)
 
     return replace(
         source,
@@ -48,11 +48,11 @@ def sampled_rows(source: StreamedSource, size: int, *, seed: int) -> StreamedSou
 
 
 def draw_rows(total: int, size: int, *, seed: int) -> Ids:
-    """(min(size, total),) row numbers below `total`, rising, each set of that size equally likely.
+    """Return (min(size, total),) rising row numbers below `total`, each set equally likely.
 
-    Every row gets a random 64-bit key, the smallest keys win. The keys are the raw output of PCG64,
-    which numpy promises not to change, unlike the methods of its Generator. Memory is a function of
-    `size`, not of `total`.
+    Every row gets a random 64-bit key, and the smallest keys win. The keys are the raw output of
+    PCG64, which numpy promises not to change, unlike the methods of its Generator. Memory depends
+    on `size`, not on `total`.
     """
     bits = np.random.PCG64(seed)
     keys = np.empty(0, dtype=np.uint64)
@@ -67,5 +67,5 @@ def draw_rows(total: int, size: int, *, seed: int) -> Ids:
     return np.sort(rows)
 
 
-def _derived(source: StreamedSource, how: str) -> str:
-    return hashlib.sha256(f"{how}\n{source.fingerprint()}".encode()).hexdigest()
+def _derived(source: StreamedSource, selection: str) -> str:
+    return hashlib.sha256(f"{selection}\n{source.fingerprint()}".encode()).hexdigest()

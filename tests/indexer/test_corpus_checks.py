@@ -10,8 +10,8 @@ import pytest
 from imprompt.core.errors import CorpusError
 from imprompt.core.values import Vectors
 from imprompt.indexer.build import BuildOptions, build_index, make_plan
+from imprompt.indexer.readers.rows import Row, StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
-from imprompt.indexer.rows import Row, StreamedSource
 from imprompt.store import layout
 from imprompt.store.index_version import open_version
 from imprompt.store.publish import current_name
@@ -45,7 +45,7 @@ class BrokenPair(BagPair):
 
 @pytest.fixture
 def broken_build(tmp_path: Path) -> tuple[Path, Path]:
-    """(root, corpus) of a build that was broken off while it encoded."""
+    """(root, corpus) of a build that was interrupted while it encoded."""
     corpus = write_corpus(tmp_path / "corpus.txt", 230)
     root = tmp_path / "index"
     with pytest.raises(KeyboardInterrupt):
@@ -62,12 +62,14 @@ class TestBetweenABrokenBuildAndItsResume:
     def test_a_changed_corpus_is_refused_with_both_fingerprints(
         self, broken_build: tuple[Path, Path]
     ) -> None:
-        """The build that is there stays, nothing is published, and the message tells both and the remedy."""
+        """The old build stays, nothing is published, and the message has both and the remedy."""
         root, corpus = broken_build
         before = parse_corpus(str(corpus)).fingerprint()
         kept = staged(root)
         corpus.write_bytes(corpus.read_bytes() + b"one more prompt\n")
-        with pytest.raises(CorpusError, match=r"corpus\.txt is not what it was") as caught:
+        with pytest.raises(
+            CorpusError, match=r"corpus\.txt has changed since the interrupted build"
+        ) as caught:
             build_index(root, [parse_corpus(str(corpus))], BagPair(), options=OPTIONS)
         assert before in caught.value.message
         assert parse_corpus(str(corpus)).fingerprint() in caught.value.message
@@ -87,7 +89,7 @@ class TestBetweenABrokenBuildAndItsResume:
         assert 0 < report.encoded < report.manifest.rows
 
     def test_replace_drops_the_broken_build(self, broken_build: tuple[Path, Path]) -> None:
-        """With `replace` the changed corpus is built anew, and nothing of the other build is left."""
+        """With `replace` the changed corpus is built, and nothing of the other build is left."""
         root, corpus = broken_build
         corpus.write_bytes(corpus.read_bytes() + b"one more prompt\n")
         options = BuildOptions(shard_rows=50, replace=True)
@@ -108,7 +110,7 @@ class TestBetweenABrokenBuildAndItsResume:
 
 class TestWhileItIsRead:
     def test_a_file_that_grows_is_refused(self, tmp_path: Path) -> None:
-        """A row that is appended between the fingerprint and the end of reading ends the build; nothing is published."""
+        """A row appended while the corpus is read ends the build; nothing is published."""
         corpus = write_corpus(tmp_path / "corpus.txt", 100)
         source = parse_corpus(str(corpus))
 
@@ -129,7 +131,7 @@ class TestWhileItIsRead:
     def test_an_unchanged_file_is_hashed_once(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The second look at a source that nobody touched costs a look at the file's length and time."""
+        """The second fingerprint of an unchanged source costs a look at the file's status."""
         hashed: list[Path] = []
 
         def hash_once(path: Path) -> str:
@@ -174,13 +176,13 @@ class TestStrict:
     def test_names_the_rows_and_publishes_nothing(
         self, table: Path, tmp_path: Path, imprompt: Imprompt
     ) -> None:
-        """The first ten by file, line and reason, and how many there are; without it they are left out and named, too."""
+        """The first ten are named with reasons, the rest counted; without --strict, left out."""
         words = ("build-index", "--corpus", table, "--index", tmp_path / "index")
         done = imprompt(*words, "--strict")
         assert done.code == CorpusError.exit_code
         assert (
-            "12 rows cannot be read, and --strict is set: table.csv, line 4: fields do not match the header;"
-            in done.err
+            "12 rows cannot be read, and --strict is set: "
+            "table.csv, line 4: fields do not match the header;" in done.err
         )
         assert "line 13" in done.err
         assert "line 14" not in done.err
@@ -192,7 +194,7 @@ class TestStrict:
         assert current_name(tmp_path / "index") is not None
 
     def test_is_no_other_build(self, tmp_path: Path) -> None:
-        """A table without bad rows gives the same plan with it; a cell without a prompt is no bad row."""
+        """A table without bad rows gives the same plan; a cell without a prompt is not bad."""
         path = tmp_path / "table.csv"
         path.write_text("id,prompt\n1,a red fox\n2,\n3,a bowl of ramen\n")
         strict = BuildOptions(shard_rows=50, strict=True)

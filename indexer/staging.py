@@ -1,0 +1,207 @@
+"""The staging folder of a build: opened, given the vectors of a base version, indexed, published.
+
+Every writer of an index starts here, by looking for a published version of its plan, and ends here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from imprompt.core.atomic_files import atomic_write, storage_errors
+from imprompt.core.errors import Checksum, NoIndex
+from imprompt.core.protocols import Progress
+from imprompt.indexer.build_plan import Plan
+from imprompt.indexer.journal import Numbered, ShardDone
+from imprompt.indexer.provenance import imprompt_version
+from imprompt.store import layout
+from imprompt.store.check_queries import index_space
+from imprompt.store.gpu import Gpu
+from imprompt.store.index_plan import plan_index
+from imprompt.store.index_version import IndexVersion
+from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
+from imprompt.store.paths import check_tree, hash_file, open_file
+from imprompt.store.publish import find_version, make_current, publish, read_current
+from imprompt.store.shards import ShardedVectors, shard_is_whole, write_row_sums
+
+_VERIFY = "Run `imprompt verify`."
+
+
+def require_index(root: Path) -> None:
+    """Raise `NoIndex` where there is no folder, before a write lock would create it."""
+    if not root.is_dir():
+        raise NoIndex(
+            f"There is no index in {root}.", hint=f"Build one: imprompt build-index --index {root}"
+        )
+
+
+def manifest_of(root: Path, name: str) -> Manifest:
+    """Return the manifest of a version.
+
+    Raises:
+        Checksum: it cannot be read.
+        FormatVersion: it was written in a newer format.
+    """
+    path = layout.version_folder(root, name) / layout.MANIFEST
+    try:
+        return manifest_in(path.parent)[1]
+    except OSError as error:
+        raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path) from error
+
+
+def find_published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | None:
+    """Put a version of this plan in service and return its manifest; None without an intact one.
+
+    Every file is hashed, so that a damaged index is rebuilt rather than reported as up to date.
+    """
+    name = find_version(root, plan.sha256)
+    current = _read_current_or_none(root)
+    if name is None:
+        return None
+    manifest = manifest_of(root, name)
+    if manifest.outdated:
+        return None
+    folder = layout.version_folder(root, name)
+    if (
+        current is not None
+        and current[0] == name
+        and current[1] != hash_file(folder, layout.MANIFEST)[1]
+    ):
+        return None
+    with progress.start("Checking the existing index", len(manifest.files)) as task:
+        for file, record in manifest.files.items():
+            if not _file_is_whole(folder, file, record):
+                return None
+            task.advance(1)
+    # Needed even if it is in service: a kill may have left files of the build next to it.
+    make_current(root, name)
+    return manifest
+
+
+def _file_is_whole(folder: Path, file: str, record: FileRecord) -> bool:
+    try:
+        return hash_file(folder, file) == (record.bytes, record.sha256)
+    except (Checksum, OSError):
+        return False
+
+
+def _read_current_or_none(root: Path) -> tuple[str, str] | None:
+    try:
+        return read_current(root)
+    except Checksum:
+        return None
+
+
+def open_staging(root: Path, plan: Plan) -> Path:
+    """Return the staging folder of a plan, with the plan and an earlier attempt's files in it.
+
+    Raises:
+        Checksum: it holds something that no build leaves, such as a link.
+        StorageFull: the disk is full or read-only.
+    """
+    staging = layout.staging_folder(root, plan.sha256)
+    with storage_errors(staging):
+        check_tree(staging)  # a build would write through a link
+        staging.mkdir(parents=True, exist_ok=True)
+    with atomic_write(staging / layout.PLAN) as file:
+        file.write(plan.canonical())
+    return staging
+
+
+def link_shards(
+    staging: Path, base: IndexVersion, *, progress: Progress
+) -> dict[str, list[ShardDone]]:
+    """Hard-link the shards of a version into a staging folder, or copy where links cannot be made.
+
+    Raises:
+        Checksum: a shard differs from its record.
+        StorageFull: the disk is full or read-only.
+    """
+    linked: dict[str, list[ShardDone]] = {}
+    total = base.manifest.rows * len(base.manifest.shards)
+    with progress.start("Reusing vectors", total) as task, storage_errors(staging):
+        for space, records in base.manifest.shards.items():
+            linked[space] = [
+                ShardDone(space=space, number=number, truncated=0, record=record)
+                for number, record in enumerate(records)
+            ]
+            for record in records:
+                (staging / record.file).parent.mkdir(parents=True, exist_ok=True)
+                if not shard_is_whole(staging, record):
+                    _link(base.folder, staging, record)
+                task.advance(record.rows)
+    return linked
+
+
+def _link(folder: Path, staging: Path, record: ShardRecord) -> None:
+    """Link or copy one shard; it is hashed before anything is removed, and again once linked."""
+    source, target = folder / record.file, staging / record.file
+    if not shard_is_whole(folder, record):
+        raise Checksum(f"{source} has changed since it was published.", path=source, hint=_VERIFY)
+    target.unlink(missing_ok=True)
+    with os.fdopen(open_file(folder, record.file), "rb") as shard:
+        try:
+            target.hardlink_to(source)
+        except OSError:  # another file system, or one without hard links
+            with target.open("xb") as copy:
+                shutil.copyfileobj(shard, copy)
+        if not shard_is_whole(staging, record):
+            raise Checksum(f"{source} changed while it was read.", path=source, hint=_VERIFY)
+
+
+def choose_factory(plan: Plan, rows: int) -> str:
+    """Return FAISS's factory string for an index of `rows` rows.
+
+    Raises:
+        ConfigError: no index fits into the plan's memory budget.
+    """
+    if plan.index_factory is not None:
+        return plan.index_factory
+    return plan_index(
+        rows=rows,
+        dim=plan.encoders[0].dim,
+        budget_bytes=plan.memory_budget_bytes,
+        spaces=len(plan.encoders),
+    ).factory
+
+
+def index_and_publish(
+    root: Path,
+    staging: Path,
+    plan: Plan,
+    numbered: Numbered,
+    shards: dict[str, list[ShardDone]],
+    *,
+    factory: str,
+    gpu: Gpu | None = None,
+    progress: Progress,
+) -> Manifest:
+    """Index the first space, measure its recall, and publish; see `imprompt.store.publish.publish`.
+
+    Args:
+        shards: of each space, in row order.
+        gpu: builds the index; None builds it on the CPU.
+    """
+    space = plan.encoders[0].space
+    records = {name: [shard.record for shard in done] for name, done in shards.items()}
+    for name, written in records.items():
+        write_row_sums(staging, layout.row_sums_file(name), ShardedVectors(staging, written))
+    info, probes = index_space(
+        staging, space, records[space], factory=factory, seed=plan.seed, gpu=gpu, progress=progress
+    )
+    manifest = Manifest(
+        imprompt=imprompt_version(),
+        plan_sha256=plan.sha256,
+        plan=plan.plain(),
+        rows=numbered.rows,
+        rows_digest=numbered.rows_digest,
+        corpus=plan.corpora,
+        funnel=numbered.funnel,
+        encoders=plan.encoders,
+        shards=records,
+        indexes={space: info},
+        probes={space: probes},
+        row_sums={name: layout.row_sums_file(name) for name in records},
+    )
+    return publish(root, staging, manifest, progress=progress)
