@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,7 @@ class Options:
     device: str = "auto"
     offline: bool = False
     announce: Announce = silent
-    progress: Progress = field(default_factory=Silent)
+    progress: Progress = SILENT
 
 
 @dataclass(frozen=True, slots=True)
