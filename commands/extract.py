@@ -13,8 +13,8 @@ from imprompt.commands.options import Json, Quiet, Verbose
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from imprompt.images.embedded_prompts import EmbeddedPrompt
-    from imprompt.images.reading import Found
+    from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+    from imprompt.images.prompts.reading import Found
 
 _STDIN = Path("-")
 _COLUMNS = ("image", "how", "prompt", "negative", "tool", "settings", "doubt")
@@ -59,8 +59,8 @@ def extract(
     """
     from imprompt.core.atomic_files import check_place
     from imprompt.core.errors import ConfigError, ImageRejected, ImpromptError
-    from imprompt.images.embedded_prompts import prompt_json
     from imprompt.images.image_files import find_images, require_images, unread_images
+    from imprompt.images.prompts.embedded_prompts import prompt_json
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if force and not txt:
@@ -110,7 +110,7 @@ def extract(
 
 
 def _found(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, Found]]:
-    from imprompt.images.reading import read_embedded_prompts
+    from imprompt.images.prompts.reading import read_embedded_prompts
 
     named = [path for path in files if path != _STDIN]
     if len(named) < len(files):
@@ -120,9 +120,9 @@ def _found(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, Found]]:
 
 def _from_stdin(*, hidden: bool) -> Found:
     from imprompt.core.errors import ImageRejected
-    from imprompt.images.embedded_prompts import read_embedded_prompt
     from imprompt.images.image_opening import DEFAULT_LIMITS
-    from imprompt.images.stealth import read_hidden_prompt
+    from imprompt.images.metadata.hidden_texts import read_hidden_prompt
+    from imprompt.images.prompts.embedded_prompts import read_embedded_prompt
 
     content = sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1)
     try:
@@ -157,7 +157,7 @@ def _write_csv(path: Path, rows: list[tuple[str, EmbeddedPrompt | None]]) -> Non
 
     from imprompt.core.atomic_files import atomic_write
     from imprompt.core.text import as_utf8
-    from imprompt.images.embedded_prompts import prompt_json
+    from imprompt.images.prompts.embedded_prompts import prompt_json
 
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, _COLUMNS)
@@ -172,14 +172,14 @@ def _write_csv(path: Path, rows: list[tuple[str, EmbeddedPrompt | None]]) -> Non
 
 
 def _as_infotext(found: EmbeddedPrompt | None, wanted: bool) -> dict[str, str | None]:
-    from imprompt.images.infotext import infotext
+    from imprompt.images.prompts.infotext import infotext
 
     return {"infotext": infotext(found) if found else None} if wanted else {}
 
 
 def _show(output: Output, path: Path, found: EmbeddedPrompt, *, infotext: bool) -> None:
     if infotext:
-        from imprompt.images.infotext import infotext as written
+        from imprompt.images.prompts.infotext import infotext as written
 
         output.text(f"{written(found)}\n")
         return

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import EmptyQuery, MetadataRejected
 from imprompt.core.values import normalize_text
 from imprompt.images.decode import ENOUGH_PX, open_image
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.images.image_opening import DEFAULT_LIMITS, ImageLimits
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.metadata.hidden_texts import read_hidden_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.retriever.answers import Question
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from time import monotonic
 from typing import TypeVar
 
 from imprompt.core.errors import ConfigError, ImageRejected
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.images.image_opening import PLUGIN_MODULES, ImageLimits
-from imprompt.images.metadata import read_texts
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.metadata.file_texts import read_texts
+from imprompt.images.metadata.hidden_texts import read_hidden_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.server.server_settings import Limits
 
 _LOG = logging.getLogger("imprompt.server")

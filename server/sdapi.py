@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from imprompt.core.errors import ImpromptError
 from imprompt.ensemble.explanation import ExplainedAnswer
-from imprompt.images.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Question
 from imprompt.server import schemas
 from imprompt.server.answering import Ask

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.graphs import FORMS
-from imprompt.images.comfyui import MAX_NODES, GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui import MAX_NODES, GraphPrompt, read_graph
 from tests.images.graphs import SETTINGS, graph, node, sampler_of
 
 GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {

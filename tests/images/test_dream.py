@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imprompt.images.dream import Dream, read_dream
+from imprompt.images.prompts.dream import Dream, read_dream
 
 FULL = {
     "steps": "50",

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imprompt.core.errors import ImageRejected, MetadataRejected
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png, png_chunk, text_bomb
 from tests.images.graphs import SETTINGS, graph, node
 

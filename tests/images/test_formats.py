@@ -14,8 +14,8 @@ from PIL import Image
 from imprompt.core.errors import ImageRejected
 from imprompt.images.bounds import ImageLimits, inspect
 from imprompt.images.decode import open_image
-from imprompt.images.embedded_prompts import read_embedded_prompt
 from imprompt.images.image_files import find_images, unread_images
+from imprompt.images.prompts.embedded_prompts import read_embedded_prompt
 from tests.conftest import Imprompt
 
 pillow_heif.register_heif_opener()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprompt.images.comfyui import GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui import GraphPrompt, read_graph
 from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import node, sampler_of
 

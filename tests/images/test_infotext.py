@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imprompt.images.embedded_prompts import EmbeddedPrompt
-from imprompt.images.infotext import infotext
-from imprompt.images.parameters import read_parameters
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.infotext import infotext
+from imprompt.images.prompts.parameters import read_parameters
 
 FOUND = EmbeddedPrompt(
     "a brass teapot, morning light\nsecond line",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
-from imprompt.images.parameters import read_parameters
+from imprompt.images.prompts.parameters import read_parameters
 
 LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: own"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imprompt.core.errors import MetadataRejected
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png_chunk
 from tests.images.fuzzing import run
 from tests.images.graphs import SETTINGS, graph, node

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from imprompt.core.errors import ImageRejected, MetadataRejected
-from imprompt.images import reading
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
-from imprompt.images.reading import read_embedded_prompts
+from imprompt.images.prompts import reading
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.reading import read_embedded_prompts
 from tests.images.hostile_files import picture_bytes
 from tests.images.test_embedded_prompts import TOO_LARGE
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.metadata.hidden_texts import read_hidden_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 
 FOLDER = Path(__file__).parent / "reported"
 CASES: list[dict[str, Any]] = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imprompt.images.comfyui import read_graph
+from imprompt.images.prompts.comfyui import read_graph
 from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import SETTINGS, graph, node, sampler_of
 from tests.images.sibling_graphs import Sibling

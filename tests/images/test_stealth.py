@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from imprompt.core.errors import ImageRejected
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.metadata.hidden_texts import read_hidden_prompt
 from tests.images.builders import png
 from tests.images.hostile_files import picture_bytes
 from tests.images.tool_files import stealth

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from imprompt.images.comfyui.node_table import node_kinds
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.metadata.hidden_texts import read_hidden_prompt
+from imprompt.images.prompts.comfyui.node_table import node_kinds
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, ToolFile
 from tests.images.tool_texts import NEGATIVE
 

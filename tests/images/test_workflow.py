@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imprompt.images.comfyui import api_graph, read_workflow
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.comfyui import api_graph, read_workflow
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.editor import box, plain, workflow
 from tests.images.graphs import SETTINGS, graph
 from tests.images.places import field_exif, png_with, saved, text_chunk

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from imprompt.images.comfyui.graph import Graph, Link, Node, parse_graph
-from imprompt.images.comfyui.node_table import makes_pictures
-from imprompt.images.comfyui.node_values import FIELDS, SIDES, UNKNOWN, Value, Values
-from imprompt.images.comfyui.texts import as_text
+from imprompt.images.prompts.comfyui.graph import Graph, Link, Node, parse_graph
+from imprompt.images.prompts.comfyui.node_table import makes_pictures
+from imprompt.images.prompts.comfyui.node_values import FIELDS, SIDES, UNKNOWN, Value, Values
+from imprompt.images.prompts.comfyui.text_operations import as_text
 
 _MAX_SAMPLERS = 50
 _MAX_ENDS = 50

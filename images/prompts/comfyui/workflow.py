@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from imprompt.images.comfyui.graph import MAX_LINKS, MAX_NODES
-from imprompt.images.comfyui.group_nodes import as_subgraph, group_nodes
-from imprompt.images.comfyui.node_table import NodeKind, node_kinds
-from imprompt.images.comfyui.prompt import GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui.graph import MAX_LINKS, MAX_NODES
+from imprompt.images.prompts.comfyui.graph_prompt import GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui.group_nodes import as_subgraph, group_nodes
+from imprompt.images.prompts.comfyui.node_table import NodeKind, node_kinds
 
 _MAX_DEPTH = 10
 _MUTED, _BYPASSED = (2,), (4,)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imprompt.images.characters import decoded_by_look, user_comment
 from imprompt.images.image_opening import quiet_pillow
+from imprompt.images.metadata.characters import decoded_by_look, user_comment
 
 if TYPE_CHECKING:
     from PIL.Image import Exif

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from imprompt.images.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
 
 _FIRST = {
     "steps": "Steps",
@@ -26,7 +26,7 @@ _FIRST = {
 def infotext(found: EmbeddedPrompt) -> str:
     """Return the prompt, "Negative prompt: …" where there is one, and a line of settings where there are some.
 
-    `imprompt.images.parameters.read_parameters` reads the same prompt, negative prompt and settings
+    `imprompt.images.prompts.parameters.read_parameters` reads the same prompt, negative prompt and settings
     from it. The form is that of `create_infotext` in the webui's modules/processing.py.
     """
     lines = [found.prompt]

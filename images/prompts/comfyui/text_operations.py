@@ -510,4 +510,4 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "logic": _logic,
     "math": _math,
 }
-"""Every operation that `nodes.toml` may name, besides those of `imprompt.images.comfyui.node_values`."""
+"""Every operation that `nodes.toml` may name, besides those of `imprompt.images.prompts.comfyui.node_values`."""

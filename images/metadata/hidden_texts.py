@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imprompt.images.embedded_prompts import EmbeddedPrompt, prompt_of_texts
 from imprompt.images.image_opening import DEFAULT_LIMITS, ImageLimits, opened_header, quiet_pillow
-from imprompt.images.metadata import MAX_TEXT_BYTES
+from imprompt.images.metadata.file_texts import MAX_TEXT_BYTES
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, prompt_of_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

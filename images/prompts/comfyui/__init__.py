@@ -1,8 +1,8 @@
 """ComfyUI's graphs: what each node holds is computed, by rules that are data (`nodes.toml`)."""
 
-from imprompt.images.comfyui.graph import MAX_LINKS, MAX_NODES, is_graph
-from imprompt.images.comfyui.prompt import GraphPrompt, read_graph
-from imprompt.images.comfyui.workflow import api_graph, is_workflow, read_workflow
+from imprompt.images.prompts.comfyui.graph import MAX_LINKS, MAX_NODES, is_graph
+from imprompt.images.prompts.comfyui.graph_prompt import GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui.workflow import api_graph, is_workflow, read_workflow
 
 __all__ = [
     "MAX_LINKS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from imprompt.images.parameters import Parameters
+from imprompt.images.prompts.parameters import Parameters
 
 _BEGIN, _EXCLUDED = "Include in Image: ", "Exclude from Image: "
 _FIRST_SETTING = re.compile(r"; (?=(?:Exclude from Image|Model|Steps|Guidance Scale|Seed): )")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from imprompt.images.parameters import Parameters
+from imprompt.images.prompts.parameters import Parameters
 
 _MARK = "Job ID:"
 _ID = re.compile(r"\s*([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})\s*")

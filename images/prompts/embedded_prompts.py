@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from imprompt.core.errors import MetadataRejected
-from imprompt.images.characters import user_comment
-from imprompt.images.comfyui import is_graph, is_workflow, read_graph, read_workflow
-from imprompt.images.dream import read_dream
 from imprompt.images.image_opening import DEFAULT_LIMITS, ImageLimits, source_name
-from imprompt.images.invoke_graph import read_invoke_graph
-from imprompt.images.metadata import read_texts
-from imprompt.images.midjourney import read_midjourney
-from imprompt.images.mochi import read_mochi
-from imprompt.images.parameters import Parameters, read_parameters
-from imprompt.images.records import (
+from imprompt.images.metadata.characters import user_comment
+from imprompt.images.metadata.file_texts import read_texts
+from imprompt.images.prompts.comfyui import is_graph, is_workflow, read_graph, read_workflow
+from imprompt.images.prompts.dream import read_dream
+from imprompt.images.prompts.invoke_graph import read_invoke_graph
+from imprompt.images.prompts.midjourney import read_midjourney
+from imprompt.images.prompts.mochi import read_mochi
+from imprompt.images.prompts.parameters import Parameters, read_parameters
+from imprompt.images.prompts.records import (
     COMMENTS,
     Objects,
     PromptRecord,
@@ -136,7 +136,7 @@ def read_embedded_prompt(
         None where there is no prompt, or where its metadata cannot be parsed.
 
     Raises:
-        MetadataRejected: a text is beyond `imprompt.images.metadata.MAX_TEXT_BYTES`, and no other
+        MetadataRejected: a text is beyond `imprompt.images.metadata.file_texts.MAX_TEXT_BYTES`, and no other
             has a prompt; the picture may be fine.
         ImageRejected: the file cannot be opened as an image.
     """
@@ -148,7 +148,7 @@ def read_embedded_prompt(
 
 
 def prompt_of_texts(texts: Mapping[str, str]) -> EmbeddedPrompt | None:
-    """Return the prompt in the texts of a file by keyword, as `imprompt.images.metadata.read_texts` gives them."""
+    """Return the prompt in the texts of a file by keyword, as `imprompt.images.metadata.file_texts.read_texts` gives them."""
     if not texts:
         return None
     texts = _named(texts)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from imprompt.images.bounds import boxes
-from imprompt.images.characters import decoded, decoded_by_look
-from imprompt.images.exif import exif_block_texts, exif_blocks, exif_texts
-from imprompt.images.gif import gif_comments
 from imprompt.images.image_opening import ImageLimits, opened_file, opened_header, quiet_pillow
-from imprompt.images.xmp import xmp_texts
+from imprompt.images.metadata.characters import decoded, decoded_by_look
+from imprompt.images.metadata.exif import exif_block_texts, exif_blocks, exif_texts
+from imprompt.images.metadata.gif import gif_comments
+from imprompt.images.metadata.xmp import xmp_texts
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

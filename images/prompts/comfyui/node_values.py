@@ -11,9 +11,21 @@ import re
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from imprompt.images.comfyui.graph import Graph, Link, Node
-from imprompt.images.comfyui.node_table import Expression, NodeKind, is_model_text, node_kinds
-from imprompt.images.comfyui.texts import MAX_TEXT, OPERATIONS, NotComputed, as_int, as_text, is_on
+from imprompt.images.prompts.comfyui.graph import Graph, Link, Node
+from imprompt.images.prompts.comfyui.node_table import (
+    Expression,
+    NodeKind,
+    is_model_text,
+    node_kinds,
+)
+from imprompt.images.prompts.comfyui.text_operations import (
+    MAX_TEXT,
+    OPERATIONS,
+    NotComputed,
+    as_int,
+    as_text,
+    is_on,
+)
 
 Wanted = tuple[str, int, str]
 Steps = Generator[Wanted, "Value", "Value"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from imprompt.core.errors import ImageRejected
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.metadata.hidden_texts import read_hidden_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 
 # Threads, not processes: a file's header takes 0.1 to 0.5 ms of processor time, less than handing
 # it to a process and back, and

@@ -1,0 +1,1 @@
+"""The prompt in those texts: one module for each form in which a tool writes its prompt."""
