@@ -1,4 +1,4 @@
-"""`extract`: the prompts that files carry, without any model."""
+"""`extract`: the prompts in image files, without any model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
     from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
-    from imprompt.images.prompts.reading import Found
+    from imprompt.images.prompts.reading import PromptOrError
 
 _STDIN = Path("-")
 _COLUMNS = ("image", "how", "prompt", "negative", "tool", "settings", "doubt")
@@ -23,15 +23,11 @@ _COLUMNS = ("image", "how", "prompt", "negative", "tool", "settings", "doubt")
 def extract(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="PATH…", help="Image files or folders of them; - is standard input."
-        ),
+        typer.Argument(metavar="PATH…", help="Image files or folders; - is standard input."),
     ],
     hidden: Annotated[
         bool,
-        typer.Option(
-            "--hidden", help="Look into the pixels, too, where tools hide a prompt. Slower."
-        ),
+        typer.Option("--hidden", help="Also search the pixels, where some tools hide a prompt."),
     ] = False,
     infotext: Annotated[
         bool,
@@ -40,117 +36,112 @@ def extract(
         ),
     ] = False,
     csv: Annotated[
-        Path | None,
-        typer.Option("--csv", metavar="FILE", help="Write a table, a row for each image."),
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a table, one row per image.")
     ] = None,
     txt: Annotated[
-        bool, typer.Option("--txt", help="Write each prompt into a text file beside its image.")
+        bool, typer.Option("--txt", help="Write each prompt to a text file next to its image.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --txt: overwrite text files that are there.")
+        bool, typer.Option("--force", help="With --txt: overwrite existing text files.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Read the prompt that an image file carries (AUTOMATIC1111, ComfyUI and others write it).
+    """Read the prompt in an image file (AUTOMATIC1111, ComfyUI and others write it).
 
     Needs no index and no model.
     """
     from imprompt.core.atomic_files import check_place
-    from imprompt.core.errors import ConfigError, ImageRejected, ImpromptError
-    from imprompt.images.image_files import find_images, require_images, unread_images
+    from imprompt.core.errors import ConfigError, ImpromptError
+    from imprompt.images.image_files import (
+        find_images_and_unreadable,
+        require_images,
+        unreadable_format,
+    )
     from imprompt.images.prompts.embedded_prompts import prompt_json
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if force and not txt:
-        raise ConfigError("--force is about --txt.", hint="Add --txt, or leave it out.")
+        raise ConfigError("--force only applies to --txt.", hint="Add --txt, or omit it.")
     if txt and _STDIN in paths:
         raise ConfigError(
-            "--txt writes beside an image file, and standard input is none.",
+            "--txt writes next to an image file, and standard input is not a file.",
             hint="Save the image first.",
         )
     if csv is not None:
         check_place(csv)
-    unread = unread_images([path for path in paths if path != _STDIN])
-    files = find_images(paths) if unread else require_images(paths)
-    without = inexact = 0
+    files, unreadable = find_images_and_unreadable(paths)
+    if not files and not unreadable:
+        require_images(paths)
+    n_without = n_doubtful = 0
     rows: list[tuple[str, EmbeddedPrompt | None]] = []
     with output.progress().start("Reading", len(files)) as task:
-        for path, found in _found(files, hidden=hidden):
+        for path, prompt in _read(files, hidden=hidden):
             task.advance(1)
-            if isinstance(found, ImpromptError):
-                output.fail(str(path), found)
+            if isinstance(prompt, ImpromptError):
+                output.fail(str(path), prompt)
                 continue
-            without += found is None
-            inexact += found is not None and found.how == "carried"
-            if csv is not None:
-                rows.append((str(path), found))
-            if txt and found is not None:
-                _write_sidecar(output, path, found, force=force)
+            n_without += prompt is None
+            n_doubtful += prompt is not None and prompt.how == "carried"
+            rows.append((str(path), prompt))
+            if txt and prompt is not None:
+                _write_sidecar(output, path, prompt, force=force)
             if json:
-                output.line(
-                    {"image": str(path), **prompt_json(found), **_as_infotext(found, infotext)}
-                )
-            elif found is not None and not (csv or txt):
-                _show(output, path, found, infotext=infotext)
-    for path in unread:
-        output.fail(
-            str(path),
-            ImageRejected(path, f"{path.suffix} files are not read here", hint=_remedy(path)),
-        )
+                line = {"image": str(path), **prompt_json(prompt)}
+                output.line(line | _infotext_field(prompt) if infotext else line)
+            elif prompt is not None and not (csv or txt):
+                _show(output, path, prompt, infotext=infotext)
+    for path in unreadable:
+        output.fail(str(path), unreadable_format(path))
     if csv is not None:
         _write_csv(csv, rows)
         output.note(f"{len(rows)} rows in {csv}.")
-    total = len(files) + len(unread)
-    output.note(
-        f"{total - without - len(output.failures)} of {total} files carry a prompt{_of_these(inexact)}."
-    )
+    total = len(files) + len(unreadable)
+    n_prompts = total - n_without - len(output.failures)
+    doubtful = f", {n_doubtful} of them not exactly the image's prompt" if n_doubtful else ""
+    output.note(f"{n_prompts} of {total} files contain a prompt{doubtful}.")
     output.close(total=total, done="were read")
 
 
-def _found(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, Found]]:
+def _read(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, PromptOrError]]:
     from imprompt.images.prompts.reading import read_embedded_prompts
 
-    named = [path for path in files if path != _STDIN]
-    if len(named) < len(files):
-        yield _STDIN, _from_stdin(hidden=hidden)
-    yield from read_embedded_prompts(named, hidden=hidden)
+    if _STDIN in files:
+        yield _STDIN, _read_stdin(hidden=hidden)
+    yield from read_embedded_prompts([path for path in files if path != _STDIN], hidden=hidden)
 
 
-def _from_stdin(*, hidden: bool) -> Found:
+def _read_stdin(*, hidden: bool) -> PromptOrError:
     from imprompt.core.errors import ImageRejected
     from imprompt.images.image_opening import DEFAULT_LIMITS
-    from imprompt.images.metadata.hidden_texts import read_hidden_prompt
-    from imprompt.images.prompts.embedded_prompts import read_embedded_prompt
+    from imprompt.images.prompts.reading import prompt_or_error
 
     content = sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1)
-    try:
-        found = read_embedded_prompt(content)
-        return read_hidden_prompt(content) if hidden and found is None else found
-    except ImageRejected as error:
-        return ImageRejected("standard input", str(error.reason), hint=error.hint)
+    prompt = prompt_or_error(content, hidden=hidden)
+    if isinstance(prompt, ImageRejected):
+        return ImageRejected("standard input", prompt.reason, hint=prompt.hint)
+    return prompt
 
 
-def _write_sidecar(output: Output, path: Path, found: EmbeddedPrompt, *, force: bool) -> None:
+def _write_sidecar(output: Output, path: Path, prompt: EmbeddedPrompt, *, force: bool) -> None:
     from imprompt.core.atomic_files import atomic_write
     from imprompt.core.errors import ConfigError, ImpromptError
 
-    beside = path.with_suffix(".txt")
-    if beside.exists() and not force:
-        output.fail(
-            str(path), ConfigError(f"{beside} is there already.", hint="--force overwrites it.")
-        )
+    sidecar = path.with_suffix(".txt")
+    if sidecar.exists() and not force:
+        error = ConfigError(f"{sidecar} already exists.", hint="--force overwrites it.")
+        output.fail(str(path), error)
         return
     try:
-        with atomic_write(beside) as file:
-            file.write(f"{found.prompt}\n".encode())
+        with atomic_write(sidecar) as file:
+            file.write(f"{prompt.prompt}\n".encode())
     except ImpromptError as error:
         output.fail(str(path), error)
 
 
 def _write_csv(path: Path, rows: list[tuple[str, EmbeddedPrompt | None]]) -> None:
-    """A row for each image that could be read; settings as JSON, and no prompt where the file carries none."""
+    """Write a row for each image that was read, with settings as JSON, also without a prompt."""
     import csv
     import io
     import json
@@ -162,43 +153,26 @@ def _write_csv(path: Path, rows: list[tuple[str, EmbeddedPrompt | None]]) -> Non
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, _COLUMNS)
     writer.writeheader()
-    for name, found in rows:
-        values = prompt_json(found) | {
-            "settings": json.dumps(found.settings, ensure_ascii=False) if found else ""
-        }
-        writer.writerow({"image": as_utf8(name), **{key: values[key] for key in _COLUMNS[1:]}})
+    for name, prompt in rows:
+        settings = json.dumps(prompt.settings, ensure_ascii=False) if prompt else ""
+        values = prompt_json(prompt) | {"image": as_utf8(name), "settings": settings}
+        writer.writerow({column: values[column] for column in _COLUMNS})
     with atomic_write(path) as file:
         file.write(table.getvalue().encode())
 
 
-def _as_infotext(found: EmbeddedPrompt | None, wanted: bool) -> dict[str, str | None]:
+def _infotext_field(prompt: EmbeddedPrompt | None) -> dict[str, object]:
     from imprompt.images.prompts.infotext import infotext
 
-    return {"infotext": infotext(found) if found else None} if wanted else {}
+    return {"infotext": infotext(prompt) if prompt else None}
 
 
-def _show(output: Output, path: Path, found: EmbeddedPrompt, *, infotext: bool) -> None:
+def _show(output: Output, path: Path, prompt: EmbeddedPrompt, *, infotext: bool) -> None:
     if infotext:
-        from imprompt.images.prompts.infotext import infotext as written
-
-        output.text(f"{written(found)}\n")
+        output.text(f"{_infotext_field(prompt)['infotext']}\n")
         return
-    rows = [("prompt", found.prompt), ("negative", found.negative), ("tool", found.tool)]
-    rows += [("how", found.how), ("not exact", found.doubt)] if found.doubt else []
-    rows += [(name, str(value)) for name, value in found.settings.items()]
+    rows = [("prompt", prompt.prompt), ("negative", prompt.negative), ("tool", prompt.tool)]
+    if prompt.doubt:
+        rows += [("how", prompt.how), ("not exact", prompt.doubt)]
+    rows += [(name, str(value)) for name, value in prompt.settings.items()]
     output.table(grid(str(path), ["", ""], [row for row in rows if row[1]]))
-
-
-def _remedy(path: Path) -> str:
-    formats = path.suffix.lower() in (".heic", ".heif", ".hif", ".jxl")
-    return (
-        "Install the packages: pip install 'imprompt[formats]'"
-        if formats
-        else "Save it as PNG or JPEG."
-    )
-
-
-def _of_these(inexact: int) -> str:
-    return (
-        f", {inexact} of them not exactly the one that the picture was made with" if inexact else ""
-    )

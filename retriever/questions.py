@@ -10,7 +10,6 @@ from imprompt.core.errors import EmptyQuery, MetadataRejected
 from imprompt.core.values import normalize_text
 from imprompt.images.decode import ENOUGH_PX, open_image
 from imprompt.images.image_opening import DEFAULT_LIMITS, ImageLimits
-from imprompt.images.metadata.hidden_texts import read_hidden_prompt
 from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.retriever.answers import Question
 
@@ -78,8 +77,6 @@ def joined(question: Question, image: ReadImage | None) -> ReadQuestion:
 def _carried(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:
     """The prompt in the file's texts or hidden in its pixels, which are decoded in any case; or why it was not looked for."""
     try:
-        return read_embedded_prompt(image, limits=limits) or read_hidden_prompt(
-            image, limits=limits
-        ), ""
+        return read_embedded_prompt(image, limits=limits, hidden=True), ""
     except MetadataRejected as error:
         return None, f"its metadata is not read: {error.reason}"

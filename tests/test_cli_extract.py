@@ -56,7 +56,7 @@ def test_text_files_beside_the_images(folder: Path, imprompt: Imprompt) -> None:
     (folder / "a.txt").write_text("mine")
     done = imprompt("extract", folder, "--txt")
     assert done.code == 3
-    assert "a.txt is there already. --force overwrites it." in done.err
+    assert "a.txt already exists. --force overwrites it." in done.err
     assert (folder / "a.txt").read_text() == "mine"
     assert (folder / "b.txt").read_text() == "a harbour\n"
     assert not (folder / "c.txt").exists()

@@ -1,4 +1,4 @@
-"""A prompt with its settings as AUTOMATIC1111 writes them, for its "read parameters" button and for other tools."""
+"""A prompt written in AUTOMATIC1111's form, for its "read parameters" button and other tools."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _FIRST = {
     "denoising_strength": "Denoising strength",
     "clip_skip": "Clip skip",
 }
-"""AUTOMATIC1111's own names, in its order; other settings come behind them."""
+"""AUTOMATIC1111's names in its order; other settings follow."""
 
 
-def infotext(found: EmbeddedPrompt) -> str:
-    """Return the prompt, "Negative prompt: …" where there is one, and a line of settings where there are some.
+def infotext(prompt: EmbeddedPrompt) -> str:
+    """Return the prompt, "Negative prompt: …" and a line of settings, each where there is one.
 
-    `imprompt.images.prompts.parameters.read_parameters` reads the same prompt, negative prompt and settings
-    from it. The form is that of `create_infotext` in the webui's modules/processing.py.
+    `read_parameters` of `imprompt.images.prompts.parameters` reads the same parts from it. The form
+    is that of `create_infotext` in the webui's modules/processing.py.
     """
-    lines = [found.prompt]
-    if found.negative:
-        lines.append(f"Negative prompt: {found.negative}")
-    settings = _with_size(found.settings)
+    lines = [prompt.prompt]
+    if prompt.negative:
+        lines.append(f"Negative prompt: {prompt.negative}")
+    settings = _with_size(prompt.settings)
     order = [
         *(name for name in _FIRST if name in settings),
         *(name for name in settings if name not in _FIRST),
@@ -43,11 +43,11 @@ def infotext(found: EmbeddedPrompt) -> str:
 
 
 def _with_size(settings: Mapping[str, str]) -> dict[str, str]:
-    """Width and height as one setting, which is how the webui writes them."""
+    """Return the settings with width and height joined, as the webui writes them."""
     if not {"width", "height"} <= settings.keys():
         return dict(settings)
-    left = {name: value for name, value in settings.items() if name not in ("width", "height")}
-    return {"size": f"{settings['width']}x{settings['height']}", **left}
+    others = {name: value for name, value in settings.items() if name not in ("width", "height")}
+    return {"size": f"{settings['width']}x{settings['height']}", **others}
 
 
 def _name(name: str) -> str:
@@ -56,9 +56,9 @@ def _name(name: str) -> str:
 
 
 def _value(value: str) -> str:
-    """The value, in quotes where the reader of the form would take signs of it for its own.
+    """Return the value, quoted where it contains what separates settings.
 
-    `quote` in the webui's modules/infotext_utils.py does so for what divides settings.
+    `quote` in the webui's modules/infotext_utils.py does the same.
     """
-    divides = any(sign in value for sign in ",:\n\r") or value != value.strip()
-    return json.dumps(value, ensure_ascii=False) if divides or value.startswith('"') else value
+    separates = any(sign in value for sign in ",:\n\r") or value != value.strip()
+    return json.dumps(value, ensure_ascii=False) if separates or value.startswith('"') else value

@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from imprompt.core.errors import ImageRejected
-from imprompt.images.metadata.hidden_texts import read_hidden_prompt
+from imprompt.core.lookahead import side_by_side
 from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 
 # Threads, not processes: a file's header takes 0.1 to 0.5 ms of processor time, less than handing
-# it to a process and back, and
-# the wait for a disk or a network is what is to be shared out.
-_THREADS = 4
-_AHEAD = 4 * _THREADS
-"""Files read before their turn: at 8 MiB of text each, the memory's bound."""
+# it to a process and back. What they share out is the wait for a disk or a network. At 8 MiB of
+# text in each file, their number also bounds the memory.
+_THREADS = 8
 
-Found: TypeAlias = EmbeddedPrompt | ImageRejected | None
+PromptOrError: TypeAlias = EmbeddedPrompt | ImageRejected | None
 
 
 def read_embedded_prompts(
     paths: Sequence[Path], *, hidden: bool = False
-) -> Generator[tuple[Path, Found]]:
-    """Each path, in order, with its prompt, None where it carries none, or the error that it cannot be read with.
+) -> Generator[tuple[Path, PromptOrError]]:
+    """Yield each path, in order, with its prompt, None without one, or the error of reading it.
 
     Args:
-        hidden: also look into the pixels of pictures with transparency; this decodes them.
+        hidden: also search the pixels of PNG and WebP files, which decodes them.
     """
-    waiting: deque[tuple[Path, Future[Found]]] = deque()
-    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompts")
+    read = partial(prompt_or_error, hidden=hidden)
+    prompts = side_by_side(read, paths, threads=_THREADS)
     try:
-        for path in paths:
-            waiting.append((path, pool.submit(_read, path, hidden=hidden)))
-            if len(waiting) > _AHEAD:
-                path, future = waiting.popleft()
-                yield path, future.result()
-        while waiting:
-            path, future = waiting.popleft()
-            yield path, future.result()
+        yield from zip(paths, prompts, strict=True)
     finally:
-        pool.shutdown(cancel_futures=True)
+        prompts.close()
 
 
-def _read(path: Path, *, hidden: bool) -> Found:
+def prompt_or_error(source: Path | bytes, *, hidden: bool) -> PromptOrError:
+    """Return what `read_embedded_prompt` returns, or the `ImageRejected` that it raises."""
     try:
-        found = read_embedded_prompt(path)
-        return read_hidden_prompt(path) if hidden and found is None else found
+        return read_embedded_prompt(source, hidden=hidden)
     except ImageRejected as error:
         return error

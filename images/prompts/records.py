@@ -1,8 +1,9 @@
-"""Prompts that tools write as a JSON object (or as one text for each field), told apart by where it stands and what is in it.
+"""Prompts that tools write as a JSON object (or as one text for each field).
 
-These are the tools that sd-parsers does not know, and what it refuses of those it knows: InvokeAI
-from its third generation on (the model's name and a missing scheduler) and its second where the
-prompt is no list, NovelAI and Fooocus where one of the fields that it asks for is missing.
+Tools are recognized by the keyword of the object and by its fields. These are the tools that
+sd-parsers does not know, and what it refuses of those it knows: InvokeAI from version 3 on (the
+model's name and a missing scheduler) and version 2 where the prompt is not a list, NovelAI and
+Fooocus where a field that it requires is missing.
 """
 
 from __future__ import annotations
@@ -13,41 +14,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 COMMENTS = (
-    *(
-        "UserComment",
-        "ImageDescription",
-        "Description",
-        "Comment",
-        "Caption",
-        "Instructions",
-        "Title",
-    ),
-    *("XPComment", "XPTitle", "XPSubject", "XPKeywords"),
+    *("UserComment", "ImageDescription", "Description", "Comment", "Caption", "Instructions"),
+    *("Title", "XPComment", "XPTitle", "XPSubject", "XPKeywords"),
 )
-"""Keywords and fields that hold any text, also in files that passed through other programs."""
+"""Keywords and fields for any text, which files keep when other programs save them again."""
 
-PLACES = (
-    "sui_image_params",
-    "invokeai_metadata",
-    "invokeai",
-    "generation_data",
-    "parameters-json",
-    "sd-metadata",
-    "image",
-    "extraMetadata",
-    "imagemetahub_data",
-    "mold:parameters",
-    "parameters",
-    *COMMENTS,
-    "Model",
-    "Make",
-    "v2",
-    "prompt",
-    "prompt_api",
-    "workflow",
+_OBJECT_KEYWORDS = (
+    *("sui_image_params", "invokeai_metadata", "invokeai", "generation_data", "parameters-json"),
+    *("sd-metadata", "image", "extraMetadata", "imagemetahub_data", "mold:parameters"),
+    *("parameters", *COMMENTS, "Model", "Make", "v2", "prompt", "prompt_api", "workflow"),
     "invokeai_graph",
 )
-"""Keywords under which a JSON object may stand, in a file or in another object."""
+"""Keywords of JSON objects, in a file or in another object."""
 
 _MAX_DEPTH = 4
 _MAX_ENCODINGS = 3
@@ -57,22 +35,22 @@ _COPY = re.compile(r" \d{1,3}\Z")
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """What a tool's object said; `negative` is empty where there is none."""
+    """The prompt in a tool's object; `negative` is empty without one."""
 
     prompt: str
     negative: str
     tool: str
     settings: dict[str, str]
     is_whole: bool = False
-    """It has parts of the prompt that sd-parsers leaves out."""
+    """It includes parts of the prompt that sd-parsers ignores."""
 
 
-Parts = Callable[[Mapping[str, object]], tuple[list[str], list[str]]]
-"""Further texts of both sides that an object keeps outside of its two fields."""
+FurtherTexts = Callable[[Mapping[str, object]], tuple[list[str], list[str]]]
+"""Returns the positive and negative texts that an object keeps outside its two fields."""
 
 
 def _characters(value: Mapping[str, object]) -> tuple[list[str], list[str]]:
-    """NovelAI 4 and later: a caption for each character beside that of the whole picture."""
+    """Return the captions that NovelAI 4 and later write for each character."""
     sides: list[list[str]] = []
     for name in ("v4_prompt", "v4_negative_prompt"):
         caption = _inner(_inner(value, name), "caption")
@@ -84,16 +62,16 @@ def _characters(value: Mapping[str, object]) -> tuple[list[str], list[str]]:
 
 
 def _regions(value: Mapping[str, object]) -> tuple[list[str], list[str]]:
-    """InvokeAI's regional guidance, where the picture as a whole has no prompt."""
+    """Return InvokeAI's regional guidance, where the whole picture has no prompt."""
     regions = _inner(value, "canvas_v2_metadata").get("regionalGuidance")
     if not isinstance(regions, list) or str(value.get("positive_prompt") or "").strip():
         return [], []
     rows = [row for row in regions if isinstance(row, dict) and row.get("isEnabled", True)]
-    positive = [row.get("positivePrompt") for row in rows]
-    negative = [row.get("negativePrompt") for row in rows]
-    return [text for text in positive if isinstance(text, str)], [
-        text for text in negative if isinstance(text, str)
-    ]
+    positive, negative = (
+        [row[name] for row in rows if isinstance(row.get(name), str)]
+        for name in ("positivePrompt", "negativePrompt")
+    )
+    return positive, negative
 
 
 def _inner(value: Mapping[str, object], name: str) -> Mapping[str, object]:
@@ -102,103 +80,85 @@ def _inner(value: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """One tool's object: all of `marks` are in it, and it stands under `place` where that is not empty."""
+class _RecordForm:
+    """One tool's object: it has the fields `required`, and the keyword `keyword` if one is set."""
 
     tool: str
     prompt: str
     negative: str
-    place: str = ""
-    marks: frozenset[str] = frozenset()
+    keyword: str = ""
+    required: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
-    parts: Parts | None = None
+    further: FurtherTexts | None = None
 
 
-_KINDS = (
-    _Kind(
-        "SwarmUI",
-        "prompt",
-        "negativeprompt",
-        place="sui_image_params",
+_FROM_SCHEDULER = {"scheduler": "sampler"}
+_FORMS = (
+    _RecordForm(
+        *("SwarmUI", "prompt", "negativeprompt"),
+        keyword="sui_image_params",
         renamed={"cfgscale": "cfg_scale"},
     ),
-    _Kind(
-        "InvokeAI",
-        "positive_prompt",
-        "negative_prompt",
-        place="invokeai_metadata",
-        renamed={"scheduler": "sampler"},
-        parts=_regions,
+    _RecordForm(
+        *("InvokeAI", "positive_prompt", "negative_prompt"),
+        keyword="invokeai_metadata",
+        renamed=_FROM_SCHEDULER,
+        further=_regions,
     ),
-    _Kind(
-        "InvokeAI",
-        "positive_conditioning",
-        "negative_conditioning",
-        place="invokeai",
-        renamed={"scheduler": "sampler"},
+    _RecordForm(
+        *("InvokeAI", "positive_conditioning", "negative_conditioning"),
+        keyword="invokeai",
+        renamed=_FROM_SCHEDULER,
     ),
-    _Kind("InvokeAI", "prompt", "negative_prompt", place="sd-metadata"),
-    _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"seed"})),
-    _Kind("InvokeAI", "prompt", "negative_prompt", place="image", marks=frozenset({"cfg_scale"})),
-    _Kind("Tensor.Art", "prompt", "negativePrompt", place="generation_data"),
-    _Kind(
-        "Stability Matrix",
-        "PositivePrompt",
-        "NegativePrompt",
-        place="parameters-json",
+    _RecordForm("InvokeAI", "prompt", "negative_prompt", keyword="sd-metadata"),
+    _RecordForm("InvokeAI", "prompt", "negative_prompt", keyword="image", required=("seed",)),
+    _RecordForm("InvokeAI", "prompt", "negative_prompt", keyword="image", required=("cfg_scale",)),
+    _RecordForm("Tensor.Art", "prompt", "negativePrompt", keyword="generation_data"),
+    _RecordForm(
+        *("Stability Matrix", "PositivePrompt", "NegativePrompt"),
+        keyword="parameters-json",
         renamed={"ModelName": "model"},
     ),
-    _Kind("Civitai", "prompt", "negativePrompt", place="extraMetadata"),
-    _Kind(
-        "RuinedFooocus",
-        "Prompt",
-        "Negative",
-        marks=frozenset({"base_model_name"}),
+    _RecordForm("Civitai", "prompt", "negativePrompt", keyword="extraMetadata"),
+    _RecordForm(
+        *("RuinedFooocus", "Prompt", "Negative"),
+        required=("base_model_name",),
         renamed={"base_model_name": "model"},
     ),
-    _Kind(
-        "Easy Diffusion",
-        "prompt",
-        "negative_prompt",
-        marks=frozenset({"use_stable_diffusion_model"}),
+    _RecordForm(
+        *("Easy Diffusion", "prompt", "negative_prompt"), required=("use_stable_diffusion_model",)
     ),
-    _Kind(
-        "Easy Diffusion", "Prompt", "Negative Prompt", marks=frozenset({"Stable Diffusion model"})
+    _RecordForm(
+        *("Easy Diffusion", "Prompt", "Negative Prompt"), required=("Stable Diffusion model",)
     ),
-    _Kind("Fooocus", "prompt", "negative_prompt", marks=frozenset({"base_model", "styles"})),
-    _Kind("Fooocus", "prompt", "negative_prompt", marks=frozenset({"real_prompt"})),
-    _Kind("Fooocus", "Prompt", "Negative Prompt", marks=frozenset({"Styles", "Performance"})),
-    _Kind("Sygil", "SD:prompt", "SD:negative_prompt", marks=frozenset({"SD:prompt"})),
-    _Kind("AI Horde", "prompt", "negative_prompt", marks=frozenset({"params", "models"})),
-    _Kind("Draw Things", "c", "uc", marks=frozenset({"c", "uc"})),
-    _Kind("Draw Things", "c", "uc", marks=frozenset({"c", "sampler", "seed"})),
-    _Kind("NovelAI", "prompt", "uc", marks=frozenset({"uc", "sampler"}), parts=_characters),
-    _Kind("NovelAI", "prompt", "uc", marks=frozenset({"v4_prompt"}), parts=_characters),
-    _Kind("mold", "prompt", "negative_prompt", place="mold:parameters"),
-    _Kind(
-        "ComfyUI",
-        "prompt",
-        "negativePrompt",
-        place="imagemetahub_data",
-        marks=frozenset({"generator"}),
+    _RecordForm("Fooocus", "prompt", "negative_prompt", required=("base_model", "styles")),
+    _RecordForm("Fooocus", "prompt", "negative_prompt", required=("real_prompt",)),
+    _RecordForm("Fooocus", "Prompt", "Negative Prompt", required=("Styles", "Performance")),
+    _RecordForm("Sygil", "SD:prompt", "SD:negative_prompt", required=("SD:prompt",)),
+    _RecordForm("AI Horde", "prompt", "negative_prompt", required=("params", "models")),
+    _RecordForm("Draw Things", "c", "uc", required=("c", "uc")),
+    _RecordForm("Draw Things", "c", "uc", required=("c", "sampler", "seed")),
+    _RecordForm("NovelAI", "prompt", "uc", required=("uc", "sampler"), further=_characters),
+    _RecordForm("NovelAI", "prompt", "uc", required=("v4_prompt",), further=_characters),
+    _RecordForm("mold", "prompt", "negative_prompt", keyword="mold:parameters"),
+    _RecordForm(
+        *("ComfyUI", "prompt", "negativePrompt"),
+        keyword="imagemetahub_data",
+        required=("generator",),
     ),
-    _Kind(
-        "Hugging Face",
-        "prompt",
-        "negative_prompt",
-        marks=frozenset({"num_inference_steps", "guidance_scale"}),
+    _RecordForm(
+        *("Hugging Face", "prompt", "negative_prompt"),
+        required=("num_inference_steps", "guidance_scale"),
     ),
 )
-_GENERIC = tuple(
-    _Kind("", "prompt", negative, marks=frozenset({"prompt", mark}))
-    for mark, negative in (
-        ("negative_prompt", "negative_prompt"),
-        ("negativePrompt", "negativePrompt"),
-        ("seed", "negative_prompt"),
-        ("steps", "negative_prompt"),
-    )
+"""The tools' forms; the first that fits an object counts."""
+_GENERIC_FORMS = (
+    _RecordForm("", "prompt", "negative_prompt", required=("prompt", "negative_prompt")),
+    _RecordForm("", "prompt", "negativePrompt", required=("prompt", "negativePrompt")),
+    _RecordForm("", "prompt", "negative_prompt", required=("prompt", "seed")),
+    _RecordForm("", "prompt", "negative_prompt", required=("prompt", "steps")),
 )
-"""An object with a prompt and another of the things that make a picture, of an unknown writer."""
+"""Objects of unknown tools: a prompt and another setting of a picture."""
 _RENAMED = {
     "scale": "cfg_scale",
     "cfg": "cfg_scale",
@@ -218,38 +178,43 @@ _MODEL_FIELDS = {
     "hash": "model_hash",
 }
 
-Objects = list[tuple[str, Mapping[str, object]]]
+JsonObjects = list[tuple[str, Mapping[str, object]]]
 
 
-def objects(texts: Mapping[str, str]) -> Objects:
-    """Every JSON object in `texts` with the keyword that it stands under, outer before inner; `texts` itself is under "".
+def base_keyword(keyword: str) -> str:
+    """Return a keyword without the number of a repeated one ("UserComment 2")."""
+    return _COPY.sub("", keyword)
 
-    Keywords count in any case, and a second text of the same keyword ("UserComment 2") as the
-    first.
+
+def json_objects(texts: Mapping[str, str]) -> JsonObjects:
+    """Return every JSON object in `texts` with its keyword, outer before inner.
+
+    The first is `texts` itself, under "". Keywords match in any case, and repeated ones
+    ("UserComment 2") as the first.
     """
-    found: Objects = [("", texts)]
-    keywords: dict[str, list[str]] = {}
+    objects: JsonObjects = [("", texts)]
+    copies: dict[str, list[str]] = {}
     for keyword in texts:
-        keywords.setdefault(_COPY.sub("", keyword).lower(), []).append(keyword)
-    for place in PLACES:
-        for keyword in keywords.get(place.lower(), ()):
-            found.extend(_objects(place, texts[keyword], 0))
-    return found
+        copies.setdefault(base_keyword(keyword).lower(), []).append(keyword)
+    for name in _OBJECT_KEYWORDS:
+        for keyword in copies.get(name.lower(), ()):
+            objects.extend(_nested(name, texts[keyword], 0))
+    return objects
 
 
-def _objects(place: str, value: object, depth: int) -> Iterator[tuple[str, Mapping[str, object]]]:
+def _nested(keyword: str, value: object, depth: int) -> Iterator[tuple[str, Mapping[str, object]]]:
     if isinstance(value, str):
         value = _parsed(value)
     if not isinstance(value, dict) or depth == _MAX_DEPTH:
         return
-    yield place, value
-    for inner in PLACES:
+    yield keyword, value
+    for inner in _OBJECT_KEYWORDS:
         if inner in value:
-            yield from _objects(inner, value[inner], depth + 1)
+            yield from _nested(inner, value[inner], depth + 1)
 
 
 def _parsed(text: str) -> object:
-    """An object, also one that was encoded again as a text, and one whose texts hold raw line ends."""
+    """Return the JSON in a text, also if encoded repeatedly or with raw line ends; or else None."""
     value: object = text
     for _ in range(_MAX_ENCODINGS):
         if not isinstance(value, str):
@@ -264,31 +229,29 @@ def _parsed(text: str) -> object:
     return value
 
 
-def read_record(found: Objects) -> PromptRecord | None:
-    """The first object that a tool of the table wrote with a prompt in it."""
-    return _first_record(found, _KINDS)
+def read_record(objects: JsonObjects) -> PromptRecord | None:
+    """Return the first object with a prompt in the form of a known tool."""
+    return _first_record(objects, _FORMS)
 
 
-def read_generic(found: Objects) -> PromptRecord | None:
-    """The first object with a plain prompt, and settings beside it, that no known tool wrote."""
-    record = _first_record(found, _GENERIC)
+def read_generic(objects: JsonObjects) -> PromptRecord | None:
+    """Return the first object of an unknown tool with a plain prompt and another setting."""
+    record = _first_record(objects, _GENERIC_FORMS)
     is_plain = record is not None and not record.prompt.lstrip().startswith(("{", "[", '"{'))
     return record if is_plain else None
 
 
-def _first_record(found: Objects, kinds: tuple[_Kind, ...]) -> PromptRecord | None:
-    for kind in kinds:
-        for place, value in found:
-            if (kind.place and place != kind.place) or not kind.marks <= value.keys():
+def _first_record(objects: JsonObjects, forms: tuple[_RecordForm, ...]) -> PromptRecord | None:
+    for form in forms:
+        for keyword, value in objects:
+            if form.keyword not in ("", keyword) or not value.keys() >= set(form.required):
                 continue
-            further = ([], []) if kind.parts is None else kind.parts(value)
-            names = (kind.prompt, kind.negative)
-            prompt, negative = (
-                _joined(value.get(n), texts) for n, texts in zip(names, further, strict=True)
-            )
+            further = ([], []) if form.further is None else form.further(value)
+            prompt = _joined(value.get(form.prompt), further[0])
+            negative = _joined(value.get(form.negative), further[1])
             if prompt.strip(" \0\n"):
-                settings = _settings(value, kind)
-                return PromptRecord(prompt, negative, kind.tool, settings, is_whole=any(further))
+                settings = _settings(value, form)
+                return PromptRecord(prompt, negative, form.tool, settings, is_whole=any(further))
     return None
 
 
@@ -299,14 +262,14 @@ def _joined(text: object, further: list[str]) -> str:
     return ", ".join(dict.fromkeys(part for part in texts if part))
 
 
-def _settings(value: Mapping[str, object], kind: _Kind) -> dict[str, str]:
-    """The fields that hold one value, and the name and hash of a model that is an object of its own."""
+def _settings(value: Mapping[str, object], form: _RecordForm) -> dict[str, str]:
+    """Return the fields that hold one value, and the name and hash of a model that is an object."""
     settings: dict[str, str] = {}
     for key, item in value.items():
-        if key in (kind.prompt, kind.negative):
+        if key in (form.prompt, form.negative):
             continue
         name = _snake(key)
-        name = kind.renamed.get(key) or _RENAMED.get(name, name)
+        name = form.renamed.get(key) or _RENAMED.get(name, name)
         if isinstance(item, dict) and name == "model":
             parts = ((_MODEL_FIELDS.get(part), inner) for part, inner in item.items())
             settings |= {
@@ -323,7 +286,7 @@ def _settings(value: Mapping[str, object], kind: _Kind) -> dict[str, str]:
 
 
 def _snake(key: str) -> str:
-    """ "cfgScale", "CfgScale" and "Guidance Scale" as "cfg_scale" and "guidance_scale"."""
+    """Return "cfg_scale" for "cfgScale" and "CfgScale", "guidance_scale" for "Guidance Scale"."""
     key = key.removeprefix("SD:")
     words = "".join(
         "_" + char if char.isupper() and before.islower() else char

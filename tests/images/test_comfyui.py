@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.graphs import FORMS
-from imprompt.images.prompts.comfyui import MAX_NODES, GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui import MAX_NODES, read_graph
+from imprompt.images.prompts.prompt_parts import PromptParts
 from tests.images.graphs import SETTINGS, graph, node, sampler_of
 
 GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -217,13 +218,13 @@ def test_comfyui_graphs_are_walked_from_the_saved_picture_to_the_text(case: str)
     nodes, positive, negative = GRAPHS[case]
     found = read_graph(nodes)
     assert found is not None
-    assert (found.positive, found.negative) == (positive, negative)
+    assert (found.prompt, found.negative) == (positive, negative)
     assert found.settings["model"] == "own.safetensors"
 
 
 def test_the_settings_of_a_graph_are_those_of_its_sampler() -> None:
     """Seed, steps, scale, sampler, scheduler, strength, model."""
-    assert read_graph(graph()) == GraphPrompt("a red fox", "blurry", SETTINGS)
+    assert read_graph(graph()) == PromptParts("a red fox", "blurry", SETTINGS)
 
 
 def test_a_service_that_makes_the_picture_is_asked_by_its_prompt() -> None:
@@ -236,7 +237,7 @@ def test_a_service_that_makes_the_picture_is_asked_by_its_prompt() -> None:
         ),
         "4": node("PrimitiveStringMultiline", value="a red fox"),
     }
-    assert read_graph(nodes) == GraphPrompt("a red fox", "blurry", {"seed": "7", "model": "own"})
+    assert read_graph(nodes) == PromptParts("a red fox", "blurry", {"seed": "7", "model": "own"})
     assert read_graph(nodes | {"3": node("Florence2Run", prompt="describe")}) is None
     assert read_graph(nodes | {"3": node("LoadImage", image="a.png")}) is None
 
@@ -262,7 +263,7 @@ def test_a_guided_sampler_without_negative_is_read() -> None:
     settings = {name: value for name, value in SETTINGS.items() if name != "cfg_scale"} | {
         "scheduler": "simple"
     }
-    assert read_graph(nodes) == GraphPrompt("a red fox", "", settings)
+    assert read_graph(nodes) == PromptParts("a red fox", "", settings)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -293,7 +294,7 @@ def test_graphs_made_to_be_slow_end() -> None:
         | ladder
     )
     assert found is not None
-    assert found.positive == "a red fox"
+    assert found.prompt == "a red fox"
     deep = {f"y{i}": node("Reroute", conditioning=[f"y{i + 1}", 0]) for i in range(4000)}
     assert read_graph(graph(yes=node("X", conditioning=["y0", 0])) | deep) is None
     assert read_graph({str(i): node("X") for i in range(MAX_NODES + 1)}) is None
@@ -322,4 +323,4 @@ def test_any_json_object_is_walked_without_an_exception(value: dict[str, Any]) -
     """Half-right graphs: nodes replaced by whatever JSON can hold."""
     for candidate in (value, graph() | value):
         found = read_graph(candidate)
-        assert found is None or found.positive
+        assert found is None or found.prompt

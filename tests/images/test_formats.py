@@ -14,7 +14,7 @@ from PIL import Image
 from imprompt.core.errors import ImageRejected
 from imprompt.images.bounds import ImageLimits, inspect
 from imprompt.images.decode import open_image
-from imprompt.images.image_files import find_images, unread_images
+from imprompt.images.image_files import find_images, find_images_and_unreadable
 from imprompt.images.prompts.embedded_prompts import read_embedded_prompt
 from tests.conftest import Imprompt
 
@@ -106,10 +106,10 @@ def test_pictures_without_a_suffix_are_found_and_others_are_named(
     write(tmp_path / "b.heic")
     other = write(tmp_path / "c.jp2")
     assert [path.name for path in find_images([tmp_path])] == ["b.heic", "picture"]
-    assert unread_images([tmp_path]) == [other]
+    assert find_images_and_unreadable([tmp_path]) == (find_images([tmp_path]), [other])
     done = imprompt("extract", tmp_path)
     assert done.code == 3
-    assert "2 of 3 files carry a prompt" in done.err
+    assert "2 of 3 files contain a prompt" in done.err
     assert "c.jp2: .jp2 files are not read here. Save it as PNG or JPEG." in done.err
 
 

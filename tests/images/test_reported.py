@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from imprompt.images.metadata.hidden_texts import read_hidden_prompt
 from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 
 FOLDER = Path(__file__).parent / "reported"
@@ -21,13 +20,7 @@ CARRIED = {"043-ideogram-builder-kj"}
 
 
 def read(case: dict[str, Any]) -> EmbeddedPrompt | None:
-    path = FOLDER / case["file"]
-    found = read_embedded_prompt(path)
-    return (
-        read_hidden_prompt(path)
-        if found is None and "--hidden" in case.get("options", ())
-        else found
-    )
+    return read_embedded_prompt(FOLDER / case["file"], hidden="--hidden" in case.get("options", ()))
 
 
 def fits(text: str, wanted: str | list[str] | None) -> bool:

@@ -264,7 +264,7 @@ def test_a_workflow_is_read_as_the_editor_would_queue_it(case: str) -> None:
     value, prompt, how = WORKFLOWS[case]
     found = read_workflow(json.loads(json.dumps(value)))
     assert found is not None
-    assert (found.positive, found.negative) == (prompt, BAD)
+    assert (found.prompt, found.negative) == (prompt, BAD)
     assert ("carried" if found.doubt else "exact") == how
     assert found.settings == SETTINGS
 
@@ -332,7 +332,7 @@ def test_subgraphs_are_unfolded(case: str) -> None:
     )
     found = read_workflow(value)
     assert found is not None
-    assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
+    assert (found.prompt, found.negative, found.doubt) == (FOX, BAD, "")
 
 
 def test_a_bypassed_subgraph_hands_on_its_input() -> None:
@@ -363,7 +363,7 @@ def test_a_bypassed_subgraph_hands_on_its_input() -> None:
             made(outside, positive=(20, 0), subgraphs=[json.loads(json.dumps(inner))])
         )
         assert found is not None
-        assert found.positive == wanted
+        assert found.prompt == wanted
 
 
 def test_group_nodes_are_unfolded() -> None:
@@ -401,7 +401,7 @@ def test_group_nodes_are_unfolded() -> None:
     }
     found = read_workflow(value)
     assert found is not None
-    assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
+    assert (found.prompt, found.negative, found.doubt) == (FOX, BAD, "")
     outside["widgets_values"] = [FOX]
     found = read_workflow(value)
     assert found is None or found.doubt

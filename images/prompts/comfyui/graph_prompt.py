@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from imprompt.images.prompts.comfyui.graph import Graph, Link, Node, parse_graph
 from imprompt.images.prompts.comfyui.node_table import makes_pictures
 from imprompt.images.prompts.comfyui.node_values import FIELDS, SIDES, UNKNOWN, Value, Values
 from imprompt.images.prompts.comfyui.text_operations import as_text
+from imprompt.images.prompts.prompt_parts import PromptParts
 
 _MAX_SAMPLERS = 50
 _MAX_ENDS = 50
@@ -63,20 +64,7 @@ _NO_PICTURE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class GraphPrompt:
-    """What a graph asked for; `negative` is empty where there is none.
-
-    `doubt` says in one line which node keeps the texts from being certain; empty: they are exact.
-    """
-
-    positive: str
-    negative: str
-    settings: dict[str, str]
-    doubt: str = ""
-
-
-def read_graph(value: Mapping[str, object]) -> GraphPrompt | None:
+def read_graph(value: Mapping[str, object]) -> PromptParts | None:
     """Return the texts and settings of the sampler that made the saved picture.
 
     Where samplers follow each other (base and refiner, upscaling, faces), the first one counts: it
@@ -99,18 +87,18 @@ def read_graph(value: Mapping[str, object]) -> GraphPrompt | None:
             return ordered
         samplers = walk.first_samplers(saved=False)
     found = [walk.prompt(sampler) for sampler in samplers]
-    texts = {(prompt.positive, prompt.negative) for prompt in found}
+    texts = {(prompt.prompt, prompt.negative) for prompt in found}
     if not found:
         return None
     # By its texts, not by the order of the nodes, which says nothing.
-    first = min(found, key=lambda prompt: (not prompt.positive, *_sortable(prompt)))
+    first = min(found, key=lambda prompt: (not prompt.prompt, *_sortable(prompt)))
     if len(texts) > 1 and not first.doubt:
         first = replace(first, doubt="several pictures are saved, and this file is one of them")
-    return first if first.positive else None
+    return first if first.prompt else None
 
 
-def _sortable(prompt: GraphPrompt) -> tuple[str, str, str, str]:
-    return prompt.positive, prompt.negative, prompt.doubt, repr(sorted(prompt.settings.items()))
+def _sortable(prompt: PromptParts) -> tuple[str, str, str, str]:
+    return prompt.prompt, prompt.negative, prompt.doubt, repr(sorted(prompt.settings.items()))
 
 
 class _SamplerWalk:
@@ -258,7 +246,7 @@ class _SamplerWalk:
         inputs = node.inputs.keys()
         return not _SAMPLER_INPUTS.isdisjoint(inputs) and not _SIDE_INPUTS.isdisjoint(inputs)
 
-    def prompt(self, sampler: str) -> GraphPrompt:
+    def prompt(self, sampler: str) -> PromptParts:
         """Return the texts on both sides of a sampler."""
         node = self._graph[sampler]
         sides = [self._values.field(sampler, side) for side in SIDES]
@@ -269,15 +257,15 @@ class _SamplerWalk:
         if self._left <= 0:
             doubt = doubt or "the graph is too large to follow"
         kept = "" if negative == positive else negative
-        return GraphPrompt(positive, kept, self._settings(sampler), doubt)
+        return PromptParts(positive, kept, self._settings(sampler), doubt)
 
-    def service_prompt(self) -> GraphPrompt | None:
+    def service_prompt(self) -> PromptParts | None:
         """Return the prompt that the picture was ordered with, where no sampler is."""
         ends = self._ends(set(self._graph))[:_MAX_ENDS]
         found = [prompt for end in ends if (prompt := self._ordered(end)) is not None]
         return min(found, key=_sortable, default=None)
 
-    def _ordered(self, end: str) -> GraphPrompt | None:
+    def _ordered(self, end: str) -> PromptParts | None:
         waiting, seen = deque([Link(end, 0)]), set[str]()
         while waiting:
             link = waiting.popleft()
@@ -290,14 +278,14 @@ class _SamplerWalk:
             waiting.extend(self._picture_links(link.node, link.slot))
         return None
 
-    def _order(self, key: str, node: Node) -> GraphPrompt | None:
+    def _order(self, key: str, node: Node) -> PromptParts | None:
         sides = [self._values.input(key, name) for name in ("prompt", "negative_prompt")]
         positive, negative = (_conditioning(side) for side in sides)
         doubt = next((side.doubt for side in sides if side.doubt), "")
         kind = self._values.kind_of(node)
         if kind is None or not kind.service:
             doubt = doubt or f"{node.kind}: {UNKNOWN}"
-        return GraphPrompt(positive, negative, self._settings(key), doubt) if positive else None
+        return PromptParts(positive, negative, self._settings(key), doubt) if positive else None
 
     def _settings(self, sampler: str) -> dict[str, str]:
         """Seed, steps, scale, sampler, scheduler, strength, model and size, through links too."""

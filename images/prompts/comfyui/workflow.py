@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from imprompt.images.prompts.comfyui.graph import MAX_LINKS, MAX_NODES
-from imprompt.images.prompts.comfyui.graph_prompt import GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui.graph_prompt import read_graph
 from imprompt.images.prompts.comfyui.group_nodes import as_subgraph, group_nodes
 from imprompt.images.prompts.comfyui.node_table import NodeKind, node_kinds
+from imprompt.images.prompts.prompt_parts import PromptParts
 
 _MAX_DEPTH = 10
 _MUTED, _BYPASSED = (2,), (4,)
@@ -66,13 +67,13 @@ def is_workflow(value: Json) -> bool:
     return isinstance(value.get("nodes"), list) and isinstance(value.get("links"), list)
 
 
-def read_workflow(workflow: Json) -> GraphPrompt | None:
+def read_workflow(workflow: Json) -> PromptParts | None:
     """Return what the graph asks for when it is queued; None where there is no prompt in it."""
     graph = api_graph(workflow)
     found = None if graph is None else read_graph(graph)
     if found is None or found.doubt:
         return found
-    is_drawn = _DYNAMIC.search(found.positive) or _DYNAMIC.search(found.negative)
+    is_drawn = _DYNAMIC.search(found.prompt) or _DYNAMIC.search(found.negative)
     return replace(found, doubt="the editor draws one of {…|…} by chance") if is_drawn else found
 
 
