@@ -77,7 +77,7 @@ def unreadable_format(path: Path) -> ImageRejected:
     hint = "Save it as PNG or JPEG."
     if path.suffix.lower() in _READ_WITH_EXTRA:
         hint = "Install the packages: pip install 'imprompt[formats]'"
-    return ImageRejected(path, f"{path.suffix} files are not read here", hint=hint)
+    return ImageRejected(path, f"{path.suffix} files are not supported", hint=hint)
 
 
 def _walk(root: Path, suffixes: frozenset[str]) -> Iterator[Path]:

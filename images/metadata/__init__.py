@@ -1,1 +1,1 @@
-"""The texts in an image file: PNG text chunks, comments, EXIF, XMP, IPTC, and the lowest pixel bits."""
+"""The texts in an image file: PNG chunks, comments, EXIF, XMP, IPTC, and the lowest pixel bits."""

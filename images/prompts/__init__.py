@@ -1,1 +1,1 @@
-"""The prompt in those texts: one module for each form in which a tool writes its prompt."""
+"""The prompt in a file's texts; one module per form in which tools write it."""

@@ -110,7 +110,7 @@ def test_pictures_without_a_suffix_are_found_and_others_are_named(
     done = imprompt("extract", tmp_path)
     assert done.code == 3
     assert "2 of 3 files contain a prompt" in done.err
-    assert "c.jp2: .jp2 files are not read here. Save it as PNG or JPEG." in done.err
+    assert "c.jp2: .jp2 files are not supported. Save it as PNG or JPEG." in done.err
 
 
 def test_a_missing_package_is_named(
@@ -120,8 +120,7 @@ def test_a_missing_package_is_named(
     path = write(tmp_path / "b.heic")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(
-        ImageRejected,
-        match=r"HEIC is read with packages that are not installed.*imprompt\[formats\]",
+        ImageRejected, match=r"HEIC needs packages that are not installed.*imprompt\[formats\]"
     ):
         open_image(path)
     monkeypatch.setattr("imprompt.images.image_files.find_spec", lambda name: None)

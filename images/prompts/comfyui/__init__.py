@@ -1,4 +1,8 @@
-"""ComfyUI's graphs: what each node holds is computed, by rules that are data (`nodes.toml`)."""
+"""The prompt of ComfyUI's graphs, computed node by node by the rules in `nodes.toml`.
+
+`workflow` converts the editor's graph, `graph` parses the API's, `graph_prompt` finds the sampler
+of the saved picture, `node_values` computes its texts by `node_table` and `text_operations`.
+"""
 
 from imprompt.images.prompts.comfyui.graph import MAX_LINKS, MAX_NODES, is_graph
 from imprompt.images.prompts.comfyui.graph_prompt import read_graph

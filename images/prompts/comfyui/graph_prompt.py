@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from imprompt.images.prompts.comfyui.graph import Graph, Link, Node, parse_graph
 from imprompt.images.prompts.comfyui.node_table import makes_pictures
-from imprompt.images.prompts.comfyui.node_values import FIELDS, SIDES, UNKNOWN, Value, Values
+from imprompt.images.prompts.comfyui.node_values import FIELDS, SIDES, UNKNOWN, GraphValues, Value
 from imprompt.images.prompts.comfyui.text_operations import as_text
 from imprompt.images.prompts.prompt_parts import PromptParts
 
@@ -104,7 +104,7 @@ def _sortable(prompt: PromptParts) -> tuple[str, str, str, str]:
 class _SamplerWalk:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._values = Values(graph)
+        self._values = GraphValues(graph)
         self._left = _MAX_STEPS
         self._leads = self._leading(key for key in graph if self._is_sampler(key))
 

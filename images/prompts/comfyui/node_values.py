@@ -1,8 +1,10 @@
 """The values in a ComfyUI graph, computed as the graph computes them.
 
-A value is asked for by (node, output slot, wanted), where `wanted` says which field of a pipe is
-meant. Each is computed once. The rules come from `nodes.toml`; a node that is not in it is guessed
-at by the names of its inputs, and whatever passes through such a guess carries a doubt.
+A value is requested by (node, output slot, field), where the field selects a part of a pipe, and
+computed once. The rules come from `nodes.toml`. The value of any other node is guessed by the names
+of its inputs; every value that depends on such a guess has a doubt.
+
+A rule is a generator: it yields the requests that it needs and is sent their values.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from imprompt.images.prompts.comfyui.text_operations import (
     is_on,
 )
 
-Wanted = tuple[str, int, str]
-Steps = Generator[Wanted, "Value", "Value"]
+Request = tuple[str, int, str]
+Steps = Generator[Request, "Value", "Value"]
 
 FIELDS: dict[str, tuple[str, ...]] = {
     "positive": ("positive", "pos", "conditioning", "cond1", "text_embeds", "guider"),
@@ -46,7 +48,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "width": ("width", "empty_latent_width", "latent_image", "latent", "samples"),
     "height": ("height", "empty_latent_height", "latent_image", "latent", "samples"),
 }
-"""The inputs under which nodes keep what a sampler needs, the likeliest first."""
+"""The inputs in which nodes keep what a sampler needs, the likeliest first."""
 
 SIDES = ("positive", "negative")
 _SETTINGS = FIELDS.keys() - set(SIDES)
@@ -73,10 +75,10 @@ _SIDE_NAMES = {
     "negative": re.compile(r"(?i)(.*_)?(negative|neg|uncond)(_.*|\d*)?"),
 }
 _SHOWN_TEXT = "text_0"
-"""Where a node that shows a text keeps it, perhaps from an earlier run."""
+"""The input of nodes that show a text, perhaps from an earlier run."""
 
 _COUNT = "inputcount"
-"""Says how many of the numbered inputs count; links into more may be left over."""
+"""The number of numbered inputs that count; links to further ones may be leftovers."""
 
 _MAX_PARTS = 128
 _MAX_REGEXES = 64
@@ -97,10 +99,10 @@ UNKNOWN = "a node that is not known here"
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an output holds: a text, a number, a list, or (as a tuple) the texts of a conditioning.
+    """The value of an output: a text, a number, a list, or the texts of a conditioning as a tuple.
 
-    `data` is None where nothing is there. `doubt` names the node, and why, that keeps `data` from
-    being certain; it is empty where everything was computed.
+    `data` is None where there is no value. `doubt` names the node that makes `data` uncertain, and
+    why; it is empty where everything was computed.
     """
 
     data: object = None
@@ -110,13 +112,13 @@ class Value:
 NOTHING = Value()
 
 
-class Values:
+class GraphValues:
     """The values of one graph."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._kinds = node_kinds()
-        self._known: dict[Wanted, Value] = {}
+        self._known: dict[Request, Value] = {}
         self._regexes = _MAX_REGEXES
         self._characters = _MAX_COMPUTED
 
@@ -124,16 +126,16 @@ class Values:
         """Return the table's line for a node."""
         return self._kinds.get(node.kind)
 
-    def field(self, key: str, wanted: str) -> Value:
-        """Return what a node itself is given as `wanted`, one of `FIELDS`."""
-        return self._run((key, -1, wanted))
+    def field(self, key: str, field: str) -> Value:
+        """Return a node's value for `field`, one of `FIELDS`."""
+        return self._run((key, -1, field))
 
-    def input(self, key: str, name: str, wanted: str = "text") -> Value:
-        """Return what stands at an input of a node."""
+    def input(self, key: str, name: str, field: str = "text") -> Value:
+        """Return the value at an input of a node."""
         item = self._graph[key].inputs.get(name)
         if not isinstance(item, Link):
             return Value(item)
-        return self._run((item.node, item.slot, wanted)) if item.node in self._graph else NOTHING
+        return self._run((item.node, item.slot, field)) if item.node in self._graph else NOTHING
 
     def chosen_inputs(self, key: str, slot: int) -> list[str] | None:
         """Return the inputs that an output may come from, where the node chooses or passes one on.
@@ -156,101 +158,98 @@ class Values:
             return names if len(names) == len(branches) else None
         if head == "pick":
             test = self._evaluate(node, expression[1])
-            if _is_open(node, expression[1], test):
+            if _is_undecided(node, expression[1], test):
                 return _branches(node, str(expression[2]))
-            return [self._picked(str(expression[2]), test)]
+            return [self._chosen_input(str(expression[2]), test)]
         if head == "first":
-            names = _matching(node, expression[1:])
-            return [name for name in names if self._is_there(node, name)][:1]
+            names = _matching_inputs(node, expression[1:])
+            return [name for name in names if self._has_value(node, name)][:1]
         return None
 
-    def _is_there(self, node: Node, name: str) -> bool:
+    def _has_value(self, node: Node, name: str) -> bool:
         item = node.inputs.get(name)
         return item.node in self._graph if isinstance(item, Link) else item is not None
 
     def _evaluate(self, node: Node, expression: Expression) -> Value:
-        """Run an expression from outside of a computation."""
+        """Return the value of an expression outside any other computation."""
         steps = self._expression(node, expression, "text")
         try:
-            asked = next(steps)
+            request = next(steps)
             while True:
-                asked = steps.send(self._run(asked))
+                request = steps.send(self._run(request))
         except StopIteration as end:
             return end.value if isinstance(end.value, Value) else NOTHING
 
-    def _run(self, wanted: Wanted) -> Value:
-        """Compute a value with a stack of its own: graphs may be deeper than Python's."""
-        if wanted in self._known:
-            return self._known[wanted]
-        stack = [(wanted, self._steps(wanted))]
-        busy = {wanted}
-        answer = NOTHING
-        begun = False
+    def _run(self, request: Request) -> Value:
+        """Compute a value on an explicit stack: graphs may be deeper than Python's."""
+        if request in self._known:
+            return self._known[request]
+        stack = [(request, self._steps(request))]
+        busy = {request}
+        answer: Value | None = None  # to the request of the steps on top; None starts them
         while stack:
             current, steps = stack[-1]
             try:
-                asked = steps.send(answer) if begun else next(steps)
+                needed = next(steps) if answer is None else steps.send(answer)
             except StopIteration as end:
                 stack.pop()
                 busy.discard(current)
-                answer, begun = end.value, True
-                self._known[current] = answer
+                answer = self._known[current] = end.value
                 continue
-            begun = True
-            if asked in self._known:
-                answer = self._known[asked]
-            elif asked in busy:
-                answer = Value(None, f"{self._graph[asked[0]].kind}: the graph runs in a circle")
+            if needed in self._known:
+                answer = self._known[needed]
+            elif needed in busy:
+                answer = Value(None, f"{self._graph[needed[0]].kind}: the graph runs in a circle")
             else:
-                busy.add(asked)
-                stack.append((asked, self._steps(asked)))
-                begun = False
-        return self._known[wanted]
+                busy.add(needed)
+                stack.append((needed, self._steps(needed)))
+                answer = None
+        return self._known[request]
 
-    def _steps(self, wanted: Wanted) -> Steps:
-        key, slot, name = wanted
+    def _steps(self, request: Request) -> Steps:
+        key, slot, field = request
         node = self._graph[key]
         kind = self.kind_of(node)
         if slot == -1:
-            return (yield from self._field(node, name))
+            return (yield from self._field(node, field))
         if kind is None or not kind.out:
-            if kind is not None or name in _SETTINGS:
-                return (yield from self._field(node, name))
-            return (yield from self._guess(node, name))
+            if kind is not None or field in _SETTINGS:
+                return (yield from self._field(node, field))
+            return (yield from self._guess(node, field))
         if slot >= len(kind.out):
-            return (yield from self._guess(node, name))
-        value = yield from self._expression(node, kind.out[slot], name)
-        if value.data is None and not value.doubt and name in _SETTINGS:
-            return (yield from self._field(node, name))
+            return (yield from self._guess(node, field))
+        value = yield from self._expression(node, kind.out[slot], field)
+        if value.data is None and not value.doubt and field in _SETTINGS:
+            return (yield from self._field(node, field))
         return value
 
-    def _expression(self, node: Node, expression: Expression, wanted: str) -> Steps:
+    def _expression(self, node: Node, expression: Expression, field: str) -> Steps:
         if isinstance(expression, str):
-            return (yield from self._leaf(node, expression, wanted))
+            return (yield from self._leaf(node, expression, field))
         head, *parts = expression
         if head in _SPECIAL:
-            return (yield from _SPECIAL[str(head)](self, node, parts, wanted))
+            return (yield from _SPECIAL[str(head)](self, node, parts, field))
         return (yield from self._operation(node, str(head), parts))
 
-    def _leaf(self, node: Node, name: str, wanted: str) -> Steps:
+    def _leaf(self, node: Node, name: str, field: str) -> Steps:
         if name.startswith("="):
             return Value(name[1:])
         if name.startswith("@"):
-            return (yield from self._field(node, name[1:] or wanted))
-        return (yield from self._input(node, name, wanted))
+            return (yield from self._field(node, name[1:] or field))
+        return (yield from self._input(node, name, field))
 
-    def _input(self, node: Node, name: str, wanted: str) -> Steps:
+    def _input(self, node: Node, name: str, field: str) -> Steps:
         item = node.inputs.get(name)
         if not isinstance(item, Link):
             return Value(item)
         if item.node not in self._graph:
             return NOTHING
-        return (yield item.node, item.slot, wanted)
+        return (yield item.node, item.slot, field)
 
     def _operation(self, node: Node, head: str, parts: list[Expression]) -> Steps:
         data, doubt = [], ""
         count = yield from self._input(node, _COUNT, "text")
-        for part in self._spread(node, parts, count):
+        for part in self._expand(node, parts, count):
             value = yield from self._expression(node, part, "text")
             data.append(value.data)
             doubt = doubt or value.doubt
@@ -269,30 +268,30 @@ class Values:
         return self._regexes >= 0 and self._characters >= 0
 
     @staticmethod
-    def _spread(node: Node, parts: list[Expression], count: Value) -> list[Expression]:
-        """Names with a "*" stand for all inputs that begin so, as many as the node counts."""
-        spread: list[Expression] = []
+    def _expand(node: Node, parts: list[Expression], count: Value) -> list[Expression]:
+        """Replace each name that ends in "*" by the inputs with that prefix, as many as count."""
+        expanded: list[Expression] = []
         most = as_int(count.data)
         for part in parts:
             is_pattern = isinstance(part, str) and part.endswith("*") and not part.startswith("=")
-            names = _matching(node, [part]) if is_pattern else [part]
-            spread.extend(n for n in names if not (is_pattern and 0 < most < _last_number(str(n))))
-        return spread
+            names = _matching_inputs(node, [part]) if is_pattern else [part]
+            expanded.extend(n for n in names if not (is_pattern and 0 < most < _number_in(str(n))))
+        return expanded
 
-    def _encode(self, node: Node, parts: list[Expression], _wanted: str) -> Steps:
-        """A conditioning of the texts, equal ones once."""
+    def _encode(self, node: Node, parts: list[Expression], _unused: str) -> Steps:
+        """Return a conditioning of the texts, equal ones once."""
         return (yield from self._gather(node, parts, "text"))
 
-    def _all(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
-        """A conditioning of several."""
-        return (yield from self._gather(node, parts, wanted))
+    def _all(self, node: Node, parts: list[Expression], field: str) -> Steps:
+        """Return a conditioning of several."""
+        return (yield from self._gather(node, parts, field))
 
-    def _gather(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
+    def _gather(self, node: Node, parts: list[Expression], field: str) -> Steps:
         texts: dict[str, None] = {}
         doubt = ""
         count = yield from self._input(node, _COUNT, "text")
-        for part in self._spread(node, parts, count):
-            value = yield from self._expression(node, part, wanted)
+        for part in self._expand(node, parts, count):
+            value = yield from self._expression(node, part, field)
             if isinstance(value.data, tuple):
                 texts.update(dict.fromkeys(value.data))
             elif (text := as_text(value.data)).strip():
@@ -304,34 +303,34 @@ class Values:
             doubt = f"{node.kind} ← {doubt}"
         return Value(tuple(texts)[:_MAX_PARTS], doubt)
 
-    def _none(self, _node: Node, _parts: list[Expression], _wanted: str) -> Steps:
-        """A conditioning that was zeroed."""
+    def _none(self, _node: Node, _parts: list[Expression], _unused: str) -> Steps:
+        """Return a conditioning without texts, as one that was zeroed."""
         return Value(())
         yield  # a generator like the others
 
-    def _if(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
+    def _if(self, node: Node, parts: list[Expression], field: str) -> Steps:
         test = yield from self._expression(node, parts[0], "text")
         if test.data is None and not test.doubt and parts[0] in node.links:
             test = replace(test, doubt=f"{node.kind}: its switch is not in the file")
-        value = yield from self._expression(node, parts[1 if is_on(test.data) else 2], wanted)
+        value = yield from self._expression(node, parts[1 if is_on(test.data) else 2], field)
         return replace(value, doubt=value.doubt or test.doubt)
 
-    def _pick(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
+    def _pick(self, node: Node, parts: list[Expression], field: str) -> Steps:
         test = yield from self._expression(node, parts[0], "text")
-        if _is_open(node, parts[0], test):
-            return (yield from self._any_of(node, _branches(node, str(parts[1])), test, wanted))
-        value = yield from self._input(node, self._picked(str(parts[1]), test), wanted)
+        if _is_undecided(node, parts[0], test):
+            return (
+                yield from self._all_branches(node, _branches(node, str(parts[1])), test, field)
+            )
+        value = yield from self._input(node, self._chosen_input(str(parts[1]), test), field)
         return replace(value, doubt=value.doubt or test.doubt)
 
-    def _any_of(self, node: Node, names: list[str], test: Value, wanted: str) -> Steps:
-        """The texts of all branches, where the number of the chosen one is not in the file."""
+    def _all_branches(self, node: Node, names: list[str], test: Value, field: str) -> Steps:
+        """Return the texts of all branches, where the chosen number is not in the file."""
         doubt = test.doubt or f"{node.kind}: its switch is not in the file"
         texts: dict[str, None] = {}
-        for name in names[:_MAX_PARTS] if wanted not in _SETTINGS else ():
-            value = yield from self._input(node, name, wanted)
-            held = value.data if isinstance(value.data, tuple) else (value.data,)
-            filled = [item for item in held if isinstance(item, str) and item.strip()]
-            texts.update(dict.fromkeys(filled))
+        for name in names[:_MAX_PARTS] if field not in _SETTINGS else ():
+            value = yield from self._input(node, name, field)
+            texts.update(dict.fromkeys(_filled_texts(value)))
         whole = ", ".join(texts)[:MAX_TEXT]
         self._characters -= len(whole)
         if self._characters < 0:
@@ -339,89 +338,88 @@ class Values:
         return Value(whole or None, doubt)
 
     @staticmethod
-    def _picked(pattern: str, test: Value) -> str:
-        """The input whose number was chosen; "{}" is the number as it is, "{1}" counted from 1."""
-        number = as_int(test.data) if not isinstance(test.data, str) else _last_number(test.data)
+    def _chosen_input(pattern: str, test: Value) -> str:
+        """Return the chosen input of a pattern; "{}" is its number, "{1}" its number from 1."""
+        number = as_int(test.data) if not isinstance(test.data, str) else _number_in(test.data)
         return pattern.replace("{}", str(number)).replace("{1}", str(number + 1))
 
-    def _first(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
-        """The first that is there: a link into a muted branch holds nothing."""
-        for name in _matching(node, parts):
-            value = yield from self._input(node, name, wanted)
+    def _first(self, node: Node, parts: list[Expression], field: str) -> Steps:
+        """Return the first value; a link into a muted branch has none."""
+        for name in _matching_inputs(node, parts):
+            value = yield from self._input(node, name, field)
             if value.data is not None or value.doubt:
                 return value
         return NOTHING
 
-    def _or(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
-        """The first, or where its text is not known what stands in the file for it."""
-        value = yield from self._expression(node, parts[0], wanted)
+    def _or(self, node: Node, parts: list[Expression], field: str) -> Steps:
+        """Return the first, or where its text is unknown what the file has in its place."""
+        value = yield from self._expression(node, parts[0], field)
         if value.data is not None or not value.doubt:
             return value
-        shown = yield from self._expression(node, parts[1], wanted)
+        shown = yield from self._expression(node, parts[1], field)
         return replace(shown, doubt=value.doubt)
 
-    def _other_field(self, node: Node, parts: list[Expression], _wanted: str) -> Steps:
-        """A field, by its name, of the pipe that an expression gives."""
+    def _other_field(self, node: Node, parts: list[Expression], _unused: str) -> Steps:
+        """Return a field, by its name, of the pipe that an expression gives."""
         return (yield from self._expression(node, parts[1], str(parts[0])))
 
-    def _doubt(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
-        """What the node does to the text is not in the file."""
+    def _doubt(self, node: Node, parts: list[Expression], field: str) -> Steps:
+        """Return a value with a doubt: what the node does to the text is not in the file."""
         reason = f"{node.kind}: {_REASONS[str(parts[0])]}"
         value = NOTHING
         if len(parts) > 1:
-            value = yield from self._expression(node, parts[1], wanted)
+            value = yield from self._expression(node, parts[1], field)
         return Value(value.data, value.doubt or reason)
 
-    def _merged(self, node: Node, parts: list[Expression], wanted: str) -> Steps:
-        """A field of several pipes: the last one that has it."""
-        for name in reversed(_matching(node, parts)):
-            value = yield from self._input(node, name, wanted)
+    def _merged(self, node: Node, parts: list[Expression], field: str) -> Steps:
+        """Return a field of several pipes: that of the last one that has it."""
+        for name in reversed(_matching_inputs(node, parts)):
+            value = yield from self._input(node, name, field)
             if value.data is not None or value.doubt:
                 return value
         return NOTHING
 
-    def _field(self, node: Node, wanted: str) -> Steps:
-        """What the node puts into its pipe, or else what the pipe before it holds."""
+    def _field(self, node: Node, field: str) -> Steps:
+        """Return what the node puts into its pipe, or else the field of the pipe before it."""
         kind = self.kind_of(node)
-        if kind is not None and wanted in kind.fields:
-            value = yield from self._expression(node, kind.fields[wanted], wanted)
+        if kind is not None and field in kind.fields:
+            value = yield from self._expression(node, kind.fields[field], field)
             if value.data is not None or value.doubt:
                 return value
-        elif kind is None or not kind.fields or wanted in _SETTINGS:
-            for name in FIELDS.get(wanted, (wanted,)):
-                if name not in node.inputs or (wanted in SIDES and name in _PIPES):
+        elif kind is None or not kind.fields or field in _SETTINGS:
+            for name in FIELDS.get(field, (field,)):
+                if name not in node.inputs or (field in SIDES and name in _PIPES):
                     continue
-                value = yield from self._input(node, name, wanted)
-                if _fits(value, wanted):
+                value = yield from self._input(node, name, field)
+                if _is_usable(value, field):
                     return value
-        elif wanted in node.inputs:
-            value = yield from self._input(node, wanted, wanted)
+        elif field in node.inputs:
+            value = yield from self._input(node, field, field)
             if value.data is not None or value.doubt:
                 return value
-        if kind is None and wanted in _SETTINGS and (plain := _only_value(node)) is not None:
+        if kind is None and field in _SETTINGS and (plain := _only_value(node)) is not None:
             return Value(plain)
         for name in kind.base if kind is not None and kind.base else _PIPES:
             if name.endswith("*") or name in node.links:
-                value = yield from self._merged(node, [name], wanted)
+                value = yield from self._merged(node, [name], field)
                 if value.data is not None or value.doubt:
                     return value
         return NOTHING
 
-    def _guess(self, node: Node, wanted: str) -> Steps:
-        """The texts of a node that the table does not know, by the names of its inputs."""
-        if wanted in _SETTINGS:
-            return (yield from self._field(node, wanted))
+    def _guess(self, node: Node, field: str) -> Steps:
+        """Return the texts of a node that is not in the table, by the names of its inputs."""
+        if field in _SETTINGS:
+            return (yield from self._field(node, field))
         if is_model_text(node.kind, node.inputs):
             return Value(None, f"{node.kind}: {_REASONS['model']}")
         doubt = f"{node.kind}: {UNKNOWN}"
-        names = yield from self._guessed_choice(node)
+        names = yield from self._switch_choice(node)
         texts: list[str] = []
-        for name in names if names is not None else self._guessed_inputs(node, wanted):
+        for name in names if names is not None else self._text_inputs(node, field):
             if name == _SHOWN_TEXT and texts:
                 continue
-            value = yield from self._input(node, name, wanted)
-            held = value.data if isinstance(value.data, tuple) else (value.data,)
-            texts.extend(text for item in held if isinstance(item, str) and (text := item).strip())
+            value = yield from self._input(node, name, field)
+            texts.extend(_filled_texts(value))
             if value.doubt and UNKNOWN not in value.doubt:
                 doubt = value.doubt
         glue = next((node.inputs[n] for n in ("delimiter", "separator") if n in node.inputs), ", ")
@@ -432,9 +430,9 @@ class Values:
             return Value(None, f"{node.kind}: {_TOO_MUCH}")
         return Value(whole or None, doubt)
 
-    def _guessed_inputs(self, node: Node, wanted: str) -> list[str]:
-        """The inputs that may hold texts of this side."""
-        other = _SIDE_NAMES["positive" if wanted == "negative" else "negative"]
+    def _text_inputs(self, node: Node, field: str) -> list[str]:
+        """Return the inputs that may hold texts of this side."""
+        other = _SIDE_NAMES["positive" if field == "negative" else "negative"]
         names = []
         for name, item in node.inputs.items():
             low = name.lower()
@@ -445,13 +443,13 @@ class Values:
             is_named = _TEXT_INPUT.fullmatch(low) is not None and not _NO_TEXT_INPUT.fullmatch(low)
             if is_named or (isinstance(item, Link) and not _WITHOUT_TEXT.match(low)):
                 names.append(name)
-        if not names:  # no input is named like a text: one that reads like one
+        if not names:  # no name suggests a text: those whose value reads like one
             names = [name for name, item in node.inputs.items() if _is_prose(name, item)]
-        mine = [name for name in names if wanted in SIDES and _SIDE_NAMES[wanted].fullmatch(name)]
-        return mine or names
+        of_side = [name for name in names if field in SIDES and _SIDE_NAMES[field].fullmatch(name)]
+        return of_side or names
 
-    def _guessed_choice(self, node: Node) -> Generator[Wanted, Value, list[str] | None]:
-        """The chosen input of a node that looks like a switch; None where it does not."""
+    def _switch_choice(self, node: Node) -> Generator[Request, Value, list[str] | None]:
+        """Return the chosen input of a node that looks like a switch, else None."""
         inputs = node.inputs
         if "on_true" in inputs and "on_false" in inputs:
             names = [n for n in ("switch", "boolean", "condition", "cond", "value") if n in inputs]
@@ -469,34 +467,42 @@ class Values:
 
 
 _SPECIAL = {
-    "encode": Values._encode,
-    "all": Values._all,
-    "none": Values._none,
-    "if": Values._if,
-    "pick": Values._pick,
-    "first": Values._first,
-    "merged": Values._merged,
-    "field": Values._other_field,
-    "or": Values._or,
-    "doubt": Values._doubt,
+    "encode": GraphValues._encode,
+    "all": GraphValues._all,
+    "none": GraphValues._none,
+    "if": GraphValues._if,
+    "pick": GraphValues._pick,
+    "first": GraphValues._first,
+    "merged": GraphValues._merged,
+    "field": GraphValues._other_field,
+    "or": GraphValues._or,
+    "doubt": GraphValues._doubt,
 }
 
 
-def _is_open(node: Node, selector: Expression, test: Value) -> bool:
+def _is_undecided(node: Node, selector: Expression, test: Value) -> bool:
     """Return whether the number that chooses is not in the file."""
     return bool(test.doubt) or (test.data is None and selector in node.links)
 
 
 def _branches(node: Node, pattern: str) -> list[str]:
-    """The inputs among which a number chooses."""
-    before = pattern.partition("{")[0]
-    return [name for name in _matching(node, [before + "*"]) if name[len(before) :].isdecimal()]
+    """Return the inputs among which a number chooses."""
+    prefix = pattern.partition("{")[0]
+    names = _matching_inputs(node, [prefix + "*"])
+    return [name for name in names if name[len(prefix) :].isdecimal()]
 
 
 def _only_value(node: Node) -> object:
-    """The number or text of a node that has nothing else, as constants have."""
-    held = [item for item in node.inputs.values() if isinstance(item, str | int | float)]
-    return held[0] if len(held) == len(node.inputs) == 1 and not isinstance(held[0], bool) else None
+    """Return the only number or text of a node, as of a constant; None if there is more."""
+    (value, *others) = node.inputs.values() or (None,)
+    is_plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return value if is_plain and not others else None
+
+
+def _filled_texts(value: Value) -> list[str]:
+    """Return the texts in a value that are not blank."""
+    texts = value.data if isinstance(value.data, tuple) else (value.data,)
+    return [text for text in texts if isinstance(text, str) and text.strip()]
 
 
 def _is_prose(name: str, item: object) -> bool:
@@ -505,34 +511,29 @@ def _is_prose(name: str, item: object) -> bool:
     )
 
 
-def _fits(value: Value, wanted: str) -> bool:
-    """Return whether a value can be what is wanted: settings are plain values."""
-    if wanted in SIDES or wanted not in FIELDS:
+def _is_usable(value: Value, field: str) -> bool:
+    """Return whether a value suits a field: settings are plain values."""
+    if field in SIDES or field not in FIELDS:
         return value.data is not None or bool(value.doubt)
     if isinstance(value.data, bool):
         return False
-    if wanted in ("width", "height"):
+    if field in ("width", "height"):
         return isinstance(value.data, int | float)
     return isinstance(value.data, str | int | float) and value.data != ""
 
 
-def _matching(node: Node, names: list[Expression]) -> list[str]:
-    """Input names, where one that ends in "*" stands for all that begin so, by their numbers."""
-    found: list[str] = []
+def _matching_inputs(node: Node, names: list[Expression]) -> list[str]:
+    """Return input names; one that ends in "*" gives all with that prefix, by their numbers."""
+    matching: list[str] = []
     for name in names:
-        if not isinstance(name, str):
-            continue
-        if name.endswith("*"):
-            found.extend(sorted((n for n in node.inputs if n.startswith(name[:-1])), key=_numbered))
-        elif name in node.inputs:
-            found.append(name)
-    return found
+        if isinstance(name, str) and name.endswith("*"):
+            prefixed = [item for item in node.inputs if item.startswith(name[:-1])]
+            matching.extend(sorted(prefixed, key=lambda item: (_number_in(item), item)))
+        elif isinstance(name, str) and name in node.inputs:
+            matching.append(name)
+    return matching
 
 
-def _numbered(name: str) -> tuple[int, str]:
-    return _last_number(name), name
-
-
-def _last_number(text: str) -> int:
+def _number_in(text: str) -> int:
     digits = re.search(r"(\d{1,9})\D*\Z", text)
     return int(digits[1]) if digits else 0
