@@ -108,6 +108,10 @@ class Value:
     data: object = None
     doubt: str = ""
 
+    @property
+    def is_empty(self) -> bool:
+        return self.data is None and not self.doubt
+
 
 NOTHING = Value()
 
@@ -219,7 +223,7 @@ class GraphValues:
         if slot >= len(kind.out):
             return (yield from self._guess(node, field))
         value = yield from self._expression(node, kind.out[slot], field)
-        if value.data is None and not value.doubt and field in _SETTINGS:
+        if value.is_empty and field in _SETTINGS:
             return (yield from self._field(node, field))
         return value
 
@@ -280,13 +284,10 @@ class GraphValues:
 
     def _encode(self, node: Node, parts: list[Expression], _unused: str) -> Steps:
         """Return a conditioning of the texts, equal ones once."""
-        return (yield from self._gather(node, parts, "text"))
+        return (yield from self._all(node, parts, "text"))
 
     def _all(self, node: Node, parts: list[Expression], field: str) -> Steps:
-        """Return a conditioning of several."""
-        return (yield from self._gather(node, parts, field))
-
-    def _gather(self, node: Node, parts: list[Expression], field: str) -> Steps:
+        """Return a conditioning of several conditionings or texts."""
         texts: dict[str, None] = {}
         doubt = ""
         count = yield from self._input(node, _COUNT, "text")
@@ -310,7 +311,7 @@ class GraphValues:
 
     def _if(self, node: Node, parts: list[Expression], field: str) -> Steps:
         test = yield from self._expression(node, parts[0], "text")
-        if test.data is None and not test.doubt and parts[0] in node.links:
+        if test.is_empty and parts[0] in node.links:
             test = replace(test, doubt=f"{node.kind}: its switch is not in the file")
         value = yield from self._expression(node, parts[1 if is_on(test.data) else 2], field)
         return replace(value, doubt=value.doubt or test.doubt)
@@ -345,9 +346,16 @@ class GraphValues:
 
     def _first(self, node: Node, parts: list[Expression], field: str) -> Steps:
         """Return the first value; a link into a muted branch has none."""
-        for name in _matching_inputs(node, parts):
+        return (yield from self._first_of(node, _matching_inputs(node, parts), field))
+
+    def _merged(self, node: Node, parts: list[Expression], field: str) -> Steps:
+        """Return a field of several pipes: that of the last one that has it."""
+        return (yield from self._first_of(node, _matching_inputs(node, parts)[::-1], field))
+
+    def _first_of(self, node: Node, names: list[str], field: str) -> Steps:
+        for name in names:
             value = yield from self._input(node, name, field)
-            if value.data is not None or value.doubt:
+            if not value.is_empty:
                 return value
         return NOTHING
 
@@ -371,20 +379,12 @@ class GraphValues:
             value = yield from self._expression(node, parts[1], field)
         return Value(value.data, value.doubt or reason)
 
-    def _merged(self, node: Node, parts: list[Expression], field: str) -> Steps:
-        """Return a field of several pipes: that of the last one that has it."""
-        for name in reversed(_matching_inputs(node, parts)):
-            value = yield from self._input(node, name, field)
-            if value.data is not None or value.doubt:
-                return value
-        return NOTHING
-
     def _field(self, node: Node, field: str) -> Steps:
         """Return what the node puts into its pipe, or else the field of the pipe before it."""
         kind = self.kind_of(node)
         if kind is not None and field in kind.fields:
             value = yield from self._expression(node, kind.fields[field], field)
-            if value.data is not None or value.doubt:
+            if not value.is_empty:
                 return value
         elif kind is None or not kind.fields or field in _SETTINGS:
             for name in FIELDS.get(field, (field,)):
@@ -395,14 +395,14 @@ class GraphValues:
                     return value
         elif field in node.inputs:
             value = yield from self._input(node, field, field)
-            if value.data is not None or value.doubt:
+            if not value.is_empty:
                 return value
         if kind is None and field in _SETTINGS and (plain := _only_value(node)) is not None:
             return Value(plain)
         for name in kind.base if kind is not None and kind.base else _PIPES:
             if name.endswith("*") or name in node.links:
                 value = yield from self._merged(node, [name], field)
-                if value.data is not None or value.doubt:
+                if not value.is_empty:
                     return value
         return NOTHING
 
@@ -514,7 +514,7 @@ def _is_prose(name: str, item: object) -> bool:
 def _is_usable(value: Value, field: str) -> bool:
     """Return whether a value suits a field: settings are plain values."""
     if field in SIDES or field not in FIELDS:
-        return value.data is not None or bool(value.doubt)
+        return not value.is_empty
     if isinstance(value.data, bool):
         return False
     if field in ("width", "height"):
