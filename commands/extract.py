@@ -59,7 +59,6 @@ def extract(
         require_images,
         unreadable_format,
     )
-    from imprompt.images.prompts.embedded_prompts import prompt_json
 
     output = Output(json=json, quiet=quiet, verbose=verbose)
     if force and not txt:
@@ -74,7 +73,6 @@ def extract(
     files, unreadable = find_images_and_unreadable(paths)
     if not files and not unreadable:
         require_images(paths)
-    n_without = n_doubtful = 0
     rows: list[tuple[str, EmbeddedPrompt | None]] = []
     with output.progress().start("Reading", len(files)) as task:
         for path, prompt in _read(files, hidden=hidden):
@@ -82,26 +80,26 @@ def extract(
             if isinstance(prompt, ImpromptError):
                 output.fail(str(path), prompt)
                 continue
-            n_without += prompt is None
-            n_doubtful += prompt is not None and prompt.how == "carried"
             rows.append((str(path), prompt))
             if txt and prompt is not None:
                 _write_sidecar(output, path, prompt, force=force)
-            if json:
-                line = {"image": str(path), **prompt_json(prompt)}
-                output.line(line | _infotext_field(prompt) if infotext else line)
-            elif prompt is not None and not (csv or txt):
-                _show(output, path, prompt, infotext=infotext)
+            if json or not (csv or txt):
+                _print(output, path, prompt, infotext=infotext)
     for path in unreadable:
         output.fail(str(path), unreadable_format(path))
     if csv is not None:
         _write_csv(csv, rows)
         output.note(f"{len(rows)} rows in {csv}.")
     total = len(files) + len(unreadable)
-    n_prompts = total - n_without - len(output.failures)
+    _note_counts(output, [prompt for _, prompt in rows], total)
+    output.close(total=total, done="were read")
+
+
+def _note_counts(output: Output, prompts: list[EmbeddedPrompt | None], total: int) -> None:
+    n_prompts = total - prompts.count(None) - len(output.failures)
+    n_doubtful = sum(prompt is not None and prompt.how == "carried" for prompt in prompts)
     doubtful = f", {n_doubtful} of them not exactly the image's prompt" if n_doubtful else ""
     output.note(f"{n_prompts} of {total} files contain a prompt{doubtful}.")
-    output.close(total=total, done="were read")
 
 
 def _read(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, PromptOrError]]:
@@ -161,18 +159,20 @@ def _write_csv(path: Path, rows: list[tuple[str, EmbeddedPrompt | None]]) -> Non
         file.write(table.getvalue().encode())
 
 
-def _infotext_field(prompt: EmbeddedPrompt | None) -> dict[str, object]:
-    from imprompt.images.prompts.infotext import infotext
+def _print(output: Output, path: Path, prompt: EmbeddedPrompt | None, *, infotext: bool) -> None:
+    from imprompt.images.prompts.embedded_prompts import prompt_json
+    from imprompt.images.prompts.infotext import infotext as as_infotext
 
-    return {"infotext": infotext(prompt) if prompt else None}
-
-
-def _show(output: Output, path: Path, prompt: EmbeddedPrompt, *, infotext: bool) -> None:
-    if infotext:
-        output.text(f"{_infotext_field(prompt)['infotext']}\n")
-        return
-    rows = [("prompt", prompt.prompt), ("negative", prompt.negative), ("tool", prompt.tool)]
-    if prompt.doubt:
-        rows += [("how", prompt.how), ("not exact", prompt.doubt)]
-    rows += [(name, str(value)) for name, value in prompt.settings.items()]
-    output.table(grid(str(path), ["", ""], [row for row in rows if row[1]]))
+    if output.json:
+        line = {"image": str(path), **prompt_json(prompt)}
+        if infotext:
+            line["infotext"] = as_infotext(prompt) if prompt else None
+        output.line(line)
+    elif prompt is not None and infotext:
+        output.text(f"{as_infotext(prompt)}\n")
+    elif prompt is not None:
+        rows = [("prompt", prompt.prompt), ("negative", prompt.negative), ("tool", prompt.tool)]
+        if prompt.doubt:
+            rows += [("how", prompt.how), ("not exact", prompt.doubt)]
+        rows += prompt.settings.items()
+        output.table(grid(str(path), ["", ""], [row for row in rows if row[1]]))

@@ -1,4 +1,4 @@
-"""`extract` and what `query` answers from files alone: tables, text files beside images, standard input, no index."""
+"""`extract`, and `query` without an index: tables, text files, standard input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from PIL.PngImagePlugin import PngInfo
 from tests.conftest import Imprompt
 
 ROOT = Path(__file__).resolve().parent.parent
-INFOTEXT = "a teapot, steam\nNegative prompt: blur\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 8x8"
+INFOTEXT = (
+    "a teapot, steam\nNegative prompt: blur\n"
+    "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 8x8"
+)
 
 
 def image(path: Path, text: str = INFOTEXT) -> Path:
@@ -52,7 +55,7 @@ def test_a_table(folder: Path, imprompt: Imprompt) -> None:
 
 
 def test_text_files_beside_the_images(folder: Path, imprompt: Imprompt) -> None:
-    """One for each prompt, never over one that is there, unless --force says so; the others are written all the same."""
+    """One for each prompt; an existing one is kept without --force, the others are written."""
     (folder / "a.txt").write_text("mine")
     done = imprompt("extract", folder, "--txt")
     assert done.code == 3
@@ -107,7 +110,7 @@ class TestWithoutAnIndex:
         assert "No nearest prompts are shown: There is no index in" in done.err
 
     def test_what_carries_none_is_the_missing_index(self, folder: Path, imprompt: Imprompt) -> None:
-        """Alone with the index's own code; in a batch the others are answered, and it is listed by name."""
+        """Alone with the index's code; in a batch it is listed, and the others are answered."""
         done = imprompt("query", folder / "c.png", "--index", folder / "none")
         assert done.code == 51
         done = imprompt("query", folder, "--json", "--index", folder / "none")
@@ -133,7 +136,7 @@ class TestWithoutAnIndex:
     def test_none_is_opened_where_nothing_is_left_to_it(
         self, folder: Path, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """`-k 0` asks for no neighbours: the index that is there is not touched, nor a model loaded."""
+        """With `-k 0` no index is touched and no model loaded."""
         monkeypatch.setattr("imprompt.commands.query.open_index", None)
         done = imprompt("query", folder / "a.png", folder / "b.png", "-k", "0")
         assert done.code == 0
@@ -144,8 +147,10 @@ class TestWithoutAnIndex:
         """A process of its own: torch and FAISS stay out."""
         script = (
             "import sys, cli\n"
-            f"sys.argv = ['imprompt', 'query', {str(folder / 'a.png')!r}, '--index', {str(folder / 'none')!r}]\n"
-            "code = cli.run()\nprint(code, sorted({'torch', 'faiss', 'transformers'} & set(sys.modules)))"
+            f"sys.argv = ['imprompt', 'query', {str(folder / 'a.png')!r}]\n"
+            f"sys.argv += ['--index', {str(folder / 'none')!r}]\n"
+            "code = cli.run()\n"
+            "print(code, sorted({'torch', 'faiss', 'transformers'} & set(sys.modules)))"
         )
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True

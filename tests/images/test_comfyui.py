@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.graphs import FORMS
 from imprompt.images.prompts.comfyui import MAX_NODES, read_graph
 from imprompt.images.prompts.prompt_parts import PromptParts
-from tests.images.graphs import SETTINGS, graph, node, sampler_of
+from tests.images.graphs import SETTINGS, graph, node, sampler_of, second_picture
 
 GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
     "plain": (graph(), "a red fox", "blurry"),
@@ -129,12 +129,7 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
         "blurry",
     ),
     "a second picture that is not saved": (
-        graph(
-            aaa=node("PreviewImage", images=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text="another picture"),
-        ),
+        graph(aaa=node("PreviewImage", images=["d2", 0]), **second_picture("another picture")),
         "a red fox",
         "blurry",
     ),
@@ -268,7 +263,7 @@ def test_a_guided_sampler_without_negative_is_read() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_five_thousand_nodes_with_fifty_samplers_take_a_fifth_of_a_second(form: str) -> None:
-    """In forms that a walk from each sampler takes seconds for; texts made to grow are cut off a little later."""
+    """In forms that make a search from each sampler slow; growing texts are cut a little later."""
     nodes = json.loads(json.dumps(FORMS[form](MAX_NODES)))
     times = []
     for _ in range(3):
@@ -280,7 +275,7 @@ def test_five_thousand_nodes_with_fifty_samplers_take_a_fifth_of_a_second(form: 
 
 @pytest.mark.timeout(10)
 def test_graphs_made_to_be_slow_end() -> None:
-    """A chain of samplers, a ladder of texts that doubles at each step, a deep chain, too many nodes, too many links."""
+    """Chains of samplers, texts that double at each step, too many nodes, too many links."""
     samplers = {str(i): sampler_of(latent_image=[str(i + 1), 0]) for i in range(MAX_NODES - 10)}
     assert read_graph(graph(save=node("SaveImage", images=["0", 0])) | samplers) is not None
     ladder = {

@@ -1,4 +1,4 @@
-"""HEIC and JPEG XL: the prompt and the picture, bounds before a decoder, and what is said where no package reads them."""
+"""HEIC and JPEG XL: prompt, picture, bounds before a decoder, and the error without a package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written as AUTOMATIC1111's text is read back as it was, by our reader and by sd-parsers."""
+"""AUTOMATIC1111's text is read back unchanged, by our reader and by sd-parsers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def test_the_text_is_the_webuis() -> None:
     """Its names, its order, its quotes."""
     assert infotext(FOUND) == (
         "a brass teapot, morning light\nsecond line\nNegative prompt: smudged\n"
-        'Steps: 20, Sampler: euler, CFG scale: 6.5, Seed: 7, Size: 512x768, Lora hashes: "a: 1, b: 2"'
+        "Steps: 20, Sampler: euler, CFG scale: 6.5, Seed: 7, Size: 512x768, "
+        'Lora hashes: "a: 1, b: 2"'
     )
 
 

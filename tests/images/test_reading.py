@@ -1,4 +1,4 @@
-"""read_embedded_prompts: many files at once, in order, in bounded memory, and a bad one spoils nothing."""
+"""read_embedded_prompts: many files at once, in order, in bounded memory, bad ones included."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
 
 
 def test_the_same_as_one_after_the_other(tmp_path: Path) -> None:
-    """Every kind of file, good, bad, missing and without a prompt, three times over: the same outcomes in the same order."""
+    """Good and bad files, missing ones and ones without a prompt: the same results in order."""
     for name, file in TOOL_FILES.items():
         (tmp_path / name).write_bytes(file.data)
     (tmp_path / "plain.png").write_bytes(picture_bytes("PNG"))
@@ -40,7 +40,7 @@ def test_the_same_as_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_only_a_few_files_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes one result of ten thousand does not read them all, and the threads end with the iterator."""
+    """One result of ten thousand does not read them all, and the threads end with the iterator."""
     read: list[Path] = []
     threads = set(threading.enumerate())
     monkeypatch.setattr(reading, "read_embedded_prompt", lambda path, hidden: read.append(path))

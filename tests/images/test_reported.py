@@ -1,4 +1,4 @@
-"""Files in the form of public reports, each with what is right: prompt, negative prompt, settings, tool, and how sure."""
+"""Files in the form of public reports, each with its right prompt, settings, tool and `how`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs of each reported kind are computed as ComfyUI computes them, and called exact only where they were."""
+"""Graphs of each reported kind give ComfyUI's texts, and are exact only if those are certain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every tool and container in docs/embedded-prompts.md has a self-made file that is read: prompt, negative prompt, settings."""
+"""Each tool and container in docs/embedded-prompts.md has a self-made file that is read."""
 
 from __future__ import annotations
 

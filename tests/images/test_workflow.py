@@ -367,7 +367,7 @@ def test_a_bypassed_subgraph_hands_on_its_input() -> None:
 
 
 def test_group_nodes_are_unfolded() -> None:
-    """What the editor had before subgraphs: nodes by index, widgets one after another, two outputs."""
+    """The editor's form before subgraphs: nodes by index, widgets in one list, two outputs."""
     inside = [
         box(0, "PrimitiveString", "old", out="STRING"),
         box(
