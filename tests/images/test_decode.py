@@ -187,7 +187,7 @@ def test_large_harmless_text_is_no_reason_to_refuse() -> None:
 
 
 def test_warnings_of_pillow_do_not_get_out_and_filters_stay_as_they_were() -> None:
-    """Eight threads, a JPEG that Pillow warns of: no warning, no error, the caller's filters kept."""
+    """Eight threads, a JPEG that Pillow warns of: no warning, no error, filters kept."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = saved(quadrants(), "JPEG", exif=exif.tobytes()[:-4])
