@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from imprompt.images.comfyui import read_graph
+from imprompt.images.prompts.comfyui import read_graph
 
 SAMPLERS = 50
 Graph = dict[str, Any]

@@ -13,8 +13,8 @@ import typer
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from imprompt.images.embedded_prompts import EmbeddedPrompt
-    from imprompt.images.reading import Found
+    from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+    from imprompt.images.prompts.reading import PromptOrError
 
 _STDIN = Path("-")
 _COLUMNS = ("image", "how", "prompt", "negative", "tool", "settings", "doubt")
@@ -49,13 +49,17 @@ def extract(
     ] = False,
     output: Output,
 ) -> None:
-    """Read the prompt that an image file carries (AUTOMATIC1111, ComfyUI and others write it).
+    """Read the prompt in an image file (AUTOMATIC1111, ComfyUI and others write it).
 
     Needs no index and no model.
     """
     from imprompt.core.atomic_files import check_place
-    from imprompt.core.errors import ConfigError, ImageRejected
-    from imprompt.images.image_files import find_images, require_images, unread_images
+    from imprompt.core.errors import ConfigError, ImpromptError
+    from imprompt.images.image_files import (
+        find_images_and_unreadable,
+        require_images,
+        unreadable_format,
+    )
 
     if force and not txt:
         raise ConfigError("--force requires --txt.", hint="Add --txt, or drop --force.")
@@ -65,68 +69,59 @@ def extract(
         )
     if csv is not None:
         check_place(csv)
-    unread = unread_images([path for path in paths if path != _STDIN])
-    files = find_images(paths) if unread else require_images(paths)
+    files, unreadable = find_images_and_unreadable(paths)
+    if not files and not unreadable:
+        require_images(paths)
     counts: Counter[str] = Counter()
     rows: list[tuple[str, EmbeddedPrompt | None]] = []
-    for path, prompt in _read(output, files, hidden=hidden):
-        if prompt is not None:
-            counts[prompt.how] += 1
-        if csv is not None:
-            rows.append((str(path), prompt))
-        if txt and prompt is not None:
-            _write_sidecar(output, path, prompt, force=force)
-        if output.json:
-            output.line(_as_json(path, prompt, infotext=infotext))
-        elif prompt is not None and not (csv or txt):
-            _show(output, path, prompt, infotext=infotext)
-    for path in unread:
-        reason = f"{path.suffix} files are not read here"
-        output.fail(str(path), ImageRejected(path, reason, hint=_remedy(path)))
+    with output.progress().start("Reading", len(files)) as task:
+        for path, prompt in _read(files, hidden=hidden):
+            task.advance(1)
+            if isinstance(prompt, ImpromptError):
+                output.fail(str(path), prompt)
+                continue
+            if prompt is not None:
+                counts[prompt.how] += 1
+            if csv is not None:
+                rows.append((str(path), prompt))
+            if txt and prompt is not None:
+                _write_sidecar(output, path, prompt, force=force)
+            if output.json or not (csv or txt):
+                _print(output, path, prompt, infotext=infotext)
+    for path in unreadable:
+        output.fail(str(path), unreadable_format(path))
     if csv is not None:
         _write_csv(csv, rows)
         output.note(f"{len(rows)} rows in {csv}.")
-    total = len(files) + len(unread)
+    total = len(files) + len(unreadable)
     _note_counts(output, counts, total)
     output.close(total=total, outcome="were read")
 
 
-def _read(
-    output: Output, files: list[Path], *, hidden: bool
-) -> Iterator[tuple[Path, EmbeddedPrompt | None]]:
-    """Yield each file that can be read with its prompt; the others become failures of `output`."""
-    from imprompt.core.errors import ImpromptError
-
-    with output.progress().start("Reading", len(files)) as task:
-        for path, result in _results(files, hidden=hidden):
-            task.advance(1)
-            if isinstance(result, ImpromptError):
-                output.fail(str(path), result)
-            else:
-                yield path, result
+def _note_counts(output: Output, counts: Counter[str], total: int) -> None:
+    inexact = counts["carried"]
+    remark = f", {inexact} of them not exactly the one that made the image" if inexact else ""
+    output.note(f"{counts.total()} of {total} files carry a prompt{remark}.")
 
 
-def _results(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, Found]]:
-    from imprompt.images.reading import read_embedded_prompts
+def _read(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, PromptOrError]]:
+    from imprompt.images.prompts.reading import read_embedded_prompts
 
-    named = [path for path in files if path != _STDIN]
-    if len(named) < len(files):
-        yield _STDIN, _from_stdin(hidden=hidden)
-    yield from read_embedded_prompts(named, hidden=hidden)
+    if _STDIN in files:
+        yield _STDIN, _read_stdin(hidden=hidden)
+    yield from read_embedded_prompts([path for path in files if path != _STDIN], hidden=hidden)
 
 
-def _from_stdin(*, hidden: bool) -> Found:
+def _read_stdin(*, hidden: bool) -> PromptOrError:
     from imprompt.core.errors import ImageRejected
-    from imprompt.images.embedded_prompts import read_embedded_prompt
     from imprompt.images.image_opening import DEFAULT_LIMITS
-    from imprompt.images.stealth import read_hidden_prompt
+    from imprompt.images.prompts.reading import prompt_or_error
 
     content = sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1)
-    try:
-        prompt = read_embedded_prompt(content)
-        return read_hidden_prompt(content) if hidden and prompt is None else prompt
-    except ImageRejected as error:
-        return ImageRejected("standard input", str(error.reason), hint=error.hint)
+    prompt = prompt_or_error(content, hidden=hidden)
+    if isinstance(prompt, ImageRejected):
+        return ImageRejected("standard input", prompt.reason, hint=prompt.hint)
+    return prompt
 
 
 def _write_sidecar(output: Output, path: Path, prompt: EmbeddedPrompt, *, force: bool) -> None:
@@ -153,49 +148,33 @@ def _write_csv(path: Path, rows: list[tuple[str, EmbeddedPrompt | None]]) -> Non
 
     from imprompt.core.atomic_files import atomic_write
     from imprompt.core.text import as_utf8
-    from imprompt.images.embedded_prompts import prompt_json
+    from imprompt.images.prompts.embedded_prompts import prompt_json
 
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, _COLUMNS)
     writer.writeheader()
     for name, prompt in rows:
         settings = json.dumps(prompt.settings, ensure_ascii=False) if prompt else ""
-        values = prompt_json(prompt) | {"settings": settings}
-        writer.writerow({"image": as_utf8(name), **{key: values[key] for key in _COLUMNS[1:]}})
+        values = prompt_json(prompt) | {"image": as_utf8(name), "settings": settings}
+        writer.writerow({column: values[column] for column in _COLUMNS})
     with atomic_write(path) as file:
         file.write(table.getvalue().encode())
 
 
-def _as_json(path: Path, prompt: EmbeddedPrompt | None, *, infotext: bool) -> dict[str, object]:
-    from imprompt.images.embedded_prompts import prompt_json
-    from imprompt.images.infotext import infotext as as_infotext
+def _print(output: Output, path: Path, prompt: EmbeddedPrompt | None, *, infotext: bool) -> None:
+    from imprompt.images.prompts.embedded_prompts import prompt_json
+    from imprompt.images.prompts.infotext import infotext as as_infotext
 
-    values: dict[str, object] = {"image": str(path), **prompt_json(prompt)}
-    if infotext:
-        values["infotext"] = as_infotext(prompt) if prompt else None
-    return values
-
-
-def _show(output: Output, path: Path, prompt: EmbeddedPrompt, *, infotext: bool) -> None:
-    if infotext:
-        from imprompt.images.infotext import infotext as as_infotext
-
+    if output.json:
+        line = {"image": str(path), **prompt_json(prompt)}
+        if infotext:
+            line["infotext"] = as_infotext(prompt) if prompt else None
+        output.line(line)
+    elif prompt is not None and infotext:
         output.text(f"{as_infotext(prompt)}\n")
-        return
-    rows = [("prompt", prompt.prompt), ("negative", prompt.negative), ("tool", prompt.tool)]
-    if prompt.doubt:
-        rows += [("how", prompt.how), ("not exact", prompt.doubt)]
-    rows += [(name, str(value)) for name, value in prompt.settings.items()]
-    output.table(grid(str(path), ["", ""], [row for row in rows if row[1]]))
-
-
-def _note_counts(output: Output, counts: Counter[str], total: int) -> None:
-    inexact = counts["carried"]
-    remark = f", {inexact} of them not exactly the one that made the image" if inexact else ""
-    output.note(f"{counts.total()} of {total} files carry a prompt{remark}.")
-
-
-def _remedy(path: Path) -> str:
-    if path.suffix.lower() in (".heic", ".heif", ".hif", ".jxl"):
-        return "Install the packages: pip install 'imprompt[formats]'"
-    return "Save it as PNG or JPEG."
+    elif prompt is not None:
+        rows = [("prompt", prompt.prompt), ("negative", prompt.negative), ("tool", prompt.tool)]
+        if prompt.doubt:
+            rows += [("how", prompt.how), ("not exact", prompt.doubt)]
+        rows += prompt.settings.items()
+        output.table(grid(str(path), ["", ""], [row for row in rows if row[1]]))

@@ -1,4 +1,5 @@
-"""Hostile image files in: limits, orientation, one RGB picture out, and the prompt that a file carries.
+"""Untrusted image files: bounds and decoding, the texts in a file, and the prompt in those texts.
 
-Pillow and sd-parsers are imported inside functions only.
+`bounds` -> `image_opening` -> `decode` give one RGB picture; `image_opening` -> `metadata` ->
+`prompts` give the prompt. Pillow and sd-parsers are imported inside functions only.
 """

@@ -1,9 +1,9 @@
-"""What one image file may cost, and how that is known before a decoder sees it.
+"""Limits on the cost of one image file, checked before a decoder sees it.
 
-Bytes and pixels alone bound nothing: 600 scans of a progressive JPEG, a million empty chunks of a
-PNG or a picture of one colour make dear work of a small file. `inspect` walks a file's structure,
-never its pixels, in one pass that stops at the first limit; `check_work` and `check_memory` weigh
-what was found. docs/security.md gives the reasons for the figures.
+Limits on bytes and pixels are not enough: 600 scans of a progressive JPEG, a million empty chunks
+of a PNG or a picture of one colour make a small file expensive. `inspect` walks a file's structure,
+never its pixels, in one pass that stops at the first limit; `check_work` and `check_memory` check
+the result. docs/security.md gives the reasons for the figures.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What is read at most of one image file.
+    """Limits on one image file.
 
     Args:
-        max_bytes: of the file.
-        max_pixels: by its header.
-        max_aspect: how many times one side may be longer than the other. Encoders scale the shorter
-            side up: 1 x 100,000 pixels would become 224 x 22,400,000.
-        max_scanned_pixels: pixels times scans of a JPEG; each scan goes over all pixels again.
+        max_bytes: bytes of the file.
+        max_pixels: pixels by its header.
+        max_aspect: longer side divided by the shorter one. Encoders scale the shorter side up:
+            1 x 100,000 pixels would become 224 x 22,400,000.
+        max_scanned_pixels: pixels times scans of a JPEG; each scan decodes all pixels again.
         max_parts: chunks, segments, blocks or tags of the file, each of which is read in Python.
-        max_exif_bytes: of a JPEG's EXIF blocks together, which are joined one by one.
+        max_exif_bytes: bytes of all EXIF blocks of a JPEG, which Pillow joins one by one.
         max_run_length_work: bytes plus pixels of a run-length BMP, which is decoded in Python.
-        free_memory: that a decoder may need for any file.
-        memory_a_byte: that it may need further for each byte of the file.
-        max_memory: that it may need in all.
+        free_memory: bytes that a decoder may need for any file.
+        memory_per_byte: bytes that it may need in addition for each byte of the file.
+        max_memory: bytes that it may need in total.
     """
 
     max_bytes: int = 256 << 20
@@ -47,7 +47,7 @@ class ImageLimits:
     max_exif_bytes: int = 8 << 20
     max_run_length_work: int = 4_000_000
     free_memory: int = 256 << 20
-    memory_a_byte: int = 100
+    memory_per_byte: int = 100
     max_memory: int = 1 << 30
 
 
@@ -56,8 +56,16 @@ DEFAULT_LIMITS = ImageLimits()
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What a file's structure says: its bytes, the canvas where it is known (WebP), a JPEG's scans
-    and the coefficients that it holds for each pixel. `name` is what a message calls the file."""
+    """A file's costs, read from its structure.
+
+    Args:
+        name: the file's name in messages.
+        kind: its format, one of `imprompt.images.image_opening.FORMATS`.
+        n_bytes: its size.
+        canvas: (width, height) where the structure tells it (WebP, JPEG XL).
+        scans: how often a JPEG codes each pixel.
+        coefficients: coefficients of a JPEG per pixel.
+    """
 
     name: str
     kind: str
@@ -70,48 +78,48 @@ class Structure:
 _SAVE_AGAIN = "Save the picture again as a plain PNG or JPEG."
 _SMALLER = "Make the picture smaller."
 
-# Pixels in Pillow's memory: modes that are not named take four bytes. Whoever looks for hidden
-# text has three more of RGBA.
+# Bytes per pixel in Pillow's memory; other modes take four. RGBA has three more for the search for
+# hidden texts.
 _CORE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "RGBA": 7}
-# What a decoder holds beside them, bytes a pixel: libwebp two canvases and a copy of one; libavif
+# Bytes per pixel that a decoder needs in addition: libwebp two canvases and a copy of one; libavif
 # its planes and a copy; libtiff a strip, which may be the whole picture.
-_BESIDE_BYTES = {"WebP": 12, "AVIF": 8, "HEIC": 8, "TIFF": 4, "GIF": 1, "BMP": 1}
-# Formats that are decoded as they are opened, before a mode is known: bytes a pixel in all.
+_DECODER_BYTES = {"WebP": 12, "AVIF": 8, "HEIC": 8, "TIFF": 4, "GIF": 1, "BMP": 1}
+# Formats that are decoded when opened, before a mode is known: bytes per pixel in total.
 _EAGER_BYTES = {"JPEG XL": 32}
 
 
 def inspect(
     file: IO[bytes], kind: str, name: str, limits: ImageLimits, *, decode: bool
 ) -> Structure:
-    """Walk the structure of a file of one of `imprompt.images.image_opening.FORMATS`; the file is back at its start.
+    """Walk the structure of a file, and return to its start.
 
     Args:
-        decode: pixels will be decoded: count the scans, for which a JPEG is read to its end.
+        kind: one of `imprompt.images.image_opening.FORMATS`.
+        decode: pixels will be decoded, so count the scans too; a JPEG is read to its end.
 
     Raises:
-        MetadataRejected: a JPEG's EXIF is larger than is read.
-        ImageRejected: the file has more parts than are read.
+        MetadataRejected: a JPEG's EXIF is beyond the limit.
+        ImageRejected: the file has too many parts, or uses an unsupported coding.
     """
     n_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     walk = _WALKS.get(kind)
-    found = (
-        walk(file, _Parts(name, kind, n_bytes, limits, decode=decode))
-        if walk
-        else Structure(name, kind, n_bytes)
-    )
+    structure = Structure(name, kind, n_bytes)
+    if walk:
+        structure = walk(file, _PartCounter(structure, limits, decode=decode))
     file.seek(0)
-    return found
+    return structure
 
 
-def check_eager(found: Structure, limits: ImageLimits) -> None:
-    """Raise `ImageRejected` where a format is decoded as it is opened, and needs too much memory for that."""
-    if found.canvas is not None and found.kind in _EAGER_BYTES:
-        _check_memory(found, limits, size=found.canvas, a_pixel=_EAGER_BYTES[found.kind])
+def check_eager(structure: Structure, limits: ImageLimits) -> None:
+    """Raise `ImageRejected` where a format that is decoded when opened needs too much memory."""
+    if structure.canvas is not None and structure.kind in _EAGER_BYTES:
+        pixel_bytes = _EAGER_BYTES[structure.kind]
+        _check_memory(structure, limits, size=structure.canvas, pixel_bytes=pixel_bytes)
 
 
 def check_pixels(size: tuple[int, int], kind: str, name: str, limits: ImageLimits) -> None:
-    """Raise `ImageRejected` where a picture has no pixels, too many, or one side far too long."""
+    """Raise `ImageRejected` where a picture has no pixels, too many, or too long a side."""
     width, height = size
     if width < 1 or height < 1:
         raise ImageRejected(name, f"the {kind} has no pixels ({width} x {height})")
@@ -126,60 +134,58 @@ def check_pixels(size: tuple[int, int], kind: str, name: str, limits: ImageLimit
         raise ImageRejected(name, reason, hint="Cut the picture to a usual shape.")
 
 
-def check_work(image: ImageFile, found: Structure, limits: ImageLimits) -> None:
+def check_work(image: ImageFile, structure: Structure, limits: ImageLimits) -> None:
     """Raise `ImageRejected` where decoding at any size would cost too much time or memory."""
     pixels = image.width * image.height
-    scanned = round(pixels * found.scans)
-    if found.scans > 1 and scanned > limits.max_scanned_pixels:
+    scanned = round(pixels * structure.scans)
+    if structure.scans > 1 and scanned > limits.max_scanned_pixels:
         reason = (
-            f"the {found.kind} has {found.scans:,.0f} scans of {pixels:,} pixels ({scanned:,}), "
-            f"the limit is {limits.max_scanned_pixels:,}"
+            f"the {structure.kind} has {structure.scans:,.0f} scans of {pixels:,} pixels "
+            f"({scanned:,}), the limit is {limits.max_scanned_pixels:,}"
         )
-        raise ImageRejected(found.name, reason, hint=_SAVE_AGAIN)
-    work = pixels + found.n_bytes
-    if (
-        image.info.get("compression") in (1, 2)
-        and found.kind == "BMP"
-        and work > limits.max_run_length_work
-    ):
+        raise ImageRejected(structure.name, reason, hint=_SAVE_AGAIN)
+    work = pixels + structure.n_bytes
+    is_run_length = structure.kind == "BMP" and image.info.get("compression") in (1, 2)
+    if is_run_length and work > limits.max_run_length_work:
         limit = f"the limit is {limits.max_run_length_work:,}"
         reason = f"the run-length BMP has {work:,} pixels and bytes, {limit}"
-        raise ImageRejected(found.name, reason, hint=_SAVE_AGAIN)
-    check_memory(image, found, limits, beside=0)
+        raise ImageRejected(structure.name, reason, hint=_SAVE_AGAIN)
+    check_memory(image, structure, limits, further_bytes=0)
 
 
-def check_memory(image: ImageFile, found: Structure, limits: ImageLimits, *, beside: float) -> None:
-    """Raise `ImageRejected` where decoding needs more memory than a file of its size may ask for.
+def check_memory(
+    image: ImageFile, structure: Structure, limits: ImageLimits, *, further_bytes: float
+) -> None:
+    """Raise `ImageRejected` where decoding needs more memory than a file of its size may use.
 
-    `beside` is what the caller holds beside the decoder, bytes a pixel.
+    `further_bytes` is what the caller holds in addition to the decoder, in bytes per pixel.
     """
-    a_pixel: float = _CORE_BYTES.get(image.mode, 4) + _BESIDE_BYTES.get(found.kind, 0)
-    if found.kind == "JPEG":  # its decoder shrinks as it goes; only coefficients keep their number
-        a_pixel = 2 * found.coefficients
-    _check_memory(found, limits, size=image.size, a_pixel=a_pixel + beside)
+    decoder: float = _CORE_BYTES.get(image.mode, 4) + _DECODER_BYTES.get(structure.kind, 0)
+    if structure.kind == "JPEG":  # shrunk while decoding; only the coefficients are all kept
+        decoder = 2 * structure.coefficients
+    _check_memory(structure, limits, size=image.size, pixel_bytes=decoder + further_bytes)
 
 
 def _check_memory(
-    found: Structure, limits: ImageLimits, *, size: tuple[int, int], a_pixel: float
+    structure: Structure, limits: ImageLimits, *, size: tuple[int, int], pixel_bytes: float
 ) -> None:
     width, height = size
-    needed = round(width * height * a_pixel)
-    allowed = min(limits.max_memory, limits.free_memory + limits.memory_a_byte * found.n_bytes)
+    needed = round(width * height * pixel_bytes)
+    for_size = limits.free_memory + limits.memory_per_byte * structure.n_bytes
+    allowed = min(limits.max_memory, for_size)
     if needed > allowed:
         reason = (
-            f"the {found.kind} of {found.n_bytes:,} bytes needs {needed:,} bytes of memory for its "
-            f"{width:,} x {height:,} pixels, the limit is {allowed:,}"
+            f"the {structure.kind} of {structure.n_bytes:,} bytes needs {needed:,} bytes of memory "
+            f"for its {width:,} x {height:,} pixels, the limit is {allowed:,}"
         )
-        raise ImageRejected(found.name, reason, hint=_SMALLER)
+        raise ImageRejected(structure.name, reason, hint=_SMALLER)
 
 
-class _Parts:
-    """Counts the parts of one file."""
+class _PartCounter:
+    """Counts the parts of one file against their limit."""
 
-    def __init__(
-        self, name: str, kind: str, n_bytes: int, limits: ImageLimits, *, decode: bool
-    ) -> None:
-        self.found = Structure(name, kind, n_bytes)
+    def __init__(self, structure: Structure, limits: ImageLimits, *, decode: bool) -> None:
+        self.structure = structure
         self.limits = limits
         self.decode = decode
         self._n = 0
@@ -188,11 +194,11 @@ class _Parts:
         """Count `n` further parts, or raise `ImageRejected`."""
         self._n += n
         if self._n > self.limits.max_parts:
-            reason = f"the {self.found.kind} has more than {self.limits.max_parts:,} parts"
-            raise ImageRejected(self.found.name, reason, hint=_SAVE_AGAIN)
+            reason = f"the {self.structure.kind} has more than {self.limits.max_parts:,} parts"
+            raise ImageRejected(self.structure.name, reason, hint=_SAVE_AGAIN)
 
 
-def _walk_png(file: IO[bytes], parts: _Parts) -> Structure:
+def _walk_png(file: IO[bytes], parts: _PartCounter) -> Structure:
     file.seek(8)
     while len(header := file.read(8)) == 8:
         parts.count()
@@ -200,11 +206,11 @@ def _walk_png(file: IO[bytes], parts: _Parts) -> Structure:
         if kind == b"IEND":
             break
         file.seek(length + 4, os.SEEK_CUR)
-    return parts.found
+    return parts.structure
 
 
-def _walk_gif(file: IO[bytes], parts: _Parts) -> Structure:
-    """Only what stands before the first frame is read of a GIF."""
+def _walk_gif(file: IO[bytes], parts: _PartCounter) -> Structure:
+    """Walk the blocks before the first frame."""
     flags = file.read(13)[10:11] or b"\0"
     file.seek(3 << (flags[0] & 7) + 1 if flags[0] & 128 else 0, os.SEEK_CUR)
     while (mark := file.read(1)) and mark not in b";,":
@@ -215,10 +221,10 @@ def _walk_gif(file: IO[bytes], parts: _Parts) -> Structure:
         while (length := file.read(1)) not in (b"", b"\0"):
             parts.count()
             file.seek(length[0], os.SEEK_CUR)
-    return parts.found
+    return parts.structure
 
 
-def _walk_webp(file: IO[bytes], parts: _Parts) -> Structure:
+def _walk_webp(file: IO[bytes], parts: _PartCounter) -> Structure:
     head = file.read(30)
     canvas = None
     if head[12:16] == b"VP8X" and len(head) == 30:
@@ -230,89 +236,95 @@ def _walk_webp(file: IO[bytes], parts: _Parts) -> Structure:
         parts.count()
         (length,) = struct.unpack("<I", header[4:])
         file.seek(length + (length & 1), os.SEEK_CUR)
-    return replace(parts.found, canvas=canvas)
+    return replace(parts.structure, canvas=canvas)
 
 
 _NEXT_IN_SCAN = re.compile(rb"\xff[^\xff\x00\xd0-\xd7]")
 _EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
-_ALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
+_WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 _MAX_SEGMENTS = 1000
-"""Segments before the pixels, 64 MB of them."""
+"""Segments before the pixels; 64 MB at most."""
 _MAX_EXIF_BLOCKS = 128
-"""Segments of EXIF, 8 MB of them: Pillow joins them one by one, in quadratic time."""
+"""Segments of EXIF, 8 MB at most: Pillow joins them one by one, in quadratic time."""
 
 
-def _walk_jpeg(file: IO[bytes], parts: _Parts) -> Structure:
-    """Read segments up to the pixels, and count the scans where there may be several."""
-    frame, progressive, exif, blocks, segments = b"", False, 0, 0, 0
+def _walk_jpeg(file: IO[bytes], parts: _PartCounter) -> Structure:
+    """Read the segments up to the pixels, and count the scans where there may be several."""
+    frame, progressive, exif_bytes, exif_blocks, segments = b"", False, 0, 0, 0
     file.seek(2)
+    while (marker := _next_marker(file, parts)) != _EOI:
+        if marker in _WITHOUT_LENGTH:
+            continue
+        length = int.from_bytes(file.read(2), "big") - 2
+        segments += 1
+        if segments > _MAX_SEGMENTS:
+            reason = f"the JPEG has more than {_MAX_SEGMENTS:,} segments before its pixels"
+            raise ImageRejected(parts.structure.name, reason, hint=_SAVE_AGAIN)
+        body = file.read(max(length, 0)) if marker in _FRAMES | {_SOS, _APP1} else b""
+        if marker == _SOS:
+            # libjpeg ends a sequential file after its first scan if that has all components.
+            if not progressive and body[:1] == frame[5:6]:
+                break
+            scans = 1 + (_further_scans(file.read(), parts) if parts.decode else 0)
+            return replace(parts.structure, scans=scans, coefficients=_coefficients(frame))
+        if marker in _FRAMES:
+            if marker not in _SEQUENTIAL and marker != _PROGRESSIVE:
+                # Arithmetic coding takes a decision for each coefficient, even without any bytes.
+                coding = f"coding {marker - 0xC0} (arithmetic, lossless or hierarchical)"
+                reason = f"a JPEG of {coding} is not supported"
+                raise ImageRejected(parts.structure.name, reason, hint=_SAVE_AGAIN)
+            frame, progressive = body, marker == _PROGRESSIVE
+        elif marker == _APP1 and body.startswith(b"Exif\0\0"):
+            exif_bytes, exif_blocks = exif_bytes + length, exif_blocks + 1
+            _check_exif(exif_bytes, exif_blocks, parts)
+        elif not body:
+            file.seek(max(length, 0), os.SEEK_CUR)
+    return parts.structure
+
+
+def _next_marker(file: IO[bytes], parts: _PartCounter) -> int:
+    """Return the next JPEG marker; EOI at the end of the file."""
     while byte := file.read(1):
         parts.count()  # junk and fill bytes are parts, too: Pillow reads them one by one
         if byte != b"\xff":
             continue
         while (byte := file.read(1)) == b"\xff":
             parts.count()
-        if not byte or byte[0] == _EOI:
-            break
-        marker = byte[0]
-        if marker in _ALONE:
-            continue
-        length = int.from_bytes(file.read(2), "big") - 2
-        segments += 1
-        if segments > _MAX_SEGMENTS:
-            reason = f"the JPEG has more than {_MAX_SEGMENTS:,} segments before its pixels"
-            raise ImageRejected(parts.found.name, reason, hint=_SAVE_AGAIN)
-        body = file.read(max(length, 0)) if marker in _FRAMES | {_SOS, _APP1} else b""
-        if marker == _SOS:
-            # libjpeg ends after the first scan of a sequential file where that scan has all
-            # components.
-            if not progressive and body[:1] == frame[5:6]:
-                break
-            scans = 1 + (_further_scans(file.read(), parts) if parts.decode else 0)
-            return replace(parts.found, scans=scans, coefficients=_coefficients(frame))
-        if marker in _FRAMES:
-            if marker not in _SEQUENTIAL and marker != _PROGRESSIVE:
-                # Arithmetic codes take a decision for each coefficient, from no bytes at all.
-                reason = f"a JPEG of coding {marker - 0xC0} (arithmetic, lossless or hierarchical) is not read"
-                raise ImageRejected(parts.found.name, reason, hint=_SAVE_AGAIN)
-            frame, progressive = body, marker == _PROGRESSIVE
-        elif marker == _APP1 and body.startswith(b"Exif\0\0"):
-            exif, blocks = exif + length, blocks + 1
-            if exif > parts.limits.max_exif_bytes or blocks > _MAX_EXIF_BLOCKS:
-                reason = (
-                    f"the JPEG has {exif:,} bytes of EXIF in {blocks:,} segments or more, the limit "
-                    f"is {parts.limits.max_exif_bytes:,} in {_MAX_EXIF_BLOCKS}"
-                )
-                raise MetadataRejected(parts.found.name, reason, hint=_SAVE_AGAIN)
-        elif not body:
-            file.seek(max(length, 0), os.SEEK_CUR)
-    return parts.found
+        break
+    return byte[0] if byte else _EOI
 
 
-def _further_scans(data: bytes, parts: _Parts) -> int:
-    """Count the scans behind the first one's header as libjpeg finds them.
+def _check_exif(n_bytes: int, n_blocks: int, parts: _PartCounter) -> None:
+    limit = parts.limits.max_exif_bytes
+    if n_bytes > limit or n_blocks > _MAX_EXIF_BLOCKS:
+        reason = (
+            f"the JPEG has {n_bytes:,} bytes of EXIF in {n_blocks:,} segments or more, "
+            f"the limit is {limit:,} in {_MAX_EXIF_BLOCKS}"
+        )
+        raise MetadataRejected(parts.structure.name, reason, hint=_SAVE_AGAIN)
 
-    Markers inside of segments and behind the end do not count.
+
+def _further_scans(data: bytes, parts: _PartCounter) -> int:
+    """Count the scans after the header of the first one, as libjpeg finds them.
+
+    Markers inside segments and after the end do not count.
     """
-    place, scans = 0, 0
-    while (match := _NEXT_IN_SCAN.search(data, place)) is not None:
+    position, scans = 0, 0
+    while (match := _NEXT_IN_SCAN.search(data, position)) is not None:
         parts.count()
-        marker, place = data[match.end() - 1], match.end()
+        marker, position = data[match.end() - 1], match.end()
         if marker == _EOI:
             break
-        if marker not in _ALONE:
+        if marker not in _WITHOUT_LENGTH:
             scans += marker == _SOS
-            place += max(2, int.from_bytes(data[place : place + 2], "big"))
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
     return scans
 
 
 def _coefficients(frame: bytes) -> float:
-    """Coefficients a pixel by the sampling factors of a frame header;
-
-    4 where they make no sense.
-    """
+    """Return the coefficients per pixel by a frame header's sampling factors; 4 if invalid."""
     factors = [(byte >> 4, byte & 15) for byte in frame[7::3]]
     if not factors or any(not 1 <= side <= 4 for pair in factors for side in pair):
         return 4.0
@@ -321,21 +333,21 @@ def _coefficients(frame: bytes) -> float:
 
 
 _STRIP_TAGS = frozenset({258, 273, 279, 320, 324, 325, 338, 339})
-"""Tags of which Pillow makes a Python list; the others stay bytes until they are asked for."""
+"""Tags that Pillow parses into a Python list at once; others stay bytes until accessed."""
 _TAG_PARTS = 10
-"""A tag takes as long as ten chunks; pictures have fewer than a hundred."""
+"""One tag takes as long as ten chunks; pictures have fewer than a hundred tags."""
 _COMPRESSION_TAG, _JPEG_IN_TIFF = 259, (6, 7)
 
 
-def _walk_tiff(file: IO[bytes], parts: _Parts) -> Structure:
+def _walk_tiff(file: IO[bytes], parts: _PartCounter) -> Structure:
     head = file.read(16)
     order = "<" if head[:2] == b"II" else ">"
     big = b"+" in head[2:4]
     entry, count_code, size = ("HHQ8s", "Q", 20) if big else ("HHI4s", "H", 12)
     try:
         (offset,) = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)
-        if offset >= parts.found.n_bytes:
-            return parts.found
+        if offset >= parts.structure.n_bytes:
+            return parts.structure
         file.seek(offset)
         (n_tags,) = struct.unpack(order + count_code, file.read(8 if big else 2))
         parts.count(_TAG_PARTS * n_tags)
@@ -347,13 +359,13 @@ def _walk_tiff(file: IO[bytes], parts: _Parts) -> Structure:
                 strips = n_values if tag in (273, 324) else strips
             elif tag == _COMPRESSION_TAG:
                 (compression,) = struct.unpack(order + "H", value[:2])
-    except struct.error:  # cut short: the plugin says so
-        return parts.found
+    except struct.error:  # truncated, which the plugin reports
+        return parts.structure
     if compression not in _JPEG_IN_TIFF or not parts.decode:
-        return parts.found
+        return parts.structure
     file.seek(0)
-    # Strips are of one size, so the scans of all over their number are those of a pixel.
-    return replace(parts.found, scans=file.read().count(b"\xff\xda") / max(strips, 1))
+    # Strips have one size, so all scans divided by the strips are the scans of each pixel.
+    return replace(parts.structure, scans=file.read().count(b"\xff\xda") / max(strips, 1))
 
 
 _JXL_CODESTREAM = b"\xff\x0a"
@@ -361,25 +373,25 @@ _JXL_SIDE_BITS = (9, 13, 18, 30)
 _JXL_RATIOS = {1: (1, 1), 2: (6, 5), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 
 
-def _walk_jxl(file: IO[bytes], parts: _Parts) -> Structure:
-    """Read the size of a JPEG XL, bare or in boxes: its decoder takes the whole file when it is opened."""
+def _walk_jxl(file: IO[bytes], parts: _PartCounter) -> Structure:
+    """Read the size of a JPEG XL, bare or in boxes, which is decoded when opened."""
     head = file.read(2)
     if head != _JXL_CODESTREAM:
         file.seek(0)
-        for kind, length in boxes(file, parts.found.n_bytes):
+        for kind, length in boxes(file, parts.structure.n_bytes):
             parts.count()
             if kind in (b"jxlc", b"jxlp"):
-                file.seek(4 if kind == b"jxlp" else 0, os.SEEK_CUR)  # a part says its number
+                file.seek(4 if kind == b"jxlp" else 0, os.SEEK_CUR)  # a part begins with its number
                 head = file.read(2)
                 break
             file.seek(length, os.SEEK_CUR)
     if head != _JXL_CODESTREAM:
-        raise ImageRejected(parts.found.name, "the JPEG XL holds no picture")
-    return replace(parts.found, canvas=_jxl_size(file.read(16)))
+        raise ImageRejected(parts.structure.name, "the JPEG XL has no picture")
+    return replace(parts.structure, canvas=_jxl_size(file.read(16)))
 
 
 def boxes(file: IO[bytes], n_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """(type, bytes of its content) of each box of an ISO base media file, of which the content comes next.
+    """Yield type and content length of each box of an ISO base media file.
 
     The caller reads or seeks past the content. ISO/IEC 14496-12, section 4.2.
     """
@@ -397,7 +409,7 @@ def boxes(file: IO[bytes], n_bytes: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _jxl_size(data: bytes) -> tuple[int, int]:
-    """(width, height) by the size header of ISO/IEC 18181-1, section D.2; bits come from the low end."""
+    """Return (width, height) by the size header of ISO/IEC 18181-1, section D.2; low bits first."""
     bits, at = int.from_bytes(data, "little"), 0
 
     def take(n: int) -> int:

@@ -1,4 +1,4 @@
-"""One upright RGB picture from whatever image file comes in."""
+"""One upright RGB picture from an untrusted image file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 ENOUGH_PX = 768
-"""A shorter side of so many pixels is enough for the models: twice the 384 of the largest CLIP towers in common use, and 1.6 times
-the 480 of OFA. Whoever answers asks for the same, so that a file has one answer."""
+"""Pixels of the shorter side that are enough for every model: twice the 384 of the largest common
+CLIP towers, 1.6 times the 480 of OFA. All callers that answer use it, so that a file has one
+answer."""
 
 _STRIP_ROWS = 256
-"""Rows that are put on white and shrunk at once; a multiple of every factor."""
+"""Rows that are composited and shrunk at once; a multiple of every factor."""
 _ORIENTATION_TAG = 0x0112
 _WHITE = (255, 255, 255, 255)
 _READ_MODES = frozenset(
@@ -40,45 +41,42 @@ _READ_MODES = frozenset(
 def open_image(
     source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, enough_px: int | None = None
 ) -> Image:
-    """The picture as a viewer shows it: turned as its EXIF says, RGB with 8 bits, transparency on white ground, frame 1.
+    """Return the picture as a viewer shows it: upright by its EXIF, on white, the first frame.
 
     Sixteen bits are scaled to eight. Colour profiles are not applied.
 
     Args:
         source: a file, or an image file's bytes.
-        limits: what is refused by the size of the file and by the header, before pixels are
-            decoded.
-        enough_px: the picture comes at 1/2, 1/4 or 1/8 of its size where its shorter side keeps at
-            least so many pixels. A JPEG is decoded so, which takes a fraction of the time and of
-            the memory; None gives all pixels.
+        limits: on the file and its header, checked before pixels are decoded.
+        enough_px: shrink the picture to 1/2, 1/4 or 1/8 where its shorter side keeps at least this
+            many pixels; None keeps all pixels. A JPEG is decoded at that size, which takes a
+            fraction of the time and memory.
 
     Returns:
-        A Pillow image of mode "RGB" that holds no open file and no metadata.
+        A Pillow image of mode "RGB" without an open file or metadata.
 
     Raises:
-        ImageRejected: there is no such file, it is no image of a known format, is damaged or cut
-            short, or is beyond a limit.
+        ImageRejected: the file is missing, not an image of a known format, damaged, truncated, or
+            beyond a limit.
     """
-    with opened_structure(source, limits=limits, decode=True) as (image, found):
+    with opened_structure(source, limits=limits, decode=True) as (image, structure):
         name = source_name(source)
         if image.mode not in _READ_MODES:
-            raise ImageRejected(name, f"pixels of mode {image.mode} are not read")
+            raise ImageRejected(name, f"pixels of mode {image.mode} are not supported")
         try:
             with quiet_pillow():
                 size = image.size
                 if enough_px is not None:
-                    image.draft(
-                        None, (enough_px, enough_px)
-                    )  # does nothing in other formats than JPEG
+                    image.draft(None, (enough_px, enough_px))  # only affects JPEG
                 factor = 1 if image.size != size else _factor(size, enough_px)
-                core = 4 if found.kind == "JPEG" else 0
-                check_memory(image, found, limits, beside=core + 4 / factor**2)
+                core = 4 if structure.kind == "JPEG" else 0
+                check_memory(image, structure, limits, further_bytes=core + 4 / factor**2)
                 image.load()
                 picture = _upright(_shrunk_on_white(image, factor), _orientation(image))
         except ImageRejected:
             raise
         except Exception as error:
-            # A decoder raises whatever it stumbles upon; what it cannot decode is the file's fault.
+            # Decoders raise any exception on damaged files.
             raise ImageRejected(name, _damage(image, error)) from error
     picture.info.clear()
     return picture
@@ -89,30 +87,28 @@ def _damage(image: ImageFile, error: Exception) -> str:
     if "truncated" in text or isinstance(error, EOFError):
         return f"the {image.format} is truncated"
     if isinstance(error, MemoryError):
-        return f"the {image.format} of {image.width:,} x {image.height:,} pixels does not fit into memory"
+        pixels = f"{image.width:,} x {image.height:,} pixels"
+        return f"the {image.format} of {pixels} does not fit into memory"
     return packed_text(error) or f"the {image.format} is damaged ({text})"
 
 
 def _factor(size: tuple[int, int], enough_px: int | None) -> int:
-    """1, 2, 4 or 8, as libjpeg would shrink it: the shorter side keeps at least `enough_px`."""
+    """Return 1, 2, 4 or 8 as libjpeg would: the shorter side keeps at least `enough_px`."""
     if enough_px is None:
         return 1
-    return next(
-        factor for factor in (8, 4, 2, 1) if factor == 1 or min(size) // factor >= enough_px
-    )
+    return next((factor for factor in (8, 4, 2) if min(size) // factor >= enough_px), 1)
 
 
 def _shrunk_on_white(image: ImageFile, factor: int) -> Image:
-    """RGB by the mean of each `factor` x `factor` pixels; whatever is transparent shows white.
+    """Return RGB by the mean of each `factor` x `factor` pixels, composited on white.
 
-    A strip at a time, so that a copy of the whole picture never stands beside it in memory.
+    It works strip by strip, so that memory never holds a second copy of the whole picture.
     """
     from PIL import Image
 
     transparency = image.info.get("transparency")
     if isinstance(transparency, tuple) and max(transparency) > 255:
-        # Pillow keeps the upper byte of 16-bit pixels and both bytes of the colour that stands for
-        # transparent.
+        # Pillow keeps only the upper byte of 16-bit pixels, but both of the transparent colour.
         image.info["transparency"] = tuple(value >> 8 for value in transparency)
     width, height = image.size
     picture = Image.new("RGB", (-(-width // factor), -(-height // factor)))
@@ -123,7 +119,7 @@ def _shrunk_on_white(image: ImageFile, factor: int) -> Image:
 
 
 def _on_white(strip: Image) -> Image:
-    """RGB; whatever is transparent shows white."""
+    """Return RGB, composited on white."""
     from PIL import Image
 
     if strip.mode.startswith("I;16"):
@@ -136,10 +132,7 @@ def _on_white(strip: Image) -> Image:
 
 
 def _from_sixteen_bits(image: Image) -> Image:
-    """Grey of 16 bits, 0 to 65,535, to 0 to 255 by rounding;
-
-    Pillow's own conversion clips at 255.
-    """
+    """Return 16-bit grey scaled to 0..255 by rounding; Pillow's conversion clips at 255."""
     from PIL import Image
 
     values = np.asarray(image).astype(np.uint32)
@@ -151,12 +144,8 @@ def _from_sixteen_bits(image: Image) -> Image:
 
 
 def _orientation(image: ImageFile) -> int:
-    """The EXIF orientation, 1 to 8;
-
-    1 (upright) where there is none or the EXIF block cannot be read.
-    """
-    # Odd EXIF is no reason to refuse a picture whose pixels were decoded; the parser raises
-    # anything on it.
+    """Return the EXIF orientation, 1..8; 1 (upright) where it is missing or cannot be read."""
+    # Pillow's parser raises any exception on odd EXIF, whose pixels are fine all the same.
     with suppress(Exception):
         value = image.getexif().get(_ORIENTATION_TAG, 1)
         if isinstance(value, int) and 1 <= value <= 8:
@@ -165,7 +154,7 @@ def _orientation(image: ImageFile) -> int:
 
 
 def _upright(picture: Image, orientation: int) -> Image:
-    """Undo the orientation that EXIF (CIPA DC-008, tag 274) describes."""
+    """Return the picture turned upright, by the EXIF orientation (CIPA DC-008, tag 274)."""
     from PIL.Image import Transpose
 
     turns = {

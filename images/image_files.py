@@ -1,4 +1,4 @@
-"""The image files that paths on a command line mean."""
+"""The image files that paths on a command line name."""
 
 from __future__ import annotations
 
@@ -10,89 +10,84 @@ from pathlib import Path
 from imprompt.core.errors import ImageRejected, QueryError
 from imprompt.images.image_opening import opened_file
 
-_ALWAYS = frozenset(
+_ALWAYS_READ = frozenset(
     {
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".avif",
+        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib"),
+        *(".tif", ".tiff", ".avif"),
     }
 )
-_BY_PACKAGE = {
-    "pillow_heif": frozenset({".heic", ".heif", ".hif"}),
-    "pillow_jxl": frozenset({".jxl"}),
-}
-"""Formats of the extra `formats`."""
-_NEVER = frozenset(
-    {".jp2", ".j2k", ".jpx", ".jpf", ".psd", ".tga", ".exr", ".qoi", ".icns", ".ico"}
+_READ_BY_PACKAGE = {"pillow_heif": {".heic", ".heif", ".hif"}, "pillow_jxl": {".jxl"}}
+"""Formats that the packages of the extra `formats` read."""
+_READ_WITH_EXTRA = frozenset().union(*_READ_BY_PACKAGE.values())
+_NEVER_READ = frozenset(
+    {*(".jp2", ".j2k", ".jpx", ".jpf", ".psd", ".tga", ".exr"), *(".qoi", ".icns", ".ico")}
 )
-_PICTURES = frozenset().union(_NEVER, *_BY_PACKAGE.values())
 
 
 def extensions() -> frozenset[str]:
-    """Return the extensions of the images that are read here, lower case, with the dot."""
-    return _ALWAYS.union(*(names for package, names in _BY_PACKAGE.items() if find_spec(package)))
+    """Return the extensions of the images that can be read, lower case, with the dot."""
+    installed = (names for package, names in _READ_BY_PACKAGE.items() if find_spec(package))
+    return _ALWAYS_READ.union(*installed)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The image files that `paths` name, in the order of `paths`.
+    """Return the image files that `paths` name, in the order of `paths`.
 
     A folder stands for the files below it that have an image's extension, or none and an image's
-    first bytes, in the order of their names, folder by folder; links to folders are followed and
-    each folder is entered once; names that begin with a dot are left out. Any other path is kept as
-    it is, whatever its extension and whether it exists or not, and so is a folder that may not be
-    listed: opening it tells why.
+    first bytes, sorted by name folder by folder. Links to folders are followed, each folder is
+    entered once, and names that begin with a dot are skipped. Any other path is kept, whether the
+    file exists or not, and so is a folder that cannot be listed: opening it reports the error.
     """
+    return find_images_and_unreadable(paths)[0]
+
+
+def find_images_and_unreadable(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return `find_images(paths)`, and the pictures in folders whose format cannot be read."""
     read = extensions()
-    return [
-        found
-        for path in paths
-        for found in (_walk(path, read) if _folder_identity(path) else [path])
-    ]
-
-
-def unread_images(paths: Sequence[Path]) -> list[Path]:
-    """Return the pictures below folders that `find_images` leaves out, since nothing installed reads their format."""
-    left = _PICTURES - extensions()
-    folders = [path for path in paths if _folder_identity(path)]
-    return [
-        found for path in folders for found in _walk(path, left) if found.suffix.lower() in left
-    ]
+    unreadable = (_READ_WITH_EXTRA | _NEVER_READ) - read
+    images: list[Path] = []
+    unread: list[Path] = []
+    for path in paths:
+        if _folder_identity(path) is None:
+            images.append(path)
+            continue
+        for file in _walk(path, read | unreadable):
+            (unread if file.suffix.lower() in unreadable else images).append(file)
+    return images, unread
 
 
 def require_images(paths: Sequence[Path]) -> list[Path]:
-    """`find_images`, where there must be some.
+    """Return `find_images(paths)`, which must not be empty where paths are named.
 
     Raises:
-        QueryError: folders were named, and no image is in them.
+        QueryError: the folders hold no image.
     """
-    found = find_images(paths)
-    if paths and not found:
+    images = find_images(paths)
+    if paths and not images:
         names = ", ".join(map(str, paths))
         raise QueryError(
             f"There are no images in {names}.",
             hint=f"Files count by extension: {', '.join(sorted(extensions()))}.",
         )
-    return found
+    return images
 
 
-def _walk(root: Path, wanted: frozenset[str]) -> Iterator[Path]:
+def unreadable_format(path: Path) -> ImageRejected:
+    """Return the error that names a file's unreadable format and the remedy."""
+    hint = "Save it as PNG or JPEG."
+    if path.suffix.lower() in _READ_WITH_EXTRA:
+        hint = "Install the packages: pip install 'imprompt[formats]'"
+    return ImageRejected(path, f"{path.suffix} files are not supported", hint=hint)
+
+
+def _walk(root: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     entered: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:
         path = waiting.pop()
         folder = _folder_identity(path)
         if folder is None:
-            if path.suffix.lower() in wanted or (not path.suffix and _looks_like_an_image(path)):
+            if path.suffix.lower() in suffixes or (not path.suffix and _is_image(path)):
                 yield path
         elif folder not in entered:
             entered.add(folder)
@@ -104,7 +99,7 @@ def _walk(root: Path, wanted: frozenset[str]) -> Iterator[Path]:
             waiting.extend(child for child in children if not child.name.startswith("."))
 
 
-def _looks_like_an_image(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     try:
         with opened_file(path):
             return True
@@ -113,7 +108,7 @@ def _looks_like_an_image(path: Path) -> bool:
 
 
 def _folder_identity(path: Path) -> tuple[int, int] | None:
-    """(device, inode) of a folder or of the folder that a link leads to; None for anything else."""
+    """Return (device, inode) of a folder, through links; None for anything else."""
     try:
         status = path.stat()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Image files from strangers, opened as far as their header: what they are and how large, before a pixel is decoded."""
+"""Untrusted image files, opened up to their header: format and size, before pixels are decoded."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ _SIGNATURES = {
 }
 _SIGNATURE_BYTES = 64
 _INSTALL_FORMATS = "Install them: pip install 'imprompt[formats]'"
-# The plugin's class instead of `PIL.Image.open`: that one tries every format, and compares the size
-# with a global limit of
-# its own (a warning above it, an error above its double) before a caller can say what the size was.
+# Plugin classes, not `PIL.Image.open`: that tries every format, and compares the size with a global
+# limit (a warning above it, an error above twice the limit) before a caller can report the size.
 _PLUGINS = {
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
@@ -51,10 +50,10 @@ _PLUGINS = {
     "JPEG XL": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
 }
 _EXTRA = frozenset({"HEIC", "JPEG XL"})
-"""Read by packages of the extra `formats`."""
+"""Formats that the packages of the extra `formats` read."""
 PLUGIN_MODULES = tuple(module for kind, (module, _) in _PLUGINS.items() if kind not in _EXTRA)
 FORMATS = tuple(_SIGNATURES)
-"""The formats that are read, by name; a file's name plays no part, its first bytes do."""
+"""The supported formats, recognized by a file's first bytes; its name plays no part."""
 
 _KINDS = (
     (stat.S_ISDIR, "a folder, not an image file"),
@@ -66,7 +65,7 @@ _KINDS = (
 
 
 def source_name(source: Path | bytes) -> str:
-    """How a message names the image."""
+    """Return the image's name in messages."""
     return str(source) if isinstance(source, Path) else "image in memory"
 
 
@@ -74,11 +73,13 @@ def source_name(source: Path | bytes) -> str:
 def opened_file(
     source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS
 ) -> Iterator[tuple[IO[bytes], str]]:
-    """A regular file (or bytes), open at its start, and its format as one of `FORMATS`. Never waits for a pipe or a device.
+    """Open a regular file (or bytes) at its start; give it with its format, one of `FORMATS`.
+
+    Never waits for a pipe or a device.
 
     Raises:
-        ImageRejected: it is not there, may not be read, is no regular file, is empty or too large,
-            or is of no known format.
+        ImageRejected: the file is missing, unreadable, not a regular file, empty, too large, or of
+            an unknown format.
     """
     name = source_name(source)
     with ExitStack() as stack:
@@ -99,9 +100,7 @@ def opened_file(
             (kind for kind, signature in _SIGNATURES.items() if signature.match(prefix)), None
         )
         if kind is None:
-            raise ImageRejected(
-                name, f"not an image in a format that is read ({', '.join(FORMATS)})"
-            )
+            raise ImageRejected(name, f"not an image in a supported format ({', '.join(FORMATS)})")
         yield file, kind
 
 
@@ -109,15 +108,15 @@ def opened_file(
 def opened_header(
     source: Path | bytes, *, limits: ImageLimits = DEFAULT_LIMITS, decode: bool = False
 ) -> Iterator[ImageFile]:
-    """The image with its size, mode and metadata, no pixel decoded yet; what Pillow raises or warns of inside is mapped.
+    """Open an image with its size, mode and metadata, without decoding a pixel.
 
     Args:
         source: a file, or an image file's bytes.
-        limits: what is refused before a decoder sees it.
-        decode: the caller will load the pixels; a JPEG's scans are counted as well then.
+        limits: checked before a decoder sees the file.
+        decode: the caller will load the pixels, so count a JPEG's scans too.
 
     Raises:
-        MetadataRejected: its EXIF is larger than is read.
+        MetadataRejected: its EXIF is beyond the limit.
         ImageRejected: as `opened_file`, or the header is damaged or announces more work than
             `limits` allows.
     """
@@ -129,20 +128,20 @@ def opened_header(
 def opened_structure(
     source: Path | bytes, *, limits: ImageLimits, decode: bool
 ) -> Iterator[tuple[ImageFile, Structure]]:
-    """As `opened_header`, with what the file's structure says."""
+    """Open an image as `opened_header` does; give it with the file's structure."""
     name = source_name(source)
     with opened_file(source, limits=limits) as (file, kind):
         try:
-            found = inspect(file, kind, name, limits, decode=decode)
+            structure = inspect(file, kind, name, limits, decode=decode)
         except OSError as error:
             raise ImageRejected(name, f"the file cannot be read ({describe(error)})") from error
-        if found.canvas is not None:
-            check_pixels(found.canvas, kind, name, limits)
-            check_eager(found, limits)
+        if structure.canvas is not None:
+            check_pixels(structure.canvas, kind, name, limits)
+            check_eager(structure, limits)
         image = _plugin_image(file, kind, name)
         check_pixels(image.size, kind, name, limits)
-        check_work(image, found, limits)
-        yield image, found
+        check_work(image, structure, limits)
+        yield image, structure
 
 
 def _plugin_image(file: IO[bytes], kind: str, name: str) -> ImageFile:
@@ -154,50 +153,45 @@ def _plugin_image(file: IO[bytes], kind: str, name: str) -> ImageFile:
             image: ImageFile = getattr(import_module(module), class_name)(file, "")
     except ImportError as error:
         if kind in _EXTRA:
-            raise ImageRejected(
-                name, f"{kind} is read with packages that are not installed", hint=_INSTALL_FORMATS
-            ) from error
+            reason = f"{kind} needs packages that are not installed"
+            raise ImageRejected(name, reason, hint=_INSTALL_FORMATS) from error
         raise ImageRejected(name, f"the installed Pillow cannot read {kind}") from error
     except DecompressionBombError as error:
         raise ImageRejected(name, f"the {kind} has too many pixels ({describe(error)})") from error
     except Exception as error:
-        # A plugin raises whatever its parser stumbles upon: SyntaxError, ValueError, KeyError,
-        # struct.error, zlib.error …
+        # Plugins raise any exception: SyntaxError, ValueError, KeyError, struct.error, zlib.error …
         raise ImageRejected(name, packed_text(error) or f"the {kind} header is damaged") from error
     return image
 
 
 def packed_text(error: Exception) -> str:
-    """The reason where Pillow refused a PNG for its texts, else nothing: it has no exception of its own for that."""
+    """Return the reason if Pillow, which has no exception for it, refused a PNG for its texts."""
     from PIL.PngImagePlugin import MAX_TEXT_CHUNK, MAX_TEXT_MEMORY
 
     if "MAX_TEXT_CHUNK" in str(error):
         return f"a packed text or profile in the PNG has more than {MAX_TEXT_CHUNK:,} bytes"
-    return (
-        f"the texts in the PNG have more than {MAX_TEXT_MEMORY:,} bytes"
-        if "MAX_TEXT_MEMORY" in str(error)
-        else ""
-    )
+    if "MAX_TEXT_MEMORY" in str(error):
+        return f"the texts in the PNG have more than {MAX_TEXT_MEMORY:,} bytes"
+    return ""
 
 
 def describe(error: Exception) -> str:
-    """One short line of a foreign exception."""
+    """Return one short line about a foreign exception."""
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 @contextmanager
 def _open_regular(path: Path) -> Iterator[IO[bytes]]:
-    """Open without waiting: the kind is looked at before (a device may act on being opened) and once more on the open file."""
+    """Open without waiting; check the kind before (devices may react to opening) and after."""
     try:
         _require_regular(path, path.stat().st_mode)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise ImageRejected(path, "there is no such file") from error
     except (OSError, ValueError) as error:
-        reason = (
-            os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        ).lower()
-        raise ImageRejected(path, f"the file cannot be opened ({reason})") from error
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error)
+        raise ImageRejected(path, f"the file cannot be opened ({reason.lower()})") from error
     with os.fdopen(descriptor, "rb") as file:
         _require_regular(path, os.fstat(descriptor).st_mode)
         yield file
@@ -205,9 +199,8 @@ def _open_regular(path: Path) -> Iterator[IO[bytes]]:
 
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise ImageRejected(
-            path, next((kind for test, kind in _KINDS if test(mode)), "not a regular file")
-        )
+        kinds = (kind for test, kind in _KINDS if test(mode))
+        raise ImageRejected(path, next(kinds, "not a regular file"))
 
 
 def _read(file: IO[bytes], name: str, n_bytes: int) -> bytes:
@@ -217,11 +210,10 @@ def _read(file: IO[bytes], name: str, n_bytes: int) -> bytes:
         raise ImageRejected(name, f"the file cannot be read ({describe(error)})") from error
 
 
-class _Quiet:
-    """Pillow's warnings are off while at least one thread is inside.
+class _PillowSilencer:
+    """Turns Pillow's warnings off while at least one thread is inside.
 
-    `warnings.catch_warnings` alone is not safe here: two threads that overlap restore each other's
-    filters.
+    `warnings.catch_warnings` alone is not enough: overlapping threads restore each other's filters.
     """
 
     def __init__(self) -> None:
@@ -244,14 +236,14 @@ class _Quiet:
                 self._filters.__exit__(None, None, None)
 
 
-_QUIET = _Quiet()
+_SILENCER = _PillowSilencer()
 
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """No warning of Pillow's gets out, and none is turned into an error by the caller's filters (odd EXIF is still answered)."""
-    _QUIET.enter()
+    """Suppress Pillow's warnings, which a caller's filters could turn into errors."""
+    _SILENCER.enter()
     try:
         yield
     finally:
-        _QUIET.leave()
+        _SILENCER.leave()

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imprompt.core.errors import ImpromptError
-from imprompt.images.embedded_prompts import EmbeddedPrompt
-from imprompt.images.reading import read_embedded_prompts
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.reading import read_embedded_prompts
 from imprompt.retriever.answers import Answer, Question
 
 

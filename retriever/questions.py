@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import EmptyQuery, MetadataRejected
 from imprompt.core.values import normalize_text
 from imprompt.images.decode import ENOUGH_PX, open_image
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.images.image_opening import DEFAULT_LIMITS, ImageLimits
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.retriever.answers import Question
 
 if TYPE_CHECKING:
@@ -86,7 +85,6 @@ def complete_question(question: Question, image: ReadImage | None) -> ReadQuesti
 def _read_prompt(image: Path | bytes, limits: ImageLimits) -> tuple[EmbeddedPrompt | None, str]:
     """Return the prompt in the metadata or hidden in the pixels, and why it was not looked for."""
     try:
-        prompt = read_embedded_prompt(image, limits=limits)
-        return prompt or read_hidden_prompt(image, limits=limits), ""
+        return read_embedded_prompt(image, limits=limits, hidden=True), ""
     except MetadataRejected as error:
         return None, f"its metadata is not read: {error.reason}"

@@ -20,10 +20,9 @@ from time import monotonic
 from typing import TypeVar
 
 from imprompt.core.errors import ConfigError, ImageRejected
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.images.image_opening import PLUGIN_MODULES, ImageLimits
-from imprompt.images.metadata import read_texts
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.metadata.file_texts import read_texts
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from imprompt.server.server_settings import Limits
 
 _LOG = logging.getLogger("imprompt.server")
@@ -41,7 +40,7 @@ def read_prompt(image: bytes, limits: ImageLimits) -> EmbeddedPrompt | None:
     Raises:
         ImageRejected: the image cannot be read.
     """
-    return read_embedded_prompt(image, limits=limits) or read_hidden_prompt(image, limits=limits)
+    return read_embedded_prompt(image, limits=limits, hidden=True)
 
 
 def read_png_info(

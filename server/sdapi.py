@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from imprompt.images.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Question
 from imprompt.server import schemas
 from imprompt.server.answering import AnswerRequest

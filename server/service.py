@@ -13,7 +13,7 @@ from imprompt.core.errors import ImpromptError
 from imprompt.core.hub.fetch import Announce
 from imprompt.ensemble.ensemble import Ensemble
 from imprompt.ensemble.explanation import ExplainedAnswer
-from imprompt.images.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Answer
 from imprompt.retriever.questions import ReadImage, complete_question, read_image
 from imprompt.server.answering import (

@@ -16,7 +16,7 @@ from imprompt.core.errors import (
     QueryError,
     UnknownRow,
 )
-from imprompt.images.embedded_prompts import prompt_json
+from imprompt.images.prompts.embedded_prompts import prompt_json
 from imprompt.indexer.provenance import imprompt_version
 from imprompt.retriever import Question
 from imprompt.retriever.filters import Filters

@@ -9,9 +9,9 @@ from pathlib import Path
 from imprompt.core.errors import CorpusError, ImageRejected
 from imprompt.core.text import as_utf8
 from imprompt.core.values import RejectedRow
-from imprompt.images.embedded_prompts import EmbeddedPrompt
 from imprompt.images.image_files import find_images
-from imprompt.images.reading import read_embedded_prompts
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.reading import read_embedded_prompts
 from imprompt.indexer.readers.columns import cached_digest
 from imprompt.indexer.readers.rows import CARRIED, NO_PROMPT, Row, StreamedSource, judge
 

@@ -101,7 +101,11 @@ RULES = (
         ("indexer/readers/hub_datasets.py",),
         "YAML",
     ),
-    Rule(("fromstring", "ElementTree.parse", "minidom.parseString"), ("images/xmp.py",), "XML"),
+    Rule(
+        ("fromstring", "ElementTree.parse", "minidom.parseString"),
+        ("images/metadata/xmp.py",),
+        "XML",
+    ),
     Rule(
         ("Image.open", "PIL.Image.open"),
         ("ensemble/training/image_batches.py",),

@@ -16,7 +16,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_header(width: int, height: int, *, bits: int = 8, colour: int = 2) -> bytes:
-    """Signature and IHDR; `colour` is the PNG colour type (0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGBA)."""
+    """Return signature and IHDR; `colour` is 0 grey, 2 RGB, 3 palette, 4 grey + alpha, 6 RGBA."""
     return PNG_SIGNATURE + png_chunk(
         b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     )
@@ -25,7 +25,7 @@ def png_header(width: int, height: int, *, bits: int = 8, colour: int = 2) -> by
 def png(
     pixels: NDArray[np.generic], *, colour: int, before: bytes = b"", after: bytes = b""
 ) -> bytes:
-    """A PNG of (height, width, channels) uint8 or uint16 `pixels`, with extra chunks before and after the pixels."""
+    """Return a PNG of (height, width, channels) uint8 or uint16 `pixels`, with extra chunks."""
     big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
     rows = b"".join(b"\0" + row.tobytes() for row in big_endian)
     height, width = pixels.shape[:2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.images.graphs import graph, node, sampler_of
+from tests.images.graphs import graph, node, sampler_of, second_picture
 from tests.images.sibling_graphs import BAD, FOX, HEN, SIBLINGS, Sibling, between, text
 
 BOTH = f"{HEN}, {FOX}"
@@ -69,9 +69,7 @@ CHOICES: dict[str, Sibling] = {
                 save=node("SaveImage", images=["s", 0]),
                 s=node(kind, **inputs),
                 i=_UNKNOWN,
-                d2=node("VAEDecode", samples=["s2", 0]),
-                s2=sampler_of(positive=["y2", 0]),
-                y2=node("CLIPTextEncode", text=HEN),
+                **second_picture(HEN),
             ),
             HEN,
             BAD,
@@ -251,9 +249,7 @@ CHAINS: dict[str, Sibling] = {
         graph(
             save=node("SaveImage", images=["c", 0]),
             c=node("ColorMatch", image_ref=["d2", 0], image_target=["decode", 0], method="mkl"),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text=HEN),
+            **second_picture(HEN),
         ),
         FOX,
         BAD,

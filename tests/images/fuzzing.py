@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from imprompt.core.errors import ImageRejected, MetadataRejected
-from imprompt.images.comfyui.node_table import node_kinds
-from imprompt.images.embedded_prompts import prompt_json, read_embedded_prompt
+from imprompt.images.prompts.comfyui.node_table import node_kinds
+from imprompt.images.prompts.embedded_prompts import prompt_json, read_embedded_prompt
 from tests.images.editor import plain, workflow
 from tests.images.places import ANY_TEXT, comment_exif, field_exif, png_with, saved, text_chunk
 from tests.images.sibling_graphs import SIBLINGS

@@ -10,7 +10,7 @@ def node(kind: str, **inputs: Any) -> dict[str, Any]:
 
 
 def graph(**nodes: dict[str, Any]) -> dict[str, Any]:
-    """A text-to-image graph: save <- decode <- sampler <- (yes, no), where `nodes` add to it and replace."""
+    """Return a text-to-image graph, save <- decode <- sampler <- (yes, no), updated by `nodes`."""
     return {
         "save": node("SaveImage", images=["decode", 0]),
         "decode": node("VAEDecode", samples=["sampler", 0], vae=["model", 2]),
@@ -49,3 +49,12 @@ SETTINGS = {
 
 def sampler_of(**inputs: Any) -> dict[str, Any]:
     return node("KSampler", **(graph()["sampler"]["inputs"] | inputs))
+
+
+def second_picture(text: str) -> dict[str, Any]:
+    """Return the nodes of another picture, d2 <- s2 <- y2, made of `text`."""
+    return {
+        "d2": node("VAEDecode", samples=["s2", 0]),
+        "s2": sampler_of(positive=["y2", 0]),
+        "y2": node("CLIPTextEncode", text=text),
+    }

@@ -32,11 +32,12 @@ def saved(kind: str, **options: object) -> bytes:
 
 
 def packet(name: str, text: str, *, form: str = "alt") -> bytes:
-    """An XMP packet with one property: as alternatives, as an element's text, or as an attribute."""
+    """Return an XMP packet with one property: alternatives, an element's text, or an attribute."""
     space = 'xmlns:own="https://example.org/own/1.0/"'
     body, attribute = "", ""
     if form == "alt":
-        body = f'<own:{name}><rdf:Alt><rdf:li xml:lang="x-default">{escape(text)}</rdf:li></rdf:Alt></own:{name}>'
+        item = f'<rdf:li xml:lang="x-default">{escape(text)}</rdf:li>'
+        body = f"<own:{name}><rdf:Alt>{item}</rdf:Alt></own:{name}>"
     elif form == "element":
         body = f"<own:{name}>{escape(text)}</own:{name}>"
     else:
@@ -45,7 +46,8 @@ def packet(name: str, text: str, *, form: str = "alt") -> bytes:
     meta = (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {_RDF}>{description}</rdf:RDF></x:xmpmeta>'
     )
-    return f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{meta}<?xpacket end="w"?>'.encode()
+    begin = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    return f'{begin}{meta}<?xpacket end="w"?>'.encode()
 
 
 def jpeg_segments(*segments: tuple[int, bytes]) -> bytes:

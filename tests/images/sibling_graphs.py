@@ -1,4 +1,4 @@
-"""ComfyUI graphs of the kinds that were reported as read wrongly: name to (nodes, positive, negative, how).
+"""ComfyUI graphs that were reported as misread: name to (nodes, positive, negative, how).
 
 They add to a plain text-to-image graph ("save" from "decode" from "sampler", texts "yes" and "no").
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.images.graphs import graph, node, sampler_of
+from tests.images.graphs import graph, node, sampler_of, second_picture
 
 Sibling = tuple[dict[str, Any], str | None, str, str]
 
@@ -190,9 +190,7 @@ CHOOSERS: dict[str, Sibling] = {
         graph(
             save=node("SaveImage", images=["s", 0]),
             s=node("ComfySwitchNode", switch=False, on_true=["d2", 0], on_false=["decode", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text=HEN),
+            **second_picture(HEN),
         ),
         FOX,
         BAD,
@@ -1051,9 +1049,7 @@ OTHER: dict[str, Sibling] = {
         graph(
             sampler=sampler_of(model=["ip", 0]),
             ip=node("IPAdapterAdvanced", model=["lora", 0], image=["d2", 0], ipadapter=["i", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text=HEN),
+            **second_picture(HEN),
         ),
         FOX,
         BAD,
@@ -1066,9 +1062,7 @@ OTHER: dict[str, Sibling] = {
                 "ControlNetApplyAdvanced", positive=["yes", 0], negative=["no", 0], image=["p", 0]
             ),
             p=node("CannyEdgePreprocessor", image=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text=HEN),
+            **second_picture(HEN),
         ),
         FOX,
         BAD,
@@ -1079,9 +1073,7 @@ OTHER: dict[str, Sibling] = {
             sampler=sampler_of(positive=["r", 0]),
             r=node("ReferenceLatent", conditioning=["yes", 0], latent=["e", 0]),
             e=node("VAEEncode", pixels=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text=HEN),
+            **second_picture(HEN),
         ),
         FOX,
         BAD,
@@ -1091,21 +1083,14 @@ OTHER: dict[str, Sibling] = {
         graph(
             empty=node("EmptyLatentImage", width=["z", 0], height=["z", 1], batch_size=1),
             z=node("GetImageSize", image=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text=HEN),
+            **second_picture(HEN),
         ),
         FOX,
         BAD,
         "exact",
     ),
     "two pictures saved": (
-        graph(
-            save2=node("SaveImage", images=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text="a second picture"),
-        ),
+        graph(save2=node("SaveImage", images=["d2", 0]), **second_picture("a second picture")),
         FOX,
         BAD,
         "carried",
@@ -1114,9 +1099,7 @@ OTHER: dict[str, Sibling] = {
         graph(
             save=node("SaveImage", images=["b", 0]),
             b=node("ImageBatch", image1=["decode", 0], image2=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text="a second picture"),
+            **second_picture("a second picture"),
         ),
         FOX,
         BAD,

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.graphs import FORMS
-from imprompt.images.comfyui import MAX_NODES, GraphPrompt, read_graph
-from tests.images.graphs import SETTINGS, graph, node, sampler_of
+from imprompt.images.prompts.comfyui import MAX_NODES, read_graph
+from imprompt.images.prompts.prompt_parts import PromptParts
+from tests.images.graphs import SETTINGS, graph, node, sampler_of, second_picture
 
 GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
     "plain": (graph(), "a red fox", "blurry"),
@@ -128,12 +129,7 @@ GRAPHS: dict[str, tuple[dict[str, Any], str, str]] = {
         "blurry",
     ),
     "a second picture that is not saved": (
-        graph(
-            aaa=node("PreviewImage", images=["d2", 0]),
-            d2=node("VAEDecode", samples=["s2", 0]),
-            s2=sampler_of(positive=["y2", 0]),
-            y2=node("CLIPTextEncode", text="another picture"),
-        ),
+        graph(aaa=node("PreviewImage", images=["d2", 0]), **second_picture("another picture")),
         "a red fox",
         "blurry",
     ),
@@ -217,13 +213,13 @@ def test_comfyui_graphs_are_walked_from_the_saved_picture_to_the_text(case: str)
     nodes, positive, negative = GRAPHS[case]
     found = read_graph(nodes)
     assert found is not None
-    assert (found.positive, found.negative) == (positive, negative)
+    assert (found.prompt, found.negative) == (positive, negative)
     assert found.settings["model"] == "own.safetensors"
 
 
 def test_the_settings_of_a_graph_are_those_of_its_sampler() -> None:
     """Seed, steps, scale, sampler, scheduler, strength, model."""
-    assert read_graph(graph()) == GraphPrompt("a red fox", "blurry", SETTINGS)
+    assert read_graph(graph()) == PromptParts("a red fox", "blurry", SETTINGS)
 
 
 def test_a_service_that_makes_the_picture_is_asked_by_its_prompt() -> None:
@@ -236,7 +232,7 @@ def test_a_service_that_makes_the_picture_is_asked_by_its_prompt() -> None:
         ),
         "4": node("PrimitiveStringMultiline", value="a red fox"),
     }
-    assert read_graph(nodes) == GraphPrompt("a red fox", "blurry", {"seed": "7", "model": "own"})
+    assert read_graph(nodes) == PromptParts("a red fox", "blurry", {"seed": "7", "model": "own"})
     assert read_graph(nodes | {"3": node("Florence2Run", prompt="describe")}) is None
     assert read_graph(nodes | {"3": node("LoadImage", image="a.png")}) is None
 
@@ -262,12 +258,12 @@ def test_a_guided_sampler_without_negative_is_read() -> None:
     settings = {name: value for name, value in SETTINGS.items() if name != "cfg_scale"} | {
         "scheduler": "simple"
     }
-    assert read_graph(nodes) == GraphPrompt("a red fox", "", settings)
+    assert read_graph(nodes) == PromptParts("a red fox", "", settings)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_five_thousand_nodes_with_fifty_samplers_take_a_fifth_of_a_second(form: str) -> None:
-    """In forms that a walk from each sampler takes seconds for; texts made to grow are cut off a little later."""
+    """In forms that make a search from each sampler slow; growing texts are cut a little later."""
     nodes = json.loads(json.dumps(FORMS[form](MAX_NODES)))
     times = []
     for _ in range(3):
@@ -279,7 +275,7 @@ def test_five_thousand_nodes_with_fifty_samplers_take_a_fifth_of_a_second(form: 
 
 @pytest.mark.timeout(10)
 def test_graphs_made_to_be_slow_end() -> None:
-    """A chain of samplers, a ladder of texts that doubles at each step, a deep chain, too many nodes, too many links."""
+    """Chains of samplers, texts that double at each step, too many nodes, too many links."""
     samplers = {str(i): sampler_of(latent_image=[str(i + 1), 0]) for i in range(MAX_NODES - 10)}
     assert read_graph(graph(save=node("SaveImage", images=["0", 0])) | samplers) is not None
     ladder = {
@@ -293,7 +289,7 @@ def test_graphs_made_to_be_slow_end() -> None:
         | ladder
     )
     assert found is not None
-    assert found.positive == "a red fox"
+    assert found.prompt == "a red fox"
     deep = {f"y{i}": node("Reroute", conditioning=[f"y{i + 1}", 0]) for i in range(4000)}
     assert read_graph(graph(yes=node("X", conditioning=["y0", 0])) | deep) is None
     assert read_graph({str(i): node("X") for i in range(MAX_NODES + 1)}) is None
@@ -322,4 +318,4 @@ def test_any_json_object_is_walked_without_an_exception(value: dict[str, Any]) -
     """Half-right graphs: nodes replaced by whatever JSON can hold."""
     for candidate in (value, graph() | value):
         found = read_graph(candidate)
-        assert found is None or found.positive
+        assert found is None or found.prompt

@@ -33,7 +33,7 @@ def pixels(source: bytes | Path) -> NDArray[np.uint8]:
 
 
 def quadrants(size: int = 32) -> Image.Image:
-    """Red top left, green top right, blue bottom left, white bottom right: every turn of it differs."""
+    """Return red, green (top), blue, white (bottom): every orientation of it differs."""
     picture = Image.new("RGB", (size, 2 * size), WHITE)
     picture.paste(RED, (0, 0, size // 2, size))
     picture.paste(GREEN, (size // 2, 0, size, size))
@@ -60,7 +60,7 @@ def test_lossy_formats_come_back_close(kind: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 def test_every_exif_orientation_is_undone(kind: str, orientation: int) -> None:
-    """A camera stores the upright picture turned and says so; all eight ways, in each format that carries EXIF."""
+    """Cameras store the picture turned, with its orientation; all eight, in each EXIF format."""
     stored = {
         1: lambda a: a,
         2: np.fliplr,
@@ -155,7 +155,7 @@ def test_a_palette_with_alpha_shows_a_white_ground() -> None:
 def test_a_colour_that_stands_for_transparent_becomes_white(
     dtype: type[np.unsignedinteger], colour: int, key: bytes, values: list[int]
 ) -> None:
-    """PNG's tRNS key for grey and RGB, of 8 and of 16 bits: the key's pixel is white, the other is kept."""
+    """PNG's tRNS key for grey and RGB, 8 and 16 bits: its pixel is white, the other is kept."""
     array = np.repeat(np.array(values, dtype=dtype)[None, :, None], 1 if colour == 0 else 3, axis=2)
     assert pixels(png(array, colour=colour, before=png_chunk(b"tRNS", key)))[0, :, 1].tolist() == [
         255,
@@ -187,7 +187,7 @@ def test_large_harmless_text_is_no_reason_to_refuse() -> None:
 
 
 def test_warnings_of_pillow_do_not_get_out_and_filters_stay_as_they_were() -> None:
-    """Eight threads over a JPEG that Pillow warns of: no warning, no error, and the caller's filters are the same after."""
+    """Eight threads, a JPEG that Pillow warns of: no warning, no error, filters kept."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = saved(quadrants(), "JPEG", exif=exif.tobytes()[:-4])

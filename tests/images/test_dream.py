@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imprompt.images.dream import Dream, read_dream
+from imprompt.images.prompts.dream import read_dream
+from imprompt.images.prompts.prompt_parts import PromptParts
 
 FULL = {
     "steps": "50",
@@ -15,29 +16,29 @@ FULL = {
     "seed": "42",
 }
 
-CASES: dict[str, tuple[str, Dream]] = {
-    "glued": ('"a fox" -s50 -W512 -H640 -C7.5 -Ak_lms -F -S42', Dream("a fox", "", FULL)),
-    "apart": ('"a fox" -s 50 -W 512 -H 640 -C 7.5 -A k_lms -S 42', Dream("a fox", "", FULL)),
+CASES: dict[str, tuple[str, PromptParts]] = {
+    "glued": ('"a fox" -s50 -W512 -H640 -C7.5 -Ak_lms -F -S42', PromptParts("a fox", "", FULL)),
+    "apart": ('"a fox" -s 50 -W 512 -H 640 -C 7.5 -A k_lms -S 42', PromptParts("a fox", "", FULL)),
     "long": (
         '"a fox" --steps 50 --width=512 --height 640 --cfg_scale 7.5 --sampler k_lms --seed 42',
-        Dream("a fox", "", FULL),
+        PromptParts("a fox", "", FULL),
     ),
     "brackets": (
         '"a fox [blur], snow, [noise, text]" -s50',
-        Dream("a fox, snow", "blur, noise, text", {"steps": "50"}),
+        PromptParts("a fox, snow", "blur, noise, text", {"steps": "50"}),
     ),
     "quotes inside": (
         '"a fox named "Rex" - alone" -s50',
-        Dream('a fox named "Rex" - alone', "", {"steps": "50"}),
+        PromptParts('a fox named "Rex" - alone', "", {"steps": "50"}),
     ),
-    "escaped quotes": (r'"a \"fox\"" -s50', Dream('a "fox"', "", {"steps": "50"})),
-    "no switches": ('"a fox"', Dream("a fox", "", {})),
-    "no quotes": ("a fox -s50 -S42", Dream("a fox", "", {"steps": "50", "seed": "42"})),
+    "escaped quotes": (r'"a \"fox\"" -s50', PromptParts('a "fox"', "", {"steps": "50"})),
+    "no switches": ('"a fox"', PromptParts("a fox", "", {})),
+    "no quotes": ("a fox -s50 -S42", PromptParts("a fox", "", {"steps": "50", "seed": "42"})),
     "a negative number": (
         '"a fox" -S42 -f -0.5',
-        Dream("a fox", "", {"seed": "42", "strength": "-0.5"}),
+        PromptParts("a fox", "", {"seed": "42", "strength": "-0.5"}),
     ),
-    "line ends": ('"a fox\nin snow" -s50', Dream("a fox\nin snow", "", {"steps": "50"})),
+    "line ends": ('"a fox\nin snow" -s50', PromptParts("a fox\nin snow", "", {"steps": "50"})),
 }
 
 

@@ -14,13 +14,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from imprompt.core.errors import ImageRejected, MetadataRejected
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png, png_chunk, text_bomb
 from tests.images.graphs import SETTINGS, graph, node
 
 PARAMETERS = (
-    "a lighthouse at dusk, (oil on canvas:1.2)\nsecond line, café 灯台\nNegative prompt: blurry, low quality\n"
-    "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model hash: 0123abcd, Model: own-model"
+    "a lighthouse at dusk, (oil on canvas:1.2)\nsecond line, café 灯台\n"
+    "Negative prompt: blurry, low quality\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, "
+    "Size: 512x512, Model hash: 0123abcd, Model: own-model"
 )
 PROMPT = "a lighthouse at dusk, (oil on canvas:1.2)\nsecond line, café 灯台"
 PIXELS = np.zeros((2, 2, 3), np.uint8)
@@ -102,7 +103,7 @@ def test_automatic1111_in_the_exif_user_comment(kind: str, comment: bytes, tmp_p
 
 @pytest.mark.parametrize("place", ["PNG text", "WebP EXIF", "JPEG comment"])
 def test_comfyui_is_found_where_its_nodes_write_it(place: str, tmp_path: Path) -> None:
-    """The graph stands alone (no workflow), holds NaN as ComfyUI writes it, or is one of two in a comment."""
+    """The graph is alone, contains NaN as ComfyUI writes it, or is one of two in a comment."""
     nodes = graph(extra={"class_type": "X", "inputs": {}, "is_changed": [float("nan")]})
     path, exif = tmp_path / "a.bin", Image.Exif()
     if place == "PNG text":

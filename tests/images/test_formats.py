@@ -1,4 +1,4 @@
-"""HEIC and JPEG XL: the prompt and the picture, bounds before a decoder, and what is said where no package reads them."""
+"""HEIC and JPEG XL: prompt, picture, bounds before a decoder, and the error without a package."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 from imprompt.core.errors import ImageRejected
 from imprompt.images.bounds import ImageLimits, inspect
 from imprompt.images.decode import open_image
-from imprompt.images.embedded_prompts import read_embedded_prompt
-from imprompt.images.image_files import find_images, unread_images
+from imprompt.images.image_files import find_images, find_images_and_unreadable
+from imprompt.images.prompts.embedded_prompts import read_embedded_prompt
 from tests.conftest import Imprompt
 
 pillow_heif.register_heif_opener()
@@ -106,11 +106,11 @@ def test_pictures_without_a_suffix_are_found_and_others_are_named(
     write(tmp_path / "b.heic")
     other = write(tmp_path / "c.jp2")
     assert [path.name for path in find_images([tmp_path])] == ["b.heic", "picture"]
-    assert unread_images([tmp_path]) == [other]
+    assert find_images_and_unreadable([tmp_path]) == (find_images([tmp_path]), [other])
     done = imprompt("extract", tmp_path)
     assert done.code == 3
-    assert "2 of 3 files carry a prompt" in done.err
-    assert "c.jp2: .jp2 files are not read here. Save it as PNG or JPEG." in done.err
+    assert "2 of 3 files contain a prompt" in done.err
+    assert "c.jp2: .jp2 files are not supported. Save it as PNG or JPEG." in done.err
 
 
 def test_a_missing_package_is_named(
@@ -120,8 +120,7 @@ def test_a_missing_package_is_named(
     path = write(tmp_path / "b.heic")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(
-        ImageRejected,
-        match=r"HEIC is read with packages that are not installed.*imprompt\[formats\]",
+        ImageRejected, match=r"HEIC needs packages that are not installed.*imprompt\[formats\]"
     ):
         open_image(path)
     monkeypatch.setattr("imprompt.images.image_files.find_spec", lambda name: None)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprompt.images.comfyui import GraphPrompt, read_graph
+from imprompt.images.prompts.comfyui import read_graph
+from imprompt.images.prompts.prompt_parts import PromptParts
 from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import node, sampler_of
 
@@ -26,12 +27,10 @@ def is_link(value: object) -> bool:
     )
 
 
-def meaning(found: GraphPrompt | None) -> tuple[str, str, dict[str, str], bool] | None:
+def meaning(found: PromptParts | None) -> tuple[str, str, dict[str, str], bool] | None:
     """All of an answer but the name of the node that a doubt is about."""
     return (
-        None
-        if found is None
-        else (found.positive, found.negative, found.settings, bool(found.doubt))
+        None if found is None else (found.prompt, found.negative, found.settings, bool(found.doubt))
     )
 
 

@@ -1,4 +1,4 @@
-"""Every bad file gets one short reason with its value and the limit, at once, without a traceback, a warning or a wait."""
+"""Every bad file gets one short reason with value and limit, without a traceback or a wait."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path.write_bytes(picture_bytes("PNG"))
     path.chmod(0)
     code = (
-        "import os, sys; from pathlib import Path; from imprompt.images.decode import open_image; import PIL.PngImagePlugin\n"
+        "import os, sys; from pathlib import Path\n"
+        "from imprompt.images.decode import open_image; import PIL.PngImagePlugin\n"
         "if os.geteuid() == 0: os.seteuid(65534)\n"
         "try: open_image(Path(sys.argv[1]))\n"
         "except Exception as error: sys.stdout.write(f'{type(error).__name__} {error}')"
@@ -69,7 +70,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
 
 
 def test_limits_are_the_callers() -> None:
-    """Bytes, pixels and aspect: one below is refused with value and limit, the value itself is answered."""
+    """Bytes, pixels, aspect: a limit one below is an error with both numbers, the value is not."""
     data = picture_bytes("PNG")
     limits = ImageLimits(max_bytes=len(data), max_pixels=64 * 48, max_aspect=2)
     assert open_image(data, limits=limits).size == (64, 48)
@@ -87,12 +88,13 @@ def test_limits_are_the_callers() -> None:
 
 
 def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
-    """The 40,000 x 40,000 picture and the text bomb are refused within 200 MB of address space over the imports."""
+    """The 40,000 x 40,000 picture and the text bomb are refused within 200 MB of address space."""
     paths = [tmp_path / "wide.png", tmp_path / "text.png"]
     HOSTILE["40,000 x 40,000 PNG"][0](paths[0])
     HOSTILE["zip bomb"][0](paths[1])
     code = (
-        "import resource, sys; from pathlib import Path; import PIL.PngImagePlugin; from imprompt.images.decode import open_image\n"
+        "import resource, sys; from pathlib import Path; import PIL.PngImagePlugin\n"
+        "from imprompt.images.decode import open_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
         "    try: open_image(Path(path))\n"

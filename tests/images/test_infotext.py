@@ -1,13 +1,13 @@
-"""What is written as AUTOMATIC1111's text is read back as it was, by our reader and by sd-parsers."""
+"""AUTOMATIC1111's text is read back unchanged, by our reader and by sd-parsers."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imprompt.images.embedded_prompts import EmbeddedPrompt
-from imprompt.images.infotext import infotext
-from imprompt.images.parameters import read_parameters
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.infotext import infotext
+from imprompt.images.prompts.parameters import read_parameters
 
 FOUND = EmbeddedPrompt(
     "a brass teapot, morning light\nsecond line",
@@ -29,7 +29,8 @@ def test_the_text_is_the_webuis() -> None:
     """Its names, its order, its quotes."""
     assert infotext(FOUND) == (
         "a brass teapot, morning light\nsecond line\nNegative prompt: smudged\n"
-        'Steps: 20, Sampler: euler, CFG scale: 6.5, Seed: 7, Size: 512x768, Lora hashes: "a: 1, b: 2"'
+        "Steps: 20, Sampler: euler, CFG scale: 6.5, Seed: 7, Size: 512x768, "
+        'Lora hashes: "a: 1, b: 2"'
     )
 
 

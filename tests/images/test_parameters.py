@@ -1,4 +1,4 @@
-"""read_parameters: AUTOMATIC1111's text as the webui, its forks, its extensions and its imitators write it."""
+"""AUTOMATIC1111's text as the webui, its forks, extensions and imitators write it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sd_parsers.parsers import AUTOMATIC1111Parser
 
-from imprompt.images.parameters import read_parameters
+from imprompt.images.prompts.parameters import read_parameters
 
 LINE = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, Model: own"
 
@@ -41,7 +41,8 @@ CASES: dict[str, tuple[str, str, str]] = {
         "blur",
     ),
     "a template behind the settings": (
-        f"a red fox\nNegative prompt: blur\n{LINE}\nTemplate: a {{red|blue}} fox, snow\nNegative Template: blur",
+        f"a red fox\nNegative prompt: blur\n{LINE}\n"
+        "Template: a {red|blue} fox, snow\nNegative Template: blur",
         "a red fox",
         "blur",
     ),
@@ -68,7 +69,8 @@ CASES: dict[str, tuple[str, str, str]] = {
         "blur",
     ),
     "a template of several prompts": (
-        f"a fox\nNegative prompt: blur\n{LINE}\nTemplate: a fox\nNegative prompt: other\nSteps: 9, Sampler: none, Seed: 1",
+        f"a fox\nNegative prompt: blur\n{LINE}\nTemplate: a fox\n"
+        "Negative prompt: other\nSteps: 9, Sampler: none, Seed: 1",
         "a fox",
         "blur",
     ),
@@ -97,11 +99,13 @@ def test_prompt_and_negative_prompt_are_told_apart(case: str) -> None:
 
 
 def test_settings_keep_what_is_quoted_or_in_brackets() -> None:
-    """Commas and colons inside quotes, JSON objects and lists belong to the value; quotes are taken off."""
+    """Commas and colons in quotes, JSON objects and lists belong to the value without quotes."""
     found = read_parameters(
-        'a fox\nSteps: 20, Sampler: Euler a, Schedule type: Karras, Seed: 42, Lora hashes: "one: 11aa, two: 22bb", '
+        "a fox\nSteps: 20, Sampler: Euler a, Schedule type: Karras, Seed: 42, "
+        'Lora hashes: "one: 11aa, two: 22bb", '
         'Hashes: {"vae": "1", "model": "2"}, Civitai resources: [{"type":"lora","weight":0.8}], '
-        'ADetailer prompt: "a \\"face\\",\\nsmiling", Script: X/Y/Z plot, Hires upscale: 2, Version: v1.10.1'
+        'ADetailer prompt: "a \\"face\\",\\nsmiling", Script: X/Y/Z plot, Hires upscale: 2, '
+        "Version: v1.10.1"
     )
     assert found is not None
     assert found.settings == {
@@ -185,7 +189,10 @@ def test_the_same_as_sd_parsers_where_it_answers(
     prompt: str, negative: str, seed: int, model: str
 ) -> None:
     """The plain form, by a second route."""
-    line = f"Steps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: {seed}, Size: 512x512, Model: {model}"
+    line = (
+        f"Steps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: {seed}, "
+        f"Size: 512x512, Model: {model}"
+    )
     text = f"{prompt}\nNegative prompt: {negative}\n{line}"
     found, theirs = read_parameters(text), AUTOMATIC1111Parser().parse({"parameters": text})
     assert found is not None

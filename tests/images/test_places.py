@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imprompt.core.errors import MetadataRejected
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png_chunk
 from tests.images.fuzzing import run
 from tests.images.graphs import SETTINGS, graph, node
@@ -291,7 +291,7 @@ def test_who_wrote_an_infotext_is_told_by_the_software_field() -> None:
 
 @pytest.mark.timeout(20)
 def test_texts_without_end_are_bounded(tmp_path: Path) -> None:
-    """Thousands of packed texts that unpack to megabytes each, comments without number, deep XMP."""
+    """Thousands of packed texts that unpack to megabytes each, countless comments, deep XMP."""
     many = b"".join(text_chunk(f"k{n}", "x" * (9 << 20), "zTXt") for n in range(3))
     with pytest.raises(MetadataRejected):
         read_embedded_prompt(png_with(many * 100))

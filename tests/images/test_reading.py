@@ -1,4 +1,4 @@
-"""read_embedded_prompts: many files at once, in order, in bounded memory, and a bad one spoils nothing."""
+"""read_embedded_prompts: many files at once, in order, in bounded memory, bad ones included."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from imprompt.core.errors import ImageRejected, MetadataRejected
-from imprompt.images import reading
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
-from imprompt.images.reading import read_embedded_prompts
+from imprompt.images.prompts import reading
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.reading import read_embedded_prompts
 from tests.images.hostile_files import picture_bytes
 from tests.images.test_embedded_prompts import TOO_LARGE
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, png_with_chunks
 
 
 def test_the_same_as_one_after_the_other(tmp_path: Path) -> None:
-    """Every kind of file, good, bad, missing and without a prompt, three times over: the same outcomes in the same order."""
+    """Good and bad files, missing ones and ones without a prompt: the same results in order."""
     for name, file in TOOL_FILES.items():
         (tmp_path / name).write_bytes(file.data)
     (tmp_path / "plain.png").write_bytes(picture_bytes("PNG"))
@@ -40,14 +40,15 @@ def test_the_same_as_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_only_a_few_files_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever takes one result of ten thousand does not read them all, and the threads end with the iterator."""
+    """One result of ten thousand does not read them all, and the threads end with the iterator."""
     read: list[Path] = []
-    monkeypatch.setattr(reading, "read_embedded_prompt", read.append)
+    threads = set(threading.enumerate())
+    monkeypatch.setattr(reading, "read_embedded_prompt", lambda path, hidden: read.append(path))
     results = read_embedded_prompts([tmp_path] * 10_000)
     next(results)
     results.close()
     assert 1 <= len(read) < 100
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prompts")]
+    assert set(threading.enumerate()) == threads
 
 
 def test_hidden_prompts_are_read_when_asked_for(tmp_path: Path) -> None:

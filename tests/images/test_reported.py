@@ -1,4 +1,4 @@
-"""Files in the form of public reports, each with what is right: prompt, negative prompt, settings, tool, and how sure."""
+"""Files in the form of public reports, each with its right prompt, settings, tool and `how`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 
 FOLDER = Path(__file__).parent / "reported"
 CASES: list[dict[str, Any]] = [
@@ -21,13 +20,7 @@ CARRIED = {"043-ideogram-builder-kj"}
 
 
 def read(case: dict[str, Any]) -> EmbeddedPrompt | None:
-    path = FOLDER / case["file"]
-    found = read_embedded_prompt(path)
-    return (
-        read_hidden_prompt(path)
-        if found is None and "--hidden" in case.get("options", ())
-        else found
-    )
+    return read_embedded_prompt(FOLDER / case["file"], hidden="--hidden" in case.get("options", ()))
 
 
 def fits(text: str, wanted: str | list[str] | None) -> bool:

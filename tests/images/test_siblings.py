@@ -1,4 +1,4 @@
-"""Graphs of each reported kind are computed as ComfyUI computes them, and called exact only where they were."""
+"""Graphs of each reported kind give ComfyUI's texts, and are exact only if those are certain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imprompt.images.comfyui import read_graph
+from imprompt.images.prompts.comfyui import read_graph
 from tests.images.choice_graphs import ALL_SIBLINGS
 from tests.images.graphs import SETTINGS, graph, node, sampler_of
 from tests.images.sibling_graphs import Sibling
@@ -28,7 +28,7 @@ def test_a_graph_of_a_reported_kind_is_computed(sibling: Sibling) -> None:
         assert found is None
         return
     assert found is not None
-    assert (found.positive, found.negative) == (positive, negative)
+    assert (found.prompt, found.negative) == (positive, negative)
     assert ("carried" if found.doubt else "exact") == how
 
 
@@ -188,7 +188,7 @@ def test_a_graph_that_saves_nothing_is_read_from_its_last_sampler() -> None:
     del nodes["save"], nodes["decode"]
     found = read_graph(nodes)
     assert found is not None
-    assert (found.positive, found.negative, found.doubt) == ("a red fox", "blurry", "")
+    assert (found.prompt, found.negative, found.doubt) == ("a red fox", "blurry", "")
     more = {"s2": sampler_of(positive=["y2", 0]), "y2": node("CLIPTextEncode", text="a grey hen")}
     found = read_graph(nodes | more)
     assert found is not None

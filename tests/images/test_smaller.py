@@ -42,7 +42,7 @@ def saved(picture: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     ],
 )
 def test_the_shorter_side_keeps_enough(size: tuple[int, int], seen: tuple[int, int]) -> None:
-    """1/2, 1/4 or 1/8, whichever is the least that keeps 64 pixels; a file that is small enough keeps every bit."""
+    """1/2, 1/4 or 1/8, the smallest that keeps 64 pixels; a small picture keeps every bit."""
     data = saved(photograph(*size))
     picture = open_image(data, enough_px=64)
     assert picture.size == seen
@@ -51,7 +51,7 @@ def test_the_shorter_side_keeps_enough(size: tuple[int, int], seen: tuple[int, i
 
 
 def test_it_shows_what_the_whole_picture_shows() -> None:
-    """Resized to one size, the two are a few of 255 apart, in colours and in grey, also where a JPEG is progressive."""
+    """Resized to one size, the two differ by a few of 255, in colour, grey and progressive JPEG."""
     kinds: list[tuple[str, dict[str, Any]]] = [
         ("RGB", {}),
         ("L", {}),
@@ -106,7 +106,7 @@ def test_what_is_transparent_is_white_before_it_is_shrunk() -> None:
 
 
 def test_limits_and_damage_are_those_of_the_whole_picture() -> None:
-    """The header's pixels are counted before any is decoded, and a file that is cut short is refused."""
+    """The header's pixels count before any is decoded, and truncated files are errors."""
     data = saved(photograph(512, 256))
     with pytest.raises(ImageRejected, match="512 x 256"):
         open_image(data, limits=ImageLimits(max_pixels=512 * 256 - 1), enough_px=64)

@@ -1,4 +1,4 @@
-"""read_hidden_prompt: what stands in the lowest bits of the transparency, and what only looks like it."""
+"""Prompts in the lowest bits of the transparency, and pixels that only look like one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ import pytest
 from PIL import Image
 
 from imprompt.core.errors import ImageRejected
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.builders import png
 from tests.images.hostile_files import picture_bytes
 from tests.images.tool_files import stealth
+
+
+def read_hidden_prompt(path: Path) -> EmbeddedPrompt | None:
+    """Return the prompt in the pixels of a file whose texts have none."""
+    assert read_embedded_prompt(path) is None
+    return read_embedded_prompt(path, hidden=True)
+
 
 TEXT = "a fox\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42"
 

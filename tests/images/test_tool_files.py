@@ -1,4 +1,4 @@
-"""Every tool and container in docs/embedded-prompts.md has a self-made file that is read: prompt, negative prompt, settings."""
+"""Each tool and container in docs/embedded-prompts.md has a self-made file that is read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imprompt.images.comfyui.node_table import node_kinds
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
-from imprompt.images.stealth import read_hidden_prompt
+from imprompt.images.prompts.comfyui.node_table import node_kinds
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.tool_files import HIDDEN_FILES, TOOL_FILES, ToolFile
 from tests.images.tool_texts import NEGATIVE
 
@@ -35,7 +34,7 @@ def test_what_lies_in_the_pixels_is_read_when_asked_for(name: str, tmp_path: Pat
     """The header says nothing."""
     (tmp_path / name).write_bytes(HIDDEN_FILES[name].data)
     assert read_embedded_prompt(tmp_path / name) is None
-    check(read_hidden_prompt(tmp_path / name), HIDDEN_FILES[name])
+    check(read_embedded_prompt(tmp_path / name, hidden=True), HIDDEN_FILES[name])
 
 
 def test_the_page_lists_these_files_and_no_others() -> None:

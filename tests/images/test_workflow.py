@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imprompt.images.comfyui import api_graph, read_workflow
-from imprompt.images.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
+from imprompt.images.prompts.comfyui import api_graph, read_workflow
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedded_prompt
 from tests.images.editor import box, plain, workflow
 from tests.images.graphs import SETTINGS, graph
 from tests.images.places import field_exif, png_with, saved, text_chunk
@@ -264,7 +264,7 @@ def test_a_workflow_is_read_as_the_editor_would_queue_it(case: str) -> None:
     value, prompt, how = WORKFLOWS[case]
     found = read_workflow(json.loads(json.dumps(value)))
     assert found is not None
-    assert (found.positive, found.negative) == (prompt, BAD)
+    assert (found.prompt, found.negative) == (prompt, BAD)
     assert ("carried" if found.doubt else "exact") == how
     assert found.settings == SETTINGS
 
@@ -332,7 +332,7 @@ def test_subgraphs_are_unfolded(case: str) -> None:
     )
     found = read_workflow(value)
     assert found is not None
-    assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
+    assert (found.prompt, found.negative, found.doubt) == (FOX, BAD, "")
 
 
 def test_a_bypassed_subgraph_hands_on_its_input() -> None:
@@ -363,11 +363,11 @@ def test_a_bypassed_subgraph_hands_on_its_input() -> None:
             made(outside, positive=(20, 0), subgraphs=[json.loads(json.dumps(inner))])
         )
         assert found is not None
-        assert found.positive == wanted
+        assert found.prompt == wanted
 
 
 def test_group_nodes_are_unfolded() -> None:
-    """What the editor had before subgraphs: nodes by index, widgets one after another, two outputs."""
+    """The editor's form before subgraphs: nodes by index, widgets in one list, two outputs."""
     inside = [
         box(0, "PrimitiveString", "old", out="STRING"),
         box(
@@ -401,7 +401,7 @@ def test_group_nodes_are_unfolded() -> None:
     }
     found = read_workflow(value)
     assert found is not None
-    assert (found.positive, found.negative, found.doubt) == (FOX, BAD, "")
+    assert (found.prompt, found.negative, found.doubt) == (FOX, BAD, "")
     outside["widgets_values"] = [FOX]
     found = read_workflow(value)
     assert found is None or found.doubt

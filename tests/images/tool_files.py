@@ -108,7 +108,7 @@ def exif_file(kind: str, fill: Callable[[Image.Exif], None]) -> bytes:
 
 
 def user_comment(text: str, kind: str, *, encoding: str = "utf-16-be") -> bytes:
-    """EXIF's user comment as `piexif.helper.UserComment.dump(text, encoding="unicode")` makes it."""
+    """Return EXIF's user comment as piexif's `UserComment.dump(text, encoding="unicode")` does."""
 
     def fill(exif: Image.Exif) -> None:
         exif.get_ifd(_EXIF)[_COMMENT] = b"UNICODE\0" + text.encode(encoding)
@@ -174,7 +174,7 @@ def stealth_rgb(text: str, *, packed: bool, side: int = 96) -> bytes:
 
 
 def stealth(text: str, *, packed: bool, size: tuple[int, int] = (96, 96)) -> bytes:
-    """Bits of the text in the lowest bits of alpha, column by column: a signature, the number of bits, the text."""
+    """Return a PNG with signature, length and text in the lowest bits of alpha, by columns."""
     body = gzip.compress(text.encode()) if packed else text.encode()
     head = (b"stealth_pngcomp" if packed else b"stealth_pnginfo") + (8 * len(body)).to_bytes(
         4, "big"
@@ -195,7 +195,7 @@ _MADE = graph(
 )
 CARRIED_TEXT = json.dumps(_MADE)
 CARRIED = png_texts({"prompt": CARRIED_TEXT})
-"""A picture whose prompt a language model wrote a part of: the file carries the rest, with `DOUBT`."""
+"""A picture with a prompt that a language model wrote in part; the file has the rest."""
 
 _INVOKE = {**SETTINGS, "width": "512"}
 _COMFY = {**SETTINGS, "scheduler": "normal", "model": "own.safetensors"}

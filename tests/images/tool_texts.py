@@ -11,7 +11,8 @@ NEGATIVE = "blurry, low quality"
 SETTINGS = {"seed": "42", "steps": "20", "cfg_scale": "7", "sampler": "Euler a"}
 
 PARAMETERS = (
-    f"{PROMPT}\nNegative prompt: {NEGATIVE}\nSteps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: 42, "
+    f"{PROMPT}\nNegative prompt: {NEGATIVE}\n"
+    "Steps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: 42, "
     'Size: 512x512, Model hash: 0123abcd, Model: own-model, Lora hashes: "one: 11aa, two: 22bb", '
 )
 FORGE = (
@@ -19,8 +20,14 @@ FORGE = (
     + "Distilled CFG Scale: 3.5, Version: f2.0.1v1.10.1-previous-313-g8a042934, Module 1: ae"
 )
 WEBUI = PARAMETERS + 'Hashes: {"model": "0123abcd", "vae": "4567"}, Version: v1.10.1'
-RESOURCES = 'Civitai resources: [{"type":"checkpoint","modelVersionId":1,"modelName":"Own, two"}], Civitai metadata: {}'
-CIVITAI_TEXT = f"{PROMPT}\nNegative prompt: {NEGATIVE}\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, {RESOURCES}"
+RESOURCES = (
+    'Civitai resources: [{"type":"checkpoint","modelVersionId":1,"modelName":"Own, two"}], '
+    "Civitai metadata: {}"
+)
+CIVITAI_TEXT = (
+    f"{PROMPT}\nNegative prompt: {NEGATIVE}\n"
+    f"Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, {RESOURCES}"
+)
 
 GRAPH: dict[str, Any] = {
     "3": {
@@ -292,12 +299,19 @@ DRAW_THINGS = {
     "model": "own",
     "strength": 1.0,
 }
-DRAW_THINGS_TEXT = f"{PROMPT}\n-{NEGATIVE}\nSteps: 20, Sampler: Euler a, Guidance Scale: 7, Seed: 42, Size: 512x512, Model: own, Strength: 1.0"
-MOCHI = (
-    f"Include in Image: {PROMPT}; Exclude from Image: {NEGATIVE}; Model: own; Steps: 20; Guidance Scale: 7; Seed: 42; "
-    "Size: 512x512; Upscaler: ; Scheduler: Euler a; ML Compute Unit: CPU & Neural Engine; Generator: Mochi Diffusion 4.0"
+DRAW_THINGS_TEXT = (
+    f"{PROMPT}\n-{NEGATIVE}\nSteps: 20, Sampler: Euler a, Guidance Scale: 7, Seed: 42, "
+    "Size: 512x512, Model: own, Strength: 1.0"
 )
-HORDE = f"{PROMPT}\nNegative prompt: {NEGATIVE}\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, model: own"
+MOCHI = (
+    f"Include in Image: {PROMPT}; Exclude from Image: {NEGATIVE}; "
+    "Model: own; Steps: 20; Guidance Scale: 7; Seed: 42; Size: 512x512; Upscaler: ; "
+    "Scheduler: Euler a; ML Compute Unit: CPU & Neural Engine; Generator: Mochi Diffusion 4.0"
+)
+HORDE = (
+    f"{PROMPT}\nNegative prompt: {NEGATIVE}\n"
+    "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x512, model: own"
+)
 METAHUB = {
     "generator": "ComfyUI",
     "prompt": PROMPT,

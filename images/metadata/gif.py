@@ -1,4 +1,4 @@
-"""The comments of a GIF, wherever they stand; Pillow reads those behind a frame by decoding it."""
+"""The comments of a GIF; Pillow decodes frames to read the comments that follow them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import IO
 
 _EXTENSION, _COMMENT, _APPLICATION, _IMAGE = 0x21, 0xFE, 0xFF, 0x2C
 _XMP = b"XMP DataXMP"
-# XMP stands there without sub-blocks; falling bytes let other readers find its end.
+# XMP is not split into sub-blocks; descending bytes after it let other readers find its end.
 _XMP_TRAILER = b"\x01\xff\xfe\xfd"
 _MAX_BLOCKS = 100_000
-"""Sub-blocks of 255 bytes at most: 25 MB of frames are passed over."""
+"""Sub-blocks of 255 bytes at most: 25 MB of frames are skipped."""
 
 
 def gif_comments(file: IO[bytes], *, limit: int) -> tuple[list[bytes], bytes]:
     """Return the comments of a file that is open at its start, and its XMP packet (GIF89a, 24).
 
     Args:
-        limit: bytes of each that are kept at most; a longer one is left out.
+        limit: most bytes of each; longer ones are omitted.
     """
     comments: list[bytes] = []
     xmp = b""
@@ -60,7 +60,7 @@ def _skip_blocks(file: IO[bytes], left: int) -> int:
 
 
 def _blocks(file: IO[bytes], left: int, limit: int, *, raw: bool = False) -> tuple[bytes, int]:
-    """The sub-blocks as one text, empty beyond the limit; with their sizes where `raw`."""
+    """Return the joined sub-blocks, empty beyond the limit; with their size bytes where `raw`."""
     parts: list[bytes] = []
     total = 0
     while left > 0 and (size := file.read(1)) and size[0]:

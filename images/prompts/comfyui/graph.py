@@ -1,4 +1,4 @@
-"""ComfyUI's graph as its API takes it: nodes by id, links by output slot."""
+"""ComfyUI's graph in the form of its API: nodes by id, links by output slot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_LINKS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The output that an input is fed from: a node's id and the slot, counted from 0."""
+    """The output that an input is linked to: a node's id and the slot, from 0."""
 
     node: str
     slot: int
@@ -19,10 +19,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: `kind` is its class;
-
-    `inputs` hold values and links by name, `links` links alone.
-    """
+    """A node of class `kind`; `inputs` maps names to values and links, `links` to links only."""
 
     kind: str
     inputs: dict[str, object]
@@ -33,10 +30,10 @@ Graph = dict[str, Node]
 
 
 def parse_graph(value: Mapping[str, object]) -> Graph | None:
-    """Return the nodes of a graph; what is no node is passed over.
+    """Return the nodes of a graph; other values are ignored.
 
     Returns:
-        None where there are more than `MAX_NODES` nodes or `MAX_LINKS` links, or no node at all.
+        None where there are more than `MAX_NODES` nodes or `MAX_LINKS` links, or no nodes.
     """
     if len(value) > MAX_NODES:
         return None
@@ -61,7 +58,7 @@ def _node(value: object) -> Node | None:
         if link is not None:
             links[str(key)] = link
         inputs[str(key)] = link if link is not None else _unwrapped(item)
-    # Core's own "ConditioningAverage " ends in a blank.
+    # The name of ComfyUI's "ConditioningAverage " ends in a space.
     return Node(str(value.get("class_type", "")).strip(), inputs, links)
 
 
@@ -75,7 +72,7 @@ def _link(value: object) -> Link | None:
 
 
 def _unwrapped(value: object) -> object:
-    """A list that is no link is wrapped, and some menus keep a picture beside their choice."""
+    """Return the value of a wrapped list, and the choice of a menu that also has a picture."""
     if not isinstance(value, dict):
         return value
     return value["__value__"] if "__value__" in value else value.get("content", value)

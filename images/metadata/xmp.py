@@ -1,4 +1,4 @@
-"""The texts in an XMP packet, by the local names of their properties."""
+"""The texts in an XMP packet by the local names of their properties."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _RENAMED = {"description": "ImageDescription"}
 
 
 def xmp_texts(packet: bytes) -> dict[str, str]:
-    """Return the properties of a packet that hold a text; of alternatives the first.
+    """Return the text properties of a packet, the first of alternatives.
 
     `defusedxml` refuses entities: a few lines of them would unpack to gigabytes.
     """
     from defusedxml.ElementTree import fromstring
 
     try:
-        root = fromstring(_without_padding(packet))
-    except Exception:  # noqa: BLE001 -- no XML, or refused for its entities
+        root = fromstring(packet.strip(b"\0 \t\r\n"))  # padded with blanks, in some files with NULs
+    except Exception:  # noqa: BLE001 -- not XML, or refused for its entities
         return {}
     texts: dict[str, str] = {}
     for number, (name, text) in enumerate(_properties(root)):
@@ -32,11 +32,6 @@ def xmp_texts(packet: bytes) -> dict[str, str]:
         if text.strip():
             texts.setdefault(_RENAMED.get(name, name), text)
     return texts
-
-
-def _without_padding(packet: bytes) -> bytes:
-    """Packets are padded with blanks, and some files end them with NULs."""
-    return packet.strip(b"\0 \t\r\n")
 
 
 def _properties(root: Element) -> Iterator[tuple[str, str]]:

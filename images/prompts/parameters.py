@@ -1,34 +1,28 @@
-"""AUTOMATIC1111's text: the prompt, "Negative prompt: …", and a last line of settings. Forge, SD.Next and many others write it.
+"""AUTOMATIC1111's text: the prompt, "Negative prompt: …", and a last line of settings.
 
-sd-parsers is not used here: it gives up on a second "Negative prompt:" and on settings without a
+Forge, SD.Next and many others write it.
+
+sd-parsers is not used: it gives up on a second "Negative prompt:" and on settings without a
 sampler, drops settings whose value is quoted or holds a colon, and its patterns take quadratic time
-on long texts. It is the oracle of the tests. Here the time is linear in the length of the text.
+on long texts. The tests compare with it. The time here is linear in the length of the
+text.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+
+from imprompt.images.prompts.prompt_parts import PromptParts
 
 _NEGATIVE = "Negative prompt:"
 _TEMPLATES = ("Template:", "Negative Template:")
-# What the webui and its forks always or mostly write; a prompt's own "key: value, …" has none of
-# them.
+# What the webui and its forks nearly always write; "key: value, …" within a prompt has none of it.
 _KNOWN = frozenset(
     {
-        *(
-            "Steps",
-            "Sampler",
-            "Schedule type",
-            "CFG scale",
-            "Distilled CFG Scale",
-            "Seed",
-            "Size",
-            "Model",
-            "Model hash",
-        ),
-        *("Clip skip", "Denoising strength", "Version", "VAE", "App", "Created Date"),
+        *("Steps", "Sampler", "Schedule type", "CFG scale", "Distilled CFG Scale", "Seed", "Size"),
+        *("Model", "Model hash", "Clip skip", "Denoising strength", "Version", "VAE", "App"),
+        "Created Date",
     }
 )
 _KNOWN_LOWER = frozenset(map(str.lower, _KNOWN))
@@ -42,37 +36,25 @@ _BARS = re.compile(r"\s*Steps: \d{1,6} ?\|", re.IGNORECASE)
 _STEPS_ALONE = re.compile(r"\s*Steps: (\d{1,6})\s*", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """`settings` are by lower-case name with underscores, quotes taken off;
-
-    `negative` is empty where there is none.
-    """
-
-    prompt: str
-    negative: str
-    settings: dict[str, str]
-
-
-def read_parameters(text: str) -> Parameters | None:
-    """The parts of AUTOMATIC1111's text; None where it has neither settings nor a negative prompt.
+def read_parameters(text: str) -> PromptParts | None:
+    """Return the parts of the text; None where it has neither settings nor a negative prompt.
 
     As in the webui, a line that begins with "Negative prompt:" ends the prompt, and further such
-    lines belong to the negative prompt. Where all stands on one line, the marks inside of it count.
+    lines belong to the negative prompt. In a text of one line, the marks within the line count.
     """
     whole = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines, settings = _split_settings(whole)
     prompt, negative = _split_prompt(lines, is_one_line=sum(map(bool, map(str.strip, whole))) == 1)
     if not settings and negative is None:
         return None
-    return Parameters(prompt.strip(), (negative or "").strip(), settings)
+    return PromptParts(prompt.strip(), (negative or "").strip(), settings)
 
 
 def _split_settings(lines: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The lines before the settings, and the settings: the last line that has some; extensions append lines behind it.
+    """Return the lines before the settings, and the settings: the last line that has any.
 
-    Templates that Dynamic Prompts appends may look like settings themselves: what follows a line of
-    settings from "Template:" on is passed over.
+    Extensions append further lines. The templates that Dynamic Prompts appends may look like
+    settings, so everything from "Template:" on, after a line of settings, is ignored.
     """
     has_settings = False
     for index, line in enumerate(lines):
@@ -87,10 +69,10 @@ def _split_settings(lines: list[str]) -> tuple[list[str], dict[str, str]]:
         line = lines[index]
         if ":" not in line or ("," not in line and "|" not in line):
             continue
-        behind_text = _INLINE_SETTINGS.search(line)
-        start = behind_text.start() if behind_text and not _begins_with_a_setting(line) else 0
-        if found := _settings(line[start:]):
-            return [*lines[:index], line[:start]], found
+        inline = _INLINE_SETTINGS.search(line)
+        start = inline.start() if inline and not _begins_with_a_setting(line) else 0
+        if settings := _settings(line[start:]):
+            return [*lines[:index], line[:start]], settings
     return lines, {}
 
 
@@ -104,21 +86,21 @@ def _begins_with_a_setting(line: str) -> bool:
 
 
 def _split_prompt(lines: list[str], *, is_one_line: bool) -> tuple[str, str | None]:
-    """(prompt, negative prompt or None where nothing marks one)."""
+    """Return prompt and negative prompt, which is None where nothing marks one."""
     first = next((number for number, line in enumerate(lines) if _is_negative(line)), None)
     if first is None:
         prompt, mark, negative = "\n".join(lines).partition(_NEGATIVE)
         return (prompt, negative) if mark and is_one_line else ("\n".join(lines), None)
-    behind = [_behind_mark(line) if _is_negative(line) else line.lstrip() for line in lines[first:]]
-    return "\n".join(lines[:first]), "\n".join(behind)
+    rest = [_without_mark(line) if _is_negative(line) else line.lstrip() for line in lines[first:]]
+    return "\n".join(lines[:first]), "\n".join(rest)
 
 
 def _is_negative(line: str) -> bool:
-    """Imitators write the mark with other capitals."""
+    """Return whether a line begins with the mark, which imitators write in any case."""
     return line.lstrip()[: len(_NEGATIVE)].lower() == _NEGATIVE.lower()
 
 
-def _behind_mark(line: str) -> str:
+def _without_mark(line: str) -> str:
     return line.lstrip()[len(_NEGATIVE) :].removeprefix(" ")
 
 
@@ -127,27 +109,27 @@ def _begins_with_steps(line: str) -> bool:
 
 
 def _settings(line: str) -> dict[str, str]:
-    """The settings on a line, or nothing where it is a line of a prompt.
+    """Return the settings on a line; empty where it is a line of a prompt.
 
-    They have three known names, or two, in any capitals, where "Steps:" begins the line.
+    Settings have three known names, or two (in any case) where "Steps:" begins the line.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for item in _items(line):
         key, mark, value = item.partition(":")
         if mark and _KEY.fullmatch(key.strip()):
-            found.setdefault(key.strip(), _unquoted(value.strip()))
+            values.setdefault(key.strip(), _unquoted(value.strip()))
     if _begins_with_steps(line):
-        is_enough = len(_KNOWN_LOWER & set(map(str.lower, found))) >= _ENOUGH - 1
+        is_enough = len(_KNOWN_LOWER & set(map(str.lower, values))) >= _ENOUGH - 1
     else:
-        is_enough = len(_KNOWN & found.keys()) >= _ENOUGH
+        is_enough = len(_KNOWN & values.keys()) >= _ENOUGH
     if not is_enough:
         return {}
-    named = {key.lower().replace(" ", "_"): value for key, value in found.items() if value}
+    named = {key.lower().replace(" ", "_"): value for key, value in values.items() if value}
     return {_RENAMED.get(key, key): value for key, value in named.items()}
 
 
 def _items(line: str) -> list[str]:
-    """The parts between commas outside of quotes and brackets; between all commas where those do not pair up."""
+    """Split at the commas outside quotes and brackets; at all commas where those do not pair up."""
     comma = "|" if _BARS.match(line) else ","
     items: list[str] = []
     parts: list[str] = []
@@ -168,7 +150,7 @@ def _items(line: str) -> list[str]:
 
 
 def _unquoted(value: str) -> str:
-    """The webui writes a value with a comma, a colon or a line end as a JSON string."""
+    """Return the value; the webui writes one with a comma, colon or line end as a JSON string."""
     if len(value) > 1 and value[0] == value[-1] == '"':
         try:
             return str(json.loads(value))

@@ -1,8 +1,8 @@
-"""What ComfyUI's nodes do with texts and numbers; `nodes.toml` names these operations.
+"""The operations of ComfyUI's nodes on texts and numbers, by their names in `nodes.toml`.
 
-Each takes what its inputs hold (None where nothing does) and returns what the node returns. The
-file comes from a stranger: lengths are bounded before a text is built, and regular expressions run
-with a time limit (`regex`, because `re` has none).
+Each takes the values of its inputs (None for a missing one) and returns what the node returns.
+Files are untrusted: lengths are checked before a text is built, and regular expressions run with a
+time limit (`regex`, because `re` has none).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ MAX_TEXT = 1 << 20
 
 _MAX_PATTERN = 1_000
 _MAX_SUM = 200
-"""Characters of an expression that a chooser's number is computed by."""
+"""Characters of an arithmetic expression, such as one that computes the number of a choice."""
 _MAX_SEARCHED = 20_000
 _PATTERN_SECONDS = 0.02
-# {a|b} and __name__: braces with a bar between them, however nested, in linear time.
+# {a|b} and __name__: braces around a bar, nested to any depth, in linear time.
 _RANDOM = compiled(r"[{}][^{}|]*\||__[\w.+/*\\-]{1,200}__")
 _LORA = compiled(r"<(?:lora|lyco|hypernet):[^<>]{0,500}>")
 _DIMENSIONS = compiled(r"(\d{2,5})\s{0,3}[x\u00d7*]\s{0,3}(\d{2,5})")
@@ -34,7 +34,7 @@ _OFF = frozenset({"", "0", "false", "no", "off", "disable", "disabled", "none"})
 
 
 class NotComputed(Exception):
-    """The node's result is not in the file; `text` is what stands there instead."""
+    """The node's result is not in the file; `text` is what the file has instead."""
 
     def __init__(self, reason: str, text: str = "") -> None:
         super().__init__(reason)
@@ -42,19 +42,19 @@ class NotComputed(Exception):
 
 
 def as_text(data: object) -> str:
-    """Return what a text input receives: numbers as Python writes them, several texts by ", "."""
+    """Return a value as text: numbers as Python writes them, several texts joined by ", "."""
     if isinstance(data, tuple | list):
         return ", ".join(as_text(item) for item in data[:1000])
     return "" if data is None or isinstance(data, dict) else str(data)
 
 
 def is_on(data: object) -> bool:
-    """Return whether a switch is on; some nodes spell their truth values."""
+    """Return whether a switch is on; some nodes write truth values as words."""
     return data.strip().lower() not in _OFF if isinstance(data, str) else bool(data)
 
 
 def as_number(data: object) -> int | float:
-    """Return a number, also where a text spells it; 0 where there is none."""
+    """Return a number, also of a text that spells one; 0 without one."""
     if isinstance(data, int | float):
         return data
     try:
@@ -64,24 +64,24 @@ def as_number(data: object) -> int | float:
 
 
 def as_int(data: object) -> int:
-    """Return a whole number, cut as `int` cuts it; 0 where there is none."""
+    """Return a number truncated to an integer; 0 without one."""
     number = as_number(data)
     return int(number) if abs(number) < 1 << 63 else 0
 
 
 def _join(delimiter: object, *parts: object) -> str:
-    """Join all parts, the empty ones too."""
+    """Join all parts, including empty ones."""
     return _bounded_join(as_text(delimiter), [as_text(part) for part in parts])
 
 
 def _join_filled(delimiter: object, clean: object, *parts: object) -> str:
-    r"""Join what is not empty; a delimiter of backslash and n is a line end."""
+    r"""Join the parts that are not empty; the delimiter `\n` means a line end."""
     texts = [as_text(part).strip() if is_on(clean) else as_text(part) for part in parts]
     return _bounded_join(_unescaped(delimiter), [text for text in texts if text])
 
 
 def _join_first(delimiter: object, first: object, *others: object) -> str:
-    """Join the first part and what is not empty behind it."""
+    """Join the first part and those after it that are not empty."""
     texts = [as_text(first), *(text for other in others if (text := as_text(other)))]
     return _bounded_join(as_text(delimiter), texts)
 
@@ -98,17 +98,17 @@ def _bounded_join(glue: str, texts: list[str]) -> str:
 
 
 def _replace(text: object, find: object, new: object) -> str:
-    whole, sought, put = as_text(text), as_text(find), as_text(new)
-    if len(whole) + whole.count(sought) * len(put) > MAX_TEXT:
+    whole, search, replacement = as_text(text), as_text(find), as_text(new)
+    if len(whole) + whole.count(search) * len(replacement) > MAX_TEXT:
         raise NotComputed("the text is too long", whole)
-    return whole.replace(sought, put)
+    return whole.replace(search, replacement)
 
 
 def _replace_until_gone(text: object, find: object, new: object) -> str:
-    """Replace until nothing is found, as WAS's node does; what would not end is not computed."""
-    whole, sought = as_text(text), as_text(find)
-    result = _replace(whole, sought, new) if sought else whole
-    if sought and sought in result:
+    """Replace until nothing matches, as WAS's node does, unless that would never end."""
+    whole, search = as_text(text), as_text(find)
+    result = _replace(whole, search, new) if search else whole
+    if search and search in result:
         raise NotComputed("its replacements do not end", whole)
     return result
 
@@ -136,16 +136,16 @@ def _regex(
     dotall: object = False,
     count: object = 0,
 ) -> str:
-    """Replace by a regular expression; without flags it minds the case, as `re.sub` does."""
-    whole, put = as_text(text), as_text(new)
-    if len(put) > _MAX_PATTERN:
+    """Replace by a regular expression; case-sensitive without flags, as `re.sub` is."""
+    whole, replacement = as_text(text), as_text(new)
+    if len(replacement) > _MAX_PATTERN:
         raise NotComputed("its replacement is too long", whole)
-    sought = _pattern(whole, pattern, _flags(ignore_case, multiline, dotall))
+    search = _pattern(whole, pattern, _flags(ignore_case, multiline, dotall))
     left = MAX_TEXT
 
     def expanded(match: regex.Match[str]) -> str:
         nonlocal left
-        result: str = match.expand(put)
+        result: str = match.expand(replacement)
         left -= len(result)
         if left < 0:
             raise NotComputed("the text is too long", whole)
@@ -153,14 +153,14 @@ def _regex(
 
     try:
         most = max(0, as_int(count))
-        result: str = sought.sub(expanded, whole, count=most, timeout=_PATTERN_SECONDS)
+        result: str = search.sub(expanded, whole, count=most, timeout=_PATTERN_SECONDS)
     except (TimeoutError, regex.error, IndexError) as error:
-        raise NotComputed("its pattern is not followed to the end", whole) from error
+        raise NotComputed("its pattern takes too long", whole) from error
     return result
 
 
 def _core_regex(text: object, pattern: object, new: object, *options: object) -> str:
-    """Core's node ignores the case where nothing else is said."""
+    """Replace as ComfyUI's node does, which ignores case by default."""
     ignore_case, *others = options
     return _regex(text, pattern, new, True if ignore_case is None else ignore_case, *others)
 
@@ -176,22 +176,22 @@ def _regex_extract(
 ) -> str:
     whole, number = as_text(text), 1 if group is None else as_int(group)
     flags = _flags(True if ignore_case is None else ignore_case, multiline, dotall)
-    sought, named = _pattern(whole, pattern, flags), as_text(mode)
-    if "Group" not in named:
+    search, mode_name = _pattern(whole, pattern, flags), as_text(mode)
+    if "Group" not in mode_name:
         number = 0
-    elif not 0 <= number <= sought.groups:
+    elif not 0 <= number <= search.groups:
         return ""
-    found: list[str] = []
+    matches: list[str] = []
     try:
-        for match in sought.finditer(whole, timeout=_PATTERN_SECONDS):
-            # findall gives the first group, where there is one.
-            wanted = min(1, sought.groups) if named == "All Matches" else number
-            found.append(match[wanted] or "")
-            if named.startswith("First"):
+        for match in search.finditer(whole, timeout=_PATTERN_SECONDS):
+            # findall returns the first group if there is one.
+            wanted = min(1, search.groups) if mode_name == "All Matches" else number
+            matches.append(match[wanted] or "")
+            if mode_name.startswith("First"):
                 break
     except TimeoutError as error:
-        raise NotComputed("its pattern is not followed to the end", whole) from error
-    return _bounded_join("\n", found)
+        raise NotComputed("its pattern takes too long", whole) from error
+    return _bounded_join("\n", matches)
 
 
 _CASES: Mapping[str, Callable[[str], str]] = {
@@ -222,7 +222,7 @@ def _slice(text: object, start: object, end: object) -> str:
 
 
 def _string_function(action: object, tidy: object, *parts: object) -> str:
-    """pysssss's String Function: append or replace, with commas and blanks tidied up or not."""
+    """Append or replace as pysssss's String Function does; `tidy` cleans commas and spaces."""
     first, second, third = (as_text(part) for part in parts)
     if action == "append":
         texts = [text for text in (first, second, third) if text]
@@ -250,7 +250,7 @@ def _lines(text: object, start: object, count: object, drop_empty: object) -> st
 
 
 def _line(text: object, index: object, mode: object) -> str:
-    """Return the line with that number, counted from 0; other modes count the runs."""
+    """Return the line with that number, counted from 0; other modes count runs."""
     rows = as_text(text).strip().split("\n")
     if mode is not None and mode != "index":
         raise NotComputed("takes another line in every run", as_text(text))
@@ -259,7 +259,7 @@ def _line(text: object, index: object, mode: object) -> str:
 
 
 def _select_string(text: object, multiline: object, select: object) -> str:
-    """Impact's String Selector: a line, or a block that begins with "#"."""
+    """Return a line or a block that begins with "#", as Impact's String Selector does."""
     whole = as_text(text)
     blocks = whole.split("\n")
     if is_on(multiline):
@@ -269,7 +269,7 @@ def _select_string(text: object, multiline: object, select: object) -> str:
 
 
 def _random_line(text: object, seed: object) -> str:
-    """WAS's Text Random Line: Python's own generator, whose seed is recorded."""
+    """Return the line of WAS's Text Random Line, which uses Python's generator and a known seed."""
     rows = as_text(text).split("\n")
     if not isinstance(seed, int):
         raise NotComputed("a random choice that was not recorded", as_text(text))
@@ -287,7 +287,7 @@ def _without_loras(text: object) -> str:
 
 
 def _without_comments(text: object) -> str:
-    """WAS's Text Multiline: rows that begin with "#" go, tokens such as [time] are filled in."""
+    """Remove comment lines as WAS's Text Multiline does, which also fills in tokens like [time]."""
     if _TOKENS.search(as_text(text)):
         raise NotComputed("fills in the time or the machine's name", as_text(text))
     rows = (row for row in as_text(text).split("\n") if not row.strip().startswith("#"))
@@ -299,7 +299,7 @@ def _without_line_ends(text: object, on: object) -> str:
 
 
 def _drawn(text: object) -> str:
-    """Return a text that is no template any more; what a template became is not in the file."""
+    """Return a text without random choices; their outcome is not in the file."""
     whole = as_text(text)
     if _RANDOM.search(whole):
         raise NotComputed("a random choice that was not recorded", whole)
@@ -307,23 +307,23 @@ def _drawn(text: object) -> str:
 
 
 def _populated(populated: object, template: object, mode: object) -> str:
-    """Return the text that a wildcard node filled in; "fixed" takes it as it stands, empty too."""
+    """Return the text that a wildcard node filled in; mode "fixed" keeps even an empty one."""
     whole = as_text(populated)
     if not whole and as_text(template) and (mode is None or mode in ("populate", True)):
         return _drawn(template)
     return _drawn(whole)
 
 
-def _schedule(text: object, before: object, behind: object) -> str:
-    """FizzNodes' schedule of prompts by frame: `"0": "a fox", "12": "a hen"`."""
-    found = regex.findall(r'"\d{1,9}"\s*:\s*"([^"]*)"', as_text(text)[:_MAX_SEARCHED])
-    texts = [text for key in dict.fromkeys(found) if (text := key.strip())] or [as_text(text)]
-    parts = [as_text(before), ", ".join(texts), as_text(behind)]
+def _schedule(text: object, prefix: object, suffix: object) -> str:
+    """Raise with the texts of FizzNodes' schedule by frame: `"0": "a fox", "12": "a hen"`."""
+    frames = regex.findall(r'"\d{1,9}"\s*:\s*"([^"]*)"', as_text(text)[:_MAX_SEARCHED])
+    texts = [text for key in dict.fromkeys(frames) if (text := key.strip())] or [as_text(text)]
+    parts = [as_text(prefix), ", ".join(texts), as_text(suffix)]
     raise NotComputed("changes from frame to frame", " ".join(part for part in parts if part))
 
 
 def _only(*parts: object) -> str:
-    """Return the one text that a list of texts has; several make several pictures."""
+    """Return the only text of a list; several make several pictures."""
     texts = [text for part in parts if (text := as_text(part)).strip()]
     if len(texts) > 1:
         raise NotComputed("makes several pictures of several texts", _bounded_join(", ", texts))
@@ -331,7 +331,7 @@ def _only(*parts: object) -> str:
 
 
 def _sections(text: object) -> str:
-    """Return a text; rows of three dashes and more part several texts for several pictures."""
+    """Return the only section of a text; rows of dashes separate the texts of several pictures."""
     return _only(*(part.strip() for part in _RULE.split(as_text(text))))
 
 
@@ -341,7 +341,7 @@ def _join_lines(text: object, delimiter: object) -> str:
 
 
 def _fill(text: object, *parts: object) -> str:
-    """Put the parts for [1], [2] …, one after the other."""
+    """Replace [1], [2] … by the parts, one after another."""
     whole = as_text(text)
     for number, part in enumerate(parts[:100], 1):
         whole = _replace(whole, f"[{number}]", part)
@@ -349,17 +349,17 @@ def _fill(text: object, *parts: object) -> str:
 
 
 def _trigger_words(listed: object) -> str:
-    """LoRA Manager's toggled words; the node joins the active ones."""
+    """Join the active words of LoRA Manager's toggle list."""
     rows = listed if isinstance(listed, list) else []
     active = [row for row in rows if isinstance(row, dict) and row.get("active")]
     words = (as_text(row.get("text")) for row in active)
     return ", ".join(word for word in words if word)
 
 
-def _dimension(menu: object, place: object, otherwise: object = None) -> object:
-    """The width (0) or height (1) in a menu's "1024 x 768 (landscape)", or else what was typed."""
+def _dimension(menu: object, side: object, default: object = None) -> object:
+    """Return the width (0) or height (1) in a menu's "1024 x 768 (landscape)", else the default."""
     sides = _DIMENSIONS.search(as_text(menu)[:200])
-    return int(sides[1 + as_int(place)]) if sides else otherwise
+    return int(sides[1 + as_int(side)]) if sides else default
 
 
 def _prepend(words: object, text: object) -> str:
@@ -392,11 +392,11 @@ _COMPARED: Mapping[str, Callable[[object, object], bool]] = {
 }
 
 
-def _compare(left: object, how: object, right: object, minds_case: object = None) -> bool:
+def _compare(left: object, how: object, right: object, case_sensitive: object = None) -> bool:
     compared = _COMPARED.get(as_text(how))
     if compared is None:
         raise NotComputed(f"its comparison {as_text(how)[:20]!r} is not known")
-    if minds_case is not None and not is_on(minds_case):
+    if case_sensitive is not None and not is_on(case_sensitive):
         left, right = as_text(left).lower(), as_text(right).lower()
     return compared(left, right)
 
@@ -425,7 +425,7 @@ _SUMS: Mapping[str, Callable[[float, float], float]] = {
 
 
 def _math(left: object, how: object, right: object) -> int | float:
-    """Add, subtract, multiply: the sums that choosers are fed with."""
+    """Compute one arithmetic operation, such as for the number of a choice."""
     summed = _SUMS.get(as_text(how).lower())
     if summed is None:
         raise NotComputed(f"its operation {as_text(how)[:20]!r} is not known")
@@ -443,7 +443,7 @@ _ARITHMETIC: Mapping[type[ast.AST], Callable[[float, float], float]] = {
 
 
 def _calculate(expression: object, *values: object) -> int | float:
-    """Compute a sum of numbers and of the inputs a, b, c …; other functions are not computed."""
+    """Compute arithmetic on numbers and the inputs a, b, c …; functions are not computed."""
     names = dict(zip("abcdefgh", values, strict=False))
     text = as_text(expression).strip()
     if len(text) > _MAX_SUM:
@@ -510,4 +510,4 @@ OPERATIONS: Mapping[str, Callable[..., object]] = {
     "logic": _logic,
     "math": _math,
 }
-"""Every operation that `nodes.toml` may name, besides those of `imprompt.images.comfyui.node_values`."""
+"""All operations that `nodes.toml` may name; `node_values` handles further expressions."""

@@ -1,4 +1,4 @@
-"""What each kind of node does: `nodes.toml` as Python values."""
+"""The table of node classes, `nodes.toml`, as Python values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from functools import lru_cache
 from importlib.resources import files
 
 Expression = str | list["Expression"]
-"""How an output follows from the inputs; the head of `nodes.toml` explains it."""
+"""A rule that computes an output from the inputs; the top of `nodes.toml` explains its form."""
 
-# What a model says is not in the file; the text in such a node is its instruction.
+# A model's answer is not in the file; the text in such a node is its instruction.
 _MODEL_TEXT = re.compile(
     r"TextGenerat|LLM|LLaMA|Ollama|GPT|Claude|Gemini|Grok|DeepSeek|Mistral|Kimi|OpenRouter|OpenAI"
     r"|LM ?Studio|Florence|Tagger|Interrogat|Caption|BLIP|LLaVA|Moondream|Molmo|Pixtral|InternVL"
@@ -38,11 +38,13 @@ _PICTURE_MAKER = re.compile(
 class NodeKind:
     """One line of the table.
 
-    `out` has an expression for each output. Of a pipe, `fields` say what the node itself puts into
-    it, and `base` the inputs that hold the rest, the first that has a field counting.
-    `widgets` are the inputs in the order in which the editor keeps their values, "*" a value that
-    only the editor uses. `sampler` marks what turns noise into a picture,
-    `service` what asks somebody else for one.
+    Args:
+        out: an expression for each output.
+        fields: what the node puts into its pipe.
+        base: the inputs that hold the rest of the pipe; the first one with a field counts.
+        widgets: the inputs in the editor's order of values; "*" is a value only the editor uses.
+        sampler: the node turns noise into a picture.
+        service: the node orders a picture from a service.
     """
 
     out: list[Expression] = field(default_factory=list)
@@ -61,12 +63,12 @@ def node_kinds() -> Mapping[str, NodeKind]:
 
 
 def is_model_text(kind: str, inputs: Mapping[str, object]) -> bool:
-    """Return whether such a node's text was written by a model while the graph ran."""
+    """Return whether a model writes the node's text while the graph runs."""
     is_model = _MODEL_TEXT.search(kind) is not None or not _MODEL_INPUTS.isdisjoint(inputs)
     return is_model and _ENCODER_INPUTS.isdisjoint(inputs)
 
 
 def makes_pictures(kind: str, inputs: Mapping[str, object]) -> bool:
-    """Return whether a node with a `prompt` asks a service for a picture, not for a text."""
+    """Return whether a node with a `prompt` orders a picture from a service, not a text."""
     is_picture = _PICTURE_MAKER.search(kind) is not None
     return is_picture or _MODEL_TEXT.search(kind) is None or not _ENCODER_INPUTS.isdisjoint(inputs)

@@ -1,9 +1,10 @@
-"""InvokeAI's graph, all that its workflow editor writes: nodes by type, edges by field."""
+"""InvokeAI's graph, which is all that its workflow editor writes: nodes and edges."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from imprompt.images.prompts.prompt_parts import PromptParts
 
 _MAX_NODES = 5_000
 _MAX_DEPTH = 50
@@ -28,39 +29,33 @@ _JOINED = {
     "string_join_three": ("string_left", "string_middle", "string_right"),
 }
 
+_TEXT_FIELDS = ("prompt", "style", "value", "collection", "item", "conditioning", "string")
+
 Json = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class InvokeGraph:
-    """`doubt` names the node that keeps the texts from being certain, empty where they are."""
-
-    positive: str
-    negative: str
-    settings: dict[str, str]
-    doubt: str = ""
-
-
-def read_invoke_graph(graph: Json) -> InvokeGraph | None:
-    """Return the texts of the node that denoises, or those that the graph states as metadata."""
+def read_invoke_graph(graph: Json) -> PromptParts | None:
+    """Return the texts of the denoising node, or else those that the graph states as metadata."""
     nodes, edges = graph.get("nodes"), graph.get("edges")
     if not isinstance(nodes, dict) or not isinstance(edges, list) or len(nodes) > _MAX_NODES:
         return None
-    walk = _DenoiserWalk(
+    texts = _GraphTexts(
         {str(key): node for key, node in nodes.items() if isinstance(node, dict)}, edges
     )
-    for key in walk.denoisers():
-        positive, negative = (walk.side(key, side) for side in _SIDES)
+    for key in texts.denoisers():
+        positive, negative = (texts.side(key, side) for side in _SIDES)
         if positive:
-            return InvokeGraph(positive, negative, walk.settings(key), walk.doubt)
+            return PromptParts(positive, negative, texts.settings(key), texts.doubt)
     return None
 
 
-class _DenoiserWalk:
+class _GraphTexts:
+    """The texts that reach the nodes of a graph; `doubt` names a node that makes them uncertain."""
+
     def __init__(self, nodes: Mapping[str, Json], edges: list[object]) -> None:
         self._nodes = nodes
         self._sources: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        self._left = _MAX_STEPS
+        self._steps_left = _MAX_STEPS
         self.doubt = ""
         for edge in edges:
             ends = [_end(edge, name) for name in ("source", "destination")]
@@ -68,7 +63,7 @@ class _DenoiserWalk:
                 self._sources.setdefault(ends[1], []).append(ends[0])
 
     def denoisers(self) -> Iterator[str]:
-        """The nodes that take a positive conditioning, then those that state a prompt."""
+        """Yield the nodes with a positive conditioning, then those that state a prompt."""
         fields = [*_SIDES["positive"], "positive_prompt"]
         for name in fields:
             for key, node in self._nodes.items():
@@ -84,26 +79,26 @@ class _DenoiserWalk:
         return ""
 
     def _texts(self, key: str, name: str, depth: int) -> Iterator[str]:
-        """The texts that reach a field of a node."""
-        self._left -= 1
-        if depth > _MAX_DEPTH or self._left < 0:
+        """Yield the texts that reach a field of a node."""
+        self._steps_left -= 1
+        if depth > _MAX_DEPTH or self._steps_left < 0:
             self.doubt = self.doubt or "the graph is too large to follow"
             return
         sources = self._sources.get((key, name), [])
         for source, _ in sources:
-            yield from self._made(source, depth + 1)
+            yield from self._output_texts(source, depth + 1)
         value = self._nodes.get(key, {}).get(name)
         if not sources and isinstance(value, str):
             yield value
 
-    def _made(self, key: str, depth: int) -> Iterator[str]:
-        """The texts that a node hands on."""
+    def _output_texts(self, key: str, depth: int) -> Iterator[str]:
+        """Yield the texts that a node outputs."""
         node = self._nodes.get(key, {})
         kind = str(node.get("type", ""))
         if kind in _JOINED:
             parts = ("".join(self._texts(key, name, depth)) for name in _JOINED[kind])
             text = "".join(parts)[:_MAX_TEXT]
-            self._left -= len(text) >> 10  # long texts that are joined again and again
+            self._steps_left -= len(text) >> 10  # joining long texts repeatedly costs time
             yield text
         elif kind == "string_replace":
             names = ("string", "search_string", "replace_string")
@@ -116,26 +111,18 @@ class _DenoiserWalk:
         else:
             if kind in ("dynamic_prompt", "random_prompt", "prompt_from_file"):
                 self.doubt = self.doubt or f"{kind}: its choice was not recorded"
-            for name in (
-                "prompt",
-                "style",
-                "value",
-                "collection",
-                "item",
-                "conditioning",
-                "string",
-            ):
+            for name in _TEXT_FIELDS:
                 if (key, name) in self._sources or isinstance(node.get(name), str):
                     yield from self._texts(key, name, depth)
 
     def settings(self, key: str) -> dict[str, str]:
-        found: dict[str, str] = {}
+        settings: dict[str, str] = {}
         for node in (self._nodes[key], *self._nodes.values()):
             for name, setting in _SETTINGS.items():
                 value = node.get(name)
                 if isinstance(value, str | int | float) and not isinstance(value, bool):
-                    found.setdefault(setting, str(value))
-        return found
+                    settings.setdefault(setting, str(value))
+        return settings
 
 
 def _end(edge: object, name: str) -> tuple[str, str] | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-from imprompt.images.parameters import Parameters
+from imprompt.images.prompts.prompt_parts import PromptParts
 
 _BEGIN, _EXCLUDED = "Include in Image: ", "Exclude from Image: "
 _FIRST_SETTING = re.compile(r"; (?=(?:Exclude from Image|Model|Steps|Guidance Scale|Seed): )")
 _RENAMED = {"guidance_scale": "cfg_scale", "scheduler": "sampler"}
 
 
-def read_mochi(text: str) -> Parameters | None:
-    """Return the parts of a caption; None where it is none of Mochi's."""
+def read_mochi(text: str) -> PromptParts | None:
+    """Return the parts of a caption; None where another tool wrote the text."""
     if not text.lstrip().startswith(_BEGIN):
         return None
     prompt, *others = _FIRST_SETTING.split(text.strip().removeprefix(_BEGIN))
@@ -26,4 +26,4 @@ def read_mochi(text: str) -> Parameters | None:
             name = key.strip().lower().replace(" ", "_")
             if mark and value.strip():
                 settings.setdefault(_RENAMED.get(name, name), value.strip())
-    return Parameters(prompt.strip(), negative.strip(), settings)
+    return PromptParts(prompt.strip(), negative.strip(), settings)

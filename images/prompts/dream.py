@@ -1,4 +1,4 @@
-"""InvokeAI's first generations: the prompt as it was typed, with switches, `"a fox [blurry]" -s50 -W512 -C7.5 -Ak_lms -S42`.
+"""InvokeAI 1's text: the typed prompt with switches, `"a fox [blurry]" -s50 -W512 -C7.5 -S42`.
 
 sd-parsers reads the prompt only where a switch and its value are apart, and no program that wrote
 files put them apart.
@@ -7,7 +7,8 @@ files put them apart.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from imprompt.images.prompts.prompt_parts import PromptParts
 
 _SWITCHES = {
     "s": "steps",
@@ -29,17 +30,8 @@ _FIRST_SWITCH = re.compile(r"(?:\A|\s)--?[A-Za-z]")
 _UNWANTED = re.compile(r"\[([^\[\]]{0,2000})\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Dream:
-    """`negative` is what stood in square brackets, which is how these generations wrote it."""
-
-    prompt: str
-    negative: str
-    settings: dict[str, str]
-
-
-def read_dream(text: str) -> Dream | None:
-    """The parts of a `Dream` text; None where no prompt is in it."""
+def read_dream(text: str) -> PromptParts | None:
+    """Return the parts of a `Dream` text; None without a prompt."""
     text = text.strip()
     if text.startswith('"'):
         end = _END_OF_PROMPT.search(text, 1)
@@ -50,17 +42,17 @@ def read_dream(text: str) -> Dream | None:
         start = _FIRST_SWITCH.search(text)
         typed, switches = (text[: start.start()], text[start.start() :]) if start else (text, "")
     prompt, negative = split_brackets(typed)
-    return Dream(prompt, negative, _settings(switches)) if prompt else None
+    return PromptParts(prompt, negative, _settings(switches)) if prompt else None
 
 
 def split_brackets(typed: str) -> tuple[str, str]:
-    """(prompt, negative prompt): what stands in square brackets is unwanted; the parts are joined by commas."""
-    wanted, unwanted, behind = [], [], 0
+    """Return prompt and negative prompt; the latter is typed in square brackets."""
+    wanted, unwanted, end = [], [], 0
     for match in _UNWANTED.finditer(typed):
-        wanted.append(typed[behind : match.start()])
+        wanted.append(typed[end : match.start()])
         unwanted.append(match[1])
-        behind = match.end()
-    return _joined([*wanted, typed[behind:]]), _joined(unwanted)
+        end = match.end()
+    return _joined([*wanted, typed[end:]]), _joined(unwanted)
 
 
 def _joined(parts: list[str]) -> str:
@@ -68,9 +60,9 @@ def _joined(parts: list[str]) -> str:
 
 
 def _settings(switches: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for long, long_value, short, short_value in _SWITCH.findall(switches):
         name, value = long or short, long_value or short_value
         if value:
-            found.setdefault(_SWITCHES.get(name, name), value)
-    return found
+            settings.setdefault(_SWITCHES.get(name, name), value)
+    return settings
