@@ -101,7 +101,7 @@ def extract(
 def _note_counts(output: Output, counts: Counter[str], total: int) -> None:
     inexact = counts["carried"]
     remark = f", {inexact} of them not exactly the one that made the image" if inexact else ""
-    output.note(f"{counts.total()} of {total} files carry a prompt{remark}.")
+    output.note(f"{counts.total()} of {total} files contain a prompt{remark}.")
 
 
 def _read(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, PromptOrError]]:

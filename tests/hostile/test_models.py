@@ -118,7 +118,7 @@ def test_an_index_does_not_choose_what_is_fetched() -> None:
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a/../../b", "..\\..\\b"])
 def test_no_file_of_a_repository_lies_outside_of_it(name: str) -> None:
     """Names of files come from configurations and listings of the hub."""
-    with pytest.raises(ConfigError, match="no path inside of the repository"):
+    with pytest.raises(ConfigError, match="is not a path inside the repository"):
         HubFile("someone/evil", name)
 
 
