@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from imprompt.core.predicates import Predicate
 from imprompt.core.values import (
-    Condition,
     CorpusBatch,
     EncoderSpec,
     Hits,
@@ -21,6 +21,7 @@ from imprompt.core.values import (
     IndexCaps,
     Prediction,
     Prompt,
+    Selection,
     Vectors,
 )
 
@@ -123,8 +124,8 @@ class PromptStore(Protocol):
         """The row ids of the prompts with these keys, rising; keys that no prompt has are passed over."""
         ...
 
-    def matching(self, condition: Condition) -> Ids:
-        """The row ids of the prompts that a condition is true of, rising."""
+    def matching(self, predicate: Predicate) -> Ids:
+        """Return the row ids of the prompts that a predicate is true of, rising."""
         ...
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
@@ -173,17 +174,21 @@ class VectorIndex(Protocol):
     def __len__(self) -> int: ...
 
     def search(
-        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        effort: float | None = None,
+        selection: Selection | None = None,
     ) -> Hits:
-        """The k nearest rows of each query; where k rows may be answered, k are, however few those are among all.
+        """Return the k nearest rows of each query: k wherever k rows are selected, however few.
 
         Args:
             queries: (q, dim) float32 unit rows.
             k: 1 to `caps.max_k`.
             effort: 0 (fast) to 1 (exact); None is the effort that the manifest's recall was
-                measured with. The candidates depend on it and never on k, so the first 5 of k = 50
-                are the 5 of k = 5.
-            allowed: row ids that may be answered, in any order; None allows all.
+                measured with. Up to k = `caps.steady_k` the candidates depend on it alone.
+            selection: the only rows that may be answered; None allows all.
 
         Raises:
             SpaceMismatch: the queries have another dimension.

@@ -8,13 +8,13 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from imprompt.core.errors import ConfigError, NoIndex
+from imprompt.core.predicates import Predicate
 from imprompt.core.progress import Silent
 from imprompt.core.protocols import Progress
-from imprompt.core.values import Condition, Ids, Prompt
+from imprompt.core.values import Ids, Prompt
 from imprompt.indexer.build_plan import RemovePlan
 from imprompt.indexer.cleaning_stats import REMOVED
 from imprompt.indexer.completion import going_on_from, published
@@ -38,14 +38,12 @@ class RemoveRules:
     `sha256` (64 hex digits) names the rules.
     """
 
-    conditions: tuple[Condition, ...]
+    conditions: tuple[Predicate, ...]
 
     @property
     def sha256(self) -> str:
         """Equal rules have equal names."""
-        return hashlib.sha256(
-            msgspec.json.encode([(rule.sql, rule.values) for rule in self.conditions])
-        ).hexdigest()
+        return hashlib.sha256(repr(self.conditions).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

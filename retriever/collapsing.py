@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.protocols import PromptStore, VectorIndex
-from imprompt.core.values import NO_HIT, Ids, Prompt, Vectors
-from imprompt.retriever.filters import Selection
-
-STEADY_K = 128
-"""What is looked at where k hits are not enough.
-
-Up to here an index's candidates do not depend on k, so neither does the order.
-"""
+from imprompt.core.values import NO_HIT, Ids, Prompt, Selection, Vectors
+from imprompt.retriever.filters import PassingPrompts
 
 
 @dataclass(slots=True)
@@ -28,7 +22,7 @@ class _GroupWalk:
     seen: set[int] = field(default_factory=set)
     ended: bool = False
 
-    def take(self, prompt: Prompt, score: float, *, k: int, selection: Selection) -> None:
+    def take(self, prompt: Prompt, score: float, *, k: int, selection: PassingPrompts) -> None:
         """Look at one more hit: the first of its group is kept if its text is accepted."""
         if prompt.row_id in self.seen or self.ended:
             return
@@ -45,13 +39,13 @@ def nearest_groups(
     *,
     index: VectorIndex,
     prompts: PromptStore,
-    selection: Selection,
+    selection: PassingPrompts,
     effort: float | None = None,
 ) -> list[list[tuple[Prompt, float]]]:
     """For each row the k nearest prompts that pass, one of each group, with their cosines; fewer where fewer exist.
 
     Where the first k hits are not enough, it looks deeper, and at last at all that is left: however
-    selective the filter is and however much is folded. Up to k = `STEADY_K` a smaller k gives the
+    selective the filter is and however much is folded. Up to k = `caps.steady_k` a smaller k gives the
     first of a larger one. More are looked for as deep as the index goes at once: fewer candidates
     would come first, though nearer ones lie behind them.
 
@@ -62,9 +56,9 @@ def nearest_groups(
     """
     walks = [_GroupWalk() for _ in vectors]
     pending = np.arange(len(vectors))
-    most = index.caps.max_k
-    for depth in sorted({k, min(STEADY_K, most), most} if k <= STEADY_K else {most}):
-        hits = index.search(vectors[pending], depth, effort=effort, allowed=selection.allowed)
+    most, steady = index.caps.max_k, index.caps.steady_k
+    for depth in sorted({k, min(steady, most), most} if k <= steady else {most}):
+        hits = index.search(vectors[pending], depth, effort=effort, selection=selection.rows)
         _take(
             [walks[i] for i in pending],
             hits.ids,
@@ -92,7 +86,7 @@ def _take(
     *,
     prompts: PromptStore,
     k: int,
-    selection: Selection,
+    selection: PassingPrompts,
 ) -> None:
     """Let each walk look at its row of hits; the prompts of all are fetched at once."""
     wanted = [
@@ -114,13 +108,13 @@ def _search_the_rest(
     *,
     index: VectorIndex,
     prompts: PromptStore,
-    selection: Selection,
+    selection: PassingPrompts,
 ) -> None:
     """Search what was not seen yet, exactly, until the walk has ended or there is nothing left."""
-    left = np.arange(len(index)) if selection.allowed is None else selection.allowed
+    left = np.arange(len(index)) if selection.rows is None else selection.rows.row_ids
     while not walk.ended:
         left = np.setdiff1d(left, np.fromiter(walk.seen, np.int64), assume_unique=True)
         if not len(left):
             return
-        hits = index.search(vector, index.caps.max_k, effort=1.0, allowed=left)
+        hits = index.search(vector, index.caps.max_k, effort=1.0, selection=Selection(left))
         _take([walk], hits.ids, hits.scores, prompts=prompts, k=k, selection=selection)

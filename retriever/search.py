@@ -15,7 +15,7 @@ from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import EncoderSpec, Prompt, Vectors, unit_rows
 from imprompt.retriever.answers import Answer, Neighbour, Question
 from imprompt.retriever.collapsing import nearest_groups
-from imprompt.retriever.filters import ALL, Filters, Selection, select
+from imprompt.retriever.filters import ALL, Filters, PassingPrompts, select
 from imprompt.retriever.query_embedding import loaded_batches
 from imprompt.retriever.questions import ReadQuestion, read_question
 
@@ -58,7 +58,7 @@ class Retriever:
             corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus
         )
         self._version = manifest.version
-        self._selections: dict[Filters, Selection] = {}
+        self._selections: dict[Filters, PassingPrompts] = {}
 
     def ask(
         self, questions: Iterable[Question], k: int, *, filters: Filters = ALL
@@ -124,7 +124,7 @@ class Retriever:
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= most:
             raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {most:,}.")
 
-    def _select(self, filters: Filters) -> Selection:
+    def _select(self, filters: Filters) -> PassingPrompts:
         """The rows that pass, looked up once for each of the filters used last."""
         found = self._selections.get(filters)
         if found is None:
@@ -158,7 +158,7 @@ class Retriever:
         return unit_rows(rows, role=f"the encoder {self._encoder}")
 
     def _neighbours(
-        self, vectors: Vectors, k: int, selection: Selection
+        self, vectors: Vectors, k: int, selection: PassingPrompts
     ) -> list[tuple[bool, tuple[Neighbour, ...]]]:
         """For each row whether it has a direction, and the prompts found, nearest first."""
         rows = np.flatnonzero(vectors.any(axis=1))

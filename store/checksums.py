@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import Checksum
 from imprompt.core.values import Ids
+from imprompt.store.layout import VERIFY
 from imprompt.store.mapping import map_file
 from imprompt.store.paths import open_file
 
 _SUM = np.dtype("<u4")
-_HINT = "Run `python cli.py verify` for the whole damage, then build the index again."
 
 
 def sum_of(piece: Any, number: int) -> int:
@@ -73,11 +73,11 @@ def read_sums(folder: Path, file: str, *, count: int, mapped: bool) -> NDArray[n
             os.close(descriptor)
     except OSError as error:
         raise Checksum(
-            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=_HINT
+            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=VERIFY
         ) from error
     if content.size != count * _SUM.itemsize:
         raise Checksum(
-            f"{path} has {content.size} bytes, not {count * _SUM.itemsize}.", path=path, hint=_HINT
+            f"{path} has {content.size} bytes, not {count * _SUM.itemsize}.", path=path, hint=VERIFY
         )
     return content.view(_SUM)
 

@@ -18,6 +18,12 @@ from urllib.parse import quote
 
 from imprompt.core.errors import ConfigError
 
+REBUILD = "Build the index again."
+"""The remedy for a damaged file, as a hint."""
+
+VERIFY = "Run `imprompt verify` for the whole damage, then build the index again."
+"""The remedy where more may be damaged."""
+
 MANIFEST = "MANIFEST.json"
 PLAN = "PLAN.json"
 JOURNAL = "journal.jsonl"

@@ -30,7 +30,6 @@ _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,199}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | _OPEN
-_HINT = "Run `python cli.py verify` for the whole damage, then build the index again."
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -122,7 +121,9 @@ def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
     size = os.fstat(descriptor).st_size
     if size > most_bytes:
         raise Checksum(
-            f"{path} has {size} bytes; at most {most_bytes} are read.", path=path, hint=_HINT
+            f"{path} has {size} bytes; at most {most_bytes} are read.",
+            path=path,
+            hint=layout.VERIFY,
         )
     with os.fdopen(os.dup(descriptor), "rb") as file:
         return file.read(most_bytes + 1)
@@ -260,5 +261,5 @@ def _refused(path: Path, kind: str) -> Checksum:
     return Checksum(
         f"{path} is no file of an index: there is {kind} on its way or in its place.",
         path=path,
-        hint=_HINT,
+        hint=layout.VERIFY,
     )

@@ -108,7 +108,7 @@ def read_current(root: Path) -> tuple[str, str] | None:
         raise Checksum(
             f"{path} is damaged: it does not name a version and a sha256.",
             path=path,
-            hint="Build the index again.",
+            hint=layout.REBUILD,
         )
     return match[1].decode("ascii"), match[2].decode("ascii")
 

@@ -27,41 +27,36 @@ from imprompt.store.databases import (
     write_database,
 )
 from imprompt.store.layout import PROMPTS, SPILLED, STAGED
-from imprompt.store.prompts import COLUMNS, prompt_columns
+from imprompt.store.prompts import COLUMNS, check_prompts
 
 if TYPE_CHECKING:
     import pyarrow
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS staged (
-    seq BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, n_submitted BIGINT
-);
-CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGINT, finished BOOLEAN, notes VARCHAR);
-CREATE TABLE IF NOT EXISTS settled (place BIGINT, group_id BIGINT, n_duplicates BIGINT);
-"""
 _FORMS = {
-    "staged": [
-        {
-            "seq": "BIGINT",
-            "prompt_key": "VARCHAR",
-            "text": "VARCHAR",
-            "embedded_text": "VARCHAR",
-            "source": "VARCHAR",
-            "source_key": "VARCHAR",
-            "n_submitted": "BIGINT",
-        }
-    ],
-    "corpora": [
-        {
-            "corpus": "INTEGER PRIMARY KEY",
-            "next_start": "BIGINT",
-            "finished": "BOOLEAN",
-            "notes": "VARCHAR",
-        }
-    ],
-    "settled": [{"place": "BIGINT", "group_id": "BIGINT", "n_duplicates": "BIGINT"}],
-    "different": [{"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"}],
+    "staged": {
+        "seq": "BIGINT",
+        "prompt_key": "VARCHAR",
+        "text": "VARCHAR",
+        "embedded_text": "VARCHAR",
+        "source": "VARCHAR",
+        "source_key": "VARCHAR",
+        "n_submitted": "BIGINT",
+    },
+    "corpora": {
+        "corpus": "INTEGER PRIMARY KEY",
+        "next_start": "BIGINT",
+        "finished": "BOOLEAN",
+        "notes": "VARCHAR",
+    },
+    "settled": {"place": "BIGINT", "group_id": "BIGINT", "n_duplicates": "BIGINT"},
+    "different": {"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"},
 }
+_TABLES = "".join(
+    f"CREATE TABLE IF NOT EXISTS {name}"
+    f"({', '.join(f'{column} {kind}' for column, kind in columns.items())});"
+    for name, columns in _FORMS.items()
+    if name != "different"  # which `drop_equal` makes
+)
 _SETTLE = """
 CREATE TEMP TABLE base AS SELECT * FROM given;
 INSERT INTO staged
@@ -199,11 +194,8 @@ class StagedPrompts:
             "temp_directory": str(self._folder / SPILLED),
         }
         with duckdb_errors(self._path), read_database(base, settings) as other:
-            there = prompt_columns(other, base)
-            columns = ", ".join(
-                there if COLUMNS[-1] in there else (*there, f"0::BIGINT AS {COLUMNS[-1]}")
-            )
-            rows = other.sql(f"SELECT {columns} FROM {STORED}.main.prompts")  # noqa: S608 constants
+            check_prompts(other, base)
+            rows = other.sql(f"SELECT {', '.join(COLUMNS)} FROM {STORED}.main.prompts")  # noqa: S608 constants
             self._connection.register("given", pyarrow.RecordBatchReader.from_stream(rows))
             self._connection.begin()
             try:

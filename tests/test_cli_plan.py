@@ -226,10 +226,8 @@ def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
     assert imprompt(*ask, "--effort", "2").code == 2
 
 
-def test_an_inverted_file_of_an_older_format_is_built_again(
-    imprompt: Imprompt, tmp_path: Path
-) -> None:
-    """A question says what the index is and what to do; the same command then makes it anew, and it answers."""
+def test_an_index_of_an_older_format_is_built_again(imprompt: Imprompt, tmp_path: Path) -> None:
+    """A question and a build say what the index is and what to do; built again, it answers."""
     corpus = tmp_path / "prompts.txt"
     corpus.write_text(
         "\n".join(f"a {colour} house number {n}" for n in range(30) for colour in ("red", "blue")),
@@ -249,7 +247,8 @@ def test_an_inverted_file_of_an_older_format_is_built_again(
     ask = ("query", "--text", "a red house number 7", "--index", tmp_path / "index", "--json")
     refused = imprompt(*ask)
     assert refused.code == 52
-    assert "inverted file of format 1.2" in refused.err
-    assert "Give the `build-index` command again" in refused.err
-    assert imprompt(*common).code == 0
+    assert "is in format 1.2" in refused.err
+    assert "imprompt build-index --replace" in refused.err
+    assert imprompt(*common).code == 52
+    assert imprompt(*common, "--replace").code == 0
     assert imprompt(*ask).lines[0]["prompt"] == "a red house number 7"

@@ -45,8 +45,8 @@ from imprompt.store.index_plan import (
     read_factory,
     training_rows,
 )
-from imprompt.store.ivf.ivf_lists import Filler, train
-from imprompt.store.ivf.ivf_rotation import rotation_for
+from imprompt.store.ivf.ivf_lists import Filler, rotation_for, train
+from imprompt.store.layout import REBUILD, VERIFY
 from imprompt.store.manifest import IndexInfo, IndexPart, sha256_bytes
 from imprompt.store.mapping import address_of
 from imprompt.store.paths import open_file
@@ -62,8 +62,6 @@ _ALIGNED_BYTES = 64
 _F32 = np.dtype("<f4")
 _TABLE_BYTES_A_PIECE = 16 * 4  # a product for each of 16 codes
 _ONE_QUESTION = 10  # FAISS's way through blocks that is quickest for a single question
-_HINT = "Build the index again."
-_REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
 _SILENT = Silent()
 _LIMITING = Lock()  # FAISS has one limit for the whole process
 
@@ -148,7 +146,7 @@ class CheckedLists:
 
     Args:
         folder: of the version.
-        info: the index's record; without sums, nothing is compared.
+        info: the index's record.
         places: for each part its bytes and where its lists begin and end in them, (lists, 2).
     """
 
@@ -158,10 +156,9 @@ class CheckedLists:
         n_lists = len(places[0].bounds)
         self._places = places
         self._files = [folder / file for file in info.files]
-        self._left = np.full(n_lists, bool(info.sums), dtype=np.bool_)
-        if info.sums:
-            sums = read_sums(folder, info.sums, count=n_lists * len(places), mapped=mapped)
-            self._sums = sums.reshape(len(places), n_lists)
+        self._left = np.ones(n_lists, dtype=np.bool_)
+        sums = read_sums(folder, info.sums, count=n_lists * len(places), mapped=mapped)
+        self._sums = sums.reshape(len(places), n_lists)
 
     def check(self, lists: NDArray[np.int64]) -> None:
         """Compare these lists, where that was not done yet; below 0 is none.
@@ -176,7 +173,7 @@ class CheckedLists:
                     raise Checksum(
                         f"{path} is damaged: list {number} is not what was written.",
                         path=path,
-                        hint=_REBUILD,
+                        hint=VERIFY,
                     )
             self._left[number] = False
 
@@ -198,7 +195,7 @@ def open_ivf(
         raise Checksum(
             f"{folder}: the parts of the index do not hold {rows} rows.",
             path=folder / info.file,
-            hint=_HINT,
+            hint=REBUILD,
         )
     opened, rotations, places = zip(
         *(
@@ -210,7 +207,9 @@ def open_ivf(
     if opened[0].quantizer.ntotal == 0:
         path = folder / parts[0].file
         raise Checksum(
-            f"{path} is not the first part of an index: it has no centroids.", path=path, hint=_HINT
+            f"{path} is not the first part of an index: it has no centroids.",
+            path=path,
+            hint=REBUILD,
         )
     for part in opened[1:]:
         part.quantizer.this.acquire()  # what stands in its place goes
@@ -357,13 +356,13 @@ def _open_part(
         raise Checksum(
             f"{path} is not the {factory} index of {part.rows} rows that was recorded ({size} bytes).",
             path=path,
-            hint=_HINT,
+            hint=REBUILD,
         )
     if not _has_form(header, factory, dim=dim, entries=entries, first=first):
         raise Checksum(
             f"{path} is not the {factory} index of {part.rows} rows that was recorded.",
             path=path,
-            hint=_HINT,
+            hint=REBUILD,
         )
     # Also FAISS looks whether tables that it may compute would be within the limit.
     index = _deserialized(
@@ -476,7 +475,7 @@ def _attach(
         content, lists.totsize = address_of(descriptor, mapped=mapped)
     except OSError as error:
         raise Checksum(
-            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=_HINT
+            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=REBUILD
         ) from error
     finally:
         if descriptor >= 0:
@@ -485,7 +484,7 @@ def _attach(
         raise Checksum(
             f"{path} has {lists.totsize} bytes, not {size}, since it was looked at.",
             path=path,
-            hint=_HINT,
+            hint=REBUILD,
         )
     held = np.frombuffer(content, dtype=np.uint8)
     lists.ptr = faiss.swig_ptr(held)

@@ -61,7 +61,7 @@ class Connection:
         if (file := place.file) is not None:
             if not create and not file.exists():
                 raise NoIndex(
-                    f"There is no {file}.", hint=f"Send an index there: python cli.py push {place}"
+                    f"There is no {file}.", hint=f"Send an index there: imprompt push {place}"
                 )
             address, self._let_go = hold_lite(file)
             options = {"grpc_options": {"grpc.enable_http_proxy": 0}}  # it is in this process
@@ -173,8 +173,7 @@ class Connection:
             )
         if getattr(error, "code", None) == _NOT_FOUND:
             return NoIndex(
-                f"{self.place}: {words}.",
-                hint=f"Send an index there: python cli.py push {self.place}",
+                f"{self.place}: {words}.", hint=f"Send an index there: imprompt push {self.place}"
             )
         return StoreError(f"{self.place} refuses ({what}): {words}")
 

@@ -145,5 +145,5 @@ def nothing_pushed(connection: Connection) -> NoIndex:
     place = connection.place
     return NoIndex(
         f"There is no index on {place}.",
-        hint=f"Send one there: python cli.py push --index FOLDER {place}",
+        hint=f"Send one there: imprompt push --index FOLDER {place}",
     )

@@ -17,7 +17,7 @@ from imprompt.store.milvus.collections import load
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.index import MilvusIndex
 from imprompt.store.milvus.meta import Meta, nothing_pushed
-from imprompt.store.milvus.milvus_prompts import Matched, MilvusPrompts
+from imprompt.store.milvus.milvus_prompts import MilvusPrompts
 from imprompt.store.milvus.schema import ALIAS, PushedVersion
 from imprompt.store.milvus.vectors import MilvusVectors
 
@@ -34,11 +34,8 @@ class MilvusVersion:
         self._connection = connection
         self._record = record
         self.manifest: Manifest = record.read_manifest()
-        matched = Matched()
         rows, collection = self.manifest.rows, record.collection
-        self.prompts = MilvusPrompts(
-            connection, collection, rows=rows, n_long=record.n_long, matched=matched
-        )
+        self.prompts = MilvusPrompts(connection, collection, rows=rows, n_long=record.n_long)
         dims = {encoder.space: encoder.dim for encoder in self.manifest.encoders}
         self._vectors = {
             space: MilvusVectors(connection, collection, field, rows=rows, dim=dims[space])
@@ -51,7 +48,7 @@ class MilvusVersion:
             self._vectors[self.space],
             choice=record.choice,
             effort=record.effort,
-            matched=matched,
+            n_long=record.n_long,
         )
 
     @property
@@ -117,24 +114,26 @@ class MilvusVersion:
         self.close()
 
     def problem(self, *, all_rows: bool) -> str | None:
-        """What is not as it was when it was pushed, in one phrase: number of rows, keys, answers to the probes; None where all is.
+        """Return how the rows differ from those pushed, in one phrase; None if they do not.
+
+        Compared are their number, keys, and the answers to the check queries.
 
         Args:
-            all_rows: search all rows for the answers, not only those that the probes name.
+            all_rows: search all rows for the answers, not only those that the check queries name.
         """
         rows = count_rows(self._connection, self._record.collection)
         if rows != self.manifest.rows:
             return f"{rows} rows are there, not {self.manifest.rows}"
-        for space, probes in self.manifest.probes.items():
+        row_ids = []
+        for space, check_queries in self.manifest.check_queries.items():
             vectors = self.vectors(space)
             searched = all_rows and space == self.space
             index = self._index if searched else ExactIndex(vectors)
-            if (
-                found := check_query_problem(probes, vectors, index, all_rows=searched)
-            ) is not None:
-                return f"in {space}, {found}"
-        ids = [probe.row_id for probes in self.manifest.probes.values() for probe in probes]
-        for prompt in self.prompts.get_many(ids):
+            problem = check_query_problem(check_queries, vectors, index, all_rows=searched)
+            if problem is not None:
+                return f"in {space}, {problem}"
+            row_ids += [query.row_id for query in check_queries]
+        for prompt in self.prompts.get_many(row_ids):
             if prompt.prompt_key != prompt_key(prompt.embedded_text):
                 return f"row {prompt.row_id} is not the prompt that its key says"
         return None
@@ -150,7 +149,7 @@ class MilvusVersion:
 
 
 def open_milvus(place: MilvusPlace) -> MilvusVersion:
-    """The version in service on a server: its rows counted, its probes answered.
+    """The version in service on a server: its rows counted, its check queries answered.
 
     Raises:
         NoIndex: nothing whole was pushed there.

@@ -45,7 +45,7 @@ class PushedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A whole version on the server.
 
     `fields` names the vector field of each space. `effort` is the default of a search, with which
-    `recall_at_5` was measured with the manifest's probes. `n_long` rows have a text that is longer
+    `recall_at_5` was measured with the manifest's check queries. `n_long` rows have a text that is longer
     than a field. `pushed` is when, in UTC.
     """
 

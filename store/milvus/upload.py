@@ -1,7 +1,7 @@
 """Sends the version in service from a folder to Milvus: whole, or not to be seen.
 
 Rows go into a collection of their own, which no question reaches before it is whole, counted,
-indexed, loaded, and has answered the manifest's probes. The last step lets the alias name it. A
+indexed, loaded, and has answered the manifest's check queries. The last step lets the alias name it. A
 mark says how many rows were acknowledged, so that the same command goes on from there; what was
 sent behind the mark is sent again over itself.
 """
@@ -23,7 +23,7 @@ from imprompt.core.errors import Checksum, Unreachable
 from imprompt.core.progress import Silent
 from imprompt.core.protocols import Progress
 from imprompt.core.settings import MilvusPlace
-from imprompt.store.check_queries import PROBE_HITS
+from imprompt.store.check_queries import N_HITS
 from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.manifest import encode_manifest, sha256_bytes
 from imprompt.store.milvus.collections import (
@@ -55,7 +55,7 @@ from imprompt.store.milvus.schema import (
 )
 
 WANTED_RECALL = 0.96
-"""Of the five nearest rows of the probes, as `imprompt.store.indexes.WANTED_RECALL` of the ten nearest on this machine."""
+"""Of the five nearest rows of the check queries, as `imprompt.store.indexes.WANTED_RECALL` of the ten nearest on this machine."""
 
 _ROWS_AT_ONCE = 1000
 _MARK_EVERY = 10
@@ -276,7 +276,7 @@ class _Sender:
         return count_rows(self._connection, self._collection, where="n_pieces > 0")
 
     def _measured(self, n_long: int) -> PushedVersion:
-        """The record, with the least effort that finds enough of the probes' answers, or nearly the most that there is."""
+        """The record, with the least effort that finds enough of the check queries' answers, or nearly the most that there is."""
         record = PushedVersion(
             version=self._manifest.version,
             collection=self._collection,
@@ -290,19 +290,19 @@ class _Sender:
             n_long=n_long,
             pushed=_now(),
         )
-        with self._progress.start("Asking the probes", None):
+        with self._progress.start("Asking the check queries", None):
             version = self._check(record, all_rows=not self._choice.has_dial)
-            probes = self._manifest.probes.get(self._source.space, [])
-            if not self._choice.has_dial or not probes:
+            check_queries = self._manifest.check_queries.get(self._source.space, [])
+            if not self._choice.has_dial or not check_queries:
                 return record
             queries = version.vectors(version.space).rows(
-                np.array([probe.row_id for probe in probes], dtype=np.int64)
+                np.array([check_query.row_id for check_query in check_queries], dtype=np.int64)
             )
             for effort in self._choice.efforts():
-                hits = version.index(version.space).search(queries, PROBE_HITS, effort=effort)
+                hits = version.index(version.space).search(queries, N_HITS, effort=effort)
                 found = [
-                    np.isin(probe.ids, ids).mean()
-                    for probe, ids in zip(probes, hits.ids, strict=True)
+                    np.isin(check_query.ids, ids).mean()
+                    for check_query, ids in zip(check_queries, hits.ids, strict=True)
                 ]
                 record = msgspec.structs.replace(
                     record, effort=effort, recall_at_5=float(np.mean(found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from imprompt.core.atomic_files import atomic_write
@@ -63,7 +62,7 @@ def stage(
         file.write(b"{}\n")
     shards = write_shards(staging, random_vectors(rows, seed=seed))
     write_row_sums(staging, layout.row_sums_file(SPACE), ShardedVectors(staging, shards))
-    info, probes = index_space(
+    info, check_queries = index_space(
         staging, SPACE, shards, factory=factory, seed=seed, part_rows=part_rows
     )
     with DuckPrompts(staging / layout.PROMPTS) as opened:
@@ -79,7 +78,7 @@ def stage(
         encoders=[EncoderSpec("toy", SPACE, DIM, 77)],
         shards={SPACE: shards},
         indexes={SPACE: info},
-        probes={SPACE: probes},
+        check_queries={SPACE: check_queries},
         row_sums={SPACE: layout.row_sums_file(SPACE)},
     )
     return staging, manifest
@@ -94,21 +93,6 @@ def reseal(root: Path, manifest: Manifest | bytes) -> None:
     path.unlink()
     path.write_bytes(content)
     layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
-
-
-def without_sums(manifest: Manifest) -> Manifest:
-    """What an index of format 2.0 says: nothing of sums, whose files it does not have."""
-    sums = {*manifest.row_sums.values(), *(info.sums for info in manifest.indexes.values())}
-    return msgspec.structs.replace(
-        manifest,
-        format=(2, 0),
-        row_sums={},
-        indexes={
-            space: msgspec.structs.replace(info, sums="")
-            for space, info in manifest.indexes.items()
-        },
-        files={file: record for file, record in manifest.files.items() if file not in sums},
-    )
 
 
 def build(

@@ -14,10 +14,12 @@ import pytest
 
 from imprompt.core.errors import Checksum, StoreError
 from imprompt.store import layout
+from imprompt.store.faiss_index import FaissIndex
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
+from imprompt.store.ivf.ivf_files import CheckedLists
 from imprompt.store.manifest import Manifest
-from tests.store.builders import DIM, SPACE, build, random_vectors, reseal, without_sums
+from tests.store.builders import DIM, SPACE, build, random_vectors
 from tests.store.flip_bytes import SECTOR, answers
 
 NPY_HEADER_BYTES = 128
@@ -207,10 +209,12 @@ def test_flips_aimed_at_the_answers(tmp_path: Path, factory: str) -> None:
     assert {one["used"] for one in found} == {"Checksum"}
 
 
-def test_a_flat_index_without_sums_is_compared_with_the_vectors(tmp_path: Path) -> None:
-    """A row whose code became huge would push all others out: its score is not that of the vectors."""
+def test_a_flat_index_is_compared_with_the_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where sums do not tell, a row whose code became huge is: it does not score as its vector."""
     manifest = build(tmp_path, rows=600)
-    reseal(tmp_path, without_sums(manifest))
+    monkeypatch.setattr(FaissIndex, "_check_codes", lambda _: None)
     path = layout.version_folder(tmp_path, manifest.version) / manifest.indexes[SPACE].file
     path.chmod(0o644)
     with path.open("r+b") as opened:
@@ -221,10 +225,10 @@ def test_a_flat_index_without_sums_is_compared_with_the_vectors(tmp_path: Path) 
         version.index(SPACE).search(queries, 1)
 
 
-def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None:
-    """A changed exponent in the stored vector or in the FAISS code of a probed row is found without hashing."""
+def test_opening_finds_what_the_check_queries_see(index: tuple[Path, Manifest]) -> None:
+    """A changed exponent in the stored vector or in the FAISS code of a check query's row is found without hashing."""
     root, manifest = index
-    row = manifest.probes[SPACE][0].row_id
+    row = manifest.check_queries[SPACE][0].row_id
     shard, start = next(
         (record.file, sum(before.rows for before in manifest.shards[SPACE][:number]))
         for number, record in reversed(list(enumerate(manifest.shards[SPACE])))
@@ -245,14 +249,20 @@ def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None
 @pytest.mark.parametrize("sums", [True, False])
 @pytest.mark.parametrize("damage", ["zeros", "ids"])
 def test_opening_finds_codes_that_find_nothing(
-    index_in_parts: tuple[Path, Manifest], damage: str, sums: bool, tmp_path: Path
+    index_in_parts: tuple[Path, Manifest],
+    damage: str,
+    sums: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A file of the right length and header whose lists hold something else would answer wrong rows without a word; also where
-    the index is of a format that had no sums."""
+    """A file of the right length and header whose lists changed would answer wrong rows silently.
+
+    The check queries find that also where sums do not tell.
+    """
     root, manifest = index_in_parts
     shutil.copytree(root, tmp_path / "copy")
     info = manifest.indexes[SPACE]
-    assert info.probes_found >= 12
+    assert info.check_queries_found >= 12
     rng = np.random.default_rng(0)
     for part in info.parts:
         path = layout.version_folder(tmp_path / "copy", manifest.version) / part.file
@@ -262,7 +272,7 @@ def test_opening_finds_codes_that_find_nothing(
         lists[:] = 0 if damage == "zeros" else rng.permutation(lists)
         path.write_bytes(content)
     if not sums:
-        reseal(tmp_path / "copy", without_sums(manifest))
+        monkeypatch.setattr(CheckedLists, "check", lambda *_: None)
     says = (
         r"list \d+ is not what was written"
         if sums

@@ -23,7 +23,7 @@ import imprompt.store.gpu
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import Checksum, ConfigError
 from imprompt.core.protocols import VectorIndex
-from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.core.values import Hits, Selection, Vectors
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.faiss_import import import_faiss
 from imprompt.store.gpu import Gpu, opened_gpu
@@ -39,29 +39,23 @@ PIECE_ROWS = 3_000
 FILE = "index/toy.faiss"
 
 
-class Recording:
+class Recording(ExactIndex):
     """The exact index, which remembers what it was asked."""
 
     def __init__(self, vectors: ShardedVectors) -> None:
-        self._exact = ExactIndex(vectors)
+        super().__init__(vectors)
         self.asked: list[tuple[int, int, float | None, bool]] = []
 
-    @property
-    def dim(self) -> int:
-        return self._exact.dim
-
-    @property
-    def caps(self) -> IndexCaps:
-        return self._exact.caps
-
-    def __len__(self) -> int:
-        return len(self._exact)
-
     def search(
-        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        effort: float | None = None,
+        selection: Selection | None = None,
     ) -> Hits:
-        self.asked.append((len(queries), k, effort, allowed is not None))
-        return self._exact.search(queries, k, effort=effort, allowed=allowed)
+        self.asked.append((len(queries), k, effort, selection is not None))
+        return super().search(queries, k, effort=effort, selection=selection)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +138,9 @@ def test_what_cannot_be_proven_is_answered_exactly_by_the_processor(
 def test_filters_are_the_processors(vectors: ShardedVectors, lend: Callable[..., Gpu]) -> None:
     """With its effort, whatever the GPU could do."""
     fake, cpu = FakeGpu(), Recording(vectors)
-    GpuIndex(cpu, vectors, lend(fake)).search(questions(), 5, effort=0.3, allowed=np.arange(900))
+    GpuIndex(cpu, vectors, lend(fake)).search(
+        questions(), 5, effort=0.3, selection=Selection(np.arange(900))
+    )
     assert cpu.asked == [(20, 5, 0.3, True)]
     assert fake.searches == 0
     assert fake.rows == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imprompt.core.values import Vectors, unit_rows
-from imprompt.store.ivf.ivf_rotation import rotation_for
+from imprompt.store.ivf.ivf_lists import rotation_for
 
 DIM, PIECES = 48, 12
 

@@ -21,8 +21,8 @@ from imprompt.core.errors import (
     NoIndex,
     StoreError,
 )
+from imprompt.core.predicates import Column, Comparison, Contains, Length, Literal, Truth
 from imprompt.core.settings import MilvusPlace
-from imprompt.core.values import Condition
 from imprompt.store.index_version import open_version
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.lease import push_lease
@@ -210,7 +210,7 @@ def test_an_index_that_the_server_lacks_is_refused_in_its_words(
 def test_every_index_of_milvus_lite_answers(
     indexes: list[Path], place: MilvusPlace, kind: str
 ) -> None:
-    """Its effort is the least that finds the probes' answers; effort 1 is exact; the folder's own may lie beside it."""
+    """Its effort is the least that finds the check queries' answers; effort 1 is exact; the folder's own may lie beside it."""
     params = None if kind == "hnsw" else {"nlist": 8}
     report = push(indexes[0], place, options=PushOptions(index_type=kind, index_params=params))
     assert (report.kind, report.recall_at_5 >= 0.96, report.effort < 1) == (
@@ -297,15 +297,15 @@ def test_texts_longer_than_a_field_are_whole_and_found(tmp_path: Path, place: Mi
         assert pushed.prompts.get_many([7])[0].text == long
         assert pushed.prompts.get_many(range(20)) == local.prompts.get_many(range(20))
         for condition in (
-            Condition("contains(text, ?)", ("the end",)),
-            Condition("length(text) > ?", (100,)),
-            Condition("true"),
+            Contains(Column("text"), Literal("the end")),
+            Comparison(">", Length(Column("text")), Literal(100)),
+            Truth(True),
         ):
             assert (
                 pushed.prompts.matching(condition).tolist()
                 == local.prompts.matching(condition).tolist()
             )
-        assert pushed.prompts.matching(Condition("contains(text, ?)", ("the end",))).tolist() == [7]
+        assert pushed.prompts.matching(Contains(Column("text"), Literal("the end"))).tolist() == [7]
 
 
 def test_the_small_collection_is_all_that_lies_beside_the_rows(
