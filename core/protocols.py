@@ -1,4 +1,4 @@
-"""The seams. Every implementation passes the contract suite of its protocol in `tests/contracts/`.
+"""The protocols that rooms share; see `docs/architecture.md` for their contract suites.
 
 A single item is a batch of one; no method returns two types. What cannot be done raises an error of
 `imprompt.core.errors`.
@@ -65,7 +65,10 @@ class DualEncoder(Protocol):
 
     @property
     def images(self) -> Encoder[Image]:
-        """Takes upright RGB pictures, as `imprompt.images.decode.open_image` gives them with `ENOUGH_PX` or with all pixels."""
+        """The tower of upright RGB pictures, as `imprompt.images.decode.open_image` gives them.
+
+        They may be reduced as by `ENOUGH_PX`.
+        """
         ...
 
 
@@ -88,11 +91,11 @@ class CorpusSource(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Changes whenever the rows or their order would; equal for equal content, wherever it lies."""
+        """Return a digest that is equal for equal rows in the same order, wherever they lie."""
         ...
 
     def batches(self, size: int, start: int = 0) -> Iterator[CorpusBatch]:
-        """Batches of at most `size` rows, from row `start` on (rows that are rejected count as rows).
+        """Yield batches of at most `size` rows, from row `start` on; rejected rows count too.
 
         Raises:
             CorpusError: the source as a whole cannot be read.
@@ -106,7 +109,7 @@ class PromptStore(Protocol):
     def __len__(self) -> int: ...
 
     def get_many(self, row_ids: Sequence[int] | Ids) -> list[Prompt]:
-        """The prompts in the order asked for, repeats included.
+        """Return the prompts in the order asked for, repeats included.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
@@ -114,14 +117,11 @@ class PromptStore(Protocol):
         ...
 
     def by_key(self, prompt_key: str) -> Prompt | None:
-        """The prompt of that stable name, the first where there are several;
-
-        None where there is none.
-        """
+        """Return the first prompt of that stable name; None if there is none."""
         ...
 
     def rows_of(self, prompt_keys: Collection[str]) -> Ids:
-        """The row ids of the prompts with these keys, rising; keys that no prompt has are passed over."""
+        """Return the row ids of the prompts with these keys, rising; unknown keys are ignored."""
         ...
 
     def matching(self, predicate: Predicate) -> Ids:
@@ -129,11 +129,11 @@ class PromptStore(Protocol):
         ...
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
-        """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
+        """Return for each group how many prompts it stands for, their duplicates included."""
         ...
 
     def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:
-        """At most `limit` phrases that the prompts are put together from, with how often each was submitted, falling.
+        """Return at most `limit` phrases of the prompts, and how often each was submitted, falling.
 
         Raises:
             StoreError: this store cannot count them.
@@ -150,7 +150,7 @@ class VectorStore(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, row_ids: Ids) -> Vectors:
-        """(n, dim) float32 unit rows in the order asked for, repeats included.
+        """Return (n, dim) float32 unit rows in the order asked for, repeats included.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
@@ -158,7 +158,7 @@ class VectorStore(Protocol):
         ...
 
     def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
-        """(first row id, block) over all rows, at most `size` rows each."""
+        """Yield (first row id, block of at most `size` rows) of all rows."""
         ...
 
 

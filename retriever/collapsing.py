@@ -45,8 +45,8 @@ def nearest_groups(
     """For each row the k nearest prompts that pass, one of each group, with their cosines; fewer where fewer exist.
 
     Where the first k hits are not enough, it looks deeper, and at last at all that is left: however
-    selective the filter is and however much is folded. Up to k = `caps.steady_k` a smaller k gives the
-    first of a larger one. More are looked for as deep as the index goes at once: fewer candidates
+    selective the filter is and however much is folded. Up to k = `caps.steady_k` a smaller k gives
+    the first of a larger one. More are looked for as deep as the index goes at once: fewer candidates
     would come first, though nearer ones lie behind them.
 
     Args:

@@ -1,4 +1,4 @@
-"""Filters: which prompts may be answered, by the store's columns, by words, and by artists named."""
+"""Filters: which prompts may be answered, by the store's columns, words, and artists named."""
 
 from __future__ import annotations
 

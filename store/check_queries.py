@@ -45,28 +45,21 @@ def index_space(
 
     Args:
         folder: the staging folder.
-        space: name of the vector space.
-        shards: its shards in row order.
-        factory: FAISS's factory string.
+        shards: of the space, in row order.
         seed: of the rows that it is measured with.
-        part_rows: above so many rows an inverted file has several parts.
-        gpu: where the index is made; None for the processor.
 
     Returns:
         The index's record with its recall@10 over 64 stored rows (all rows where there are fewer),
         and the check queries: the exact top 5 of 16 of those.
 
     Raises:
-        ConfigError: the factory is not known, FAISS cannot be loaded, or a GPU that is required
-            refuses.
-        StorageFull: the disk is full or may not be written.
         Checksum: a shard is not what its record says.
+        ConfigError, StorageFull: as `imprompt.store.indexes.build_index_file`.
     """
     vectors = ShardedVectors(folder, shards)
-    file = layout.index_file(space)
     info = build_index_file(
         folder,
-        file,
+        layout.index_file(space),
         vectors,
         factory=factory,
         seed=seed,
@@ -74,8 +67,7 @@ def index_space(
         gpu=gpu,
         progress=progress,
     )
-    row_ids = np.random.default_rng(seed).permutation(len(vectors))[:_MEASURED_ROWS]
-    row_ids = row_ids.astype(np.int64)
+    row_ids = np.random.default_rng(seed).permutation(np.arange(len(vectors)))[:_MEASURED_ROWS]
     queries = vectors.rows(row_ids)
     with progress.start("Measuring the index", None):
         exact = ExactIndex(vectors).search(queries, 10)

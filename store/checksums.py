@@ -1,9 +1,9 @@
-"""Checksums of what is read in pieces, compared whenever a piece is read, so that no answer rests on bytes that have changed.
+"""Checksums of pieces, compared whenever a piece is read: no answer rests on changed bytes.
 
 A file of sums is a row of crc32 (little-endian, 4 bytes each): one for each stored row of a space,
-one for each list of an inverted file, one for each 4,096 rows of a flat index. A sum goes on from
-the number of its piece, so that a piece in another's place is found, too. The files need no check
-of their own before they are used: a sum that was damaged agrees with nothing.
+one for each list of an inverted file, one for each 4,096 rows of a flat index. A sum starts from
+the number of its piece, so that a misplaced piece is found, too. The files need no check before
+they are used: a damaged sum agrees with nothing.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _SUM = np.dtype("<u4")
 
 
 def sum_of(piece: Any, number: int) -> int:
-    """The sum of a piece's bytes; all bits of a sum depend on those, and on the number."""
+    """Return the sum of a piece's bytes; all its bits depend on the bytes and on the number."""
     return crc32(piece, number & 0xFFFF_FFFF)
 
 
 def row_sums(rows: NDArray[np.float16], numbers: Iterable[int]) -> NDArray[np.uint32]:
-    """(n,) the sums of rows that lie one after another in memory."""
+    """Return the (n,) sums of rows that are contiguous in memory."""
     content, width = np.ascontiguousarray(rows).data.cast("B"), rows.shape[1] * rows.itemsize
     begins = range(0, len(rows) * width, width)
     found = (
@@ -55,7 +55,7 @@ def write_sums(folder: Path, file: str, parts: Iterable[NDArray[np.uint32]]) -> 
 
 
 def read_sums(folder: Path, file: str, *, count: int, mapped: bool) -> NDArray[np.uint32]:
-    """The sums in a file, mapped or in memory.
+    """Return the sums in a file, mapped or in memory.
 
     Raises:
         Checksum: it is missing, or has another number of them.
@@ -85,7 +85,7 @@ def read_sums(folder: Path, file: str, *, count: int, mapped: bool) -> NDArray[n
 def first_wrong(
     sums: NDArray[np.uint32], rows: NDArray[np.float16], numbers: Sequence[int] | Ids
 ) -> int | None:
-    """The number of the first row that is not what its sum says; None where all are."""
+    """Return the number of the first row that its sum does not match; None if all match."""
     ids = np.asarray(numbers, dtype=np.int64)
     wrong = np.flatnonzero(row_sums(rows, ids.tolist()) != sums[ids])
     return int(ids[wrong[0]]) if wrong.size else None

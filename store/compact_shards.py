@@ -1,4 +1,4 @@
-"""Copies of a version's prompts without some of them: no byte of a removed prompt is in the new file."""
+"""Copies of a version's prompts without some of them, of which no byte is in the new file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEFT JOIN gained AS g ON g.row_id = named.old_id ORDER BY new_id
 
 @dataclass(frozen=True, slots=True)
 class Gained:
-    """The counts that kept rows take over from removed ones: (n,) row ids, each once, and by how much."""
+    """The growth of kept rows' counts: (n,) row ids, each once, and what each count gains."""
 
     row_ids: Ids
     n_submitted: Ids

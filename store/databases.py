@@ -1,4 +1,4 @@
-"""Every DuckDB connection of imprompt: locked to the files named here, without network or extensions.
+"""Every DuckDB connection of imprompt: locked to named files, without network or extensions.
 
 A DuckDB file may come from anybody. A table in it may turn out to be a view that reads other files
 or asks a server, and a function a macro. So a foreign file is attached to an empty database: its
@@ -178,7 +178,7 @@ def check_tables(
 
 
 def check_no_macros(connection: DuckDBPyConnection, database: str) -> None:
-    """Raise `UnexpectedContent` if a database has macros, which would go before DuckDB's functions."""
+    """Raise `UnexpectedContent` if a database has macros, which hide DuckDB's functions."""
     statement = (
         "SELECT function_name FROM duckdb_functions() "
         "WHERE NOT internal AND database_name = $1 LIMIT 1"

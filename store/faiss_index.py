@@ -188,9 +188,9 @@ class FaissIndex(BaseIndex):
 
 
 def _block_sums(codes: NDArray[np.float16], *, first: int = 0) -> NDArray[np.uint32]:
-    """Return the sums of blocks of rows, numbered from `first`; on all cores where there are several.
+    """Return the sums of blocks of rows, numbered from `first`; several are summed by threads.
 
-    Threads are enough: crc32 lets others run.
+    crc32 lets other threads run.
     """
     blocks = [
         codes[start : start + _SUMMED_ROWS].data.cast("B")

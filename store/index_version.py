@@ -113,12 +113,12 @@ class IndexVersion:
     def index_lines(self) -> dict[str, str]:
         """The index of each searched space and its measured recall, in words."""
         return {
-            space: f"{info.factory}, recall@10 {info.recall_at_10:.3f} with effort {info.effort:.2f}"
-            for space, info in self.manifest.indexes.items()
+            space: f"{i.factory}, recall@10 {i.recall_at_10:.3f} with effort {i.effort:.2f}"
+            for space, i in self.manifest.indexes.items()
         }
 
     def check_untouched(self) -> None:
-        """Raise `Checksum` if a file that is still read was written into or cut since it was opened.
+        """Raise `Checksum` if a file that is still read was changed since it was opened.
 
         Files that were removed or replaced do no harm: their old bytes are still read.
         """

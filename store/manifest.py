@@ -61,9 +61,10 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class ShardRecord(msgspec.Struct, frozen=True):
-    """A file of consecutive vectors; `file` is relative to the version, `provenance` says how they were made.
+    """A file of consecutive vectors.
 
-    Two shards of equal plan and provenance have equal bytes; otherwise they agree to 1e-3.
+    `file` is relative to the version, `provenance` says how the vectors were made. Two shards of
+    equal plan and provenance have equal bytes; otherwise they agree to 1e-3.
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""Predicates as SQL for DuckDB: names of known columns, and a place for each value that travels apart."""
+"""Predicates as SQL for DuckDB: known columns, and placeholders for values, which travel apart."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compile_sql(predicate: Predicate) -> BoundSql:
 
 
 def _sql(part: Predicate | Operand, values: list[str | int | float]) -> str:
-    """The SQL of a part; its values are appended from left to right, as their places stand in it."""
+    """Return the SQL of a part; its values are appended in the order of their placeholders."""
     match part:
         case Column(name):
             return f'"{name}"'
@@ -53,7 +53,8 @@ def _sql(part: Predicate | Operand, values: list[str | int | float]) -> str:
         case Comparison(sign, left, right):
             return f"({_sql(left, values)} {sign} {_sql(right, values)})"
         case In(operand, options):
-            return f"({_sql(operand, values)} IN ({', '.join(_sql(option, values) for option in options)}))"
+            first, *listed = (_sql(side, values) for side in (operand, *options))
+            return f"({first} IN ({', '.join(listed)}))"
         case IsNull(operand):
             return f"({_sql(operand, values)} IS NULL)"
         case Like():

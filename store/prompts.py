@@ -49,7 +49,7 @@ _LISTED = ", ".join(COLUMNS)
 _PROMPTS = f"{STORED}.main.prompts"
 _DIGEST_ROWS = 10_000
 _MEMORY = "25%"
-"""Of the machine's, or its container's; by default DuckDB takes 80 %, and a model needs most of it."""
+"""Of the machine's, or its container's. DuckDB's default is 80 %, but a model needs most of it."""
 
 _LEAST_BEGINNINGS = 3
 """A phrase counts if it stands in prompts of at least so many different beginnings.
@@ -232,7 +232,7 @@ class DuckPrompts:
         return np.asarray(columns["row_id"], dtype=np.int64)
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
-        """Return for each group how many prompts it stands for: its members and their duplicates."""
+        """Return for each group how many prompts it stands for, their duplicates included."""
         statement = (
             f"SELECT group_id, count(*) + sum(n_duplicates)::BIGINT FROM {_PROMPTS} "  # noqa: S608 constants
             "WHERE group_id IN (SELECT unnest(?::BIGINT[])) GROUP BY group_id"
@@ -252,7 +252,7 @@ class DuckPrompts:
         return [(str(phrase), int(n)) for phrase, n in self._fetch(_FREQUENT_PHRASES, limit)]
 
     def digest(self) -> str:
-        """Return the sha256 (64 hex digits) of the rows in row order, which is equal for equal rows.
+        """Return the sha256 (64 hex digits) of the rows in row order.
 
         DuckDB's bytes differ from run to run. Hashed is a JSON array of the columns of each row, in
         the order of `COLUMNS`, and a line feed.

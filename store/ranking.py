@@ -129,9 +129,9 @@ def _validate_row_ids(row_ids: Ids, *, rows: int) -> Ids:
 def cosines(queries: Vectors, rows: Vectors) -> NDArray[np.float32]:
     """Return the (q, n) cosines of unit rows.
 
-    They are summed in float64 and rounded once, so that a score does not depend on which other rows and
-    queries are computed with it: a float32 product would differ in its last bits between a batch of
-    1 and a batch of 64, and reorder near ties.
+    They are summed in float64 and rounded once, so that a score does not depend on the other rows
+    and queries of the batch: a float32 product would differ in its last bits between batches of 1
+    and of 64, and reorder near ties.
     """
     return np.asarray(queries.astype(np.float64) @ rows.astype(np.float64).T, dtype=np.float32)
 

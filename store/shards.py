@@ -70,7 +70,8 @@ def write_shard(
         raise StoreError(f"{file} cannot be stored: {error}.") from error
     if rows.size == 0 or not rows.any(axis=1).all():
         raise StoreError(
-            f"{file} cannot be stored: {len(rows)} rows of {rows.shape[1]} values, or a row of zeros."
+            f"{file} cannot be stored: {len(rows)} rows of {rows.shape[1]} values, "
+            "or a row of zeros."
         )
     return write_codes(folder, file, rows, provenance=provenance)
 
@@ -78,7 +79,7 @@ def write_shard(
 def write_codes(
     folder: Path, file: str, rows: NDArray[np.float16], *, provenance: Mapping[str, Any]
 ) -> ShardRecord:
-    """Write one shard of rows as they are stored elsewhere; otherwise like `write_shard`."""
+    """Write one shard of rows that are stored already; otherwise like `write_shard`."""
     path = folder / file
     with atomic_write(path) as opened:
         np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(rows))
@@ -116,7 +117,7 @@ def write_row_sums(folder: Path, file: str, vectors: ShardedVectors) -> None:
 
 
 def keep_shard(folder: Path, record: ShardRecord, chunks: Iterable[bytes]) -> None:
-    """Put a shard that was written elsewhere into its place; when this returns, it is whole and on disk.
+    """Store a shard that was written elsewhere; when this returns, it is whole and on disk.
 
     Args:
         folder: the staging folder.
@@ -140,7 +141,7 @@ def keep_shard(folder: Path, record: ShardRecord, chunks: Iterable[bytes]) -> No
 
 
 def shard_is_whole(folder: Path, record: ShardRecord) -> bool:
-    """Whether the file is there with the bytes that `record` says; reads all of it."""
+    """Return whether the file has the bytes that `record` says; reads all of it."""
     try:
         return hash_file(folder, record.file) == (record.bytes, record.sha256)
     except (Checksum, OSError):
@@ -150,8 +151,8 @@ def shard_is_whole(folder: Path, record: ShardRecord) -> bool:
 class ReadRows:
     """(rows, dim) float16 values of a file, read when they are asked for. Safe to use from threads.
 
-    They are indexed as an array is: by a row, by rows, by a slice with both ends. The file stays open as long as the object is referenced, so its rows can be read after it was
-    removed.
+    They are indexed as an array is: by a row, by rows, by a slice with both ends. The file
+    stays open as long as the object is referenced, so its rows can be read after it was removed.
 
     Args:
         path: for messages.
@@ -201,7 +202,7 @@ class ReadRows:
 
 
 class ShardedVectors:
-    """The vectors of one space, in row order across shards. Safe to read from several threads at once.
+    """The vectors of one space, in row order across shards. Safe to read from threads.
 
     Only the lengths of files that are to be mapped are looked at here, and the first of them; each
     is mapped, and its header checked, when a row of it is first asked for: mapping the five
@@ -211,7 +212,7 @@ class ShardedVectors:
     Args:
         folder: of the version, or of a staging build.
         records: the space's shards in row order, at least one.
-        mapped: False reads rows as they are asked for; see `imprompt.store.shard_rows`.
+        mapped: False reads rows when they are needed; see the module.
         sums: the file of the rows' sums, with which every row that is read is compared; "" where
             there is none.
 
@@ -248,7 +249,7 @@ class ShardedVectors:
         return int(self._starts[-1])
 
     def rows(self, row_ids: Ids) -> Vectors:
-        """(n, dim) float32 unit rows in the order asked for, repeats included.
+        """Return (n, dim) float32 unit rows in the order asked for, repeats included.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
@@ -257,8 +258,9 @@ class ShardedVectors:
         return self._unit(self.codes_of(row_ids))
 
     def cosines(self, query: Vectors, row_ids: Ids) -> NDArray[np.float32]:
-        """(n,) cosines of a question, a (1, dim) float32 unit row, and the stored rows; to the bit those of `rows` by
-        `imprompt.store.ranking.cosines`.
+        """Return the (n,) cosines of a query, a (1, dim) float32 unit row, and stored rows.
+
+        They have the bits of `imprompt.store.ranking.cosines` of `rows`.
 
         It works in memory that the thread keeps: what a new array of more than 128 kB costs, the
         system's pages, is more than the arithmetic.
@@ -280,16 +282,15 @@ class ShardedVectors:
         return found
 
     def codes_of(self, row_ids: Ids) -> NDArray[np.float16]:
-        """The same rows as `rows`, as they are stored: (n, dim) float16.
+        """Return the rows of `rows` as they are stored: (n, dim) float16.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
         """
         ids = np.asarray(row_ids, dtype=np.int64).reshape(-1)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
-            raise UnknownRow(
-                f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {len(self) - 1}."
-            )
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise UnknownRow(f"Row {wrong} is outside of 0 to {len(self) - 1}.")
         shard_of = np.searchsorted(self._starts, ids, side="right") - 1
         if (
             len(ids) <= _FEW_ROWS
@@ -329,19 +330,16 @@ class ShardedVectors:
         ]
 
     def block(self, start: int, stop: int) -> Vectors:
-        """(stop - start, dim) float32 unit rows of the row ids `start` to `stop` - 1;
-
-        `stop` is cut at the end.
-        """
+        """Return the (n, dim) float32 unit rows from `start` up to `stop`, or to the end."""
         return self._unit(self.codes(start, stop))
 
     def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
-        """(first row id, block) over all rows, at most `size` rows each."""
+        """Yield (first row id, block of at most `size` rows) of all rows."""
         for start in range(0, len(self), size):
             yield start, self.block(start, start + size)
 
     def codes(self, start: int, stop: int) -> NDArray[np.float16]:
-        """The same rows as `block`, as they are stored: (n, dim) float16."""
+        """Return the rows of `block` as they are stored: (n, dim) float16."""
         stop = min(stop, len(self))
         if start >= stop:
             return np.empty((0, self.dim), dtype=CODE)
@@ -353,7 +351,7 @@ class ShardedVectors:
         return self._checked(np.concatenate(parts), np.arange(start, stop))
 
     def _checked(self, codes: NDArray[np.float16], ids: Ids) -> NDArray[np.float16]:
-        """The codes of these rows, when they are what was written."""
+        """Return the codes of these rows if their sums match."""
         if self.sums is not None and (row := first_wrong(self.sums, codes, ids)) is not None:
             path = (
                 self._root
@@ -397,8 +395,10 @@ class ShardedVectors:
         return rows
 
     def _scale(self, codes: NDArray[np.float16], rows: Vectors, wide: NDArray[np.float64]) -> None:
-        """Fill `rows` with the float16 rows as float32 rows of length 1. Norms are summed in float64, in `wide`, so a row's bits do
-        not depend on the others."""
+        """Fill `rows` with the float16 rows as float32 rows of length 1.
+
+        Norms are summed in float64, in `wide`, so a row's bits do not depend on the others.
+        """
         _single_precision(codes, rows)
         np.copyto(wide, rows)
         norms = np.sqrt(np.vecdot(wide, wide))
@@ -412,22 +412,24 @@ class ShardedVectors:
 def _check_lengths(folder: Path, records: Sequence[ShardRecord]) -> None:
     with folders_of(folder) as opened:
         for record in records:
-            file = f"{folder}/{record.file}"  # as text: for thousands of files, a fifth of the time of `Path`
             try:
                 size = size_of(folder, record.file, opened)
             except OSError as error:
+                path = folder / record.file
                 raise Checksum(
-                    f"{file} cannot be read: {error.strerror}.", path=Path(file), hint=VERIFY
+                    f"{path} cannot be read: {error.strerror}.", path=path, hint=VERIFY
                 ) from error
             if size != record.bytes:
+                path = folder / record.file
                 raise Checksum(
-                    f"{file} has {size} bytes, not {record.bytes}.", path=Path(file), hint=VERIFY
+                    f"{path} has {size} bytes, not {record.bytes}.", path=path, hint=VERIFY
                 )
 
 
 def _single_precision(codes: NDArray[np.float16], values: Vectors) -> None:
-    """Fill `values` with the codes as float32, in a sixth of the time that numpy takes. What is infinite or no number becomes 2^16
-    or more.
+    """Fill `values` with the codes as float32, in a sixth of the time that numpy takes.
+
+    Infinities and NaN become 2^16 or more.
 
     The exponent of float16 has 5 bits and a bias of 15, that of float32 8 bits and 127: the bits
     moved to their places are the value times 2^-112, subnormal ones included (IEEE 754-2019,
@@ -444,7 +446,7 @@ def _single_precision(codes: NDArray[np.float16], values: Vectors) -> None:
 def _open_rows(
     folder: Path, record: ShardRecord, *, mapped: bool
 ) -> NDArray[np.float16] | ReadRows:
-    """The rows of one shard whose header agrees with its record and its length: nothing past its end is ever touched.
+    """Open one shard whose header agrees with its record and length: no read goes past its end.
 
     numpy's own reader evaluates the header as Python source and fails in a dozen ways on a damaged
     one, so only the one form that `write_shard` writes is accepted (format version 1.0,

@@ -64,7 +64,7 @@ class IndexChoice:
         return bool(INDEX_TYPES[self.kind].dial)
 
     def search_params(self, effort: float, *, limit: int) -> dict[str, Any]:
-        """Return the parameters of a search with this effort, 0 to 1, that asks for `limit` rows."""
+        """Return the parameters of a search for `limit` rows with this effort, 0 to 1."""
         index_type = INDEX_TYPES[self.kind]
         if not index_type.dial:
             return {}

@@ -105,7 +105,7 @@ class MilvusPrompts:
         return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *row_ids]))
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
-        """Return for each group how many prompts it stands for: its members and their duplicates."""
+        """Return for each group how many prompts it stands for, their duplicates included."""
         sizes: Counter[int] = Counter()
         for some in _chunks(sorted({int(group) for group in group_ids}), _KEYS_AT_ONCE):
             for row in self._select(f"group_id in {some}", ["group_id", "n_duplicates"]):

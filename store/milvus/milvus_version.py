@@ -23,7 +23,7 @@ from imprompt.store.milvus.vectors import MilvusVectors
 
 
 class MilvusVersion:
-    """Satisfies `imprompt.store.open_index.OpenIndex` over one collection, whatever is put into service after it was opened.
+    """An `imprompt.store.open_index.OpenIndex` over one collection, which stays the same.
 
     Args:
         connection: is closed with it.
@@ -62,7 +62,7 @@ class MilvusVersion:
         return self.manifest.encoders[0].space
 
     def index(self, space: str) -> VectorIndex:
-        """The index of the searched space.
+        """Return the index of the searched space.
 
         Raises:
             SpaceMismatch: another space.
@@ -72,7 +72,7 @@ class MilvusVersion:
         return self._index
 
     def vectors(self, space: str) -> MilvusVectors:
-        """The vectors of a space.
+        """Return the vectors of a space.
 
         Raises:
             SpaceMismatch: the version has no vectors of that space.
@@ -83,11 +83,12 @@ class MilvusVersion:
 
     @cached_property
     def index_lines(self) -> dict[str, str]:
-        """The kind of index of each searched space and what was measured of it, in words."""
+        """The index of the searched space and its measured recall, in words."""
         record = self._record
         params = ", ".join(f"{name} {value}" for name, value in record.params.items())
-        words = f"{record.kind}{f' ({params})' if params else ''} on Milvus, recall@5 {record.recall_at_5:.3f}"
-        return {self.space: f"{words} with effort {record.effort:.2f}"}
+        kind = f"{record.kind} ({params})" if params else record.kind
+        recall = f"recall@5 {record.recall_at_5:.3f} with effort {record.effort:.2f}"
+        return {self.space: f"{kind} on Milvus, {recall}"}
 
     def in_service(self) -> str | None:
         """`published_as` of what is in service by now; None where nothing is.
@@ -141,7 +142,8 @@ class MilvusVersion:
     def _mismatch(self, space: str) -> SpaceMismatch:
         encoder = self.manifest.encoders[0]
         return SpaceMismatch(
-            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; asked for was {space}.",
+            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; "
+            f"asked for was {space}.",
             expected=encoder.space,
             found=space,
             hint=f"Use --encoder {encoder.name}, or another index.",
@@ -149,7 +151,7 @@ class MilvusVersion:
 
 
 def open_milvus(place: MilvusPlace) -> MilvusVersion:
-    """The version in service on a server: its rows counted, its check queries answered.
+    """Open the version in service on a server, its rows counted, its check queries answered.
 
     Raises:
         NoIndex: nothing whole was pushed there.
@@ -174,20 +176,20 @@ def open_milvus(place: MilvusPlace) -> MilvusVersion:
 
 
 def damaged(record: PushedVersion, connection: Connection, problem: str) -> Checksum:
-    """The error for what does not answer as it did when it was pushed."""
+    """Return the error for a version that does not answer as it did when it was pushed."""
     message = f"{record.collection} on {connection.place} is not what was pushed: {problem}."
     return Checksum(message, path=Path(record.collection), hint="Push the index again.")
 
 
 def collection_in_service(connection: Connection) -> str | None:
-    """The collection that the alias names; None where nothing is in service."""
+    """Return the collection that the alias names; None if nothing is in service."""
     if not connection.call("has_collection", ALIAS):
         return None
     return str(connection.call("describe_alias", ALIAS)["collection_name"])
 
 
 def count_rows(connection: Connection, collection: str, *, where: str = "") -> int:
-    """How many rows of a collection an expression is true of; all that were ever acknowledged are looked at."""
+    """Return how many rows of a collection, all acknowledged ones included, pass an expression."""
     answer = connection.call(
         "query", collection, filter=where, output_fields=["count(*)"], consistency_level="Strong"
     )

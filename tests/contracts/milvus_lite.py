@@ -1,4 +1,4 @@
-"""Contracts on Milvus Lite: one file for all tests of a session, a collection for each index or store."""
+"""Contracts on Milvus Lite: one file for all tests of a session, a collection for each store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every corpus of prompts promises, whatever file it is read from (`imprompt.core.protocols.CorpusSource`)."""
+"""The contract of `imprompt.core.protocols.CorpusSource`, held by every kind of corpus."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ ROWS: tuple[bytes, ...] = (
     b"x" * 100_001,
     b"last one",
 )
-"""What each file kind is written with: five prompts, one of them twice, and four rows that are no prompts."""
+"""What each file kind is written with.
+
+Five prompts, one of them twice, and four rows that are no prompts.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,8 @@ def write_duckdb(folder: Path, rows: tuple[bytes, ...]) -> Path:
     path = folder / "prompts.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute(
-            "CREATE TABLE other (prompt VARCHAR); CREATE TABLE images (id INTEGER, prompt VARCHAR, n_submitted BIGINT)"
+            "CREATE TABLE other (prompt VARCHAR); "
+            "CREATE TABLE images (id INTEGER, prompt VARCHAR, n_submitted BIGINT)"
         )
         cells = [(row.decode("utf-8", "replace"), 2) for row in rows]
         connection.executemany("INSERT INTO images VALUES (1, ?, ?)", [("deleted", 1), *cells])
@@ -259,7 +263,10 @@ class TestEverySource:
                 assert found == [row for row in one_by_one if isinstance(row, picked)]
 
     def test_goes_on_from_any_row(self, source: CorpusSource) -> None:
-        """Starting at row n gives what is left after n rows, rejected ones counted; behind the end there is nothing."""
+        """Starting at row n gives what is left after n rows, rejected ones counted.
+
+        Behind the end there is nothing.
+        """
         everything = read(source, 1)
         for start in (
             *(range(len(everything)) if len(everything) < 12 else (0, 1, 4711)),
@@ -270,7 +277,7 @@ class TestEverySource:
         assert read(source, 5, len(everything) + 7) == []
 
     def test_says_where_to_go_on(self, source: CorpusSource) -> None:
-        """`next_start` is the number of rows so far, so a reader that stops after any batch loses and repeats nothing."""
+        """`next_start` counts the rows so far, so a stop loses and repeats nothing."""
         seen = 0
         for batch in source.batches(2):
             assert 1 <= len(batch.prompts) + len(batch.rejected) <= 2
@@ -286,7 +293,7 @@ class TestEverySource:
         assert len({row.source_key for row in rows}) == len(rows)
 
     def test_gives_text_that_can_be_stored(self, source: CorpusSource) -> None:
-        """Every prompt is Unicode text that is not blank, has no NUL, and was submitted at least once."""
+        """Every prompt is Unicode text, not blank, without NUL, and was submitted at least once."""
         for row in read(source, 100):
             if isinstance(row, RawPrompt):
                 assert row.text.encode("utf-8").strip()
@@ -297,7 +304,7 @@ class TestEverySource:
                 assert row.reason
 
     def test_refuses_senseless_batches(self, source: CorpusSource) -> None:
-        """A batch of no rows, or one from before the beginning, is an error and not an endless loop."""
+        """A batch of no rows, or one before the beginning, is an error and not an endless loop."""
         for size, start in ((0, 0), (1, -1)):
             with pytest.raises(ConfigError):
                 next(source.batches(size, start))
@@ -376,7 +383,7 @@ class TestBadRows:
 
 
 def test_images_without_a_prompt_are_named(tmp_path: Path) -> None:
-    """In a folder of images, one without a prompt and one that is torn are rejected by their path, each with its reason."""
+    """Of a folder of images, those without a prompt or torn are rejected by path and reason."""
     folder = write_images(tmp_path, ROWS[:3])
     rows = read(parse_corpus(f"images:{folder}"), 10)
     rejected = {row.source_key: row.reason for row in rows if isinstance(row, RejectedRow)}

@@ -24,7 +24,10 @@ MORE_TEXTS = [*TEXTS, "broken \udcff name", *(f"prompt {n} " * (n % 5) for n in 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A tower, what its spec says, items for it (texts: more than one batch), and the rows it gives them."""
+    """A tower, what its spec says, items for it (texts.
+
+    More than one batch), and the rows it gives them.
+    """
 
     tower: Encoder[Any]
     spec: EncoderSpec
@@ -107,7 +110,10 @@ def test_the_same_items_give_the_same_bits(case: Case) -> None:
 
 
 def test_different_items_give_different_rows(case: Case) -> None:
-    """The first two items are far from alike; a tower that ignores its input would pass all the rest."""
+    """The first two items are far from alike.
+
+    A tower that ignores its input would pass all the rest.
+    """
     assert np.abs(case.rows[0] - case.rows[1]).max() > 100 * ROUNDING
 
 
@@ -121,7 +127,10 @@ def texts(
 
 
 def test_token_lengths_tell_what_is_cut(texts: tuple[TextEncoder, EncoderSpec]) -> None:
-    """Lengths count every token; a text beyond `max_tokens` gives the row of any other text with the same beginning."""
+    """Lengths count every token.
+
+    A text beyond `max_tokens` gives the row of any other text with the same beginning.
+    """
     tower, spec = texts
     lengths = tower.token_lengths(["", "cat", "cat cat", LONG])
     assert lengths.dtype == np.int64

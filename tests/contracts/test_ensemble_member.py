@@ -59,7 +59,10 @@ def member(request: pytest.FixtureRequest, members: dict[str, EnsembleMember]) -
 
 
 def test_rows_are_unit_vectors_of_minilm_space(member: EnsembleMember) -> None:
-    """A row of 384 float32 for each picture, of length 1; texts, where there are any, one each and none empty."""
+    """A row of 384 float32 for each picture, of length 1.
+
+    Texts, where there are any, one each and none empty.
+    """
     said = member.predict([picture(colour) for colour in COLOURS])
     assert said.vectors.shape == (len(COLOURS), 384)
     assert said.vectors.dtype == np.float32

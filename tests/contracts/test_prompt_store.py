@@ -65,7 +65,10 @@ def store(
 
 
 def test_every_field_comes_back(store: PromptStore) -> None:
-    """All columns of all rows are what went in: other scripts, NUL, quotes, line feeds, a megabyte, the empty string."""
+    """All columns of all rows are what went in.
+
+    Other scripts, NUL, quotes, line feeds, a megabyte, the empty string.
+    """
     assert len(store) == len(TEXTS)
     assert store.get_many(range(len(TEXTS))) == [
         Prompt(i, prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1, i)
@@ -79,7 +82,10 @@ def test_request_order_with_repeats(store: PromptStore) -> None:
 
 
 def test_ids_of_a_search(store: PromptStore) -> None:
-    """An int64 array, as `Hits.ids` has it, is taken like a list; row ids come back as plain numbers."""
+    """An int64 array, as `Hits.ids` has it, is taken like a list.
+
+    Row ids come back as plain numbers.
+    """
     found = store.get_many(np.array([2, 1], dtype=np.int64))
     assert [type(prompt.row_id) for prompt in found] == [int, int]
     assert found == store.get_many([2, 1])

@@ -1,4 +1,4 @@
-"""The contract of `imprompt.core.protocols.VectorIndex`, held by every index, against an answer computed from the raw files."""
+"""The contract of `imprompt.core.protocols.VectorIndex`, against answers from the raw files."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ def make_case(
 
 @pytest.fixture(scope="module", params=EVERY)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    """700 rows with every kind of tie: rows 100 to 399 are one and the same, 400 to 449 repeat 0 to 49."""
+    """700 rows with every kind of tie.
+
+    Rows 100 to 399 are one and the same, 400 to 449 repeat 0 to 49.
+    """
     vectors = random_vectors(ROWS, DIM)
     vectors[100:400] = vectors[100]
     vectors[400:450] = vectors[:50]
@@ -164,7 +167,10 @@ def test_the_exact_rows_in_order(case: Case, k: int) -> None:
 
 
 def test_scores_are_cosines(case: Case) -> None:
-    """A score is the cosine of query and row, to float32 rounding; a stored row finds itself with 1."""
+    """A score is the cosine of query and row, to float32 rounding.
+
+    A stored row finds itself with 1.
+    """
     queries = questions(8)
     hits = case.index.search(queries, 20)
     truth = np.take_along_axis(
@@ -204,7 +210,10 @@ def test_a_smaller_k_is_a_prefix(case: Case, k: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_batches_change_nothing(case: Case, size: int) -> None:
-    """64 questions one by one, in sevens or at once: the same ids and the same bits of the scores."""
+    """64 questions one by one, in sevens or at once.
+
+    The same ids and the same bits of the scores.
+    """
     queries = questions(64)
     parts = [case.index.search(queries[start : start + size], 12) for start in range(0, 64, size)]
     joined = Hits(
@@ -236,7 +245,10 @@ def test_threads_change_nothing(case: Case) -> None:
 
 
 def test_threads_of_different_efforts(case: Case) -> None:
-    """An effort is of its question alone: asked with others at once, each gets what it gets by itself."""
+    """An effort is of its question alone.
+
+    Asked with others at once, each gets what it gets by itself.
+    """
     queries = questions(400)
 
     def ask(i: int) -> Hits:
@@ -362,7 +374,7 @@ def test_one_row(maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path:
 def test_more_near_ties_than_candidates(
     maker: Callable[[Path, ShardedVectors], VectorIndex], tmp_path: Path
 ) -> None:
-    """Among 3,000 rows that float16 makes to differ in length more than in direction, the nearest is still the nearest."""
+    """Of 3,000 rows that float16 sets apart more by length than direction, the nearest comes."""
     rng = np.random.default_rng(5)
     case = make_case(
         maker, tmp_path, unit_rows(random_vectors(1, DIM) + 1e-3 * rng.standard_normal((3000, DIM)))
@@ -375,7 +387,7 @@ def test_more_near_ties_than_candidates(
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_near_ties(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Rows closer together than FAISS's scan can tell apart still come in the exact order, in every index."""
+    """Rows closer than FAISS's scan can tell apart still come in the exact order, everywhere."""
     check_near_ties(data, tmp_path_factory, MAKERS)
 
 

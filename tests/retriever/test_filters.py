@@ -95,8 +95,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ]
     with duckdb.connect(str(folder / layout.PROMPTS)) as connection:
         connection.execute(
-            "CREATE TABLE prompts(row_id BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, "
-            "source_key VARCHAR, n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT)"
+            "CREATE TABLE prompts(row_id BIGINT, prompt_key VARCHAR, text VARCHAR, "
+            "embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, "
+            "n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT)"
         )
         connection.executemany(
             "INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -178,7 +179,10 @@ def test_the_answer_is_that_of_a_look_at_every_row(
     artists: bool,
     seed: int,
 ) -> None:
-    """Filters, words that are only found by reading, and folding: the same rows, as many, in the same order."""
+    """Filters, words that are only found by reading, and folding.
+
+    The same rows, as many, in the same order.
+    """
     filters, passes = filtered
     selection = select(filters, world.prompts)
     if artists:
@@ -234,7 +238,10 @@ def test_a_smaller_k_is_a_prefix(world: World, k: int) -> None:
 def test_as_many_come_from_an_index_that_guesses(
     world: World, filters: Filters, passes: Callable[[Prompt], bool]
 ) -> None:
-    """An inverted file with the least effort: k groups where k exist, each once, all of them passing, and prefixes agree."""
+    """An inverted file with the least effort.
+
+    K groups where k exist, each once, all of them passing, and prefixes agree.
+    """
     queries = random_vectors(4, DIM, seed=9)
     groups = {p.group_id for p in world.rows if passes(p)}
     selection = select(filters, world.prompts)
@@ -310,7 +317,10 @@ def test_prompts_that_name_artists_are_left_out(
 
 
 def test_a_filter_is_looked_up_once(version: IndexVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second question with the same filter does not go through the prompts again; at most eight are kept."""
+    """A second question with the same filter does not go through the prompts again.
+
+    At most eight are kept.
+    """
     asked: list[Predicate] = []
     matching = DuckPrompts.matching
 

@@ -49,7 +49,10 @@ def write_shards(
 def stage(
     root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS
 ) -> tuple[Path, Manifest]:
-    """A staged build of `rows` prompts that only wants publishing; the write lock is the caller's."""
+    """A staged build of `rows` prompts that only wants publishing.
+
+    The write lock is the caller's.
+    """
     plan_sha256 = f"{seed:064x}"
     staging = layout.staging_folder(root, plan_sha256)
     with StagedPrompts(staging) as staged:
@@ -85,7 +88,7 @@ def stage(
 
 
 def reseal(root: Path, manifest: Manifest | bytes) -> None:
-    """Put another manifest into the version in service, with `CURRENT` saying that it is the right one."""
+    """Put another manifest into the version in service, and its sha256 into `CURRENT`."""
     name = current_name(root)
     assert name is not None
     content = manifest if isinstance(manifest, bytes) else encode_manifest(manifest)

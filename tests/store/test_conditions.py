@@ -176,7 +176,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("expression", REFUSED)
 def test_everything_else_is_refused(expression: str) -> None:
-    """In one line that shows the piece which is not allowed, or the place where it is not understood."""
+    """In one line that shows the part that is not allowed, or the place that is not understood."""
     with pytest.raises(FilterRejected) as caught:
         where(expression)
     assert REFUSED[expression] in caught.value.message
@@ -256,7 +256,10 @@ def test_nothing_that_is_refused_touches_a_file(
 )
 @example("text = 'a' AND 'b' LIKE 'b'")
 def test_any_text_is_a_condition_or_is_refused(prompts: DuckPrompts, expression: str) -> None:
-    """Never another error; and what is accepted, the store can answer: its SQL holds only known words."""
+    """Never another error; and what is accepted, the store can answer.
+
+    Its SQL holds only known words.
+    """
     try:
         found = where(expression)
     except FilterRejected:
@@ -293,7 +296,10 @@ words = st.sampled_from(
 def test_words_are_found_as_they_stand(
     prompts: DuckPrompts, wanted: list[tuple[str, bool]]
 ) -> None:
-    """Several words, held or not, give what a look at every row gives: whatever their case, nothing is a pattern."""
+    """Several words, held or not, give what a look at every row gives.
+
+    Whatever their case, nothing is a pattern.
+    """
     condition: Predicate = Truth(True)
     for word, held in wanted:
         condition &= holds_words(word) if held else ~holds_words(word)

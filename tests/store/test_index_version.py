@@ -19,7 +19,7 @@ from tests.store.builders import SPACE, build
 
 
 def rewrite_manifest(root: Path, **changes: Any) -> None:
-    """Change the manifest in service, and `CURRENT` with it, as another version would have written them."""
+    """Change the manifest in service, and `CURRENT` with it, as another release would."""
     name = layout.current_path(root).read_text().split()[0]
     path = layout.version_folder(root, name) / layout.MANIFEST
     content = json.dumps(json.loads(path.read_text()) | changes).encode()
@@ -87,7 +87,7 @@ def test_older_format(tmp_path: Path, factory: str, older: list[int]) -> None:
 
 
 def test_the_folders_of_an_older_format(tmp_path: Path) -> None:
-    """An index whose versions lie where older formats had them is refused as such, not as damaged."""
+    """An index whose versions lie where older formats had them is refused, not called damaged."""
     build(tmp_path, rows=20)
     layout.versions_folder(tmp_path).rename(tmp_path / "generations")
     for work in (open_version, verify):
@@ -106,7 +106,10 @@ def test_newer_minor_format(tmp_path: Path) -> None:
 
 
 def test_a_manifest_without_sums(tmp_path: Path) -> None:
-    """Rows or lists that nothing vouches for are not read: no manifest of this format lacks sums."""
+    """Rows or lists that nothing vouches for are not read.
+
+    No manifest of this format lacks sums.
+    """
     build(tmp_path, rows=20)
     name = layout.current_path(tmp_path).read_text().split()[0]
     manifest = json.loads((layout.version_folder(tmp_path, name) / layout.MANIFEST).read_text())
@@ -154,7 +157,10 @@ def test_another_space(tmp_path: Path) -> None:
 
 
 def test_check_queries_are_the_exact_answers(tmp_path: Path) -> None:
-    """Sixteen rows, each nearest to itself with cosine 1, five hits each; recall was measured and is 1."""
+    """Sixteen rows, each nearest to itself with cosine 1, five hits each.
+
+    Recall was measured and is 1.
+    """
     manifest = build(tmp_path)
     check_queries = manifest.check_queries[SPACE]
     assert len({check_query.row_id for check_query in check_queries}) == 16
@@ -204,7 +210,10 @@ def test_a_table_of_an_older_format(tmp_path: Path) -> None:
 
 
 def test_a_version_can_be_open_twice(tmp_path: Path) -> None:
-    """A process may read a version in two places at once; both answer, whichever is closed first."""
+    """A process may read a version in two places at once.
+
+    Both answer, whichever is closed first.
+    """
     build(tmp_path)
     first, second = open_version(tmp_path), open_version(tmp_path)
     first.close()
@@ -222,7 +231,10 @@ def test_published_files_may_not_be_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_written_into_is_noticed(tmp_path: Path) -> None:
-    """One changed byte, or a cut, in a file that is still read; not the index that lies in memory, and not what was removed."""
+    """One changed byte, or a cut, in a file that is still read.
+
+    Not the index that lies in memory, and not what was removed.
+    """
     manifest = build(tmp_path)
     folder = layout.version_folder(tmp_path, manifest.version)
     with open_version(tmp_path, mapped=False) as version:

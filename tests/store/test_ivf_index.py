@@ -1,4 +1,4 @@
-"""The inverted file: recall, answers that do not depend on k, batch or threads, filters, and damaged files."""
+"""The inverted file: recall, answers independent of k, batch and threads, filters, and damage."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64x2,PQ12x4f
     ],
 )
 def test_recall(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
-    """With the effort that was measured, the recall holds for other questions too, and all lists are not needed for it."""
+    """With the measured effort, recall holds for other queries too, without visiting all lists."""
     info = built(tmp_path, vectors, factory)
     queries = clustered(200, seed=2)
     exact = ExactIndex(vectors).search(queries, 10)
@@ -103,7 +103,7 @@ def test_predicted_bytes(
     "factory", ["IVF64,PQ12x4fs", "IVF64x2,PQ12x4fs", "IVF64x2,RaBitQ", "IVF64,SQ8", "IVF64,SQfp16"]
 )
 def test_parts_answer_as_one_file(vectors: ShardedVectors, tmp_path: Path, factory: str) -> None:
-    """Eight parts give what one file gives, to the bit, whatever the effort, k and filter, mapped or in memory.
+    """Eight parts give what one file gives, to the bit, at any effort, k and filter.
 
     Scores of blocks are whole numbers, so that rows tie at the end of the pool, and another order
     leaves out others of them: there k is asked for that the pool's end does not reach.
@@ -137,7 +137,10 @@ def test_parts_answer_as_one_file(vectors: ShardedVectors, tmp_path: Path, facto
 def test_a_part_is_missing_changed_or_another(
     vectors: ShardedVectors, tmp_path: Path, factory: str
 ) -> None:
-    """Every part is looked at before FAISS reads it: its length, and the hash of what FAISS interprets; none is left out."""
+    """Every part is looked at before FAISS reads it.
+
+    Its length, and the hash of what FAISS interprets; none is left out.
+    """
     info = build_index_file(tmp_path, FILE, vectors, factory=factory, part_rows=3_000)
     assert [part.rows for part in info.parts] == [2_666, 2_667, 2_667]
     for part in info.parts:
@@ -194,7 +197,10 @@ def test_batches(vectors: ShardedVectors, tmp_path: Path, size: int, factory: st
 def test_more_rows_are_scored_again_with_more_lists(
     vectors: ShardedVectors, tmp_path: Path
 ) -> None:
-    """With nearly all lists more candidates than `POOL` are looked at: rows behind the first `POOL` codes come, too."""
+    """With nearly all lists more candidates than `POOL` are looked at.
+
+    Rows behind the first `POOL` codes come, too.
+    """
     info = build_index_file(tmp_path, FILE, vectors, factory="IVF1024,PQ12x4fs")
     index = open_index(tmp_path, info, vectors)
     queries = clustered(60, seed=11)
@@ -210,7 +216,7 @@ def test_more_rows_are_scored_again_with_more_lists(
 def test_k_rows_come_where_k_rows_are_allowed(
     vectors: ShardedVectors, tmp_path: Path, share: int, factory: str
 ) -> None:
-    """Whatever the filter leaves, k rows are answered where it leaves k, each once, all of them allowed and in falling order."""
+    """Where a filter leaves k rows, k are answered, each once, all of them allowed and in order."""
     index = open_index(tmp_path, built(tmp_path, vectors, factory), vectors)
     allowed = np.arange(0, ROWS, share)
     for k in (10, 300, 2048):
@@ -306,7 +312,7 @@ def test_other_factories_are_refused(vectors: ShardedVectors, tmp_path: Path, fa
 
 @pytest.mark.parametrize("pieces", [7, 5, 32])
 def test_pieces_that_do_not_suit(vectors: ShardedVectors, tmp_path: Path, pieces: int) -> None:
-    """A number of pieces that is odd or does not divide the dimensions is refused with one that suits."""
+    """A number of pieces that is odd or does not divide the dimensions is refused with advice."""
     with pytest.raises(ConfigError, match=f"cuts vectors into {pieces} pieces") as caught:
         build_index_file(tmp_path, FILE, vectors, factory=f"IVF64,PQ{pieces}x4fs")
     assert "PQ12x4fs suits 48" in (caught.value.hint or "")
@@ -314,7 +320,10 @@ def test_pieces_that_do_not_suit(vectors: ShardedVectors, tmp_path: Path, pieces
 
 @pytest.mark.parametrize("codes", ["RaBitQ", "PQ12x4fs"])
 def test_more_lists_than_rows(tmp_path: Path, codes: str) -> None:
-    """A small corpus gets as many lists as it has rows, and answers; also one that is smaller than a codebook."""
+    """A small corpus gets as many lists as it has rows, and answers.
+
+    Also one that is smaller than a codebook.
+    """
     folder = tmp_path / "few"
     few = ShardedVectors(folder, write_shards(folder, clustered(9), shard_rows=20))
     info = build_index_file(tmp_path, FILE, few, factory=f"IVF64,{codes}")
@@ -332,7 +341,7 @@ def test_one_row_has_no_second_list(tmp_path: Path) -> None:
 
 
 def test_a_row_stands_in_the_nearest_list_and_a_second_one(vectors: ShardedVectors) -> None:
-    """The second is, of the centroids given, that with the least of the loss as its paper has it, summed one by one in float64."""
+    """The second list has the least loss of the paper's formula, summed one by one in float64."""
     rows = vectors.block(0, 300)
     centroids = clustered(40, seed=12)
     near = np.argsort(-(rows @ centroids.T), axis=1)[:, :16].astype(np.int64)

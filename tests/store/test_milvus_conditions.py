@@ -93,7 +93,7 @@ trees = st.recursive(
 def test_conditions_that_are_put_together_mean_the_same(
     prompts: DuckPrompts, pushed: MilvusPrompts, condition: Predicate
 ) -> None:
-    """Any of them, joined and turned around, where parts are the server's and parts are looked at here."""
+    """Any of them, joined and inverted, some parts checked by the server, others by DuckDB."""
     assert pushed.matching(condition).tolist() == prompts.matching(condition).tolist()
 
 
@@ -107,7 +107,7 @@ def test_names_and_groups(prompts: DuckPrompts, pushed: MilvusPrompts) -> None:
 
 
 def test_a_search_with_a_filter_asks_for_its_expression(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Among 700 rows, 600 of which pass, only the expression goes to the server, for the same answer.
+    """Of 700 rows, 600 of which pass, only the expression is sent, for the same answer.
 
     Ids go where there is no predicate, where its expression only narrows rows down, and where some
     rows have texts too long for the server to tell.

@@ -70,7 +70,10 @@ def drive(index: Path, place: MilvusPlace, point: str = "none") -> subprocess.Co
 
 
 def check_equal(index: Path, place: MilvusPlace) -> None:
-    """What is on Milvus answers as the folder does: every prompt, every vector, searches to the bit."""
+    """What is on Milvus answers as the folder does.
+
+    Every prompt, every vector, searches to the bit.
+    """
     with open_version(index) as local, open_milvus(place) as pushed:
         assert pushed.manifest == local.manifest
         everything = range(len(local.prompts))
@@ -103,7 +106,10 @@ POINTS = [
 def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(
     indexes: list[Path], place: MilvusPlace
 ) -> None:
-    """Killed at seven places in turn: until the last step the old version answers, then the new one, each row once."""
+    """Killed at seven places in turn.
+
+    Until the last step the old version answers, then the new one, each row once.
+    """
     assert drive(indexes[0], place, "before create_alias 1").returncode == -9
     with pytest.raises(NoIndex, match="no index"):
         open_milvus(place)
@@ -116,7 +122,10 @@ def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(
 
 
 def test_pushed_twice_there_is_nothing_to_do(indexes: list[Path], place: MilvusPlace) -> None:
-    """Nothing is sent, nothing changes; a version that was in service before comes back without sending, too."""
+    """Nothing is sent, nothing changes.
+
+    A version that was in service before comes back without sending, too.
+    """
     first = push(indexes[0], place, options=PushOptions())
     assert (first.rows, first.sent, first.changed, first.recall_at_5) == (ROWS, ROWS, True, 1.0)
     again = push(indexes[0], place, options=PushOptions())
@@ -128,7 +137,10 @@ def test_pushed_twice_there_is_nothing_to_do(indexes: list[Path], place: MilvusP
 
 
 def test_older_versions_go_and_those_to_keep_stay(indexes: list[Path], place: MilvusPlace) -> None:
-    """One stays unless it is said otherwise; a reader that holds it goes on, one whose version is gone is told."""
+    """One stays unless it is said otherwise.
+
+    A reader that holds it goes on, one whose version is gone is told.
+    """
     push(indexes[0], place, options=PushOptions())
     with open_milvus(place) as oldest:
         first = oldest.published_as
@@ -210,7 +222,10 @@ def test_an_index_that_the_server_lacks_is_refused_in_its_words(
 def test_every_index_of_milvus_lite_answers(
     indexes: list[Path], place: MilvusPlace, kind: str
 ) -> None:
-    """Its effort is the least that finds the check queries' answers; effort 1 is exact; the folder's own may lie beside it."""
+    """Its effort is the least that finds the check queries' answers; effort 1 is exact.
+
+    The folder's own may lie beside it.
+    """
     params = None if kind == "hnsw" else {"nlist": 8}
     report = push(indexes[0], place, options=PushOptions(index_type=kind, index_params=params))
     assert (report.kind, report.recall_at_5 >= 0.96, report.effort < 1) == (
