@@ -35,13 +35,14 @@ from benchmarks.machine import machine
 from benchmarks.vectors import K, records_of, vectors_of
 from imprompt.core.values import EncoderSpec
 from imprompt.store import layout
-from imprompt.store.check_queries import PROBE_HITS, PROBES
+from imprompt.store.check_queries import N_HITS, N_QUERIES
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import plan_index
 from imprompt.store.index_version import open_version
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CheckQuery, CorpusInfo, IndexInfo, Manifest
 from imprompt.store.publish import publish
+from imprompt.store.shards import ShardedVectors, write_row_sums
 
 RESULT = Path(__file__).resolve().parent / "results" / "growth.json"
 SIZES = (10_000, 31_600, 100_000, 316_000, 1_000_000, 3_160_000, 10_000_000)
@@ -77,10 +78,14 @@ def lay_out(folder: Path) -> Path:
         ]
         for record, linked in zip(records_of(folder.parent, rows), shards[space], strict=True):
             _link(folder.parent / record.file, staging / linked.file)
-    for file in info.files:
+    for file in info.all_files:
         _link(folder / file, staging / "index" / file)
     parts = [msgspec.structs.replace(part, file=f"index/{part.file}") for part in info.parts]
-    info = msgspec.structs.replace(info, file=f"index/{info.file}", parts=parts)
+    info = msgspec.structs.replace(
+        info, file=f"index/{info.file}", parts=parts, sums=f"index/{info.sums}"
+    )
+    for space, records in shards.items():
+        write_row_sums(staging, layout.row_sums_file(space), ShardedVectors(staging, records))
     write_prompts(staging / layout.PROMPTS, rows)
     manifest = Manifest(
         imprompt="0",
@@ -93,18 +98,19 @@ def lay_out(folder: Path) -> Path:
         encoders=[EncoderSpec(space, space, vectors.dim, 77) for space in shards],
         shards=shards,
         indexes={SPACE: info},
-        probes={SPACE: probes(folder)},
+        check_queries={SPACE: check_queries(folder)},
+        row_sums={space: layout.row_sums_file(space) for space in shards},
     )
     with write_lock(root):
         publish(root, staging, manifest)
     return root
 
 
-def probes(folder: Path) -> list[CheckQuery]:
+def check_queries(folder: Path) -> list[CheckQuery]:
     """Make the check queries of a build."""
     vectors = vectors_of(folder.parent, int(folder.name))
-    row_ids = np.random.default_rng(0).permutation(len(vectors))[:PROBES].astype(np.int64)
-    hits = ExactIndex(vectors).search(vectors.rows(row_ids), PROBE_HITS)
+    row_ids = np.random.default_rng(0).permutation(len(vectors))[:N_QUERIES].astype(np.int64)
+    hits = ExactIndex(vectors).search(vectors.rows(row_ids), N_HITS)
     return [
         CheckQuery(int(row_id), ids.tolist(), scores.tolist())
         for row_id, ids, scores in zip(row_ids, hits.ids, hits.scores, strict=True)

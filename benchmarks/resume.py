@@ -167,7 +167,7 @@ def compare(whole: Manifest, broken: Manifest) -> dict[str, bool]:
         == {space: [shard.sha256 for shard in shards] for space, shards in broken.shards.items()},
         "index bytes": {info.file: whole.files[info.file] for info in whole.indexes.values()}
         == {info.file: broken.files[info.file] for info in broken.indexes.values()},
-        "probes": whole.probes == broken.probes,
+        "check_queries": whole.check_queries == broken.check_queries,
     }
 
 

@@ -1,4 +1,4 @@
-"""Protocols between rooms; `tests/contracts/` has the suites that implementations pass.
+"""The protocols that rooms share; see `docs/architecture.md` for their contract suites.
 
 A single item is a batch of one. Failures raise an error of `imprompt.core.errors`.
 """
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from imprompt.core.predicates import Predicate
 from imprompt.core.values import (
-    Condition,
     CorpusBatch,
     EncoderSpec,
     Hits,
@@ -20,6 +20,7 @@ from imprompt.core.values import (
     IndexCaps,
     Prediction,
     Prompt,
+    Selection,
     Vectors,
 )
 
@@ -123,8 +124,8 @@ class PromptStore(Protocol):
         """Return the row ids of the prompts with these keys, ascending; ignore unknown keys."""
         ...
 
-    def matching(self, condition: Condition) -> Ids:
-        """Return the row ids of the prompts that match a condition, ascending."""
+    def matching(self, predicate: Predicate) -> Ids:
+        """Return the row ids of the prompts that match a predicate, ascending."""
         ...
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
@@ -173,16 +174,21 @@ class VectorIndex(Protocol):
     def __len__(self) -> int: ...
 
     def search(
-        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        effort: float | None = None,
+        selection: Selection | None = None,
     ) -> Hits:
-        """Return the k nearest rows of each query; fewer only if fewer rows are allowed.
+        """Return the k nearest rows of each query; fewer only if fewer rows are selected.
 
         Args:
             queries: (q, dim) float32 unit rows.
             k: 1 to `caps.max_k`.
-            effort: 0 (fast) to 1 (exact); None is the effort of the manifest's recall. The
-                candidates do not depend on k: the first 5 of k = 50 are the 5 of k = 5.
-            allowed: row ids that may be returned, in any order; None allows all.
+            effort: 0 (fast) to 1 (exact); None is the effort of the manifest's recall. Up to k =
+                `caps.steady_k` the candidates depend on it alone.
+            selection: the only rows that may be returned; None allows all.
 
         Raises:
             SpaceMismatch: the queries have another dimension.

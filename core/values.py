@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from imprompt.core.errors import EncoderError
+from imprompt.core.predicates import Predicate
 
 Vectors: TypeAlias = NDArray[np.float32]
 """(n, dim) float32, C-order, finite, rows of Euclidean length 1."""
@@ -77,23 +78,15 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """SQL for `WHERE`, made of known words and "?", and the values of the latter in order.
+class Selection:
+    """The only rows that a search may return, by their ids, in any order.
 
-    `imprompt.store.conditions` makes it from what a user types.
+    If `predicate` is set, it is true for exactly these rows: a backend that can compile it need not
+    be sent the ids.
     """
 
-    sql: str
-    values: tuple[str | int | float, ...] = ()
-
-    def __and__(self, other: Condition) -> Condition:
-        return Condition(f"({self.sql}) AND ({other.sql})", (*self.values, *other.values))
-
-    def __or__(self, other: Condition) -> Condition:
-        return Condition(f"({self.sql}) OR ({other.sql})", (*self.values, *other.values))
-
-    def __invert__(self) -> Condition:
-        return Condition(f"NOT ({self.sql})", self.values)
+    row_ids: Ids
+    predicate: Predicate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +121,14 @@ class EncoderSpec:
 
 @dataclass(frozen=True, slots=True)
 class IndexCaps:
-    """What a vector index supports: the largest k, filters by row id, concurrent searches."""
+    """What a vector index guarantees.
+
+    `max_k` is the largest k. Up to `steady_k` the candidates do not depend on k, so that the first
+    5 of k = 50 are the 5 of k = 5.
+    """
 
     max_k: int
-    filters: bool
-    concurrent: bool
+    steady_k: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import MemberUnavailable, SpaceMismatch
 from imprompt.core.protocols import DualEncoder, VectorStore
-from imprompt.core.values import Hits, Ids, Vectors, unit_rows
+from imprompt.core.values import Hits, Ids, Selection, Vectors, unit_rows
 from imprompt.encoders.caching import BatchCache, image_keys
 from imprompt.encoders.minilm import SPACE
 from imprompt.retriever.search import check_space
@@ -61,7 +61,7 @@ class Neighbourhood:
         self._prompts = version.prompts
         self._vectors = output_vectors(version)
         self.k = min(k, len(self._index), self._index.caps.max_k)
-        self._allowed = allowed
+        self._selection = None if allowed is None else Selection(allowed)
         self.surroundings = BatchCache(self._search, key=image_keys)
 
     def nearest(
@@ -95,7 +95,7 @@ class Neighbourhood:
 
     def _search(self, pictures: Sequence[Image]) -> Surroundings:
         rows = self.encoder.images.encode(pictures)
-        hits = self._index.search(rows, self.k, allowed=self._allowed)
+        hits = self._index.search(rows, self.k, selection=self._selection)
         flat = hits.ids.reshape(-1)
         vectors = np.zeros((len(flat), self._vectors.dim), dtype=np.float32)
         vectors[flat >= 0] = self._vectors.rows(flat[flat >= 0])

@@ -8,13 +8,13 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from imprompt.core.errors import ConfigError
+from imprompt.core.predicates import Predicate
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
-from imprompt.core.values import Condition, Ids, Prompt
+from imprompt.core.values import Ids, Prompt
 from imprompt.indexer.build_plan import RemovePlan, inherited_fields
 from imprompt.indexer.cleaning_stats import REMOVED
 from imprompt.indexer.rewriting import rewrite
@@ -34,14 +34,12 @@ _RULES_AT_ONCE = 50
 class RemoveRules:
     """The prompts to remove: those that meet any of the conditions."""
 
-    conditions: tuple[Condition, ...]
+    conditions: tuple[Predicate, ...]
 
     @property
     def sha256(self) -> str:
         """64 hex digits that name the rules."""
-        return hashlib.sha256(
-            msgspec.json.encode([(rule.sql, rule.values) for rule in self.conditions])
-        ).hexdigest()
+        return hashlib.sha256(repr(self.conditions).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from imprompt.store.indexes import build_index_file, open_index
 from imprompt.store.ivf.ivf_index import effort_of
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest
-from imprompt.store.ranking import MAX_K
+from imprompt.store.ranking import CAPS
 from imprompt.store.shards import ShardedVectors
 
 LEAST_COSINE = 0.5
@@ -158,7 +158,7 @@ def _near(
     hits = index.search(block, min(_NEIGHBOURS, len(index)), effort=effort)
     for i, (ids, scores) in enumerate(zip(hits.ids, hits.scores, strict=True)):
         if scores[-1] >= cosine and len(index) > _NEIGHBOURS:
-            more = index.search(block[i : i + 1], min(MAX_K, len(index)), effort=effort)
+            more = index.search(block[i : i + 1], min(CAPS.max_k, len(index)), effort=effort)
             ids, scores = more.ids[0], more.scores[0]
         yield ids[scores >= cosine], scores[scores >= cosine]
 

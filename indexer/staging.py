@@ -60,8 +60,6 @@ def find_published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | 
     if name is None:
         return None
     manifest = manifest_of(root, name)
-    if manifest.outdated:
-        return None
     folder = layout.version_folder(root, name)
     if (
         current is not None
@@ -187,7 +185,7 @@ def index_and_publish(
     records = {name: [shard.record for shard in done] for name, done in shards.items()}
     for name, written in records.items():
         write_row_sums(staging, layout.row_sums_file(name), ShardedVectors(staging, written))
-    info, probes = index_space(
+    info, check_queries = index_space(
         staging, space, records[space], factory=factory, seed=plan.seed, gpu=gpu, progress=progress
     )
     manifest = Manifest(
@@ -201,7 +199,7 @@ def index_and_publish(
         encoders=plan.encoders,
         shards=records,
         indexes={space: info},
-        probes={space: probes},
+        check_queries={space: check_queries},
         row_sums={name: layout.row_sums_file(name) for name in records},
     )
     return publish(root, staging, manifest, progress=progress)

@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.protocols import PromptStore, VectorIndex
-from imprompt.core.values import NO_HIT, Ids, Prompt, Vectors
-from imprompt.retriever.filters import Selection
-
-STEADY_K = 128
-"""Largest k whose results are the first of any larger k up to this.
-
-Up to this depth an index's candidates do not depend on k, so neither does their order.
-"""
+from imprompt.core.values import NO_HIT, Ids, Prompt, Selection, Vectors
+from imprompt.retriever.filters import PassingPrompts
 
 
 @dataclass(slots=True)
@@ -28,7 +22,7 @@ class _GroupWalk:
     seen: set[int] = field(default_factory=set)
     finished: bool = False
 
-    def take(self, prompt: Prompt, score: float, *, k: int, selection: Selection) -> None:
+    def take(self, prompt: Prompt, score: float, *, k: int, selection: PassingPrompts) -> None:
         """Visit one more hit; keep it if it is the first accepted one of its group."""
         if prompt.row_id in self.seen or self.finished:
             return
@@ -45,15 +39,16 @@ def nearest_groups(
     *,
     index: VectorIndex,
     prompts: PromptStore,
-    selection: Selection,
+    selection: PassingPrompts,
     effort: float | None = None,
 ) -> list[list[tuple[Prompt, float]]]:
     """Return for each row the k nearest prompts that pass, one of each group, with their cosines.
 
     If the first k hits have fewer groups than k, the search goes deeper and finally visits all
-    remaining rows, so fewer than k are returned only if the index has no more. Up to k = `STEADY_K`
-    the results for a smaller k are the first ones for a larger k. A larger k is searched at the
-    index's full depth at once: the candidates of a shallower search could miss nearer prompts.
+    remaining rows, so fewer than k are returned only if the index has no more. Up to k =
+    `caps.steady_k` the results for a smaller k are the first ones for a larger k. A larger k is
+    searched at the index's full depth at once: the candidates of a shallower search could miss
+    nearer prompts.
 
     Args:
         vectors: (n, dim) unit rows of the index's space.
@@ -62,9 +57,9 @@ def nearest_groups(
     """
     walks = [_GroupWalk() for _ in vectors]
     pending = np.arange(len(vectors))
-    most = index.caps.max_k
-    for depth in sorted({k, min(STEADY_K, most), most} if k <= STEADY_K else {most}):
-        hits = index.search(vectors[pending], depth, effort=effort, allowed=selection.allowed)
+    most, steady = index.caps.max_k, index.caps.steady_k
+    for depth in sorted({k, min(steady, most), most} if k <= steady else {most}):
+        hits = index.search(vectors[pending], depth, effort=effort, selection=selection.rows)
         _take(
             [walks[i] for i in pending],
             hits.ids,
@@ -92,7 +87,7 @@ def _take(
     *,
     prompts: PromptStore,
     k: int,
-    selection: Selection,
+    selection: PassingPrompts,
 ) -> None:
     """Let each walk visit its row of hits; the prompts of all rows are fetched at once."""
     new_ids = [
@@ -114,13 +109,13 @@ def _search_the_rest(
     *,
     index: VectorIndex,
     prompts: PromptStore,
-    selection: Selection,
+    selection: PassingPrompts,
 ) -> None:
     """Search the unseen rows exactly until the walk is finished or no row remains."""
-    left = np.arange(len(index)) if selection.allowed is None else selection.allowed
+    left = np.arange(len(index)) if selection.rows is None else selection.rows.row_ids
     while not walk.finished:
         left = np.setdiff1d(left, np.fromiter(walk.seen, np.int64), assume_unique=True)
         if not len(left):
             return
-        hits = index.search(vector, index.caps.max_k, effort=1.0, allowed=left)
+        hits = index.search(vector, index.caps.max_k, effort=1.0, selection=Selection(left))
         _take([walk], hits.ids, hits.scores, prompts=prompts, k=k, selection=selection)

@@ -1,4 +1,4 @@
-"""Which prompts may be answered: filters over the columns and words of the store, and prompts that name no artist."""
+"""Filters: which prompts may be answered, by the store's columns, words, and artists named."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from operator import and_
 from typing import Any
 
 from imprompt.core.errors import FilterRejected
+from imprompt.core.predicates import Predicate
 from imprompt.core.protocols import PromptStore
-from imprompt.core.values import Condition, Ids
+from imprompt.core.values import Selection
 from imprompt.retriever.artists import load_artists
 from imprompt.store.conditions import holds_words, where
 
@@ -20,14 +21,13 @@ MAX_WORDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a prompt must be to be answered; without arguments, all are.
+    """The conditions that a prompt must meet to be answered; without arguments, all prompts do.
 
     Args:
         where: a condition on the columns of the store; see `imprompt.store.conditions.where`.
-        contains: words that each must be in the prompt as they stand, whatever their case.
+        contains: words that each must be in the prompt as they stand, ignoring case.
         exclude: words of which none may be in it.
-        no_artists: prompts that name an artist are left out; see
-            `imprompt.retriever.artists.Artists`.
+        no_artists: leave out prompts that name an artist; see `imprompt.retriever.artists.Artists`.
 
     Raises:
         FilterRejected: one of them cannot be used.
@@ -44,29 +44,27 @@ class Filters:
                 raise FilterRejected(
                     f"There are {len(words)} texts to {name}; at most {MAX_WORDS} are taken."
                 )
-        self.condition()
+        self.predicate()
 
     def __bool__(self) -> bool:
         return bool(self.to_json())
 
     def __str__(self) -> str:
-        """What a person reads of them, in the words of the command line."""
+        """Show them in the words of the command line."""
         parts = [] if self.where is None else [f"where {self.where}"]
-        parts += [f"contains {words!r}" for words in self.contains] + [
-            f"without {words!r}" for words in self.exclude
-        ]
+        parts += [f"contains {words!r}" for words in self.contains]
+        parts += [f"without {words!r}" for words in self.exclude]
         return ", ".join([*parts, *(["no artists"] if self.no_artists else [])])
 
-    def condition(self) -> Condition | None:
-        """What the store can tell of them; None where that is nothing."""
+    def predicate(self) -> Predicate | None:
+        """Return the conditions that the store can check; None where there are none."""
         parts = [] if self.where is None else [where(self.where)]
-        parts += [holds_words(words) for words in self.contains] + [
-            ~holds_words(words) for words in self.exclude
-        ]
+        parts += [holds_words(words) for words in self.contains]
+        parts += [~holds_words(words) for words in self.exclude]
         return reduce(and_, parts) if parts else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: only the filters that were used."""
+        """Return plain JSON values of the filters that are set."""
         parts = {
             "where": self.where,
             "contains": self.contains,
@@ -80,27 +78,23 @@ ALL = Filters()
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Filters, looked up in one version.
+class PassingPrompts:
+    """The prompts of one version that pass filters: of `rows` (None for all) those accepted."""
 
-    `allowed` are the row ids that may be answered, rising, None for all; of those, only prompts
-    whose text is accepted are.
-    """
-
-    allowed: Ids | None = None
+    rows: Selection | None = None
     accepts: Callable[[str], bool] = lambda _text: True
 
 
-def select(filters: Filters, prompts: PromptStore) -> Selection:
-    """The rows of a version that pass the filters.
+def select(filters: Filters, prompts: PromptStore) -> PassingPrompts:
+    """Look up the prompts of a version that pass the filters.
 
     Raises:
         ConfigError: there is no list of artists.
         StoreError: the prompts cannot be read.
     """
-    condition = filters.condition()
-    allowed = None if condition is None else prompts.matching(condition)
+    predicate = filters.predicate()
+    rows = None if predicate is None else Selection(prompts.matching(predicate), predicate)
     if not filters.no_artists:
-        return Selection(allowed)
+        return PassingPrompts(rows)
     artists = load_artists()
-    return Selection(allowed, lambda text: not artists.named_in(text))
+    return PassingPrompts(rows, lambda text: not artists.named_in(text))

@@ -15,7 +15,7 @@ from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import EncoderSpec, Prompt, Vectors, unit_rows
 from imprompt.retriever.answers import Answer, Neighbour, Question
 from imprompt.retriever.collapsing import nearest_groups
-from imprompt.retriever.filters import ALL, Filters, Selection, select
+from imprompt.retriever.filters import ALL, Filters, PassingPrompts, select
 from imprompt.retriever.query_embedding import loaded_batches
 from imprompt.retriever.questions import ReadQuestion, read_question
 
@@ -58,7 +58,7 @@ class Retriever:
             corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus
         )
         self._version = manifest.version
-        self._selections: dict[Filters, Selection] = {}
+        self._selections: dict[Filters, PassingPrompts] = {}
 
     def ask(
         self, questions: Iterable[Question], k: int, *, filters: Filters = ALL
@@ -122,7 +122,7 @@ class Retriever:
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= max_k:
             raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {max_k:,}.")
 
-    def _select(self, filters: Filters) -> Selection:
+    def _select(self, filters: Filters) -> PassingPrompts:
         """Return the rows that pass; the selections of the latest filters are cached."""
         selection = self._selections.get(filters)
         if selection is None:
@@ -159,7 +159,7 @@ class Retriever:
         return unit_rows(rows, role=f"the encoder {self._encoder_name}")
 
     def _neighbours(
-        self, vectors: Vectors, k: int, selection: Selection
+        self, vectors: Vectors, k: int, selection: PassingPrompts
     ) -> list[tuple[Neighbour, ...] | None]:
         """Return the nearest prompts of each row, best first; None for a row of zeros."""
         rows = np.flatnonzero(vectors.any(axis=1))

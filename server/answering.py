@@ -14,11 +14,11 @@ from imprompt.core.errors import ImpromptError, MemberUnavailable
 from imprompt.core.values import Vectors
 from imprompt.ensemble.explanation import ExplainedAnswer, explain_batch
 from imprompt.retriever import Answer, Question
-from imprompt.retriever.collapsing import STEADY_K
 from imprompt.retriever.filters import ALL, Filters
 from imprompt.retriever.questions import ReadQuestion
 from imprompt.server.prometheus import Metrics
 from imprompt.server.snapshots import Snapshot
+from imprompt.store.ranking import CAPS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +43,7 @@ class AnswerRequest:
     @property
     def batch_key(self) -> tuple[bool, Filters, bool]:
         """Requests with the same key share a batch, which changes none of their answers."""
-        return self.members, self.filters, self.k <= STEADY_K
+        return self.members, self.filters, self.k <= CAPS.steady_k
 
 
 @dataclass(frozen=True, slots=True)

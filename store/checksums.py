@@ -1,9 +1,9 @@
-"""Checksums of what is read in pieces, compared whenever a piece is read, so that no answer rests on bytes that have changed.
+"""Checksums of pieces, compared whenever a piece is read: no answer rests on changed bytes.
 
 A file of sums is a row of crc32 (little-endian, 4 bytes each): one for each stored row of a space,
-one for each list of an inverted file, one for each 4,096 rows of a flat index. A sum goes on from
-the number of its piece, so that a piece in another's place is found, too. The files need no check
-of their own before they are used: a sum that was damaged agrees with nothing.
+one for each list of an inverted file, one for each 4,096 rows of a flat index. A sum starts from
+the number of its piece, so that a misplaced piece is found, too. The files need no check before
+they are used: a damaged sum agrees with nothing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import Checksum
 from imprompt.core.values import Ids
+from imprompt.store.layout import VERIFY
 from imprompt.store.mapping import map_file
 from imprompt.store.paths import open_file
 
 _SUM = np.dtype("<u4")
-_HINT = "Run `python cli.py verify` for the whole damage, then build the index again."
 
 
 def sum_of(piece: Any, number: int) -> int:
-    """The sum of a piece's bytes; all bits of a sum depend on those, and on the number."""
+    """Return the sum of a piece's bytes; all its bits depend on the bytes and on the number."""
     return crc32(piece, number & 0xFFFF_FFFF)
 
 
 def row_sums(rows: NDArray[np.float16], numbers: Iterable[int]) -> NDArray[np.uint32]:
-    """(n,) the sums of rows that lie one after another in memory."""
+    """Return the (n,) sums of rows that are contiguous in memory."""
     content, width = np.ascontiguousarray(rows).data.cast("B"), rows.shape[1] * rows.itemsize
     begins = range(0, len(rows) * width, width)
     found = (
@@ -55,7 +55,7 @@ def write_sums(folder: Path, file: str, parts: Iterable[NDArray[np.uint32]]) -> 
 
 
 def read_sums(folder: Path, file: str, *, count: int, mapped: bool) -> NDArray[np.uint32]:
-    """The sums in a file, mapped or in memory.
+    """Return the sums in a file, mapped or in memory.
 
     Raises:
         Checksum: it is missing, or has another number of them.
@@ -73,11 +73,11 @@ def read_sums(folder: Path, file: str, *, count: int, mapped: bool) -> NDArray[n
             os.close(descriptor)
     except OSError as error:
         raise Checksum(
-            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=_HINT
+            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=VERIFY
         ) from error
     if content.size != count * _SUM.itemsize:
         raise Checksum(
-            f"{path} has {content.size} bytes, not {count * _SUM.itemsize}.", path=path, hint=_HINT
+            f"{path} has {content.size} bytes, not {count * _SUM.itemsize}.", path=path, hint=VERIFY
         )
     return content.view(_SUM)
 
@@ -85,7 +85,7 @@ def read_sums(folder: Path, file: str, *, count: int, mapped: bool) -> NDArray[n
 def first_wrong(
     sums: NDArray[np.uint32], rows: NDArray[np.float16], numbers: Sequence[int] | Ids
 ) -> int | None:
-    """The number of the first row that is not what its sum says; None where all are."""
+    """Return the number of the first row that its sum does not match; None if all match."""
     ids = np.asarray(numbers, dtype=np.int64)
     wrong = np.flatnonzero(row_sums(rows, ids.tolist()) != sums[ids])
     return int(ids[wrong[0]]) if wrong.size else None

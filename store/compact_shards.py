@@ -1,4 +1,4 @@
-"""A version's prompts without some of them, freshly written: nothing of a prompt that was taken out is in the new file."""
+"""Copies of a version's prompts without some of them, of which no byte is in the new file."""
 
 from __future__ import annotations
 
@@ -10,34 +10,27 @@ import numpy as np
 from imprompt.core.values import Ids
 from imprompt.store.databases import STORED, quoted, read_database
 from imprompt.store.layout import SPILLED
-from imprompt.store.prompts import COLUMNS, duckdb_config, prompt_columns
+from imprompt.store.prompts import check_prompts, duckdb_config
 from imprompt.store.staged_prompts import duckdb_errors, remove_database, replace_database
 
-# Row ids become dense again, in the same order; a group is called after its first member.
+# Row ids become dense again, in the same order; a group is named by its first member.
 _COPY = f"""
 CREATE TABLE fresh.prompts AS
 WITH kept AS (
     SELECT row_id AS old_id, group_id, row_number() OVER (ORDER BY row_id) - 1 AS new_id
     FROM {STORED}.main.prompts ANTI JOIN removed USING (row_id)
 ), named AS (SELECT old_id, new_id, min(new_id) OVER (PARTITION BY group_id) AS new_group FROM kept)
-SELECT {{columns}}
-FROM named JOIN {STORED}.main.prompts AS p ON p.row_id = named.old_id LEFT JOIN gained AS g ON g.row_id = named.old_id
-ORDER BY new_id
+SELECT new_id AS row_id, p.prompt_key, p.text, p.embedded_text, p.source, p.source_key,
+    (p.n_submitted + coalesce(g.n_submitted, 0))::BIGINT AS n_submitted, new_group AS group_id,
+    (p.n_duplicates + coalesce(g.n_duplicates, 0))::BIGINT AS n_duplicates
+FROM named JOIN {STORED}.main.prompts AS p ON p.row_id = named.old_id
+LEFT JOIN gained AS g ON g.row_id = named.old_id ORDER BY new_id
 """  # noqa: S608 constants
-_RENAMED = {
-    "row_id": "new_id AS row_id",
-    "group_id": "new_group AS group_id",
-    "n_submitted": "(p.n_submitted + coalesce(g.n_submitted, 0))::BIGINT AS n_submitted",
-}
-_N_FOLDED = "({before} + coalesce(g.n_duplicates, 0))::BIGINT AS n_duplicates"
 
 
 @dataclass(frozen=True, slots=True)
 class Gained:
-    """What rows that stay take over from rows that go:
-
-    (n,) row ids, each once, and what their two counts grow by.
-    """
+    """The growth of kept rows' counts: (n,) row ids, each once, and what each count gains."""
 
     row_ids: Ids
     n_submitted: Ids
@@ -49,31 +42,24 @@ def write_without(
 ) -> None:
     """Write the prompts of the file `source` to the file `target`, without the rows `removed`.
 
-    The file appears whole or not at all. The rows that stay are numbered anew from 0, in their
-    order.
+    The file appears whole or not at all. The rows that stay are renumbered from 0, in their order.
 
     Args:
         source: a finished `prompts.duckdb`.
-        target: a `prompts.duckdb` that is not there yet.
+        target: a `prompts.duckdb` that does not exist yet.
         removed: row ids, each once.
-        gained: by what the counts of rows that stay grow.
+        gained: how much the counts of rows that stay grow.
 
     Raises:
         StorageFull: the disk is full or may not be written.
         Checksum: the file `source` is damaged.
     """
-    # What does not fit into memory is purged with the staging folder, should this be killed.
+    # DuckDB spills into the staging folder, which is purged if this process is killed.
     config = {**duckdb_config(), "temp_directory": str(target.parent / SPILLED)}
     partial = target.with_name(f"{target.name}.tmp")
     with duckdb_errors(target), read_database(source, config, files=[target]) as connection:
         remove_database(partial)
-        there = prompt_columns(connection, source)
-        named = _RENAMED | {
-            "n_duplicates": _N_FOLDED.format(
-                before="p.n_duplicates" if COLUMNS[-1] in there else "0"
-            )
-        }
-        columns = ", ".join(named.get(name, f"p.{name}") for name in COLUMNS)
+        check_prompts(connection, source)
         connection.execute(f"ATTACH {quoted(partial)} AS fresh")
         connection.register("removed", {"row_id": np.asarray(removed, dtype=np.int64)})
         none = np.empty(0, dtype=np.int64)
@@ -84,7 +70,7 @@ def write_without(
             "n_duplicates": taken.n_duplicates,
         }
         connection.register("gained", counts)
-        connection.execute(_COPY.format(columns=columns))
+        connection.execute(_COPY)
         connection.execute("CHECKPOINT fresh")  # so that nothing is left in a write-ahead log
         connection.execute("DETACH fresh")
         replace_database(partial, target)

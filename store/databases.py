@@ -1,9 +1,9 @@
-"""Every DuckDB connection of imprompt: no file but those named here, no network, no extension, nothing that can be set anew.
+"""Every DuckDB connection of imprompt: locked to named files, without network or extensions.
 
-A DuckDB file may come from anybody, and what is called a table in it may be a view that reads other
-files or asks a server, and what looks like a function a macro. So a foreign file is attached to an
-empty database: its macros stand behind a name that no statement here says, and the settings hold
-before it is opened. What it must hold is looked up before a row is read.
+A DuckDB file may come from anybody. A table in it may turn out to be a view that reads other files
+or asks a server, and a function a macro. So a foreign file is attached to an empty database: its
+macros are hidden under a name that no statement here uses, and the settings hold before it is
+opened. Its content is checked before a row is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Setting = str | bool | int | float | list[str]
 
 STORED = "stored"
-"""What `read_database` calls the file that it attaches; write tables as `stored.main.NAME`."""
+"""The name under which `read_database` attaches a file; write tables as `stored.main.NAME`."""
 
 _SAFE: dict[str, Setting] = {
     "autoinstall_known_extensions": "false",
@@ -27,7 +27,7 @@ _SAFE: dict[str, Setting] = {
     "allow_community_extensions": "false",
     "python_enable_replacements": "false",
 }
-_BESIDE = (
+_SUFFIXES = (
     "",
     ".wal",
     ".wal.recovery",
@@ -37,15 +37,15 @@ _BESIDE = (
     ".tmp.wal.recovery",
     ".tmp.wal.checkpoint",
 )
-"""What DuckDB itself puts behind the name of a database, and what stands for one that is not whole yet."""
+"""The endings of the files that DuckDB keeps for a database, and for one that is not whole yet."""
 
 
 class UnexpectedContent(Exception):
-    """A database holds something else than what its user knows; the text says what, in one phrase."""
+    """A database holds anything but the expected tables; the text names it in one phrase."""
 
 
 def scratch() -> DuckDBPyConnection:
-    """An empty database in memory that reaches no file."""
+    """Return an empty database in memory that reaches no file."""
     import duckdb
 
     return _closed(duckdb.connect(":memory:", config={**_SAFE}), files=[])
@@ -54,14 +54,14 @@ def scratch() -> DuckDBPyConnection:
 def read_database(
     path: Path, settings: Mapping[str, Setting], *, files: Sequence[Path] = ()
 ) -> DuckDBPyConnection:
-    """A DuckDB file of anybody's, attached for reading as `stored`.
+    """Return a DuckDB file, which may come from anybody, attached for reading as `stored`.
 
     Args:
         settings: DuckDB's, such as a bound on memory.
-        files: databases of our own that may be attached, too, as NAME or NAME.tmp.
+        files: trusted databases that may be attached too, as NAME or NAME.tmp.
 
     Raises:
-        duckdb.Error: it is no DuckDB file, or another process writes it.
+        duckdb.Error: it is not a DuckDB file, or another process writes it.
     """
     import duckdb
 
@@ -81,15 +81,14 @@ def read_database(
 def write_database(
     path: Path, settings: Mapping[str, Setting], *, files: Sequence[Path] = ()
 ) -> DuckDBPyConnection:
-    """A database of our own to write into.
+    """Return a trusted database to write into.
 
     Args:
         settings: DuckDB's, such as a bound on memory.
-        files: further databases that may be attached, or written as NAME.tmp before they get their
-            name.
+        files: further databases that may be attached, or written as NAME.tmp and then renamed.
 
     Raises:
-        duckdb.Error: it is no DuckDB file.
+        duckdb.Error: it is not a DuckDB file.
     """
     import duckdb
 
@@ -102,10 +101,7 @@ def write_database(
 
 
 def sniffed_delimiter(text: str) -> str | None:
-    """Return what DuckDB takes for the delimiter of a table in text form;
-
-    None where it finds no form.
-    """
+    """Return the delimiter that DuckDB finds in a table in text form; None if it finds none."""
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:
@@ -121,53 +117,41 @@ def sniffed_delimiter(text: str) -> str | None:
     return str(found[0]) if found else None
 
 
-def stored_form(
-    connection: DuckDBPyConnection, table: str, known: Sequence[Mapping[str, str]]
-) -> Mapping[str, str]:
-    """Which of the known forms, types by the names of its columns in order, the base table `stored.main.TABLE` has.
+def check_stored_table(
+    connection: DuckDBPyConnection, table: str, columns: Mapping[str, str]
+) -> None:
+    """Check that `stored.main.TABLE` is a base table of these columns (name: type), in this order.
 
-    What else the file holds is not looked at: no statement here names it. That would take 10 ms, a
+    The rest of the file is ignored: no statement here names it. To look at it would take 10 ms, a
     fifth of opening an index; `check_tables` does.
 
     Raises:
-        UnexpectedContent: it is no base table, or has other columns, one that is computed, a
+        UnexpectedContent: it is not a base table, or has other columns, one that is computed, a
             default, or a constraint.
         duckdb.Error: the file is damaged.
     """
     import duckdb
 
-    place = f"{STORED}.main.{table}"
+    name = f"{STORED}.main.{table}"
     try:
-        columns = connection.execute("FROM pragma_table_info(?)", [place]).fetchall()
+        stored = connection.execute("FROM pragma_table_info(?)", [name]).fetchall()
         # Only a base table has a rowid without a column of that name.
-        connection.execute(f"SELECT rowid FROM {place} LIMIT 0").fetchall()  # noqa: S608 constants
+        connection.execute(f"SELECT rowid FROM {name} LIMIT 0").fetchall()  # noqa: S608 constants
     except (duckdb.BinderException, duckdb.CatalogException) as error:
         raise UnexpectedContent(f"it holds no table {table}") from error
-    plain = all(
-        (kept, default, key) == (False, None, False) for _, _, _, kept, default, key in columns
-    )
-    form = next(
-        (
-            form
-            for form in known
-            if plain and [*form.items()] == [(name, kind) for _, name, kind, *_ in columns]
-        ),
-        None,
-    )
-    if form is None:
+    wanted = [(name, kind, False, None, False) for name, kind in columns.items()]
+    if [tuple(column[1:]) for column in stored] != wanted:
         raise UnexpectedContent(f"its table {table} has another form than imprompt writes")
-    return form
 
 
 def check_tables(
-    connection: DuckDBPyConnection, database: str, known: Mapping[str, Sequence[Mapping[str, str]]]
-) -> dict[str, Mapping[str, str]]:
-    """The columns of each table of an attached database, which holds base tables of the known forms alone.
+    connection: DuckDBPyConnection, database: str, known: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Check that an attached database holds base tables of the known forms alone.
 
     Args:
         database: the name that it was attached as.
-        known: for each table that may be there, the forms that it may have: types by the names of
-            its columns, in order.
+        known: the columns (name: type), in order, of each table that may be there.
 
     Raises:
         UnexpectedContent: there is a view, another table or schema, or a table of another form (a
@@ -175,55 +159,57 @@ def check_tables(
         duckdb.Error: the file is damaged.
     """
     strays = (
-        "SELECT 'view', view_name FROM duckdb_views() WHERE NOT internal AND database_name = $1"
+        "SELECT 'view', view_name FROM duckdb_views() "
+        "WHERE NOT internal AND database_name = $1 UNION ALL "
+        "SELECT 'schema', schema_name FROM duckdb_schemas() "
+        "WHERE NOT internal AND database_name = $1 LIMIT 1"
     )
-    strays += " UNION ALL SELECT 'schema', schema_name FROM duckdb_schemas() WHERE NOT internal AND database_name = $1"
-    for kind, name in connection.execute(f"{strays} LIMIT 1", [database]).fetchall():
+    for kind, name in connection.execute(strays, [database]).fetchall():
         raise UnexpectedContent(f"it holds the {kind} {name[:60]!r}")
-    found: dict[str, Mapping[str, str]] = {}
     tables = (
         "SELECT schema_name, table_name, sql FROM duckdb_tables() WHERE database_name = $1 LIMIT 16"
     )
     for schema, name, statement in connection.execute(tables, [database]).fetchall():
-        forms = known.get(name, []) if schema == "main" else []
-        form = next(
-            (form for form in forms if _plain(statement) == _plain(_create(name, form))), None
-        )
-        if form is None:
+        columns = known.get(name) if schema == "main" else None
+        if columns is None or _plain(statement) != _plain(_create(name, columns)):
             raise UnexpectedContent(
                 f"it holds a table {name[:60]!r} of another form than imprompt writes"
             )
-        found[name] = form
-    return found
 
 
 def check_no_macros(connection: DuckDBPyConnection, database: str) -> None:
-    """Raise `UnexpectedContent` where a database that statements run in has functions of its own: they go before DuckDB's."""
-    statement = "SELECT function_name FROM duckdb_functions() WHERE NOT internal AND database_name = $1 LIMIT 1"
+    """Raise `UnexpectedContent` if a database has macros, which hide DuckDB's functions."""
+    statement = (
+        "SELECT function_name FROM duckdb_functions() "
+        "WHERE NOT internal AND database_name = $1 LIMIT 1"
+    )
     for (name,) in connection.execute(statement, [database]).fetchall():
         raise UnexpectedContent(f"it holds the macro {name[:60]!r}")
 
 
 def quoted(path: Path) -> str:
-    """A path as a text of SQL."""
+    """Return a path as a string literal of SQL."""
     return "'" + str(path.absolute()).replace("'", "''") + "'"
 
 
 def _closed(
     connection: DuckDBPyConnection, *, files: Sequence[Path], last: str = ""
 ) -> DuckDBPyConnection:
-    """The connection, from now on without access to anything but these files and what DuckDB puts beside them, and, when the
-    statement `last` is done, with settings that stay."""
-    allowed = ", ".join(quoted(Path(f"{file}{suffix}")) for file in files for suffix in _BESIDE)
+    """Return the connection without access to any other file, and with its settings locked.
+
+    The statement `last` is executed before they are locked.
+    """
+    allowed = ", ".join(quoted(Path(f"{file}{suffix}")) for file in files for suffix in _SUFFIXES)
     closed = f"SET allowed_paths = [{allowed}]; SET enable_external_access = false;"
     connection.execute(f"{closed} {last} SET lock_configuration = true")
     return connection
 
 
-def _create(name: str, form: Mapping[str, str]) -> str:
-    return f"CREATE TABLE {name}({', '.join(f'{column} {kind}' for column, kind in form.items())});"
+def _create(name: str, columns: Mapping[str, str]) -> str:
+    listed = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+    return f"CREATE TABLE {name}({listed});"
 
 
 def _plain(statement: str) -> str:
-    """Without white space and the quotes around names, which differ between versions of DuckDB."""
+    """Drop white space and the quotes around names, which differ between versions of DuckDB."""
     return "".join(statement.replace('"', "").split())

@@ -1,4 +1,4 @@
-"""FAISS, brought in at its first use; where it cannot be, one line says why."""
+"""FAISS, imported at its first use; if that fails, one line says why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from imprompt.core.errors import ConfigError, first_line
 
 LEVEL_VARIABLE = "FAISS_SIMD_LEVEL"
-"""FAISS holds code for several instruction sets and takes the best that the processor has, unless this names another."""
+"""FAISS has code for several instruction sets and takes the best one, unless this names another."""
 
 # Level of FAISS: what numpy calls the last instruction set that it needs; "" where every processor
 # has it.
@@ -24,7 +24,7 @@ _NEEDED = {
 
 
 def import_faiss() -> Any:
-    """The module `faiss`, of faiss-cpu or faiss-gpu.
+    """Return the module `faiss`, of faiss-cpu or faiss-gpu.
 
     Raises:
         ConfigError: it is not installed or cannot be loaded, or it is told to use instructions that
@@ -52,12 +52,15 @@ def _reason(error: BaseException) -> str:
 
 def _remedy(error: BaseException) -> str:
     if isinstance(error, RuntimeError):
-        return "Install what it names, or faiss-cpu in its place: pip uninstall faiss-gpu, then pip install faiss-cpu."
+        return (
+            "Install what it names, or faiss-cpu in its place: pip uninstall faiss-gpu, "
+            "then pip install faiss-cpu."
+        )
     return "Install exactly one of the two: pip install faiss-cpu, or faiss-gpu for NVIDIA GPUs."
 
 
 def _check_level(level: str) -> None:
-    """Raise ConfigError where the variable names no level of FAISS, or one that the processor has not."""
+    """Raise `ConfigError` if the variable names an unknown level, or one the processor lacks."""
     if not level:
         return
     from numpy._core._multiarray_umath import __cpu_features__ as features  # type: ignore[import-not-found] # a compiled file

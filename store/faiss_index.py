@@ -1,4 +1,6 @@
-"""Nearest neighbours with FAISS, made exact and repeatable by scoring its candidates again from the stored vectors.
+"""Nearest neighbours with a flat FAISS index, exact and repeatable.
+
+Its candidates are scored again from the stored vectors.
 
 The flat index holds the same float16 values as the shards ("SQfp16"). Measured on 2 cores of an
 EPYC with faiss 1.15.1, 100,000 rows of 512 dimensions, it is half as large as "Flat" (102 against
@@ -19,27 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.atomic_files import atomic_write
-from imprompt.core.errors import Checksum, ConfigError
+from imprompt.core.errors import Checksum
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
-from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.core.values import Hits, Ids, Selection, Vectors
 from imprompt.store import layout
 from imprompt.store.checksums import read_sums, sum_of, write_sums
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import FLAT
 from imprompt.store.manifest import IndexInfo, sha256_bytes
 from imprompt.store.paths import open_file
-from imprompt.store.ranking import (
-    FEW_ROWS,
-    MAX_K,
-    Scanned,
-    check_allowed,
-    check_queries,
-    no_hits,
-    score_again,
-)
-from imprompt.store.shard_rows import CODE
-from imprompt.store.shards import ShardedVectors
+from imprompt.store.ranking import FEW_ROWS, BaseIndex, Scanned, no_hits, score_again
+from imprompt.store.shards import CODE, ShardedVectors
 
 _CODE_BYTES = 2
 _BLOCK_ROWS = 65_536
@@ -48,32 +41,23 @@ _QUERIES_AT_ONCE = 256
 
 
 def build_faiss_index(
-    folder: Path,
-    file: str,
-    vectors: ShardedVectors,
-    *,
-    factory: str = FLAT,
-    progress: Progress = SILENT,
+    folder: Path, file: str, vectors: ShardedVectors, *, progress: Progress = SILENT
 ) -> IndexInfo:
-    """Write the FAISS index of all `vectors` in row order; it takes memory for one block, however many rows there are.
+    """Write the flat FAISS index of all vectors, in row order, in the memory of one block.
 
-    The header is what FAISS writes for an empty index of that size. Behind it a scalar quantizer of
-    this kind keeps nothing but the float16 rows, so they are copied from the shards as they are.
+    The header is what FAISS writes for an empty index of that size. After it, a scalar quantizer of
+    this kind keeps nothing but the float16 rows, so they are copied from the shards.
 
     Args:
         folder: the staging folder.
         file: relative path inside of it, from `layout.index_file`.
-        factory: FAISS's factory string; "SQfp16" is the one that is known.
 
     Returns:
         The index's record; its recall is for the caller to measure and still 0.
 
     Raises:
-        ConfigError: another factory string.
         StorageFull: the disk is full or may not be written.
     """
-    if factory != FLAT:
-        raise ConfigError(f"The index factory {factory!r} is not known.", hint=f"Use {FLAT!r}.")
     header, sums = _flat_header(vectors.dim, len(vectors)), []
     with (
         atomic_write(folder / file) as opened,
@@ -88,7 +72,7 @@ def build_faiss_index(
     write_sums(folder, layout.list_sums_file(file), sums)
     return IndexInfo(
         file=file,
-        factory=factory,
+        factory=FLAT,
         effort=1.0,
         recall_at_10=0.0,
         header_bytes=len(header),
@@ -97,13 +81,13 @@ def build_faiss_index(
     )
 
 
-class FaissIndex:
-    """A `imprompt.core.protocols.VectorIndex` over a flat FAISS index. Safe to search from several threads.
+class FaissIndex(BaseIndex):
+    """A flat FAISS index, which is exact; effort changes nothing. Safe to search from threads.
 
     FAISS proposes candidates; those that could be among the k nearest, given how far its scores can
     be off, are scored again from the stored vectors. Where the candidates cannot be proven to hold
     the answer (many rows tie), more are asked for. So the answer is the exact one, in one order,
-    whatever k and the batch are.
+    independent of k and the batch.
 
     Args:
         folder: of the version.
@@ -112,62 +96,51 @@ class FaissIndex:
         mapped: False reads the file into memory.
 
     Raises:
-        Checksum: the file is missing or is not the one that was recorded.
+        Checksum: the file is missing or is not the one that was recorded; also from a search.
     """
 
     def __init__(
         self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True
     ) -> None:
+        super().__init__(dim=vectors.dim, rows=len(vectors))
         self._path = folder / info.file
         self._vectors = vectors
         self._exact = ExactIndex(vectors)
         count = -(-len(vectors) // _SUMMED_ROWS)
-        self._sums = read_sums(folder, info.sums, count=count, mapped=mapped) if info.sums else None
+        self._sums: NDArray[np.uint32] | None = read_sums(
+            folder, info.sums, count=count, mapped=mapped
+        )
         # How far FAISS's scores can be off: it multiplies with the stored float16 values, the
-        # answer with those scaled to length
-        # 1, and rounding to float16 moved a unit row's length by at most 2^-11; it sums in float32,
-        # at most 2^-24 off a term.
+        # answer with those scaled to length 1, and rounding to float16 moved a unit row's length by
+        # at most 2^-11; it sums in float32, at most 2^-24 off a term.
         self._scan_error = 1.01 * 2.0**-11 + vectors.dim * 2.0**-24
         self._index = _open_flat(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
 
-    @property
-    def dim(self) -> int:
-        return self._vectors.dim
-
-    @property
-    def caps(self) -> IndexCaps:
-        return IndexCaps(max_k=MAX_K, filters=True, concurrent=True)
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(
-        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    def _search(
+        self,
+        queries: Vectors,
+        k: int,
+        effort: float | None,  # noqa: ARG002 it is exact
+        selection: Selection | None,
     ) -> Hits:
-        """The k nearest rows of each query; see `imprompt.core.protocols.VectorIndex.search`. `effort` changes nothing: it is exact.
-
-        Raises:
-            Checksum: the file is damaged.
-        """
-        queries = check_queries(queries, k, effort=effort, dim=self.dim)
-        allowed = check_allowed(allowed, rows=len(self))
-        hits = no_hits(len(queries), k)
-        n_allowed = len(self) if allowed is None else len(allowed)
-        if n_allowed <= FEW_ROWS:
-            return self._exact.search(queries, k, allowed=allowed)
+        hits, n_selected = no_hits(len(queries), k), self._n_selected(selection)
+        if n_selected <= FEW_ROWS:
+            return self._exact.search(queries, k, selection=selection)
         self._check_codes()
-        params = None if allowed is None else _parameters(allowed, rows=len(self))
+        params = _parameters(selection, rows=len(self))
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             chunk = slice(start, start + _QUERIES_AT_ONCE)
-            found = self._candidates(queries[chunk], min(k, n_allowed), n_allowed, params)
-            for i, (candidates, scores) in enumerate(found, start):
+            proposed = self._candidates(queries[chunk], min(k, n_selected), n_selected, params)
+            for i, (candidates, scores) in enumerate(proposed, start):
                 scanned = Scanned(scores, self._scan_error, self._path)
                 score_again(hits, i, queries[i : i + 1], candidates, self._vectors, scanned=scanned)
         return hits
 
     def _check_codes(self) -> None:
-        """Compare all codes with their sums before the first scan of them: a row whose code says less than it did would be missed
-        without a word."""
+        """Compare all codes with their sums before the first scan.
+
+        A row whose code changed for the worse would be missed without a word.
+        """
         if self._sums is None:
             return
         import faiss
@@ -180,22 +153,22 @@ class FaissIndex:
         )
         wrong = np.flatnonzero(_block_sums(stored) != self._sums)
         if wrong.size:
-            rows = f"rows {wrong[0] * _SUMMED_ROWS} to {min((wrong[0] + 1) * _SUMMED_ROWS, len(self)) - 1}"
-            hint = "Run `python cli.py verify` for the whole damage, then build the index again."
+            first = int(wrong[0]) * _SUMMED_ROWS
+            last = min(first + _SUMMED_ROWS, len(self)) - 1
             raise Checksum(
-                f"{self._path} is damaged: {rows} are not what was written.",
+                f"{self._path} is damaged: rows {first} to {last} are not what was written.",
                 path=self._path,
-                hint=hint,
+                hint=layout.VERIFY,
             )
         self._sums = None
 
     def _candidates(
-        self, queries: Vectors, k: int, n_allowed: int, params: Any
+        self, queries: Vectors, k: int, n_selected: int, params: Any
     ) -> list[tuple[Ids, NDArray[np.float32]]]:
-        """For each query, row ids among which its k nearest are certain to be, and FAISS's scores of them."""
-        found: dict[int, tuple[Ids, NDArray[np.float32]]] = {}
+        """Return row ids that certainly hold each query's k nearest, and FAISS's scores of them."""
+        candidates: dict[int, tuple[Ids, NDArray[np.float32]]] = {}
         pending = np.arange(len(queries))
-        pool = min(4 * k + 256, n_allowed)
+        pool = min(4 * k + 256, n_selected)
         while pending.size:
             with faiss_errors(self._path):
                 scores, ids = self._index.search(queries[pending], pool, params=params)
@@ -204,50 +177,49 @@ class FaissIndex:
             floor = np.nan_to_num(
                 scores[:, k - 1] - 2 * self._scan_error, nan=-np.inf, neginf=-np.inf
             )
-            enough = (scores[:, -1] < floor) | (pool == n_allowed)
+            enough = (scores[:, -1] < floor) | (pool == n_selected)
             for row in np.flatnonzero(enough):
                 kept = (ids[row] >= 0) & ~(scores[row] < floor[row])
-                found[int(pending[row])] = ids[row][kept], scores[row][kept]
+                candidates[int(pending[row])] = ids[row][kept], scores[row][kept]
             pending = pending[~enough]
-            pool = min(pool * 8, n_allowed)
-        return [found[i] for i in range(len(queries))]
+            pool = min(pool * 8, n_selected)
+        return [candidates[i] for i in range(len(queries))]
 
 
 def _block_sums(codes: NDArray[np.float16], *, first: int = 0) -> NDArray[np.uint32]:
-    """The sums of blocks of rows, the first of which has the number `first`; on all cores, for crc32 lets others run."""
-    blocks = [codes[start : start + _SUMMED_ROWS] for start in range(0, len(codes), _SUMMED_ROWS)]
+    """Return the sums of blocks of rows, numbered from `first`; several are summed by threads.
+
+    crc32 lets other threads run.
+    """
+    blocks = [
+        codes[start : start + _SUMMED_ROWS].data.cast("B")
+        for start in range(0, len(codes), _SUMMED_ROWS)
+    ]
     numbers = range(first, first + len(blocks))
     if len(blocks) == 1:
-        return np.array([sum_of(blocks[0].data.cast("B"), first)], dtype=np.uint32)
+        return np.array([sum_of(blocks[0], first)], dtype=np.uint32)
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        return np.array(
-            [
-                *threads.map(
-                    lambda block, number: sum_of(block.data.cast("B"), number), blocks, numbers
-                )
-            ],
-            dtype=np.uint32,
-        )
+        return np.array([*threads.map(sum_of, blocks, numbers)], dtype=np.uint32)
 
 
 def _flat_header(dim: int, rows: int) -> bytes:
-    """What FAISS writes before the codes of a flat float16 index: that of an empty one, with the counts put in."""
+    """Return what FAISS writes before the codes of a flat float16 index of so many rows."""
     import faiss
 
     empty = faiss.index_factory(dim, FLAT, faiss.METRIC_INNER_PRODUCT)
     empty.ntotal = rows
-    without_length = bytes(faiss.serialize_index(empty).tobytes())[:-8]
+    without_length = bytes(faiss.serialize_index(empty).tobytes())[:-8]  # of the codes, here 0
     return without_length + (rows * dim * _CODE_BYTES).to_bytes(8, "little")
 
 
 def _open_flat(folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool) -> Any:
-    """The index, mapped or in memory.
+    """Return the index, mapped or in memory.
 
     FAISS trusts what it reads, so the header must be the one that it writes itself.
     """
     import faiss
 
-    hint, path = "Build the index again.", folder / info.file
+    path = folder / info.file
     expected = info.header_bytes + rows * dim * _CODE_BYTES
     header, size = read_header(folder, info.file, info.header_bytes)
     if (
@@ -259,7 +231,7 @@ def _open_flat(folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bo
         raise Checksum(
             f"{path} is not the {FLAT} index of {rows} rows that was recorded ({size} bytes).",
             path=path,
-            hint=hint,
+            hint=layout.REBUILD,
         )
     with faiss_errors(path):
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
@@ -267,16 +239,16 @@ def _open_flat(folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bo
         raise Checksum(
             f"{path} holds {index.ntotal} rows of {index.d}, not {rows} of {dim}.",
             path=path,
-            hint=hint,
+            hint=layout.REBUILD,
         )
     return index
 
 
 def read_header(folder: Path, file: str, length: int) -> tuple[bytes, int]:
-    """(the first `length` bytes of a file of an index, or all where it has fewer, and how many it has).
+    """Return (the first `length` bytes of a file of an index, or all it has; its length).
 
     Raises:
-        Checksum: it cannot be read, or is no regular file.
+        Checksum: it cannot be read, or is not a regular file.
     """
     path = folder / file
     try:
@@ -285,23 +257,29 @@ def read_header(folder: Path, file: str, length: int) -> tuple[bytes, int]:
             return opened.read(min(length, size)), size
     except OSError as error:
         raise Checksum(
-            f"{path} cannot be read: {error.strerror}.", path=path, hint="Build the index again."
+            f"{path} cannot be read: {error.strerror}.", path=path, hint=layout.REBUILD
         ) from error
 
 
-def selection(allowed: Ids, *, rows: int) -> Any:
-    """FAISS's selector of the allowed rows; a row id outside of 0 to `rows` - 1, as a damaged file may hold, is not selected."""
+def selector(selection: Selection | None, *, rows: int) -> Any:
+    """Return FAISS's selector of the selected rows, None for all.
+
+    It refuses row ids outside of 0 to `rows` - 1, which a damaged file may hold.
+    """
     import faiss
 
+    if selection is None:
+        return None
     mask = np.zeros(rows, dtype=np.bool_)
-    mask[allowed] = True
+    mask[selection.row_ids] = True
     return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
 
-def _parameters(allowed: Ids, *, rows: int) -> Any:
+def _parameters(selection: Selection | None, *, rows: int) -> Any:
     import faiss
 
-    return faiss.SearchParameters(sel=selection(allowed, rows=rows))
+    selected = selector(selection, rows=rows)
+    return None if selected is None else faiss.SearchParameters(sel=selected)
 
 
 @contextmanager
@@ -314,5 +292,5 @@ def faiss_errors(path: Path) -> Iterator[None]:
             str(error).strip().rpartition("\n")[2] or "it asks for more memory than there is"
         )
         raise Checksum(
-            f"{path} cannot be used: {last_line}", path=path, hint="Build the index again."
+            f"{path} cannot be used: {last_line}", path=path, hint=layout.REBUILD
         ) from error

@@ -1,4 +1,4 @@
-"""Has anybody written into files that are being read? A published file never changes, so its length and time say so."""
+"""A watch over files that are read: a published file never changes its length or time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _Stamp: TypeAlias = tuple[int, int, int, int]
 
 
 class FileWatch:
-    """Lengths and times of files, as they are now.
+    """The lengths and times of files when this is made.
 
     Args:
-        paths: of the files; one that is not there is left out.
+        paths: of the files; missing ones are left out.
     """
 
     def __init__(self, paths: Iterable[Path | str]) -> None:
@@ -28,10 +28,9 @@ class FileWatch:
     __hash__ = None  # type: ignore[assignment] # compared, never a key
 
     def changed(self) -> Path | None:
-        """The first file that was written into or cut since; two microseconds a file.
+        """Return the first file that was written into or cut since, in two microseconds a file.
 
-        A file that was removed, or replaced by another one, is not: whoever has opened it still
-        reads what it was.
+        Files that were removed or replaced do not count: open ones still read their old bytes.
         """
         for path, stamp in self._stamps.items():
             now = _stamp(path)

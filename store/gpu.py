@@ -1,4 +1,4 @@
-"""One GPU for FAISS, where one can be used, and the one thread that may touch it. Not run on a GPU yet.
+"""One GPU for FAISS, and the one thread that may use it. Not run on a GPU yet.
 
 FAISS's indexes on a GPU are not safe to use from two threads, not even for reading, so all calls go
 through `Gpu.attempt`, in the order of asking. What the GPU cannot do, the processor does: with
@@ -72,10 +72,12 @@ class Gpu:
             raise
 
     def attempt(self, what: str, work: Callable[[Clone], Value]) -> Value | None:
-        """What `work` makes with the clone function in the owner thread; None where the processor has to do it.
+        """Return what `work` makes with the clone function in the owner thread.
+
+        None where the processor has to do it.
 
         Args:
-            what: that the GPU is to do, as it ends the sentence "the GPU cannot …".
+            what: the end of the sentence "the GPU cannot …".
 
         Raises:
             ConfigError: the GPU refuses, and it is required.
@@ -84,9 +86,10 @@ class Gpu:
         return None if clone is None else self._owned(what, lambda: work(clone))
 
     def make_room(self, evict: Callable[[], None]) -> None:
-        """Let whoever filled the GPU before leave it, and note how to make the caller leave. To be called in the owner thread.
+        """Evict the last index from the GPU, and note how to evict the caller.
 
-        A server that changes to a new index would else need room for two.
+        A server that changes to a new index would need room for two otherwise. To be called in the
+        owner thread.
         """
         if self._evict != evict:
             self._evict()
@@ -164,7 +167,7 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
 
 
 def _problem(faiss: Any, driver: NvidiaDriver) -> str:
-    """Why FAISS has no GPU, "" where it has.
+    """Return why FAISS has no GPU; "" if it has one.
 
     FAISS is asked last: it ends the process where the driver answers with an error that it does not
     expect.
@@ -175,12 +178,15 @@ def _problem(faiss: Any, driver: NvidiaDriver) -> str:
         return "the package faiss-cpu is installed, not faiss-gpu"
     if faiss.get_num_gpus() < 1:
         major, minor = driver.cuda
-        return f"the driver of {driver.gpu} runs CUDA {major}.{minor} at most, which is too old for this FAISS"
+        return (
+            f"the driver of {driver.gpu} runs CUDA {major}.{minor} at most, which is too old for "
+            "this FAISS"
+        )
     return ""
 
 
 def _connect() -> Clone:
-    """The clone function of the first GPU."""
+    """Return the clone function of the first GPU."""
     faiss = import_faiss()
     resources = faiss.StandardGpuResources()
 

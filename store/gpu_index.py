@@ -1,9 +1,9 @@
-"""Nearest neighbours from a GPU, which looks at all rows at once and so finds what `--effort` 1 finds. Not run on a GPU yet.
+"""Nearest neighbours from a GPU, which compares all rows and so finds what `--effort` 1 finds.
 
-Whatever the index on disk is, the GPU holds the stored float16 vectors themselves: FAISS has no
-one-bit codes there, and a scan of everything is what a GPU is quick at. Its scores are only used to
-leave rows out; the rest is scored again from the stored vectors, so the answer has the bits of the
-exact one.
+The GPU holds the stored float16 vectors, never the codes of the index on disk: FAISS has no one-bit
+codes there, and a scan of everything is what a GPU is quick at. Its scores are only used to leave
+rows out; the rest is scored again from the stored vectors, so the answer has the bits of the exact
+one. Not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.protocols import VectorIndex
-from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.core.values import Hits, Ids, Selection, Vectors
 from imprompt.store.faiss_import import import_faiss
 from imprompt.store.gpu import GPU_POOL, Clone, Gpu
-from imprompt.store.ranking import MAX_K, Scanned, check_queries, no_hits, score_again
+from imprompt.store.ranking import BaseIndex, Scanned, no_hits, score_again
 from imprompt.store.shards import ShardedVectors
 
 PIECE_ROWS = 1 << 19
@@ -40,9 +40,9 @@ class _Piece(NamedTuple):
 
 
 class _Scan(NamedTuple):
-    """What the GPU proposes for q questions:
+    """The GPU's proposals for q queries: `ids` and `scores` (q, n), unordered.
 
-    `ids` and `scores` (q, n), unordered, and `rest` (q,), which no other row exceeds.
+    No other row scores more than `rest` (q,).
     """
 
     ids: Ids
@@ -50,23 +50,28 @@ class _Scan(NamedTuple):
     rest: NDArray[np.float32]
 
 
-class GpuIndex:
-    """A `imprompt.core.protocols.VectorIndex` that is exact, over an index on the processor. Safe to search from several threads.
+class GpuIndex(BaseIndex):
+    """An exact index on a GPU, over one on the processor. Safe to search from threads.
 
-    The processor's index answers what the GPU cannot: filtered questions (FAISS has few filters
-    there), those whose answer cannot be proven from `GPU_POOL` rows of each piece (many rows tie,
-    or k is near that), and all where the GPU gives up. The vectors go to the GPU at the first
-    search. It holds those of one index: once another one is filled, this one's questions are the
-    processor's.
+    The processor's index answers what the GPU cannot: searches among selected rows (FAISS has few
+    filters there), those whose answer cannot be proven from `GPU_POOL` rows of each piece (many
+    rows tie, or k is near that), and all where the GPU gives up. Elsewhere effort changes nothing.
+    The vectors go to the GPU at the first search. It holds those of one index: once another one is
+    filled, this one is searched on the processor.
 
     Args:
         cpu: an index of the same rows.
         vectors: the space's vectors, in the same row order.
+
+    Raises:
+        ConfigError: the GPU refuses, and it is required (from a search).
+        Checksum: a file is damaged (from a search).
     """
 
     def __init__(
         self, cpu: VectorIndex, vectors: ShardedVectors, gpu: Gpu, *, piece_rows: int = PIECE_ROWS
     ) -> None:
+        super().__init__(dim=vectors.dim, rows=len(vectors))
         self._cpu = cpu
         self._vectors = vectors
         self._gpu = gpu
@@ -75,40 +80,21 @@ class GpuIndex:
         self._filled = self._evicted = False
         self._filling = Lock()
         # How far the GPU's scores can be off: a unit row's length moved by at most 2^-11 when it
-        # was rounded to float16, the
-        # question is rounded so, too, and float32 sums are at most 2^-24 off a term, four times
-        # that where they are cut.
+        # was rounded to float16, the query is rounded so, too, and float32 sums are at most 2^-24
+        # off a term, four times that where they are cut.
         self._scan_error = 2.02 * 2.0**-11 + vectors.dim * 2.0**-22
 
-    @property
-    def dim(self) -> int:
-        return self._vectors.dim
-
-    @property
-    def caps(self) -> IndexCaps:
-        return IndexCaps(max_k=MAX_K, filters=True, concurrent=True)
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(
-        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+    def _search(
+        self, queries: Vectors, k: int, effort: float | None, selection: Selection | None
     ) -> Hits:
-        """The k nearest rows of each query; see `imprompt.core.protocols.VectorIndex.search`. Without a filter `effort` changes nothing.
-
-        Raises:
-            ConfigError: the GPU refuses, and it is required.
-            Checksum: a file is damaged.
-        """
-        queries = check_queries(queries, k, effort=effort, dim=self.dim)
-        if allowed is not None or not len(queries) or not self._ready():
-            return self._cpu.search(queries, k, effort=effort, allowed=allowed)
+        if selection is not None or not len(queries) or not self._ready():
+            return self._cpu.search(queries, k, effort=effort, selection=selection)
         hits = no_hits(len(queries), k)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            found = self._candidates(queries[start : start + _QUERIES_AT_ONCE], k)
-            if found is None:
+            proposed = self._candidates(queries[start : start + _QUERIES_AT_ONCE], k)
+            if proposed is None:
                 return self._cpu.search(queries, k, effort=effort)
-            for i, candidates in enumerate(found, start):
+            for i, candidates in enumerate(proposed, start):
                 query = queries[i : i + 1]
                 if candidates is None:
                     exact = self._cpu.search(query, k, effort=1.0)
@@ -125,7 +111,7 @@ class GpuIndex:
             self._gpu.release(self._pieces)
 
     def _ready(self) -> bool:
-        """Whether the vectors are on the GPU; the first caller puts them there, others wait for it."""
+        """Return whether the vectors are on the GPU; the first caller puts them there."""
         with self._filling:
             if not self._filled and not self._evicted:
                 self._filled = self._gpu.attempt("hold the vectors", self._fill) is not None
@@ -159,9 +145,11 @@ class GpuIndex:
     def _candidates(
         self, queries: Vectors, k: int
     ) -> list[tuple[Ids, NDArray[np.float32]] | None] | None:
-        """For each query, row ids among which its k nearest are certain to be and the GPU's scores of them, None where that cannot
-        be proven; None for all where the GPU gave up."""
-        found: list[tuple[Ids, NDArray[np.float32]] | None] = [None] * len(queries)
+        """Return row ids that certainly hold each query's k nearest, with the GPU's scores.
+
+        A query for which that cannot be proven gets None; None for all where the GPU gave up.
+        """
+        proposed: list[tuple[Ids, NDArray[np.float32]] | None] = [None] * len(queries)
         pending = np.arange(len(queries))
         for pool in sorted({min(4 * k + 256, GPU_POOL), GPU_POOL}):
             scan = self._gpu.attempt("search", partial(self._scan, queries[pending], pool))
@@ -173,11 +161,11 @@ class GpuIndex:
             proven = (scan.rest < floor) | np.isneginf(scan.rest)
             for row in np.flatnonzero(proven):
                 kept = (scan.scores[row] >= floor[row]) & (scan.ids[row] >= 0)
-                found[int(pending[row])] = scan.ids[row][kept], scan.scores[row][kept]
+                proposed[int(pending[row])] = scan.ids[row][kept], scan.scores[row][kept]
             pending = pending[~proven]
             if not pending.size:
                 break
-        return found
+        return proposed
 
     def _scan(self, queries: Vectors, pool: int, _: Clone) -> _Scan | None:
         if self._evicted:
@@ -196,7 +184,7 @@ class GpuIndex:
 
 
 def _kth_best(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """(q,) the k-th largest of each row of scores; -inf where there are fewer."""
+    """Return (q,) the k-th largest of each row of scores; -inf where there are fewer."""
     if scores.shape[1] < k:
         return np.full(len(scores), -np.inf, dtype=np.float32)
     return np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k]

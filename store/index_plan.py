@@ -1,4 +1,4 @@
-"""Which index suits a number of rows, a dimension and a memory budget: chosen before anything is built, with its reasons.
+"""Index plans: which index suits a number of rows, a dimension and a memory budget, and why.
 
 Pure arithmetic. Byte counts are those of the files that are then written; the benchmark of the
 index compares them.
@@ -17,16 +17,17 @@ from imprompt.core.errors import ConfigError
 FLAT = "SQfp16"
 RABITQ = "RaBitQ"
 FAST_SCAN_ROWS = 32
-"""Rows whose 4-bit codes FAISS keeps in one block and compares at once; a list is filled up to whole blocks."""
+"""Rows whose 4-bit codes FAISS compares at once; a list is filled up to whole blocks of them."""
 
 DEFAULT_BUDGET_BYTES = 4 << 30
 """What a laptop can spare. A constant, so that one command builds one index on every machine."""
 
 FLAT_ROWS = 100_000
-"""Up to here a scan of everything answers at once (10 ms for 384 dimensions on one core) and is exact."""
+"""Up to here a scan of everything is quick (10 ms for 384 dimensions on one core), and exact."""
 
 PART_ROWS = 2_500_000
-"""More rows are cut into parts, each a file: a part is built in less than a gigabyte, and two cores share a question."""
+"""More rows are cut into parts, each a file: one is built in less than a gigabyte, and two cores
+share a query."""
 
 TRAINING_ROWS_A_LIST = 64
 ID_BYTES = 8
@@ -59,8 +60,10 @@ class Factory:
 
     @property
     def for_faiss(self) -> str:
-        """The factory string of an index in FAISS that can be filled so: its rows' lists are chosen, and its codes put into blocks,
-        outside of it."""
+        """The factory string of FAISS's index that is filled.
+
+        The rows' lists are chosen, and codes put into blocks, outside of it.
+        """
         return f"IVF{self.n_lists},{self.codes.removesuffix('fs')}"
 
     @property
@@ -101,21 +104,19 @@ class IndexPlan:
 def plan_index(
     *, rows: int, dim: int, budget_bytes: int = DEFAULT_BUDGET_BYTES, spaces: int = 2
 ) -> IndexPlan:
-    """The fastest index that fits into the budget.
+    """Choose the fastest index that fits into the budget.
 
-    It is the same whether there is a GPU or not, so that an index answers on every machine: a GPU
-    compares a question with the stored vectors themselves, whatever the index is.
+    It is the same with and without a GPU, so that an index answers on every machine: a GPU compares
+    a query with the stored vectors themselves.
 
     Args:
         rows: prompts, at least 1.
         dim: of their vectors in the space that is searched.
         budget_bytes: memory that the index may take while it answers.
-        spaces: vector spaces that a version stores; the second one is MiniLM's, of 384
-            dimensions.
+        spaces: how many a version stores; the second is MiniLM's, of 384 dimensions.
 
     Raises:
-        ConfigError: rows or dim below 1, or no index is small enough; the message names the
-            smallest.
+        ConfigError: rows or dim below 1, or no index is small enough (the smallest is named).
     """
     if rows < 1 or dim < 1:
         raise ConfigError(
@@ -131,58 +132,65 @@ def plan_index(
     why = f"{rows:,} rows are more than a scan of everything answers at once."
     if rows <= FLAT_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
-    lists, codes, one_bit = (
-        f"IVF{number_of_lists(rows)}",
-        short_codes(dim),
-        "Codes of one bit a value",
-    )
-    together = vectors + index_bytes(f"{lists},{codes}", rows=rows, dim=dim)
-    tight = f"Codes and vectors together ({_size(together)}) are more than the budget of {_size(budget_bytes)}. "
-    for factory, in_memory, kind in (
-        (
-            f"{lists}x2,{codes}",
-            True,
-            f"{one_bit} in two lists for each row, so that fewer are looked into",
-        ),
-        (f"{lists},{codes}", True, one_bit),
-        (f"{lists},SQ8", False, "Codes of 8 bits a value"),
-        (f"{lists}x2,{codes}", False, f"{one_bit} in two lists for each row"),
-        (f"{lists},{codes}", False, one_bit),
-    ):
+    for factory, in_memory, kind in _inverted_files(rows, dim):
         size = index_bytes(factory, rows=rows, dim=dim)
-        if size + vectors * in_memory <= budget_bytes:
-            reason = f"{kind} ({_size(size)}), and the vectors to score again ({_size(vectors)}), fit into memory."
-            if not in_memory:
-                reason = f"{tight}{kind} ({_size(size)}) fit, and the vectors to score again are read from disk."
-            return _plan(
-                rows,
-                dim,
-                factory,
-                spaces=spaces,
-                vectors_in_memory=in_memory,
-                reasons=(why, reason),
+        if size + (vectors if in_memory else 0) > budget_bytes:
+            continue
+        reason = (
+            f"{kind} ({_size(size)}), and the vectors to score again ({_size(vectors)}), "
+            "fit into memory."
+        )
+        if not in_memory:
+            together = vectors + index_bytes(_one_bit(rows, dim), rows=rows, dim=dim)
+            reason = (
+                f"Codes and vectors together ({_size(together)}) are more than the budget of "
+                f"{_size(budget_bytes)}. {kind} ({_size(size)}) fit, and the vectors to score "
+                "again are read from disk."
             )
+        return _plan(
+            rows, dim, factory, spaces=spaces, vectors_in_memory=in_memory, reasons=(why, reason)
+        )
+    raise _does_not_fit(rows, dim, budget_bytes)
+
+
+def _inverted_files(rows: int, dim: int) -> list[tuple[str, bool, str]]:
+    """Return (factory, whether the vectors must fit too, its codes in words), best first."""
+    one_bit, words = _one_bit(rows, dim), "Codes of one bit a value"
+    lists, codes = one_bit.split(",")
+    in_two = f"{words} in two lists for each row"
+    return [
+        (f"{lists}x2,{codes}", True, f"{in_two}, so that fewer are looked into"),
+        (one_bit, True, words),
+        (f"{lists},SQ8", False, "Codes of 8 bits a value"),
+        (f"{lists}x2,{codes}", False, in_two),
+        (one_bit, False, words),
+    ]
+
+
+def _one_bit(rows: int, dim: int) -> str:
+    return f"IVF{number_of_lists(rows)},{short_codes(dim)}"
+
+
+def _does_not_fit(rows: int, dim: int, budget_bytes: int) -> ConfigError:
     small, fitting = _least_bytes(rows, dim), _most_rows(rows, dim, budget_bytes)
     unit, unit_bytes = ("kB", 1e3) if small < 1e7 else ("MB", 1e6)
     fewer = f", or take at most about {fitting:,} rows" if fitting else ""
-    raise ConfigError(
-        f"No index of {rows:,} rows of {dim} dimensions fits into {_size(budget_bytes)}; the smallest needs {_size(small)}.",
+    return ConfigError(
+        f"No index of {rows:,} rows of {dim} dimensions fits into {_size(budget_bytes)}; "
+        f"the smallest needs {_size(small)}.",
         hint=f"Say --memory-budget {math.ceil(small / unit_bytes)}{unit} or more{fewer}.",
     )
 
 
 def _least_bytes(rows: int, dim: int) -> int:
-    """Memory of the smallest index that is planned for so many rows."""
+    """Return the memory of the smallest index that is planned for so many rows."""
     factories = [f"IVF{number_of_lists(rows)},{codes}" for codes in (short_codes(dim), "SQ8")]
     sizes = [index_bytes(factory, rows=rows, dim=dim) for factory in (*factories, FLAT)]
     return min(sizes if rows <= FLAT_ROWS else sizes[:-1])
 
 
 def _most_rows(rows: int, dim: int, budget_bytes: int) -> int:
-    """About how many rows, fewer than `rows` and to two digits, have an index that fits;
-
-    0 where not even one does.
-    """
+    """Return about how many rows, to two digits, have an index that fits; 0 if not even one."""
     fitting = bisect.bisect_right(
         range(1, rows), budget_bytes, key=lambda fewer: _least_bytes(fewer, dim)
     )
@@ -191,16 +199,16 @@ def _most_rows(rows: int, dim: int, budget_bytes: int) -> int:
 
 
 def number_of_lists(rows: int) -> int:
-    """How many lists an inverted file of so many rows has: the power of two nearest to sqrt(rows), from 16 to 16,384.
+    """Return how many lists an inverted file of so many rows has.
 
-    At a million rows 1,024 lists find as many in 1 ms as 2,048 do in 1.2, where codes are compared
-    in blocks.
+    It is the power of two nearest to sqrt(rows), from 16 to 16,384. At a million rows 1,024 lists
+    find as many in 1 ms as 2,048 do in 1.2, where codes are compared in blocks.
     """
     return min(max(16, 1 << round(math.log2(math.sqrt(rows)))), _MOST_PLANNED_LISTS)
 
 
 def short_codes(dim: int) -> str:
-    """The codes of one bit a value that are scanned quickest:
+    """Return the fastest codes of one bit a value.
 
     4 bits for 4 values, or RaBitQ where blocks would not be aligned.
     """
@@ -208,19 +216,19 @@ def short_codes(dim: int) -> str:
 
 
 def training_rows(n_lists: int) -> int:
-    """How many rows the centroids of so many lists are fitted to."""
+    """Return how many rows the centroids of so many lists are fitted to."""
     return min(TRAINING_ROWS_A_LIST * n_lists, max(_MOST_TRAINING_ROWS, n_lists))
 
 
 def part_bounds(rows: int, part_rows: int = PART_ROWS) -> list[tuple[int, int]]:
-    """(first row, row behind the last) of each part: as few as hold `part_rows` at most, of equal length up to one row."""
+    """Return (first row, row after the last) of the fewest equal parts of at most `part_rows`."""
     parts = max(math.ceil(rows / part_rows), 1)
     starts = [rows * number // parts for number in range(parts + 1)]
     return list(pairwise(starts))
 
 
 def index_bytes(factory: str, *, rows: int, dim: int, part_rows: int = PART_ROWS) -> int:
-    """Length of the index's files together.
+    """Return the total length of the index's files.
 
     Raises:
         ConfigError: the factory string is not one that `plan_index` chooses.
@@ -241,7 +249,7 @@ def index_bytes(factory: str, *, rows: int, dim: int, part_rows: int = PART_ROWS
 
 
 def code_bytes(factory: Factory, dim: int) -> int:
-    """Bytes that a row takes in an inverted list, without its id of 8 bytes."""
+    """Return the bytes of a row in an inverted list, without its id of 8 bytes."""
     if factory.pieces:
         return factory.pieces // 2
     if factory.codes == RABITQ:
@@ -250,13 +258,13 @@ def code_bytes(factory: Factory, dim: int) -> int:
 
 
 def read_factory(factory: str, *, dim: int | None = None) -> Factory:
-    """The parts of one of FAISS's factory strings, as far as they are supported, or of one with "x2" behind the number of lists.
+    """Parse a supported factory string of FAISS, or one with "x2" after the number of lists.
 
     Args:
         dim: of the vectors; None where it does not matter yet.
 
     Raises:
-        ConfigError: it is none of them, or not one for vectors of `dim` values.
+        ConfigError: it is not supported, or not for vectors of `dim` values.
     """
     found = _FACTORY.fullmatch(factory)
     if factory == FLAT:
@@ -264,14 +272,16 @@ def read_factory(factory: str, *, dim: int | None = None) -> Factory:
     if found is None or not 1 <= int(found["lists"]) <= _MOST_LISTS:
         raise ConfigError(
             f"The index factory {factory!r} is not known.",
-            hint=f"Use {FLAT}, IVF<lists>,<codes>, or IVF<lists>x2,<codes>, in which each row stands in two lists; "
-            "the codes are PQ<pieces>x4fs, RaBitQ, SQ4, SQ8 or SQfp16.",
+            hint=f"Use {FLAT}, IVF<lists>,<codes>, or IVF<lists>x2,<codes>, in which each row "
+            "stands in two lists; the codes are PQ<pieces>x4fs, RaBitQ, SQ4, SQ8 or SQfp16.",
         )
     pieces = int(found["pieces"] or 0)
     if pieces % 2 or (dim is not None and pieces and dim % pieces):
         raise ConfigError(
-            f"The index factory {factory!r} cuts vectors into {pieces} pieces, which does not suit {dim or 'any'} dimensions.",
-            hint=f"The number of pieces must be even and divide the dimensions; {short_codes(dim or 384)} suits {dim or 384}.",
+            f"The index factory {factory!r} cuts vectors into {pieces} pieces, which does not suit "
+            f"{dim or 'any'} dimensions.",
+            hint="The number of pieces must be even and divide the dimensions; "
+            f"{short_codes(dim or 384)} suits {dim or 384}.",
         )
     return Factory(int(found["lists"]), found["codes"], pieces, 2 if found["twice"] else 1)
 
@@ -308,12 +318,12 @@ def _plan(
 
 
 def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float, float]:
-    """One question on one core, from what was measured (benchmarks/results/search.md) with room to both sides.
+    """Estimate one query on one core, from measurements with some room to both sides.
 
-    Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists, or the 0.3rd to
-        the 0.7th where rows stand in
-    two, 4 to 8 ns a code where they are compared in blocks, 16 to 50 ns one of one bit and twice
-    that for 8 bits, and scoring again from memory or from disk.
+    Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists is visited, or the
+    0.3rd to the 0.7th where rows stand in two, at 4 to 8 ns a code where they are compared in
+    blocks, 16 to 50 ns for one of one bit and twice that for 8 bits; and candidates are scored
+    again from memory or from disk. See benchmarks/results/search.md.
     """
     if factory == FLAT:
         scanned_mb = rows * dim * _CODE_BYTES / 1e6
@@ -330,9 +340,12 @@ def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float
 
 
 def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
-    """From what was measured (benchmarks/results/growth.md): the most of two, the rows to train with and their distances from the
-    centroids, or the codes of a part, whose lists grow by doubling, beside a block of rows or, where they are put into blocks in
-    the end, beside a copy."""
+    """Estimate from measurements (benchmarks/results/growth.md) the memory of a build.
+
+    It is the larger of two: the training rows with their distances from the centroids, or the codes
+    of a part, whose lists grow by doubling, with a block of rows, or with a copy where they are put
+    into blocks in the end.
+    """
     block_rows = min(part_rows, 65_536)
     if parsed.n_lists == 0:
         return block_rows * dim * 3
@@ -347,8 +360,11 @@ def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:
 
 
 def _build_s(rows: int, dim: int, parsed: Factory) -> tuple[float, float]:
-    """Training (ten rounds over the rows to train with) and assigning, as multiplications, at 20 to 100 billion a second; the
-    codes, at 15 to 200 million values a second; and the files."""
+    """Estimate training (ten rounds), assigning, coding and writing, in seconds.
+
+    Training and assigning take 20 to 100 billion multiplications a second, codes 15 to 200 million
+    values a second.
+    """
     multiplied = (training_rows(parsed.n_lists) * 10 + rows) * parsed.n_lists * dim
     coded = rows * dim * parsed.lists_a_row if parsed.n_lists else 0
     copied = rows * dim * _CODE_BYTES

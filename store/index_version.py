@@ -1,4 +1,4 @@
-"""One published version, pinned while it is read, and checked before it answers."""
+"""One published version of an index: pinned while it is read, checked before it answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from imprompt.core.errors import Checksum, NoIndex, SpaceMismatch, StoreError
+from imprompt.core.errors import Checksum, FormatVersion, NoIndex, SpaceMismatch, StoreError
 from imprompt.core.protocols import VectorIndex
 from imprompt.core.values import prompt_key
 from imprompt.store import layout
@@ -20,12 +20,13 @@ from imprompt.store.file_watch import FileWatch
 from imprompt.store.gpu import Gpu
 from imprompt.store.gpu_index import GpuIndex
 from imprompt.store.indexes import open_index
+from imprompt.store.layout import VERIFY
 from imprompt.store.locking import try_flock
 from imprompt.store.manifest import (
+    REBUILD_WITH,
     Manifest,
     decode_manifest,
     read_manifest,
-    refuse_outdated,
     sha256_bytes,
 )
 from imprompt.store.paths import folders_of, open_file, size_of
@@ -35,15 +36,14 @@ from imprompt.store.shards import ShardedVectors
 
 _PIN_ATTEMPTS = 25
 _PIN_WAIT_S = 0.02
-_HINT = "Run `python cli.py verify` for the whole damage, then build the index again."
+_FOLDER_BEFORE_3 = "generations"  # of the versions, in formats 1 and 2
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedManifest:
     """The manifest of a version that cannot be removed until the pin is let go.
 
-    `expected_sha256` is what `CURRENT` says of `content`; empty where the version was asked for
-    by name.
+    `expected_sha256` is what `CURRENT` says of `content`; "" for a version opened by name.
     """
 
     folder: Path
@@ -63,20 +63,14 @@ class IndexVersion:
         self.folder = folder
         self.manifest = manifest
         self._resources = resources
-        read = [
-            layout.PROMPTS,
-            *(record.file for records in manifest.shards.values() for record in records),
-        ]
-        read += (
-            [file for info in manifest.indexes.values() for file in info.files] if mapped else []
-        )
-        self._stamps = FileWatch(
-            f"{folder}/{file}" for file in read
-        )  # as text: a `Path` for each of thousands takes 25 µs
+        shards = [record.file for records in manifest.shards.values() for record in records]
+        watched = [layout.PROMPTS, *shards]
+        if mapped:
+            watched += [file for info in manifest.indexes.values() for file in info.files]
+        # As text: a `Path` for each of thousands of files takes 25 µs.
+        self._watch = FileWatch(f"{folder}/{file}" for file in watched)
         self._vectors = {
-            space: ShardedVectors(
-                folder, records, mapped=mapped, sums=manifest.row_sums.get(space, "")
-            )
+            space: ShardedVectors(folder, records, mapped=mapped, sums=manifest.row_sums[space])
             for space, records in manifest.shards.items()
         }
         self._indexes = {
@@ -87,7 +81,7 @@ class IndexVersion:
 
     @property
     def published_as(self) -> str:
-        """What `CURRENT` calls it."""
+        """The name of the version in `CURRENT`."""
         return self.manifest.version
 
     @property
@@ -96,7 +90,7 @@ class IndexVersion:
         return self.manifest.encoders[0].space
 
     def index(self, space: str) -> VectorIndex:
-        """The index of a space.
+        """Return the index of a space.
 
         Raises:
             SpaceMismatch: the version has no index of that space.
@@ -106,7 +100,7 @@ class IndexVersion:
         return self._indexes[space]
 
     def vectors(self, space: str) -> ShardedVectors:
-        """The stored vectors of a space.
+        """Return the stored vectors of a space.
 
         Raises:
             SpaceMismatch: the version has no vectors of that space.
@@ -117,26 +111,23 @@ class IndexVersion:
 
     @property
     def index_lines(self) -> dict[str, str]:
-        """The kind of index of each searched space and what was measured of it, in words."""
+        """The index of each searched space and its measured recall, in words."""
         return {
-            space: f"{part.factory}, recall@10 {part.recall_at_10:.3f} with effort {part.effort:.2f}"
-            for space, part in self.manifest.indexes.items()
+            space: f"{i.factory}, recall@10 {i.recall_at_10:.3f} with effort {i.effort:.2f}"
+            for space, i in self.manifest.indexes.items()
         }
 
     def check_untouched(self) -> None:
-        """Raise `Checksum` where a file that is still read was written into or cut since it was opened.
+        """Raise `Checksum` if a file that is still read was changed since it was opened.
 
-        Files that were removed or replaced do no harm: they are read on as they were.
+        Files that were removed or replaced do no harm: their old bytes are still read.
         """
-        path = self._stamps.changed()
+        path = self._watch.changed()
         if path is not None:
-            raise Checksum(f"{path} was changed while it was read.", path=path, hint=_HINT)
+            raise Checksum(f"{path} was changed while it was read.", path=path, hint=VERIFY)
 
     def search_on(self, gpu: Gpu) -> None:
-        """Let the GPU answer from now on; what it cannot is answered from the files.
-
-        It gets the vectors at the first search.
-        """
+        """Search on the GPU from now on; it gets the vectors at the first search."""
         for space, index in self._indexes.items():
             moved = GpuIndex(index, self.vectors(space), gpu)
             self._resources.callback(moved.close)
@@ -155,29 +146,30 @@ class IndexVersion:
     def _mismatch(self, space: str) -> SpaceMismatch:
         encoder = self.manifest.encoders[0]
         return SpaceMismatch(
-            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; asked for was {space}.",
+            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; "
+            f"asked for was {space}.",
             expected=encoder.space,
             found=space,
-            hint=f"Use --encoder {encoder.name}, or build another index with --encoder and --index.",
+            hint=f"Use --encoder {encoder.name}, or build another index with --encoder and "
+            "--index.",
         )
 
 
 def open_version(root: Path, name: str | None = None, *, mapped: bool = True) -> IndexVersion:
-    """Pin a version and check it: lengths of all files, counts of rows, and the probes.
+    """Pin a version and check it: lengths of all files, counts of rows, and the check queries.
 
-    The probes are searched among the rows that they name, which reads little however large the
-    index is; `imprompt.store.integrity.verify` searches all rows and reads every byte.
+    The check queries are searched among the rows that they name, which reads little however large
+    the index is; `imprompt.store.integrity.verify` searches all rows and reads every byte.
 
     Args:
         root: of the index; it may be read-only.
         name: of the version; None is the one in service.
-        mapped: False reads the index into memory and vectors when they are asked for, so that a
-            file that is cut short under the reader is an error and not the end of the process.
+        mapped: False reads the index into memory and vectors when they are needed, so that a file
+            that another program cuts short is an error and not the end of the process.
 
     Raises:
         NoIndex: nothing was published there, or not under that name.
-        FormatVersion: it was written in a newer format, or its index is one that is not read any
-            more.
+        FormatVersion: it was written in another major format.
         Checksum: a file is not what the manifest says.
     """
     resources = ExitStack()
@@ -185,11 +177,12 @@ def open_version(root: Path, name: str | None = None, *, mapped: bool = True) ->
         pinned = resources.enter_context(pin_manifest(root, name))
         path = pinned.folder / layout.MANIFEST
         if pinned.expected_sha256 not in ("", sha256_bytes(pinned.content)):
-            raise Checksum(f"{path} is not the manifest that was published.", path=path, hint=_HINT)
+            raise Checksum(
+                f"{path} is not the manifest that was published.", path=path, hint=VERIFY
+            )
         manifest = decode_manifest(pinned.content, path=path)
-        refuse_outdated(manifest, pinned.folder)
         if manifest.version != pinned.folder.name:
-            raise Checksum(f"{path} is that of {manifest.version}.", path=path, hint=_HINT)
+            raise Checksum(f"{path} is that of {manifest.version}.", path=path, hint=VERIFY)
         check_lengths(pinned.folder, manifest)
         version = IndexVersion(pinned.folder, manifest, resources, mapped=mapped)
         _check_contents(version)
@@ -201,11 +194,14 @@ def open_version(root: Path, name: str | None = None, *, mapped: bool = True) ->
 
 @contextmanager
 def pin_manifest(root: Path, name: str | None = None) -> Iterator[PinnedManifest]:
-    """Hold a shared lock on a version's manifest, which keeps it from being removed; needs no right to write.
+    """Hold a shared lock on a version's manifest, which keeps the version from being removed.
+
+    It needs no right to write.
 
     Raises:
         NoIndex: nothing was published there, or not under that name.
-        Checksum: `CURRENT` is damaged or names a version that is not there.
+        FormatVersion: the index is of a format before 3.
+        Checksum: `CURRENT` is damaged or names a version that is missing.
     """
     descriptor, folder, expected = _pin(root, name)
     try:
@@ -216,64 +212,66 @@ def pin_manifest(root: Path, name: str | None = None) -> Iterator[PinnedManifest
 
 
 def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
-    """(descriptor that holds the lock, folder, sha256 from `CURRENT`)."""
+    """Return (descriptor that holds the lock, folder, sha256 from `CURRENT`)."""
     for _ in range(_PIN_ATTEMPTS):
-        found, expected = _wanted(root, name)
-        path = layout.version_folder(root, found) / layout.MANIFEST
+        version_name, expected = _wanted(root, name)
+        path = layout.version_folder(root, version_name) / layout.MANIFEST
         try:
             descriptor = open_file(root, path.relative_to(root).as_posix(), root=True)
         except FileNotFoundError:
-            pass  # being removed, or gone; what is in service may be another by now
+            pass  # it is being removed, or gone; another version may be in service by now
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
         else:
-            # Between opening and locking it may have been moved away: then the lock holds nothing.
+            # Between opening and locking it may have been moved away: then nothing is held.
             if try_flock(descriptor, fcntl.LOCK_SH) and path.is_file():
                 return descriptor, path.parent, expected
             os.close(descriptor)
         time.sleep(_PIN_WAIT_S)
-    raise Checksum(f"{path} is missing.", path=path, hint=_HINT)
+    if (root / _FOLDER_BEFORE_3).is_dir():
+        raise FormatVersion(f"{root} holds an index of a format before 3.0.", hint=REBUILD_WITH)
+    raise Checksum(f"{path} is missing.", path=path, hint=VERIFY)
 
 
 def _wanted(root: Path, name: str | None) -> tuple[str, str]:
-    """(name, sha256 of its manifest or "") of the version that is asked for."""
+    """Return (name, sha256 of its manifest or "") of the version in question."""
     if name is not None:
-        if name not in version_names(root):
-            there = ", ".join(version_names(root)) or "none"
-            raise NoIndex(f"{root} has no version {name!r}; there are: {there}.")
+        names = version_names(root)
+        if name not in names:
+            raise NoIndex(
+                f"{root} has no version {name!r}; there are: {', '.join(names) or 'none'}."
+            )
         return name, ""
     current = read_current(root)
     if current is None:
         raise NoIndex(
-            f"There is no index in {root}.",
-            hint=f"Build one: python cli.py build-index --index {root}",
+            f"There is no index in {root}.", hint=f"Build one: imprompt build-index --index {root}"
         )
     return current
 
 
 def check_lengths(folder: Path, manifest: Manifest) -> None:
-    """Raise `Checksum` where a file of the version is missing or of another length than its manifest says."""
+    """Raise `Checksum` if a file of the version is missing or not as long as its manifest says."""
     with folders_of(folder) as opened:
         for file, record in manifest.files.items():
-            path = (
-                f"{folder}/{file}"  # as text: for thousands of files, a fifth of the time of `Path`
-            )
             try:
                 size = size_of(folder, file, opened)
             except OSError as error:
+                path = folder / file
                 raise Checksum(
-                    f"{path} is missing: {error.strerror}.", path=Path(path), hint=_HINT
+                    f"{path} is missing: {error.strerror}.", path=path, hint=VERIFY
                 ) from error
             if size != record.bytes:
+                path = folder / file
                 raise Checksum(
-                    f"{path} has {size} bytes, not {record.bytes}.", path=Path(path), hint=_HINT
+                    f"{path} has {size} bytes, not {record.bytes}.", path=path, hint=VERIFY
                 )
     log = folder / f"{layout.PROMPTS}.wal"
     if os.path.lexists(log):
         raise Checksum(
             f"{log} does not belong there: the prompts were opened for writing.",
             path=log,
-            hint=_HINT,
+            hint=VERIFY,
         )
 
 
@@ -281,24 +279,21 @@ def _check_contents(version: IndexVersion) -> None:
     manifest, folder = version.manifest, version.folder
     counts = {layout.PROMPTS: len(version.prompts)}
     counts |= {f"vectors of {space}": len(version.vectors(space)) for space in manifest.shards}
-    for what, rows in counts.items():
+    for part, rows in counts.items():
         if rows != manifest.rows:
             raise Checksum(
-                f"{folder}: {what} has {rows} rows, not {manifest.rows}.", path=folder, hint=_HINT
+                f"{folder}: {part} has {rows} rows, not {manifest.rows}.", path=folder, hint=VERIFY
             )
-    for space, probes in manifest.probes.items():
-        index = (
-            version.index(space)
-            if space in manifest.indexes
-            else ExactIndex(version.vectors(space))
-        )
-        problem = check_query_problem(probes, version.vectors(space), index, all_rows=False)
+    for space, check_queries in manifest.check_queries.items():
+        vectors = version.vectors(space)
+        index = version.index(space) if space in manifest.indexes else ExactIndex(vectors)
+        problem = check_query_problem(check_queries, vectors, index, all_rows=False)
         if problem:
-            raise Checksum(f"{folder}: in {space}, {problem}.", path=folder, hint=_HINT)
-        for prompt in version.prompts.get_many([probe.row_id for probe in probes]):
+            raise Checksum(f"{folder}: in {space}, {problem}.", path=folder, hint=VERIFY)
+        for prompt in version.prompts.get_many([query.row_id for query in check_queries]):
             if prompt.prompt_key != prompt_key(prompt.embedded_text):
                 raise Checksum(
                     f"{folder}: row {prompt.row_id} is not the prompt that its key says.",
                     path=folder,
-                    hint=_HINT,
+                    hint=VERIFY,
                 )

@@ -1,4 +1,4 @@
-"""Every kind of index by its factory string: made, measured against the exact answer, and opened."""
+"""Indexes by their factory string: built, measured against the exact answer, and opened."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def build_index_file(
     gpu: Gpu | None = None,
     progress: Progress = SILENT,
 ) -> IndexInfo:
-    """Write the index of all `vectors`, its lists made on the `gpu` where there is one; effort and recall are still to be measured.
+    """Write the index of all vectors; effort and recall are for the caller to measure.
 
-    An inverted file of more than `part_rows` rows becomes several files, called after `file`.
+    An inverted file of more than `part_rows` rows becomes several files, named after `file`. Its
+    lists are made on the `gpu` where there is one.
 
     Raises:
         ConfigError: the factory string is not known, FAISS cannot be loaded, or a GPU that is
@@ -64,7 +65,7 @@ def build_index_file(
 def open_index(
     folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True
 ) -> VectorIndex:
-    """The index that `info` records, over the vectors that it was made of; in memory, unless `mapped`.
+    """Open the index that `info` records, over its vectors; in memory unless `mapped`.
 
     Raises:
         Checksum: the file is missing or is not the one that was recorded.
@@ -78,10 +79,10 @@ def open_index(
 def measured(
     folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries: Vectors, exact: Hits
 ) -> IndexInfo:
-    """The record with the least effort whose recall@10 is `WANTED_RECALL`, and that recall.
+    """Return the record with the least effort whose recall@10 is `WANTED_RECALL`, and its recall.
 
-    Tried are 1, 2, 3, 4, 6, 8, 11, … lists (by the square root of two); where none of them is
-    enough, nearly all are looked into.
+    Tried are 1, 2, 3, 4, 6, 8, 11, … lists (by the square root of two); if none is enough, nearly
+    all are visited.
 
     Args:
         queries: (q, dim) unit rows.
@@ -102,6 +103,6 @@ def measured(
 
 
 def recall(exact: Hits, found: Hits) -> float:
-    """The share of the exact hits that were found, 0 to 1."""
+    """Return the share of the exact hits that were found, 0 to 1."""
     pairs = zip(exact.ids, found.ids, strict=True)
     return float(np.mean([np.isin(right[right >= 0], answer).mean() for right, answer in pairs]))

@@ -1,4 +1,4 @@
-"""Is every byte of a version what it was when it was published?"""
+"""Verification: whether every byte of a version is what was published."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from pathlib import Path
 
 from imprompt.core.errors import Checksum, StoreError
 from imprompt.core.progress import SILENT
-from imprompt.core.protocols import Progress
+from imprompt.core.protocols import Progress, VectorIndex
 from imprompt.store import layout
 from imprompt.store.check_queries import check_query_problem
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_version import PinnedManifest, pin_manifest
 from imprompt.store.indexes import open_index
-from imprompt.store.manifest import (
-    FileRecord,
-    Manifest,
-    decode_manifest,
-    refuse_outdated,
-    sha256_bytes,
-)
+from imprompt.store.manifest import FileRecord, Manifest, decode_manifest, sha256_bytes
 from imprompt.store.paths import folders_of, hash_file, others_in, size_of
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.shards import ShardedVectors
@@ -28,7 +22,7 @@ from imprompt.store.shards import ShardedVectors
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong with one file; `file` is relative to the version."""
+    """A deviation of one file from the manifest; `file` is relative to the version."""
 
     file: str
     expected: str
@@ -41,22 +35,21 @@ class Damage:
 def verify(
     root: Path, *, name: str | None = None, mapped: bool = True, progress: Progress = SILENT
 ) -> list[Damage]:
-    """Read a whole version again and list all that differs from its manifest; an empty list says that it is whole.
+    """Read a whole version again and list what differs from its manifest: nothing if it is whole.
 
     Every file is hashed; files that do not belong there are listed; rows are counted and their
-    digest computed; the probes are searched among all rows. What depends on a damaged file is not
-    looked at further.
+    digest computed; the check queries are searched among all rows. The content of damaged files is
+    not examined further.
 
     Args:
         root: of the index; it may be read-only.
         name: of the version; None is the one in service.
         mapped: see `imprompt.store.index_version.open_version`.
-        progress: told of the bytes as they are hashed.
+        progress: counts the bytes as they are hashed.
 
     Raises:
         NoIndex: nothing was published there, or not under that name.
-        FormatVersion: it was written in a newer format, or its index is one that is not read any
-            more.
+        FormatVersion: it was written in another major format.
     """
     try:
         with pin_manifest(root, name) as pinned:
@@ -65,7 +58,6 @@ def verify(
                 manifest = decode_manifest(pinned.content, path=pinned.folder / layout.MANIFEST)
             except Checksum as error:
                 return problems or [Damage(layout.MANIFEST, "a manifest", error.message)]
-            refuse_outdated(manifest, pinned.folder)
             problems += _file_problems(pinned.folder, manifest, progress)
             damaged = {problem.file for problem in problems}
             if layout.MANIFEST not in damaged:
@@ -74,29 +66,27 @@ def verify(
                 )
             return problems
     except Checksum as error:
-        return [
-            Damage(error.path.relative_to(root).as_posix(), "the version in service", error.message)
-        ]
+        file = error.path.relative_to(root).as_posix()
+        return [Damage(file, "the version in service", error.message)]
 
 
 def _manifest_problems(pinned: PinnedManifest) -> Iterator[Damage]:
-    found = sha256_bytes(pinned.content)
-    if pinned.expected_sha256 not in ("", found):
-        yield Damage(layout.MANIFEST, f"sha256 {pinned.expected_sha256}", f"sha256 {found}")
+    sha256 = sha256_bytes(pinned.content)
+    if pinned.expected_sha256 not in ("", sha256):
+        yield Damage(layout.MANIFEST, f"sha256 {pinned.expected_sha256}", f"sha256 {sha256}")
 
 
 def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iterator[Damage]:
-    with progress.start(
-        "Hashing files", sum(record.bytes for record in manifest.files.values())
-    ) as task:
+    total = sum(record.bytes for record in manifest.files.values())
+    with progress.start("Hashing files", total) as task:
         for file, record in manifest.files.items():
             try:
                 size, digest = _size_and_digest(folder, file, record)
-            except (Checksum, OSError) as error:
-                found = (
-                    error.message if isinstance(error, Checksum) else error.strerror or "an error"
-                )
-                yield Damage(file, f"{record.bytes} bytes", found)
+            except Checksum as error:
+                yield Damage(file, f"{record.bytes} bytes", error.message)
+                continue
+            except OSError as error:
+                yield Damage(file, f"{record.bytes} bytes", error.strerror or "an error")
                 continue
             if size != record.bytes:
                 yield Damage(file, f"{record.bytes} bytes", f"{size} bytes")
@@ -117,16 +107,16 @@ def _size_and_digest(folder: Path, file: str, record: FileRecord) -> tuple[int, 
 def _content_problems(
     folder: Path, manifest: Manifest, damaged: set[str], progress: Progress, *, mapped: bool
 ) -> Iterator[Damage]:
-    """What the files say of each other, where all that is compared is undamaged."""
+    """Compare the undamaged files with each other."""
     if not damaged & {layout.PROMPTS, f"{layout.PROMPTS}.wal"}:
         with progress.start("Counting the prompts", None):
             yield from _prompt_problems(folder, manifest)
     for space, shards in manifest.shards.items():
         info = manifest.indexes.get(space)
-        if not damaged & {manifest.row_sums.get(space, ""), *(shard.file for shard in shards)} and (
-            info is None or not damaged & {*info.all_files}
-        ):
-            with progress.start(f"Asking the probes of {space}", None):
+        files = {manifest.row_sums[space], *(shard.file for shard in shards)}
+        files |= set() if info is None else {*info.all_files}
+        if not damaged & files:
+            with progress.start(f"Searching the check queries of {space}", None):
                 yield from _space_problems(folder, manifest, space, mapped=mapped)
 
 
@@ -146,23 +136,20 @@ def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Damage]:
 def _space_problems(
     folder: Path, manifest: Manifest, space: str, *, mapped: bool
 ) -> Iterator[Damage]:
-    what = f"vectors of {space}"
+    part, check_queries = f"vectors of {space}", manifest.check_queries.get(space, [])
     try:
         vectors = ShardedVectors(
-            folder, manifest.shards[space], mapped=mapped, sums=manifest.row_sums.get(space, "")
+            folder, manifest.shards[space], mapped=mapped, sums=manifest.row_sums[space]
         )
         if len(vectors) != manifest.rows:
-            yield Damage(what, f"{manifest.rows} rows", f"{len(vectors)} rows")
+            yield Damage(part, f"{manifest.rows} rows", f"{len(vectors)} rows")
             return
-        info = manifest.indexes.get(space)
-        index = (
-            ExactIndex(vectors)
-            if info is None
-            else open_index(folder, info, vectors, mapped=mapped)
-        )
-        problem = check_query_problem(manifest.probes.get(space, []), vectors, index, all_rows=True)
+        index: VectorIndex = ExactIndex(vectors)
+        if (info := manifest.indexes.get(space)) is not None:
+            index = open_index(folder, info, vectors, mapped=mapped)
+        problem = check_query_problem(check_queries, vectors, index, all_rows=True)
     except StoreError as error:
-        yield Damage(what, "vectors that can be searched", error.message)
+        yield Damage(part, "vectors that can be searched", error.message)
         return
     if problem:
-        yield Damage(what, "the probes' answers", problem)
+        yield Damage(part, "the check queries' answers", problem)

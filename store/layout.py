@@ -1,8 +1,9 @@
-"""Where everything lies below the root of an index.
+"""The layout of an index below its root.
 
     ROOT/CURRENT                     "<version> <sha256 of its MANIFEST.json>"
     ROOT/LOCK                        flock, one writer
-    ROOT/versions/<utc>-<plan8>/  MANIFEST.json  PLAN.json  prompts.duckdb  vectors/<space>/00000.npy  index/<space>.faiss
+    ROOT/versions/<utc>-<plan8>/     MANIFEST.json  PLAN.json  prompts.duckdb
+                                     vectors/<space>/00000.npy  index/<space>.faiss
                                      (many rows: index/<space>-00000.faiss, -00001.faiss, …)
                                      vectors/<space>/rows.crc32  index/<space>.crc32: see
                                      `imprompt.store.checksums`
@@ -17,6 +18,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from imprompt.core.errors import ConfigError
+
+REBUILD = "Build the index again."
+"""The remedy for a damaged file, as a hint."""
+
+VERIFY = "Run `imprompt verify` for the whole damage, then build the index again."
+"""The remedy where more may be damaged."""
 
 MANIFEST = "MANIFEST.json"
 PLAN = "PLAN.json"
@@ -48,37 +55,37 @@ def staging_root(root: Path) -> Path:
 
 
 def staging_folder(root: Path, plan_sha256: str) -> Path:
-    """The folder in which the build of this plan grows, and which it resumes from."""
+    """Return the folder in which the build of this plan grows and resumes."""
     return staging_root(root) / plan_sha256
 
 
 def shard_file(space: str, number: int) -> str:
-    """Relative path of a space's shard, numbered from 0 in row order."""
+    """Return the relative path of a space's shard, numbered from 0 in row order."""
     return f"vectors/{_folder_name(space)}/{number:05d}.npy"
 
 
 def row_sums_file(space: str) -> str:
-    """Relative path of the sums of a space's rows."""
+    """Return the relative path of the sums of a space's rows."""
     return f"vectors/{_folder_name(space)}/rows.crc32"
 
 
 def list_sums_file(file: str) -> str:
-    """Relative path of the sums of an inverted file's lists, where `file` is the path of an index that has one file."""
+    """Return the relative path of the sums of an index whose only file would be `file`."""
     return f"{file.removesuffix('.faiss')}.crc32"
 
 
 def index_file(space: str) -> str:
-    """Relative path of a space's FAISS index."""
+    """Return the relative path of a space's FAISS index."""
     return f"index/{_folder_name(space)}.faiss"
 
 
 def index_part_file(file: str, number: int) -> str:
-    """Relative path of one of the files of an index that has several, where `file` is the path of an index that has one."""
+    """Return the relative path of one of several files of an index whose only one were `file`."""
     return f"{file.removesuffix('.faiss')}-{number:05d}.faiss"
 
 
 def _folder_name(space: str) -> str:
-    """A space's name as one path component; different spaces give different components."""
+    """Return a space's name as one path component; different spaces give different ones."""
     if not space or space.startswith("."):
         raise ConfigError(
             f"{space!r} cannot name a vector space: it is empty or starts with a dot."

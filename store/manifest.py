@@ -1,6 +1,6 @@
-"""What a version says of itself: `MANIFEST.json`, written last, read first.
+"""The manifest of a version, `MANIFEST.json`: written last, read first.
 
-A minor version may add fields, which older readers ignore; a newer major version is refused.
+A minor format may add fields, which older readers ignore; another major format is refused.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ import msgspec
 from imprompt.core.errors import Checksum, FormatVersion
 from imprompt.core.values import EncoderSpec
 from imprompt.store import layout
+from imprompt.store.layout import REBUILD
 from imprompt.store.paths import is_file_of_version, is_version, open_file, read_descriptor
 
-FORMAT = (2, 1)
-"""1.1 added `n_duplicates` to the prompts, 1.2 indexes of several files; 2.0 laid an inverted file's lists out anew; 2.1 added sums of
-rows and lists. An index without sums is answered, and what changed in it after it was built is found by `verify` alone."""
+FORMAT = (3, 0)
 
-_LISTS_MOVED = (2, 0)
-
-_HINT = "Build the index again."
+REBUILD_WITH = (
+    "Build it again with this version, from every corpus: imprompt build-index --replace …"
+)
+"""The remedy for an index of an older format, as a hint."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 48)]
-"""A number that a manifest claims: whatever is made of it fits into 64 bits."""
+"""A number that a manifest claims; anything computed from it fits into 64 bits."""
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _RowId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 48)]
 _Cosine = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _MOST_DIM = 1 << 16
-_MOST_PROBES = 256
+_MOST_CHECK_QUERIES = 256
 _MOST_DEPTH = 32
 _FREE_BYTES = 4 << 20
 _BYTES_A_FILE = 4096
-"""A manifest says about 700 bytes of each shard; what is longer than these, for the files that are there, is none."""
+"""A manifest needs about 700 bytes for each shard; one that is longer than this is refused."""
 
 
 class CorpusInfo(msgspec.Struct, frozen=True):
-    """A corpus that went in;
+    """A corpus of the index.
 
-    `synthetic` where a program wrote its prompts, `origin` the hub's data set and its commit.
+    `synthetic`: a program wrote its prompts; `origin`: the hub's data set and its commit.
     """
 
     name: str
@@ -61,9 +61,10 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class ShardRecord(msgspec.Struct, frozen=True):
-    """A file of consecutive vectors; `file` is relative to the version, `provenance` says how they were made.
+    """A file of consecutive vectors.
 
-    Two shards of equal plan and provenance have equal bytes; otherwise they agree to 1e-3.
+    `file` is relative to the version, `provenance` says how the vectors were made. Two shards of
+    equal plan and provenance have equal bytes; otherwise they agree to 1e-3.
     """
 
     file: str
@@ -91,10 +92,10 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
     `recall_at_10` was measured with `effort` against the exact answer. `header_bytes` and
     `header_sha256` are those of `IndexPart`. An index of several files lists all of them, in row
-    order, in `parts`, and `file` and the header are the first's. `probes_found` is how many probes
-    an inverted file finds by their codes in the two lists that are nearest to each; 0 for few.
+    order, in `parts`, and `file` and the header are the first's. `check_queries_found` is how many
+    check queries an inverted file finds by their codes in the two lists nearest to each; 0 for few.
     `sums` is the file of the sums of its lists, those of the first part first, or of a flat index's
-    blocks of rows; "" where it has none (see `imprompt.store.checksums`).
+    blocks of rows (see `imprompt.store.checksums`).
     """
 
     file: str
@@ -103,34 +104,34 @@ class IndexInfo(msgspec.Struct, frozen=True):
     recall_at_10: Share
     header_bytes: Count
     header_sha256: Sha256
+    sums: str
     parts: list[IndexPart] = []
-    probes_found: Count = 0
-    sums: str = ""
+    check_queries_found: Count = 0
 
     @property
     def files(self) -> list[str]:
-        """What is searched, relative to the version, in row order."""
+        """The files that are searched, relative to the version, in row order."""
         return [part.file for part in self.parts] or [self.file]
 
     @property
     def all_files(self) -> list[str]:
         """`files`, and that of the sums."""
-        return [*self.files, *([self.sums] if self.sums else [])]
+        return [*self.files, self.sums]
 
 
 class CheckQuery(msgspec.Struct, frozen=True):
-    """The exact answer to the stored vector of `row_id`: the nearest rows (itself among them) and their cosines."""
+    """The exact answer to the stored vector of `row_id`: the nearest rows and their cosines."""
 
     row_id: _RowId
-    ids: Annotated[list[_RowId], msgspec.Meta(max_length=_MOST_PROBES)]
-    scores: Annotated[list[_Cosine], msgspec.Meta(max_length=_MOST_PROBES)]
+    ids: Annotated[list[_RowId], msgspec.Meta(max_length=_MOST_CHECK_QUERIES)]
+    scores: Annotated[list[_Cosine], msgspec.Meta(max_length=_MOST_CHECK_QUERIES)]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One version: from what it was built, what it holds, and the sha256 of every file.
+    """One version: its sources, its content, and the sha256 of every file.
 
     `version`, `created` and `files` are filled in by `imprompt.store.publish.publish`.
-    `encoders[0]` is the space that is searched. `funnel` counts corpus rows by what became of them
+    `encoders[0]` is the space that is searched. `funnel` counts corpus rows by their fate
     ("read", "kept", "duplicate", …). `row_sums` names the file of the sums of each space's rows
     (see `imprompt.store.checksums`).
     """
@@ -146,18 +147,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     encoders: list[EncoderSpec]
     shards: dict[str, list[ShardRecord]]
     indexes: dict[str, IndexInfo]
-    probes: dict[str, Annotated[list[CheckQuery], msgspec.Meta(max_length=_MOST_PROBES)]]
-    row_sums: dict[str, str] = {}
+    check_queries: dict[
+        str, Annotated[list[CheckQuery], msgspec.Meta(max_length=_MOST_CHECK_QUERIES)]
+    ]
+    row_sums: dict[str, str]
     version: str = ""
     created: str = ""
     files: dict[str, FileRecord] = {}
-
-    @property
-    def outdated(self) -> bool:
-        """Whether its index is one that is not read any more: an inverted file of an older format."""
-        return self.format < _LISTS_MOVED and any(
-            info.factory.startswith("IVF") for info in self.indexes.values()
-        )
 
 
 class _FormatOnly(msgspec.Struct):
@@ -165,43 +161,44 @@ class _FormatOnly(msgspec.Struct):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The bytes of `MANIFEST.json`: indented JSON, keys of mappings sorted, one line feed at the end."""
+    """Return the bytes of `MANIFEST.json`: indented JSON with sorted keys and a final line feed."""
     return (
         msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
     )
 
 
 def decode_manifest(content: bytes, *, path: Path) -> Manifest:
-    """The manifest in `content`, which was read from `path`.
+    """Return the manifest in `content`, which was read from `path`.
 
     Raises:
-        FormatVersion: it was written in a newer major format.
+        FormatVersion: it was written in another major format.
         Checksum: it is not a manifest: it names a space that it has no vectors of, a file that no
             version has, a number that none can be, or is nested too deep.
     """
     try:
-        found = msgspec.json.decode(content, type=_FormatOnly).format
-        if found[0] > FORMAT[0]:
+        major, minor = msgspec.json.decode(content, type=_FormatOnly).format
+        if major != FORMAT[0]:
             raise FormatVersion(
-                f"{path.parent} is in format {found[0]}.{found[1]}; this version reads formats up to {FORMAT[0]}.x.",
-                hint="Update imprompt, or build the index again with this version.",
+                f"{path.parent} is in format {major}.{minor}; this version of imprompt reads "
+                f"format {FORMAT[0]}.x.",
+                hint="Update imprompt." if major > FORMAT[0] else REBUILD_WITH,
             )
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise Checksum(f"{path} is not a manifest: {reason}.", path=path, hint=_HINT) from error
+        raise Checksum(f"{path} is not a manifest: {reason}.", path=path, hint=REBUILD) from error
     for reason in _contradictions(manifest):
-        raise Checksum(f"{path} is not a manifest: {reason}.", path=path, hint=_HINT)
+        raise Checksum(f"{path} is not a manifest: {reason}.", path=path, hint=REBUILD)
     return manifest
 
 
 def manifest_in(folder: Path) -> tuple[bytes, Manifest]:
-    """(bytes, value) of the manifest of the version in a folder.
+    """Return (bytes, value) of the manifest of the version in a folder.
 
     Raises:
-        FormatVersion, Checksum: as `decode_manifest`; also where it is no regular file, or too
+        FormatVersion, Checksum: as `decode_manifest`; also where it is not a regular file, or too
             long.
-        OSError: it is not there, or cannot be read.
+        OSError: it is missing, or cannot be read.
     """
     descriptor = open_file(folder, layout.MANIFEST)
     try:
@@ -212,7 +209,7 @@ def manifest_in(folder: Path) -> tuple[bytes, Manifest]:
 
 
 def read_manifest(descriptor: int, folder: Path) -> bytes:
-    """The bytes of an open manifest; as many as the files beside it can need.
+    """Return the bytes of an open manifest; at most as many as the version's files can need.
 
     Raises:
         Checksum: it is too long.
@@ -224,14 +221,16 @@ def read_manifest(descriptor: int, folder: Path) -> bytes:
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
-    """What no manifest says that imprompt wrote, in phrases."""
+    """Yield phrases for what cannot stand in a manifest that imprompt wrote."""
     named = {encoder.space for encoder in manifest.encoders[:1]} | {
         *manifest.indexes,
-        *manifest.probes,
+        *manifest.check_queries,
         *manifest.row_sums,
     }
     if not manifest.encoders or named - {*manifest.shards}:
         yield f"it names the spaces {sorted(named)} and has vectors of {sorted(manifest.shards)}"
+    if {*manifest.shards} - {*manifest.row_sums}:
+        yield f"it has vectors of {sorted(manifest.shards)} and sums of {sorted(manifest.row_sums)}"
     if manifest.version and not is_version(manifest.version):
         yield f"it calls itself {manifest.version[:60]!r}"
     for encoder in manifest.encoders:
@@ -240,7 +239,10 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             or not 0 <= encoder.max_tokens <= 1 << 32
             or not 0 <= encoder.batch_size <= 1 << 32
         ):
-            yield f"its encoder {encoder.name[:60]!r} has {encoder.dim} dimensions and reads {encoder.max_tokens} tokens"
+            yield (
+                f"its encoder {encoder.name[:60]!r} has {encoder.dim} dimensions and reads "
+                f"{encoder.max_tokens} tokens"
+            )
     records = [record for shards in manifest.shards.values() for record in shards]
     files = [
         *(record.file for record in records),
@@ -254,33 +256,19 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield "it names a file twice, or one of whose bytes it says nothing"
     if any(record.rows * 2 > record.bytes for record in records):
         yield "a shard has more rows than bytes"
-    if (
-        _depth([manifest.plan, *(record.provenance for record in records)], _MOST_DEPTH + 1)
-        > _MOST_DEPTH
-    ):
+    foreign = [manifest.plan, *(record.provenance for record in records)]
+    if _is_deeper(foreign, _MOST_DEPTH):
         yield "it is nested too deep"
 
 
-def _depth(value: Any, most: int) -> int:
-    """How deep lists and mappings are nested; at most `most`."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return (
-        0
-        if most == 0 or not isinstance(value, dict | list)
-        else 1 + max((_depth(part, most - 1) for part in inner), default=0)
-    )
-
-
-def refuse_outdated(manifest: Manifest, folder: Path) -> None:
-    """Raise `FormatVersion` where the version in `folder` has an index that is not read any more."""
-    if manifest.outdated:
-        major, minor = manifest.format
-        raise FormatVersion(
-            f"{folder} has an inverted file of format {major}.{minor}, which this version does not read.",
-            hint="Give the `build-index` command again, with every corpus that was added since.",
-        )
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Return whether lists and mappings are nested more than `depth` levels deep."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper(part, depth - 1) for part in inner)
 
 
 def sha256_bytes(content: bytes) -> str:
-    """sha256 of `content`, 64 hex digits."""
+    """Return the sha256 of `content`, 64 hex digits."""
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""A file's bytes in memory: as an array that the operating system reads when they are touched, or as an address for FAISS."""
+"""A file's bytes in memory: as a mapped array, or as an address for FAISS."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 def map_file(source: Path | int) -> NDArray[np.uint8]:
-    """All bytes of a file, by path or descriptor, read-only; empty where the file is. It must not become shorter while the array
-    lives.
+    """Return all bytes of a file, by path or descriptor, read-only.
 
-    Python's `mmap` keeps a descriptor open for each map until version 3.13. An index of ten million
-    prompts has five thousand shards, and many a shell allows 1,024 descriptors; a map itself needs
-    none.
+    The file must not become shorter while the array lives. Python's `mmap` keeps a descriptor open
+    for each map until version 3.13. An index of ten million prompts has five thousand shards, and
+    many shells allow 1,024 descriptors; a map itself needs none.
 
     Raises:
         OSError: the file cannot be opened or mapped.
@@ -43,7 +42,9 @@ def map_file(source: Path | int) -> NDArray[np.uint8]:
 
 
 def address_of(source: Path | int, *, mapped: bool) -> tuple[Any, int]:
-    """(all bytes of a file as a ctypes array, their number), for somebody who unmaps them; at the start of a page.
+    """Return (all bytes of a file as a ctypes array, their number), page-aligned.
+
+    The caller unmaps them.
 
     Args:
         source: path, or a descriptor at the file's beginning, which stays open.

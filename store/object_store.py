@@ -1,4 +1,4 @@
-"""A place that several machines reach, through which shards pass: a shared folder, or a bucket of an object store."""
+"""Transfer of shards between machines, through a shared folder or a bucket of an object store."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 _PARAMETERS = frozenset({"endpoint_override", "region", "scheme"})
 _SCHEMES = frozenset({"file", "gs", "s3"})
-_CREDENTIALS = "Keep credentials out of it: they are taken from the environment, the profile or the role of each machine, as its SDK does."
+_CREDENTIALS = (
+    "Keep credentials out of it: they are taken from the environment, the profile or the role of "
+    "each machine, as its SDK does."
+)
 
 
 class ObjectStore:
-    """The folder of one build in such a place. A file's name is the sha256 of its bytes, so that the same shard put twice is one.
+    """The folder of one build there. Files are named by their sha256, so equal shards are one.
 
     Args:
         url: an absolute path, `file:///…`, `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`, as
@@ -58,7 +61,7 @@ class ObjectStore:
                 self._files.move(partial, final)
 
     def chunks(self, record: ShardRecord) -> Iterator[bytes]:
-        """The bytes of a shard that was put.
+        """Yield the bytes of a shard that was put.
 
         Raises:
             Checksum: it is gone.
@@ -91,11 +94,11 @@ class ObjectStore:
 
 
 def checked_url(text: str) -> str:
-    """What a user typed as a URL of a depot.
+    """Return a URL of an object store that a user typed, a path made absolute.
 
     Raises:
-        ConfigError: it is of no kind that is known, or holds credentials, which the message does
-            not repeat.
+        ConfigError: its scheme is not known, or it holds credentials, which the message does not
+            repeat.
     """
     if "://" not in text:
         return str(Path(text).expanduser().absolute())
@@ -109,9 +112,9 @@ def checked_url(text: str) -> str:
         {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} - _PARAMETERS
     )
     if "@" in parts.netloc or surplus:
-        what = f"the parameter {', '.join(surplus)}" if surplus else "a user or a key"
+        surplus_part = f"the parameter {', '.join(surplus)}" if surplus else "a user or a key"
         raise ConfigError(
-            f"The {parts.scheme}:// URL of the shards holds {what}.", hint=_CREDENTIALS
+            f"The {parts.scheme}:// URL of the shards holds {surplus_part}.", hint=_CREDENTIALS
         )
     return urlunsplit(parts)
 

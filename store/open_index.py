@@ -1,4 +1,4 @@
-"""An index that answers, wherever it lies: in a folder of this machine, or on Milvus."""
+"""An open index, in a folder of this machine or on Milvus."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from imprompt.store.publish import current_name
 
 
 class OpenIndex(Protocol):
-    """One version, pinned and checked: its manifest, prompts, vectors and indexes. A context manager; safe to read from several
-    threads.
+    """One version, pinned and checked: its manifest, prompts, vectors and indexes.
+
+    A context manager; safe to read from threads.
     """
 
     manifest: Manifest
@@ -25,7 +26,7 @@ class OpenIndex(Protocol):
 
     @property
     def published_as(self) -> str:
-        """What names it in its place; see `in_service`."""
+        """Its name in its place; see `in_service`."""
         ...
 
     @property
@@ -35,11 +36,11 @@ class OpenIndex(Protocol):
 
     @property
     def index_lines(self) -> dict[str, str]:
-        """The kind of index of each searched space and what was measured of it, in words."""
+        """The index of each searched space and its measured recall, in words."""
         ...
 
     def index(self, space: str) -> VectorIndex:
-        """The index of a space.
+        """Return the index of a space.
 
         Raises:
             SpaceMismatch: the version has no index of that space.
@@ -47,7 +48,7 @@ class OpenIndex(Protocol):
         ...
 
     def vectors(self, space: str) -> VectorStore:
-        """The stored vectors of a space.
+        """Return the stored vectors of a space.
 
         Raises:
             SpaceMismatch: the version has no vectors of that space.
@@ -55,11 +56,11 @@ class OpenIndex(Protocol):
         ...
 
     def check_untouched(self) -> None:
-        """Raise `Checksum` where what is still read was changed since it was opened."""
+        """Raise `Checksum` if a file that is still read was changed since it was opened."""
         ...
 
     def search_on(self, gpu: Gpu) -> None:
-        """Let the GPU answer from now on, where this machine is what answers."""
+        """Search on the GPU from now on, where this machine searches."""
         ...
 
     def close(self) -> None:
@@ -72,14 +73,14 @@ class OpenIndex(Protocol):
 
 
 def open_place(place: IndexPlace, *, mapped: bool = True) -> OpenIndex:
-    """The version in service in a place.
+    """Open the version in service in a place.
 
     Args:
         mapped: see `imprompt.store.index_version.open_version`.
 
     Raises:
         NoIndex: nothing was published there.
-        FormatVersion: it was written by a newer version.
+        FormatVersion: it was written in another major format.
         Checksum: it is not what was published.
         Unreachable: the server does not answer.
     """
@@ -91,7 +92,7 @@ def open_place(place: IndexPlace, *, mapped: bool = True) -> OpenIndex:
 
 
 def in_service(place: IndexPlace, opened: OpenIndex | None = None) -> str | None:
-    """`published_as` of the version in service in a place; None where none is.
+    """Return `published_as` of the version in service in a place; None if none is.
 
     Args:
         opened: a version of that place, whose connection is used where it has one.

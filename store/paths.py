@@ -1,4 +1,4 @@
-"""Paths below an index that a file of it names: of the known forms, never through a link, and nothing but regular files.
+"""Access to files that an index names: known forms, regular files, never through a link.
 
 An index may come from anybody. What its manifest, `CURRENT` or a journal names is opened here and
 nowhere else: relative to a descriptor of its folder, part by part, without following links
@@ -30,7 +30,6 @@ _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,199}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
 _OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | _OPEN
-_HINT = "Run `python cli.py verify` for the whole damage, then build the index again."
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -42,17 +41,17 @@ _KINDS = {
 
 
 def is_file_of_version(file: str) -> bool:
-    """Whether a version may have a file of this relative path; see `imprompt.store.layout`."""
+    """Return whether a version may have a file of this path; see `imprompt.store.layout`."""
     return _FILE.fullmatch(file) is not None
 
 
 def is_version(name: str) -> bool:
-    """Whether a version may have this name."""
+    """Return whether a version may have this name."""
     return _VERSION.fullmatch(name) is not None
 
 
 def open_file(folder: Path, file: str, *, flags: int = os.O_RDONLY, root: bool = False) -> int:
-    """A descriptor of a regular file below a folder of the index.
+    """Return a descriptor of a regular file below a folder of the index.
 
     Args:
         folder: itself no link, unless it is the `root` that a user named.
@@ -87,7 +86,7 @@ def open_file(folder: Path, file: str, *, flags: int = os.O_RDONLY, root: bool =
 
 
 def read_file(folder: Path, file: str, *, most_bytes: int, root: bool = False) -> bytes:
-    """The bytes of a regular file below a folder of the index.
+    """Return the bytes of a regular file below a folder of the index.
 
     Raises:
         Checksum: it is a link, no regular file, or longer than `most_bytes`.
@@ -99,7 +98,7 @@ def read_file(folder: Path, file: str, *, most_bytes: int, root: bool = False) -
 
 
 def hash_file(folder: Path, file: str) -> tuple[int, str]:
-    """(length, sha256) of a regular file below a folder of the index.
+    """Return (length, sha256) of a regular file below a folder of the index.
 
     Raises:
         Checksum: it is a link or no regular file.
@@ -114,7 +113,7 @@ def hash_file(folder: Path, file: str) -> tuple[int, str]:
 
 
 def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
-    """All bytes of an open file.
+    """Return all bytes of an open file.
 
     Raises:
         Checksum: they are more than `most_bytes`.
@@ -122,7 +121,9 @@ def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
     size = os.fstat(descriptor).st_size
     if size > most_bytes:
         raise Checksum(
-            f"{path} has {size} bytes; at most {most_bytes} are read.", path=path, hint=_HINT
+            f"{path} has {size} bytes; at most {most_bytes} are read.",
+            path=path,
+            hint=layout.VERIFY,
         )
     with os.fdopen(os.dup(descriptor), "rb") as file:
         return file.read(most_bytes + 1)
@@ -130,7 +131,7 @@ def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
 
 @contextmanager
 def folders_of(folder: Path) -> Iterator[dict[str, int]]:
-    """Descriptors of the folders below a version's folder, "" for itself, as `size_of` takes and keeps them."""
+    """Keep descriptors of a version's folders open, by relative path, for `size_of`."""
     opened = {"": _open(folder, str(folder), _FOLDER)}
     try:
         yield opened
@@ -140,7 +141,7 @@ def folders_of(folder: Path) -> Iterator[dict[str, int]]:
 
 
 def size_of(folder: Path, file: str, opened: dict[str, int]) -> int:
-    """The length of a regular file in bytes; a third of the time of opening it, and there may be thousands.
+    """Return the length of a regular file in bytes, in a third of the time of opening it.
 
     Args:
         opened: from `folders_of(folder)`.
@@ -162,7 +163,7 @@ def size_of(folder: Path, file: str, opened: dict[str, int]) -> int:
 
 
 def check_files(folder: Path, files: Iterable[str]) -> None:
-    """Raise `Checksum` where one of these files of a version is no regular file, or lies behind a link; missing ones pass."""
+    """Raise `Checksum` if a file is not regular or reached through a link; missing ones pass."""
     with folders_of(folder) as opened:
         for file in files:
             try:
@@ -172,9 +173,9 @@ def check_files(folder: Path, files: Iterable[str]) -> None:
 
 
 def check_tree(folder: Path) -> None:
-    """Raise `Checksum` where anything in a folder of the index, at any depth, is neither a regular file nor a folder.
+    """Raise `Checksum` if anything below a folder is neither a regular file nor a folder.
 
-    A folder that is not there passes.
+    A missing folder passes.
     """
     try:
         found = os.lstat(folder)
@@ -188,7 +189,7 @@ def check_tree(folder: Path) -> None:
 
 
 def others_in(folder: Path, known: Iterable[str]) -> Iterator[str]:
-    """The paths below a folder, relative to it, of all that is neither a folder nor among the `known`, in order."""
+    """Yield the relative paths below a folder that are not `known`, in order; folders left out."""
     there = {*known}
     found = (
         path.relative_to(folder).as_posix()
@@ -199,7 +200,7 @@ def others_in(folder: Path, known: Iterable[str]) -> Iterator[str]:
 
 
 def entries(folder: Path) -> list[tuple[Path, bool]]:
-    """(path, whether it is a link) of the folders in a folder of the index, and of the links in it, by name.
+    """Return (path, whether it is a link) of the folders and links in a folder, by name.
 
     Raises:
         Checksum: the folder itself is a link or no folder.
@@ -221,7 +222,7 @@ def entries(folder: Path) -> list[tuple[Path, bool]]:
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, int]]:
-    """(path, mode) of everything in a folder, at any depth, links not followed."""
+    """Yield (path, mode) of everything below a folder; links are not followed."""
     pending = [folder]
     while pending:
         here = pending.pop()
@@ -234,10 +235,7 @@ def _entries(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _open(path: Path, name: str, flags: int, *, mode: int = 0, beside: int | None = None) -> int:
-    """`os.open`, and `Checksum` for what is there and no regular file or folder;
-
-    `path` is for the message.
-    """
+    """Open with `os.open`; raise `Checksum`, naming `path`, if it is not a file or folder."""
     try:
         return os.open(name, flags, mode, dir_fd=beside)
     except OSError as error:
@@ -260,5 +258,5 @@ def _refused(path: Path, kind: str) -> Checksum:
     return Checksum(
         f"{path} is no file of an index: there is {kind} on its way or in its place.",
         path=path,
-        hint=_HINT,
+        hint=layout.VERIFY,
     )

@@ -1,4 +1,4 @@
-"""A staged build becomes the version in service, in one step that a crash cannot halve."""
+"""Publishing: a staged build becomes the version in service in one atomic step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CURRENT_BYTES = 4096
 def publish(
     root: Path, staging: Path, manifest: Manifest, *, progress: Progress = SILENT
 ) -> Manifest:
-    """Make the build in `staging` the current version; the write lock must be held and `prompts.duckdb` closed.
+    """Make a staged build the current version; hold the write lock, and close `prompts.duckdb`.
 
     The steps: fsync every file, write the manifest, rename the folder, fsync its parent, take the
     right to write from the files, replace `CURRENT`, fsync. Until that last step the old version
@@ -80,7 +80,7 @@ def publish(
 
 
 def current_name(root: Path) -> str | None:
-    """The name of the version in service; None where none was published.
+    """Return the name of the version in service; None if none was published.
 
     Raises:
         Checksum: `CURRENT` cannot be understood.
@@ -90,7 +90,7 @@ def current_name(root: Path) -> str | None:
 
 
 def read_current(root: Path) -> tuple[str, str] | None:
-    """(name, sha256 of its manifest) of the version in service; None where none was published.
+    """Return (name, sha256 of its manifest) of the version in service; None if there is none.
 
     Raises:
         Checksum: `CURRENT` cannot be understood.
@@ -107,13 +107,13 @@ def read_current(root: Path) -> tuple[str, str] | None:
         raise Checksum(
             f"{path} is damaged: it does not name a version and a sha256.",
             path=path,
-            hint="Build the index again.",
+            hint=layout.REBUILD,
         )
     return match[1].decode("ascii"), match[2].decode("ascii")
 
 
 def find_version(root: Path, plan_sha256: str) -> str | None:
-    """The newest whole version of this plan, in service or not; None where there is none."""
+    """Return the newest whole version of this plan, in service or not; None if there is none."""
     for name in reversed(version_names(root)):
         with suppress(OSError, StoreError):
             if manifest_in(layout.version_folder(root, name))[1].plan_sha256 == plan_sha256:
@@ -122,7 +122,7 @@ def find_version(root: Path, plan_sha256: str) -> str | None:
 
 
 def make_current(root: Path, name: str) -> None:
-    """Put a version that is already there in service, without what only its build needed; the write lock must be held.
+    """Put an existing version in service and remove leftovers of its build; hold the write lock.
 
     Raises:
         StoreError: it is not there or not whole.
@@ -139,7 +139,7 @@ def make_current(root: Path, name: str) -> None:
 
 
 def version_names(root: Path) -> list[str]:
-    """The versions below `root`, oldest first."""
+    """Return the names of the versions below `root`, oldest first."""
     return [
         path.name
         for path, is_link in entries(layout.versions_folder(root))
@@ -195,7 +195,7 @@ def collect_garbage(
 
 
 def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
-    """Remove everything that is not the version `name`: all other versions and all unfinished builds.
+    """Remove all versions but one, and all unfinished builds.
 
     Other than `collect_garbage` it does not wait for readers. One that has opened a file goes on
     reading it without a name; the operating system frees it when it lets go. A shard that a reader
@@ -225,10 +225,7 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
 
 
 def _take_away(folder: Path, target: Path) -> Path | None:
-    """Move a version to where no reader looks, in one step;
-
-    None where a reader has pinned it.
-    """
+    """Move a version where no reader finds it, in one step; None if a reader has pinned it."""
     try:
         descriptor = open_file(folder, layout.MANIFEST)
     except (FileNotFoundError, Checksum):  # no reader opens what has no manifest
@@ -243,7 +240,7 @@ def _take_away(folder: Path, target: Path) -> Path | None:
 
 
 def _remove(folder: Path) -> int:
-    """Remove a folder; the bytes that its files had. Of a link only itself is removed."""
+    """Remove a folder, or only the link if it is one; return the bytes of its files."""
     if folder.is_symlink():
         folder.unlink()
         return 0
@@ -253,7 +250,7 @@ def _remove(folder: Path) -> int:
 
 
 def _file_records(staging: Path, manifest: Manifest, progress: Progress) -> dict[str, FileRecord]:
-    """Every file that belongs to the version; shards were hashed when they were written, the others are hashed here."""
+    """Return the records of the version's files; all but the shards are hashed here."""
     known = {record.file: record for records in manifest.shards.values() for record in records}
     wanted = [layout.PLAN, layout.JOURNAL, layout.PROMPTS, *manifest.row_sums.values()]
     wanted += [file for info in manifest.indexes.values() for file in info.all_files]
@@ -287,7 +284,7 @@ def _sync_tree(folder: Path, files: dict[str, FileRecord]) -> None:
 
 
 def _make_read_only(folder: Path, files: Iterable[str]) -> None:
-    """So that nothing writes into a published file by accident; what resists, or is another user's, is left as it is."""
+    """Guard published files against accidental writes, as far as the system permits."""
     for file in files:
         with suppress(OSError, Checksum), os.fdopen(open_file(folder, file), "rb") as opened:
             os.fchmod(opened.fileno(), _READ_ONLY)
@@ -299,7 +296,7 @@ def _write_current(root: Path, name: str, manifest: bytes) -> None:
 
 
 def _sweep(folder: Path, *, keep: set[str]) -> None:
-    """Remove what only the build needed; whatever resists is harmless."""
+    """Remove files that only the build needed; what cannot be removed is harmless."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The prompts of a build that is under way: read in batches, each committed with the place to go on from, folded, numbered."""
+"""The prompts of a running build: committed in batches with the place to resume, then numbered."""
 
 from __future__ import annotations
 
@@ -27,45 +27,41 @@ from imprompt.store.databases import (
     write_database,
 )
 from imprompt.store.layout import PROMPTS, SPILLED, STAGED
-from imprompt.store.prompts import COLUMNS, prompt_columns
+from imprompt.store.prompts import COLUMNS, check_prompts
 
 if TYPE_CHECKING:
     import pyarrow
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS staged (
-    seq BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, n_submitted BIGINT
-);
-CREATE TABLE IF NOT EXISTS corpora (corpus INTEGER PRIMARY KEY, next_start BIGINT, finished BOOLEAN, notes VARCHAR);
-CREATE TABLE IF NOT EXISTS settled (place BIGINT, group_id BIGINT, n_duplicates BIGINT);
-"""
 _FORMS = {
-    "staged": [
-        {
-            "seq": "BIGINT",
-            "prompt_key": "VARCHAR",
-            "text": "VARCHAR",
-            "embedded_text": "VARCHAR",
-            "source": "VARCHAR",
-            "source_key": "VARCHAR",
-            "n_submitted": "BIGINT",
-        }
-    ],
-    "corpora": [
-        {
-            "corpus": "INTEGER PRIMARY KEY",
-            "next_start": "BIGINT",
-            "finished": "BOOLEAN",
-            "notes": "VARCHAR",
-        }
-    ],
-    "settled": [{"place": "BIGINT", "group_id": "BIGINT", "n_duplicates": "BIGINT"}],
-    "different": [{"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"}],
+    "staged": {
+        "seq": "BIGINT",
+        "prompt_key": "VARCHAR",
+        "text": "VARCHAR",
+        "embedded_text": "VARCHAR",
+        "source": "VARCHAR",
+        "source_key": "VARCHAR",
+        "n_submitted": "BIGINT",
+    },
+    "corpora": {
+        "corpus": "INTEGER PRIMARY KEY",
+        "next_start": "BIGINT",
+        "finished": "BOOLEAN",
+        "notes": "VARCHAR",
+    },
+    "settled": {"place": "BIGINT", "group_id": "BIGINT", "n_duplicates": "BIGINT"},
+    "different": {"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"},
 }
+_TABLES = "".join(
+    f"CREATE TABLE IF NOT EXISTS {name}"
+    f"({', '.join(f'{column} {kind}' for column, kind in columns.items())});"
+    for name, columns in _FORMS.items()
+    if name != "different"  # which `drop_equal` makes
+)
 _SETTLE = """
 CREATE TEMP TABLE base AS SELECT * FROM given;
 INSERT INTO staged
-SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted FROM base ORDER BY row_id;
+SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted
+FROM base ORDER BY row_id;
 INSERT INTO settled SELECT row_id, group_id, n_duplicates FROM base ORDER BY row_id;
 DROP TABLE base
 """
@@ -73,12 +69,16 @@ DROP TABLE base
 _FOLD_EQUAL = """
 CREATE OR REPLACE TABLE different AS
 SELECT row_number() OVER (ORDER BY seq) - 1 AS place, seq, n_submitted
-FROM (SELECT min(seq) AS seq, sum(n_submitted)::BIGINT AS n_submitted FROM staged GROUP BY prompt_key) ORDER BY seq
+FROM (
+    SELECT min(seq) AS seq, sum(n_submitted)::BIGINT AS n_submitted FROM staged GROUP BY prompt_key
+) ORDER BY seq
 """
 _NUMBER = """
 CREATE OR REPLACE TEMP TABLE kept AS
-SELECT row_number() OVER (ORDER BY k.place) - 1 AS row_id, k.place, d.seq, k.n_submitted, k.n_duplicates
-FROM (SELECT coalesce(f.kept, d.place) AS place, sum(n_submitted)::BIGINT AS n_submitted, count(*) - 1 AS n_duplicates
+SELECT row_number() OVER (ORDER BY k.place) - 1 AS row_id, k.place, d.seq, k.n_submitted,
+       k.n_duplicates
+FROM (SELECT coalesce(f.kept, d.place) AS place, sum(n_submitted)::BIGINT AS n_submitted,
+             count(*) - 1 AS n_duplicates
       FROM different AS d LEFT JOIN folded AS f USING (place) GROUP BY 1) AS k
 JOIN different AS d USING (place);
 CREATE TABLE numbered.prompts AS
@@ -87,12 +87,15 @@ SELECT k.row_id, s.prompt_key, text, embedded_text, source, source_key, k.n_subm
        k.n_duplicates + coalesce(before.n_duplicates, 0) AS n_duplicates
 FROM kept AS k JOIN staged AS s USING (seq)
 LEFT JOIN marked AS m ON m.place = k.place LEFT JOIN kept AS leader ON leader.place = m.kept
-LEFT JOIN settled AS before ON before.place = k.place LEFT JOIN settled AS group_before ON group_before.place = m.kept
+LEFT JOIN settled AS before ON before.place = k.place
+LEFT JOIN settled AS group_before ON group_before.place = m.kept
 ORDER BY k.row_id
 """
 _EQUAL_EXAMPLES = """
 SELECT s.source, s.source_key, s.text, first.text FROM staged AS s
-JOIN (SELECT prompt_key, min(seq) AS seq FROM staged GROUP BY prompt_key HAVING count(*) > 1) AS f USING (prompt_key)
+JOIN (
+    SELECT prompt_key, min(seq) AS seq FROM staged GROUP BY prompt_key HAVING count(*) > 1
+) AS f USING (prompt_key)
 JOIN staged AS first ON first.seq = f.seq WHERE s.seq > f.seq ORDER BY s.seq LIMIT ?
 """
 _MEMORY = "1GB"
@@ -130,8 +133,10 @@ class CorpusState:
 
 @dataclass(frozen=True, slots=True)
 class NumberedRows:
-    """What numbering found: `rows` kept prompts, how many staged ones were equal to an earlier one (`duplicates`), and how many
-    different ones were `folded` into those kept."""
+    """The outcome of numbering: `rows` kept prompts, equal ones, and different ones dropped.
+
+    `duplicates` equal an earlier prompt; `folded` ones differ from the one that is kept for them.
+    """
 
     rows: int
     duplicates: int
@@ -149,7 +154,7 @@ class DroppedPrompt:
 
 
 class StagedPrompts:
-    """Prompts on their way into `prompts.duckdb`. One user at a time, under the write lock; a context manager.
+    """Prompts on their way into `prompts.duckdb`. A context manager; needs the write lock.
 
     A process that dies loses at most the batch it was adding: open the same folder again and go on
     from `state`.
@@ -183,7 +188,7 @@ class StagedPrompts:
             return self._one("SELECT count(*) FROM settled")
 
     def settle(self, base: Path) -> None:
-        """Put the prompts of a version before all others; they keep their row ids, groups and counts, which may grow.
+        """Put the prompts of a version before all others, with their row ids, groups and counts.
 
         Called again on the same folder, it does nothing.
 
@@ -199,11 +204,8 @@ class StagedPrompts:
             "temp_directory": str(self._folder / SPILLED),
         }
         with duckdb_errors(self._path), read_database(base, settings) as other:
-            there = prompt_columns(other, base)
-            columns = ", ".join(
-                there if COLUMNS[-1] in there else (*there, f"0::BIGINT AS {COLUMNS[-1]}")
-            )
-            rows = other.sql(f"SELECT {columns} FROM {STORED}.main.prompts")  # noqa: S608 constants
+            check_prompts(other, base)
+            rows = other.sql(f"SELECT {', '.join(COLUMNS)} FROM {STORED}.main.prompts")  # noqa: S608 constants
             self._connection.register("given", pyarrow.RecordBatchReader.from_stream(rows))
             self._connection.begin()
             try:
@@ -214,7 +216,7 @@ class StagedPrompts:
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
 
     def state(self, corpus: int) -> CorpusState:
-        """How far the corpus at this place of the plan (from 0) has been read."""
+        """Return how far the corpus at this place of the plan (from 0) has been read."""
         with duckdb_errors(self._path):
             statement = "SELECT next_start, finished, notes FROM corpora WHERE corpus = ?"
             rows = self._connection.execute(statement, [corpus]).fetchall()
@@ -256,7 +258,7 @@ class StagedPrompts:
         self._next_seq += len(prompts)
 
     def drop_equal(self) -> NDArray[np.int64]:
-        """Fold equal prompts into their first; how often each different one was submitted, in the order of first appearance.
+        """Drop duplicates; return how often each prompt was submitted, in first-seen order.
 
         A prompt's position in that array is its *place*, which the other methods speak of.
         """
@@ -268,10 +270,13 @@ class StagedPrompts:
         return np.asarray(counts["n_submitted"], dtype=np.int64)
 
     def embedded_texts(self, size: int) -> Iterator[list[str]]:
-        """The texts to be embedded of all different prompts, by rising place, at most `size` at once; after `drop_equal`."""
+        """Yield the texts to embed of all different prompts, by place; after `drop_equal`."""
         # A range at a time, since both tables lie in this order: sorting all texts at once would
         # take many times the memory.
-        statement = "SELECT embedded_text FROM different JOIN staged USING (seq) WHERE seq >= ? AND seq < ? ORDER BY seq"
+        statement = (
+            "SELECT embedded_text FROM different JOIN staged USING (seq) "
+            "WHERE seq >= ? AND seq < ? ORDER BY seq"
+        )
         for start in range(0, self._next_seq, size):
             with duckdb_errors(self._path):
                 rows = self._connection.execute(statement, [start, start + size]).fetchall()
@@ -280,7 +285,7 @@ class StagedPrompts:
     def number(
         self, stands_for: NDArray[np.int64] | None = None, *, mark: bool = False
     ) -> NumberedRows:
-        """Give each kept prompt a row id in the order in which it first came, and write `prompts.duckdb`.
+        """Give each kept prompt a row id, in first-seen order, and write `prompts.duckdb`.
 
         The file appears whole or not at all; where it is already there, it is kept. `n_submitted`
         of prompts that are folded is added up. After an error this object is closed.
@@ -302,7 +307,7 @@ class StagedPrompts:
         return NumberedRows(len(places) - n_duplicates, staged - len(places), n_duplicates)
 
     def equal_examples(self, limit: int) -> list[DroppedPrompt]:
-        """The first prompts that were equal to an earlier one."""
+        """Return the first prompts that were equal to an earlier one."""
         with duckdb_errors(self._path):
             return [
                 DroppedPrompt(*row)
@@ -310,12 +315,13 @@ class StagedPrompts:
             ]
 
     def dropped_examples(self, places: Sequence[int], kept: Sequence[int]) -> list[DroppedPrompt]:
-        """The prompts at these places and the texts of those at `kept`, in the order given; after `drop_equal`."""
+        """Return the prompts at `places` with the texts of those at `kept`; after `drop_equal`."""
         statement = """
             SELECT s.source, s.source_key, s.text, k.text
             FROM (SELECT unnest(?::BIGINT[]) AS place, unnest(?::BIGINT[]) AS kept) AS f
             JOIN different AS d USING (place) JOIN staged AS s USING (seq)
-            JOIN different AS e ON e.place = f.kept JOIN staged AS k ON k.seq = e.seq ORDER BY f.place"""
+            JOIN different AS e ON e.place = f.kept JOIN staged AS k ON k.seq = e.seq
+            ORDER BY f.place"""
         with duckdb_errors(self._path):
             return [
                 DroppedPrompt(*row)
@@ -348,9 +354,8 @@ class StagedPrompts:
         self._connection.execute(f"ATTACH {quoted(partial)} AS numbered")
         try:
             self._connection.execute(_NUMBER)
-            self._connection.execute(
-                "CHECKPOINT numbered"
-            )  # so that nothing is left in a write-ahead log
+            # So that nothing is left in a write-ahead log.
+            self._connection.execute("CHECKPOINT numbered")
             self._connection.execute("DETACH numbered")
         except BaseException:
             self._connection.close()
@@ -359,7 +364,7 @@ class StagedPrompts:
         replace_database(partial, target)
 
     def _check_tables(self) -> None:
-        """Raise where an earlier attempt's file holds what this class does not write."""
+        """Raise `Checksum` if an earlier attempt's file holds what this class does not write."""
         try:
             database = self._path.stem
             check_no_macros(self._connection, database)
@@ -406,8 +411,10 @@ def _arrow(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:
 
 @contextmanager
 def duckdb_errors(path: Path) -> Iterator[None]:
-    """Map DuckDB's errors while writing: "no space" and its like to `StorageFull`, a lack of memory to `StoreError`, anything else
-    to `Checksum`."""
+    """Map DuckDB's errors while writing to this project's.
+
+    A full disk and its like become `StorageFull`, a lack of memory `StoreError`, others `Checksum`.
+    """
     import duckdb
 
     with storage_errors(path):

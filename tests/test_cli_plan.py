@@ -224,10 +224,8 @@ def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
     assert imprompt(*ask, "--effort", "2").code == 2
 
 
-def test_an_inverted_file_of_an_older_format_is_built_again(
-    imprompt: Imprompt, tmp_path: Path
-) -> None:
-    """A query names the problem and the remedy; the remedy makes an index that answers."""
+def test_an_index_of_an_older_format_is_built_again(imprompt: Imprompt, tmp_path: Path) -> None:
+    """A query and a build name the problem and the remedy; built again, the index answers."""
     corpus = tmp_path / "prompts.txt"
     corpus.write_text(
         "\n".join(f"a {colour} house number {n}" for n in range(30) for colour in ("red", "blue")),
@@ -247,7 +245,8 @@ def test_an_inverted_file_of_an_older_format_is_built_again(
     ask = ("query", "--text", "a red house number 7", "--index", tmp_path / "index", "--json")
     refused = imprompt(*ask)
     assert refused.code == 52
-    assert "inverted file of format 1.2" in refused.err
-    assert "Give the `build-index` command again" in refused.err
-    assert imprompt(*common).code == 0
+    assert "is in format 1.2" in refused.err
+    assert "imprompt build-index --replace" in refused.err
+    assert imprompt(*common).code == 52
+    assert imprompt(*common, "--replace").code == 0
     assert imprompt(*ask).lines[0]["prompt"] == "a red house number 7"

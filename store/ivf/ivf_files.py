@@ -1,4 +1,4 @@
-"""An inverted file on disk, in one file or in several: trained, filled, written, and checked before FAISS reads it.
+"""An inverted file on disk: trained, filled, written, and checked before FAISS reads it.
 
 A file is a header and the lists. The header is what FAISS writes of an index without lists, zeros
 that fill the header up to whole 64 bytes, the rotation of the rows (dim x dim float32) where their
@@ -45,8 +45,8 @@ from imprompt.store.index_plan import (
     read_factory,
     training_rows,
 )
-from imprompt.store.ivf.ivf_lists import Filler, train
-from imprompt.store.ivf.ivf_rotation import rotation_for
+from imprompt.store.ivf.ivf_lists import Filler, rotation_for, train
+from imprompt.store.layout import REBUILD, VERIFY
 from imprompt.store.manifest import IndexInfo, IndexPart, sha256_bytes
 from imprompt.store.mapping import address_of
 from imprompt.store.paths import open_file
@@ -62,8 +62,6 @@ _ALIGNED_BYTES = 64
 _F32 = np.dtype("<f4")
 _TABLE_BYTES_A_PIECE = 16 * 4  # a product for each of 16 codes
 _ONE_QUESTION = 10  # FAISS's way through blocks that is quickest for a single question
-_HINT = "Build the index again."
-_REBUILD = "Run `python cli.py verify` for the whole damage, then build the index again."
 _LIMITING = Lock()  # FAISS has one limit for the whole process
 
 
@@ -85,50 +83,54 @@ def build_ivf_index(
     gpu: Gpu | None = None,
     progress: Progress = SILENT,
 ) -> IndexInfo:
-    """Train an inverted file on a sample of `vectors`, put all rows in by their codes, and write it.
+    """Train an inverted file on a sample of the vectors, add all rows by their codes, and write it.
 
     It takes memory for the sample, or for the codes of one part and one block. The same vectors,
     seed and machine give the same bytes.
 
     Args:
         folder: the staging folder.
-        file: relative path inside of it, from `layout.index_file`; where there are several parts,
-            they are called after it.
+        file: relative path inside of it, from `layout.index_file`; several parts are named after
+            it.
         factory: such as "IVF512x2,PQ96x4fs"; see `imprompt.store.index_plan.read_factory`. There
             are at most as many lists as rows.
         seed: of the sample and of its clustering.
-        part_rows: rows of a part at most.
-        gpu: where the lists are made and chosen; None for the processor.
 
     Returns:
         The index's record; effort and recall are for the caller to measure and still 0.
 
     Raises:
-        ConfigError: another factory string, or a GPU that is required refuses.
-        StorageFull: the disk is full or may not be written.
+        ConfigError, StorageFull: as `imprompt.store.indexes.build_index_file`.
     """
     factory = _at_most(factory, rows=len(vectors))
-    lists_a_row = read_factory(factory).lists_a_row
     index, rotation = _trained(vectors, factory, seed=seed, gpu=gpu, progress=progress)
-    bounds = part_bounds(len(vectors), part_rows)
     parts, sums = [], []
     with (
         progress.start("Filling the index", len(vectors)) as task,
-        closing(Filler(index, gpu, lists_a_row)) as filler,
+        closing(Filler(index, gpu, read_factory(factory).lists_a_row)) as filler,
     ):
-        for number, (start, stop) in enumerate(bounds):
+        for name, (start, stop) in _part_files(file, len(vectors), part_rows).items():
             index.reset()
             for begin in range(start, stop, _BLOCK_ROWS):
                 block = turned(vectors.block(begin, min(begin + _BLOCK_ROWS, stop)), rotation)
                 filler.add(block, np.arange(begin, begin + len(block)))
                 task.advance(len(block))
-            name = file if len(bounds) == 1 else layout.index_part_file(file, number)
-            part, of_lists = _write(
-                index, rotation, folder, name, rows=stop - start, first=number == 0
-            )
-            parts.append(part)
-            sums.append(of_lists)
+            written = _write(index, rotation, folder, name, rows=stop - start, first=start == 0)
+            parts.append(written[0])
+            sums.append(written[1])
     write_sums(folder, layout.list_sums_file(file), sums)
+    return _index_info(parts, factory=factory, sums=layout.list_sums_file(file))
+
+
+def _part_files(file: str, rows: int, part_rows: int) -> dict[str, tuple[int, int]]:
+    """Return the bounds of each part by the name of its file."""
+    bounds = part_bounds(rows, part_rows)
+    if len(bounds) == 1:
+        return {file: bounds[0]}
+    return {layout.index_part_file(file, number): part for number, part in enumerate(bounds)}
+
+
+def _index_info(parts: list[IndexPart], *, factory: str, sums: str) -> IndexInfo:
     first = parts[0]
     return IndexInfo(
         file=first.file,
@@ -138,16 +140,16 @@ def build_ivf_index(
         header_bytes=first.header_bytes,
         header_sha256=first.header_sha256,
         parts=parts if len(parts) > 1 else [],
-        sums=layout.list_sums_file(file),
+        sums=sums,
     )
 
 
 class CheckedLists:
-    """The lists of all parts, each compared with its sum before it is first looked into. Safe to use from several threads.
+    """The lists of all parts, each compared with its sum before its first use. Safe for threads.
 
     Args:
         folder: of the version.
-        info: the index's record; without sums, nothing is compared.
+        info: the index's record.
         places: for each part its bytes and where its lists begin and end in them, (lists, 2).
     """
 
@@ -157,13 +159,12 @@ class CheckedLists:
         n_lists = len(places[0].bounds)
         self._places = places
         self._files = [folder / file for file in info.files]
-        self._left = np.full(n_lists, bool(info.sums), dtype=np.bool_)
-        if info.sums:
-            sums = read_sums(folder, info.sums, count=n_lists * len(places), mapped=mapped)
-            self._sums = sums.reshape(len(places), n_lists)
+        self._left = np.ones(n_lists, dtype=np.bool_)
+        sums = read_sums(folder, info.sums, count=n_lists * len(places), mapped=mapped)
+        self._sums = sums.reshape(len(places), n_lists)
 
     def check(self, lists: NDArray[np.int64]) -> None:
-        """Compare these lists, where that was not done yet; below 0 is none.
+        """Compare these lists, unless that was done already; -1 stands for none.
 
         Raises:
             Checksum: one is not what was written.
@@ -175,7 +176,7 @@ class CheckedLists:
                     raise Checksum(
                         f"{path} is damaged: list {number} is not what was written.",
                         path=path,
-                        hint=_REBUILD,
+                        hint=VERIFY,
                     )
             self._left[number] = False
 
@@ -183,10 +184,10 @@ class CheckedLists:
 def open_ivf(
     folder: Path, info: IndexInfo, *, rows: int, dim: int, mapped: bool
 ) -> tuple[list[Any], Vectors | None, CheckedLists]:
-    """The parts, mapped or in memory, in row order, all with the centroids of the first, which must live as long as the others;
-    the rotation (see `turned`) that questions need, where the rows were turned; and the lists, to be checked before they are
-    looked into, as long as the parts live.
+    """Return the parts in row order, the rotation of queries (see `turned`), and the checked lists.
 
+    The parts are mapped or in memory. All have the centroids of the first, which must live as long
+    as the others. The lists are to be checked before they are visited, while the parts live.
     Everything that FAISS interprets (all but codes and ids) is compared by hash before it reads it.
 
     Raises:
@@ -197,7 +198,7 @@ def open_ivf(
         raise Checksum(
             f"{folder}: the parts of the index do not hold {rows} rows.",
             path=folder / info.file,
-            hint=_HINT,
+            hint=REBUILD,
         )
     opened, rotations, places = zip(
         *(
@@ -209,22 +210,24 @@ def open_ivf(
     if opened[0].quantizer.ntotal == 0:
         path = folder / parts[0].file
         raise Checksum(
-            f"{path} is not the first part of an index: it has no centroids.", path=path, hint=_HINT
+            f"{path} is not the first part of an index: it has no centroids.",
+            path=path,
+            hint=REBUILD,
         )
     for part in opened[1:]:
-        part.quantizer.this.acquire()  # what stands in its place goes
+        part.quantizer.this.acquire()  # frees the placeholder
         part.own_fields = False
         part.quantizer = opened[0].quantizer
     return list(opened), rotations[0], CheckedLists(folder, info, places, mapped=mapped)
 
 
 def turned(rows: Vectors, rotation: Vectors | None) -> Vectors:
-    """(n, dim) rows or questions as the index has them."""
+    """Return (n, dim) rows or queries as the index has them."""
     return rows if rotation is None else np.ascontiguousarray(rows @ rotation)
 
 
 def _at_most(factory: str, *, rows: int) -> str:
-    """The factory string with at most as many lists as rows, since FAISS refuses to find more; with one list there is no second."""
+    """Return the factory string with at most as many lists as rows: FAISS refuses to find more."""
     parsed = read_factory(factory)
     n_lists = min(parsed.n_lists, rows)
     return f"IVF{n_lists}{'x2' if min(parsed.lists_a_row, n_lists) == 2 else ''},{parsed.codes}"
@@ -233,7 +236,7 @@ def _at_most(factory: str, *, rows: int) -> str:
 def _trained(
     vectors: ShardedVectors, factory: str, *, seed: int, gpu: Gpu | None, progress: Progress
 ) -> tuple[Any, Vectors | None]:
-    """An empty index whose lists and codes are fitted to a sample of the rows, and the rotation that they want."""
+    """Return an empty index, fitted to a sample of the rows, and the rotation of its rows."""
     import faiss
 
     parsed = read_factory(factory, dim=vectors.dim)
@@ -315,13 +318,13 @@ def _header(
 
 
 def _in_blocks(rows: Any, block_rows: int) -> Any:
-    """So many rows, or arrays of them, filled up to whole blocks."""
+    """Return a number of rows, or an array of such, rounded up to whole blocks."""
     return -(-rows // block_rows) * block_rows
 
 
 @contextmanager
 def _instead(index: Any, part: str, owned: str, other: Any) -> Iterator[None]:
-    """Another part in the index's place for a while."""
+    """Exchange a part of the index for a while."""
     kept = getattr(index, part), getattr(index, owned)
     setattr(index, owned, False)
     setattr(index, part, other)
@@ -354,15 +357,16 @@ def _open_part(
         or size != part.header_bytes + int(capacities.sum()) * row_bytes
     ):
         raise Checksum(
-            f"{path} is not the {factory} index of {part.rows} rows that was recorded ({size} bytes).",
+            f"{path} is not the {factory} index of {part.rows} rows that was recorded "
+            f"({size} bytes).",
             path=path,
-            hint=_HINT,
+            hint=REBUILD,
         )
     if not _has_form(header, factory, dim=dim, entries=entries, first=first):
         raise Checksum(
             f"{path} is not the {factory} index of {part.rows} rows that was recorded.",
             path=path,
-            hint=_HINT,
+            hint=REBUILD,
         )
     # Also FAISS looks whether tables that it may compute would be within the limit.
     index = _deserialized(
@@ -385,7 +389,7 @@ def _add_up(lengths: NDArray[np.int64], entries: int) -> bool:
 
 
 def _deserialized(header: bytes, path: Path, *, most_bytes: int) -> Any:
-    """What FAISS makes of a header, which cannot make it ask for more memory than that at once."""
+    """Return what FAISS makes of a header, with a limit on each piece of memory."""
     import faiss
 
     with _LIMITING, faiss_errors(path):
@@ -400,9 +404,10 @@ def _deserialized(header: bytes, path: Path, *, most_bytes: int) -> Any:
 
 
 def _has_form(header: bytes, factory: str, *, dim: int, entries: int, first: bool) -> bool:
-    """Whether a header is, but for the values of centroids and codes' tables, the one that FAISS writes of such an index.
+    """Return whether a header is the one that FAISS writes of such an index.
 
-    FAISS computes sizes and addresses from the rest, which is therefore not the file's to say.
+    Only the values of centroids and codes' tables are free: from the rest FAISS computes sizes and
+    addresses, so a file may not choose it.
     """
     parsed = read_factory(factory, dim=dim)
     n_centroids = parsed.n_lists if first else 0
@@ -420,7 +425,7 @@ def _has_form(header: bytes, factory: str, *, dim: int, entries: int, first: boo
 def _form(
     dim: int, n_lists: int, codes: str, n_centroids: int, entries: int
 ) -> tuple[bytes, NDArray[np.uint8], NDArray[np.bool_]]:
-    """What FAISS writes of an index before its centroids and behind them, and which bytes of the latter are values."""
+    """Return what FAISS writes before and after the centroids, and which bytes after are values."""
     import faiss
 
     index = faiss.index_factory(dim, f"IVF{n_lists},{codes}", faiss.METRIC_INNER_PRODUCT)
@@ -454,8 +459,9 @@ def _form(
 def _attach(
     index: Any, folder: Path, file: str, places: NDArray[np.int64], *, size: int, mapped: bool
 ) -> NDArray[np.uint8]:
-    """Give the index its lists where they lie in the file or in memory, and return all bytes of the file; it unmaps them when it
-    goes.
+    """Give the index its lists, mapped or in memory, and return all bytes of the file.
+
+    The index unmaps them when it is freed.
 
     Args:
         places: (lists, 3) rows, room for rows, and first byte of each list, as FAISS's
@@ -475,7 +481,7 @@ def _attach(
         content, lists.totsize = address_of(descriptor, mapped=mapped)
     except OSError as error:
         raise Checksum(
-            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=_HINT
+            f"{path} cannot be read: {error.strerror or error}.", path=path, hint=REBUILD
         ) from error
     finally:
         if descriptor >= 0:
@@ -484,7 +490,7 @@ def _attach(
         raise Checksum(
             f"{path} has {lists.totsize} bytes, not {size}, since it was looked at.",
             path=path,
-            hint=_HINT,
+            hint=REBUILD,
         )
     held = np.frombuffer(content, dtype=np.uint8)
     lists.ptr = faiss.swig_ptr(held)

@@ -1,17 +1,19 @@
-"""The lists of an inverted file: fitted to a sample, and chosen for each row, on a GPU where there is one. Not run on a GPU yet.
+"""The lists of an inverted file: fitted to a sample, and chosen for each row.
 
 A row stands in the list of its nearest centroid. Where it stands in a second one, too, that is
 chosen to be near for questions for which the first is far: among the centroids nearest to the row,
 the one with the least of
 
-    |x - c'|^2 + 1.5 (r (x - c') / |r|)^2        with r = x - c, what the first centroid c leaves of the row x
+    |x - c'|^2 + 1.5 (r (x - c') / |r|)^2        with r = x - c, the residual of row x
+
+where c is the first centroid
 
 (SOAR: Sun et al. 2023, arXiv:2404.00774, section 3). What is left by the second is then nearly at a
 right angle to what is left by the first, so a question that one misleads is not misled by the
 other.
 
 Clustering the sample and finding centroids is nearly all of the work of building an inverted file,
-and is what a GPU does; the codes are made on the processor either way.
+and is done by a GPU where there is one (not run on a GPU yet); the processor makes the codes.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ _ROWS_AT_ONCE = 4096
 
 
 def train(index: Any, sample: Vectors, gpu: Gpu | None) -> None:
-    """Fit the lists and codes of FAISS's empty inverted file to (n, dim) `sample`; on a GPU, what rounds otherwise may differ.
+    """Fit the lists and codes of FAISS's empty inverted file to the (n, dim) sample.
+
+    A GPU rounds differently, so its lists may differ.
 
     Raises:
         ConfigError: the GPU refuses, and it is required.
@@ -99,7 +103,7 @@ class Filler:
 
 
 def second_lists(rows: Vectors, near: Ids, centroids: Vectors) -> Ids:
-    """(n,) the list that each row stands in beside that of its nearest centroid; see the module.
+    """Return the (n,) second list of each row; see the module.
 
     Args:
         rows: (n, dim).
@@ -134,3 +138,35 @@ def _train(index: Any, sample: Vectors, clone: Clone) -> bool:
     finally:
         index.clustering_index = None  # it does not outlive this call
     return True
+
+
+def rotation_for(sample: Vectors, pieces: int) -> Vectors:
+    """Return the (dim, dim) float32 orthogonal matrix that (n, dim) rows are multiplied with.
+
+    A turned vector is cut into pieces that hold about as much each, so that short codes lose least.
+    Products stay the same, so rows and queries that are both turned keep their cosines. The axes
+    are the principal ones, dealt out to the pieces by the products of their variances: "eigenvalue
+    allocation" of optimised product quantisation (Ge et al. 2013, doi:10.1109/CVPR.2013.379,
+    section 3.3).
+
+    Args:
+        sample: (n, dim) float32 rows.
+        pieces: of equal length; they divide dim.
+    """
+    dim = sample.shape[1]
+    products = np.zeros((dim, dim))
+    for start in range(0, len(sample), _ROWS_AT_ONCE):
+        rows = sample[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        products += rows.T @ rows
+    variances, axes = np.linalg.eigh(products)
+    logarithms = np.log(np.maximum(variances, np.finfo(np.float64).tiny))
+    logarithms -= logarithms.min()  # so that a piece's sum rises with every axis
+    chosen: list[list[int]] = [[] for _ in range(pieces)]
+    sums = np.zeros(pieces)
+    for axis in range(dim - 1, -1, -1):  # the largest first
+        least = int(np.argmin(sums))
+        chosen[least].append(axis)
+        sums[least] = (
+            sums[least] + logarithms[axis] if len(chosen[least]) < dim // pieces else np.inf
+        )
+    return np.ascontiguousarray(axes[:, np.concatenate(chosen)], dtype=np.float32)

@@ -1,1 +1,1 @@
-"""A version on Milvus: its rows in one collection, what it is in a record beside it, one alias for what is in service."""
+"""Versions on Milvus: rows in one collection each, a record for each, an alias for the current."""

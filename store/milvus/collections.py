@@ -1,4 +1,4 @@
-"""Makes the collection of a version and its indexes."""
+"""The collection of a version on Milvus, and its indexes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_PIECES = 4096
 
 
 def make_collection(connection: Connection, collection: str, dims: Mapping[str, int]) -> None:
-    """Make an empty collection without an index, so that the server works on it when all rows are there.
+    """Make an empty collection without an index, which is built when all rows are there.
 
     Args:
         dims: dimension of each vector field.
@@ -50,10 +50,7 @@ def make_collection(connection: Connection, collection: str, dims: Mapping[str, 
 
 
 def load(connection: Connection, collection: str, *, replicas: int = 1) -> None:
-    """Bring a collection into the server's memory, if it is not there:
-
-    Milvus Lite forgets it with its process.
-    """
+    """Load a collection into the server's memory if needed: Milvus Lite forgets it when it ends."""
     state = connection.call("get_load_state", collection)["state"]
     if getattr(state, "name", str(state)) != "Loaded":
         connection.call("load_collection", collection, timeout_s=LONG_S, replica_number=replicas)
@@ -62,7 +59,7 @@ def load(connection: Connection, collection: str, *, replicas: int = 1) -> None:
 def make_indexes(
     connection: Connection, collection: str, choices: Mapping[str, IndexChoice]
 ) -> None:
-    """Ask for the index of each vector field, and for those by which prompts are looked up; those that are there stay.
+    """Create the missing indexes: of each vector field, and those for looking up prompts.
 
     Raises:
         StoreError: the server has no such kind of index, or does not take its parameters; its own

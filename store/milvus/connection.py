@@ -1,4 +1,4 @@
-"""A connection to Milvus: bounded waiting, retries, this project's errors, and no word that the user did not ask for."""
+"""A connection to Milvus: bounded waiting, retries, this project's errors, and silent loggers."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _INSTALL = "Install what Milvus needs: pip install 'imprompt[milvus]'"
 _SILENT_STATUSES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 _SILENT_SIGNS = ("Fail connecting to server", "closed channel", "Retry timeout", "Retry run out")
 _STATUSES = (*_SILENT_STATUSES, "UNAUTHENTICATED", "PERMISSION_DENIED")
-_NOT_FOUND = 100  # https://milvus.io/docs/limitations.md has no table; pymilvus.exceptions.ErrorCode.COLLECTION_NOT_FOUND
+_NOT_FOUND = 100  # pymilvus.exceptions.ErrorCode.COLLECTION_NOT_FOUND
 
 Answer = TypeVar("Answer")
 
 
 class Connection:
-    """Calls the methods of one `pymilvus.MilvusClient`. A context manager; safe to use from several threads.
+    """A wrapper of one `pymilvus.MilvusClient`. A context manager; safe to use from threads.
 
     Args:
         place: the server, or the file of Milvus Lite.
@@ -61,7 +61,7 @@ class Connection:
         if (file := place.file) is not None:
             if not create and not file.exists():
                 raise NoIndex(
-                    f"There is no {file}.", hint=f"Send an index there: python cli.py push {place}"
+                    f"There is no {file}.", hint=f"Send an index there: imprompt push {place}"
                 )
             address, self._let_go = hold_lite(file)
             options = {"grpc_options": {"grpc.enable_http_proxy": 0}}  # it is in this process
@@ -85,7 +85,7 @@ class Connection:
         retry: bool = True,
         **options: Any,
     ) -> Any:
-        """What `MilvusClient.method` answers.
+        """Return the answer of `MilvusClient.method`.
 
         Args:
             timeout_s: how long one try may take.
@@ -107,7 +107,7 @@ class Connection:
     def pages(
         self, collection: str, *, where: str, fields: Sequence[str]
     ) -> Iterator[list[dict[str, Any]]]:
-        """All rows that an expression is true of, in pages and in no order.
+        """Yield all rows that an expression is true of, in pages and in no order.
 
         Raises:
             Unreachable, NoIndex, StoreError: as for `call`.
@@ -156,14 +156,14 @@ class Connection:
         raise AssertionError("unreachable")
 
     def _mapped(self, what: str, error: BaseException) -> ImpromptError:
-        """The same in this project's words; the server's own where it refuses."""
+        """Return the error as one of this project; refusals keep the server's words."""
         status = _grpc_status(error)
         words = first_line(Exception(getattr(error, "message", "") or error))
         if self._token:
             words = words.replace(self._token, "***")
         if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
             return StoreError(
-                f"{self.place} refuses to be used by us: {'no' if not self._token else 'the'} token was sent.",
+                f"{self.place} refuses access: {'the' if self._token else 'no'} token was sent.",
                 hint=f"Set {MILVUS_TOKEN_VARIABLE} to the token, or to USER:PASSWORD.",
             )
         if status in _SILENT_STATUSES or any(sign in words for sign in _SILENT_SIGNS):
@@ -173,17 +173,13 @@ class Connection:
             )
         if getattr(error, "code", None) == _NOT_FOUND:
             return NoIndex(
-                f"{self.place}: {words}.",
-                hint=f"Send an index there: python cli.py push {self.place}",
+                f"{self.place}: {words}.", hint=f"Send an index there: imprompt push {self.place}"
             )
         return StoreError(f"{self.place} refuses ({what}): {words}")
 
 
 def _grpc_status(error: BaseException) -> str:
-    """The name of the status of the call that failed, looked for in what the error came from;
-
-    "" where there is none.
-    """
+    """Return the name of the failed call's gRPC status, from the error's causes; "" if none."""
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None:
@@ -205,7 +201,7 @@ def _grpc_status(error: BaseException) -> str:
 
 
 def _quiet_client() -> Any:
-    """pymilvus' client class, its loggers still: they would tell errors a second time, with a traceback."""
+    """Return pymilvus' client class, its loggers silenced: they repeat errors with a traceback."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     before = os.environ.get("PYTHON_DOTENV_DISABLED")
     os.environ["PYTHON_DOTENV_DISABLED"] = (

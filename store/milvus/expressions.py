@@ -1,10 +1,9 @@
-"""A condition in Milvus' own language, so that the server finds the rows of which it is true.
+"""Predicates in Milvus' language, so that the server finds the rows of which they are true.
 
-Its language has no lower(), length() or contains(), its LIKE differs between versions where a
-pattern holds backslashes or wildcards that mean themselves, and nobody may be answered rows that
-his condition is not true of. So what is translated is what means the same everywhere; of the rest
-only what is certainly true of every row that is meant, and the rows that the server finds are
-looked at again here.
+Its language has no lower(), length() or contains(), and its LIKE differs between versions where a
+pattern holds backslashes or wildcards that mean themselves. So what is compiled is what means the
+same everywhere. Of the rest only what is certainly true of every matching row is sent, and the rows
+that the server finds are checked again here: nobody may get rows of which the predicate is false.
 """
 
 from __future__ import annotations
@@ -13,49 +12,103 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from imprompt.core.values import Condition
-from imprompt.store.conditions import KINDS, ColumnKind
+from imprompt.core.predicates import (
+    And,
+    Column,
+    Comparison,
+    Contains,
+    In,
+    IsNull,
+    Length,
+    Like,
+    Literal,
+    Lower,
+    Not,
+    Operand,
+    Or,
+    Predicate,
+    RegexMatch,
+    Sign,
+    Truth,
+)
+from imprompt.store.conditions import COLUMN_KINDS, ValueKind
 from imprompt.store.databases import scratch
-
-if TYPE_CHECKING:
-    from sqlglot.expressions import Expr
 
 LOWERED = {"text": "text_lower", "embedded_text": "embedded_lower"}
 """The fields that hold these columns in lower case."""
 
-_COMPARED = {"EQ": "==", "NEQ": "!=", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
-_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_SIGNS: dict[Sign, str] = {"=": "==", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_TURNED: dict[Sign, Sign] = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _LONGEST = 200
 _SHORTEST = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Translated:
-    """`expression` is true of all rows that are meant ("" for every row), and of no others where it is `exact`."""
+class ServerFilter:
+    """An expression of Milvus that is true of all matching rows ("" is true of every row).
+
+    Where it is `exact`, it is true of no others.
+    """
 
     expression: str
     exact: bool
 
 
-ALL = Translated("", exact=True)
-NONE = Translated("row_id < 0", exact=True)
-UNKNOWN = Translated("", exact=False)
+ALL = ServerFilter("", exact=True)
+NONE = ServerFilter("row_id < 0", exact=True)
+UNKNOWN = ServerFilter("", exact=False)
 
 
-def translate(condition: Condition) -> Translated:
-    """The condition as Milvus understands it."""
-    from sqlglot import parse_one
-    from sqlglot.dialects.duckdb import DuckDB
+def compile_filter(predicate: Predicate) -> ServerFilter:
+    """Return the predicate as Milvus understands it."""
+    match predicate:
+        case Truth(value):
+            return ALL if value else NONE
+        case Not(part):
+            return _not(compile_filter(part))
+        case And(parts):
+            return _all_of([compile_filter(part) for part in parts])
+        case Or(parts):
+            return _any_of([compile_filter(part) for part in parts])
+        case Comparison(sign, left, right):
+            return _comparison(sign, left, right)
+        case In(operand, options):
+            return _any_of([_comparison("=", operand, option) for option in options])
+        case IsNull(operand):
+            known = not isinstance(operand, Predicate) and _field(operand)
+            return NONE if known else UNKNOWN  # no column is ever NULL
+        case Like(text, pattern, ignore_case):
+            if "_" in pattern:
+                return UNKNOWN
+            sides: tuple[Operand, Operand] = text, Literal(pattern)
+            if ignore_case:
+                sides = Lower(text), Lower(Literal(pattern))
+            return _pattern(*sides, whole=True)
+        case Contains(text, part):
+            return _pattern(text, part, whole=False)
+    return UNKNOWN
 
-    places = iter(range(len(condition.values)))
-    numbered = re.sub(r"\?", lambda _: f"${next(places)}", condition.sql)
-    return _Translator(condition.values).truth(parse_one(numbered, dialect=DuckDB))
+
+def columns_of(part: Predicate | Operand) -> set[str]:
+    """Return the names of the columns that a predicate looks at."""
+    inner: tuple[Predicate | Operand, ...] = ()
+    match part:
+        case Column(name):
+            return {name}
+        case Lower(only) | Length(only) | Not(only) | IsNull(only) | Like(only) | RegexMatch(only):
+            inner = (only,)
+        case Comparison(_, left, right) | Contains(left, right):
+            inner = left, right
+        case In(operand, options):
+            inner = operand, *options
+        case And(parts) | Or(parts):
+            inner = parts
+    return {name for piece in inner for name in columns_of(piece)}
 
 
 def lowered(texts: Sequence[str]) -> list[str]:
-    """The texts in lower case, as DuckDB has them: for some letters Python's differ."""
+    """Return the texts in lower case as DuckDB has them: for some letters Python's differ."""
     with scratch() as connection:
         rows = connection.execute(
             "SELECT lower(t) FROM (SELECT unnest(?::VARCHAR[]) AS t)", [list(texts)]
@@ -63,161 +116,111 @@ def lowered(texts: Sequence[str]) -> list[str]:
     return [row[0] for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class _Translator:
-    values: tuple[str | int | float, ...]
+def _field(operand: Operand) -> str:
+    """Return the field that holds a column, or its lower case; "" where there is none."""
+    match operand:
+        case Column(name):
+            return name
+        case Lower(Column(name)):
+            return LOWERED.get(name, "")
+    return ""
 
-    def truth(self, node: Expr) -> Translated:
-        """A node that is true or false."""
-        name, parts = type(node).__name__, node.args
-        if name == "Paren":
-            return self.truth(parts["this"])
-        if name == "Boolean":
-            return ALL if parts["this"] else NONE
-        if name == "Not":
-            return _not(self.truth(parts["this"]))
-        if name in ("And", "Or"):
-            found = [self.truth(part) for part in node.flatten()]
-            return _all_of(found) if name == "And" else _any_of(found)
-        if name in _COMPARED:
-            return self._comparison(_COMPARED[name], parts["this"], parts["expression"])
-        if name == "Between":
-            low, high = (
-                self._comparison(sign, parts["this"], parts[end])
-                for sign, end in ((">=", "low"), ("<=", "high"))
-            )
-            return _all_of([low, high])
-        if name == "In":
-            return self._member(parts["this"], parts["expressions"])
-        if name == "Is":
-            return NONE if self._field(parts["this"]) else UNKNOWN  # no column is ever NULL
-        if name in ("Like", "Contains"):
-            return self._pattern(parts["this"], parts["expression"], whole=name == "Like")
+
+def _value(operand: Operand) -> str | int | float | None:
+    match operand:
+        case Literal(value):
+            return value
+        case Lower(text):
+            inner = _value(text)
+            return lowered([inner])[0] if isinstance(inner, str) else None
+    return None
+
+
+def _comparison(sign: Sign, left: Operand, right: Operand) -> ServerFilter:
+    field, value = _field(left), _value(right)
+    if not field and _field(right):
+        field, value, sign = _field(right), _value(left), _TURNED.get(sign, sign)
+    if not field or value is None:
         return UNKNOWN
-
-    def _field(self, node: Expr) -> str:
-        """The field that a node is: a column, or one in lower case that is stored so;
-
-        "" where it is neither.
-        """
-        name = type(node).__name__
-        if name == "Paren":
-            return self._field(node.args["this"])
-        if name == "Column":
-            return node.name.lower() if node.name.lower() in KINDS else ""
-        if name == "Lower" and type(node.args["this"]).__name__ == "Column":
-            return LOWERED.get(node.args["this"].name.lower(), "")
-        return ""
-
-    def _value(self, node: Expr) -> str | int | float | None:
-        name = type(node).__name__
-        if name == "Paren":
-            return self._value(node.args["this"])
-        if name == "Placeholder":
-            return self.values[int(str(node.args["this"]))]
-        if name == "Lower":
-            inside = self._value(node.args["this"])
-            return lowered([inside])[0] if isinstance(inside, str) else None
-        return None
-
-    def _comparison(self, sign: str, left: Expr, right: Expr) -> Translated:
-        field, value = self._field(left), self._value(right)
-        if not field and self._field(right):
-            field, value, sign = self._field(right), self._value(left), _TURNED.get(sign, sign)
-        if not field or value is None:
-            return UNKNOWN
-        if KINDS.get(field) is ColumnKind.NUMBER:
-            return UNKNOWN if isinstance(value, str) else _number(field, sign, value)
-        if not isinstance(value, str) or sign not in ("==", "!="):
-            return UNKNOWN
-        if _plain(value):
-            return Translated(f'{field} {sign} "{value}"', exact=True)
-        return _holds(field, value) if sign == "==" else UNKNOWN
-
-    def _member(self, left: Expr, options: Sequence[Expr]) -> Translated:
-        return _any_of([self._comparison("==", left, option) for option in options])
-
-    def _pattern(self, left: Expr, right: Expr, *, whole: bool) -> Translated:
-        """`LIKE` with a pattern of "%" alone (one with "_" is a regular expression by now), or `contains`."""
-        field, value = self._field(left), self._value(right)
-        if (
-            KINDS.get(field, ColumnKind.TEXT) is not ColumnKind.TEXT
-            or not field
-            or not isinstance(value, str)
-        ):
-            return UNKNOWN
-        parts = value.split("%") if whole else ["", value, ""]
-        if len(parts) == 1:
-            return self._comparison("==", left, right)
-        if not any(parts):
-            return ALL
-        if all(_plain(part) for part in parts):
-            pattern = re.sub("%+", "%", "%".join(parts))
-            return Translated(f'{field} like "{pattern}"', exact=True)
-        return _holds(field, *parts)
-
-
-def _number(field: str, sign: str, value: float) -> Translated:
-    """A whole number compared with any number, in whole numbers, which is all that Milvus compares them with."""
-    if isinstance(value, bool) or not math.isfinite(value):
+    if COLUMN_KINDS.get(field) is ValueKind.NUMBER:
+        return UNKNOWN if isinstance(value, str) else _number(field, sign, value)
+    if not isinstance(value, str) or sign not in ("=", "<>"):
         return UNKNOWN
-    if value == math.floor(value):
-        return Translated(f"{field} {sign} {int(value)}", exact=True)
-    if sign in ("==", "!="):
-        return ALL if sign == "!=" else NONE
-    return Translated(
-        f"{field} {'<=' if sign in ('<', '<=') else '>='} {math.floor(value) + (sign in ('>', '>='))}",
-        exact=True,
-    )
+    if _plain(value):
+        return ServerFilter(f'{field} {_SIGNS[sign]} "{value}"', exact=True)
+    return _holds(field, value) if sign == "=" else UNKNOWN
+
+
+def _pattern(text: Operand, pattern: Operand, *, whole: bool) -> ServerFilter:
+    """Compile a pattern of "%" alone, or, where it need not be the whole text, `contains`."""
+    field, value = _field(text), _value(pattern)
+    is_text = COLUMN_KINDS.get(field, ValueKind.TEXT) is ValueKind.TEXT
+    if not field or not is_text or not isinstance(value, str):
+        return UNKNOWN
+    parts = value.split("%") if whole else ["", value, ""]
+    if len(parts) == 1:
+        return _comparison("=", text, pattern)
+    if not any(parts):
+        return ALL
+    if all(_plain(part) for part in parts):
+        shortest = re.sub("%+", "%", "%".join(parts))
+        return ServerFilter(f'{field} like "{shortest}"', exact=True)
+    return _holds(field, *parts)
+
+
+def _number(field: str, sign: Sign, value: float) -> ServerFilter:
+    """Compare a whole number with any number, in whole numbers, which is all that Milvus takes."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    floor = math.floor(value)
+    if value == floor:
+        return ServerFilter(f"{field} {_SIGNS[sign]} {floor}", exact=True)
+    if sign in ("=", "<>"):
+        return ALL if sign == "<>" else NONE
+    if sign in ("<", "<="):
+        return ServerFilter(f"{field} <= {floor}", exact=True)
+    return ServerFilter(f"{field} >= {floor + 1}", exact=True)
 
 
 def _plain(text: str) -> bool:
-    """Whether the text means itself between quotes and in a pattern, in every version of Milvus."""
+    """Return whether the text means itself in quotes and patterns of every version of Milvus."""
     return len(text) <= _LONGEST and all(char.isalnum() or char in " -.,:/" for char in text)
 
 
-def _holds(field: str, *texts: str) -> Translated:
-    """What is certain where a field holds all of these texts: it holds the longest plain run of letters in them."""
+def _holds(field: str, *texts: str) -> ServerFilter:
+    """Say of a field that holds all of these texts that it holds their longest plain run."""
     runs = (run[:_LONGEST] for text in texts for run in _plain_runs(text))
     longest = max(runs, key=len, default="")
-    return (
-        Translated(f'{field} like "%{longest}%"', exact=False)
-        if len(longest) >= _SHORTEST
-        else UNKNOWN
-    )
+    if len(longest) < _SHORTEST:
+        return UNKNOWN
+    return ServerFilter(f'{field} like "%{longest}%"', exact=False)
 
 
 def _plain_runs(text: str) -> list[str]:
     return "".join(char if _plain(char) else "\0" for char in text).split("\0")
 
 
-def _not(part: Translated) -> Translated:
+def _not(part: ServerFilter) -> ServerFilter:
     if not part.exact:
         return UNKNOWN
     if part in (ALL, NONE):
         return NONE if part == ALL else ALL
-    return Translated(f"not ({part.expression})", exact=True)
+    return ServerFilter(f"not ({part.expression})", exact=True)
 
 
-def _all_of(parts: Sequence[Translated]) -> Translated:
+def _all_of(parts: Sequence[ServerFilter]) -> ServerFilter:
     expressions = [part.expression for part in parts if part.expression]
-    return Translated(
+    return ServerFilter(
         " and ".join(f"({expression})" for expression in expressions),
         exact=all(part.exact for part in parts),
     )
 
 
-def _any_of(parts: Sequence[Translated]) -> Translated:
+def _any_of(parts: Sequence[ServerFilter]) -> ServerFilter:
     if ALL in parts or any(not part.expression for part in parts):
         return ALL if ALL in parts else UNKNOWN
     expressions = dict.fromkeys(part.expression for part in parts)
-    return Translated(
+    return ServerFilter(
         " or ".join(f"({expression})" for expression in expressions),
         exact=all(part.exact for part in parts),
     )
-
-
-def columns_of(condition: Condition) -> set[str]:
-    """The columns of `KINDS` that a condition names."""
-    words: set[Any] = set(re.findall(r"[a-z_]+", condition.sql.lower()))
-    return words & set(KINDS)

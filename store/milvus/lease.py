@@ -1,4 +1,4 @@
-"""One push at a time into a server: whoever pushes gives signs of life, and who finds them moving goes away.
+"""An advisory lock: the pusher renews a heartbeat; others back off while it is fresh.
 
 Milvus has no locks. So the right to push is a text that is written, read back after a while, and
 written anew every few seconds. Clocks are not compared: a text that does not change for `WATCH_S`

@@ -1,4 +1,4 @@
-"""Milvus Lite: a file that one process may serve to itself, once, however many of its versions are open."""
+"""Milvus Lite: a file that one process serves to itself, for all versions that it has open."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from imprompt.core.errors import BuildLocked, ConfigError, StoreError
 
 _STOP_S = 5
 _AT_ONCE = 1
-"""Requests that it answers at a time. A search of its FAISS indexes sets `nprobe` and `efSearch` of the index itself, so that of
-two at once one is answered with the other's, or fails (seen: "Invalid key=53 nlist=16")."""
+"""Requests at a time: a search sets `nprobe` and `efSearch` of the shared FAISS index, so of two at
+once, one gets the other's, or fails (seen: "Invalid key=53 nlist=16")."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ _LOCK = threading.Lock()
 
 
 def hold_lite(file: Path) -> tuple[str, Callable[[], None]]:
-    """(address, let go) of the server of a file, which ends when nobody of this process holds it any more.
+    """Return (address, release) of the server of a file; it ends with its last holder.
 
     Raises:
         ConfigError: milvus-lite is not installed.

@@ -1,4 +1,4 @@
-"""The texts beside the rows on a server: by key, in one small collection that is read and written as a whole."""
+"""Texts by key on a server, such as the records of versions, in one small collection."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Meta:
         check_schema(found, where=str(connection.place))
 
     def get(self, key: str) -> str | None:
-        """The text of a key; None where there is none."""
+        """Return the text of a key; None if there is none."""
         rows = self._connection.call(
             "query",
             META,
@@ -81,7 +81,7 @@ class Meta:
             self._connection.call("delete", META, filter=f'key == "{key}"')
 
     def record(self, collection: str) -> PushedVersion | None:
-        """What makes a collection a whole version; None where it is none (yet).
+        """Return the record of a collection's version; None while it is not whole.
 
         Raises:
             FormatVersion: it was written by another version.
@@ -93,7 +93,8 @@ class Meta:
             return msgspec.json.decode(text, type=PushedVersion)
         except msgspec.MsgspecError as error:
             raise FormatVersion(
-                f"{self._connection.place} describes {collection} in a way that this version does not read.",
+                f"{self._connection.place} describes {collection} in a way that this version does "
+                "not read.",
                 hint="Push it again.",
             ) from error
 
@@ -104,7 +105,7 @@ class Meta:
         self.remove(_RECORD + collection)
 
     def records(self) -> list[PushedVersion]:
-        """All whole versions, the one that was pushed last at the end."""
+        """Return the records of all whole versions, the last pushed at the end."""
         rows = self._connection.call(
             "query",
             META,
@@ -145,5 +146,5 @@ def nothing_pushed(connection: Connection) -> NoIndex:
     place = connection.place
     return NoIndex(
         f"There is no index on {place}.",
-        hint=f"Send one there: python cli.py push --index FOLDER {place}",
+        hint=f"Send one there: imprompt push --index FOLDER {place}",
     )

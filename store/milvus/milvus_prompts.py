@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -10,59 +9,38 @@ from typing import Any
 import numpy as np
 
 from imprompt.core.errors import StoreError, UnknownRow
-from imprompt.core.values import Condition, Ids, Prompt
+from imprompt.core.predicates import Predicate
+from imprompt.core.values import Ids, Prompt
 from imprompt.store.databases import scratch
 from imprompt.store.milvus.connection import Connection
-from imprompt.store.milvus.expressions import columns_of, translate
+from imprompt.store.milvus.expressions import columns_of, compile_filter
 from imprompt.store.milvus.schema import PROMPT_FIELDS, TEXTS, prompt_of
+from imprompt.store.predicate_sql import compile_sql
 
 _ROWS_AT_ONCE = 512
 _KEYS_AT_ONCE = 512
 
 
-class Matched:
-    """Remembers which row ids are just those of an expression, so that a search among them need not send them all.
-
-    They are known again by the array itself, as long as it lives; it may not be written into.
-    """
-
-    def __init__(self) -> None:
-        self._expressions: dict[int, str] = {}
-
-    def remember(self, ids: Ids, expression: str) -> None:
-        ids.flags.writeable = False
-        self._expressions[id(ids)] = expression
-        weakref.finalize(ids, self._expressions.pop, id(ids), None)
-
-    def expression(self, ids: Ids | None) -> str | None:
-        """The expression of these ids; None where it is not known."""
-        return None if ids is None else self._expressions.get(id(ids))
-
-
 class MilvusPrompts:
-    """A `imprompt.core.protocols.PromptStore` over a collection. Safe to use from several threads.
+    """A `imprompt.core.protocols.PromptStore` over a collection. Safe to use from threads.
 
     Args:
         rows: how many the collection has.
-        n_long: how many of them have texts that are longer than a field takes, so that no
-            expression can tell of them.
-        matched: where ids are remembered that an expression names exactly.
+        n_long: how many of them have texts that are longer than a field takes, so that the server
+            cannot tell whether a predicate is true of them.
     """
 
-    def __init__(
-        self, connection: Connection, collection: str, *, rows: int, n_long: int, matched: Matched
-    ) -> None:
+    def __init__(self, connection: Connection, collection: str, *, rows: int, n_long: int) -> None:
         self._connection = connection
         self._collection = collection
         self._rows = rows
         self._n_long = n_long
-        self._matched = matched
 
     def __len__(self) -> int:
         return self._rows
 
     def get_many(self, row_ids: Sequence[int] | Ids) -> list[Prompt]:
-        """The prompts in the order asked for, repeats included.
+        """Return the prompts in the order asked for, repeats included.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
@@ -72,7 +50,7 @@ class MilvusPrompts:
         wrong = next((row_id for row_id in ids if not 0 <= row_id < self._rows), None)
         if wrong is not None:
             raise UnknownRow(f"Row {wrong} is outside of 0 to {self._rows - 1}.")
-        found: dict[int, Prompt] = {}
+        prompts: dict[int, Prompt] = {}
         for some in _chunks(sorted(set(ids)), _ROWS_AT_ONCE):
             rows = self._connection.call(
                 "query",
@@ -80,63 +58,54 @@ class MilvusPrompts:
                 filter=f"row_id in {some}",
                 output_fields=[*PROMPT_FIELDS],
             )
-            found |= {int(row["row_id"]): prompt_of(row) for row in rows}
-        if len(found) != len(set(ids)):
+            prompts |= {int(row["row_id"]): prompt_of(row) for row in rows}
+        if len(prompts) != len(set(ids)):
             raise StoreError(
                 f"{self._connection.place} lacks rows of {self._collection}.",
                 hint="Push the index again.",
             )
-        return [found[row_id] for row_id in ids]
+        return [prompts[row_id] for row_id in ids]
 
     def by_key(self, prompt_key: str) -> Prompt | None:
-        """The prompt of that stable name, the first where there are several;
-
-        None where there is none.
-        """
+        """Return the first prompt of that stable name; None where there is none."""
         rows = self.rows_of([prompt_key])
         return self.get_many(rows[:1])[0] if len(rows) else None
 
     def rows_of(self, prompt_keys: Collection[str]) -> Ids:
-        """The row ids of the prompts with these keys, rising; keys that no prompt has are passed over."""
-        found: list[int] = []
-        keys = sorted(
-            {key for key in prompt_keys if key.isalnum()}
-        )  # a sha256; anything else is nobody's key
+        """Return the row ids of the prompts with these keys, rising; unknown keys are ignored."""
+        row_ids: list[int] = []
+        # A key is a sha256; nothing else may get between the quotes of an expression.
+        keys = sorted({key for key in prompt_keys if key.isalnum()})
         for some in _chunks(keys, _KEYS_AT_ONCE):
             listed = ", ".join(f'"{key}"' for key in some)
-            found += [
-                int(row["row_id"]) for row in self._select(f"prompt_key in [{listed}]", ["row_id"])
-            ]
-        return np.array(sorted(found), dtype=np.int64)
+            rows = self._select(f"prompt_key in [{listed}]", ["row_id"])
+            row_ids += [int(row["row_id"]) for row in rows]
+        return np.array(sorted(row_ids), dtype=np.int64)
 
-    def matching(self, condition: Condition) -> Ids:
-        """The row ids of the prompts that a condition is true of, rising.
+    def matching(self, predicate: Predicate) -> Ids:
+        """Return the row ids of the prompts that a predicate is true of, rising.
 
-        The server finds them where its language has the words; where it has not, those that it
-        cannot exclude come here and are looked at by DuckDB, as on this machine.
+        The server finds them where its language can say the predicate; else those that it cannot
+        exclude come here and are checked by DuckDB, as on this machine.
 
         Raises:
             StoreError: the server does not answer.
         """
-        found = translate(condition)
-        if found.exact and not self._n_long:
-            rows = self._select(found.expression, ["row_id"])
-            ids = np.array(sorted(int(row["row_id"]) for row in rows), dtype=np.int64)
-            self._matched.remember(ids, found.expression)
-            return ids
-        columns = sorted({"row_id", *columns_of(condition)})
-        where = found.expression
+        compiled = compile_filter(predicate)
+        if compiled.exact and not self._n_long:
+            rows = self._select(compiled.expression, ["row_id"])
+            return np.array(sorted(int(row["row_id"]) for row in rows), dtype=np.int64)
+        columns = {"row_id", *columns_of(predicate)}
+        where = compiled.expression
         if self._n_long:
             where = f"({where}) or n_pieces > 0" if where else ""
-            columns = sorted({*columns, *TEXTS, "whole"}) if set(columns) & set(TEXTS) else columns
-        true = [
-            _true_of(condition, page)
-            for page in self._connection.pages(self._collection, where=where, fields=columns)
-        ]
-        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *true]))
+            columns |= {*TEXTS, "whole"} if columns & set(TEXTS) else set()
+        pages = self._connection.pages(self._collection, where=where, fields=sorted(columns))
+        row_ids = [_matching_rows(predicate, page) for page in pages]
+        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *row_ids]))
 
     def group_sizes(self, group_ids: Sequence[int]) -> dict[int, int]:
-        """For each group, how many prompts of the corpora it stands for: its members here, and those folded into them."""
+        """Return for each group how many prompts it stands for, their duplicates included."""
         sizes: Counter[int] = Counter()
         for some in _chunks(sorted({int(group) for group in group_ids}), _KEYS_AT_ONCE):
             for row in self._select(f"group_id in {some}", ["group_id", "n_duplicates"]):
@@ -150,8 +119,10 @@ class MilvusPrompts:
             StoreError: always.
         """
         raise StoreError(
-            f"The phrases of prompts are counted by DuckDB in the folder of an index, not on {self._connection.place}.",
-            hint="Use --phrases package, or ask the folder that was pushed: its phrases are kept for this index, too.",
+            "The phrases of prompts are counted by DuckDB in the folder of an index, not on "
+            f"{self._connection.place}.",
+            hint="Use --phrases package, or ask the folder that was pushed: its phrases are kept "
+            "for this index, too.",
         )
 
     def _select(self, where: str, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -159,8 +130,8 @@ class MilvusPrompts:
             yield from page
 
 
-def _true_of(condition: Condition, rows: Sequence[dict[str, Any]]) -> Ids:
-    """The ids of the rows of which a condition is true, by DuckDB."""
+def _matching_rows(predicate: Predicate, rows: Sequence[dict[str, Any]]) -> Ids:
+    """Return the ids of the rows that a predicate is true of, by DuckDB."""
     import pyarrow as pa
 
     if rows and "whole" in rows[0]:
@@ -174,13 +145,12 @@ def _true_of(condition: Condition, rows: Sequence[dict[str, Any]]) -> Ids:
         ]
     names = [name for name in rows[0] if name != "whole"] if rows else ["row_id"]
     table = pa.table({name: [row[name] for row in rows] for name in names})
+    sql, values = compile_sql(predicate)
     with scratch() as connection:
         connection.register("page", table)
-        found = connection.execute(
-            f"SELECT row_id FROM page WHERE {condition.sql}",  # noqa: S608
-            condition.values,
-        ).fetchnumpy()
-    return np.asarray(found["row_id"], dtype=np.int64)
+        statement = f"SELECT row_id FROM page WHERE {sql}"  # noqa: S608 holds no text of a user
+        columns = connection.execute(statement, values).fetchnumpy()
+    return np.asarray(columns["row_id"], dtype=np.int64)
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterable[list[Any]]:

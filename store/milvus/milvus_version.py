@@ -17,13 +17,13 @@ from imprompt.store.milvus.collections import load
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.index import MilvusIndex
 from imprompt.store.milvus.meta import Meta, nothing_pushed
-from imprompt.store.milvus.milvus_prompts import Matched, MilvusPrompts
+from imprompt.store.milvus.milvus_prompts import MilvusPrompts
 from imprompt.store.milvus.schema import ALIAS, PushedVersion
 from imprompt.store.milvus.vectors import MilvusVectors
 
 
 class MilvusVersion:
-    """Satisfies `imprompt.store.open_index.OpenIndex` over one collection, whatever is put into service after it was opened.
+    """An `imprompt.store.open_index.OpenIndex` over one collection, which stays the same.
 
     Args:
         connection: is closed with it.
@@ -34,11 +34,8 @@ class MilvusVersion:
         self._connection = connection
         self._record = record
         self.manifest: Manifest = record.read_manifest()
-        matched = Matched()
         rows, collection = self.manifest.rows, record.collection
-        self.prompts = MilvusPrompts(
-            connection, collection, rows=rows, n_long=record.n_long, matched=matched
-        )
+        self.prompts = MilvusPrompts(connection, collection, rows=rows, n_long=record.n_long)
         dims = {encoder.space: encoder.dim for encoder in self.manifest.encoders}
         self._vectors = {
             space: MilvusVectors(connection, collection, field, rows=rows, dim=dims[space])
@@ -51,7 +48,7 @@ class MilvusVersion:
             self._vectors[self.space],
             choice=record.choice,
             effort=record.effort,
-            matched=matched,
+            n_long=record.n_long,
         )
 
     @property
@@ -65,7 +62,7 @@ class MilvusVersion:
         return self.manifest.encoders[0].space
 
     def index(self, space: str) -> VectorIndex:
-        """The index of the searched space.
+        """Return the index of the searched space.
 
         Raises:
             SpaceMismatch: another space.
@@ -75,7 +72,7 @@ class MilvusVersion:
         return self._index
 
     def vectors(self, space: str) -> MilvusVectors:
-        """The vectors of a space.
+        """Return the vectors of a space.
 
         Raises:
             SpaceMismatch: the version has no vectors of that space.
@@ -86,11 +83,12 @@ class MilvusVersion:
 
     @cached_property
     def index_lines(self) -> dict[str, str]:
-        """The kind of index of each searched space and what was measured of it, in words."""
+        """The index of the searched space and its measured recall, in words."""
         record = self._record
         params = ", ".join(f"{name} {value}" for name, value in record.params.items())
-        words = f"{record.kind}{f' ({params})' if params else ''} on Milvus, recall@5 {record.recall_at_5:.3f}"
-        return {self.space: f"{words} with effort {record.effort:.2f}"}
+        kind = f"{record.kind} ({params})" if params else record.kind
+        recall = f"recall@5 {record.recall_at_5:.3f} with effort {record.effort:.2f}"
+        return {self.space: f"{kind} on Milvus, {recall}"}
 
     def in_service(self) -> str | None:
         """`published_as` of what is in service by now; None where nothing is.
@@ -117,24 +115,26 @@ class MilvusVersion:
         self.close()
 
     def problem(self, *, all_rows: bool) -> str | None:
-        """What is not as it was when it was pushed, in one phrase: number of rows, keys, answers to the probes; None where all is.
+        """Return how the rows differ from those pushed, in one phrase; None if they do not.
+
+        Compared are their number, keys, and the answers to the check queries.
 
         Args:
-            all_rows: search all rows for the answers, not only those that the probes name.
+            all_rows: search all rows for the answers, not only those that the check queries name.
         """
         rows = count_rows(self._connection, self._record.collection)
         if rows != self.manifest.rows:
             return f"{rows} rows are there, not {self.manifest.rows}"
-        for space, probes in self.manifest.probes.items():
+        row_ids = []
+        for space, check_queries in self.manifest.check_queries.items():
             vectors = self.vectors(space)
             searched = all_rows and space == self.space
             index = self._index if searched else ExactIndex(vectors)
-            if (
-                found := check_query_problem(probes, vectors, index, all_rows=searched)
-            ) is not None:
-                return f"in {space}, {found}"
-        ids = [probe.row_id for probes in self.manifest.probes.values() for probe in probes]
-        for prompt in self.prompts.get_many(ids):
+            problem = check_query_problem(check_queries, vectors, index, all_rows=searched)
+            if problem is not None:
+                return f"in {space}, {problem}"
+            row_ids += [query.row_id for query in check_queries]
+        for prompt in self.prompts.get_many(row_ids):
             if prompt.prompt_key != prompt_key(prompt.embedded_text):
                 return f"row {prompt.row_id} is not the prompt that its key says"
         return None
@@ -142,7 +142,8 @@ class MilvusVersion:
     def _mismatch(self, space: str) -> SpaceMismatch:
         encoder = self.manifest.encoders[0]
         return SpaceMismatch(
-            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; asked for was {space}.",
+            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; "
+            f"asked for was {space}.",
             expected=encoder.space,
             found=space,
             hint=f"Use --encoder {encoder.name}, or another index.",
@@ -150,7 +151,7 @@ class MilvusVersion:
 
 
 def open_milvus(place: MilvusPlace) -> MilvusVersion:
-    """The version in service on a server: its rows counted, its probes answered.
+    """Open the version in service on a server, its rows counted, its check queries answered.
 
     Raises:
         NoIndex: nothing whole was pushed there.
@@ -175,20 +176,20 @@ def open_milvus(place: MilvusPlace) -> MilvusVersion:
 
 
 def damaged(record: PushedVersion, connection: Connection, problem: str) -> Checksum:
-    """The error for what does not answer as it did when it was pushed."""
+    """Return the error for a version that does not answer as it did when it was pushed."""
     message = f"{record.collection} on {connection.place} is not what was pushed: {problem}."
     return Checksum(message, path=Path(record.collection), hint="Push the index again.")
 
 
 def collection_in_service(connection: Connection) -> str | None:
-    """The collection that the alias names; None where nothing is in service."""
+    """Return the collection that the alias names; None if nothing is in service."""
     if not connection.call("has_collection", ALIAS):
         return None
     return str(connection.call("describe_alias", ALIAS)["collection_name"])
 
 
 def count_rows(connection: Connection, collection: str, *, where: str = "") -> int:
-    """How many rows of a collection an expression is true of; all that were ever acknowledged are looked at."""
+    """Return how many rows of a collection, all acknowledged ones included, pass an expression."""
     answer = connection.call(
         "query", collection, filter=where, output_fields=["count(*)"], consistency_level="Strong"
     )

@@ -1,8 +1,9 @@
-"""What lies where on a server: names, fields, and the record that makes rows a version.
+"""The schema of versions on a server: names, fields, and the record that makes rows a version.
 
 imprompt                      alias of the collection in service, the last thing that a push changes
-imprompt_<version>_<hash>  the rows of one version: ids, prompts, the vectors of every space
-imprompt_meta                 texts by key: the version of this layout, a record for each whole version, marks of running pushes
+imprompt_<version>_<hash>     the rows of one version: ids, prompts, the vectors of every space
+imprompt_meta                 texts by key: the number of this schema, a record for each whole
+                              version, marks of running pushes
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class PushedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A whole version on the server.
 
     `fields` names the vector field of each space. `effort` is the default of a search, with which
-    `recall_at_5` was measured with the manifest's probes. `n_long` rows have a text that is longer
-    than a field. `pushed` is when, in UTC.
+    `recall_at_5` was measured with the manifest's check queries. `n_long` rows have a text that is
+    longer than a field. `pushed` is the time in UTC.
     """
 
     schema: int = SCHEMA
@@ -67,10 +68,10 @@ class PushedVersion(msgspec.Struct, frozen=True, kw_only=True):
         return IndexChoice(self.kind, self.params)
 
     def read_manifest(self) -> Manifest:
-        """The manifest of the version.
+        """Return the manifest of the version.
 
         Raises:
-            FormatVersion: it was written in a newer format.
+            FormatVersion: it was written in another major format.
             Checksum: it is not the one that was recorded.
         """
         content, path = self.manifest.encode(), Path(self.collection) / "MANIFEST.json"
@@ -84,15 +85,16 @@ class PushedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def collection_name(version: str, manifest_sha256: str, choice: IndexChoice) -> str:
-    """The collection of a version under an index: the same for the same rows and index, and for no others."""
+    """Return the name of a version's collection: one for each manifest and index."""
     identity = msgspec.json.encode(
         [SCHEMA, manifest_sha256, choice.kind, choice.params], order="deterministic"
     )
-    return f"{ALIAS}_{re.sub(r'[^A-Za-z0-9_]', '_', version)}_{hashlib.sha256(identity).hexdigest()[:_HASH_CHARS]}"
+    name, digest = re.sub(r"[^A-Za-z0-9_]", "_", version), hashlib.sha256(identity).hexdigest()
+    return f"{ALIAS}_{name}_{digest[:_HASH_CHARS]}"
 
 
 def vector_fields(manifest: Manifest) -> dict[str, str]:
-    """The field of each space."""
+    """Return the field of each space."""
     return {space: f"vector_{number}" for number, space in enumerate(sorted(manifest.shards))}
 
 
@@ -100,15 +102,17 @@ def check_schema(found: str, *, where: str) -> None:
     """Raise `FormatVersion` where what lies on a server was written by another version."""
     if found != str(SCHEMA):
         raise FormatVersion(
-            f"{where} holds imprompt's schema {found}; this version reads and writes schema {SCHEMA}.",
-            hint="Use the version of imprompt that pushed it, or push into another database: milvus:http://HOST:PORT/DATABASE.",
+            f"{where} holds imprompt's schema {found}; this version reads and writes schema "
+            f"{SCHEMA}.",
+            hint="Use the version of imprompt that pushed it, or push into another database: "
+            "milvus:http://HOST:PORT/DATABASE.",
         )
 
 
 def row_of(
     prompt: Prompt, *, text_lower: str, embedded_lower: str, vectors: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A prompt and its vectors (field to row) as the server takes them."""
+    """Return a prompt and its vectors (field to row) as the server takes them."""
     texts = {name: getattr(prompt, name) for name in TEXTS}
     fields = {**texts, LOWERED["text"]: text_lower, LOWERED["embedded_text"]: embedded_lower}
     cut = {name: _cut(text) for name, text in fields.items()}
@@ -125,7 +129,7 @@ def row_of(
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:
-    """The prompt of a row with `PROMPT_FIELDS`."""
+    """Return the prompt of a row with `PROMPT_FIELDS`."""
     whole = (
         msgspec.json.decode("".join(row["whole"]), type=list[str])
         if row["whole"]
@@ -137,12 +141,12 @@ def prompt_of(row: Mapping[str, Any]) -> Prompt:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text in pieces that a field takes."""
+    """Yield the text in pieces that a field can hold."""
     return (text[start : start + _PIECE_CHARS] for start in range(0, len(text), _PIECE_CHARS))
 
 
 def size_bytes(rows: Sequence[Mapping[str, Any]]) -> int:
-    """About what rows take on their way to the server."""
+    """Return about how many bytes rows take on their way to the server."""
     return sum(sum(_field_bytes(value) for value in row.values()) for row in rows)
 
 

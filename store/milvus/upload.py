@@ -1,7 +1,7 @@
 """Sends the version in service from a folder to Milvus: whole, or not to be seen.
 
 Rows go into a collection of their own, which no question reaches before it is whole, counted,
-indexed, loaded, and has answered the manifest's probes. The last step lets the alias name it. A
+indexed, loaded, and has answered the check queries. The last step lets the alias name it. A
 mark says how many rows were acknowledged, so that the same command goes on from there; what was
 sent behind the mark is sent again over itself.
 """
@@ -23,8 +23,9 @@ from imprompt.core.errors import Checksum, Unreachable
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.settings import MilvusPlace
-from imprompt.store.check_queries import PROBE_HITS
+from imprompt.store.check_queries import N_HITS
 from imprompt.store.index_version import IndexVersion, open_version
+from imprompt.store.indexes import WANTED_RECALL
 from imprompt.store.manifest import encode_manifest, sha256_bytes
 from imprompt.store.milvus.collections import (
     LONG_S,
@@ -54,9 +55,6 @@ from imprompt.store.milvus.schema import (
     vector_fields,
 )
 
-WANTED_RECALL = 0.96
-"""Of the five nearest rows of the probes, as `imprompt.store.indexes.WANTED_RECALL` of the ten nearest on this machine."""
-
 _ROWS_AT_ONCE = 1000
 _MARK_EVERY = 10
 _MOST_BATCH_BYTES = 16 << 20
@@ -81,7 +79,7 @@ class PushOptions:
 
 @dataclass(frozen=True, slots=True)
 class PushReport:
-    """What a push did: rows that were sent now, whether anything changed, what was dropped, and how the index answers."""
+    """The outcome of a push: rows sent by it, collections dropped, and the measured index."""
 
     version: str
     collection: str
@@ -268,14 +266,15 @@ class _Sender:
             if collection_in_service(self._connection) != self._collection:
                 self._connection.call("drop_collection", self._collection)
             raise Checksum(
-                f"{self._connection.place} holds {rows} rows of the {self._manifest.rows} that it acknowledged.",
+                f"{self._connection.place} holds {rows} rows of the {self._manifest.rows} that it "
+                "acknowledged.",
                 path=Path(self._collection),
                 hint="They were dropped there: push again.",
             )
         return count_rows(self._connection, self._collection, where="n_pieces > 0")
 
     def _measured(self, n_long: int) -> PushedVersion:
-        """The record, with the least effort that finds enough of the probes' answers, or nearly the most that there is."""
+        """Return the record with the least effort that finds enough, or nearly the most effort."""
         record = PushedVersion(
             version=self._manifest.version,
             collection=self._collection,
@@ -289,22 +288,21 @@ class _Sender:
             n_long=n_long,
             pushed=_now(),
         )
-        with self._progress.start("Asking the probes", None):
+        with self._progress.start("Searching the check queries", None):
             version = self._check(record, all_rows=not self._choice.has_dial)
-            probes = self._manifest.probes.get(self._source.space, [])
-            if not self._choice.has_dial or not probes:
+            check_queries = self._manifest.check_queries.get(self._source.space, [])
+            if not self._choice.has_dial or not check_queries:
                 return record
-            queries = version.vectors(version.space).rows(
-                np.array([probe.row_id for probe in probes], dtype=np.int64)
-            )
+            row_ids = np.array([query.row_id for query in check_queries], dtype=np.int64)
+            queries = version.vectors(version.space).rows(row_ids)
             for effort in self._choice.efforts():
-                hits = version.index(version.space).search(queries, PROBE_HITS, effort=effort)
-                found = [
-                    np.isin(probe.ids, ids).mean()
-                    for probe, ids in zip(probes, hits.ids, strict=True)
+                hits = version.index(version.space).search(queries, N_HITS, effort=effort)
+                recalls = [
+                    np.isin(query.ids, ids).mean()
+                    for query, ids in zip(check_queries, hits.ids, strict=True)
                 ]
                 record = msgspec.structs.replace(
-                    record, effort=effort, recall_at_5=float(np.mean(found))
+                    record, effort=effort, recall_at_5=float(np.mean(recalls))
                 )
                 if record.recall_at_5 >= WANTED_RECALL:
                     break
@@ -329,7 +327,7 @@ class _Sender:
         return True
 
     def drop_others(self) -> list[str]:
-        """Drop versions beyond those to keep, and what is unfinished where that was asked for; their collections."""
+        """Drop old versions, and unfinished ones if wanted; return their collections."""
         older = [
             record.collection
             for record in self._meta.records()

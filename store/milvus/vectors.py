@@ -15,7 +15,7 @@ _VALUES_AT_ONCE = 1 << 20
 
 
 class MilvusVectors:
-    """A `imprompt.core.protocols.VectorStore` over a field of a collection: the unit rows that were pushed, to the bit."""
+    """A `imprompt.core.protocols.VectorStore` over a field: the pushed unit rows, to the bit."""
 
     def __init__(
         self, connection: Connection, collection: str, field: str, *, rows: int, dim: int
@@ -31,7 +31,7 @@ class MilvusVectors:
         return self._rows
 
     def rows(self, row_ids: Ids) -> Vectors:
-        """(n, dim) float32 unit rows in the order asked for, repeats included.
+        """Return (n, dim) float32 unit rows in the order asked for, repeats included.
 
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
@@ -39,9 +39,8 @@ class MilvusVectors:
         """
         ids = np.asarray(row_ids, dtype=np.int64).reshape(-1)
         if ids.size and (ids.min() < 0 or ids.max() >= self._rows):
-            raise UnknownRow(
-                f"Row {ids.min() if ids.min() < 0 else ids.max()} is outside of 0 to {self._rows - 1}."
-            )
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise UnknownRow(f"Row {wrong} is outside of 0 to {self._rows - 1}.")
         unique, places = np.unique(ids, return_inverse=True)
         found = np.empty((len(unique), self.dim), dtype=np.float32)
         for start in range(0, len(unique), self._rows_at_once):
@@ -50,7 +49,7 @@ class MilvusVectors:
         return found[places]
 
     def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
-        """(first row id, block) over all rows, at most `size` rows each; the whole space comes over the network."""
+        """Yield (first row id, block of at most `size` rows) of all rows, over the network."""
         step = min(size, self._rows_at_once)
         for start in range(0, self._rows, step):
             stop = min(start + step, self._rows)
@@ -60,7 +59,7 @@ class MilvusVectors:
             )
 
     def _fetched(self, where: str, ids: Ids) -> Vectors:
-        """The rows of rising ids that an expression names."""
+        """Return the rows of rising ids that an expression names."""
         answer = self._connection.call(
             "query", self._collection, filter=where, output_fields=["row_id", self._field]
         )

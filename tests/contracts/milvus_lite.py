@@ -19,7 +19,7 @@ from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.expressions import lowered
 from imprompt.store.milvus.index import MilvusIndex
 from imprompt.store.milvus.index_types import IndexChoice, choose_index
-from imprompt.store.milvus.milvus_prompts import Matched, MilvusPrompts
+from imprompt.store.milvus.milvus_prompts import MilvusPrompts
 from imprompt.store.milvus.schema import row_of
 from imprompt.store.milvus.vectors import MilvusVectors
 from imprompt.store.shards import ShardedVectors
@@ -83,9 +83,7 @@ def milvus_index(vectors: ShardedVectors, kind: str, *, effort: float) -> Vector
     prompts = [Prompt(i, f"{i:064x}", "", "", "", "", 1, i) for i in range(len(vectors))]
     connection, name = _collection(prompts, vectors.rows(np.arange(len(vectors))), choice)
     stored = MilvusVectors(connection, name, FIELD, rows=len(vectors), dim=vectors.dim)
-    return MilvusIndex(
-        connection, name, FIELD, stored, choice=choice, effort=effort, matched=Matched()
-    )
+    return MilvusIndex(connection, name, FIELD, stored, choice=choice, effort=effort)
 
 
 def milvus_prompts(prompts: Sequence[Prompt]) -> PromptStore:
@@ -96,4 +94,4 @@ def milvus_prompts(prompts: Sequence[Prompt]) -> PromptStore:
         IndexChoice("FLAT", {}),
     )
     n_long = sum(max(len(p.text), len(p.embedded_text)) > 60_000 for p in prompts)
-    return MilvusPrompts(connection, name, rows=len(prompts), n_long=n_long, matched=Matched())
+    return MilvusPrompts(connection, name, rows=len(prompts), n_long=n_long)

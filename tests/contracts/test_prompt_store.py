@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from imprompt.core.errors import UnknownRow
+from imprompt.core.predicates import Column, Comparison, Literal
 from imprompt.core.protocols import PromptStore
-from imprompt.core.values import Condition, Prompt, prompt_key
+from imprompt.core.values import Prompt, prompt_key
 from imprompt.store.layout import PROMPTS
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
@@ -98,13 +99,13 @@ def test_unknown_row(store: PromptStore, row_id: int) -> None:
 
 def test_conditions_name_rows(store: PromptStore) -> None:
     """The rows of which a condition is true, rising; values are never read as SQL."""
-    assert store.matching(Condition("n_submitted > ? AND n_submitted <= ?", (3, 5))).tolist() == [
-        3,
-        4,
-    ]
-    assert store.matching(Condition("text = ?", (TEXTS[3],))).tolist() == [3]
-    assert store.matching(~Condition("n_duplicates = 0")).dtype == np.int64
-    assert store.matching(~Condition("n_duplicates = 0")).tolist() == []
+    n, text, one = Column("n_submitted"), Column("text"), Column("n_duplicates")
+    some = Comparison(">", n, Literal(3)) & Comparison("<=", n, Literal(5))
+    assert store.matching(some).tolist() == [3, 4]
+    assert store.matching(Comparison("=", text, Literal(TEXTS[3]))).tolist() == [3]
+    without = ~Comparison("=", one, Literal(0))
+    assert store.matching(without).dtype == np.int64
+    assert store.matching(without).tolist() == []
 
 
 def test_a_group_of_its_own_stands_for_one(store: PromptStore) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import QueryError, SpaceMismatch
 from imprompt.core.protocols import VectorIndex
-from imprompt.core.values import Hits, Vectors, unit_rows
+from imprompt.core.values import Hits, Selection, Vectors, unit_rows
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.gpu import Gpu
 from imprompt.store.gpu_index import GpuIndex
@@ -192,9 +192,10 @@ def test_padding(case: Case) -> None:
 
 @pytest.mark.parametrize("k", [1, 5, 64])
 def test_a_smaller_k_is_a_prefix(case: Case, k: int) -> None:
-    """The first k of k = 120 are the answer for k."""
+    """The first k of the largest k that is steady are the answer for k."""
     queries = np.concatenate([questions(30), case.rows[[100]]])
-    wide, narrow = case.index.search(queries, 120), case.index.search(queries, k)
+    wide = case.index.search(queries, case.index.caps.steady_k)
+    narrow = case.index.search(queries, k)
     assert same(
         Hits(np.ascontiguousarray(wide.ids[:, :k]), np.ascontiguousarray(wide.scores[:, :k])),
         narrow,
@@ -222,12 +223,11 @@ def test_strided_queries(case: Case) -> None:
 
 def test_threads_change_nothing(case: Case) -> None:
     """Eight threads with and without filters, all at once, get what one gets."""
-    assert case.index.caps.concurrent
     queries = questions(48)
-    filters = [None, np.arange(0, ROWS, 3), np.arange(600), np.arange(50)]
+    filters = [None, *map(Selection, (np.arange(0, ROWS, 3), np.arange(600), np.arange(50)))]
 
     def ask(i: int) -> Hits:
-        return case.index.search(queries[i : i + 1], 9, allowed=filters[i % 4])
+        return case.index.search(queries[i : i + 1], 9, selection=filters[i % 4])
 
     alone = [ask(i) for i in range(48)]
     with ThreadPoolExecutor(8) as pool:
@@ -250,9 +250,10 @@ def test_threads_of_different_efforts(case: Case) -> None:
 
 def test_allowed(case: Case) -> None:
     """Only allowed rows are answered, in any order of asking, as if the others did not exist."""
-    assert case.index.caps.filters
     allowed = np.random.default_rng(3).permutation(ROWS)[:90]
-    hits = case.index.search(questions(5), 100, allowed=np.concatenate([allowed, allowed[:4]]))
+    hits = case.index.search(
+        questions(5), 100, selection=Selection(np.concatenate([allowed, allowed[:4]]))
+    )
     for query, ids in zip(questions(5), hits.ids, strict=True):
         assert ids[:90].tolist() == [
             i for i in expected_ids(case.rows, query, ROWS) if i in set(allowed)
@@ -267,14 +268,14 @@ def test_k_rows_come_where_k_rows_are_allowed(case: Case, n_allowed: int, k: int
     queries = questions(6)
     for query in queries:
         allowed = np.array(expected_ids(case.rows, query, ROWS)[-n_allowed:])
-        hits = case.index.search(query[None], k, allowed=allowed)
+        hits = case.index.search(query[None], k, selection=Selection(allowed))
         assert (hits.ids[0] >= 0).sum() == min(k, n_allowed)
         assert set(hits.ids[0][hits.ids[0] >= 0].tolist()) <= set(allowed.tolist())
 
 
 def test_nothing_allowed(case: Case) -> None:
     """An empty set of allowed rows gives padding only."""
-    hits = case.index.search(questions(2), 3, allowed=np.empty(0, dtype=np.int64))
+    hits = case.index.search(questions(2), 3, selection=Selection(np.empty(0, dtype=np.int64)))
     assert (hits.ids == -1).all()
     assert np.isneginf(hits.scores).all()
 
@@ -282,8 +283,8 @@ def test_nothing_allowed(case: Case) -> None:
 @pytest.mark.parametrize("allowed", [[-1], [ROWS], [0.5]])
 def test_allowed_out_of_range(case: Case, allowed: list[float]) -> None:
     """A row id that the index does not have is refused."""
-    with pytest.raises(QueryError, match="Allowed"):
-        case.index.search(questions(1), 3, allowed=np.array(allowed))
+    with pytest.raises(QueryError, match="Selected"):
+        case.index.search(questions(1), 3, selection=Selection(np.array(allowed)))
 
 
 @pytest.mark.parametrize("n", [0, 2])
@@ -346,7 +347,7 @@ def test_queries_are_left_alone(case: Case) -> None:
     queries, allowed = questions(4), np.arange(30)
     before = queries.copy()
     queries.flags.writeable = allowed.flags.writeable = False
-    case.index.search(queries, 3, allowed=allowed)
+    case.index.search(queries, 3, selection=Selection(allowed))
     assert (queries == before).all()
 
 

@@ -226,8 +226,8 @@ def _searched(manifest: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _probes(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = manifest["probes"][manifest["encoders"][0]["space"]]
+def _check_queries(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = manifest["check_queries"][manifest["encoders"][0]["space"]]
     return found
 
 
@@ -281,34 +281,36 @@ def _edits() -> dict[str, tuple[Callable[[dict[str, Any]], None], str, tuple[int
             (CHECKSUM, 10),
         ),
         "effort": (lambda m: _searched(m).update(effort=1e300), "an effort of 1e300", (CHECKSUM,)),
-        "probe-rows": (
-            lambda m: _probes(m)[0].update(row_id=10**9),
-            "a probe of a row that is not there",
+        "check-query-rows": (
+            lambda m: _check_queries(m)[0].update(row_id=10**9),
+            "a check query of a row that is not there",
             (CHECKSUM,),
         ),
-        "probe-endless": (
-            lambda m: _probes(m)[0].update(ids=[10**30]),
-            "a probe of a row beyond 64 bits",
+        "check-query-endless": (
+            lambda m: _check_queries(m)[0].update(ids=[10**30]),
+            "a check query of a row beyond 64 bits",
             (CHECKSUM,),
         ),
-        "probe-negative": (
-            lambda m: _probes(m)[0].update(ids=[-5, 0, 1, 2, 3]),
-            "a probe of a row below 0",
+        "check-query-negative": (
+            lambda m: _check_queries(m)[0].update(ids=[-5, 0, 1, 2, 3]),
+            "a check query of a row below 0",
             (CHECKSUM,),
         ),
-        "probe-many": (
-            lambda m: m["probes"].update({m["encoders"][0]["space"]: _probes(m) * 5_000}),
-            "80,000 probes, for work when it is opened",
+        "check-query-many": (
+            lambda m: m["check_queries"].update(
+                {m["encoders"][0]["space"]: _check_queries(m) * 5_000}
+            ),
+            "80,000 check queries, for work when it is opened",
             (CHECKSUM,),
         ),
-        "probe-scores": (
-            lambda m: _probes(m)[0].update(scores=[1e308] * 5),
+        "check-query-scores": (
+            lambda m: _check_queries(m)[0].update(scores=[1e308] * 5),
             "scores that are none",
             (CHECKSUM,),
         ),
-        "probe-short": (
-            lambda m: _probes(m)[0].update(ids=[], scores=[]),
-            "a probe without an answer",
+        "check-query-short": (
+            lambda m: _check_queries(m)[0].update(ids=[], scores=[]),
+            "a check query without an answer",
             (CHECKSUM,),
         ),
         "version": (

@@ -17,7 +17,7 @@ from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo, Manifest
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.publish import publish
-from imprompt.store.shards import write_shard
+from imprompt.store.shards import ShardedVectors, write_row_sums, write_shard
 from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
 
 AXES = {"red": 0, "green": 1, "blue": 2, "unred": 0}
@@ -94,7 +94,9 @@ def build_colours(root: Path) -> Manifest:
                 provenance={},
             )
         ]
-        info, probes = index_space(staging, SPEC.space, shards)
+        sums_file = layout.row_sums_file(SPEC.space)
+        write_row_sums(staging, sums_file, ShardedVectors(staging, shards))
+        info, check_queries = index_space(staging, SPEC.space, shards)
         with DuckPrompts(staging / layout.PROMPTS) as prompts:
             digest = prompts.digest()
         manifest = Manifest(
@@ -108,6 +110,7 @@ def build_colours(root: Path) -> Manifest:
             encoders=[SPEC],
             shards={SPEC.space: shards},
             indexes={SPEC.space: info},
-            probes={SPEC.space: probes},
+            check_queries={SPEC.space: check_queries},
+            row_sums={SPEC.space: layout.row_sums_file(SPEC.space)},
         )
         return publish(root, staging, manifest)

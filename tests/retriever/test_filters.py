@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imprompt.core.errors import FilterRejected, QueryError
+from imprompt.core.predicates import Predicate
 from imprompt.core.protocols import VectorIndex
-from imprompt.core.values import Condition, Hits, Ids, IndexCaps, Prompt, Vectors
+from imprompt.core.values import Hits, Ids, IndexCaps, Prompt, Selection, Vectors
 from imprompt.retriever import Answer, Filters, Question, Retriever
 from imprompt.retriever import filters as filters_module
 from imprompt.retriever.artists import Artists
 from imprompt.retriever.collapsing import nearest_groups
-from imprompt.retriever.filters import Selection, select
+from imprompt.retriever.filters import PassingPrompts, select
 from imprompt.store import layout
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.faiss_index import FaissIndex, build_faiss_index
@@ -41,7 +42,7 @@ class SmallSteps:
 
     @property
     def caps(self) -> IndexCaps:
-        return IndexCaps(max_k=7, filters=True, concurrent=True)
+        return IndexCaps(max_k=7, steady_k=7)
 
     @property
     def dim(self) -> int:
@@ -51,10 +52,15 @@ class SmallSteps:
         return len(self.index)
 
     def search(
-        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        effort: float | None = None,
+        selection: Selection | None = None,
     ) -> Hits:
         assert k <= 7
-        return self.index.search(queries, k, effort=effort, allowed=allowed)
+        return self.index.search(queries, k, effort=effort, selection=selection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ]
     with duckdb.connect(str(folder / layout.PROMPTS)) as connection:
         connection.execute(
-            "CREATE TABLE prompts(row_id BIGINT, prompt_key VARCHAR, text VARCHAR, embedded_text VARCHAR, source VARCHAR, "
-            "source_key VARCHAR, n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT)"
+            "CREATE TABLE prompts(row_id BIGINT, prompt_key VARCHAR, text VARCHAR, "
+            "embedded_text VARCHAR, source VARCHAR, source_key VARCHAR, "
+            "n_submitted BIGINT, group_id BIGINT, n_duplicates BIGINT)"
         )
         connection.executemany(
             "INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -172,12 +179,15 @@ def test_the_answer_is_that_of_a_look_at_every_row(
     artists: bool,
     seed: int,
 ) -> None:
-    """Filters, words that are only found by reading, and folding: the same rows, as many, in the same order."""
+    """Filters, words that are only found by reading, and folding.
+
+    The same rows, as many, in the same order.
+    """
     filters, passes = filtered
     selection = select(filters, world.prompts)
     if artists:
-        selection = Selection(
-            selection.allowed, lambda text: not text.endswith(("1", "3", "5", "7", "9"))
+        selection = PassingPrompts(
+            selection.rows, lambda text: not text.endswith(("1", "3", "5", "7", "9"))
         )
     wanted = {p.row_id for p in world.rows if passes(p) and selection.accepts(p.text)}
     queries = random_vectors(3, DIM, seed=seed)
@@ -199,7 +209,7 @@ def test_all_groups_come_where_all_are_asked_for(world: World, name: str) -> Non
         2048,
         index=world.indexes[name],
         prompts=world.prompts,
-        selection=Selection(),
+        selection=PassingPrompts(),
     )
     for picked in found:
         assert sorted(prompt.group_id for prompt, _ in picked) == sorted(
@@ -213,7 +223,11 @@ def test_a_smaller_k_is_a_prefix(world: World, k: int) -> None:
     queries = random_vectors(4, DIM, seed=3)
     wide, narrow = (
         nearest_groups(
-            queries, n, index=world.indexes["faiss"], prompts=world.prompts, selection=Selection()
+            queries,
+            n,
+            index=world.indexes["faiss"],
+            prompts=world.prompts,
+            selection=PassingPrompts(),
         )
         for n in (190, k)
     )
@@ -224,7 +238,10 @@ def test_a_smaller_k_is_a_prefix(world: World, k: int) -> None:
 def test_as_many_come_from_an_index_that_guesses(
     world: World, filters: Filters, passes: Callable[[Prompt], bool]
 ) -> None:
-    """An inverted file with the least effort: k groups where k exist, each once, all of them passing, and prefixes agree."""
+    """An inverted file with the least effort.
+
+    K groups where k exist, each once, all of them passing, and prefixes agree.
+    """
     queries = random_vectors(4, DIM, seed=9)
     groups = {p.group_id for p in world.rows if passes(p)}
     selection = select(filters, world.prompts)
@@ -300,13 +317,16 @@ def test_prompts_that_name_artists_are_left_out(
 
 
 def test_a_filter_is_looked_up_once(version: IndexVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second question with the same filter does not go through the prompts again; at most eight are kept."""
-    asked: list[str] = []
+    """A second question with the same filter does not go through the prompts again.
+
+    At most eight are kept.
+    """
+    asked: list[Predicate] = []
     matching = DuckPrompts.matching
 
-    def noting(store: DuckPrompts, condition: Condition) -> Ids:
-        asked.append(condition.sql)
-        return matching(store, condition)
+    def noting(store: DuckPrompts, predicate: Predicate) -> Ids:
+        asked.append(predicate)
+        return matching(store, predicate)
 
     monkeypatch.setattr(DuckPrompts, "matching", noting)
     retriever = Retriever(version, ColourPair())

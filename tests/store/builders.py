@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from imprompt.core.atomic_files import atomic_write
@@ -50,7 +49,10 @@ def write_shards(
 def stage(
     root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS
 ) -> tuple[Path, Manifest]:
-    """A staged build of `rows` prompts that only wants publishing; the write lock is the caller's."""
+    """A staged build of `rows` prompts that only wants publishing.
+
+    The write lock is the caller's.
+    """
     plan_sha256 = f"{seed:064x}"
     staging = layout.staging_folder(root, plan_sha256)
     with StagedPrompts(staging) as staged:
@@ -63,7 +65,7 @@ def stage(
         file.write(b"{}\n")
     shards = write_shards(staging, random_vectors(rows, seed=seed))
     write_row_sums(staging, layout.row_sums_file(SPACE), ShardedVectors(staging, shards))
-    info, probes = index_space(
+    info, check_queries = index_space(
         staging, SPACE, shards, factory=factory, seed=seed, part_rows=part_rows
     )
     with DuckPrompts(staging / layout.PROMPTS) as opened:
@@ -79,14 +81,14 @@ def stage(
         encoders=[EncoderSpec("toy", SPACE, DIM, 77)],
         shards={SPACE: shards},
         indexes={SPACE: info},
-        probes={SPACE: probes},
+        check_queries={SPACE: check_queries},
         row_sums={SPACE: layout.row_sums_file(SPACE)},
     )
     return staging, manifest
 
 
 def reseal(root: Path, manifest: Manifest | bytes) -> None:
-    """Put another manifest into the version in service, with `CURRENT` saying that it is the right one."""
+    """Put another manifest into the version in service, and its sha256 into `CURRENT`."""
     name = current_name(root)
     assert name is not None
     content = manifest if isinstance(manifest, bytes) else encode_manifest(manifest)
@@ -94,21 +96,6 @@ def reseal(root: Path, manifest: Manifest | bytes) -> None:
     path.unlink()
     path.write_bytes(content)
     layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
-
-
-def without_sums(manifest: Manifest) -> Manifest:
-    """What an index of format 2.0 says: nothing of sums, whose files it does not have."""
-    sums = {*manifest.row_sums.values(), *(info.sums for info in manifest.indexes.values())}
-    return msgspec.structs.replace(
-        manifest,
-        format=(2, 0),
-        row_sums={},
-        indexes={
-            space: msgspec.structs.replace(info, sums="")
-            for space, info in manifest.indexes.items()
-        },
-        files={file: record for file, record in manifest.files.items() if file not in sums},
-    )
 
 
 def build(

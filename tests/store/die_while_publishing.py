@@ -1,4 +1,6 @@
-"""A program: publishes copies of a staged build, and is killed before its first, second, third … step. Run by test_publish.py.
+"""A program that publishes a staged build, and is killed before its first, second, … step.
+
+Run by test_publish.py.
 
     python die_while_publishing.py TEMPLATE FOLDER
 
@@ -27,7 +29,7 @@ from imprompt.store.publish import publish
 
 
 def die_before(step: int) -> None:
-    """Arm the process: SIGKILL in place of the n-th call (from 0) that touches the disk in an order that matters."""
+    """Arm the process: SIGKILL in place of the n-th call (from 0) whose order matters on disk."""
     calls = count()
 
     def deadly(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,6 @@
-"""The package faiss-gpu on a machine without a GPU: `make test-faiss-gpu` makes its environment and runs this, among others.
+"""The package faiss-gpu on a machine without a GPU.
+
+`make test-faiss-gpu` makes its environment and runs this, among others.
 
 What is called on a GPU is held by name and by signature; only the clone itself is left to a machine
 that has one.
@@ -30,7 +32,7 @@ def test_this_is_the_wheel() -> None:
 
 
 def test_what_is_called_on_a_gpu_is_there() -> None:
-    """The resources, the options with the fields that are set, and the clone function with its arguments."""
+    """The resources, the options that are set, and the clone function with its arguments."""
     faiss.StandardGpuResources()
     options = faiss.GpuClonerOptions()
     assert options.useFloat16 is False
@@ -65,7 +67,7 @@ def test_without_a_gpu_the_processor_searches() -> None:
 
 
 def test_the_commands_work_with_it(tmp_path: Path) -> None:
-    """An index is built and asked with this wheel, and an insisting `--device cuda` ends in one line."""
+    """An index is built and searched with this wheel, and `--device cuda` ends in one line."""
     (tmp_path / "prompts.txt").write_text(
         "a red fox in the snow\na bowl of ramen\na lighthouse at dusk\n", "utf-8"
     )

@@ -1,4 +1,7 @@
-"""A GPU of FAISS without a GPU: indexes on the processor with the manners, and the bad manners, of those on one."""
+"""A GPU of FAISS without a GPU.
+
+Indexes on the processor with the manners, and the bad manners, of those on one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from imprompt.store.gpu import GPU_POOL
 
 
 class FakeGpu:
-    """Makes clone functions; `FakeGpu().connect` stands in for the one of `imprompt.store.gpu` that calls FAISS.
+    """A maker of clone functions; `connect` stands in for that of `imprompt.store.gpu`.
 
     Its indexes keep float16, may be used by the thread that connected alone and by one call at a
     time, refuse to find more rows than FAISS does on a GPU, and do not hold more than `room_rows`
@@ -61,7 +64,7 @@ class FakeGpu:
         return made
 
     def touch(self) -> None:
-        """Whoever touches it from another thread has a bug that a GPU would answer with wrong rows."""
+        """Fail for another thread: that is a bug, which a GPU would answer with wrong rows."""
         assert threading.get_ident() == self._owner, (
             "the GPU was touched by a thread that is not its owner"
         )

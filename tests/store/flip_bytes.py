@@ -1,4 +1,6 @@
-"""A program: flips bytes of a published index one at a time and tells, a JSON object a line, what noticed. Run by test_damage.py.
+"""A program that flips bytes of an index one at a time and prints, as JSON lines, what noticed.
+
+Run by test_damage.py.
 
     python flip_bytes.py ROOT [QUESTIONS] < [[path below ROOT, position, bits to flip], …]
 
@@ -40,7 +42,7 @@ def use(root: Path) -> None:
 
 
 def answers(root: Path, questions: int) -> list[Any]:
-    """Ids, scores and texts of so many questions that no stored row is the answer to, for k = 1 and k = 10."""
+    """Ids, scores and texts of questions that no stored row answers exactly, for k = 1 and 10."""
     with open_version(root) as version:
         index = version.index(version.space)
         queries = unit_rows(np.random.default_rng(5).standard_normal((questions, index.dim)))
@@ -56,7 +58,10 @@ def answers(root: Path, questions: int) -> list[Any]:
 
 
 def outcome(root: Path, questions: int, right: list[Any]) -> dict[str, str]:
-    """What using, or asking, and what verifying the index said: an error's name, "fine", or how many problems."""
+    """What using, or asking, and what verifying the index said.
+
+    An error's name, "fine", or how many problems.
+    """
     said = {}
     try:
         if questions:

@@ -1,4 +1,6 @@
-"""A program: does one step of a build on a full disk or in a read-only folder and tells what came of it. Run by test_storage.py.
+"""A program that does one step of a build on a full disk or in a read-only folder.
+
+It prints the outcome. Run by test_storage.py.
 
     python hardship.py full ROOT STEP | python hardship.py readonly ROOT STEP
 
@@ -89,7 +91,10 @@ def read_only(root: Path, step: str) -> str:
 
 
 def obey_permissions() -> None:
-    """Give up the capabilities that let root pass over permission bits (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH; capset(2))."""
+    """Give up root's capabilities to ignore permission bits.
+
+    They are CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; see capset(2).
+    """
     if os.geteuid() != 0:
         return
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,7 @@
-"""Milvus Lite as a server of its own, as a cluster would be one: reached over the network by several processes."""
+"""Milvus Lite as a server of its own, as a cluster would be one.
+
+Reached over the network by several processes.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,10 @@ def lite_server(folder: Path) -> Iterator[LiteServer]:
 
 
 def _wait(server: LiteServer, port: int) -> None:
-    """Until it answers. gRPC waits longer after each refusal, up to two minutes, so it is let in when somebody listens at last."""
+    """Wait until it answers.
+
+    gRPC waits longer after each refusal, up to two minutes, so it connects once somebody listens.
+    """
     until = time.monotonic() + _START_S
     while time.monotonic() < until and server.process.poll() is None:
         try:

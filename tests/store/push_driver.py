@@ -1,4 +1,6 @@
-"""Pushes an index and kills itself at a named point; run as a program of its own by `test_milvus_push.py`.
+"""Pushes an index and kills itself at a named point.
+
+Run as a program of its own by `test_milvus_push.py`.
 
     python tests/store/push_driver.py INDEX PLACE POINT
 

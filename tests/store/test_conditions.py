@@ -12,9 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imprompt.core.errors import FilterRejected
-from imprompt.core.values import Condition, Prompt
-from imprompt.store.conditions import KINDS, holds_words, where
+from imprompt.core.predicates import Predicate, Truth
+from imprompt.core.values import Prompt
+from imprompt.store.conditions import COLUMN_KINDS, holds_words, where
 from imprompt.store.layout import PROMPTS
+from imprompt.store.predicate_sql import compile_sql
 from imprompt.store.prompts import COLUMNS, DuckPrompts
 from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
 
@@ -55,8 +57,8 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckPrompts]:
 
 def test_a_condition_may_name_every_column(prompts: DuckPrompts) -> None:
     """The columns of a condition are those of the store, each of its kind."""
-    assert tuple(KINDS) == COLUMNS
-    for name, kind in KINDS.items():
+    assert list(COLUMN_KINDS) == list(COLUMNS)
+    for name, kind in COLUMN_KINDS.items():
         assert len(prompts.matching(where(f"{name} = {name}"))) == len(TEXTS), kind
         assert len(prompts.matching(where(f"{name} IS NULL"))) == 0
 
@@ -174,7 +176,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("expression", REFUSED)
 def test_everything_else_is_refused(expression: str) -> None:
-    """In one line that shows the piece which is not allowed, or the place where it is not understood."""
+    """In one line that shows the part that is not allowed, or the place that is not understood."""
     with pytest.raises(FilterRejected) as caught:
         where(expression)
     assert REFUSED[expression] in caught.value.message
@@ -185,7 +187,7 @@ def test_an_unknown_column_is_answered_with_the_known_ones() -> None:
     """So that the next try can be right."""
     with pytest.raises(FilterRejected) as caught:
         where("prompt = 'a'")
-    assert all(name in caught.value.hint for name in KINDS)
+    assert all(name in caught.value.hint for name in COLUMN_KINDS)
 
 
 def test_nothing_that_is_refused_touches_a_file(
@@ -209,7 +211,7 @@ def test_nothing_that_is_refused_touches_a_file(
     st.lists(
         st.sampled_from(
             [
-                *KINDS,
+                *COLUMN_KINDS,
                 "=",
                 "<>",
                 "(",
@@ -254,14 +256,17 @@ def test_nothing_that_is_refused_touches_a_file(
 )
 @example("text = 'a' AND 'b' LIKE 'b'")
 def test_any_text_is_a_condition_or_is_refused(prompts: DuckPrompts, expression: str) -> None:
-    """Never another error; and what is accepted, the store can answer: its SQL holds only known words."""
+    """Never another error; and what is accepted, the store can answer.
+
+    Its SQL holds only known words.
+    """
     try:
         found = where(expression)
     except FilterRejected:
         return
     ids = prompts.matching(found)
     assert set(ids.tolist()) <= set(range(len(prompts)))
-    assert expression not in found.sql or expression in ("true", "false")
+    assert expression not in compile_sql(found).sql or expression in ("true", "false")
 
 
 words = st.sampled_from(
@@ -291,8 +296,11 @@ words = st.sampled_from(
 def test_words_are_found_as_they_stand(
     prompts: DuckPrompts, wanted: list[tuple[str, bool]]
 ) -> None:
-    """Several words, held or not, give what a look at every row gives: whatever their case, nothing is a pattern."""
-    condition = Condition("true")
+    """Several words, held or not, give what a look at every row gives.
+
+    Whatever their case, nothing is a pattern.
+    """
+    condition: Predicate = Truth(True)
     for word, held in wanted:
         condition &= holds_words(word) if held else ~holds_words(word)
 

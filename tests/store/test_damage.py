@@ -1,4 +1,4 @@
-"""Damaged files: `verify` finds every flipped byte, opening finds it where a check can, and the process never dies."""
+"""Damaged files: `verify` finds every flipped byte, opening most, and the process never dies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import pytest
 
 from imprompt.core.errors import Checksum, StoreError
 from imprompt.store import layout
+from imprompt.store.faiss_index import FaissIndex
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
+from imprompt.store.ivf.ivf_files import CheckedLists
 from imprompt.store.manifest import Manifest
-from tests.store.builders import DIM, SPACE, build, random_vectors, reseal, without_sums
+from tests.store.builders import DIM, SPACE, build, random_vectors
 from tests.store.flip_bytes import SECTOR, answers
 
 NPY_HEADER_BYTES = 128
@@ -40,7 +42,7 @@ def index_in_parts(
 
 
 def flip(root: Path, flips: list[Flip], *, questions: int = 0) -> list[dict[str, Any]]:
-    """What opening, using (or asking so many questions) and verifying said with each byte flipped; fails when the process died."""
+    """The outcome of opening, using and verifying with each byte flipped; no process dies."""
     program = Path(__file__).with_name("flip_bytes.py")
     done = subprocess.run(
         [sys.executable, program, root, str(questions)],
@@ -80,7 +82,10 @@ def random_flips(root: Path, rng: np.random.Generator, *, each: int, header: int
 
 
 def hold(found: list[dict[str, Any]]) -> None:
-    """What is true of every flipped byte; opening must notice it in all that it reads as structure."""
+    """What is true of every flipped byte.
+
+    Opening must notice it in all that it reads as structure.
+    """
     for one in found:
         assert one["verified"] != "0", one
         assert one["used"] in ("fine", "Checksum"), one
@@ -98,7 +103,10 @@ def test_flipped_bytes(index: tuple[Path, Manifest]) -> None:
 
 
 def test_flipped_bytes_of_parts(index_in_parts: tuple[Path, Manifest]) -> None:
-    """In what FAISS interprets of every part a flipped byte is found before FAISS reads it; in codes and ids it does no harm."""
+    """In what FAISS interprets of every part a flipped byte is found before FAISS reads it.
+
+    In codes and ids it does no harm.
+    """
     root, manifest = index_in_parts
     info, rng = manifest.indexes[SPACE], np.random.default_rng(3)
     assert len(info.files) == 3
@@ -138,7 +146,7 @@ def hold_answers(found: list[dict[str, Any]]) -> None:
 
 
 def flips_of(root: Path, rng: np.random.Generator, count: int) -> list[Flip]:
-    """So many flips of single bits and, each tenth, of sectors, as many in each kind of file and anywhere in it."""
+    """Flips of single bits and, each tenth, of sectors, as many in each kind of file, anywhere."""
     kinds: dict[str, list[str]] = {}
     for file in files(root):
         name = file.rsplit("/", 1)[-1]
@@ -172,7 +180,10 @@ def test_no_flip_changes_an_answer(tmp_path: Path) -> None:
 def test_no_flip_of_a_thousand_changes_an_answer(
     tmp_path: Path, factory: str, part_rows: int, count: int
 ) -> None:
-    """Forty questions, one and ten answers each, over indexes of every kind: flat, inverted, of one part and of several."""
+    """Forty questions, one and ten answers each, over indexes of every kind.
+
+    Flat, inverted, of one part and of several.
+    """
     build(tmp_path, rows=2000, factory=factory, part_rows=part_rows)
     found = flip(tmp_path, flips_of(tmp_path, np.random.default_rng(count), count), questions=40)
     hold_answers(found)
@@ -182,7 +193,7 @@ def test_no_flip_of_a_thousand_changes_an_answer(
 @pytest.mark.slow
 @pytest.mark.parametrize("factory", ["SQfp16", "IVF16x2,PQ4x4fs"])
 def test_flips_aimed_at_the_answers(tmp_path: Path, factory: str) -> None:
-    """Bits of the very rows that are answered, in the stored vectors and, where it is flat, in the index: each is refused."""
+    """Bits of the rows that are answered, in the vectors and in a flat index: each is refused."""
     manifest = build(tmp_path, rows=2000, factory=factory)
     folder, rng = f"versions/{manifest.version}", np.random.default_rng(12)
     answered = sorted({row for ids in answers(tmp_path, 40)[3] for row in ids})
@@ -207,10 +218,12 @@ def test_flips_aimed_at_the_answers(tmp_path: Path, factory: str) -> None:
     assert {one["used"] for one in found} == {"Checksum"}
 
 
-def test_a_flat_index_without_sums_is_compared_with_the_vectors(tmp_path: Path) -> None:
-    """A row whose code became huge would push all others out: its score is not that of the vectors."""
+def test_a_flat_index_is_compared_with_the_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where sums do not tell, a row whose code became huge is: it does not score as its vector."""
     manifest = build(tmp_path, rows=600)
-    reseal(tmp_path, without_sums(manifest))
+    monkeypatch.setattr(FaissIndex, "_check_codes", lambda _: None)
     path = layout.version_folder(tmp_path, manifest.version) / manifest.indexes[SPACE].file
     path.chmod(0o644)
     with path.open("r+b") as opened:
@@ -221,10 +234,10 @@ def test_a_flat_index_without_sums_is_compared_with_the_vectors(tmp_path: Path) 
         version.index(SPACE).search(queries, 1)
 
 
-def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None:
-    """A changed exponent in the stored vector or in the FAISS code of a probed row is found without hashing."""
+def test_opening_finds_what_the_check_queries_see(index: tuple[Path, Manifest]) -> None:
+    """A changed exponent in a check query's vector or FAISS code is found without hashing."""
     root, manifest = index
-    row = manifest.probes[SPACE][0].row_id
+    row = manifest.check_queries[SPACE][0].row_id
     shard, start = next(
         (record.file, sum(before.rows for before in manifest.shards[SPACE][:number]))
         for number, record in reversed(list(enumerate(manifest.shards[SPACE])))
@@ -245,14 +258,20 @@ def test_opening_finds_what_the_probes_see(index: tuple[Path, Manifest]) -> None
 @pytest.mark.parametrize("sums", [True, False])
 @pytest.mark.parametrize("damage", ["zeros", "ids"])
 def test_opening_finds_codes_that_find_nothing(
-    index_in_parts: tuple[Path, Manifest], damage: str, sums: bool, tmp_path: Path
+    index_in_parts: tuple[Path, Manifest],
+    damage: str,
+    sums: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A file of the right length and header whose lists hold something else would answer wrong rows without a word; also where
-    the index is of a format that had no sums."""
+    """A file of the right length and header whose lists changed would answer wrong rows silently.
+
+    The check queries find that also where sums do not tell.
+    """
     root, manifest = index_in_parts
     shutil.copytree(root, tmp_path / "copy")
     info = manifest.indexes[SPACE]
-    assert info.probes_found >= 12
+    assert info.check_queries_found >= 12
     rng = np.random.default_rng(0)
     for part in info.parts:
         path = layout.version_folder(tmp_path / "copy", manifest.version) / part.file
@@ -262,7 +281,7 @@ def test_opening_finds_codes_that_find_nothing(
         lists[:] = 0 if damage == "zeros" else rng.permutation(lists)
         path.write_bytes(content)
     if not sums:
-        reseal(tmp_path / "copy", without_sums(manifest))
+        monkeypatch.setattr(CheckedLists, "check", lambda *_: None)
     says = (
         r"list \d+ is not what was written"
         if sums
@@ -273,7 +292,10 @@ def test_opening_finds_codes_that_find_nothing(
 
 
 def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
-    """A version opened by name has no sha256 of its manifest: whatever a flipped byte makes it say, no other error comes."""
+    """A version opened by name has no sha256 of its manifest.
+
+    Whatever a flipped byte makes it say, no other error comes.
+    """
     manifest = build(tmp_path, rows=20)
     path = layout.version_folder(tmp_path, manifest.version) / layout.MANIFEST
     content = path.read_bytes()
@@ -293,7 +315,7 @@ def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["missing", "empty", "cut", "longer", "folder"])
 def test_files_of_another_length(tmp_path: Path, change: str) -> None:
-    """A file that is missing, cut, longer or a folder is found by opening and by `verify`, whichever file it is."""
+    """Any file that is missing, cut, longer or a folder is found by opening and by `verify`."""
     manifest = build(tmp_path, rows=20, factory="IVF4,RaBitQ", part_rows=10)
     assert sum(file.endswith(".faiss") for file in manifest.files) == 2
     for file in [*manifest.files, layout.MANIFEST]:
@@ -314,7 +336,7 @@ def test_files_of_another_length(tmp_path: Path, change: str) -> None:
 
 
 def test_every_problem_is_listed(tmp_path: Path) -> None:
-    """Several damaged files, a missing one and one too many are all listed, with what was expected and found."""
+    """Damaged files, a missing one and one too many are all listed, with what was expected."""
     manifest = build(tmp_path, rows=150)
     folder = layout.version_folder(tmp_path, manifest.version)
     for file in (f"vectors/{SPACE}/00000.npy", layout.PROMPTS):

@@ -1,4 +1,6 @@
-"""Everything that a GPU's work needs besides FAISS's own code there: the owner thread, the cap, the explanation, the ways back.
+"""Everything that a GPU's work needs besides FAISS's own code there.
+
+The owner thread, the cap, the explanation, the ways back.
 
 The clone function is a fake on the processor; `make test-faiss-gpu` holds that the real one has the
 names that are called.
@@ -23,7 +25,7 @@ import imprompt.store.gpu
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import Checksum, ConfigError
 from imprompt.core.protocols import VectorIndex
-from imprompt.core.values import Hits, Ids, IndexCaps, Vectors
+from imprompt.core.values import Hits, Selection, Vectors
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.faiss_import import import_faiss
 from imprompt.store.gpu import Gpu, opened_gpu
@@ -39,29 +41,23 @@ PIECE_ROWS = 3_000
 FILE = "index/toy.faiss"
 
 
-class Recording:
+class Recording(ExactIndex):
     """The exact index, which remembers what it was asked."""
 
     def __init__(self, vectors: ShardedVectors) -> None:
-        self._exact = ExactIndex(vectors)
+        super().__init__(vectors)
         self.asked: list[tuple[int, int, float | None, bool]] = []
 
-    @property
-    def dim(self) -> int:
-        return self._exact.dim
-
-    @property
-    def caps(self) -> IndexCaps:
-        return self._exact.caps
-
-    def __len__(self) -> int:
-        return len(self._exact)
-
     def search(
-        self, queries: Vectors, k: int, *, effort: float | None = None, allowed: Ids | None = None
+        self,
+        queries: Vectors,
+        k: int,
+        *,
+        effort: float | None = None,
+        selection: Selection | None = None,
     ) -> Hits:
-        self.asked.append((len(queries), k, effort, allowed is not None))
-        return self._exact.search(queries, k, effort=effort, allowed=allowed)
+        self.asked.append((len(queries), k, effort, selection is not None))
+        return super().search(queries, k, effort=effort, selection=selection)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +106,7 @@ def same(left: Hits, right: Hits) -> bool:
 def test_the_gpu_answers_what_the_exact_index_answers(
     vectors: ShardedVectors, lend: Callable[..., Gpu], k: int
 ) -> None:
-    """The same ids and the same bits of the scores, out of float16 scores over three pieces, and nothing asked of the processor."""
+    """Three pieces of float16 scores give the same ids and bits, and the processor is not asked."""
     fake, cpu = FakeGpu(), Recording(vectors)
     index = GpuIndex(cpu, vectors, lend(fake), piece_rows=PIECE_ROWS)
     assert same(index.search(questions(), k), ExactIndex(vectors).search(questions(), k))
@@ -119,7 +115,7 @@ def test_the_gpu_answers_what_the_exact_index_answers(
 
 
 def test_its_own_scores_would_not_do(vectors: ShardedVectors) -> None:
-    """What the fake finds is in another order than the exact answer, so scoring again is what the test above holds."""
+    """The fake's order is not the exact one, so scoring again is what the test above holds."""
     fake = FakeGpu()
     clone = fake.connect()(import_faiss().IndexFlatIP(DIM), float16=True)
     clone.add(vectors.codes(0, ROWS).astype(np.float32))
@@ -130,7 +126,10 @@ def test_its_own_scores_would_not_do(vectors: ShardedVectors) -> None:
 def test_what_cannot_be_proven_is_answered_exactly_by_the_processor(
     tmp_path: Path, lend: Callable[..., Gpu]
 ) -> None:
-    """2,500 rows tie, more than the GPU finds: that question alone goes to the processor, with effort 1."""
+    """2,500 rows tie, more than the GPU finds.
+
+    That question alone goes to the processor, with effort 1.
+    """
     rows = random_vectors(ROWS, DIM)
     rows[4_000:6_500] = rows[4_000]
     vectors = stored(tmp_path, rows)
@@ -144,14 +143,19 @@ def test_what_cannot_be_proven_is_answered_exactly_by_the_processor(
 def test_filters_are_the_processors(vectors: ShardedVectors, lend: Callable[..., Gpu]) -> None:
     """With its effort, whatever the GPU could do."""
     fake, cpu = FakeGpu(), Recording(vectors)
-    GpuIndex(cpu, vectors, lend(fake)).search(questions(), 5, effort=0.3, allowed=np.arange(900))
+    GpuIndex(cpu, vectors, lend(fake)).search(
+        questions(), 5, effort=0.3, selection=Selection(np.arange(900))
+    )
     assert cpu.asked == [(20, 5, 0.3, True)]
     assert fake.searches == 0
     assert fake.rows == 0
 
 
 def test_many_threads_share_one_owner(vectors: ShardedVectors, lend: Callable[..., Gpu]) -> None:
-    """Sixteen threads, the first of which fills the GPU: the fake raises where two of them touch it."""
+    """Sixteen threads, the first of which fills the GPU.
+
+    The fake raises where two of them touch it.
+    """
     fake, cpu = FakeGpu(), Recording(vectors)
     index = GpuIndex(cpu, vectors, lend(fake), piece_rows=PIECE_ROWS)
     queries = questions(64)
@@ -199,7 +203,10 @@ def test_a_full_memory_is_an_error_where_the_gpu_is_required(
 def test_vectors_that_the_memory_cannot_hold_are_not_sent_there(
     vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]
 ) -> None:
-    """What the driver says of its memory is enough to know; nothing is copied, and the line has both sizes."""
+    """What the driver says of its memory is enough to know.
+
+    Nothing is copied, and the line has both sizes.
+    """
     fake, cpu = FakeGpu(), Recording(vectors)
     index = GpuIndex(cpu, vectors, lend(fake, memory_bytes=ROWS * DIM * 2 - 1))
     assert same(index.search(questions(), 5), ExactIndex(vectors).search(questions(), 5))
@@ -216,7 +223,10 @@ def test_vectors_that_the_memory_cannot_hold_are_not_sent_there(
 def test_a_new_index_takes_the_place_of_the_one_before(
     required: bool, vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]
 ) -> None:
-    """The memory is that of one: what still asks the old one is answered by the processor, without a line."""
+    """The memory is that of one.
+
+    What still asks the old one is answered by the processor, without a line.
+    """
     fake, cpu = FakeGpu(room_rows=ROWS), Recording(vectors)
     gpu = lend(fake, required=required)
     old, new = (GpuIndex(cpu, vectors, gpu, piece_rows=PIECE_ROWS) for _ in range(2))
@@ -234,7 +244,7 @@ def test_a_new_index_takes_the_place_of_the_one_before(
 def test_a_gpu_that_fails_later(
     vectors: ShardedVectors, lend: Callable[..., Gpu], lines: list[str]
 ) -> None:
-    """Whatever FAISS says with RuntimeError in the middle, the processor goes on from the first question of the call."""
+    """After any RuntimeError of FAISS, the processor answers from the call's first question on."""
     fake, cpu = FakeGpu(), Recording(vectors)
     index = GpuIndex(cpu, vectors, lend(fake))
     index.search(questions(), 5)
@@ -272,7 +282,7 @@ def test_errors_of_our_own_are_not_taken_for_the_gpus(
 def test_lists_made_by_the_gpu_give_the_same_files(
     vectors: ShardedVectors, tmp_path: Path, lend: Callable[..., Gpu], factory: str
 ) -> None:
-    """Where the clone rounds as the processor does, as the fake, clustering and assignment there end in the same bytes."""
+    """Where the clone rounds as the processor does, as the fake, the files have the same bytes."""
     fake = FakeGpu()
     build_index_file(tmp_path / "cpu", FILE, vectors, factory=factory, part_rows=3_000)
     info = build_index_file(
@@ -297,7 +307,10 @@ def test_a_build_goes_on_without_the_gpu(
     refused: int,
     what: str,
 ) -> None:
-    """Where its memory is full the processor does the same, with one line; where it is required that is an error."""
+    """Where its memory is full the processor does the same, with one line.
+
+    Where it is required that is an error.
+    """
     factory = "IVF64,RaBitQ"
     build_index_file(tmp_path / "cpu", FILE, vectors, factory=factory)
     build_index_file(
@@ -319,7 +332,10 @@ def test_a_build_goes_on_without_the_gpu(
 def test_a_version_answers_from_the_gpu_until_it_is_closed(
     tmp_path: Path, lend: Callable[..., Gpu]
 ) -> None:
-    """Its rows go there at the first search, and away when it is closed; the GPU itself stays for the next version."""
+    """Its rows go there at the first search, and away when it is closed.
+
+    The GPU itself stays for the next version.
+    """
     build(tmp_path)
     fake = FakeGpu()
     gpu = lend(fake)
@@ -516,10 +532,12 @@ def test_the_smallest_instruction_set_answers_alike(
     vectors = ShardedVectors(tmp_path, records)
     info = build_index_file(tmp_path, FILE, vectors)
     script = (
-        "import sys, pickle\nimport faiss\nfrom imprompt.store.indexes import open_index\nfrom imprompt.store.shards import ShardedVectors\n"
+        "import sys, pickle\nimport faiss\nfrom imprompt.store.indexes import open_index\n"
+        "from imprompt.store.shards import ShardedVectors\n"
         "folder, info, records, queries = pickle.load(sys.stdin.buffer)\n"
         "hits = open_index(folder, info, ShardedVectors(folder, records)).search(queries, 50)\n"
-        "sys.stdout.write(faiss.SIMDConfig.get_level_name() + ' ' + hits.ids.tobytes().hex() + hits.scores.tobytes().hex())"
+        "sys.stdout.write(faiss.SIMDConfig.get_level_name() + ' ' + hits.ids.tobytes().hex() "
+        "+ hits.scores.tobytes().hex())"
     )
     given = pickle.dumps((tmp_path, info, records, questions()))
     environment = {"FAISS_SIMD_LEVEL": "NONE", "PATH": "", "OMP_NUM_THREADS": "1"}

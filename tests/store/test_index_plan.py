@@ -34,7 +34,9 @@ SEARCH = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "searc
     ],
 )
 def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
-    """Flat while a scan is quick; then one bit a value with the vectors in memory, 8 bits without, one bit as the last.
+    """Flat while a scan is quick.
+
+    Then one bit a value with the vectors in memory, 8 bits without, one bit as the last.
 
     With one bit, each row stands in two lists where that fits.
     """
@@ -49,7 +51,10 @@ def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
     budget=st.integers(100, 1 << 42) | st.integers(100, 1 << 25),
 )
 def test_the_budget_is_kept(rows: int, dim: int, budget: int) -> None:
-    """A plan takes at most the budget, its ranges are ranges; what is refused names the least budget and a number of rows."""
+    """A plan takes at most the budget, its ranges are ranges.
+
+    What is refused names the least budget and a number of rows.
+    """
     try:
         plan = plan_index(rows=rows, dim=dim, budget_bytes=budget)
     except ConfigError as error:
@@ -85,7 +90,7 @@ def test_nothing_to_plan(rows: int, dim: int) -> None:
 
 @pytest.mark.parametrize("rows", [100_000, 1_000_000, 10_000_000])
 def test_times_hold_what_was_measured(rows: int) -> None:
-    """The range of a question's time holds the median for a recall of .95 that benchmarks/search.py gave last."""
+    """The range of a query's time holds the last median of benchmarks/search.py for recall .95."""
     curve = json.loads(SEARCH.read_text("utf-8"))[str(rows)]["engines"]["ours"]["curve"]
     measured_ms = next(point["p50_ms"] for point in curve if point["recall_at_10"] >= 0.95)
     low, high = plan_index(rows=rows, dim=384, budget_bytes=24 << 30).query_ms

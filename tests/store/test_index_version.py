@@ -9,7 +9,6 @@ from typing import Any
 import duckdb
 import pytest
 
-from imprompt.core.atomic_files import sha256_file
 from imprompt.core.errors import Checksum, FormatVersion, NoIndex, SpaceMismatch
 from imprompt.store import layout
 from imprompt.store.index_version import open_version
@@ -20,7 +19,7 @@ from tests.store.builders import SPACE, build
 
 
 def rewrite_manifest(root: Path, **changes: Any) -> None:
-    """Change the manifest in service, and `CURRENT` with it, as another version would have written them."""
+    """Change the manifest in service, and `CURRENT` with it, as another release would."""
     name = layout.current_path(root).read_text().split()[0]
     path = layout.version_folder(root, name) / layout.MANIFEST
     content = json.dumps(json.loads(path.read_text()) | changes).encode()
@@ -41,7 +40,7 @@ def test_no_index(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "absent"):
         with pytest.raises(NoIndex) as caught:
             open_version(root)
-        assert caught.value.hint == f"Build one: python cli.py build-index --index {root}"
+        assert caught.value.hint == f"Build one: imprompt build-index --index {root}"
         with pytest.raises(NoIndex):
             verify(root)
     assert not (tmp_path / "absent").exists()
@@ -64,34 +63,62 @@ def test_by_name(tmp_path: Path) -> None:
 
 
 def test_newer_format(tmp_path: Path) -> None:
-    """A newer major format is refused, by opening and by verifying, naming both versions."""
+    """A newer major format is refused, by opening and by verifying, naming both formats."""
     build(tmp_path, rows=20)
-    rewrite_manifest(tmp_path, format=[3, 3], rows="another type")
+    rewrite_manifest(tmp_path, format=[4, 3], rows="another type")
     for work in (open_version, verify):
-        with pytest.raises(FormatVersion, match=r"format 3\.3.* up to 2\.x"):
+        with pytest.raises(FormatVersion, match=r"format 4\.3.* format 3\.x") as caught:
             work(tmp_path)
+        assert caught.value.hint == "Update imprompt."
 
 
-def test_an_inverted_file_of_an_older_format(tmp_path: Path) -> None:
-    """It is refused by what it is, with what to do; a flat index of that format is read."""
-    build(tmp_path / "inverted", rows=100, factory="IVF8,RaBitQ")
-    rewrite_manifest(tmp_path / "inverted", format=[1, 2])
+@pytest.mark.parametrize("factory", ["IVF8,RaBitQ", "SQfp16"])
+@pytest.mark.parametrize("older", [[1, 0], [1, 2], [2, 0], [2, 1]])
+def test_older_format(tmp_path: Path, factory: str, older: list[int]) -> None:
+    """Every index of an older major format is refused, with what to do."""
+    manifest = build(tmp_path, rows=100, factory=factory)
+    rewrite_manifest(tmp_path, format=older, rows="another type")
     for work in (open_version, verify):
-        with pytest.raises(FormatVersion, match=r"inverted file of format 1\.2"):
-            work(tmp_path / "inverted")
-    build(tmp_path / "flat", rows=20)
-    rewrite_manifest(tmp_path / "flat", format=[1, 2])
-    with open_version(tmp_path / "flat") as version:
-        assert len(version.index(version.space)) == 20
+        with pytest.raises(FormatVersion, match=rf"format {older[0]}\.{older[1]};") as caught:
+            work(tmp_path)
+        assert "imprompt build-index --replace" in caught.value.hint
+    with pytest.raises(FormatVersion):
+        open_version(tmp_path, manifest.version)
+
+
+def test_the_folders_of_an_older_format(tmp_path: Path) -> None:
+    """An index whose versions lie where older formats had them is refused, not called damaged."""
+    build(tmp_path, rows=20)
+    layout.versions_folder(tmp_path).rename(tmp_path / "generations")
+    for work in (open_version, verify):
+        with pytest.raises(FormatVersion, match=r"format before 3\.0") as caught:
+            work(tmp_path)
+        assert "imprompt build-index --replace" in caught.value.hint
 
 
 def test_newer_minor_format(tmp_path: Path) -> None:
     """A newer minor format with fields that this version does not know is read."""
     build(tmp_path, rows=20)
-    rewrite_manifest(tmp_path, format=[2, 9], something_new={"a": 1})
+    rewrite_manifest(tmp_path, format=[3, 9], something_new={"a": 1})
     with open_version(tmp_path) as version:
-        assert version.manifest.format == (2, 9)
+        assert version.manifest.format == (3, 9)
     assert verify(tmp_path) == []
+
+
+def test_a_manifest_without_sums(tmp_path: Path) -> None:
+    """Rows or lists that nothing vouches for are not read.
+
+    No manifest of this format lacks sums.
+    """
+    build(tmp_path, rows=20)
+    name = layout.current_path(tmp_path).read_text().split()[0]
+    manifest = json.loads((layout.version_folder(tmp_path, name) / layout.MANIFEST).read_text())
+    info = manifest["indexes"][SPACE]
+    without: list[dict[str, Any]] = [{"row_sums": {}}, {"indexes": {SPACE: info | {"sums": ""}}}]
+    for changes in without:
+        rewrite_manifest(tmp_path, **{**manifest, **changes})
+        with pytest.raises(Checksum, match="not a manifest"):
+            open_version(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +134,13 @@ def test_a_manifest_that_does_not_fit(tmp_path: Path, change: dict[str, Any]) ->
             open_version(tmp_path)
 
 
-def test_wrong_probe(tmp_path: Path) -> None:
-    """An index that answers a probe otherwise than recorded is not opened."""
+def test_a_wrong_check_query(tmp_path: Path) -> None:
+    """An index that answers a check query otherwise than recorded is not opened."""
     manifest = build(tmp_path, rows=50)
-    probes = json.loads(encode_manifest(manifest))["probes"]
-    probes[SPACE][3]["scores"][4] += 1e-3
-    rewrite_manifest(tmp_path, probes=probes)
-    with pytest.raises(Checksum, match=f"row {probes[SPACE][3]['row_id']} is nearest"):
+    check_queries = json.loads(encode_manifest(manifest))["check_queries"]
+    check_queries[SPACE][3]["scores"][4] += 1e-3
+    rewrite_manifest(tmp_path, check_queries=check_queries)
+    with pytest.raises(Checksum, match=f"row {check_queries[SPACE][3]['row_id']} is nearest"):
         open_version(tmp_path)
     assert [problem.file for problem in verify(tmp_path)] == [f"vectors of {SPACE}"]
 
@@ -129,23 +156,26 @@ def test_another_space(tmp_path: Path) -> None:
             assert (caught.value.expected, caught.value.found) == (SPACE, "clip")
 
 
-def test_probes_are_the_exact_answers(tmp_path: Path) -> None:
-    """Sixteen rows, each nearest to itself with cosine 1, five hits each; recall was measured and is 1."""
+def test_check_queries_are_the_exact_answers(tmp_path: Path) -> None:
+    """Sixteen rows, each nearest to itself with cosine 1, five hits each.
+
+    Recall was measured and is 1.
+    """
     manifest = build(tmp_path)
-    probes = manifest.probes[SPACE]
-    assert len({probe.row_id for probe in probes}) == 16
-    for probe in probes:
-        assert probe.ids[0] == probe.row_id
-        assert probe.scores[0] == pytest.approx(1, abs=1e-6)
-        assert len(probe.ids) == len(probe.scores) == 5
-        assert probe.scores == sorted(probe.scores, reverse=True)
+    check_queries = manifest.check_queries[SPACE]
+    assert len({check_query.row_id for check_query in check_queries}) == 16
+    for check_query in check_queries:
+        assert check_query.ids[0] == check_query.row_id
+        assert check_query.scores[0] == pytest.approx(1, abs=1e-6)
+        assert len(check_query.ids) == len(check_query.scores) == 5
+        assert check_query.scores == sorted(check_query.scores, reverse=True)
     assert manifest.indexes[SPACE].recall_at_10 == 1
 
 
 def test_an_index_of_three_rows(tmp_path: Path) -> None:
-    """Fewer rows than probes and hits are no trouble."""
+    """Fewer rows than check queries and hits are no trouble."""
     manifest = build(tmp_path, rows=3)
-    assert [len(probe.ids) for probe in manifest.probes[SPACE]] == [3, 3, 3]
+    assert [len(check_query.ids) for check_query in manifest.check_queries[SPACE]] == [3, 3, 3]
     assert verify(tmp_path) == []
     with open_version(tmp_path) as version:
         assert len(version.index(SPACE)) == 3
@@ -160,7 +190,7 @@ def test_manifest_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"format": [1, 0]}', b'{"format": "1"}', b"\xff\xfe"]
+    "content", [b"", b"{", b"[]", b'{"format": [3, 0]}', b'{"format": "1"}', b"\xff\xfe"]
 )
 def test_no_manifest(tmp_path: Path, content: bytes) -> None:
     """What is not a manifest is a damaged file, whatever it is."""
@@ -168,26 +198,22 @@ def test_no_manifest(tmp_path: Path, content: bytes) -> None:
         decode_manifest(content, path=tmp_path / layout.MANIFEST)
 
 
-def test_format_1_0(tmp_path: Path) -> None:
-    """A version that was published before `n_duplicates` was there is read and verified: every row stands for itself."""
+def test_a_table_of_an_older_format(tmp_path: Path) -> None:
+    """Prompts without `n_duplicates`, as before format 1.1, are not prompts of this format."""
     manifest = build(tmp_path, rows=20)
     path = layout.version_folder(tmp_path, manifest.version) / layout.PROMPTS
     path.chmod(0o644)
     with duckdb.connect(str(path)) as connection:
         connection.execute("ALTER TABLE prompts DROP COLUMN n_duplicates")
-    with DuckPrompts(path) as prompts:
-        digest = prompts.digest()
-    files = json.loads((path.parent / layout.MANIFEST).read_text())["files"]
-    files[layout.PROMPTS] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-    rewrite_manifest(tmp_path, format=[1, 0], files=files, rows_digest=digest)
-    assert digest != manifest.rows_digest
-    assert verify(tmp_path) == []
-    with open_version(tmp_path) as version:
-        assert {prompt.n_duplicates for prompt in version.prompts.get_many(range(20))} == {0}
+    with pytest.raises(Checksum, match="another form than imprompt writes"):
+        DuckPrompts(path)
 
 
 def test_a_version_can_be_open_twice(tmp_path: Path) -> None:
-    """A process may read a version in two places at once; both answer, whichever is closed first."""
+    """A process may read a version in two places at once.
+
+    Both answer, whichever is closed first.
+    """
     build(tmp_path)
     first, second = open_version(tmp_path), open_version(tmp_path)
     first.close()
@@ -205,7 +231,10 @@ def test_published_files_may_not_be_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_written_into_is_noticed(tmp_path: Path) -> None:
-    """One changed byte, or a cut, in a file that is still read; not the index that lies in memory, and not what was removed."""
+    """One changed byte, or a cut, in a file that is still read.
+
+    Not the index that lies in memory, and not what was removed.
+    """
     manifest = build(tmp_path)
     folder = layout.version_folder(tmp_path, manifest.version)
     with open_version(tmp_path, mapped=False) as version:

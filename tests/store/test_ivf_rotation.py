@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from imprompt.core.values import Vectors, unit_rows
-from imprompt.store.ivf.ivf_rotation import rotation_for
+from imprompt.store.ivf.ivf_lists import rotation_for
 
 DIM, PIECES = 48, 12
 
 
 @pytest.fixture(scope="module")
 def rows() -> Vectors:
-    """(3,000, 48) unit rows, of which a few axes hold most, in a mixed-up order of axes and turned."""
+    """(3,000, 48) unit rows, mostly along a few axes, in a mixed-up order of axes and turned."""
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
     return unit_rows((rng.standard_normal((3_000, DIM)) * 0.9 ** np.arange(DIM)) @ axes)
@@ -40,7 +40,10 @@ def test_products_stay(rows: Vectors) -> None:
 
 
 def test_pieces_hold_as_much(rows: Vectors) -> None:
-    """The pieces' products of variances are near each other; those of the principal axes in their own order are not."""
+    """The pieces' products of variances are near each other.
+
+    Those of the principal axes in their own order are not.
+    """
     principal = np.linalg.eigh(rows.T.astype(np.float64) @ rows)[1]
     assert spread(rows @ rotation_for(rows, PIECES)) < 1.0
     assert spread(rows @ principal) > 10.0

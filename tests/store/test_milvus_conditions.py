@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imprompt.core.values import Condition, Prompt
+from imprompt.core.predicates import Column, Comparison, Contains, Like, Literal, Predicate, Sign
+from imprompt.core.values import Prompt, Selection
 from imprompt.store.conditions import holds_words, matches, where
 from imprompt.store.milvus.connection import Connection
-from imprompt.store.milvus.milvus_prompts import Matched, MilvusPrompts
+from imprompt.store.milvus.milvus_prompts import MilvusPrompts
 from imprompt.store.prompts import DuckPrompts
 from tests.contracts.milvus_lite import close_lite_file, milvus_prompts
 from tests.store.test_conditions import MEANINGS, TEXTS, prompts
@@ -62,15 +63,16 @@ words = st.sampled_from(
         "b(",
     ]
 )
+SIGNS: list[Sign] = ["<", "<=", "=", "<>", ">", ">="]
 leaves = st.one_of(
     words.map(holds_words),
-    words.map(lambda word: Condition("text LIKE ?", (f"%{word}%",))),
-    words.map(lambda word: Condition("contains(text, ?)", (word,))),
-    words.map(lambda word: Condition("lower(text) LIKE lower(?)", (f"{word}%",))),
-    st.sampled_from(TEXTS).map(lambda text: Condition("text = ?", (text,))),
-    st.sampled_from(["<", "<=", "=", "<>", ">", ">="]).flatmap(
+    words.map(lambda word: Like(Column("text"), f"%{word}%")),
+    words.map(lambda word: Contains(Column("text"), Literal(word))),
+    words.map(lambda word: Like(Column("text"), f"{word}%", ignore_case=True)),
+    st.sampled_from(TEXTS).map(lambda text: Comparison("=", Column("text"), Literal(text))),
+    st.sampled_from(SIGNS).flatmap(
         lambda sign: st.sampled_from([0, 4, 4.5, -1, 30, 81.0]).map(
-            lambda n: Condition(f"n_submitted {sign} ?", (n,))
+            lambda n: Comparison(sign, Column("n_submitted"), Literal(n))
         )
     ),
     st.just(matches("fox|ö")),
@@ -89,9 +91,9 @@ trees = st.recursive(
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(condition=trees)
 def test_conditions_that_are_put_together_mean_the_same(
-    prompts: DuckPrompts, pushed: MilvusPrompts, condition: Condition
+    prompts: DuckPrompts, pushed: MilvusPrompts, condition: Predicate
 ) -> None:
-    """Any of them, joined and turned around, where parts are the server's and parts are looked at here."""
+    """Any of them, joined and inverted, some parts checked by the server, others by DuckDB."""
     assert pushed.matching(condition).tolist() == prompts.matching(condition).tolist()
 
 
@@ -104,25 +106,12 @@ def test_names_and_groups(prompts: DuckPrompts, pushed: MilvusPrompts) -> None:
     assert pushed.group_sizes(range(5)) == prompts.group_sizes(range(5))
 
 
-def test_an_exact_filter_is_sent_as_its_expression(
-    pushed: MilvusPrompts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The search names the condition and no ids; a copy of the ids, and what only narrowed rows down, is not taken for it."""
-    exact, narrowed = (
-        pushed.matching(where("n_submitted > 3")),
-        pushed.matching(where("length(text) > 3")),
-    )
-    assert pushed._matched.expression(exact) == "n_submitted > 3"
-    assert pushed._matched.expression(exact.copy()) is None
-    assert pushed._matched.expression(narrowed) is None
-    with pytest.raises(ValueError, match="read-only"):
-        exact[0] = 5
-    del exact
-    assert not pushed._matched._expressions
-
-
 def test_a_search_with_a_filter_asks_for_its_expression(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Among 700 rows, 600 of which pass, nothing but the expression goes to the server, and the answer is that of the ids."""
+    """Of 700 rows, 600 of which pass, only the expression is sent, for the same answer.
+
+    Ids go where there is no predicate, where its expression only narrows rows down, and where some
+    rows have texts too long for the server to tell.
+    """
     from imprompt.store.milvus.index import MilvusIndex
     from imprompt.store.milvus.index_types import IndexChoice
     from imprompt.store.milvus.vectors import MilvusVectors
@@ -133,13 +122,17 @@ def test_a_search_with_a_filter_asks_for_its_expression(monkeypatch: pytest.Monk
     some = [Prompt(i, f"{i:064x}", f"text {i}", "", "", "", i, i) for i in range(700)]
     choice = IndexChoice("FLAT", {})
     connection, name = milvus_lite._collection(some, rows, choice)
-    matched = Matched()
-    found = MilvusPrompts(connection, name, rows=700, n_long=0, matched=matched)
+    prompts = MilvusPrompts(connection, name, rows=700, n_long=0)
     vectors = MilvusVectors(connection, name, milvus_lite.FIELD, rows=700, dim=8)
-    index = MilvusIndex(
-        connection, name, milvus_lite.FIELD, vectors, choice=choice, effort=1.0, matched=matched
+    index, index_of_long = (
+        MilvusIndex(
+            connection, name, milvus_lite.FIELD, vectors, choice=choice, effort=1.0, n_long=n_long
+        )
+        for n_long in (0, 1)
     )
-    allowed = found.matching(where("n_submitted >= 100"))
+    exact, narrowed = where("n_submitted >= 100"), where("length(text) > 3 AND n_submitted >= 100")
+    row_ids = prompts.matching(exact)
+    assert prompts.matching(narrowed).tolist() == row_ids.tolist()
     asked: list[object] = []
     call = Connection.call
 
@@ -149,11 +142,14 @@ def test_a_search_with_a_filter_asks_for_its_expression(monkeypatch: pytest.Monk
         return call(self, method, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Connection, "call", spy)
-    by_expression, by_ids = (
-        index.search(rows[:3], 5, allowed=allowed),
-        index.search(rows[:3], 5, allowed=allowed.copy()),
-    )
+    by_expression = index.search(rows[:3], 5, selection=Selection(row_ids, exact))
+    by_ids = [
+        index.search(rows[:3], 5, selection=Selection(row_ids)),
+        index.search(rows[:3], 5, selection=Selection(row_ids, narrowed)),
+        index_of_long.search(rows[:3], 5, selection=Selection(row_ids, exact)),
+    ]
     assert asked[0] == "n_submitted >= 100"
-    assert str(asked[1]).startswith("row_id not in [")
-    assert np.array_equal(by_expression.ids, by_ids.ids)
+    assert len(asked) == 4
+    assert all(str(expression).startswith("row_id not in [") for expression in asked[1:])
+    assert all(np.array_equal(by_expression.ids, hits.ids) for hits in by_ids)
     assert (by_expression.ids >= 100).all()

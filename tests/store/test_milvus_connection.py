@@ -1,4 +1,7 @@
-"""A server that is not there, does not answer, dies, or wants a token: one line, soon, and no word of the token."""
+"""A server that is not there, does not answer, dies, or wants a token.
+
+One line, soon, and no word of the token.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ TOKEN = "root:hunter2-hunter2"  # noqa: S105 no real one
 
 
 def test_a_closed_port(imprompt: Imprompt) -> None:
-    """Nobody listens: one line with the address and an exit code of its own, within seconds, from every verb that asks."""
+    """Nobody listens: within seconds every verb says so in a line with the address and exits."""
     place = f"milvus:http://127.0.0.1:{free_port()}"
     for words in (
         ["query", "--text", "a fox"],
@@ -116,7 +119,10 @@ def test_a_token_is_sent_and_never_told(tmp_path: Path) -> None:
 
 
 def test_a_token_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's refusal is told with the variable that is read; its words are shown without the token."""
+    """The server's refusal is told with the variable that is read.
+
+    Its words are shown without the token.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     import grpc
@@ -175,7 +181,10 @@ def test_a_package_that_is_not_installed(
 
 
 def test_nothing_stays_behind(tmp_path: Path) -> None:
-    """A file that was opened twice and closed twice: no thread runs, and another process may have it."""
+    """A file that was opened twice and closed twice.
+
+    No thread runs, and another process may have it.
+    """
     place = MilvusPlace(str(tmp_path / "a.db"))
     before = threading.active_count()
     build(tmp_path / "index", rows=30)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from imprompt.core.values import Condition
+from imprompt.core.predicates import And, Column, Comparison, In, IsNull, Literal, Lower, Or
 from imprompt.store.conditions import holds_words, matches, where
-from imprompt.store.milvus.expressions import columns_of, translate
+from imprompt.store.milvus.expressions import columns_of, compile_filter
 
 EXACT = {
     "n_submitted > 9": "n_submitted > 9",
@@ -18,7 +18,7 @@ EXACT = {
     "n_submitted > -1.5": "n_submitted >= -1",
     "n_submitted = 1.5": "row_id < 0",
     "n_submitted <> 1.5": "",
-    "row_id IN (0, 3) OR source = 'a.txt'": '((row_id == 0) or (row_id == 3)) or (source == "a.txt")',
+    "row_id IN (0, 3) OR source = 'a'": '((row_id == 0) or (row_id == 3)) or (source == "a")',
     "NOT source = 'a.txt'": 'not (source == "a.txt")',
     "source NOT IN ('a', 'b')": 'not ((source == "a") or (source == "b"))',
     "text LIKE 'red%fox'": 'text like "red%fox"',
@@ -39,7 +39,7 @@ EXACT = {
 @pytest.mark.parametrize("expression", EXACT)
 def test_what_means_the_same_is_translated(expression: str) -> None:
     """Whole numbers, plain texts, patterns of letters."""
-    found = translate(where(expression))
+    found = compile_filter(where(expression))
     assert (found.expression, found.exact) == (EXACT[expression], True)
 
 
@@ -64,34 +64,36 @@ LOOKED_AT = {
 @pytest.mark.parametrize("expression", LOOKED_AT)
 def test_of_the_rest_only_what_is_certain(expression: str) -> None:
     """Nothing with an escape, a wildcard or a quote ever reaches it."""
-    found = translate(where(expression))
+    found = compile_filter(where(expression))
     assert (found.expression, found.exact) == (LOOKED_AT[expression], False)
 
 
 def test_words_and_regular_expressions() -> None:
     """`--contains` in lower case in two fields; regular expressions are DuckDB's."""
-    found = translate(holds_words("Red  FOX"))
+    found = compile_filter(holds_words("Red  FOX"))
     assert (found.expression, found.exact) == (
         '(text_lower like "%red fox%") or (embedded_lower like "%red fox%")',
         True,
     )
-    assert translate(matches("fox|dog")).expression == ""
-    assert not translate(matches("fox|dog")).exact
-    assert not translate(~holds_words("it's")).expression
+    assert compile_filter(matches("fox|dog")).expression == ""
+    assert not compile_filter(matches("fox|dog")).exact
+    assert not compile_filter(~holds_words("it's")).expression
 
 
 def test_letters_in_lower_case_are_those_of_duckdb() -> None:
     """Python's lower case of this letter has two characters."""
     assert (
-        translate(holds_words("\u0130a")).expression
+        compile_filter(holds_words("\u0130a")).expression
         == '(text_lower like "%ia%") or (embedded_lower like "%ia%")'
     )
 
 
-def test_values_stand_in_their_order() -> None:
-    """Each place takes its own value, also within lower() and lists."""
-    condition = Condition("(a.x) IS NULL OR text IN (?, ?)", ("one", "two")) & Condition(
-        "n_duplicates BETWEEN ? AND ?", (3, 4)
-    )
-    assert translate(condition).expression == "((n_duplicates >= 3) and (n_duplicates <= 4))"
-    assert columns_of(condition) == {"text", "n_duplicates"}
+def test_conditions_that_are_put_together() -> None:
+    """Each part keeps its values, and every column is named, also within lower() and lists."""
+    n = Column("n_duplicates")
+    listed = Or((IsNull(Lower(Column("source"))), In(Column("text"), (Literal("1"), n))))
+    between = And((Comparison(">=", n, Literal(3)), Comparison("<=", n, Literal(4))))
+    found = compile_filter(listed & between)
+    assert found.expression == "((n_duplicates >= 3) and (n_duplicates <= 4))"
+    assert not found.exact
+    assert columns_of(listed & ~between) == {"source", "text", "n_duplicates"}

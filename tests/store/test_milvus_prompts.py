@@ -40,7 +40,10 @@ def test_digest_reads_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_reading_takes_a_bounded_share_of_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What needs more than the share is one error that says so, and not one of damage; nothing is left in the folder."""
+    """What needs more than the share is one error that says so, and not one of damage.
+
+    Nothing is left in the folder.
+    """
     path = write(tmp_path, ["x" * 1_000_000 + str(i) for i in range(20)])
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.setattr("imprompt.store.prompts._MEMORY", "8MB")

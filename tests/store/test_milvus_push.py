@@ -21,8 +21,8 @@ from imprompt.core.errors import (
     NoIndex,
     StoreError,
 )
+from imprompt.core.predicates import Column, Comparison, Contains, Length, Literal, Truth
 from imprompt.core.settings import MilvusPlace
-from imprompt.core.values import Condition
 from imprompt.store.index_version import open_version
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.lease import push_lease
@@ -70,7 +70,10 @@ def drive(index: Path, place: MilvusPlace, point: str = "none") -> subprocess.Co
 
 
 def check_equal(index: Path, place: MilvusPlace) -> None:
-    """What is on Milvus answers as the folder does: every prompt, every vector, searches to the bit."""
+    """What is on Milvus answers as the folder does.
+
+    Every prompt, every vector, searches to the bit.
+    """
     with open_version(index) as local, open_milvus(place) as pushed:
         assert pushed.manifest == local.manifest
         everything = range(len(local.prompts))
@@ -103,7 +106,10 @@ POINTS = [
 def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(
     indexes: list[Path], place: MilvusPlace
 ) -> None:
-    """Killed at seven places in turn: until the last step the old version answers, then the new one, each row once."""
+    """Killed at seven places in turn.
+
+    Until the last step the old version answers, then the new one, each row once.
+    """
     assert drive(indexes[0], place, "before create_alias 1").returncode == -9
     with pytest.raises(NoIndex, match="no index"):
         open_milvus(place)
@@ -116,7 +122,10 @@ def test_a_push_that_dies_goes_on_and_is_not_seen_before_it_is_whole(
 
 
 def test_pushed_twice_there_is_nothing_to_do(indexes: list[Path], place: MilvusPlace) -> None:
-    """Nothing is sent, nothing changes; a version that was in service before comes back without sending, too."""
+    """Nothing is sent, nothing changes.
+
+    A version that was in service before comes back without sending, too.
+    """
     first = push(indexes[0], place, options=PushOptions())
     assert (first.rows, first.sent, first.changed, first.recall_at_5) == (ROWS, ROWS, True, 1.0)
     again = push(indexes[0], place, options=PushOptions())
@@ -128,7 +137,10 @@ def test_pushed_twice_there_is_nothing_to_do(indexes: list[Path], place: MilvusP
 
 
 def test_older_versions_go_and_those_to_keep_stay(indexes: list[Path], place: MilvusPlace) -> None:
-    """One stays unless it is said otherwise; a reader that holds it goes on, one whose version is gone is told."""
+    """One stays unless it is said otherwise.
+
+    A reader that holds it goes on, one whose version is gone is told.
+    """
     push(indexes[0], place, options=PushOptions())
     with open_milvus(place) as oldest:
         first = oldest.published_as
@@ -210,7 +222,10 @@ def test_an_index_that_the_server_lacks_is_refused_in_its_words(
 def test_every_index_of_milvus_lite_answers(
     indexes: list[Path], place: MilvusPlace, kind: str
 ) -> None:
-    """Its effort is the least that finds the probes' answers; effort 1 is exact; the folder's own may lie beside it."""
+    """Its effort is the least that finds the check queries' answers; effort 1 is exact.
+
+    The folder's own may lie beside it.
+    """
     params = None if kind == "hnsw" else {"nlist": 8}
     report = push(indexes[0], place, options=PushOptions(index_type=kind, index_params=params))
     assert (report.kind, report.recall_at_5 >= 0.96, report.effort < 1) == (
@@ -297,15 +312,15 @@ def test_texts_longer_than_a_field_are_whole_and_found(tmp_path: Path, place: Mi
         assert pushed.prompts.get_many([7])[0].text == long
         assert pushed.prompts.get_many(range(20)) == local.prompts.get_many(range(20))
         for condition in (
-            Condition("contains(text, ?)", ("the end",)),
-            Condition("length(text) > ?", (100,)),
-            Condition("true"),
+            Contains(Column("text"), Literal("the end")),
+            Comparison(">", Length(Column("text")), Literal(100)),
+            Truth(True),
         ):
             assert (
                 pushed.prompts.matching(condition).tolist()
                 == local.prompts.matching(condition).tolist()
             )
-        assert pushed.prompts.matching(Condition("contains(text, ?)", ("the end",))).tolist() == [7]
+        assert pushed.prompts.matching(Contains(Column("text"), Literal("the end"))).tolist() == [7]
 
 
 def test_the_small_collection_is_all_that_lies_beside_the_rows(

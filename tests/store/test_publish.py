@@ -1,4 +1,4 @@
-"""Publishing: one step that a crash cannot halve, one writer, and readers that nobody pulls the ground from under."""
+"""Publishing: one step that a crash cannot halve, one writer, readers that keep theirs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def finish(root: Path, manifest: Manifest) -> None:
 
 
 def test_published_index_answers(tmp_path: Path) -> None:
-    """What was staged is in service: manifest, prompts and vectors, and `CURRENT` names it with its manifest's sha256."""
+    """What was staged is in service.
+
+    Manifest, prompts and vectors, and `CURRENT` names it with its manifest's sha256.
+    """
     manifest = build(tmp_path)
     content = (layout.version_folder(tmp_path, manifest.version) / layout.MANIFEST).read_bytes()
     assert (
@@ -56,7 +59,7 @@ def test_published_index_answers(tmp_path: Path) -> None:
 
 
 def test_only_what_belongs_is_kept(tmp_path: Path) -> None:
-    """The working files of a build do not become part of the version, and no write-ahead log remains."""
+    """The working files of a build do not enter the version, and no write-ahead log remains."""
     manifest = build(tmp_path)
     folder = layout.version_folder(tmp_path, manifest.version)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -71,7 +74,10 @@ def test_only_what_belongs_is_kept(tmp_path: Path) -> None:
 
 
 def test_killed_before_every_step(tmp_path: Path) -> None:
-    """SIGKILL before each step of publishing: the old or the new index answers, whole; the same build then completes."""
+    """SIGKILL before each step of publishing: the old or the new index answers, whole.
+
+    The same build then completes.
+    """
     template = tmp_path / "template"
     build(template, rows=40, seed=0)
     _, manifest = stage(template, rows=40, seed=1)
@@ -99,7 +105,10 @@ def test_killed_before_every_step(tmp_path: Path) -> None:
 
 
 def test_open_database_is_not_published(tmp_path: Path) -> None:
-    """A write-ahead log beside the prompts says that the database was not closed: nothing is published."""
+    """A write-ahead log beside the prompts says that the database was not closed.
+
+    Nothing is published.
+    """
     with write_lock(tmp_path):
         staging, manifest = stage(tmp_path)
         (staging / f"{layout.PROMPTS}.wal").write_bytes(b"x")
@@ -120,7 +129,7 @@ def test_shard_of_another_length_is_not_published(tmp_path: Path) -> None:
 
 
 def test_find_and_make_current(tmp_path: Path) -> None:
-    """A version of a plan is found by the plan's hash, the newest first, and can be put back in service."""
+    """The newest version of a plan is found by the plan's hash, and can be put back in service."""
     first, second = build(tmp_path, rows=20, seed=0), build(tmp_path, rows=20, seed=1)
     assert find_version(tmp_path, first.plan_sha256) == first.version
     assert find_version(tmp_path, "f" * 64) is None
@@ -134,8 +143,14 @@ def test_find_and_make_current(tmp_path: Path) -> None:
 
 
 def test_second_writer(tmp_path: Path) -> None:
-    """A second writer is refused with the first one's process id; when that one is killed, the lock is free."""
-    program = f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\nfrom pathlib import Path\nfrom imprompt.store.locking import write_lock\n"
+    """A second writer is refused with the first one's process id.
+
+    When that one is killed, the lock is free.
+    """
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\nfrom pathlib import Path\n"
+        "from imprompt.store.locking import write_lock\n"
+    )
     program += (
         f"with write_lock(Path({str(tmp_path)!r})): print('locked', flush=True); sys.stdin.read()"
     )
@@ -155,7 +170,10 @@ def test_second_writer(tmp_path: Path) -> None:
 
 
 def test_garbage(tmp_path: Path) -> None:
-    """The current version and the newest others stay; older ones and unfinished builds go, and their bytes are told."""
+    """The current version and the newest others stay.
+
+    Older ones and unfinished builds go, and their bytes are told.
+    """
     names = [build(tmp_path, rows=20, seed=seed).version for seed in range(4)]
     with write_lock(tmp_path):
         make_current(tmp_path, names[1])
@@ -179,7 +197,10 @@ def test_garbage(tmp_path: Path) -> None:
 
 
 def test_garbage_without_current(tmp_path: Path) -> None:
-    """Where `CURRENT` is missing the newest version stays; where it is damaged nothing is removed."""
+    """Where `CURRENT` is missing the newest version stays.
+
+    Where it is damaged nothing is removed.
+    """
     names = [build(tmp_path, rows=20, seed=seed).version for seed in range(2)]
     layout.current_path(tmp_path).write_text("damaged")
     with pytest.raises(Checksum, match="CURRENT"):
@@ -196,7 +217,7 @@ def test_garbage_of_nothing(tmp_path: Path) -> None:
 
 
 def test_pinned_version_stays(tmp_path: Path) -> None:
-    """A reader keeps answering from the version that it opened, whatever is published and collected meanwhile."""
+    """A reader keeps its version, whatever is published and collected meanwhile."""
     first = build(tmp_path, rows=20, seed=0)
     with open_version(tmp_path) as version:
         build(tmp_path, rows=20, seed=1)
@@ -209,7 +230,7 @@ def test_pinned_version_stays(tmp_path: Path) -> None:
 
 
 def test_readers_while_versions_come_and_go(tmp_path: Path) -> None:
-    """Readers that open and ask in a loop never see an error while indexes are published and collected."""
+    """Readers that open and search in a loop never fail while others publish and collect."""
     build(tmp_path, rows=30, seed=0)
     errors: list[BaseException] = []
     opened: list[int] = []

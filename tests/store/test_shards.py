@@ -26,7 +26,10 @@ def stored(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[ShardedVecto
 
 
 def test_file_is_a_plain_array(tmp_path: Path) -> None:
-    """A shard is an `.npy` file that numpy reads; its record has its rows, length, sha256 and provenance."""
+    """A shard is an `.npy` file that numpy reads.
+
+    Its record has its rows, length, sha256 and provenance.
+    """
     vectors = random_vectors(5)
     record = write_shard(
         tmp_path, layout.shard_file("s", 3), vectors, provenance={"batch_size": 64}
@@ -69,7 +72,7 @@ def test_blocks_across_shards(
 
 
 def test_rows_in_any_order(stored: tuple[ShardedVectors, np.ndarray]) -> None:
-    """Rows come in the order asked for with repeats, and have the same bits alone as among others."""
+    """Rows come in the order asked for, repeats included, with the same bits alone or together."""
     vectors, raw = stored
     ids = np.random.default_rng(0).integers(0, 230, 500)
     found = vectors.rows(ids)
@@ -142,7 +145,10 @@ def test_shards_of_two_dimensions(tmp_path: Path) -> None:
 
 
 def test_shards_are_mapped_when_they_are_touched(tmp_path: Path) -> None:
-    """Opening looks at every length; a header that is not what was recorded is found by the first row that is asked of it."""
+    """Opening looks at every length.
+
+    A header that is not what was recorded is found by the first row that is asked of it.
+    """
     records = write_shards(tmp_path, random_vectors(200))
     path = tmp_path / records[1].file
     whole = path.read_bytes()
@@ -158,7 +164,10 @@ def test_shards_are_mapped_when_they_are_touched(tmp_path: Path) -> None:
 
 
 def test_maps_need_no_descriptors(tmp_path: Path) -> None:
-    """An index of millions has thousands of shards, and many a shell allows 1,024 open files: a shard that was read takes none."""
+    """An index of millions has thousands of shards, and many a shell allows 1,024 open files.
+
+    A shard that was read takes none.
+    """
     vectors = ShardedVectors(tmp_path, write_shards(tmp_path, random_vectors(300), shard_rows=3))
     before = len(list(Path("/dev/fd").iterdir()))
     assert vectors.block(0, 300).shape == (300, 16)
@@ -192,7 +201,10 @@ def test_value_that_is_not_finite(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None:
-    """Rows that are gone are named as damage and do not end the process; a file that was removed is read on as it was."""
+    """Rows that are gone are named as damage and do not end the process.
+
+    A file that was removed is read on as it was.
+    """
     vectors = ShardedVectors(
         tmp_path, records := write_shards(tmp_path, random_vectors(230)), mapped=False
     )
@@ -208,7 +220,10 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None
 
 
 def test_names_of_spaces() -> None:
-    """Any space name makes one folder, different names different ones; names that would climb out are refused."""
+    """Any space name makes one folder, different names different ones.
+
+    Names that would climb out are refused.
+    """
     names = ["a/b", "a%2Fb", "a b", "a:b", "Öl", "openclip ViT-B-32//x.pt"]
     found = {layout.shard_file(name, 0) for name in names} | {
         layout.index_file(name) for name in names
@@ -222,7 +237,7 @@ def test_names_of_spaces() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 300, 1500])
 def test_cosines_are_those_of_the_rows(stored: tuple[ShardedVectors, np.ndarray], n: int) -> None:
-    """To the bit what the rows themselves give, in the order asked for, repeats included, and the same when asked again."""
+    """They have the bits that the rows give, in the order asked for, repeats included."""
     vectors, _ = stored
     row_ids = np.random.default_rng(n).integers(0, len(vectors), n)
     query = random_vectors(1, vectors.dim, seed=5)

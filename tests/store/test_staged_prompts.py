@@ -1,4 +1,4 @@
-"""Staged prompts: batches that are committed with the place to go on from, folded and numbered once."""
+"""Staged prompts: batches committed with the place to resume, without duplicates, numbered once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.store.builders import clean_prompt
 
 
 def add(folder: Path, texts: list[str], *, corpus: int = 0, size: int = 100) -> None:
-    """Stage all texts, from where an earlier call stopped, in batches of `size`, opening the folder for each anew."""
+    """Stage all texts from where an earlier call stopped, reopening the folder for each batch."""
     while True:
         with StagedPrompts(folder) as staged:
             start = staged.state(corpus).next_start
@@ -45,7 +45,10 @@ def numbered(folder: Path) -> tuple[NumberedRows, str]:
 
 
 def test_first_come_first_numbered(tmp_path: Path) -> None:
-    """Equal prompts become one row: the first one's text, source and place, and the sum of how often it was submitted."""
+    """Equal prompts become one row.
+
+    The first one's text, source and place, and the sum of how often it was submitted.
+    """
     add(tmp_path, ["b", "a", "b", "c"])
     add(tmp_path, ["d", "a", "b"], corpus=1)
     rows, _ = numbered(tmp_path)
@@ -61,7 +64,7 @@ def test_first_come_first_numbered(tmp_path: Path) -> None:
 
 
 def test_batches_change_nothing(tmp_path: Path) -> None:
-    """Row ids and digest depend on the order of prompts alone, not on how they were batched or how often it was resumed."""
+    """Row ids and digest depend on the order of prompts alone, not on batches or resumption."""
     texts = [f"text {i * i % 97}" for i in range(400)]
     found = []
     for size in (1000, 37):
@@ -73,7 +76,10 @@ def test_batches_change_nothing(tmp_path: Path) -> None:
 
 
 def test_digest_is_canonical(tmp_path: Path) -> None:
-    """The digest is sha256 over one JSON array a row, whichever library wrote it; another row or order has another digest."""
+    """The digest is sha256 over one JSON array a row, whichever library wrote it.
+
+    Another row or order has another digest.
+    """
     texts = ["Öl, 油画 🎨", 'quote " and \\', "tab\tline\n", "\0", "/"]
     add(tmp_path / "a", texts)
     add(tmp_path / "b", texts[::-1])
@@ -176,7 +182,10 @@ with StagedPrompts(Path({folder!r})) as staged:
 
 @pytest.mark.parametrize("batches", [1, 12])
 def test_killed_while_adding(tmp_path: Path, batches: int) -> None:
-    """SIGKILL while batches are added: every batch is there with its place, or neither; the next run goes on behind it."""
+    """SIGKILL while batches are added: every batch is there with its place, or neither.
+
+    The next run goes on behind it.
+    """
     program = ADDING.format(repository=str(Path.cwd()), folder=str(tmp_path))
     for attempt in range(2):
         with subprocess.Popen(

@@ -1,4 +1,7 @@
-"""A full disk and a folder that may not be written: one clear error, nothing half-written, and the old index answers."""
+"""A full disk and a folder that may not be written.
+
+One clear error, nothing half-written, and the old index answers.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def not_writable(root: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("step", FULL)
 def test_files_cannot_grow(tmp_path: Path, step: str) -> None:
-    """Each step of a build that meets a full disk says `StorageFull`, leaves no partial file, and the old index is whole.
+    """Each step on a full disk raises `StorageFull` and leaves no partial file and the old index.
 
     Afterwards, with space again, the same build goes through.
     """
@@ -65,7 +68,10 @@ def test_files_cannot_grow(tmp_path: Path, step: str) -> None:
 
 @pytest.mark.parametrize("step", READ_ONLY)
 def test_read_only_folder(tmp_path: Path, step: str) -> None:
-    """Writing below a folder without write permission says `StorageFull`; reading, pinning and verifying need no permission."""
+    """Writing below a folder without write permission says `StorageFull`.
+
+    Reading, pinning and verifying need no permission.
+    """
     build(tmp_path, seed=0)
     with not_writable(tmp_path):
         found = hardship("readonly", tmp_path, step)
@@ -107,7 +113,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("free_bytes", [0, 300_000, 1_100_000, 4_000_000])
 def test_really_full_disk(small_disk: Path, free_bytes: int) -> None:
-    """On a file system with this much left a build either fails with `StorageFull` or is published; the index is whole."""
+    """With this much left, a build fails with `StorageFull` or is published; the index is whole."""
     build(small_disk, seed=0)
     space = os.statvfs(small_disk)
     (small_disk / "ballast").write_bytes(
@@ -124,7 +130,10 @@ def test_really_full_disk(small_disk: Path, free_bytes: int) -> None:
 
 
 def test_really_read_only(small_disk: Path) -> None:
-    """An index on a file system that is mounted read-only answers and is verified; writing says `StorageFull`."""
+    """An index on a file system that is mounted read-only answers and is verified.
+
+    Writing says `StorageFull`.
+    """
     build(small_disk, seed=0)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     assert old_index(small_disk) == OLD
