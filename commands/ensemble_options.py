@@ -18,8 +18,8 @@ Blend = Annotated[
     typer.Option(
         "--blend",
         metavar="BLEND",
-        help="The blend config, which weights the members: `default` (needs no download), `notebook`, "
-        "or a JSON file.",
+        help="The blend config, which weights the members: `default` (needs no download), "
+        "`notebook`, or a JSON file.",
         show_default="default",
     ),
 ]

@@ -26,8 +26,8 @@ def prefetch(
         str,
         typer.Argument(
             metavar="NAME",
-            help="What to fetch for: a preset (`lite`, `clip`), a blend config (`default`, `notebook`, "
-            "a JSON file), a member, a corpus, an encoder or a backbone.",
+            help="What to fetch for: a preset (`lite`, `clip`), a blend config (`default`, "
+            "`notebook`, a JSON file), a member, a corpus, an encoder or a backbone.",
         ),
     ],
     list_only: Annotated[

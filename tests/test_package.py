@@ -94,7 +94,7 @@ def test_the_wheel_builds_an_index_and_answers_a_query(archives: Path, tmp_path:
 
 
 def test_other_packages_may_be_called_as_our_folders_are(archives: Path, tmp_path: Path) -> None:
-    """A package with `core` and `store` works alongside; uninstalling one leaves the other whole."""
+    """A package with `core` and `store` works too; uninstalling one leaves the other whole."""
     (wheel,) = archives.glob("*.whl")
     rival = _rival_wheel(tmp_path)
     python = _environment(tmp_path / "venv")
