@@ -32,9 +32,8 @@ share a query."""
 TRAINING_ROWS_A_LIST = 64
 ID_BYTES = 8
 _MOST_TRAINING_ROWS = 1 << 19
-_MOST_PLANNED_LISTS = (
-    1 << 14
-)  # 32 training rows a list; from 100 million rows on, rows are not put into more lists in a night
+# 32 training rows a list. From 100 million rows on, more lists could not be filled in a night.
+_MOST_PLANNED_LISTS = 1 << 14
 _CODE_BYTES = 2  # float16
 _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts

@@ -41,7 +41,7 @@ def write_lock(root: Path) -> Iterator[None]:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         for folder in (versions_folder(root), staging_root(root)):
-            entries(folder)  # raises where it is a link: whoever writes would write behind it
+            entries(folder)  # raises if it is a link, through which this would write elsewhere
         yield
     finally:
         os.close(descriptor)

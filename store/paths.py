@@ -59,7 +59,7 @@ def open_file(folder: Path, file: str, *, flags: int = os.O_RDONLY, root: bool =
         flags: of `os.open`; a file that is opened for writing must have no other name.
 
     Raises:
-        Checksum: it, or a folder on the way, is a link, or it is no regular file.
+        Checksum: it, or a folder on the way, is a link, or it is not a regular file.
         FileNotFoundError: it is not there.
         OSError: it cannot be opened.
     """
@@ -67,10 +67,10 @@ def open_file(folder: Path, file: str, *, flags: int = os.O_RDONLY, root: bool =
     here = _open(folder, str(folder), _FOLDER & ~os.O_NOFOLLOW if root else _FOLDER)
     try:
         for part in parents:
-            inner = _open(folder / file, part, _FOLDER, beside=here)
+            inner = _open(folder / file, part, _FOLDER, within=here)
             os.close(here)
             here = inner
-        descriptor = _open(folder / file, name, flags | _OPEN, mode=0o644, beside=here)
+        descriptor = _open(folder / file, name, flags | _OPEN, mode=0o644, within=here)
     finally:
         os.close(here)
     try:
@@ -147,15 +147,15 @@ def size_of(folder: Path, file: str, opened: dict[str, int]) -> int:
         opened: from `folders_of(folder)`.
 
     Raises:
-        Checksum: it, or a folder on the way, is a link, or it is no regular file.
+        Checksum: it, or a folder on the way, is a link, or it is not a regular file.
         OSError: it is not there, or cannot be looked at.
     """
     parent, _, name = file.rpartition("/")
     if parent not in opened:
         above, _, last = parent.rpartition("/")
         if above not in opened:
-            opened[above] = _open(folder / file, above, _FOLDER, beside=opened[""])
-        opened[parent] = _open(folder / file, last, _FOLDER, beside=opened[above])
+            opened[above] = _open(folder / file, above, _FOLDER, within=opened[""])
+        opened[parent] = _open(folder / file, last, _FOLDER, within=opened[above])
     found = os.stat(name, dir_fd=opened[parent], follow_symlinks=False)
     if not stat.S_ISREG(found.st_mode):
         raise _refused(folder / file, _kind(found.st_mode))
@@ -234,15 +234,15 @@ def _entries(folder: Path) -> Iterator[tuple[Path, int]]:
                     pending.append(Path(entry.path))
 
 
-def _open(path: Path, name: str, flags: int, *, mode: int = 0, beside: int | None = None) -> int:
+def _open(path: Path, name: str, flags: int, *, mode: int = 0, within: int | None = None) -> int:
     """Open with `os.open`; raise `Checksum`, naming `path`, if it is not a file or folder."""
     try:
-        return os.open(name, flags, mode, dir_fd=beside)
+        return os.open(name, flags, mode, dir_fd=within)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.EMLINK):
             raise
         try:
-            kind = os.stat(name, dir_fd=beside, follow_symlinks=False).st_mode
+            kind = os.stat(name, dir_fd=within, follow_symlinks=False).st_mode
         except OSError:
             raise error from None
         if stat.S_ISREG(kind):

@@ -152,14 +152,14 @@ def collect_garbage(
 ) -> list[tuple[str, int]]:
     """Remove versions that are not in service, and builds that were never finished.
 
-    What stays: the current version (the newest, where none is in service), the `keep` newest
-    beside it, and those that a reader has pinned. A link in the place of a folder goes, what it
-    leads to stays.
+    The current version stays (the newest, if none is in service), and so do the `keep` newest
+    others and those that a reader has pinned. A link in the place of a folder is removed, its
+    target stays.
 
     Args:
         root: of the index.
         keep: how many old versions stay.
-        keep_staging: leave unfinished builds, so that they can go on.
+        keep_staging: leave unfinished builds, so that they can resume.
 
     Returns:
         (path below `root`, bytes) of each folder that was removed.
@@ -197,9 +197,9 @@ def collect_garbage(
 def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
     """Remove all versions but one, and all unfinished builds.
 
-    Other than `collect_garbage` it does not wait for readers. One that has opened a file goes on
-    reading it without a name; the operating system frees it when it lets go. A shard that a reader
-    maps only now is missing (`Checksum`). The write lock must be held.
+    Unlike `collect_garbage`, it does not wait for readers. Files that a reader has open stay
+    readable until it closes them; a shard that it maps only later is missing (`Checksum`). The
+    write lock must be held.
 
     Returns:
         (path below `root`, bytes) of each folder that was removed.

@@ -83,9 +83,7 @@ def write_codes(
     path = folder / file
     with atomic_write(path) as opened:
         np.lib.format.write_array_header_1_0(opened, np.lib.format.header_data_from_array_1_0(rows))
-        opened.write(
-            rows.data
-        )  # numpy's own write loses the reason for which the operating system refuses
+        opened.write(rows.data)  # numpy's `tofile` would lose the operating system's reason
     return ShardRecord(
         file=file,
         rows=len(rows),

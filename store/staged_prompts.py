@@ -229,7 +229,7 @@ class StagedPrompts:
         )
 
     def add(self, prompts: Sequence[CleanPrompt], *, corpus: int, state: CorpusState) -> None:
-        """Append a batch and remember `state` as the place behind it: both or neither.
+        """Append a batch and remember `state` as the place after it: both or neither.
 
         Args:
             prompts: in the order of the corpus; duplicates may be among them, numbering folds them.

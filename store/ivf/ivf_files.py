@@ -1,16 +1,15 @@
 """An inverted file on disk: trained, filled, written, and checked before FAISS reads it.
 
 A file is a header and the lists. The header is what FAISS writes of an index without lists, zeros
-that fill the header up to whole 64 bytes, the rotation of the rows (dim x dim float32) where their
-codes are of pieces, and the number of rows of each list (int64). A list is its codes, in whole
-blocks, and their row ids (int64), with zeros behind the last where the last block is not full. A
-row stands in one list or in two. So FAISS reads the lists where they lie, from the map of the file,
-at addresses that suit its block-wise comparison; its own format has no place for that.
+up to a multiple of 64 bytes, the rotation of the rows (dim x dim float32) where rows are coded in
+pieces, and the number of rows of each list (int64). A list is its codes, in whole blocks, and their
+row ids (int64), padded with zeros to a whole block. A row stands in one list or in two. So FAISS
+reads the lists in the map of the file, at addresses that suit its block-wise comparison, for which
+its file format has no room.
 
 Many rows are cut into parts of consecutive rows, each a file, so that building takes memory for one
-part and a question is looked up in all of them at once. Centroids and rotation are the same for all
-and stand in the first file alone, so the parts together hold what one file would, and propose the
-same rows.
+part and a query searches all of them at once. Centroids and rotation are shared and stand in the
+first file alone, so the parts together hold what one file would, and propose the same rows.
 """
 
 from __future__ import annotations
@@ -55,13 +54,12 @@ from imprompt.store.shards import ShardedVectors
 _BLOCK_ROWS = 65_536
 _TRAINING_ROUNDS = 10
 _LEAST_TRAINED_CODES = 16  # rows that FAISS wants for codes of 4 bits
-_TRAINING_ROWS_A_CODE = (
-    4096  # FAISS's own 256, or rows that are not turned, find .007 fewer of the ten nearest
-)
+# FAISS's default of 256, or rows that are not turned, find .007 fewer of the ten nearest.
+_TRAINING_ROWS_A_CODE = 4096
 _ALIGNED_BYTES = 64
 _F32 = np.dtype("<f4")
 _TABLE_BYTES_A_PIECE = 16 * 4  # a product for each of 16 codes
-_ONE_QUESTION = 10  # FAISS's way through blocks that is quickest for a single question
+_ONE_QUERY = 10  # FAISS's way through blocks that is quickest for a single query
 _LIMITING = Lock()  # FAISS has one limit for the whole process
 
 
@@ -246,13 +244,12 @@ def _trained(
     index.cp.seed = seed % (1 << 31)
     index.cp.niter = _TRAINING_ROUNDS
     index.cp.min_points_per_centroid = (
-        1  # FAISS warns on stderr below 39; a small corpus is no fault
+        1  # below 39 FAISS warns, also of a corpus that is just small
     )
     index.cp.max_points_per_centroid = TRAINING_ROWS_A_LIST
     if parsed.pieces:
-        index.by_residual = (
-            False  # one table of products for all lists; residuals' codes find fewer
-        )
+        # One table of products serves all lists, and codes of residuals find fewer rows.
+        index.by_residual = False
         index.pq.cp.min_points_per_centroid = 1
         index.pq.cp.max_points_per_centroid = _TRAINING_ROWS_A_CODE
         row_ids = np.resize(row_ids, max(size, _LEAST_TRAINED_CODES))
@@ -311,10 +308,10 @@ def _header(
         if not first:
             stack.enter_context(_instead(index, "quantizer", "own_fields", no_centroids))
         written = faiss.serialize_index(index).tobytes()
-    behind = (
+    after = (
         b"" if rotation is None or not first else rotation.astype(_F32).tobytes()
     ) + lengths.tobytes()
-    return bytes(written + bytes(-(len(written) + len(behind)) % _ALIGNED_BYTES) + behind)
+    return bytes(written + bytes(-(len(written) + len(after)) % _ALIGNED_BYTES) + after)
 
 
 def _in_blocks(rows: Any, block_rows: int) -> Any:
@@ -373,15 +370,15 @@ def _open_part(
         header, path, most_bytes=len(header) + parsed.n_lists * parsed.pieces * _TABLE_BYTES_A_PIECE
     )
     if parsed.pieces:
-        index.implem = _ONE_QUESTION
+        index.implem = _ONE_QUERY
     begins = part.header_bytes + (np.cumsum(capacities) - capacities) * row_bytes
     places = np.stack([lengths, capacities, begins], axis=1).astype(np.int64)
     content = _attach(index, folder, part.file, places, size=size, mapped=mapped)
     bounds = np.stack([begins, begins + capacities * row_bytes], axis=1).astype(np.int64)
-    behind = np.frombuffer(
+    after = np.frombuffer(
         header[-parsed.n_lists * 8 - rotation_bytes : -parsed.n_lists * 8], dtype=_F32
     )
-    return index, behind.reshape(dim, dim) if rotation_bytes else None, _Places(content, bounds)
+    return index, after.reshape(dim, dim) if rotation_bytes else None, _Places(content, bounds)
 
 
 def _add_up(lengths: NDArray[np.int64], entries: int) -> bool:
@@ -411,13 +408,13 @@ def _has_form(header: bytes, factory: str, *, dim: int, entries: int, first: boo
     """
     parsed = read_factory(factory, dim=dim)
     n_centroids = parsed.n_lists if first else 0
-    before, behind, free = _form(dim, parsed.n_lists, parsed.codes, n_centroids, entries)
+    before, after, free = _form(dim, parsed.n_lists, parsed.codes, n_centroids, entries)
     start = len(before) + n_centroids * dim * _F32.itemsize
-    rest = np.frombuffer(header[start : start + len(behind)], dtype=np.uint8)
+    rest = np.frombuffer(header[start : start + len(after)], dtype=np.uint8)
     return (
         header.startswith(before)
-        and len(rest) == len(behind)
-        and bool(((rest == behind) | free).all())
+        and len(rest) == len(after)
+        and bool(((rest == after) | free).all())
     )
 
 
@@ -452,8 +449,8 @@ def _form(
             found.append(faiss.serialize_index(index).tobytes())
     start = found[0].index(held)
     before = found[0][:start] + held[:-8] + (n_centroids * dim).to_bytes(8, "little")
-    behind, other = (np.frombuffer(one[start + len(held) :], dtype=np.uint8) for one in found)
-    return before, behind, behind != other
+    after, other = (np.frombuffer(one[start + len(held) :], dtype=np.uint8) for one in found)
+    return before, after, after != other
 
 
 def _attach(

@@ -79,9 +79,8 @@ def make_indexes(
             continue
         index = MilvusClient.prepare_index_params()
         index.add_index(field, index_type=kind, index_name=field, **more)
-        if (
-            lite and field in choices
-        ):  # it reads a server's parameters from a place of their own, where the client puts none
+        # Milvus Lite reads parameters from a key that the client does not set.
+        if lite and field in choices:
             index[0].get_index_configs()["params"] = choices[field].params
         connection.call("create_index", collection, index, sync=False)
 

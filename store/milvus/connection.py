@@ -49,7 +49,7 @@ class Connection:
         NoIndex: there is no such file.
         BuildLocked: another process uses the file.
         Unreachable: the server does not answer.
-        StoreError: it refuses the token, or the file is none of Milvus Lite.
+        StoreError: it refuses the token, or the file is not one of Milvus Lite.
     """
 
     def __init__(self, place: MilvusPlace, *, create: bool = False) -> None:
@@ -144,11 +144,8 @@ class Connection:
         for left in reversed(range(tries)):
             try:
                 return work()
-            except (
-                MilvusException,
-                RpcError,
-                ValueError,
-            ) as error:  # ValueError: another thread is connecting anew
+            # ValueError: another thread is reconnecting.
+            except (MilvusException, RpcError, ValueError) as error:
                 mapped = self._mapped(what, error)
                 if left == 0 or not isinstance(mapped, Unreachable):
                     raise mapped from error
@@ -204,9 +201,8 @@ def _quiet_client() -> Any:
     """Return pymilvus' client class, its loggers silenced: they repeat errors with a traceback."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     before = os.environ.get("PYTHON_DOTENV_DISABLED")
-    os.environ["PYTHON_DOTENV_DISABLED"] = (
-        "1"  # it would read a file .env that lies above its own folder into our environment
-    )
+    # It would load a file .env from above its package's folder into this environment.
+    os.environ["PYTHON_DOTENV_DISABLED"] = "1"
     try:
         from pymilvus import MilvusClient
     except ImportError as error:

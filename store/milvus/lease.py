@@ -1,8 +1,8 @@
 """An advisory lock: the pusher renews a heartbeat; others back off while it is fresh.
 
 Milvus has no locks. So the right to push is a text that is written, read back after a while, and
-written anew every few seconds. Clocks are not compared: a text that does not change for `WATCH_S`
-is that of a push that died.
+rewritten every few seconds. Clocks are not compared: a text that does not change for `WATCH_S` is
+left from a push that died.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ def push_lease(meta: Meta, *, where: str) -> Iterator[None]:
     Raises:
         BuildLocked: another push is running there.
     """
-    own = uuid.uuid4().hex
+    holder = uuid.uuid4().hex
     _wait_for_silence(meta, where=where)
-    meta.put(_KEY, f"{own} 0")
-    time.sleep(
-        SETTLE_S
-    )  # whoever came at the same time has written by now, and one of both stands there
-    if not (meta.get(_KEY) or "").startswith(own):
+    meta.put(_KEY, f"{holder} 0")
+    # A push that came at the same time has written by now, and only one of both texts is left.
+    time.sleep(SETTLE_S)
+    if not (meta.get(_KEY) or "").startswith(holder):
         raise _locked(where)
     ended = threading.Event()
     beating = threading.Thread(
-        target=_beat, args=(meta, own, ended), name="push-lease", daemon=True
+        target=_beat, args=(meta, holder, ended), name="push-lease", daemon=True
     )
     beating.start()
     try:
@@ -57,19 +56,19 @@ def _wait_for_silence(meta: Meta, *, where: str) -> None:
     until = time.monotonic() + WATCH_S
     while first is not None and time.monotonic() < until:
         time.sleep(_LOOK_S)
-        found = meta.get(_KEY)
-        if found is None:
+        heartbeat = meta.get(_KEY)
+        if heartbeat is None:
             return
-        if found != first:
+        if heartbeat != first:
             raise _locked(where)
 
 
-def _beat(meta: Meta, own: str, ended: threading.Event) -> None:
+def _beat(meta: Meta, holder: str, ended: threading.Event) -> None:
     beats = 0
     while not ended.wait(BEAT_S):
         beats += 1
-        with suppress(ImpromptError):  # what sends the rows meets the same trouble, and tells
-            meta.put(_KEY, f"{own} {beats}")
+        with suppress(ImpromptError):  # sending the rows fails for the same reason, and reports it
+            meta.put(_KEY, f"{holder} {beats}")
 
 
 def _locked(where: str) -> BuildLocked:

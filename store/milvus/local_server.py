@@ -25,10 +25,7 @@ class _Served:
 
 
 _SERVED: dict[Path, _Served] = {}
-"""What this process serves.
-
-Global, because the file is: it is locked for one server, whoever of the process opens it.
-"""
+"""The files that this process serves; global, because a file is locked for one server."""
 
 _LOCK = threading.Lock()
 
@@ -39,7 +36,7 @@ def hold_lite(file: Path) -> tuple[str, Callable[[], None]]:
     Raises:
         ConfigError: milvus-lite is not installed.
         BuildLocked: another process serves the file.
-        StoreError: it is no file of Milvus Lite, or cannot be made.
+        StoreError: it is not a file of Milvus Lite, or cannot be made.
     """
     path = file.absolute()
     with _LOCK:

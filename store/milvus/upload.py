@@ -1,9 +1,8 @@
-"""Sends the version in service from a folder to Milvus: whole, or not to be seen.
+"""Pushing the version in service from a folder to Milvus, where it appears whole or not at all.
 
-Rows go into a collection of their own, which no question reaches before it is whole, counted,
-indexed, loaded, and has answered the check queries. The last step lets the alias name it. A
-mark says how many rows were acknowledged, so that the same command goes on from there; what was
-sent behind the mark is sent again over itself.
+Rows go into a new collection, which no query reaches before it is whole, counted, indexed, loaded,
+and has answered the check queries. The last step lets the alias name it. A mark says how many rows
+were acknowledged, so that the same command resumes there; rows sent after the mark are upserted.
 """
 
 from __future__ import annotations
@@ -65,9 +64,9 @@ _MARK = "sent:"
 class PushOptions:
     """How a version lies on the server.
 
-    `index_type` None is FLAT up to 100,000 rows and HNSW above; `index_params` go over the type's
-    own. `replicas` in memory. `keep` so many versions that were in service before;
-    `drop_unfinished` removes what earlier pushes of other versions left.
+    `index_type` None is FLAT up to 100,000 rows and HNSW above; `index_params` override the type's
+    defaults. `replicas` are held in memory. `keep` is how many former versions stay;
+    `drop_unfinished` removes leftovers of other versions' pushes.
     """
 
     index_type: str | None = None

@@ -353,24 +353,13 @@ def test_groups_keep_together(
     groups = [data.draw(st.integers(0, i)) for i in range(rows)]
     first = {group: groups.index(group) for group in groups}
     removed = data.draw(st.sets(st.integers(0, rows - 1), max_size=rows - 1))
-    with_count = data.draw(st.booleans())
     with duckdb.connect(str(folder / "old.duckdb")) as connection:
         columns = (
-            "row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id"
-            + (", n_duplicates" if with_count else "")
+            "row_id, prompt_key, text, embedded_text, source, source_key, n_submitted, group_id, "
+            "n_duplicates"
         )
         values = [
-            [
-                i,
-                f"k{i}",
-                f"t{i}",
-                f"e{i}",
-                "s",
-                f"{i}",
-                i + 1,
-                first[groups[i]],
-                *([i] if with_count else []),
-            ]
+            [i, f"k{i}", f"t{i}", f"e{i}", "s", f"{i}", i + 1, first[groups[i]], i]
             for i in range(rows)
         ]
         kinds = ", ".join(
@@ -389,7 +378,7 @@ def test_groups_keep_together(
     with DuckPrompts(folder / "new.duckdb") as prompts:
         found = prompts.get_many(range(len(prompts)))
     assert [p.text for p in found] == [f"t{i}" for i in kept]
-    assert [p.n_duplicates for p in found] == [i if with_count else 0 for i in kept]
+    assert [p.n_duplicates for p in found] == kept
     assert [p.group_id for p in found] == [
         next(new for new, j in enumerate(kept) if groups[j] == groups[i]) for i in kept
     ]
