@@ -308,8 +308,8 @@ def _show_explanation(output: Output, explanation: Explanation) -> None:
     for error in explanation.left_out:
         output.text(f"  without {error}")
     rows = [
-        (vote.member, f"{vote.share:.3f}", f"{vote.cosine:.3f}", vote.text or "")
-        for vote in explanation.contributions
+        (part.member, f"{part.share:.3f}", f"{part.cosine:.3f}", part.text or "")
+        for part in explanation.contributions
     ]
     title = f"Contributions to blend {explanation.blend_config}"
     columns = ["member", "share", "cosine", "text"]

@@ -76,9 +76,9 @@ def needs_of(name: str) -> list[Need]:
         return [Need(f"backbone {name}", extra="vit", wanted=lambda: wanted_files(name))]
     raise ConfigError(
         f"Nothing is called {name!r}.",
-        hint=f"Name a preset ({', '.join(Preset)}), a blend config "
-        f"({', '.join(BLEND_CONFIGS)}, or a JSON file), a member ({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), an encoder such "
-        "as ViT-L-14/openai, or a backbone of timm.",
+        hint=f"Name a preset ({', '.join(Preset)}), a blend config ({', '.join(BLEND_CONFIGS)}, "
+        f"or a JSON file), a member ({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), "
+        "an encoder such as ViT-L-14/openai, or a backbone of timm.",
     )
 
 

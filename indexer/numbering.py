@@ -71,8 +71,8 @@ def number_prompts(
     examples = [row for each in stats for rows in each.dropped.values() for row in rows]
     _write_dropped(staging / layout.DROPPED, [*examples, *duplicates.examples])
     dropped = {DUPLICATE: counts.duplicates}
-    if counts.folded:
-        dropped[NEAR_DUPLICATE] = counts.folded
+    if counts.near_duplicates:
+        dropped[NEAR_DUPLICATE] = counts.near_duplicates
     numbered = Numbered(
         rows=counts.rows,
         rows_digest=prompts_digest(staging),

@@ -25,22 +25,23 @@ from imprompt.store.mapping import map_file
 from imprompt.store.paths import open_file
 
 _SUM = np.dtype("<u4")
+_ALL_BITS = 0xFFFF_FFFF
 
 
 def sum_of(piece: Any, number: int) -> int:
     """Return the sum of a piece's bytes; all its bits depend on the bytes and on the number."""
-    return crc32(piece, number & 0xFFFF_FFFF)
+    return crc32(piece, number & _ALL_BITS)
 
 
 def row_sums(rows: NDArray[np.float16], numbers: Iterable[int]) -> NDArray[np.uint32]:
     """Return the (n,) sums of rows that are contiguous in memory."""
     content, width = np.ascontiguousarray(rows).data.cast("B"), rows.shape[1] * rows.itemsize
     begins = range(0, len(rows) * width, width)
-    found = (
-        sum_of(content[begin : begin + width], number)
+    sums = (
+        crc32(content[begin : begin + width], number & _ALL_BITS)
         for begin, number in zip(begins, numbers, strict=True)
     )
-    return np.fromiter(found, dtype=_SUM, count=len(rows))
+    return np.fromiter(sums, dtype=_SUM, count=len(rows))
 
 
 def write_sums(folder: Path, file: str, parts: Iterable[NDArray[np.uint32]]) -> None:

@@ -334,7 +334,7 @@ class ShardedVectors:
     def blocks(self, size: int) -> Iterator[tuple[int, Vectors]]:
         """Yield (first row id, block of at most `size` rows) of all rows."""
         for start in range(0, len(self), size):
-            yield start, self.block(start, start + size)
+            yield start, self._unit(self.codes(start, start + size))
 
     def codes(self, start: int, stop: int) -> NDArray[np.float16]:
         """Return the rows of `block` as they are stored: (n, dim) float16."""

@@ -79,7 +79,7 @@ SELECT row_number() OVER (ORDER BY k.place) - 1 AS row_id, k.place, d.seq, k.n_s
        k.n_duplicates
 FROM (SELECT coalesce(f.kept, d.place) AS place, sum(n_submitted)::BIGINT AS n_submitted,
              count(*) - 1 AS n_duplicates
-      FROM different AS d LEFT JOIN folded AS f USING (place) GROUP BY 1) AS k
+      FROM different AS d LEFT JOIN dropped AS f USING (place) GROUP BY 1) AS k
 JOIN different AS d USING (place);
 CREATE TABLE numbered.prompts AS
 SELECT k.row_id, s.prompt_key, text, embedded_text, source, source_key, k.n_submitted,
@@ -135,12 +135,12 @@ class CorpusState:
 class NumberedRows:
     """The outcome of numbering: `rows` kept prompts, equal ones, and different ones dropped.
 
-    `duplicates` equal an earlier prompt; `folded` ones differ from the one that is kept for them.
+    `duplicates` equal an earlier prompt; `near_duplicates` differ from the one kept for them.
     """
 
     rows: int
     duplicates: int
-    folded: int = 0
+    near_duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ class StagedPrompts:
         """Append a batch and remember `state` as the place after it: both or neither.
 
         Args:
-            prompts: in the order of the corpus; duplicates may be among them, numbering folds them.
+            prompts: in the order of the corpus; duplicates may be among them, numbering drops them.
                 May be empty.
             corpus: the corpus's place in the plan, from 0; corpora are added one after the other.
             state: where to go on from; its notes (counts, examples) must be plain JSON values.
@@ -288,7 +288,7 @@ class StagedPrompts:
         """Give each kept prompt a row id, in first-seen order, and write `prompts.duckdb`.
 
         The file appears whole or not at all; where it is already there, it is kept. `n_submitted`
-        of prompts that are folded is added up. After an error this object is closed.
+        of dropped prompts is added up. After an error this object is closed.
 
         Args:
             stands_for: for each place the place of the prompt that is kept for it, its own where
@@ -298,12 +298,12 @@ class StagedPrompts:
         target = self._folder / PROMPTS
         places = self.drop_equal()
         stands_for = np.arange(len(places)) if stands_for is None else stands_for
-        folded = np.flatnonzero(stands_for != np.arange(len(places)))
+        dropped = np.flatnonzero(stands_for != np.arange(len(places)))
         with duckdb_errors(target):
             if not target.exists():
-                self._write_numbered(target, folded, stands_for[folded], mark=mark)
+                self._write_numbered(target, dropped, stands_for[dropped], mark=mark)
             staged = self._one("SELECT count(*) FROM staged")
-        n_duplicates = 0 if mark else len(folded)
+        n_duplicates = 0 if mark else len(dropped)
         return NumberedRows(len(places) - n_duplicates, staged - len(places), n_duplicates)
 
     def equal_examples(self, limit: int) -> list[DroppedPrompt]:
@@ -341,13 +341,13 @@ class StagedPrompts:
         self.close()
 
     def _write_numbered(
-        self, target: Path, folded: NDArray[np.int64], kept: NDArray[np.int64], *, mark: bool
+        self, target: Path, dropped: NDArray[np.int64], kept: NDArray[np.int64], *, mark: bool
     ) -> None:
         import pyarrow
 
-        pairs = pyarrow.table({"place": folded.astype(np.int64), "kept": kept.astype(np.int64)})
+        pairs = pyarrow.table({"place": dropped.astype(np.int64), "kept": kept.astype(np.int64)})
         nothing = pairs.slice(0, 0)
-        self._connection.register("folded", nothing if mark else pairs)
+        self._connection.register("dropped", nothing if mark else pairs)
         self._connection.register("marked", pairs if mark else nothing)
         partial = target.with_name(f"{target.name}.tmp")
         remove_database(partial)

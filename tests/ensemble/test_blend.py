@@ -52,7 +52,7 @@ def test_only_ratios_count(weights: dict[str, float], seed: int, scale: float) -
 @brief
 @given(weightings, st.integers(0, 99))
 def test_lengths_of_contributions_do_not_count(weights: dict[str, float], seed: int) -> None:
-    """Votes are unit before they are averaged: a member cannot gain by being long."""
+    """Predictions are normalized before they are averaged: a member cannot gain by being long."""
     rows_of = contributions(seed)
     longer = {name: rows * np.float32(7) for name, rows in rows_of.items()}
     longer[next(iter(weights))] *= np.float32(3)

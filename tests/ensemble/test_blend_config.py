@@ -1,4 +1,4 @@
-"""Recipes by name and by file."""
+"""Blend configs by name and by file."""
 
 from __future__ import annotations
 

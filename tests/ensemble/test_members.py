@@ -41,11 +41,11 @@ def test_the_default_blend_runs_on_packaged_files(lite: IndexVersion, encoder: L
     (prediction,) = load_ensemble(
         load_blend_config("default"), lite, encoder, offline=True
     ).predict([picture("red")])
-    assert {vote.member for vote in prediction.contributions} == set(
+    assert {part.member for part in prediction.contributions} == set(
         load_blend_config("default").weights
     )
     assert prediction.prompt in {"a red fox", "a blue lake", "a green hill"}
-    regressor = next(vote for vote in prediction.contributions if vote.member == "vit")
+    regressor = next(part for part in prediction.contributions if part.member == "vit")
     expected = encoder.images.output([picture("red")])[0] @ prediction.vector
     assert regressor.cosine == pytest.approx(float(expected), abs=1e-5)
 

@@ -17,7 +17,7 @@ from imprompt.evaluation.study import Options, Study, run_study
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.store.index_version import open_version
-from tests.evaluation.worlds import RECIPE, THINGS
+from tests.evaluation.worlds import BLEND_CONFIG, THINGS
 
 
 @pytest.fixture(scope="session")
@@ -80,4 +80,4 @@ def memorising(
 @pytest.fixture(scope="session")
 def honest(pairs_file: Path, index: Path, memorising: LiteEncoder, cache: Path) -> Study:
     with open_version(index) as version:
-        return run_study(pairs_file, RECIPE, version, memorising, Options(cache=cache))
+        return run_study(pairs_file, BLEND_CONFIG, version, memorising, Options(cache=cache))

@@ -60,7 +60,7 @@ def test_the_better_setting_is_chosen() -> None:
 
 
 def test_a_member_that_adds_little_gets_no_share() -> None:
-    """Less than a thousandth of cosine is not worth a voter; more is."""
+    """Less than a thousandth of cosine is not worth a member; more is."""
     rng = np.random.default_rng(3)
     truth, noise = random_rows(rng, 400), random_rows(rng, 400)
     nearly = unit_rows(truth + 0.05 * noise)

@@ -28,7 +28,7 @@ def pair_set(*, kinds: int = 1) -> PairSet:
     return PairSet(rows, truth, np.arange(N), np.arange(N) % 5, np.arange(N) % kinds == 0, ())
 
 
-def sheet(pairs: PairSet, *, spoil: int | None = None) -> FoldInputs:
+def fold_inputs(pairs: PairSet, *, spoil: int | None = None) -> FoldInputs:
     """Two members, the first far better; in `outer`, fold `spoil` says the opposite."""
     rng = np.random.default_rng(1)
     good = unit_rows(pairs.truth + 0.05 * rng.standard_normal(pairs.truth.shape))
@@ -47,7 +47,7 @@ def sheet(pairs: PairSet, *, spoil: int | None = None) -> FoldInputs:
 def test_a_fold_does_not_choose_its_own_weights() -> None:
     """If members swap quality in one fold, its weights stay those of the other folds."""
     pairs = pair_set()
-    fitted = fit_folds(sheet(pairs, spoil=2), pairs, ["first", "second"])
+    fitted = fit_folds(fold_inputs(pairs, spoil=2), pairs, ["first", "second"])
     assert all(choice.shares[0] > 0.9 for choice in fitted.choices)
     test = pairs.folds == 2
     assert fitted.scores[BLEND][test].mean() < 0.2 < 0.6 < fitted.scores[BLEND][~test].mean()
@@ -56,7 +56,7 @@ def test_a_fold_does_not_choose_its_own_weights() -> None:
 def test_all_answers_are_scored() -> None:
     """Each member, the blend, and the blend without each member (of two: the other one)."""
     pairs = pair_set()
-    scores = fit_folds(sheet(pairs), pairs, ["first", "second"]).scores
+    scores = fit_folds(fold_inputs(pairs), pairs, ["first", "second"]).scores
     assert set(scores) == {"first", "second", BLEND, without("first"), without("second")}
     assert np.array_equal(scores[without("first")], scores["second"])
 
@@ -70,11 +70,11 @@ def test_the_main_kind_is_fitted_on() -> None:
 
 
 def test_given_shares_are_taken_as_they_are() -> None:
-    """A member without one has no vote."""
+    """A member without one has no weight."""
     pairs = pair_set()
-    scores = given_scores(sheet(pairs).outer, ["first", "second"], {"first": 1.0}, setting=0)
+    scores = given_scores(fold_inputs(pairs).outer, ["first", "second"], {"first": 1.0}, setting=0)
     assert np.allclose(
-        scores, fit_folds(sheet(pairs), pairs, ["first", "second"]).scores["first"], atol=1e-6
+        scores, fit_folds(fold_inputs(pairs), pairs, ["first", "second"]).scores["first"], atol=1e-6
     )
 
 

@@ -13,7 +13,7 @@ from imprompt.ensemble.blend_config import check_blend_config, load_blend_config
 from imprompt.evaluation.nested_cv import BLEND, CONSTANT, GIVEN, PRINTED
 from imprompt.evaluation.study import Options, Study, fitted_blend_config, make_report, run_study
 from imprompt.store.index_version import open_version
-from tests.evaluation.worlds import RECIPE
+from tests.evaluation.worlds import BLEND_CONFIG
 
 
 def test_a_leak_shows(
@@ -22,7 +22,7 @@ def test_a_leak_shows(
     """The head has memorized its pairs; out of fold, on noise, it is no better than a constant."""
     with open_version(index) as version:
         leaking = run_study(
-            pairs_file, RECIPE, version, memorising, Options(refit_head=False, cache=cache)
+            pairs_file, BLEND_CONFIG, version, memorising, Options(refit_head=False, cache=cache)
         )
     assert leaking.scores["vit"].mean() > 0.7
     assert leaking.scores[BLEND].mean() > honest.scores[BLEND].mean() + 0.2

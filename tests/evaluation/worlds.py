@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imprompt.ensemble.blend_config import BlendConfig
 
-RECIPE = BlendConfig(name="test", weights={"vit": 0.5, "knn": 0.5})
+BLEND_CONFIG = BlendConfig(name="test", weights={"vit": 0.5, "knn": 0.5})
 
 # fmt: off
 THINGS = (
