@@ -93,7 +93,7 @@ def build_index(
     offline: Offline = False,
     output: Output,
 ) -> None:
-    """Build the index of prompts. Without options: the embedded encoder, the starter corpus.
+    """Build the index of prompts. Without options: the built-in encoder, the starter corpus.
 
     To resume an interrupted build, repeat the command. The current index stays in service until the
     new one is complete.

@@ -25,7 +25,7 @@ def dedupe(
     """Drop prompts whose vectors are nearly the same, keeping one of each group.
 
     The prompt with the most submissions stays and counts those of the others. Nothing is encoded.
-    The current index stays in service until the new one is complete; `gc` then removes it.
+    The current version answers until the new one is complete; `gc` removes old versions.
     """
     from imprompt.core.settings import settings
     from imprompt.indexer.semantic_duplicates import dedupe_similar

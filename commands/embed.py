@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _IMAGES_AT_ONCE = 32
 _TEXTS_AT_ONCE = 4096
-_TABLES = frozenset({".parquet", ".csv", ".tsv", ".jsonl", ".json"})
 
 
 class EmbedSpace(StrEnum):
@@ -143,10 +142,11 @@ def _embed_texts(
     from imprompt.encoders.registry import load_minilm
     from imprompt.indexer.readers.compression import table_suffix
     from imprompt.indexer.readers.sources import parse_corpus
+    from imprompt.indexer.readers.table_files import TABLES
     from imprompt.indexer.readers.text_lines import text_source
     from imprompt.retriever.query_embedding import embed_rows
 
-    is_table = table_suffix(file) in _TABLES
+    is_table = table_suffix(file) in TABLES
     source = parse_corpus(str(file), column=column) if is_table else text_source(file)
     rows = list(source.open_rows(0))
     tower = load_minilm() if space is EmbedSpace.OUTPUT else encoder.texts

@@ -297,4 +297,7 @@ LOADERS: dict[str, Callable[[MemberPool], EnsembleMember]] = {
     "caption": _load_caption,
     "ofa": _load_ofa,
 }
-"""Every member by name; a new member needs a line here."""
+"""Every member by name.
+
+Add a new member here, and its files to `imprompt.environment.model_files`.
+"""

@@ -1,4 +1,4 @@
-"""The nearest prompts of a picture: one search, shared by all members and the choice of words."""
+"""The nearest prompts of a picture: one search for all members and the printed prompt."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def needs_of(name: str) -> list[Need]:
     from imprompt.ensemble.blend_config import BLEND_CONFIGS, BlendConfig, load_blend_config
     from imprompt.ensemble.members import LOADERS
     from imprompt.indexer.readers.hub_datasets import HUB
-    from imprompt.indexer.readers.sources import PRESETS as CORPORA
+    from imprompt.indexer.readers.sources import NAMED_CORPORA
 
     if name in list(Preset):
         parts = PRESETS[Preset(name)]
@@ -61,7 +61,7 @@ def needs_of(name: str) -> list[Need]:
         return blend_needs(load_blend_config(name))
     if name in LOADERS:
         return blend_needs(BlendConfig(name=name, weights={name: 1.0}))
-    if name in CORPORA:
+    if name in NAMED_CORPORA:
         return [corpus_need(name)]
     if name.startswith(HUB):
         raise ConfigError(
@@ -77,7 +77,7 @@ def needs_of(name: str) -> list[Need]:
     raise ConfigError(
         f"Nothing is called {name!r}.",
         hint=f"Name a preset ({', '.join(Preset)}), a blend config ({', '.join(BLEND_CONFIGS)}, "
-        f"or a JSON file), a member ({', '.join(LOADERS)}), a corpus ({', '.join(CORPORA)}), "
+        f"or a JSON file), a member ({', '.join(LOADERS)}), a corpus ({', '.join(NAMED_CORPORA)}), "
         "an encoder such as ViT-L-14/openai, or a backbone of timm.",
     )
 
@@ -126,11 +126,11 @@ def encoder_need(name: str) -> Need:
 def corpus_need(spec: str) -> Need:
     """Return what `--corpus SPEC` needs."""
     from imprompt.core.hub.fetch import HubFile, Wanted
-    from imprompt.indexer.readers.sources import PRESETS, STARTER
+    from imprompt.indexer.readers.sources import NAMED_CORPORA, STARTER
 
-    if (preset := PRESETS.get(spec)) is not None:
+    if (corpus := NAMED_CORPORA.get(spec)) is not None:
         files = [
-            HubFile(preset.repo, name, preset.revision, "dataset") for name in preset.filenames
+            HubFile(corpus.repo, name, corpus.revision, "dataset") for name in corpus.filenames
         ]
         return Need(f"corpus {spec}", wanted=lambda: [Wanted((file,)) for file in files])
     return Need(f"corpus {spec}", local=() if spec == STARTER else (Path(spec).expanduser(),))
@@ -158,7 +158,9 @@ def _member_need(name: str, blend_config: BlendConfig) -> Need:
         return _model_need(title, blend_config.sources.get(name, CAPTION_SOURCE), caption_files)
     if name == "interrogator":
         return Need(title, extra="interrogator")
-    return Need(title)  # knn reads only the index
+    if name != "knn":  # which reads only the index
+        raise ValueError(f"nothing says which files the member {name} needs")
+    return Need(title)
 
 
 def _model_need(title: str, source: str, files: Callable[[str], Sequence[Wanted]]) -> Need:

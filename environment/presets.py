@@ -29,7 +29,7 @@ PRESETS = {
     Preset.LITE: PresetParts(
         encoder="lite",
         corpus="starter",
-        described="Preset lite: the small embedded encoder over 5,000 synthetic prompts, nothing "
+        described="Preset lite: the small built-in encoder over 5,000 synthetic prompts, nothing "
         "to download. `--preset clip` is far better: ViT-H-14 over DiffusionDB's real prompts, a "
         "download of 4.2 GB.",
     ),

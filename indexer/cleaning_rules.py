@@ -54,8 +54,8 @@ class Cleaning(msgspec.Struct, frozen=True, kw_only=True):
     """The cleaning settings, which are part of the plan. None switches a rule off.
 
     Attributes:
-        version: raised with every change of what the rules keep.
-        min_words, max_words: limits that are still allowed.
+        version: incremented with every change of what the rules keep.
+        min_words, max_words: inclusive limits.
         min_tokens, max_tokens: the same in tokens of the searched encoder, before it truncates.
         languages: ISO 639-1 codes to keep, as told apart by `detector`.
         contacts: drop prompts with an e-mail address, phone number or handle.

@@ -85,7 +85,7 @@ def funnel(
 ) -> dict[str, int]:
     """Return rows by outcome: read, left out for each reason, duplicates, kept.
 
-    All but the first add up to it.
+    The other counts sum to `read`.
     """
     reasons: Counter[str] = Counter()
     read = 0

@@ -108,7 +108,7 @@ class LocalEngine:
     def encode(
         self, staging: Path, spaces: Sequence[BuildSpace], wanted: Sequence[WantedShard]
     ) -> Iterator[ShardDone]:
-        """Do as `Engine.encode` says, a shard in all of its spaces before the next one.
+        """Implement `Engine.encode`: encode a shard in all its spaces before the next one.
 
         So spaces that share a network can share its pass over the texts. The next shard's texts are
         read and tokenized meanwhile.

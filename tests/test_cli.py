@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.ipc
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -387,6 +389,16 @@ def test_embed_writes_unit_rows_in_order(imprompt: Imprompt, corpus: Path, tmp_p
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert float(vectors[1] @ vectors[5]) > 0.999, "the same words"
     assert float(vectors[0] @ vectors[1]) < 0.9
+
+
+def test_embed_reads_every_kind_of_table(imprompt: Imprompt, tmp_path: Path) -> None:
+    """An Arrow table is read as one, not as lines of text."""
+    table = pyarrow.table({"prompt": ["a red fox", "a bowl of ramen"]})
+    with pyarrow.ipc.new_file(tmp_path / "prompts.arrow", table.schema) as file:
+        file.write_table(table)
+    texts, out = tmp_path / "prompts.arrow", tmp_path / "out.npy"
+    assert imprompt("embed", "--texts", texts, "--space", "output", "--out", out).code == 0
+    assert np.load(out).shape == (2, 384)
 
 
 def test_embed_keeps_rows_in_step_when_an_image_is_bad(

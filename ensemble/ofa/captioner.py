@@ -102,9 +102,9 @@ class OfaCaptioner:
             source = self._network.encode(pixels, prompt_ids.expand(len(images), -1))
             starts = torch.full((len(images), 1), START, device=device)
             answers = self._network.generate(starts, source=source, generation_config=beam_search())
-        unspoken = {*_CONTROL_TOKENS.values(), _UNKNOWN}
+        special_ids = {*_CONTROL_TOKENS.values(), _UNKNOWN}
         return [
-            self._tokenizer.decode([token for token in answer if token not in unspoken]).strip()
+            self._tokenizer.decode([token for token in answer if token not in special_ids]).strip()
             for answer in answers.tolist()
         ]
 

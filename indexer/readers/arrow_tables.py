@@ -57,7 +57,7 @@ def _refuse_selection(path: Path) -> None:
     for pattern in ("indices-*.arrow", "indices.arrow"):
         for indices in sorted(path.parent.glob(pattern)):
             raise CorpusError(
-                f"{path.parent} keeps some rows of its table only, listed in {indices.name}, "
+                f"{path.parent} selects a subset of its table's rows, listed in {indices.name}, "
                 "which is not supported.",
                 path=indices,
                 hint="Save it again after `flatten_indices()`.",

@@ -18,10 +18,10 @@ NSFW_COLUMN = "prompt_nsfw"
 EXTRA_COLUMNS = (SUBMITTED_COLUMN, NSFW_COLUMN)
 """Columns that are read with the prompt if a table has them; never guessed to hold prompts."""
 
-_READERS = "readers 1"
+_PARSING_VERSION = "readers 1"
 """Part of every fingerprint.
 
-Raised when the notion of a row changes, so that no build is resumed across the change.
+Increment it when row parsing changes, so that no build resumes across the change.
 """
 
 
@@ -56,7 +56,10 @@ def choose_column(
     elif len(texts) == 1:
         return texts[0]
     else:
-        problem = f"{path} has no column {column!r} and not just one of text; it has: {names}."
+        problem = (
+            f"{path} has no column {column!r}, and no single text column to use instead; "
+            f"it has: {names}."
+        )
         hint = "Name the column of the prompts with --column."
     raise CorpusError(problem, path=path, hint=hint)
 
@@ -128,4 +131,4 @@ def file_digest(path: Path, kind: str, column: str) -> str:
     """
     with reading(path):
         content = sha256_file(path)
-    return hashlib.sha256("\n".join((_READERS, kind, column, content)).encode()).hexdigest()
+    return hashlib.sha256("\n".join((_PARSING_VERSION, kind, column, content)).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Corpora in CSV and TSV.
 
-The standard library splits the fields; this module keeps a bad record from costing the others.
+The standard library splits the fields; this module isolates malformed records.
 """
 
 from __future__ import annotations

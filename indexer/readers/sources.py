@@ -26,7 +26,7 @@ from imprompt.indexer.readers.table_files import (
 STARTER = "starter"
 DUCKDB = ".duckdb"
 
-PRESETS = {
+NAMED_CORPORA = {
     "diffusiondb-2m": HubCorpus(
         "poloclub/diffusiondb", column="prompt", filenames=("metadata.parquet",)
     ),
@@ -45,7 +45,7 @@ Of DiffusionDB only the prompt and its score are read, not the user names.
 """
 
 _FORMS = (
-    f"A corpus is `{STARTER}`, `{'`, `'.join(PRESETS)}`, `{FORM}`, `{PHRASES}{PACKAGE}`, "
+    f"A corpus is `{STARTER}`, `{'`, `'.join(NAMED_CORPORA)}`, `{FORM}`, `{PHRASES}{PACKAGE}`, "
     f"`{IMAGES}FOLDER`, FILE{DUCKDB}, or a file, or a folder of files, that ends in {FORMS}."
 )
 
@@ -63,8 +63,8 @@ def parse_corpus(
     """Open the corpus that `spec` names, and check that it has rows.
 
     Args:
-        spec: one of the forms in docs/corpora.md. A name of `PRESETS` wins over a file of that
-            name.
+        spec: one of the forms in docs/corpora.md. A name of `NAMED_CORPORA` wins over a
+            file of that name.
         column: of the prompts, if `spec` does not name it; by default `prompt`, else the only text
             column.
         limit: take the first rows only.
@@ -84,7 +84,7 @@ def parse_corpus(
         ("--seed", seed, 0),
     ):
         if value is not None and value < least:
-            raise ConfigError(f"{option} {value} is too small.", hint=f"It is at least {least}.")
+            raise ConfigError(f"{option} must be at least {least}, not {value}.")
     source = _named(spec, column, offline=offline, announce=announce) or _local(spec, column)
     if next(source.open_rows(0), None) is None:
         raise CorpusError(
@@ -103,8 +103,10 @@ def _named(
     """Open a corpus that is not named by a path; None if `spec` does not name one."""
     if spec == STARTER:
         return starter_source()
-    if spec in PRESETS:
-        return hub_source(PRESETS[spec], name=spec, column=None, offline=offline, announce=announce)
+    if spec in NAMED_CORPORA:
+        return hub_source(
+            NAMED_CORPORA[spec], name=spec, column=None, offline=offline, announce=announce
+        )
     if spec.startswith(HUB):
         corpus = parse_hub_spec(spec.removeprefix(HUB))
         return hub_source(corpus, name=None, column=column, offline=offline, announce=announce)

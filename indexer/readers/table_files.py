@@ -73,7 +73,7 @@ def open_table(path: Path, column: str | None) -> StreamedSource:
     """
     if not is_table(path.name):
         raise CorpusError(
-            f"{path} is of no kind that can be read as a corpus.",
+            f"{path} is not in a supported corpus format.",
             path=path,
             hint=f"A table ends in {FORMS}.",
         )

@@ -17,7 +17,7 @@ PROMPTS = [
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
-    """An index of twelve prompts by the embedded encoder."""
+    """An index of twelve prompts by the built-in encoder."""
     from imprompt.encoders.registry import load_encoder, output_encoder
     from imprompt.indexer.build import build_index
     from imprompt.indexer.readers.sources import parse_corpus

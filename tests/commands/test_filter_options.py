@@ -19,7 +19,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of five prompts by the embedded encoder."""
+    """An index of five prompts by the built-in encoder."""
     from imprompt.encoders.registry import load_encoder
     from imprompt.indexer.build import build_index
     from imprompt.indexer.readers.sources import parse_corpus

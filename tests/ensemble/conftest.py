@@ -29,7 +29,7 @@ def version(index_root: Path) -> Iterator[IndexVersion]:
 
 @pytest.fixture(scope="session")
 def lite_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the root of an index of three prompts by the embedded encoder."""
+    """Return the root of an index of three prompts by the built-in encoder."""
     folder = tmp_path_factory.mktemp("lite")
     (folder / "p.txt").write_text("a red fox\na blue lake\na green hill\n", "utf-8")
     pair = load_lite()

@@ -64,7 +64,7 @@ REFUSALS = (10, 50, 51, 52, 53, 57)
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good index by the embedded encoder."""
+    """A good index by the built-in encoder."""
     folder = tmp_path_factory.mktemp("good")
     (folder / "prompts.txt").write_text(
         "".join(f"a lighthouse of {i} stones at dusk, oil on canvas\n" for i in range(ROWS))

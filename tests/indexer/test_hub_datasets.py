@@ -21,7 +21,7 @@ from imprompt.indexer.readers.hub_datasets import (
     choose_files,
     parse_hub_spec,
 )
-from imprompt.indexer.readers.sources import PRESETS, parse_corpus
+from imprompt.indexer.readers.sources import NAMED_CORPORA, parse_corpus
 from tests.core.fake_hub import COMMIT, FakeHub
 from tests.indexer.hub_worlds import fill_cache, listing_of, served
 
@@ -111,12 +111,12 @@ class TestPresets:
         fill_cache(cache, "Gustavosta/Stable-Diffusion-Prompts", files)
         assert texts(parse_corpus("gustavosta", offline=True)) == ["t", "e"]
 
-    @pytest.mark.parametrize("preset", PRESETS)
+    @pytest.mark.parametrize("preset", NAMED_CORPORA)
     def test_one_that_is_not_there_says_what_to_fetch_and_where_to_put_it(
         self, preset: str
     ) -> None:
         """Offline without a cache: one line with address and path; files put there are read."""
-        for filename in PRESETS[preset].filenames:
+        for filename in NAMED_CORPORA[preset].filenames:
             with pytest.raises(CorpusError, match="--offline is set") as caught:
                 parse_corpus(preset, offline=True)
             assert "\n" not in str(caught.value)
@@ -124,11 +124,12 @@ class TestPresets:
                 r"Fetch (\S+) on a machine with a network and put it at (\S+),", caught.value.hint
             )
             assert found is not None
-            assert found[1].endswith(f"/datasets/{PRESETS[preset].repo}/resolve/main/{filename}")
+            repo = NAMED_CORPORA[preset].repo
+            assert found[1].endswith(f"/datasets/{repo}/resolve/main/{filename}")
             place = Path(found[2])
             place.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table({PRESETS[preset].column or "": [filename]}), place)
-        assert texts(parse_corpus(preset, offline=True)) == list(PRESETS[preset].filenames)
+            pq.write_table(pa.table({NAMED_CORPORA[preset].column or "": [filename]}), place)
+        assert texts(parse_corpus(preset, offline=True)) == list(NAMED_CORPORA[preset].filenames)
 
 
 class TestFromTheHub:

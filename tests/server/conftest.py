@@ -36,7 +36,7 @@ PROMPTS = (
 
 @pytest.fixture(scope="session")
 def lite() -> LiteEncoder:
-    """The embedded encoder, loaded once for all."""
+    """The built-in encoder, loaded once for all."""
     return load_lite()
 
 
