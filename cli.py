@@ -8,10 +8,23 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import typer
+
+if not __package__:
+    # `python cli.py` runs the code next to this file, whichever imprompt is installed, if any.
+    _HERE = Path(__file__).resolve().parent
+    _SPEC = importlib.util.spec_from_file_location(
+        "imprompt", _HERE / "__init__.py", submodule_search_locations=[str(_HERE)]
+    )
+    if _SPEC is None or _SPEC.loader is None:
+        raise SystemExit(f"error: {_HERE} is not a copy of imprompt.")
+    sys.modules["imprompt"] = importlib.util.module_from_spec(_SPEC)
+    _SPEC.loader.exec_module(sys.modules["imprompt"])
 
 from imprompt.commands.add import add
 from imprompt.commands.build_index import build_index

@@ -50,7 +50,7 @@ from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
 from imprompt.store.index_version import IndexVersion
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo, Manifest
-from imprompt.store.publish import current_name
+from imprompt.store.publish import current_name, refuse_older_format
 
 _LOCAL = LocalEngine()
 _LOSSES = {REMOVED: "removed", SEMANTIC_DUPLICATE: "dropped as duplicates"}
@@ -232,14 +232,15 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
 
     Raises:
         IndexDiffers: it has another corpus or encoder, or prompts were taken out of it.
-        FormatVersion: it is of a newer format.
+        FormatVersion: it is in another format.
     """
     try:
         name = current_name(root)
-        manifest = None if name is None else manifest_of(root, name)
+        if name is None:
+            return
+        refuse_older_format(root, name)
+        manifest = manifest_of(root, name)
     except Checksum:
-        return
-    if manifest is None:
         return
     if _identity(manifest.corpus, manifest.encoders) != _identity(plan.corpora, plan.encoders):
         raise IndexDiffers(

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from imprompt.core.errors import Checksum, FormatVersion, NoIndex, SpaceMismatch, StoreError
+from imprompt.core.errors import Checksum, NoIndex, SpaceMismatch, StoreError
 from imprompt.core.protocols import VectorIndex
 from imprompt.core.values import prompt_key
 from imprompt.store import layout
@@ -22,21 +22,14 @@ from imprompt.store.gpu_index import GpuIndex
 from imprompt.store.indexes import open_index
 from imprompt.store.layout import VERIFY
 from imprompt.store.locking import try_flock
-from imprompt.store.manifest import (
-    REBUILD_WITH,
-    Manifest,
-    decode_manifest,
-    read_manifest,
-    sha256_bytes,
-)
+from imprompt.store.manifest import Manifest, decode_manifest, read_manifest, sha256_bytes
 from imprompt.store.paths import folders_of, open_file, size_of
 from imprompt.store.prompts import DuckPrompts
-from imprompt.store.publish import read_current, version_names
+from imprompt.store.publish import read_current, refuse_older_format, version_names
 from imprompt.store.shards import ShardedVectors
 
 _PIN_ATTEMPTS = 25
 _PIN_WAIT_S = 0.02
-_FOLDER_BEFORE_3 = "generations"  # of the versions, in formats 1 and 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +212,8 @@ def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
         try:
             descriptor = open_file(root, path.relative_to(root).as_posix(), root=True)
         except FileNotFoundError:
-            pass  # it is being removed, or gone; another version may be in service by now
+            # It is being removed, or gone; another version may be in service by now.
+            refuse_older_format(root, version_name)
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
         else:
@@ -228,8 +222,6 @@ def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
                 return descriptor, path.parent, expected
             os.close(descriptor)
         time.sleep(_PIN_WAIT_S)
-    if (root / _FOLDER_BEFORE_3).is_dir():
-        raise FormatVersion(f"{root} holds an index of a format before 3.0.", hint=REBUILD_WITH)
     raise Checksum(f"{path} is missing.", path=path, hint=VERIFY)
 
 

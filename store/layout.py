@@ -46,6 +46,11 @@ def versions_folder(root: Path) -> Path:
     return root / "versions"
 
 
+def older_versions_folder(root: Path) -> Path:
+    """Return the folder of the versions in formats before 3.0."""
+    return root / "generations"
+
+
 def version_folder(root: Path, name: str) -> Path:
     return versions_folder(root) / name
 

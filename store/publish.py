@@ -20,12 +20,19 @@ from imprompt.core.atomic_files import (
     sync_file,
     sync_folder,
 )
-from imprompt.core.errors import Checksum, StoreError
+from imprompt.core.errors import Checksum, FormatVersion, StoreError
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.store import layout
 from imprompt.store.locking import try_flock, write_lock
-from imprompt.store.manifest import FileRecord, Manifest, encode_manifest, manifest_in, sha256_bytes
+from imprompt.store.manifest import (
+    REBUILD_WITH,
+    FileRecord,
+    Manifest,
+    encode_manifest,
+    manifest_in,
+    sha256_bytes,
+)
 from imprompt.store.paths import entries, is_version, open_file, read_file
 
 _READ_ONLY = 0o444
@@ -147,14 +154,25 @@ def version_names(root: Path) -> list[str]:
     ]
 
 
+def refuse_older_format(root: Path, name: str) -> None:
+    """Raise if the version that `CURRENT` names was published before format 3.0.
+
+    Raises:
+        FormatVersion: it is where earlier formats had their versions.
+    """
+    older = layout.older_versions_folder(root) / name
+    if older.is_dir() and not layout.version_folder(root, name).is_dir():
+        raise FormatVersion(f"{root} holds an index of a format before 3.0.", hint=REBUILD_WITH)
+
+
 def collect_garbage(
     root: Path, *, keep: int = 1, keep_staging: bool = False
 ) -> list[tuple[str, int]]:
     """Remove versions that are not in service, and builds that were never finished.
 
     The current version stays (the newest, if none is in service), and so do the `keep` newest
-    others and those that a reader has pinned. A link in the place of a folder is removed, its
-    target stays.
+    others and those that a reader has pinned. Versions of formats before 3.0 are removed. A link
+    in the place of a folder is removed, its target stays.
 
     Args:
         root: of the index.
@@ -167,6 +185,7 @@ def collect_garbage(
     Raises:
         BuildLocked: another process is writing.
         Checksum: `CURRENT` is damaged, so that nothing is certain to be out of service.
+        FormatVersion: the current version is in a format before 3.0.
         StorageFull: the folder may not be written.
     """
     if not root.is_dir():
@@ -178,6 +197,9 @@ def collect_garbage(
         )
         names = version_names(root)
         current = current_name(root) or (names[-1] if names else None)
+        if current is not None:
+            refuse_older_format(root, current)
+            removed += _remove_older_formats(root)
         links = [
             path
             for path, is_link in entries(layout.versions_folder(root))
@@ -195,7 +217,7 @@ def collect_garbage(
 
 
 def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
-    """Remove all versions but one, and all unfinished builds.
+    """Remove all versions but one, those of earlier formats included, and all unfinished builds.
 
     Unlike `collect_garbage`, it does not wait for readers. Files that a reader has open stay
     readable until it closes them; a shard that it maps only later is missing (`Checksum`). The
@@ -209,6 +231,7 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
     """
     with storage_errors(root):
         removed = [(folder, _remove(folder)) for folder, _ in entries(layout.staging_root(root))]
+        removed += _remove_older_formats(root)
         for folder, is_link in entries(layout.versions_folder(root)):
             if folder.name == name:
                 continue
@@ -222,6 +245,11 @@ def purge_others(root: Path, name: str) -> list[tuple[str, int]]:
             removed += [(folder, _remove(folder.rename(target)))]
         sync_folder(root)
     return sorted((folder.relative_to(root).as_posix(), size) for folder, size in removed)
+
+
+def _remove_older_formats(root: Path) -> list[tuple[Path, int]]:
+    older = layout.older_versions_folder(root)
+    return [(older, _remove(older))] if older.is_symlink() or older.is_dir() else []
 
 
 def _take_away(folder: Path, target: Path) -> Path | None:

@@ -121,6 +121,21 @@ def test_other_packages_may_be_called_as_our_folders_are(archives: Path, tmp_pat
     assert not python.with_name("imprompt").exists()
 
 
+def test_a_clone_runs_its_own_code(tmp_path: Path) -> None:
+    """`python cli.py` runs the files next to it, although another imprompt is installed."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    for name in filter(None, tracked.stdout.decode().split("\0")):
+        if name.endswith((".py", ".toml", ".txt")) and (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    plan = tmp_path / "commands" / "plan.py"
+    plan.write_text(plan.read_text("utf-8") + "\nprint(__name__, __file__)\n", "utf-8")
+    command = [sys.executable, str(tmp_path / "cli.py"), "plan", "--rows", "1000"]
+    run = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert f"imprompt.commands.plan {plan}" in run.stdout
+
+
 def _rival_wheel(folder: Path) -> Path:
     """Write a wheel named `rival` with the packages `core` and `store`."""
     path = folder / "rival-1.0-py3-none-any.whl"

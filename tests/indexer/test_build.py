@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from imprompt.core.errors import BuildLocked, ConfigError, CorpusError, EncoderError, IndexDiffers
+from imprompt.core.errors import (
+    BuildLocked,
+    ConfigError,
+    CorpusError,
+    EncoderError,
+    FormatVersion,
+    IndexDiffers,
+)
 from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
 from imprompt.indexer.build import BuildOptions, build_index, make_plan
@@ -249,6 +256,18 @@ class TestRefusals:
         build_index(tmp_path, [listed(["b"])], BagPair("other"), options=BuildOptions(replace=True))
         with open_version(tmp_path) as version:
             assert version.prompts.get_many([0])[0].text == "b"
+
+    def test_an_index_of_an_older_format_needs_replace(self, tmp_path: Path) -> None:
+        """It may hold another corpus, or be one from which prompts were removed."""
+        root = tmp_path / "index"
+        build_index(root, [listed(["a"])], BagPair())
+        layout.versions_folder(root).rename(layout.older_versions_folder(root))
+        current = layout.current_path(root).read_bytes()
+        with pytest.raises(FormatVersion, match=r"before 3\.0"):
+            build_index(root, [listed(["a"])], BagPair())
+        assert layout.current_path(root).read_bytes() == current
+        replaced = build_index(root, [listed(["a"])], BagPair(), options=BuildOptions(replace=True))
+        assert replaced.manifest.rows > 0
 
     def test_other_weights_of_one_name_are_named(self, tmp_path: Path) -> None:
         """Corpus, name and space are equal: the message names the weight file that differs."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from imprompt.core.errors import Checksum, FormatVersion, NoIndex, SpaceMismatch
 from imprompt.store import layout
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
+from imprompt.store.locking import write_lock
 from imprompt.store.manifest import decode_manifest, encode_manifest, sha256_bytes
 from imprompt.store.prompts import DuckPrompts
+from imprompt.store.publish import collect_garbage, current_name, purge_others
 from tests.store.builders import SPACE, build
 
 
@@ -94,6 +98,25 @@ def test_the_folders_of_an_older_format(tmp_path: Path) -> None:
         with pytest.raises(FormatVersion, match=r"format before 3\.0") as caught:
             work(tmp_path)
         assert "imprompt build-index --replace" in caught.value.hint
+    with pytest.raises(FormatVersion):
+        collect_garbage(tmp_path)
+
+
+def test_what_is_left_of_an_older_format(tmp_path: Path) -> None:
+    """Beside a version of today it goes with `gc` and `remove`; a lost version is damage."""
+    for clean in (collect_garbage, lambda root: purge_others(root, current_name(root) or "")):
+        manifest = build(tmp_path, rows=20)
+        old = layout.older_versions_folder(tmp_path) / manifest.version
+        shutil.copytree(layout.version_folder(tmp_path, manifest.version), old)
+        with open_version(tmp_path) as version:
+            assert version.manifest.rows == 20
+        with write_lock(tmp_path) if clean is not collect_garbage else nullcontext():
+            assert old.parent.name in dict(clean(tmp_path))
+        assert not old.parent.exists()
+    layout.older_versions_folder(tmp_path).mkdir()
+    layout.version_folder(tmp_path, manifest.version).rename(tmp_path / "elsewhere")
+    with pytest.raises(Checksum):
+        open_version(tmp_path)
 
 
 def test_newer_minor_format(tmp_path: Path) -> None:
