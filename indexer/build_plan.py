@@ -34,7 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     space that is searched. With `index_factory` None, rows and memory budget decide the index type.
     """
 
-    format: int = 1
+    format: int = 2
     corpora: list[CorpusInfo]
     cleaning: Cleaning
     encoders: list[EncoderSpec]

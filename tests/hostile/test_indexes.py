@@ -125,7 +125,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "serve": served,
     "add": add,
     "remove": lambda root: remove_prompts(root, rules_where("text LIKE '% 7 %'")),
-    "fold": lambda root: dedupe_similar(root, cosine=0.999),
+    "dedupe": lambda root: dedupe_similar(root, cosine=0.999),
     "push": lambda root: push(
         root, MilvusPlace(str(root.parent / "push.db")), options=PushOptions()
     ),
@@ -238,7 +238,7 @@ def test_every_command(name: str, good: Path, home: Home) -> None:
         "info": ["info"],
         "add": ["add", corpus, "--offline"],
         "remove": ["remove", "--where", "text LIKE '% 7 %'"],
-        "fold": ["fold"],
+        "dedupe": ["dedupe"],
         "push": ["push", f"milvus:{home.hostile / 'push.db'}"],
         "submit": [
             "submit",
