@@ -28,16 +28,6 @@ class EngineOptions:
             "Ray cluster with that head node, which this machine has joined.",
         ),
     ] = LOCAL
-    actor_cpus: Annotated[
-        int | None,
-        typer.Option(
-            "--actor-cpus",
-            min=1,
-            help="With Ray: CPUs and threads per actor. "
-            "[default: all CPUs of the smallest node; 1 on nodes with a GPU]",
-            show_default=False,
-        ),
-    ] = None
 
     @property
     def local(self) -> bool:
@@ -49,21 +39,14 @@ class EngineOptions:
         """Connect to the cluster for the duration of the block; None for the local engine.
 
         Raises:
-            ConfigError: the engine's name is malformed, or `--actor-cpus` without Ray.
+            ConfigError: the engine's name is malformed.
             ClusterError: the cluster cannot be used.
         """
-        from imprompt.core.errors import ConfigError
-
         if self.local:
-            if self.actor_cpus is not None:
-                raise ConfigError(
-                    "--actor-cpus belongs to --engine ray.",
-                    hint="Set the threads of this process with OMP_NUM_THREADS.",
-                )
             yield None
             return
         from imprompt.indexer.ray_session import parse_address, ray_cluster
 
         address = parse_address(self.engine)
-        with ray_cluster(address, device=device, actor_cpus=self.actor_cpus) as cluster:
+        with ray_cluster(address, device=device) as cluster:
             yield cluster

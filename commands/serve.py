@@ -62,9 +62,6 @@ def serve(
             help="Memory-map the index's files instead of reading them; see docs/serving.md.",
         ),
     ] = False,
-    log_json: Annotated[
-        bool, typer.Option("--log-json", help="Write the log as JSON, one object per line.")
-    ] = False,
     location: IndexOptions,
     encoder: EncoderName = None,
     output: Output,
@@ -72,7 +69,8 @@ def serve(
     """Serve the index: a web page, an API, and endpoints for AUTOMATIC1111 and clip-retrieval.
 
     Models and index are loaded once; newly published versions are picked up automatically.
-    docs/serving.md shows the clients.
+    docs/serving.md shows the clients. With `--json` the log is
+    one JSON object per line.
     """
     from imprompt.core.errors import ConfigError
     from imprompt.encoders.registry import load_encoder, load_index_encoder
@@ -105,7 +103,7 @@ def serve(
         offline=run.offline,
         max_batch=max_batch,
         map_index=map_index,
-        log_json=log_json or output.json,
+        log_json=output.json,
     )
 
     def load(name: str) -> DualEncoder:

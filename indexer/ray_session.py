@@ -239,6 +239,6 @@ def _pools(ray: Any, *, device: str, actor_cpus: int | None, actors: int | None)
         extra = " and a free GPU" if actor_gpus else ""
         raise ConfigError(
             f"No node of the cluster has {each} CPUs{extra} for an actor.",
-            hint=f"See --actor-cpus; the largest node has {max(cpus)} CPUs.",
+            hint=f"The largest node has {max(cpus)} CPUs; wait until other work is done.",
         )
     return RayCluster(cleaning=Pool(1, sum(cpus), 1), devices=Pool(most, most, each, actor_gpus))

@@ -30,7 +30,7 @@ SECONDS = 2.0
 @pytest.fixture(scope="module")
 def server(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     log = tmp_path_factory.mktemp("server") / "log"
-    with served(index, log, "--log-json") as (process, port):
+    with served(index, log, "--json") as (process, port):
         yield process, port, log
 
 

@@ -58,7 +58,6 @@ def test_something_else_answers() -> None:
         (["--engine", "ray://127.0.0.1:1"], 81, "Nothing answers at 127.0.0.1:1"),
         (["--shards", "s3://bucket"], 10, "--shards belongs to --engine ray."),
         (["--engine", "ray", "--shards", "s3://key:secret@bucket"], 10, "holds a user or a key"),
-        (["--actor-cpus", "2"], 10, "--actor-cpus belongs to --engine ray."),
     ],
 )
 def test_options_that_cannot_be_used(

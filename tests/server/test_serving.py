@@ -20,7 +20,7 @@ from tests.server.processes import ROOT, ask, served
 @pytest.fixture
 def server(index: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, Path]]:
     """A process of the command line, ready, with its port and the file that it logs to."""
-    with served(index, tmp_path / "log", "--log-json") as (process, port):
+    with served(index, tmp_path / "log", "--json") as (process, port):
         yield process, port, tmp_path / "log"
 
 
