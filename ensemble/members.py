@@ -15,7 +15,7 @@ from imprompt.core.values import Ids, Prediction
 from imprompt.encoders.caching import BatchCache, CachedEncoder, image_keys
 from imprompt.encoders.registry import load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, BlendConfig, check_blend_config
-from imprompt.ensemble.confidence import find_calibration
+from imprompt.ensemble.confidence import Calibration, find_calibration
 from imprompt.ensemble.ensemble import Ensemble, unavailable
 from imprompt.ensemble.knn import Knn
 from imprompt.ensemble.model_members import CaptionMember, Regressor
@@ -97,11 +97,7 @@ def load_ensemble(
         MemberUnavailable: a member is unavailable, and `degrade` is not set or none is left; or the
             index holds no MiniLM vectors. The hint says what to fetch.
     """
-    check_blend_config(blend_config)
-    if unknown := sorted({*blend_config.weights, *_captioners(blend_config)} - LOADERS.keys()):
-        raise ConfigError(
-            f"Unknown members: {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}."
-        )
+    _check_members(blend_config)
     minilm = output_encoder(encoder, device=device, announce=announce)
     neighbourhood = Neighbourhood(
         version, CachedEncoder(encoder), k=blend_config.knn.k, allowed=allowed
@@ -117,12 +113,26 @@ def load_ensemble(
         minilm=minilm,
         left_out=left_out,
         files=pool.files,
-        calibration=find_calibration(
-            blend_config.calibrations,
-            encoder=encoder.spec.name,
-            space=encoder.spec.space,
-            rows=version.manifest.rows,
-        ),
+        calibration=_calibration(blend_config, version, encoder),
+    )
+
+
+def _check_members(blend_config: BlendConfig) -> None:
+    check_blend_config(blend_config)
+    if unknown := sorted({*blend_config.weights, *_captioners(blend_config)} - LOADERS.keys()):
+        raise ConfigError(
+            f"Unknown members: {', '.join(unknown)}.", hint=f"Known members: {', '.join(LOADERS)}."
+        )
+
+
+def _calibration(
+    blend_config: BlendConfig, version: OpenIndex, encoder: DualEncoder
+) -> Calibration | None:
+    return find_calibration(
+        blend_config.calibrations,
+        encoder=encoder.spec.name,
+        space=encoder.spec.space,
+        rows=version.manifest.rows,
     )
 
 

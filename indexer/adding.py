@@ -30,6 +30,7 @@ from imprompt.indexer.cleaning_rules import (
     resolve_cleaning,
 )
 from imprompt.indexer.corpus_checks import refuse_changed_since, refuse_unreadable
+from imprompt.indexer.engine import BuildSpace
 from imprompt.indexer.staging import find_published, require_index
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_version import IndexVersion, open_version
@@ -81,17 +82,33 @@ def add_corpora(
         if not corpora:
             return BuildReport(base.manifest, built=False, seconds=time.monotonic() - began)
         plan = _plan(root, base, [corpus for _, corpus in corpora], options, memory_budget_bytes)
-        manifest = find_published(root, plan, progress=progress)
-        if manifest is not None:
-            return BuildReport(manifest, built=False, seconds=time.monotonic() - began)
         sources = [source for source, _ in corpora]
-        if strict:
-            refuse_unreadable(sources, progress=progress)
-        refuse_changed_since(root, plan, replace=False)
-        report = run_plan(
-            plan, root, sources, spaces, options, base=base, gpu=gpu, progress=progress
+        report = _publish(
+            root, plan, sources, spaces, options, base, strict=strict, gpu=gpu, progress=progress
         )
     return replace(report, seconds=time.monotonic() - began)
+
+
+def _publish(
+    root: Path,
+    plan: AddPlan,
+    sources: Sequence[CorpusSource],
+    spaces: Sequence[BuildSpace],
+    options: BuildOptions,
+    base: IndexVersion,
+    *,
+    strict: bool,
+    gpu: Gpu | None,
+    progress: Progress,
+) -> BuildReport:
+    """Put a version of the plan in service, an intact one that exists or else a new one."""
+    manifest = find_published(root, plan, progress=progress)
+    if manifest is not None:
+        return BuildReport(manifest, built=False)
+    if strict:
+        refuse_unreadable(sources, progress=progress)
+    refuse_changed_since(root, plan, replace=False)
+    return run_plan(plan, root, sources, spaces, options, base=base, gpu=gpu, progress=progress)
 
 
 def _check_encoders(root: Path, base: IndexVersion, specs: Sequence[EncoderSpec]) -> None:

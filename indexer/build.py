@@ -301,13 +301,10 @@ def run_plan(
     gpu: Gpu | None = None,
     progress: Progress,
 ) -> BuildReport:
-    """Number, encode, index and publish, resuming an interrupted run. Needs the write lock.
+    """Run or resume a plan until it is published; needs the write lock, leaves `seconds` at 0.
 
     Args:
         base: a version whose rows come before those of the sources and keep their vectors.
-
-    Returns:
-        A report whose `seconds` are not measured.
     """
     staging = open_staging(root, plan)
     with Journal(staging / layout.JOURNAL) as journal:

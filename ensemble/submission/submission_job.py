@@ -114,6 +114,12 @@ def submit(
         write_submission(out, plan.ids, rows)
         del rows  # a map of a file in `work`, which is removed next
         shutil.rmtree(work, ignore_errors=True)
+    return _report(out, plan, results, resumed=resumed, seconds=time.monotonic() - began)
+
+
+def _report(
+    out: Path, plan: SubmissionPlan, results: _Prompts, *, resumed: int, seconds: float
+) -> SubmitReport:
     return SubmitReport(
         out=str(out),
         images=len(plan.ids),
@@ -122,7 +128,7 @@ def submit(
         missing=plan.missing,
         surplus=plan.surplus,
         resumed=resumed,
-        seconds=round(time.monotonic() - began, 3),
+        seconds=round(seconds, 3),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError
@@ -13,7 +13,7 @@ from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.encoders.minilm import load_minilm
 from imprompt.encoders.torch_devices import choose_device
-from imprompt.ensemble.training.vit_examples import load_examples
+from imprompt.ensemble.training.vit_examples import VitExamples, load_examples
 from imprompt.ensemble.training.vit_schedule import VitSettings, check_settings
 from imprompt.ensemble.training.vit_state import publish_best, work_folder
 from imprompt.ensemble.training.vit_trainer import VitTrainer
@@ -43,7 +43,7 @@ class VitReport:
     gain: Estimate
     resumed_steps: int
     steps: int
-    seconds: float
+    seconds: float = 0.0
 
     def rows(self) -> list[tuple[str, str]]:
         """Return label and value of each fact, for a table."""
@@ -79,8 +79,7 @@ def train_vit(
 
     The loss is 1 minus the cosine with MiniLM's vector of the prompt. The state is kept in a hidden
     folder next to `out`: after a kill the same call resumes, and on one machine's CPU ends with the
-    weights of an uninterrupted run. Memory grows with the pairs by a few rows of 384 numbers each,
-    and by the comparison of all prompts with each other.
+    weights of an uninterrupted run. Memory grows with the pairs, whose prompts are all compared.
 
     Args:
         pairs: see `read_pairs`. Images that cannot be read are skipped and reported.
@@ -100,21 +99,36 @@ def train_vit(
     check_settings(settings)
     _check_name(out)
     minilm = load_minilm(device=device, announce=announce)
+    seed, work = settings.seed, work_folder(out)
     tower, sha256 = load_backbone(
         backbone,
         weights=weights,
         from_scratch=from_scratch,
-        seed=settings.seed,
+        seed=seed,
         offline=offline,
         announce=announce,
     )
     examples = load_examples(
-        pairs, minilm=minilm, folds=settings.folds, seed=settings.seed, progress=progress
+        pairs, minilm=minilm, folds=settings.folds, seed=seed, progress=progress
     )
-    work = work_folder(out)
     trainer = VitTrainer(
         tower, examples, settings, weights_sha256=sha256, device=choose_device(device), work=work
     )
+    report = _train(trainer, examples, settings, out, announce=announce, progress=progress)
+    return replace(report, seconds=round(time.monotonic() - began, 3))
+
+
+def _train(
+    trainer: VitTrainer,
+    examples: VitExamples,
+    settings: VitSettings,
+    out: Path,
+    *,
+    announce: Announce,
+    progress: Progress,
+) -> VitReport:
+    """Train to the end, or resume, and publish the best epoch; leave `seconds` at 0."""
+    work = work_folder(out)
     with write_lock(work):
         if resumed := trainer.resume():
             announce(f"Resuming at step {resumed:,} of {trainer.steps:,}.")
@@ -133,7 +147,6 @@ def train_vit(
         gain=gain,
         resumed_steps=resumed,
         steps=trainer.steps,
-        seconds=round(time.monotonic() - began, 3),
     )
 
 
