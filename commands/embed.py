@@ -48,7 +48,7 @@ def embed(
         typer.Option(
             "--texts",
             metavar="FILE",
-            help="Embed the texts of this file: one per line, or CSV, TSV, JSONL or Parquet.",
+            help="Embed the texts of this file: one per line, or a table (docs/corpora.md).",
         ),
     ] = None,
     column: PromptColumn = None,
