@@ -23,7 +23,7 @@ class ExactIndex(BaseIndex):
         super().__init__(dim=vectors.dim, rows=len(vectors))
         self._vectors = vectors
 
-    def _search(
+    def search_checked(
         self,
         queries: Vectors,
         k: int,

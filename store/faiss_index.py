@@ -116,16 +116,12 @@ class FaissIndex(BaseIndex):
         self._scan_error = 1.01 * 2.0**-11 + vectors.dim * 2.0**-24
         self._index = _open_flat(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
 
-    def _search(
-        self,
-        queries: Vectors,
-        k: int,
-        effort: float | None,  # noqa: ARG002 it is exact
-        selection: Selection | None,
+    def search_checked(
+        self, queries: Vectors, k: int, effort: float | None, selection: Selection | None
     ) -> Hits:
         hits, n_selected = no_hits(len(queries), k), self._n_selected(selection)
         if n_selected <= FEW_ROWS:
-            return self._exact.search(queries, k, selection=selection)
+            return self._exact.search_checked(queries, k, effort, selection)
         self._check_codes()
         params = _parameters(selection, rows=len(self))
         for start in range(0, len(queries), _QUERIES_AT_ONCE):

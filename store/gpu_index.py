@@ -84,7 +84,7 @@ class GpuIndex(BaseIndex):
         # off a term, four times that where they are cut.
         self._scan_error = 2.02 * 2.0**-11 + vectors.dim * 2.0**-22
 
-    def _search(
+    def search_checked(
         self, queries: Vectors, k: int, effort: float | None, selection: Selection | None
     ) -> Hits:
         if selection is not None or not len(queries) or not self._ready():

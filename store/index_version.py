@@ -22,7 +22,13 @@ from imprompt.store.gpu_index import GpuIndex
 from imprompt.store.indexes import open_index
 from imprompt.store.layout import VERIFY
 from imprompt.store.locking import try_flock
-from imprompt.store.manifest import Manifest, decode_manifest, read_manifest, sha256_bytes
+from imprompt.store.manifest import (
+    Manifest,
+    decode_manifest,
+    read_manifest,
+    sha256_bytes,
+    space_mismatch,
+)
 from imprompt.store.paths import folders_of, open_file, size_of
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.publish import read_current, refuse_older_format, version_names
@@ -137,14 +143,8 @@ class IndexVersion:
         self.close()
 
     def _mismatch(self, space: str) -> SpaceMismatch:
-        encoder = self.manifest.encoders[0]
-        return SpaceMismatch(
-            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; "
-            f"asked for was {space}.",
-            expected=encoder.space,
-            found=space,
-            hint=f"Use --encoder {encoder.name}, or build another index with --encoder and "
-            "--index.",
+        return space_mismatch(
+            self.manifest, space, instead="build another index with --encoder and --index"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from imprompt.core.errors import Checksum, FormatVersion
+from imprompt.core.errors import Checksum, FormatVersion, SpaceMismatch
 from imprompt.core.values import EncoderSpec
 from imprompt.store import layout
 from imprompt.store.layout import REBUILD
@@ -218,6 +218,22 @@ def read_manifest(descriptor: int, folder: Path) -> bytes:
     if os.fstat(descriptor).st_size > most:
         most += _BYTES_A_FILE * sum(len(files) for _, _, files in os.walk(folder))
     return read_descriptor(descriptor, folder / layout.MANIFEST, most_bytes=most)
+
+
+def space_mismatch(manifest: Manifest, space: str, *, instead: str) -> SpaceMismatch:
+    """Return the error for a space that a version does not have.
+
+    Args:
+        instead: what the user can do other than use the index's encoder.
+    """
+    encoder = manifest.encoders[0]
+    return SpaceMismatch(
+        f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; "
+        f"asked for was {space}.",
+        expected=encoder.space,
+        found=space,
+        hint=f"Use --encoder {encoder.name}, or {instead}.",
+    )
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:

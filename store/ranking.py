@@ -63,13 +63,13 @@ class BaseIndex(ABC):
         if selection is not None:
             row_ids = _validate_row_ids(selection.row_ids, rows=len(self))
             selection = replace(selection, row_ids=row_ids)
-        return self._search(queries, k, effort, selection)
+        return self.search_checked(queries, k, effort, selection)
 
     @abstractmethod
-    def _search(
+    def search_checked(
         self, queries: Vectors, k: int, effort: float | None, selection: Selection | None
     ) -> Hits:
-        """Answer a question that was checked; the selected row ids rise, each once."""
+        """Answer what `search` has checked; the selected row ids rise, each once."""
 
     def _n_selected(self, selection: Selection | None) -> int:
         return len(self) if selection is None else len(selection.row_ids)

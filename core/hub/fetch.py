@@ -237,7 +237,7 @@ def _ask_for_all(
         except WeightsMissing as error:
             listener.failed(f"{file.repo}/{file.filename}", error)
             reachable = reachable and (offline or _refused_by_hub(error))
-    return remotes
+    return [*dict.fromkeys(remotes)]  # several wants may name one file
 
 
 def _download_all(remotes: Sequence[Remote], listener: FetchListener) -> None:

@@ -83,13 +83,13 @@ class IvfIndex(BaseIndex):
         workers = min(len(self._parts), os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(workers, "index-part") if workers > 1 else None
 
-    def _search(
+    def search_checked(
         self, queries: Vectors, k: int, effort: float | None, selection: Selection | None
     ) -> Hits:
         effort = self._effort if effort is None else effort
         n_selected = self._n_selected(selection)
         if effort >= 1 or n_selected <= 2 * max(POOL, k):
-            return self._exact.search(queries, k, selection=selection)
+            return self._exact.search_checked(queries, k, effort, selection)
         hits = no_hits(len(queries), k)
         nprobe = nprobe_of(effort, self._n_lists)
         pool = min(max(POOL if k <= POOL else 2 * k, nprobe), n_selected)

@@ -83,13 +83,13 @@ class MilvusIndex(BaseIndex):
         # How far its scores can be off: both sides sum `dim` products in float32, in any order.
         self._scan_error = 2 * vectors.dim * 2.0**-24 + _ROUNDING
 
-    def _search(
+    def search_checked(
         self, queries: Vectors, k: int, effort: float | None, selection: Selection | None
     ) -> Hits:
         effort = self._effort if effort is None else effort
         n_selected = self._n_selected(selection)
         if selection is not None and n_selected <= 2 * max(POOL, k):
-            return self._exact.search(queries, k, selection=selection)
+            return self._exact.search_checked(queries, k, effort, selection)
         filters = self._filters(selection)
         if effort < 1 and self._choice.has_dial:
             proposed = self._proposed(queries, max(POOL, k), filters, n_selected, effort)
@@ -114,7 +114,7 @@ class MilvusIndex(BaseIndex):
                     scanned=scanned if self._exhaustive else None,
                 )
         if left := [i for i in range(len(queries)) if i not in proposed]:
-            exact = self._exact.search(queries[left], k, selection=selection)
+            exact = self._exact.search_checked(queries[left], k, effort, selection)
             hits.ids[left], hits.scores[left] = exact.ids, exact.scores
         return hits
 

@@ -12,7 +12,7 @@ from imprompt.core.values import prompt_key
 from imprompt.store.check_queries import check_query_problem
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.gpu import Gpu
-from imprompt.store.manifest import Manifest
+from imprompt.store.manifest import Manifest, space_mismatch
 from imprompt.store.milvus.collections import load
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.index import MilvusIndex
@@ -140,14 +140,7 @@ class MilvusVersion:
         return None
 
     def _mismatch(self, space: str) -> SpaceMismatch:
-        encoder = self.manifest.encoders[0]
-        return SpaceMismatch(
-            f"The index holds vectors of the space {encoder.space}, made by {encoder.name}; "
-            f"asked for was {space}.",
-            expected=encoder.space,
-            found=space,
-            hint=f"Use --encoder {encoder.name}, or another index.",
-        )
+        return space_mismatch(self.manifest, space, instead="another index")
 
 
 def open_milvus(place: MilvusPlace) -> MilvusVersion:
