@@ -80,6 +80,12 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip().rstrip(".") if lines else type(error).__name__
 
 
+def last_line(error: BaseException, default: str = "") -> str:
+    """Return the last line of a foreign error's message, or `default` if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else default
+
+
 class ConfigError(ImpromptError):
     """An option or a setting that cannot be used."""
 

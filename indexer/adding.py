@@ -75,13 +75,14 @@ def add_corpora(
     began = time.monotonic()
     require_index(root)
     spaces = spaces_of(encoder, extra, also=also)
-    options = BuildOptions(unsafe_words=unsafe_words or read_unsafe_words(), dropped=dropped)
+    words = unsafe_words or read_unsafe_words()
+    options = BuildOptions(unsafe_words=words, dropped=dropped)
     with write_lock(root), open_version(root) as base:
         _check_encoders(root, base, [space.spec for space in spaces])
         corpora = _new_corpora(base, sources, progress=progress)
         if not corpora:
             return BuildReport(base.manifest, built=False, seconds=time.monotonic() - began)
-        plan = _plan(root, base, [corpus for _, corpus in corpora], options, memory_budget_bytes)
+        plan = _plan(root, base, [corpus for _, corpus in corpora], words, memory_budget_bytes)
         sources = [source for source, _ in corpora]
         report = _publish(
             root, plan, sources, spaces, options, base, strict=strict, gpu=gpu, progress=progress
@@ -144,7 +145,7 @@ def _plan(
     root: Path,
     base: IndexVersion,
     added: Sequence[CorpusInfo],
-    options: BuildOptions,
+    words: UnsafeWords,
     memory_budget_bytes: int | None,
 ) -> AddPlan:
     """Extend the plan of the base by more corpora.
@@ -153,7 +154,6 @@ def _plan(
         ConfigError: the base was cleaned with another list of unsafe words.
     """
     fields = inherited_fields(base)
-    words = options.unsafe_words or read_unsafe_words()
     cleaning: Cleaning = fields["cleaning"]
     if cleaning.unsafe and cleaning.unsafe_words != words.sha256:
         raise ConfigError(

@@ -114,7 +114,7 @@ def plan_of(base: Manifest) -> Plan:
         raise Checksum(
             f"The plan in {path} of {base.version} is invalid: {error}.",
             path=path,
-            hint="Build the index again.",
+            hint=layout.REBUILD,
         ) from error
     if stored.index_factory is not None:
         read_factory(stored.index_factory, dim=base.encoders[0].dim)

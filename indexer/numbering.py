@@ -52,10 +52,8 @@ def number_prompts(
         CorpusError: a source cannot be read, or no source has a usable prompt.
         StorageFull: the disk is full or read-only.
     """
-    numbered = journal.numbered()
-    if numbered is not None and holds_rows(staging, numbered):
+    if (numbered := resumed_numbering(staging, journal)) is not None:
         return numbered
-    (staging / layout.PROMPTS).unlink(missing_ok=True)
     with StagedPrompts(staging) as staged:
         if base is not None:
             staged.settle(base)
@@ -126,6 +124,15 @@ def prompts_digest(staging: Path) -> str:
     """Return the digest of the numbered rows; see `imprompt.store.prompts.DuckPrompts.digest`."""
     with DuckPrompts(staging / layout.PROMPTS) as prompts:
         return prompts.digest()
+
+
+def resumed_numbering(staging: Path, journal: Journal) -> Numbered | None:
+    """Return the finished numbering if its prompts are intact; else remove what is left of it."""
+    numbered = journal.numbered()
+    if numbered is not None and holds_rows(staging, numbered):
+        return numbered
+    (staging / layout.PROMPTS).unlink(missing_ok=True)
+    return None
 
 
 def holds_rows(staging: Path, numbered: Numbered) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from imprompt.core.errors import ClusterError, WorkerDiffers, first_line
+from imprompt.core.errors import ClusterError, WorkerDiffers, first_line, last_line
 from imprompt.indexer.provenance import code_sha256
 from imprompt.indexer.ray_blocks import BlockActor, Failed, block_source, payloads
 from imprompt.indexer.ray_session import Pool, room_for
@@ -118,7 +118,8 @@ def stream(
     except RayError as error:
         if "ModuleNotFoundError" in str(error) or "No module named" in str(error):
             raise WorkerDiffers(
-                f"A worker of the cluster cannot load imprompt: {_last_line(error)}",
+                "A worker of the cluster cannot load imprompt: "
+                f"{last_line(error, default=type(error).__name__)}",
                 hint="Install the same version of imprompt, with its extras, on every machine "
                 "of the cluster.",
             ) from error
@@ -276,7 +277,3 @@ def _reason(error: BaseException) -> str:
     """Return a line on a loss; the cause of a task's error is what its process reported."""
     cause = getattr(error, "cause", None) or error
     return f"{type(cause).__name__}: {first_line(cause)}"
-
-
-def _last_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()[::-1]), type(error).__name__).strip()

@@ -12,12 +12,12 @@ from imprompt.core.values import Ids
 from imprompt.indexer.build_plan import Plan
 from imprompt.indexer.cleaning_stats import KEPT
 from imprompt.indexer.journal import Journal, Numbered, ShardDone
-from imprompt.indexer.numbering import holds_rows, prompts_digest
+from imprompt.indexer.numbering import prompts_digest, resumed_numbering
 from imprompt.indexer.staging import choose_factory, index_and_publish, open_staging
 from imprompt.store import layout
-from imprompt.store.compact_shards import Gained, write_without
 from imprompt.store.index_version import IndexVersion
 from imprompt.store.manifest import Manifest
+from imprompt.store.prompts_without import Gained, write_without
 from imprompt.store.shards import shard_is_whole, write_codes
 
 
@@ -75,10 +75,8 @@ def _renumber(
     gained: Gained | None,
     progress: Progress,
 ) -> Numbered:
-    numbered = journal.numbered()
-    if numbered is not None and holds_rows(staging, numbered):
+    if (numbered := resumed_numbering(staging, journal)) is not None:
         return numbered
-    (staging / layout.PROMPTS).unlink(missing_ok=True)
     with progress.start("Writing the remaining prompts", None):
         write_without(
             base.folder / layout.PROMPTS, staging / layout.PROMPTS, removed, gained=gained

@@ -20,7 +20,6 @@ from imprompt.indexer.build_plan import DedupePlan, inherited_fields
 from imprompt.indexer.cleaning_stats import SEMANTIC_DUPLICATE
 from imprompt.indexer.rewriting import rewrite
 from imprompt.indexer.staging import find_published, open_staging, require_index
-from imprompt.store.compact_shards import Gained
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.index_plan import number_of_lists, short_codes
 from imprompt.store.index_version import IndexVersion, open_version
@@ -28,6 +27,7 @@ from imprompt.store.indexes import build_index_file, open_index
 from imprompt.store.ivf.ivf_index import effort_of
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest
+from imprompt.store.prompts_without import Gained
 from imprompt.store.ranking import CAPS
 from imprompt.store.shards import ShardedVectors
 

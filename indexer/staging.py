@@ -20,8 +20,8 @@ from imprompt.store.check_queries import index_space
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_plan import plan_index
 from imprompt.store.index_version import IndexVersion
-from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
-from imprompt.store.paths import check_tree, hash_file, open_file
+from imprompt.store.manifest import Manifest, ShardRecord, manifest_in
+from imprompt.store.paths import check_tree, has_content, hash_file, open_file
 from imprompt.store.publish import find_version, make_current, publish, read_current
 from imprompt.store.shards import ShardedVectors, shard_is_whole, write_row_sums
 
@@ -69,19 +69,12 @@ def find_published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | 
         return None
     with progress.start("Checking the existing index", len(manifest.files)) as task:
         for file, record in manifest.files.items():
-            if not _file_is_whole(folder, file, record):
+            if not has_content(folder, file, size=record.bytes, sha256=record.sha256):
                 return None
             task.advance(1)
     # Needed even if it is in service: a kill may have left files of the build next to it.
     make_current(root, name)
     return manifest
-
-
-def _file_is_whole(folder: Path, file: str, record: FileRecord) -> bool:
-    try:
-        return hash_file(folder, file) == (record.bytes, record.sha256)
-    except (Checksum, OSError):
-        return False
 
 
 def _read_current_or_none(root: Path) -> tuple[str, str] | None:

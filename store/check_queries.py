@@ -70,9 +70,9 @@ def index_space(
     queries = vectors.rows(row_ids)
     with progress.start("Measuring the index", None):
         exact = ExactIndex(vectors).search(queries, 10)
-        info = measured(folder, info, vectors, queries=queries, exact=exact)
+        index = open_index(folder, info, vectors)
+        info = measured(index, info, queries=queries, exact=exact)
     check_queries = _first_answers(row_ids, exact)
-    index = open_index(folder, info, vectors)
     if isinstance(index, IvfIndex):
         n_found = _n_found(check_queries, queries[:N_QUERIES], index)
         # Where fewer are found, because many rows are equal, they would not tell damage from ties.

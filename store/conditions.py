@@ -137,7 +137,7 @@ def matches(pattern: str) -> Predicate:
             connection.execute("SELECT regexp_matches('', ?, 'i')", [pattern])
     except duckdb.Error as error:
         raise FilterRejected(
-            f"{_cut(pattern)} is no regular expression: {first_line(error)}."
+            f"{_cut(pattern)} is not a regular expression: {first_line(error)}."
         ) from error
     return Or(tuple(RegexMatch(text, pattern) for text in _SEARCHED))
 
@@ -295,7 +295,7 @@ def _like(node: Expr, *, ignore_case: bool) -> Predicate:
     value, _ = _operand(text, ValueKind.TEXT), _operand(pattern, ValueKind.TEXT)
     if type(pattern).__name__ != "Literal":
         raise FilterRejected(
-            f"{_shown(pattern)} is no pattern.", hint="LIKE takes a text in single quotes."
+            f"{_shown(pattern)} is not a pattern.", hint="LIKE takes a text in single quotes."
         )
     like = Like(value, pattern.this, ignore_case)
     return Not(like) if node.args.get("negate") else like

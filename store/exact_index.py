@@ -20,7 +20,7 @@ class ExactIndex(BaseIndex):
     """An index that scans the vectors of a space with numpy; effort changes nothing."""
 
     def __init__(self, vectors: VectorStore) -> None:
-        super().__init__(dim=vectors.dim, rows=len(vectors))
+        super().__init__(vectors)
         self._vectors = vectors
 
     def search_checked(

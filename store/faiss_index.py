@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.atomic_files import atomic_write
-from imprompt.core.errors import Checksum
+from imprompt.core.errors import Checksum, last_line
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Hits, Ids, Selection, Vectors
@@ -102,7 +102,7 @@ class FaissIndex(BaseIndex):
     def __init__(
         self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True
     ) -> None:
-        super().__init__(dim=vectors.dim, rows=len(vectors))
+        super().__init__(vectors)
         self._path = folder / info.file
         self._vectors = vectors
         self._exact = ExactIndex(vectors)
@@ -284,9 +284,7 @@ def faiss_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        last_line = (
-            str(error).strip().rpartition("\n")[2] or "it asks for more memory than there is"
-        )
+        reason = last_line(error, default="it asks for more memory than there is")
         raise Checksum(
-            f"{path} cannot be used: {last_line}", path=path, hint=layout.REBUILD
+            f"{path} cannot be used: {reason}", path=path, hint=layout.REBUILD
         ) from error

@@ -19,14 +19,14 @@ from imprompt.core.device_names import (
     check_device,
     nvidia_driver,
 )
-from imprompt.core.errors import ConfigError
+from imprompt.core.errors import ConfigError, last_line
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.store.faiss_import import import_faiss
 
 Value = TypeVar("Value")
 
 GPU_POOL = 2048
-"""The most rows that FAISS finds for a question on a GPU."""
+"""The most rows that FAISS finds for a query on a GPU."""
 
 
 class Clone(Protocol):
@@ -113,14 +113,12 @@ class Gpu:
     def _owned(self, what: str, call: Callable[[], Value]) -> Value | None:
         try:
             return self._owner.submit(call).result()
-        except (
-            RuntimeError,
-            MemoryError,
-        ) as error:  # FAISS says everything with RuntimeError, a full memory too
+        # FAISS reports everything as RuntimeError, a full memory too.
+        except (RuntimeError, MemoryError) as error:
             reason = (
                 "its memory is full"
                 if _memory_is_full(error)
-                else (str(error).strip().splitlines() or [repr(error)])[-1]
+                else last_line(error, default=repr(error))
             )
             if self._required:
                 raise ConfigError(f"The GPU cannot {what}: {reason}.", hint=WITHOUT_GPU) from error
@@ -132,7 +130,7 @@ class Gpu:
 
 @contextmanager
 def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | None]:
-    """The first GPU while the block runs; None where FAISS is to use the processor.
+    """Yield the first GPU while the block runs; None where FAISS is to use the processor.
 
     Args:
         device: "cpu" or "openvino"; "auto", which takes the GPU where there is one and says a line

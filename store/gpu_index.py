@@ -71,7 +71,7 @@ class GpuIndex(BaseIndex):
     def __init__(
         self, cpu: VectorIndex, vectors: ShardedVectors, gpu: Gpu, *, piece_rows: int = PIECE_ROWS
     ) -> None:
-        super().__init__(dim=vectors.dim, rows=len(vectors))
+        super().__init__(vectors)
         self._cpu = cpu
         self._vectors = vectors
         self._gpu = gpu

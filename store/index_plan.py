@@ -80,7 +80,7 @@ class IndexPlan:
     its files, and where `vectors_in_memory` the stored vectors too. `index_bytes` are the index's
     files, `disk_bytes` a whole version, `build_memory_bytes` what making the index takes beside
     the program itself, and `gpu_bytes` what a GPU has to hold that answers. `query_ms` and
-    `build_s` are ranges for one question and for making the index, on one and on two cores of a
+    `build_s` are ranges for one query and for making the index, on one and on two cores of a
     server of 2020 or later; encoding the prompts comes on top.
     """
 
@@ -310,13 +310,13 @@ def _plan(
         disk_bytes=file + vectors + rows * _PROMPT_BYTES,
         gpu_bytes=rows * dim * _CODE_BYTES,
         vectors_in_memory=vectors_in_memory,
-        query_ms=_query_ms(rows, dim, factory, cached=vectors_in_memory),
+        query_ms=_query_ms(rows, dim, parsed, cached=vectors_in_memory),
         build_s=_build_s(rows, dim, parsed),
         reasons=reasons,
     )
 
 
-def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float, float]:
+def _query_ms(rows: int, dim: int, parsed: Factory, *, cached: bool) -> tuple[float, float]:
     """Estimate one query on one core, from measurements with some room to both sides.
 
     Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists is visited, or the
@@ -324,10 +324,9 @@ def _query_ms(rows: int, dim: int, factory: str, *, cached: bool) -> tuple[float
     blocks, 16 to 50 ns for one of one bit and twice that for 8 bits; and candidates are scored
     again from memory or from disk. See benchmarks/results/search.md.
     """
-    if factory == FLAT:
+    if not parsed.n_lists:
         scanned_mb = rows * dim * _CODE_BYTES / 1e6
         return 0.03 * scanned_mb, 0.3 * scanned_mb
-    parsed = read_factory(factory)
     powers = (0.45, 0.8) if parsed.lists_a_row == 1 else (0.3, 0.7)
     fewest, most = (
         rows * parsed.lists_a_row / parsed.n_lists * parsed.n_lists**power for power in powers

@@ -76,19 +76,17 @@ def open_index(
     return kind(folder, info, vectors, mapped=mapped)
 
 
-def measured(
-    folder: Path, info: IndexInfo, vectors: ShardedVectors, *, queries: Vectors, exact: Hits
-) -> IndexInfo:
+def measured(index: VectorIndex, info: IndexInfo, *, queries: Vectors, exact: Hits) -> IndexInfo:
     """Return the record with the least effort whose recall@10 is `WANTED_RECALL`, and its recall.
 
     Tried are 1, 2, 3, 4, 6, 8, 11, … lists (by the square root of two); if none is enough, nearly
     all are visited.
 
     Args:
+        index: opened from the record.
         queries: (q, dim) unit rows.
         exact: their exact 10 nearest rows.
     """
-    index = open_index(folder, info, vectors)
     n_lists = read_factory(info.factory).n_lists
     if n_lists <= 1:
         return msgspec.structs.replace(

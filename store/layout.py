@@ -85,7 +85,7 @@ def index_file(space: str) -> str:
 
 
 def index_part_file(file: str, number: int) -> str:
-    """Return the relative path of one of several files of an index whose only one were `file`."""
+    """Return the relative path of a part of an index whose only file would be `file`."""
     return f"{file.removesuffix('.faiss')}-{number:05d}.faiss"
 
 

@@ -31,12 +31,10 @@ def map_file(source: Path | int) -> NDArray[np.uint8]:
     content, size = address_of(source, mapped=True)
     if size == 0:
         return np.empty(0, dtype=np.uint8)
-    weakref.finalize(
-        content, _libc().munmap, ctypes.addressof(content), size
-    ).atexit = False  # at exit the system does it
-    mapped: NDArray[np.uint8] = np.frombuffer(
-        memoryview(content), dtype=np.uint8
-    )  # holds on to `content`
+    unmap = weakref.finalize(content, _libc().munmap, ctypes.addressof(content), size)
+    unmap.atexit = False  # at exit the system does it
+    # The array holds on to `content`.
+    mapped: NDArray[np.uint8] = np.frombuffer(memoryview(content), dtype=np.uint8)
     mapped.flags.writeable = False
     return mapped
 

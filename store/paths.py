@@ -54,7 +54,7 @@ def open_file(folder: Path, file: str, *, flags: int = os.O_RDONLY, root: bool =
     """Return a descriptor of a regular file below a folder of the index.
 
     Args:
-        folder: itself no link, unless it is the `root` that a user named.
+        folder: not itself a link, unless it is the `root` that a user named.
         file: relative, with "/" between its parts, of which none is a link.
         flags: of `os.open`; a file that is opened for writing must have no other name.
 
@@ -89,7 +89,7 @@ def read_file(folder: Path, file: str, *, most_bytes: int, root: bool = False) -
     """Return the bytes of a regular file below a folder of the index.
 
     Raises:
-        Checksum: it is a link, no regular file, or longer than `most_bytes`.
+        Checksum: it is a link, not a regular file, or longer than `most_bytes`.
         FileNotFoundError: it is not there.
         OSError: it cannot be read.
     """
@@ -101,7 +101,7 @@ def hash_file(folder: Path, file: str) -> tuple[int, str]:
     """Return (length, sha256) of a regular file below a folder of the index.
 
     Raises:
-        Checksum: it is a link or no regular file.
+        Checksum: it is a link, or not a regular file.
         OSError: it is not there, or cannot be read.
     """
     digest, size = hashlib.sha256(), 0
@@ -110,6 +110,14 @@ def hash_file(folder: Path, file: str) -> tuple[int, str]:
             digest.update(chunk)
             size += len(chunk)
     return size, digest.hexdigest()
+
+
+def has_content(folder: Path, file: str, *, size: int, sha256: str) -> bool:
+    """Return whether a file has this length and hash; reads all of it."""
+    try:
+        return hash_file(folder, file) == (size, sha256)
+    except (Checksum, OSError):
+        return False
 
 
 def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
@@ -162,16 +170,6 @@ def size_of(folder: Path, file: str, opened: dict[str, int]) -> int:
     return found.st_size
 
 
-def check_files(folder: Path, files: Iterable[str]) -> None:
-    """Raise `Checksum` if a file is not regular or reached through a link; missing ones pass."""
-    with folders_of(folder) as opened:
-        for file in files:
-            try:
-                size_of(folder, file, opened)
-            except OSError:
-                continue
-
-
 def check_tree(folder: Path) -> None:
     """Raise `Checksum` if anything below a folder is neither a regular file nor a folder.
 
@@ -203,7 +201,7 @@ def entries(folder: Path) -> list[tuple[Path, bool]]:
     """Return (path, whether it is a link) of the folders and links in a folder, by name.
 
     Raises:
-        Checksum: the folder itself is a link or no folder.
+        Checksum: the folder itself is a link, or not a folder.
     """
     try:
         descriptor = _open(folder, str(folder), _FOLDER)
@@ -256,7 +254,7 @@ def _kind(mode: int) -> str:
 
 def _refused(path: Path, kind: str) -> Checksum:
     return Checksum(
-        f"{path} is no file of an index: there is {kind} on its way or in its place.",
+        f"{path} is not a file of an index: it is {kind}, or its path leads through one.",
         path=path,
         hint=layout.VERIFY,
     )

@@ -72,7 +72,7 @@ def _sql(part: Predicate | Operand, values: list[str | int | float]) -> str:
 
 
 def _like_sql(like: Like, values: list[str | int | float]) -> str:
-    """`LIKE` as it stands, or as a regular expression where its pattern has a "_".
+    """Return `LIKE` as it stands, or as a regular expression where its pattern has a "_".
 
     DuckDB takes time without bound for some patterns with both wildcards; its regular expressions
     (RE2) never do.

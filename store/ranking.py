@@ -1,4 +1,4 @@
-"""What all vector indexes share: the check of a question, cosines, and the order of hits."""
+"""What all vector indexes share: the check of a query, cosines, and the order of hits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import Checksum, QueryError, SpaceMismatch
+from imprompt.core.protocols import VectorStore
 from imprompt.core.values import NO_HIT, Hits, Ids, IndexCaps, Selection, Vectors
 from imprompt.store.layout import VERIFY
 
@@ -37,15 +38,14 @@ class BaseIndex(ABC):
     """The part of a `imprompt.core.protocols.VectorIndex` that all have in common.
 
     Args:
-        dim: of the vectors.
-        rows: how many there are.
+        vectors: of the space that is searched.
     """
 
     caps = CAPS
 
-    def __init__(self, *, dim: int, rows: int) -> None:
-        self.dim = dim
-        self._rows = rows
+    def __init__(self, vectors: VectorStore) -> None:
+        self.dim = vectors.dim
+        self._rows = len(vectors)
 
     def __len__(self) -> int:
         return self._rows
@@ -123,7 +123,7 @@ def _validate_row_ids(row_ids: Ids, *, rows: int) -> Ids:
             f"Selected row ids must be whole numbers from 0 to {rows - 1}, "
             f"not {ids[0]} to {ids[-1]}."
         )
-    return ids.astype(np.int64)
+    return ids.astype(np.int64, copy=False)
 
 
 def cosines(queries: Vectors, rows: Vectors) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ from imprompt.store.checksums import first_wrong, read_sums, row_sums, sum_of, w
 from imprompt.store.layout import VERIFY
 from imprompt.store.manifest import ShardRecord
 from imprompt.store.mapping import map_file
-from imprompt.store.paths import folders_of, hash_file, open_file, size_of
+from imprompt.store.paths import folders_of, has_content, open_file, size_of
 
 CODE = np.dtype("<f2")
 _HEADER = re.compile(
@@ -140,10 +140,7 @@ def keep_shard(folder: Path, record: ShardRecord, chunks: Iterable[bytes]) -> No
 
 def shard_is_whole(folder: Path, record: ShardRecord) -> bool:
     """Return whether the file has the bytes that `record` says; reads all of it."""
-    try:
-        return hash_file(folder, record.file) == (record.bytes, record.sha256)
-    except (Checksum, OSError):
-        return False
+    return has_content(folder, record.file, size=record.bytes, sha256=record.sha256)
 
 
 class ReadRows:
@@ -204,7 +201,7 @@ class ShardedVectors:
 
     Only the lengths of files that are to be mapped are looked at here, and the first of them; each
     is mapped, and its header checked, when a row of it is first asked for: mapping the five
-    thousand shards of ten million rows takes longer than a question. Files that are to be read are
+    thousand shards of ten million rows takes longer than a query. Files that are to be read are
     opened at once, so that they can be read after they were removed.
 
     Args:
@@ -290,17 +287,15 @@ class ShardedVectors:
             wrong = ids.min() if ids.min() < 0 else ids.max()
             raise UnknownRow(f"Row {wrong} is outside of 0 to {len(self) - 1}.")
         shard_of = np.searchsorted(self._starts, ids, side="right") - 1
-        if (
-            len(ids) <= _FEW_ROWS
-        ):  # they lie in many shards: row by row is ten times quicker than shard by shard
+        # Few rows lie in many shards: row by row is ten times quicker than shard by shard.
+        if len(ids) <= _FEW_ROWS:
             pieces = self._pieces(shard_of, ids)
-            if self.sums is not None and self.sums[ids].tolist() != [
-                *map(sum_of, pieces, ids.tolist())
-            ]:
-                self._checked(
-                    np.frombuffer(b"".join(pieces), dtype=CODE).reshape(len(ids), self.dim), ids
-                )
-            return np.frombuffer(b"".join(pieces), dtype=CODE).reshape(len(ids), self.dim)
+            codes = np.frombuffer(b"".join(pieces), dtype=CODE).reshape(len(ids), self.dim)
+            if self.sums is not None:
+                sums = [*map(sum_of, pieces, ids.tolist())]
+                if self.sums[ids].tolist() != sums:
+                    self._checked(codes, ids)
+            return codes
         found = np.empty((len(ids), self.dim), dtype=CODE)
         for number in np.unique(shard_of):
             here = shard_of == number
@@ -319,9 +314,8 @@ class ShardedVectors:
             if not self._bytes[number]:
                 self._shard(number)
         width = self.dim * CODE.itemsize
-        begins = (
-            rows * width
-        ).tolist()  # a slice of bytes is three times quicker than a row of an array
+        # A slice of bytes is three times quicker than a row of an array.
+        begins = (rows * width).tolist()
         return [
             self._bytes[number][begin : begin + width]
             for number, begin in zip(numbers, begins, strict=True)
@@ -361,7 +355,7 @@ class ShardedVectors:
         return codes
 
     def _shard(self, number: int) -> NDArray[np.float16] | ReadRows:
-        """The rows of one shard.
+        """Return the rows of one shard.
 
         Threads that ask for it at once may each open it; one of them is kept.
         """
@@ -384,7 +378,7 @@ class ShardedVectors:
         self._opened[number] = opened
 
     def _unit(self, codes: NDArray[np.float16]) -> Vectors:
-        """float16 rows as float32 rows of length 1."""
+        """Return float16 rows as float32 rows of length 1."""
         rows = np.empty(codes.shape, dtype=np.float32)
         wide = np.empty((min(len(codes), _AT_ONCE), self.dim), dtype=np.float64)
         for start in range(0, len(codes), _AT_ONCE):

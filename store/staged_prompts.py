@@ -66,7 +66,7 @@ INSERT INTO settled SELECT row_id, group_id, n_duplicates FROM base ORDER BY row
 DROP TABLE base
 """
 # The first of equal prompts stands for all of them, in the order in which they came.
-_FOLD_EQUAL = """
+_DROP_EQUAL = """
 CREATE OR REPLACE TABLE different AS
 SELECT row_number() OVER (ORDER BY seq) - 1 AS place, seq, n_submitted
 FROM (
@@ -172,11 +172,11 @@ class StagedPrompts:
         self._path = staging / STAGED
         with duckdb_errors(self._path):
             staging.mkdir(parents=True, exist_ok=True)
-            settings: dict[str, Setting] = {
+            self._settings: dict[str, Setting] = {
                 "memory_limit": _MEMORY,
                 "temp_directory": str(staging / SPILLED),
             }
-            self._connection = write_database(self._path, settings, files=[staging / PROMPTS])
+            self._connection = write_database(self._path, self._settings, files=[staging / PROMPTS])
             self._check_tables()
             self._connection.execute(_TABLES)
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
@@ -199,11 +199,7 @@ class StagedPrompts:
             return
         import pyarrow
 
-        settings: dict[str, Setting] = {
-            "memory_limit": _MEMORY,
-            "temp_directory": str(self._folder / SPILLED),
-        }
-        with duckdb_errors(self._path), read_database(base, settings) as other:
+        with duckdb_errors(self._path), read_database(base, self._settings) as other:
             check_prompts(other, base)
             rows = other.sql(f"SELECT {', '.join(COLUMNS)} FROM {STORED}.main.prompts")  # noqa: S608 constants
             self._connection.register("given", pyarrow.RecordBatchReader.from_stream(rows))
@@ -263,7 +259,7 @@ class StagedPrompts:
         A prompt's position in that array is its *place*, which the other methods speak of.
         """
         with duckdb_errors(self._path):
-            self._connection.execute(_FOLD_EQUAL)
+            self._connection.execute(_DROP_EQUAL)
             counts = self._connection.execute(
                 "SELECT n_submitted FROM different ORDER BY place"
             ).fetchnumpy()
@@ -422,7 +418,7 @@ def duckdb_errors(path: Path) -> Iterator[None]:
             yield
         except duckdb.OutOfMemoryException as error:
             raise StoreError(
-                f"{path} takes more than {_MEMORY} of memory, or of the disk beside it.",
+                f"{path} takes more memory than DuckDB may use, or more disk space than is free.",
                 hint="Free some space and build again.",
             ) from error
         except duckdb.Error as error:

@@ -39,6 +39,7 @@ from imprompt.store.index_plan import (
     ID_BYTES,
     PART_ROWS,
     TRAINING_ROWS_A_LIST,
+    Factory,
     code_bytes,
     part_bounds,
     read_factory,
@@ -243,9 +244,8 @@ def _trained(
     index = faiss.index_factory(vectors.dim, parsed.for_faiss, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed % (1 << 31)
     index.cp.niter = _TRAINING_ROUNDS
-    index.cp.min_points_per_centroid = (
-        1  # below 39 FAISS warns, also of a corpus that is just small
-    )
+    # Below 39 FAISS warns, even if the corpus is just small.
+    index.cp.min_points_per_centroid = 1
     index.cp.max_points_per_centroid = TRAINING_ROWS_A_LIST
     if parsed.pieces:
         # One table of products serves all lists, and codes of residuals find fewer rows.
@@ -335,7 +335,7 @@ def _instead(index: Any, part: str, owned: str, other: Any) -> Iterator[None]:
 def _open_part(
     folder: Path, part: IndexPart, factory: str, *, dim: int, mapped: bool, first: bool
 ) -> tuple[Any, Vectors | None, _Places]:
-
+    """Open a part once its header and length are those recorded; see `open_ivf`."""
     parsed = read_factory(factory, dim=dim)
     row_bytes = code_bytes(parsed, dim) + ID_BYTES
     path = folder / part.file
@@ -352,16 +352,11 @@ def _open_part(
         not whole
         or not _add_up(lengths, entries)
         or size != part.header_bytes + int(capacities.sum()) * row_bytes
+        or not _has_form(header, parsed, dim=dim, entries=entries, first=first)
     ):
         raise Checksum(
             f"{path} is not the {factory} index of {part.rows} rows that was recorded "
             f"({size} bytes).",
-            path=path,
-            hint=REBUILD,
-        )
-    if not _has_form(header, factory, dim=dim, entries=entries, first=first):
-        raise Checksum(
-            f"{path} is not the {factory} index of {part.rows} rows that was recorded.",
             path=path,
             hint=REBUILD,
         )
@@ -400,13 +395,12 @@ def _deserialized(header: bytes, path: Path, *, most_bytes: int) -> Any:
             faiss.set_deserialization_vector_byte_limit(before)
 
 
-def _has_form(header: bytes, factory: str, *, dim: int, entries: int, first: bool) -> bool:
+def _has_form(header: bytes, parsed: Factory, *, dim: int, entries: int, first: bool) -> bool:
     """Return whether a header is the one that FAISS writes of such an index.
 
     Only the values of centroids and codes' tables are free: from the rest FAISS computes sizes and
     addresses, so a file may not choose it.
     """
-    parsed = read_factory(factory, dim=dim)
     n_centroids = parsed.n_lists if first else 0
     before, after, free = _form(dim, parsed.n_lists, parsed.codes, n_centroids, entries)
     start = len(before) + n_centroids * dim * _F32.itemsize

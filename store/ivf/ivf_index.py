@@ -66,7 +66,7 @@ class IvfIndex(BaseIndex):
     def __init__(
         self, folder: Path, info: IndexInfo, vectors: ShardedVectors, *, mapped: bool = True
     ) -> None:
-        super().__init__(dim=vectors.dim, rows=len(vectors))
+        super().__init__(vectors)
         self._path = folder / info.file
         self._vectors = vectors
         self._exact = ExactIndex(vectors)

@@ -1,16 +1,14 @@
 """The lists of an inverted file: fitted to a sample, and chosen for each row.
 
 A row stands in the list of its nearest centroid. Where it stands in a second one, too, that is
-chosen to be near for questions for which the first is far: among the centroids nearest to the row,
+chosen to be near for queries for which the first is far: among the centroids nearest to the row,
 the one with the least of
 
     |x - c'|^2 + 1.5 (r (x - c') / |r|)^2        with r = x - c, the residual of row x
 
-where c is the first centroid
-
-(SOAR: Sun et al. 2023, arXiv:2404.00774, section 3). What is left by the second is then nearly at a
-right angle to what is left by the first, so a question that one misleads is not misled by the
-other.
+where c is the first centroid (SOAR: Sun et al. 2023, arXiv:2404.00774, section 3). The residual of
+the second is then nearly at a right angle to that of the first, so a query that one misleads is not
+misled by the other.
 
 Clustering the sample and finding centroids is nearly all of the work of building an inverted file,
 and is done by a GPU where there is one (not run on a GPU yet); the processor makes the codes.
@@ -27,10 +25,9 @@ from imprompt.core.values import Ids, Vectors
 from imprompt.store.faiss_import import import_faiss
 from imprompt.store.gpu import Clone, Gpu
 
-_SECOND_AMONG = 16  # with 8 a question needs a twentieth more codes, with all centroids none less
-_ANGLE_WEIGHT = (
-    1.5  # from 1 to 2 a question needs as many codes, within a twentieth; without it a third more
-)
+_SECOND_AMONG = 16  # with 8 a query needs a twentieth more codes, with all centroids none less
+# From 1 to 2 a query needs as many codes, within a twentieth; without it a third more.
+_ANGLE_WEIGHT = 1.5
 _ROWS_AT_ONCE = 4096
 
 

@@ -20,7 +20,7 @@ from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.expressions import compile_filter
 from imprompt.store.milvus.index_types import INDEX_TYPES, METRIC, POOL, IndexChoice
 from imprompt.store.milvus.vectors import MilvusVectors
-from imprompt.store.ranking import BaseIndex, Scanned, cosines, no_hits, score_again
+from imprompt.store.ranking import BaseIndex, Scanned, cosines, no_hits, ranked, score_again
 
 MOST_HITS = 16_384
 """The most rows that Milvus answers to one query."""
@@ -70,7 +70,7 @@ class MilvusIndex(BaseIndex):
         effort: float,
         n_long: int = 0,
     ) -> None:
-        super().__init__(dim=vectors.dim, rows=len(vectors))
+        super().__init__(vectors)
         self._connection = connection
         self._collection = collection
         self._field = field
@@ -146,8 +146,7 @@ class MilvusIndex(BaseIndex):
             while i not in proposed:
                 ids, scores = _joined(self._asked(query[None], pool, filters, effort=tried)[0])
                 if len(ids) >= wanted:
-                    best = np.lexsort((ids, -scores))[:pool]
-                    proposed[i] = _Candidates(ids[best], scores[best])
+                    proposed[i] = _Candidates(*ranked(ids, scores, pool))
                 elif tried >= 1:
                     break
                 tried = self._choice.wider(tried)

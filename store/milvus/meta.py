@@ -38,9 +38,8 @@ class Meta:
 
     def __init__(self, connection: Connection, *, create: bool = False) -> None:
         self._connection = connection
-        self._lock = (
-            threading.Lock()
-        )  # a mark and a sign of life may be written at once, which Milvus Lite does not take
+        # A mark and a heartbeat may be written at once, which Milvus Lite does not take.
+        self._lock = threading.Lock()
         if not connection.call("has_collection", META):
             if not create:
                 raise nothing_pushed(connection)
@@ -134,9 +133,8 @@ class Meta:
             max_length=MOST_BYTES,
             max_capacity=_MOST_PIECES,
         )
-        schema.add_field(
-            "vector", DataType.FLOAT_VECTOR, dim=2
-        )  # Milvus makes no collection without one
+        # Milvus makes no collection without a vector.
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=2)
         indexes = MilvusClient.prepare_index_params()
         indexes.add_index("vector", index_type="FLAT", metric_type="IP")
         self._connection.call("create_collection", META, schema=schema, index_params=indexes)

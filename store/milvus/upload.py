@@ -156,7 +156,7 @@ class _Sender:
         self._fields = vector_fields(self._manifest)
 
     def whole(self) -> tuple[PushedVersion, int]:
-        """(record, rows sent now) of the collection, when it is whole, loaded and answers."""
+        """Make the collection whole, loaded and answering; return (record, rows sent now)."""
         record = self._meta.record(self._collection)
         there = bool(self._connection.call("has_collection", self._collection))
         if record is not None and there:
@@ -170,7 +170,7 @@ class _Sender:
         return self._measured(n_long), sent
 
     def _send(self, there: bool) -> int:
-        """Send the rows that are not there; how many those were."""
+        """Send the missing rows; return how many they were."""
         dims = {encoder.space: encoder.dim for encoder in self._manifest.encoders}
         if not there:
             self._meta.remove(_MARK + self._collection)
@@ -195,7 +195,7 @@ class _Sender:
         return sent
 
     def _batches(self, start: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """(first row id, rows as the server takes them)."""
+        """Yield (first row id, rows as the server takes them)."""
         vectors = {field: self._source.vectors(space) for space, field in self._fields.items()}
         for first in range(start, self._manifest.rows, _ROWS_AT_ONCE):
             ids = np.arange(first, min(first + _ROWS_AT_ONCE, self._manifest.rows))
@@ -254,7 +254,7 @@ class _Sender:
             load(self._connection, self._collection, replicas=self._options.replicas)
 
     def _counted(self) -> int:
-        """How many rows are long, when all rows are there.
+        """Check that all rows are there; return how many have a text longer than a field.
 
         Raises:
             Checksum: the server lost rows or has some twice; they are dropped, so that the next

@@ -24,11 +24,11 @@ from imprompt.indexer.removing import (
     rules_where,
 )
 from imprompt.store import layout
-from imprompt.store.compact_shards import write_without
 from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
 from imprompt.store.prompts import DuckPrompts
+from imprompt.store.prompts_without import write_without
 from imprompt.store.publish import version_names
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 

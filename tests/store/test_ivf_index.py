@@ -40,9 +40,8 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> ShardedVectors:
 def built(folder: Path, vectors: ShardedVectors, factory: str = "IVF64x2,PQ12x4fs") -> IndexInfo:
     queries = clustered(64, seed=1)
     info = build_index_file(folder, FILE, vectors, factory=factory)
-    return measured(
-        folder, info, vectors, queries=queries, exact=ExactIndex(vectors).search(queries, 10)
-    )
+    exact = ExactIndex(vectors).search(queries, 10)
+    return measured(open_index(folder, info, vectors), info, queries=queries, exact=exact)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Copies of a version's prompts without some of them, of which no byte is in the new file."""
+"""Copy a version's prompts without some of them; no byte of those is in the new file."""
 
 from __future__ import annotations
 
