@@ -35,9 +35,9 @@ def add(
 ) -> None:
     """Add corpora to the index, using the index's encoder and cleaning settings.
 
-    Prompts the index already holds keep their row ids, are not encoded again, and count the new
-    submissions. To resume an interrupted addition, repeat the command. The current index stays in
-    service until the new one is complete.
+    Prompts that the index already holds keep their row ids and are not encoded again; the new
+    submissions are added to their counts. To resume an interrupted addition, repeat the command.
+    The current index stays in service until the new one is complete.
     """
     from imprompt.core.protocols import DualEncoder
     from imprompt.core.settings import settings

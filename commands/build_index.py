@@ -205,7 +205,7 @@ def show_report(output: Output, report: BuildReport, folder: Path) -> None:
         output.text(_left_out(row))
     if report.truncated:
         output.text(f"{report.truncated:,} prompts exceed the encoder's limit and were truncated.")
-    size = sum(file.bytes for file in manifest.files.values())
+    size = manifest.n_bytes
     output.text(
         f"{manifest.rows:,} prompts, {size_text(size)}, {report.seconds:.1f} s, in {folder} "
         f"(version {manifest.version})."

@@ -113,7 +113,7 @@ class CleaningOptions:
         typer.Option(
             "--min-tokens",
             min=1,
-            help="Drop prompts with fewer tokens of the encoder.",
+            help="Drop prompts with fewer tokens, as the encoder counts them.",
             rich_help_panel=PANEL,
         ),
     ] = None
@@ -160,7 +160,7 @@ class CleaningOptions:
             "--nsfw-limit",
             min=0,
             max=1,
-            help="The `prompt_nsfw` at and above which a prompt is unsafe.",
+            help="Prompts whose `prompt_nsfw` is at least this are unsafe.",
             rich_help_panel=PANEL,
         ),
     ] = 0.5

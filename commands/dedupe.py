@@ -24,8 +24,8 @@ def dedupe(
 ) -> None:
     """Drop prompts whose vectors are nearly the same, keeping one of each group.
 
-    The prompt with the most submissions stays and counts those of the others. Nothing is encoded.
-    The current version answers until the new one is complete; `gc` removes old versions.
+    The prompt with the most submissions stays, and its count includes the others'. Nothing is
+    encoded. The current version answers until the new one is complete; `gc` removes old versions.
     """
     from imprompt.core.settings import settings
     from imprompt.indexer.semantic_duplicates import dedupe_similar

@@ -22,17 +22,14 @@ def info(*, index: IndexAddress = None, output: Output) -> None:
         output.line(manifest)
         return
     encoder = manifest.encoders[0]
-    corpus = ", ".join(
-        f"{part.name}{' (synthetic)' if part.synthetic else ''}" for part in manifest.corpus
-    )
     rows = [
         ("index", str(place)),
         ("version", manifest.version),
         ("created", manifest.created),
         ("prompts", f"{manifest.rows:,}"),
-        ("corpus", corpus),
+        ("corpus", manifest.corpus_label),
         ("encoder", f"{encoder.name} ({encoder.dim}-d, space {encoder.space})"),
-        ("size on disk", size_text(sum(file.bytes for file in manifest.files.values()))),
+        ("size on disk", size_text(manifest.n_bytes)),
         ("rows digest", manifest.rows_digest),
         *((f"index {space}", line) for space, line in index_lines.items()),
     ]

@@ -45,6 +45,9 @@ IndexAddress = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="Never use the network. [env: IMPROMPT_OFFLINE]")
 ]
+IgnoreMetadata = Annotated[
+    bool, typer.Option("--ignore-metadata", help="Ignore the prompts in the image files.")
+]
 EncoderName = Annotated[
     str | None,
     typer.Option(

@@ -52,8 +52,9 @@ def prefetch(
     from imprompt.environment.prefetching import check_installed, fetch_needs
 
     needs = needs_of(name)
+    states = package_states()
     for extra in dict.fromkeys(need.extra for need in needs if need.extra):
-        if packages := lacking(package_states(), extra):
+        if packages := lacking(states, extra):
             names = ", ".join(state.requirement for state in packages)
             output.note(f"Packages are missing too ({names}): {pip_line(extra)}")
     if list_only:

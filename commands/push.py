@@ -86,7 +86,7 @@ def _milvus_place(address: str) -> MilvusPlace:
     if isinstance(place, MilvusPlace):
         return place
     raise ConfigError(
-        f"{address} is not on Milvus.",
+        f"{address} is not an address of Milvus.",
         hint="Name milvus:http://HOST:PORT[/DATABASE], or milvus:FILE.db.",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ import typer
 
 from imprompt.commands.ensemble_options import EnsembleOptions, tell_left_out
 from imprompt.commands.index_options import IndexOptions, LoadedIndex, open_index
-from imprompt.commands.options import EncoderName
+from imprompt.commands.options import EncoderName, IgnoreMetadata
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
@@ -94,9 +94,7 @@ def query(
             show_default="the effort whose recall `info` shows",
         ),
     ] = None,
-    ignore_metadata: Annotated[
-        bool, typer.Option("--ignore-metadata", help="Ignore the prompts that files carry.")
-    ] = False,
+    ignore_metadata: IgnoreMetadata = False,
     explain: Annotated[
         bool,
         typer.Option(
@@ -111,10 +109,10 @@ def query(
 ) -> None:
     """Find the prompt behind an image.
 
-    A prompt that the file carries is the answer, marked `exact`, or `carried` if something that the
-    file does not describe was done with it; this needs no index and no model. Otherwise the index
-    is searched for the nearest prompts, and the answer is `estimated`. Images that cannot be read
-    are listed; the others are answered. Of near-duplicate prompts, one is shown.
+    A prompt in the image file is the answer, marked `exact`, or `carried` if something outside of
+    the file changed it; this needs no index and no model. Otherwise the index is searched for the
+    nearest prompts, and the answer is `estimated`. Images that cannot be read are listed; the
+    others are answered. Of near-duplicate prompts, one is shown.
     """
     from imprompt.core.errors import EncoderError, StoreError
     from imprompt.images.image_files import require_images
@@ -216,7 +214,7 @@ def _show_all(
         if isinstance(result, ImpromptError):
             output.fail(str(question.image or question.text or ""), result)
         else:
-            _show(output, result if k else _without_neighbours(result))
+            _show(output, result.nearest(k), k=k)
 
 
 def _answer_from_files(
@@ -253,7 +251,7 @@ def _answer_from_files(
         if isinstance(answer, ImpromptError):
             output.fail(str(question.image), answer)
         else:
-            _show(output, answer)
+            _show(output, answer, k=0)
     output.close(total=len(questions))
     return True
 
@@ -262,20 +260,12 @@ def _for_image(error: ImpromptError, question: Question) -> ImpromptError:
     """Return why one image has no answer: it carries no prompt, and `error`."""
     named = copy(error)
     named.message = (
-        f"{question.image!s} carries no prompt, and nothing can be estimated: {error.message}"
+        f"{question.image!s} carries no prompt, and none can be estimated. {error.message}"
     )
     return named
 
 
-def _without_neighbours(result: Answer | ExplainedAnswer) -> Answer | ExplainedAnswer:
-    from imprompt.retriever.answers import Answer
-
-    if isinstance(result, Answer):
-        return replace(result, neighbours=())
-    return replace(result, answer=replace(result.answer, neighbours=()))
-
-
-def _show(output: Output, result: Answer | ExplainedAnswer) -> None:
+def _show(output: Output, result: Answer | ExplainedAnswer, *, k: int) -> None:
     from imprompt.retriever.answers import Answer
 
     if output.json:
@@ -287,7 +277,7 @@ def _show(output: Output, result: Answer | ExplainedAnswer) -> None:
         output.text(line)
     if not isinstance(result, Answer):
         _show_explanation(output, result.explanation)
-    if not answer.neighbours and not answer.filters:
+    if not k or (not answer.neighbours and not answer.filters):
         return
     rows = [
         (f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}")

@@ -69,8 +69,7 @@ def serve(
     """Serve the index: a web page, an API, and endpoints for AUTOMATIC1111 and clip-retrieval.
 
     Models and index are loaded once; newly published versions are picked up automatically.
-    docs/serving.md shows the clients. With `--json` the log is
-    one JSON object per line.
+    docs/serving.md shows the clients. With `--json`, the log is one JSON object per line.
     """
     from imprompt.core.errors import ConfigError
     from imprompt.encoders.registry import load_encoder, load_index_encoder

@@ -12,6 +12,7 @@ import typer
 from imprompt.commands.engine_options import EngineOptions
 from imprompt.commands.ensemble_options import EnsembleOptions, tell_left_out
 from imprompt.commands.index_options import IndexOptions, LoadedIndex, open_index
+from imprompt.commands.options import IgnoreMetadata
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def submit(
             "--check", help="Write nothing; compare this submission with --sample instead."
         ),
     ] = None,
-    ignore_metadata: Annotated[
-        bool, typer.Option("--ignore-metadata", help="Ignore the prompts that files carry.")
-    ] = False,
+    ignore_metadata: IgnoreMetadata = False,
     ensemble: EnsembleOptions,
     location: IndexOptions,
     engine: EngineOptions,
@@ -132,7 +131,7 @@ def _check(output: Output, path: Path, sample: Path | None) -> None:
             output.text(problem)
     if result.problems:
         raise SubmissionRejected(
-            f"{path} does not match {sample}: {len(result.problems)} kind(s) of problem."
+            f"{path} does not match {sample}. Kinds of problem: {len(result.problems)}."
         )
     output.note(f"{path}: {result.rows:,} rows of {result.images:,} images, as in {sample}.")
 

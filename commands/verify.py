@@ -24,7 +24,7 @@ def verify(*, index: IndexFolder = None, output: Output) -> None:
             output.text(str(problem))
     if problems:
         raise Checksum(
-            f"{folder}: {len(problems)} problem(s) found.",
+            f"{folder} is damaged. Problems found: {len(problems)}.",
             path=folder,
             hint="Rebuild with `imprompt build-index --replace`, or restore the files from a copy.",
         )

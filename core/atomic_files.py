@@ -44,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        partial = _partial(path)
         try:
             with suppress(FileNotFoundError):
                 partial.unlink()
@@ -72,7 +72,7 @@ def check_place(path: Path) -> None:
     try:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            partial = _partial(path)
             partial.touch()
             partial.unlink()
     except (FileExistsError, NotADirectoryError) as error:
@@ -108,3 +108,8 @@ def sha256_file(path: Path, *, length: int | None = None) -> str:
             digest.update(chunk)
             left -= len(chunk)
     return digest.hexdigest()
+
+
+def _partial(path: Path) -> Path:
+    """Return the path under which a file is written before it is renamed."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

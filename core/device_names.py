@@ -12,7 +12,7 @@ PROCESSOR = ("cpu", "openvino")
 """The devices that mean the CPU; "openvino" runs the image tower of `lite` on it by OpenVINO."""
 
 WITHOUT_GPU = (
-    "Choose --device auto, which takes the processor for what the GPU cannot do, or --device cpu."
+    "Choose --device auto, which uses the CPU for what the GPU cannot do, or --device cpu."
 )
 """The remedy where `--device cuda` asks for more than the GPU can do."""
 

@@ -84,14 +84,14 @@ class In(Predicate):
 
 @dataclass(frozen=True, slots=True)
 class IsNull(Predicate):
-    """A value that is missing; no column ever lacks one."""
+    """Whether a value is missing; it never is, since every column has a value in every row."""
 
     operand: Operand | Predicate
 
 
 @dataclass(frozen=True, slots=True)
 class Like(Predicate):
-    """A text of a form: "%" stands for any characters, "_" for one."""
+    """A text that fits a pattern: "%" stands for any characters, "_" for one."""
 
     text: Operand
     pattern: str
@@ -108,7 +108,7 @@ class Contains(Predicate):
 
 @dataclass(frozen=True, slots=True)
 class RegexMatch(Predicate):
-    """A text in which a regular expression (RE2) matches, whatever the case."""
+    """A text in which a regular expression (RE2) matches, ignoring case."""
 
     text: Operand
     pattern: str

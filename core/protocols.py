@@ -133,7 +133,7 @@ class PromptStore(Protocol):
         ...
 
     def frequent_phrases(self, limit: int) -> list[tuple[str, int]]:
-        """Return up to `limit` phrases that prompts are made of, by falling number of submissions.
+        """Return up to `limit` phrases that prompts are made of, the most submitted first.
 
         Raises:
             StoreError: this store cannot count them.

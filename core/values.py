@@ -93,7 +93,7 @@ class Selection:
 class Hits:
     """The result of a search: `ids` (q, k) int64 and `scores` (q, k) float32 cosines.
 
-    Scores fall along a row; ties are in order of id. If fewer than k rows exist, the rest is
+    Scores descend along a row; ties are in order of id. If fewer than k rows exist, the rest is
     (-1, -inf).
     """
 

@@ -64,6 +64,10 @@ class ExplainedAnswer:
     answer: Answer
     explanation: Explanation
 
+    def nearest(self, k: int) -> ExplainedAnswer:
+        """Return the same with the k nearest neighbours only."""
+        return dataclasses.replace(self, answer=self.answer.nearest(k))
+
     def to_json(self) -> dict[str, Any]:
         """Return the answer's JSON, with the explanation under "explanation"."""
         return {**self.answer.to_json(), "explanation": self.explanation.to_json()}

@@ -320,7 +320,7 @@ def _index_state(root: IndexPlace) -> tuple[IndexState, list[ImpromptError], Man
         rows=manifest.rows,
         encoder=manifest.encoders[0].name,
         corpus=", ".join(part.name for part in manifest.corpus),
-        bytes=sum(file.bytes for file in manifest.files.values()),
+        bytes=manifest.n_bytes,
         memory_bytes=sum(manifest.files[name].bytes for name in indexed if name in manifest.files),
     )
     return state, [], manifest

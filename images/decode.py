@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 ENOUGH_PX = 768
-"""Pixels of the shorter side that are enough for every model: twice the 384 of the largest common
-CLIP towers, 1.6 times the 480 of OFA. All callers that answer use it, so that a file has one
-answer."""
+"""Pixels of the shorter side that are enough for every model.
+
+They are twice the 384 of the largest common CLIP towers, and 1.6 times the 480 of OFA. All callers
+that answer use it, so that a file has one answer.
+"""
 
 _STRIP_ROWS = 256
 """Rows that are composited and shrunk at once; a multiple of every factor."""

@@ -165,7 +165,7 @@ def _check_range(unit: str, least: int | None, most: int | None) -> None:
     if least is not None and most is not None and least > most:
         raise ConfigError(
             f"--min-{unit} ({least}) is greater than --max-{unit} ({most}).",
-            hint=f"See --min-{unit} and --max-{unit}.",
+            hint=f"Lower --min-{unit} or raise --max-{unit}.",
         )
 
 

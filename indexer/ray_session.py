@@ -81,7 +81,8 @@ def parse_address(engine: str) -> str:
         or "/" in host
         or not (port or str(DEFAULT_PORT)).isdecimal()
     ):
-        raise ConfigError("That is not an engine.", hint=f"Use local. {_HOW}")
+        shown = "That" if "@" in engine else f"--engine {engine!r}"
+        raise ConfigError(f"{shown} is not an engine.", hint=f"Use local. {_HOW}")
     return f"{host}:{port or DEFAULT_PORT}"
 
 

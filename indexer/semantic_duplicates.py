@@ -65,7 +65,7 @@ def dedupe_similar(root: Path, *, cosine: float, progress: Progress = SILENT) ->
     """
     if not LEAST_COSINE <= cosine <= 1:
         raise ConfigError(
-            f"A cosine of {cosine} cannot be used.",
+            f"--cosine {cosine:g} is out of range.",
             hint=f"It is {LEAST_COSINE} to 1; at .95 prompts are nearly the same.",
         )
     require_index(root)

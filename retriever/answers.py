@@ -78,6 +78,10 @@ class Answer:
     note: str = ""
     filters: Filters = ALL
 
+    def nearest(self, k: int) -> Answer:
+        """Return the answer with its k nearest neighbours only."""
+        return dataclasses.replace(self, neighbours=self.neighbours[:k])
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; optional fields are left out where they do not apply."""
         value: dict[str, Any] = {"image": None if self.image is None else str(self.image)}

@@ -42,7 +42,7 @@ class Filters:
         for name, words in (("contains", self.contains), ("exclude", self.exclude)):
             if len(words) > MAX_WORDS:
                 raise FilterRejected(
-                    f"There are {len(words)} texts to {name}; at most {MAX_WORDS} are taken."
+                    f"{len(words)} texts were given for {name}; the limit is {MAX_WORDS}."
                 )
         self.predicate()
 

@@ -54,9 +54,7 @@ class Retriever:
         self._encoder_name = manifest.encoders[0].name
         self._index = version.index(manifest.encoders[0].space)
         self._prompts = version.prompts
-        self.corpus = ", ".join(
-            corpus.name + (" (synthetic)" if corpus.synthetic else "") for corpus in manifest.corpus
-        )
+        self.corpus = manifest.corpus_label
         self._version = manifest.version
         self._selections: dict[Filters, PassingPrompts] = {}
 

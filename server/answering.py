@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -141,16 +140,6 @@ def _answer(
                 *explain_batch(batch, k, retriever=retriever, ensemble=ensemble, begun=begun)
             ]
     return [
-        _first_neighbours(answer, job.request.k) for answer, job in zip(answers, jobs, strict=True)
+        answer if isinstance(answer, ImpromptError) else answer.nearest(job.request.k)
+        for answer, job in zip(answers, jobs, strict=True)
     ]
-
-
-def _first_neighbours(answer: AnyAnswer | ImpromptError, k: int) -> AnyAnswer | ImpromptError:
-    """Return the answer with its `k` nearest neighbours only."""
-    if isinstance(answer, ImpromptError):
-        return answer
-    if isinstance(answer, ExplainedAnswer):
-        plain = answer.answer
-        shortened = dataclasses.replace(plain, neighbours=plain.neighbours[:k])
-        return dataclasses.replace(answer, answer=shortened)
-    return dataclasses.replace(answer, neighbours=answer.neighbours[:k])

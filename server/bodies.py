@@ -108,7 +108,7 @@ async def read_model(model: type[Body], request: Request) -> Body:
         HttpError: the body is a form, not JSON, or does not match the model.
     """
     if is_form(request):
-        message = "This takes no form."
+        message = "This endpoint does not accept forms."
         hint = "Send application/json."
         raise HttpError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", message, hint=hint

@@ -53,7 +53,7 @@ class ServerSettings:
         encoder: the encoder's name; None uses that of the index.
         degrade: answer without the ensemble members that are unavailable.
         max_batch: jobs per batch, at most; 1 turns micro-batching off.
-        watch_s: seconds between two looks for a new version of the index.
+        watch_s: seconds between checks for a new version of the index.
         map_index: memory-map the index files instead of reading them.
     """
 

@@ -77,7 +77,7 @@ def _manifest_problems(pinned: PinnedManifest) -> Iterator[Damage]:
 
 
 def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iterator[Damage]:
-    total = sum(record.bytes for record in manifest.files.values())
+    total = manifest.n_bytes
     with progress.start("Hashing files", total) as task:
         for file, record in manifest.files.items():
             try:

@@ -22,7 +22,7 @@ from imprompt.store.paths import is_file_of_version, is_version, open_file, read
 FORMAT = (3, 0)
 
 REBUILD_WITH = (
-    "Build it again with this version, from every corpus: imprompt build-index --replace …"
+    "Build it again from all its corpora: imprompt build-index --replace --index FOLDER --corpus …"
 )
 """The remedy for an index of an older format, as a hint."""
 
@@ -154,6 +154,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     created: str = ""
     files: dict[str, FileRecord] = {}
+
+    @property
+    def corpus_label(self) -> str:
+        """The names of its corpora, each with a mark if a program wrote it."""
+        return ", ".join(
+            part.name + (" (synthetic)" if part.synthetic else "") for part in self.corpus
+        )
+
+    @property
+    def n_bytes(self) -> int:
+        """The length of all its files."""
+        return sum(record.bytes for record in self.files.values())
 
 
 class _FormatOnly(msgspec.Struct):

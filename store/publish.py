@@ -162,7 +162,9 @@ def refuse_older_format(root: Path, name: str) -> None:
     """
     older = layout.older_versions_folder(root) / name
     if older.is_dir() and not layout.version_folder(root, name).is_dir():
-        raise FormatVersion(f"{root} holds an index of a format before 3.0.", hint=REBUILD_WITH)
+        raise FormatVersion(
+            f"{root} was built by an older imprompt, in a format before 3.0.", hint=REBUILD_WITH
+        )
 
 
 def collect_garbage(

@@ -150,10 +150,8 @@ def fetch_choice(files: Sequence[HubFile], *, offline: bool, announce: Announce)
     """
     if (path := cached_choice(files)) is not None:
         return path
-    _require_open(files[-1], offline=offline)
-    for file in files:
-        if (remote := ask_hub(file, offline=offline)) is not None:
-            return take(remote, announce=announce)
+    if (remote := find_remote(Wanted(tuple(files)), offline=offline)) is not None:
+        return take(remote, announce=announce)
     raise missing(files[-1], "cannot be fetched: the hub has no such file")
 
 
@@ -254,13 +252,11 @@ def _download_all(remotes: Sequence[Remote], listener: FetchListener) -> None:
 
 
 def find_remote(want: Wanted, *, offline: bool) -> Remote | None:
-    """Return what the hub says of the first choice it has; None if one is here, or it has none.
+    """Return what the hub says of the first choice that it has, or None.
 
     Raises:
         WeightsMissing: see `ask_hub`.
     """
-    if cached_choice(want.choices) is not None:
-        return None
     _require_open(want.choices[-1], offline=offline)
     return next(
         (remote for file in want.choices if (remote := ask_hub(file, offline=offline)) is not None),
@@ -365,9 +361,9 @@ def _blobs(file: HubFile) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class HubListing:
-    """The files of a data set at one `commit`, sorted;
+    """The files of a data set at one `commit`, sorted.
 
-    `whole` is False where they are only those that lie on this machine.
+    `whole` is False if they are only those on this machine.
     """
 
     commit: str

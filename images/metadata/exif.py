@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _USER_COMMENT = 0x9286
 _EXIF_FOLDER = 0x8769
-_XMP, _IPTC = 0x02BC, 0x83BB
+_XMP = 0x02BC
 _NAMES = {0x010E: "ImageDescription", 0x0131: "Software", 0x010F: "Make", 0x0110: "Model"}
 _XP_NAMES = {0x9C9C: "XPComment", 0x9C9B: "XPTitle", 0x9C9F: "XPSubject", 0x9C9E: "XPKeywords"}
 # ComfyUI's WebP and JPEG nodes write "prompt:{…}" and "workflow:{…}" into any free field.
@@ -56,10 +56,10 @@ def exif_texts(exif: Exif) -> dict[str, str]:
     return texts
 
 
-def exif_blocks(exif: Exif) -> tuple[bytes, bytes]:
-    """Return the XMP and IPTC blocks in a TIFF's fields; empty without one."""
-    xmp, iptc = exif.get(_XMP, b""), exif.get(_IPTC, b"")
-    return (xmp if isinstance(xmp, bytes) else b""), (iptc if isinstance(iptc, bytes) else b"")
+def exif_xmp(exif: Exif) -> bytes:
+    """Return the XMP packet in a TIFF's fields; empty without one."""
+    xmp = exif.get(_XMP, b"")
+    return xmp if isinstance(xmp, bytes) else b""
 
 
 def _field_text(tag: int, value: object) -> str:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from imprompt.images.bounds import boxes
 from imprompt.images.image_opening import ImageLimits, opened_file, opened_header, quiet_pillow
 from imprompt.images.metadata.characters import decode_by_content, decode_text
-from imprompt.images.metadata.exif import exif_block_texts, exif_blocks, exif_texts
+from imprompt.images.metadata.exif import exif_block_texts, exif_texts, exif_xmp
 from imprompt.images.metadata.gif import gif_comments
 from imprompt.images.metadata.xmp import xmp_texts
 
@@ -141,7 +141,7 @@ def _xmp_packets(image: ImageFile, segments: list[tuple[str, bytes]]) -> Iterato
         yield packet
     elif image.format == "TIFF":
         with suppress(Exception):
-            yield exif_blocks(image.getexif())[0]
+            yield exif_xmp(image.getexif())
     parts: dict[int, bytes] = {}  # by offset
     for _, data in segments:
         if data.startswith(_EXTENDED_XMP) and len(data) > _EXTENDED_HEAD:

@@ -4,8 +4,7 @@ Forge, SD.Next and many others write it.
 
 sd-parsers is not used: it gives up on a second "Negative prompt:" and on settings without a
 sampler, drops settings whose value is quoted or holds a colon, and its patterns take quadratic time
-on long texts. The tests compare with it. The time here is linear in the length of the
-text.
+on long texts. The tests compare with it. Here the time is linear in the length of the text.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ function searchFiles(list) {
     search({ files: files.slice(0, info.limits.max_images) });
     return;
   }
-  byId("problem").replaceChildren();
+  clearProblem();
   showProblem({
     detail: "That is not an image file.",
     hint: "Save the image first, then drop or choose the file.",

@@ -36,7 +36,7 @@ def test_doctor_asks_no_server(imprompt: Imprompt) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["/a/folder"], "is not on Milvus"),
+        (["/a/folder"], "is not an address of Milvus"),
         (["milvus:a.db", "--milvus-index-params", "[1]"], "not a JSON object"),
         (["milvus:a.db", "--milvus-index-params", "{"], "not a JSON object"),
         (["milvus:http://a:b@host"], "may not hold a user name"),

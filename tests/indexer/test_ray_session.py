@@ -54,7 +54,7 @@ def test_something_else_answers() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--engine", "spark"], 10, "That is not an engine."),
+        (["--engine", "spark"], 10, "--engine 'spark' is not an engine."),
         (["--engine", "ray://127.0.0.1:1"], 81, "Nothing answers at 127.0.0.1:1"),
         (["--shards", "s3://bucket"], 10, "--shards belongs to --engine ray."),
         (["--engine", "ray", "--shards", "s3://key:secret@bucket"], 10, "holds a user or a key"),
