@@ -130,14 +130,14 @@ def _score_table(report: Report, by: tuple[str, ...], title: str) -> list[str]:
     names = [score.answer for score in report.slices[0].scores]
     if by == ("kind", "all"):
         rows = [
-            [name, *(_interval(part.scores[place].cosine) for part in parts)]
+            [name, *(str(part.scores[place].cosine) for part in parts)]
             for place, name in enumerate(names)
         ]
         head = ["answer", *(f"{part.name} (n = {part.n:,})" for part in parts)]
     else:
         head = ["", "pairs", *names]
         rows = [
-            [part.name, f"{part.n:,}", *(_interval(score.cosine) for score in part.scores)]
+            [part.name, f"{part.n:,}", *(str(score.cosine) for score in part.scores)]
             for part in parts
         ]
     table = [f"| {' | '.join(row)} |" for row in rows]
@@ -152,7 +152,7 @@ def _search_and_confidence(result: Result) -> list[str]:
         "",
         "The true prompt planted alone into the corpus:",
         "",
-        *(f"- recall@{recall.k}: {_interval(recall.share)}" for recall in report.recall),
+        *(f"- recall@{recall.k}: {recall.share}" for recall in report.recall),
         *(
             f"- planted or not, by the {planted.sign}: AUROC {planted.auroc:.3f} (aim .8)"
             for planted in report.planted
@@ -186,10 +186,6 @@ def _search_and_confidence(result: Result) -> list[str]:
 
 def _weights(weights: dict[str, float]) -> str:
     return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
-
-
-def _interval(figure: Estimate) -> str:
-    return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
 
 
 def _signed(figure: Estimate) -> str:

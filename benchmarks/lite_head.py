@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.lite_attempts import ATTEMPTS, Attempt, run_attempt
 from benchmarks.lite_study import Fold, Prediction, Scores, Study, across_folds, score, text_vectors
 from benchmarks.machine import ROOT, machine
-from imprompt.core.metrics import Estimate, group_bootstrap, row_cosines
+from imprompt.core.metrics import group_bootstrap, row_cosines
 from imprompt.core.values import Ids, unit_rows
 from imprompt.encoders.efficientnet import CLASSES
 from imprompt.encoders.lite import backbone_digests
@@ -229,12 +229,8 @@ def _main_table(study: Study) -> list[str]:
 
 
 def _row(name: str, scores: Scores) -> str:
-    cells = map(_cell, (scores.cosine, scores.recall_1, scores.recall_10))
+    cells = map(str, (scores.cosine, scores.recall_1, scores.recall_10))
     return f"| {name} | {' | '.join(cells)} |"
-
-
-def _cell(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def _cosines(study: Study, prediction: Prediction, rows: Ids) -> Matrix:
@@ -247,10 +243,7 @@ def _difference(study: Study, full: Prediction, permissive: Prediction, rows: Id
         study.groups[rows],
         rng=np.random.default_rng(0),
     )
-    return (
-        "All pairs against the best with permissive licences only, cosine, pair by pair: "
-        f"{_cell(gap)}."
-    )
+    return f"All pairs against the best with permissive licences only, cosine, pair by pair: {gap}."
 
 
 def _attempt_table(study: Study, attempts: list[Attempt]) -> list[str]:

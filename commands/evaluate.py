@@ -13,7 +13,7 @@ from imprompt.commands.index_options import IndexOptions, open_index
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from imprompt.evaluation.report import Report, Slice
+    from imprompt.evaluation.report import Report
     from imprompt.evaluation.study import Study
 
 
@@ -135,14 +135,13 @@ def _show(output: Output, report: Report) -> None:
     parts = [part for part in report.slices if part.by in ("all", "kind")]
     columns = [f"{part.name} (n = {part.n:,})" for part in parts]
     rows = [
-        [score.answer, *(_interval(part, position) for part in parts)]
+        [score.answer, *(str(part.scores[position].cosine) for part in parts)]
         for position, score in enumerate(report.slices[0].scores)
     ]
     output.table(grid("Mean cosine with the true prompt", ["answer", *columns], rows))
     show_gains(output, report)
     for recall in report.recall:
-        share = recall.share
-        output.text(f"recall@{recall.k}: {share.mean:.3f} [{share.low:.3f}, {share.high:.3f}]")
+        output.text(f"recall@{recall.k}: {recall.share}")
     for planted in report.planted:
         output.text(f"true prompt planted or not, by {planted.sign}: AUROC {planted.auroc:.3f}")
     calibration = report.calibration
@@ -159,8 +158,3 @@ def show_gains(output: Output, report: Report) -> None:
     """Print which members improve the blend, and which do not."""
     for gain in report.gains:
         output.text(gain.words)
-
-
-def _interval(part: Slice, position: int) -> str:
-    cosine = part.scores[position].cosine
-    return f"{cosine.mean:.3f} [{cosine.low:.3f}, {cosine.high:.3f}]"

@@ -20,6 +20,10 @@ class Estimate:
     n: int
     groups: int
 
+    def __str__(self) -> str:
+        """Return the mean and its bounds, as in 0.512 [0.498, 0.525]."""
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 def row_cosines(left: Vectors, right: Vectors) -> NDArray[np.float32]:
     """Return the (n,) cosines of unit rows, row by row.

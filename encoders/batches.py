@@ -109,7 +109,7 @@ class Batches:
         if n_items == 1:
             raise EncoderError(
                 "a batch of one does not fit into memory together with the model.",
-                hint="On a GPU encode on the processor: --device cpu",
+                hint="On a GPU, encode on the CPU: --device cpu",
             ) from error
         import torch
 

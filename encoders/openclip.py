@@ -24,7 +24,7 @@ from imprompt.core.lookahead import side_by_side
 from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.batches import Batches, encodable
 from imprompt.encoders.caching import token_cache
-from imprompt.encoders.checkpoints import check_tensors, read_tensors, tensors_sha256
+from imprompt.encoders.checkpoints import load_checked, read_tensors, tensors_sha256
 from imprompt.encoders.foreign import built_openclip, openclip_tokenizer, refusal
 from imprompt.encoders.openclip_source import OpenClipSource, find_source, import_open_clip
 from imprompt.encoders.torch_devices import choose_device, dtype_on, torch_provenance
@@ -392,10 +392,7 @@ def _load(network: Any, tensors: dict[str, Tensor], source: OpenClipSource) -> N
         tensors.pop(scalar, None)
         if scalar in expected:
             tensors[scalar] = expected[scalar]
-    check_tensors(tensors, expected, architecture=source.architecture, path=source.weights)
-    network.load_state_dict(
-        {name: tensor for name, tensor in tensors.items() if name in expected}, strict=False
-    )
+    load_checked(network, tensors, architecture=source.architecture, path=source.weights)
 
 
 def _cut_tower(network: Any) -> Any:

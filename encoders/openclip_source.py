@@ -284,7 +284,7 @@ def _built_in(architecture: str) -> dict[str, Any]:
     if config is None:
         near = get_close_matches(architecture, open_clip.list_models(), n=5)
         hint = (
-            f"Names like it: {', '.join(near)}."
+            f"Similar names: {', '.join(near)}."
             if near
             else "Names look like ViT-L-14, RN50, convnext_base_w."
         )

@@ -185,6 +185,8 @@ def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Predic
     )
 
 
-def unavailable(name: str, error: EncoderError) -> MemberUnavailable:
-    """Return the failure of a member's model as the failure of the member."""
+def unavailable(name: str, error: MemberUnavailable | EncoderError) -> MemberUnavailable:
+    """Return the failure of a member's model as that of the member; one of a member stays."""
+    if isinstance(error, MemberUnavailable):
+        return error
     return MemberUnavailable(name, error.message.rstrip("."), hint=error.hint)

@@ -25,8 +25,10 @@ from imprompt.ensemble.rescoring import Rescorer
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from imprompt.ensemble.image_to_text import ImageToText
     from imprompt.ensemble.interrogator.library_modes import LibraryModes
     from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
+    from imprompt.ensemble.ofa.captioner import OfaCaptioner
     from imprompt.store.open_index import OpenIndex
 
 OFA_SOURCE = "OFA-Sys/ofa-large-caption"
@@ -149,7 +151,7 @@ def _load_members(
         try:
             member = ready[name] if name in ready else LOADERS[name](pool)
         except (MemberUnavailable, EncoderError) as error:
-            missing = error if isinstance(error, MemberUnavailable) else unavailable(name, error)
+            missing = unavailable(name, error)
             if not degrade:
                 raise missing from error
             left_out.append(missing)
@@ -210,30 +212,27 @@ def _load_regressor(pool: MemberPool) -> EnsembleMember:
 def _load_ofa(pool: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.ofa.captioner import OfaCaptioner
 
-    source = pool.blend_config.sources.get("ofa", OFA_SOURCE)
-    captioner = OfaCaptioner.load(
-        source, device=pool.device, offline=pool.offline, announce=pool.announce
-    )
-    pool.files["ofa"] = captioner.files
-    return CaptionMember(
-        "ofa", captioner, minilm=pool.minilm, suffix=pool.blend_config.suffixes.get("ofa", "")
-    )
+    return _caption_member(pool, "ofa", OfaCaptioner.load, default=OFA_SOURCE)
 
 
 def _load_caption(pool: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.image_to_text import ImageToText
 
-    source = pool.blend_config.sources.get("caption", CAPTION_SOURCE)
-    captioner = ImageToText.load(
-        source, device=pool.device, offline=pool.offline, announce=pool.announce
+    return _caption_member(pool, "caption", ImageToText.load, default=CAPTION_SOURCE)
+
+
+def _caption_member(
+    pool: MemberPool, name: str, load: Callable[..., OfaCaptioner | ImageToText], *, default: str
+) -> EnsembleMember:
+    captioner = load(
+        pool.blend_config.sources.get(name, default),
+        device=pool.device,
+        offline=pool.offline,
+        announce=pool.announce,
     )
-    pool.files["caption"] = captioner.files
-    return CaptionMember(
-        "caption",
-        captioner,
-        minilm=pool.minilm,
-        suffix=pool.blend_config.suffixes.get("caption", ""),
-    )
+    pool.files[name] = captioner.files
+    suffix = pool.blend_config.suffixes.get(name, "")
+    return CaptionMember(name, captioner, minilm=pool.minilm, suffix=suffix)
 
 
 def _load_interrogator(pool: MemberPool) -> EnsembleMember:
@@ -294,7 +293,7 @@ def _captioner_of_interrogator(pool: MemberPool) -> EnsembleMember | None:
     try:
         return _load_caption(pool)
     except (MemberUnavailable, EncoderError) as error:
-        reason = error.reason if isinstance(error, MemberUnavailable) else error.message.rstrip(".")
+        reason = unavailable("caption", error).reason
         raise MemberUnavailable(
             "interrogator", f"its captioner cannot be used: {reason}", hint=error.hint
         ) from error

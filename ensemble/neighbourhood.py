@@ -96,10 +96,15 @@ class Neighbourhood:
     def _search(self, pictures: Sequence[Image]) -> Surroundings:
         rows = self.encoder.images.encode(pictures)
         hits = self._index.search(rows, self.k, selection=self._selection)
-        flat = hits.ids.reshape(-1)
-        vectors = np.zeros((len(flat), self._vectors.dim), dtype=np.float32)
-        vectors[flat >= 0] = self._vectors.rows(flat[flat >= 0])
-        return Surroundings(rows, hits, vectors.reshape(len(pictures), self.k, self._vectors.dim))
+        return Surroundings(rows, hits, vectors_of(self._vectors, hits.ids))
+
+
+def vectors_of(store: VectorStore, row_ids: Ids) -> NDArray[np.float32]:
+    """Return the (n, k, dim) rows of (n, k) ids; zeros for id -1."""
+    flat = row_ids.reshape(-1)
+    rows = np.zeros((len(flat), store.dim), dtype=np.float32)
+    rows[flat >= 0] = store.rows(flat[flat >= 0])
+    return rows.reshape(*row_ids.shape, store.dim)
 
 
 def output_vectors(version: OpenIndex) -> VectorStore:

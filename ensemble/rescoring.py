@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Ids
-from imprompt.encoders.caching import BatchCache, image_keys
+from imprompt.encoders.caching import CachedEncoder
+from imprompt.ensemble.neighbourhood import vectors_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,18 +32,12 @@ class Rescorer:
 
     def __init__(self, version: OpenIndex, encoder: DualEncoder) -> None:
         self._vectors = version.vectors(encoder.spec.space)
-        self._encoder = encoder
-        self._encode_pictures = BatchCache(
-            lambda pictures: encoder.images.encode(pictures), key=image_keys
-        )
+        self._encoder = CachedEncoder(encoder)
 
     def cosines(self, pictures: Sequence[Image], row_ids: Ids) -> NDArray[np.float32]:
         """Return (n, k) cosines of n pictures with the prompts `row_ids` (n, k); -inf for id -1."""
-        flat = row_ids.reshape(-1)
-        rows = np.zeros((len(flat), self._vectors.dim), dtype=np.float32)
-        rows[flat >= 0] = self._vectors.rows(flat[flat >= 0])
-        rows = rows.reshape(*row_ids.shape, self._vectors.dim)
-        cosines = np.einsum("nd,nkd->nk", self._encode_pictures(pictures), rows)
+        rows = vectors_of(self._vectors, row_ids)
+        cosines = np.einsum("nd,nkd->nk", self._encoder.images.encode(pictures), rows)
         return np.where(row_ids >= 0, cosines, -np.inf).astype(np.float32)
 
     def caption_cosines(
@@ -50,7 +45,7 @@ class Rescorer:
     ) -> NDArray[np.float32]:
         """Return (n,) cosines of n pictures with one text each."""
         rows = self._encoder.texts.encode(texts)
-        cosines = np.einsum("nd,nd->n", self._encode_pictures(pictures), rows)
+        cosines = np.einsum("nd,nd->n", self._encoder.images.encode(pictures), rows)
         return np.asarray(cosines, dtype=np.float32)
 
 

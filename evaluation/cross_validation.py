@@ -1,4 +1,4 @@
-"""Ask every member about every pair out of fold, then predict the prompts of the answers."""
+"""Ask every member about every pair out of fold, then print the prompts of each fold's blend."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def predict_prompts(
 ) -> list[EnsemblePrediction]:
     """Predict each pair by the blend config of its fold and a head without that fold."""
     predictions: dict[int, EnsemblePrediction] = {}
-    with progress.start("Choosing words", len(pairs)) as task:
+    with progress.start("Choosing prompts", len(pairs)) as task:
         for fold, blend_config in enumerate(blend_configs):
             for rows, block in members.predictions(
                 blend_config, pairs.of_fold(fold), _left_out(members, fold)

@@ -67,7 +67,7 @@ class MemberCache:
         rows: the pairs.
         lite: `lite` over cached trunks if the index or `vit` uses it, else None.
         heads: by folds left out; empty to keep the head of `lite` itself.
-        shown: tells the cached towers which rows are shown.
+        device, offline, announce: see `load_ensemble`.
 
     Raises:
         See `load_ensemble`.
@@ -200,7 +200,7 @@ class MemberCache:
         return regress(cosines, vectors, power=setting.power, floor=setting.floor)
 
     def _cached_members(self) -> dict[str, EnsembleMember]:
-        """Return the members; those that no head changes look at each row once."""
+        """Return the members; those that no head changes predict each row once."""
         changing = {"knn"}
         if self.heads:
             changing |= _HEAD_MEMBERS - self._ensemble.blend_config.sources.keys()

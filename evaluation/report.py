@@ -46,7 +46,7 @@ class Gain(msgspec.Struct, frozen=True):
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """The share of pairs whose true prompt, planted into the corpus, is among the k nearest."""
+    """The share of pairs whose true prompt, planted in the corpus, is among the k nearest."""
 
     k: int
     share: Estimate

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from imprompt.core.atomic_files import atomic_write
-from imprompt.core.metrics import Estimate
 from imprompt.evaluation.nested_cv import BLEND, PRINTED
 from imprompt.evaluation.plots import plots
 from imprompt.evaluation.report import Report
@@ -67,7 +66,7 @@ def render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["interval"] = _interval
+    environment.filters["interval"] = str
     template = environment.from_string(_TEMPLATE.read_text("utf-8"))
     sources = {name: _data_uri("image/png", content) for name, content in images.items()}
     return template.render(report=report, plots=sources, gallery=gallery)
@@ -108,8 +107,3 @@ def _thumbnail(path: Path) -> str:
 
 def _data_uri(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _interval(figure: Estimate) -> str:
-    """Return a mean and its bounds, as in 0.512 [0.498, 0.525]."""
-    return f"{figure.mean:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

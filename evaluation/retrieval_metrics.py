@@ -46,7 +46,7 @@ class RetrievalScores:
         self.truth[rows] = row_cosines(surroundings.pictures, self.true_vectors[rows])
 
     def recall(self, pairs: PairSet) -> tuple[Recall, ...]:
-        """Return recall@k on the main kind, each true prompt planted alone into the corpus."""
+        """Return recall@k on the main kind, each true prompt planted alone in the corpus."""
         figures = []
         for k in RECALL_AT:
             if k <= self.scores.shape[1]:

@@ -56,12 +56,12 @@ class VitTrainer:
         import torch
 
         self._tower = tower
-        self._examples = examples
-        self._settings = settings
+        self.examples = examples
+        self.settings = settings
         self.backbone = tower.blueprint.architecture
         self._weights_sha256 = weights_sha256
         self._device = device
-        self._work = work
+        self.work = work
         self._epoch_steps = -(-len(examples.train) // settings.batch_size)
         self._head_steps = self._epoch_steps * settings.head_epochs
         self.steps = self._epoch_steps * settings.epochs
@@ -79,10 +79,10 @@ class VitTrainer:
         import torch
 
         facts = (
-            msgspec.structs.replace(self._settings, save_steps=1),  # does not change the result
+            msgspec.structs.replace(self.settings, save_steps=1),  # does not change the result
             self._tower.blueprint,
             self._weights_sha256,
-            self._examples.digest,
+            self.examples.digest,
             str(torch.__version__),
             self._device,
         )
@@ -94,7 +94,7 @@ class VitTrainer:
         Raises:
             WeightsRejected: the saved state is damaged.
         """
-        resume_state(self._work, self.state, plan=self._plan)
+        resume_state(self.work, self.state, plan=self._plan)
         return self.state.step
 
     def train(self, progress: Progress) -> None:
@@ -114,13 +114,13 @@ class VitTrainer:
                 progress.start(f"Training {self.backbone}", self.steps) as task,
             ):
                 task.advance(self.state.step)
-                while self.state.epoch < self._settings.epochs:
+                while self.state.epoch < self.settings.epochs:
                     self._train_epoch(task)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
             raise EncoderError(
-                f"{self.backbone} with a batch of {self._settings.batch_size} does not fit in "
+                f"{self.backbone} with a batch of {self.settings.batch_size} does not fit in "
                 "memory.",
                 hint="Set a smaller --batch-size.",
             ) from error
@@ -133,30 +133,30 @@ class VitTrainer:
                 self._learn(batch, batch.pixels)
             state.step += 1
             task.advance(1)
-            if state.step % self._settings.save_steps == 0:
-                save_state(self._work, state, plan=self._plan)
+            if state.step % self.settings.save_steps == 0:
+                save_state(self.work, state, plan=self._plan)
         self._finish_epoch()
-        save_state(self._work, state, plan=self._plan)
+        save_state(self.work, state, plan=self._plan)
 
     def evaluate(self) -> tuple[Estimate, Estimate]:
         """Return the held-out cosine of the best checkpoint, and its gain over a constant.
 
         The constant is the mean of the targets that were trained on.
         """
-        best = read_checkpoint(str(self._work / BEST)).tower.network.to(self._device)
+        best = read_checkpoint(str(self.work / BEST)).tower.network.to(self._device)
         rows, vectors = self._predict_held_out(best)
-        examples = self._examples
+        examples = self.examples
         prompts, groups = examples.prompts[rows], examples.groups[rows]
         cosines = row_cosines(vectors, prompts)
         constant = unit_rows(examples.targets[examples.train].mean(axis=0, keepdims=True))
         gains = cosines - row_cosines(np.repeat(constant, len(rows), axis=0), prompts)
-        rng = np.random.default_rng(self._settings.seed)
+        rng = np.random.default_rng(self.settings.seed)
         return group_bootstrap(cosines, groups, rng=rng), group_bootstrap(gains, groups, rng=rng)
 
     def _training_batches(self) -> Iterator[Batch]:
         """Yield the rest of the epoch; order and crops follow from the seed and the epoch alone."""
-        seed, epoch, size = self._settings.seed, self.state.epoch, self._settings.batch_size
-        order = np.random.default_rng([seed, epoch]).permutation(self._examples.train)
+        seed, epoch, size = self.settings.seed, self.state.epoch, self.settings.batch_size
+        order = np.random.default_rng([seed, epoch]).permutation(self.examples.train)
         begin = (self.state.step - epoch * self._epoch_steps) * size
         batches = (order[at : at + size] for at in range(begin, len(order), size))
         return load_batches(
@@ -166,12 +166,12 @@ class VitTrainer:
     def _loader(
         self, rng_of: Callable[[int], np.random.Generator | None]
     ) -> Callable[[int], Tensor]:
-        paths, transform = self._examples.paths, self._tower.transform
-        share = self._settings.crop_share
+        paths, transform = self.examples.paths, self._tower.transform
+        share = self.settings.crop_share
         return lambda row: load_pixels(paths[row], transform, rng=rng_of(row), share=share)
 
     def _note_rejected(self, batch: Batch) -> None:
-        paths = self._examples.paths
+        paths = self.examples.paths
         self.state.rejected.update((str(paths[row]), reason) for row, reason in batch.rejected)
 
     def _learn(self, batch: Batch, pixels: Tensor) -> None:
@@ -179,10 +179,10 @@ class VitTrainer:
         import torch
         from torch.nn.functional import cosine_similarity
 
-        state, settings = self.state, self._settings
+        state, settings = self.state, self.settings
         torch.manual_seed(settings.seed * 1_000_003 + state.step)
         self._set_trained_layers()
-        targets = torch.from_numpy(self._examples.targets[batch.rows]).to(self._device)
+        targets = torch.from_numpy(self.examples.targets[batch.rows]).to(self._device)
         with torch.autocast(self._device, dtype=torch.float16, enabled=self._device == "cuda"):
             rows = state.network(self._on_device(pixels))
         loss = (1 - cosine_similarity(rows.float(), targets)).mean()
@@ -212,7 +212,7 @@ class VitTrainer:
             state.step,
             head_steps=self._head_steps,
             steps=self.steps,
-            settings=self._settings,
+            settings=self.settings,
         )
 
     def _on_device(self, pixels: Tensor) -> Tensor:
@@ -222,11 +222,11 @@ class VitTrainer:
         """Measure the averaged weights on the held-out pairs, and keep them if they are best."""
         state, network = self.state, self.state.average.module
         rows, vectors = self._predict_held_out(network)
-        cosines = row_cosines(vectors, self._examples.prompts[rows])
+        cosines = row_cosines(vectors, self.examples.prompts[rows])
         state.cosines.append(float(cosines.mean(dtype=np.float64)))
         if state.cosines[-1] > state.best:
             state.best, state.best_epoch = state.cosines[-1], state.epoch
-            write_checkpoint(self._work / BEST, network.state_dict(), self._facts())
+            write_checkpoint(self.work / BEST, network.state_dict(), self._facts())
         state.epoch += 1
 
     def _predict_held_out(self, network: Any) -> tuple[Ids, Vectors]:
@@ -234,7 +234,7 @@ class VitTrainer:
         import torch
 
         network.eval()
-        held_out, size = self._examples.held_out, self._settings.batch_size
+        held_out, size = self.examples.held_out, self.settings.batch_size
         batches = (held_out[at : at + size] for at in range(0, len(held_out), size))
         rows, vectors = [], []
         for batch in load_batches(batches, self._loader(lambda _row: None)):
@@ -254,9 +254,9 @@ class VitTrainer:
 
     def _facts(self) -> Facts:
         training = {
-            "settings": msgspec.to_builtins(self._settings),
-            "pairs": len(self._examples.paths),
-            "held_out": len(self._examples.held_out),
+            "settings": msgspec.to_builtins(self.settings),
+            "pairs": len(self.examples.paths),
+            "held_out": len(self.examples.held_out),
             "epoch": self.state.epoch,
             "cosine_held_out": self.state.best,
         }

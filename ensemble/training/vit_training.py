@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError
@@ -13,7 +13,7 @@ from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.encoders.minilm import load_minilm
 from imprompt.encoders.torch_devices import choose_device
-from imprompt.ensemble.training.vit_examples import VitExamples, load_examples
+from imprompt.ensemble.training.vit_examples import load_examples
 from imprompt.ensemble.training.vit_schedule import VitSettings, check_settings
 from imprompt.ensemble.training.vit_state import publish_best, work_folder
 from imprompt.ensemble.training.vit_trainer import VitTrainer
@@ -43,23 +43,19 @@ class VitReport:
     gain: Estimate
     resumed_steps: int
     steps: int
-    seconds: float = 0.0
+    seconds: float
 
     def rows(self) -> list[tuple[str, str]]:
         """Return label and value of each fact, for a table."""
         return [
             ("pairs", f"{self.pairs:,}, {self.held_out:,} of them held out"),
             ("best epoch", f"{self.best_epoch + 1} of {self.epochs}"),
-            ("mean cosine, held out", _with_interval(self.cosine)),
-            ("gain over a constant", _with_interval(self.gain)),
+            ("mean cosine, held out", str(self.cosine)),
+            ("gain over a constant", str(self.gain)),
             ("steps", f"{self.steps:,}, {self.resumed_steps:,} of them by an earlier run"),
             ("seconds", f"{self.seconds:.0f}"),
             ("tower", self.out),
         ]
-
-
-def _with_interval(estimate: Estimate) -> str:
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def train_vit(
@@ -114,39 +110,32 @@ def train_vit(
     trainer = VitTrainer(
         tower, examples, settings, weights_sha256=sha256, device=choose_device(device), work=work
     )
-    report = _train(trainer, examples, settings, out, announce=announce, progress=progress)
-    return replace(report, seconds=round(time.monotonic() - began, 3))
+    return _train(trainer, out, began=began, announce=announce, progress=progress)
 
 
 def _train(
-    trainer: VitTrainer,
-    examples: VitExamples,
-    settings: VitSettings,
-    out: Path,
-    *,
-    announce: Announce,
-    progress: Progress,
+    trainer: VitTrainer, out: Path, *, began: float, announce: Announce, progress: Progress
 ) -> VitReport:
-    """Train to the end, or resume, and publish the best epoch; leave `seconds` at 0."""
-    work = work_folder(out)
-    with write_lock(work):
+    """Train to the end, or resume, and publish the best epoch; `began` by the monotonic clock."""
+    with write_lock(trainer.work):
         if resumed := trainer.resume():
             announce(f"Resuming at step {resumed:,} of {trainer.steps:,}.")
         trainer.train(progress)
         cosine, gain = trainer.evaluate()
-        publish_best(work, out)
+        publish_best(trainer.work, out)
     return VitReport(
         out=str(out),
         backbone=trainer.backbone,
-        pairs=len(examples.paths),
-        held_out=len(examples.held_out),
+        pairs=len(trainer.examples.paths),
+        held_out=len(trainer.examples.held_out),
         skipped=tuple(sorted(trainer.state.rejected.items())),
-        epochs=settings.epochs,
+        epochs=trainer.settings.epochs,
         best_epoch=trainer.state.best_epoch,
         cosine=cosine,
         gain=gain,
         resumed_steps=resumed,
         steps=trainer.steps,
+        seconds=round(time.monotonic() - began, 3),
     )
 
 

@@ -19,7 +19,7 @@ from imprompt.core.errors import (
     WeightsRejected,
 )
 from imprompt.core.weight_names import split_weights
-from imprompt.encoders.checkpoints import check_tensors, read_tensors
+from imprompt.encoders.checkpoints import load_checked, read_tensors
 from imprompt.encoders.foreign import check_tower
 from imprompt.ensemble.vit.towers import DIM, Blueprint, TimmPixels, Tower, build_tower, timm_name
 
@@ -161,16 +161,8 @@ def fill_tower(tower: Tower, tensors: Mapping[str, Tensor], *, path: Path) -> No
     Raises:
         WeightsRejected: names or shapes differ; the message lists them.
     """
-    expected = tower.network.state_dict()
-    check_tensors(
-        tensors,
-        expected,
-        architecture=f"{tower.blueprint.architecture} with {DIM} outputs",
-        path=path,
-    )
-    tower.network.load_state_dict(
-        {name: tensor for name, tensor in tensors.items() if name in expected}, strict=False
-    )
+    architecture = f"{tower.blueprint.architecture} with {DIM} outputs"
+    load_checked(tower.network, tensors, architecture=architecture, path=path)
 
 
 def _from_own_file(path: Path) -> Trained:

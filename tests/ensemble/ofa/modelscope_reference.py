@@ -72,7 +72,7 @@ def _search(model: Any, encoded: Any) -> Tensor:
     """Run transformers' beam search on it, with the mixin that it no longer inherits."""
 
     class Searchable(type(model), GenerationMixin):  # type: ignore[misc]
-        _expand_inputs_for_generation = GenerationMixin._expand_inputs_for_version
+        _expand_inputs_for_generation = GenerationMixin._expand_inputs_for_generation
 
         def prepare_inputs_for_generation(
             self, input_ids: Tensor, encoder_outputs: Any = None, **_: Any
