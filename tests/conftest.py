@@ -61,8 +61,8 @@ def imprompt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def tiny_clip() -> Path:
-    """The folder of a small CLIP model that really sees;
+    """The folder of a small CLIP model that was trained on drawn scenes.
 
-    `tests.assets.scenes.held_out_scenes` gives what it may be asked.
+    It can be asked about `tests.assets.scenes.held_out_scenes`.
     """
     return Path(__file__).resolve().parent / "assets" / "tiny-clip"

@@ -70,7 +70,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Things on a background;
+    """Things on a background.
 
     `layout` is a relation (two things), a number or a place (one thing).
     """

@@ -83,9 +83,9 @@ def main() -> None:
 def train(
     model: Any, *, steps: int, batch: int, peak_rate: float, rng: np.random.Generator
 ) -> None:
-    """Contrastive training (Radford et al.
+    """Train contrastively: AdamW, a warm-up, a cosine decay to zero.
 
-    2021, section 2.3): AdamW, a warm-up, a cosine decay to zero.
+    See Radford et al. 2021, section 2.3.
     """
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=peak_rate, betas=(0.9, 0.98))
     warmup = steps / 20

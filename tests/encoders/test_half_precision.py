@@ -111,9 +111,9 @@ def test_a_full_memory_halves_the_batch_of_the_image_trunks(
 
 
 def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` encodes on the processor and says why;
+    """`auto` falls back to the processor and says why; `cuda` is refused with the reason.
 
-    `cuda` is refused with the reason; torch's own paragraph is not shown.
+    torch's own paragraph is not shown.
     """
     said: list[str] = []
     monkeypatch.setattr(imprompt.encoders.torch_devices, "nvidia_driver", lambda: OLD)

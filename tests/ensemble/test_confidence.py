@@ -55,7 +55,7 @@ def red(tmp_path: Path) -> Path:
     return tmp_path / "red.png"
 
 
-def proven(
+def explained(
     ensemble: Ensemble, pair: LiteEncoder, lite: IndexVersion, image: Path
 ) -> ExplainedAnswer:
     (answer,) = ask_explained(
@@ -113,7 +113,7 @@ def test_a_calibrated_blend_config_tells_its_confidence(
         made = calibration(pair, intercept=intercept)
         blend_config = BlendConfig(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(made,))
         ensemble = load_ensemble(blend_config, lite, pair, offline=True)
-        answer = proven(ensemble, pair, lite, red)
+        answer = explained(ensemble, pair, lite, red)
         (prediction,) = ensemble.predict([Image.open(red).convert("RGB")])
         assert answer.explanation.confidence == pytest.approx(
             made.probability(prediction.confidence_features), abs=1e-6
@@ -131,7 +131,7 @@ def test_without_calibration_there_is_no_confidence(
     other = BlendConfig(
         name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, rows=100_000),)
     )
-    answer = proven(load_ensemble(other, lite, pair, offline=True), pair, lite, red)
+    answer = explained(load_ensemble(other, lite, pair, offline=True), pair, lite, red)
     assert answer.explanation.confidence is None
     assert answer.to_json()["explanation"]["calibration"] == "not calibrated"
     degraded = BlendConfig(

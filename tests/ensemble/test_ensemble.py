@@ -120,9 +120,9 @@ def test_a_batch_that_is_too_large_is_halved(error: Exception) -> None:
 
 
 def test_a_member_that_cannot_hold_one_picture_fails_by_name() -> None:
-    """The halving ends, and who failed is said; so it is with a damaged model.
+    """Halving ends with an error that names the member; so does a damaged model.
 
-    A fault stays a fault.
+    A bug is not turned into that error.
     """
     with pytest.raises(MemberUnavailable, match="narrow: its model and one picture do not fit"):
         predict_in_memory(Narrow(0, MemoryError()), [picture("red")] * 3)

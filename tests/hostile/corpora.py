@@ -12,9 +12,9 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class HostileCorpus:
-    """A file or folder below the given one, what it tries, and the exit codes of `build-index`;
+    """A hostile file or folder: its maker, what it tries, and the exit codes of `build-index`.
 
-    0 where rows are left out.
+    The code is 0 where rows are left out.
     """
 
     make: Callable[[Path], str]

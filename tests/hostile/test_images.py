@@ -167,9 +167,9 @@ def test_a_folder_of_them_ends(
 
 @SLOW
 def test_the_server_refuses_them(serve: Serve, collection: Path) -> None:
-    """At each route that takes a picture:
+    """Each route that takes a picture answers 4xx with a reason and no path, or 200.
 
-    4xx with a reason and no path, or 200; a text is answered beside them.
+    A text is answered at the same time.
     """
     statuses: dict[int, int] = {}
     with serve() as client:

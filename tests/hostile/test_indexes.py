@@ -145,7 +145,7 @@ def outside(home: Home) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.slow
 def test_in_this_process(name: str, good: Path, home: Home) -> None:
-    """Every door but one that only tidies refuses it, soon and in little memory;
+    """Every door but one that only tidies refuses it, soon and in little memory.
 
     `verify` names a problem and never waits.
     """

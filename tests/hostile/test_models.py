@@ -138,9 +138,9 @@ def build(home: Home, encoder: str | Path) -> Outcome:
 
 
 def caption(home: Home, folder: Path) -> Outcome:
-    """Ask `query` for captions by that model, over an index of lite;
+    """Ask `query` for captions by that model, over an index of `lite`.
 
-    "y" lies ready for any question.
+    "y" is ready on standard input for any question.
     """
     blend = home.hostile / "blend.json"
     blend.write_text(

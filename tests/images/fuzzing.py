@@ -1,6 +1,6 @@
-"""Random graphs, workflows, EXIF, XMP and infotexts, many of them half right:
+"""Random graphs, workflows, EXIF, XMP and infotexts, many of them half right.
 
-`python -m tests.images.fuzzing COUNT [SEED]`.
+python -m tests.images.fuzzing COUNT [SEED]
 """
 
 from __future__ import annotations

@@ -97,10 +97,7 @@ def test_damage_is_one_line(suffix: str, tmp_path: Path) -> None:
 def test_pictures_without_a_suffix_are_found_and_others_are_named(
     tmp_path: Path, imprompt: Imprompt
 ) -> None:
-    """A download without a name's end is read;
-
-    JPEG 2000 is named, counted, and told by the exit code.
-    """
+    """A file without an extension is read; JPEG 2000 is named, counted, and sets the exit code."""
     write(tmp_path / "picture.png").rename(tmp_path / "picture")
     (tmp_path / "LICENSE").write_text("no picture")
     write(tmp_path / "b.heic")

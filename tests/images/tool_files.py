@@ -1,4 +1,4 @@
-"""One self-made file for each tool and container, as the tool writes it;
+"""One file for each tool and container, made as the tool writes it.
 
 `docs/embedded-prompts.md` lists them all.
 """

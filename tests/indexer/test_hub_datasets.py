@@ -372,7 +372,7 @@ class TestChoosingFiles:
         assert choose_files(["b.txt", "train.txt", "README.md"], None) == ["train.txt", "b.txt"]
 
     def test_patterns_choose_and_order(self) -> None:
-        """A file that two patterns match is read once;
+        """A file that two patterns match is read once.
 
         `*`, `**/`, folders and plain names are understood.
         """

@@ -90,9 +90,9 @@ def test_the_check_notices(wrong: Dedupe) -> None:
 
 
 def test_an_inverted_file_finds_nearly_all(tmp_path: Path) -> None:
-    """Among 6,000 rows, hardly a pair that reaches the cosine is missed, and none is made up;
+    """Among 6,000 rows hardly a pair at the cosine is missed, and none is invented.
 
-    300 equal rows all are found.
+    300 equal rows are all found.
     """
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((900, 32))

@@ -312,9 +312,9 @@ class TestSample:
         assert draw_rows(0, 9, seed=1).tolist() == []
 
     def test_is_even_over_the_rows(self) -> None:
-        """Over many seeds each of 20 rows is drawn about as often as another:
+        """Over many seeds, each of 20 rows is drawn about equally often.
 
-        5 of 20, 4,000 times, within five deviations.
+        5 of 20, 4,000 times, within five standard deviations.
         """
         counts = [0] * 20
         for seed in range(4000):

@@ -179,10 +179,7 @@ def test_the_answer_is_that_of_a_look_at_every_row(
     artists: bool,
     seed: int,
 ) -> None:
-    """Filters, words that are only found by reading, and folding.
-
-    The same rows, as many, in the same order.
-    """
+    """Filters, words found only by reading, and collapsing give the rows of a full scan."""
     filters, passes = filtered
     selection = select(filters, world.prompts)
     if artists:

@@ -277,9 +277,9 @@ def test_the_answer_names_what_it_rests_on(retriever: Retriever, version: IndexV
 
 
 def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> None:
-    """Those of an estimated image exactly;
+    """An estimated image has exactly these keys.
 
-    `text`, `negative`, `tool` and `settings` only where they mean something.
+    `text`, `negative`, `tool` and `settings` appear only where they mean something.
     """
     path = picture(tmp_path, BLUE)
     exact = picture(tmp_path, GREEN, name="exact.png", parameters=PARAMETERS)

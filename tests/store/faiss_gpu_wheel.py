@@ -50,9 +50,9 @@ def test_what_is_called_on_a_gpu_is_there() -> None:
 
 
 def test_without_a_gpu_the_processor_searches() -> None:
-    """`auto` says nothing, for nothing is wrong;
+    """`auto` says nothing, because nothing is wrong; `cuda` is refused with the reason.
 
-    `cuda` is refused with the reason. Neither ends the process.
+    Neither ends the process.
     """
     assert faiss.get_num_gpus() == 0
     said: list[str] = []

@@ -58,10 +58,7 @@ def answers(root: Path, questions: int) -> list[Any]:
 
 
 def outcome(root: Path, questions: int, right: list[Any]) -> dict[str, str]:
-    """What using, or asking, and what verifying the index said.
-
-    An error's name, "fine", or how many problems.
-    """
+    """Return what using and verifying said: an error's name, "fine", or the number of problems."""
     said = {}
     try:
         if questions:

@@ -256,10 +256,7 @@ def test_nothing_that_is_refused_touches_a_file(
 )
 @example("text = 'a' AND 'b' LIKE 'b'")
 def test_any_text_is_a_condition_or_is_refused(prompts: DuckPrompts, expression: str) -> None:
-    """Never another error; and what is accepted, the store can answer.
-
-    Its SQL holds only known words.
-    """
+    """Only its own error is raised; what is accepted can be answered, in known words only."""
     try:
         found = where(expression)
     except FilterRejected:
@@ -296,10 +293,7 @@ words = st.sampled_from(
 def test_words_are_found_as_they_stand(
     prompts: DuckPrompts, wanted: list[tuple[str, bool]]
 ) -> None:
-    """Several words, held or not, give what a look at every row gives.
-
-    Whatever their case, nothing is a pattern.
-    """
+    """Several words, held or not, in any case, give what a full scan gives; none is a pattern."""
     condition: Predicate = Truth(True)
     for word, held in wanted:
         condition &= holds_words(word) if held else ~holds_words(word)

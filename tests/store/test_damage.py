@@ -82,10 +82,7 @@ def random_flips(root: Path, rng: np.random.Generator, *, each: int, header: int
 
 
 def hold(found: list[dict[str, Any]]) -> None:
-    """What is true of every flipped byte.
-
-    Opening must notice it in all that it reads as structure.
-    """
+    """Assert what holds for every flipped byte: opening notices it in whatever is structure."""
     for one in found:
         assert one["verified"] != "0", one
         assert one["used"] in ("fine", "Checksum"), one
@@ -103,7 +100,7 @@ def test_flipped_bytes(index: tuple[Path, Manifest]) -> None:
 
 
 def test_flipped_bytes_of_parts(index_in_parts: tuple[Path, Manifest]) -> None:
-    """In what FAISS interprets of every part a flipped byte is found before FAISS reads it.
+    """A flipped byte in what FAISS interprets is found before FAISS reads it, in every part.
 
     In codes and ids it does no harm.
     """
@@ -180,10 +177,7 @@ def test_no_flip_changes_an_answer(tmp_path: Path) -> None:
 def test_no_flip_of_a_thousand_changes_an_answer(
     tmp_path: Path, factory: str, part_rows: int, count: int
 ) -> None:
-    """Forty questions, one and ten answers each, over indexes of every kind.
-
-    Flat, inverted, of one part and of several.
-    """
+    """Forty questions, one and ten answers each, over flat, inverted and partitioned indexes."""
     build(tmp_path, rows=2000, factory=factory, part_rows=part_rows)
     found = flip(tmp_path, flips_of(tmp_path, np.random.default_rng(count), count), questions=40)
     hold_answers(found)
@@ -292,10 +286,7 @@ def test_opening_finds_codes_that_find_nothing(
 
 
 def test_a_manifest_that_nothing_vouches_for(tmp_path: Path) -> None:
-    """A version opened by name has no sha256 of its manifest.
-
-    Whatever a flipped byte makes it say, no other error comes.
-    """
+    """A version opened by name has no sha256 of its manifest, yet a flip raises no other error."""
     manifest = build(tmp_path, rows=20)
     path = layout.version_folder(tmp_path, manifest.version) / layout.MANIFEST
     content = path.read_bytes()

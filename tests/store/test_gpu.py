@@ -152,10 +152,7 @@ def test_filters_are_the_processors(vectors: ShardedVectors, lend: Callable[...,
 
 
 def test_many_threads_share_one_owner(vectors: ShardedVectors, lend: Callable[..., Gpu]) -> None:
-    """Sixteen threads, the first of which fills the GPU.
-
-    The fake raises where two of them touch it.
-    """
+    """Sixteen threads search, the first fills the GPU; the fake raises if two touch it at once."""
     fake, cpu = FakeGpu(), Recording(vectors)
     index = GpuIndex(cpu, vectors, lend(fake), piece_rows=PIECE_ROWS)
     queries = questions(64)
@@ -307,10 +304,7 @@ def test_a_build_goes_on_without_the_gpu(
     refused: int,
     what: str,
 ) -> None:
-    """Where its memory is full the processor does the same, with one line.
-
-    Where it is required that is an error.
-    """
+    """If its memory is full the processor answers, with one line; if it is required, an error."""
     factory = "IVF64,RaBitQ"
     build_index_file(tmp_path / "cpu", FILE, vectors, factory=factory)
     build_index_file(
@@ -366,9 +360,9 @@ def test_a_gpu_that_is_closed_leaves_everything_to_the_processor(
 def machine(
     monkeypatch: pytest.MonkeyPatch, driver: NvidiaDriver, *, gpus: int | None
 ) -> list[str]:
-    """Pretend a driver and a FAISS that sees so many GPUs;
+    """Pretend to have this driver, and a FAISS that sees so many GPUs (None: faiss-cpu).
 
-    None is faiss-cpu. Returns what is then asked of FAISS.
+    Returns what is then asked of FAISS.
     """
     asked: list[str] = []
 
@@ -408,7 +402,7 @@ def test_a_gpu_that_cannot_be_used(
     said: str,
     problem: str,
 ) -> None:
-    """`auto` takes the processor, with a line only where something like a GPU is there;
+    """`auto` takes the processor, with a line only if something like a GPU is there.
 
     `cuda` is refused with the reason.
     """
@@ -509,10 +503,7 @@ def test_a_faiss_that_cannot_be_loaded(
 def test_instructions_that_the_processor_lacks(
     monkeypatch: pytest.MonkeyPatch, level: str, said: str
 ) -> None:
-    """A level that was asked for by hand is compared with the processor:
-
-    FAISS would end the process.
-    """
+    """A level set by hand that the processor lacks is refused, because FAISS would crash."""
     monkeypatch.setenv("FAISS_SIMD_LEVEL", level)
     monkeypatch.setattr("numpy._core._multiarray_umath.__cpu_features__", {"AVX2": True})
     with pytest.raises(ConfigError, match=rf"{said}.*Unset FAISS_SIMD_LEVEL"):
@@ -524,9 +515,9 @@ def test_instructions_that_the_processor_lacks(
 def test_the_smallest_instruction_set_answers_alike(
     vectors: ShardedVectors, tmp_path: Path
 ) -> None:
-    """A processor without AVX finds the same rows with the same scores in a flat index;
+    """A processor without AVX finds the same rows and scores in a flat index.
 
-    FAISS chooses as it is loaded.
+    FAISS chooses its code when it is loaded.
     """
     records = write_shards(tmp_path, vectors.block(0, len(vectors)), shard_rows=1_100)
     vectors = ShardedVectors(tmp_path, records)

@@ -319,10 +319,7 @@ def test_pieces_that_do_not_suit(vectors: ShardedVectors, tmp_path: Path, pieces
 
 @pytest.mark.parametrize("codes", ["RaBitQ", "PQ12x4fs"])
 def test_more_lists_than_rows(tmp_path: Path, codes: str) -> None:
-    """A small corpus gets as many lists as it has rows, and answers.
-
-    Also one that is smaller than a codebook.
-    """
+    """A corpus smaller than the lists, or than a codebook, gets a list per row and answers."""
     folder = tmp_path / "few"
     few = ShardedVectors(folder, write_shards(folder, clustered(9), shard_rows=20))
     info = build_index_file(tmp_path, FILE, few, factory=f"IVF64,{codes}")

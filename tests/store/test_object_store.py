@@ -21,10 +21,7 @@ def record(tmp_path: Path) -> ShardRecord:
 
 
 def test_a_shard_passes_through_a_folder(record: ShardRecord, tmp_path: Path) -> None:
-    """Its bytes come out as they went in, however often it is put.
-
-    Nothing half-written and nothing of the build stays.
-    """
+    """Its bytes come out as they went in, however often put; nothing of the build stays."""
     depot = ObjectStore(checked_url(str(tmp_path / "shared")), PLAN)
     for _ in range(2):
         depot.put(tmp_path / "made", record)
@@ -77,10 +74,7 @@ def test_credentials_are_refused_and_not_repeated(url: str) -> None:
 
 
 def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders become absolute; buckets stay, with the three parameters that say where they are.
-
-    Other kinds are refused.
-    """
+    """Folders become absolute; buckets keep their three location parameters; others are refused."""
     monkeypatch.chdir(tmp_path)
     assert checked_url("shared") == str(tmp_path / "shared")
     for url in (

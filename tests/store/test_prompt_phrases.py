@@ -68,10 +68,7 @@ def test_what_is_no_phrase_is_left_out(tmp_path: Path, written: str) -> None:
 
 
 def test_a_phrase_stands_in_prompts_of_three_beginnings(tmp_path: Path) -> None:
-    """Variations of one picture, however often submitted, make no phrase.
-
-    Neither does the subject that they begin with.
-    """
+    """Variations of one picture make no phrase, nor does the subject that they begin with."""
     prompts = [
         (f"a cat on a sofa, purple haze, {word}", 50) for word in ("dusk", "dawn", "noon", "night")
     ]

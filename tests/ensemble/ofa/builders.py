@@ -59,7 +59,7 @@ _END_PULLED = "decoder.layer_norm.bias"
 
 
 def uniform(name: str, shape: Iterable[int]) -> Tensor:
-    """float32 in -1 to 1, a function of the name and the shape;
+    """Return float32 in -1 to 1, a function of the name and the shape.
 
     PCG64's raw stream is the same in every NumPy.
     """

@@ -119,9 +119,9 @@ def large_state_dict() -> dict[str, Tensor]:
 
 
 def test_every_name_of_the_large_checkpoint_has_its_place() -> None:
-    """All 1,625 names and shapes have theirs:
+    """All 1,625 names and shapes have a counterpart in the checkpoint.
 
-    21 of the part that writes images are left out, 470 M parameters are ours.
+    21 of the part that writes images are left out; ours has 470 M parameters.
     """
     large = large_state_dict()
     with torch.device("meta"):
