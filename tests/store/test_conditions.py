@@ -146,7 +146,7 @@ REFUSED = {
     "CAST(text AS INT) = 1": "CAST",
     "text::INT = 1": "CAST",
     "text LIKE 'a' ESCAPE 'b'": "ESCAPE",
-    "text LIKE text": "no pattern",
+    "text LIKE text": "'text' is not a pattern",
     "text LIKE ANY ('a')": "not allowed",
     "text = ?": "not allowed",
     "text = $1": "not allowed",
