@@ -35,12 +35,15 @@ def doctor(*, index: IndexFolder = None, offline: Offline = False, output: Outpu
 def _show(output: Output, diagnosis: Diagnosis) -> None:
     machine, index = diagnosis.machine, diagnosis.index
     network = "off (--offline)" if machine.offline else "used to fetch models that are not here"
+    memory = "memory unknown"
+    if machine.memory_bytes is not None:
+        memory = f"{size_text(machine.memory_bytes)} memory"
     rows = [
         ("imprompt", f"{machine.imprompt}, Python {machine.python}, {machine.system}"),
         ("torch", machine.torch or "not installed"),
         ("device", machine.device),
         ("FAISS", machine.faiss),
-        ("machine", f"{machine.cores} cores, {size_text(machine.memory_bytes)} memory"),
+        ("machine", f"{machine.cores} cores, {memory}"),
         ("network", network),
         ("index", index.problem or _index(index)),
     ]

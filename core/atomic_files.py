@@ -13,6 +13,9 @@ from typing import IO
 from imprompt.core.errors import ConfigError, StorageFull
 
 _CHUNK_BYTES = 1 << 20
+_FOLDERS_OPEN = hasattr(
+    os, "O_DIRECTORY"
+)  # not on Windows, which keeps the order of renames itself
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 )
@@ -83,12 +86,17 @@ def check_place(path: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Make the bytes of the file `path` survive a power cut."""
-    sync_folder(path)  # the same call: fsync takes any descriptor
+    _sync(path, os.O_RDONLY if _FOLDERS_OPEN else os.O_RDWR)  # Windows asks for the right to write
 
 
 def sync_folder(path: Path) -> None:
-    """Make renames inside the folder `path` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make renames inside the folder `path` survive a power cut; does nothing on Windows."""
+    if _FOLDERS_OPEN:
+        _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

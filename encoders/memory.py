@@ -62,7 +62,7 @@ def own_bytes() -> int:
 
 def return_freed_memory() -> None:
     """Give freed memory back to the system; does nothing unless the C library is glibc."""
-    with suppress(AttributeError, OSError):
+    with suppress(AttributeError, OSError, TypeError):  # Windows: None names no library
         ctypes.CDLL(None).malloc_trim(0)
 
 

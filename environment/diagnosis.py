@@ -98,13 +98,16 @@ class FolderState(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Python, system, cores, memory, and what `--device auto` uses to encode and to search."""
+    """Python, system, cores, memory, and what `--device auto` uses to encode and to search.
+
+    `memory_bytes` is None where the system does not say.
+    """
 
     imprompt: str
     python: str
     system: str
     cores: int
-    memory_bytes: int
+    memory_bytes: int | None
     torch: str
     device: str
     offline: bool
@@ -352,12 +355,19 @@ def _machine(settings: Settings, states: list[PackageState]) -> Machine:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count() or 1,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_bytes=_memory_bytes(),
         torch=version,
         device=auto_device(cuda),
         offline=settings.offline or bool(HF_HUB_OFFLINE),
         faiss=_faiss(states),
     )
+
+
+def _memory_bytes() -> int | None:
+    """Return the machine's memory; None on Windows, where the standard library cannot tell."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _faiss(states: list[PackageState]) -> str:

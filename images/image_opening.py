@@ -35,6 +35,7 @@ _SIGNATURES = {
     "JPEG XL": re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n"),
 }
 _SIGNATURE_BYTES = 64
+_OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _INSTALL_FORMATS = "Install them: pip install 'imprompt[formats]'"
 # Plugin classes, not `PIL.Image.open`: that tries every format, and compares the size with a global
 # limit (a warning above it, an error above twice the limit) before a caller can report the size.
@@ -185,7 +186,7 @@ def _open_regular(path: Path) -> Iterator[IO[bytes]]:
     """Open without waiting; check the kind before (devices may react to opening) and after."""
     try:
         _require_regular(path, path.stat().st_mode)
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, _OPEN)
     except FileNotFoundError as error:
         raise ImageRejected(path, "there is no such file") from error
     except (OSError, ValueError) as error:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import multiprocessing
 import os
-import resource
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -56,9 +55,11 @@ class ImageReaders:
     def __init__(self, limits: Limits) -> None:
         from pebble import ProcessPool
 
-        # Not fork, which is unsafe in a process with threads and torch.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
+        # Not fork, which is unsafe in a process with threads and torch. Windows has only spawn.
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            context.set_forkserver_preload(_PRELOADED)
         self._limits = limits
         self._closed = threading.Event()
         self._idle = asyncio.Semaphore(_READERS)
@@ -136,7 +137,9 @@ def _restrict(max_memory: int) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(devnull, stream)
-    with suppress(OSError, ValueError):
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         data_pages = int(Path("/proc/self/statm").read_text("ascii").split()[5])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -88,7 +87,14 @@ def _uvicorn_server(app: Middleware, settings: ServerSettings) -> uvicorn.Server
 
 
 def _raise_file_limit() -> None:
-    """Raise the limit on open files: each vector shard is one, and two during a version change."""
+    """Raise the limit on open files: each vector shard is one, and two during a version change.
+
+    Windows has no such limit.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < target:

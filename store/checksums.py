@@ -22,7 +22,7 @@ from imprompt.core.errors import Checksum
 from imprompt.core.values import Ids
 from imprompt.store.layout import VERIFY
 from imprompt.store.mapping import map_file
-from imprompt.store.paths import open_file
+from imprompt.store.paths import open_file, read_at
 
 _SUM = np.dtype("<u4")
 _ALL_BITS = 0xFFFF_FFFF
@@ -68,7 +68,7 @@ def read_sums(folder: Path, file: str, *, count: int, mapped: bool) -> NDArray[n
             content = (
                 map_file(descriptor)
                 if mapped
-                else np.frombuffer(os.pread(descriptor, count * _SUM.itemsize + 1, 0), np.uint8)
+                else np.frombuffer(read_at(descriptor, count * _SUM.itemsize + 1, 0), np.uint8)
             )
         finally:
             os.close(descriptor)

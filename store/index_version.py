@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from imprompt.store.gpu import Gpu
 from imprompt.store.gpu_index import GpuIndex
 from imprompt.store.indexes import open_index
 from imprompt.store.layout import VERIFY
-from imprompt.store.locking import try_flock
+from imprompt.store.locking import try_shared_lock
 from imprompt.store.manifest import (
     Manifest,
     decode_manifest,
@@ -218,7 +217,7 @@ def _pin(root: Path, name: str | None) -> tuple[int, Path, str]:
             raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
         else:
             # Between opening and locking it may have been moved away: then nothing is held.
-            if try_flock(descriptor, fcntl.LOCK_SH) and path.is_file():
+            if try_shared_lock(descriptor) and path.is_file():
                 return descriptor, path.parent, expected
             os.close(descriptor)
         time.sleep(_PIN_WAIT_S)

@@ -1,7 +1,7 @@
 """The layout of an index below its root.
 
     ROOT/CURRENT                     "<version> <sha256 of its MANIFEST.json>"
-    ROOT/LOCK                        flock, one writer
+    ROOT/LOCK                        locked by the one writer
     ROOT/versions/<utc>-<plan8>/     MANIFEST.json  PLAN.json  prompts.duckdb
                                      vectors/<space>/00000.npy  index/<space>.faiss
                                      (many rows: index/<space>-00000.faiss, -00001.faiss, …)

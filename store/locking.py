@@ -1,20 +1,25 @@
 """Locks between processes: one writer of an index, any number of readers that hold a version.
 
-All are `flock`s, which the kernel drops with the process, however it ends.
+All are locks of the system, which it drops with the process, however it ends.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from imprompt.core.atomic_files import storage_errors
 from imprompt.core.errors import BuildLocked
 from imprompt.store.layout import lock_path, staging_root, versions_folder
 from imprompt.store.paths import entries, open_file
+
+OPEN_FILES_PIN = find_spec("fcntl") is None
+"""Whether there is no `flock`: on Windows, where a folder with an open file cannot be moved."""
+
+_HOLDER_AT = 1  # on Windows the lock is on the first byte, which nobody else can read then
 
 
 @contextmanager
@@ -31,15 +36,16 @@ def write_lock(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = open_file(root, path.name, flags=os.O_RDWR | os.O_CREAT, root=True)
     try:
-        if not try_flock(descriptor, fcntl.LOCK_EX):
-            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        if not try_lock(descriptor):
+            os.lseek(descriptor, _HOLDER_AT, os.SEEK_SET)
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             raise BuildLocked(
                 f"{root} is being written by process {holder}.",
                 hint="Wait until it has ended, or end it, then try again.",
             )
         with storage_errors(path):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            os.write(descriptor, b"\n" * _HOLDER_AT + f"{os.getpid()}\n".encode())
         for folder in (versions_folder(root), staging_root(root)):
             entries(folder)  # raises if it is a link, through which this would write elsewhere
         yield
@@ -47,10 +53,26 @@ def write_lock(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def try_flock(descriptor: int, kind: int) -> bool:
-    """Take the lock `fcntl.LOCK_SH` or `LOCK_EX` if it is free; it goes with the descriptor."""
+def try_lock(descriptor: int) -> bool:
+    """Take the exclusive lock of an open file if it is free; it goes with the descriptor."""
+    from filelock import lock_descriptor
+
+    return lock_descriptor(descriptor, blocking=False)
+
+
+def try_shared_lock(descriptor: int) -> bool:
+    """Take a reader's lock, which keeps `try_lock` out, unless that is held; as `try_lock` else.
+
+    `filelock` has no shared lock on an open file: its `ReadWriteLock` is a database of SQLite or a
+    set of files, and readers may write nothing into an index. With `OPEN_FILES_PIN` there is
+    nothing to lock.
+    """
+    if OPEN_FILES_PIN:
+        return True
+    import fcntl
+
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

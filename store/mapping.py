@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PROT_READ, _PROT_WRITE, _MAP_SHARED = mmap.PROT_READ, mmap.PROT_WRITE, mmap.MAP_SHARED
-_MAP_ANONYMOUS = mmap.MAP_ANONYMOUS | mmap.MAP_PRIVATE
+_POSIX = hasattr(mmap, "PROT_READ")
 _FAILED = ctypes.c_void_p(-1).value
 
 
@@ -23,11 +22,13 @@ def map_file(source: Path | int) -> NDArray[np.uint8]:
 
     The file must not become shorter while the array lives. Python's `mmap` keeps a descriptor open
     for each map until version 3.13. An index of ten million prompts has five thousand shards, and
-    many shells allow 1,024 descriptors; a map itself needs none.
+    many shells allow 1,024 descriptors; a map itself needs none. Windows has no such limit.
 
     Raises:
         OSError: the file cannot be opened or mapped.
     """
+    if not _POSIX:
+        return _map_by_python(source)
     content, size = address_of(source, mapped=True)
     if size == 0:
         return np.empty(0, dtype=np.uint8)
@@ -42,7 +43,7 @@ def map_file(source: Path | int) -> NDArray[np.uint8]:
 def address_of(source: Path | int, *, mapped: bool) -> tuple[Any, int]:
     """Return (all bytes of a file as a ctypes array, their number), page-aligned.
 
-    The caller unmaps them.
+    The caller unmaps them. For POSIX alone, like FAISS's lists that use it.
 
     Args:
         source: path, or a descriptor at the file's beginning, which stays open.
@@ -57,8 +58,9 @@ def address_of(source: Path | int, *, mapped: bool) -> tuple[Any, int]:
         if size == 0:
             return (ctypes.c_ubyte * 0)(), 0
         if mapped:
-            return _map(size, _PROT_READ, _MAP_SHARED, file.fileno()), size
-        content = _map(size, _PROT_READ | _PROT_WRITE, _MAP_ANONYMOUS, -1)
+            return _map(size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno()), size
+        anonymous = mmap.MAP_ANONYMOUS | mmap.MAP_PRIVATE
+        content = _map(size, mmap.PROT_READ | mmap.PROT_WRITE, anonymous, -1)
         view, done = memoryview(content).cast("B"), 0
         while done < size and (n_read := file.readinto(view[done:])):
             done += n_read
@@ -66,6 +68,13 @@ def address_of(source: Path | int, *, mapped: bool) -> tuple[Any, int]:
             _libc().munmap(ctypes.addressof(content), size)
             raise OSError(f"{source} became shorter while it was read")
         return content, size
+
+
+def _map_by_python(source: Path | int) -> NDArray[np.uint8]:
+    with open(source, "rb", buffering=0, closefd=not isinstance(source, int)) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return np.empty(0, dtype=np.uint8)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
 
 
 def _map(size: int, protection: int, flags: int, descriptor: int) -> Any:

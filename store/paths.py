@@ -3,7 +3,8 @@
 An index may come from anybody. What its manifest, `CURRENT` or a journal names is opened here and
 nowhere else: relative to a descriptor of its folder, part by part, without following links
 (`O_NOFOLLOW`) and without waiting for a pipe (`O_NONBLOCK`). DuckDB and FAISS open by path; they
-get only paths that were looked at here.
+get only paths that were looked at here. Windows has no such descriptors and flags: there each part
+of a path is looked at before it is used.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import hashlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from imprompt.core.errors import Checksum
 from imprompt.store import layout
@@ -28,8 +31,13 @@ _FILE = re.compile(
 )
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,199}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
-_OPEN = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | _OPEN
+_BY_DESCRIPTOR = {os.open, os.stat} <= os.supports_dir_fd and os.scandir in os.supports_fd
+_OPEN = 0
+for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    _OPEN |= getattr(os, _flag, 0)
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _OPEN
+_JUNCTION = 0xA0000003  # IO_REPARSE_TAG_MOUNT_POINT, the link to a folder that Windows has besides
+_SEEKING = threading.Lock()
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -38,6 +46,9 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+Folder: TypeAlias = int | str
+"""An open folder: its descriptor, or its path where there are none for folders."""
 
 
 def is_file_of_version(file: str) -> bool:
@@ -64,15 +75,15 @@ def open_file(folder: Path, file: str, *, flags: int = os.O_RDONLY, root: bool =
         OSError: it cannot be opened.
     """
     *parents, name = file.split("/")
-    here = _open(folder, str(folder), _FOLDER & ~os.O_NOFOLLOW if root else _FOLDER)
+    here = _open_folder(folder, str(folder), follow=root)
     try:
         for part in parents:
-            inner = _open(folder / file, part, _FOLDER, within=here)
-            os.close(here)
+            inner = _open_folder(folder / file, part, within=here)
+            _close(here)
             here = inner
         descriptor = _open(folder / file, name, flags | _OPEN, mode=0o644, within=here)
     finally:
-        os.close(here)
+        _close(here)
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -137,18 +148,27 @@ def read_descriptor(descriptor: int, path: Path, *, most_bytes: int) -> bytes:
         return file.read(most_bytes + 1)
 
 
+def read_at(descriptor: int, n_bytes: int, offset: int) -> bytes:
+    """Return up to `n_bytes` of an open file from an offset on; several threads may read one."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, n_bytes, offset)
+    with _SEEKING:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, n_bytes)
+
+
 @contextmanager
-def folders_of(folder: Path) -> Iterator[dict[str, int]]:
-    """Keep descriptors of a version's folders open, by relative path, for `size_of`."""
-    opened = {"": _open(folder, str(folder), _FOLDER)}
+def folders_of(folder: Path) -> Iterator[dict[str, Folder]]:
+    """Keep a version's folders open, by relative path, for `size_of`."""
+    opened = {"": _open_folder(folder, str(folder))}
     try:
         yield opened
     finally:
-        for descriptor in opened.values():
-            os.close(descriptor)
+        for inner in opened.values():
+            _close(inner)
 
 
-def size_of(folder: Path, file: str, opened: dict[str, int]) -> int:
+def size_of(folder: Path, file: str, opened: dict[str, Folder]) -> int:
     """Return the length of a regular file in bytes, in a third of the time of opening it.
 
     Args:
@@ -162,11 +182,11 @@ def size_of(folder: Path, file: str, opened: dict[str, int]) -> int:
     if parent not in opened:
         above, _, last = parent.rpartition("/")
         if above not in opened:
-            opened[above] = _open(folder / file, above, _FOLDER, within=opened[""])
-        opened[parent] = _open(folder / file, last, _FOLDER, within=opened[above])
-    found = os.stat(name, dir_fd=opened[parent], follow_symlinks=False)
-    if not stat.S_ISREG(found.st_mode):
-        raise _refused(folder / file, _kind(found.st_mode))
+            opened[above] = _open_folder(folder / file, above, within=opened[""])
+        opened[parent] = _open_folder(folder / file, last, within=opened[above])
+    found = _stat(name, opened[parent])
+    if not stat.S_ISREG(mode := _mode(found)):
+        raise _refused(folder / file, _kind(mode))
     return found.st_size
 
 
@@ -176,11 +196,11 @@ def check_tree(folder: Path) -> None:
     A missing folder passes.
     """
     try:
-        found = os.lstat(folder)
+        mode = _mode(os.lstat(folder))
     except FileNotFoundError:
         return
-    if not stat.S_ISDIR(found.st_mode):
-        raise _refused(folder, _kind(found.st_mode))
+    if not stat.S_ISDIR(mode):
+        raise _refused(folder, _kind(mode))
     for path, kind in _entries(folder):
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             raise _refused(path, _kind(kind))
@@ -204,18 +224,18 @@ def entries(folder: Path) -> list[tuple[Path, bool]]:
         Checksum: the folder itself is a link, or not a folder.
     """
     try:
-        descriptor = _open(folder, str(folder), _FOLDER)
+        opened = _open_folder(folder, str(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
     try:
-        with os.scandir(descriptor) as found:
+        with os.scandir(opened) as found:
             kinds = {
                 entry.name: entry.is_symlink()
                 for entry in found
                 if entry.is_symlink() or entry.is_dir()
             }
     finally:
-        os.close(descriptor)
+        _close(opened)
     return [(folder / name, kinds[name]) for name in sorted(kinds)]
 
 
@@ -226,26 +246,64 @@ def _entries(folder: Path) -> Iterator[tuple[Path, int]]:
         here = pending.pop()
         with os.scandir(here) as found:
             for entry in found:
-                mode = entry.stat(follow_symlinks=False).st_mode
+                mode = _mode(entry.stat(follow_symlinks=False))
                 yield Path(entry.path), mode
                 if stat.S_ISDIR(mode):
                     pending.append(Path(entry.path))
 
 
-def _open(path: Path, name: str, flags: int, *, mode: int = 0, within: int | None = None) -> int:
+def _open_folder(
+    path: Path, name: str, *, within: Folder | None = None, follow: bool = False
+) -> Folder:
+    """Open a folder, not through a link unless it may `follow`; raise `Checksum` as `_open`."""
+    if _BY_DESCRIPTOR:
+        flags = _FOLDER & ~os.O_NOFOLLOW if follow else _FOLDER
+        return _open(path, name, flags, within=within)
+    place = name if within is None else f"{within}/{name}"
+    mode = Path(place).stat().st_mode if follow else _mode(_stat(place))
+    if not stat.S_ISDIR(mode):
+        raise _refused(path, _kind(mode))
+    return place
+
+
+def _close(folder: Folder) -> None:
+    if isinstance(folder, int):
+        os.close(folder)
+
+
+def _open(path: Path, name: str, flags: int, *, mode: int = 0, within: Folder | None = None) -> int:
     """Open with `os.open`; raise `Checksum`, naming `path`, if it is not a file or folder."""
+    if isinstance(within, str):
+        name, within = f"{within}/{name}", None
+        with suppress(FileNotFoundError):
+            kind = _mode(os.lstat(name))
+            if not stat.S_ISREG(kind):
+                raise _refused(path, _kind(kind))
     try:
         return os.open(name, flags, mode, dir_fd=within)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.EMLINK):
             raise
         try:
-            kind = os.stat(name, dir_fd=within, follow_symlinks=False).st_mode
+            kind = _mode(_stat(name, within))
         except OSError:
             raise error from None
         if stat.S_ISREG(kind):
             raise
         raise _refused(path, _kind(kind)) from error
+
+
+def _stat(name: str, within: Folder | None = None) -> os.stat_result:
+    """Return the state of a file or folder, not of what a link leads to."""
+    if isinstance(within, str):
+        name, within = f"{within}/{name}", None
+    return os.stat(name, dir_fd=within, follow_symlinks=False)
+
+
+def _mode(found: os.stat_result) -> int:
+    """Return the mode; that of a link for Windows' other links to folders."""
+    is_junction = getattr(found, "st_reparse_tag", 0) == _JUNCTION
+    return stat.S_IFLNK if is_junction else found.st_mode
 
 
 def _kind(mode: int) -> str:

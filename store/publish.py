@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from imprompt.core.errors import Checksum, FormatVersion, StoreError
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.store import layout
-from imprompt.store.locking import try_flock, write_lock
+from imprompt.store.locking import OPEN_FILES_PIN, try_lock, write_lock
 from imprompt.store.manifest import (
     REBUILD_WITH,
     FileRecord,
@@ -256,15 +255,18 @@ def _remove_older_formats(root: Path) -> list[tuple[Path, int]]:
 
 def _take_away(folder: Path, target: Path) -> Path | None:
     """Move a version where no reader finds it, in one step; None if a reader has pinned it."""
+    target.parent.mkdir(exist_ok=True)
+    if OPEN_FILES_PIN:
+        try:
+            return folder.rename(target)
+        except PermissionError:
+            return None
     try:
         descriptor = open_file(folder, layout.MANIFEST)
     except (FileNotFoundError, Checksum):  # no reader opens what has no manifest
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not try_flock(descriptor, fcntl.LOCK_EX):
-            return None
-        target.parent.mkdir(exist_ok=True)
         return folder.rename(target)
+    try:
+        return folder.rename(target) if try_lock(descriptor) else None
     finally:
         os.close(descriptor)
 
@@ -314,7 +316,12 @@ def _sync_tree(folder: Path, files: dict[str, FileRecord]) -> None:
 
 
 def _make_read_only(folder: Path, files: Iterable[str]) -> None:
-    """Guard published files against accidental writes, as far as the system permits."""
+    """Guard published files against accidental writes, as far as the system permits.
+
+    Windows, which has no `fchmod`, would not let anybody remove them afterwards.
+    """
+    if not hasattr(os, "fchmod"):
+        return
     for file in files:
         with suppress(OSError, Checksum), os.fdopen(open_file(folder, file), "rb") as opened:
             os.fchmod(opened.fileno(), _READ_ONLY)

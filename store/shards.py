@@ -27,7 +27,7 @@ from imprompt.store.checksums import first_wrong, read_sums, row_sums, sum_of, w
 from imprompt.store.layout import VERIFY
 from imprompt.store.manifest import ShardRecord
 from imprompt.store.mapping import map_file
-from imprompt.store.paths import folders_of, has_content, open_file, size_of
+from imprompt.store.paths import folders_of, has_content, open_file, read_at, size_of
 
 CODE = np.dtype("<f2")
 _HEADER = re.compile(
@@ -182,7 +182,7 @@ class ReadRows:
         offset, left, parts = self._offset + start * self._row_bytes, rows * self._row_bytes, []
         while left:
             try:
-                part = os.pread(self._descriptor, min(left, _MOST_BYTES_A_CALL), offset)
+                part = read_at(self._descriptor, min(left, _MOST_BYTES_A_CALL), offset)
             except OSError as error:
                 raise self._damaged(f"cannot be read: {error.strerror}") from error
             if not part:
@@ -448,7 +448,7 @@ def _open_rows(
     try:
         descriptor = open_file(folder, record.file)
         size = os.fstat(descriptor).st_size
-        header = _HEADER.match(os.pread(descriptor, _HEADER_READ_BYTES, 0))
+        header = _HEADER.match(read_at(descriptor, _HEADER_READ_BYTES, 0))
         if header is None or size != record.bytes:
             raise Checksum(
                 f"{path} ({size} bytes) is not the float16 array that was recorded.",

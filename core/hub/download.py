@@ -7,13 +7,12 @@ its digest matches the one that the hub states.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,18 +61,23 @@ def download(
         return
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with _sole_writer(partial_path(folder, etag), blob, announce=announce) as file:
-            if file is None:
+        partial = partial_path(folder, etag)
+        with _sole_writer(folder / f"{etag}.imprompt.lock", announce=announce):
+            if blob.exists():
+                partial.unlink(missing_ok=True)
                 return
-            _fill(file, url, size_bytes=size_bytes, folder=folder, label=label, announce=announce)
-            if _digest(file, etag) != etag:
-                file.truncate(0)
-                raise WeightsRejected(
-                    f"The download of {label} is corrupt: checksum mismatch.",
-                    path=blob,
-                    hint="Run the command again to download it anew.",
+            with partial.open("ab+") as file:
+                _fill(
+                    file, url, size_bytes=size_bytes, folder=folder, label=label, announce=announce
                 )
-            Path(file.name).replace(blob)
+                if _digest(file, etag) != etag:
+                    file.truncate(0)
+                    raise WeightsRejected(
+                        f"The download of {label} is corrupt: checksum mismatch.",
+                        path=blob,
+                        hint="Run the command again to download it anew.",
+                    )
+            partial.replace(blob)
             sync_folder(folder)
 
 
@@ -90,24 +94,22 @@ def partial_path(folder: Path, etag: str) -> Path:
 
 
 @contextmanager
-def _sole_writer(
-    partial: Path, blob: Path, *, announce: Callable[[str], None]
-) -> Iterator[BinaryIO | None]:
-    """Open and lock the incomplete download; None if another process completes it meanwhile."""
-    while True:
-        with partial.open("ab+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                announce("Another process is fetching this file; waiting for it.")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if blob.exists():
-                partial.unlink(missing_ok=True)
-                yield None
-                return
-            if partial.exists() and os.path.samestat(partial.stat(), os.fstat(file.fileno())):
-                yield file
-                return
+def _sole_writer(path: Path, *, announce: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a download, after waiting for the process that has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a killed process
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        announce("Another process is fetching this file; waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # on Windows `release` does it
+            path.unlink()
+        lock.release()
 
 
 def _fill(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from imprompt.core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import (
@@ -230,23 +230,21 @@ def test_two_at_a_time_fetch_once(hub: FakeHub, cache: Path) -> None:
     """The second waits for the first, says so, and finds its work done."""
     blobs = cache / "models--someone--model" / "blobs"
     blobs.mkdir(parents=True)
-    part = blobs / f"{hub.digest(NAME)}.imprompt.incomplete"
+    lock = blobs / f"{hub.digest(NAME)}.imprompt.lock"
     said: list[str] = []
-    with part.open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(lock):
         waiting = threading.Thread(target=lambda: fetch(FILE, offline=False, announce=said.append))
         waiting.start()
         while not any("waiting" in line for line in said):
             time.sleep(0.01)
-        held.write(CONTENT)
-        held.flush()
-        part.rename(blobs / hub.digest(NAME))
+        (blobs / hub.digest(NAME)).write_bytes(CONTENT)
     waiting.join()
     found = cached_file(FILE)
     assert found is not None
     assert found.read_bytes() == CONTENT
     assert "GET weights.bin" not in hub.asked
     assert not partial(cache)
+    assert not lock.exists()
 
 
 def test_offline_asks_nobody(hub: FakeHub) -> None:
