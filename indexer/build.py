@@ -327,9 +327,10 @@ def run_plan(
         encode_s = time.monotonic() - encoding_began
         written = [shard for key, shard in journal.shards().items() if key not in earlier]
         shards = {space: [*reused.get(space, []), *new] for space, new in encoded.items()}
-        manifest = index_and_publish(
-            root, staging, plan, numbered, shards, factory=factory, gpu=gpu, progress=progress
-        )
+    # The journal is closed by now: Windows moves no folder with an open file in it.
+    manifest = index_and_publish(
+        root, staging, plan, numbered, shards, factory=factory, gpu=gpu, progress=progress
+    )
     return BuildReport(
         manifest,
         built=True,

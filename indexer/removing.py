@@ -124,9 +124,11 @@ def remove_prompts(root: Path, rules: RemoveRules, *, progress: Progress = SILEN
     require_index(root)
     with write_lock(root):
         with open_version(root) as base:
+            before = base.manifest.funnel.get(REMOVED, 0)
             manifest = _publish_without(root, base, rules, progress=progress)
+        del base  # Windows removes no file that is mapped
         purged = purge_others(root, manifest.version)
-    removed = manifest.funnel.get(REMOVED, 0) - base.manifest.funnel.get(REMOVED, 0)
+    removed = manifest.funnel.get(REMOVED, 0) - before
     return RemoveReport(manifest, removed, tuple(purged))
 
 

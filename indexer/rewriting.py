@@ -59,10 +59,11 @@ def rewrite(
                 ):
                     copied.append(shard)
                     task.advance(shard.record.rows)
-        factory = choose_factory(plan, numbered.rows)
-        return index_and_publish(
-            root, staging, plan, numbered, shards, factory=factory, progress=progress
-        )
+    # The journal is closed by now: Windows moves no folder with an open file in it.
+    factory = choose_factory(plan, numbered.rows)
+    return index_and_publish(
+        root, staging, plan, numbered, shards, factory=factory, progress=progress
+    )
 
 
 def _renumber(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +51,17 @@ def write_lock(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def remove_lock(root: Path) -> None:
+    """Remove the lock, and `root` if it is empty then, where `write_lock` could not be removed.
+
+    That is on Windows, while it is held.
+    """
+    if OPEN_FILES_PIN:
+        with suppress(OSError):  # another process has it open, or has written something since
+            lock_path(root).unlink()
+            root.rmdir()
 
 
 def try_lock(descriptor: int) -> bool:

@@ -34,7 +34,7 @@ from imprompt.ensemble.submission.batch_predictions import (
 )
 from imprompt.ensemble.submission.formats import DIM, check_suffix, write_submission
 from imprompt.ensemble.submission.submission_plan import SubmissionPlan, plan_submission
-from imprompt.store.locking import write_lock
+from imprompt.store.locking import remove_lock, write_lock
 
 _DIGEST_BYTES = 32
 _ROW_BYTES = DIM * 4
@@ -114,6 +114,7 @@ def submit(
         write_submission(out, plan.ids, rows)
         del rows  # a map of a file in `work`, which is removed next
         shutil.rmtree(work, ignore_errors=True)
+    remove_lock(work)
     return _report(out, plan, results, resumed=resumed, seconds=time.monotonic() - began)
 
 
@@ -216,3 +217,4 @@ def _remove_stale(out: Path, *, keep: Path) -> None:
         if folder != keep and folder.is_dir() and pattern.fullmatch(folder.name):
             with suppress(BuildLocked, StorageFull), write_lock(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+            remove_lock(folder)

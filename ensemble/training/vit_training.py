@@ -18,7 +18,7 @@ from imprompt.ensemble.training.vit_schedule import VitSettings, check_settings
 from imprompt.ensemble.training.vit_state import publish_best, work_folder
 from imprompt.ensemble.training.vit_trainer import VitTrainer
 from imprompt.ensemble.vit.backbones import load_backbone
-from imprompt.store.locking import write_lock
+from imprompt.store.locking import remove_lock, write_lock
 
 DEFAULTS = VitSettings()
 
@@ -123,6 +123,7 @@ def _train(
         trainer.train(progress)
         cosine, gain = trainer.evaluate()
         publish_best(trainer.work, out)
+    remove_lock(trainer.work)
     return VitReport(
         out=str(out),
         backbone=trainer.backbone,
