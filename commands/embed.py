@@ -40,7 +40,8 @@ def embed(
         ),
     ],
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH…", help="With --images: files or folders.")
+        list[Path] | None,
+        typer.Argument(metavar="PATH…", help="With --images: files, folders or patterns."),
     ] = None,
     images: Annotated[bool, typer.Option("--images", help="Embed the images at PATH….")] = False,
     texts: Annotated[

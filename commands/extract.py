@@ -25,7 +25,8 @@ def extract(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH…", help="Image files, or folders of them; - reads standard input."
+            metavar="PATH…",
+            help="Image files, folders of them, or patterns (*.png); - reads standard input.",
         ),
     ],
     hidden: Annotated[

@@ -76,7 +76,8 @@ class FilterOptions:
 def query(
     *,
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="IMAGE…", help="Image files, or folders of them.")
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE…", help="Image files, folders of them, or patterns (*.png)."),
     ] = None,
     text: Annotated[
         str | None,

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.text import as_utf8
+from imprompt.core.url_schemes import url_scheme
 
 INDEX_VARIABLE = "IMPROMPT_INDEX"
 OFFLINE_VARIABLE = "IMPROMPT_OFFLINE"
@@ -81,7 +82,7 @@ def index_place(named: str) -> IndexPlace:
         return Path(named).expanduser().absolute()
     address = named.removeprefix(_MILVUS)
     hint = f"Name milvus:http://HOST:PORT[/DATABASE], or milvus:FILE{_LITE_SUFFIX} for Milvus Lite."
-    if not re.match(r"[a-z]+://", address, re.IGNORECASE):
+    if not url_scheme(address):
         if not address.endswith(_LITE_SUFFIX):
             raise ConfigError(
                 "The address after `milvus:` is neither http://… nor a file of Milvus Lite.",

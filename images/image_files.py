@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import stat
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 from imprompt.core.errors import ImageRejected, QueryError
@@ -35,19 +38,28 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
     A folder stands for the files below it that have an image's extension, or none and an image's
     first bytes, sorted by name folder by folder. Links to folders are followed, each folder is
-    entered once, and names that begin with a dot are skipped. Any other path is kept, whether the
-    file exists or not, and so is a folder that cannot be listed: opening it reports the error.
+    entered once, and names that begin with a dot are skipped. A pattern such as `dir/*.png`, unless
+    a file has that name, stands for what it matches, sorted; shells of Windows leave it to the
+    program. Any other path is kept, whether the file exists or not, and so is a folder that cannot
+    be listed: opening it reports the error.
+
+    Raises:
+        QueryError: a pattern matches nothing.
     """
     return find_images_and_unreadable(paths)[0]
 
 
 def find_images_and_unreadable(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return `find_images(paths)`, and the pictures in folders whose format cannot be read."""
+    """Return `find_images(paths)`, and the pictures in folders whose format cannot be read.
+
+    Raises:
+        QueryError: a pattern matches nothing.
+    """
     read = extensions()
     unreadable = (_READ_WITH_EXTRA | _NEVER_READ) - read
     images: list[Path] = []
     unread: list[Path] = []
-    for path in paths:
+    for path in chain.from_iterable(map(_matches, paths)):
         if _folder_identity(path) is None:
             images.append(path)
             continue
@@ -60,7 +72,7 @@ def require_images(paths: Sequence[Path]) -> list[Path]:
     """Return `find_images(paths)`, which must not be empty where paths are named.
 
     Raises:
-        QueryError: the folders hold no image.
+        QueryError: the folders hold no image, or a pattern matches nothing.
     """
     images = find_images(paths)
     if paths and not images:
@@ -78,6 +90,22 @@ def unreadable_format(path: Path) -> ImageRejected:
     if path.suffix.lower() in _READ_WITH_EXTRA:
         hint = "Install the packages: pip install 'imprompt[formats]'"
     return ImageRejected(path, f"{path.suffix} files are not supported", hint=hint)
+
+
+def _matches(path: Path) -> list[Path]:
+    """Return what a pattern matches, sorted; the path itself if it exists or is no pattern."""
+    if os.path.lexists(path) or not glob.has_magic(str(path)):
+        return [path]
+    # Its folders that exist are no patterns, whatever brackets they have.
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    pattern = str(path.relative_to(folder))
+    names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 skips hidden files
+    found = [folder / name for name in sorted(names)]
+    if "**" in path.parts:  # it matches the files of its folders as well
+        found = [match for match in found if not match.is_dir()]
+    if not found:
+        raise QueryError(f"No file matches '{path}'.", hint="Name files, or folders of them.")
+    return found
 
 
 def _walk(root: Path, suffixes: frozenset[str]) -> Iterator[Path]:

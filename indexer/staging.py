@@ -17,8 +17,9 @@ from imprompt.indexer.journal import Numbered, ShardDone
 from imprompt.indexer.provenance import imprompt_version
 from imprompt.store import layout
 from imprompt.store.check_queries import index_space
+from imprompt.store.faiss_import import require_inverted_files
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_plan import plan_index
+from imprompt.store.index_plan import plan_index, read_factory
 from imprompt.store.index_version import IndexVersion
 from imprompt.store.manifest import Manifest, ShardRecord, manifest_in
 from imprompt.store.paths import check_tree, has_content, hash_file, open_file
@@ -145,16 +146,20 @@ def choose_factory(plan: Plan, rows: int) -> str:
     """Return FAISS's factory string for an index of `rows` rows.
 
     Raises:
-        ConfigError: no index fits into the plan's memory budget.
+        ConfigError: no index fits into the plan's memory budget, or FAISS for this system could not
+            open it.
     """
-    if plan.index_factory is not None:
-        return plan.index_factory
-    return plan_index(
-        rows=rows,
-        dim=plan.encoders[0].dim,
-        budget_bytes=plan.memory_budget_bytes,
-        spaces=len(plan.encoders),
-    ).factory
+    factory = plan.index_factory
+    if factory is None:
+        factory = plan_index(
+            rows=rows,
+            dim=plan.encoders[0].dim,
+            budget_bytes=plan.memory_budget_bytes,
+            spaces=len(plan.encoders),
+        ).factory
+    if read_factory(factory).n_lists:
+        require_inverted_files()
+    return factory
 
 
 def index_and_publish(

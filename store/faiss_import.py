@@ -42,6 +42,15 @@ def import_faiss() -> Any:
     return faiss
 
 
+def require_inverted_files() -> None:
+    """Raise `ConfigError` where FAISS cannot open inverted files: those built for Windows."""
+    if not hasattr(import_faiss(), "OnDiskInvertedLists"):
+        raise ConfigError(
+            "FAISS for this system cannot open an inverted file.",
+            hint="Build the index with --index-factory SQfp16, which scans all rows, or use WSL2.",
+        )
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == "faiss":
         return "it is not installed"

@@ -10,7 +10,7 @@ import numpy as np
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, VectorIndex
 from imprompt.core.values import Hits, Vectors
-from imprompt.store.faiss_import import import_faiss
+from imprompt.store.faiss_import import import_faiss, require_inverted_files
 from imprompt.store.faiss_index import FaissIndex, build_faiss_index
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_plan import FLAT, PART_ROWS, read_factory
@@ -72,7 +72,10 @@ def open_index(
         ConfigError: FAISS cannot be loaded.
     """
     import_faiss()
-    kind = IvfIndex if read_factory(info.factory).n_lists else FaissIndex
+    inverted = read_factory(info.factory).n_lists > 0
+    if inverted:
+        require_inverted_files()
+    kind = IvfIndex if inverted else FaissIndex
     return kind(folder, info, vectors, mapped=mapped)
 
 

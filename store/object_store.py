@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from imprompt.core.errors import Checksum, ConfigError, StoreError, first_line
+from imprompt.core.text import as_utf8
+from imprompt.core.url_schemes import url_scheme
 from imprompt.store.manifest import ShardRecord
 
 if TYPE_CHECKING:
@@ -37,11 +39,13 @@ class ObjectStore:
     """
 
     def __init__(self, url: str, plan_sha256: str) -> None:
-        from pyarrow.fs import FileSystem
+        from pyarrow.fs import FileSystem, LocalFileSystem
 
         self._url = url
         with self._errors():
-            self._files, base = FileSystem.from_uri(url)
+            self._files, base = (
+                FileSystem.from_uri(url) if url_scheme(url) else (LocalFileSystem(), url)
+            )
         self._folder = f"{base}/imprompt-{plan_sha256[:16]}"
 
     def put(self, folder: Path, record: ShardRecord) -> None:
@@ -97,10 +101,15 @@ def checked_url(text: str) -> str:
     """Return a URL of an object store that a user typed, a path made absolute.
 
     Raises:
-        ConfigError: its scheme is not known, or it holds credentials, which the message does not
-            repeat.
+        ConfigError: its scheme is not known, it is not UTF-8, or it holds credentials, which the
+            message does not repeat.
     """
-    if "://" not in text:
+    if as_utf8(text) != text:
+        raise ConfigError(
+            f"The name of the folder of shards {as_utf8(text)} is not UTF-8.",
+            hint="Name another folder.",
+        )
+    if not url_scheme(text):
         return str(Path(text).expanduser().absolute())
     parts = urlsplit(text)
     if parts.scheme not in _SCHEMES:

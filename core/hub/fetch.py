@@ -16,6 +16,7 @@ from imprompt.core.errors import ConfigError, ImpromptError, StorageFull, Weight
 from imprompt.core.hub.download import download, partial_path
 from imprompt.core.settings import settings
 from imprompt.core.text import size_text
+from imprompt.core.url_schemes import has_drive
 
 DEFAULT_REVISION = "main"
 ASK_TIMEOUT_S = 10
@@ -39,6 +40,7 @@ class HubFile:
         if (
             self.filename.startswith("/")
             or "\\" in self.filename
+            or has_drive(self.filename)
             or ".." in self.filename.split("/")
         ):
             raise ConfigError(

@@ -80,3 +80,34 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
         require_images([tmp_path])
     assert require_images([tmp_path / "notes.txt"]) == [tmp_path / "notes.txt"]
     assert require_images([]) == []
+
+
+def test_patterns_are_expanded_where_the_shell_leaves_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted, also below folders; a folder that exists is none, and neither is a file's name."""
+    touch(tmp_path, "in [1]/b.png", "in [1]/a.png", "in [1]/c.jpg", "in [1]/d/e.png", "[ab].png")
+    touch(tmp_path, "a.png", "b.gif", ".hidden.png")
+    folder = tmp_path / "in [1]"
+    assert names(tmp_path, find_images([folder / "*.png"])) == ["in [1]/a.png", "in [1]/b.png"]
+    assert names(tmp_path, find_images([tmp_path / "?.*"])) == ["a.png", "b.gif"]
+    assert names(tmp_path, find_images([tmp_path / "in*"])) == [
+        "in [1]/a.png",
+        "in [1]/b.png",
+        "in [1]/c.jpg",
+        "in [1]/d/e.png",
+    ]
+    assert names(folder, find_images([folder / "**" / "*.png"])) == ["a.png", "b.png", "d/e.png"]
+    assert names(folder, find_images([folder / "**"])) == ["a.png", "b.png", "c.jpg", "d/e.png"]
+    assert names(tmp_path, find_images([tmp_path / "[ab].png"])) == ["[ab].png"]
+    (tmp_path / "[ab].png").unlink()
+    assert names(tmp_path, find_images([tmp_path / "[ab].png"])) == ["a.png"]
+    monkeypatch.chdir(tmp_path)
+    assert require_images([Path("*.png"), Path("b.gif")]) == [Path("a.png"), Path("b.gif")]
+
+
+def test_a_pattern_that_matches_nothing(tmp_path: Path) -> None:
+    """It is named, before anything else is looked at."""
+    touch(tmp_path, "a.png")
+    with pytest.raises(QueryError, match=r"^No file matches '.*/x\*\.png'\."):
+        find_images([tmp_path / "a.png", tmp_path / "x*.png"])

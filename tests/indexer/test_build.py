@@ -106,6 +106,17 @@ class TestWhatABuildGives:
         build_index(tmp_path / "index", [source], pair, options=OPTIONS, extra=[Noting("second")])
         assert order == ["first", "second"] * 2
 
+    def test_an_index_that_could_not_be_opened_is_not_encoded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """FAISS for Windows opens no inverted file; that is said before anything is encoded."""
+        monkeypatch.delattr("faiss.OnDiskInvertedLists")
+        source, pair = parse_corpus(str(write_corpus(tmp_path / "corpus.txt", 60))), BagPair()
+        options = replace(OPTIONS, index_factory="IVF4,SQ8")
+        with pytest.raises(ConfigError, match="inverted file"):
+            build_index(tmp_path / "index", [source], pair, options=options)
+        assert not [*(tmp_path / "index").rglob("*.npy")]
+
     @pytest.mark.parametrize(("budget_bytes", "told"), [(1_000_000, 1), (1 << 40, 0)])
     def test_encoding_that_takes_more_than_the_budget_says_so_once(
         self, tmp_path: Path, budget_bytes: int, told: int

@@ -378,3 +378,13 @@ def test_effort_one_is_exact(vectors: ShardedVectors, tmp_path: Path) -> None:
     assert (
         IvfIndex(tmp_path, info, vectors).search(queries, 20, effort=1.0).ids == exact.ids
     ).all()
+
+
+def test_a_faiss_that_cannot_open_them(
+    vectors: ShardedVectors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAISS for Windows is built without lists on disk: the remedy is said, in one line."""
+    info = build_index_file(tmp_path, FILE, vectors, factory="IVF16,SQ8")
+    monkeypatch.delattr("faiss.OnDiskInvertedLists")
+    with pytest.raises(ConfigError, match=r"inverted file.*--index-factory SQfp16"):
+        open_index(tmp_path, info, vectors)
