@@ -63,7 +63,8 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
-        help="`auto`, `cpu`, `cuda`, or `openvino` (the CPU, faster for many images with `lite`).",
+        help="`auto`, `cpu`, `cuda`, `mps` (a Mac's GPU), or `openvino` (the CPU, faster for many "
+        "images with `lite`).",
     ),
 ]
 MemoryBudget = Annotated[

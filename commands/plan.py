@@ -92,11 +92,11 @@ def _usable_driver(device: str) -> NvidiaDriver | None:
     Raises:
         ConfigError: unknown device, or "cuda" and there is no GPU.
     """
-    from imprompt.core.device_names import PROCESSOR, WITHOUT_GPU, check_device, nvidia_driver
+    from imprompt.core.device_names import NO_NVIDIA, WITHOUT_GPU, check_device, nvidia_driver
     from imprompt.core.errors import ConfigError
 
     check_device(device)
-    driver = None if device in PROCESSOR else nvidia_driver()
+    driver = None if device in NO_NVIDIA else nvidia_driver()
     if driver is None or not driver.problem:
         return driver
     if device == "cuda":

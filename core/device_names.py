@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from imprompt.core.errors import ConfigError
 
-DEVICES = ("auto", "cpu", "cuda", "openvino")
+DEVICES = ("auto", "cpu", "cuda", "mps", "openvino")
 PROCESSOR = ("cpu", "openvino")
 """The devices that mean the CPU; "openvino" runs the image tower of `lite` on it by OpenVINO."""
+
+NO_NVIDIA = (*PROCESSOR, "mps")
+"""The devices for which FAISS, Ray and `plan` look for no NVIDIA GPU; "mps" is that of a Mac."""
 
 WITHOUT_GPU = (
     "Choose --device auto, which uses the CPU for what the GPU cannot do, or --device cpu."

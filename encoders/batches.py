@@ -115,6 +115,8 @@ class Batches:
 
         self.batch_size = n_items // 2
         torch.cuda.empty_cache()
+        if torch.backends.mps.is_available():
+            torch.mps.empty_cache()
         self._announce(
             f"A batch of {n_items} does not fit into memory; continuing with {self.batch_size}."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import runpy
 import sys
 import warnings
@@ -33,16 +34,18 @@ def import_torch() -> Any:
 
 
 def choose_device(device: str) -> str:
-    """Return torch's "cpu" or "cuda"; "auto" takes CUDA if it is available.
+    """Return torch's "cpu", "cuda" or "mps"; "auto" takes CUDA, then MPS, where it is available.
 
     Raises:
-        ConfigError: unknown name, or "cuda" on a machine without it.
+        ConfigError: unknown name, or "cuda" or "mps" on a machine without it.
         EncoderError: torch cannot be loaded.
     """
     check_device(device)
     torch = import_torch()
     if device in PROCESSOR:
         return "cpu"
+    if device == "mps":
+        return _mps(torch)
     with warnings.catch_warnings():
         # torch spends several lines on an old driver; `tell_unusable_gpu` says it in one.
         warnings.simplefilter("ignore")
@@ -59,11 +62,26 @@ def choose_device(device: str) -> str:
             f"torch finds no CUDA device: {reason}.",
             hint="Choose --device cpu, or install torch with CUDA support.",
         )
-    return "cpu"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _mps(torch: Any) -> str:
+    """Return "mps", the GPU of a Mac, or raise `ConfigError` where torch cannot use it."""
+    if not torch.backends.mps.is_available():
+        built = torch.backends.mps.is_built()
+        reason = "this macOS or Mac has none" if built else "it is built without MPS"
+        raise ConfigError(
+            f"torch finds no MPS device: {reason}.",
+            hint="Choose --device cpu; MPS needs a Mac with Apple silicon.",
+        )
+    return "mps"
 
 
 def dtype_on(device: str) -> str:
-    """Return torch's name of the type that towers compute in; float16 doubles the speed on CUDA."""
+    """Return torch's name of the type that towers compute in.
+
+    float16 doubles the speed on CUDA; elsewhere it is float32.
+    """
     return "float16" if device == "cuda" else "float32"
 
 
@@ -83,7 +101,7 @@ def torch_provenance(device: str, *, batch_size: int) -> dict[str, str | int]:
 
     return {
         "backend": "torch",
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "dtype": dtype_on(device),
         "threads": torch.get_num_threads(),
         "batch_size": batch_size,
@@ -108,6 +126,8 @@ def auto_device(cuda: str) -> str:
     Args:
         cuda: the version of CUDA from `torch_build()`.
     """
+    if (platform.system(), platform.machine()) == ("Darwin", "arm64"):
+        return "mps (the GPU of this Mac)"
     if not cuda:
         return "cpu (this torch is built without CUDA)"
     driver = nvidia_driver()

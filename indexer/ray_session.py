@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from imprompt.core.device_names import PROCESSOR
+from imprompt.core.device_names import NO_NVIDIA
 from imprompt.core.errors import (
     ClusterError,
     ClusterUnreachable,
@@ -233,7 +233,7 @@ def _pools(ray: Any, *, device: str, actor_cpus: int | None, actors: int | None)
             "No node of the cluster offers a GPU.",
             hint="Choose --device cpu, or announce the GPUs to Ray: ray start --num-gpus.",
         )
-    actor_gpus = 0 if device in PROCESSOR or not gpus else 1
+    actor_gpus = 0 if device in NO_NVIDIA or not gpus else 1
     each = actor_cpus or (1 if actor_gpus else min(cpus))
     most = room_for(ray, Pool(1, actors or sum(cpus), each, actor_gpus))
     if most < 1:

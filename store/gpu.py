@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from imprompt.core.device_names import (
-    PROCESSOR,
+    NO_NVIDIA,
     WITHOUT_GPU,
     NvidiaDriver,
     check_device,
@@ -133,14 +133,14 @@ def opened_gpu(device: str, *, announce: Announce = silent) -> Iterator[Gpu | No
     """Yield the first GPU while the block runs; None where FAISS is to use the processor.
 
     Args:
-        device: "cpu" or "openvino"; "auto", which takes the GPU where there is one and says a line
+        device: one of `NO_NVIDIA`; "auto", which takes the GPU where there is one and says a line
             where one is there and cannot be used; or "cuda", which insists.
 
     Raises:
         ConfigError: another name, FAISS cannot be loaded, or "cuda" where FAISS has no GPU.
     """
     check_device(device)
-    faiss = import_faiss() if device not in PROCESSOR else None
+    faiss = import_faiss() if device not in NO_NVIDIA else None
     # Built without GPUs, FAISS leaves everything to the processor; that was the choice of who
     # installed it.
     if faiss is None or (device == "auto" and not hasattr(faiss, "StandardGpuResources")):
