@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import errno
 import importlib.util
+import io
 import os
 import sys
 from pathlib import Path
@@ -83,6 +84,7 @@ def main() -> None:
             os._exit(code)
 
     _fill_closed_streams()
+    _write_utf8()
     atexit.register(end_at_once)
     code = run()
     sys.exit(code)
@@ -99,6 +101,19 @@ def _fill_closed_streams() -> None:
                 os.devnull, mode, encoding="utf-8", errors="backslashreplace"
             )
             setattr(sys, name, null)
+
+
+def _write_utf8() -> None:
+    """Write UTF-8 to files and pipes, whatever the code page of Windows: prompts have any letter.
+
+    A terminal of another encoding shows "?" for what it lacks.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            if stream.isatty():
+                stream.reconfigure(errors="replace")
+            else:
+                stream.reconfigure(encoding="utf-8")
 
 
 def run() -> int:

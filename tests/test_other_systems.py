@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 DRIVER = Path(__file__).with_name("poorer_driver.py")
 
@@ -64,3 +65,20 @@ def test_an_open_version_pins_itself(told: dict[str, Any]) -> None:
 def test_links_are_refused_by_path(told: dict[str, Any]) -> None:
     """Without descriptors of folders each part of a path is looked at."""
     assert set(told["links"].values()) == {"Checksum", "found"}
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_output_is_utf8_whatever_the_code_page(options: list[str], tmp_path: Path) -> None:
+    """A pipe of Windows has the encoding of its code page, which lacks most letters."""
+    texts = PngInfo()
+    texts.add_itxt("parameters", "a fox, 日本\nSteps: 20, Sampler: Euler a, Seed: 1")
+    Image.new("RGB", (64, 64)).save(tmp_path / "ü.png", pnginfo=texts)
+    done = subprocess.run(
+        [sys.executable, str(DRIVER.parent.parent / "cli.py"), "extract", "ü.png", *options],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert "a fox, 日本" in done.stdout.decode("utf-8")

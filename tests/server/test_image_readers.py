@@ -57,6 +57,15 @@ def test_an_image_comes_back_as_it_would_be_read_here() -> None:
         assert caught.value.reason.startswith("not an image")
 
 
+def test_where_nothing_is_forked_they_are_started_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no fork server."""
+    monkeypatch.setattr("multiprocessing.get_all_start_methods", lambda: ["spawn"])
+    with readers() as found:
+        started = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+        assert sum("spawn_main" in line for line in started) == 2
+        assert read(found, read_image, png(), False, DEFAULT_LIMITS).picture.size == (64, 64)
+
+
 @pytest.mark.parametrize(
     ("work", "args", "says"),
     [
