@@ -17,9 +17,10 @@ from imprompt.core.metrics import Estimate, group_bootstrap
 from imprompt.core.progress import SILENT
 from imprompt.core.splits import group_folds, similarity_groups
 from imprompt.core.values import Ids, Vectors, unit_rows
-from imprompt.encoders.efficientnet import Activations, EfficientNetLite
+from imprompt.encoders.efficientnet import SIDE_PX, Activations, EfficientNetLite
+from imprompt.encoders.graphs.write_graphs import write_trunk
 from imprompt.encoders.lite import HEAD_PATH
-from imprompt.encoders.lite_head import TRUNK_SIDE_PX, LiteHead, features, read_head
+from imprompt.encoders.lite_head import TRUNKS, LiteHead, features, read_head
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
 from imprompt.ensemble.training.head_regression import HeadExamples
@@ -66,7 +67,7 @@ class Study:
     @cached_property
     def examples(self) -> HeadExamples:
         """Return all pairs with the features of the shipped head."""
-        seen = {name: self.seen(name, side_px) for name, side_px in TRUNK_SIDE_PX.items()}
+        seen = {name: self.seen(name, SIDE_PX[name]) for name in TRUNKS}
         stored = self.cache / f"examples-{self._digest}.npz"
         if stored.is_file():
             arrays = np.load(stored)
@@ -93,7 +94,10 @@ class Study:
         """Return a trunk's activations of every image, under one of `VIEWS`."""
         stored = self.cache / f"seen-{trunk}-{side_px}-{view}-{self._digest}.npz"
         if not stored.is_file():
-            network = EfficientNetLite(trunk, side_px=side_px)
+            graphs = self.cache / f"graphs-{side_px}"
+            graphs.mkdir(exist_ok=True)
+            write_trunk(graphs, trunk, side_px)
+            network = EfficientNetLite(trunk, graphs=graphs, side_px=side_px)
             parts = [
                 network.activations(
                     [VIEWS[view](open_image(row.image)) for row in self.rows[begin : begin + 16]]

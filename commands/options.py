@@ -61,10 +61,7 @@ EncoderName = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        "--device",
-        metavar="DEVICE",
-        help="`auto`, `cpu`, `cuda`, `mps` (a Mac's GPU), or `openvino` (the CPU, faster for many "
-        "images with `lite`).",
+        "--device", metavar="DEVICE", help="`auto`, `cpu`, `cuda`, or `mps` (a Mac's GPU)."
     ),
 ]
 MemoryBudget = Annotated[

@@ -62,12 +62,12 @@ def prefetch(
         return
     if output.quiet:
         hide_bars()
+    run = settings(offline=offline)
+    wanted = fetch_needs(needs, offline=run.offline, listener=_Printer(output))
     installed = list(check_installed(needs))
     for file, error in installed:
         if error is not None:
             output.fail(file, error, key="file")
-    run = settings(offline=offline)
-    wanted = fetch_needs(needs, offline=run.offline, listener=_Printer(output))
     total = max(len(installed) + wanted, len(output.failures))
     output.close(total=total, outcome="are here")
     output.note(f"Everything for {name} is here.")
@@ -120,8 +120,8 @@ def _list(output: Output, needs: Sequence[Need]) -> None:
     for need in needs:
         if not output.json:
             output.text(need.name)
-            if need.packaged:
-                output.text(f"  with pip packages: {', '.join(need.packaged)}")
+            if need.pinned:
+                output.text(f"  with pip packages: {', '.join(need.pinned)}")
         for file in list_files(need):
             if output.json:
                 output.line(file)

@@ -71,18 +71,10 @@ def serve(
     Models and index are loaded once; newly published versions are picked up automatically.
     docs/serving.md shows the clients. With `--json`, the log is one JSON object per line.
     """
-    from imprompt.core.errors import ConfigError
     from imprompt.encoders.registry import load_encoder, load_index_encoder
+    from imprompt.server.server_settings import ServerSettings, check_access
+    from imprompt.server.serving import serve as run_server
     from imprompt.store.index_version import pin_manifest
-
-    try:
-        from imprompt.server.server_settings import ServerSettings, check_access
-        from imprompt.server.serving import serve as run_server
-    except ImportError as error:
-        raise ConfigError(
-            f"{error.name} is not installed.",
-            hint="Install what serving needs: pip install 'imprompt[serve]'",
-        ) from error
 
     run = location.settings()
     check_access(host=host, token=token, no_auth=no_auth)

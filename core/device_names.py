@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from imprompt.core.errors import ConfigError
 
-DEVICES = ("auto", "cpu", "cuda", "mps", "openvino")
-PROCESSOR = ("cpu", "openvino")
-"""The devices that mean the CPU; "openvino" runs the image tower of `lite` on it by OpenVINO."""
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PROCESSOR = ("cpu",)
+"""The devices that mean the CPU."""
 
 NO_NVIDIA = (*PROCESSOR, "mps")
 """The devices for which FAISS, Ray and `plan` look for no NVIDIA GPU; "mps" is that of a Mac."""

@@ -7,11 +7,12 @@ batch is a function of their lengths alone.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from imprompt.core.errors import EncoderError
 from imprompt.core.hub.fetch import Announce
@@ -42,7 +43,12 @@ class Batches:
         self._announce = announce
 
     def encode(
-        self, items: Sequence[Item], *, dim: int, encode_batch: Callable[[list[Item]], Vectors]
+        self,
+        items: Sequence[Item],
+        *,
+        dim: int,
+        encode_batch: Callable[[list[Item]], Vectors],
+        ends: NDArray[np.int64] | None = None,
     ) -> Vectors:
         """Return (n, dim) float32 rows in the order given; no items give (0, dim).
 
@@ -50,6 +56,7 @@ class Batches:
             items: any number of items.
             dim: columns of a row.
             encode_batch: returns the rows of one batch, in its order.
+            ends: (n,) for each item, where at the latest a batch that begins with it ends.
 
         Raises:
             EncoderError: a row is not finite, or one item alone does not fit into memory.
@@ -57,7 +64,12 @@ class Batches:
         rows = np.empty((len(items), dim), dtype=np.float32)
         begin = 0
         while begin < len(items):
-            batch = list(items[begin : begin + self.batch_size])
+            end = (
+                begin + self.batch_size
+                if ends is None
+                else min(begin + self.batch_size, ends[begin])
+            )
+            batch = list(items[begin:end])
             try:
                 rows[begin : begin + len(batch)] = encode_batch(batch)
             except (MemoryError, RuntimeError) as error:
@@ -80,6 +92,7 @@ class Batches:
         keys: Sequence[Hashable],
         dim: int,
         encode_batch: Callable[[list[Item]], Vectors],
+        one_length: bool = False,
     ) -> Vectors:
         """Return what `encode` returns, but encode short items first and equal ones once.
 
@@ -88,6 +101,7 @@ class Batches:
             lengths: (n,) what the items are sorted by; equal lengths keep their order.
             keys: (n,) of the items; of equal keys, only the first item is encoded.
             dim, encode_batch: see `encode`.
+            one_length: let all items of a batch have one length, so that none needs padding.
 
         Raises:
             EncoderError: see `encode`.
@@ -96,9 +110,13 @@ class Batches:
         twins = np.array(
             [first_of.setdefault(key, index) for index, key in enumerate(keys)], dtype=np.int64
         )
-        order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
+        lengths = np.asarray(lengths, dtype=np.int64)
+        order = np.argsort(lengths, kind="stable")
         order = order[twins[order] == order]
-        rows = self.encode([items[index] for index in order], dim=dim, encode_batch=encode_batch)
+        ends = np.searchsorted(lengths[order], lengths[order], side="right") if one_length else None
+        rows = self.encode(
+            [items[index] for index in order], dim=dim, encode_batch=encode_batch, ends=ends
+        )
         row_of = np.empty(len(items), dtype=np.int64)
         row_of[order] = np.arange(len(order))
         return rows[row_of[twins]]
@@ -111,12 +129,11 @@ class Batches:
                 "a batch of one does not fit into memory together with the model.",
                 hint="On a GPU, encode on the CPU: --device cpu",
             ) from error
-        import torch
-
         self.batch_size = n_items // 2
-        torch.cuda.empty_cache()
-        if torch.backends.mps.is_available():
-            torch.mps.empty_cache()
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.cuda.empty_cache()
+            if torch.backends.mps.is_available():
+                torch.mps.empty_cache()
         self._announce(
             f"A batch of {n_items} does not fit into memory; continuing with {self.batch_size}."
         )

@@ -19,9 +19,10 @@ from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.caching import BatchCache, CachedTexts, image_keys
 from imprompt.encoders.efficientnet import Activations, EfficientNetLite
-from imprompt.encoders.lite_head import TEXT_DIM, TRUNK_SIDE_PX, LiteHead, read_head
+from imprompt.encoders.lite_head import TEXT_DIM, TRUNKS, LiteHead, read_head
 from imprompt.encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
-from imprompt.encoders.weights import file_sha256, packaged_weights
+from imprompt.encoders.onnx_runtime import onnx_device
+from imprompt.encoders.weights import file_sha256, pinned_weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,21 +112,22 @@ class LiteEncoder:
 def load_trunks(*, device: str = "cpu", announce: Announce = silent) -> dict[str, EfficientNetLite]:
     """Return the image trunks that a head reads, by name.
 
+    Args:
+        device: "cuda" and "auto" take CUDA where `onnxruntime-gpu` is installed; all else is the
+            CPU.
+        announce: takes a line for the user, such as that the GPU is not used.
+
     Raises:
         WeightsMissing, WeightsRejected: a package is missing or not the pinned one.
     """
-    return {
-        name: EfficientNetLite(name, side_px=side_px, device=device, announce=announce)
-        for name, side_px in TRUNK_SIDE_PX.items()
-    }
+    chosen = onnx_device(device, announce=announce)
+    return {name: EfficientNetLite(name, device=chosen, announce=announce) for name in TRUNKS}
 
 
 def backbone_digests() -> dict[str, str]:
     """Return the sha256 of the pinned backbones by role: "text", "image-lite2", "image-lite0"."""
-    images = {
-        f"image-{name}": packaged_weights(f"efficientnet-{name}").sha256 for name in TRUNK_SIDE_PX
-    }
-    return {"text": packaged_weights("minilm").sha256, **images}
+    images = {f"image-{name}": pinned_weights(f"efficientnet-{name}").sha256 for name in TRUNKS}
+    return {"text": pinned_weights("minilm").sha256, **images}
 
 
 def load_lite(
@@ -135,7 +137,7 @@ def load_lite(
 
     Args:
         head: a file that `train` wrote; None takes the shipped one.
-        device: "auto", "cpu" or "cuda"; float16 on CUDA.
+        device: for texts see `load_minilm`, for images `load_trunks`.
         announce: takes a line for the user.
 
     Raises:
@@ -148,7 +150,7 @@ def load_lite(
 
 
 def lite_spec(head: Path | None = None) -> EncoderSpec:
-    """Return `load_lite(head).spec` without torch; raises what `load_lite` raises."""
+    """Return `load_lite(head).spec`; raises what `load_lite` raises."""
     path = head or HEAD_PATH
     return _spec(read_head(path), path)
 

@@ -19,11 +19,8 @@ from imprompt.encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Acti
 
 FORMAT = (1, 0)
 TEXT_DIM = 384
-TRUNK_SIDE_PX = {"lite2": 338, "lite0": 224}
-"""The trunks that a head reads, and the pictures they see.
-
-For lite2, 1.3 times the side it was trained with found more prompts.
-"""
+TRUNKS = ("lite2", "lite0")
+"""The trunks that a head reads."""
 
 BLOCK_DIMS = (POOLED_DIM, STAGES_DIM["lite2"], POOLED_DIM, STAGES_DIM["lite0"], TEXT_DIM)
 """Widths of the blocks of `features`: lite2's last layer and stages, lite0's, and ConSE."""

@@ -7,19 +7,24 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-"""In torch's messages on CUDA, on Linux and elsewhere; the CPU's is a plain RuntimeError."""
+_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+)
+"""In the messages of torch and ONNX Runtime, in small letters."""
 _CLASS = "OutOfMemoryError"
 _STATM = Path("/proc/self/statm")
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Return whether it is a MemoryError or torch's equal on any device; needs no torch."""
-    if isinstance(error, MemoryError):
+    """Return whether it is a MemoryError, or another library's equal on any device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == _CLASS:
         return True
-    return isinstance(error, RuntimeError) and (
-        type(error).__name__ == _CLASS or any(words in str(error) for words in _WORDS)
-    )
+    return any(words in str(error).lower() for words in _WORDS)
 
 
 class FreedMemory:

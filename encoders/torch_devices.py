@@ -136,6 +136,12 @@ def auto_device(cuda: str) -> str:
     return f"cuda ({driver.gpu}; torch for CUDA {cuda})"
 
 
+def usable_gpu() -> bool:
+    """Return whether torch is built for CUDA and the driver runs it; imports no torch."""
+    _, cuda = torch_build()
+    return bool(cuda) and not _gpu_problem(nvidia_driver(), cuda)
+
+
 def tell_unusable_gpu(announce: Announce) -> None:
     """Announce that a torch built for CUDA cannot use the GPU that is present; imports no torch."""
     _, cuda = torch_build()

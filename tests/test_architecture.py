@@ -62,11 +62,14 @@ NETWORKS = {"ensemble/ofa/network.py"}
 
 They are themselves imported inside of functions.
 """
+SCRIPTS = {"encoders/graphs/write_graphs.py"}
+"""Scripts that write data of the package, and are no part of it."""
 
 
 def product_files() -> list[Path]:
     rooms = [ROOT / room for room in FLOOR_OF if (ROOT / room).is_dir()]
-    return [ROOT / "cli.py", *(path for room in rooms for path in sorted(room.rglob("*.py")))]
+    files = [ROOT / "cli.py", *(path for room in rooms for path in sorted(room.rglob("*.py")))]
+    return [path for path in files if path.relative_to(ROOT).as_posix() not in SCRIPTS]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:

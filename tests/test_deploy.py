@@ -114,7 +114,7 @@ def test_the_extras_of_the_image_exist() -> None:
         for found in re.findall(r"EXTRAS(?:=|:-)([a-z,]+)", text)
         for extra in found.split(",")
     }
-    assert asked == {"cpu", "serve", "milvus"} <= offered.keys()
+    assert asked == {"cpu", "milvus"} <= offered.keys()
 
 
 def test_the_commands_that_are_started_exist() -> None:

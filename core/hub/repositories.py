@@ -23,6 +23,11 @@ class Repository:
 
 
 KNOWN = {
+    "sentence-transformers/all-MiniLM-L6-v2": Repository(
+        "Apache-2.0",
+        f"{_HUB}/sentence-transformers/all-MiniLM-L6-v2/tree/main",
+        {"model.safetensors": 90_868_376, "tokenizer.json": 466_247},
+    ),
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": Repository(
         "MIT",
         # A copy, because the page of the original does not list the sizes.

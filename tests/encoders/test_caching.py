@@ -11,7 +11,7 @@ from PIL import Image
 from imprompt.core.values import Vectors
 from imprompt.encoders.caching import BatchCache, ItemCache, image_keys, token_cache
 from imprompt.encoders.lite import LiteEncoder, load_lite
-from imprompt.encoders.minilm import MiniLM, load_minilm
+from imprompt.encoders.minilm import OnnxMiniLM, load_minilm
 from imprompt.encoders.registry import output_encoder
 
 TEXTS = ["a castle above the clouds", "portrait of an old fisherman"]
@@ -21,13 +21,13 @@ TEXTS = ["a castle above the clouds", "portrait of an old fisherman"]
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all batches of texts that MiniLM encodes from now on."""
     sizes: list[int] = []
-    encode = MiniLM.encode
+    encode = OnnxMiniLM.encode
 
-    def counted(self: MiniLM, items: Sequence[str]) -> Vectors:
+    def counted(self: OnnxMiniLM, items: Sequence[str]) -> Vectors:
         sizes.append(len(items))
         return encode(self, items)
 
-    monkeypatch.setattr(MiniLM, "encode", counted)
+    monkeypatch.setattr(OnnxMiniLM, "encode", counted)
     return sizes
 
 

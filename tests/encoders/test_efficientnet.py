@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from imprompt.core.errors import ConfigError
-from imprompt.encoders.efficientnet import EfficientNetLite, squashed_pixels
-from imprompt.encoders.lite_head import TRUNK_SIDE_PX
-from imprompt.encoders.weights import packaged_weights
+from imprompt.encoders.efficientnet import SIDE_PX, EfficientNetLite, squashed_pixels
+from imprompt.encoders.weights import pinned_weights
 
 
 def pictures(count: int, *, seed: int = 0) -> list[Image.Image]:
@@ -25,7 +24,7 @@ def pictures(count: int, *, seed: int = 0) -> list[Image.Image]:
     ]
 
 
-@pytest.mark.parametrize(("name", "side_px"), TRUNK_SIDE_PX.items())
+@pytest.mark.parametrize(("name", "side_px"), SIDE_PX.items())
 def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
     """The same weights in timm's network give the same activations, stage by stage."""
     import timm
@@ -33,13 +32,14 @@ def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
 
     images = pictures(3)
     state = torch.load(
-        packaged_weights(f"efficientnet-{name}").path, map_location="cpu", weights_only=True
+        pinned_weights(f"efficientnet-{name}").path, map_location="cpu", weights_only=True
     )
     oracle: Any = timm.create_model(f"tf_efficientnet_{name}", pretrained=False).eval()
     ours = [tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")]
     theirs = [key for key in oracle.state_dict() if not key.endswith("num_batches_tracked")]
     oracle.load_state_dict(dict(zip(theirs, ours, strict=True)), strict=False)
-    pixels = torch.from_numpy(squashed_pixels(images, side_px)).permute(0, 3, 1, 2).contiguous()
+    values = (squashed_pixels(images, side_px).astype(np.float32) - 127) / 128
+    pixels = torch.from_numpy(values).permute(0, 3, 1, 2).contiguous()
     with torch.inference_mode():
         hidden = [oracle.bn1(oracle.conv_stem(pixels))]
         for stage in oracle.blocks:
@@ -47,7 +47,7 @@ def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
         stages = torch.cat([one.mean((2, 3)) for one in hidden[1:]], dim=1)
         pooled = oracle.forward_features(pixels).mean((2, 3))
         logits = oracle(pixels)
-    seen = EfficientNetLite(name, side_px=side_px).activations(images)
+    seen = EfficientNetLite(name).activations(images)
     np.testing.assert_allclose(seen.logits, logits.numpy(), atol=2e-5)
     np.testing.assert_allclose(seen.pooled, pooled.numpy(), atol=2e-5)
     np.testing.assert_allclose(seen.stages, stages.numpy(), atol=2e-5)
@@ -56,7 +56,7 @@ def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
 def test_a_row_does_not_depend_on_its_batch() -> None:
     """An image gives the same features alone and among more images than a batch holds."""
     images = pictures(18)
-    trunk = EfficientNetLite("lite0", side_px=224)
+    trunk = EfficientNetLite("lite0")
     together = trunk.activations(images)
     alone = trunk.activations(images[-1:])
     np.testing.assert_allclose(together.pooled[-1:], alone.pooled, atol=1e-5)
@@ -65,22 +65,23 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 
 def test_no_images_give_no_rows() -> None:
     """An empty batch is answered with empty arrays of the right width."""
-    seen = EfficientNetLite("lite0", side_px=224).activations([])
+    seen = EfficientNetLite("lite0").activations([])
     assert seen.pooled.shape == (0, 1280)
     assert seen.logits.shape == (0, 1000)
 
 
-def test_pixels_are_scaled_as_the_network_was_trained() -> None:
-    """Black is -127/128, white is 1, and the square takes in the whole picture."""
+def test_the_square_takes_in_the_whole_picture() -> None:
+    """A picture is squashed, not cropped."""
     picture = Image.new("RGB", (40, 20), "black")
     picture.paste("white", (20, 0, 40, 20))
     pixels = squashed_pixels([picture], 8)
     assert pixels.shape == (1, 8, 8, 3)
-    assert pixels[0, :, 0].max() == pytest.approx(-127 / 128)
-    assert pixels[0, :, -1].min() == pytest.approx(1.0)
+    assert pixels.dtype == np.uint8
+    assert pixels[0, :, 0].max() == 0
+    assert pixels[0, :, -1].min() == 255
 
 
 def test_an_unknown_trunk_is_refused() -> None:
     """The error names what is known."""
     with pytest.raises(ConfigError, match="lite7"):
-        EfficientNetLite("lite7", side_px=224)
+        EfficientNetLite("lite7")

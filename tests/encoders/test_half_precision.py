@@ -13,14 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import imprompt.encoders.torch_devices
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError, EncoderError
 from imprompt.core.values import Vectors
-from imprompt.encoders.efficientnet import EfficientNetLite
-from imprompt.encoders.minilm import load_minilm
 from imprompt.encoders.registry import load_encoder
 from imprompt.encoders.torch_devices import (
     choose_device,
@@ -40,10 +37,6 @@ TEXTS = [
 OLD = NvidiaDriver("", present=True, gpu="Some GPU, 8 GiB", cuda=(11, 4))
 
 
-def minilm_texts(tiny_clip: Path) -> Vectors:
-    return load_minilm(device="cpu").encode(TEXTS)
-
-
 def clip_texts(tiny_clip: Path) -> Vectors:
     return load_encoder(str(tiny_clip), device="cpu").texts.encode(TEXTS)
 
@@ -54,24 +47,13 @@ def clip_images(tiny_clip: Path) -> Vectors:
     )
 
 
-def lite_images(tiny_clip: Path) -> Vectors:
-    """Processors convolve in float16 a hundred times slower."""
-    return load_encoder("lite", device="cpu").images.encode(
-        [picture for picture, _ in held_out_scenes(2)]
-    )
-
-
-@pytest.mark.parametrize(
-    "encode",
-    [minilm_texts, clip_texts, clip_images, pytest.param(lite_images, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("encode", [clip_texts, clip_images])
 def test_half_precision_keeps_the_rows(
     encode: Callable[[Path], Vectors], tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With float16 an entry of a unit row stays within 1e-2, and rows are float32 of length 1."""
     single = encode(tiny_clip)
-    for module in ("minilm", "openclip", "efficientnet"):
-        monkeypatch.setattr(f"imprompt.encoders.{module}.dtype_on", lambda device: "float16")
+    monkeypatch.setattr("imprompt.encoders.openclip.dtype_on", lambda device: "float16")
     half = encode(tiny_clip)
     assert half.dtype == np.float32
     assert 0 < np.abs(half - single).max() < 1e-2
@@ -86,28 +68,6 @@ def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
     told = torch_provenance("cuda", batch_size=64)
     assert (told["device"], told["dtype"], told["batch_size"]) == ("Some GPU", "float16", 64)
-
-
-def test_a_full_memory_halves_the_batch_of_the_image_trunks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The trunks of `lite` continue with half the batch, announce it, and give the same rows."""
-    said: list[str] = []
-    pictures = [Image.new("RGB", (60, 40), (40 * i, 90, 250 - 40 * i)) for i in range(6)]
-    trunk = EfficientNetLite("lite0", side_px=224, announce=said.append)
-    whole = trunk.activations(pictures)
-    see = trunk._run
-
-    def with_little_memory(images: list[Image.Image]) -> Vectors:
-        if len(images) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return see(images)
-
-    monkeypatch.setattr(trunk, "_run", with_little_memory)
-    seen = trunk.activations(pictures)
-    np.testing.assert_allclose(seen.pooled, whole.pooled, atol=1e-5)
-    np.testing.assert_allclose(seen.logits, whole.logits, atol=1e-4)
-    assert said == ["A batch of 6 does not fit into memory; continuing with 3."]
 
 
 def test_a_driver_that_is_too_old_takes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,32 @@
-"""MiniLM: our forward pass is sentence-transformers' own, and other models are told from it."""
+"""MiniLM: our graph computes what sentence-transformers computes, from the pinned weights alone."""
 
 from __future__ import annotations
 
 import csv
-import json
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
+from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
+from imprompt.core.hub.fetch import silent
 from imprompt.core.values import Vectors
-from imprompt.encoders.minilm import MAX_TOKENS, SPACE, MiniLM, load_minilm
-from imprompt.encoders.weights import packaged_weights
+from imprompt.encoders.minilm import (
+    MAX_TOKENS,
+    SPACE,
+    MiniLM,
+    OnnxMiniLM,
+    load_minilm,
+    minilm_tokenizer,
+)
+from imprompt.encoders.minilm_torch import TorchMiniLM
+from imprompt.encoders.weights import pinned_weights
 
 TEXTS = [
     "a red circle left of a blue square",
@@ -34,14 +44,6 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def minilm() -> MiniLM:
     return load_minilm(device="cpu")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A local copy of the model, as a user would have downloaded it."""
-    copy = tmp_path / "model"
-    shutil.copytree(packaged_weights("minilm").path.parent, copy)
-    return copy
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_rows_are_those_of_sentence_transformers(minilm: MiniLM) -> None:
     """Rows equal sentence-transformers' to 1e-6, for short, empty and cut texts."""
     from sentence_transformers import SentenceTransformer
 
-    oracle = SentenceTransformer(str(packaged_weights("minilm").path.parent), device="cpu")
+    oracle = SentenceTransformer(str(pinned_weights("minilm").path.parent), device="cpu")
     assert oracle.max_seq_length == minilm.spec.max_tokens == MAX_TOKENS
     assert distance(minilm.encode(TEXTS), oracle.encode(TEXTS, show_progress_bar=False)) < 1e-6
 
@@ -99,111 +101,128 @@ def test_texts_are_counted_before_they_are_cut(minilm: MiniLM) -> None:
     )
 
 
-def test_a_local_copy_is_the_same_space(minilm: MiniLM, folder: Path) -> None:
-    """The space goes by the bytes of the weights, wherever they lie."""
-    copy = load_minilm(folder, device="cpu")
+def test_texts_alone_and_together(minilm: MiniLM) -> None:
+    """A row depends on the texts beside it by rounding only, and order is kept."""
+    together = minilm.encode(TEXTS)
+    alone = np.concatenate([minilm.encode([text]) for text in TEXTS])
+    assert distance(together, alone) < 1e-6
+    assert distance(minilm.encode(TEXTS[::-1]), together[::-1]) == 0
+
+
+def test_threads_change_rounding_only(minilm: MiniLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one thread and of two agree, and a shard's record tells how many there were."""
+    rows = {}
+    for number in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", number)
+        encoder = load_minilm(device="cpu")
+        rows[number] = encoder.encode(TEXTS)
+        assert encoder.provenance()["threads"] == int(number)
+    assert distance(rows["1"], rows["2"]) < 1e-6
+
+
+def test_several_threads_may_ask(minilm: MiniLM) -> None:
+    """Questions of a server's threads do not disturb one another."""
+    expected = [minilm.encode([text]) for text in TEXTS]
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(lambda text: minilm.encode([text]), TEXTS * 3))
+    for place, row in enumerate(rows):
+        assert distance(row, expected[place % len(TEXTS)]) == 0
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-5), ("float16", 1e-3)])
+def test_the_way_of_gpus(
+    minilm: MiniLM, dtype: str, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sentence-transformers gives the same rows, counts and space, in both precisions.
+
+    It computes them on this processor, as it would on a GPU.
+    """
+    monkeypatch.setattr("imprompt.encoders.minilm_torch.dtype_on", lambda device: dtype)
+    other = TorchMiniLM(minilm.spec, minilm_tokenizer, device="cpu", announce=silent)
+    rows = other.encode(TEXTS)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    assert distance(rows, minilm.encode(TEXTS)) < limit
+    assert (distance(rows, minilm.encode(TEXTS)) < 1e-6) == (dtype == "float32")
+    assert other.token_lengths(TEXTS).tolist() == minilm.token_lengths(TEXTS).tolist()
+    assert other.encode([]).shape == (0, 384)
+    assert other.provenance()["backend"] == "torch"
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with a GPU that torch's build runs on."""
+    good = NvidiaDriver("", present=True, gpu="Some GPU", cuda=(13, 1))
+    monkeypatch.setattr("imprompt.encoders.torch_devices.nvidia_driver", lambda: good)
+    monkeypatch.setattr("imprompt.encoders.torch_devices.torch_build", lambda: ("2.14.1", "13.0"))
+
+
+def test_a_gpu_takes_the_texts(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` uses the GPU where sentence-transformers is installed, `cpu` never."""
+    monkeypatch.setattr("imprompt.encoders.minilm.choose_device", lambda device: "cuda")
+    assert isinstance(load_minilm(device="auto"), TorchMiniLM)
+    assert isinstance(load_minilm(device="cpu"), OnnxMiniLM)
+
+
+def test_a_gpu_without_its_packages(driver: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` says in one line what it takes; `cuda` is refused with the same line."""
+    said: list[str] = []
+    monkeypatch.setattr("imprompt.encoders.minilm.has_sentence_transformers", lambda: False)
+    assert isinstance(load_minilm(device="auto", announce=said.append), OnnxMiniLM)
+    assert len(said) == 1
+    assert "imprompt[torch]" in said[0]
+    with pytest.raises(ConfigError, match=r"sentence-transformers.*cuda.*imprompt\[torch\]"):
+        load_minilm(device="cuda")
+
+
+def without_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else found(name)
+    )
+
+
+def test_weights_from_the_hub(
+    minilm: MiniLM,
+    hub: Callable[[str, Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the package, the same files in the hub's cache give the same encoder."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for role in ("minilm", "minilm-tokenizer"):
+        shutil.copy(pinned_weights(role).path, folder)
+    without_package(monkeypatch)
+    with pytest.raises(WeightsMissing, match="imprompt prefetch lite"):
+        load_minilm(device="cpu")
+    hub("sentence-transformers/all-MiniLM-L6-v2", folder)
+    copy = load_minilm(device="cpu")
+    assert "hub" in str(pinned_weights("minilm").path)
     assert copy.spec == minilm.spec
     assert copy.spec.space == SPACE
     assert distance(copy.encode(["a cat"]), minilm.encode(["a cat"])) == 0
 
 
-def change_weights(folder: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors")
-
-
-def test_other_weights_are_another_space(folder: Path) -> None:
-    """A fine-tuned model of the same architecture is no MiniLM."""
-    change_weights(
-        folder,
-        lambda tensors: tensors.update(
-            {"embeddings.LayerNorm.bias": tensors["embeddings.LayerNorm.bias"] + 1}
-        ),
-    )
-    tuned = load_minilm(folder, device="cpu")
-    assert tuned.spec.space.startswith("bert-")
-    assert tuned.encode(["a cat"]).shape == (1, 384)
-
-
-def test_weights_of_another_shape_are_refused(folder: Path) -> None:
-    """The first tensor that differs is named, with both shapes."""
-    change_weights(
-        folder,
-        lambda tensors: tensors.update(
-            {"encoder.layer.2.output.dense.bias": np.zeros(7, np.float32)}
-        ),
-    )
-    with pytest.raises(
-        WeightsRejected,
-        match=r"encoder\.layer\.2\.output\.dense\.bias should be \(384,\), is \(7,\)",
-    ):
-        load_minilm(folder, device="cpu").encode(["a"])
-
-
-def test_lacking_weights_are_refused(folder: Path) -> None:
-    """A tensor that is not there is named."""
-    change_weights(folder, lambda tensors: tensors.pop("encoder.layer.5.output.LayerNorm.weight"))
-    with pytest.raises(
-        WeightsRejected,
-        match=r"encoder\.layer\.5\.output\.LayerNorm\.weight should be \(384,\), is missing",
-    ):
-        load_minilm(folder, device="cpu").encode(["a"])
-
-
-@pytest.mark.parametrize(
-    ("file", "content"), [("model.safetensors", b"no tensors"), ("tokenizer.json", b"{}")]
-)
-def test_damaged_files_are_refused(folder: Path, file: str, content: bytes) -> None:
-    """The file stands in the error."""
-    (folder / file).write_bytes(content)
-    with pytest.raises(WeightsRejected, match=file):
-        load_minilm(folder, device="cpu").encode(["a"])
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "1_Pooling/config.json",
-        "sentence_bert_config.json",
-    ],
-)
-def test_a_missing_file_is_named(folder: Path, file: str) -> None:
-    """Each of the five files that the model consists of is needed."""
-    (folder / file).unlink()
-    with pytest.raises(WeightsMissing, match=file):
-        load_minilm(folder, device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "words"),
-    [
-        ("config.json", {"model_type": "mpnet"}, "mpnet"),
-        ("config.json", {"hidden_act": "relu"}, "relu"),
-        ("config.json", {"position_embedding_type": "relative_key"}, "relative_key"),
-        ("config.json", {"hidden_size": "wide"}, "config.json"),
-        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "mean"),
-        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False}, "mean"),
-    ],
-)
-def test_another_architecture_is_refused(
-    folder: Path, file: str, change: dict[str, object], words: str
+def test_other_weights_are_refused(
+    hub: Callable[[str, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network or pooling that we do not compute is an error, not a wrong vector."""
-    config = json.loads((folder / file).read_text())
-    (folder / file).write_text(json.dumps({**config, **change}))
-    with pytest.raises(WeightsRejected, match=words):
-        load_minilm(folder, device="cpu")
+    """A file of the hub with other bytes, such as one that is cut short, is not loaded."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    whole = pinned_weights("minilm").path.read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    without_package(monkeypatch)
+    hub("sentence-transformers/all-MiniLM-L6-v2", folder)
+    with pytest.raises(WeightsRejected, match="not the pinned 53aa51172d14"):
+        load_minilm(device="cpu")
 
 
 def test_provenance_tells_how_rows_are_computed(minilm: MiniLM) -> None:
     """A shard's record needs backend, device, dtype, threads and batch size."""
     told = minilm.provenance()
     assert (told["backend"], told["device"], told["dtype"], told["batch_size"]) == (
-        "torch",
+        "onnxruntime",
         "cpu",
         "float32",
         minilm.spec.batch_size,

