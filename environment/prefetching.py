@@ -76,12 +76,18 @@ def list_files(need: Need) -> Iterator[ListedFile]:
 
 
 def check_installed(needs: Sequence[Need]) -> Iterator[tuple[str, ImpromptError | None]]:
-    """Yield each file that a package or the user provides, with the error if it is missing."""
-    from imprompt.encoders.weights import pinned_weights
+    """Yield each file that a package or the user provides, with the error if it is missing.
+
+    A file that the hub may provide instead is not missing here: fetching it says so.
+    """
+    from imprompt.encoders.weights import pinned_weights, wanted_files
 
     for role in dict.fromkeys(role for need in needs for role in need.pinned):
         try:
             pinned_weights(role)
+        except WeightsMissing as error:
+            if not wanted_files((role,)):
+                yield role, error
         except ImpromptError as error:
             yield role, error
         else:

@@ -56,7 +56,7 @@ def main() -> None:
     for name in ("china.jpg", "flower.jpg"):
         photograph = Path(spec.origin).parent / "datasets" / "images" / name
         (IMAGES / name).write_bytes(photograph.read_bytes())
-    print("Building the starter index takes about 40 seconds and 13 MB; a second run reuses it.")
+    print("Building the starter index takes about 10 seconds and 13 MB; a second run reuses it.")
     imprompt("build-index", "--index", INDEX.name)
     pictures = [
         str(path.relative_to(ROOT))

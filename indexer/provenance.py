@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 _ROOMS = ("core", "encoders", "ensemble", "images", "indexer", "retriever", "store")
-_LIBRARIES = ("numpy", "torch", "tokenizers", "open_clip_torch")
+_LIBRARIES = ("numpy", "onnxruntime", "torch", "tokenizers", "open_clip_torch")
 
 
 @runtime_checkable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -197,6 +198,28 @@ def test_libraries_that_do_not_load(
         "faiss is installed and cannot be loaded: "
         "importing it ends the process (Illegal instruction)" in done.err
     )
+
+
+def test_only_what_is_installed_is_loaded(
+    imprompt: Imprompt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without torch, which `lite` does not need, nothing is wrong."""
+    asked: list[str] = []
+
+    def no_problems(modules: Sequence[str]) -> dict[str, str]:
+        asked.extend(modules)
+        return dict.fromkeys(modules, "")
+
+    def absent(name: str) -> object:
+        return None if name == "torch" else importlib.util.find_spec(name)
+
+    monkeypatch.setattr(diagnosis, "loading_problems", no_problems)
+    monkeypatch.setattr(diagnosis, "find_spec", absent)
+    monkeypatch.setattr("imprompt.encoders.torch_devices.torch_build", lambda: ("", ""))
+    done = imprompt("doctor", "--index", tmp_path / "index", "--json")
+    assert done.code == 0
+    assert asked == ["faiss", "onnxruntime"]
+    assert done.lines[0]["machine"]["device"] == "cpu"
 
 
 @pytest.mark.parametrize(

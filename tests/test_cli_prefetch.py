@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -95,6 +96,22 @@ def test_what_comes_with_packages_is_only_checked(
     assert done.code == 0, done.err
     assert f"Everything for {name} is here." in done.err
     assert not hub.seen
+
+
+def test_the_hub_stands_in_for_a_package(
+    hub: FakeHub, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its package MiniLM comes from the hub; what is missing is said once a file."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name.startswith("gt_all") else found(name)
+    )
+    done = imprompt("prefetch", "lite", "--offline")
+    assert done.code == 3
+    for name in ("model.safetensors", "tokenizer.json"):
+        lines = [line for line in done.err.splitlines() if f"MiniLM-L6-v2/{name} is not" in line]
+        assert len(lines) == 1
+    assert "which is not installed" not in done.err
 
 
 def test_offline_names_each_file_by_hand(hub: FakeHub, imprompt: Imprompt) -> None:

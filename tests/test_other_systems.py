@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-DRIVER = Path(__file__).with_name("poorer_driver.py")
+DRIVER = Path(__file__).with_name("without_posix_driver.py")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,14 @@ BATCH_IMAGES = 32
 """Images in a batch. The size is part of the result: another one changes the last bits."""
 
 # The interrogator's phrase lists come with the first of them.
-_LIBRARIES = ("clip-interrogator", "open_clip_torch", "timm", "torch", "transformers")
+_LIBRARIES = (
+    "clip-interrogator",
+    "onnxruntime",
+    "open_clip_torch",
+    "timm",
+    "torch",
+    "transformers",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,11 @@ def test_no_line_without_need(
 def test_a_torch_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing library of its own ends in one line with a remedy."""
 
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        with pytest.raises(EncoderError, match=r"needs torch.*not installed.*imprompt\[clip\]"):
+            import_torch()
+
     class Broken:
         def find_spec(self, name: str, path: object = None, target: object = None) -> None:
             if name == "torch":

@@ -17,14 +17,7 @@ from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import silent
 from imprompt.core.values import Vectors
-from imprompt.encoders.minilm import (
-    MAX_TOKENS,
-    SPACE,
-    MiniLM,
-    OnnxMiniLM,
-    load_minilm,
-    minilm_tokenizer,
-)
+from imprompt.encoders.minilm import MAX_TOKENS, SPACE, MiniLM, OnnxMiniLM, load_minilm
 from imprompt.encoders.minilm_torch import TorchMiniLM
 from imprompt.encoders.weights import pinned_weights
 
@@ -138,7 +131,7 @@ def test_the_way_of_gpus(
     It computes them on this processor, as it would on a GPU.
     """
     monkeypatch.setattr("imprompt.encoders.minilm_torch.dtype_on", lambda device: dtype)
-    other = TorchMiniLM(minilm.spec, minilm_tokenizer, device="cpu", announce=silent)
+    other = TorchMiniLM(minilm.spec, device="cpu", announce=silent)
     rows = other.encode(TEXTS)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)

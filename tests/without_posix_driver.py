@@ -1,6 +1,6 @@
 """Import all modules and use an index where Python has no more than on Windows.
 
-    python tests/poorer_driver.py FOLDER
+    python tests/without_posix_driver.py FOLDER
 
 Run by `test_other_systems.py`, in a folder with `corpus.txt`, `more.txt` and `a ü.png`. Prints a
 JSON object: what each step returned.
@@ -153,7 +153,7 @@ def main(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     sys.path.append(str(ROOT))
-    from tests.poorer_system import make_poorer
+    from tests.without_posix import hide_posix
 
-    make_poorer()
+    hide_posix()
     print(json.dumps(main(Path(sys.argv[1]))))  # noqa: T201 for the test

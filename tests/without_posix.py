@@ -1,4 +1,4 @@
-"""Makes a process on Linux as poor as Python is on Windows; to be imported first.
+"""Hides from a process on Linux what Python lacks on Windows; to be imported first.
 
 Only what Python itself lacks or forbids there is taken away: modules, functions, flags, descriptors
 of folders, moving what is open. Paths, consoles and libraries stay those of Linux.
@@ -45,8 +45,8 @@ _REAL |= {name: getattr(os, name) for name in ("rename", "replace", "unlink", "r
 _open_text = io.open
 
 
-def make_poorer() -> None:
-    """Take away what Windows has not; libraries imported before keep what they have taken."""
+def hide_posix() -> None:
+    """Take away what Windows lacks; libraries that were imported before keep what they have."""
     import fcntl
 
     get_flags = fcntl.fcntl
