@@ -202,8 +202,8 @@ def test_where_images_are_encoded(
 def test_it_reports_to_nobody(tmp_path: Path) -> None:
     """Its telemetry is off before the library is imported, and no file of it is left behind.
 
-    Where it is on, it leaves a session file and an identity. It is not on everywhere, so this test does
-    not ask what the library does alone.
+    Where it is on, it leaves a session file and an identity. It is not on everywhere, so this test
+    does not ask what the library does alone.
     """
     places = {"HOME": "home", "TMPDIR": "tmp", "XDG_CACHE_HOME": "cache", "XDG_DATA_HOME": "data"}
     for name in places.values():
