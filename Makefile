@@ -58,8 +58,8 @@ docs: $(VENV)/.test
 	$(PY) docs/write_cli_page.py
 
 $(PY):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-		{ echo "imprompt was tested with Python 3.11 and needs it; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "imprompt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "First run: 1 to 2 minutes and 1 GB of disk (350 MB fetched) into $(VENV); for the tests 6 GB, most of it PyTorch."
 	@$(PYTHON) -m venv $(VENV)
 

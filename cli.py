@@ -14,7 +14,10 @@ import os
 import sys
 from pathlib import Path
 
-import typer
+if sys.version_info < (3, 11):  # noqa: UP036 a clone is run by whatever Python there is
+    raise SystemExit(
+        f"error: imprompt needs Python 3.11 or newer; this is {sys.version.split()[0]}."
+    )
 
 if not __package__:
     # `python cli.py` runs the code next to this file, whichever imprompt is installed, if any.
@@ -27,28 +30,37 @@ if not __package__:
     sys.modules["imprompt"] = importlib.util.module_from_spec(_SPEC)
     _SPEC.loader.exec_module(sys.modules["imprompt"])
 
-from imprompt.commands.add import add
-from imprompt.commands.build_index import build_index
-from imprompt.commands.dedupe import dedupe
-from imprompt.commands.doctor import doctor
-from imprompt.commands.embed import embed
-from imprompt.commands.evaluate import evaluate
-from imprompt.commands.extract import extract
-from imprompt.commands.fit_weights import fit_weights
-from imprompt.commands.gc import gc
-from imprompt.commands.info import info
-from imprompt.commands.plan import plan
-from imprompt.commands.prefetch import prefetch
-from imprompt.commands.push import push
-from imprompt.commands.query import query
-from imprompt.commands.registration import VerbGroup, register
-from imprompt.commands.remove import remove
-from imprompt.commands.serve import serve
-from imprompt.commands.submit import submit
-from imprompt.commands.train import train
-from imprompt.commands.verify import verify
-from imprompt.core.errors import ImpromptError, StorageFull
-from imprompt.core.text import printable
+try:
+    import typer
+
+    from imprompt.commands.add import add
+    from imprompt.commands.build_index import build_index
+    from imprompt.commands.dedupe import dedupe
+    from imprompt.commands.doctor import doctor
+    from imprompt.commands.embed import embed
+    from imprompt.commands.evaluate import evaluate
+    from imprompt.commands.extract import extract
+    from imprompt.commands.fit_weights import fit_weights
+    from imprompt.commands.gc import gc
+    from imprompt.commands.info import info
+    from imprompt.commands.plan import plan
+    from imprompt.commands.prefetch import prefetch
+    from imprompt.commands.push import push
+    from imprompt.commands.query import query
+    from imprompt.commands.registration import VerbGroup, register
+    from imprompt.commands.remove import remove
+    from imprompt.commands.serve import serve
+    from imprompt.commands.submit import submit
+    from imprompt.commands.train import train
+    from imprompt.commands.verify import verify
+    from imprompt.core.errors import ConfigError, ImpromptError, StorageFull
+    from imprompt.core.text import printable
+except ModuleNotFoundError as _error:
+    if (_error.name or "").partition(".")[0] == "imprompt":
+        raise
+    from imprompt.core.pip_lines import missing_package
+
+    raise SystemExit(f"error: {missing_package(_error)}") from None
 
 _INTERRUPTED, _READER_GONE = 130, 141
 _FREE_SPACE = "Free some space and run the command again."
@@ -154,6 +166,11 @@ def _run_verb() -> int:
             file = error.filename or "standard output or a file"
             _say(f"error: {file} cannot be written: {error.strerror}. {_FREE_SPACE}")
             return StorageFull.exit_code
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            from imprompt.core.pip_lines import missing_package
+
+            _say(f"error: {missing_package(error)}")
+            return ConfigError.exit_code
         _say(
             f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; "
             "--verbose shows the traceback."

@@ -68,13 +68,14 @@ def _index(index: IndexState) -> str:
 
 
 def _packages(states: list[PackageState]) -> Iterator[tuple[str, str, str]]:
-    from imprompt.environment.packages import lacking, pip_line
+    from imprompt.core.pip_lines import install_extra
+    from imprompt.environment.packages import lacking
 
     for extra in dict.fromkeys(state.extra for state in states):
         required = [state for state in states if state.extra == extra]
         missing = ", ".join(_missing_package(state) for state in required if not state.fits)
         if missing and lacking(states, extra):
-            missing += f": {pip_line(extra)}"
+            missing += f": {install_extra(extra)}"
         elif missing:
             missing += " (not needed: the other FAISS is installed)"
         installed = sum(state.fits for state in required)

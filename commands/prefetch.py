@@ -46,9 +46,10 @@ def prefetch(
     Files that cannot be fetched are listed at the end, with their address and where to put them.
     """
     from imprompt.core.hub.download import hide_bars
+    from imprompt.core.pip_lines import install_extra
     from imprompt.core.settings import settings
     from imprompt.environment.model_files import needs_of
-    from imprompt.environment.packages import lacking, package_states, pip_line
+    from imprompt.environment.packages import lacking, package_states
     from imprompt.environment.prefetching import check_installed, fetch_needs
 
     needs = needs_of(name)
@@ -56,7 +57,7 @@ def prefetch(
     for extra in dict.fromkeys(need.extra for need in needs if need.extra):
         if packages := lacking(states, extra):
             names = ", ".join(state.requirement for state in packages)
-            output.note(f"Packages are missing too ({names}): {pip_line(extra)}")
+            output.note(f"Packages are missing too ({names}): {install_extra(extra)}")
     if list_only:
         _list(output, needs)
         return

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from imprompt.core.device_names import check_device
 from imprompt.core.errors import ConfigError, WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.batches import Batches
 from imprompt.encoders.minilm_tokens import MiniLMTokens
-from imprompt.encoders.minilm_torch import TORCH_HINT, TorchMiniLM, has_sentence_transformers
+from imprompt.encoders.minilm_torch import TorchMiniLM, has_sentence_transformers
 from imprompt.encoders.onnx_runtime import GRAPHS, Graph, onnx_provenance
 from imprompt.encoders.torch_devices import choose_device, usable_gpu
 from imprompt.encoders.weights import pinned_weights
@@ -141,8 +142,8 @@ def _device(device: str, announce: Announce) -> str:
         if device != "auto":
             raise ConfigError(
                 f"MiniLM needs sentence-transformers to compute on {device}.",
-                hint=f"{TORCH_HINT}, or choose --device cpu.",
+                hint=f"{install_extra('torch')}, or choose --device cpu.",
             )
-        announce(f"MiniLM runs on the CPU; to use the GPU: {TORCH_HINT}")
+        announce(f"MiniLM runs on the CPU; to use the GPU: {install_extra('torch')}")
         return "cpu"
     return choose_device(device)

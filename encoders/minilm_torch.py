@@ -18,7 +18,6 @@ from imprompt.encoders.minilm_tokens import MiniLMTokens
 from imprompt.encoders.torch_devices import dtype_on, torch_provenance
 from imprompt.encoders.weights import pinned_weights
 
-TORCH_HINT = "pip install 'imprompt[torch]'"
 _BATCH_SIZE = 512
 """Texts a batch, sorted by length."""
 

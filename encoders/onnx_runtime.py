@@ -18,6 +18,7 @@ from packaging.version import Version
 from imprompt.core.device_names import nvidia_driver
 from imprompt.core.errors import EncoderError, WeightsMissing, WeightsRejected, first_line
 from imprompt.core.hub.fetch import Announce
+from imprompt.core.pip_lines import pip_install
 from imprompt.core.values import Vectors
 from imprompt.encoders.memory import out_of_memory
 
@@ -25,7 +26,6 @@ GRAPHS = Path(__file__).with_name("graphs")
 OLDEST = Version("1.24")
 """The oldest version that the tests were run with; 1.22 lacks an operator of MiniLM's graph."""
 
-_REPAIR = "Install it again: pip install --force-reinstall onnxruntime"
 _CUDA = "CUDAExecutionProvider"
 _PROCESSOR = "CPUExecutionProvider"
 
@@ -111,13 +111,14 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except (ImportError, OSError) as error:
         raise EncoderError(
-            f"ONNX Runtime cannot be loaded: {first_line(error)}.", hint=_REPAIR
+            f"ONNX Runtime cannot be loaded: {first_line(error)}.",
+            hint=f"Install it again: {pip_install('--force-reinstall onnxruntime')}",
         ) from error
     version = Version(onnxruntime.__version__)
     if version < OLDEST:
         raise EncoderError(
             f"ONNX Runtime is {version}; imprompt needs {OLDEST} or newer.",
-            hint="Update it: pip install --upgrade onnxruntime",
+            hint=f"Update it: {pip_install('--upgrade onnxruntime')}",
         )
     return onnxruntime
 

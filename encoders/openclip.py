@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from imprompt.core.errors import EncoderError, WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.lookahead import side_by_side
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.batches import Batches, encodable
 from imprompt.encoders.caching import token_cache
@@ -228,7 +229,7 @@ class OpenClipModel:
             )
         except ImportError as error:
             raise EncoderError(
-                f"{self.source.name} needs a package: {error}.", hint="pip install transformers"
+                f"{self.source.name} needs a package: {error}.", hint=install_extra("clip")
             ) from error
         except Exception as error:  # transformers and tokenizers raise errors of many kinds
             folder = self.source.tokenizer or self.source.weights

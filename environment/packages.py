@@ -57,13 +57,6 @@ def both_faiss(states: list[PackageState]) -> bool:
     return all(any(state.version for state in states if state.extra == extra) for extra in _FAISS)
 
 
-def pip_line(extra: str) -> str:
-    """Return the command that installs an extra, or the project itself for ""."""
-    extras = f"[{extra}]" if extra else ""
-    project = "." if _PYPROJECT.is_file() else PROJECT
-    return f"pip install '{project}{extras}'"
-
-
 def loading_problems(modules: Sequence[str]) -> dict[str, str]:
     """Return for each module why it cannot be imported, in one line, or "" if it can.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.metrics import Estimate
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import Ids
 from imprompt.evaluation.calibration import CalibrationReport
 from imprompt.evaluation.nested_cv import BLEND, CONSTANT, PRINTED, Scores
@@ -39,7 +40,7 @@ def check_plots() -> None:
         import matplotlib as _matplotlib  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "The page's plots need matplotlib.", hint="pip install 'imprompt[report]'"
+            "The page's plots need matplotlib.", hint=install_extra("report")
         ) from error
 
 

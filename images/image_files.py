@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from imprompt.core.errors import ImageRejected, QueryError
+from imprompt.core.pip_lines import install_extra
 from imprompt.images.image_opening import opened_file
 
 _ALWAYS_READ = frozenset(
@@ -88,7 +89,7 @@ def unreadable_format(path: Path) -> ImageRejected:
     """Return the error that names a file's unreadable format and the remedy."""
     hint = "Save it as PNG or JPEG."
     if path.suffix.lower() in _READ_WITH_EXTRA:
-        hint = "Install the packages: pip install 'imprompt[formats]'"
+        hint = f"Install the packages: {install_extra('formats')}"
     return ImageRejected(path, f"{path.suffix} files are not supported", hint=hint)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from imprompt.core.errors import ImageRejected
+from imprompt.core.pip_lines import install_extra
 from imprompt.images.bounds import DEFAULT_LIMITS as DEFAULT_LIMITS
 from imprompt.images.bounds import ImageLimits as ImageLimits
 from imprompt.images.bounds import Structure, check_eager, check_pixels, check_work, inspect
@@ -36,7 +37,6 @@ _SIGNATURES = {
 }
 _SIGNATURE_BYTES = 64
 _OPEN = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_INSTALL_FORMATS = "Install them: pip install 'imprompt[formats]'"
 # Plugin classes, not `PIL.Image.open`: that tries every format, and compares the size with a global
 # limit (a warning above it, an error above twice the limit) before a caller can report the size.
 _PLUGINS = {
@@ -155,7 +155,9 @@ def _plugin_image(file: IO[bytes], kind: str, name: str) -> ImageFile:
     except ImportError as error:
         if kind in _EXTRA:
             reason = f"{kind} needs packages that are not installed"
-            raise ImageRejected(name, reason, hint=_INSTALL_FORMATS) from error
+            raise ImageRejected(
+                name, reason, hint=f"Install them: {install_extra('formats')}"
+            ) from error
         raise ImageRejected(name, f"the installed Pillow cannot read {kind}") from error
     except DecompressionBombError as error:
         raise ImageRejected(name, f"the {kind} has too many pixels ({describe(error)})") from error

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import ConfigError
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import RawPrompt, prompt_key
 from imprompt.indexer.normalization import normalize
 from imprompt.indexer.word_sets import word_list
@@ -174,7 +175,7 @@ def _detector_version() -> str:
         return f"{DETECTOR} {metadata.version(DETECTOR)}"
     except metadata.PackageNotFoundError as error:
         raise ConfigError(
-            f"--language needs {DETECTOR}.", hint="Install it: pip install 'imprompt[language]'"
+            f"--language needs {DETECTOR}.", hint=f"Install it: {install_extra('language')}"
         ) from error
 
 

@@ -23,6 +23,7 @@ from imprompt.core.errors import (
     WorkerDiffers,
     first_line,
 )
+from imprompt.core.pip_lines import install_extra
 
 DEFAULT_PORT = 6379
 OBJECT_STORE_BYTES = 512 << 20
@@ -106,7 +107,7 @@ def ray_cluster(
         WorkerDiffers: the cluster runs another version of Ray or Python.
     """
     if importlib.util.find_spec("ray") is None:
-        raise ConfigError("--engine ray needs Ray.", hint="Install it: pip install 'imprompt[ray]'")
+        raise ConfigError("--engine ray needs Ray.", hint=f"Install it: {install_extra('ray')}")
     if address:
         check_answers(address)
     for name, value in (_ENVIRONMENT if address else _ENVIRONMENT | _LOOPBACK).items():

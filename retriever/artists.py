@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError
+from imprompt.core.pip_lines import pip_install
 
 PACKAGE = "clip_interrogator"
 FILE = "data/artists.txt"
@@ -59,7 +60,7 @@ def load_artists() -> Artists:
     raise ConfigError(
         "The list of artists is missing: it comes with the package clip-interrogator, which is "
         "not installed.",
-        hint="pip install --no-deps clip-interrogator",
+        hint=pip_install("--no-deps clip-interrogator"),
     )
 
 

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from imprompt.core.errors import ConfigError, first_line
+from imprompt.core.pip_lines import pip_install
 
 LEVEL_VARIABLE = "FAISS_SIMD_LEVEL"
 """FAISS has code for several instruction sets and takes the best one, unless this names another."""
@@ -62,10 +63,12 @@ def _reason(error: BaseException) -> str:
 def _remedy(error: BaseException) -> str:
     if isinstance(error, RuntimeError):
         return (
-            "Install what it names, or faiss-cpu in its place: pip uninstall faiss-gpu, "
-            "then pip install faiss-cpu."
+            "Install what it names, or faiss-cpu in its place: uninstall faiss-gpu, then "
+            f"{pip_install('faiss-cpu')}"
         )
-    return "Install exactly one of the two: pip install faiss-cpu, or faiss-gpu for NVIDIA GPUs."
+    return (
+        f"Install exactly one of the two: {pip_install('faiss-cpu')}, or faiss-gpu for NVIDIA GPUs."
+    )
 
 
 def _check_level(level: str) -> None:

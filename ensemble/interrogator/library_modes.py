@@ -14,6 +14,7 @@ import numpy as np
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
+from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.openclip import OpenClipEncoder
 from imprompt.ensemble.blend_config import Mode
 from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
@@ -52,7 +53,7 @@ class LibraryModes:
             raise MemberUnavailable(
                 "interrogator",
                 f"clip-interrogator cannot be imported: {error}",
-                hint="pip install 'imprompt[interrogator]'",
+                hint=install_extra("interrogator"),
             ) from error
         self._package = clip_interrogator
         # A last token other than 0 tells the library that a text fills the context.

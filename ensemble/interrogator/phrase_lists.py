@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imprompt.core.errors import MemberUnavailable
+from imprompt.core.pip_lines import install_extra, pip_install
 
 PACKAGE = "clip-interrogator"
 _FOLDER = "clip_interrogator/data"
-_INSTALL = "Install it: pip install 'imprompt[interrogator]'"
-_REPAIR = f"Repair it: pip install --force-reinstall --no-deps {PACKAGE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def package_lists() -> PhraseLists:
         raise MemberUnavailable(
             "interrogator",
             f"the package {PACKAGE}, which has the phrase lists, is not installed",
-            hint=_INSTALL,
+            hint=f"Install it: {install_extra('interrogator')}",
         ) from error
     files = {file.as_posix(): file for file in distribution.files or ()}
     return PhraseLists(
@@ -66,7 +65,7 @@ def labels_of(lines: Iterable[str]) -> tuple[str, ...]:
 def _read(file: importlib.metadata.PackagePath | None, kind: str) -> tuple[str, ...]:
     if file is None:
         raise MemberUnavailable(
-            "interrogator", f"the package {PACKAGE} has no list of {kind}", hint=_REPAIR
+            "interrogator", f"the package {PACKAGE} has no list of {kind}", hint=_repair()
         )
     path = Path(str(file.locate()))
     try:
@@ -74,11 +73,11 @@ def _read(file: importlib.metadata.PackagePath | None, kind: str) -> tuple[str, 
         labels = labels_of(content.decode("utf-8").split("\n"))
     except (OSError, UnicodeDecodeError) as error:
         raise MemberUnavailable(
-            "interrogator", f"{path} cannot be read: {error}", hint=_REPAIR
+            "interrogator", f"{path} cannot be read: {error}", hint=_repair()
         ) from error
     if not labels or not _is_unchanged(file, content):
         raise MemberUnavailable(
-            "interrogator", f"{path} has changed since it was installed", hint=_REPAIR
+            "interrogator", f"{path} has changed since it was installed", hint=_repair()
         )
     return labels
 
@@ -89,3 +88,7 @@ def _is_unchanged(file: importlib.metadata.PackagePath, content: bytes) -> bool:
         return True
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest())
     return digest.decode().rstrip("=") == file.hash.value
+
+
+def _repair() -> str:
+    return f"Repair it: {pip_install(f'--force-reinstall --no-deps {PACKAGE}')}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import Announce, Wanted, fetch_choice, wanted
+from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.checkpoints import read_tensors
 from imprompt.encoders.torch_devices import choose_device
 from imprompt.ensemble.ofa.ofa_checkpoint import fill
@@ -75,7 +76,7 @@ class OfaCaptioner:
                 raise MemberUnavailable(
                     "ofa",
                     f"the package {package} is not installed",
-                    hint="Install it: pip install 'imprompt[ofa]'",
+                    hint=f"Install it: {install_extra('ofa')}",
                 )
         find = partial(_find, source=source, offline=offline, announce=announce)
         files = [find("config.json"), find("vocab.json"), find("merges.txt"), find(*_WEIGHTS)]

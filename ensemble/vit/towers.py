@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable, first_line
+from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.foreign import built_timm
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 DIM = 384
 LONGEST_SIDES = 16
 """Longer pictures are cropped to this many short sides: the short side is enlarged a lot."""
-
-INSTALL = "Install it: pip install 'imprompt[vit]'"
 
 _SideCount = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 _Three = tuple[float, float, float]
@@ -102,7 +101,9 @@ def import_timm() -> Any:
         import timm
     except ImportError as error:
         raise MemberUnavailable(
-            "vit", f"the package {error.name or 'timm'} is not installed", hint=INSTALL
+            "vit",
+            f"the package {error.name or 'timm'} is not installed",
+            hint=f"Install it: {install_extra('vit')}",
         ) from error
     return timm
 

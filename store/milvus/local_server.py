@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imprompt.core.errors import BuildLocked, ConfigError, StoreError
+from imprompt.core.pip_lines import pip_install
 
 _STOP_S = 5
 _AT_ONCE = 1
@@ -67,7 +68,7 @@ def _serve(path: Path) -> _Served:
     except ImportError as error:
         raise ConfigError(
             f"{error.name} is not installed: {path} is a file of Milvus Lite.",
-            hint="pip install milvus-lite",
+            hint=pip_install("milvus-lite"),
         ) from error
     try:
         return _Served(

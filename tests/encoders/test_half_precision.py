@@ -118,7 +118,7 @@ def test_a_torch_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch", None)
-        with pytest.raises(EncoderError, match=r"needs torch.*not installed.*imprompt\[clip\]"):
+        with pytest.raises(EncoderError, match=r"needs torch.*not installed.*\[clip\]"):
             import_torch()
 
     class Broken:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
+from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.registry import load_encoder
 from tests.encoders.clip_models import random_pictures
 
@@ -181,4 +182,4 @@ def test_without_open_clip_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(EncoderError) as caught:
         load_encoder("ViT-L-14/openai", device="cpu")
-    assert caught.value.hint == "pip install '.[cpu,clip]'"
+    assert caught.value.hint == install_extra("clip")

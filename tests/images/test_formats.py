@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from imprompt.core.errors import ImageRejected
+from imprompt.core.pip_lines import install_extra
 from imprompt.images.bounds import ImageLimits, inspect
 from imprompt.images.decode import open_image
 from imprompt.images.image_files import find_images, find_images_and_unreadable
@@ -117,10 +118,10 @@ def test_a_missing_package_is_named(
     path = write(tmp_path / "b.heic")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(
-        ImageRejected, match=r"HEIC needs packages that are not installed.*imprompt\[formats\]"
+        ImageRejected, match=r"HEIC needs packages that are not installed.*\[formats\]"
     ):
         open_image(path)
     monkeypatch.setattr("imprompt.images.image_files.find_spec", lambda name: None)
     done = imprompt("extract", tmp_path / "..", tmp_path)
-    assert "pip install 'imprompt[formats]'" in done.err
+    assert install_extra("formats") in done.err
     assert done.code in (3, 32)

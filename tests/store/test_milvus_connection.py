@@ -166,7 +166,7 @@ def test_files_that_are_none_of_milvus_lite(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("pymilvus", r"imprompt\[milvus\]"),
+        ("pymilvus", r"pip install .*\[milvus\]"),
         ("milvus_lite.adapter.grpc.server", "pip install milvus-lite"),
     ],
 )
