@@ -68,6 +68,10 @@ def main() -> None:
         "china.jpg by danielbuechele and flower.jpg by vultilion (Flickr, CC BY 2.0), "
         "as shipped by scikit-learn."
     )
+    python = Path(sys.executable)
+    shown = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+    print("\nAsk the index something else, in words or with an image of yours:\n")
+    print(f"    {shown} cli.py query --text 'a castle in the mist' --index {INDEX.name}")
 
 
 if __name__ == "__main__":

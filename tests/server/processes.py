@@ -51,11 +51,13 @@ def until_ready(port: int, server: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def started(index: Path, log: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def started(
+    index: Path, log: Path, *options: str, python: Path = Path(sys.executable)
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Yield a starting process and its port; it logs to `log`, whose folder is its TMPDIR."""
     port = free_port()
     words = [
-        sys.executable,
+        str(python),
         "cli.py",
         "serve",
         "--index",
