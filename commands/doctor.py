@@ -40,6 +40,7 @@ def _show(output: Output, diagnosis: Diagnosis) -> None:
         memory = f"{size_text(machine.memory_bytes)} memory"
     rows = [
         ("imprompt", f"{machine.imprompt}, Python {machine.python}, {machine.system}"),
+        ("ONNX Runtime", machine.onnxruntime),
         ("torch", machine.torch or "not installed"),
         ("device", machine.device),
         ("FAISS", machine.faiss),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +111,7 @@ class Machine(msgspec.Struct, frozen=True):
     system: str
     cores: int
     memory_bytes: int | None
+    onnxruntime: str
     torch: str
     device: str
     offline: bool
@@ -349,15 +352,16 @@ def _machine(settings: Settings, states: list[PackageState]) -> Machine:
     from imprompt.encoders.torch_devices import auto_device, torch_build
     from imprompt.indexer.provenance import imprompt_version
 
-    version, cuda = torch_build()
+    torch, cuda = torch_build()
     return Machine(
         imprompt=imprompt_version(),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
-        torch=version,
-        device=auto_device(cuda) if version else "cpu",
+        onnxruntime=_onnxruntime(),
+        torch=torch,
+        device=auto_device(cuda) if torch else "cpu",
         offline=settings.offline or bool(HF_HUB_OFFLINE),
         faiss=_faiss(states),
     )
@@ -368,6 +372,14 @@ def _memory_bytes() -> int | None:
     if not hasattr(os, "sysconf"):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _onnxruntime() -> str:
+    """Return which package of ONNX Runtime is installed: the one for GPUs is not required."""
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        with suppress(metadata.PackageNotFoundError):
+            return f"{name} {metadata.version(name)}"
+    return "not installed"
 
 
 def _faiss(states: list[PackageState]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -221,6 +222,8 @@ def test_only_what_is_installed_is_loaded(
     assert done.code == 0
     assert asked == ["faiss", "onnxruntime"]
     assert done.lines[0]["machine"]["device"] == "cpu"
+    runtime = importlib.metadata.version("onnxruntime")
+    assert done.lines[0]["machine"]["onnxruntime"] == f"onnxruntime {runtime}"
 
 
 @pytest.mark.parametrize(

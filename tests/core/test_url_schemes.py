@@ -67,6 +67,10 @@ def test_a_listing_may_not_name_a_file_on_a_drive() -> None:
         HubFile("someone/model", "C:/x")
 
 
+DEVICES = [f"{kind}{number}" for kind in ("COM", "LPT") for number in range(10)]
+RESERVED = {"CON", "PRN", "AUX", "NUL", *DEVICES}
+
+
 def test_names_of_an_index_are_names_on_windows() -> None:
     """None is reserved, holds a forbidden character, or ends in a dot or a space."""
     for file in (
@@ -76,7 +80,7 @@ def test_names_of_an_index_are_names_on_windows() -> None:
         layout.row_sums_file("a:b*c?"),
     ):
         for part in file.split("/"):
-            assert not PureWindowsPath(part).is_reserved()
+            assert part.partition(".")[0].upper() not in RESERVED
             assert not set(part) & set('<>:"\\|?*')
             assert part.rstrip(". ") == part
 

@@ -16,6 +16,7 @@ import pytest
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError, WeightsMissing, WeightsRejected
 from imprompt.core.hub.fetch import silent
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import Vectors
 from imprompt.encoders.minilm import MAX_TOKENS, SPACE, MiniLM, OnnxMiniLM, load_minilm
 from imprompt.encoders.minilm_torch import TorchMiniLM
@@ -163,8 +164,8 @@ def test_a_gpu_without_its_packages(driver: None, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("imprompt.encoders.minilm.has_sentence_transformers", lambda: False)
     assert isinstance(load_minilm(device="auto", announce=said.append), OnnxMiniLM)
     assert len(said) == 1
-    assert "imprompt[torch]" in said[0]
-    with pytest.raises(ConfigError, match=r"sentence-transformers.*cuda.*imprompt\[torch\]"):
+    assert install_extra("torch") in said[0]
+    with pytest.raises(ConfigError, match=r"sentence-transformers.*cuda.*\[torch\]"):
         load_minilm(device="cuda")
 
 

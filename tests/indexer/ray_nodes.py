@@ -31,6 +31,10 @@ class Nodes:
     def grow(self) -> None:
         self._nodes.append(_add_node(self._cluster, num_cpus=1))
 
+    def settle(self) -> None:
+        """Wait until the head knows of all losses: what it sends to a lost node is lost."""
+        self._cluster.wait_for_nodes(timeout=120)
+
     def lose(self) -> None:
         """Kill the newest node, with all of its processes."""
         self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)

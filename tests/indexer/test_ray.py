@@ -57,9 +57,16 @@ class BuildCase:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Nodes]:
-    with nodes(2) as started:
-        yield started
+def started() -> Iterator[Nodes]:
+    with nodes(2) as both:
+        yield both
+
+
+@pytest.fixture
+def cluster(started: Nodes) -> Nodes:
+    """The same nodes for every test, without the losses of an earlier one."""
+    started.settle()
+    return started
 
 
 @pytest.fixture(scope="module")

@@ -197,11 +197,12 @@ def test_nothing_that_is_refused_touches_a_file(
     where("true")  # loads the parser
     opened: list[Any] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "open", lambda *words: opened.append(words))
-    monkeypatch.setattr("builtins.open", lambda *words: opened.append(words))
-    for expression in REFUSED:
-        with pytest.raises(FilterRejected):
-            where(expression)
+    with monkeypatch.context() as watch:  # pytest opens files itself when it cleans up
+        watch.setattr(os, "open", lambda *words: opened.append(words))
+        watch.setattr("builtins.open", lambda *words: opened.append(words))
+        for expression in REFUSED:
+            with pytest.raises(FilterRejected):
+                where(expression)
     assert opened == []
     assert list(tmp_path.iterdir()) == []
 
