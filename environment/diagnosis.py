@@ -175,7 +175,9 @@ def _package_errors(states: list[PackageState]) -> list[ConfigError]:
             )
         )
     stop_telemetry()  # modules are imported to see whether they can be
-    installed = [module for module in ("faiss", "onnxruntime", "torch") if find_spec(module)]
+    installed = [
+        module for module in ("duckdb", "faiss", "onnxruntime", "torch") if find_spec(module)
+    ]
     hint = "Install it again for this system, with the versions of constraints.txt."
     errors += [
         ConfigError(f"{module} is installed and cannot be loaded: {problem}.", hint=hint)

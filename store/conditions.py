@@ -31,6 +31,7 @@ from imprompt.core.predicates import (
     Sign,
     Truth,
 )
+from imprompt.core.processor import require_avx2
 from imprompt.core.values import normalize_text
 from imprompt.store.databases import scratch
 
@@ -129,6 +130,7 @@ def matches(pattern: str) -> Predicate:
     Raises:
         FilterRejected: there is no expression, or it is too long or not understood.
     """
+    require_avx2("duckdb")
     import duckdb
 
     _check_length("regular expression", pattern, MAX_WORDS_CHARS)

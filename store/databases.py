@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imprompt.core.processor import require_avx2
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
@@ -46,6 +48,7 @@ class UnexpectedContent(Exception):
 
 def scratch() -> DuckDBPyConnection:
     """Return an empty database in memory that reaches no file."""
+    require_avx2("duckdb")
     import duckdb
 
     return _closed(duckdb.connect(":memory:", config={**_SAFE}), files=[])
@@ -63,6 +66,7 @@ def read_database(
     Raises:
         duckdb.Error: it is not a DuckDB file, or another process writes it.
     """
+    require_avx2("duckdb")
     import duckdb
 
     connection = duckdb.connect(":memory:", config={**_SAFE, **settings})
@@ -90,6 +94,7 @@ def write_database(
     Raises:
         duckdb.Error: it is not a DuckDB file.
     """
+    require_avx2("duckdb")
     import duckdb
 
     connection = duckdb.connect(str(path.absolute()), config={**_SAFE, **settings})
@@ -102,6 +107,7 @@ def write_database(
 
 def sniffed_delimiter(text: str) -> str | None:
     """Return the delimiter that DuckDB finds in a table in text form; None if it finds none."""
+    require_avx2("duckdb")
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:
@@ -130,6 +136,7 @@ def check_stored_table(
             default, or a constraint.
         duckdb.Error: the file is damaged.
     """
+    require_avx2("duckdb")
     import duckdb
 
     name = f"{STORED}.main.{table}"

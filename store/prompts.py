@@ -16,6 +16,7 @@ import numpy as np
 
 from imprompt.core.errors import Checksum, StoreError, UnknownRow, first_line
 from imprompt.core.predicates import Predicate
+from imprompt.core.processor import require_avx2
 from imprompt.core.values import Ids, Prompt
 from imprompt.store.databases import (
     STORED,
@@ -97,6 +98,7 @@ ORDER BY n DESC, phrase LIMIT ?
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
     """Map DuckDB's errors about a file that it cannot read to `Checksum`."""
+    require_avx2("duckdb")
     import duckdb
 
     try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.atomic_files import storage_errors, sync_file, sync_folder
 from imprompt.core.errors import Checksum, StoreError, first_line
+from imprompt.core.processor import require_avx2
 from imprompt.store.databases import (
     STORED,
     Setting,
@@ -411,6 +412,7 @@ def duckdb_errors(path: Path) -> Iterator[None]:
 
     A full disk and its like become `StorageFull`, a lack of memory `StoreError`, others `Checksum`.
     """
+    require_avx2("duckdb")
     import duckdb
 
     with storage_errors(path):

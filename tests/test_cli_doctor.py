@@ -220,7 +220,7 @@ def test_only_what_is_installed_is_loaded(
     monkeypatch.setattr("imprompt.encoders.torch_devices.torch_build", lambda: ("", ""))
     done = imprompt("doctor", "--index", tmp_path / "index", "--json")
     assert done.code == 0
-    assert asked == ["faiss", "onnxruntime"]
+    assert asked == ["duckdb", "faiss", "onnxruntime"]
     assert done.lines[0]["machine"]["device"] == "cpu"
     runtime = importlib.metadata.version("onnxruntime")
     assert done.lines[0]["machine"]["onnxruntime"] == f"onnxruntime {runtime}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imprompt.core.errors import CorpusError, first_line
+from imprompt.core.processor import require_avx2
 from imprompt.core.text import as_utf8
 from imprompt.indexer.readers.columns import (
     EXTRA_COLUMNS,
@@ -134,6 +135,7 @@ def _identifier(name: str) -> str:
 @contextmanager
 def _open_database(path: Path) -> Iterator[DuckDBPyConnection]:
     """Open a read-only connection and map DuckDB's errors inside the block to `CorpusError`."""
+    require_avx2("duckdb")
     import duckdb
 
     try:

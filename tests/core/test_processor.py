@@ -1,0 +1,46 @@
+"""A processor that a package was not built for is one line, not the end of the process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imprompt.core import processor
+from imprompt.core.errors import ConfigError
+from imprompt.core.processor import has_avx2, require_avx2
+from tests.conftest import Imprompt
+
+
+def test_this_machine_runs_the_tests() -> None:
+    require_avx2("duckdb")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "AMD64"])
+def test_without_avx2(
+    machine: str, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The database is not imported, and nothing is left."""
+    monkeypatch.setattr(processor, "has_avx2", lambda: False)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    (tmp_path / "prompts.txt").write_text("a red fox\n")
+    done = imprompt(
+        "build-index", "--corpus", tmp_path / "prompts.txt", "--index", tmp_path / "index"
+    )
+    assert done.code == ConfigError.exit_code
+    assert "duckdb needs a processor with AVX2" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_other_processors_have_no_avx2_and_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "has_avx2", lambda: False)
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    require_avx2("duckdb")
+
+
+def test_numpy_says_it() -> None:
+    """Its table has the feature by this name; an empty one would be taken for a yes."""
+    from numpy._core import _multiarray_umath
+
+    assert "AVX2" in _multiarray_umath.__cpu_features__
+    assert has_avx2() == _multiarray_umath.__cpu_features__["AVX2"]
