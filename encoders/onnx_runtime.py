@@ -138,6 +138,8 @@ def onnx_device(device: str, *, announce: Announce) -> str:
         device: "auto" and "cuda" take CUDA, if there is a GPU and `onnxruntime-gpu` is installed.
         announce: takes a line for the user where a GPU is not used.
     """
+    if device == "mps":
+        announce("Images are encoded on the CPU: their tower does not run on mps.")
     if device not in ("auto", "cuda"):
         return "cpu"
     driver = nvidia_driver()

@@ -166,7 +166,7 @@ def test_threads(chosen: str, expected: int | None, monkeypatch: pytest.MonkeyPa
     ("device", "gpu", "provider", "expected", "words"),
     [
         ("cpu", True, True, "cpu", ""),
-        ("mps", True, True, "cpu", ""),
+        ("mps", True, True, "cpu", "does not run on mps"),
         ("auto", False, False, "cpu", ""),
         ("auto", False, True, "cpu", ""),
         ("auto", True, True, "cuda", ""),
