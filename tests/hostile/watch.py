@@ -35,7 +35,7 @@ def _watch(event, args):
     ran = event == "exec" and getattr(args[0], "co_filename", "").startswith(_data)
     if event == "socket.connect" and "/pymp-" in str(args[1]):  # our own worker processes
         return
-    if event == "subprocess.Popen":
+    if event in ("subprocess.Popen", "os.posix_spawn"):
         if os.path.basename(str(args[0])) in ("uname", "lscpu", "ldconfig"):
             return
     if inet or ran or event in _net or event in _run:
