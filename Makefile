@@ -66,7 +66,7 @@ docs: $(VENV)/.test
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "imprompt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "First run: about a minute and 0.9 GB of disk (350 MB fetched) into $(VENV); for the tests 6 GB, most of it PyTorch."
+	@echo "First run: about a minute and 0.8 GB of disk (350 MB fetched) into $(VENV); for the tests 6 GB, most of it PyTorch."
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(PY)
