@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test lint
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n 2 --dist loadfile
 
-# What needs no torch, where there is none.
+# The commands that need no torch, in an environment without it.
 test-base: $(VENV)/.test .venv-base/.installed
 	$(PY) -m pytest tests/base_install.py
 

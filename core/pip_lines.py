@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -44,15 +45,8 @@ def _shortest(path: Path) -> str:
 
 def missing_package(error: ModuleNotFoundError) -> str:
     """Return the line for a user whose Python lacks a package that imprompt always needs."""
-    environment = next(
-        (
-            path
-            for name in ("bin/python", "Scripts/python.exe")
-            if (path := _ROOT / ".venv" / name).is_file() and Path(sys.prefix) != _ROOT / ".venv"
-        ),
-        None,
-    )
+    environment = _ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     remedy = f"install what imprompt needs: {install_extra('cpu')}"
-    if environment is not None:
+    if environment.is_file() and Path(sys.prefix) != _ROOT / ".venv":
         remedy = f"use the Python of this clone, {quote(_shortest(environment))}, or {remedy}"
     return f"{sys.executable} has no package {error.name}: {remedy}"

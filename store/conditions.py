@@ -31,9 +31,9 @@ from imprompt.core.predicates import (
     Sign,
     Truth,
 )
-from imprompt.core.processor import require_avx2
 from imprompt.core.values import normalize_text
 from imprompt.store.databases import scratch
+from imprompt.store.duckdb_import import import_duckdb
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -130,9 +130,7 @@ def matches(pattern: str) -> Predicate:
     Raises:
         FilterRejected: there is no expression, or it is too long or not understood.
     """
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     _check_length("regular expression", pattern, MAX_WORDS_CHARS)
     try:
         with scratch() as connection:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imprompt.core.processor import require_avx2
+from imprompt.store.duckdb_import import import_duckdb
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -48,9 +48,7 @@ class UnexpectedContent(Exception):
 
 def scratch() -> DuckDBPyConnection:
     """Return an empty database in memory that reaches no file."""
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     return _closed(duckdb.connect(":memory:", config={**_SAFE}), files=[])
 
 
@@ -66,10 +64,8 @@ def read_database(
     Raises:
         duckdb.Error: it is not a DuckDB file, or another process writes it.
     """
-    require_avx2("duckdb")
-    import duckdb
-
-    connection = duckdb.connect(":memory:", config={**_SAFE, **settings})
+    duckdb = import_duckdb()
+    connection: DuckDBPyConnection = duckdb.connect(":memory:", config={**_SAFE, **settings})
     try:
         _closed(
             connection,
@@ -94,9 +90,7 @@ def write_database(
     Raises:
         duckdb.Error: it is not a DuckDB file.
     """
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     connection = duckdb.connect(str(path.absolute()), config={**_SAFE, **settings})
     try:
         return _closed(connection, files=files)
@@ -107,9 +101,7 @@ def write_database(
 
 def sniffed_delimiter(text: str) -> str | None:
     """Return the delimiter that DuckDB finds in a table in text form; None if it finds none."""
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     with tempfile.TemporaryDirectory(prefix="imprompt-") as folder:
         path = Path(folder) / "head.csv"
         path.write_text(text, "utf-8")
@@ -136,9 +128,7 @@ def check_stored_table(
             default, or a constraint.
         duckdb.Error: the file is damaged.
     """
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     name = f"{STORED}.main.{table}"
     try:
         stored = connection.execute("FROM pragma_table_info(?)", [name]).fetchall()

@@ -16,7 +16,6 @@ import numpy as np
 
 from imprompt.core.errors import Checksum, StoreError, UnknownRow, first_line
 from imprompt.core.predicates import Predicate
-from imprompt.core.processor import require_avx2
 from imprompt.core.values import Ids, Prompt
 from imprompt.store.databases import (
     STORED,
@@ -27,6 +26,7 @@ from imprompt.store.databases import (
     check_tables,
     read_database,
 )
+from imprompt.store.duckdb_import import import_duckdb
 from imprompt.store.layout import REBUILD
 from imprompt.store.predicate_sql import compile_sql
 
@@ -98,9 +98,7 @@ ORDER BY n DESC, phrase LIMIT ?
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
     """Map DuckDB's errors about a file that it cannot read to `Checksum`."""
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     try:
         yield
     except duckdb.OutOfMemoryException as error:

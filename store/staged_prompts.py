@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from imprompt.core.atomic_files import storage_errors, sync_file, sync_folder
 from imprompt.core.errors import Checksum, StoreError, first_line
-from imprompt.core.processor import require_avx2
 from imprompt.store.databases import (
     STORED,
     Setting,
@@ -27,6 +26,7 @@ from imprompt.store.databases import (
     read_database,
     write_database,
 )
+from imprompt.store.duckdb_import import import_duckdb
 from imprompt.store.layout import PROMPTS, SPILLED, STAGED
 from imprompt.store.prompts import COLUMNS, check_prompts
 
@@ -412,9 +412,7 @@ def duckdb_errors(path: Path) -> Iterator[None]:
 
     A full disk and its like become `StorageFull`, a lack of memory `StoreError`, others `Checksum`.
     """
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     with storage_errors(path):
         try:
             yield

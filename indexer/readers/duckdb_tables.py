@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imprompt.core.errors import CorpusError, first_line
-from imprompt.core.processor import require_avx2
 from imprompt.core.text import as_utf8
 from imprompt.indexer.readers.columns import (
     EXTRA_COLUMNS,
@@ -19,6 +18,7 @@ from imprompt.indexer.readers.columns import (
 )
 from imprompt.indexer.readers.rows import Row, StreamedSource
 from imprompt.store.databases import STORED, Setting, read_database
+from imprompt.store.duckdb_import import import_duckdb
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -135,9 +135,7 @@ def _identifier(name: str) -> str:
 @contextmanager
 def _open_database(path: Path) -> Iterator[DuckDBPyConnection]:
     """Open a read-only connection and map DuckDB's errors inside the block to `CorpusError`."""
-    require_avx2("duckdb")
-    import duckdb
-
+    duckdb = import_duckdb()
     try:
         with read_database(path, _SETTINGS) as connection:
             yield connection

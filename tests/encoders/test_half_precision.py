@@ -6,6 +6,7 @@ weights and hidden states.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 import imprompt.encoders.torch_devices
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError, EncoderError
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import Vectors
 from imprompt.encoders.registry import load_encoder
 from imprompt.encoders.torch_devices import (
@@ -118,7 +120,9 @@ def test_a_torch_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch", None)
-        with pytest.raises(EncoderError, match=r"needs torch.*not installed.*\[clip\]"):
+        with pytest.raises(
+            EncoderError, match=f"needs torch.*not installed.*{re.escape(install_extra('clip'))}"
+        ):
             import_torch()
 
     class Broken:

@@ -6,6 +6,7 @@ One line, soon, and no word of the token.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 import imprompt.store.milvus.connection
 from imprompt.core.errors import ConfigError, NoIndex, StoreError, Unreachable
+from imprompt.core.pip_lines import install_extra
 from imprompt.core.settings import MilvusPlace
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.milvus_version import open_milvus
@@ -166,7 +168,7 @@ def test_files_that_are_none_of_milvus_lite(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("pymilvus", r"pip install .*\[milvus\]"),
+        ("pymilvus", re.escape(install_extra("milvus"))),
         ("milvus_lite.adapter.grpc.server", "pip install milvus-lite"),
     ],
 )

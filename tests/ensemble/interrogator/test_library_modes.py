@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import silent
+from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend_config import BlendConfig, InterrogatorSettings, Mode
@@ -144,7 +146,8 @@ def test_a_tokenizer_that_the_library_misreads_is_refused(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "clip_interrogator", None)
         with pytest.raises(
-            MemberUnavailable, match=r"cannot be imported: .*pip install .*\[interrogator\]'"
+            MemberUnavailable,
+            match=f"cannot be imported: .*{re.escape(install_extra('interrogator'))}",
         ):
             LibraryModes(pair, few_lists(), "fast", announce=silent)
     words = pair.model.tokenizer

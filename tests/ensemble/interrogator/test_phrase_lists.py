@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from imprompt.core.errors import MemberUnavailable
+from imprompt.core.pip_lines import install_extra
 from imprompt.ensemble.interrogator.phrase_lists import PACKAGE, labels_of, package_lists
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,5 +83,7 @@ def test_without_the_package_the_member_names_what_to_install(
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(MemberUnavailable, match=r"not installed.*pip install .*\[interrogator\]'"):
+    with pytest.raises(
+        MemberUnavailable, match=f"not installed.*{re.escape(install_extra('interrogator'))}"
+    ):
         package_lists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from imprompt.core.errors import (
     WeightsMissing,
     WeightsRejected,
 )
+from imprompt.core.pip_lines import install_extra
 from imprompt.ensemble.ofa import captioner
 from imprompt.ensemble.ofa.captioner import PROMPT, OfaCaptioner
 from imprompt.ensemble.ofa.ofa_config import read_config
@@ -237,7 +239,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
         MemberUnavailable,
-        match=r"ofa: the package timm is not installed\. .*pip install .*\[ofa\]'",
+        match=rf"ofa: the package timm is not installed\. .*{re.escape(install_extra('ofa'))}",
     ):
         load("/no/such/folder")
 

@@ -1,20 +1,28 @@
-"""What packages need of the processor; without it, importing them ends the process."""
+"""Import DuckDB, whose package ends the process on a processor that it was not built for."""
 
 from __future__ import annotations
 
 import platform
 from importlib import import_module
+from typing import Any
 
 from imprompt.core.errors import ConfigError
 
 
-def require_avx2(package: str) -> None:
-    """Raise `ConfigError` where an x86 processor lacks AVX2, which a package was built with."""
+def import_duckdb() -> Any:
+    """Return the module.
+
+    Raises:
+        ConfigError: the processor is an x86 without AVX2.
+    """
     if platform.machine().lower() in ("x86_64", "amd64") and not has_avx2():
         raise ConfigError(
-            f"{package} needs a processor with AVX2, which this one lacks.",
+            "duckdb needs a processor with AVX2, which this one lacks.",
             hint="Intel's have it since 2013 (Haswell), AMD's since 2015; `extract` works without.",
         )
+    import duckdb
+
+    return duckdb
 
 
 def has_avx2() -> bool:

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from imprompt.core import processor
 from imprompt.core.errors import ConfigError
-from imprompt.core.processor import has_avx2, require_avx2
+from imprompt.store import duckdb_import
+from imprompt.store.duckdb_import import has_avx2, import_duckdb
 from tests.conftest import Imprompt
 
 
 def test_this_machine_runs_the_tests() -> None:
-    require_avx2("duckdb")
+    assert import_duckdb().__name__ == "duckdb"
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "AMD64"])
 def test_without_avx2(
     machine: str, imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The database is not imported, and nothing is left."""
-    monkeypatch.setattr(processor, "has_avx2", lambda: False)
+    """The command ends in one line, and no version is left."""
+    monkeypatch.setattr(duckdb_import, "has_avx2", lambda: False)
     monkeypatch.setattr("platform.machine", lambda: machine)
     (tmp_path / "prompts.txt").write_text("a red fox\n")
     done = imprompt(
@@ -30,12 +30,13 @@ def test_without_avx2(
     assert done.code == ConfigError.exit_code
     assert "duckdb needs a processor with AVX2" in done.err
     assert "Traceback" not in done.err
+    assert not (tmp_path / "index" / "CURRENT").exists()
 
 
 def test_other_processors_have_no_avx2_and_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "has_avx2", lambda: False)
+    monkeypatch.setattr(duckdb_import, "has_avx2", lambda: False)
     monkeypatch.setattr("platform.machine", lambda: "arm64")
-    require_avx2("duckdb")
+    assert import_duckdb().__name__ == "duckdb"
 
 
 def test_numpy_says_it() -> None:
