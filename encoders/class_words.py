@@ -52,7 +52,7 @@ class Parent(msgspec.Struct, frozen=True):
     least: float
 
 
-class Vocabulary(msgspec.Struct, frozen=True):
+class ClassVocabulary(msgspec.Struct, frozen=True):
     """What can be said: the classes' names by number, the parents by word, and what is not said."""
 
     names: tuple[str, ...]
@@ -61,14 +61,14 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 
 @cache
-def vocabulary() -> Vocabulary:
+def vocabulary() -> ClassVocabulary:
     """Return the words that are shipped.
 
     Raises:
         WeightsRejected: the file is missing or damaged.
     """
     try:
-        return msgspec.json.decode(WORDS_PATH.read_bytes(), type=Vocabulary)
+        return msgspec.json.decode(WORDS_PATH.read_bytes(), type=ClassVocabulary)
     except (OSError, msgspec.MsgspecError) as error:
         raise WeightsRejected(
             f"{WORDS_PATH} does not hold the words of the classes: {error}.",
