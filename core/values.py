@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,9 @@ Ids: TypeAlias = NDArray[np.int64]
 """Dense row ids of one version, 0 to rows - 1; -1 where there is no hit."""
 
 NO_HIT = -1
+
+_STRAY = " ,.;:|'\"`´‘’“”„«»*_#^~+/\\&=-–—"
+"""Punctuation that means nothing at either end of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class CorpusBatch:
 class Prompt:
     """A prompt of a published version.
 
-    `text` is shown, `embedded_text` is what the encoder read. `row_id` is valid in its version
+    `text` is as people typed it, `embedded_text` is what the encoder read. `row_id` is valid in its version
     only; `prompt_key` is the stable name. Near-duplicates share a `group_id`, which is the row id
     of a prompt without any. `n_duplicates` near-duplicates were dropped for this prompt; its
     `n_submitted` includes theirs.
@@ -75,6 +78,11 @@ class Prompt:
     n_submitted: int
     group_id: int
     n_duplicates: int = 0
+
+    @property
+    def shown(self) -> str:
+        """Return the prompt without weights, tags, flags, outer quotes and stray punctuation."""
+        return self.embedded_text.strip(_STRAY) or self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,26 @@ class IndexCaps:
 
     max_k: int
     steady_k: int
+
+
+Role: TypeAlias = Literal[
+    "subject", "medium", "style", "artist", "light", "composition", "colour", "quality"
+]
+"""What a phrase of a prompt is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A part of a prompt.
+
+    `row_ids` are the prompts around a picture that hold it, nearest first, `support` is their
+    number. A phrase of a member or an encoder that no prompt holds has neither.
+    """
+
+    text: str
+    role: Role
+    support: int = 0
+    row_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,16 @@ class Knn:
         self._minilm = minilm
         self._rescorer = rescorer
 
+    def among(self, neighbourhood: Neighbourhood) -> Knn:
+        """Return the same member over other prompts."""
+        return Knn(
+            neighbourhood,
+            settings=self._settings,
+            captioners=self._captioners,
+            minilm=self._minilm,
+            rescorer=self._rescorer,
+        )
+
     def predict(self, images: Sequence[Image]) -> Prediction:
         """Return the regressed vectors and, as texts, the prompts nearest to them."""
         surroundings = self._neighbourhood.surroundings(images)

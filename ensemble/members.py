@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
-from imprompt.core.values import Ids, Prediction
-from imprompt.encoders.caching import BatchCache, CachedEncoder, image_keys
+from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.registry import load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, BlendConfig, check_blend_config
 from imprompt.ensemble.confidence import Calibration, find_calibration
 from imprompt.ensemble.ensemble import Ensemble, unavailable
 from imprompt.ensemble.knn import Knn
-from imprompt.ensemble.model_members import CaptionMember, Regressor
+from imprompt.ensemble.model_members import CachedMember, CaptionMember, Regressor
 from imprompt.ensemble.neighbourhood import Neighbourhood
 from imprompt.ensemble.rescoring import Rescorer
+from imprompt.retriever.filters import PassingPrompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,18 +55,6 @@ class MemberPool:
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
-class CachedMember:
-    """A member that predicts a batch once, also for several callers."""
-
-    def __init__(self, member: EnsembleMember) -> None:
-        self.name = member.name
-        self._predict = BatchCache(member.predict, key=image_keys)
-
-    def predict(self, images: Sequence[Image]) -> Prediction:
-        """Return the member's prediction, not to be changed."""
-        return self._predict(images)
-
-
 def load_ensemble(
     blend_config: BlendConfig,
     version: OpenIndex,
@@ -76,7 +64,8 @@ def load_ensemble(
     device: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
-    allowed: Ids | None = None,
+    passing: PassingPrompts | None = None,
+    effort: float | None = None,
     ready: Sequence[EnsembleMember] = (),
 ) -> Ensemble:
     """Return the ensemble of a blend config over one version.
@@ -90,7 +79,8 @@ def load_ensemble(
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing.
         announce: takes a line for the user, such as which files will be fetched.
-        allowed: the rows of the index to search among; None for all.
+        passing: the prompts to search among; None for all.
+        effort: of the search, see `imprompt.core.protocols.VectorIndex.search`.
         ready: members that need not be loaded.
 
     Raises:
@@ -102,7 +92,7 @@ def load_ensemble(
     _check_members(blend_config)
     minilm = output_encoder(encoder, device=device, announce=announce)
     neighbourhood = Neighbourhood(
-        version, CachedEncoder(encoder), k=blend_config.knn.k, allowed=allowed
+        version, CachedEncoder(encoder), k=blend_config.knn.k, passing=passing, effort=effort
     )
     pool = MemberPool(
         blend_config, version, encoder, minilm, neighbourhood, device, offline, announce

@@ -1,0 +1,183 @@
+"""Compose a prompt for a picture: a subject and a few phrases, together nearest to the blend.
+
+The search is greedy, as CLIP Interrogator's chain of phrases (`Interrogator.chain`), but over the
+prompts around the picture, and judged by MiniLM: the competition's own measure. A linear
+approximation ranks the phrases that could follow, and MiniLM judges the few best.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imprompt.core.protocols import TextEncoder
+from imprompt.core.values import Phrase, Role, Vectors, unit_rows
+from imprompt.encoders.lite_head import prompt_mean
+from imprompt.ensemble.phrases import (
+    Candidates,
+    Sources,
+    content_words,
+    find_candidates,
+    repeats,
+)
+
+MOST_WORDS = 24
+MOST_PHRASES = 9
+MOST_OF_ROLE: Mapping[Role, int] = {
+    "subject": 3,
+    "medium": 2,
+    "style": 2,
+    "artist": 2,
+    "light": 2,
+    "composition": 2,
+    "colour": 1,
+    "quality": 2,
+}
+"""How many phrases of each role a prompt holds at most; the subject itself is one of three."""
+
+CENTRED_SHARE = 0.7
+"""The part of the centred cosine in the score; the rest is the plain cosine."""
+SEEN_BONUS = 0.1
+"""What a subject's score gains by naming what an encoder sees."""
+LEAST_GAIN = 0.002
+"""What a phrase must add to the score to be taken."""
+N_JUDGED = 16
+"""How many of the phrases that could follow MiniLM judges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A prompt, its phrases in order, and its cosine with the target."""
+
+    prompt: str
+    phrases: tuple[Phrase, ...]
+    cosine: float
+
+
+def compose(
+    targets: Vectors, sources: Sequence[Sources], *, minilm: TextEncoder
+) -> list[Composition]:
+    """Return a prompt for each of n pictures.
+
+    Args:
+        targets: (n, 384) unit rows in MiniLM space that the prompts should be near to.
+        sources: what each prompt may be made of.
+        minilm: encodes the phrases, and the prompts that it judges, for all pictures at once.
+
+    Returns:
+        n prompts; an empty one where there is nothing to say.
+    """
+    candidates = [find_candidates(each) for each in sources]
+    texts = sorted(
+        {phrase.text for each in candidates for phrase in (*each.subjects, *each.details)}
+    )
+    if not texts:
+        return [Composition("", (), 0.0)] * len(sources)
+    rows = dict(zip(texts, minilm.encode(texts), strict=True))
+    drafts = [
+        _Draft(_Target.of(target), each, rows)
+        for target, each in zip(targets, candidates, strict=True)
+        if each.subjects
+    ]
+    growing = drafts
+    for _ in range(MOST_PHRASES - 1):
+        growing = _grown(growing, minilm)
+        if not growing:
+            break
+    composed = iter(draft.composition() for draft in drafts)
+    return [
+        next(composed) if each.subjects else Composition("", (), 0.0) for each in candidates
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A target, and what it is without the mean prompt, to which every prompt is near."""
+
+    row: NDArray[np.float32]
+    centred: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, row: NDArray[np.float32]) -> _Target:
+        return cls(row, unit_rows((row - prompt_mean())[None])[0])
+
+    def scores(self, rows: Vectors) -> NDArray[np.float32]:
+        """Return (n,) scores of unit rows, -1 to 1."""
+        centred = unit_rows(rows - prompt_mean()) @ self.centred
+        return np.asarray((1 - CENTRED_SHARE) * (rows @ self.row) + CENTRED_SHARE * centred)
+
+
+class _Draft:
+    """A prompt that grows phrase by phrase."""
+
+    def __init__(
+        self, target: _Target, candidates: Candidates, rows: Mapping[str, NDArray[np.float32]]
+    ) -> None:
+        self._target = target
+        self._details = candidates.details
+        self._detail_rows = np.array([rows[phrase.text] for phrase in candidates.details])
+        subject_rows = np.array([rows[phrase.text] for phrase in candidates.subjects])
+        scores = target.scores(subject_rows)
+        best = int((scores + SEEN_BONUS * candidates.seen).argmax())
+        self.phrases = [candidates.subjects[best]]
+        self.row = subject_rows[best]
+        self.score = float(scores[best])
+
+    @property
+    def text(self) -> str:
+        return ", ".join(phrase.text for phrase in self.phrases)
+
+    def composition(self) -> Composition:
+        return Composition(self.text, tuple(self.phrases), float(self.row @ self._target.row))
+
+    def following(self) -> list[Phrase]:
+        """Return the phrases most likely to bring the prompt nearer to the target.
+
+        A text's vector is nearly the mean of its phrases' vectors, weighted by their lengths.
+        """
+        allowed = [place for place, phrase in enumerate(self._details) if self._may_follow(phrase)]
+        if not allowed:
+            return []
+        n_words = len(self.text.split())
+        lengths = np.array([len(self._details[place].text.split()) + 1 for place in allowed])
+        likely = unit_rows(n_words * self.row + lengths[:, None] * self._detail_rows[allowed])
+        order = np.argsort(-self._target.scores(likely), kind="stable")[:N_JUDGED]
+        return [self._details[allowed[place]] for place in order]
+
+    def take(self, phrases: Sequence[Phrase], rows: Vectors) -> bool:
+        """Append the best of the phrases, of which `rows` are the prompts; False if none helps."""
+        scores = self._target.scores(rows)
+        best = int(scores.argmax())
+        if scores[best] < self.score + LEAST_GAIN:
+            return False
+        self.phrases.append(phrases[best])
+        self.row, self.score = rows[best], float(scores[best])
+        return True
+
+    def _may_follow(self, phrase: Phrase) -> bool:
+        n_words = len(self.text.split()) + len(phrase.text.split())
+        roles = Counter(said.role for said in self.phrases)
+        return (
+            n_words <= MOST_WORDS
+            and roles[phrase.role] < MOST_OF_ROLE[phrase.role]
+            and not repeats(content_words(self.text), phrase.text)
+        )
+
+
+def _grown(drafts: Sequence[_Draft], minilm: TextEncoder) -> list[_Draft]:
+    """Let each draft take one phrase, and return those that did."""
+    asked = [(draft, phrases) for draft in drafts if (phrases := draft.following())]
+    texts = [f"{draft.text}, {phrase.text}" for draft, phrases in asked for phrase in phrases]
+    if not texts:
+        return []
+    ends = np.cumsum([len(phrases) for _, phrases in asked])[:-1]
+    parts = np.split(minilm.encode(texts), ends)
+    return [
+        draft
+        for (draft, phrases), rows in zip(asked, parts, strict=True)
+        if draft.take(phrases, rows)
+    ]

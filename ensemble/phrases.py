@@ -1,0 +1,185 @@
+"""Phrases: the parts of prompts between commas, what each of them is about, and who says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from imprompt.core.values import Phrase, Prompt, Role
+from imprompt.encoders.class_words import SeenWord, with_article
+
+
+AROUND = 100
+"""How many of the nearest prompts a prompt is made of."""
+LEAST_SUPPORT = 2
+"""Prompts that must hold a detail."""
+LEAST_SHARED = 3
+MOST_SHARED = 8
+LONGEST_DETAIL = 5
+"""Words of a phrase that may follow the subject."""
+LONGEST_SUBJECT = 12
+"""Words of a subject; a longer one is cut where a clause begins."""
+
+_ROLES_FILE = Path(__file__).with_name("phrase_roles.toml")
+_BREAKS = re.compile(r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-–—]\s|\s(?=by [a-z])")
+_EDGES = " \t.!?:;,'\"`´‘’“”„«»*_#^~+/\\&=-–—|"
+_CLAUSE = re.compile(
+    r"\s(?:with|in|on|at|by|near|under|over|inside|behind|beside|while|wearing|holding|standing|"
+    r"sitting|walking|looking|surrounded|made|that|who|which|and|from|against|between|for|as)\s"
+)
+_CREDIT = re.compile(r"\bby \w|\bstyle of\b|\bmanner of\b|\binspired by\b|\bart by\b")
+_FUNCTION_WORDS = frozenset(
+    "a an the of in on at by with and or to for from is are be as it its his her their this that "
+    "into over under very".split()
+)
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the prompt for one picture may be made of.
+
+    Args:
+        prompts: those around the picture, nearest first.
+        captions: of members that write any.
+        words: nouns for what an encoder sees, likeliest first.
+        says: whether a phrase may be part of the answer.
+    """
+
+    prompts: Sequence[Prompt]
+    captions: Sequence[str] = ()
+    words: Sequence[SeenWord] = ()
+    says: Callable[[str], bool] = lambda _phrase: True
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The phrases that a prompt may be made of: one of `subjects`, then some of `details`.
+
+    `seen` (len(subjects),) bool: the subjects that name what an encoder sees.
+    """
+
+    subjects: tuple[Phrase, ...]
+    details: tuple[Phrase, ...]
+    seen: NDArray[np.bool_]
+
+
+def find_candidates(sources: Sources) -> Candidates:
+    """Return the phrases for one picture.
+
+    A subject is a caption, a noun that an encoder sees, or how one of the prompts begins. A detail
+    is short and stands in at least two of the prompts, after their beginning.
+    """
+    begins: dict[str, list[int]] = {}
+    holders: dict[str, list[int]] = {}
+    for prompt in sources.prompts:
+        parts = split(prompt.shown)
+        for subject in subjects(parts):
+            begins.setdefault(subject, []).append(prompt.row_id)
+        for part in dict.fromkeys(parts[1:]):
+            holders.setdefault(part, []).append(prompt.row_id)
+    told = [with_article(word.text) for word in sources.words]
+    told += [" ".join(caption.split()).strip(_EDGES) for caption in sources.captions]
+    for text in filter(None, told):
+        begins.setdefault(text, [])
+    firsts = [
+        Phrase(text, "subject", len(row_ids), tuple(row_ids))
+        for text, row_ids in begins.items()
+        if sources.says(text)
+    ]
+    details = [
+        Phrase(text, role(text), len(row_ids), tuple(row_ids))
+        for text, row_ids in holders.items()
+        if len(row_ids) >= LEAST_SUPPORT
+        and len(text.split()) <= LONGEST_DETAIL
+        and sources.says(text)
+    ]
+    nouns = [content_words(word.text) for word in sources.words]
+    seen = [any(noun <= content_words(phrase.text) for noun in nouns) for phrase in firsts]
+    return Candidates(tuple(firsts), tuple(details), np.array(seen, dtype=bool))
+
+
+def shared_phrases(sources: Sources) -> tuple[Phrase, ...]:
+    """Return the phrases that most of the prompts around a picture hold, at most `MOST_SHARED`."""
+    candidates = find_candidates(sources)
+    often = [*candidates.details, *candidates.subjects]
+    often = [phrase for phrase in often if phrase.support >= LEAST_SHARED]
+    return tuple(sorted(often, key=lambda phrase: -phrase.support)[:MOST_SHARED])
+
+
+def split(text: str) -> list[str]:
+    """Return the phrases of a prompt in order, in lower case, without those that hold no word.
+
+    Args:
+        text: normalized, see `imprompt.indexer.normalization.normalize`.
+    """
+    parts = (" ".join(part.split()).strip(_EDGES) for part in _BREAKS.split(text.casefold()))
+    return [part for part in parts if _is_said(part)]
+
+
+def subjects(phrases: Sequence[str]) -> list[str]:
+    """Return what may be the subject of a prompt: its first phrase, and its beginning if long."""
+    if not phrases:
+        return []
+    first = phrases[0]
+    found = [first] if len(words(first)) <= LONGEST_SUBJECT else []
+    begin = 0
+    while (match := _CLAUSE.search(first, begin)) is not None:
+        beginning = first[: match.start()]
+        begin = match.end() - 1
+        n = len(words(beginning))
+        if n > LONGEST_SUBJECT:
+            break
+        if n >= 2 and not beginning.endswith((" of", " a", " an", " the")):
+            found.append(beginning)
+    return found
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, in lower case."""
+    return _WORD.findall(text.casefold())
+
+
+def role(phrase: str) -> Role:
+    """Return what a phrase is about, by the words in it; "subject" if they tell nothing."""
+    if _CREDIT.search(phrase):
+        return "artist"
+    said = words(phrase)
+    joined = f" {' '.join(said)} "
+    for name, terms in _terms():
+        if any(term in joined for term in terms):
+            return name
+    return "subject"
+
+
+@cache
+def _terms() -> tuple[tuple[Role, tuple[str, ...]], ...]:
+    lists = msgspec.toml.decode(_ROLES_FILE.read_bytes(), type=dict[Role, list[str]])
+    return tuple((name, tuple(f" {term} " for term in terms)) for name, terms in lists.items())
+
+
+def _is_said(part: str) -> bool:
+    letters = sum(char.isalpha() for char in part)
+    return letters >= 2 and letters >= len(part) / 2
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Return the words of a text that carry meaning, in the singular where that is plain."""
+    return frozenset(_singular(word) for word in words(text) if word not in _FUNCTION_WORDS)
+
+
+def repeats(said: frozenset[str], phrase: str) -> bool:
+    """Return whether at least half of a phrase's content words were said before."""
+    new = content_words(phrase)
+    return len(new & said) * 2 >= len(new)
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
