@@ -54,9 +54,7 @@ class EnsembleOptions:
         """Return whether any of the options was given."""
         return bool(self.blend or self.phrases or self.degrade)
 
-    def load(
-        self, index: LoadedIndex, output: Output, *, effort: float | None = None
-    ) -> Ensemble:
+    def load(self, index: LoadedIndex, output: Output, *, effort: float | None = None) -> Ensemble:
         """Load the ensemble over an index.
 
         Args:

@@ -95,8 +95,7 @@ def query(
     ] = None,
     ignore_metadata: IgnoreMetadata = False,
     explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Show each member's contribution. Images only."),
+        bool, typer.Option("--explain", help="Show each member's contribution. Images only.")
     ] = False,
     ensemble: EnsembleOptions,
     location: IndexOptions,

@@ -21,9 +21,6 @@ Ids: TypeAlias = NDArray[np.int64]
 
 NO_HIT = -1
 
-_STRAY = " ,.;:|'\"`´‘’“”„«»*_#^~+/\\&=-–—"
-"""Punctuation that means nothing at either end of a prompt."""
-
 
 @dataclass(frozen=True, slots=True)
 class RawPrompt:
@@ -63,9 +60,9 @@ class CorpusBatch:
 class Prompt:
     """A prompt of a published version.
 
-    `text` is as people typed it, `embedded_text` is what the encoder read. `row_id` is valid in its version
-    only; `prompt_key` is the stable name. Near-duplicates share a `group_id`, which is the row id
-    of a prompt without any. `n_duplicates` near-duplicates were dropped for this prompt; its
+    `text` is as people typed it, `embedded_text` is what the encoder read. `row_id` is valid in its
+    version only; `prompt_key` is the stable name. Near-duplicates share a `group_id`, which is the
+    row id of a prompt without any. `n_duplicates` near-duplicates were dropped for this prompt; its
     `n_submitted` includes theirs.
     """
 
@@ -82,7 +79,7 @@ class Prompt:
     @property
     def shown(self) -> str:
         """Return the prompt without weights, tags, flags, outer quotes and stray punctuation."""
-        return self.embedded_text.strip(_STRAY) or self.text
+        return without_edges(self.embedded_text) or self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +197,16 @@ def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
 def normalize_text(text: str) -> str:
     """Return the text in Unicode NFC with single spaces, the form that exact duplicates share."""
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def without_edges(text: str) -> str:
+    """Return the text without spaces, punctuation and symbols at either end."""
+    kept = [place for place, char in enumerate(text) if not _is_edge(char)]
+    return text[kept[0] : kept[-1] + 1] if kept else ""
+
+
+def _is_edge(char: str) -> bool:
+    return unicodedata.category(char)[0] in "PSZC"
 
 
 def prompt_key(text: str) -> str:

@@ -7,7 +7,7 @@ constant of the head's file, so all indexes built with that file share one space
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +20,7 @@ from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.caching import BatchCache, CachedTexts, image_keys
 from imprompt.encoders.class_words import ClassWord, class_words
 from imprompt.encoders.efficientnet import Activations, EfficientNetLite
-from imprompt.encoders.lite_head import TEXT_DIM, TRUNKS, LiteHead, read_head
+from imprompt.encoders.lite_head import TEXT_DIM, TRUNKS, LiteHead, read_head, read_prompt_mean
 from imprompt.encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
 from imprompt.encoders.onnx_runtime import onnx_device
 from imprompt.encoders.weights import file_sha256, pinned_weights
@@ -152,6 +152,16 @@ def load_lite(
     path = head or HEAD_PATH
     loaded = read_head(path)
     return LiteEncoder(loaded, _spec(loaded, path), device=device, announce=announce)
+
+
+@cache
+def prompt_mean() -> NDArray[np.float32]:
+    """Return (384,) the mean of MiniLM's vectors of real prompts, not of length 1.
+
+    Raises:
+        WeightsRejected: the shipped head is missing or damaged.
+    """
+    return read_prompt_mean(HEAD_PATH)
 
 
 def lite_spec(head: Path | None = None) -> EncoderSpec:

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import Phrase, Role, Vectors, unit_rows
-from imprompt.encoders.lite_head import prompt_mean
-from imprompt.ensemble.phrases import (
-    Candidates,
-    Sources,
-    content_words,
-    find_candidates,
-    repeats,
-)
+from imprompt.encoders.lite import prompt_mean
+from imprompt.ensemble.phrases import Candidates, Sources, content_words, find_candidates, repeats
 
 MOST_WORDS = 24
 MOST_PHRASES = 9
@@ -89,9 +83,7 @@ def compose(
         if not growing:
             break
     composed = iter(draft.composition() for draft in drafts)
-    return [
-        next(composed) if each.subjects else Composition("", (), 0.0) for each in candidates
-    ]
+    return [next(composed) if each.subjects else Composition("", (), 0.0) for each in candidates]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +131,18 @@ class _Draft:
 
         A text's vector is nearly the mean of its phrases' vectors, weighted by their lengths.
         """
-        allowed = [place for place, phrase in enumerate(self._details) if self._may_follow(phrase)]
+        text = self.text
+        n_words, said = len(text.split()), content_words(text)
+        roles = Counter(phrase.role for phrase in self.phrases)
+        allowed = [
+            place
+            for place, phrase in enumerate(self._details)
+            if n_words + len(phrase.text.split()) <= MOST_WORDS
+            and roles[phrase.role] < MOST_OF_ROLE[phrase.role]
+            and not repeats(said, phrase.text)
+        ]
         if not allowed:
             return []
-        n_words = len(self.text.split())
         lengths = np.array([len(self._details[place].text.split()) + 1 for place in allowed])
         likely = unit_rows(n_words * self.row + lengths[:, None] * self._detail_rows[allowed])
         order = np.argsort(-self._target.scores(likely), kind="stable")[:N_JUDGED]
@@ -157,15 +157,6 @@ class _Draft:
         self.phrases.append(phrases[best])
         self.row, self.score = rows[best], float(scores[best])
         return True
-
-    def _may_follow(self, phrase: Phrase) -> bool:
-        n_words = len(self.text.split()) + len(phrase.text.split())
-        roles = Counter(said.role for said in self.phrases)
-        return (
-            n_words <= MOST_WORDS
-            and roles[phrase.role] < MOST_OF_ROLE[phrase.role]
-            and not repeats(content_words(self.text), phrase.text)
-        )
 
 
 def _grown(drafts: Sequence[_Draft], minilm: TextEncoder) -> list[_Draft]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,9 +29,8 @@ from imprompt.retriever.filters import PassingPrompts
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from imprompt.encoders.class_words import ClassWord
-
-    SeenWords: TypeAlias = Callable[[Sequence[Image]], Sequence[tuple[ClassWord, ...]]]
+SeenWords: TypeAlias = "Callable[[Sequence[Image]], Sequence[tuple[ClassWord, ...]]]"
+"""Says in nouns what each picture shows, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.values import Phrase, Prompt, Role
-from imprompt.encoders.class_words import SeenWord, with_article
-
+from imprompt.core.values import Phrase, Prompt, Role, without_edges
+from imprompt.encoders.class_words import ClassWord, with_article
 
 AROUND = 100
 """How many of the nearest prompts a prompt is made of."""
@@ -28,18 +27,26 @@ LONGEST_SUBJECT = 12
 """Words of a subject; a longer one is cut where a clause begins."""
 
 _ROLES_FILE = Path(__file__).with_name("phrase_roles.toml")
-_BREAKS = re.compile(r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-–—]\s|\s(?=by [a-z])")
-_EDGES = " \t.!?:;,'\"`´‘’“”„«»*_#^~+/\\&=-–—|"
+_BREAKS = re.compile(r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-\u2013\u2014]\s|\s(?=by [a-z])")
 _CLAUSE = re.compile(
     r"\s(?:with|in|on|at|by|near|under|over|inside|behind|beside|while|wearing|holding|standing|"
     r"sitting|walking|looking|surrounded|made|that|who|which|and|from|against|between|for|as)\s"
 )
-_CREDIT = re.compile(r"\bby \w|\bstyle of\b|\bmanner of\b|\binspired by\b|\bart by\b")
-_FUNCTION_WORDS = frozenset(
-    "a an the of in on at by with and or to for from is are be as it its his her their this that "
-    "into over under very".split()
+_HYPHEN = re.compile(
+    r"\b(award|sci|close|hyper|ultra|semi|high|low|hi|post|full|half|wide|well|ray|self|retro|neo|"
+    r"photo|multi|anti|non|mid|sub|art) - (?=\w)"
 )
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+"""Words that data sets took apart: award - winning."""
+_CREDIT = re.compile(r"\bby \w|\bstyle of\b|\bmanner of\b|\binspired by\b|\bart by\b")
+_CREDITED = re.compile(r"\bby (.+)$")
+_FUNCTION_WORDS = frozenset(
+    [
+        *("a", "an", "the", "of", "in", "on", "at", "by", "with", "and", "or", "to", "for", "from"),
+        *("is", "are", "be", "as", "it", "its", "his", "her", "their", "this", "that", "into"),
+        *("over", "under", "very"),
+    ]
+)
+_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,7 @@ class Sources:
 
     prompts: Sequence[Prompt]
     captions: Sequence[str] = ()
-    words: Sequence[SeenWord] = ()
+    words: Sequence[ClassWord] = ()
     says: Callable[[str], bool] = lambda _phrase: True
 
 
@@ -79,14 +86,16 @@ def find_candidates(sources: Sources) -> Candidates:
     """
     begins: dict[str, list[int]] = {}
     holders: dict[str, list[int]] = {}
+    artists: set[str] = set()
     for prompt in sources.prompts:
         parts = split(prompt.shown)
+        artists |= {name for part in parts for name in credited(part)}
         for subject in subjects(parts):
             begins.setdefault(subject, []).append(prompt.row_id)
         for part in dict.fromkeys(parts[1:]):
             holders.setdefault(part, []).append(prompt.row_id)
     told = [with_article(word.text) for word in sources.words]
-    told += [" ".join(caption.split()).strip(_EDGES) for caption in sources.captions]
+    told += [without_edges(" ".join(caption.split())) for caption in sources.captions]
     for text in filter(None, told):
         begins.setdefault(text, [])
     firsts = [
@@ -95,7 +104,7 @@ def find_candidates(sources: Sources) -> Candidates:
         if sources.says(text)
     ]
     details = [
-        Phrase(text, role(text), len(row_ids), tuple(row_ids))
+        Phrase(text, "artist" if text in artists else role(text), len(row_ids), tuple(row_ids))
         for text, row_ids in holders.items()
         if len(row_ids) >= LEAST_SUPPORT
         and len(text.split()) <= LONGEST_DETAIL
@@ -120,7 +129,8 @@ def split(text: str) -> list[str]:
     Args:
         text: normalized, see `imprompt.indexer.normalization.normalize`.
     """
-    parts = (" ".join(part.split()).strip(_EDGES) for part in _BREAKS.split(text.casefold()))
+    text = _HYPHEN.sub(r"\1-", text.casefold())
+    parts = (without_edges(" ".join(part.split())) for part in _BREAKS.split(text))
     return [part for part in parts if _is_said(part)]
 
 
@@ -145,6 +155,12 @@ def subjects(phrases: Sequence[str]) -> list[str]:
 def words(text: str) -> list[str]:
     """Return the words of a text, in lower case."""
     return _WORD.findall(text.casefold())
+
+
+def credited(phrase: str) -> list[str]:
+    """Return the names that a phrase credits: "by NAME and NAME"."""
+    match = _CREDITED.search(phrase)
+    return [] if match is None else [name.strip() for name in match[1].split(" and ")]
 
 
 def role(phrase: str) -> Role:

@@ -11,7 +11,7 @@ import numpy as np
 
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
-from imprompt.core.values import Ids, Vectors, prompt_key
+from imprompt.core.values import Ids, Selection, Vectors, prompt_key
 from imprompt.encoders.lite import LiteEncoder
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
@@ -30,6 +30,7 @@ from imprompt.evaluation.cached_members import (
 )
 from imprompt.evaluation.nested_cv import Heads
 from imprompt.images.decode import ENOUGH_PX, open_image
+from imprompt.retriever.filters import PassingPrompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,6 +96,7 @@ class MemberCache:
         self._device = device
         self._offline = offline
         self._allowed = corpus_without(version, rows)
+        self._passing = PassingPrompts(Selection(self._allowed))
         self._encoder: DualEncoder
         if lite is not None and isinstance(encoder, LiteEncoder):
             self._encoder = lite
@@ -116,7 +118,7 @@ class MemberCache:
             device=device,
             offline=offline,
             announce=announce,
-            allowed=self._allowed,
+            passing=self._passing,
             ready=ready,
         )
         self._members = self._cached_members()
@@ -173,7 +175,7 @@ class MemberCache:
             self._encoder,
             device=self._device,
             offline=self._offline,
-            allowed=self._allowed,
+            passing=self._passing,
             ready=ready,
         )
         for block, pictures in self._blocks(rows):

@@ -85,9 +85,9 @@ def run_jobs(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[
         else:
             embed_jobs.setdefault(job.output, {})[position] = job
     results: dict[int, JobResult] = {}
-    for answer_batch in answer_jobs.values():
-        answers = _answer(snapshot, [*answer_batch.values()], metrics)
-        results.update(zip(answer_batch, answers, strict=True))
+    for asked in answer_jobs.values():
+        answers = _answer(snapshot, [*asked.values()], metrics)
+        results.update(zip(asked, answers, strict=True))
     for embed_batch in embed_jobs.values():
         with metrics.stage("embed"):
             embeddings = _embed(snapshot, [*embed_batch.values()])
