@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ import numpy as np
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
 from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Phrase, Prediction, Vectors
+from imprompt.encoders.class_words import ClassWord
 from imprompt.encoders.memory import out_of_memory
 from imprompt.ensemble.blend import blend, shares
 from imprompt.ensemble.blend_config import BlendConfig
