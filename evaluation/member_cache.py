@@ -143,6 +143,10 @@ class MemberCache:
         """Return how many of them are left out as true texts of the pairs."""
         return self.corpus_rows - len(self._allowed)
 
+    def prompts(self, row_ids: Ids) -> list[str]:
+        """Return the prompts of these rows of the corpus, as they are shown."""
+        return [prompt.shown for prompt in self._version.prompts.get_many(row_ids)]
+
     def outputs(
         self, rows: Ids, left_out: Sequence[frozenset[int]]
     ) -> Iterator[tuple[frozenset[int], BlockOutputs]]:
