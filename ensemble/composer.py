@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import Phrase, Role, Vectors, unit_rows
 from imprompt.encoders.lite import prompt_mean
-from imprompt.ensemble.phrases import Candidates, Sources, content_words, find_candidates, repeats
+from imprompt.ensemble.phrases import Candidates, content_words, repeats
 
 MOST_WORDS = 24
 MOST_PHRASES = 9
@@ -41,6 +41,8 @@ LEAST_GAIN = 0.002
 """What a phrase must add to the score to be taken."""
 N_JUDGED = 16
 """How many of the phrases that could follow MiniLM judges."""
+MOST_KEPT = 20_000
+"""Phrases whose vectors are kept; 30 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,38 +54,64 @@ class Composition:
     cosine: float
 
 
-def compose(
-    targets: Vectors, sources: Sequence[Sources], *, minilm: TextEncoder
-) -> list[Composition]:
-    """Return a prompt for each of n pictures.
+class Composer:
+    """Composes prompts, and keeps the vectors of phrases, which recur from picture to picture.
 
     Args:
-        targets: (n, 384) unit rows in MiniLM space that the prompts should be near to.
-        sources: what each prompt may be made of.
-        minilm: encodes the phrases, and the prompts that it judges, for all pictures at once.
-
-    Returns:
-        n prompts; an empty one where there is nothing to say.
+        minilm: encodes phrases and the prompts that it judges.
     """
-    candidates = [find_candidates(each) for each in sources]
-    texts = sorted(
-        {phrase.text for each in candidates for phrase in (*each.subjects, *each.details)}
-    )
-    if not texts:
-        return [Composition("", (), 0.0)] * len(sources)
-    rows = dict(zip(texts, minilm.encode(texts), strict=True))
-    drafts = [
-        _Draft(_Target.of(target), each, rows)
-        for target, each in zip(targets, candidates, strict=True)
-        if each.subjects
-    ]
-    growing = drafts
-    for _ in range(MOST_PHRASES - 1):
-        growing = _grown(growing, minilm)
-        if not growing:
-            break
-    composed = iter(draft.composition() for draft in drafts)
-    return [next(composed) if each.subjects else Composition("", (), 0.0) for each in candidates]
+
+    def __init__(self, minilm: TextEncoder) -> None:
+        self._minilm = minilm
+        self._rows: dict[str, NDArray[np.float32]] = {}
+
+    def compose(self, targets: Vectors, candidates: Sequence[Candidates]) -> list[Composition]:
+        """Return a prompt for each of n pictures; an empty one where there is nothing to say.
+
+        Args:
+            targets: (n, 384) unit rows in MiniLM space that the prompts should be near to.
+            candidates: what each prompt may be made of.
+        """
+        phrases = {phrase.text for each in candidates for phrase in (*each.subjects, *each.details)}
+        rows = self._phrase_rows(phrases)
+        drafts = {
+            number: _Draft(_Target.of(target), each, rows)
+            for number, (target, each) in enumerate(zip(targets, candidates, strict=True))
+            if each.subjects
+        }
+        growing = [*drafts.values()]
+        for _ in range(MOST_PHRASES - 1):
+            growing = self._grown(growing)
+        return [
+            drafts[number].composition() if number in drafts else Composition("", (), 0.0)
+            for number in range(len(candidates))
+        ]
+
+    def _phrase_rows(self, phrases: set[str]) -> dict[str, NDArray[np.float32]]:
+        known = self._rows  # read once: another thread may replace it
+        if new := sorted(phrases - known.keys()):
+            encoded = dict(zip(new, self._minilm.encode(new), strict=True))
+            kept = known if len(known) + len(new) <= MOST_KEPT else {}
+            self._rows = known = {
+                **kept,
+                **{text: known[text] for text in phrases & known.keys()},
+                **encoded,
+            }
+        return known
+
+    def _grown(self, drafts: Sequence[_Draft]) -> list[_Draft]:
+        """Let each draft take one phrase, and return those that did."""
+        asked = [(draft, phrases) for draft in drafts if (phrases := draft.following())]
+        texts = [f"{draft.text}, {phrase.text}" for draft, phrases in asked for phrase in phrases]
+        if not texts:
+            return []
+        ends = np.cumsum([len(phrases) for _, phrases in asked])[:-1]
+        parts = np.split(self._minilm.encode(texts), ends)
+        return [
+            draft
+            for (draft, phrases), rows in zip(asked, parts, strict=True)
+            if draft.take(phrases, rows)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,18 +185,3 @@ class _Draft:
         self.phrases.append(phrases[best])
         self.row, self.score = rows[best], float(scores[best])
         return True
-
-
-def _grown(drafts: Sequence[_Draft], minilm: TextEncoder) -> list[_Draft]:
-    """Let each draft take one phrase, and return those that did."""
-    asked = [(draft, phrases) for draft in drafts if (phrases := draft.following())]
-    texts = [f"{draft.text}, {phrase.text}" for draft, phrases in asked for phrase in phrases]
-    if not texts:
-        return []
-    ends = np.cumsum([len(phrases) for _, phrases in asked])[:-1]
-    parts = np.split(minilm.encode(texts), ends)
-    return [
-        draft
-        for (draft, phrases), rows in zip(asked, parts, strict=True)
-        if draft.take(phrases, rows)
-    ]

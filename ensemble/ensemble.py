@@ -16,14 +16,15 @@ from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Phrase, Prediction, Vectors
 from imprompt.encoders.class_words import ClassWord
 from imprompt.encoders.memory import out_of_memory
+from imprompt.encoders.minilm import DIM
 from imprompt.ensemble.blend import blend, shares
 from imprompt.ensemble.blend_config import BlendConfig
-from imprompt.ensemble.composer import compose
+from imprompt.ensemble.composer import Composer
 from imprompt.ensemble.confidence import Calibration, ConfidenceFeatures, nearness
 from imprompt.ensemble.knn import Knn
 from imprompt.ensemble.model_members import CachedMember
 from imprompt.ensemble.neighbourhood import Neighbourhood
-from imprompt.ensemble.phrases import AROUND, Sources, shared_phrases
+from imprompt.ensemble.phrases import AROUND, Sources, find_candidates, shared_phrases
 from imprompt.retriever.answers import Contribution
 from imprompt.retriever.filters import PassingPrompts
 
@@ -92,6 +93,7 @@ class Ensemble:
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood
         self.minilm = minilm
+        self._composer = Composer(minilm)
         self.files = dict(files)
         self.words = words
         # The calibration was measured with all members and does not hold for fewer.
@@ -127,7 +129,7 @@ class Ensemble:
             MemberUnavailable: a member failed, or one picture does not fit in memory.
         """
         if not images:
-            return np.zeros((0, self.minilm.encode([""]).shape[1]), dtype=np.float32)
+            return np.zeros((0, DIM), dtype=np.float32)
         return self._blend(self._predictions(images))
 
     def predict(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
@@ -148,8 +150,10 @@ class Ensemble:
         ]
         words = [()] * len(images) if self.words is None else self.words(images)
         says = self.neighbourhood.passing.says
-        sources = [
-            Sources(prompts, tuple(texts[row] for texts in captions), words[row], says=says)
+        candidates = [
+            find_candidates(
+                Sources(prompts, tuple(texts[row] for texts in captions), words[row], says=says)
+            )
             for row, prompts in enumerate(around)
         ]
         scores = self.neighbourhood.surroundings(images).hits.scores
@@ -159,11 +163,11 @@ class Ensemble:
                 prompt=composed.prompt,
                 phrases=composed.phrases,
                 cosine=composed.cosine,
-                shared=shared_phrases(sources[row]),
+                shared=shared_phrases(candidates[row]),
                 contributions=self._contributions(predictions, vectors[row], row),
                 nearness=nearness(scores[row].tolist()),
             )
-            for row, composed in enumerate(compose(vectors, sources, minilm=self.minilm))
+            for row, composed in enumerate(self._composer.compose(vectors, candidates))
         ]
 
     def _predictions(self, images: Sequence[Image]) -> dict[str, Prediction]:

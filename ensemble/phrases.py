@@ -115,9 +115,8 @@ def find_candidates(sources: Sources) -> Candidates:
     return Candidates(tuple(firsts), tuple(details), np.array(seen, dtype=bool))
 
 
-def shared_phrases(sources: Sources) -> tuple[Phrase, ...]:
+def shared_phrases(candidates: Candidates) -> tuple[Phrase, ...]:
     """Return the phrases that most of the prompts around a picture hold, at most `MOST_SHARED`."""
-    candidates = find_candidates(sources)
     often = [*candidates.details, *candidates.subjects]
     often = [phrase for phrase in often if phrase.support >= LEAST_SHARED]
     return tuple(sorted(often, key=lambda phrase: -phrase.support)[:MOST_SHARED])
