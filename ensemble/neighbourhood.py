@@ -107,8 +107,8 @@ class Neighbourhood:
         return around.hits.ids[rows, best], cosines[rows, best]
 
     def texts(self, row_ids: Ids) -> list[str]:
-        """Return the prompts of these rows, in the order given."""
-        return [prompt.text for prompt in self._prompts.get_many(row_ids)]
+        """Return the prompts of these rows as they are shown, in the order given."""
+        return [prompt.shown for prompt in self._prompts.get_many(row_ids)]
 
     @cached_property
     def mean(self) -> Vectors:
