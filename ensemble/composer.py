@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import Phrase, Role, Vectors, unit_rows
 from imprompt.encoders.lite import prompt_mean
-from imprompt.ensemble.phrases import Candidates, content_words, repeats
+from imprompt.ensemble.phrases import Candidates, content_words, contradicts, repeats, words
 
 MOST_WORDS = 24
 MOST_PHRASES = 9
@@ -39,7 +39,7 @@ SEEN_BONUS = 0.1
 """What a subject's score gains by naming what an encoder sees."""
 LEAST_GAIN = 0.002
 """What a phrase must add to the score to be taken."""
-N_JUDGED = 16
+N_JUDGED = 12
 """How many of the phrases that could follow MiniLM judges."""
 MOST_KEPT = 20_000
 """Phrases whose vectors are kept; 30 MB."""
@@ -161,13 +161,14 @@ class _Draft:
         """
         text = self.text
         n_words, said = len(text.split()), content_words(text)
-        roles = Counter(phrase.role for phrase in self.phrases)
+        spoken, roles = frozenset(words(text)), Counter(phrase.role for phrase in self.phrases)
         allowed = [
             place
             for place, phrase in enumerate(self._details)
             if n_words + len(phrase.text.split()) <= MOST_WORDS
             and roles[phrase.role] < MOST_OF_ROLE[phrase.role]
             and not repeats(said, phrase.text)
+            and not contradicts(spoken, phrase.text)
         ]
         if not allowed:
             return []

@@ -17,6 +17,8 @@ from imprompt.encoders.class_words import ClassWord, with_article
 
 AROUND = 100
 """How many of the nearest prompts a prompt is made of."""
+BEGINNINGS = 60
+"""How many of them may lend their subject."""
 LEAST_SUPPORT = 2
 """Prompts that must hold a detail."""
 LEAST_SHARED = 3
@@ -87,10 +89,10 @@ def find_candidates(sources: Sources) -> Candidates:
     begins: dict[str, list[int]] = {}
     holders: dict[str, list[int]] = {}
     artists: set[str] = set()
-    for prompt in sources.prompts:
+    for place, prompt in enumerate(sources.prompts):
         parts = split(prompt.shown)
         artists |= {name for part in parts for name in credited(part)}
-        for subject in subjects(parts):
+        for subject in subjects(parts) if place < BEGINNINGS else ():
             begins.setdefault(subject, []).append(prompt.row_id)
         for part in dict.fromkeys(parts[1:]):
             holders.setdefault(part, []).append(prompt.row_id)
@@ -134,20 +136,16 @@ def split(text: str) -> list[str]:
 
 
 def subjects(phrases: Sequence[str]) -> list[str]:
-    """Return what may be the subject of a prompt: its first phrase, and its beginning if long."""
+    """Return what may be the subject of a prompt: its first phrase, and that up to a clause."""
     if not phrases:
         return []
     first = phrases[0]
     found = [first] if len(words(first)) <= LONGEST_SUBJECT else []
-    begin = 0
-    while (match := _CLAUSE.search(first, begin)) is not None:
+    for match in _CLAUSE.finditer(first):
         beginning = first[: match.start()]
-        begin = match.end() - 1
         n = len(words(beginning))
-        if n > LONGEST_SUBJECT:
-            break
         if n >= 2 and not beginning.endswith((" of", " a", " an", " the")):
-            found.append(beginning)
+            return [*found, beginning] if n <= LONGEST_SUBJECT else found
     return found
 
 
@@ -176,8 +174,26 @@ def role(phrase: str) -> Role:
 
 @cache
 def _terms() -> tuple[tuple[Role, tuple[str, ...]], ...]:
-    lists = msgspec.toml.decode(_ROLES_FILE.read_bytes(), type=dict[Role, list[str]])
-    return tuple((name, tuple(f" {term} " for term in terms)) for name, terms in lists.items())
+    roles = _vocabulary().roles.items()
+    return tuple((name, tuple(f" {term} " for term in terms)) for name, terms in roles)
+
+
+@cache
+def _contradictions() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
+    pairs = _vocabulary().contradictions
+    return tuple((frozenset(first), frozenset(second)) for first, second in pairs)
+
+
+@cache
+def _vocabulary() -> _Vocabulary:
+    return msgspec.toml.decode(_ROLES_FILE.read_bytes(), type=_Vocabulary)
+
+
+class _Vocabulary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of `phrase_roles.toml`."""
+
+    contradictions: list[tuple[list[str], list[str]]]
+    roles: dict[Role, list[str]]
 
 
 def _is_said(part: str) -> bool:
@@ -194,6 +210,15 @@ def repeats(said: frozenset[str], phrase: str) -> bool:
     """Return whether at least half of a phrase's content words were said before."""
     new = content_words(phrase)
     return len(new & said) * 2 >= len(new)
+
+
+def contradicts(said: frozenset[str], phrase: str) -> bool:
+    """Return whether a phrase says the opposite of what was said: a photo, and a painting."""
+    new = frozenset(words(phrase))
+    return any(
+        (said & first and new & second) or (said & second and new & first)
+        for first, second in _contradictions()
+    )
 
 
 def _singular(word: str) -> str:
