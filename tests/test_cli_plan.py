@@ -215,9 +215,7 @@ def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
         == 0
     )
     ask = ("query", "--text", "badorlen", "-k", "50", "--index", index, "--json")
-    exact, least = (
-        imprompt(*ask, "--effort", effort).lines[0]["nearest"] for effort in ("1", "0")
-    )
+    exact, least = (imprompt(*ask, "--effort", effort).lines[0]["nearest"] for effort in ("1", "0"))
     assert len(exact) == len(least) == 50
     assert exact[0]["score"] >= least[0]["score"]
     assert [hit["row_id"] for hit in exact] != [hit["row_id"] for hit in least]

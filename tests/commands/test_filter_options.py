@@ -45,10 +45,7 @@ def test_a_query_is_filtered(imprompt: Imprompt, index: Path) -> None:
         "9",
     ]
     (answer,) = imprompt("query", "--text", "noodles", *words, "--json", "--index", index).lines
-    assert {hit["prompt"] for hit in answer["nearest"]} == {
-        "a red lighthouse",
-        "a yellow flower",
-    }
+    assert {hit["prompt"] for hit in answer["nearest"]} == {"a red lighthouse", "a yellow flower"}
     assert answer["filters"] == {
         "where": "length(text) < 30",
         "contains": ["A"],

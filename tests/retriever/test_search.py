@@ -232,7 +232,7 @@ def test_a_bad_question_does_not_stop_the_others(retriever: Retriever, tmp_path:
     for question, result in zip(asked, results, strict=True):
         if question.image in good:
             assert isinstance(result, Answer)
-            assert (result.image, result.prompt) == (
+            assert (result.image, result.neighbours[0].prompt) == (
                 question.image,
                 question.image.stem if question.image else "",
             )
@@ -254,7 +254,9 @@ def test_batches_are_bounded_by_count_and_by_pixels(
     monkeypatch.setattr(embedding_module, "MAX_BATCH_PIXELS", 8 * 8 * 4)
     few = list(Retriever(version, pair).ask([Question(image=path)] * 10, 1))
     assert pair.images.batches[3:] == [4, 4, 2]
-    assert {result.prompt for result in many + few if isinstance(result, Answer)} == {"blue"}
+    assert {result.neighbours[0].prompt for result in many + few if isinstance(result, Answer)} == {
+        "blue"
+    }
 
 
 def test_results_come_as_their_batch_is_done(retriever: Retriever, tmp_path: Path) -> None:
