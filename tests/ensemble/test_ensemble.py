@@ -67,7 +67,7 @@ def test_a_prediction_is_the_blend_and_a_prompt_near_it(version: IndexVersion) -
 
 
 def test_the_prompts_around_the_picture_are_candidates(version: IndexVersion) -> None:
-    """Where the heaviest member writes no text, the subject is one of theirs nearest to the blend."""
+    """Where the heaviest member writes no text, the subject is the one of theirs near the blend."""
     mute = FixedMember("mute", "blue and red", mute=True)
     (prediction,) = ensemble(version, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).predict(
         [picture("blue")]
