@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from imprompt.core.errors import ImpromptError, MemberUnavailable
     from imprompt.ensemble.ensemble import Ensemble
     from imprompt.retriever import Filters, Question
-    from imprompt.retriever.answers import Answer, Estimate, Explanation, Neighbour
+    from imprompt.retriever.answers import Answer, EstimatedPrompt, Explanation, Neighbour
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
 
@@ -274,7 +274,7 @@ def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> N
     output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
 
 
-def _show_phrases(output: Output, estimate: Estimate) -> None:
+def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
     """Print the phrases of the prompt by role, or those shared by many neighbours instead."""
     phrases = estimate.shared if estimate.close is False else estimate.phrases
     title = "Phrases that prompts around the image share" if estimate.close is False else "Phrases"
@@ -298,7 +298,7 @@ def _prompt_text(hit: Neighbour) -> str:
     return f"{hit.shown} (and {hit.n_like:,} like it)" if hit.n_like else hit.shown
 
 
-def _estimate_lines(estimate: Estimate) -> Iterator[str]:
+def _estimate_lines(estimate: EstimatedPrompt) -> Iterator[str]:
     if estimate.close is False:
         yield "  Nothing in the corpus is close to this image."
         yield f"  best guess: {estimate.prompt}"
