@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imprompt.commands.ensemble_options import EnsembleOptions, tell_left_out
-from imprompt.commands.index_options import IndexOptions, open_index
+from imprompt.commands.index_options import IndexOptions, LoadedIndex, open_index
 from imprompt.commands.options import EncoderName, IgnoreMetadata
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from imprompt.core.errors import ImpromptError
+    from imprompt.core.errors import ImpromptError, MemberUnavailable
+    from imprompt.ensemble.ensemble import Ensemble
     from imprompt.retriever import Filters, Question
-    from imprompt.retriever.answers import Answer, Estimate, Explanation, Neighbour
+    from imprompt.retriever.answers import Answer, EstimatedPrompt, Explanation, Neighbour
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
 
@@ -110,10 +111,9 @@ def query(
     searched for: the nearest prompts are shown. Images that cannot be read are listed; the others
     are answered. Of near-duplicate prompts, one is shown.
     """
-    from imprompt.core.errors import EncoderError, StoreError
-    from imprompt.ensemble.estimates import ask
+    from imprompt.core.errors import EncoderError, MemberUnavailable, StoreError
     from imprompt.images.image_files import require_images
-    from imprompt.retriever import Question, Retriever
+    from imprompt.retriever import Question
     from imprompt.retriever.search import BATCH_QUESTIONS
 
     filters = filtering.filters()
@@ -134,19 +134,18 @@ def query(
                 raise
             _answer_from_files(output, questions, others=error)
             return
-        if text or not paths:
-            retriever = Retriever(index.version, index.encoder, effort=effort)
-            results = retriever.ask(questions, max(k, 1), filters=filters)
-            loaded = None
-        else:
-            loaded = ensemble.load(index, output, effort=effort)
-            retriever = Retriever(index.version, loaded.neighbourhood.encoder, effort=effort)
-            results = ask(
-                questions, max(k, 1), retriever=retriever, ensemble=loaded, filters=filters
-            )
+        loaded: Ensemble | MemberUnavailable | None = None
+        if paths and not text:
+            try:
+                loaded = ensemble.load(index, output, effort=effort)
+            except MemberUnavailable as error:
+                if not from_files:
+                    raise
+                loaded = error
+        results = _ask(questions, max(k, 1), index, loaded, filters=filters, effort=effort)
         _show_all(output, questions, results, k=k, explain=explain)
     output.close(total=len(questions))
-    if loaded is not None:
+    if loaded is not None and not isinstance(loaded, MemberUnavailable):
         tell_left_out(loaded)
 
 
@@ -161,6 +160,30 @@ def _check_options(
             "--explain, --blend, --phrases and --degrade work on images without a text.",
             hint="Leave them out to search for the text.",
         )
+
+
+def _ask(
+    questions: Sequence[Question],
+    k: int,
+    index: LoadedIndex,
+    ensemble: Ensemble | MemberUnavailable | None,
+    *,
+    filters: Filters,
+    effort: float | None,
+) -> Iterator[Answer | ImpromptError]:
+    """Answer the questions with the ensemble, or search for them if there is none."""
+    from imprompt.core.errors import MemberUnavailable
+    from imprompt.retriever import Retriever
+
+    if ensemble is None or isinstance(ensemble, MemberUnavailable):
+        retriever = Retriever(index.version, index.encoder, effort=effort)
+    else:
+        retriever = Retriever(index.version, ensemble.neighbourhood.encoder, effort=effort)
+    if ensemble is None:
+        return retriever.ask(questions, k, filters=filters)
+    from imprompt.ensemble.estimates import ask
+
+    return ask(questions, k, retriever=retriever, ensemble=ensemble, filters=filters)
 
 
 def _show_all(
@@ -251,7 +274,7 @@ def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> N
     output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
 
 
-def _show_phrases(output: Output, estimate: Estimate) -> None:
+def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
     """Print the phrases of the prompt by role, or those shared by many neighbours instead."""
     phrases = estimate.shared if estimate.close is False else estimate.phrases
     title = "Phrases that prompts around the image share" if estimate.close is False else "Phrases"
@@ -275,7 +298,7 @@ def _prompt_text(hit: Neighbour) -> str:
     return f"{hit.shown} (and {hit.n_like:,} like it)" if hit.n_like else hit.shown
 
 
-def _estimate_lines(estimate: Estimate) -> Iterator[str]:
+def _estimate_lines(estimate: EstimatedPrompt) -> Iterator[str]:
     if estimate.close is False:
         yield "  Nothing in the corpus is close to this image."
         yield f"  best guess: {estimate.prompt}"

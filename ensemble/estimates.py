@@ -10,7 +10,7 @@ from imprompt.core.errors import ImpromptError, MemberUnavailable
 from imprompt.ensemble.confidence import ABSTAIN_BELOW
 from imprompt.ensemble.ensemble import Ensemble, EnsemblePrediction
 from imprompt.retriever import Answer, Question, Retriever
-from imprompt.retriever.answers import Estimate, Explanation
+from imprompt.retriever.answers import EstimatedPrompt, Explanation
 from imprompt.retriever.filters import ALL, Filters
 from imprompt.retriever.questions import ReadQuestion
 from imprompt.retriever.search import read_batches
@@ -106,12 +106,12 @@ def answer_batch(
     return answers
 
 
-def estimate(prediction: EnsemblePrediction, ensemble: Ensemble) -> Estimate:
+def estimate(prediction: EnsemblePrediction, ensemble: Ensemble) -> EstimatedPrompt:
     """Return a prediction with its confidence."""
     confidence = None
     if ensemble.calibration is not None:
         confidence = ensemble.calibration.probability(prediction.confidence_features)
-    return Estimate(
+    return EstimatedPrompt(
         prompt=prediction.prompt,
         phrases=prediction.phrases,
         shared=prediction.shared,

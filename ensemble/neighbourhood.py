@@ -49,7 +49,7 @@ class Neighbourhood:
         encoder: of the version's space.
         k: how many prompts, at most as many as the index has.
         passing: the prompts to search among; None for all. What its `accepts` refuses is left out
-            of the 4 k nearest.
+            of the 4 k nearest, so fewer than k or none may be left.
         effort: see `imprompt.core.protocols.VectorIndex.search`.
 
     Raises:
@@ -95,6 +95,8 @@ class Neighbourhood:
     ) -> tuple[Ids, NDArray[np.float32]]:
         """Return (n,) row ids and (n,) cosines of the surrounding prompts nearest to the targets.
 
+        They are -1 and -inf for a picture without any.
+
         Args:
             pictures: n of them.
             targets: (n, 384) unit rows in MiniLM space, one for each picture.
@@ -107,8 +109,10 @@ class Neighbourhood:
         return around.hits.ids[rows, best], cosines[rows, best]
 
     def texts(self, row_ids: Ids) -> list[str]:
-        """Return the prompts of these rows as they are shown, in the order given."""
-        return [prompt.shown for prompt in self._prompts.get_many(row_ids)]
+        """Return the prompts of these rows as shown, in the order given; an empty one for id -1."""
+        found = row_ids[row_ids != NO_HIT]
+        texts = {prompt.row_id: prompt.shown for prompt in self._prompts.get_many(found)}
+        return [texts.get(row_id, "") for row_id in row_ids.tolist()]
 
     @cached_property
     def mean(self) -> Vectors:

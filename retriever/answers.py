@@ -92,7 +92,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class EstimatedPrompt:
     """The ensemble's answer for a picture.
 
     `phrases` make up the `prompt`, in its order. `shared` are the phrases that most of the prompts
@@ -155,7 +155,7 @@ class Answer:
     doubt: str = ""
     note: str = ""
     filters: Filters = ALL
-    estimate: Estimate | None = None
+    estimate: EstimatedPrompt | None = None
 
     def nearest(self, k: int) -> Answer:
         """Return the answer with its k nearest neighbours only."""

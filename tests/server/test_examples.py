@@ -61,8 +61,8 @@ def test_curl(address: str, folder: Path) -> None:
         answers.append(json.loads(done.stdout))
     query, search, extract, info = answers
     assert query["results"][0]["how"] == "exact"
-    assert "explanation" in query["results"][0]
-    assert search["results"][0]["prompt"] == PROMPTS[2]
+    assert "explanation" not in query["results"][0], "there is nothing to explain"
+    assert search["results"][0]["nearest"][0]["prompt"] == PROMPTS[2]
     assert extract["tool"] == "AUTOMATIC1111"
     assert info["prompts"] == len(PROMPTS)
 
