@@ -84,7 +84,7 @@ def evaluate(
     location: IndexOptions,
     output: Output,
 ) -> None:
-    """Measure members and blend on (image, prompt) pairs, and write a page with plots.
+    """Measure members, blend and prompts on (image, prompt) pairs, and write a page with plots.
 
     Every answer is out of fold: the head of `lite`, weights, settings and confidence are fitted
     without the groups that they are measured on, and the true prompts are taken out of the corpus.

@@ -107,9 +107,9 @@ def query(
 
     A prompt in the image file is the answer, marked `exact`, or `carried` if something outside of
     the file changed it; this needs no index and no model. Otherwise the answer is `estimated`: the
-    ensemble composes it from the prompts around the image. A text, alone or with an image, is
-    searched for: the nearest prompts are shown. Images that cannot be read are listed; the others
-    are answered. Of near-duplicate prompts, one is shown.
+    ensemble composes it from the prompts around the image. For a text, alone or with an image, the
+    nearest prompts are shown. Images that cannot be read are listed; the others are answered. Of
+    near-duplicate prompts, one is shown.
     """
     from imprompt.core.errors import EncoderError, MemberUnavailable, StoreError
     from imprompt.images.image_files import require_images
@@ -157,7 +157,7 @@ def _check_options(
 
     if (explain or ensemble) and (text or not images):
         raise ConfigError(
-            "--explain, --blend, --phrases and --degrade work on images without a text.",
+            "--explain, --blend, --phrases and --degrade only work on images without a text.",
             hint="Leave them out to search for the text.",
         )
 
@@ -275,9 +275,9 @@ def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> N
 
 
 def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
-    """Print the phrases of the prompt by role, or those shared by many neighbours instead."""
+    """Print the phrases of the prompt by role, or those that many prompts share."""
     phrases = estimate.shared if estimate.close is False else estimate.phrases
-    title = "Phrases that prompts around the image share" if estimate.close is False else "Phrases"
+    title = "Phrases that many prompts around it share" if estimate.close is False else "Phrases"
     rows = [(phrase.role, phrase.text, f"{phrase.support}") for phrase in phrases]
     if rows:
         output.table(grid(title, ["role", "phrase", "prompts"], rows, right=["prompts"]))
@@ -325,6 +325,6 @@ def _head(answer: Answer) -> Iterator[str]:
     if answer.note:
         yield f"  {answer.note}"
     if answer.filters:
-        yield f"  neighbours filtered: {answer.filters}"
+        yield f"  filters: {answer.filters}"
     if answer.encoder:
         yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"

@@ -1,7 +1,7 @@
 """Words for what the image trunks see: ImageNet's classes and their parents as plain nouns.
 
 `class_words.json` holds the names of the 1,000 classes, the parents (a word for several classes,
-mostly from WordNet), and the classes that no answer names; `benchmarks/class_words.py` writes it.
+mostly from WordNet), and the classes that are never named. `benchmarks/class_words.py` writes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLASS_LEAST = 0.3
 """The probability from which a class is named."""
 
 CLASS_SHARE = 0.5
-"""A class is named if it has this share of each parent that could be said in its place."""
+"""A class is named if it has this share of the probability of each parent that could replace it."""
 
 _PLURAL = ("glasses", "jeans", "pajamas", "binoculars", "trunks", "bars")
 _SUBSTANCES = frozenset(
@@ -46,14 +46,14 @@ class ClassWord:
 
 
 class Parent(msgspec.Struct, frozen=True):
-    """A word for several classes (0 to 999), said from the probability `least` of all together."""
+    """A word for several classes (0 to 999), said if they sum to `least` or more."""
 
     classes: tuple[int, ...]
     least: float
 
 
 class ClassVocabulary(msgspec.Struct, frozen=True):
-    """What can be said: the classes' names by number, the parents by word, and what is not said."""
+    """All words: the classes' names by number, the parents by word, and the names never said."""
 
     names: tuple[str, ...]
     parents: dict[str, Parent]
@@ -62,7 +62,7 @@ class ClassVocabulary(msgspec.Struct, frozen=True):
 
 @cache
 def vocabulary() -> ClassVocabulary:
-    """Return the words that are shipped.
+    """Return the shipped words.
 
     Raises:
         WeightsRejected: the file is missing or damaged.
@@ -78,7 +78,7 @@ def vocabulary() -> ClassVocabulary:
 
 
 def class_words(logits: Sequence[NDArray[np.float32]]) -> list[tuple[ClassWord, ...]]:
-    """Return up to three words for each of n pictures, the likeliest first; none if all is unsure.
+    """Return up to three words for each of n pictures, the likeliest first; none if none is sure.
 
     No two words of a picture share a class, so none is the parent of another.
 

@@ -82,7 +82,7 @@ class LiteImages:
         return self._head.outputs(self._activations(items))
 
     def words(self, items: Sequence[Image]) -> list[tuple[ClassWord, ...]]:
-        """Return up to three nouns for each picture, likeliest first; none where all is unsure."""
+        """Return up to three nouns for each picture, likeliest first; none if none is sure."""
         return class_words([seen.logits for seen in self._activations(items).values()])
 
     def _run_trunks(self, items: Sequence[Image]) -> dict[str, Activations]:

@@ -1,8 +1,8 @@
 """Compose a prompt for a picture: a subject and a few phrases, together nearest to the blend.
 
-The search is greedy, as CLIP Interrogator's chain of phrases (`Interrogator.chain`), but over the
-prompts around the picture, and judged by MiniLM: the competition's own measure. A linear
-approximation ranks the phrases that could follow, and MiniLM judges the few best.
+The search is greedy, like CLIP Interrogator's (`Interrogator.chain`), but it takes phrases of the
+prompts around the picture, and MiniLM judges them, as in the competition. A linear approximation
+ranks the phrases that could follow, and only the best few are judged.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ MOST_OF_ROLE: Mapping[Role, int] = {
     "colour": 1,
     "quality": 2,
 }
-"""How many phrases of each role a prompt holds at most; the subject itself is one of three."""
+"""How many phrases of each role a prompt holds at most; the first subject is one of three."""
 
 CENTRED_SHARE = 0.7
-"""The part of the centred cosine in the score; the rest is the plain cosine."""
+"""The weight of the centred cosine in the score; the plain cosine has the rest."""
 SEEN_BONUS = 0.1
-"""What a subject's score gains by naming what an encoder sees."""
+"""What a first subject gains in the choice if it names what an encoder sees."""
 LEAST_GAIN = 0.002
-"""What a phrase must add to the score to be taken."""
+"""How much a phrase must add to the score to be taken."""
 N_JUDGED = 12
 """How many of the phrases that could follow MiniLM judges."""
 MOST_KEPT = 20_000
-"""Phrases whose vectors are kept; 30 MB."""
+"""How many phrases' vectors are kept; 30 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Composer:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A target, and what it is without the mean prompt, to which every prompt is near."""
+    """A target, as it is and without the mean prompt, which is near to every prompt."""
 
     row: NDArray[np.float32]
     centred: NDArray[np.float32]

@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SeenWords: TypeAlias = "Callable[[Sequence[Image]], Sequence[tuple[ClassWord, ...]]]"
-"""Says in nouns what each picture shows, likeliest first."""
+"""Names what each picture shows in nouns, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsemblePrediction:
     """The ensemble's prediction for one picture.
 
-    `vector` (384,) is the blend, a unit vector. `prompt` is the text composed to be near it, of
-    `phrases`, and `cosine` is theirs. `shared` are the phrases that most of the prompts around the
-    picture hold. `nearness` is the mean score of the ten nearest prompts in the index space.
+    `vector` (384,) is the blend, a unit vector. `prompt` is composed of `phrases` to be near it;
+    `cosine` is that of the two. `shared` are phrases that many prompts around the picture hold.
+    `nearness` is the mean score of the ten nearest prompts in the index space.
     """
 
     vector: Vectors
@@ -70,7 +70,7 @@ class Ensemble:
         left_out: members that are not available; the others share their weight.
         calibration: of the blend config for this index, if there is one.
         files: the files that each member's model was read from.
-        words: says in nouns what pictures show, if an encoder can.
+        words: names what pictures show, if an encoder can.
 
     Raises:
         ConfigError: the weights are not valid, or a weighted member is neither given nor left out.

@@ -1,4 +1,4 @@
-"""Answers questions with the ensemble: a picture's prompt is composed, a text is searched for."""
+"""Answer questions: the ensemble composes a picture's prompt, and a text is searched for."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def ask(
 ) -> Iterator[Answer | ImpromptError]:
     """Yield one result for each question in order, batch by batch.
 
-    A picture whose file carries no prompt gets the ensemble's. A question with a text is searched
-    for.
+    A picture whose file carries no prompt gets the ensemble's. A text, alone or with a picture, is
+    searched for.
 
     Args:
-        k, filters: see `Retriever.ask`; the filters also choose what the ensemble sees.
-        ensemble: the error is the result of each question that needs it.
+        k, filters: see `Retriever.ask`; the ensemble, too, sees only prompts that pass.
+        ensemble: an error is the result of each question that needs the ensemble.
 
     Raises:
         MemberUnavailable: a member failed.

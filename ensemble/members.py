@@ -39,7 +39,7 @@ class MemberPool:
 
     `version` is the index, `encoder` its encoder, `minilm` that of the output space,
     `neighbourhood` the search around a picture. `loaded` and `files`, the model files of each
-    member, grow as members are loaded. `words` says what pictures show, if a model can.
+    member, grow as members are loaded. `words` names what pictures show, if a model can.
     """
 
     blend_config: BlendConfig

@@ -1,4 +1,4 @@
-"""The nearest prompts of a picture: one search for all members and the printed prompt."""
+"""The nearest prompts of a picture: one search for all members and the composed prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phrases: the parts of prompts between commas, what each of them is about, and who says it."""
+"""Phrases: the parts of prompts between commas, what each is about, and which prompts hold it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from imprompt.core.values import Phrase, Prompt, Role, without_edges
 from imprompt.encoders.class_words import ClassWord, with_article
 
 AROUND = 100
-"""How many of the nearest prompts a prompt is made of."""
+"""How many of the nearest prompts phrases are taken from."""
 BEGINNINGS = 60
 """How many of them may lend their subject."""
 LEAST_SUPPORT = 2
-"""Prompts that must hold a detail."""
+"""How many of them must hold a detail."""
 LEAST_SHARED = 3
+"""How many of them must hold a shared phrase."""
 MOST_SHARED = 8
+"""How many shared phrases there are at most."""
 LONGEST_DETAIL = 5
-"""Words of a phrase that may follow the subject."""
+"""The most words of a phrase that follows the subject."""
 LONGEST_SUBJECT = 12
-"""Words of a subject; a longer one is cut where a clause begins."""
+"""The most words of a subject; a longer one is cut where a clause begins."""
 
 _ROLES_FILE = Path(__file__).with_name("phrase_roles.toml")
 _BREAKS = re.compile(r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-\u2013\u2014]\s|\s(?=by [a-z])")
@@ -38,7 +40,7 @@ _HYPHEN = re.compile(
     r"\b(award|sci|close|hyper|ultra|semi|high|low|hi|post|full|half|wide|well|ray|self|retro|neo|"
     r"photo|multi|anti|non|mid|sub|art) - (?=\w)"
 )
-"""Words that data sets took apart: award - winning."""
+"""Compounds that some data sets write with spaces: award - winning."""
 _CREDIT = re.compile(r"\bby \w|\bstyle of\b|\bmanner of\b|\binspired by\b|\bart by\b")
 _CREDITED = re.compile(r"\bby (.+)$")
 _FUNCTION_WORDS = frozenset(
@@ -57,7 +59,7 @@ class Sources:
 
     Args:
         prompts: those around the picture, nearest first.
-        captions: of members that write any.
+        captions: from the members that write any.
         words: nouns for what an encoder sees, likeliest first.
         says: whether a phrase may be part of the answer.
     """
@@ -84,7 +86,7 @@ def find_candidates(sources: Sources) -> Candidates:
     """Return the phrases for one picture.
 
     A subject is a caption, a noun that an encoder sees, or how one of the prompts begins. A detail
-    is short and stands in at least two of the prompts, after their beginning.
+    is short and occurs in at least two of the prompts, after their beginning.
     """
     begins: dict[str, list[int]] = {}
     holders: dict[str, list[int]] = {}
@@ -118,7 +120,7 @@ def find_candidates(sources: Sources) -> Candidates:
 
 
 def shared_phrases(candidates: Candidates) -> tuple[Phrase, ...]:
-    """Return the phrases that most of the prompts around a picture hold, at most `MOST_SHARED`."""
+    """Return the phrases that many prompts around a picture hold, the commonest first."""
     often = [*candidates.details, *candidates.subjects]
     often = [phrase for phrase in often if phrase.support >= LEAST_SHARED]
     return tuple(sorted(often, key=lambda phrase: -phrase.support)[:MOST_SHARED])
@@ -161,7 +163,7 @@ def credited(phrase: str) -> list[str]:
 
 
 def role(phrase: str) -> Role:
-    """Return what a phrase is about, by the words in it; "subject" if they tell nothing."""
+    """Return what a phrase is about, by the words in it; "subject" if none of them tells."""
     if _CREDIT.search(phrase):
         return "artist"
     said = words(phrase)
@@ -207,7 +209,7 @@ def content_words(text: str) -> frozenset[str]:
 
 
 def repeats(said: frozenset[str], phrase: str) -> bool:
-    """Return whether at least half of a phrase's content words were said before."""
+    """Return whether at least half of a phrase's content words have been said already."""
     new = content_words(phrase)
     return len(new & said) * 2 >= len(new)
 

@@ -171,7 +171,7 @@ class MemberCache:
     def predictions(
         self, blend_config: BlendConfig, rows: Ids, left_out: frozenset[int]
     ) -> Iterator[tuple[Ids, list[EnsemblePrediction]]]:
-        """Yield (rows, answers of `query --explain`) block by block, under one head."""
+        """Yield (rows, answers of `query`) block by block, under one head."""
         ready = [member for name, member in self._members.items() if name != "knn"]
         ensemble = load_ensemble(
             blend_config,

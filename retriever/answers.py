@@ -95,10 +95,10 @@ class Explanation:
 class EstimatedPrompt:
     """The ensemble's answer for a picture.
 
-    `phrases` make up the `prompt`, in its order. `shared` are the phrases that most of the prompts
-    around the picture hold. `confidence` is the probability that the prompt is close to the true
-    one, None where the blend config is not calibrated for the index; `close` says whether it is
-    high enough to be called an answer.
+    `phrases` make up the `prompt`, in this order. `shared` are phrases that many prompts around the
+    picture hold. `confidence` is the probability that the prompt is close to the true one, None
+    where the blend config has no calibration for the index and the filters. `close` is False where
+    it is so low that the prompt is only a best guess, None without a confidence.
     """
 
     prompt: str
@@ -129,8 +129,8 @@ class Answer:
       it and the `settings`
     - "carried": likewise, but something outside of the file changed it; `doubt` says what
     - "estimated": the ensemble composed it; `estimate` has its parts
-    - "searched": the question has a text, so that prompts near it were searched for; `prompt` is
-      empty
+    - "searched": not at all: the question has a text, and only prompts near it were searched for;
+      `prompt` is empty
 
     In each case `neighbours` are the prompts of the index nearest to the question that pass
     `filters`, best first and one of each group of near duplicates. There may be none if the prompt

@@ -85,7 +85,7 @@ def _any_text(_text: str) -> bool:
 class PassingPrompts:
     """The prompts of one version that pass filters: of `rows` (None for all) those accepted.
 
-    `says` is whether a phrase may be part of an answer.
+    `says` tells whether a phrase may be part of an answer.
     """
 
     rows: Selection | None = None

@@ -28,7 +28,7 @@ class AnswerRequest:
     """A question with its options.
 
     Args:
-        k: the number of neighbours.
+        k: the number of nearest prompts.
     """
 
     question: Question

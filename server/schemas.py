@@ -30,7 +30,7 @@ How = Literal["exact", "carried", "estimated", "searched"]
 _HOW = (
     "`exact`: the prompt in the file's metadata. `carried`: a prompt in the metadata that "
     "something outside of the file changed. `estimated`: composed from the prompts around the "
-    "image. `searched`: no prompt, only those nearest to the text."
+    "image. `searched`: no prompt of its own, only those nearest to the text."
 )
 _DOUBT_DESCRIPTION = "Why a carried prompt is not exact."
 _SETTINGS = "The generation settings in the metadata, such as sampler and seed."
@@ -65,7 +65,7 @@ class QueryFields(RequestBody):
     k: K = 10
     explain: bool = Field(
         False,
-        description="Also return what each member of the ensemble contributed. Needs images, "
+        description="Also return what each member of the ensemble contributed. Only for images "
         "without a text.",
     )
     ignore_metadata: bool = Field(
@@ -73,8 +73,8 @@ class QueryFields(RequestBody):
     )
     filters: FilterFields = Field(
         default_factory=FilterFields,
-        description="Conditions on the returned prompts, and on those that an estimate is made "
-        "of; JSON if the body is a form.",
+        description="Conditions on the returned prompts and on those that an estimate is composed "
+        "from; JSON if the body is a form.",
     )
 
 
@@ -182,13 +182,15 @@ class PhraseSchema(BaseModel):
     text: str = Field(description="The phrase.", examples=["golden hour"])
     role: Role = Field(description="What it is about.", examples=["light"])
     support: int = Field(
-        description="How many of the 100 prompts around the image hold it.", examples=[7]
+        description="How many of the 100 prompts around the image hold it; 0 if only a model says "
+        "it.",
+        examples=[7],
     )
     row_ids: list[int] = Field(description="Those prompts, nearest first.", examples=[[1203, 88]])
 
 
 class ContributionSchema(BaseModel):
-    """What one member of the ensemble contributed to the answer."""
+    """What one member of the ensemble contributed to the estimate."""
 
     member: str = Field(description="Name of the member.", examples=["knn"])
     share: float = Field(description="Its weight in the blend, from 0 to 1.", examples=[0.35])
@@ -207,7 +209,7 @@ class LeftOutSchema(BaseModel):
 
 
 class ExplanationSchema(BaseModel):
-    """How the ensemble arrived at its answer."""
+    """How the ensemble arrived at its estimate."""
 
     model_config = ConfigDict(extra="allow")
     blend: str = Field(description="Name of the blend config.")
@@ -237,15 +239,17 @@ class QueryResult(BaseModel):
         None, description="The parts of an estimated prompt, in order."
     )
     shared: list[PhraseSchema] | None = Field(
-        None, description="The phrases that most of the prompts around the image hold."
+        None, description="Phrases that many prompts around the image hold, the commonest first."
     )
     confidence: float | None = Field(
         None,
-        description="Probability that the estimate is close to the true prompt; null if it is not "
-        "calibrated for the index.",
+        description="Probability that the estimate is close to the true prompt; null if the blend "
+        "config has no calibration for this index and these filters.",
     )
     close: bool | None = Field(
-        None, description="Whether the corpus seems to have something close to the true prompt."
+        None,
+        description="False if the confidence is below 0.1: nothing in the corpus is close, and the "
+        "estimate is a best guess. Null without a confidence.",
     )
     nearest: list[NeighbourSchema] = Field([], description="The nearest prompts, best first.")
     version: Version | None = None

@@ -171,7 +171,7 @@ function headline(result, id) {
 function phrases(result) {
   const shown = result.close === false ? result.shared : result.phrases;
   if (!shown || !shown.length) return [];
-  const title = result.close === false ? "Phrases that prompts around it share" : "Phrases";
+  const title = result.close === false ? "Phrases that many prompts around it share" : "Phrases";
   const items = shown.map(({ text, role, support }) => {
     const prompts = support === 1 ? "1 prompt" : `${support} prompts`;
     return make(

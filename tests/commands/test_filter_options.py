@@ -107,7 +107,7 @@ def test_a_person_reads_which_filter_was_used(imprompt: Imprompt, index: Path) -
     """Beside the answer, in the words of the options."""
     done = imprompt("query", "--text", "noodles", "--contains", "lighthouse", "--index", index)
     assert done.code == 0
-    assert "neighbours filtered: contains 'lighthouse'" in done.out
+    assert "filters: contains 'lighthouse'" in done.out
     assert "The 2 nearest prompts" in done.out
 
 
