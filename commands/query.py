@@ -268,9 +268,12 @@ def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> N
         (f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}")
         for hit in answer.neighbours
     ]
-    title = (
-        f"The {len(rows)} nearest prompts" if rows else "No prompt of the index passes the filter"
-    )
+    if len(rows) == 1:
+        title = "The nearest prompt"
+    elif rows:
+        title = f"The {len(rows)} nearest prompts"
+    else:
+        title = "No prompt of the index passes the filter"
     output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
 
 

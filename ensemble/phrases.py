@@ -31,7 +31,9 @@ LONGEST_SUBJECT = 12
 """The most words of a subject; a longer one is cut where a clause begins."""
 
 _ROLES_FILE = Path(__file__).with_name("phrase_roles.toml")
-_BREAKS = re.compile(r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-\u2013\u2014]\s|\s(?=by [a-z])")
+_BREAKS = re.compile(
+    r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-\u2013\u2014]\s|(?<!ed)(?<!en)(?<!lit)\s(?=by [a-z])"
+)
 _CLAUSE = re.compile(
     r"\s(?:with|in|on|at|by|near|under|over|inside|behind|beside|while|wearing|holding|standing|"
     r"sitting|walking|looking|surrounded|made|that|who|which|and|from|against|between|for|as)\s"
@@ -41,8 +43,13 @@ _HYPHEN = re.compile(
     r"photo|multi|anti|non|mid|sub|art) - (?=\w)"
 )
 """Compounds that some data sets write with spaces: award - winning."""
-_CREDIT = re.compile(r"\bby \w|\bstyle of\b|\bmanner of\b|\binspired by\b|\bart by\b")
-_CREDITED = re.compile(r"\bby (.+)$")
+_CREDIT = re.compile(
+    r"^(?:art )?by \w|\b(?:painted|drawn|illustrated|designed|photographed|directed|inspired) by\b|"
+    r"\b(?:style|manner) of\b"
+)
+_CREDITED = re.compile(
+    r"(?:^|^art |\b(?:painted|drawn|illustrated|designed|photographed|directed) )by (.+)$"
+)
 _FUNCTION_WORDS = frozenset(
     [
         *("a", "an", "the", "of", "in", "on", "at", "by", "with", "and", "or", "to", "for", "from"),
@@ -166,18 +173,22 @@ def role(phrase: str) -> Role:
     """Return what a phrase is about, by the words in it; "subject" if none of them tells."""
     if _CREDIT.search(phrase):
         return "artist"
-    said = words(phrase)
-    joined = f" {' '.join(said)} "
+    said = f" {' '.join(words(phrase))} "
     for name, terms in _terms():
-        if any(term in joined for term in terms):
+        if any(term in said for term in terms):
             return name
     return "subject"
 
 
 @cache
 def _terms() -> tuple[tuple[Role, tuple[str, ...]], ...]:
+    """Return (role, terms) in the order that they are looked for: first terms of several words."""
     roles = _vocabulary().roles.items()
-    return tuple((name, tuple(f" {term} " for term in terms)) for name, terms in roles)
+    several = [(name, tuple(f" {term} " for term in terms if " " in term)) for name, terms in roles]
+    single = [
+        (name, tuple(f" {term} " for term in terms if " " not in term)) for name, terms in roles
+    ]
+    return (*several, *single)
 
 
 @cache
