@@ -32,7 +32,8 @@ LONGEST_SUBJECT = 12
 
 _ROLES_FILE = Path(__file__).with_name("phrase_roles.toml")
 _BREAKS = re.compile(
-    r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-\u2013\u2014]\s|(?<!ed)(?<!en)(?<!lit)\s(?=by [a-z])"
+    r"[,;|\n•·]+|(?<=[a-z\d)])[.!?]+(?:\s|$)|\s[-\u2013\u2014]\s"
+    r"|(?<!ed)(?<!en)(?<!lit)\s(?=by [a-z])"
 )
 _CLAUSE = re.compile(
     r"\s(?:with|in|on|at|by|near|under|over|inside|behind|beside|while|wearing|holding|standing|"
