@@ -82,6 +82,8 @@ def answer_batch(
         and not read.text
         and not read.carried
     ]
+    if not wanted:
+        return answers
     if isinstance(ensemble, MemberUnavailable):
         for position in wanted:
             answers[position] = ensemble

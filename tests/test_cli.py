@@ -475,13 +475,24 @@ def test_an_unknown_option_is_usage(imprompt: Imprompt) -> None:
 
 
 def test_colours_and_markup_in_prompts_stay_text(imprompt: Imprompt, tmp_path: Path) -> None:
-    """Square brackets are common in prompts; they are never read as markup."""
-    (tmp_path / "p.txt").write_text("a [red] fox [/] [bold]x\n", "utf-8")
+    """Square brackets are common in prompts; they are never read as markup.
+
+    The nearest prompts are shown without them, and are in JSON as they were typed.
+    """
+    typed = "a [red] fox [/] [bold]x"
+    (tmp_path / "p.txt").write_text(f"{typed}\n", "utf-8")
     imprompt("build-index", "--corpus", tmp_path / "p.txt", "--index", tmp_path / "index")
-    assert (
-        "a [red] fox [/] [bold]x"
-        in imprompt("query", "--text", "fox", "--index", tmp_path / "index").out
-    )
+    asked = ("--contains", "[red] fox [/]", "--index", tmp_path / "index")
+    shown = imprompt("query", "--text", typed, *asked).out
+    for words in (f"\n{typed}\n", "contains '[red] fox [/]'", " a red fox / bold x "):
+        assert words in shown
+    (answer,) = imprompt("query", "--text", "fox", "--json", *asked).lines
+    (hit,) = answer["nearest"]
+    assert (hit["prompt"], hit["shown"]) == (typed, "a red fox / bold x")
+    info = PngInfo()
+    info.add_text("parameters", f"{typed}\nSteps: 20, Sampler: Euler a, Seed: 1, Size: 8x8")
+    Image.new("RGB", (8, 8)).save(tmp_path / "fox.png", pnginfo=info)
+    assert f": {typed}\n" in imprompt("query", tmp_path / "fox.png", *asked).out
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand() -> None:

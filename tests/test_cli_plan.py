@@ -190,7 +190,7 @@ def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
     with open_version(index) as version:
         assert [info.factory for info in version.manifest.indexes.values()] == ["IVF4,RaBitQ"]
     found = imprompt("query", "--text", "a red cat", "--index", str(index), "--json")
-    assert json.loads(found.out)["prompt"] == "a red cat"
+    assert json.loads(found.out)["nearest"][0]["prompt"] == "a red cat"
     assert imprompt("verify", "--index", str(index)).code == 0
     refused = imprompt(*common, "--index-factory", "PQ7")
     assert refused.code == 10

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.server.conftest import PROMPTS
-from tests.server.pictures import PARAMETERS, png
-from tests.server.processes import ROOT, served
+from tests.server.pictures import PARAMETERS, b64, png
+from tests.server.processes import ROOT, ask, served
 
 pytestmark = pytest.mark.slow
 
@@ -81,5 +82,10 @@ def test_comfyui(address: str, folder: Path) -> None:
     (folder / "node.py").write_text(block("ComfyUI", "python"), "utf-8")
     node = runpy.run_path(str(folder / "node.py"))["NODE_CLASS_MAPPINGS"]["Imprompt"]
     assert node.INPUT_TYPES()["required"]["address"][1] == {"default": ADDRESS}
-    (prompt,) = getattr(node(), node.FUNCTION)(torch.rand(1, 32, 48, 3), address)
-    assert prompt in PROMPTS
+    images = torch.rand(1, 32, 48, 3)
+    (prompt,) = getattr(node(), node.FUNCTION)(images, address)
+    Image.fromarray((images[0].numpy() * 255).astype("uint8")).save(folder / "same.png")
+    body = {"images": [b64((folder / "same.png").read_bytes())]}
+    status, value = ask(int(address.rpartition(":")[2]), "/v1/query", body)
+    assert status == 200
+    assert prompt == value["results"][0]["prompt"] != ""
