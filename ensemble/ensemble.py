@@ -132,13 +132,20 @@ class Ensemble:
             return np.zeros((0, DIM), dtype=np.float32)
         return self._blend(self._predictions(images))
 
-    def predict(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
+    def predict(
+        self, images: Sequence[Image], wanted: Sequence[int] | None = None
+    ) -> list[EnsemblePrediction]:
         """Return one prediction for each upright RGB picture, in order.
+
+        Args:
+            images: what the caller has encoded at once, so that nothing is encoded again.
+            wanted: the positions of those to predict; None for all.
 
         Raises:
             MemberUnavailable: a member failed, or one picture does not fit in memory.
         """
-        if not images:
+        wanted = range(len(images)) if wanted is None else wanted
+        if not wanted:
             return []
         predictions = self._predictions(images)
         vectors = self._blend(predictions)
@@ -152,10 +159,11 @@ class Ensemble:
         says = self.neighbourhood.passing.says
         candidates = [
             find_candidates(
-                Sources(prompts, tuple(texts[row] for texts in captions), words[row], says=says)
+                Sources(around[row], tuple(texts[row] for texts in captions), words[row], says)
             )
-            for row, prompts in enumerate(around)
+            for row in wanted
         ]
+        compositions = self._composer.compose(vectors[list(wanted)], candidates)
         scores = self.neighbourhood.surroundings(images).hits.scores
         return [
             EnsemblePrediction(
@@ -163,11 +171,11 @@ class Ensemble:
                 prompt=composed.prompt,
                 phrases=composed.phrases,
                 cosine=composed.cosine,
-                shared=shared_phrases(candidates[row]),
+                shared=shared_phrases(found),
                 contributions=self._contributions(predictions, vectors[row], row),
                 nearness=nearness(scores[row].tolist()),
             )
-            for row, composed in enumerate(self._composer.compose(vectors, candidates))
+            for row, composed, found in zip(wanted, compositions, candidates, strict=True)
         ]
 
     def _predictions(self, images: Sequence[Image]) -> dict[str, Prediction]:

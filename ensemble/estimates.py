@@ -88,13 +88,16 @@ def answer_batch(
         for position in wanted:
             answers[position] = ensemble
         return answers
-    pictures = [
-        read.picture
-        for position in wanted
-        if isinstance(read := batch[position], ReadQuestion) and read.picture is not None
-    ]
+    # All pictures, as the retriever has encoded them: the members then encode none again.
+    pictures = {
+        position: read.picture
+        for position, read in enumerate(batch)
+        if isinstance(read, ReadQuestion) and read.picture is not None
+    }
+    places = [place for place, position in enumerate(pictures) if position in wanted]
     members = ensemble.among(retriever.passing(filters))
-    for position, prediction in zip(wanted, members.predict(pictures), strict=True):
+    predictions = members.predict([*pictures.values()], places)
+    for position, prediction in zip(wanted, predictions, strict=True):
         answer = answers[position]
         if isinstance(answer, Answer):
             seconds = round((time.perf_counter() - begun) / len(batch), 4)

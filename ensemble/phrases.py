@@ -93,8 +93,9 @@ class Candidates:
 def find_candidates(sources: Sources) -> Candidates:
     """Return the phrases for one picture.
 
-    A subject is a caption, a noun that an encoder sees, or how one of the prompts begins. A detail
-    is short and occurs in at least two of the prompts, after their beginning.
+    A subject is a noun that an encoder sees, or how a caption or one of the prompts begins. A
+    detail is short and occurs in at least two of the prompts, after their beginning, or in a
+    caption.
     """
     begins: dict[str, list[int]] = {}
     holders: dict[str, list[int]] = {}
@@ -106,10 +107,13 @@ def find_candidates(sources: Sources) -> Candidates:
             begins.setdefault(subject, []).append(prompt.row_id)
         for part in dict.fromkeys(parts[1:]):
             holders.setdefault(part, []).append(prompt.row_id)
-    told = [with_article(word.text) for word in sources.words]
-    told += [without_edges(" ".join(caption.split())) for caption in sources.captions]
-    for text in filter(None, told):
-        begins.setdefault(text, [])
+    for word in sources.words:
+        begins.setdefault(with_article(word.text), [])
+    told: set[str] = set()
+    for parts in map(split, sources.captions):
+        for subject in subjects(parts) or parts[:1]:
+            begins.setdefault(subject, [])
+        told.update(parts[1:])
     firsts = [
         Phrase(text, "subject", len(row_ids), tuple(row_ids))
         for text, row_ids in begins.items()
@@ -117,8 +121,8 @@ def find_candidates(sources: Sources) -> Candidates:
     ]
     details = [
         Phrase(text, "artist" if text in artists else role(text), len(row_ids), tuple(row_ids))
-        for text, row_ids in holders.items()
-        if len(row_ids) >= LEAST_SUPPORT
+        for text, row_ids in {**dict.fromkeys(sorted(told), ()), **holders}.items()
+        if (len(row_ids) >= LEAST_SUPPORT or text in told)
         and len(text.split()) <= LONGEST_DETAIL
         and sources.says(text)
     ]

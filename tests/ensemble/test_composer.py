@@ -21,8 +21,8 @@ from imprompt.ensemble.composer import (
     MOST_OF_ROLE,
     MOST_PHRASES,
     MOST_WORDS,
+    Composer,
     Composition,
-    compose,
 )
 from imprompt.ensemble.phrases import (
     LONGEST_SUBJECT,
@@ -48,6 +48,12 @@ AROUND = (
 @pytest.fixture(scope="module")
 def minilm() -> Iterator[TextEncoder]:
     yield load_minilm()
+
+
+def compose(
+    targets: Vectors, sources: Sequence[Sources], *, minilm: TextEncoder
+) -> list[Composition]:
+    return Composer(minilm).compose(targets, [find_candidates(each) for each in sources])
 
 
 def composed(target: str | Vectors, sources: Sources, minilm: TextEncoder = WORDS) -> Composition:
