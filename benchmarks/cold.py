@@ -8,9 +8,9 @@ printing, in the same order, and notes the time after each part:
 
     import  from the start of the process until all libraries are imported
     index   opening the version
-    model   reading the weights of the image tower
+    model   reading the weights of the image tower, the members of the ensemble
     image   decoding the picture and encoding it
-    search  nearest rows, collapsing, texts
+    search  nearest rows, collapsing, the members, the prompt
     exit    until the process has ended; like the command, it skips the teardown of libraries
 
 The parts are of the child, the ratio is of the command. Without --image a picture is drawn. Writes
@@ -42,9 +42,9 @@ FLOOR = 0.6
 SAID = {
     "import": "interpreter, ONNX Runtime, faiss, duckdb, ours",
     "index": "opening the version",
-    "model": "the image tower read, its graphs prepared",
+    "model": "the image tower read, its graphs prepared, the ensemble",
     "image": "decoded, and its vector",
-    "search": "nearest rows, collapsing, texts",
+    "search": "nearest rows, collapsing, the members, the prompt composed",
     "exit": "until the process is gone",
 }
 _PAGE = """# One query from the shell
@@ -85,7 +85,10 @@ def child(index: Path, image: Path) -> None:
 
     from imprompt.encoders.onnx_runtime import import_onnxruntime
     from imprompt.encoders.registry import load_encoder
-    from imprompt.retriever import Question, Retriever
+    from imprompt.ensemble.blend_config import load_blend_config
+    from imprompt.ensemble.estimates import ask
+    from imprompt.ensemble.members import load_ensemble
+    from imprompt.retriever import Answer, Question, Retriever
     from imprompt.store.index_version import open_version
 
     import_onnxruntime()
@@ -94,8 +97,9 @@ def child(index: Path, image: Path) -> None:
         stamp()
         encoder = load_encoder(version.manifest.encoders[0].name)
         tower = encoder.images
+        ensemble = load_ensemble(load_blend_config("default"), version, encoder)
         stamp()
-        retriever = Retriever(version, encoder)
+        retriever = Retriever(version, ensemble.neighbourhood.encoder)
         encode, seen = tower.encode, []
 
         def noted(items: Any) -> Any:
@@ -104,10 +108,10 @@ def child(index: Path, image: Path) -> None:
             return rows
 
         setattr(tower, "encode", noted)  # noqa: B010 -- the only seam between encoding and searching
-        (answer,) = retriever.ask([Question(image)], 10)
+        (answer,) = ask([Question(image)], 10, retriever=retriever, ensemble=ensemble)
         stamps.append(seen[0])
         stamp()
-    if not hasattr(answer, "neighbours"):
+    if not isinstance(answer, Answer):
         sys.exit(str(answer))
     seconds = [(after - before) / 1e9 for before, after in pairwise(stamps)]
     print(json.dumps(dict(zip(STAMPED, seconds, strict=True))), flush=True)
