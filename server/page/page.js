@@ -321,7 +321,7 @@ async function copy(text) {
 }
 
 const COLUMNS = [
-  "rank", "score", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "version",
+  "rank", "score", "shown", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "version",
 ];
 
 function download(result) {

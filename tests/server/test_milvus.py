@@ -61,7 +61,7 @@ def test_query_and_submit_answer_as_the_folder_does(
             for where in (index, place)
         ]
         check_same(answers[0]["nearest"], answers[1]["nearest"])
-        for field in ("prompt", "how"):
+        for field in ("prompt", "how", "phrases"):
             assert answers[0].get(field) == answers[1].get(field)
     explanations = [
         imprompt("query", image, "--explain", "--json", "--index", where).lines[0]["explanation"]
@@ -101,8 +101,8 @@ def test_serve_answers_and_takes_up_what_is_pushed(
         for ask in (ask_text, ask_image):
             left, right = ask(local).json()["results"][0], ask(pushed).json()["results"][0]
             check_same(left["nearest"], right["nearest"])
-            assert left["prompt"] == right["prompt"]
-            assert left["how"] == right["how"]
+            for field in ("prompt", "how", "phrases"):
+                assert left.get(field) == right.get(field)
         key = local.post("/v1/search", json={"text": "a fox", "k": 1}).json()["results"][0][
             "nearest"
         ][0]["prompt_key"]

@@ -154,7 +154,7 @@ def test_every_door_that_filters_gives_the_same_prompt(
         posted(server, image, filters=filters),
         posted(server, image, filters=filters, explain=True),
     ]
-    chosen = {
+    chosen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in filters.items()
     }
     assert {answer["prompt"] for answer in answers} == {
