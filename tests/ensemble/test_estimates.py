@@ -150,7 +150,12 @@ def test_an_explanation_changes_nothing(
     asked = ("query", saved(tmp_path, "red"), "--index", lite_index)
     (plain,) = imprompt(*asked, "--json").lines
     (explained,) = imprompt(*asked, "--json", "--explain").lines
-    assert "explanation" not in plain
+    assert list(plain) == [
+        *("image", "prompt", "how", "phrases", "shared", "confidence", "close", "nearest"),
+        *("encoder", "corpus", "version", "seconds"),
+    ]
+    assert set(explained) - set(plain) == {"explanation"}
+    assert set(plain["phrases"][0]) == {"text", "role", "support", "row_ids"}
     del explained["explanation"], explained["seconds"], plain["seconds"]
     assert plain == explained
     assert plain["prompt"] == ", ".join(phrase["text"] for phrase in plain["phrases"])

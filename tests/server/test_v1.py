@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from starlette.testclient import TestClient
 
 from imprompt.core.values import prompt_key
 from imprompt.encoders.lite import LiteEncoder
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.server import schemas
-from imprompt.server.server_settings import Limits
+from imprompt.server.server_settings import Limits, ServerSettings
 from tests.images.tool_files import CARRIED, DOUBT
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.pictures import PARAMETERS, b64, png
@@ -271,3 +274,22 @@ def test_the_description_has_no_reference_that_leads_nowhere(client: TestClient)
         found = api
         for part in place.split("/"):
             found = found[part]
+
+
+def test_without_the_ensemble_only_estimates_fail(
+    serve: Serve, lite: LiteEncoder, tmp_path: Path
+) -> None:
+    """Over an index without MiniLM's vectors texts are searched for, and files' prompts read."""
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS), "utf-8")
+    build_index(tmp_path / "index", [parse_corpus(str(tmp_path / "p.txt"))], lite)
+    told = b64(png(parameters=PARAMETERS))
+    with serve(ServerSettings(tmp_path / "index")) as client:
+        (found,) = client.post("/v1/search", json={"text": "noodle soup"}).json()["results"]
+        assert found["nearest"][0]["prompt"] == PROMPTS[2]
+        done = client.post("/v1/query", json={"images": [b64(png()), told]}).json()
+        assert [result.get("how") for result in done["results"]] == [None, "exact"]
+        assert done["results"][0]["error"]["kind"] == "member-unavailable"
+        alone = client.post("/sdapi/v1/interrogate", json={"image": b64(png())})
+        assert (alone.status_code, alone.json()["kind"]) == (503, "member-unavailable")
+        caption = client.post("/sdapi/v1/interrogate", json={"image": told}).json()["caption"]
+        assert caption == "a small lighthouse on a cliff"
