@@ -56,7 +56,7 @@ def measure(args: argparse.Namespace) -> Result:
         )
     report = write_page(args.page, study, gallery=True) if args.page else make_report(study)
     return Result(
-        machine=machine("torch", "numpy", "faiss-cpu"),
+        machine=machine("onnxruntime", "numpy", "faiss-cpu"),
         command=f"python benchmarks/evaluation.py --members {args.members}",
         aims=AIMS,
         fitted=fitted_blend_config(study, name="default"),
