@@ -11,6 +11,7 @@ printing, in the same order, and notes the time after each part:
     model   reading the weights of the image tower
     image   decoding the picture and encoding it
     search  nearest rows, collapsing, texts
+    compose the prompts around the picture, MiniLM's weights, the prompt
     exit    until the process has ended; like the command, it skips the teardown of libraries
 
 The parts are of the child, the ratio is of the command. Without --image a picture is drawn. Writes
@@ -23,7 +24,6 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,15 +36,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 RESULT = ROOT / "benchmarks" / "results" / "cold.json"
-STAMPED = ("import", "index", "model", "image", "search")
+STAMPED = ("import", "index", "model", "image", "search", "compose")
 PARTS = (*STAMPED, "exit")
-FLOOR = 0.6
+MOST_COMPOSE_S = 0.5
 SAID = {
     "import": "interpreter, ONNX Runtime, faiss, duckdb, ours",
     "index": "opening the version",
     "model": "the image tower read, its graphs prepared",
     "image": "decoded, and its vector",
     "search": "nearest rows, collapsing, texts",
+    "compose": "MiniLM read, the prompt composed",
     "exit": "until the process is gone",
 }
 _PAGE = """# One query from the shell
@@ -58,9 +59,10 @@ turns of the three processes after one that is not counted, at a load of {load} 
 | --- | ---: | --- |
 {commands}
 
-The floor holds in {held} turns of {n}. Where the time of a query goes, by a child that does what
-the command does between parsing and printing, ends as it does and notes the time after each part;
-what the command takes beside these parts is its own imports for parsing and printing:
+Composing may take {limit} s, and takes no more in {held} turns of {n}. Where the time of a query
+goes, by a child that does what the command does between parsing and printing, ends as it does and
+notes the time after each part; what the command takes beside these parts is its own imports for
+parsing and printing:
 
 | part | median | least to most | share |
 | --- | ---: | --- | ---: |
@@ -69,7 +71,11 @@ what the command takes beside these parts is its own imports for parsing and pri
 ![the parts, and the two commands](cold.png)
 """
 COLOURS = dict(
-    zip(PARTS, ("#8d99ae", "#e0a458", "#0b6e4f", "#3fa796", "#b5651d", "#5c6370"), strict=True)
+    zip(
+        PARTS,
+        ("#8d99ae", "#e0a458", "#0b6e4f", "#3fa796", "#b5651d", "#7b6d8d", "#5c6370"),
+        strict=True,
+    )
 )
 
 
@@ -85,7 +91,11 @@ def child(index: Path, image: Path) -> None:
 
     from imprompt.encoders.onnx_runtime import import_onnxruntime
     from imprompt.encoders.registry import load_encoder
+    from imprompt.ensemble.blend_config import DEFAULT, load_blend_config
+    from imprompt.ensemble.estimates import answer_batch
+    from imprompt.ensemble.members import load_ensemble
     from imprompt.retriever import Question, Retriever
+    from imprompt.retriever.search import read_batches
     from imprompt.store.index_version import open_version
 
     import_onnxruntime()
@@ -95,19 +105,29 @@ def child(index: Path, image: Path) -> None:
         encoder = load_encoder(version.manifest.encoders[0].name)
         tower = encoder.images
         stamp()
-        retriever = Retriever(version, encoder)
+        ensemble = load_ensemble(load_blend_config(DEFAULT), version, encoder)
+        retriever = Retriever(version, ensemble.neighbourhood.encoder)
         encode, seen = tower.encode, []
+        search, searched = retriever.answer, []
 
         def noted(items: Any) -> Any:
             rows = encode(items)
             seen.append(time.time_ns())
             return rows
 
+        def noted_search(*args: Any, **options: Any) -> Any:
+            answers = search(*args, **options)
+            searched.append(time.time_ns())
+            return answers
+
         setattr(tower, "encode", noted)  # noqa: B010 -- the only seam between encoding and searching
-        (answer,) = retriever.ask([Question(image)], 10)
-        stamps.append(seen[0])
+        setattr(retriever, "answer", noted_search)  # noqa: B010 -- and between this and composing
+        (batch,) = read_batches([Question(image)])
+        begun = time.perf_counter()
+        (answer,) = answer_batch(batch, 10, retriever=retriever, ensemble=ensemble, begun=begun)
+        stamps += [seen[0], searched[0]]
         stamp()
-    if not hasattr(answer, "neighbours"):
+    if not getattr(answer, "prompt", ""):
         sys.exit(str(answer))
     seconds = [(after - before) / 1e9 for before, after in pairwise(stamps)]
     print(json.dumps(dict(zip(STAMPED, seconds, strict=True))), flush=True)
@@ -164,7 +184,7 @@ def measure(index: Path, image: Path, runs: int) -> dict[str, Any]:
         "query_processor_s": spread([whole for whole, _ in used]),
         "import_torch_processor_s": spread([alone for _, alone in used]),
         "processor_ratio": spread([whole / alone for whole, alone in used]),
-        "floor": {"at_most": FLOOR, "holds": statistics.median(ratios) <= FLOOR},
+        "compose_at_most_s": MOST_COMPOSE_S,
         "parts_s": {part: spread(seconds) for part, seconds in parts.items()},
         "load_average": loads,
     }
@@ -219,11 +239,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 def page(result: dict[str, Any]) -> str:
     """Return the page: two tables."""
     commands = [
-        (
-            f"`query IMAGE`, by `import torch` of the same turn (floor: {FLOOR})",
-            "ratio",
-            "**{:.2f}**",
-        ),
+        ("`query IMAGE`, by `import torch` of the same turn", "ratio", "**{:.2f}**"),
         ("the same in processor time", "processor_ratio", "{:.2f}"),
         ("`query IMAGE`, clock", "query_s", "{:.2f} s"),
         ("`query IMAGE`, processor", "query_processor_s", "{:.2f} s"),
@@ -241,7 +257,8 @@ def page(result: dict[str, Any]) -> str:
         rows=result["rows"],
         n=result["n"],
         load=f"{min(result['load_average'])} to {max(result['load_average'])}",
-        held=sum(ratio <= FLOOR for ratio in result["ratio"]["all"]),
+        limit=MOST_COMPOSE_S,
+        held=sum(seconds <= MOST_COMPOSE_S for seconds in parts["compose"]["all"]),
         commands="\n".join(
             f"| {what} | {cells(result[name], median)} |" for what, name, median in commands
         ),

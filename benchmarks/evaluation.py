@@ -56,7 +56,7 @@ def measure(args: argparse.Namespace) -> Result:
         )
     report = write_page(args.page, study, gallery=True) if args.page else make_report(study)
     return Result(
-        machine=machine("torch", "numpy", "faiss-cpu"),
+        machine=machine("onnxruntime", "numpy", "faiss-cpu"),
         command=f"python benchmarks/evaluation.py --members {args.members}",
         aims=AIMS,
         fitted=fitted_blend_config(study, name="default"),
@@ -99,6 +99,7 @@ def render(result: Result) -> str:
         "95 % intervals, bootstrap over groups. The blend config as given has equal weights.",
         "",
         *_score_table(report, ("kind", "all"), "Answers"),
+        *_prompt_table(report),
         *_score_table(report, ("generator",), "By generator"),
         *_score_table(report, ("length",), f"By length of the prompt, {report.main_kind}"),
         f"## Who earns its place ({report.main_kind})",
@@ -142,6 +143,31 @@ def _score_table(report: Report, by: tuple[str, ...], title: str) -> list[str]:
         ]
     table = [f"| {' | '.join(row)} |" for row in rows]
     return [f"## {title}", "", f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *table, ""]
+
+
+def _prompt_table(report: Report) -> list[str]:
+    rows = [
+        "| {} | {} | {} | {} | {} | {} |".format(
+            part.answer,
+            part.cosine,
+            part.centred,
+            part.recall or "",
+            "" if part.words is None else f"{part.words:.1f}",
+            "" if part.distinct is None else f"{part.distinct:.1%}",
+        )
+        for part in report.prompts
+    ]
+    return [
+        f"## Prompts as texts ({report.main_kind})",
+        "",
+        "*Centred*: the cosine without the mean of real prompts, to which every prompt is near. "
+        "*Words recalled*: the share of the true prompt's content words in the text.",
+        "",
+        "| prompt | cosine | centred | words recalled | words | distinct |",
+        "| --- " * 6 + "|",
+        *rows,
+        "",
+    ]
 
 
 def _search_and_confidence(result: Result) -> list[str]:

@@ -54,8 +54,11 @@ class EnsembleOptions:
         """Return whether any of the options was given."""
         return bool(self.blend or self.phrases or self.degrade)
 
-    def load(self, index: LoadedIndex, output: Output) -> Ensemble:
+    def load(self, index: LoadedIndex, output: Output, *, effort: float | None = None) -> Ensemble:
         """Load the ensemble over an index.
+
+        Args:
+            effort: of its search; see `imprompt.ensemble.members.load_ensemble`.
 
         Raises:
             ConfigError: the blend config cannot be used.
@@ -75,6 +78,7 @@ class EnsembleOptions:
             device=index.device,
             offline=index.offline,
             announce=output.note,
+            effort=effort,
         )
 
 

@@ -84,7 +84,7 @@ def evaluate(
     location: IndexOptions,
     output: Output,
 ) -> None:
-    """Measure members and blend on (image, prompt) pairs, and write a page with plots.
+    """Measure members, blend and prompts on (image, prompt) pairs, and write a page with plots.
 
     Every answer is out of fold: the head of `lite`, weights, settings and confidence are fitted
     without the groups that they are measured on, and the true prompts are taken out of the corpus.
@@ -140,6 +140,23 @@ def _show(output: Output, report: Report) -> None:
     ]
     output.table(grid("Mean cosine with the true prompt", ["answer", *columns], rows))
     show_gains(output, report)
+    output.table(
+        grid(
+            f"Prompts as texts ({report.main_kind})",
+            ["prompt", "cosine", "centred", "words recalled", "words", "distinct"],
+            [
+                [
+                    part.answer,
+                    str(part.cosine),
+                    str(part.centred),
+                    "" if part.recall is None else str(part.recall),
+                    "" if part.words is None else f"{part.words:.1f}",
+                    "" if part.distinct is None else f"{part.distinct:.0%}",
+                ]
+                for part in report.prompts
+            ],
+        )
+    )
     for recall in report.recall:
         output.text(f"recall@{recall.k}: {recall.share}")
     for planted in report.planted:

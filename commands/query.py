@@ -17,11 +17,10 @@ from imprompt.commands.options import EncoderName, IgnoreMetadata
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
-    from imprompt.core.errors import ImpromptError
+    from imprompt.core.errors import ImpromptError, MemberUnavailable
     from imprompt.ensemble.ensemble import Ensemble
-    from imprompt.ensemble.explanation import ExplainedAnswer, Explanation
     from imprompt.retriever import Filters, Question
-    from imprompt.retriever.answers import Answer, Neighbour
+    from imprompt.retriever.answers import Answer, EstimatedPrompt, Explanation, Neighbour
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
 
@@ -97,11 +96,7 @@ def query(
     ] = None,
     ignore_metadata: IgnoreMetadata = False,
     explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain",
-            help="Let the ensemble answer, and show each member's contribution. Images only.",
-        ),
+        bool, typer.Option("--explain", help="Show each member's contribution. Images only.")
     ] = False,
     ensemble: EnsembleOptions,
     location: IndexOptions,
@@ -111,18 +106,18 @@ def query(
     """Find the prompt behind an image.
 
     A prompt in the image file is the answer, marked `exact`, or `carried` if something outside of
-    the file changed it; this needs no index and no model. Otherwise the index is searched for the
-    nearest prompts, and the answer is `estimated`. Images that cannot be read are listed; the
-    others are answered. Of near-duplicate prompts, one is shown.
+    the file changed it; this needs no index and no model. Otherwise the answer is `estimated`: the
+    ensemble composes it from the prompts around the image. For a text, alone or with an image, the
+    nearest prompts are shown. Images that cannot be read are listed; the others are answered. Of
+    near-duplicate prompts, one is shown.
     """
-    from imprompt.core.errors import EncoderError, StoreError
+    from imprompt.core.errors import EncoderError, MemberUnavailable, StoreError
     from imprompt.images.image_files import require_images
     from imprompt.retriever import Question
     from imprompt.retriever.search import BATCH_QUESTIONS
 
     filters = filtering.filters()
-    filtered = bool(filters) or effort is not None
-    _check_options(images, text, explain=explain, ensemble=ensemble, filtered=filtered)
+    _check_options(images, text, explain=explain, ensemble=ensemble)
     paths = require_images(images or [])
     questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [
         Question(image=None, text=text)
@@ -139,75 +134,65 @@ def query(
                 raise
             _answer_from_files(output, questions, others=error)
             return
-        loaded = ensemble.load(index, output) if explain else None
-        results: Iterator[Answer | ImpromptError] | Iterator[ExplainedAnswer | ImpromptError]
-        if loaded is None:
-            results = _search(index, questions, k, filters=filters, effort=effort)
-        else:
-            results = _explain(index, loaded, questions, k)
-        _show_all(output, questions, results, k=k)
+        loaded: Ensemble | MemberUnavailable | None = None
+        if paths and not text:
+            try:
+                loaded = ensemble.load(index, output, effort=effort)
+            except MemberUnavailable as error:
+                if not from_files:
+                    raise
+                loaded = error
+        results = _ask(questions, max(k, 1), index, loaded, filters=filters, effort=effort)
+        _show_all(output, questions, results, k=k, explain=explain)
     output.close(total=len(questions))
-    if loaded is not None:
+    if loaded is not None and not isinstance(loaded, MemberUnavailable):
         tell_left_out(loaded)
 
 
 def _check_options(
-    images: list[Path] | None,
-    text: str | None,
-    *,
-    explain: bool,
-    ensemble: EnsembleOptions,
-    filtered: bool,
+    images: list[Path] | None, text: str | None, *, explain: bool, ensemble: EnsembleOptions
 ) -> None:
     """Raise `ConfigError` for options that contradict each other."""
     from imprompt.core.errors import ConfigError
 
-    if ensemble and not explain:
+    if (explain or ensemble) and (text or not images):
         raise ConfigError(
-            "--blend, --phrases and --degrade require --explain.",
-            hint="Add --explain to ask the ensemble.",
-        )
-    if explain and (text or not images):
-        raise ConfigError(
-            "--explain works on images only.", hint="Ask for the text without --explain."
-        )
-    if explain and filtered:
-        raise ConfigError(
-            "--explain cannot be combined with filters or --effort.",
-            hint="Ask for the filtered prompts without --explain.",
+            "--explain, --blend, --phrases and --degrade only work on images without a text.",
+            hint="Leave them out to search for the text.",
         )
 
 
-def _search(
-    index: LoadedIndex,
+def _ask(
     questions: Sequence[Question],
     k: int,
+    index: LoadedIndex,
+    ensemble: Ensemble | MemberUnavailable | None,
     *,
     filters: Filters,
     effort: float | None,
 ) -> Iterator[Answer | ImpromptError]:
+    """Answer the questions with the ensemble, or search for them if there is none."""
+    from imprompt.core.errors import MemberUnavailable
     from imprompt.retriever import Retriever
 
-    retriever = Retriever(index.version, index.encoder, effort=effort)
-    return retriever.ask(questions, max(k, 1), filters=filters)
+    if ensemble is None or isinstance(ensemble, MemberUnavailable):
+        retriever = Retriever(index.version, index.encoder, effort=effort)
+    else:
+        retriever = Retriever(index.version, ensemble.neighbourhood.encoder, effort=effort)
+    if ensemble is None:
+        return retriever.ask(questions, k, filters=filters)
+    from imprompt.ensemble.estimates import ask
 
-
-def _explain(
-    index: LoadedIndex, ensemble: Ensemble, questions: Sequence[Question], k: int
-) -> Iterator[ExplainedAnswer | ImpromptError]:
-    from imprompt.ensemble.explanation import ask_explained
-    from imprompt.retriever import Retriever
-
-    retriever = Retriever(index.version, ensemble.neighbourhood.encoder)
-    return ask_explained(questions, max(k, 1), retriever=retriever, ensemble=ensemble)
+    return ask(questions, k, retriever=retriever, ensemble=ensemble, filters=filters)
 
 
 def _show_all(
     output: Output,
     questions: Sequence[Question],
-    results: Iterator[Answer | ImpromptError] | Iterator[ExplainedAnswer | ImpromptError],
+    results: Iterator[Answer | ImpromptError],
     *,
     k: int,
+    explain: bool,
 ) -> None:
     from imprompt.core.errors import ImpromptError
 
@@ -215,7 +200,7 @@ def _show_all(
         if isinstance(result, ImpromptError):
             output.fail(str(question.image or question.text or ""), result)
         else:
-            _show(output, result.nearest(k), k=k)
+            _show(output, result.nearest(k), k=k, explain=explain)
 
 
 def _answer_from_files(
@@ -266,54 +251,71 @@ def _for_image(error: ImpromptError, question: Question) -> ImpromptError:
     return named
 
 
-def _show(output: Output, result: Answer | ExplainedAnswer, *, k: int) -> None:
-    from imprompt.retriever.answers import Answer
-
+def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> None:
     if output.json:
-        output.line(result.to_json())
+        output.line(answer.to_json(explain=explain))
         return
-    answer = result if isinstance(result, Answer) else result.answer
     output.text("")
     for line in _head(answer):
         output.text(line)
-    if not isinstance(result, Answer):
-        _show_explanation(output, result.explanation)
+    if answer.estimate is not None:
+        _show_phrases(output, answer.estimate)
+        if explain:
+            _show_explanation(output, answer.estimate.explanation)
     if not k or (not answer.neighbours and not answer.filters):
         return
     rows = [
         (f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}")
         for hit in answer.neighbours
     ]
-    title = (
-        f"The {len(rows)} nearest prompts" if rows else "No prompt of the index passes the filter"
-    )
+    if len(rows) == 1:
+        title = "The nearest prompt"
+    elif rows:
+        title = f"The {len(rows)} nearest prompts"
+    else:
+        title = "No prompt of the index passes the filter"
     output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
 
 
+def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
+    """Print the phrases of the prompt by role, or those that many prompts share."""
+    phrases = estimate.shared if estimate.close is False else estimate.phrases
+    title = "Phrases that many prompts around it share" if estimate.close is False else "Phrases"
+    rows = [(phrase.role, phrase.text, f"{phrase.support}") for phrase in phrases]
+    if rows:
+        output.table(grid(title, ["role", "phrase", "prompts"], rows, right=["prompts"]))
+
+
 def _show_explanation(output: Output, explanation: Explanation) -> None:
-    """Print the confidence, the members left out, and each member's contribution."""
-    confidence = explanation.confidence
-    output.text(f"  confidence: {'not calibrated' if confidence is None else f'{confidence:.2f}'}")
-    if explanation.close is False:
-        output.text("  nothing in the corpus is close; this is the best guess")
+    """Print the members left out, and each member's contribution."""
     for error in explanation.left_out:
         output.text(f"  without {error}")
     rows = [
-        (part.member, f"{part.share:.3f}", f"{part.cosine:.3f}", part.text or "")
-        for part in explanation.contributions
+        (part.member, f"{part.share:.3f}", part.text or "") for part in explanation.contributions
     ]
     title = f"Contributions to blend {explanation.blend_config}"
-    columns = ["member", "share", "cosine", "text"]
-    output.table(grid(title, columns, rows, right=["share", "cosine"]))
+    output.table(grid(title, ["member", "share", "text"], rows, right=["share"]))
 
 
 def _prompt_text(hit: Neighbour) -> str:
-    return f"{hit.prompt} (and {hit.n_like:,} like it)" if hit.n_like else hit.prompt
+    return f"{hit.shown} (and {hit.n_like:,} like it)" if hit.n_like else hit.shown
+
+
+def _estimate_lines(estimate: EstimatedPrompt) -> Iterator[str]:
+    if estimate.close is False:
+        yield "  Nothing in the corpus is close to this image."
+        yield f"  best guess: {estimate.prompt}"
+    else:
+        yield f"  estimated: {estimate.prompt}"
+    if estimate.confidence is not None:
+        yield f"  {estimate.confidence:.0%} likely to be close to the true prompt"
 
 
 def _head(answer: Answer) -> Iterator[str]:
     yield str(answer.image or answer.text)
-    if answer.how != "estimated":
+    if answer.estimate is not None:
+        yield from _estimate_lines(answer.estimate)
+    elif answer.how != "searched":
         yield f"  {answer.how}, written in the file by {answer.tool or 'its tool'}: {answer.prompt}"
         if answer.doubt:
             yield f"  not exact: {answer.doubt}"
@@ -323,11 +325,9 @@ def _head(answer: Answer) -> Iterator[str]:
             f"{name} {answer.settings[name]}" for name in _SHOWN_SETTINGS if name in answer.settings
         ]:
             yield "  " + ", ".join(shown)
-    else:
-        yield f"  estimated: {answer.prompt}"
     if answer.note:
         yield f"  {answer.note}"
     if answer.filters:
-        yield f"  neighbours filtered: {answer.filters}"
+        yield f"  filters: {answer.filters}"
     if answer.encoder:
         yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"

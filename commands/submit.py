@@ -37,7 +37,9 @@ def submit(
     ] = None,
     prompts_out: Annotated[
         Path | None,
-        typer.Option("--prompts-out", help="Also write the prompts, as CSV, to this file."),
+        typer.Option(
+            "--prompts-out", help="Also find the prompts, and write them as CSV to this file."
+        ),
     ] = None,
     check: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,9 +60,9 @@ class CorpusBatch:
 class Prompt:
     """A prompt of a published version.
 
-    `text` is shown, `embedded_text` is what the encoder read. `row_id` is valid in its version
-    only; `prompt_key` is the stable name. Near-duplicates share a `group_id`, which is the row id
-    of a prompt without any. `n_duplicates` near-duplicates were dropped for this prompt; its
+    `text` is as people typed it, `embedded_text` is what the encoder read. `row_id` is valid in its
+    version only; `prompt_key` is the stable name. Near-duplicates share a `group_id`, which is the
+    row id of a prompt without any. `n_duplicates` near-duplicates were dropped for this prompt; its
     `n_submitted` includes theirs.
     """
 
@@ -75,6 +75,11 @@ class Prompt:
     n_submitted: int
     group_id: int
     n_duplicates: int = 0
+
+    @property
+    def shown(self) -> str:
+        """Return the prompt without weights, tags, flags, outer quotes and stray punctuation."""
+        return without_edges(self.embedded_text) or self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,26 @@ class IndexCaps:
     steady_k: int
 
 
+Role: TypeAlias = Literal[
+    "subject", "medium", "style", "artist", "light", "composition", "colour", "quality"
+]
+"""What a phrase of a prompt is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A part of a prompt.
+
+    `row_ids` are the prompts around a picture that hold it, nearest first, `support` is their
+    number. A phrase of a member or an encoder that no prompt holds has neither.
+    """
+
+    text: str
+    role: Role
+    support: int = 0
+    row_ids: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """A member's answer for n images: `vectors` (n, 384), unit rows in MiniLM's space.
@@ -172,6 +197,16 @@ def unit_rows(array: ArrayLike, *, role: str = "the encoder") -> Vectors:
 def normalize_text(text: str) -> str:
     """Return the text in Unicode NFC with single spaces, the form that exact duplicates share."""
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def without_edges(text: str) -> str:
+    """Return the text without spaces, punctuation and symbols at either end."""
+    kept = [place for place, char in enumerate(text) if not _is_edge(char)]
+    return text[kept[0] : kept[-1] + 1] if kept else ""
+
+
+def _is_edge(char: str) -> bool:
+    return unicodedata.category(char)[0] in "PSZC"
 
 
 def prompt_key(text: str) -> str:

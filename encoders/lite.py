@@ -7,7 +7,7 @@ constant of the head's file, so all indexes built with that file share one space
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,8 +18,9 @@ from imprompt.core.errors import WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.caching import BatchCache, CachedTexts, image_keys
+from imprompt.encoders.class_words import ClassWord, class_words
 from imprompt.encoders.efficientnet import Activations, EfficientNetLite
-from imprompt.encoders.lite_head import TEXT_DIM, TRUNKS, LiteHead, read_head
+from imprompt.encoders.lite_head import TEXT_DIM, TRUNKS, LiteHead, read_head, read_prompt_mean
 from imprompt.encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
 from imprompt.encoders.onnx_runtime import onnx_device
 from imprompt.encoders.weights import file_sha256, pinned_weights
@@ -65,7 +66,7 @@ class Trunk(Protocol):
 
 
 class LiteImages:
-    """The image tower, into index space and MiniLM space; both share one pass of the trunks."""
+    """The image tower, into index space, MiniLM space and words, by one pass of the trunks."""
 
     def __init__(self, trunks: Mapping[str, Trunk], head: LiteHead) -> None:
         self._trunks = trunks
@@ -79,6 +80,10 @@ class LiteImages:
     def output(self, items: Sequence[Image]) -> Vectors:
         """Return (n, 384) unit rows in MiniLM space: estimates of the prompts' embeddings."""
         return self._head.outputs(self._activations(items))
+
+    def words(self, items: Sequence[Image]) -> list[tuple[ClassWord, ...]]:
+        """Return up to three nouns for each picture, likeliest first; none if none is sure."""
+        return class_words([seen.logits for seen in self._activations(items).values()])
 
     def _run_trunks(self, items: Sequence[Image]) -> dict[str, Activations]:
         return {name: trunk.activations(items) for name, trunk in self._trunks.items()}
@@ -147,6 +152,16 @@ def load_lite(
     path = head or HEAD_PATH
     loaded = read_head(path)
     return LiteEncoder(loaded, _spec(loaded, path), device=device, announce=announce)
+
+
+@cache
+def prompt_mean() -> NDArray[np.float32]:
+    """Return (384,) the mean of MiniLM's vectors of real prompts, not of length 1.
+
+    Raises:
+        WeightsRejected: the shipped head is missing or damaged.
+    """
+    return read_prompt_mean(HEAD_PATH)
 
 
 def lite_spec(head: Path | None = None) -> EncoderSpec:

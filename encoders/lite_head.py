@@ -191,6 +191,24 @@ def read_head(path: Path) -> LiteHead:
     )
 
 
+def read_prompt_mean(path: Path) -> NDArray[np.float32]:
+    """Return the (384,) `prompt_mean` of a head's file, without reading the rest.
+
+    Raises:
+        WeightsRejected: the file is missing or not a head.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            mean = np.asarray(file.get_tensor("prompt_mean"), dtype=np.float32)
+    except (SafetensorError, OSError) as error:
+        raise _rejected(path, f"it cannot be read as safetensors ({error})") from error
+    if mean.shape != _SHAPES["prompt_mean"]:
+        raise _rejected(path, f"its prompt_mean is {mean.shape}")
+    return mean
+
+
 def _checked_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if _METADATA not in metadata:
         raise _rejected(path, "it lacks a head's metadata")

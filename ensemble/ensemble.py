@@ -1,54 +1,54 @@
-"""The ensemble: its members' predictions are blended, and the nearest text becomes the prompt."""
+"""The ensemble: its members' predictions are blended, and a prompt near the blend is composed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
 from imprompt.core.protocols import EnsembleMember, TextEncoder
-from imprompt.core.values import Prediction, Vectors
+from imprompt.core.values import Phrase, Prediction, Vectors
+from imprompt.encoders.class_words import ClassWord
 from imprompt.encoders.memory import out_of_memory
+from imprompt.encoders.minilm import DIM
 from imprompt.ensemble.blend import blend, shares
 from imprompt.ensemble.blend_config import BlendConfig
+from imprompt.ensemble.composer import Composer
 from imprompt.ensemble.confidence import Calibration, ConfidenceFeatures, nearness
+from imprompt.ensemble.knn import Knn
+from imprompt.ensemble.model_members import CachedMember
 from imprompt.ensemble.neighbourhood import Neighbourhood
+from imprompt.ensemble.phrases import AROUND, Sources, find_candidates, shared_phrases
+from imprompt.retriever.answers import Contribution
+from imprompt.retriever.filters import PassingPrompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-@dataclass(frozen=True, slots=True)
-class Contribution:
-    """One member's part in a prediction.
-
-    `share` is its part of the total weight, `cosine` that of its vector with the blend, `text` its
-    text, if it writes any.
-    """
-
-    member: str
-    share: float
-    cosine: float
-    text: str | None
+SeenWords: TypeAlias = "Callable[[Sequence[Image]], Sequence[tuple[ClassWord, ...]]]"
+"""Names what each picture shows in nouns, likeliest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsemblePrediction:
     """The ensemble's prediction for one picture.
 
-    `vector` (384,) is the blend, a unit vector; `prompt` is the text nearest to it, `cosine` their
-    cosine. `nearness` is the mean score of the ten nearest prompts in the index space.
+    `vector` (384,) is the blend, a unit vector. `prompt` is composed of `phrases` to be near it;
+    `cosine` is that of the two. `shared` are phrases that many prompts around the picture hold.
+    `nearness` is the mean score of the ten nearest prompts in the index space.
     """
 
     vector: Vectors
     prompt: str
+    phrases: tuple[Phrase, ...]
     cosine: float
+    shared: tuple[Phrase, ...]
     contributions: tuple[Contribution, ...]
     nearness: float
 
@@ -65,11 +65,12 @@ class Ensemble:
     Args:
         members: at least all that have a weight.
         blend_config: the weights; only their ratios count.
-        neighbourhood: its prompts are candidates for the answer, as are the members' texts.
-        minilm: encodes the members' texts.
+        neighbourhood: its prompts are what an answer is composed of, with the members' texts.
+        minilm: encodes the texts that may be the answer.
         left_out: members that are not available; the others share their weight.
         calibration: of the blend config for this index, if there is one.
         files: the files that each member's model was read from.
+        words: names what pictures show, if an encoder can.
 
     Raises:
         ConfigError: the weights are not valid, or a weighted member is neither given nor left out.
@@ -85,13 +86,16 @@ class Ensemble:
         left_out: Sequence[MemberUnavailable] = (),
         calibration: Calibration | None = None,
         files: Mapping[str, Sequence[Path]] = MappingProxyType({}),
+        words: SeenWords | None = None,
     ) -> None:
         self.shares = shares(blend_config.weights, without=[error.name for error in left_out])
         self.blend_config = blend_config
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood
         self.minilm = minilm
+        self._composer = Composer(minilm)
         self.files = dict(files)
+        self.words = words
         # The calibration was measured with all members and does not hold for fewer.
         self.calibration = None if left_out else calibration
         self.members = {member.name: member for member in members if member.name in self.shares}
@@ -100,33 +104,87 @@ class Ensemble:
                 f"The blend config gives a weight to {', '.join(missing)}, which was not loaded."
             )
 
-    def predict(self, images: Sequence[Image]) -> list[EnsemblePrediction]:
-        """Return one prediction for each upright RGB picture, in order.
+    def among(self, passing: PassingPrompts) -> Ensemble:
+        """Return the ensemble over the prompts that pass filters; the models are the same.
+
+        It has no calibration, which was measured among all prompts.
+        """
+        if passing.all_pass:
+            return self
+        neighbourhood = self.neighbourhood.among(passing)
+        return Ensemble(
+            [_among(member, neighbourhood) for member in self.members.values()],
+            self.blend_config,
+            neighbourhood=neighbourhood,
+            minilm=self.minilm,
+            left_out=self.left_out,
+            files=self.files,
+            words=self.words,
+        )
+
+    def blend(self, images: Sequence[Image]) -> Vectors:
+        """Return (n, 384) unit rows: the blend for each upright RGB picture, without a prompt.
 
         Raises:
             MemberUnavailable: a member failed, or one picture does not fit in memory.
         """
         if not images:
+            return np.zeros((0, DIM), dtype=np.float32)
+        return self._blend(self._predictions(images))
+
+    def predict(
+        self, images: Sequence[Image], wanted: Sequence[int] | None = None
+    ) -> list[EnsemblePrediction]:
+        """Return one prediction for each upright RGB picture, in order.
+
+        Args:
+            images: what the caller has encoded at once, so that nothing is encoded again.
+            wanted: the positions of those to predict; None for all.
+
+        Raises:
+            MemberUnavailable: a member failed, or one picture does not fit in memory.
+        """
+        wanted = range(len(images)) if wanted is None else wanted
+        if not wanted:
             return []
-        predictions = {
-            name: predict_in_memory(member, images) for name, member in self.members.items()
-        }
-        vectors = blend(
-            {name: prediction.vectors for name, prediction in predictions.items()}, self.shares
-        )
+        predictions = self._predictions(images)
+        vectors = self._blend(predictions)
+        around = self.neighbourhood.prompts(images, AROUND)
+        captions = [
+            prediction.texts
+            for name, prediction in predictions.items()
+            if prediction.texts is not None and name != "knn"  # its texts are around the picture
+        ]
+        words = [()] * len(images) if self.words is None else self.words(images)
+        says = self.neighbourhood.passing.says
+        candidates = [
+            find_candidates(
+                Sources(around[row], tuple(texts[row] for texts in captions), words[row], says)
+            )
+            for row in wanted
+        ]
+        compositions = self._composer.compose(vectors[list(wanted)], candidates)
         scores = self.neighbourhood.surroundings(images).hits.scores
         return [
             EnsemblePrediction(
                 vector=vectors[row],
-                prompt=prompt,
-                cosine=cosine,
+                prompt=composed.prompt,
+                phrases=composed.phrases,
+                cosine=composed.cosine,
+                shared=shared_phrases(found),
                 contributions=self._contributions(predictions, vectors[row], row),
                 nearness=nearness(scores[row].tolist()),
             )
-            for row, (prompt, cosine) in enumerate(
-                self._nearest_texts(images, vectors, predictions)
-            )
+            for row, composed, found in zip(wanted, compositions, candidates, strict=True)
         ]
+
+    def _predictions(self, images: Sequence[Image]) -> dict[str, Prediction]:
+        return {name: predict_in_memory(member, images) for name, member in self.members.items()}
+
+    def _blend(self, predictions: Mapping[str, Prediction]) -> Vectors:
+        return blend(
+            {name: prediction.vectors for name, prediction in predictions.items()}, self.shares
+        )
 
     def _contributions(
         self, predictions: Mapping[str, Prediction], vector: Vectors, row: int
@@ -141,21 +199,12 @@ class Ensemble:
             for name, share in self.shares.items()
         )
 
-    def _nearest_texts(
-        self, images: Sequence[Image], vectors: Vectors, predictions: Mapping[str, Prediction]
-    ) -> list[tuple[str, float]]:
-        """Return, for each picture, the candidate text nearest to its vector, and their cosine."""
-        row_ids, cosines = self.neighbourhood.nearest(images, vectors)
-        nearest = list(zip(self.neighbourhood.texts(row_ids), cosines.tolist(), strict=True))
-        for name, prediction in predictions.items():
-            if prediction.texts is None or name == "knn":  # knn's texts are in the neighbourhood
-                continue
-            cosines = np.einsum("nd,nd->n", self.minilm.encode(prediction.texts), vectors)
-            texts = zip(prediction.texts, cosines.tolist(), strict=True)
-            for row, (text, cosine) in enumerate(texts):
-                if text and cosine > nearest[row][1]:
-                    nearest[row] = (text, cosine)
-        return nearest
+
+def _among(member: EnsembleMember, neighbourhood: Neighbourhood) -> EnsembleMember:
+    """Return the member over other prompts; only knn depends on them."""
+    if isinstance(member, CachedMember):
+        return CachedMember(_among(member.member, neighbourhood))
+    return member.among(neighbourhood) if isinstance(member, Knn) else member
 
 
 def predict_in_memory(member: EnsembleMember, images: Sequence[Image]) -> Prediction:

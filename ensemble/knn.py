@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors, unit_rows
+from imprompt.encoders.lite import prompt_mean
 from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.neighbourhood import Neighbourhood
 from imprompt.ensemble.rescoring import Rescorer, rescored
@@ -30,6 +31,8 @@ def neighbour_weights(
 ) -> NDArray[np.float64]:
     """Return (n, k) weights 1 / ((1 - cosine)^power + 1e-4), each row scaled to a sum of 1.
 
+    A row without a neighbour gets zeros.
+
     Args:
         cosines: (n, k), k at least 1; -inf where there is no neighbour.
         power: at least 0; 0 weighs all alike.
@@ -37,11 +40,14 @@ def neighbour_weights(
             gets all the weight.
     """
     distances = np.maximum(1 - cosines.astype(np.float64), 0)
-    counted = np.isfinite(cosines) & (cosines >= floor)
+    present = np.isfinite(cosines)
+    counted = present & (cosines >= floor)
     counted[np.arange(len(cosines)), cosines.argmax(axis=1)] |= ~counted.any(axis=1)
+    counted &= present
     weights = np.zeros_like(distances)
     weights[counted] = 1 / (distances[counted] ** power + _EASE)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    totals = weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights / np.where(totals > 0, totals, 1))
 
 
 def regress(
@@ -49,12 +55,18 @@ def regress(
 ) -> Vectors:
     """Return (n, 384) unit rows: the weighted means of the neighbours' vectors.
 
+    Without a neighbour, a row is the mean of real prompts.
+
     Args:
         cosines: (n, k), as for `neighbour_weights`, which also explains `power` and `floor`.
         vectors: (n, k, 384) unit rows; any finite values where there is no neighbour.
     """
     weights = neighbour_weights(cosines, power=power, floor=floor)
-    return unit_rows(np.einsum("nk,nkd->nd", weights, vectors))
+    means = np.einsum("nk,nkd->nd", weights, vectors)
+    without = ~weights.any(axis=1)
+    if without.any():
+        means[without] = prompt_mean()
+    return unit_rows(means)
 
 
 class Knn:
@@ -85,8 +97,18 @@ class Knn:
         self._minilm = minilm
         self._rescorer = rescorer
 
+    def among(self, neighbourhood: Neighbourhood) -> Knn:
+        """Return the same member over other prompts."""
+        return Knn(
+            neighbourhood,
+            settings=self._settings,
+            captioners=self._captioners,
+            minilm=self._minilm,
+            rescorer=self._rescorer,
+        )
+
     def predict(self, images: Sequence[Image]) -> Prediction:
-        """Return the regressed vectors and, as texts, the prompts nearest to them."""
+        """Return the regressed vectors and, as texts, the prompts nearest to them, if any."""
         surroundings = self._neighbourhood.surroundings(images)
         cosines, vectors = [surroundings.hits.scores], [surroundings.vectors]
         captions: list[Sequence[str]] = []

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
-from imprompt.core.values import Ids, Prediction
-from imprompt.encoders.caching import BatchCache, CachedEncoder, image_keys
+from imprompt.encoders.caching import CachedEncoder
+from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.registry import load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, BlendConfig, check_blend_config
 from imprompt.ensemble.confidence import Calibration, find_calibration
-from imprompt.ensemble.ensemble import Ensemble, unavailable
+from imprompt.ensemble.ensemble import Ensemble, SeenWords, unavailable
 from imprompt.ensemble.knn import Knn
-from imprompt.ensemble.model_members import CaptionMember, Regressor
+from imprompt.ensemble.model_members import CachedMember, CaptionMember, Regressor
 from imprompt.ensemble.neighbourhood import Neighbourhood
 from imprompt.ensemble.rescoring import Rescorer
+from imprompt.retriever.filters import PassingPrompts
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from imprompt.ensemble.image_to_text import ImageToText
     from imprompt.ensemble.interrogator.library_modes import LibraryModes
     from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
@@ -40,7 +39,7 @@ class MemberPool:
 
     `version` is the index, `encoder` its encoder, `minilm` that of the output space,
     `neighbourhood` the search around a picture. `loaded` and `files`, the model files of each
-    member, grow as members are loaded.
+    member, grow as members are loaded. `words` names what pictures show, if a model can.
     """
 
     blend_config: BlendConfig
@@ -53,18 +52,7 @@ class MemberPool:
     announce: Announce
     loaded: dict[str, EnsembleMember] = field(default_factory=dict)
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-
-
-class CachedMember:
-    """A member that predicts a batch once, also for several callers."""
-
-    def __init__(self, member: EnsembleMember) -> None:
-        self.name = member.name
-        self._predict = BatchCache(member.predict, key=image_keys)
-
-    def predict(self, images: Sequence[Image]) -> Prediction:
-        """Return the member's prediction, not to be changed."""
-        return self._predict(images)
+    words: SeenWords | None = None
 
 
 def load_ensemble(
@@ -76,7 +64,8 @@ def load_ensemble(
     device: str = "auto",
     offline: bool = False,
     announce: Announce = silent,
-    allowed: Ids | None = None,
+    passing: PassingPrompts | None = None,
+    effort: float | None = None,
     ready: Sequence[EnsembleMember] = (),
 ) -> Ensemble:
     """Return the ensemble of a blend config over one version.
@@ -90,7 +79,8 @@ def load_ensemble(
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing.
         announce: takes a line for the user, such as which files will be fetched.
-        allowed: the rows of the index to search among; None for all.
+        passing: the prompts to search among; None for all.
+        effort: of the search, see `imprompt.core.protocols.VectorIndex.search`.
         ready: members that need not be loaded.
 
     Raises:
@@ -102,11 +92,13 @@ def load_ensemble(
     _check_members(blend_config)
     minilm = output_encoder(encoder, device=device, announce=announce)
     neighbourhood = Neighbourhood(
-        version, CachedEncoder(encoder), k=blend_config.knn.k, allowed=allowed
+        version, CachedEncoder(encoder), k=blend_config.knn.k, passing=passing, effort=effort
     )
     pool = MemberPool(
         blend_config, version, encoder, minilm, neighbourhood, device, offline, announce
     )
+    if isinstance(encoder, LiteEncoder):
+        pool.words = lambda images: encoder.images.words(images)  # loads the trunks when first used
     left_out = _load_members(pool, degrade=degrade, ready={member.name: member for member in ready})
     return Ensemble(
         list(pool.loaded.values()),
@@ -116,6 +108,7 @@ def load_ensemble(
         left_out=left_out,
         files=pool.files,
         calibration=_calibration(blend_config, version, encoder),
+        words=pool.words,
     )
 
 
@@ -202,11 +195,11 @@ def _load_regressor(pool: MemberPool) -> EnsembleMember:
         tower = TrainedTower.load(source, device=pool.device, announce=pool.announce)
         pool.files["vit"] = tower.files
         return Regressor(tower)
-    from imprompt.encoders.lite import LiteEncoder, load_lite
-
     if isinstance(pool.encoder, LiteEncoder):
         return Regressor(pool.encoder.images)
-    return Regressor(load_lite(device=pool.device, announce=pool.announce).images)
+    images = load_lite(device=pool.device, announce=pool.announce).images
+    pool.words = images.words
+    return Regressor(images)
 
 
 def _load_ofa(pool: MemberPool) -> EnsembleMember:
@@ -278,8 +271,6 @@ def _captioner_of_interrogator(pool: MemberPool) -> EnsembleMember | None:
 
     With `lite` the sources are not used.
     """
-    from imprompt.encoders.lite import LiteEncoder
-
     if "caption" in pool.loaded:
         return pool.loaded["caption"]
     reason = ""

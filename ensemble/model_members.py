@@ -1,15 +1,29 @@
-"""Members that wrap a model: one that writes sentences, or an image tower with a MiniLM head."""
+"""Members that wrap a model: a captioner, or an image tower with a MiniLM head; and a cache."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from imprompt.core.protocols import TextEncoder
+from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors
+from imprompt.encoders.caching import BatchCache, image_keys
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+class CachedMember:
+    """A member that predicts a batch once, also for several callers."""
+
+    def __init__(self, member: EnsembleMember) -> None:
+        self.name = member.name
+        self.member = member
+        self._predict = BatchCache(member.predict, key=image_keys)
+
+    def predict(self, images: Sequence[Image]) -> Prediction:
+        """Return the member's prediction, not to be changed."""
+        return self._predict(images)
 
 
 class Captioner(Protocol):

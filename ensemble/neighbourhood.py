@@ -1,4 +1,4 @@
-"""The nearest prompts of a picture: one search for all members and the printed prompt."""
+"""The nearest prompts of a picture: one search for all members and the composed prompt."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import MemberUnavailable, SpaceMismatch
 from imprompt.core.protocols import DualEncoder, VectorStore
-from imprompt.core.values import Hits, Ids, Selection, Vectors, unit_rows
+from imprompt.core.values import NO_HIT, Hits, Ids, Prompt, Vectors, unit_rows
 from imprompt.encoders.caching import BatchCache, image_keys
 from imprompt.encoders.minilm import SPACE
+from imprompt.retriever.filters import PassingPrompts
 from imprompt.retriever.search import check_space
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from imprompt.store.open_index import OpenIndex
 
 _MEAN_BLOCK_ROWS = 16_384
+_WIDER = 4
+"""How many times more prompts to look at where a filter reads their texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class Neighbourhood:
         version: stays open as long as this is used.
         encoder: of the version's space.
         k: how many prompts, at most as many as the index has.
-        allowed: the rows to search among; None for all.
+        passing: the prompts to search among; None for all. What its `accepts` refuses is left out
+            of the 4 k nearest, so fewer than k or none may be left.
+        effort: see `imprompt.core.protocols.VectorIndex.search`.
 
     Raises:
         SpaceMismatch: the encoder is of another space than the index.
@@ -53,21 +58,44 @@ class Neighbourhood:
     """
 
     def __init__(
-        self, version: OpenIndex, encoder: DualEncoder, *, k: int, allowed: Ids | None = None
+        self,
+        version: OpenIndex,
+        encoder: DualEncoder,
+        *,
+        k: int,
+        passing: PassingPrompts | None = None,
+        effort: float | None = None,
     ) -> None:
         check_space(version, encoder.spec)
         self.encoder = encoder
+        self._version = version
+        self._effort = effort
         self._index = version.index(version.space)
         self._prompts = version.prompts
         self._vectors = output_vectors(version)
         self.k = min(k, len(self._index), self._index.caps.max_k)
-        self._selection = None if allowed is None else Selection(allowed)
+        self.passing = passing or PassingPrompts()
         self.surroundings = BatchCache(self._search, key=image_keys)
+
+    def among(self, passing: PassingPrompts) -> Neighbourhood:
+        """Return a search among the prompts that pass filters."""
+        return Neighbourhood(
+            self._version, self.encoder, k=self.k, passing=passing, effort=self._effort
+        )
+
+    def prompts(self, pictures: Sequence[Image], k: int) -> list[list[Prompt]]:
+        """Return the k nearest prompts of each picture, best first; fewer where fewer pass."""
+        ids = self.surroundings(pictures).hits.ids[:, :k]
+        unique = np.setdiff1d(ids, [NO_HIT])
+        prompts = dict(zip(unique.tolist(), self._prompts.get_many(unique), strict=True))
+        return [[prompts[row_id] for row_id in row if row_id != NO_HIT] for row in ids.tolist()]
 
     def nearest(
         self, pictures: Sequence[Image], targets: Vectors
     ) -> tuple[Ids, NDArray[np.float32]]:
         """Return (n,) row ids and (n,) cosines of the surrounding prompts nearest to the targets.
+
+        They are -1 and -inf for a picture without any.
 
         Args:
             pictures: n of them.
@@ -81,8 +109,10 @@ class Neighbourhood:
         return around.hits.ids[rows, best], cosines[rows, best]
 
     def texts(self, row_ids: Ids) -> list[str]:
-        """Return the prompts of these rows, in the order given."""
-        return [prompt.text for prompt in self._prompts.get_many(row_ids)]
+        """Return the prompts of these rows as shown, in the order given; an empty one for id -1."""
+        found = row_ids[row_ids != NO_HIT]
+        texts = {prompt.row_id: prompt.shown for prompt in self._prompts.get_many(found)}
+        return [texts.get(row_id, "") for row_id in row_ids.tolist()]
 
     @cached_property
     def mean(self) -> Vectors:
@@ -95,8 +125,25 @@ class Neighbourhood:
 
     def _search(self, pictures: Sequence[Image]) -> Surroundings:
         rows = self.encoder.images.encode(pictures)
-        hits = self._index.search(rows, self.k, selection=self._selection)
+        hits = self._hits(rows)
         return Surroundings(rows, hits, vectors_of(self._vectors, hits.ids))
+
+    def _hits(self, rows: Vectors) -> Hits:
+        passing = self.passing
+        if passing.accepts_all:
+            return self._index.search(rows, self.k, selection=passing.rows, effort=self._effort)
+        k = min(_WIDER * self.k, len(self._index), self._index.caps.max_k)
+        hits = self._index.search(rows, k, selection=passing.rows, effort=self._effort)
+        unique = np.setdiff1d(hits.ids, [NO_HIT])
+        texts = [prompt.text for prompt in self._prompts.get_many(unique)]
+        accepted = unique[[passing.accepts(text) for text in texts]]
+        ids = np.full((len(rows), self.k), NO_HIT, dtype=np.int64)
+        scores = np.full(ids.shape, -np.inf, dtype=np.float32)
+        for row, passes in enumerate(np.isin(hits.ids, accepted)):
+            kept = np.flatnonzero(passes)[: self.k]
+            ids[row, : len(kept)] = hits.ids[row, kept]
+            scores[row, : len(kept)] = hits.scores[row, kept]
+        return Hits(ids, scores)
 
 
 def vectors_of(store: VectorStore, row_ids: Ids) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.protocols import DualEncoder, EnsembleMember, TextEncoder
-from imprompt.core.values import Ids, Vectors, prompt_key
+from imprompt.core.values import Ids, Selection, Vectors, prompt_key
 from imprompt.encoders.lite import LiteEncoder
 from imprompt.encoders.registry import output_encoder
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
@@ -30,6 +30,7 @@ from imprompt.evaluation.cached_members import (
 )
 from imprompt.evaluation.nested_cv import Heads
 from imprompt.images.decode import ENOUGH_PX, open_image
+from imprompt.retriever.filters import PassingPrompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,6 +96,7 @@ class MemberCache:
         self._device = device
         self._offline = offline
         self._allowed = corpus_without(version, rows)
+        self._passing = PassingPrompts(Selection(self._allowed))
         self._encoder: DualEncoder
         if lite is not None and isinstance(encoder, LiteEncoder):
             self._encoder = lite
@@ -116,7 +118,7 @@ class MemberCache:
             device=device,
             offline=offline,
             announce=announce,
-            allowed=self._allowed,
+            passing=self._passing,
             ready=ready,
         )
         self._members = self._cached_members()
@@ -140,6 +142,10 @@ class MemberCache:
     def removed(self) -> int:
         """Return how many of them are left out as true texts of the pairs."""
         return self.corpus_rows - len(self._allowed)
+
+    def prompts(self, row_ids: Ids) -> list[str]:
+        """Return the prompts of these rows of the corpus, as they are shown."""
+        return [prompt.shown for prompt in self._version.prompts.get_many(row_ids)]
 
     def outputs(
         self, rows: Ids, left_out: Sequence[frozenset[int]]
@@ -165,7 +171,7 @@ class MemberCache:
     def predictions(
         self, blend_config: BlendConfig, rows: Ids, left_out: frozenset[int]
     ) -> Iterator[tuple[Ids, list[EnsemblePrediction]]]:
-        """Yield (rows, answers of `query --explain`) block by block, under one head."""
+        """Yield (rows, answers of `query`) block by block, under one head."""
         ready = [member for name, member in self._members.items() if name != "knn"]
         ensemble = load_ensemble(
             blend_config,
@@ -173,7 +179,7 @@ class MemberCache:
             self._encoder,
             device=self._device,
             offline=self._offline,
-            allowed=self._allowed,
+            passing=self._passing,
             ready=ready,
         )
         for block, pictures in self._blocks(rows):

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import CorpusError
+from imprompt.core.metrics import row_cosines
 from imprompt.core.protocols import Progress
-from imprompt.core.values import unit_rows
+from imprompt.core.values import Vectors, unit_rows
 from imprompt.encoders.lite_head import LiteHead
 from imprompt.ensemble.training.head_regression import HeadExamples, fit_maps
 from imprompt.ensemble.training.head_training import MIN_PAIRS, make_head
@@ -133,20 +134,25 @@ def given_scores(
 
 
 def constant_scores(pairs: PairSet) -> NDArray[np.float32]:
-    """Return the (n,) cosines of the mean prompt of a row's kind in the other folds.
+    """Return the (n,) cosines of `constant_vectors` with the truth."""
+    return row_cosines(constant_vectors(pairs), pairs.truth)
 
-    This is the score of an answer that ignores the picture.
+
+def constant_vectors(pairs: PairSet) -> Vectors:
+    """Return (n, 384) unit rows: the mean prompt of a row's kind in the other folds.
+
+    This is an answer that ignores the picture.
     """
     kinds = np.array([row.kind for row in pairs.rows], dtype=str)
-    scores = np.zeros(len(pairs), dtype=np.float32)
+    vectors = np.zeros_like(pairs.truth)
     for fold in range(pairs.n_folds):
         outside = pairs.folds != fold
         for kind in np.unique(kinds):
             test = ~outside & (kinds == kind)
             same_kind = outside & (kinds == kind)
             train = same_kind if same_kind.any() else outside
-            scores[test] = pairs.truth[test] @ unit_rows(pairs.truth[train].mean(axis=0)[None])[0]
-    return scores
+            vectors[test] = unit_rows(pairs.truth[train].mean(axis=0)[None])
+    return vectors
 
 
 def _fit_head(examples: HeadExamples, *, main_kind: int, constants: LiteHead) -> LiteHead:

@@ -45,6 +45,22 @@ class Gain(msgspec.Struct, frozen=True):
     words: str
 
 
+class PromptQuality(msgspec.Struct, frozen=True, kw_only=True):
+    """The quality of one prompt for each pair of the main kind.
+
+    `cosine` with the true prompt; `centred`: the same without the mean prompt, to which every
+    prompt is near; `recall`: the share of the true prompt's content words in it; `words`: its mean
+    length; `distinct`: the share of different prompts. A vector without a text has no words.
+    """
+
+    answer: str
+    cosine: Estimate
+    centred: Estimate
+    recall: Estimate | None = None
+    words: float | None = None
+    distinct: float | None = None
+
+
 class Recall(msgspec.Struct, frozen=True):
     """The share of pairs whose true prompt, planted in the corpus, is among the k nearest."""
 
@@ -89,6 +105,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[Slice, ...]
     gains: tuple[Gain, ...]
     best_member: str
+    prompts: tuple[PromptQuality, ...]
     recall: tuple[Recall, ...]
     planted: tuple[Planted, ...]
     fold_choices: tuple[FoldChoice, ...]

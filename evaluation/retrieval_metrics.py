@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.metrics import row_cosines
-from imprompt.core.values import Vectors
+from imprompt.core.values import Ids, Vectors
 from imprompt.evaluation.calibration import auroc
 from imprompt.evaluation.pair_set import PairSet
 from imprompt.evaluation.report import Planted, Recall, estimate
@@ -25,11 +25,13 @@ _LEAD_OVER = 10
 class RetrievalScores:
     """Scores in the index space, of the nearest prompts and of the true one.
 
-    `scores` (n, k): of the nearest prompts, descending, true texts left out. `truth` (n,): of the
-    true prompt. `true_vectors` (n, dim): the true prompts in the index space.
+    `scores` (n, k): of the nearest prompts, descending, true texts left out. `nearest` (n,): the
+    row ids of the first of them. `truth` (n,): of the true prompt. `true_vectors` (n, dim): the
+    true prompts in the index space.
     """
 
     scores: NDArray[np.float32]
+    nearest: Ids
     truth: NDArray[np.float32]
     true_vectors: Vectors
 
@@ -37,12 +39,18 @@ class RetrievalScores:
     def empty(true_vectors: Vectors, *, k: int) -> RetrievalScores:
         """Return scores of zero, to be filled by `put`."""
         n = len(true_vectors)
-        return RetrievalScores(np.zeros((n, k), np.float32), np.zeros(n, np.float32), true_vectors)
+        return RetrievalScores(
+            np.zeros((n, k), np.float32),
+            np.zeros(n, np.int64),
+            np.zeros(n, np.float32),
+            true_vectors,
+        )
 
     def put(self, outputs: BlockOutputs) -> None:
         """Fill in the rows of a block."""
         rows, surroundings = outputs.rows, outputs.surroundings
         self.scores[rows] = surroundings.hits.scores
+        self.nearest[rows] = surroundings.hits.ids[:, 0]
         self.truth[rows] = row_cosines(surroundings.pictures, self.true_vectors[rows])
 
     def recall(self, pairs: PairSet) -> tuple[Recall, ...]:

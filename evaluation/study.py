@@ -38,12 +38,15 @@ from imprompt.evaluation.nested_cv import (
     PRINTED,
     Scores,
     constant_scores,
+    constant_vectors,
     fit_folds,
     given_scores,
 )
 from imprompt.evaluation.pair_set import PairSet, load_pair_set
+from imprompt.evaluation.prompt_quality import text_quality, vector_quality
 from imprompt.evaluation.report import (
     FoldChoice,
+    PromptQuality,
     Report,
     answer_order,
     best_member,
@@ -85,8 +88,9 @@ class Study:
 
     `names`: the members. `blend_config`: the given one; `best`: the one fitted on all pairs of the
     main kind. `scores`: (n,) cosines by answer. `predictions`: one for each pair, by the blend
-    config of its fold. `choices`: the fit of each fold; they number the knn `settings`. `spec`: the
-    index's encoder. `removed`: prompts of the corpus left out as true texts of the pairs.
+    config of its fold. `quality`: of the prompts as texts. `choices`: the fit of each fold; they
+    number the knn `settings`. `spec`: the index's encoder. `removed`: prompts of the corpus left
+    out as true texts of the pairs.
     """
 
     pairs: PairSet
@@ -97,6 +101,7 @@ class Study:
     uses_lite: bool
     scores: Scores
     predictions: tuple[EnsemblePrediction, ...]
+    quality: tuple[PromptQuality, ...]
     choices: tuple[Choice, ...]
     settings: tuple[KnnSettings, ...]
     retrieval: RetrievalScores
@@ -174,6 +179,7 @@ def make_report(study: Study) -> Report:
         slices=make_slices(scores, pairs),
         gains=make_gains(scores, pairs, study.names) if len(study.names) > 1 else (),
         best_member=best_member(scores, study.names, pairs.main_rows),
+        prompts=study.quality,
         recall=study.retrieval.recall(pairs),
         planted=study.retrieval.planted(pairs),
         fold_choices=tuple(_fold_choice(study, choice) for choice in study.choices),
@@ -241,6 +247,21 @@ def _measure(
         uses_lite=members.lite is not None,
         scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
         predictions=tuple(predictions),
+        quality=(
+            vector_quality(CONSTANT, constant_vectors(pairs), pairs),
+            text_quality(
+                "nearest prompt of the search",
+                members.prompts(retrieval.nearest),
+                pairs,
+                minilm=members.minilm,
+            ),
+            text_quality(
+                PRINTED,
+                [prediction.prompt for prediction in predictions],
+                pairs,
+                minilm=members.minilm,
+            ),
+        ),
         choices=fitted.choices,
         settings=knn_settings,
         retrieval=retrieval,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from imprompt.core.errors import MemberUnavailable
+from imprompt.core.values import Phrase, Vectors
 from imprompt.retriever.filters import ALL, Filters
+
+How: TypeAlias = Literal["exact", "carried", "estimated", "searched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +34,89 @@ class Neighbour:
     """A prompt of the index near a question.
 
     `score` is their cosine similarity, -1 to 1. `row_id` is valid for the answer's index version
-    only; `prompt_key` is stable. `source_key` locates the prompt in its corpus `source`. `n_like`
-    further prompts of the corpora are near duplicates of it.
+    only; `prompt_key` is stable. `shown` is the prompt without weights, tags and flags.
+    `source_key` locates the prompt in its corpus `source`. `n_like` further prompts of the corpora
+    are near duplicates of it.
     """
 
     row_id: int
     prompt_key: str
     prompt: str
+    shown: str
     score: float
     source: str
     source_key: str
     n_like: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One member's part in an estimate.
+
+    `share` is its part of the total weight, `cosine` that of its vector with the blend, `text` its
+    text, if it writes any.
+    """
+
+    member: str
+    share: float
+    cosine: float
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How the ensemble arrived at an estimate.
+
+    `vector` (384,) is the blend, in MiniLM space, and `cosine` that of the prompt with it.
+    `left_out` lists members that were not available.
+    """
+
+    blend_config: str
+    contributions: tuple[Contribution, ...]
+    left_out: tuple[MemberUnavailable, ...]
+    vector: Vectors
+    cosine: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "blend": self.blend_config,
+            "cosine": self.cosine,
+            "contributions": [dataclasses.asdict(part) for part in self.contributions],
+            "left_out": [
+                {"member": error.name, "reason": error.reason, "hint": error.hint}
+                for error in self.left_out
+            ],
+            "vector": self.vector.tolist(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatedPrompt:
+    """The ensemble's answer for a picture.
+
+    `phrases` make up the `prompt`, in this order. `shared` are phrases that many prompts around the
+    picture hold. `confidence` is the probability that the prompt is close to the true one, None
+    where the blend config has no calibration for the index and the filters. `close` is False where
+    it is so low that the prompt is only a best guess, None without a confidence.
+    """
+
+    prompt: str
+    phrases: tuple[Phrase, ...]
+    shared: tuple[Phrase, ...]
+    confidence: float | None
+    close: bool | None
+    explanation: Explanation
+
+    def to_json(self, *, explain: bool) -> dict[str, Any]:
+        """Return plain JSON values."""
+        value = {
+            "phrases": [dataclasses.asdict(phrase) for phrase in self.phrases],
+            "shared": [dataclasses.asdict(phrase) for phrase in self.shared],
+            "confidence": self.confidence,
+            "close": self.close,
+        }
+        return value | ({"explanation": self.explanation.to_json()} if explain else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +128,13 @@ class Answer:
     - "exact": it is in the image file's metadata, with the `negative` prompt, the `tool` that wrote
       it and the `settings`
     - "carried": likewise, but something outside of the file changed it; `doubt` says what
-    - "estimated": it is that of the first neighbour
+    - "estimated": the ensemble composed it; `estimate` has its parts
+    - "searched": not at all: the question has a text, and only prompts near it were searched for;
+      `prompt` is empty
 
     In each case `neighbours` are the prompts of the index nearest to the question that pass
-    `filters`, best first and one of each group of near duplicates. There may be none unless the
-    prompt is estimated.
+    `filters`, best first and one of each group of near duplicates. There may be none if the prompt
+    is in the file.
 
     `encoder`, `corpus` and `version` name what was searched; they are empty if nothing was.
     `seconds` is the question's share of its batch. `note` says why the metadata was not read.
@@ -65,7 +143,7 @@ class Answer:
     image: Path | None
     text: str | None
     prompt: str
-    how: Literal["exact", "carried", "estimated"]
+    how: How
     neighbours: tuple[Neighbour, ...]
     encoder: str = ""
     corpus: str = ""
@@ -77,19 +155,24 @@ class Answer:
     doubt: str = ""
     note: str = ""
     filters: Filters = ALL
+    estimate: EstimatedPrompt | None = None
 
     def nearest(self, k: int) -> Answer:
         """Return the answer with its k nearest neighbours only."""
         return dataclasses.replace(self, neighbours=self.neighbours[:k])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return plain JSON values; optional fields are left out where they do not apply."""
         value: dict[str, Any] = {"image": None if self.image is None else str(self.image)}
         if self.text is not None:
             value["text"] = self.text
-        value |= {"prompt": self.prompt, "how": self.how}
-        if self.how != "estimated":
+        if self.how != "searched":
+            value["prompt"] = self.prompt
+        value["how"] = self.how
+        if self.how in ("exact", "carried"):
             value |= {"negative": self.negative, "tool": self.tool, "settings": self.settings}
+        if self.estimate is not None:
+            value |= self.estimate.to_json(explain=explain)
         if self.doubt:
             value["doubt"] = self.doubt
         if self.note:
@@ -97,7 +180,7 @@ class Answer:
         if self.filters:
             value["filters"] = self.filters.to_json()
         return value | {
-            "neighbours": [dataclasses.asdict(hit) for hit in self.neighbours],
+            "nearest": [dataclasses.asdict(hit) for hit in self.neighbours],
             "encoder": self.encoder or None,
             "corpus": self.corpus or None,
             "version": self.version or None,

@@ -11,7 +11,7 @@ from typing import Any
 from imprompt.core.errors import FilterRejected
 from imprompt.core.predicates import Predicate
 from imprompt.core.protocols import PromptStore
-from imprompt.core.values import Selection
+from imprompt.core.values import Selection, normalize_text
 from imprompt.retriever.artists import load_artists
 from imprompt.store.conditions import holds_words, where
 
@@ -77,12 +77,30 @@ class Filters:
 ALL = Filters()
 
 
+def _any_text(_text: str) -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class PassingPrompts:
-    """The prompts of one version that pass filters: of `rows` (None for all) those accepted."""
+    """The prompts of one version that pass filters: of `rows` (None for all) those accepted.
+
+    `says` tells whether a phrase may be part of an answer.
+    """
 
     rows: Selection | None = None
-    accepts: Callable[[str], bool] = lambda _text: True
+    accepts: Callable[[str], bool] = _any_text
+    says: Callable[[str], bool] = _any_text
+
+    @property
+    def accepts_all(self) -> bool:
+        """Return whether each of the rows passes, whatever its text."""
+        return self.accepts is _any_text
+
+    @property
+    def all_pass(self) -> bool:
+        """Return whether no filter is set."""
+        return self.rows is None and self.accepts_all
 
 
 def select(filters: Filters, prompts: PromptStore) -> PassingPrompts:
@@ -94,7 +112,13 @@ def select(filters: Filters, prompts: PromptStore) -> PassingPrompts:
     """
     predicate = filters.predicate()
     rows = None if predicate is None else Selection(prompts.matching(predicate), predicate)
-    if not filters.no_artists:
-        return PassingPrompts(rows)
-    artists = load_artists()
-    return PassingPrompts(rows, lambda text: not artists.named_in(text))
+    artists = load_artists() if filters.no_artists else None
+    unwanted = [normalize_text(words).casefold() for words in filters.exclude]
+
+    def accepts(text: str) -> bool:
+        return artists is None or not artists.named_in(text)
+
+    def says(phrase: str) -> bool:
+        return accepts(phrase) and not any(words in phrase.casefold() for words in unwanted)
+
+    return PassingPrompts(rows, _any_text if artists is None else accepts, says)

@@ -1,4 +1,4 @@
-"""Answers questions in batches: encode, search the index, fetch the prompts."""
+"""Searches for questions in batches: encode, search the index, fetch the prompts."""
 
 from __future__ import annotations
 
@@ -76,8 +76,7 @@ class Retriever:
             ConfigError: the list of artists is missing (at once).
             StoreError, EncoderError: the index or the model fails.
         """
-        self._check_k(k)
-        self._select(filters)
+        self.check(k, filters)
         return self._answers(questions, k, filters)
 
     def answer(
@@ -96,7 +95,7 @@ class Retriever:
         """
         self._check_k(k)
         vectors = self._vectors([read for read in batch if isinstance(read, ReadQuestion)])
-        neighbours = iter(self._neighbours(vectors, k, self._select(filters)))
+        neighbours = iter(self._neighbours(vectors, k, self.passing(filters)))
         seconds = (time.perf_counter() - begun) / max(len(batch), 1)
         return [
             self._answer(read, next(neighbours), filters, seconds)
@@ -113,15 +112,25 @@ class Retriever:
             SpaceMismatch: the rows have another dimension than the index.
         """
         self._check_k(k)
-        return [hits or () for hits in self._neighbours(vectors, k, self._select(ALL))]
+        return [hits or () for hits in self._neighbours(vectors, k, self.passing(ALL))]
+
+    def check(self, k: int, filters: Filters) -> None:
+        """Raise what `ask` raises for k and the filters."""
+        self._check_k(k)
+        self.passing(filters)
 
     def _check_k(self, k: int) -> None:
         max_k = self._index.caps.max_k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= max_k:
             raise QueryError(f"k is {k!r}; it must be a whole number from 1 to {max_k:,}.")
 
-    def _select(self, filters: Filters) -> PassingPrompts:
-        """Return the rows that pass; the selections of the latest filters are cached."""
+    def passing(self, filters: Filters) -> PassingPrompts:
+        """Return the rows that pass the filters; those of the latest filters are cached.
+
+        Raises:
+            ConfigError: the list of artists is missing.
+            StoreError: the prompts cannot be read.
+        """
         selection = self._selections.get(filters)
         if selection is None:
             selection = select(filters, self._prompts)
@@ -198,8 +207,8 @@ class Retriever:
         return Answer(
             image=read.question.image if isinstance(read.question.image, Path) else None,
             text=read.question.text,
-            prompt=carried.prompt if carried else neighbours[0].prompt,
-            how=carried.how if carried else "estimated",
+            prompt=carried.prompt if carried else "",
+            how=carried.how if carried else "searched",
             neighbours=neighbours,
             encoder=self._encoder_name,
             corpus=self.corpus,
@@ -256,6 +265,7 @@ def _neighbour(prompt: Prompt, score: float, *, n_like: int) -> Neighbour:
         prompt.row_id,
         prompt.prompt_key,
         prompt.text,
+        prompt.shown,
         score,
         prompt.source,
         prompt.source_key,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from imprompt.core.errors import ImpromptError, MemberUnavailable
+from imprompt.core.errors import ImpromptError
 from imprompt.core.values import Vectors
-from imprompt.ensemble.explanation import ExplainedAnswer, explain_batch
+from imprompt.ensemble.estimates import answer_batch
 from imprompt.retriever import Answer, Question
 from imprompt.retriever.filters import ALL, Filters
 from imprompt.retriever.questions import ReadQuestion
@@ -22,27 +22,23 @@ from imprompt.store.ranking import CAPS
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-AnyAnswer: TypeAlias = Answer | ExplainedAnswer
-
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
     """A question with its options.
 
     Args:
-        k: the number of neighbours.
-        members: ask the ensemble and explain its answer; cannot be combined with filters.
+        k: the number of nearest prompts.
     """
 
     question: Question
     k: int
-    members: bool = False
     filters: Filters = ALL
 
     @property
-    def batch_key(self) -> tuple[bool, Filters, bool]:
+    def batch_key(self) -> tuple[Filters, bool]:
         """Requests with the same key share a batch, which changes none of their answers."""
-        return self.members, self.filters, self.k <= CAPS.steady_k
+        return self.filters, self.k <= CAPS.steady_k
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,7 @@ class Embeddings:
 
 
 Job: TypeAlias = AnswerJob | EmbedJob
-JobResult: TypeAlias = AnyAnswer | Embeddings | ImpromptError
+JobResult: TypeAlias = Answer | Embeddings | ImpromptError
 
 
 def run_jobs(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[JobResult]:
@@ -89,9 +85,9 @@ def run_jobs(snapshot: Snapshot, jobs: Sequence[Job], metrics: Metrics) -> list[
         else:
             embed_jobs.setdefault(job.output, {})[position] = job
     results: dict[int, JobResult] = {}
-    for answer_batch in answer_jobs.values():
-        answers = _answer(snapshot, [*answer_batch.values()], metrics)
-        results.update(zip(answer_batch, answers, strict=True))
+    for asked in answer_jobs.values():
+        answers = _answer(snapshot, [*asked.values()], metrics)
+        results.update(zip(asked, answers, strict=True))
     for embed_batch in embed_jobs.values():
         with metrics.stage("embed"):
             embeddings = _embed(snapshot, [*embed_batch.values()])
@@ -118,7 +114,7 @@ def _embed(snapshot: Snapshot, jobs: Sequence[EmbedJob]) -> list[Embeddings]:
 
 def _answer(
     snapshot: Snapshot, jobs: Sequence[AnswerJob], metrics: Metrics
-) -> list[AnyAnswer | ImpromptError]:
+) -> list[Answer | ImpromptError]:
     # The 5 nearest are the first 5 of the 50 nearest, so all are searched with the largest k.
     k = max(job.request.k for job in jobs)
     batch = [job.read for job in jobs]
@@ -126,19 +122,15 @@ def _answer(
     if pictures := [read.picture for read in batch if read.picture is not None]:
         with metrics.stage("encode"):
             snapshot.encoder.images.encode(pictures)  # cached: nothing below encodes them again
-    answers: list[AnyAnswer | ImpromptError]
-    request = jobs[0].request
-    if not request.members:
-        with metrics.stage("answer"):
-            answers = [*snapshot.retriever.answer(batch, k, begun=begun, filters=request.filters)]
-    elif isinstance(snapshot.ensemble, MemberUnavailable):
-        raise snapshot.ensemble
-    else:
-        retriever, ensemble = snapshot.retriever, snapshot.ensemble
-        with metrics.stage("ensemble"):
-            answers = [
-                *explain_batch(batch, k, retriever=retriever, ensemble=ensemble, begun=begun)
-            ]
+    with metrics.stage("answer"):
+        answers = answer_batch(
+            batch,
+            k,
+            retriever=snapshot.retriever,
+            ensemble=snapshot.ensemble,
+            filters=jobs[0].request.filters,
+            begun=begun,
+        )
     return [
         answer if isinstance(answer, ImpromptError) else answer.nearest(job.request.k)
         for answer, job in zip(answers, jobs, strict=True)

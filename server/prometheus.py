@@ -21,8 +21,7 @@ class Metrics:
     - read: decode an image and look for a prompt in its file
     - wait: wait in the queue before the models
     - encode: encode images
-    - ensemble: ask the members of the ensemble and make their answer
-    - answer: encode texts, search, and fetch prompts
+    - answer: encode texts, search, ask the members, and compose prompts
     - embed: encode the inputs of /v1/embed
     """
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from imprompt.core.values import Role
+
 _KEY = "53aa5117c3a1b0b1c0a9c9d6f3a6a0f5b8a1c2d3e4f5061728394a5b6c7d8e9f"
 _DOUBT = "CLIPTextEncode ← OllamaGenerate: written by a model"
 _VERSION = "20261122T212204.123456Z-0a1b2c3d"
@@ -24,10 +26,11 @@ Text = Annotated[
 ]
 Images = Annotated[list[str], Field(description="Image files in base64; `data:` URLs are allowed.")]
 Version = Annotated[str, Field(description="Version of the index.", examples=[_VERSION])]
-How = Literal["exact", "carried", "estimated"]
+How = Literal["exact", "carried", "estimated", "searched"]
 _HOW = (
     "`exact`: the prompt in the file's metadata. `carried`: a prompt in the metadata that "
-    "something outside of the file changed. `estimated`: found with the index."
+    "something outside of the file changed. `estimated`: composed from the prompts around the "
+    "image. `searched`: no prompt of its own, only those nearest to the text."
 )
 _DOUBT_DESCRIPTION = "Why a carried prompt is not exact."
 _SETTINGS = "The generation settings in the metadata, such as sampler and seed."
@@ -60,18 +63,18 @@ class QueryFields(RequestBody):
 
     text: Text | None = None
     k: K = 10
-    members: bool = Field(
+    explain: bool = Field(
         False,
-        description="Answer with the ensemble and explain the contribution of each member. "
-        "Needs images; cannot be combined with a text or filters.",
+        description="Also return what each member of the ensemble contributed. Only for images "
+        "without a text.",
     )
     ignore_metadata: bool = Field(
         False, description="Ignore prompts in the files' metadata and always estimate."
     )
     filters: FilterFields = Field(
         default_factory=FilterFields,
-        description="Conditions on the returned prompts; JSON if the body is a form. "
-        "Cannot be combined with `members`.",
+        description="Conditions on the returned prompts and on those that an estimate is composed "
+        "from; JSON if the body is a form.",
     )
 
 
@@ -157,7 +160,11 @@ class NeighbourSchema(BaseModel):
     row_id: int = Field(description="Row; valid for this index version only.", examples=[1203])
     prompt_key: str = Field(description="Stable key of the prompt.", examples=[_KEY])
     prompt: str = Field(
-        description="The prompt.", examples=["a bowl of ramen, steam, studio light"]
+        description="The prompt as typed.", examples=["(a bowl of ramen:1.2), steam, --ar 3:2"]
+    )
+    shown: str = Field(
+        description="The prompt without weights, tags and flags.",
+        examples=["a bowl of ramen, steam"],
     )
     score: float = Field(
         description="Cosine similarity to the query, from -1 to 1.", examples=[0.71]
@@ -169,8 +176,21 @@ class NeighbourSchema(BaseModel):
     )
 
 
+class PhraseSchema(BaseModel):
+    """A part of a prompt."""
+
+    text: str = Field(description="The phrase.", examples=["golden hour"])
+    role: Role = Field(description="What it is about.", examples=["light"])
+    support: int = Field(
+        description="How many of the 100 prompts around the image hold it; 0 if only a model says "
+        "it.",
+        examples=[7],
+    )
+    row_ids: list[int] = Field(description="Those prompts, nearest first.", examples=[[1203, 88]])
+
+
 class ContributionSchema(BaseModel):
-    """What one member of the ensemble contributed to the answer."""
+    """What one member of the ensemble contributed to the estimate."""
 
     member: str = Field(description="Name of the member.", examples=["knn"])
     share: float = Field(description="Its weight in the blend, from 0 to 1.", examples=[0.35])
@@ -189,22 +209,14 @@ class LeftOutSchema(BaseModel):
 
 
 class ExplanationSchema(BaseModel):
-    """How the ensemble arrived at its answer."""
+    """How the ensemble arrived at its estimate."""
 
     model_config = ConfigDict(extra="allow")
     blend: str = Field(description="Name of the blend config.")
-    confidence: float | None = Field(
-        description="Probability that the estimate is close to the true prompt; null if it is not "
-        "calibrated for the index, or if the prompt comes from the file."
-    )
-    close: bool | None = Field(
-        None, description="Whether the corpus seems to have a prompt close to the true one."
-    )
-    calibration: str = Field(description="`calibrated` or `not calibrated`.")
     cosine: float = Field(description="Cosine similarity of the estimate to the blend.")
     contributions: list[ContributionSchema] = Field(description="One entry per member.")
     left_out: list[LeftOutSchema] = Field(description="Members that were unavailable.")
-    vector: list[float] = Field(description="The answer in MiniLM's space, 384 dimensions.")
+    vector: list[float] = Field(description="The blend in MiniLM's space, 384 dimensions.")
 
 
 class QueryResult(BaseModel):
@@ -215,7 +227,7 @@ class QueryResult(BaseModel):
         None, description="Position of the image in the request, from 0; null for a text alone."
     )
     text: str | None = Field(None, description="The text of the request.")
-    prompt: str | None = Field(None, description="The prompt.")
+    prompt: str | None = Field(None, description="The prompt; none if a text was searched for.")
     how: How | None = Field(None, description=_HOW)
     negative: str | None = Field(None, description="The negative prompt in the metadata.")
     tool: str | None = Field(None, description="The tool that wrote the metadata.")
@@ -223,13 +235,29 @@ class QueryResult(BaseModel):
     doubt: str | None = Field(None, description=_DOUBT_DESCRIPTION, examples=[_DOUBT])
     note: str | None = Field(None, description="Why the metadata was not read.")
     filters: dict[str, Any] | None = Field(None, description="The filters that were applied.")
-    neighbours: list[NeighbourSchema] = Field([], description="The nearest prompts, best first.")
+    phrases: list[PhraseSchema] | None = Field(
+        None, description="The parts of an estimated prompt, in order."
+    )
+    shared: list[PhraseSchema] | None = Field(
+        None, description="Phrases that many prompts around the image hold, the commonest first."
+    )
+    confidence: float | None = Field(
+        None,
+        description="Probability that the estimate is close to the true prompt; null if the blend "
+        "config has no calibration for this index and these filters.",
+    )
+    close: bool | None = Field(
+        None,
+        description="False if the confidence is below 0.1: nothing in the corpus is close, and the "
+        "estimate is a best guess. Null without a confidence.",
+    )
+    nearest: list[NeighbourSchema] = Field([], description="The nearest prompts, best first.")
     version: Version | None = None
     encoder: str | None = Field(None, description="Encoder of the index.")
     corpus: str | None = Field(None, description="Corpora of the index.")
     seconds: float | None = Field(None, description="Time spent on this result.")
     explanation: ExplanationSchema | None = Field(
-        None, description="How the ensemble arrived at its answer; only with `members`."
+        None, description="How the ensemble arrived at an estimate; only with `explain`."
     )
     error: ProblemDetails | None = Field(None, description="Why there is no answer.")
 

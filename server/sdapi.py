@@ -68,9 +68,7 @@ def routes(service: Service) -> APIRouter:
     async def interrogate(request: Request) -> Response:
         """Return the prompt in the file's metadata or, if there is none, an estimate."""
         image = await _read_image(request, InterrogateBody, limits)
-        answer = await service.answer_one(
-            AnswerRequest(Question(image), k=1, members=service.has_members)
-        )
+        answer = await service.answer_one(AnswerRequest(Question(image), k=1))
         return json_response({"caption": answer.prompt})
 
     @router.get(

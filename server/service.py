@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from imprompt.core.errors import ImpromptError
 from imprompt.core.hub.fetch import Announce
-from imprompt.ensemble.ensemble import Ensemble
-from imprompt.ensemble.explanation import ExplainedAnswer
 from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Answer
 from imprompt.retriever.questions import ReadImage, complete_question, read_image
 from imprompt.server.answering import (
     AnswerJob,
     AnswerRequest,
-    AnyAnswer,
     Embeddings,
     EmbedJob,
     Job,
@@ -76,7 +73,7 @@ class Service:
         self._queues = {name: self._queue(name) for name in ("image", "text")}
         self._stopped = threading.Event()
 
-    def _queue(self, name: str) -> MicroBatcher[Job, AnyAnswer | Embeddings]:
+    def _queue(self, name: str) -> MicroBatcher[Job, Answer | Embeddings]:
         limits = self.settings.limits
         return MicroBatcher(
             name,
@@ -101,12 +98,6 @@ class Service:
         """
         if not self.ready:
             raise self.current.damage or busy("The models are being loaded.")
-
-    @property
-    def has_members(self) -> bool:
-        """Whether the ensemble can answer."""
-        with self.current.lease() as snapshot:
-            return isinstance(snapshot.ensemble, Ensemble)
 
     def load(self) -> None:
         """Open the index, load every model and use each once; then the server is ready.
@@ -133,7 +124,7 @@ class Service:
         self.current.close()
         self._resources.close()
 
-    async def answer(self, requests: Sequence[AnswerRequest]) -> list[AnyAnswer | ImpromptError]:
+    async def answer(self, requests: Sequence[AnswerRequest]) -> list[Answer | ImpromptError]:
         """Return one result for each request, in order: its answer, or the error it fails with.
 
         Raises:
@@ -142,19 +133,19 @@ class Service:
         """
         async with asyncio.timeout(self.settings.limits.answer_timeout_s):
             results = await asyncio.gather(*map(self._answer, requests), return_exceptions=True)
-        answers: list[AnyAnswer | ImpromptError] = []
+        answers: list[Answer | ImpromptError] = []
         for result in results:
-            if not isinstance(result, Answer | ExplainedAnswer | ImpromptError):
+            if not isinstance(result, Answer | ImpromptError):
                 raise result
             answers.append(result)
         return answers
 
     async def answer_one(self, request: AnswerRequest) -> Answer:
-        """Return the answer without its explanation; raises its error, or like `answer`."""
+        """Return the answer; raises its error, or like `answer`."""
         (answer,) = await self.answer([request])
         if isinstance(answer, ImpromptError):
             raise answer
-        return answer.answer if isinstance(answer, ExplainedAnswer) else answer
+        return answer
 
     async def run(self, work: Callable[[Snapshot], Value]) -> Value:
         """Return `work(snapshot)`, run in a thread while the snapshot in service is leased.
@@ -208,7 +199,7 @@ class Service:
             raise TypeError(f"an embed job returned {type(result).__name__}")
         return result
 
-    async def _answer(self, request: AnswerRequest) -> AnyAnswer:
+    async def _answer(self, request: AnswerRequest) -> Answer:
         question = request.question
         image: ReadImage | None = None
         if question.image is not None:
@@ -231,7 +222,7 @@ class Service:
         if self._stopped.is_set():
             raise busy("The server is shutting down.")
 
-    async def _queued(self, job: Job, *, n_pixels: int) -> AnyAnswer | Embeddings:
+    async def _queued(self, job: Job, *, n_pixels: int) -> Answer | Embeddings:
         queue = self._queues["image" if n_pixels else "text"]
         return await asyncio.wrap_future(queue.submit(job, weight=n_pixels))
 

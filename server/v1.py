@@ -18,10 +18,10 @@ from imprompt.core.errors import (
 )
 from imprompt.images.prompts.embedded_prompts import prompt_json
 from imprompt.indexer.provenance import imprompt_version
-from imprompt.retriever import Question
+from imprompt.retriever import Answer, Question
 from imprompt.retriever.filters import Filters
 from imprompt.server import schemas
-from imprompt.server.answering import AnswerRequest, AnyAnswer
+from imprompt.server.answering import AnswerRequest
 from imprompt.server.bodies import (
     Form,
     check_images,
@@ -66,17 +66,18 @@ def _add_query_routes(router: APIRouter, service: Service) -> None:
         openapi_extra=_query_body(),
     )
     async def query(request: Request) -> Response:
-        """Find the prompt of one or more images, of a text, or of images mixed with a text.
+        """Find the prompt of one or more images, or search with a text.
 
         A prompt in the file's metadata is *exact*, or *carried* if something outside of the file
-        changed it; any other answer is *estimated*.
+        changed it; any other prompt is *estimated*. A text, alone or mixed with images, is
+        *searched* for: it has nearest prompts and no prompt of its own.
 
         Each image is answered separately: one that cannot be read gets an `error`, and the others
         are answered. If all fail, the response is the first error.
         """
         fields, images = await _read_query(request, service)
         answers = await service.answer(_answer_requests(fields, images, limits))
-        return _query_response(answers, images)
+        return _query_response(answers, images, explain=fields.explain)
 
     @router.post(
         "/search",
@@ -205,19 +206,15 @@ def _answer_requests(
     fields: schemas.QueryFields, images: Sequence[bytes], limits: Limits
 ) -> list[AnswerRequest]:
     text = None if fields.text is None else check_text(fields.text, limits)
-    if fields.members and (text or not images):
+    if fields.explain and (text or not images):
         raise QueryError(
-            "`members` needs images, without a text.", hint="Leave out `text` or `members`."
+            "`explain` needs images, without a text.", hint="Leave out `text` or `explain`."
         )
     k, filters = _checked_k(fields.k, limits), _filters(fields.filters)
-    if fields.members and filters:
-        raise QueryError(
-            "`members` cannot be combined with filters.", hint="Leave out `filters` or `members`."
-        )
     if not images:
         return [AnswerRequest(Question(text=text), k, filters=filters)]
     questions = [Question(image, text, ignore_metadata=fields.ignore_metadata) for image in images]
-    return [AnswerRequest(question, k, fields.members, filters) for question in questions]
+    return [AnswerRequest(question, k, filters) for question in questions]
 
 
 def _filters(fields: schemas.FilterFields) -> Filters:
@@ -232,7 +229,7 @@ def _checked_k(k: int, limits: Limits) -> int:
 
 
 def _query_response(
-    answers: Sequence[AnyAnswer | ImpromptError], images: Sequence[bytes]
+    answers: Sequence[Answer | ImpromptError], images: Sequence[bytes], *, explain: bool = False
 ) -> Response:
     """Return all answers and errors; raise the first error if there is no answer."""
     errors = [answer for answer in answers if isinstance(answer, ImpromptError)]
@@ -243,7 +240,7 @@ def _query_response(
         if isinstance(answer, ImpromptError):
             result: dict[str, Any] = {"error": problem(answer)}
         else:
-            result = answer.to_json()
+            result = answer.to_json(explain=explain)
         results.append({**result, "image": position if images else None})
     return json_response({"results": results, "failed": len(errors)})
 

@@ -81,9 +81,10 @@ def test_the_environment_lacks_torch() -> None:
 def test_query_search_and_verify(home: Path, index: Path) -> None:
     (home / "picture.png").write_bytes(png())
     (answer,) = lines(run(home, "query", home / "picture.png", "--index", index, "--json"))
-    assert len(answer["neighbours"]) == 10
+    assert len(answer["nearest"]) == 10
+    assert answer["prompt"] == ", ".join(phrase["text"] for phrase in answer["phrases"])
     (found,) = lines(run(home, "query", "--text", "a castle", "--index", index, "--json"))
-    assert "castle" in found["neighbours"][0]["prompt"]
+    assert "castle" in found["nearest"][0]["prompt"]
     explained = run(home, "query", home / "picture.png", "--index", index, "--explain", "--json")
     assert lines(explained)[0]["explanation"]
     run(home, "verify", "--index", index)

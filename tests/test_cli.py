@@ -154,23 +154,24 @@ def test_a_text_finds_its_prompt(imprompt: Imprompt, index: Path) -> None:
     done = imprompt("query", "--text", "noodle soup", "-k", "3", "--json", "--index", index)
     assert done.code == 0
     (answer,) = done.lines
-    fields = {"image", "prompt", "how", "neighbours", "encoder", "corpus", "version", "seconds"}
-    assert fields <= set(answer)
-    assert answer["prompt"] == "a bowl of ramen"
-    assert answer["how"] == "estimated"
+    fields = {"image", "text", "how", "nearest", "encoder", "corpus", "version", "seconds"}
+    assert set(answer) == fields, "a text that was searched for has no prompt of its own"
+    assert answer["nearest"][0]["prompt"] == "a bowl of ramen"
+    assert answer["how"] == "searched"
     assert answer["encoder"] == "lite"
-    assert len(answer["neighbours"]) == 3
-    for hit in answer["neighbours"]:
+    assert len(answer["nearest"]) == 3
+    for hit in answer["nearest"]:
         assert set(hit) == {
             "row_id",
             "prompt_key",
             "prompt",
+            "shown",
             "score",
             "source",
             "source_key",
             "n_like",
         }
-    scores = [hit["score"] for hit in answer["neighbours"]]
+    scores = [hit["score"] for hit in answer["nearest"]]
     assert scores == sorted(scores, reverse=True)
     assert -1 <= scores[-1] <= scores[0] <= 1
 
@@ -178,10 +179,13 @@ def test_a_text_finds_its_prompt(imprompt: Imprompt, index: Path) -> None:
 def test_a_picture_gets_an_estimate_and_a_table(
     imprompt: Imprompt, index: Path, picture: Path
 ) -> None:
-    """Without --json a person reads the prompt, how it was found, and the neighbours."""
+    """Without --json a person reads the prompt, how it was found, its phrases, the neighbours."""
     done = imprompt("query", picture, "-k", "2", "--index", index)
     assert done.code == 0
-    assert "estimated" in done.out
+    (answer,) = imprompt("query", picture, "-k", "2", "--json", "--index", index).lines
+    assert f"estimated: {answer['prompt']}" in done.out
+    for phrase in answer["phrases"]:
+        assert re.search(rf"{phrase['role']} .*{re.escape(phrase['text'])} ", done.out)
     assert "2 nearest prompts" in done.out
 
 
@@ -201,7 +205,7 @@ def test_a_prompt_in_the_file_is_exact(imprompt: Imprompt, index: Path, tmp_path
         "an owl of brass",
         "blur",
     )
-    assert len(answer["neighbours"]) == len(PROMPTS)
+    assert len(answer["nearest"]) == len(PROMPTS)
 
 
 def test_a_prompt_that_is_not_exact_is_said_to_be_carried(
@@ -237,7 +241,7 @@ def test_metadata_is_ignored_on_demand(imprompt: Imprompt, index: Path, tmp_path
         assert words in shown
     (answer,) = imprompt("query", path, "--ignore-metadata", "--json", "--index", index).lines
     assert answer["how"] == "estimated"
-    assert answer["prompt"] == answer["neighbours"][0]["prompt"]
+    assert answer["prompt"] == ", ".join(phrase["text"] for phrase in answer["phrases"])
 
 
 @pytest.mark.parametrize("verb", ["query", "extract"])
@@ -275,7 +279,7 @@ def test_an_image_and_a_text_are_mixed(imprompt: Imprompt, index: Path, picture:
     score = {"alone": 0.0, "mixed": 0.0}
     for name, answer in (("alone", alone), ("mixed", mixed)):
         score[name] = next(
-            hit["score"] for hit in answer["neighbours"] if hit["prompt"] == "a lighthouse at dusk"
+            hit["score"] for hit in answer["nearest"] if hit["prompt"] == "a lighthouse at dusk"
         )
     assert score["mixed"] > score["alone"] + 0.1
 
@@ -471,13 +475,24 @@ def test_an_unknown_option_is_usage(imprompt: Imprompt) -> None:
 
 
 def test_colours_and_markup_in_prompts_stay_text(imprompt: Imprompt, tmp_path: Path) -> None:
-    """Square brackets are common in prompts; they are never read as markup."""
-    (tmp_path / "p.txt").write_text("a [red] fox [/] [bold]x\n", "utf-8")
+    """Square brackets are common in prompts; they are never read as markup.
+
+    The nearest prompts are shown without them, and are in JSON as they were typed.
+    """
+    typed = "a [red] fox [/] [bold]x"
+    (tmp_path / "p.txt").write_text(f"{typed}\n", "utf-8")
     imprompt("build-index", "--corpus", tmp_path / "p.txt", "--index", tmp_path / "index")
-    assert (
-        "a [red] fox [/] [bold]x"
-        in imprompt("query", "--text", "fox", "--index", tmp_path / "index").out
-    )
+    asked = ("--contains", "[red] fox [/]", "--index", tmp_path / "index")
+    shown = imprompt("query", "--text", typed, *asked).out
+    for words in (f"\n{typed}\n", "contains '[red] fox [/]'", " a red fox / bold x "):
+        assert words in shown
+    (answer,) = imprompt("query", "--text", "fox", "--json", *asked).lines
+    (hit,) = answer["nearest"]
+    assert (hit["prompt"], hit["shown"]) == (typed, "a red fox / bold x")
+    info = PngInfo()
+    info.add_text("parameters", f"{typed}\nSteps: 20, Sampler: Euler a, Seed: 1, Size: 8x8")
+    Image.new("RGB", (8, 8)).save(tmp_path / "fox.png", pnginfo=info)
+    assert f": {typed}\n" in imprompt("query", tmp_path / "fox.png", *asked).out
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_on_demand() -> None:

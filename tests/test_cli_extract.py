@@ -105,7 +105,7 @@ class TestWithoutAnIndex:
         done = imprompt("query", folder / "a.png", "--json", "--index", folder / "none")
         assert done.code == 0
         assert done.lines[0]["how"] == "exact"
-        assert done.lines[0]["neighbours"] == []
+        assert done.lines[0]["nearest"] == []
         assert done.lines[0]["encoder"] is None
         assert "No nearest prompts are shown: There is no index in" in done.err
 

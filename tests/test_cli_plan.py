@@ -190,7 +190,7 @@ def test_a_factory_of_ones_own(imprompt: Imprompt, tmp_path: Path) -> None:
     with open_version(index) as version:
         assert [info.factory for info in version.manifest.indexes.values()] == ["IVF4,RaBitQ"]
     found = imprompt("query", "--text", "a red cat", "--index", str(index), "--json")
-    assert json.loads(found.out)["prompt"] == "a red cat"
+    assert json.loads(found.out)["nearest"][0]["prompt"] == "a red cat"
     assert imprompt("verify", "--index", str(index)).code == 0
     refused = imprompt(*common, "--index-factory", "PQ7")
     assert refused.code == 10
@@ -215,9 +215,7 @@ def test_effort(imprompt: Imprompt, tmp_path: Path) -> None:
         == 0
     )
     ask = ("query", "--text", "badorlen", "-k", "50", "--index", index, "--json")
-    exact, least = (
-        imprompt(*ask, "--effort", effort).lines[0]["neighbours"] for effort in ("1", "0")
-    )
+    exact, least = (imprompt(*ask, "--effort", effort).lines[0]["nearest"] for effort in ("1", "0"))
     assert len(exact) == len(least) == 50
     assert exact[0]["score"] >= least[0]["score"]
     assert [hit["row_id"] for hit in exact] != [hit["row_id"] for hit in least]
@@ -249,4 +247,4 @@ def test_an_index_of_an_older_format_is_built_again(imprompt: Imprompt, tmp_path
     assert "imprompt build-index --replace" in refused.err
     assert imprompt(*common).code == 52
     assert imprompt(*common, "--replace").code == 0
-    assert imprompt(*ask).lines[0]["prompt"] == "a red house number 7"
+    assert imprompt(*ask).lines[0]["nearest"][0]["prompt"] == "a red house number 7"

@@ -50,8 +50,9 @@ def test_an_index_is_built_and_used_without_posix(told: dict[str, Any]) -> None:
     """Built, asked, verified, extended, cut and submitted from, in a folder with odd letters."""
     assert {step: done[0] for step, done in told["done"].items() if done[0]} == {}, told["done"]
     found = json.loads(told["done"]["query"][1])
-    assert found["prompt"] == "a red fox in the snow"
-    assert json.loads(told["done"]["query an image"][1])["how"] == "estimated"
+    assert found["nearest"][0]["prompt"] == "a red fox in the snow"
+    estimated = json.loads(told["done"]["query an image"][1])
+    assert (estimated["how"], bool(estimated["prompt"])) == ("estimated", True)
     assert "memory unknown" in told["done"]["doctor"][1]
     assert told["left"] == []
 

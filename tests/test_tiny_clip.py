@@ -69,16 +69,22 @@ def index(
 
 
 def test_a_picture_finds_its_text(scenes: dict[str, str], index: Path) -> None:
-    """Among the texts of all held-out scenes, the first answer to a picture is its own text."""
+    """Among the texts of all held-out scenes, the nearest to a picture is its own text.
+
+    The prompt is composed of the texts around the picture.
+    """
     answers = [
         json.loads(line)
         for line in run("query", *scenes, "--index", index, "-k", "1", "--json").splitlines()
     ]
     assert [answer["image"] for answer in answers] == list(scenes)
     found = [
-        answer["how"] == "estimated" and answer["prompt"] == scenes[answer["image"]]
+        answer["how"] == "estimated" and answer["nearest"][0]["prompt"] == scenes[answer["image"]]
         for answer in answers
     ]
+    for answer in answers:
+        assert answer["prompt"] == ", ".join(phrase["text"] for phrase in answer["phrases"])
+        assert answer["prompt"]
     assert np.mean(found) >= MIN_RECALL_AT_1
 
 
@@ -86,8 +92,8 @@ def test_a_text_finds_its_own_row(scenes: dict[str, str], index: Path, imprompt:
     """A text of the index is its own nearest neighbour, at cosine 1 to float16 rounding."""
     text = list(scenes.values())[7]
     (answer,) = imprompt("query", "--text", text, "--index", index, "-k", "1", "--json").lines
-    assert answer["prompt"] == text
-    assert answer["neighbours"][0]["score"] == pytest.approx(1, abs=1e-3)
+    assert answer["nearest"][0]["prompt"] == text
+    assert answer["nearest"][0]["score"] == pytest.approx(1, abs=1e-3)
 
 
 def test_held_out_scenes_have_one_right_text_and_are_never_trained_on() -> None:

@@ -23,11 +23,12 @@ How = Literal["estimated", "exact", "carried", "failed", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """Images that are predicted together."""
+    """Images that are predicted together; without `prompts` only their vectors are."""
 
     number: int
     paths: tuple[Path, ...]
     ignore_metadata: bool
+    prompts: bool = True
 
 
 class BatchPredictions(msgspec.Struct, frozen=True):
@@ -69,12 +70,14 @@ class LocalPredictor:
         """See `BatchPredictor.predictions`."""
         parts = ((batch, part) for batch in batches for part in read_images(batch))
         for batch, part in ahead(parts):
-            yield batch, _predict_part(part, self._ensemble)
+            yield batch, _predict_part(part, self._ensemble, prompts=batch.prompts)
 
 
 def predict_batch(batch: ImageBatch, ensemble: Ensemble) -> BatchPredictions:
     """Return the predictions for a whole batch, made in this process."""
-    return joined([_predict_part(part, ensemble) for part in read_images(batch)])
+    return joined(
+        [_predict_part(part, ensemble, prompts=batch.prompts) for part in read_images(batch)]
+    )
 
 
 def joined(parts: Sequence[BatchPredictions]) -> BatchPredictions:
@@ -103,25 +106,31 @@ def read_images(batch: ImageBatch) -> Iterator[list[ReadQuestion | ImpromptError
 
 
 def _predict_part(
-    reads: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble
+    reads: Sequence[ReadQuestion | ImpromptError], ensemble: Ensemble, *, prompts: bool
 ) -> BatchPredictions:
-    """Return the prompt that a file carries, where there is one, else the ensemble's prediction."""
+    """Return the prompt that a file carries, where there is one, else the ensemble's prediction.
+
+    Without `prompts`, none is composed, and those predicted are empty.
+    """
     pictures = [
         read.picture
         for read in reads
         if isinstance(read, ReadQuestion) and not read.carried and read.picture is not None
     ]
-    predictions = iter(ensemble.predict(pictures))
+    if prompts:
+        predicted = [(one.vector, one.prompt) for one in ensemble.predict(pictures)]
+    else:
+        predicted = [(vector, "") for vector in ensemble.blend(pictures)]
+    predictions = iter(predicted)
     rows = np.zeros((len(reads), DIM), dtype=np.float32)
-    prompts, errors = [""] * len(reads), {}
+    texts, errors = [""] * len(reads), {}
     how: list[How] = ["estimated"] * len(reads)
     for position, read in enumerate(reads):
         if isinstance(read, ImpromptError):
             how[position], errors[position] = "failed", read.message
         elif read.carried:
-            how[position], prompts[position] = read.carried.how, read.carried.prompt
+            how[position], texts[position] = read.carried.how, read.carried.prompt
             rows[position] = ensemble.minilm.encode([read.carried.prompt])[0]
         else:
-            prediction = next(predictions)
-            rows[position], prompts[position] = prediction.vector, prediction.prompt
-    return BatchPredictions(rows.tobytes(), prompts, how, errors)
+            rows[position], texts[position] = next(predictions)
+    return BatchPredictions(rows.tobytes(), texts, how, errors)

@@ -91,7 +91,7 @@ def submit(
         out: .csv, .parquet or .npz; see `write_submission`.
         depends_on: as `submission_plan.depends_on` returns it.
         sample: a sample submission whose ids and order are taken; without one they are sorted.
-        prompts_out: a CSV file for the prompts.
+        prompts_out: a CSV file for the prompts, which are composed only if it is given.
         ignore_metadata: estimate the prompt even where a file carries it.
         predictor: predicts the batches instead of `ensemble`; may differ from run to run.
 
@@ -103,7 +103,9 @@ def submit(
     """
     began = time.monotonic()
     check_suffix(out)
-    plan = plan_submission(folder, sample, ignore_metadata=ignore_metadata)
+    plan = plan_submission(
+        folder, sample, ignore_metadata=ignore_metadata, prompts=prompts_out is not None
+    )
     work = out.with_name(f".{out.name}.{plan.digest(depends_on)[:16]}")
     _remove_stale(out, keep=work)
     with write_lock(work):

@@ -42,6 +42,7 @@ class SubmissionPlan:
     """The images to predict, by ascending id, and the ids to write, in order.
 
     `missing` are ids of the sample without an image, `surplus` images that are not in the sample.
+    `prompts`: compose prompts, too.
     """
 
     paths: list[Path]
@@ -49,13 +50,17 @@ class SubmissionPlan:
     missing: tuple[str, ...]
     surplus: tuple[str, ...]
     ignore_metadata: bool
+    prompts: bool
 
     def batches(self) -> list[ImageBatch]:
         """Return the images in batches, numbered from 0."""
         starts = range(0, len(self.paths), BATCH_IMAGES)
         return [
             ImageBatch(
-                number, tuple(self.paths[start : start + BATCH_IMAGES]), self.ignore_metadata
+                number,
+                tuple(self.paths[start : start + BATCH_IMAGES]),
+                self.ignore_metadata,
+                self.prompts,
             )
             for number, start in enumerate(starts)
         ]
@@ -65,13 +70,16 @@ class SubmissionPlan:
         facts = {
             "batch": [BATCH_IMAGES, MAX_BATCH_PIXELS, ENOUGH_PX],
             "ignore_metadata": self.ignore_metadata,
+            "prompts": self.prompts,
             "images": [(str(path), *stamp(path)) for path in self.paths],
             "depends_on": depends_on,
         }
         return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
 
-def plan_submission(folder: Path, sample: Path | None, *, ignore_metadata: bool) -> SubmissionPlan:
+def plan_submission(
+    folder: Path, sample: Path | None, *, ignore_metadata: bool, prompts: bool
+) -> SubmissionPlan:
     """Return the plan for a folder of images; without a sample, ids are sorted.
 
     Raises:
@@ -94,6 +102,7 @@ def plan_submission(folder: Path, sample: Path | None, *, ignore_metadata: bool)
         missing=tuple(name for name in ids if name not in path_of),
         surplus=tuple(sorted(path_of.keys() - wanted)),
         ignore_metadata=ignore_metadata,
+        prompts=prompts,
     )
 
 

@@ -90,7 +90,7 @@ function searchImage(file, signal) {
   form.append("k", resultCount());
   if (byId("ignore").checked) form.append("ignore_metadata", "true");
   if (Object.keys(conditions).length) form.append("filters", JSON.stringify(conditions));
-  else if (Object.keys(info.members).length) form.append("members", "true");
+  form.append("explain", "true");
   return post("/v1/query", form, signal);
 }
 
@@ -145,15 +145,44 @@ function searchFiles(list) {
 
 function answer(result, file, position) {
   const id = `answer-${position}`;
-  const prompt = make("h2", { class: "prompt", id }, result.prompt);
-  const body = make("div", {}, how(result), prompt, actions(result), settings(result));
+  const body = make("div", {}, how(result), ...headline(result, id), settings(result));
   return make(
     "article",
     { class: file ? "answer pictured" : "answer", "aria-labelledby": id },
     make("div", { class: "top" }, file ? picture(file) : "", body),
+    ...phrases(result),
     ...contributions(result),
     ...neighbours(result, position),
   );
+}
+
+function headline(result, id) {
+  if (result.how === "searched") return [make("h2", { class: "prompt", id }, result.text)];
+  if (result.close !== false) {
+    return [make("h2", { class: "prompt", id }, result.prompt), actions(result)];
+  }
+  return [
+    make("h2", { class: "nothing", id }, "Nothing in the corpus is close to this image."),
+    make("p", { class: "guess" }, "Best guess: ", make("span", { class: "prompt" }, result.prompt)),
+    actions(result),
+  ];
+}
+
+function phrases(result) {
+  const shown = result.close === false ? result.shared : result.phrases;
+  if (!shown || !shown.length) return [];
+  const title = result.close === false ? "Phrases that many prompts around it share" : "Phrases";
+  const items = shown.map(({ text, role, support }) => {
+    const prompts = support === 1 ? "1 prompt" : `${support} prompts`;
+    return make(
+      "li",
+      {},
+      make("span", { class: "role" }, role),
+      make("span", { class: "phrase" }, text),
+      make("span", { class: "support" }, support ? prompts : "seen in the image"),
+    );
+  });
+  return [make("h3", {}, title), make("ul", { class: "phrases" }, ...items)];
 }
 
 function picture(file) {
@@ -172,19 +201,18 @@ function how(result) {
     line.append(`from the metadata that ${tool} wrote`);
   } else if (result.how === "carried") {
     line.append(`from the metadata that ${tool} wrote, but not exact: ${result.doubt}`);
-  } else if (result.explanation) {
-    line.append(confidence(result.explanation.confidence));
-  } else if (result.text) {
-    line.append("the prompt nearest to the text");
+  } else if (result.how === "estimated") {
+    line.append(confidence(result.confidence));
   } else {
-    line.append("the prompt nearest to the image, without the ensemble");
+    line.append("the prompts nearest to the text");
   }
   if (result.note) line.append(` · ${result.note}`);
   return line;
 }
 
 function confidence(value) {
-  return value === null ? "confidence: not calibrated" : `confidence ${value.toFixed(2)}`;
+  const chance = `${Math.round(100 * value)} % likely to be close to the true prompt`;
+  return value === null ? "composed from the prompts around the image" : chance;
 }
 
 function actions(result) {
@@ -211,8 +239,8 @@ function setting([name, value]) {
 function contributions(result) {
   if (!result.explanation) return [];
   const rows = result.explanation.contributions.map((contribution) => {
-    const { member, share, cosine, text } = contribution;
-    const weight = `weight ${Math.round(share * 100)} %, cosine ${cosine.toFixed(2)}`;
+    const { member, share, text } = contribution;
+    const weight = `weight ${Math.round(share * 100)} %`;
     return make(
       "li",
       {},
@@ -224,11 +252,7 @@ function contributions(result) {
   const missing = result.explanation.left_out.map(({ member, reason }) =>
     make("li", {}, make("span", { class: "who" }, member), `unavailable: ${reason}`),
   );
-  const title =
-    result.how === "estimated"
-      ? "Contributions of the members"
-      : "Contributions to the ensemble’s estimate";
-  return [make("h3", {}, title), make("ul", { class: "contributions" }, ...rows, ...missing)];
+  return [make("h3", {}, "Contributions of the members"), make("ul", { class: "contributions" }, ...rows, ...missing)];
 }
 
 function bar(fraction) {
@@ -238,12 +262,12 @@ function bar(fraction) {
 function neighbours(result, position) {
   const id = `nearest-${position}`;
   const title = make("h3", { id }, "Nearest prompts");
-  if (!result.neighbours.length) {
+  if (!result.nearest.length) {
     return [title, make("p", { class: "fine" }, "No prompt passes the filters.")];
   }
   const names = ["Score", "Prompt", "Source", "Copy"];
   const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)));
-  const body = make("tbody", {}, ...result.neighbours.map(neighbour));
+  const body = make("tbody", {}, ...result.nearest.map(neighbour));
   const table = make("table", { "aria-labelledby": id }, make("thead", {}, head), body);
   const save = make("button", { type: "button", class: "small" }, "Download as CSV");
   save.addEventListener("click", () => download(result));
@@ -255,14 +279,14 @@ function neighbour(hit) {
   const score = make("span", { class: "gauge" }, bar(hit.score), hit.score.toFixed(3));
   const more = `and ${hit.n_like.toLocaleString("en")} like it`;
   const like = hit.n_like ? make("span", { class: "like" }, more) : "";
-  const label = `Copy the prompt: ${hit.prompt.slice(0, 60)}`;
+  const label = `Copy the prompt: ${hit.shown.slice(0, 60)}`;
   return make(
     "tr",
     {},
     make("td", { class: "score" }, score),
-    make("td", { class: "words" }, hit.prompt, like),
+    make("td", { class: "words" }, hit.shown, like),
     make("td", { class: "from" }, `${hit.source}, ${hit.source_key}`),
-    make("td", { class: "do" }, copyButton(hit.prompt, "Copy", "small", label)),
+    make("td", { class: "do" }, copyButton(hit.shown, "Copy", "small", label)),
   );
 }
 
@@ -297,11 +321,11 @@ async function copy(text) {
 }
 
 const COLUMNS = [
-  "rank", "score", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "version",
+  "rank", "score", "shown", "prompt", "n_like", "source", "source_key", "prompt_key", "row_id", "version",
 ];
 
 function download(result) {
-  const rows = result.neighbours.map((hit, position) => {
+  const rows = result.nearest.map((hit, position) => {
     const values = { ...hit, rank: position + 1, version: result.version };
     return COLUMNS.map((name) => cell(values[name]));
   });

@@ -55,8 +55,8 @@ def test_remove_shows_first_and_then_removes(
     (answer,) = imprompt(
         "query", "--text", "a red fox", "-k", "99", "--json", "--index", index
     ).lines
-    assert len(answer["neighbours"]) == 8
-    assert not any("fox" in hit["prompt"] for hit in answer["neighbours"])
+    assert len(answer["nearest"]) == 8
+    assert not any("fox" in hit["prompt"] for hit in answer["nearest"])
     assert imprompt("verify", "--index", index).code == 0
     done = imprompt("build-index", "--corpus", tmp_path / "prompts.txt", "--index", index)
     assert (done.code, "4 prompts were removed" in done.err) == (56, True)
@@ -141,12 +141,12 @@ def test_add_encodes_what_is_new(imprompt: Imprompt, index: Path, tmp_path: Path
     (again,) = imprompt(*words).lines
     assert (again["added"], again["encoded"], again["manifest"]["rows"]) == (False, 0, 14)
     (answer,) = imprompt("query", "--text", "a purple teapot", "--json", "--index", index).lines
-    assert answer["prompt"] == "a purple teapot"
+    assert answer["nearest"][0]["prompt"] == "a purple teapot"
     assert answer["corpus"] == "prompts.txt, more.txt, third.csv"
     (fox,) = imprompt(
         "query", "--text", "x", "--where", "n_submitted = 2", "--json", "--index", index
     ).lines
-    assert fox["prompt"] == "a red fox"
+    assert fox["nearest"][0]["prompt"] == "a red fox"
     assert imprompt("verify", "--index", index).code == 0
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from imprompt.core.errors import EncoderError
-from imprompt.core.values import normalize_text, prompt_key, unit_rows
+from imprompt.core.values import Prompt, normalize_text, prompt_key, unit_rows, without_edges
 
 
 @given(
@@ -55,3 +55,37 @@ def test_prompts_that_differ_in_white_space_and_composition_share_a_key() -> Non
     """NFC and white space do not make another prompt; a letter does."""
     assert prompt_key("  caf\u00e9 \n at  night") == prompt_key("cafe\u0301 at night")
     assert prompt_key("cafe at night") != prompt_key("caf\u00e9 at night")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("a fox", "a fox"),
+        (' "a fox," ', "a fox"),
+        ("--- (a fox) 🦊!", "a fox"),
+        ("l'été: a fox's den", "l'été: a fox's den"),
+        ("...", ""),
+        ("", ""),
+    ],
+)
+def test_edges_are_spaces_punctuation_and_symbols(text: str, kept: str) -> None:
+    """At both ends alone."""
+    assert without_edges(text) == kept
+
+
+@given(st.text())
+def test_without_edges_a_text_stays_as_it_is(text: str) -> None:
+    """Nothing is left to take away, and what is left was in it."""
+    kept = without_edges(text)
+    assert kept in text
+    assert without_edges(kept) == kept
+
+
+def test_what_is_shown_of_a_prompt_is_what_the_encoder_read() -> None:
+    """Without its edges; where nothing would be left, the prompt as it was typed."""
+
+    def shown(text: str, read: str) -> str:
+        return Prompt(0, prompt_key(text), text, read, "p.txt", "1", 1, 0).shown
+
+    assert shown("(a fox:1.2), --ar 3:2", "a fox,") == "a fox"
+    assert shown("!!!", "!!!") == "!!!"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypothesis import strategies as st
 from PIL import Image
 
 from imprompt.core.protocols import EnsembleMember
-from imprompt.core.values import Prediction
+from imprompt.core.values import Prediction, Prompt, prompt_key
 from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.minilm import SPACE
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings
@@ -41,6 +42,33 @@ def build_colour_index(folder: Path, *, with_words: bool = True) -> Path:
 def picture(colour: str) -> Image.Image:
     """Return a picture of one colour."""
     return Image.new("RGB", (20, 20), colour)
+
+
+def prompts_of(
+    texts: Sequence[str], *, shown: Sequence[str] | None = None, first_row: int = 0
+) -> list[Prompt]:
+    """Return prompts with consecutive row ids; `shown` is what the encoder read."""
+    return [
+        Prompt(row, prompt_key(text), text, read, "p.txt", str(row), 1, row)
+        for row, (text, read) in enumerate(zip(texts, shown or texts, strict=True), first_row)
+    ]
+
+
+_PARTS = (
+    *("a red fox", "a red fox in the snow", "two foxes", "a wolf by a lake", "a lake at night"),
+    *("oil painting", "oil on canvas", "painting", "photograph", "by greg rutkowski", "snow"),
+    *("greg rutkowski", "by alphonse mucha and wlop", "warm light", "golden hour", "night"),
+    *("soft light", "wide shot", "close up", "35mm lens", "teal and orange", "vivid colors"),
+    *("sharp focus", "highly detailed", "8k", "award - winning", "cyberpunk", "retro style"),
+    *("a very long phrase of words that nobody could want to read again", "of the", "...", "lake"),
+)
+
+
+def prompts_with_phrases() -> st.SearchStrategy[list[str]]:
+    """Draw texts of prompts that share phrases, among some that are anything."""
+    part = st.sampled_from(_PARTS) | st.text(max_size=12)
+    text = st.lists(part, max_size=8).map(", ".join)
+    return st.lists(text, max_size=12)
 
 
 class FixedMember:

@@ -14,9 +14,9 @@ from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.blend_config import BlendConfig, load_blend_config, write_blend_config
 from imprompt.ensemble.confidence import Calibration, ConfidenceFeatures, find_calibration, nearness
 from imprompt.ensemble.ensemble import Ensemble
-from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
+from imprompt.ensemble.estimates import ask
 from imprompt.ensemble.members import load_ensemble
-from imprompt.retriever import Question, Retriever
+from imprompt.retriever import Answer, Filters, Question, Retriever
 from imprompt.store.index_version import IndexVersion, open_version
 from tests.conftest import Imprompt
 
@@ -55,13 +55,21 @@ def red(tmp_path: Path) -> Path:
     return tmp_path / "red.png"
 
 
-def explained(
-    ensemble: Ensemble, pair: LiteEncoder, lite: IndexVersion, image: Path
-) -> ExplainedAnswer:
-    (answer,) = ask_explained(
-        [Question(image)], 3, retriever=Retriever(lite, pair), ensemble=ensemble
+def answered(
+    ensemble: Ensemble,
+    pair: LiteEncoder,
+    lite: IndexVersion,
+    image: Path,
+    filters: Filters | None = None,
+) -> Answer:
+    (answer,) = ask(
+        [Question(image)],
+        3,
+        retriever=Retriever(lite, pair),
+        ensemble=ensemble,
+        filters=filters or Filters(),
     )
-    assert isinstance(answer, ExplainedAnswer)
+    assert isinstance(answer, Answer)
     return answer
 
 
@@ -113,15 +121,18 @@ def test_a_calibrated_blend_config_tells_its_confidence(
         made = calibration(pair, intercept=intercept)
         blend_config = BlendConfig(name="mine", weights={"vit": 1, "knn": 1}, calibrations=(made,))
         ensemble = load_ensemble(blend_config, lite, pair, offline=True)
-        answer = explained(ensemble, pair, lite, red)
+        answer = answered(ensemble, pair, lite, red)
+        assert answer.estimate is not None
         (prediction,) = ensemble.predict([Image.open(red).convert("RGB")])
-        assert answer.explanation.confidence == pytest.approx(
+        assert answer.estimate.confidence == pytest.approx(
             made.probability(prediction.confidence_features), abs=1e-6
         )
-        assert answer.explanation.close is close
-        assert answer.answer.prompt
-        told = answer.to_json()["explanation"]
-        assert (told["calibration"], told["close"]) == ("calibrated", close)
+        assert answer.estimate.close is close
+        assert answer.prompt == prediction.prompt != ""
+        told = answer.to_json()
+        assert (told["confidence"], told["close"]) == (answer.estimate.confidence, close)
+        filtered = answered(ensemble, pair, lite, red, Filters(exclude=("lake",)))
+        assert filtered.to_json()["confidence"] is None, "it was measured among all prompts"
 
 
 def test_without_calibration_there_is_no_confidence(
@@ -131,9 +142,9 @@ def test_without_calibration_there_is_no_confidence(
     other = BlendConfig(
         name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, rows=100_000),)
     )
-    answer = explained(load_ensemble(other, lite, pair, offline=True), pair, lite, red)
-    assert answer.explanation.confidence is None
-    assert answer.to_json()["explanation"]["calibration"] == "not calibrated"
+    answer = answered(load_ensemble(other, lite, pair, offline=True), pair, lite, red)
+    told = answer.to_json()
+    assert (told["confidence"], told["close"]) == (None, None)
     degraded = BlendConfig(
         name="mine", weights={"vit": 1, "caption": 1}, calibrations=(calibration(pair),)
     )
@@ -157,15 +168,17 @@ def test_a_blend_config_keeps_its_calibrations(pair: LiteEncoder, tmp_path: Path
 def test_query_says_that_nothing_is_close(
     imprompt: Imprompt, pair: LiteEncoder, lite_index: Path, red: Path, tmp_path: Path
 ) -> None:
-    """With the best guess beside it."""
+    """With the best guess beside it, and what the prompts around the image share, if anything."""
     blend_config = BlendConfig(
         name="mine", weights={"vit": 1, "knn": 1}, calibrations=(calibration(pair, intercept=-9.0),)
     )
     write_blend_config(tmp_path / "mine.json", blend_config)
-    done = imprompt(
-        "query", red, "--explain", "--blend", tmp_path / "mine.json", "--index", lite_index
-    )
+    asked = ("query", red, "--blend", tmp_path / "mine.json", "--index", lite_index)
+    (answer,) = imprompt(*asked, "--json").lines
+    done = imprompt(*asked)
     assert done.code == 0
-    assert "nothing in the corpus is close; this is the best guess" in done.out
-    assert "estimated: a " in done.out
-    assert "confidence: 0.00" in done.out
+    assert "Nothing in the corpus is close to this image." in done.out
+    assert f"best guess: {answer['prompt']}\n" in done.out
+    assert "estimated:" not in done.out
+    assert "0% likely to be close to the true prompt" in done.out
+    assert "Phrases\n" not in done.out, "those of a guess are not what it is about"

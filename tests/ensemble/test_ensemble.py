@@ -1,4 +1,4 @@
-"""The ensemble's prediction: the blend, the nearest text, the contributions, failing members."""
+"""The ensemble's prediction: the blend, the prompt, the contributions, failing members, filters."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import torch
 from PIL import Image
 
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
-from imprompt.core.values import Prediction
+from imprompt.core.values import Phrase, Prediction
+from imprompt.encoders.class_words import ClassWord
 from imprompt.ensemble.blend import blend
 from imprompt.ensemble.blend_config import KnnSettings
-from imprompt.ensemble.ensemble import predict_in_memory
+from imprompt.ensemble.ensemble import Ensemble, predict_in_memory
 from imprompt.ensemble.knn import Knn
+from imprompt.ensemble.model_members import CachedMember
+from imprompt.retriever.filters import Filters, PassingPrompts, select
 from imprompt.store.index_version import IndexVersion
 from tests.ensemble.builders import WORDS, FixedMember, ensemble, neighbourhood, picture
+from tests.retriever.colours import PROMPTS
 
 
 class Narrow(FixedMember):
@@ -32,8 +36,8 @@ class Narrow(FixedMember):
         return super().predict(images)
 
 
-def test_a_prediction_is_the_blend_and_its_nearest_text(version: IndexVersion) -> None:
-    """The vector is the blend; a member's text wins where it is nearer than any prompt."""
+def test_a_prediction_is_the_blend_and_a_prompt_near_it(version: IndexVersion) -> None:
+    """The vector is the blend; a member's text is the subject where it is nearer than any other."""
     sayer = FixedMember("sayer", "purple dragon")
     weights = {"knn": 0.2, "sayer": 0.8}
     images = [picture("red"), picture("blue")]
@@ -44,9 +48,10 @@ def test_a_prediction_is_the_blend_and_its_nearest_text(version: IndexVersion) -
         [prediction.vector for prediction in predictions], expected, atol=1e-6
     )
     for row, prediction in enumerate(predictions):
-        assert prediction.prompt == "purple dragon"
+        assert prediction.phrases[0] == Phrase("purple dragon", "subject")
+        assert prediction.prompt == ", ".join(phrase.text for phrase in prediction.phrases)
         assert prediction.cosine == pytest.approx(
-            float(WORDS.encode(["purple dragon"])[0] @ expected[row]), abs=1e-5
+            float(WORDS.encode([prediction.prompt])[0] @ expected[row]), abs=1e-5
         )
         assert [(part.member, round(part.share, 6)) for part in prediction.contributions] == [
             ("knn", 0.2),
@@ -62,12 +67,12 @@ def test_a_prediction_is_the_blend_and_its_nearest_text(version: IndexVersion) -
 
 
 def test_the_prompts_around_the_picture_are_candidates(version: IndexVersion) -> None:
-    """Where the heaviest member writes no text, the answer is the prompt nearest to the blend."""
+    """Where the heaviest member writes no text, the subject is the one of theirs near the blend."""
     mute = FixedMember("mute", "blue and red", mute=True)
     (prediction,) = ensemble(version, mute, weights={"knn": 0.1, "mute": 0.9}, k=8).predict(
         [picture("blue")]
     )
-    assert prediction.prompt == "blue and red"
+    assert prediction.phrases == (Phrase("blue and red", "subject", 1, (5,)),)
     assert [part.text for part in prediction.contributions][1] is None
     (prediction,) = ensemble(version, mute, weights={"mute": 1}, k=8).predict([picture("red")])
     assert prediction.prompt == "blue and red", "also without knn"
@@ -89,7 +94,75 @@ def test_a_weight_without_a_member_is_refused(version: IndexVersion) -> None:
 
 def test_no_pictures_no_predictions(version: IndexVersion) -> None:
     """No pictures, no predictions, no member asked."""
-    assert ensemble(version, weights={"knn": 1}).predict([]) == []
+    members = ensemble(version, weights={"knn": 1})
+    assert members.predict([]) == []
+    assert members.blend([]).shape == (0, 384)
+
+
+def test_blends_alone_are_those_of_the_predictions(version: IndexVersion) -> None:
+    """A submission needs no prompts, and gets the same vectors."""
+    members = ensemble(
+        version, FixedMember("sayer", "purple dragon"), weights={"knn": 0.2, "sayer": 0.8}
+    )
+    images = [picture("red"), picture("blue"), picture("lime")]
+    expected = [prediction.vector for prediction in members.predict(images)]
+    np.testing.assert_array_equal(members.blend(images), expected)
+
+
+def test_what_an_encoder_sees_may_be_the_subject(version: IndexVersion) -> None:
+    """It has an article, and no prompt that would hold it."""
+    plain = ensemble(version, FixedMember("sayer", "ship", mute=True), weights={"sayer": 1})
+    seeing = Ensemble(
+        list(plain.members.values()),
+        plain.blend_config,
+        neighbourhood=plain.neighbourhood,
+        minilm=WORDS,
+        words=lambda images: [(ClassWord("ship", 0.9),) for _ in images],
+    )
+    (prediction,) = seeing.predict([picture("red")])
+    assert prediction.phrases[0] == Phrase("a ship", "subject")
+
+
+def test_filters_reach_every_part_of_an_answer(version: IndexVersion) -> None:
+    """The search, knn, also behind a cache, and the composer, whose captions they bind as well."""
+    sayer = FixedMember("sayer", "green ghost")
+    members = ensemble(version, sayer, weights={"knn": 1, "sayer": 1}, k=8)
+    cached = Ensemble(
+        [CachedMember(member) for member in members.members.values()],
+        members.blend_config,
+        neighbourhood=members.neighbourhood,
+        minilm=WORDS,
+    )
+    filters = Filters(exclude=("Green",))
+    passing = select(filters, version.prompts)
+    among = members.among(passing)
+    (prediction,) = among.predict([picture("lime")])
+    (by_cache,) = cached.among(passing).predict([picture("lime")])
+    (unfiltered,) = members.predict([picture("lime")])
+    assert "green" in unfiltered.prompt
+    assert prediction.phrases
+    for phrase in prediction.phrases:
+        assert "green" not in phrase.text
+        assert all("green" not in PROMPTS[row_id] for row_id in phrase.row_ids)
+    assert by_cache.prompt == prediction.prompt
+    np.testing.assert_array_equal(by_cache.vector, prediction.vector)
+    assert np.abs(prediction.vector - unfiltered.vector).max() > 1e-3, "knn was filtered"
+    assert among.calibration is None
+    assert members.among(PassingPrompts()) is members
+    (again,) = members.predict([picture("lime")])
+    assert again.prompt == unfiltered.prompt
+
+
+def test_fewer_prompts_pass_a_filter_than_are_looked_for(version: IndexVersion) -> None:
+    """One, or none that names no artist: what is there answers, and the rest weighs nothing."""
+    members = ensemble(version, weights={"knn": 1}, k=8)
+    one = select(Filters(contains=("blue and red",)), version.prompts)
+    (prediction,) = members.among(one).predict([picture("lime")])
+    assert prediction.prompt == "blue and red"
+    np.testing.assert_allclose(prediction.vector, WORDS.encode(["blue and red"])[0], atol=1e-3)
+    none = PassingPrompts(accepts=lambda _text: False)
+    (prediction,) = members.among(none).predict([picture("lime")])
+    assert (prediction.prompt, prediction.phrases, prediction.shared) == ("", (), ())
 
 
 def test_the_nearest_prompt_to_a_vector(version: IndexVersion) -> None:

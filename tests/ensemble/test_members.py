@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from imprompt.core.errors import ConfigError, MemberUnavailable, SpaceMismatch
+from imprompt.encoders.class_words import with_article
 from imprompt.encoders.efficientnet import EfficientNetLite
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings, load_blend_config
-from imprompt.ensemble.explanation import ExplainedAnswer, ask_explained
+from imprompt.ensemble.estimates import ask
 from imprompt.ensemble.members import LOADERS, load_ensemble
-from imprompt.retriever import Question, Retriever
+from imprompt.retriever import Answer, Question, Retriever
 from imprompt.store.index_version import IndexVersion, open_version
 from tests.ensemble.builders import FixedMember, picture
 from tests.retriever.colours import ColourPair
@@ -44,7 +45,11 @@ def test_the_default_blend_runs_on_packaged_files(lite: IndexVersion, encoder: L
     assert {part.member for part in prediction.contributions} == set(
         load_blend_config("default").weights
     )
-    assert prediction.prompt in {"a red fox", "a blue lake", "a green hill"}
+    assert prediction.prompt == ", ".join(phrase.text for phrase in prediction.phrases)
+    subject = prediction.phrases[0]
+    said = {"a red fox", "a blue lake", "a green hill"}
+    said |= {with_article(word.text) for word in encoder.images.words([picture("red")])[0]}
+    assert subject.text in said
     regressor = next(part for part in prediction.contributions if part.member == "vit")
     expected = encoder.images.output([picture("red")])[0] @ prediction.vector
     assert regressor.cosine == pytest.approx(float(expected), abs=1e-5)
@@ -53,7 +58,7 @@ def test_the_default_blend_runs_on_packaged_files(lite: IndexVersion, encoder: L
 def test_a_picture_is_seen_once(
     lite: IndexVersion, encoder: LiteEncoder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Search, knn and the embedded regressor share one pass of the image trunk."""
+    """Search, knn, the embedded regressor and the words share one pass of the image trunk."""
     looks: list[EfficientNetLite] = []
     activations = EfficientNetLite.activations
 
@@ -71,8 +76,8 @@ def test_a_picture_is_seen_once(
         picture(colour).save(tmp_path / f"{colour}.png")
         questions.append(Question(image=tmp_path / f"{colour}.png"))
     retriever = Retriever(lite, ensemble.neighbourhood.encoder)
-    answers = list(ask_explained(questions, 2, retriever=retriever, ensemble=ensemble))
-    assert all(isinstance(answer, ExplainedAnswer) for answer in answers)
+    answers = list(ask(questions, 2, retriever=retriever, ensemble=ensemble))
+    assert all(isinstance(answer, Answer) and answer.estimate for answer in answers)
     assert looks
     assert len(looks) == len(set(looks)), "each trunk looks once"
 

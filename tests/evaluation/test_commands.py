@@ -87,7 +87,7 @@ def test_a_fitted_recipe_is_used_by_query(
     )
     assert answer.code == 0
     assert answer.lines[0]["explanation"]["blend"] == "mine"
-    assert answer.lines[0]["explanation"]["calibration"] == "not calibrated"
+    assert (answer.lines[0]["confidence"], answer.lines[0]["close"]) == (None, None)
 
 
 def test_pairs_that_cannot_be_used(

@@ -32,11 +32,22 @@ def test_a_leak_shows(
     assert dict(make_report(honest).out_of_fold)["head of lite"].startswith("out of fold")
 
 
-def test_true_texts_are_not_in_the_corpus(honest: Study) -> None:
-    """Two prompts of the index are true texts; nobody is answered with one."""
+def test_true_texts_are_not_in_the_corpus(honest: Study, index: Path) -> None:
+    """Two prompts of the index are true texts; nobody's answer is composed of one."""
     assert honest.removed == 2
+    with open_version(index) as version:
+        prompts = version.prompts.get_many(range(version.manifest.rows))
     truths = {row.texts[0] for row in honest.pairs.rows}
-    assert not truths & {prediction.prompt for prediction in honest.predictions}
+    removed = {prompt.row_id for prompt in prompts if prompt.text in truths}
+    assert len(removed) == 2
+    used = {
+        row_id
+        for prediction in honest.predictions
+        for phrase in (*prediction.phrases, *prediction.shared)
+        for row_id in phrase.row_ids
+    }
+    assert len(used) > 2
+    assert not used & removed
 
 
 def test_folds_do_not_share_groups(honest: Study) -> None:

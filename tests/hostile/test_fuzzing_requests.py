@@ -118,7 +118,7 @@ JSON = st.recursive(
     max_leaves=12,
 )
 FIELDS = {
-    "/v1/query": ("text", "k", "images", "image_urls", "members", "ignore_metadata", "filters"),
+    "/v1/query": ("text", "k", "images", "image_urls", "explain", "ignore_metadata", "filters"),
     "/v1/search": ("text", "k", "filters"),
     "/v1/embed": ("texts", "images", "space"),
     "/v1/extract": ("image",),
@@ -182,7 +182,7 @@ def test_json_of_any_kind_is_answered_or_refused(
 
 
 _NAMES = st.sampled_from(
-    [b"text", b"k", b"filters", b"members", b"image", b"", b"\xff", b"a\x1b[2J"]
+    [b"text", b"k", b"filters", b"explain", b"image", b"", b"\xff", b"a\x1b[2J"]
 )
 _HEADS = st.sampled_from(
     [

@@ -350,3 +350,33 @@ def test_a_filter_that_cannot_be_used_is_refused_when_it_is_made(wrong: dict[str
     """Before anything is loaded; an empty condition is not "no condition"."""
     with pytest.raises(FilterRejected):
         Filters(**wrong)  # type: ignore[arg-type]
+
+
+def test_filters_say_which_phrases_may_be_said(
+    version: IndexVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None that holds an excluded word, however it is written, and none that names an artist."""
+    monkeypatch.setattr(filters_module, "load_artists", lambda: Artists(["Red Green"]))
+    filters = Filters(exclude=("Warm  LIGHT", "e\u0301t"), no_artists=True)
+    passing = select(filters, version.prompts)
+    said = {
+        "warm light": False,
+        "a warm lighthouse": False,
+        "an \u00c9tude": False,
+        "light": True,
+        "by red green": False,
+        "red": True,
+    }
+    assert {phrase: passing.says(phrase) for phrase in said} == said
+    assert not passing.accepts("by red green")
+    assert not passing.accepts_all
+
+
+def test_no_filter_lets_everything_pass(version: IndexVersion) -> None:
+    """One that reads rows alone accepts every text of theirs."""
+    everything = select(Filters(), version.prompts)
+    some = select(Filters(contains=("red",)), version.prompts)
+    assert everything.all_pass
+    assert everything.says("anything")
+    assert some.accepts_all
+    assert not some.all_pass

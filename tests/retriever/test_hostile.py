@@ -86,7 +86,7 @@ def test_good_and_bad_files_in_one_batch(version: IndexVersion, tmp_path: Path) 
     for (path, expected, good), result in zip(wanted, results, strict=True):
         if good:
             assert isinstance(result, Answer), result
-            assert (result.image, result.prompt) == (path, expected)
+            assert (result.image, result.neighbours[0].prompt) == (path, expected)
         else:
             assert isinstance(result, ImageRejected), result
             assert expected in result.reason

@@ -54,9 +54,10 @@ def answers(retriever: Retriever, *questions: Question, k: int = 3) -> list[Answ
 def test_an_image_is_answered_with_the_nearest_prompts(
     retriever: Retriever, tmp_path: Path
 ) -> None:
-    """Estimated; the first neighbour's prompt; scores are cosines and fall."""
+    """Searched, without a prompt of its own; scores are cosines and fall."""
     (answer,) = answers(retriever, Question(image=picture(tmp_path, BLUE)))
-    assert (answer.how, answer.prompt) == ("estimated", "blue")
+    assert (answer.how, answer.prompt, answer.estimate) == ("searched", "", None)
+    assert (answer.neighbours[0].prompt, answer.neighbours[0].shown) == ("blue", "blue")
     assert answer.neighbours[0].score == pytest.approx(1, abs=1e-3)
     assert answer.neighbours[1].score == pytest.approx(2**-0.5, abs=2e-3)
     assert [hit.score for hit in answer.neighbours] == sorted(
@@ -72,15 +73,17 @@ def test_a_text_alone_is_answered(retriever: Retriever) -> None:
         assert (answer.image, answer.text, answer.how, answer.prompt) == (
             None,
             text,
-            "estimated",
-            "green",
+            "searched",
+            "",
         )
+        assert answer.neighbours[0].prompt == "green"
 
 
 def test_image_and_text_are_mixed_half_and_half(retriever: Retriever, tmp_path: Path) -> None:
     """A blue picture with "red" is nearest to "blue and red", whose vector is the mean of both."""
     (answer,) = answers(retriever, Question(image=picture(tmp_path, BLUE), text="red"))
-    assert answer.prompt == "blue and red"
+    assert (answer.how, answer.prompt) == ("searched", "")
+    assert answer.neighbours[0].prompt == "blue and red"
     assert answer.neighbours[0].score == pytest.approx(1, abs=1e-3)
 
 
@@ -122,18 +125,19 @@ def test_a_prompt_that_is_not_exact_is_carried_with_its_doubt(
 
 
 def test_metadata_is_ignored_when_asked(retriever: Retriever, tmp_path: Path) -> None:
-    """The same file, estimated from its pixels."""
+    """The same file, searched for by its pixels alone."""
     path = picture(tmp_path, GREEN, parameters=PARAMETERS)
-    exact, estimated = answers(
+    exact, ignored = answers(
         retriever, Question(image=path), Question(image=path, ignore_metadata=True)
     )
-    assert (estimated.how, estimated.prompt, estimated.negative, estimated.settings) == (
-        "estimated",
-        "green",
+    assert (ignored.how, ignored.prompt, ignored.negative, ignored.settings) == (
+        "searched",
+        "",
         "",
         {},
     )
-    assert estimated.neighbours == exact.neighbours
+    assert ignored.neighbours[0].prompt == "green"
+    assert ignored.neighbours == exact.neighbours
 
 
 def test_a_prompt_hidden_in_the_pixels_is_exact(retriever: Retriever, tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_a_prompt_hidden_in_the_pixels_is_exact(retriever: Retriever, tmp_path: 
         retriever, Question(image=path), Question(image=path, ignore_metadata=True)
     )
     assert (hidden.how, hidden.prompt, hidden.negative) == ("exact", "a red barn", "snow")
-    assert ignored.how == "estimated"
+    assert ignored.how == "searched"
 
 
 def test_metadata_that_is_too_large_costs_only_itself(retriever: Retriever, tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_metadata_that_is_too_large_costs_only_itself(retriever: Retriever, tmp_
         )
     )
     (answer,) = answers(retriever, Question(image=path))
-    assert (answer.how, answer.prompt) == ("estimated", "blue")
+    assert (answer.how, answer.neighbours[0].prompt) == ("searched", "blue")
     assert "more than 8,388,608 bytes" in answer.note
     assert answer.to_json()["note"] == answer.note
     assert (
@@ -228,7 +232,7 @@ def test_a_bad_question_does_not_stop_the_others(retriever: Retriever, tmp_path:
     for question, result in zip(asked, results, strict=True):
         if question.image in good:
             assert isinstance(result, Answer)
-            assert (result.image, result.prompt) == (
+            assert (result.image, result.neighbours[0].prompt) == (
                 question.image,
                 question.image.stem if question.image else "",
             )
@@ -250,7 +254,9 @@ def test_batches_are_bounded_by_count_and_by_pixels(
     monkeypatch.setattr(embedding_module, "MAX_BATCH_PIXELS", 8 * 8 * 4)
     few = list(Retriever(version, pair).ask([Question(image=path)] * 10, 1))
     assert pair.images.batches[3:] == [4, 4, 2]
-    assert {result.prompt for result in many + few if isinstance(result, Answer)} == {"blue"}
+    assert {result.neighbours[0].prompt for result in many + few if isinstance(result, Answer)} == {
+        "blue"
+    }
 
 
 def test_results_come_as_their_batch_is_done(retriever: Retriever, tmp_path: Path) -> None:
@@ -277,9 +283,9 @@ def test_the_answer_names_what_it_rests_on(retriever: Retriever, version: IndexV
 
 
 def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> None:
-    """An estimated image has exactly these keys.
+    """An image that was only searched for has exactly these keys.
 
-    `text`, `negative`, `tool` and `settings` appear only where they mean something.
+    `text`, `prompt`, `negative`, `tool` and `settings` appear only where they mean something.
     """
     path = picture(tmp_path, BLUE)
     exact = picture(tmp_path, GREEN, name="exact.png", parameters=PARAMETERS)
@@ -293,19 +299,20 @@ def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> Non
             Question(text="red"),
         )
     )
-    keys = ["image", "prompt", "how", "neighbours", "encoder", "corpus", "version", "seconds"]
+    keys = ["image", "how", "nearest", "encoder", "corpus", "version", "seconds"]
     assert list(plain) == keys
-    assert list(plain["neighbours"][0]) == [
+    assert list(plain["nearest"][0]) == [
         "row_id",
         "prompt_key",
         "prompt",
+        "shown",
         "score",
         "source",
         "source_key",
         "n_like",
     ]
     assert set(mixed) - set(keys) == {"text"}
-    assert set(carried) - set(keys) == {"negative", "tool", "settings"}
+    assert set(carried) - set(keys) == {"prompt", "negative", "tool", "settings"}
     assert (plain["image"], text["image"], text["text"]) == (str(path), None, "red")
 
 

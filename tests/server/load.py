@@ -38,7 +38,7 @@ class Load:
             self.refused.append((status, str(value["kind"])))
             return
         (result,) = value["results"]
-        best = result["neighbours"][0]
+        best = result["nearest"][0]
         if best["prompt"] == text and abs(best["score"] - 1) < 1e-3:
             self.right.append(result["version"])
         else:

@@ -32,6 +32,6 @@ def test_a_question_for_more_than_the_steady_k_changes_no_other() -> None:
         AnswerJob(ReadQuestion(question, None, "a fox", None), AnswerRequest(question, k))
         for k in (5, 200, 50, 129, 128)
     ]
-    snapshot: Any = SimpleNamespace(retriever=retriever)
+    snapshot: Any = SimpleNamespace(retriever=retriever, ensemble=None)  # asked about no text
     assert len(run_jobs(snapshot, jobs, Metrics())) == 5
     assert retriever.asked == [(3, 128), (2, 200)]

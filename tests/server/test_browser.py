@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -137,11 +138,20 @@ def answers(page: Page, n: int = 1) -> Any:
 
 
 def test_a_dropped_image_is_answered_with_its_explanation(page: Page) -> None:
-    """The prompt, marked as estimated; contributions; neighbours with score, bar and source."""
+    """The prompt, marked as estimated, and its phrases; contributions; the nearest prompts.
+
+    Those have a score, a bar and a source.
+    """
     give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
     found = answers(page)
     assert found.locator(".badge").inner_text() == "estimated"
-    assert "confidence" in found.locator(".how").inner_text()
+    said = found.locator(".how").inner_text()
+    assert "composed from the prompts around the image" in said, "2,000 are not calibrated"
+    prompt = found.locator("h2.prompt").inner_text()
+    assert prompt == ", ".join(found.locator(".phrases .phrase").all_inner_texts()) != ""
+    assert found.locator(".phrases .role").first.inner_text().lower() == "subject"
+    for support in found.locator(".phrases .support").all_inner_texts():
+        assert re.fullmatch(r"[0-9]+ prompts?|seen in the image", support)
     assert found.locator(".contributions .who").all_inner_texts() == ["vit", "knn"]
     assert found.locator("tbody tr").count() == 10
     assert found.locator("tbody .bar").count() == 10
@@ -181,13 +191,69 @@ def test_several_chosen_files_are_answered_in_order_and_a_bad_one_is_named(
     assert page.locator("b").count() == 0
 
 
+@pytest.mark.parametrize("close", [True, False])
+def test_what_is_not_close_is_said_to_be_a_guess(page: Page, close: bool) -> None:
+    """The headline says so, and shared phrases stand for its own; the guess can be copied."""
+    result = {
+        "image": 0,
+        "prompt": "a fox",
+        "how": "estimated",
+        "phrases": [{"text": "a fox", "role": "subject", "support": 0, "row_ids": []}],
+        "shared": [{"text": "warm light", "role": "light", "support": 4, "row_ids": [1, 2, 3, 4]}],
+        "confidence": 0.62 if close else 0.04,
+        "close": close,
+        "nearest": [],
+        "encoder": "lite",
+        "corpus": "starter",
+        "version": "g",
+        "seconds": 0.1,
+    }
+    body = {"results": [result], "failed": 0}
+    page.route("**/v1/query", lambda route: route.fulfill(json=body))
+    give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
+    found = answers(page)
+    headline = found.locator("h2").inner_text()
+    said = found.locator(".how").inner_text()
+    shown = found.locator(".phrases .phrase").all_inner_texts()
+    support = found.locator(".phrases .support").inner_text()
+    if close:
+        assert (headline, shown, support) == ("a fox", ["a fox"], "seen in the image")
+        assert found.locator(".guess").count() == 0
+        assert "62 % likely" in said
+    else:
+        assert headline == "Nothing in the corpus is close to this image."
+        assert found.locator(".guess").inner_text() == "Best guess: a fox"
+        assert (shown, support) == (["warm light"], "4 prompts")
+        assert "4 % likely" in said
+    page.get_by_role("button", name="Copy prompt", exact=True).click()
+    page.locator("#status", has_text="Copied to the clipboard.").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "a fox"
+
+
+def test_an_image_is_filtered_as_a_text_is(page: Page) -> None:
+    """The prompt is composed of what passes, and the explanation comes along."""
+    page.locator("summary").click()
+    page.get_by_label("Without").fill("flower")
+    give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
+    found = answers(page)
+    assert found.locator(".badge").inner_text() == "estimated"
+    assert "flower" not in found.locator("h2.prompt").inner_text()
+    assert not any("flower" in text for text in found.locator("td.words").all_inner_texts())
+    assert found.locator(".contributions .who").all_inner_texts() == ["vit", "knn"]
+
+
 def test_a_text_is_searched_and_filtered(page: Page) -> None:
-    """By keyboard alone; filters are counted and applied, and a bad one is explained."""
+    """By keyboard alone; filters are counted and applied, and a bad one is explained.
+
+    The text is the headline, since it has no prompt of its own.
+    """
     page.locator("#text").focus()
     page.keyboard.type("a lighthouse at dusk")
     page.keyboard.press("Enter")
     first = answers(page).locator("td.words").all_inner_texts()
     assert len(first) == 10
+    assert page.locator("article.answer h2").inner_text() == "a lighthouse at dusk"
+    assert page.get_by_role("button", name="Copy prompt", exact=True).count() == 0
     word = first[-1].split()[-1].strip(",.")
     page.locator("summary").focus()
     page.keyboard.press("Enter")
@@ -212,7 +278,8 @@ def test_the_table_can_be_saved(page: Page) -> None:
     with Path(saved.value.path()).open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(shown)
-    assert all(text.startswith(row["prompt"]) for text, row in zip(shown, rows, strict=True))
+    assert all(text.startswith(row["shown"]) for text, row in zip(shown, rows, strict=True))
+    assert all(row["prompt"] for row in rows)
     assert all(len(row["prompt_key"]) == 64 for row in rows)
 
 
@@ -234,19 +301,13 @@ def test_markup_stays_text(page: Page) -> None:
         "row_id": 0,
         "prompt_key": "0" * 64,
         "prompt": evil,
+        "shown": evil,
         "score": 0.5,
         "source": evil,
         "source_key": evil,
         "n_like": 14,
     }
-    result = {
-        "text": evil,
-        "prompt": evil,
-        "how": "estimated",
-        "neighbours": [hit],
-        "encoder": evil,
-        "corpus": evil,
-    }
+    result = {"text": evil, "how": "searched", "nearest": [hit], "encoder": evil, "corpus": evil}
     body = {"results": [{**result, "version": "g", "seconds": 0.1}], "failed": 0}
     page.route("**/v1/search", lambda route: route.fulfill(json=body))
     page.locator("#text").fill("fox")

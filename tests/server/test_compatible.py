@@ -29,15 +29,16 @@ def knn(client: TestClient, **body: object) -> list[dict[str, object]]:
 
 
 def test_interrogate_gives_the_prompt(client: TestClient) -> None:
-    """The one that the file carries, else an estimate that is one of the index's."""
+    """The one that the file carries, else an estimate, composed of phrases of the index's."""
     done = client.post(
         "/sdapi/v1/interrogate", json={"image": b64(png(parameters=PARAMETERS)), "model": "clip"}
     )
     assert done.json() == {"caption": "a small lighthouse on a cliff"}
-    assert (
-        client.post("/sdapi/v1/interrogate", json={"image": b64(png())}).json()["caption"]
-        in PROMPTS
-    )
+    caption = client.post("/sdapi/v1/interrogate", json={"image": b64(png())}).json()["caption"]
+    (result,) = client.post("/v1/query", json={"images": [b64(png())]}).json()["results"]
+    assert caption == ", ".join(phrase["text"] for phrase in result["phrases"]) != ""
+    for phrase in result["phrases"]:
+        assert all(phrase["text"] in PROMPTS[row_id] for row_id in phrase["row_ids"])
     assert client.get("/sdapi/v1/interrogate").json() == ["imprompt"]
     assert client.post("/sdapi/v1/interrogate", json={"image": "?"}).status_code == 422
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.server.conftest import PROMPTS
-from tests.server.pictures import PARAMETERS, png
-from tests.server.processes import ROOT, served
+from tests.server.pictures import PARAMETERS, b64, png
+from tests.server.processes import ROOT, ask, served
 
 pytestmark = pytest.mark.slow
 
@@ -61,8 +62,8 @@ def test_curl(address: str, folder: Path) -> None:
         answers.append(json.loads(done.stdout))
     query, search, extract, info = answers
     assert query["results"][0]["how"] == "exact"
-    assert "explanation" in query["results"][0]
-    assert search["results"][0]["prompt"] == PROMPTS[2]
+    assert "explanation" not in query["results"][0], "there is nothing to explain"
+    assert search["results"][0]["nearest"][0]["prompt"] == PROMPTS[2]
     assert extract["tool"] == "AUTOMATIC1111"
     assert info["prompts"] == len(PROMPTS)
 
@@ -81,5 +82,10 @@ def test_comfyui(address: str, folder: Path) -> None:
     (folder / "node.py").write_text(block("ComfyUI", "python"), "utf-8")
     node = runpy.run_path(str(folder / "node.py"))["NODE_CLASS_MAPPINGS"]["Imprompt"]
     assert node.INPUT_TYPES()["required"]["address"][1] == {"default": ADDRESS}
-    (prompt,) = getattr(node(), node.FUNCTION)(torch.rand(1, 32, 48, 3), address)
-    assert prompt in PROMPTS
+    images = torch.rand(1, 32, 48, 3)
+    (prompt,) = getattr(node(), node.FUNCTION)(images, address)
+    Image.fromarray((images[0].numpy() * 255).astype("uint8")).save(folder / "same.png")
+    body = {"images": [b64((folder / "same.png").read_bytes())]}
+    status, value = ask(int(address.rpartition(":")[2]), "/v1/query", body)
+    assert status == 200
+    assert prompt == value["results"][0]["prompt"] != ""

@@ -17,7 +17,7 @@ def test_metrics_count_what_happened(serve: Serve) -> None:
     """Requests, stages, queues, batches, version and errors; two servers do not share them."""
     with serve() as client:
         version = client.post("/v1/search", json={"text": "fox"}).json()["results"][0]["version"]
-        client.post("/v1/query", files={"image": png()}, data={"members": "true"})
+        client.post("/v1/query", files={"image": png()}, data={"explain": "true"})
         client.post("/v1/query", files={"image": b"no image"})
         text = client.get("/metrics").text
     for line in (
@@ -29,7 +29,7 @@ def test_metrics_count_what_happened(serve: Serve) -> None:
         "imprompt_ready 1.0",
     ):
         assert line in text
-    for stage in ("read", "wait", "encode", "ensemble", "answer"):
+    for stage in ("read", "wait", "encode", "answer"):
         assert f'imprompt_stage_seconds_count{{stage="{stage}"}}' in text
 
 

@@ -143,7 +143,7 @@ def test_they_end_with_the_server() -> None:
 
 @pytest.mark.slow
 def test_texts_do_not_wait_for_images(serve: Serve) -> None:
-    """While costly valid images keep both readers busy, more texts are answered than images."""
+    """While the costliest images keep both readers busy, more texts than images are answered."""
     body = {"images": [b64(scans(14, 7000, refine=True))], "k": 1}
     with serve() as client, ThreadPoolExecutor(4) as pool:
         images = [pool.submit(client.post, "/v1/query", json=body) for _ in range(12)]

@@ -34,7 +34,7 @@ def ask_text(client: TestClient) -> httpx2.Response:
 
 
 def ask_image(client: TestClient) -> httpx2.Response:
-    return client.post("/v1/query", files={"image": png()}, data={"members": "true", "k": "4"})
+    return client.post("/v1/query", files={"image": png()}, data={"explain": "true", "k": "4"})
 
 
 def test_query_and_submit_answer_as_the_folder_does(
@@ -52,6 +52,7 @@ def test_query_and_submit_answer_as_the_folder_does(
     for words in (
         ["--text", "a fox in the snow"],
         [image],
+        [image, "--contains", "a", "--exclude", "FOX"],
         ["--text", "sea", "--where", "length(text) > 25 AND row_id < 8", "-k", "3"],
         ["--text", "sea", "--contains", "a", "--exclude", "FOX"],
     ):
@@ -59,8 +60,9 @@ def test_query_and_submit_answer_as_the_folder_does(
             imprompt("query", *words, "--json", "--index", where).lines[0]
             for where in (index, place)
         ]
-        check_same(answers[0]["neighbours"], answers[1]["neighbours"])
-        assert answers[0]["prompt"] == answers[1]["prompt"]
+        check_same(answers[0]["nearest"], answers[1]["nearest"])
+        for field in ("prompt", "how", "phrases"):
+            assert answers[0].get(field) == answers[1].get(field)
     explanations = [
         imprompt("query", image, "--explain", "--json", "--index", where).lines[0]["explanation"]
         for where in (index, place)
@@ -98,16 +100,17 @@ def test_serve_answers_and_takes_up_what_is_pushed(
     with serve() as local, serve(ServerSettings(place, watch_s=0.1)) as pushed:
         for ask in (ask_text, ask_image):
             left, right = ask(local).json()["results"][0], ask(pushed).json()["results"][0]
-            check_same(left["neighbours"], right["neighbours"])
-            assert left["prompt"] == right["prompt"]
+            check_same(left["nearest"], right["nearest"])
+            for field in ("prompt", "how", "phrases"):
+                assert left.get(field) == right.get(field)
         key = local.post("/v1/search", json={"text": "a fox", "k": 1}).json()["results"][0][
-            "neighbours"
+            "nearest"
         ][0]["prompt_key"]
         assert pushed.get(f"/v1/prompts/{key}").json() == local.get(f"/v1/prompts/{key}").json()
         push(build(tmp_path, (*PROMPTS, "a teapot")), place, options=PushOptions())
 
         def teapot() -> bool:
             done = pushed.post("/v1/search", json={"text": "a teapot", "k": 1})
-            return bool(done.json()["results"][0]["prompt"] == "a teapot")
+            return bool(done.json()["results"][0]["nearest"][0]["prompt"] == "a teapot")
 
         until(teapot)

@@ -68,12 +68,8 @@ def test_an_index_is_upgraded_under_two_servers(build: Callable[..., Path], tmp_
             load.goes_on(20)
             with served(root, tmp_path / "third.log") as (_, third):
                 assert version_of(third) == new
-                assert (
-                    ask(third, "/v1/search", {"text": "a teapot", "k": 1})[1]["results"][0][
-                        "prompt"
-                    ]
-                    == "a teapot"
-                )
+                (found,) = ask(third, "/v1/search", {"text": "a teapot", "k": 1})[1]["results"]
+                assert found["nearest"][0]["prompt"] == "a teapot"
         assert not load.wrong
         assert not load.refused
         assert {old, new} == set(load.right)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from starlette.testclient import TestClient
 
 from imprompt.core.values import prompt_key
 from imprompt.encoders.lite import LiteEncoder
+from imprompt.indexer.build import build_index
+from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.server import schemas
-from imprompt.server.server_settings import Limits
+from imprompt.server.server_settings import Limits, ServerSettings
 from tests.images.tool_files import CARRIED, DOUBT
 from tests.server.conftest import PROMPTS, Serve
 from tests.server.pictures import PARAMETERS, b64, png
@@ -23,11 +26,12 @@ def test_a_text_finds_its_prompts(client: TestClient) -> None:
     done = client.post("/v1/search", json={"text": "noodle soup", "k": 3})
     results = schemas.QueryResponse.model_validate(done.json())
     (result,) = results.results
-    assert result.prompt == PROMPTS[2]
-    assert len(result.neighbours) == 3
-    assert result.how == "estimated"
+    assert len(result.nearest) == 3
+    assert (result.how, result.prompt) == ("searched", None)
+    assert "prompt" not in done.json()["results"][0]
     assert result.version == client.get("/v1/info").json()["version"]
-    best = result.neighbours[0]
+    best = result.nearest[0]
+    assert best.prompt == best.shown == PROMPTS[2]
     assert best.prompt_key == prompt_key(PROMPTS[2])
     stored = client.get(f"/v1/prompts/{best.prompt_key}").json()
     assert (stored["prompt"], stored["row_id"], stored["version"]) == (
@@ -36,7 +40,7 @@ def test_a_text_finds_its_prompts(client: TestClient) -> None:
         result.version,
     )
     as_query = client.post("/v1/query", json={"text": "noodle soup", "k": 3}).json()["results"][0]
-    assert as_query["neighbours"] == done.json()["results"][0]["neighbours"]
+    assert as_query["nearest"] == done.json()["results"][0]["nearest"]
 
 
 def test_files_and_base64_are_answered_alike(client: TestClient) -> None:
@@ -53,7 +57,7 @@ def test_files_and_base64_are_answered_alike(client: TestClient) -> None:
     )
     assert form.status_code == json.status_code == 200
     rows = [
-        [[hit["row_id"] for hit in result["neighbours"]] for result in done.json()["results"]]
+        [[hit["row_id"] for hit in result["nearest"]] for result in done.json()["results"]]
         for done in (form, json)
     ]
     assert rows[0] == rows[1]
@@ -73,6 +77,7 @@ def test_a_prompt_in_the_file_is_exact_unless_it_is_to_be_ignored(client: TestCl
         "results"
     ][0]
     assert estimated["how"] == "estimated"
+    assert estimated["prompt"] == ", ".join(phrase["text"] for phrase in estimated["phrases"])
     extracted = client.post("/v1/extract", json={"image": image}).json()
     assert extracted["negative"] == "people"
     assert (
@@ -95,14 +100,20 @@ def test_a_prompt_that_is_not_exact_is_carried(client: TestClient) -> None:
 
 
 def test_members_contribute(client: TestClient) -> None:
-    """With `members` each member's share and the confidence come along, and the shares sum to 1."""
-    done = client.post("/v1/query", files={"image": png()}, data={"members": "true", "k": "2"})
+    """With `explain` each member's share comes along, the shares sum to 1, and nothing changes."""
+    plain = client.post("/v1/query", files={"image": png()}, data={"k": "2"}).json()["results"][0]
+    done = client.post("/v1/query", files={"image": png()}, data={"explain": "true", "k": "2"})
+    result = done.json()["results"][0]
     explanation = schemas.QueryResponse.model_validate(done.json()).results[0].explanation
     assert explanation is not None
+    assert "explanation" not in plain
+    del result["explanation"], result["seconds"], plain["seconds"]
+    assert result == plain
+    assert (result["confidence"], result["close"]) == (None, None), "not calibrated for ten prompts"
     assert {part.member for part in explanation.contributions} == {"knn", "vit"}
     assert sum(part.share for part in explanation.contributions) == pytest.approx(1)
-    assert (explanation.confidence is None) == (explanation.calibration == "not calibrated")
-    refused = client.post("/v1/query", json={"text": "fox", "members": True})
+    assert np.linalg.norm(explanation.vector) == pytest.approx(1, abs=1e-5)
+    refused = client.post("/v1/query", json={"text": "fox", "explain": True})
     assert (refused.status_code, refused.json()["kind"]) == (400, "query")
 
 
@@ -238,9 +249,9 @@ def test_filters_say_which_prompts_may_answer(client: TestClient) -> None:
         ),
     ):
         (result,) = done.json()["results"]
-        assert [hit["prompt"] for hit in result["neighbours"]] == [PROMPTS[0]]
+        assert [hit["prompt"] for hit in result["nearest"]] == [PROMPTS[0]]
         assert result["filters"] == only
-        assert result["neighbours"][0]["n_like"] >= 0
+        assert result["nearest"][0]["n_like"] >= 0
     where = {"text": "fox", "filters": {"where": "n_submitted >= 2"}}
     assert client.post("/v1/search", json=where).status_code in (200, 400)
     bad = client.post(
@@ -250,9 +261,10 @@ def test_filters_say_which_prompts_may_answer(client: TestClient) -> None:
     both = client.post(
         "/v1/query",
         files={"image": png()},
-        data={"members": "true", "filters": '{"contains": ["fox"]}'},
-    )
-    assert (both.status_code, both.json()["kind"]) == (400, "query")
+        data={"explain": "true", "filters": '{"contains": ["fox"], "exclude": ["deep"]}'},
+    ).json()["results"][0]
+    assert {row_id for phrase in both["phrases"] for row_id in phrase["row_ids"]} <= {0}
+    assert both["explanation"]["contributions"]
 
 
 def test_the_description_has_no_reference_that_leads_nowhere(client: TestClient) -> None:
@@ -262,3 +274,22 @@ def test_the_description_has_no_reference_that_leads_nowhere(client: TestClient)
         found = api
         for part in place.split("/"):
             found = found[part]
+
+
+def test_without_the_ensemble_only_estimates_fail(
+    serve: Serve, lite: LiteEncoder, tmp_path: Path
+) -> None:
+    """Over an index without MiniLM's vectors texts are searched for, and files' prompts read."""
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS), "utf-8")
+    build_index(tmp_path / "index", [parse_corpus(str(tmp_path / "p.txt"))], lite)
+    told = b64(png(parameters=PARAMETERS))
+    with serve(ServerSettings(tmp_path / "index")) as client:
+        (found,) = client.post("/v1/search", json={"text": "noodle soup"}).json()["results"]
+        assert found["nearest"][0]["prompt"] == PROMPTS[2]
+        done = client.post("/v1/query", json={"images": [b64(png()), told]}).json()
+        assert [result.get("how") for result in done["results"]] == [None, "exact"]
+        assert done["results"][0]["error"]["kind"] == "member-unavailable"
+        alone = client.post("/sdapi/v1/interrogate", json={"image": b64(png())})
+        assert (alone.status_code, alone.json()["kind"]) == (503, "member-unavailable")
+        caption = client.post("/sdapi/v1/interrogate", json={"image": told}).json()["caption"]
+        assert caption == "a small lighthouse on a cliff"

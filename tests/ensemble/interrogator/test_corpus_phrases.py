@@ -170,7 +170,10 @@ def test_the_command_line_takes_it(
     said = done.lines[0]["explanation"]["contributions"][0]["text"]
     assert {"glass mosaic", "oil painting", "soft light"} & set(said.split(", "))
     assert "phrase lists alone" in done.err
-    assert imprompt(*asked, "--phrases", "corpus").code == 10
+    (plain,) = imprompt(*asked, "--phrases", "corpus", "--json").lines
+    assert plain["prompt"] == done.lines[0]["prompt"]
+    assert "explanation" not in plain
+    assert imprompt(*asked, "--phrases", "corpus", "--text", "red").code == 10
     assert imprompt(*asked, "--explain", "--phrases", "web").code == 10
     out = tmp_path / "out.csv"
     done = imprompt(

@@ -1,0 +1,140 @@
+"""Words for what the image trunks see: ImageNet's classes and their parents as plain nouns.
+
+`class_words.json` holds the names of the 1,000 classes, the parents (a word for several classes,
+mostly from WordNet), and the classes that are never named. `benchmarks/class_words.py` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from imprompt.core.errors import WeightsRejected
+from imprompt.encoders.efficientnet import CLASSES
+
+WORDS_PATH = Path(__file__).with_name("class_words.json")
+MOST_WORDS = 3
+CLASS_LEAST = 0.3
+"""The probability from which a class is named."""
+
+CLASS_SHARE = 0.5
+"""A class is named if it has this share of the probability of each parent that could replace it."""
+
+_PLURAL = ("glasses", "jeans", "pajamas", "binoculars", "trunks", "bars")
+_SUBSTANCES = frozenset(
+    {
+        *("bread", "broccoli", "chain mail", "chocolate sauce", "consomme", "corn", "eggnog"),
+        *("food", "furniture", "guacamole", "hay", "ice cream", "mashed potato"),
+        "spaghetti carbonara",
+    }
+)
+_SPOKEN_CONSONANT = ("uni", "uki", "eu", "one-")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassWord:
+    """A noun for what a picture shows, without an article, and its probability (0 to 1)."""
+
+    text: str
+    probability: float
+
+
+class Parent(msgspec.Struct, frozen=True):
+    """A word for several classes (0 to 999), said if they sum to `least` or more."""
+
+    classes: tuple[int, ...]
+    least: float
+
+
+class ClassVocabulary(msgspec.Struct, frozen=True):
+    """All words: the classes' names by number, the parents by word, and the names never said."""
+
+    names: tuple[str, ...]
+    parents: dict[str, Parent]
+    unsaid: frozenset[str]
+
+
+@cache
+def vocabulary() -> ClassVocabulary:
+    """Return the shipped words.
+
+    Raises:
+        WeightsRejected: the file is missing or damaged.
+    """
+    try:
+        return msgspec.json.decode(WORDS_PATH.read_bytes(), type=ClassVocabulary)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise WeightsRejected(
+            f"{WORDS_PATH} does not hold the words of the classes: {error}.",
+            path=WORDS_PATH,
+            hint="Install imprompt again.",
+        ) from error
+
+
+def class_words(logits: Sequence[NDArray[np.float32]]) -> list[tuple[ClassWord, ...]]:
+    """Return up to three words for each of n pictures, the likeliest first; none if none is sure.
+
+    No two words of a picture share a class, so none is the parent of another.
+
+    Args:
+        logits: (n, 1000) of each trunk; the mean of their probabilities counts.
+    """
+    chances = np.mean([_softmax(rows) for rows in logits], axis=0)
+    return [_words(row) for row in chances]
+
+
+def with_article(text: str) -> str:
+    """Return the noun with its indefinite article, or as it is if it takes none."""
+    if text.endswith(_PLURAL) or text in _SUBSTANCES:
+        return text
+    start = text.lower()
+    spoken_vowel = start[0] in "aeiou" and not start.startswith(_SPOKEN_CONSONANT)
+    return f"{'an' if spoken_vowel or start.startswith('hour') else 'a'} {text}"
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _words(chances: NDArray[np.float64]) -> tuple[ClassWord, ...]:
+    """Return the words of one picture, from its (1000,) probabilities."""
+    known = vocabulary()
+    sums = chances @ _members()
+    parents = {
+        word: (frozenset(parent.classes), float(chance))
+        for (word, parent), chance in zip(known.parents.items(), sums, strict=True)
+        if chance >= parent.least
+    }
+    taken: set[int] = set()
+    said: list[ClassWord] = []
+    for index in np.flatnonzero(chances >= CLASS_LEAST).tolist():
+        chance = float(chances[index])
+        rivals = [total for classes, total in parents.values() if index in classes]
+        if known.names[index] not in known.unsaid and chance >= CLASS_SHARE * max(
+            rivals, default=0
+        ):
+            said.append(ClassWord(known.names[index], chance))
+            taken.add(index)
+    # The smallest parent that is sure enough is the most specific one.
+    for word, (classes, total) in sorted(parents.items(), key=lambda item: len(item[1][0])):
+        if not taken & classes:
+            said.append(ClassWord(word, min(total, 1.0)))
+            taken |= classes
+    return tuple(sorted(said, key=lambda word: -word.probability)[:MOST_WORDS])
+
+
+@cache
+def _members() -> NDArray[np.float64]:
+    """Return (1000, parents) with 1 where a class belongs to a parent."""
+    parents = vocabulary().parents.values()
+    members = np.zeros((CLASSES, len(parents)))
+    for column, parent in enumerate(parents):
+        members[list(parent.classes), column] = 1
+    return members
