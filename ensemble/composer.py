@@ -20,7 +20,9 @@ from imprompt.encoders.lite import prompt_mean
 from imprompt.ensemble.phrases import Candidates, content_words, contradicts, repeats, words
 
 MOST_WORDS = 24
+"""The most words of a prompt."""
 MOST_PHRASES = 9
+"""The most phrases of a prompt, the first subject included."""
 MOST_OF_ROLE: Mapping[Role, int] = {
     "subject": 3,
     "medium": 2,
@@ -90,13 +92,9 @@ class Composer:
     def _phrase_rows(self, phrases: set[str]) -> dict[str, NDArray[np.float32]]:
         known = self._rows  # read once: another thread may replace it
         if new := sorted(phrases - known.keys()):
-            encoded = dict(zip(new, self._minilm.encode(new), strict=True))
-            kept = known if len(known) + len(new) <= MOST_KEPT else {}
-            self._rows = known = {
-                **kept,
-                **{text: known[text] for text in phrases & known.keys()},
-                **encoded,
-            }
+            if len(known) + len(new) > MOST_KEPT:
+                known = {text: known[text] for text in phrases & known.keys()}
+            self._rows = known = known | dict(zip(new, self._minilm.encode(new), strict=True))
         return known
 
     def _grown(self, drafts: Sequence[_Draft]) -> list[_Draft]:

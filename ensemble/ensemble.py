@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -105,22 +106,19 @@ class Ensemble:
             )
 
     def among(self, passing: PassingPrompts) -> Ensemble:
-        """Return the ensemble over the prompts that pass filters; the models are the same.
+        """Return the ensemble over the prompts that pass filters; it shares models and vectors.
 
         It has no calibration, which was measured among all prompts.
         """
         if passing.all_pass:
             return self
-        neighbourhood = self.neighbourhood.among(passing)
-        return Ensemble(
-            [_among(member, neighbourhood) for member in self.members.values()],
-            self.blend_config,
-            neighbourhood=neighbourhood,
-            minilm=self.minilm,
-            left_out=self.left_out,
-            files=self.files,
-            words=self.words,
-        )
+        filtered = copy(self)
+        filtered.calibration = None
+        filtered.neighbourhood = neighbourhood = self.neighbourhood.among(passing)
+        filtered.members = {
+            name: _among(member, neighbourhood) for name, member in self.members.items()
+        }
+        return filtered
 
     def blend(self, images: Sequence[Image]) -> Vectors:
         """Return (n, 384) unit rows: the blend for each upright RGB picture, without a prompt.
