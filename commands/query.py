@@ -301,12 +301,12 @@ def _prompt_text(hit: Neighbour) -> str:
     return f"{hit.shown} (and {hit.n_like:,} like it)" if hit.n_like else hit.shown
 
 
-def _estimate_lines(estimate: EstimatedPrompt) -> Iterator[str]:
+def _estimate_lines(prompt: str, estimate: EstimatedPrompt) -> Iterator[str]:
     if estimate.close is False:
         yield "  Nothing in the corpus is close to this image."
-        yield f"  best guess: {estimate.prompt}"
+        yield f"  best guess: {prompt}"
     else:
-        yield f"  estimated: {estimate.prompt}"
+        yield f"  estimated: {prompt}"
     if estimate.confidence is not None:
         yield f"  {estimate.confidence:.0%} likely to be close to the true prompt"
 
@@ -314,7 +314,7 @@ def _estimate_lines(estimate: EstimatedPrompt) -> Iterator[str]:
 def _head(answer: Answer) -> Iterator[str]:
     yield str(answer.image or answer.text)
     if answer.estimate is not None:
-        yield from _estimate_lines(answer.estimate)
+        yield from _estimate_lines(answer.prompt, answer.estimate)
     elif answer.how != "searched":
         yield f"  {answer.how}, written in the file by {answer.tool or 'its tool'}: {answer.prompt}"
         if answer.doubt:

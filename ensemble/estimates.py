@@ -117,7 +117,6 @@ def estimate(prediction: EnsemblePrediction, ensemble: Ensemble) -> EstimatedPro
     if ensemble.calibration is not None:
         confidence = ensemble.calibration.probability(prediction.confidence_features)
     return EstimatedPrompt(
-        prompt=prediction.prompt,
         phrases=prediction.phrases,
         shared=prediction.shared,
         confidence=confidence,

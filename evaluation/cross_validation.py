@@ -7,10 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from imprompt.core.metrics import row_cosines
 from imprompt.core.protocols import DualEncoder, Progress
 from imprompt.core.values import Vectors
 from imprompt.encoders.lite import LiteEncoder, load_lite
@@ -126,17 +123,6 @@ def predict_prompts(
                 predictions |= dict(zip(rows.tolist(), block, strict=True))
                 task.advance(len(rows))
     return [predictions[row] for row in range(len(pairs))]
-
-
-def printed_scores(
-    members: MemberCache, pairs: PairSet, predictions: Sequence[EnsemblePrediction]
-) -> NDArray[np.float32]:
-    """Return the (n,) cosines of the printed prompts with the truth."""
-    prompts = [prediction.prompt for prediction in predictions]
-    texts = sorted(set(prompts))
-    positions = {text: position for position, text in enumerate(texts)}
-    vectors = members.minilm.encode(texts)
-    return row_cosines(vectors[[positions[prompt] for prompt in prompts]], pairs.truth)
 
 
 def _left_out(members: MemberCache, fold: int) -> frozenset[int]:

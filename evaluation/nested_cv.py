@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import CorpusError
-from imprompt.core.metrics import row_cosines
 from imprompt.core.protocols import Progress
 from imprompt.core.values import Vectors, unit_rows
 from imprompt.encoders.lite_head import LiteHead
@@ -131,11 +130,6 @@ def given_scores(
     weights = np.array([[shares.get(name, 0.0) for name in names]])
     rows = np.arange(statistics.truth.shape[1])
     return np.asarray(statistics.cosines(setting, rows, weights)[0], dtype=np.float32)
-
-
-def constant_scores(pairs: PairSet) -> NDArray[np.float32]:
-    """Return the (n,) cosines of `constant_vectors` with the truth."""
-    return row_cosines(constant_vectors(pairs), pairs.truth)
 
 
 def constant_vectors(pairs: PairSet) -> Vectors:

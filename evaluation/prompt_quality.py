@@ -16,13 +16,15 @@ from imprompt.evaluation.pair_set import PairSet
 from imprompt.evaluation.report import PromptQuality, estimate
 
 
-def text_quality(
-    answer: str, texts: Sequence[str], pairs: PairSet, *, minilm: TextEncoder
-) -> PromptQuality:
-    """Return the quality of n texts, one for each pair."""
+def text_rows(texts: Sequence[str], minilm: TextEncoder) -> Vectors:
+    """Return (n, 384) unit rows of n texts, each different one encoded once."""
     unique = sorted(set(texts))
     places = {text: place for place, text in enumerate(unique)}
-    rows = minilm.encode(unique)[[places[text] for text in texts]]
+    return minilm.encode(unique)[[places[text] for text in texts]]
+
+
+def text_quality(answer: str, texts: Sequence[str], rows: Vectors, pairs: PairSet) -> PromptQuality:
+    """Return the quality of n texts, one for each pair, whose `text_rows` are given."""
     recall = [
         len(content_words(text) & truth) / max(len(truth), 1)
         for text, truth in zip(

@@ -13,6 +13,7 @@ import numpy as np
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.hub.fetch import Announce, silent
+from imprompt.core.metrics import row_cosines
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import DualEncoder, Progress
 from imprompt.core.settings import settings
@@ -29,7 +30,6 @@ from imprompt.evaluation.cross_validation import (
     knn_grid,
     lite_heads,
     predict_prompts,
-    printed_scores,
 )
 from imprompt.evaluation.member_cache import MemberCache
 from imprompt.evaluation.nested_cv import (
@@ -37,13 +37,12 @@ from imprompt.evaluation.nested_cv import (
     GIVEN,
     PRINTED,
     Scores,
-    constant_scores,
     constant_vectors,
     fit_folds,
     given_scores,
 )
 from imprompt.evaluation.pair_set import PairSet, load_pair_set
-from imprompt.evaluation.prompt_quality import text_quality, vector_quality
+from imprompt.evaluation.prompt_quality import text_quality, text_rows, vector_quality
 from imprompt.evaluation.report import (
     FoldChoice,
     PromptQuality,
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     from imprompt.store.open_index import OpenIndex
 
 N_FOLDS = 5
+NEAREST = "nearest prompt of the search"
 _LEAST_FOLDS = 3
 _GIVEN_SETTING = 0  # `knn_grid` puts the settings of the blend config first
 
@@ -233,11 +233,13 @@ def _measure(
         _with_fit(blend_config, choice, names, knn_settings) for choice in fitted.choices
     ]
     predictions = predict_prompts(members, pairs, blend_configs, progress=progress)
-    printed = printed_scores(members, pairs, predictions)
+    prompts = [prediction.prompt for prediction in predictions]
+    nearest = members.prompts(retrieval.nearest)
+    constant, rows = constant_vectors(pairs), text_rows(prompts, members.minilm)
+    printed = row_cosines(rows, pairs.truth)
     given = given_scores(inputs.outer, names, shares(blend_config.weights), setting=_GIVEN_SETTING)
     best = fit(inputs.outer, pairs.main_rows, members=range(len(names)))
     features = [prediction.confidence_features for prediction in predictions]
-    rows = members.corpus_rows
     return Study(
         pairs=pairs,
         names=names,
@@ -245,28 +247,19 @@ def _measure(
         best=_with_fit(blend_config, best, names, knn_settings),
         head_refitted=bool(members.heads),
         uses_lite=members.lite is not None,
-        scores=fitted.scores | {CONSTANT: constant_scores(pairs), GIVEN: given, PRINTED: printed},
+        scores=fitted.scores
+        | {CONSTANT: row_cosines(constant, pairs.truth), GIVEN: given, PRINTED: printed},
         predictions=tuple(predictions),
         quality=(
-            vector_quality(CONSTANT, constant_vectors(pairs), pairs),
-            text_quality(
-                "nearest prompt of the search",
-                members.prompts(retrieval.nearest),
-                pairs,
-                minilm=members.minilm,
-            ),
-            text_quality(
-                PRINTED,
-                [prediction.prompt for prediction in predictions],
-                pairs,
-                minilm=members.minilm,
-            ),
+            vector_quality(CONSTANT, constant, pairs),
+            text_quality(NEAREST, nearest, text_rows(nearest, members.minilm), pairs),
+            text_quality(PRINTED, prompts, rows, pairs),
         ),
         choices=fitted.choices,
         settings=knn_settings,
         retrieval=retrieval,
-        calibrated=calibrate(features, printed, pairs, spec=spec, corpus_rows=rows),
-        corpus_rows=rows,
+        calibrated=calibrate(features, printed, pairs, spec=spec, corpus_rows=members.corpus_rows),
+        corpus_rows=members.corpus_rows,
         removed=members.removed,
         spec=spec,
         seconds=time.monotonic() - start,

@@ -93,15 +93,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class EstimatedPrompt:
-    """The ensemble's answer for a picture.
+    """What the ensemble says of the prompt that it composed for a picture.
 
-    `phrases` make up the `prompt`, in this order. `shared` are phrases that many prompts around the
+    `phrases` make up the prompt, in this order. `shared` are phrases that many prompts around the
     picture hold. `confidence` is the probability that the prompt is close to the true one, None
     where the blend config has no calibration for the index and the filters. `close` is False where
     it is so low that the prompt is only a best guess, None without a confidence.
     """
 
-    prompt: str
     phrases: tuple[Phrase, ...]
     shared: tuple[Phrase, ...]
     confidence: float | None

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from imprompt.core.metrics import row_cosines
 from imprompt.core.values import unit_rows
 from imprompt.ensemble.training.pairs import Pair
 from imprompt.evaluation.blend_statistics import BlendStatistics
 from imprompt.evaluation.nested_cv import (
     BLEND,
     FoldInputs,
-    constant_scores,
+    constant_vectors,
     fit_folds,
     given_scores,
     without,
@@ -82,6 +83,6 @@ def test_the_constant_does_not_see_its_fold() -> None:
     """A prompt that only one fold has is not in the constant of that fold."""
     pairs = pair_set()
     pairs.truth[pairs.folds == 1] = unit_rows(np.ones((1, 384)))
-    scores = constant_scores(pairs)
+    scores = row_cosines(constant_vectors(pairs), pairs.truth)
     assert abs(scores[pairs.folds == 1].mean()) < 0.2
     assert scores[pairs.folds != 1].mean() < 0.5
