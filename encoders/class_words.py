@@ -26,16 +26,6 @@ CLASS_LEAST = 0.3
 CLASS_SHARE = 0.5
 """A class is named if it has this share of the probability of each parent that could replace it."""
 
-_PLURAL = ("glasses", "jeans", "pajamas", "binoculars", "trunks", "bars")
-_SUBSTANCES = frozenset(
-    {
-        *("bread", "broccoli", "chain mail", "chocolate sauce", "consomme", "corn", "eggnog"),
-        *("food", "furniture", "guacamole", "hay", "ice cream", "mashed potato"),
-        "spaghetti carbonara",
-    }
-)
-_SPOKEN_CONSONANT = ("uni", "uki", "eu", "one-")
-
 
 @dataclass(frozen=True, slots=True)
 class ClassWord:
@@ -87,15 +77,6 @@ def class_words(logits: Sequence[NDArray[np.float32]]) -> list[tuple[ClassWord, 
     """
     chances = np.mean([_softmax(rows) for rows in logits], axis=0)
     return [_words(row) for row in chances]
-
-
-def with_article(text: str) -> str:
-    """Return the noun with its indefinite article, or as it is if it takes none."""
-    if text.endswith(_PLURAL) or text in _SUBSTANCES:
-        return text
-    start = text.lower()
-    spoken_vowel = start[0] in "aeiou" and not start.startswith(_SPOKEN_CONSONANT)
-    return f"{'an' if spoken_vowel or start.startswith('hour') else 'a'} {text}"
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

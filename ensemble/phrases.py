@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from imprompt.core.articles import with_article
 from imprompt.core.values import Phrase, Prompt, Role, without_edges
-from imprompt.encoders.class_words import ClassWord, with_article
+from imprompt.encoders.class_words import ClassWord
 
 AROUND = 100
 """How many of the nearest prompts phrases are taken from."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from imprompt.core.articles import with_article
 from imprompt.core.values import RawPrompt
 from imprompt.indexer.readers.rows import Row, StreamedSource
 
@@ -141,9 +142,9 @@ def _compose(vocabulary: Vocabulary, theme: _Theme, draws: _Draws) -> str:
         place=draws.one(theme.places),
         action=draws.one(theme.actions) if theme.actions else "",
         medium=medium,
-        a_medium=_with_article(medium),
+        a_medium=with_article(medium),
         quality=quality,
-        a_quality=_with_article(quality),
+        a_quality=with_article(quality),
         mood=draws.one(vocabulary.words.moods),
     )
     tail = _tail(vocabulary, theme, kind, draws)
@@ -176,8 +177,3 @@ def _punctuate(parts: list[str], *, style: int) -> str:
         return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
     text = (" " if style == 1 and len(parts) == 2 else ", ").join(parts)
     return text[0].upper() + text[1:] if style == 2 else text
-
-
-def _with_article(noun: str) -> str:
-    spoken_vowel = noun[0] in "aeiou8" and not noun.startswith(("uki", "uni"))
-    return f"{'an' if spoken_vowel or noun.startswith('hdr') else 'a'} {noun}"

@@ -7,9 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from imprompt.core.articles import with_article
 from imprompt.core.errors import WeightsRejected
 from imprompt.encoders import class_words as module
-from imprompt.encoders.class_words import ClassWord, class_words, vocabulary, with_article
+from imprompt.encoders.class_words import ClassWord, class_words, vocabulary
 from imprompt.encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Activations
 from imprompt.encoders.lite import HEAD_PATH, LiteImages
 from imprompt.encoders.lite_head import TRUNKS, read_head

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imprompt.core.articles import with_article
 from imprompt.core.errors import ConfigError, MemberUnavailable, SpaceMismatch
-from imprompt.encoders.class_words import with_article
 from imprompt.encoders.efficientnet import EfficientNetLite
 from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.ensemble.blend_config import BlendConfig, KnnSettings, load_blend_config
