@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from imprompt.core.errors import ImpromptError, MemberUnavailable
     from imprompt.ensemble.ensemble import Ensemble
     from imprompt.retriever import Filters, Question
-    from imprompt.retriever.answers import Answer, EstimatedPrompt, Explanation, Neighbour
+    from imprompt.retriever.answers import (
+        Answer,
+        EstimatedPrompt,
+        Explanation,
+        Neighbour,
+        Suggestion,
+    )
 
 _SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
 
@@ -260,6 +266,8 @@ def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> N
         output.text(line)
     if answer.estimate is not None:
         _show_phrases(output, answer.estimate)
+        if answer.estimate.suggestion is not None:
+            _show_suggestion(output, answer.estimate.suggestion)
         if explain:
             _show_explanation(output, answer.estimate.explanation)
     if not k or (not answer.neighbours and not answer.filters):
@@ -284,6 +292,18 @@ def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
     rows = [(phrase.role, phrase.text, f"{phrase.support}") for phrase in phrases]
     if rows:
         output.table(grid(title, ["role", "phrase", "prompts"], rows, right=["prompts"]))
+
+
+def _show_suggestion(output: Output, suggestion: Suggestion) -> None:
+    """Print the commonest negative prompt and settings, and how many prompts come with each."""
+    rows = [
+        (common.name.replace("_", " "), common.value, f"{common.support}")
+        for common in suggestion.settings
+    ]
+    if (negative := suggestion.negative) is not None:
+        rows.insert(0, ("negative prompt", negative.text, f"{negative.support}"))
+    title = f"Suggested: the commonest of the {suggestion.n_prompts} prompts around it"
+    output.table(grid(title, ["", "value", "prompts"], rows, right=["prompts"]))
 
 
 def _show_explanation(output: Output, explanation: Explanation) -> None:

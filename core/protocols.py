@@ -18,6 +18,7 @@ from imprompt.core.values import (
     Hits,
     Ids,
     IndexCaps,
+    Parameters,
     Prediction,
     Prompt,
     Selection,
@@ -114,6 +115,10 @@ class PromptStore(Protocol):
         Raises:
             UnknownRow: an id is below 0 or not below `len(self)`.
         """
+        ...
+
+    def parameters(self, row_ids: Sequence[int] | Ids) -> dict[int, Parameters]:
+        """Return the generation parameters of those rows that have any, by row id."""
         ...
 
     def by_key(self, prompt_key: str) -> Prompt | None:

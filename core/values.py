@@ -23,12 +23,27 @@ NO_HIT = -1
 
 
 @dataclass(frozen=True, slots=True)
+class Parameters:
+    """The generation parameters beside a prompt; false where there are none.
+
+    `negative` is the negative prompt, empty without one. `settings` maps lower-case names (model,
+    sampler, steps, …) to their text.
+    """
+
+    negative: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.negative or self.settings)
+
+
+@dataclass(frozen=True, slots=True)
 class RawPrompt:
     """A prompt of a corpus before cleaning.
 
     `source` names the corpus (a file, a data set), `source_key` the row in it (a line, a file).
     `n_submitted` is at least 1. `nsfw` is the corpus's own rating (DiffusionDB's `prompt_nsfw`, 0
-    to 1), None if it has none.
+    to 1), None if it has none. `parameters` is None where the corpus has none.
     """
 
     text: str
@@ -36,6 +51,7 @@ class RawPrompt:
     source_key: str
     n_submitted: int = 1
     nsfw: float | None = None
+    parameters: Parameters | None = None
 
 
 @dataclass(frozen=True, slots=True)

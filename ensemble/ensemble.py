@@ -26,7 +26,8 @@ from imprompt.ensemble.knn import Knn
 from imprompt.ensemble.model_members import CachedMember
 from imprompt.ensemble.neighbourhood import Neighbourhood
 from imprompt.ensemble.phrases import AROUND, Sources, find_candidates, shared_phrases
-from imprompt.retriever.answers import Contribution
+from imprompt.ensemble.suggestions import suggest
+from imprompt.retriever.answers import Contribution, Suggestion
 from imprompt.retriever.filters import PassingPrompts
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class EnsemblePrediction:
 
     `vector` (384,) is the blend, a unit vector. `prompt` is composed of `phrases` to be near it;
     `cosine` is that of the two. `shared` are phrases that many prompts around the picture hold.
-    `nearness` is the mean score of the ten nearest prompts in the index space.
+    `nearness` is the mean score of the ten nearest prompts in the index space. `suggestion` is None
+    where no negative prompt and no setting is common around the picture.
     """
 
     vector: Vectors
@@ -52,6 +54,7 @@ class EnsemblePrediction:
     shared: tuple[Phrase, ...]
     contributions: tuple[Contribution, ...]
     nearness: float
+    suggestion: Suggestion | None = None
 
     @property
     def confidence_features(self) -> ConfidenceFeatures:
@@ -162,6 +165,9 @@ class Ensemble:
             for row in wanted
         ]
         compositions = self._composer.compose(vectors[list(wanted)], candidates)
+        parameters = self.neighbourhood.parameters(
+            prompt for row in wanted for prompt in around[row]
+        )
         scores = self.neighbourhood.surroundings(images).hits.scores
         return [
             EnsemblePrediction(
@@ -172,6 +178,7 @@ class Ensemble:
                 shared=shared_phrases(found),
                 contributions=self._contributions(predictions, vectors[row], row),
                 nearness=nearness(scores[row].tolist()),
+                suggestion=suggest(around[row], parameters, says=says),
             )
             for row, composed, found in zip(wanted, compositions, candidates, strict=True)
         ]

@@ -121,6 +121,7 @@ def estimate(prediction: EnsemblePrediction, ensemble: Ensemble) -> EstimatedPro
         shared=prediction.shared,
         confidence=confidence,
         close=None if confidence is None else confidence >= ABSTAIN_BELOW,
+        suggestion=prediction.suggestion,
         explanation=Explanation(
             blend_config=ensemble.blend_config.name,
             contributions=prediction.contributions,

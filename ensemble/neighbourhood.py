@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import MemberUnavailable, SpaceMismatch
 from imprompt.core.protocols import DualEncoder, VectorStore
-from imprompt.core.values import NO_HIT, Hits, Ids, Prompt, Vectors, unit_rows
+from imprompt.core.values import NO_HIT, Hits, Ids, Parameters, Prompt, Vectors, unit_rows
 from imprompt.encoders.caching import BatchCache, image_keys
 from imprompt.encoders.minilm import SPACE
 from imprompt.retriever.filters import PassingPrompts
@@ -89,6 +89,10 @@ class Neighbourhood:
         unique = np.setdiff1d(ids, [NO_HIT])
         prompts = dict(zip(unique.tolist(), self._prompts.get_many(unique), strict=True))
         return [[prompts[row_id] for row_id in row if row_id != NO_HIT] for row in ids.tolist()]
+
+    def parameters(self, prompts: Iterable[Prompt]) -> dict[int, Parameters]:
+        """Return the generation parameters of those prompts that have any, by row id."""
+        return self._prompts.parameters(sorted({prompt.row_id for prompt in prompts}))
 
     def nearest(
         self, pictures: Sequence[Image], targets: Vectors

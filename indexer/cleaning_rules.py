@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.pip_lines import install_extra
-from imprompt.core.values import RawPrompt, prompt_key
+from imprompt.core.values import Parameters, RawPrompt, prompt_key
 from imprompt.indexer.normalization import normalize
 from imprompt.indexer.word_sets import word_list
 from imprompt.store.staged_prompts import CleanPrompt
@@ -225,6 +225,7 @@ class Rules:
                         raw.source,
                         raw.source_key,
                         raw.n_submitted,
+                        self._clean_parameters(raw.parameters),
                     )
                 )
             else:
@@ -250,6 +251,15 @@ class Rules:
         if self._language_of is not None and self._language_of(text) not in cleaning.languages:
             return LANGUAGE
         return None
+
+    def _clean_parameters(self, parameters: Parameters | None) -> Parameters | None:
+        """Return them without a negative prompt that holds a contact, if contacts are dropped.
+
+        Unsafe words may stay: a negative prompt says what a picture must not show.
+        """
+        if parameters is None or not self.cleaning.contacts or not contact(parameters.negative):
+            return parameters or None
+        return Parameters(settings=parameters.settings) or None
 
     def _is_unsafe(self, raw: RawPrompt, text: str) -> bool:
         return (

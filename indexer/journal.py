@@ -19,12 +19,16 @@ _LONGEST_LINE = 1 << 22
 
 
 class Numbered(msgspec.Struct, frozen=True, tag="numbered"):
-    """`prompts.duckdb` is complete; `funnel` counts corpus rows by what became of them."""
+    """`prompts.duckdb` is complete; `funnel` counts corpus rows by what became of them.
+
+    `parameters` of the rows have generation parameters.
+    """
 
     rows: Count
     rows_digest: str
     funnel: dict[str, Count]
     rejected: list[RejectedRow]
+    parameters: Count = 0
 
 
 class ShardDone(msgspec.Struct, frozen=True, tag="shard"):

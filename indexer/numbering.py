@@ -71,11 +71,13 @@ def number_prompts(
     dropped = {DUPLICATE: counts.duplicates}
     if counts.near_duplicates:
         dropped[NEAR_DUPLICATE] = counts.near_duplicates
+    digest, parameters = digest_and_parameters(staging)
     numbered = Numbered(
         rows=counts.rows,
-        rows_digest=prompts_digest(staging),
+        rows_digest=digest,
         funnel=funnel(stats, kept=counts.rows, duplicates=dropped),
         rejected=[row for each in stats for row in each.examples],
+        parameters=parameters,
     )
     journal.append(numbered)
     return numbered
@@ -120,10 +122,13 @@ def _write_dropped(path: Path, dropped: Iterable[Dropped]) -> None:
                 file.write(encoder.encode(row) + b"\n")
 
 
-def prompts_digest(staging: Path) -> str:
-    """Return the digest of the numbered rows; see `imprompt.store.prompts.DuckPrompts.digest`."""
+def digest_and_parameters(staging: Path) -> tuple[str, int]:
+    """Return the digest of the numbered rows, and how many have generation parameters.
+
+    See `imprompt.store.prompts.DuckPrompts.digest`.
+    """
     with DuckPrompts(staging / layout.PROMPTS) as prompts:
-        return prompts.digest()
+        return prompts.digest(), prompts.n_parameters
 
 
 def resumed_numbering(staging: Path, journal: Journal) -> Numbered | None:

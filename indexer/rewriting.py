@@ -12,7 +12,7 @@ from imprompt.core.values import Ids
 from imprompt.indexer.build_plan import Plan
 from imprompt.indexer.cleaning_stats import KEPT
 from imprompt.indexer.journal import Journal, Numbered, ShardDone
-from imprompt.indexer.numbering import prompts_digest, resumed_numbering
+from imprompt.indexer.numbering import digest_and_parameters, resumed_numbering
 from imprompt.indexer.staging import choose_factory, index_and_publish, open_staging
 from imprompt.store import layout
 from imprompt.store.index_version import IndexVersion
@@ -84,12 +84,14 @@ def _renumber(
         )
     funnel = base.manifest.funnel
     rows = len(base.prompts) - len(removed)
+    digest, parameters = digest_and_parameters(staging)
     numbered = Numbered(
         rows=rows,
-        rows_digest=prompts_digest(staging),
+        rows_digest=digest,
         funnel={**funnel, rule: funnel.get(rule, 0) + len(removed), KEPT: rows},
         # Not those of the base: what a reason quotes may be what has to disappear.
         rejected=[],
+        parameters=parameters,
     )
     journal.append(numbered)
     return numbered

@@ -199,5 +199,6 @@ def index_and_publish(
         indexes={space: info},
         check_queries={space: check_queries},
         row_sums={name: layout.row_sums_file(name) for name in records},
+        parameters=numbered.parameters,
     )
     return publish(root, staging, manifest, progress=progress)

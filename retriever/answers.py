@@ -92,13 +92,44 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class CommonNegative:
+    """A negative prompt, and how many of the prompts around a picture come with it."""
+
+    text: str
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommonSetting:
+    """A generation setting, and how many of the prompts around a picture come with that value."""
+
+    name: str
+    value: str
+    support: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What is commonest beside the `n_prompts` prompts around a picture, where a corpus has it.
+
+    It is what others used for such pictures, not what this one was made with. `negative` is None
+    where no two of them share one; a setting that no two share is left out.
+    """
+
+    n_prompts: int
+    negative: CommonNegative | None
+    settings: tuple[CommonSetting, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EstimatedPrompt:
     """What the ensemble says of the prompt that it composed for a picture.
 
     `phrases` make up the prompt, in this order. `shared` are phrases that many prompts around the
     picture hold. `confidence` is the probability that the prompt is close to the true one, None
     where the blend config has no calibration for the index and the filters. `close` is False where
-    it is so low that the prompt is only a best guess, None without a confidence.
+    it is so low that the prompt is only a best guess, None without a confidence. `suggestion` is
+    None where the prompts around the picture come without negative prompts and settings.
     """
 
     phrases: tuple[Phrase, ...]
@@ -106,15 +137,18 @@ class EstimatedPrompt:
     confidence: float | None
     close: bool | None
     explanation: Explanation
+    suggestion: Suggestion | None = None
 
     def to_json(self, *, explain: bool) -> dict[str, Any]:
-        """Return plain JSON values."""
-        value = {
+        """Return plain JSON values; "suggested" only if there is a suggestion."""
+        value: dict[str, Any] = {
             "phrases": [dataclasses.asdict(phrase) for phrase in self.phrases],
             "shared": [dataclasses.asdict(phrase) for phrase in self.shared],
             "confidence": self.confidence,
             "close": self.close,
         }
+        if self.suggestion is not None:
+            value["suggested"] = dataclasses.asdict(self.suggestion)
         return value | ({"explanation": self.explanation.to_json()} if explain else {})
 
 

@@ -189,6 +189,33 @@ class PhraseSchema(BaseModel):
     row_ids: list[int] = Field(description="Those prompts, nearest first.", examples=[[1203, 88]])
 
 
+class CommonNegativeSchema(BaseModel):
+    """A negative prompt that several prompts around the image come with."""
+
+    text: str = Field(description="The negative prompt.", examples=["blurry, low quality"])
+    support: int = Field(description="How many of those prompts come with it.", examples=[12])
+
+
+class CommonSettingSchema(BaseModel):
+    """A generation setting that several prompts around the image come with."""
+
+    name: str = Field(description="The setting.", examples=["steps"])
+    value: str = Field(description="Its value.", examples=["30"])
+    support: int = Field(description="How many of those prompts come with it.", examples=[9])
+
+
+class SuggestionSchema(BaseModel):
+    """What is commonest beside the prompts around the image."""
+
+    n_prompts: int = Field(description="How many prompts were looked at.", examples=[100])
+    negative: CommonNegativeSchema | None = Field(
+        None, description="The commonest negative prompt; null if no two share one."
+    )
+    settings: list[CommonSettingSchema] = Field(
+        description="The commonest value of each setting that two or more share."
+    )
+
+
 class ContributionSchema(BaseModel):
     """What one member of the ensemble contributed to the estimate."""
 
@@ -240,6 +267,12 @@ class QueryResult(BaseModel):
     )
     shared: list[PhraseSchema] | None = Field(
         None, description="Phrases that many prompts around the image hold, the commonest first."
+    )
+    suggested: SuggestionSchema | None = Field(
+        None,
+        description="With an estimate: the commonest negative prompt and settings of the prompts "
+        "around the image, where the corpus has them. A suggestion, not what the image was made "
+        "with.",
     )
     confidence: float | None = Field(
         None,

@@ -75,7 +75,9 @@ class IndexVersion:
             space: open_index(folder, info, self.vectors(space), mapped=mapped)
             for space, info in manifest.indexes.items()
         }
-        self.prompts = resources.enter_context(DuckPrompts(folder / layout.PROMPTS))
+        self.prompts = resources.enter_context(
+            DuckPrompts(folder / layout.PROMPTS, parameters=manifest.parameters > 0)
+        )
 
     @property
     def published_as(self) -> str:

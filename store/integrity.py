@@ -123,12 +123,15 @@ def _content_problems(
 def _prompt_problems(folder: Path, manifest: Manifest) -> Iterator[Damage]:
     try:
         with DuckPrompts(folder / layout.PROMPTS, thorough=True) as prompts:
-            rows, digest = len(prompts), prompts.digest()
+            rows, digest, parameters = len(prompts), prompts.digest(), prompts.n_parameters
     except Checksum as error:
         yield Damage(layout.PROMPTS, f"{manifest.rows} rows", error.message)
         return
     if rows != manifest.rows:
         yield Damage(layout.PROMPTS, f"{manifest.rows} rows", f"{rows} rows")
+    if parameters != manifest.parameters:
+        expected = f"generation parameters of {manifest.parameters} rows"
+        yield Damage(layout.PROMPTS, expected, f"those of {parameters}")
     if digest != manifest.rows_digest:
         yield Damage(layout.PROMPTS, f"rows digest {manifest.rows_digest}", f"rows digest {digest}")
 

@@ -19,7 +19,7 @@ from imprompt.store import layout
 from imprompt.store.layout import REBUILD
 from imprompt.store.paths import is_file_of_version, is_version, open_file, read_descriptor
 
-FORMAT = (3, 0)
+FORMAT = (3, 1)
 
 REBUILD_WITH = (
     "Build it again from all its corpora: imprompt build-index --replace --index FOLDER --corpus …"
@@ -133,7 +133,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `version`, `created` and `files` are filled in by `imprompt.store.publish.publish`.
     `encoders[0]` is the space that is searched. `funnel` counts corpus rows by their fate
     ("read", "kept", "duplicate", …). `row_sums` names the file of the sums of each space's rows
-    (see `imprompt.store.checksums`).
+    (see `imprompt.store.checksums`). `parameters` counts the rows that have generation parameters;
+    format 3.0 has none.
     """
 
     format: tuple[int, int] = FORMAT
@@ -151,6 +152,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         str, Annotated[list[CheckQuery], msgspec.Meta(max_length=_MOST_CHECK_QUERIES)]
     ]
     row_sums: dict[str, str]
+    parameters: Count = 0
     version: str = ""
     created: str = ""
     files: dict[str, FileRecord] = {}

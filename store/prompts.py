@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 
 from imprompt.core.errors import Checksum, StoreError, UnknownRow, first_line
 from imprompt.core.predicates import Predicate
-from imprompt.core.values import Ids, Prompt
+from imprompt.core.values import Ids, Parameters, Prompt
 from imprompt.store.databases import (
     STORED,
     Setting,
@@ -28,6 +28,7 @@ from imprompt.store.databases import (
 )
 from imprompt.store.duckdb_import import import_duckdb
 from imprompt.store.layout import REBUILD
+from imprompt.store.parameters import PARAMETER_COLUMNS, has_parameters, read_parameters
 from imprompt.store.predicate_sql import compile_sql
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ COLUMNS = {
 
 _LISTED = ", ".join(COLUMNS)
 _PROMPTS = f"{STORED}.main.prompts"
+_PARAMETERS = f"{STORED}.main.parameters"
 _DIGEST_ROWS = 10_000
 _MEMORY = "25%"
 """Of the machine's, or its container's. DuckDB's default is 80 %, but a model needs most of it."""
@@ -115,7 +117,7 @@ def check_prompts(connection: DuckDBPyConnection, path: Path, *, thorough: bool 
     """Check the table of prompts in a file that `imprompt.store.databases.read_database` opened.
 
     Args:
-        thorough: the file may hold nothing else.
+        thorough: the file may hold nothing else but a table of generation parameters.
 
     Raises:
         Checksum: it holds no table of prompts, or another one.
@@ -124,7 +126,7 @@ def check_prompts(connection: DuckDBPyConnection, path: Path, *, thorough: bool 
         check_stored_table(connection, "prompts", COLUMNS)
         if thorough:
             check_no_macros(connection, STORED)
-            check_tables(connection, STORED, {"prompts": COLUMNS})
+            check_tables(connection, STORED, {"prompts": COLUMNS, "parameters": PARAMETER_COLUMNS})
     except UnexpectedContent as error:
         raise Checksum(
             f"{path} is not a file of prompts: {error}.", path=path, hint=REBUILD
@@ -148,13 +150,16 @@ class DuckPrompts:
 
     Args:
         thorough: also refuse a file that holds more than the prompts, which nothing here reads.
+        parameters: whether rows have generation parameters, as the manifest says; None looks.
 
     Raises:
         Checksum: the file is missing, damaged or has no table of prompts; also from every method,
             where the damage shows later.
     """
 
-    def __init__(self, path: Path, *, thorough: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, thorough: bool = False, parameters: bool | None = None
+    ) -> None:
         self.path = path
         with _damage(path):
             # DuckDB would open the file's write-ahead log with it; a published version has none.
@@ -164,6 +169,14 @@ class DuckPrompts:
                 check_prompts(self._connection, path, thorough=thorough)
                 statement = f"SELECT count(*) FROM (SELECT {_LISTED} FROM {_PROMPTS})"  # noqa: S608 constants
                 self._rows = int(self._fetch(statement)[0][0])
+                # Not looked for where there is none: that would be a tenth of opening an index.
+                self._has_parameters = parameters is not False and has_parameters(
+                    self._connection, path
+                )
+                if parameters and not self._has_parameters:
+                    raise Checksum(
+                        f"{path} lacks its generation parameters.", path=path, hint=REBUILD
+                    )
         except BaseException:
             self._connection.close()
             raise
@@ -189,6 +202,31 @@ class DuckPrompts:
         if len(prompts) != len(set(ids)):
             raise Checksum(f"{self.path} lacks rows it should have.", path=self.path, hint=REBUILD)
         return [prompts[row_id] for row_id in ids]
+
+    def parameters(self, row_ids: Sequence[int] | Ids) -> dict[int, Parameters]:
+        """Return the generation parameters of those rows that have any, by row id.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        if not self._has_parameters:
+            return {}
+        ids = [int(row_id) for row_id in row_ids]
+        listed = ", ".join(PARAMETER_COLUMNS)
+        statement = (
+            f"SELECT {listed} FROM {_PARAMETERS} WHERE row_id IN (SELECT unnest(?::BIGINT[]))"  # noqa: S608 constants
+        )
+        return {
+            row_id: read_parameters(negative, settings, path=self.path)
+            for row_id, negative, settings in self._fetch(statement, ids)
+        }
+
+    @property
+    def n_parameters(self) -> int:
+        """How many rows have generation parameters."""
+        if not self._has_parameters:
+            return 0
+        return int(self._fetch(f"SELECT count(*) FROM {_PARAMETERS}")[0][0])  # noqa: S608 constants
 
     def by_key(self, prompt_key: str) -> Prompt | None:
         """Return the first prompt of that stable name, None if there is none; each call is a scan.
@@ -255,13 +293,18 @@ class DuckPrompts:
         """Return the sha256 (64 hex digits) of the rows in row order.
 
         DuckDB's bytes differ from run to run. Hashed is a JSON array of the columns of each row, in
-        the order of `COLUMNS`, and a line feed.
+        the order of `COLUMNS`, and a line feed; then the same of generation parameters, if there
+        are any.
         """
         encoder = msgspec.json.Encoder()
         digest = hashlib.sha256()
-        for row in self._scan():
-            digest.update(encoder.encode(row))
-            digest.update(b"\n")
+        tables: dict[str, Mapping[str, str]] = {_PROMPTS: COLUMNS}
+        if self._has_parameters:
+            tables[_PARAMETERS] = PARAMETER_COLUMNS
+        for table, columns in tables.items():
+            for row in self._scan(table, columns):
+                digest.update(encoder.encode(row))
+                digest.update(b"\n")
         return digest.hexdigest()
 
     def close(self) -> None:
@@ -274,12 +317,13 @@ class DuckPrompts:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _scan(self) -> Iterator[tuple[Any, ...]]:
+    def _scan(self, table: str, columns: Mapping[str, str]) -> Iterator[tuple[Any, ...]]:
         with _damage(self.path), self._connection.cursor() as cursor:
             # Range by range: 428 MB for 1 million rows in the time of one sort over all, which
             # takes 998 MB, or spills to disk.
             statement = (
-                f"SELECT {_LISTED} FROM {_PROMPTS} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"  # noqa: S608 constants
+                f"SELECT {', '.join(columns)} FROM {table} "  # noqa: S608 constants
+                "WHERE row_id >= ? AND row_id < ? ORDER BY row_id"
             )
             for start in range(0, self._rows, _DIGEST_ROWS):
                 yield from cursor.execute(statement, [start, start + _DIGEST_ROWS]).fetchall()

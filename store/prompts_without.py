@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from imprompt.core.values import Ids
+from imprompt.store.database_files import duckdb_errors, remove_database, replace_database
 from imprompt.store.databases import STORED, quoted, read_database
 from imprompt.store.layout import SPILLED
+from imprompt.store.parameters import has_parameters
 from imprompt.store.prompts import check_prompts, duckdb_config
-from imprompt.store.staged_prompts import duckdb_errors, remove_database, replace_database
 
 # Row ids become dense again, in the same order; a group is named by its first member.
 _COPY = f"""
@@ -25,6 +26,13 @@ SELECT new_id AS row_id, p.prompt_key, p.text, p.embedded_text, p.source, p.sour
     (p.n_duplicates + coalesce(g.n_duplicates, 0))::BIGINT AS n_duplicates
 FROM named JOIN {STORED}.main.prompts AS p ON p.row_id = named.old_id
 LEFT JOIN gained AS g ON g.row_id = named.old_id ORDER BY new_id
+"""  # noqa: S608 constants
+_COPY_PARAMETERS = f"""
+CREATE TABLE fresh.parameters AS
+SELECT new_id AS row_id, negative, settings FROM (
+    SELECT row_id AS old_id, row_number() OVER (ORDER BY row_id) - 1 AS new_id
+    FROM {STORED}.main.prompts ANTI JOIN removed USING (row_id)
+) AS kept JOIN {STORED}.main.parameters AS p ON p.row_id = old_id ORDER BY new_id
 """  # noqa: S608 constants
 
 
@@ -42,7 +50,8 @@ def write_without(
 ) -> None:
     """Write the prompts of the file `source` to the file `target`, without the rows `removed`.
 
-    The file appears whole or not at all. The rows that stay are renumbered from 0, in their order.
+    The file appears whole or not at all. The rows that stay are renumbered from 0, in their order,
+    and keep their generation parameters.
 
     Args:
         source: a finished `prompts.duckdb`.
@@ -71,6 +80,10 @@ def write_without(
         }
         connection.register("gained", counts)
         connection.execute(_COPY)
+        if has_parameters(connection, source):
+            connection.execute(_COPY_PARAMETERS)
+            if not connection.execute("SELECT count(*) FROM fresh.parameters").fetchall()[0][0]:
+                connection.execute("DROP TABLE fresh.parameters")
         connection.execute("CHECKPOINT fresh")  # so that nothing is left in a write-ahead log
         connection.execute("DETACH fresh")
         replace_database(partial, target)

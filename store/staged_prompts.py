@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imprompt.core.atomic_files import storage_errors, sync_file, sync_folder
-from imprompt.core.errors import Checksum, StoreError, first_line
+from imprompt.core.errors import Checksum
+from imprompt.core.values import Parameters
+from imprompt.store.database_files import duckdb_errors, remove_database, replace_database
 from imprompt.store.databases import (
     STORED,
     Setting,
@@ -26,8 +24,8 @@ from imprompt.store.databases import (
     read_database,
     write_database,
 )
-from imprompt.store.duckdb_import import import_duckdb
 from imprompt.store.layout import PROMPTS, SPILLED, STAGED
+from imprompt.store.parameters import PARAMETER_COLUMNS, has_parameters, settings_text
 from imprompt.store.prompts import COLUMNS, check_prompts
 
 if TYPE_CHECKING:
@@ -43,6 +41,7 @@ _FORMS = {
         "source_key": "VARCHAR",
         "n_submitted": "BIGINT",
     },
+    "parameters": {"seq": "BIGINT", "negative": "VARCHAR", "settings": "VARCHAR"},
     "corpora": {
         "corpus": "INTEGER PRIMARY KEY",
         "next_start": "BIGINT",
@@ -65,6 +64,9 @@ SELECT row_id, prompt_key, text, embedded_text, source, source_key, n_submitted
 FROM base ORDER BY row_id;
 INSERT INTO settled SELECT row_id, group_id, n_duplicates FROM base ORDER BY row_id;
 DROP TABLE base
+"""
+_SETTLE_PARAMETERS = """
+INSERT INTO parameters SELECT row_id, negative, settings FROM given ORDER BY row_id
 """
 # The first of equal prompts stands for all of them, in the order in which they came.
 _DROP_EQUAL = """
@@ -92,6 +94,11 @@ LEFT JOIN settled AS before ON before.place = k.place
 LEFT JOIN settled AS group_before ON group_before.place = m.kept
 ORDER BY k.row_id
 """
+# The parameters of a row are those of the prompt that was kept for it.
+_NUMBER_PARAMETERS = """
+CREATE TABLE numbered.parameters AS
+SELECT row_id, negative, settings FROM kept JOIN parameters USING (seq) ORDER BY row_id
+"""
 _EQUAL_EXAMPLES = """
 SELECT s.source, s.source_key, s.text, first.text FROM staged AS s
 JOIN (
@@ -102,14 +109,13 @@ JOIN staged AS first ON first.seq = f.seq WHERE s.seq > f.seq ORDER BY s.seq LIM
 _MEMORY = "1GB"
 """What DuckDB may hold at once; beyond it, it writes into the staging folder."""
 
-_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
-
 
 @dataclass(frozen=True, slots=True)
 class CleanPrompt:
     """A prompt after cleaning.
 
-    Equal `prompt_key` means the same prompt. No text may hold a lone surrogate.
+    Equal `prompt_key` means the same prompt. No text may hold a lone surrogate. Of equal prompts
+    and of near duplicates, the one that is kept keeps its own `parameters`.
     """
 
     prompt_key: str
@@ -118,6 +124,7 @@ class CleanPrompt:
     source: str
     source_key: str
     n_submitted: int = 1
+    parameters: Parameters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +209,16 @@ class StagedPrompts:
 
         with duckdb_errors(self._path), read_database(base, self._settings) as other:
             check_prompts(other, base)
-            rows = other.sql(f"SELECT {', '.join(COLUMNS)} FROM {STORED}.main.prompts")  # noqa: S608 constants
-            self._connection.register("given", pyarrow.RecordBatchReader.from_stream(rows))
+            given = [("prompts", COLUMNS, _SETTLE)]
+            if has_parameters(other, base):
+                given.append(("parameters", PARAMETER_COLUMNS, _SETTLE_PARAMETERS))
             self._connection.begin()
             try:
-                self._connection.execute(_SETTLE)
+                for table, columns, statement in given:
+                    rows = other.sql(f"SELECT {', '.join(columns)} FROM {STORED}.main.{table}")  # noqa: S608 constants
+                    reader = pyarrow.RecordBatchReader.from_stream(rows)
+                    self._connection.register("given", reader)
+                    self._connection.execute(statement)
                 self._connection.commit()
             finally:
                 self._connection.unregister("given")
@@ -235,6 +247,7 @@ class StagedPrompts:
             state: where to go on from; its notes (counts, examples) must be plain JSON values.
         """
         batch = _arrow(prompts, first_seq=self._next_seq)
+        parameters = _arrow_parameters(prompts, first_seq=self._next_seq)
         values = [
             corpus,
             state.next_start,
@@ -243,15 +256,19 @@ class StagedPrompts:
         ]
         with duckdb_errors(self._path):
             self._connection.register("batch", batch)
+            self._connection.register("parameter_batch", parameters)
             self._connection.begin()
             try:
                 self._connection.execute("INSERT INTO staged SELECT * FROM batch")
+                if len(parameters):
+                    self._connection.execute("INSERT INTO parameters SELECT * FROM parameter_batch")
                 self._connection.execute(
                     "INSERT OR REPLACE INTO corpora VALUES (?, ?, ?, ?)", values
                 )
                 self._connection.commit()
             finally:
                 self._connection.unregister("batch")
+                self._connection.unregister("parameter_batch")
         self._next_seq += len(prompts)
 
     def drop_equal(self) -> NDArray[np.int64]:
@@ -351,6 +368,8 @@ class StagedPrompts:
         self._connection.execute(f"ATTACH {quoted(partial)} AS numbered")
         try:
             self._connection.execute(_NUMBER)
+            if self._one("SELECT count(*) FROM kept JOIN parameters USING (seq)"):
+                self._connection.execute(_NUMBER_PARAMETERS)
             # So that nothing is left in a write-ahead log.
             self._connection.execute("CHECKPOINT numbered")
             self._connection.execute("DETACH numbered")
@@ -377,19 +396,6 @@ class StagedPrompts:
         return int(self._connection.execute(statement).fetchall()[0][0])
 
 
-def replace_database(partial: Path, target: Path) -> None:
-    """Put a database that is closed and complete in its place, on disk."""
-    sync_file(partial)
-    partial.replace(target)
-    sync_folder(target.parent)
-
-
-def remove_database(path: Path) -> None:
-    """Remove a database and its write-ahead log, if they are there."""
-    for leftover in (path, path.with_name(f"{path.name}.wal")):
-        leftover.unlink(missing_ok=True)
-
-
 def _arrow(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:
     import pyarrow
 
@@ -406,27 +412,18 @@ def _arrow(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:
     return pyarrow.table(columns)
 
 
-@contextmanager
-def duckdb_errors(path: Path) -> Iterator[None]:
-    """Map DuckDB's errors while writing to this project's.
+def _arrow_parameters(prompts: Sequence[CleanPrompt], *, first_seq: int) -> pyarrow.Table:
+    import pyarrow
 
-    A full disk and its like become `StorageFull`, a lack of memory `StoreError`, others `Checksum`.
-    """
-    duckdb = import_duckdb()
-    with storage_errors(path):
-        try:
-            yield
-        except duckdb.OutOfMemoryException as error:
-            raise StoreError(
-                f"{path} takes more memory than DuckDB may use, or more disk space than is free.",
-                hint="Free some space and build again.",
-            ) from error
-        except duckdb.Error as error:
-            # DuckDB gives the operating system's words, not its number.
-            for number in _STORAGE_ERRNOS:
-                if os.strerror(number) in str(error):
-                    raise OSError(number, os.strerror(number)) from error
-            hint = f"Remove {path.parent} and build again."
-            raise Checksum(
-                f"{path} cannot be used: {first_line(error)}.", path=path, hint=hint
-            ) from error
+    found = [
+        (seq, prompt.parameters)
+        for seq, prompt in enumerate(prompts, first_seq)
+        if prompt.parameters
+    ]
+    text = pyarrow.string()
+    columns = {
+        "seq": pyarrow.array([seq for seq, _ in found], pyarrow.int64()),
+        "negative": pyarrow.array([parameters.negative for _, parameters in found], text),
+        "settings": pyarrow.array([settings_text(parameters) for _, parameters in found], text),
+    }
+    return pyarrow.table(columns)

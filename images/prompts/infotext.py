@@ -32,7 +32,7 @@ def infotext(prompt: EmbeddedPrompt) -> str:
     lines = [prompt.prompt]
     if prompt.negative:
         lines.append(f"Negative prompt: {prompt.negative}")
-    settings = _with_size(prompt.settings)
+    settings = with_size(prompt.settings)
     order = [
         *(name for name in _FIRST if name in settings),
         *(name for name in settings if name not in _FIRST),
@@ -42,7 +42,7 @@ def infotext(prompt: EmbeddedPrompt) -> str:
     return "\n".join(lines)
 
 
-def _with_size(settings: Mapping[str, str]) -> dict[str, str]:
+def with_size(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the settings with width and height joined, as the webui writes them."""
     if not {"width", "height"} <= settings.keys():
         return dict(settings)

@@ -151,6 +151,7 @@ function answer(result, file, position) {
     { class: file ? "answer pictured" : "answer", "aria-labelledby": id },
     make("div", { class: "top" }, file ? picture(file) : "", body),
     ...phrases(result),
+    ...suggestion(result),
     ...contributions(result),
     ...neighbours(result, position),
   );
@@ -183,6 +184,24 @@ function phrases(result) {
     );
   });
   return [make("h3", {}, title), make("ul", { class: "phrases" }, ...items)];
+}
+
+function suggestion({ suggested }) {
+  if (!suggested) return [];
+  const negative = suggested.negative;
+  const shown = negative ? [{ name: "negative", value: negative.text, support: negative.support }] : [];
+  shown.push(...suggested.settings);
+  const rows = shown.map(({ name, value, support }) => {
+    const row = setting([name, value]);
+    row.append(make("dd", { class: "support" }, `${support} prompts`));
+    return row;
+  });
+  const copy = negative ? copyButton(negative.text, "Copy negative prompt") : "";
+  return [
+    make("h3", {}, `Suggested: the commonest of the ${suggested.n_prompts} prompts around it`),
+    make("dl", { class: "facts suggested" }, ...rows),
+    copy ? make("div", { class: "actions" }, copy) : "",
+  ].filter(Boolean);
 }
 
 function picture(file) {

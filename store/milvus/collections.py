@@ -10,7 +10,7 @@ from imprompt.core.errors import StoreError
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.expressions import LOWERED
 from imprompt.store.milvus.index_types import METRIC, IndexChoice
-from imprompt.store.milvus.schema import MOST_BYTES, NUMBERS, TEXTS
+from imprompt.store.milvus.schema import MOST_BYTES, NUMBERS, PARAMETER_FIELDS, TEXTS
 
 LONG_S = 24 * 3600.0
 """How long the server may write, build or load a collection."""
@@ -20,11 +20,14 @@ _KEY_CHARS = 128
 _MOST_PIECES = 4096
 
 
-def make_collection(connection: Connection, collection: str, dims: Mapping[str, int]) -> None:
+def make_collection(
+    connection: Connection, collection: str, dims: Mapping[str, int], *, parameters: bool = False
+) -> None:
     """Make an empty collection without an index, which is built when all rows are there.
 
     Args:
         dims: dimension of each vector field.
+        parameters: rows have generation parameters.
     """
     from pymilvus import DataType, MilvusClient
 
@@ -33,7 +36,7 @@ def make_collection(connection: Connection, collection: str, dims: Mapping[str, 
     )
     schema.add_field("row_id", DataType.INT64, is_primary=True)
     schema.add_field("prompt_key", DataType.VARCHAR, max_length=_KEY_CHARS)
-    for name in (*TEXTS, *LOWERED.values()):
+    for name in (*TEXTS, *LOWERED.values(), *(PARAMETER_FIELDS if parameters else ())):
         schema.add_field(name, DataType.VARCHAR, max_length=MOST_BYTES)
     for name in (*NUMBERS, "n_pieces"):
         schema.add_field(name, DataType.INT64)

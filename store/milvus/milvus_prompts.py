@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imprompt.core.errors import StoreError, UnknownRow
 from imprompt.core.predicates import Predicate
-from imprompt.core.values import Ids, Prompt
+from imprompt.core.values import Ids, Parameters, Prompt
 from imprompt.store.databases import scratch
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.expressions import columns_of, compile_filter
-from imprompt.store.milvus.schema import PROMPT_FIELDS, TEXTS, prompt_of
+from imprompt.store.milvus.schema import PARAMETER_FIELDS, PROMPT_FIELDS, TEXTS, prompt_of
+from imprompt.store.parameters import read_parameters
 from imprompt.store.predicate_sql import compile_sql
 
 _ROWS_AT_ONCE = 512
@@ -28,13 +30,23 @@ class MilvusPrompts:
         rows: how many the collection has.
         n_long: how many of them have texts that are longer than a field takes, so that the server
             cannot tell whether a predicate is true of them.
+        has_parameters: the collection has fields for generation parameters.
     """
 
-    def __init__(self, connection: Connection, collection: str, *, rows: int, n_long: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        collection: str,
+        *,
+        rows: int,
+        n_long: int,
+        has_parameters: bool = False,
+    ) -> None:
         self._connection = connection
         self._collection = collection
         self._rows = rows
         self._n_long = n_long
+        self._has_parameters = has_parameters
 
     def __len__(self) -> int:
         return self._rows
@@ -50,21 +62,34 @@ class MilvusPrompts:
         wrong = next((row_id for row_id in ids if not 0 <= row_id < self._rows), None)
         if wrong is not None:
             raise UnknownRow(f"Row {wrong} is outside of 0 to {self._rows - 1}.")
-        prompts: dict[int, Prompt] = {}
-        for some in _chunks(sorted(set(ids)), _ROWS_AT_ONCE):
-            rows = self._connection.call(
-                "query",
-                self._collection,
-                filter=f"row_id in {some}",
-                output_fields=[*PROMPT_FIELDS],
-            )
-            prompts |= {int(row["row_id"]): prompt_of(row) for row in rows}
+        prompts = {
+            int(row["row_id"]): prompt_of(row) for row in self._fetch(ids, fields=PROMPT_FIELDS)
+        }
         if len(prompts) != len(set(ids)):
             raise StoreError(
                 f"{self._connection.place} lacks rows of {self._collection}.",
                 hint="Push the index again.",
             )
         return [prompts[row_id] for row_id in ids]
+
+    def parameters(self, row_ids: Sequence[int] | Ids) -> dict[int, Parameters]:
+        """Return the generation parameters of those rows that have any, by row id.
+
+        Raises:
+            StoreError: the server does not answer.
+            Checksum: it holds something else there.
+        """
+        if not self._has_parameters:
+            return {}
+        found: dict[int, Parameters] = {}
+        fields = ("row_id", *PARAMETER_FIELDS)
+        for row in self._fetch([int(row_id) for row_id in row_ids], fields=fields):
+            negative, settings = (row[name] for name in PARAMETER_FIELDS)
+            if negative or settings:
+                found[int(row["row_id"])] = read_parameters(
+                    negative, settings or "{}", path=Path(self._collection)
+                )
+        return found
 
     def by_key(self, prompt_key: str) -> Prompt | None:
         """Return the first prompt of that stable name; None where there is none."""
@@ -124,6 +149,12 @@ class MilvusPrompts:
             hint="Use --phrases package, or ask the folder that was pushed: its phrases are kept "
             "for this index, too.",
         )
+
+    def _fetch(self, ids: Sequence[int], *, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for some in _chunks(sorted(set(ids)), _ROWS_AT_ONCE):
+            yield from self._connection.call(
+                "query", self._collection, filter=f"row_id in {some}", output_fields=[*fields]
+            )
 
     def _select(self, where: str, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         for page in self._connection.pages(self._collection, where=where, fields=fields):

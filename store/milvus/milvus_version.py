@@ -35,7 +35,13 @@ class MilvusVersion:
         self._record = record
         self.manifest: Manifest = record.read_manifest()
         rows, collection = self.manifest.rows, record.collection
-        self.prompts = MilvusPrompts(connection, collection, rows=rows, n_long=record.n_long)
+        self.prompts = MilvusPrompts(
+            connection,
+            collection,
+            rows=rows,
+            n_long=record.n_long,
+            has_parameters=self.manifest.parameters > 0,
+        )
         dims = {encoder.space: encoder.dim for encoder in self.manifest.encoders}
         self._vectors = {
             space: MilvusVectors(connection, collection, field, rows=rows, dim=dims[space])

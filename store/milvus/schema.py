@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 
 from imprompt.core.errors import Checksum, FormatVersion
-from imprompt.core.values import Prompt
+from imprompt.core.values import Parameters, Prompt
 from imprompt.store.manifest import Manifest, decode_manifest, sha256_bytes
 from imprompt.store.milvus.expressions import LOWERED
 from imprompt.store.milvus.index_types import IndexChoice
+from imprompt.store.parameters import settings_text
 
 SCHEMA = 1
 ALIAS = "imprompt"
@@ -37,6 +38,9 @@ PROMPT_FIELDS = ("row_id", "prompt_key", *TEXTS, *NUMBERS, "whole")
 
 `whole` holds the texts of a row, in pieces, where one of them is longer than a field takes.
 """
+
+PARAMETER_FIELDS = ("negative", "settings")
+"""What generation parameters are read from, in a collection whose manifest counts any."""
 
 _PIECE_CHARS = MOST_BYTES // 4
 _HASH_CHARS = 12
@@ -125,6 +129,20 @@ def row_of(
         "whole": whole,
         "n_pieces": len(whole),
         **vectors,
+    }
+
+
+def parameter_fields(parameters: Parameters | None) -> dict[str, str]:
+    """Return generation parameters as the server takes them: empty texts without any.
+
+    What is longer than a field is left out; no reader of a corpus lets it into an index.
+    """
+    texts = ("", "")
+    if parameters is not None:
+        texts = (parameters.negative, settings_text(parameters))
+    return {
+        name: text if _cut(text) == text else ""
+        for name, text in zip(PARAMETER_FIELDS, texts, strict=True)
     }
 
 

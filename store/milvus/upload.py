@@ -49,6 +49,7 @@ from imprompt.store.milvus.schema import (
     META,
     PushedVersion,
     collection_name,
+    parameter_fields,
     row_of,
     size_bytes,
     vector_fields,
@@ -178,6 +179,7 @@ class _Sender:
                 self._connection,
                 self._collection,
                 {field: dims[space] for space, field in self._fields.items()},
+                parameters=self._manifest.parameters > 0,
             )
         start = int(self._meta.get(_MARK + self._collection) or 0)
         sent, rows = 0, self._manifest.rows
@@ -203,18 +205,19 @@ class _Sender:
             low = lowered([prompt.text for prompt in prompts])
             embedded = lowered([prompt.embedded_text for prompt in prompts])
             blocks = {field: stored.rows(ids) for field, stored in vectors.items()}
-            yield (
-                first,
-                [
-                    row_of(
-                        prompt,
-                        text_lower=low[i],
-                        embedded_lower=embedded[i],
-                        vectors={f: b[i] for f, b in blocks.items()},
-                    )
-                    for i, prompt in enumerate(prompts)
-                ],
-            )
+            rows = [
+                row_of(
+                    prompt,
+                    text_lower=low[i],
+                    embedded_lower=embedded[i],
+                    vectors={f: b[i] for f, b in blocks.items()},
+                )
+                for i, prompt in enumerate(prompts)
+            ]
+            if self._manifest.parameters:
+                parameters = self._source.prompts.parameters(ids)
+                rows = [row | parameter_fields(parameters.get(row["row_id"])) for row in rows]
+            yield first, rows
 
     def _send_rows(self, rows: list[dict[str, Any]], *, again: bool) -> None:
         """Send a batch, in halves where it is too large for one message."""

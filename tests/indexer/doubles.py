@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.values import EncoderSpec, RawPrompt, Vectors, prompt_key, unit_rows
 from imprompt.indexer.readers.rows import StreamedSource
+from tests.images.tool_files import png_texts
 
 DIM = 24
 MAX_TOKENS = 12
@@ -88,4 +89,14 @@ def write_corpus(path: Path, n: int, *, salt: str = "") -> Path:
         if i % 11 == 10:
             lines.append(b"bad \xff line")
     path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def write_image(
+    path: Path, prompt: str, *, negative: str = "", settings: str = "Steps: 20, Seed: 1, Size: 8x8"
+) -> Path:
+    """A PNG whose metadata AUTOMATIC1111 would have written."""
+    lines = [prompt, f"Negative prompt: {negative}" if negative else "", settings]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png_texts({"parameters": "\n".join(filter(None, lines))}))
     return path
