@@ -267,7 +267,8 @@ def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> N
     if answer.estimate is not None:
         _show_phrases(output, answer.estimate)
         if answer.estimate.suggestion is not None:
-            _show_suggestion(output, answer.estimate.suggestion)
+            for line in _suggestion_lines(answer.estimate.suggestion):
+                output.text(line)
         if explain:
             _show_explanation(output, answer.estimate.explanation)
     if not k or (not answer.neighbours and not answer.filters):
@@ -294,16 +295,15 @@ def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
         output.table(grid(title, ["role", "phrase", "prompts"], rows, right=["prompts"]))
 
 
-def _show_suggestion(output: Output, suggestion: Suggestion) -> None:
-    """Print the commonest negative prompt and settings, and how many prompts come with each."""
-    rows = [
-        (common.name.replace("_", " "), common.value, f"{common.support}")
-        for common in suggestion.settings
-    ]
+def _suggestion_lines(suggestion: Suggestion) -> Iterator[str]:
+    """Yield the commonest negative prompt and settings, each with how many prompts have it."""
+    yield f"  suggested, the commonest of the {suggestion.n_prompts} prompts around it:"
     if (negative := suggestion.negative) is not None:
-        rows.insert(0, ("negative prompt", negative.text, f"{negative.support}"))
-    title = f"Suggested: the commonest of the {suggestion.n_prompts} prompts around it"
-    output.table(grid(title, ["", "value", "prompts"], rows, right=["prompts"]))
+        yield f"  negative ({negative.support} prompts): {negative.text}"
+    if suggestion.settings:
+        yield "  " + ", ".join(
+            f"{common.name} {common.value} ({common.support})" for common in suggestion.settings
+        )
 
 
 def _show_explanation(output: Output, explanation: Explanation) -> None:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from imprompt.core.protocols import PromptStore, VectorIndex
 from imprompt.core.settings import MilvusPlace
-from imprompt.core.values import Prompt
+from imprompt.core.values import Parameters, Prompt
 from imprompt.store.milvus.collections import make_collection, make_indexes
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.expressions import lowered
 from imprompt.store.milvus.index import MilvusIndex
 from imprompt.store.milvus.index_types import IndexChoice, choose_index
 from imprompt.store.milvus.milvus_prompts import MilvusPrompts
-from imprompt.store.milvus.schema import row_of
+from imprompt.store.milvus.schema import parameter_fields, row_of
 from imprompt.store.milvus.vectors import MilvusVectors
 from imprompt.store.shards import ShardedVectors
 
@@ -49,11 +50,15 @@ def close_lite_file() -> None:
 
 
 def _collection(
-    prompts: Sequence[Prompt], rows: np.ndarray, choice: IndexChoice
+    prompts: Sequence[Prompt],
+    rows: np.ndarray,
+    choice: IndexChoice,
+    *,
+    parameters: Mapping[int, Parameters] = MappingProxyType({}),
 ) -> tuple[Connection, str]:
     with lite_file() as connection:
         name = next(_NAMES)
-        make_collection(connection, name, {FIELD: rows.shape[1]})
+        make_collection(connection, name, {FIELD: rows.shape[1]}, parameters=bool(parameters))
         low, embedded = (
             lowered([p.text for p in prompts]),
             lowered([p.embedded_text for p in prompts]),
@@ -66,6 +71,7 @@ def _collection(
                     embedded_lower=embedded[i],
                     vectors={FIELD: rows[i]},
                 )
+                | (parameter_fields(parameters.get(i)) if parameters else {})
                 for i in range(start, min(start + 500, len(prompts)))
             ]
             connection.call("insert", name, batch)
@@ -86,12 +92,17 @@ def milvus_index(vectors: ShardedVectors, kind: str, *, effort: float) -> Vector
     return MilvusIndex(connection, name, FIELD, stored, choice=choice, effort=effort)
 
 
-def milvus_prompts(prompts: Sequence[Prompt]) -> PromptStore:
-    """Prompts in a collection of Milvus Lite."""
+def milvus_prompts(
+    prompts: Sequence[Prompt], parameters: Mapping[int, Parameters] = MappingProxyType({})
+) -> PromptStore:
+    """Prompts in a collection of Milvus Lite, and the generation parameters of some."""
     connection, name = _collection(
         prompts,
         np.eye(1, 4, dtype=np.float32).repeat(len(prompts), axis=0),
         IndexChoice("FLAT", {}),
+        parameters=parameters,
     )
     n_long = sum(max(len(p.text), len(p.embedded_text)) > 60_000 for p in prompts)
-    return MilvusPrompts(connection, name, rows=len(prompts), n_long=n_long)
+    return MilvusPrompts(
+        connection, name, rows=len(prompts), n_long=n_long, has_parameters=bool(parameters)
+    )

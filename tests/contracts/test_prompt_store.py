@@ -13,7 +13,7 @@ import pytest
 from imprompt.core.errors import UnknownRow
 from imprompt.core.predicates import Column, Comparison, Literal
 from imprompt.core.protocols import PromptStore
-from imprompt.core.values import Prompt, prompt_key
+from imprompt.core.values import Parameters, Prompt, prompt_key
 from imprompt.store.layout import PROMPTS
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.staged_prompts import CleanPrompt, CorpusState, StagedPrompts
@@ -31,12 +31,21 @@ TEXTS = [
     "-1",
     "NULL",
 ]
+PARAMETERS = {
+    1: Parameters('blurry, "low" quality; \'--', {"sampler": "Euler a", "model": "夢 v1"}),
+    4: Parameters("", {"steps": "30"}),
+    6: Parameters("🎨" * 10_000, {}),
+}
+"""Of three of them; the last is as long as one gets."""
 
 
 def duckdb_store(folder: Path) -> DuckPrompts:
     with StagedPrompts(folder) as staged:
         rows = [
-            CleanPrompt(prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1)
+            CleanPrompt(
+                *(prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1),
+                parameters=PARAMETERS.get(i),
+            )
             for i, text in enumerate(TEXTS)
         ]
         staged.add(rows, corpus=0, state=CorpusState(len(TEXTS), finished=True))
@@ -47,7 +56,8 @@ def duckdb_store(folder: Path) -> DuckPrompts:
 @contextmanager
 def on_milvus(folder: Path) -> Iterator[PromptStore]:
     with duckdb_store(folder) as opened:
-        yield milvus_prompts(opened.get_many(range(len(opened))))
+        everything = range(len(opened))
+        yield milvus_prompts(opened.get_many(everything), opened.parameters(everything))
 
 
 MAKERS: dict[str, Callable[[Path], AbstractContextManager[PromptStore]]] = {
@@ -71,6 +81,15 @@ def test_every_field_comes_back(store: PromptStore) -> None:
         Prompt(i, prompt_key(f"{i}"), text, text.upper(), f"source {i}", f"{i}'", i + 1, i)
         for i, text in enumerate(TEXTS)
     ]
+
+
+def test_parameters_come_back_for_those_rows_that_have_any(store: PromptStore) -> None:
+    """Other scripts, quotes, no negative prompt, no settings; settings in their order."""
+    found = store.parameters(range(len(TEXTS)))
+    assert found == PARAMETERS
+    assert [*found[1].settings] == ["sampler", "model"]
+    assert store.parameters(np.array([4, 0, 4], dtype=np.int64)) == {4: PARAMETERS[4]}
+    assert store.parameters([]) == store.parameters([0]) == {}
 
 
 def test_request_order_with_repeats(store: PromptStore) -> None:

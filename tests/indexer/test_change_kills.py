@@ -17,11 +17,12 @@ from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from imprompt.store.publish import version_names
 from tests.indexer.change_driver import ADDING, DEDUPING, REMOVING, WORD, add, dedupe, remove
-from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
+from tests.indexer.doubles import BagOfWords, BagPair, write_corpus, write_image
 from tests.indexer.test_kills import environment
 
 pytestmark = pytest.mark.slow
 
+N_IMAGES = 12
 DRIVER = [sys.executable, str(Path(__file__).with_name("change_driver.py"))]
 
 
@@ -45,17 +46,23 @@ def digest_in_service(root: Path) -> str:
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of 300 prompts in two spaces, of which every ninth holds the word."""
+    """An index of 300 prompts in two spaces, of which every ninth holds the word.
+
+    Twelve more come from images, with negative prompts and settings.
+    """
     folder = tmp_path_factory.mktemp("old")
     lines = [
         f"prompt {i} of a {f'{WORD}{i}' if i % 9 == 4 else 'thing'}, oil on canvas"
         for i in range(300)
     ]
     (folder / "corpus.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    for i in range(N_IMAGES):
+        held = f"{WORD}{i}" if i % 3 == 0 else "lake"
+        write_image(folder / "images" / f"{i}.png", f"image {i} of a {held}", negative=f"blur {i}")
     options = BuildOptions(shard_rows=50)
     build_index(
         folder / "index",
-        [parse_corpus(str(folder / "corpus.txt"))],
+        [parse_corpus(str(folder / "corpus.txt")), parse_corpus(f"images:{folder / 'images'}")],
         BagPair(),
         options=options,
         extra=[BagOfWords("second")],
@@ -85,6 +92,7 @@ def test_a_kill_while_prompts_are_removed(
         found = version.manifest
     assert found.rows_digest == unbroken.rows_digest
     assert found.funnel == unbroken.funnel
+    assert found.parameters == unbroken.parameters == N_IMAGES * 2 // 3
     for space, records in unbroken.shards.items():
         assert [record.sha256 for record in found.shards[space]] == [
             record.sha256 for record in records
@@ -122,6 +130,7 @@ def test_a_kill_while_prompts_are_folded(
         found = version.manifest
     assert found.rows_digest == deduped.rows_digest
     assert found.funnel == deduped.funnel
+    assert found.parameters == deduped.parameters > 0
     for space, records in deduped.shards.items():
         assert [record.sha256 for record in found.shards[space]] == [
             record.sha256 for record in records
@@ -158,12 +167,13 @@ def test_a_kill_while_a_corpus_is_added(
     assert verify(root) == []
     assert report.manifest.rows_digest == grown.rows_digest
     assert report.manifest.funnel == grown.funnel
+    assert report.manifest.parameters == grown.parameters == N_IMAGES
     for space, records in grown.shards.items():
         assert [record.sha256 for record in report.manifest.shards[space]] == [
             record.sha256 for record in records
         ]
     assert not any((root / "staging").iterdir())
-    n_new = 2 * (grown.rows - 300)
+    n_new = 2 * (grown.rows - 300 - N_IMAGES)
     begun = (
         "in the middle of a shard",
         "between a shard and its journal line",

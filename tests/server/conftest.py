@@ -42,15 +42,16 @@ def lite() -> LiteEncoder:
 
 @pytest.fixture(scope="session")
 def build(lite: LiteEncoder) -> Callable[..., Path]:
-    """Publishes an index of prompts in a folder."""
+    """Publishes an index of prompts in a folder, or of another corpus."""
 
-    def run(folder: Path, prompts: tuple[str, ...] = PROMPTS) -> Path:
-        corpus = folder / "prompts.txt"
-        corpus.write_text("\n".join(prompts), "utf-8")
+    def run(folder: Path, prompts: tuple[str, ...] = PROMPTS, *, corpus: str = "") -> Path:
+        if not corpus:
+            corpus = str(folder / "prompts.txt")
+            Path(corpus).write_text("\n".join(prompts), "utf-8")
         options = BuildOptions(replace=True)
         build_index(
             folder / "index",
-            [parse_corpus(str(corpus))],
+            [parse_corpus(corpus)],
             lite,
             extra=[output_encoder(lite)],
             options=options,

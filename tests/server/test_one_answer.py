@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from starlette.testclient import TestClient
 
 from imprompt.encoders.lite import LiteEncoder
 from imprompt.ensemble.blend_config import load_blend_config
+from imprompt.ensemble.ensemble import EnsemblePrediction
 from imprompt.ensemble.members import load_ensemble
 from imprompt.images.decode import ENOUGH_PX, open_image
 from imprompt.retriever import Filters
@@ -22,6 +27,7 @@ from imprompt.retriever.filters import select
 from imprompt.server.server_settings import ServerSettings
 from imprompt.store.index_version import open_version
 from tests.conftest import Imprompt
+from tests.indexer.doubles import write_image
 from tests.server.conftest import Serve
 from tests.server.pictures import b64
 
@@ -35,10 +41,25 @@ PROMPTS = (
 )
 
 
+NEGATIVES = (
+    *("blurry, low quality", "low quality,  Blurry", "people, text", "people, text"),
+    *("text, people", ""),
+)
+SETTINGS = (
+    *("Steps: 30, Sampler: Euler a, Size: 512x512, Seed: 1", "Steps: 30, Seed: 2, Size: 64x64"),
+    *("Steps: 25, Sampler: DDIM, Seed: 3", "Steps: 30, Sampler: euler A, Seed: 4"),
+    *("Steps: 25, Sampler: DDIM, Seed: 5", "Steps: 40, Sampler: Heun, Seed: 6, Size: 512x512"),
+)
+
+
 @pytest.fixture(scope="module")
 def root(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of prompts that share phrases."""
-    return build(tmp_path_factory.mktemp("one"), PROMPTS)
+    """An index of the prompts of images, which share phrases, negative prompts and settings."""
+    folder = tmp_path_factory.mktemp("one")
+    for row, prompt in enumerate(PROMPTS):
+        path = folder / "images" / f"{row}.png"
+        write_image(path, prompt, negative=NEGATIVES[row], settings=SETTINGS[row])
+    return build(folder, corpus=f"images:{folder / 'images'}")
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +77,40 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def predicted(root: Path, lite: LiteEncoder, image: Path, filters: Filters) -> str:
-    """Return the prompt that the library's ensemble predicts, as `evaluate` asks it."""
+def suggested(answer: dict[str, Any]) -> dict[str, Any]:
+    """What is commonest beside the prompts of an answer, counted by hand, nearest first."""
+    rows = [hit["row_id"] for hit in answer["nearest"]]
+    negatives = {
+        row: frozenset(NEGATIVES[row].lower().replace("  ", " ").split(", ")) for row in rows
+    }
+    counts = Counter(negatives[row] for row in rows if NEGATIVES[row])
+    (parts, support), *_ = counts.most_common(1)
+    text = next(NEGATIVES[row] for row in rows if negatives[row] == parts)
+    settings = []
+    for name in ("Sampler", "Steps", "Size"):
+        values = [
+            match[1] for row in rows if (match := re.search(f"{name}: ([^,]+)", SETTINGS[row]))
+        ]
+        for value, n in Counter(value.lower() for value in values).most_common(1):
+            first = next(other for other in values if other.lower() == value)
+            settings += [{"name": name.lower(), "value": first, "support": n}] if n > 1 else []
+    negative = {"text": text, "support": support} if support > 1 else None
+    return {"n_prompts": len(rows), "negative": negative, "settings": settings}
+
+
+def by_name(suggestion: dict[str, Any]) -> dict[str, Any]:
+    """The same with its settings in the order of their names."""
+    settings = sorted(suggestion["settings"], key=lambda setting: str(setting["name"]))
+    return {**suggestion, "settings": settings}
+
+
+def predicted(root: Path, lite: LiteEncoder, image: Path, filters: Filters) -> EnsemblePrediction:
+    """Return what the library's ensemble predicts, as `evaluate` asks it."""
     picture = open_image(image, enough_px=ENOUGH_PX)
     with open_version(root) as version:
         ensemble = load_ensemble(load_blend_config("default"), version, lite, offline=True)
         (prediction,) = ensemble.among(select(filters, version.prompts)).predict([picture])
-    return prediction.prompt
+    return prediction
 
 
 def queried(imprompt: Imprompt, root: Path, image: Path, *words: str) -> dict[str, Any]:
@@ -117,12 +165,25 @@ def test_every_door_gives_the_same_prompt(
         "/v1/query, explain": explained_by_server["prompt"],
         "/sdapi/v1/interrogate": caption["caption"],
         "submit --prompts-out": submitted(imprompt, root, image, tmp_path),
-        "Ensemble.predict": predicted(root, lite, image, Filters()),
+        "Ensemble.predict": (by_library := predicted(root, lite, image, Filters())).prompt,
     }
     assert len(set(prompts.values())) == 1, json.dumps(prompts, indent=2)
     assert f"estimated: {plain['prompt']}\n" in shown
     assert len(plain["phrases"]) > 1
-    for field in ("how", "phrases", "shared", "confidence", "close"):
+    assert by_library.suggestion is not None
+    assert dataclasses.asdict(by_library.suggestion) == {
+        **plain["suggested"],
+        "settings": tuple(plain["suggested"]["settings"]),
+    }
+    assert by_name(plain["suggested"]) == by_name(suggested(plain))
+    assert plain["suggested"]["negative"] == {"text": ANY, "support": 3}
+    negative = plain["suggested"]["negative"]["text"]
+    assert (
+        "suggested, the commonest of the 6 prompts around it:\n"
+        f"  negative (3 prompts): {negative}\n" in shown
+    )
+    assert re.search(r"\bsteps (25|30) \([23]\)", shown)
+    for field in ("how", "phrases", "shared", "confidence", "close", "suggested"):
         assert plain[field] == explained[field] == by_server[field] == explained_by_server[field]
     assert [hit["row_id"] for hit in plain["nearest"]] == [
         hit["row_id"] for hit in by_server["nearest"]
@@ -157,11 +218,12 @@ def test_every_door_that_filters_gives_the_same_prompt(
     chosen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in filters.items()
     }
-    assert {answer["prompt"] for answer in answers} == {
-        predicted(root, lite, image, Filters(**chosen))
-    }
+    by_library = predicted(root, lite, image, Filters(**chosen))
+    assert {answer["prompt"] for answer in answers} == {by_library.prompt}
     passing = {hit["row_id"] for hit in answers[0]["nearest"]}
     for answer in answers:
+        assert by_name(answer["suggested"]) == by_name(suggested(answers[0]))
+        assert answer["suggested"]["n_prompts"] == len(passing) < len(PROMPTS)
         assert answer["phrases"] == answers[0]["phrases"] != []
         assert {hit["row_id"] for hit in answer["nearest"]} == passing
         for phrase in (*answer["phrases"], *answer["shared"]):
@@ -186,8 +248,38 @@ def test_a_text_has_no_prompt_at_any_door(
     assert len(answers) == 5
     for answer in answers:
         assert (answer["how"], answer["nearest"][0]["prompt"]) == ("searched", PROMPTS[3])
-        assert not {"prompt", "phrases", "shared", "confidence", "close"} & answer.keys()
+        fields = {"prompt", "phrases", "shared", "confidence", "close", "suggested"}
+        assert not fields & answer.keys()
     for words in ([], [image]):
         shown = imprompt("query", *words, "--text", text, "--index", root).out
         assert "estimated" not in shown
         assert "Phrases" not in shown
+        assert "suggested" not in shown
+
+
+def test_a_prompt_in_the_file_has_its_own_negative_and_no_suggestion(
+    imprompt: Imprompt, server: TestClient, root: Path
+) -> None:
+    """`negative` and `settings` are what the file says, `suggested` is what others used."""
+    told = root.parent / "images" / "0.png"
+    for answer in (queried(imprompt, root, told), posted(server, told)):
+        assert (answer["how"], answer["negative"]) == ("exact", NEGATIVES[0])
+        assert answer["settings"]["steps"] == "30"
+        assert "suggested" not in answer
+    for answer in (
+        queried(imprompt, root, told, "--ignore-metadata"),
+        posted(server, told, ignore_metadata=True),
+    ):
+        assert answer["how"] == "estimated"
+        assert not {"negative", "settings"} & answer.keys()
+        assert answer["suggested"]["negative"]["support"] == 3
+
+
+def test_without_negative_prompts_nothing_is_suggested(
+    imprompt: Imprompt, client: TestClient, index: Path, image: Path
+) -> None:
+    """Neither in JSON nor in words."""
+    for answer in (queried(imprompt, index, image), posted(client, image)):
+        assert answer["how"] == "estimated"
+        assert "suggested" not in answer
+    assert "suggested" not in imprompt("query", image, "--index", index).out

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from imprompt.core.atomic_files import atomic_write
-from imprompt.core.values import EncoderSpec, Vectors, prompt_key, unit_rows
+from imprompt.core.values import EncoderSpec, Parameters, Vectors, prompt_key, unit_rows
 from imprompt.store import layout
 from imprompt.store.check_queries import index_space
 from imprompt.store.index_plan import FLAT, PART_ROWS
@@ -47,9 +51,15 @@ def write_shards(
 
 
 def stage(
-    root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS
+    root: Path,
+    *,
+    rows: int = 200,
+    seed: int = 0,
+    factory: str = FLAT,
+    part_rows: int = PART_ROWS,
+    parameters: Mapping[int, Parameters] = MappingProxyType({}),
 ) -> tuple[Path, Manifest]:
-    """A staged build of `rows` prompts that only wants publishing.
+    """A staged build of `rows` prompts, some with parameters, that only wants publishing.
 
     The write lock is the caller's.
     """
@@ -57,7 +67,11 @@ def stage(
     staging = layout.staging_folder(root, plan_sha256)
     with StagedPrompts(staging) as staged:
         prompts = [
-            clean_prompt(f"a {i} of {seed}, Öl auf Leinwand", key=str(i)) for i in range(rows)
+            replace(
+                clean_prompt(f"a {i} of {seed}, Öl auf Leinwand", key=str(i)),
+                parameters=parameters.get(i),
+            )
+            for i in range(rows)
         ]
         staged.add(prompts, corpus=0, state=CorpusState(rows, finished=True))
         staged.number()
@@ -83,6 +97,7 @@ def stage(
         indexes={SPACE: info},
         check_queries={SPACE: check_queries},
         row_sums={SPACE: layout.row_sums_file(SPACE)},
+        parameters=len(parameters),
     )
     return staging, manifest
 
@@ -98,10 +113,8 @@ def reseal(root: Path, manifest: Manifest | bytes) -> None:
     layout.current_path(root).write_text(f"{name} {sha256_bytes(content)}\n")
 
 
-def build(
-    root: Path, *, rows: int = 200, seed: int = 0, factory: str = FLAT, part_rows: int = PART_ROWS
-) -> Manifest:
-    """A published index of `rows` prompts."""
+def build(root: Path, **named: Any) -> Manifest:
+    """A published index of what `stage` takes."""
     with write_lock(root):
-        staging, manifest = stage(root, rows=rows, seed=seed, factory=factory, part_rows=part_rows)
+        staging, manifest = stage(root, **named)
         return publish(root, staging, manifest)

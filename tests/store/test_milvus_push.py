@@ -23,6 +23,7 @@ from imprompt.core.errors import (
 )
 from imprompt.core.predicates import Column, Comparison, Contains, Length, Literal, Truth
 from imprompt.core.settings import MilvusPlace
+from imprompt.core.values import Parameters
 from imprompt.store.index_version import open_version
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.lease import push_lease
@@ -86,6 +87,27 @@ def check_equal(index: Path, place: MilvusPlace) -> None:
         )
         assert np.array_equal(found.ids, expected.ids)
         assert np.array_equal(found.scores, expected.scores)
+
+
+def test_generation_parameters_are_pushed_and_only_then_have_fields(
+    place: MilvusPlace, tmp_path: Path
+) -> None:
+    """With every row that has any; a version without them has no fields for them."""
+    given = {3: Parameters("blurry, low quality", {"steps": "30"}), 99: Parameters("", {"a": "b"})}
+    build(tmp_path / "index", rows=ROWS, parameters=given)
+    push(tmp_path / "index", place, options=PushOptions())
+    check_equal(tmp_path / "index", place)
+    with open_milvus(place) as pushed:
+        assert pushed.manifest.parameters == 2
+        assert pushed.prompts.parameters(range(ROWS)) == given
+    build(tmp_path / "plain", rows=ROWS, seed=1)
+    report = push(tmp_path / "plain", place, options=PushOptions())
+    check_equal(tmp_path / "plain", place)
+    with open_milvus(place) as pushed:
+        assert pushed.prompts.parameters(range(ROWS)) == {}
+    with Connection(place) as connection:
+        fields = connection.call("describe_collection", report.collection)["fields"]
+        assert not {"negative", "settings"} & {field["name"] for field in fields}
 
 
 POINTS = [
