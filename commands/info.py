@@ -31,6 +31,7 @@ def info(*, index: IndexAddress = None, output: Output) -> None:
         ("encoder", f"{encoder.name} ({encoder.dim}-d, space {encoder.space})"),
         ("size on disk", size_text(manifest.n_bytes)),
         ("rows digest", manifest.rows_digest),
+        *([("with parameters", f"{manifest.parameters:,}")] if manifest.parameters else []),
         *((f"index {space}", line) for space, line in index_lines.items()),
     ]
     output.table(grid("", ["", ""], rows))

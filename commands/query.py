@@ -113,7 +113,8 @@ def query(
 
     A prompt in the image file is the answer, marked `exact`, or `carried` if something outside of
     the file changed it; this needs no index and no model. Otherwise the answer is `estimated`: the
-    ensemble composes it from the prompts around the image. For a text, alone or with an image, the
+    ensemble composes it from the prompts around the image, and suggests their commonest negative
+    prompt and settings if the corpus has any. For a text, alone or with an image, the
     nearest prompts are shown. Images that cannot be read are listed; the others are answered. Of
     near-duplicate prompts, one is shown.
     """
@@ -266,9 +267,6 @@ def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> N
         output.text(line)
     if answer.estimate is not None:
         _show_phrases(output, answer.estimate)
-        if answer.estimate.suggestion is not None:
-            for line in _suggestion_lines(answer.estimate.suggestion):
-                output.text(line)
         if explain:
             _show_explanation(output, answer.estimate.explanation)
     if not k or (not answer.neighbours and not answer.filters):
@@ -329,6 +327,8 @@ def _estimate_lines(prompt: str, estimate: EstimatedPrompt) -> Iterator[str]:
         yield f"  estimated: {prompt}"
     if estimate.confidence is not None:
         yield f"  {estimate.confidence:.0%} likely to be close to the true prompt"
+    if estimate.suggestion is not None:
+        yield from _suggestion_lines(estimate.suggestion)
 
 
 def _head(answer: Answer) -> Iterator[str]:

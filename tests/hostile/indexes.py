@@ -94,6 +94,12 @@ def statements(root: Path, outside: Path, *, sql: str) -> None:
     seal(root, plain_manifest(root), files=[layout.PROMPTS])
 
 
+def counted_statements(root: Path, outside: Path, *, sql: str) -> None:
+    """The same, and the manifest counts generation parameters, so that they are looked for."""
+    statements(root, outside, sql=sql)
+    change(root, outside, edit=lambda manifest: manifest.update(parameters=1))
+
+
 def shards_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """The records of the searched space."""
     found: list[dict[str, Any]] = manifest["shards"][manifest["encoders"][0]["space"]]
@@ -396,12 +402,34 @@ def _databases() -> dict[str, tuple[str, str]]:
     }
 
 
+def _parameters() -> dict[str, tuple[str, str]]:
+    """Tables of generation parameters: name -> (statements, what it tries)."""
+    return {
+        "view": (
+            "CREATE VIEW parameters AS SELECT row_id, "
+            "(SELECT content FROM read_text('{home}/secret.txt')) AS negative, "
+            "'' AS settings FROM prompts",
+            "a view that shows a file of the user as a negative prompt",
+        ),
+        "computed": (
+            "CREATE TABLE parameters (row_id BIGINT, negative VARCHAR "
+            "GENERATED ALWAYS AS (repeat(settings, 100)), settings VARCHAR)",
+            "a negative prompt that is computed when it is read",
+        ),
+        "none": ("SELECT 1", "a manifest that counts what is not there"),
+    }
+
+
 def hostile_indexes() -> dict[str, HostileIndex]:
     """All of them, by name."""
     found = {
         f"duckdb-{name}": HostileIndex(partial(statements, sql=sql), tries)
         for name, (sql, tries) in _databases().items()
     }
+    for name, (sql, tries) in _parameters().items():
+        found[f"duckdb-parameters-{name}"] = HostileIndex(
+            partial(counted_statements, sql=sql), tries
+        )
     for name in (
         "duckdb-view-beside",
         "duckdb-table-beside",

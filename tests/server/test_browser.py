@@ -230,6 +230,48 @@ def test_what_is_not_close_is_said_to_be_a_guess(page: Page, close: bool) -> Non
     assert page.evaluate("navigator.clipboard.readText()") == "a fox"
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_suggestion_says_where_it_comes_from(page: Page, width: int) -> None:
+    """The commonest negative prompt and settings, with counts; the negative one can be copied."""
+    negative = "(worst quality, low quality:1.4), <b>blurry</b>, " + "watermark" * 20
+    result = {
+        "image": 0,
+        "prompt": "a fox",
+        "how": "estimated",
+        "phrases": [{"text": "a fox", "role": "subject", "support": 3, "row_ids": [1, 2, 3]}],
+        "shared": [],
+        "suggested": {
+            "n_prompts": 97,
+            "negative": {"text": negative, "support": 12},
+            "settings": [{"name": "cfg_scale", "value": "7", "support": 8}],
+        },
+        "confidence": None,
+        "close": None,
+        "nearest": [],
+        "encoder": "lite",
+        "corpus": "starter",
+        "version": "g",
+        "seconds": 0.1,
+    }
+    body = {"results": [result], "failed": 0}
+    page.set_viewport_size({"width": width, "height": 900})
+    page.route("**/v1/query", lambda route: route.fulfill(json=body))
+    give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
+    found = answers(page)
+    title = page.get_by_role("heading", name="Suggested: the commonest of the 97 prompts around it")
+    assert title.count() == 1
+    facts = [line.split("\n") for line in found.locator("dl.suggested > div").all_inner_texts()]
+    assert facts == [["negative", negative, "12 prompts"], ["cfg scale", "7", "8 prompts"]]
+    assert page.locator("b").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
+    page.get_by_role("button", name="Copy negative prompt", exact=True).click()
+    page.locator("#status", has_text="Copied to the clipboard.").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == negative
+    if shots := os.environ.get(SHOTS):
+        page.screenshot(path=Path(shots) / f"page-suggested-{width}.png", full_page=True)
+
+
 def test_an_image_is_filtered_as_a_text_is(page: Page) -> None:
     """The prompt is composed of what passes, and the explanation comes along."""
     page.locator("summary").click()

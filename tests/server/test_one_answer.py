@@ -24,6 +24,7 @@ from imprompt.ensemble.members import load_ensemble
 from imprompt.images.decode import ENOUGH_PX, open_image
 from imprompt.retriever import Filters
 from imprompt.retriever.filters import select
+from imprompt.server import schemas
 from imprompt.server.server_settings import ServerSettings
 from imprompt.store.index_version import open_version
 from tests.conftest import Imprompt
@@ -125,6 +126,8 @@ def posted(server: TestClient, image: Path, **fields: object) -> dict[str, Any]:
     """Return the result of /v1/query."""
     done = server.post("/v1/query", json={"images": [b64(image.read_bytes())], **fields})
     assert done.status_code == 200, done.text
+    (parsed,) = schemas.QueryResponse.model_validate(done.json()).results
+    assert "suggested" not in (parsed.model_extra or {})
     result: dict[str, Any] = done.json()["results"][0]
     return result
 
