@@ -27,8 +27,8 @@ from imprompt.store.databases import (
     read_database,
 )
 from imprompt.store.duckdb_import import import_duckdb
+from imprompt.store.generation_parameters import PARAMETER_COLUMNS, has_parameters, read_parameters
 from imprompt.store.layout import REBUILD
-from imprompt.store.parameters import PARAMETER_COLUMNS, has_parameters, read_parameters
 from imprompt.store.predicate_sql import compile_sql
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 from imprompt.core.values import Ids
 from imprompt.store.database_files import duckdb_errors, remove_database, replace_database
 from imprompt.store.databases import STORED, quoted, read_database
+from imprompt.store.generation_parameters import has_parameters
 from imprompt.store.layout import SPILLED
-from imprompt.store.parameters import has_parameters
 from imprompt.store.prompts import check_prompts, duckdb_config
 
 # Row ids become dense again, in the same order; a group is named by its first member.

@@ -24,8 +24,8 @@ from imprompt.store.databases import (
     read_database,
     write_database,
 )
+from imprompt.store.generation_parameters import PARAMETER_COLUMNS, has_parameters, settings_text
 from imprompt.store.layout import PROMPTS, SPILLED, STAGED
-from imprompt.store.parameters import PARAMETER_COLUMNS, has_parameters, settings_text
 from imprompt.store.prompts import COLUMNS, check_prompts
 
 if TYPE_CHECKING:

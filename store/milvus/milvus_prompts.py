@@ -13,10 +13,10 @@ from imprompt.core.errors import StoreError, UnknownRow
 from imprompt.core.predicates import Predicate
 from imprompt.core.values import Ids, Parameters, Prompt
 from imprompt.store.databases import scratch
+from imprompt.store.generation_parameters import read_parameters
 from imprompt.store.milvus.connection import Connection
 from imprompt.store.milvus.expressions import columns_of, compile_filter
 from imprompt.store.milvus.schema import PARAMETER_FIELDS, PROMPT_FIELDS, TEXTS, prompt_of
-from imprompt.store.parameters import read_parameters
 from imprompt.store.predicate_sql import compile_sql
 
 _ROWS_AT_ONCE = 512

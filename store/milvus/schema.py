@@ -18,10 +18,10 @@ import msgspec
 
 from imprompt.core.errors import Checksum, FormatVersion
 from imprompt.core.values import Parameters, Prompt
+from imprompt.store.generation_parameters import settings_text
 from imprompt.store.manifest import Manifest, decode_manifest, sha256_bytes
 from imprompt.store.milvus.expressions import LOWERED
 from imprompt.store.milvus.index_types import IndexChoice
-from imprompt.store.parameters import settings_text
 
 SCHEMA = 1
 ALIAS = "imprompt"
