@@ -196,7 +196,7 @@ class StagedPrompts:
             return self._one("SELECT count(*) FROM settled")
 
     def settle(self, base: Path) -> None:
-        """Put the prompts of a version before all others, with their row ids, groups and counts.
+        """Put the rows of a version before all others, with row ids, groups, counts, parameters.
 
         Called again on the same folder, it does nothing.
 
