@@ -1,6 +1,6 @@
 """Members, blend and confidence on real pairs over a corpus of real prompts, out of fold.
 
-    python benchmarks/evaluation.py --pairs PAIRS.parquet --index FOLDER
+    python benchmarks/evaluation.py --pairs PAIRS.parquet --train-pairs MORE.parquet --index FOLDER
 
 Writes aggregate figures, no prompt and no image, to benchmarks/results/evaluation.json and
 evaluation.md. --cache FOLDER reads and keeps the activations of `lite`'s trunks. --page FILE also
@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace) -> Result:
             blend_config,
             version,
             load_encoder("lite"),
-            Options(cache=args.cache, announce=print),
+            Options(cache=args.cache, announce=print, train_pairs=tuple(args.train_pairs)),
         )
     report = write_page(args.page, study, gallery=True) if args.page else make_report(study)
     return Result(
@@ -221,6 +221,7 @@ def _signed(figure: Estimate) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--train-pairs", type=Path, action="append", default=[])
     parser.add_argument("--index", type=Path)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--members", default="vit,knn,interrogator")

@@ -29,6 +29,15 @@ class StudyOptions:
             "`kind` and `generator` are optional.",
         ),
     ]
+    train_pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--train-pairs",
+            help="More pairs for the head of `lite` to learn from; they are not measured. Repeat "
+            "the option for several files.",
+            show_default=False,
+        ),
+    ] = None
     unseen: Annotated[
         bool,
         typer.Option(
@@ -52,13 +61,20 @@ class StudyOptions:
         Raises:
             ImpromptError: the pairs, the index, the blend config or a model cannot be used.
         """
+        from imprompt.core.errors import ConfigError
         from imprompt.ensemble.blend_config import DEFAULT, load_blend_config
         from imprompt.evaluation.study import Options, run_study
 
+        if self.unseen and self.train_pairs:
+            raise ConfigError(
+                "--train-pairs and --unseen exclude each other: with --unseen no head is trained.",
+                hint="Leave one of them out.",
+            )
         blend_config = load_blend_config(self.blend or DEFAULT)
         with open_index(output, location) as index:
             options = Options(
                 refit_head=not self.unseen,
+                train_pairs=tuple(self.train_pairs or ()),
                 n_folds=self.folds,
                 device=index.device,
                 offline=index.offline,

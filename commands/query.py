@@ -327,6 +327,9 @@ def _estimate_lines(prompt: str, estimate: EstimatedPrompt) -> Iterator[str]:
         yield f"  estimated: {prompt}"
     if estimate.confidence is not None:
         yield f"  {estimate.confidence:.0%} likely to be close to the true prompt"
+    if estimate.tags:
+        seen = ", ".join(f"{tag.text} {tag.probability:.0%}" for tag in estimate.tags)
+        yield f"  seen in the image: {seen}"
     if estimate.suggestion is not None:
         yield from _suggestion_lines(estimate.suggestion)
 

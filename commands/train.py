@@ -19,10 +19,11 @@ _SHOWN = 20
 def train(
     *,
     pairs: Annotated[
-        Path,
+        list[Path],
         typer.Option(
             "--pairs",
-            help="A Parquet file with the columns `image` (a path relative to it) and `prompt`.",
+            help="A Parquet file with the columns `image` (a path relative to it) and `prompt`; "
+            "for a head, repeat the option to train on several.",
         ),
     ],
     out: Annotated[
@@ -89,9 +90,14 @@ def train(
         from imprompt.ensemble.training.vit_schedule import settings_for
         from imprompt.ensemble.training.vit_training import train_vit
 
+        if len(pairs) > 1:
+            raise ConfigError(
+                f"--backbone trains on one file of pairs, not on {len(pairs)}.",
+                hint="Name one file with --pairs.",
+            )
         schedule = settings_for(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
         report = train_vit(
-            pairs,
+            pairs[0],
             out,
             backbone=backbone,
             weights=weights,

@@ -53,6 +53,24 @@ def recall_at_k(
     return np.asarray(at_least <= k)
 
 
+def average_precision(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
+    """Return the mean, over the positives, of the precision down to each of them; NaN without one.
+
+    Rows of equal score count as one step (the definition of scikit-learn).
+
+    Args:
+        scores: (n,), higher for what is more likely positive.
+        positive: (n,).
+    """
+    if not positive.any():
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    ranked, found = scores[order], np.cumsum(positive[order])
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    gained = np.diff(found[ends], prepend=0)
+    return float((gained * found[ends] / (ends + 1)).sum() / found[-1])
+
+
 def group_bootstrap(
     values: NDArray[np.floating],
     groups: NDArray[np.int64],

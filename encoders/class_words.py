@@ -28,11 +28,26 @@ CLASS_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class ClassWord:
-    """A noun for what a picture shows, without an article, and its probability (0 to 1)."""
+class SeenWord:
+    """A word for what a picture shows, without an article, and its probability (0 to 1)."""
 
     text: str
     probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class SeenWords:
+    """Words for what a picture shows, likeliest first.
+
+    `nouns` name the classes that the trunks of `lite` tell apart, so a prompt may begin with one;
+    `tags` are words of prompts that its head has learned: things, media, styles, light, colours.
+    """
+
+    nouns: tuple[SeenWord, ...] = ()
+    tags: tuple[SeenWord, ...] = ()
+
+
+NOTHING_SEEN = SeenWords()
 
 
 class Parent(msgspec.Struct, frozen=True):
@@ -67,7 +82,7 @@ def vocabulary() -> ClassVocabulary:
         ) from error
 
 
-def class_words(logits: Sequence[NDArray[np.float32]]) -> list[tuple[ClassWord, ...]]:
+def class_words(logits: Sequence[NDArray[np.float32]]) -> list[tuple[SeenWord, ...]]:
     """Return up to three words for each of n pictures, the likeliest first; none if none is sure.
 
     No two words of a picture share a class, so none is the parent of another.
@@ -84,7 +99,7 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def _words(chances: NDArray[np.float64]) -> tuple[ClassWord, ...]:
+def _words(chances: NDArray[np.float64]) -> tuple[SeenWord, ...]:
     """Return the words of one picture, from its (1000,) probabilities."""
     known = vocabulary()
     sums = chances @ _members()
@@ -94,19 +109,19 @@ def _words(chances: NDArray[np.float64]) -> tuple[ClassWord, ...]:
         if chance >= parent.least
     }
     taken: set[int] = set()
-    said: list[ClassWord] = []
+    said: list[SeenWord] = []
     for index in np.flatnonzero(chances >= CLASS_LEAST).tolist():
         chance = float(chances[index])
         rivals = [total for classes, total in parents.values() if index in classes]
         if known.names[index] not in known.unsaid and chance >= CLASS_SHARE * max(
             rivals, default=0
         ):
-            said.append(ClassWord(known.names[index], chance))
+            said.append(SeenWord(known.names[index], chance))
             taken.add(index)
     # The smallest parent that is sure enough is the most specific one.
     for word, (classes, total) in sorted(parents.items(), key=lambda item: len(item[1][0])):
         if not taken & classes:
-            said.append(ClassWord(word, min(total, 1.0)))
+            said.append(SeenWord(word, min(total, 1.0)))
             taken |= classes
     return tuple(sorted(said, key=lambda word: -word.probability)[:MOST_WORDS])
 

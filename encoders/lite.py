@@ -18,7 +18,7 @@ from imprompt.core.errors import WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
 from imprompt.core.values import EncoderSpec, Vectors
 from imprompt.encoders.caching import BatchCache, CachedTexts, image_keys
-from imprompt.encoders.class_words import ClassWord, class_words
+from imprompt.encoders.class_words import SeenWords, class_words
 from imprompt.encoders.efficientnet import Activations, EfficientNetLite
 from imprompt.encoders.lite_head import TEXT_DIM, TRUNKS, LiteHead, read_head, read_prompt_mean
 from imprompt.encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
@@ -75,15 +75,21 @@ class LiteImages:
 
     def encode(self, items: Sequence[Image]) -> Vectors:
         """Return (n, 384) unit rows of the index space, of upright RGB images."""
-        return self._head.index_rows(self._activations(items))
+        return self._head_for(items).index_rows(self._activations(items))
 
     def output(self, items: Sequence[Image]) -> Vectors:
         """Return (n, 384) unit rows in MiniLM space: estimates of the prompts' embeddings."""
-        return self._head.outputs(self._activations(items))
+        return self._head_for(items).outputs(self._activations(items))
 
-    def words(self, items: Sequence[Image]) -> list[tuple[ClassWord, ...]]:
-        """Return up to three nouns for each picture, likeliest first; none if none is sure."""
-        return class_words([seen.logits for seen in self._activations(items).values()])
+    def words(self, items: Sequence[Image]) -> list[SeenWords]:
+        """Return words for what each picture shows."""
+        seen = self._activations(items)
+        nouns = class_words([each.logits for each in seen.values()])
+        tags = self._head_for(items).seen_tags(seen)
+        return [SeenWords(*words) for words in zip(nouns, tags, strict=True)]
+
+    def _head_for(self, _items: Sequence[Image]) -> LiteHead:
+        return self._head
 
     def _run_trunks(self, items: Sequence[Image]) -> dict[str, Activations]:
         return {name: trunk.activations(items) for name, trunk in self._trunks.items()}

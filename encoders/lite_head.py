@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import FormatVersion, WeightsMissing, WeightsRejected
 from imprompt.core.values import Vectors, unit_rows
+from imprompt.encoders.class_words import SeenWord
 from imprompt.encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Activations
 
-FORMAT = (1, 0)
+FORMAT = (2, 0)
 TEXT_DIM = 384
 TRUNKS = ("lite2", "lite0")
 """The trunks that a head reads."""
@@ -31,6 +32,16 @@ PAIRED_DIM = 64
 EXPANDED_DIM = BASIS_DIM + PAIRED_DIM * (PAIRED_DIM + 1) // 2
 """What the maps read: 352 principal components, and the 2,080 products of the first 64."""
 
+PHOTO_ODDS = 0.15
+"""How much likelier the pairs make a photograph than pictures that people ask about do.
+
+Generated pictures of sources that were left out are often taken for photographs; at .15 they lose
+.001 of their mean cosine, and photographs .01.
+"""
+TAG_LEAST = 0.15
+"""The probability from which a tag is said."""
+MOST_TAGS = 10
+
 _CONSE_TOP = 10
 _METADATA = "imprompt-lite-head"
 _SHAPES = {
@@ -41,9 +52,11 @@ _SHAPES = {
     "basis": (FEATURE_DIM, BASIS_DIM),
     "output_weight": (EXPANDED_DIM, TEXT_DIM),
     "output_bias": (TEXT_DIM,),
+    "caption_bias": (TEXT_DIM,),
     "index_weight": (EXPANDED_DIM, TEXT_DIM),
 }
-_HALF = ("class_vectors", "basis", "output_weight", "index_weight")
+_LABEL_TENSORS = ("label_weight", "label_slope", "label_intercept")
+_HALF = ("class_vectors", "basis", "output_weight", "index_weight", "label_weight")
 """Stored as float16; the figures of the model card stay the same to four digits."""
 
 
@@ -55,8 +68,11 @@ class LiteHead:
     MiniLM's unit vectors of the ImageNet classes' names, and `prompt_mean` (384,), the mean of
     MiniLM's vectors of real prompts, which the index space leaves out. Trained: `centre`, `scale`
     (4584,) and `basis` (4584, 352), with which the features are `expanded`; `output_weight` (2432,
-    384) and `output_bias` lead from there to MiniLM space, `index_weight` (2432, 384) to the index
-    space. `weights_sha256` are the digests of the backbones, `training` describes the training set.
+    384) leads from there to MiniLM space with `output_bias`, the wording of prompts, or
+    `caption_bias`, that of captions; `index_weight` (2432, 384) leads to the index space.
+    `label_weight` (2432, 1 + t), `label_slope` and `label_intercept` (1 + t,) give the logits of
+    labels: the first that the picture is a photograph, the others that the words of `tags` describe
+    it. `weights_sha256` are the digests of the backbones, `training` describes the training set.
     """
 
     class_vectors: NDArray[np.float32]
@@ -66,7 +82,12 @@ class LiteHead:
     basis: NDArray[np.float32]
     output_weight: NDArray[np.float32]
     output_bias: NDArray[np.float32]
+    caption_bias: NDArray[np.float32]
     index_weight: NDArray[np.float32]
+    label_weight: NDArray[np.float32]
+    label_slope: NDArray[np.float32]
+    label_intercept: NDArray[np.float32]
+    tags: tuple[str, ...]
     weights_sha256: dict[str, str]
     training: dict[str, str] = field(default_factory=dict)
 
@@ -76,11 +97,27 @@ class LiteHead:
         return f"lite-{hashlib.sha256(self.prompt_mean.tobytes()).hexdigest()[:12]}"
 
     def outputs(self, seen: Mapping[str, Activations]) -> Vectors:
-        """Return (n, 384) unit rows of images in MiniLM space."""
-        return unit_rows(
-            self._expanded(seen) @ self.output_weight + self.output_bias,
-            role="the image head of lite",
-        )
+        """Return (n, 384) unit rows of images in MiniLM space.
+
+        A photograph is worded like a caption, as far as it is likely to be one.
+        """
+        inputs = self._expanded(seen)
+        odds = PHOTO_ODDS * np.exp(self._logits(inputs, slice(1))[:, 0])
+        photo = (odds / (1 + odds))[:, None].astype(np.float32)
+        bias = (1 - photo) * self.output_bias + photo * self.caption_bias
+        return unit_rows(inputs @ self.output_weight + bias, role="the image head of lite")
+
+    def seen_tags(self, seen: Mapping[str, Activations]) -> list[tuple[SeenWord, ...]]:
+        """Return up to ten tags for each of n images, likeliest first; none if none is likely."""
+        chances = 1 / (1 + np.exp(-self._logits(self._expanded(seen), slice(1, None))))
+        return [
+            tuple(
+                SeenWord(self.tags[tag], float(row[tag]))
+                for tag in np.argsort(-row, kind="stable")[:MOST_TAGS]
+                if row[tag] >= TAG_LEAST
+            )
+            for row in chances
+        ]
 
     def index_rows(self, seen: Mapping[str, Activations]) -> Vectors:
         """Return (n, 384) unit rows of images in the index space."""
@@ -89,6 +126,10 @@ class LiteHead:
     def centred(self, vectors: Vectors) -> Vectors:
         """Return (n, 384) unit rows of the index space: MiniLM's rows minus the mean."""
         return unit_rows(vectors - self.prompt_mean, role="the text tower of lite")
+
+    def _logits(self, inputs: NDArray[np.float32], labels: slice) -> NDArray[np.float64]:
+        logits = (inputs @ self.label_weight[:, labels]) * self.label_slope[labels]
+        return np.asarray(np.clip(logits + self.label_intercept[labels], -50, 50), dtype=np.float64)
 
     def _expanded(self, seen: Mapping[str, Activations]) -> NDArray[np.float32]:
         return expanded((features(seen, self.class_vectors) - self.centre) * self.scale, self.basis)
@@ -151,9 +192,14 @@ def write_head(path: Path, head: LiteHead) -> None:
         name: np.ascontiguousarray(
             getattr(head, name), dtype=np.float16 if name in _HALF else np.float32
         )
-        for name in _SHAPES
+        for name in (*_SHAPES, *_LABEL_TENSORS)
     }
-    facts = {"format": FORMAT, "weights_sha256": head.weights_sha256, "training": head.training}
+    facts = {
+        "format": FORMAT,
+        "tags": head.tags,
+        "training": head.training,
+        "weights_sha256": head.weights_sha256,
+    }
     # One entry, because safetensors orders several at random, and equal heads give equal files.
     metadata = {_METADATA: json.dumps(facts, sort_keys=True)}
     with atomic_write(path) as file:
@@ -166,7 +212,7 @@ def read_head(path: Path) -> LiteHead:
     Raises:
         WeightsMissing: the file does not exist.
         WeightsRejected: it is not a head, or its tensors have other shapes.
-        FormatVersion: it was written in a newer format.
+        FormatVersion: it was written in another format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -181,11 +227,18 @@ def read_head(path: Path) -> LiteHead:
     except (SafetensorError, OSError) as error:
         raise _rejected(path, f"it cannot be read as safetensors ({error})") from error
     facts = _checked_facts(path, metadata)
+    tags = tuple(facts["tags"])
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if shapes != _SHAPES:
-        raise _rejected(path, f"its tensors are {shapes}, not {_SHAPES}")
+    expected = _SHAPES | {
+        "label_weight": (EXPANDED_DIM, 1 + len(tags)),
+        "label_slope": (1 + len(tags),),
+        "label_intercept": (1 + len(tags),),
+    }
+    if shapes != expected:
+        raise _rejected(path, f"its tensors are {shapes}, not {expected}")
     return LiteHead(
         **{name: tensor.astype(np.float32) for name, tensor in tensors.items()},
+        tags=tags,
         weights_sha256=facts["weights_sha256"],
         training=facts["training"],
     )
@@ -214,10 +267,12 @@ def _checked_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise _rejected(path, "it lacks a head's metadata")
     facts: dict[str, Any] = json.loads(metadata[_METADATA])
     major, minor = facts["format"]
-    if major > FORMAT[0]:
+    if major != FORMAT[0]:
         raise FormatVersion(
-            f"{path} is a head of format {major}.{minor}; this version reads up to {FORMAT[0]}.x.",
-            hint="Update imprompt, or train the head again.",
+            f"{path} is a head of format {major}.{minor}; this version reads {FORMAT[0]}.x.",
+            hint="Update imprompt."
+            if major > FORMAT[0]
+            else "Train the head again: imprompt train. Indexes built with it stay valid.",
         )
     return facts
 

@@ -41,7 +41,7 @@ SEEN_BONUS = 0.1
 """What a first subject gains in the choice if it names what an encoder sees."""
 LEAST_GAIN = 0.002
 """How much a phrase must add to the score to be taken."""
-N_JUDGED = 12
+N_JUDGED = 16
 """How many of the phrases that could follow MiniLM judges."""
 MOST_KEPT = 20_000
 """How many phrases' vectors are kept; 30 MB."""

@@ -15,7 +15,7 @@ import numpy as np
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
 from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Phrase, Prediction, Vectors
-from imprompt.encoders.class_words import ClassWord
+from imprompt.encoders.class_words import NOTHING_SEEN, SeenWord, SeenWords
 from imprompt.encoders.memory import out_of_memory
 from imprompt.encoders.minilm import DIM
 from imprompt.ensemble.blend import blend, shares
@@ -33,8 +33,8 @@ from imprompt.retriever.filters import PassingPrompts
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SeenWords: TypeAlias = "Callable[[Sequence[Image]], Sequence[tuple[ClassWord, ...]]]"
-"""Names what each picture shows in nouns, likeliest first."""
+Look: TypeAlias = "Callable[[Sequence[Image]], Sequence[SeenWords]]"
+"""Returns words for what each picture shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,9 @@ class EnsemblePrediction:
 
     `vector` (384,) is the blend, a unit vector. `prompt` is composed of `phrases` to be near it;
     `cosine` is that of the two. `shared` are phrases that many prompts around the picture hold.
-    `nearness` is the mean score of the ten nearest prompts in the index space. `suggestion` is None
-    where no negative prompt and no setting is common around the picture.
+    `tags` are words for what it shows. `nearness` is the mean score of the ten nearest prompts in
+    the index space. `suggestion` is None where no negative prompt and no setting is common around
+    the picture.
     """
 
     vector: Vectors
@@ -52,6 +53,7 @@ class EnsemblePrediction:
     phrases: tuple[Phrase, ...]
     cosine: float
     shared: tuple[Phrase, ...]
+    tags: tuple[SeenWord, ...]
     contributions: tuple[Contribution, ...]
     nearness: float
     suggestion: Suggestion | None = None
@@ -90,7 +92,7 @@ class Ensemble:
         left_out: Sequence[MemberUnavailable] = (),
         calibration: Calibration | None = None,
         files: Mapping[str, Sequence[Path]] = MappingProxyType({}),
-        words: SeenWords | None = None,
+        words: Look | None = None,
     ) -> None:
         self.shares = shares(blend_config.weights, without=[error.name for error in left_out])
         self.blend_config = blend_config
@@ -156,7 +158,7 @@ class Ensemble:
             for name, prediction in predictions.items()
             if prediction.texts is not None and name != "knn"  # its texts are around the picture
         ]
-        words = [()] * len(images) if self.words is None else self.words(images)
+        words = [NOTHING_SEEN] * len(images) if self.words is None else self.words(images)
         says = self.neighbourhood.passing.says
         candidates = [
             find_candidates(
@@ -176,6 +178,7 @@ class Ensemble:
                 phrases=composed.phrases,
                 cosine=composed.cosine,
                 shared=shared_phrases(found),
+                tags=tuple(tag for tag in words[row].tags if says(tag.text)),
                 contributions=self._contributions(predictions, vectors[row], row),
                 nearness=nearness(scores[row].tolist()),
                 suggestion=suggest(around[row], parameters, says=says),

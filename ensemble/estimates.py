@@ -119,6 +119,7 @@ def estimate(prediction: EnsemblePrediction, ensemble: Ensemble) -> EstimatedPro
     return EstimatedPrompt(
         phrases=prediction.phrases,
         shared=prediction.shared,
+        tags=prediction.tags,
         confidence=confidence,
         close=None if confidence is None else confidence >= ABSTAIN_BELOW,
         suggestion=prediction.suggestion,

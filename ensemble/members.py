@@ -16,7 +16,7 @@ from imprompt.encoders.lite import LiteEncoder, load_lite
 from imprompt.encoders.registry import load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, BlendConfig, check_blend_config
 from imprompt.ensemble.confidence import Calibration, find_calibration
-from imprompt.ensemble.ensemble import Ensemble, SeenWords, unavailable
+from imprompt.ensemble.ensemble import Ensemble, Look, unavailable
 from imprompt.ensemble.knn import Knn
 from imprompt.ensemble.model_members import CachedMember, CaptionMember, Regressor
 from imprompt.ensemble.neighbourhood import Neighbourhood
@@ -52,7 +52,7 @@ class MemberPool:
     announce: Announce
     loaded: dict[str, EnsembleMember] = field(default_factory=dict)
     files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-    words: SeenWords | None = None
+    words: Look | None = None
 
 
 def load_ensemble(

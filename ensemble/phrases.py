@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from imprompt.core.articles import with_article
 from imprompt.core.values import Phrase, Prompt, Role, without_edges
-from imprompt.encoders.class_words import ClassWord
+from imprompt.encoders.class_words import NOTHING_SEEN, SeenWords
 
 AROUND = 100
 """How many of the nearest prompts phrases are taken from."""
-BEGINNINGS = 60
-"""How many of them may lend their subject."""
 LEAST_SUPPORT = 2
 """How many of them must hold a detail."""
 LEAST_SHARED = 3
@@ -45,12 +43,15 @@ _HYPHEN = re.compile(
     r"photo|multi|anti|non|mid|sub|art) - (?=\w)"
 )
 """Compounds that some data sets write with spaces: award - winning."""
+_A_NAME = r"(?!(?:hand|night|day|candlelight|moonlight|side|the|an?|its|his|her)\b)\w"
 _CREDIT = re.compile(
-    r"^(?:art )?by \w|\b(?:painted|drawn|illustrated|designed|photographed|directed|inspired) by\b|"
+    rf"^(?:art )?by {_A_NAME}|"
+    rf"\b(?:painted|drawn|illustrated|designed|photographed|directed|inspired) by {_A_NAME}|"
     r"\b(?:style|manner) of\b"
 )
 _CREDITED = re.compile(
-    r"(?:^|^art |\b(?:painted|drawn|illustrated|designed|photographed|directed) )by (.+)$"
+    r"(?:^|^art |\b(?:painted|drawn|illustrated|designed|photographed|directed) )"
+    rf"by (?={_A_NAME})(.+)$"
 )
 _FUNCTION_WORDS = frozenset(
     [
@@ -59,6 +60,8 @@ _FUNCTION_WORDS = frozenset(
         *("over", "under", "very"),
     ]
 )
+_SIZE = re.compile(r"\d{1,2}[kd]")
+"""8k, 3d."""
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
 
@@ -69,13 +72,13 @@ class Sources:
     Args:
         prompts: those around the picture, nearest first.
         captions: from the members that write any.
-        words: nouns for what an encoder sees, likeliest first.
+        words: for what an encoder sees.
         says: whether a phrase may be part of the answer.
     """
 
     prompts: Sequence[Prompt]
     captions: Sequence[str] = ()
-    words: Sequence[ClassWord] = ()
+    words: SeenWords = NOTHING_SEEN
     says: Callable[[str], bool] = lambda _phrase: True
 
 
@@ -96,25 +99,28 @@ def find_candidates(sources: Sources) -> Candidates:
 
     A subject is a noun that an encoder sees, or how a caption or one of the prompts begins. A
     detail is short and occurs in at least two of the prompts, after their beginning, or in a
-    caption.
+    caption, or it is a tag.
     """
     begins: dict[str, list[int]] = {}
     holders: dict[str, list[int]] = {}
     artists: set[str] = set()
-    for place, prompt in enumerate(sources.prompts):
+    for prompt in sources.prompts:
         parts = split(prompt.shown)
         artists |= {name for part in parts for name in credited(part)}
-        for subject in subjects(parts) if place < BEGINNINGS else ():
+        for subject in subjects(parts):
             begins.setdefault(subject, []).append(prompt.row_id)
         for part in dict.fromkeys(parts[1:]):
             holders.setdefault(part, []).append(prompt.row_id)
-    for word in sources.words:
+    for word in sources.words.nouns:
         begins.setdefault(with_article(word.text), [])
     told: set[str] = set()
     for parts in map(split, sources.captions):
         for subject in subjects(parts) or parts[:1]:
             begins.setdefault(subject, [])
         told.update(parts[1:])
+    for tag in sources.words.tags:
+        holders[tag.text] = _holding(tag.text, sources.prompts)
+        told.add(tag.text)
     firsts = [
         Phrase(text, "subject", len(row_ids), tuple(row_ids))
         for text, row_ids in begins.items()
@@ -127,9 +133,16 @@ def find_candidates(sources: Sources) -> Candidates:
         and len(text.split()) <= LONGEST_DETAIL
         and sources.says(text)
     ]
-    nouns = [content_words(word.text) for word in sources.words]
+    nouns = [content_words(word.text) for word in sources.words.nouns]
     seen = [any(noun <= content_words(phrase.text) for noun in nouns) for phrase in firsts]
     return Candidates(tuple(firsts), tuple(details), np.array(seen, dtype=bool))
+
+
+def _holding(tag: str, prompts: Sequence[Prompt]) -> list[int]:
+    """Return the row ids of the prompts that hold a tag anywhere."""
+    return [
+        prompt.row_id for prompt in prompts if f" {tag} " in f" {' '.join(words(prompt.shown))} "
+    ]
 
 
 def shared_phrases(candidates: Candidates) -> tuple[Phrase, ...]:
@@ -179,6 +192,8 @@ def role(phrase: str) -> Role:
     """Return what a phrase is about, by the words in it; "subject" if none of them tells."""
     if _CREDIT.search(phrase):
         return "artist"
+    if content_words(phrase) and content_words(phrase) <= _colours():
+        return "colour"
     said = f" {' '.join(words(phrase))} "
     for name, terms in _terms():
         if any(term in said for term in terms):
@@ -198,6 +213,11 @@ def _terms() -> tuple[tuple[Role, tuple[str, ...]], ...]:
 
 
 @cache
+def _colours() -> frozenset[str]:
+    return frozenset(_vocabulary().colours)
+
+
+@cache
 def _contradictions() -> tuple[tuple[frozenset[str], frozenset[str]], ...]:
     pairs = _vocabulary().contradictions
     return tuple((frozenset(first), frozenset(second)) for first, second in pairs)
@@ -211,13 +231,14 @@ def _vocabulary() -> _Vocabulary:
 class _Vocabulary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of `phrase_roles.toml`."""
 
+    colours: list[str]
     contradictions: list[tuple[list[str], list[str]]]
     roles: dict[Role, list[str]]
 
 
 def _is_said(part: str) -> bool:
     letters = sum(char.isalpha() for char in part)
-    return letters >= 2 and letters >= len(part) / 2
+    return (letters >= 2 and letters >= len(part) / 2) or _SIZE.fullmatch(part) is not None
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -241,4 +262,8 @@ def contradicts(said: frozenset[str], phrase: str) -> bool:
 
 
 def _singular(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+    if len(word) <= 3 or not word.endswith("s") or word.endswith("ss"):
+        return word
+    if word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith(("xes", "ches", "shes", "sses", "zzes")) else word[:-1]

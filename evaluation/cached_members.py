@@ -79,14 +79,6 @@ class CachedTrunk:
 class CachedLiteImages(LiteImages):
     """The image tower of `lite` over cached trunks, with the head that the pictures name."""
 
-    def encode(self, items: Sequence[Image]) -> Vectors:
-        """Return (n, 384) unit rows of the index space."""
-        return self._head_for(items).index_rows(self._activations(items))
-
-    def output(self, items: Sequence[Image]) -> Vectors:
-        """Return (n, 384) unit rows in MiniLM space."""
-        return self._head_for(items).outputs(self._activations(items))
-
     def _head_for(self, items: Sequence[Image]) -> LiteHead:
         head = _pair_picture(items[0]).head if items else None
         return self._head if head is None else head

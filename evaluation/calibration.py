@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from imprompt.core.logistic import logistic, sigmoid
 from imprompt.core.values import EncoderSpec, Ids
 from imprompt.ensemble.confidence import (
     ABSTAIN_BELOW,
@@ -21,9 +22,6 @@ from imprompt.evaluation.pair_set import PairSet
 BINS = 10
 LEAST_CASES = 20
 """Calibration needs this many close answers, and as many others."""
-
-_PENALTY = 1e-2
-_NEWTON_STEPS = 50
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True):
@@ -112,31 +110,6 @@ def calibrate(
     return Calibrated(confidence, report, calibration)
 
 
-def logistic(values: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return (1 + f,) intercept and coefficients of a logistic regression.
-
-    Newton's method, with a ridge penalty that only keeps separable data finite.
-
-    Args:
-        values: (n, f).
-        labels: (n,) with both outcomes.
-    """
-    centre, spread = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-9)
-    inputs = np.column_stack([np.ones(len(values)), (values - centre) / spread])
-    penalty = np.diag([0.0, *[_PENALTY] * values.shape[1]])
-    weights = np.zeros(inputs.shape[1])
-    for _ in range(_NEWTON_STEPS):
-        chance = _sigmoid(inputs @ weights)
-        gradient = inputs.T @ (chance - labels) + penalty @ weights
-        hessian = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) + penalty
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(len(hessian)), gradient)
-        weights -= step
-        if np.abs(step).max() < 1e-8:
-            break
-    coefficients = weights[1:] / spread
-    return np.concatenate([[weights[0] - coefficients @ centre], coefficients])
-
-
 def expected_calibration_error(
     confidence: NDArray[np.float64], happened: NDArray[np.bool_]
 ) -> float:
@@ -190,8 +163,4 @@ def _report(
 
 
 def _probability(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _sigmoid(weights[0] + values @ weights[1:])
-
-
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -700, 700))))
+    return sigmoid(weights[0] + values @ weights[1:])

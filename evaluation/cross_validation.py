@@ -57,7 +57,7 @@ def cached_lite(
         lite = load_lite()
     else:
         return None
-    seen = activations(pairs.rows, cache=cache, progress=progress)
+    seen = activations(pairs.taught, cache=cache, progress=progress)
     return CachedLite(lite, {name: CachedTrunk(part) for name, part in seen.items()})
 
 
@@ -70,10 +70,10 @@ def lite_heads(lite: CachedLite, pairs: PairSet, *, progress: Progress) -> Heads
     constants = lite.head
     seen = {name: trunk.cached for name, trunk in lite.trunks.items()}
     examples = make_examples(
-        pairs.rows, features(seen, constants.class_vectors), minilm=lite.minilm, progress=progress
+        pairs.taught, features(seen, constants.class_vectors), minilm=lite.minilm, progress=progress
     )
     return refit_heads(
-        pairs, examples, main_kind=main_kind(pairs.rows), constants=constants, progress=progress
+        pairs, examples, main_kind=main_kind(pairs.taught), constants=constants, progress=progress
     )
 
 

@@ -68,7 +68,7 @@ def refit_heads(
     head without f and g: otherwise something of f would leak into the weights.
 
     Args:
-        examples: one for each pair.
+        examples: one for each pair of `pairs.taught`.
         main_kind: see `imprompt.ensemble.training.head_regression.fit_maps`.
         constants: the head whose constants all heads share.
 

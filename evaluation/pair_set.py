@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,13 @@ LENGTHS = ((1, 10), (11, 20), (21, 40), (41, 10_000))
 
 @dataclass(frozen=True, slots=True)
 class PairSet:
-    """n pairs whose images can be decoded.
+    """n pairs to measure on, whose images can be decoded, and `extra` ones to learn from.
 
     `truth` (n, 384): unit rows, MiniLM of each pair's prompt. `groups` (n,): near-duplicate prompts
     share a group. `folds` (n,): the fold that tests a row; a group lies in one fold. `is_main` (n,)
     bool: rows of the main kind, the only ones that weights are fitted on. `failed`: the images that
-    cannot be decoded; they have no row.
+    cannot be decoded; they have no row. `extra` pairs teach the head of `lite` and are not
+    measured; `extra_folds` has the fold of their group, -1 if no measured pair is in it.
     """
 
     rows: tuple[Pair, ...]
@@ -38,6 +39,8 @@ class PairSet:
     folds: Ids
     is_main: NDArray[np.bool_]
     failed: tuple[tuple[Path, ImageRejected], ...]
+    extra: tuple[Pair, ...] = ()
+    extra_folds: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,9 +58,14 @@ class PairSet:
         """Return the rows that a fold tests."""
         return np.flatnonzero(self.folds == fold)
 
+    @property
+    def taught(self) -> tuple[Pair, ...]:
+        """Return all pairs that a head may learn from: the rows, then the extra ones."""
+        return (*self.rows, *self.extra)
+
     def without(self, folds: frozenset[int]) -> Ids:
-        """Return the rows outside these folds."""
-        return np.flatnonzero(~np.isin(self.folds, list(folds)))
+        """Return the positions in `taught` of the pairs outside these folds."""
+        return np.flatnonzero(~np.isin(np.append(self.folds, self.extra_folds), list(folds)))
 
     def training_rows(self, fold: int) -> Ids:
         """Return the main kind's rows outside a fold, or all rows outside it if there are none."""
@@ -90,11 +98,16 @@ class PairSet:
         return slices
 
 
-def load_pair_set(path: Path, *, minilm: TextEncoder, n_folds: int, progress: Progress) -> PairSet:
+def load_pair_set(
+    path: Path, *, minilm: TextEncoder, n_folds: int, progress: Progress, extra: Sequence[Path] = ()
+) -> PairSet:
     """Read the pairs of a file and split them into folds of whole groups of near-duplicate prompts.
 
+    Args:
+        extra: files of pairs that the head of `lite` also learns from; they join the groups.
+
     Raises:
-        CorpusError: the file cannot be read, an image is missing, no image can be decoded, or there
+        CorpusError: a file cannot be read, an image is missing, no image can be decoded, or there
             are fewer groups than folds.
     """
     rows, failed = _decodable(read_pairs(path), progress=progress)
@@ -104,10 +117,14 @@ def load_pair_set(path: Path, *, minilm: TextEncoder, n_folds: int, progress: Pr
             f"the first: {failed[0][1].message}",
             path=path,
         )
-    with progress.start("Encoding prompts", len(rows)) as task:
-        truth = minilm.encode([row.texts[0] for row in rows])
-        task.advance(len(rows))
-    groups = similarity_groups(truth)
+    more, more_failed = _decodable(
+        [pair for file in extra for pair in read_pairs(file)], progress=progress
+    )
+    prompts = [row.texts[0] for row in (*rows, *more)]
+    with progress.start("Encoding prompts", len(prompts)) as task:
+        vectors = minilm.encode(prompts)
+        task.advance(len(prompts))
+    groups, extra_groups = np.split(similarity_groups(vectors), [len(rows)])
     n_groups = len(np.unique(groups))
     if n_groups < n_folds:
         raise CorpusError(
@@ -119,8 +136,20 @@ def load_pair_set(path: Path, *, minilm: TextEncoder, n_folds: int, progress: Pr
     folds = np.zeros(len(rows), dtype=np.int64)
     for fold, (_, test) in enumerate(group_folds(groups, n_folds, seed=SEED)):
         folds[test] = fold
+    fold_of_group = dict(zip(groups.tolist(), folds.tolist(), strict=True))
     kind = sorted({row.kind for row in rows})[main_kind(rows)]
-    return PairSet(rows, truth, groups, folds, np.array([row.kind == kind for row in rows]), failed)
+    return PairSet(
+        rows=rows,
+        truth=vectors[: len(rows)],
+        groups=groups,
+        folds=folds,
+        is_main=np.array([row.kind == kind for row in rows]),
+        extra=more,
+        extra_folds=np.array(
+            [fold_of_group.get(group, -1) for group in extra_groups.tolist()], np.int64
+        ),
+        failed=(*failed, *more_failed),
+    )
 
 
 def _decodable(

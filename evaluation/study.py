@@ -69,11 +69,13 @@ class Options:
 
     `refit_head`: train the head of `lite` again for every fold; False keeps the head, which is
     honest only if it was not trained on these pairs. Weights and settings are always fitted for
-    every fold. `n_folds`: at least 3, since a fold's weights are fitted on the others. `cache`:
-    the folder of the trunks' activations, by default the user's cache folder.
+    every fold. `train_pairs`: files of more pairs for that training. `n_folds`: at least 3, since a
+    fold's weights are fitted on the others. `cache`: the folder of the trunks' activations, by
+    default the user's cache folder.
     """
 
     refit_head: bool = True
+    train_pairs: tuple[Path, ...] = ()
     n_folds: int = N_FOLDS
     cache: Path | None = None
     device: str = "auto"
@@ -140,7 +142,11 @@ def run_study(
         )
     minilm = output_encoder(encoder, device=options.device, announce=options.announce)
     pairs = load_pair_set(
-        pairs_file, minilm=minilm, n_folds=options.n_folds, progress=options.progress
+        pairs_file,
+        minilm=minilm,
+        n_folds=options.n_folds,
+        progress=options.progress,
+        extra=options.train_pairs if options.refit_head else (),
     )
     # Encoded right after the pair set, while MiniLM still has these texts in its cache.
     true_vectors = encoder.texts.encode([row.texts[0] for row in pairs.rows])

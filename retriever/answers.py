@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.values import Phrase, Vectors
+from imprompt.encoders.class_words import SeenWord
 from imprompt.retriever.filters import ALL, Filters
 
 How: TypeAlias = Literal["exact", "carried", "estimated", "searched"]
@@ -126,14 +127,16 @@ class EstimatedPrompt:
     """What the ensemble says of the prompt that it composed for a picture.
 
     `phrases` make up the prompt, in this order. `shared` are phrases that many prompts around the
-    picture hold. `confidence` is the probability that the prompt is close to the true one, None
-    where the blend config has no calibration for the index and the filters. `close` is False where
-    it is so low that the prompt is only a best guess, None without a confidence. `suggestion` is
-    None where the prompts around the picture come without negative prompts and settings.
+    picture hold, `tags` words for what an encoder sees, likeliest first. `confidence` is the
+    probability that the prompt is close to the true one, None where the blend config has no
+    calibration for the index and the filters. `close` is False where it is so low that the prompt
+    is only a best guess, None without a confidence. `suggestion` is None where the prompts around
+    the picture come without negative prompts and settings.
     """
 
     phrases: tuple[Phrase, ...]
     shared: tuple[Phrase, ...]
+    tags: tuple[SeenWord, ...]
     confidence: float | None
     close: bool | None
     explanation: Explanation
@@ -144,6 +147,7 @@ class EstimatedPrompt:
         value: dict[str, Any] = {
             "phrases": [dataclasses.asdict(phrase) for phrase in self.phrases],
             "shared": [dataclasses.asdict(phrase) for phrase in self.shared],
+            "tags": [dataclasses.asdict(tag) for tag in self.tags],
             "confidence": self.confidence,
             "close": self.close,
         }

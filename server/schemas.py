@@ -176,6 +176,15 @@ class NeighbourSchema(BaseModel):
     )
 
 
+class TagSchema(BaseModel):
+    """A word for what an image shows."""
+
+    text: str = Field(description="The word.", examples=["pixel art"])
+    probability: float = Field(
+        description="How likely it is a word of the true prompt, 0.15 or more.", examples=[0.62]
+    )
+
+
 class PhraseSchema(BaseModel):
     """A part of a prompt."""
 
@@ -267,6 +276,9 @@ class QueryResult(BaseModel):
     )
     shared: list[PhraseSchema] | None = Field(
         None, description="Phrases that many prompts around the image hold, the commonest first."
+    )
+    tags: list[TagSchema] | None = Field(
+        None, description="Words for what the encoder sees in the image, likeliest first."
     )
     suggested: SuggestionSchema | None = Field(
         None,

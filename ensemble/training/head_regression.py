@@ -16,6 +16,8 @@ from imprompt.core.splits import similarity_groups
 from imprompt.core.values import Ids, Vectors
 from imprompt.encoders.lite_head import BASIS_DIM, BLOCK_DIMS, expanded
 from imprompt.ensemble.ridge import Matrix, block_scales, principal_directions, ridge
+from imprompt.ensemble.training.label_regression import LABEL_PENALTY, fit_labels, tags_to_keep
+from imprompt.ensemble.training.tag_words import tag_words
 
 BLOCK_SHARES = (1.0, 2.0, 0.5, 1.0, 0.7)
 """The variance of each block of `BLOCK_DIMS` in the regression."""
@@ -29,6 +31,7 @@ SETTINGS = {
     "block_shares": str(BLOCK_SHARES),
     "group_exponent": str(GROUP_EXPONENT),
     "index_penalty": str(INDEX_PENALTY),
+    "label_penalty": str(LABEL_PENALTY),
     "output_penalty": str(OUTPUT_PENALTY),
     "prompt_mean_share": str(PROMPT_MEAN_SHARE),
     "source_prior_rows": str(SOURCE_PRIOR_ROWS),
@@ -41,7 +44,8 @@ class HeadExamples:
 
     `features` (n, p); `prompts` (n, 384) unit rows of each pair's prompt; `targets` (n, 384) the
     mean of the unit rows of all its texts, shorter than 1 where captions differ; `kinds` (generated
-    images, photographs) and `sources` (repositories, collections) as integers.
+    images, photographs) and `sources` (repositories, collections) as integers; `tags` (n, t) bool:
+    which of `tag_words` a pair's texts hold.
     """
 
     features: Matrix
@@ -49,6 +53,7 @@ class HeadExamples:
     targets: Matrix
     kinds: Ids
     sources: Ids
+    tags: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.features)
@@ -67,18 +72,24 @@ class FittedMaps:
     basis: Matrix
     output_weight: Matrix
     output_bias: Matrix
+    caption_bias: Matrix
     index_weight: Matrix
+    label_weight: Matrix
+    label_slope: Matrix
+    label_intercept: Matrix
+    tags: tuple[str, ...]
 
 
 def fit_maps(
     examples: HeadExamples, *, prompt_mean: Matrix, main_kind: int, smoothness: float = 1.0
 ) -> FittedMaps:
-    """Return the output map and the index map, fitted to the examples.
+    """Return the output map, the index map and the labels, fitted to the examples.
 
     The output map learns how a pair's text differs from the mean of its kind, so photographs teach
-    what things are called and not how captions are worded; its intercept is the wording of prompts.
-    The index map is the mean of that and of a map that learns how a text differs from the mean of
-    its source, which found more prompts of sources that were left out.
+    what things are called and not how captions are worded. It has two intercepts: the wording of
+    prompts, and that of the other kinds, such as captions of photographs. The index map is the mean
+    of that and of a map that learns how a text differs from the mean of its source, which found
+    more prompts of sources that were left out.
 
     Args:
         examples: at least two.
@@ -91,7 +102,8 @@ def fit_maps(
     scaled = (examples.features - centre) * scale
     basis = principal_directions(scaled, BASIS_DIM)
     inputs = expanded(scaled, basis)
-    weights = group_weights(examples.prompts)
+    groups = similarity_groups(examples.prompts)
+    weights = group_weights(groups)
     by_kind = examples.targets - class_means(examples.targets, examples.kinds)[examples.kinds]
     output = ridge(inputs, by_kind, penalty=OUTPUT_PENALTY * smoothness, row_weights=weights)
     by_source = ridge(
@@ -99,19 +111,35 @@ def fit_maps(
     )
     kind_mean = source_mean(examples, kind=main_kind)
     bias = (1 - PROMPT_MEAN_SHARE) * kind_mean + PROMPT_MEAN_SHARE * prompt_mean
+    others = examples.kinds != main_kind
+    labels = fit_labels(
+        inputs, np.column_stack([others, examples.tags]), groups=groups, row_weights=weights
+    )
+    kept = tags_to_keep(examples.tags, labels.precision[1:])
+    chosen = np.append(0, 1 + kept)
     return FittedMaps(
         centre=centre,
         scale=scale,
         basis=basis,
         output_weight=output,
         output_bias=np.asarray(bias, dtype=np.float32),
+        caption_bias=_caption_bias(examples.targets, others, bias),
         index_weight=np.asarray((output + by_source) / 2, dtype=np.float32),
+        label_weight=labels.weight[:, chosen],
+        label_slope=labels.slope[chosen],
+        label_intercept=labels.intercept[chosen],
+        tags=tuple(tag_words()[tag] for tag in kept),
     )
 
 
-def group_weights(prompts: Vectors) -> NDArray[np.float64]:
+def _caption_bias(targets: Vectors, others: NDArray[np.bool_], bias: Matrix) -> Matrix:
+    """Return the mean text of the kinds that are not the main one, or `bias` without any."""
+    mean = targets[others].mean(axis=0) if others.any() else bias
+    return np.asarray(mean, dtype=np.float32)
+
+
+def group_weights(groups: Ids) -> NDArray[np.float64]:
     """Return (n,) weights by which g near-duplicate texts count like √g texts, not like g."""
-    groups = similarity_groups(prompts)
     sizes = np.asarray(np.bincount(groups, minlength=len(groups))[groups], dtype=np.float64)
     return sizes**GROUP_EXPONENT
 

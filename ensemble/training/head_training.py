@@ -30,6 +30,7 @@ from imprompt.ensemble.training.head_regression import (
     integer_codes,
 )
 from imprompt.ensemble.training.pairs import Pair, read_pairs
+from imprompt.ensemble.training.tag_words import tags_held
 
 MIN_PAIRS = 20
 _GENERATED = "generated"
@@ -58,9 +59,9 @@ class TrainReport:
 
 
 def train_head(
-    pairs: Path, out: Path, *, cache: Path | None = None, progress: Progress | None = None
+    files: Sequence[Path], out: Path, *, cache: Path | None = None, progress: Progress | None = None
 ) -> TrainReport:
-    """Train a head on the pairs of a Parquet file and write it to `out`.
+    """Train a head on the pairs of Parquet files and write it to `out`.
 
     The constants, class names and mean of prompts, are those of the head that is shipped, so both
     share one index space. Features of images are kept in `cache` (by default the user's cache
@@ -74,10 +75,11 @@ def train_head(
     """
     start = time.monotonic()
     progress = progress or SILENT
-    rows = read_pairs(pairs)
+    rows = [row for file in files for row in read_pairs(file)]
     if len(rows) < MIN_PAIRS:
+        names = ", ".join(map(str, files))
         raise CorpusError(
-            f"{pairs} holds {len(rows)} pairs; a head needs at least {MIN_PAIRS}.", path=pairs
+            f"{names}: {len(rows)} pairs; a head needs at least {MIN_PAIRS}.", path=files[0]
         )
     constants = read_head(HEAD_PATH)
     seen = activations(rows, cache=cache or settings().cache, progress=progress)
@@ -117,6 +119,7 @@ def make_examples(
         targets=class_means(vectors, owners),
         kinds=integer_codes([row.kind for row in rows]),
         sources=integer_codes([row.source for row in rows]),
+        tags=tags_held([row.texts for row in rows]),
     )
 
 

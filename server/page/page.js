@@ -151,6 +151,7 @@ function answer(result, file, position) {
     { class: file ? "answer pictured" : "answer", "aria-labelledby": id },
     make("div", { class: "top" }, file ? picture(file) : "", body),
     ...phrases(result),
+    ...tags(result),
     ...suggestion(result),
     ...contributions(result),
     ...neighbours(result, position),
@@ -184,6 +185,12 @@ function phrases(result) {
     );
   });
   return [make("h3", {}, title), make("ul", { class: "phrases" }, ...items)];
+}
+
+function tags(result) {
+  if (!result.tags || !result.tags.length) return [];
+  const seen = result.tags.map(({ text, probability }) => `${text} ${Math.round(probability * 100)} %`);
+  return [make("p", { class: "seen" }, `Seen in the image: ${seen.join(", ")}`)];
 }
 
 function suggestion({ suggested }) {

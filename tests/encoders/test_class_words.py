@@ -10,7 +10,7 @@ from PIL import Image
 from imprompt.core.articles import with_article
 from imprompt.core.errors import WeightsRejected
 from imprompt.encoders import class_words as module
-from imprompt.encoders.class_words import ClassWord, class_words, vocabulary
+from imprompt.encoders.class_words import SeenWord, class_words, vocabulary
 from imprompt.encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Activations
 from imprompt.encoders.lite import HEAD_PATH, LiteImages
 from imprompt.encoders.lite_head import TRUNKS, read_head
@@ -65,7 +65,7 @@ def test_a_sure_class_is_named() -> None:
     """Its probability is the mean of the trunks'."""
     trunks = [logits({"golden retriever": 0.9}), logits({"golden retriever": 0.7})]
     (words,) = class_words(trunks)
-    assert words == (ClassWord("golden retriever", words[0].probability),)
+    assert words == (SeenWord("golden retriever", words[0].probability),)
     assert words[0].probability == pytest.approx(0.8, abs=1e-4)
 
 
@@ -172,7 +172,7 @@ def test_words_and_rows_share_one_pass_of_the_trunks() -> None:
     images = LiteImages(trunks, read_head(HEAD_PATH))
     pictures = [Image.new("RGB", (8, 8), "red")]
     assert images.encode(pictures).shape == (1, 384)
-    assert [word.text for word in images.words(pictures)[0]] == ["pizza"]
+    assert [word.text for word in images.words(pictures)[0].nouns] == ["pizza"]
     assert {trunk.passes for trunk in trunks.values()} == {1}
 
 
@@ -181,4 +181,4 @@ def test_cached_pictures_of_pairs_have_words_too() -> None:
     trunks = {name: CachedTrunk(made_trunk(name, {"castle": 0.9})) for name in TRUNKS}
     images = CachedLiteImages(trunks, read_head(HEAD_PATH))
     (words,) = images.words(pair_pictures([Image.new("RGB", (8, 8))], np.array([0])))
-    assert [word.text for word in words] == ["castle"]
+    assert [word.text for word in words.nouns] == ["castle"]

@@ -14,11 +14,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from imprompt.core.errors import FormatVersion, WeightsMissing, WeightsRejected
+from imprompt.encoders.efficientnet import POOLED_DIM, STAGES_DIM, Activations
 from imprompt.encoders.lite import HEAD_PATH, LiteEncoder, lite_spec, load_lite
 from imprompt.encoders.lite_head import (
     BASIS_DIM,
     EXPANDED_DIM,
     PAIRED_DIM,
+    TRUNKS,
     LiteHead,
     expanded,
     read_head,
@@ -97,6 +99,64 @@ def test_a_row_of_images_does_not_depend_on_its_batch(encoder: LiteEncoder) -> N
     )
 
 
+def seen_as(rows: np.ndarray) -> dict[str, Activations]:
+    """Make up activations of n images: noise, that of the shipped head's kind."""
+    rng = np.random.default_rng(int(rows.sum()))
+    return {
+        name: Activations(
+            *(
+                np.abs(rng.standard_normal((len(rows), dim))).astype(np.float32)
+                for dim in (POOLED_DIM, STAGES_DIM[name], 1000)
+            )
+        )
+        for name in TRUNKS
+    }
+
+
+@pytest.mark.parametrize(("intercept", "bias"), [(50.0, "caption_bias"), (-50.0, "output_bias")])
+def test_a_photograph_is_worded_like_a_caption(head: LiteHead, intercept: float, bias: str) -> None:
+    """A sure photograph takes the bias of captions, and a picture that is surely none the other."""
+    sure = dataclasses.replace(
+        head,
+        output_weight=np.zeros_like(head.output_weight),
+        label_slope=np.zeros_like(head.label_slope),
+        label_intercept=np.full_like(head.label_intercept, intercept),
+    )
+    wanted = getattr(head, bias) / np.linalg.norm(getattr(head, bias))
+    np.testing.assert_allclose(sure.outputs(seen_as(np.arange(2))), [wanted] * 2, atol=1e-5)
+
+
+def test_an_undecided_picture_is_hardly_taken_for_a_photograph(head: LiteHead) -> None:
+    """At even odds among the pairs, .15 / 1.15 of the wording is that of captions."""
+    even = dataclasses.replace(
+        head,
+        output_weight=np.zeros_like(head.output_weight),
+        output_bias=np.eye(1, 384, dtype=np.float32)[0],
+        caption_bias=np.eye(1, 384, 1, dtype=np.float32)[0],
+        label_slope=np.zeros_like(head.label_slope),
+        label_intercept=np.zeros_like(head.label_intercept),
+    )
+    (row,) = even.outputs(seen_as(np.arange(1)))
+    assert row[1] / (row[0] + row[1]) == pytest.approx(0.15 / 1.15)
+
+
+def test_likely_tags_are_seen_in_order(head: LiteHead) -> None:
+    """From a probability of .15, at most ten, the likeliest first."""
+    logits = np.linspace(-3, 3, 13, dtype=np.float32)
+    made = dataclasses.replace(
+        head,
+        tags=tuple(f"tag {number}" for number in range(12)),
+        label_weight=np.zeros((EXPANDED_DIM, 13), np.float32),
+        label_slope=np.zeros(13, np.float32),
+        label_intercept=logits,
+    )
+    (tags,) = made.seen_tags(seen_as(np.arange(1)))
+    assert [tag.text for tag in tags] == [f"tag {number}" for number in range(11, 1, -1)]
+    assert tags[0].probability == pytest.approx(1 / (1 + np.exp(-3)))
+    unlikely = dataclasses.replace(made, label_intercept=np.full(13, -1.8, np.float32))
+    assert unlikely.seen_tags(seen_as(np.arange(2))) == [(), ()]
+
+
 def test_nothing_gives_no_rows(encoder: LiteEncoder) -> None:
     """An empty batch is answered by (0, 384)."""
     assert (
@@ -137,11 +197,12 @@ def test_a_head_survives_being_written(head: LiteHead, tmp_path: Path) -> None:
     assert again.space == head.space
     assert again.training == head.training
     np.testing.assert_array_equal(again.output_weight, head.output_weight)
+    assert again.tags == head.tags
 
 
 def test_the_shipped_head_is_small_and_names_what_it_was_trained_on(head: LiteHead) -> None:
-    """At most 8 MB, with the facts of its training inside."""
-    assert HEAD_PATH.stat().st_size <= 8_000_000
+    """At most 10 MB, with the facts of its training inside."""
+    assert HEAD_PATH.stat().st_size <= 10_000_000
     assert int(head.training["pairs"]) > 0
 
 
@@ -171,10 +232,17 @@ def test_what_is_no_head_is_refused(tmp_path: Path, head: LiteHead) -> None:
     with pytest.raises(WeightsRejected, match="safetensors"):
         read_head(broken)
     tensors = load_file(HEAD_PATH)
-    newer, ours = ({"imprompt-lite-head": json.dumps({"format": [major, 0]})} for major in (9, 1))
+    newer, older, ours = (
+        {"imprompt-lite-head": json.dumps({"format": [major, 0], "tags": head.tags})}
+        for major in (9, 1, 2)
+    )
     save_file(tensors, broken, metadata=newer)
     with pytest.raises(FormatVersion, match=r"9\.0"):
         read_head(broken)
+    save_file(tensors, broken, metadata=older)
+    with pytest.raises(FormatVersion, match=r"1\.0") as refused:
+        read_head(broken)
+    assert "imprompt train" in str(refused.value.hint)
     save_file(tensors, broken)
     with pytest.raises(WeightsRejected, match="metadata"):
         read_head(broken)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import Vectors, unit_rows
-from imprompt.encoders.class_words import ClassWord
+from imprompt.encoders.class_words import SeenWord, SeenWords
 from imprompt.encoders.lite import prompt_mean
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.composer import (
@@ -148,7 +148,7 @@ def test_a_prompt_ends_before_it_is_too_long() -> None:
 
 def test_what_is_seen_is_preferred() -> None:
     """Of two subjects that are equally near, that which the encoder sees."""
-    sources = Sources(prompts_of(["a fox", "a ship"]), words=(ClassWord("ship", 0.9),))
+    sources = Sources(prompts_of(["a fox", "a ship"]), words=SeenWords((SeenWord("ship", 0.9),)))
     target = unit_rows(WORDS.encode(["a fox"]) + WORDS.encode(["a ship"]))[0]
     assert composed(target, sources).prompt == "a ship"
     assert composed("a fox", sources).prompt == "a fox", "unless the other is far nearer"
@@ -193,7 +193,7 @@ def test_a_batch_changes_no_answer(minilm: TextEncoder) -> None:
     wanted = ["a cat, close up", "a lighthouse, oil painting", "a storm at sea, dark"]
     sources = [
         Sources(prompts_of(AROUND[:4])),
-        Sources(prompts_of(AROUND), words=(ClassWord("castle", 0.8),)),
+        Sources(prompts_of(AROUND), words=SeenWords((SeenWord("castle", 0.8),))),
         Sources(prompts_of(AROUND[2:], first_row=9), captions=("waves and rain",)),
     ]
     targets = minilm.encode(wanted)
@@ -222,7 +222,11 @@ def test_any_neighbours_give_a_prompt_of_the_grammar(
 ) -> None:
     """Whatever they say; each is no farther than its subject, and the batch changes nothing."""
     sources = [
-        Sources(prompts_of(texts), tuple(captions), tuple(ClassWord(noun, 0.5) for noun in nouns))
+        Sources(
+            prompts_of(texts),
+            tuple(captions),
+            SeenWords(tuple(SeenWord(noun, 0.5) for noun in nouns)),
+        )
         for texts, _, nouns, captions in pictures
     ]
     targets = WORDS.encode([wanted for _, wanted, _, _ in pictures]).reshape(-1, 384)

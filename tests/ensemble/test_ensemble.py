@@ -11,7 +11,7 @@ from PIL import Image
 
 from imprompt.core.errors import ConfigError, EncoderError, MemberUnavailable
 from imprompt.core.values import Phrase, Prediction
-from imprompt.encoders.class_words import ClassWord
+from imprompt.encoders.class_words import SeenWord, SeenWords
 from imprompt.ensemble.blend import blend
 from imprompt.ensemble.blend_config import KnnSettings
 from imprompt.ensemble.ensemble import Ensemble, predict_in_memory
@@ -117,7 +117,7 @@ def test_what_an_encoder_sees_may_be_the_subject(version: IndexVersion) -> None:
         plain.blend_config,
         neighbourhood=plain.neighbourhood,
         minilm=WORDS,
-        words=lambda images: [(ClassWord("ship", 0.9),) for _ in images],
+        words=lambda images: [SeenWords((SeenWord("ship", 0.9),)) for _ in images],
     )
     (prediction,) = seeing.predict([picture("red")])
     assert prediction.phrases[0] == Phrase("a ship", "subject")

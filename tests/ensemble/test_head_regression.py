@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from imprompt.core.splits import similarity_groups
 from imprompt.core.values import unit_rows
 from imprompt.encoders.lite_head import FEATURE_DIM, expanded
 from imprompt.ensemble.training.head_regression import (
@@ -16,6 +19,7 @@ from imprompt.ensemble.training.head_regression import (
     source_mean,
     within_sources,
 )
+from imprompt.ensemble.training.tag_words import tag_words
 
 
 def made_up(*, per_source: int = 60, seed: int = 0) -> HeadExamples:
@@ -28,7 +32,12 @@ def made_up(*, per_source: int = 60, seed: int = 0) -> HeadExamples:
     wording = np.random.default_rng(98).standard_normal((3, 384)) * 4
     prompts = unit_rows(hidden @ law + wording[sources])
     return HeadExamples(
-        features, prompts, prompts, kinds=np.array([0, 0, 1])[sources], sources=sources
+        features,
+        prompts,
+        prompts,
+        kinds=np.array([0, 0, 1])[sources],
+        sources=sources,
+        tags=np.zeros((len(sources), len(tag_words())), dtype=bool),
     )
 
 
@@ -55,12 +64,49 @@ def test_the_output_is_worded_like_the_main_kind() -> None:
     maps = fit_maps(examples, prompt_mean=prompt_mean, main_kind=0)
     expected = 0.4 * examples.prompts[examples.kinds == 0].mean(axis=0) + 0.6 * prompt_mean
     np.testing.assert_allclose(maps.output_bias, expected, atol=1e-5)
+    captions = examples.prompts[examples.kinds == 1].mean(axis=0)
+    np.testing.assert_allclose(maps.caption_bias, captions, atol=1e-5)
+
+
+def test_a_picture_of_another_kind_is_told_apart() -> None:
+    """The first label is that of rows that are not of the main kind, calibrated out of fold."""
+    examples = made_up()
+    kind = examples.kinds == 1
+    shown = replace(examples, features=examples.features + 3 * kind[:, None].astype(np.float32))
+    maps = fit_maps(shown, prompt_mean=np.zeros(384, np.float32), main_kind=0)
+    inputs = expanded((shown.features - maps.centre) * maps.scale, maps.basis)
+    logits = (inputs @ maps.label_weight)[:, 0] * maps.label_slope[0] + maps.label_intercept[0]
+    assert logits[kind].min() > 0 > logits[~kind].max()
+
+
+def test_one_kind_alone_has_no_photographs() -> None:
+    """Then no picture is worded like a caption."""
+    examples = replace(made_up(), kinds=np.zeros(180, np.int64))
+    maps = fit_maps(examples, prompt_mean=np.zeros(384, np.float32), main_kind=0)
+    assert (maps.label_slope[0], maps.label_intercept[0]) == (0, -50)
+    np.testing.assert_array_equal(maps.caption_bias, maps.output_bias)
+
+
+def test_a_tag_that_pictures_show_is_learned_and_others_are_not() -> None:
+    """One that follows a feature is kept, with its words; one by chance and a rare one are not."""
+    examples = made_up()
+    words = tag_words()
+    tags = examples.tags.copy()
+    tags[:, words.index("castle")] = examples.features[:, 0] > np.median(examples.features[:, 0])
+    tags[:, words.index("forest")] = np.random.default_rng(5).random(180) < 0.5
+    tags[:9, words.index("snow")] = True
+    maps = fit_maps(
+        replace(examples, tags=tags), prompt_mean=np.zeros(384, np.float32), main_kind=0
+    )
+    assert maps.tags == ("castle",)
+    assert maps.label_weight.shape[1] == len(maps.label_slope) == len(maps.label_intercept) == 2
 
 
 def test_near_duplicates_share_their_weight() -> None:
     """Four copies of a text count like two texts."""
     texts = np.eye(6, dtype=np.float32)[[0, 0, 0, 0, 1, 2]]
-    np.testing.assert_allclose(group_weights(texts), [0.5, 0.5, 0.5, 0.5, 1, 1])
+    weights = group_weights(similarity_groups(texts))
+    np.testing.assert_allclose(weights, [0.5, 0.5, 0.5, 0.5, 1, 1])
 
 
 def test_a_large_source_is_centred_and_a_lone_row_hardly() -> None:
@@ -68,7 +114,12 @@ def test_a_large_source_is_centred_and_a_lone_row_hardly() -> None:
     targets = np.concatenate([np.full((180, 2), 1.0), np.full((20, 2), -9.0)]).astype(np.float32)
     sources = np.concatenate([np.zeros(180, np.int64), np.arange(1, 21)])
     examples = HeadExamples(
-        targets, targets, targets, kinds=np.zeros(200, np.int64), sources=sources
+        targets,
+        targets,
+        targets,
+        kinds=np.zeros(200, np.int64),
+        sources=sources,
+        tags=np.zeros((len(sources), len(tag_words())), dtype=bool),
     )
     left = within_sources(examples)
     assert left[0, 0] == pytest.approx(1 - (0.9 * 1 + 0.1 * 0))
@@ -80,7 +131,12 @@ def test_no_large_source_rules_the_mean() -> None:
     prompts = np.concatenate([np.zeros((100, 1)), np.ones((25, 1))]).astype(np.float32)
     sources = np.repeat([0, 1], [100, 25])
     examples = HeadExamples(
-        prompts, prompts, prompts, kinds=np.zeros(125, np.int64), sources=sources
+        prompts,
+        prompts,
+        prompts,
+        kinds=np.zeros(125, np.int64),
+        sources=sources,
+        tags=np.zeros((len(sources), len(tag_words())), dtype=bool),
     )
     assert source_mean(examples, kind=0).item() == pytest.approx(5 / 15)
 

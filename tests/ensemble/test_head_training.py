@@ -36,7 +36,7 @@ def test_a_head_is_trained_and_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The new head fits its pairs better, in one index space; a second run encodes no image."""
     path = drawn_pairs(tmp_path, count=24)
     out = tmp_path / "head.safetensors"
-    report = train_head(path, out, cache=tmp_path / "cache")
+    report = train_head([path], out, cache=tmp_path / "cache")
     assert report.pairs == 24
     new, old = load_lite(out), load_lite()
     assert new.spec.space == old.spec.space
@@ -53,14 +53,14 @@ def test_a_head_is_trained_and_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(EfficientNetLite, "activations", refuse)
     again = tmp_path / "again.safetensors"
-    train_head(path, again, cache=tmp_path / "cache")
+    train_head([path], again, cache=tmp_path / "cache")
     assert again.read_bytes() == out.read_bytes()
 
 
 def test_too_few_pairs_are_refused(tmp_path: Path) -> None:
     """The limit is named."""
     with pytest.raises(CorpusError, match="at least 20"):
-        train_head(drawn_pairs(tmp_path, count=3), tmp_path / "head.safetensors", cache=tmp_path)
+        train_head([drawn_pairs(tmp_path, count=3)], tmp_path / "head.safetensors", cache=tmp_path)
 
 
 def test_the_wording_is_that_of_generated_images() -> None:

@@ -48,7 +48,7 @@ def test_the_default_blend_runs_on_packaged_files(lite: IndexVersion, encoder: L
     assert prediction.prompt == ", ".join(phrase.text for phrase in prediction.phrases)
     subject = prediction.phrases[0]
     said = {"a red fox", "a blue lake", "a green hill"}
-    said |= {with_article(word.text) for word in encoder.images.words([picture("red")])[0]}
+    said |= {with_article(word.text) for word in encoder.images.words([picture("red")])[0].nouns}
     assert subject.text in said
     regressor = next(part for part in prediction.contributions if part.member == "vit")
     expected = encoder.images.output([picture("red")])[0] @ prediction.vector

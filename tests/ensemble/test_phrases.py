@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from imprompt.core.values import Phrase
-from imprompt.encoders.class_words import ClassWord
+from imprompt.encoders.class_words import SeenWord, SeenWords
 from imprompt.ensemble.phrases import (
     LEAST_SHARED,
     LEAST_SUPPORT,
@@ -183,7 +183,7 @@ def test_what_is_seen_and_what_is_written_are_subjects() -> None:
         Sources(
             prompts_of(FOXES),
             captions=(" a lake at  night. ", "...", ""),
-            words=(ClassWord("fox", 0.9), ClassWord("owl", 0.5), ClassWord("bread", 0.4)),
+            words=SeenWords((SeenWord("fox", 0.9), SeenWord("owl", 0.5), SeenWord("bread", 0.4))),
         )
     )
     subjects = by_text(found.subjects)
@@ -192,7 +192,7 @@ def test_what_is_seen_and_what_is_written_are_subjects() -> None:
     assert len(subjects) == 3 + 5
     seen = {phrase.text for phrase, sees in zip(found.subjects, found.seen, strict=True) if sees}
     assert seen == {"a red fox", "a red fox in the snow", "a fox", "an owl", "bread"}
-    begun = find_candidates(Sources(prompts_of(FOXES), words=(ClassWord("wolf", 0.9),)))
+    begun = find_candidates(Sources(prompts_of(FOXES), words=SeenWords((SeenWord("wolf", 0.9),))))
     assert by_text(begun.subjects)["a wolf"] == Phrase("a wolf", "subject", 1, (2,))
 
 
@@ -201,7 +201,7 @@ def test_what_may_not_be_said_is_not_said() -> None:
     sources = Sources(
         prompts_of(FOXES),
         captions=("a fox at night",),
-        words=(ClassWord("fox", 0.9), ClassWord("owl", 0.5)),
+        words=SeenWords((SeenWord("fox", 0.9), SeenWord("owl", 0.5))),
         says=lambda phrase: not {"fox", "light"} & set(phrase.split()),
     )
     found = find_candidates(sources)

@@ -73,7 +73,7 @@ def memorising(
 ) -> LiteEncoder:
     """`lite` with a head trained on these pairs, which it can only memorize."""
     out = tmp_path_factory.mktemp("head") / "head.safetensors"
-    train_head(pairs_file, out, cache=cache)
+    train_head([pairs_file], out, cache=cache)
     return load_lite(out)
 
 

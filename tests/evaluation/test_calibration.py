@@ -9,10 +9,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from imprompt.core.logistic import logistic
 from imprompt.core.values import EncoderSpec
 from imprompt.ensemble.confidence import ConfidenceFeatures
 from imprompt.ensemble.training.pairs import Pair
-from imprompt.evaluation.calibration import auroc, calibrate, expected_calibration_error, logistic
+from imprompt.evaluation.calibration import auroc, calibrate, expected_calibration_error
 from imprompt.evaluation.pair_set import PairSet
 
 SPEC = EncoderSpec("test", "space", 4, 77)
