@@ -121,6 +121,25 @@ def test_what_an_encoder_sees_may_be_the_subject(version: IndexVersion) -> None:
     )
     (prediction,) = seeing.predict([picture("red")])
     assert prediction.phrases[0] == Phrase("a ship", "subject")
+    assert prediction.tags == ()
+
+
+def test_tags_are_told_unless_a_filter_forbids_them(version: IndexVersion) -> None:
+    """The prediction lists them, likeliest first."""
+    plain = ensemble(version, FixedMember("sayer", "ship", mute=True), weights={"sayer": 1})
+    tags = (SeenWord("pixel art", 0.9), SeenWord("snow", 0.2))
+    seeing = Ensemble(
+        list(plain.members.values()),
+        plain.blend_config,
+        neighbourhood=plain.neighbourhood,
+        minilm=WORDS,
+        words=lambda images: [SeenWords(tags=tags) for _ in images],
+    )
+    (prediction,) = seeing.predict([picture("red")])
+    assert prediction.tags == tags
+    without = seeing.among(select(Filters(exclude=("snow",)), version.prompts))
+    (prediction,) = without.predict([picture("red")])
+    assert prediction.tags == tags[:1]
 
 
 def test_filters_reach_every_part_of_an_answer(version: IndexVersion) -> None:

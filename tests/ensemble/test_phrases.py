@@ -196,6 +196,22 @@ def test_what_is_seen_and_what_is_written_are_subjects() -> None:
     assert by_text(begun.subjects)["a wolf"] == Phrase("a wolf", "subject", 1, (2,))
 
 
+def test_tags_are_details_with_the_prompts_that_hold_them() -> None:
+    """Anywhere in a prompt, as whole words; a tag that no prompt holds has no support."""
+    tags = (SeenWord("snow", 0.8), SeenWord("pixel art", 0.3), SeenWord("no", 0.2))
+    found = find_candidates(Sources(prompts_of(FOXES), words=SeenWords(tags=tags)))
+    details = by_text(found.details)
+    holding = tuple(row for row, text in enumerate(FOXES) if "snow" in text)
+    assert holding
+    assert details["snow"] == Phrase("snow", "subject", len(holding), holding)
+    assert details["pixel art"] == Phrase("pixel art", "medium")
+    assert details["no"].support == 0
+    silent = Sources(
+        prompts_of(FOXES), words=SeenWords(tags=tags), says=lambda phrase: phrase != "snow"
+    )
+    assert "snow" not in by_text(find_candidates(silent).details)
+
+
 def test_what_may_not_be_said_is_not_said() -> None:
     """No subject, detail, caption or noun."""
     sources = Sources(

@@ -200,6 +200,7 @@ def test_what_is_not_close_is_said_to_be_a_guess(page: Page, close: bool) -> Non
         "how": "estimated",
         "phrases": [{"text": "a fox", "role": "subject", "support": 0, "row_ids": []}],
         "shared": [{"text": "warm light", "role": "light", "support": 4, "row_ids": [1, 2, 3, 4]}],
+        "tags": [{"text": "pixel art", "probability": 0.624}, {"text": "fox", "probability": 0.2}],
         "confidence": 0.62 if close else 0.04,
         "close": close,
         "nearest": [],
@@ -212,6 +213,7 @@ def test_what_is_not_close_is_said_to_be_a_guess(page: Page, close: bool) -> Non
     page.route("**/v1/query", lambda route: route.fulfill(json=body))
     give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
     found = answers(page)
+    assert found.locator(".seen").inner_text() == "Seen in the image: pixel art 62 %, fox 20 %"
     headline = found.locator("h2").inner_text()
     said = found.locator(".how").inner_text()
     shown = found.locator(".phrases .phrase").all_inner_texts()

@@ -186,7 +186,7 @@ def test_every_door_gives_the_same_prompt(
         f"  negative (3 prompts): {negative}\n" in shown
     )
     assert re.search(r"\bsteps (25|30) \([23]\)", shown)
-    for field in ("how", "phrases", "shared", "confidence", "close", "suggested"):
+    for field in ("how", "phrases", "shared", "tags", "confidence", "close", "suggested"):
         assert plain[field] == explained[field] == by_server[field] == explained_by_server[field]
     assert [hit["row_id"] for hit in plain["nearest"]] == [
         hit["row_id"] for hit in by_server["nearest"]
