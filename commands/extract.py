@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imprompt.commands.image_arguments import read_stdin
 from imprompt.commands.output import Output, grid
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def extract(
         require_images(paths)
     counts: Counter[str] = Counter()
     rows: list[tuple[str, EmbeddedPrompt | None]] = []
-    with output.progress().start("Reading", len(files)) as task:
+    printed = output.json or not (csv or txt)
+    with output.progress(answering=printed).start("Reading", len(files)) as task:
         for path, prompt in _read(files, hidden=hidden):
             task.advance(1)
             if isinstance(prompt, ImpromptError):
@@ -87,7 +88,7 @@ def extract(
                 rows.append((str(path), prompt))
             if txt and prompt is not None:
                 _write_sidecar(output, path, prompt, force=force)
-            if output.json or not (csv or txt):
+            if printed:
                 _print(output, path, prompt, infotext=infotext)
     for path in unreadable:
         output.fail(str(path), unreadable_format(path))
@@ -115,11 +116,9 @@ def _read(files: list[Path], *, hidden: bool) -> Iterator[tuple[Path, PromptOrEr
 
 def _read_stdin(*, hidden: bool) -> PromptOrError:
     from imprompt.core.errors import ImageRejected
-    from imprompt.images.image_opening import DEFAULT_LIMITS
     from imprompt.images.prompts.reading import prompt_or_error
 
-    content = sys.stdin.buffer.read(DEFAULT_LIMITS.max_bytes + 1)
-    prompt = prompt_or_error(content, hidden=hidden)
+    prompt = prompt_or_error(read_stdin(), hidden=hidden)
     if isinstance(prompt, ImageRejected):
         return ImageRejected("standard input", prompt.reason, hint=prompt.hint)
     return prompt

@@ -44,9 +44,7 @@ class Output:
     def note(self, text: str) -> None:
         """Print one line to standard error, unless `--quiet` is set."""
         if not self.quiet:
-            _console(stderr=True).print(
-                printable(text), highlight=False, markup=False, soft_wrap=True
-            )
+            _print(_console(stderr=True), text)
 
     def detail(self, text: str) -> None:
         """Print a note if `--verbose` is set."""
@@ -66,7 +64,7 @@ class Output:
 
     def text(self, text: str) -> None:
         """Print plain text; markup and control characters in it have no effect."""
-        _console().print(printable(text), highlight=False, markup=False, soft_wrap=True)
+        _print(_console(), text)
 
     def table(self, table: Table) -> None:
         """Print a table made by `grid`."""
@@ -91,16 +89,25 @@ class Output:
         if total == 1:
             raise self.failures[0][1]
         console = _console(stderr=True)
-        console.print(f"{len(self.failures)} of {total} failed:", markup=False, highlight=False)
+        _print(console, f"{len(self.failures)} of {total} failed:")
         for _, error in self.failures:
-            console.print(
-                f"  {printable(str(error))}", markup=False, highlight=False, soft_wrap=True
-            )
+            _print(console, f"  {error}")
         raise PartialFailure(f"{total - len(self.failures)} of {total} {outcome}.")
 
-    def progress(self) -> Progress:
-        """Return progress bars on a terminal; with `--quiet` or elsewhere, silence."""
-        if self.quiet or not sys.stderr.isatty():
+    def progress(self, *, answering: bool = False) -> Progress:
+        """Return progress bars on a terminal, lines elsewhere; with `--quiet`, silence.
+
+        Args:
+            answering: answers are printed meanwhile. On a terminal these are the progress, and bars
+                would be drawn over them.
+        """
+        if self.quiet:
+            return SILENT
+        if not sys.stderr.isatty():
+            from imprompt.commands.progress_lines import Lines
+
+            return Lines(self.note)
+        if answering and sys.stdout.isatty():
             return SILENT
         from imprompt.commands.progress_bars import Bars
 
@@ -141,6 +148,11 @@ def funnel(counts: Mapping[str, int]) -> Table:
     order = ["read", *sorted(set(counts) - {"read", "kept"}), "kept"]
     rows = [(name, f"{counts.get(name, 0):,}") for name in order]
     return grid("Rows", ["", "rows"], rows, right=["rows"])
+
+
+def _print(console: Console, text: str) -> None:
+    # Not even ":cat:" is markup.
+    console.print(printable(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -6,6 +6,8 @@ needs.
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -53,6 +55,7 @@ class _Bar:
             *counted,
             console=console,
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # or rich would send a file's lines to the bars
         )
         self._task = self._bars.add_task(label, total=total)
 

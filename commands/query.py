@@ -6,29 +6,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imprompt.commands.answer_options import FULL_IMAGES, AnswerOptions, AnswerReport, reporting
 from imprompt.commands.ensemble_options import EnsembleOptions, tell_left_out
 from imprompt.commands.index_options import IndexOptions, LoadedIndex, open_index
 from imprompt.commands.options import EncoderName, IgnoreMetadata
-from imprompt.commands.output import Output, grid
+from imprompt.commands.output import Output
+from imprompt.core.progress import SILENT
 
 if TYPE_CHECKING:
     from imprompt.core.errors import ImpromptError, MemberUnavailable
+    from imprompt.core.protocols import Progress
     from imprompt.ensemble.ensemble import Ensemble
     from imprompt.retriever import Filters, Question
-    from imprompt.retriever.answers import (
-        Answer,
-        EstimatedPrompt,
-        Explanation,
-        Neighbour,
-        Suggestion,
-    )
-
-_SHOWN_SETTINGS = ("model", "sampler", "scheduler", "steps", "cfg_scale", "seed", "size")
+    from imprompt.retriever.answers import Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +75,12 @@ class FilterOptions:
 def query(
     *,
     images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE…", help="Image files, folders of them, or patterns (*.png)."),
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE…",
+            help="Image files, folders of them, or patterns (*.png); - reads one image from "
+            "standard input.",
+        ),
     ] = None,
     text: Annotated[
         str | None,
@@ -105,6 +103,7 @@ def query(
         bool, typer.Option("--explain", help="Show each member's contribution. Images only.")
     ] = False,
     ensemble: EnsembleOptions,
+    answers: AnswerOptions,
     location: IndexOptions,
     encoder: EncoderName = None,
     output: Output,
@@ -116,48 +115,51 @@ def query(
     ensemble composes it from the prompts around the image, and suggests their commonest negative
     prompt and settings if the corpus has any. For a text, alone or with an image, the
     nearest prompts are shown. Images that cannot be read are listed; the others are answered. Of
-    near-duplicate prompts, one is shown.
+    near-duplicate prompts, one is shown. Of more than three images each gets one line, with the
+    prompt and how it was found; --verbose or --explain shows all.
     """
-    from imprompt.core.errors import EncoderError, MemberUnavailable, StoreError
-    from imprompt.images.image_files import require_images
+    from imprompt.commands.image_arguments import named_images
     from imprompt.retriever import Question
-    from imprompt.retriever.search import BATCH_QUESTIONS
 
     filters = filtering.filters()
-    _check_options(images, text, explain=explain, ensemble=ensemble)
-    paths = require_images(images or [])
-    questions = [Question(path, text, ignore_metadata=ignore_metadata) for path in paths] or [
-        Question(image=None, text=text)
-    ]
-    from_files = bool(paths) and not (text or explain or ignore_metadata)
-    if from_files and k == 0 and _answer_from_files(output, questions, others=None):
-        return
-    few = len(questions) <= BATCH_QUESTIONS
-    with ExitStack() as stack:
-        try:
-            index = stack.enter_context(open_index(output, location, encoder=encoder, few=few))
-        except (EncoderError, StoreError) as error:
-            if not from_files:
-                raise
-            _answer_from_files(output, questions, others=error)
-            return
-        loaded: Ensemble | MemberUnavailable | None = None
-        if paths and not text:
-            try:
-                loaded = ensemble.load(index, output, effort=effort)
-            except MemberUnavailable as error:
-                if not from_files:
-                    raise
-                loaded = error
-        results = _ask(questions, max(k, 1), index, loaded, filters=filters, effort=effort)
-        _show_all(output, questions, results, k=k, explain=explain)
-    output.close(total=len(questions))
-    if loaded is not None and not isinstance(loaded, MemberUnavailable):
+    names = images or []
+    _check_options(names, text, explain=explain, ensemble=ensemble)
+    answers.check(names, text, json=output.json, explain=explain)
+    questions = [
+        Question(image, text, ignore_metadata=ignore_metadata) for image in named_images(names)
+    ] or [Question(image=None, text=text)]
+    asking = _Asking(
+        questions,
+        max(k, 1),
+        filters,
+        effort,
+        from_files=bool(names) and not (text or explain or ignore_metadata),
+        progress=output.progress(answering=True) if len(questions) > FULL_IMAGES else SILENT,
+    )
+    with reporting(output, answers, questions, k=k, explain=explain) as report:
+        loaded: Ensemble | None = None
+        if not (asking.from_files and k == 0 and _all_from_files(asking, report)):
+            loaded = _answer(asking, report, ensemble, location, encoder=encoder)
+    outcome = "were done" if answers.txt else "were answered"
+    output.close(total=len(questions), outcome=outcome)
+    if loaded is not None:
         tell_left_out(loaded)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """What is asked; `from_files` if a file's own prompt is an answer without the index."""
+
+    questions: Sequence[Question]
+    k: int
+    filters: Filters
+    effort: float | None
+    from_files: bool
+    progress: Progress
+
+
 def _check_options(
-    images: list[Path] | None, text: str | None, *, explain: bool, ensemble: EnsembleOptions
+    images: list[str], text: str | None, *, explain: bool, ensemble: EnsembleOptions
 ) -> None:
     """Raise `ConfigError` for options that contradict each other."""
     from imprompt.core.errors import ConfigError
@@ -169,23 +171,52 @@ def _check_options(
         )
 
 
-def _ask(
-    questions: Sequence[Question],
-    k: int,
-    index: LoadedIndex,
-    ensemble: Ensemble | MemberUnavailable | None,
+def _answer(
+    asking: _Asking,
+    report: AnswerReport,
+    ensemble: EnsembleOptions,
+    location: IndexOptions,
     *,
-    filters: Filters,
-    effort: float | None,
+    encoder: str | None,
+) -> Ensemble | None:
+    """Answer from the index, or only from files without one; return the ensemble, if any."""
+    from imprompt.core.errors import EncoderError, MemberUnavailable, StoreError
+    from imprompt.retriever.search import BATCH_QUESTIONS
+
+    output = report.output
+    few = len(asking.questions) <= BATCH_QUESTIONS
+    with ExitStack() as stack:
+        try:
+            index = stack.enter_context(open_index(output, location, encoder=encoder, few=few))
+        except (EncoderError, StoreError) as error:
+            if not asking.from_files:
+                raise
+            _from_files_alone(asking, report, error)
+            return None
+        loaded: Ensemble | MemberUnavailable | None = None
+        if asking.questions[0].image is not None and not asking.questions[0].text:
+            try:
+                loaded = ensemble.load(index, output, effort=asking.effort)
+            except MemberUnavailable as error:
+                if not asking.from_files:
+                    raise
+                loaded = error
+        _report_each(asking, report, _results(asking, index, loaded))
+    return None if isinstance(loaded, MemberUnavailable) else loaded
+
+
+def _results(
+    asking: _Asking, index: LoadedIndex, ensemble: Ensemble | MemberUnavailable | None
 ) -> Iterator[Answer | ImpromptError]:
     """Answer the questions with the ensemble, or search for them if there is none."""
     from imprompt.core.errors import MemberUnavailable
     from imprompt.retriever import Retriever
 
+    questions, k, filters = asking.questions, asking.k, asking.filters
     if ensemble is None or isinstance(ensemble, MemberUnavailable):
-        retriever = Retriever(index.version, index.encoder, effort=effort)
+        retriever = Retriever(index.version, index.encoder, effort=asking.effort)
     else:
-        retriever = Retriever(index.version, ensemble.neighbourhood.encoder, effort=effort)
+        retriever = Retriever(index.version, ensemble.neighbourhood.encoder, effort=asking.effort)
     if ensemble is None:
         return retriever.ask(questions, k, filters=filters)
     from imprompt.ensemble.estimates import ask
@@ -193,164 +224,59 @@ def _ask(
     return ask(questions, k, retriever=retriever, ensemble=ensemble, filters=filters)
 
 
-def _show_all(
-    output: Output,
-    questions: Sequence[Question],
-    results: Iterator[Answer | ImpromptError],
-    *,
-    k: int,
-    explain: bool,
+def _report_each(
+    asking: _Asking, report: AnswerReport, results: Iterator[Answer | ImpromptError]
 ) -> None:
-    from imprompt.core.errors import ImpromptError
-
-    for question, result in zip(questions, results, strict=True):
-        if isinstance(result, ImpromptError):
-            output.fail(str(question.image or question.text or ""), result)
-        else:
-            _show(output, result.nearest(k), k=k, explain=explain)
+    """AnswerReport each result as it comes."""
+    with asking.progress.start("Answering", len(asking.questions)) as task:
+        for question, result in zip(asking.questions, results, strict=True):
+            report.add(question, result)
+            task.advance(1)
 
 
-def _answer_from_files(
-    output: Output, questions: Sequence[Question], *, others: ImpromptError | None
-) -> bool:
-    """Answer with the prompts that files carry, without index and model.
-
-    Args:
-        output: shows the answers.
-        questions: about images.
-        others: why nothing can be estimated; the error of every file that carries no prompt. With
-            None, nothing is answered unless every file carries a prompt or cannot be read.
+def _all_from_files(asking: _Asking, report: AnswerReport) -> bool:
+    """Answer all questions with the prompts that files carry, without index and model.
 
     Returns:
-        Whether the questions were answered.
-
-    Raises:
-        ImpromptError, PartialFailure: as `Output.close`.
+        Whether that was done; nothing is unless every file carries a prompt or cannot be read.
     """
-    from imprompt.core.errors import ImpromptError
     from imprompt.retriever.file_prompts import answers_from_files
 
     results: list[Answer | ImpromptError] = []
-    for question, result in zip(questions, answers_from_files(questions), strict=True):
-        if result is not None:
+    with asking.progress.start("Reading", len(asking.questions)) as task:
+        for result in answers_from_files(asking.questions):
+            if result is None:
+                return False
             results.append(result)
-        elif others is None:
-            return False
-        else:
-            results.append(_for_image(others, question))
-    if others is not None and not all(isinstance(result, ImpromptError) for result in results):
-        output.note(f"No nearest prompts are shown: {others}")
-    for question, answer in zip(questions, results, strict=True):
-        if isinstance(answer, ImpromptError):
-            output.fail(str(question.image), answer)
-        else:
-            _show(output, answer, k=0)
-    output.close(total=len(questions))
+            task.advance(1)
+    for question, result in zip(asking.questions, results, strict=True):
+        report.add(question, result)
     return True
 
 
-def _for_image(error: ImpromptError, question: Question) -> ImpromptError:
+def _from_files_alone(asking: _Asking, report: AnswerReport, why: ImpromptError) -> None:
+    """Answer with the prompts that files carry; `why` is what the others fail with."""
+    from imprompt.core.errors import ImpromptError
+    from imprompt.retriever.file_prompts import answers_from_files
+
+    def results() -> Iterator[Answer | ImpromptError]:
+        told = False
+        found = answers_from_files(asking.questions)
+        for question, result in zip(asking.questions, found, strict=True):
+            if result is None:
+                yield _without_estimate(why, question)
+                continue
+            if not (told or isinstance(result, ImpromptError)):
+                told = True
+                report.output.note(f"No nearest prompts are shown: {why}")
+            yield result
+
+    _report_each(asking, report, results())
+
+
+def _without_estimate(error: ImpromptError, question: Question) -> ImpromptError:
     """Return why one image has no answer: it carries no prompt, and `error`."""
+    name = "Standard input" if isinstance(question.image, bytes) else str(question.image)
     named = copy(error)
-    named.message = (
-        f"{question.image!s} carries no prompt, and none can be estimated. {error.message}"
-    )
+    named.message = f"{name} carries no prompt, and none can be estimated. {error.message}"
     return named
-
-
-def _show(output: Output, answer: Answer, *, k: int, explain: bool = False) -> None:
-    if output.json:
-        output.line(answer.to_json(explain=explain))
-        return
-    output.text("")
-    for line in _head(answer):
-        output.text(line)
-    if answer.estimate is not None:
-        _show_phrases(output, answer.estimate)
-        if explain:
-            _show_explanation(output, answer.estimate.explanation)
-    if not k or (not answer.neighbours and not answer.filters):
-        return
-    rows = [
-        (f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}")
-        for hit in answer.neighbours
-    ]
-    if len(rows) == 1:
-        title = "The nearest prompt"
-    elif rows:
-        title = f"The {len(rows)} nearest prompts"
-    else:
-        title = "No prompt of the index passes the filter"
-    output.table(grid(title, ["score", "prompt", "source"], rows, right=["score"]))
-
-
-def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
-    """Print the phrases of the prompt by role, or those that many prompts share."""
-    phrases = estimate.shared if estimate.close is False else estimate.phrases
-    title = "Phrases that many prompts around it share" if estimate.close is False else "Phrases"
-    rows = [(phrase.role, phrase.text, f"{phrase.support}") for phrase in phrases]
-    if rows:
-        output.table(grid(title, ["role", "phrase", "prompts"], rows, right=["prompts"]))
-
-
-def _suggestion_lines(suggestion: Suggestion) -> Iterator[str]:
-    """Yield the commonest negative prompt and settings, each with how many prompts have it."""
-    yield f"  suggested, the commonest of the {suggestion.n_prompts} prompts around it:"
-    if (negative := suggestion.negative) is not None:
-        yield f"  negative ({negative.support} prompts): {negative.text}"
-    if suggestion.settings:
-        yield "  " + ", ".join(
-            f"{common.name} {common.value} ({common.support})" for common in suggestion.settings
-        )
-
-
-def _show_explanation(output: Output, explanation: Explanation) -> None:
-    """Print the members left out, and each member's contribution."""
-    for error in explanation.left_out:
-        output.text(f"  without {error}")
-    rows = [
-        (part.member, f"{part.share:.3f}", part.text or "") for part in explanation.contributions
-    ]
-    title = f"Contributions to blend {explanation.blend_config}"
-    output.table(grid(title, ["member", "share", "text"], rows, right=["share"]))
-
-
-def _prompt_text(hit: Neighbour) -> str:
-    return f"{hit.shown} (and {hit.n_like:,} like it)" if hit.n_like else hit.shown
-
-
-def _estimate_lines(prompt: str, estimate: EstimatedPrompt) -> Iterator[str]:
-    if estimate.close is False:
-        yield "  Nothing in the corpus is close to this image."
-        yield f"  best guess: {prompt}"
-    else:
-        yield f"  estimated: {prompt}"
-    if estimate.confidence is not None:
-        yield f"  {estimate.confidence:.0%} likely to be close to the true prompt"
-    if estimate.tags:
-        seen = ", ".join(f"{tag.text} {tag.probability:.0%}" for tag in estimate.tags)
-        yield f"  seen in the image: {seen}"
-    if estimate.suggestion is not None:
-        yield from _suggestion_lines(estimate.suggestion)
-
-
-def _head(answer: Answer) -> Iterator[str]:
-    yield str(answer.image or answer.text)
-    if answer.estimate is not None:
-        yield from _estimate_lines(answer.prompt, answer.estimate)
-    elif answer.how != "searched":
-        yield f"  {answer.how}, written in the file by {answer.tool or 'its tool'}: {answer.prompt}"
-        if answer.doubt:
-            yield f"  not exact: {answer.doubt}"
-        if answer.negative:
-            yield f"  negative: {answer.negative}"
-        if shown := [
-            f"{name} {answer.settings[name]}" for name in _SHOWN_SETTINGS if name in answer.settings
-        ]:
-            yield "  " + ", ".join(shown)
-    if answer.note:
-        yield f"  {answer.note}"
-    if answer.filters:
-        yield f"  filters: {answer.filters}"
-    if answer.encoder:
-        yield f"  encoder {answer.encoder}, corpus {answer.corpus}, {answer.seconds:.2f} s"

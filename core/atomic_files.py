@@ -35,14 +35,19 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
     """Open a binary file that appears at `path`, complete and synced, when the block succeeds.
 
     It is written next to the target and then renamed. If the block raises, nothing is left behind
     and an older file of that name is untouched.
 
+    Args:
+        path: its folder is made if it is missing.
+        replace: whether an older file of that name is replaced.
+
     Raises:
         StorageFull: the disk is full or may not be written.
+        FileExistsError: without `replace`, something of that name exists, be it a broken link.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,12 +59,29 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            partial.replace(path)
+            if replace:
+                partial.replace(path)
+            else:
+                _rename_to_new(partial, path)
         except BaseException:
             with suppress(OSError):
                 partial.unlink()
             raise
         sync_folder(path.parent)
+
+
+def _rename_to_new(partial: Path, path: Path) -> None:
+    """Rename a file; raise `FileExistsError` if the new name is taken."""
+    try:
+        path.hardlink_to(partial)  # refuses a name that is taken, in one step
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        partial.rename(path)
+    else:
+        partial.unlink()
 
 
 def check_place(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every error that imprompt raises on purpose, as one tree.
 
     ImpromptError
+      UsageError             a command line that is malformed
       ConfigError            an option or a setting that cannot be used
       CorpusError            a corpus that cannot be read: `path`, `line`
       QueryError             a question that cannot be answered
@@ -84,6 +85,13 @@ def last_line(error: BaseException, default: str = "") -> str:
     """Return the last line of a foreign error's message, or `default` if it has none."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else default
+
+
+class UsageError(ImpromptError):
+    """The command line is malformed."""
+
+    exit_code = 2
+    kind = "usage"
 
 
 class ConfigError(ImpromptError):

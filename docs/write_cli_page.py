@@ -54,7 +54,6 @@ def _codes() -> Iterator[str]:
     yield "| code | kind | when |\n| ---: | --- | --- |"
     yield "| 0 | | everything was done |"
     yield "| 1 | | a fault of imprompt; `--verbose` shows the traceback |"
-    yield "| 2 | usage | the command line is malformed |"
     for kind in sorted(_tree(errors.ImpromptError), key=lambda kind: kind.exit_code):
         yield f"| {kind.exit_code} | {kind.kind} | {(kind.__doc__ or '').splitlines()[0]} |"
     yield "| 130 | | interrupted from the keyboard |"

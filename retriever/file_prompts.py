@@ -18,13 +18,13 @@ def answers_from_files(questions: Sequence[Question]) -> Iterator[Answer | Impro
     cannot be read.
 
     Args:
-        questions: each with the path of an image.
+        questions: each with an image.
     """
-    paths = [question.image for question in questions if isinstance(question.image, Path)]
-    for path, result in read_embedded_prompts(paths, hidden=True):
+    images = [question.image for question in questions if question.image is not None]
+    for image, result in read_embedded_prompts(images, hidden=True):
         if isinstance(result, EmbeddedPrompt):
             yield Answer(
-                image=path,
+                image=image if isinstance(image, Path) else None,
                 text=None,
                 prompt=result.prompt,
                 how=result.how,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from imprompt.core.errors import ImageRejected
 from imprompt.core.lookahead import side_by_side
@@ -17,20 +17,22 @@ from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt, read_embedd
 _THREADS = 8
 
 PromptOrError: TypeAlias = EmbeddedPrompt | ImageRejected | None
+Source = TypeVar("Source", Path, bytes, Path | bytes)
 
 
 def read_embedded_prompts(
-    paths: Sequence[Path], *, hidden: bool = False
-) -> Generator[tuple[Path, PromptOrError]]:
-    """Yield each path, in order, with its prompt, None without one, or the error of reading it.
+    sources: Sequence[Source], *, hidden: bool = False
+) -> Generator[tuple[Source, PromptOrError]]:
+    """Yield each file, in order, with its prompt, None without one, or the error of reading it.
 
     Args:
+        sources: paths, or the bytes of image files.
         hidden: also search the pixels of PNG and WebP files, which decodes them.
     """
     read = partial(prompt_or_error, hidden=hidden)
-    prompts = side_by_side(read, paths, threads=_THREADS)
+    prompts = side_by_side(read, sources, threads=_THREADS)
     try:
-        yield from zip(paths, prompts, strict=True)
+        yield from zip(sources, prompts, strict=True)
     finally:
         prompts.close()
 

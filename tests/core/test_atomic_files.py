@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -50,3 +51,26 @@ def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
     data = bytes(range(256)) * 8192
     (tmp_path / "x").write_bytes(data)
     assert sha256_file(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_new_file_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a file nor a link that leads nowhere, with hard links or without."""
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "b").symlink_to(tmp_path / "nowhere")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no hard links here")
+
+    for name in ("links", "no links"):
+        for taken in ("a", "b"):
+            with (
+                pytest.raises(FileExistsError),
+                atomic_write(tmp_path / taken, replace=False) as file,
+            ):
+                file.write(b"new")
+        with atomic_write(tmp_path / name, replace=False) as file:
+            file.write(b"new")
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert (tmp_path / "links").read_bytes() == (tmp_path / "no links").read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "links", "no links"]

@@ -1,0 +1,212 @@
+"""Where the answers of `query` go: its options, and the report that follows them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from imprompt.commands.image_arguments import STDIN
+from imprompt.commands.output import Output
+
+if TYPE_CHECKING:
+    from imprompt.commands.answer_files import PromptTable, Sidecars
+    from imprompt.core.errors import ImpromptError
+    from imprompt.retriever.answers import Answer, Question
+
+FULL_IMAGES = 3
+"""So many images are answered in full; of more, each gets one line."""
+_TXT_FROM = ("exact", "any")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """Where prompts are written, and whether they alone are printed."""
+
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Also write a CSV table with one row per image. A text that begins with =, +, - "
+            "or @ gets an apostrophe in front, so that no spreadsheet runs it as a formula.",
+        ),
+    ] = None
+    txt: Annotated[
+        bool,
+        typer.Option(
+            "--txt",
+            help="Also write each prompt, in one line, to NAME.txt next to its image, as trainers "
+            "of LoRAs read it. No existing file is overwritten.",
+        ),
+    ] = False
+    txt_from: Annotated[
+        str | None,
+        typer.Option(
+            "--txt-from",
+            metavar="exact|any",
+            help="With --txt: `exact` writes only prompts that the file itself carries (exact or "
+            "carried), `any` also estimates.",
+            show_default="any",
+        ),
+    ] = None
+    prompt_only: Annotated[
+        bool,
+        typer.Option(
+            "--prompt-only", "-1", help="Print the prompt alone, in one line for each image."
+        ),
+    ] = False
+
+    def check(self, names: Sequence[str], text: str | None, *, json: bool, explain: bool) -> None:
+        """Raise `ConfigError` for options that contradict each other or the question."""
+        from imprompt.core.errors import ConfigError
+
+        if (self.csv or self.txt or self.prompt_only) and (text or not names):
+            raise ConfigError(
+                "--csv, --txt and --prompt-only only work on images without a text.",
+                hint="Leave them out to search for the text.",
+            )
+        if self.prompt_only and (json or explain):
+            other = "--json" if json else "--explain"
+            raise ConfigError(f"--prompt-only and {other} exclude each other.", hint="Drop one.")
+        if self.txt_from is not None and not self.txt:
+            raise ConfigError("--txt-from requires --txt.", hint="Add --txt, or drop --txt-from.")
+        if self.txt_from is not None and self.txt_from not in _TXT_FROM:
+            raise ConfigError(
+                f"--txt-from is {self.txt_from!r}.", hint=f"Name one of {', '.join(_TXT_FROM)}."
+            )
+        if self.txt and STDIN in names:
+            raise ConfigError(
+                "--txt cannot write next to standard input.", hint="Save the image to a file first."
+            )
+
+
+@dataclass(slots=True)
+class AnswerReport:
+    """Takes the results of one `query`, prints them, and writes them to files.
+
+    Args:
+        output: prints.
+        form: of an answer on standard output.
+        k: number of nearest prompts of an answer in full.
+        explain: whether an answer shows each member's contribution.
+        table: gets a row for each image.
+        sidecars: get the prompts.
+        estimates: whether they get estimated prompts.
+    """
+
+    output: Output
+    form: Literal["json", "full", "line", "prompt"]
+    k: int
+    explain: bool
+    table: PromptTable | None = None
+    sidecars: Sidecars | None = None
+    estimates: bool = True
+
+    def add(self, question: Question, result: Answer | ImpromptError) -> None:
+        """Show an answer, or record why there is none."""
+        from imprompt.core.errors import ImpromptError
+
+        name = question_name(question)
+        if isinstance(result, ImpromptError):
+            answer, error = None, _named(result, question)
+        else:
+            answer, error = result.nearest(self.k), None
+            if isinstance(question.image, bytes):
+                answer = dataclasses.replace(answer, image=Path(name))
+            self._print(answer)
+            error = self._write_sidecar(question.image, answer)
+        if error is not None:
+            self.output.fail(name, error)
+        if self.table is not None:
+            self.table.add(name, answer, error)
+
+    def _print(self, answer: Answer) -> None:
+        from imprompt.commands.answer_text import answer_line, one_line, show_answer
+
+        if self.form == "json":
+            self.output.line(answer.to_json(explain=self.explain))
+        elif self.form == "prompt":
+            self.output.text(one_line(answer.prompt))
+        elif self.form == "line":
+            self.output.text(answer_line(answer))
+        else:
+            show_answer(self.output, answer, k=self.k, explain=self.explain)
+
+    def _write_sidecar(self, image: Path | bytes | None, answer: Answer) -> ImpromptError | None:
+        from imprompt.commands.answer_text import one_line
+        from imprompt.core.errors import ImpromptError
+
+        if self.sidecars is None or not isinstance(image, Path):
+            return None
+        if answer.how == "estimated" and not self.estimates:
+            return None
+        try:
+            self.sidecars.write(image, one_line(answer.prompt))
+        except ImpromptError as error:
+            return error
+        return None
+
+
+@contextmanager
+def reporting(
+    output: Output, options: AnswerOptions, questions: Sequence[Question], *, k: int, explain: bool
+) -> Iterator[AnswerReport]:
+    """Open the report on `questions`; its table appears when the block succeeds.
+
+    Raises:
+        ConfigError, StorageFull: the table cannot be written.
+    """
+    from imprompt.commands.answer_files import Sidecars, prompt_table
+
+    report = AnswerReport(output, "full", k, explain, estimates=options.txt_from != "exact")
+    if output.json:
+        report.form = "json"
+    elif options.prompt_only:
+        report.form = "prompt"
+    elif len(questions) > FULL_IMAGES and not (questions[0].text or explain or output.verbose):
+        report.form = "line"
+    if options.txt:
+        report.sidecars = Sidecars()
+    with ExitStack() as stack:
+        if options.csv is not None:
+            _check_no_image(options.csv, questions)
+            report.table = stack.enter_context(prompt_table(options.csv))
+        if report.form == "line":
+            output.note(f"More than {FULL_IMAGES} images: one line each; --verbose shows all.")
+        yield report
+    if report.table is not None:
+        output.note(f"{report.table.n_rows} rows in {options.csv}.")
+
+
+def question_name(question: Question) -> str:
+    """Return what a question is called in answers."""
+    if isinstance(question.image, bytes):
+        return STDIN
+    return str(question.image or question.text or "")
+
+
+def _named(error: ImpromptError, question: Question) -> ImpromptError:
+    """Return an error about the bytes of standard input that says so."""
+    from imprompt.core.errors import ImageRejected
+
+    if isinstance(question.image, bytes) and isinstance(error, ImageRejected):
+        return type(error)("standard input", error.reason, hint=error.hint)
+    return error
+
+
+def _check_no_image(csv: Path, questions: Sequence[Question]) -> None:
+    from imprompt.core.errors import ConfigError
+
+    if any(
+        isinstance(image := question.image, Path)
+        and image.name == csv.name
+        and image.resolve() == csv.resolve()
+        for question in questions
+    ):
+        raise ConfigError(f"--csv {csv} is one of the images.", hint="Name another file.")
