@@ -151,8 +151,8 @@ def test_an_explanation_changes_nothing(
     (plain,) = imprompt(*asked, "--json").lines
     (explained,) = imprompt(*asked, "--json", "--explain").lines
     assert list(plain) == [
-        *("image", "prompt", "how", "phrases", "shared", "confidence", "close", "nearest"),
-        *("encoder", "corpus", "version", "seconds"),
+        *("image", "prompt", "how", "phrases", "shared", "tags", "confidence", "close"),
+        *("nearest", "encoder", "corpus", "version", "seconds"),
     ]
     assert set(explained) - set(plain) == {"explanation"}
     assert set(plain["phrases"][0]) == {"text", "role", "support", "row_ids"}
