@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from imprompt.core.splits import group_folds, similarity_groups
 from imprompt.core.values import Ids, Vectors, unit_rows
 from imprompt.encoders.efficientnet import SIDE_PX, Activations
 from imprompt.encoders.lite import HEAD_PATH
-from imprompt.encoders.lite_head import PHOTO_ODDS, TRUNKS, LiteHead, features, read_head
+from imprompt.encoders.lite_head import PHOTO_ODDS, TRUNKS, LiteHead, expanded, features, read_head
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
 from imprompt.ensemble.training.head_regression import FittedMaps, HeadExamples, fit_maps
@@ -44,6 +44,7 @@ class Study:
     paths: Sequence[Path]
     cache: Path
     lite1: Path | None = None
+    _fits: dict[tuple[bytes, float], FittedMaps] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> list[Pair]:
@@ -124,6 +125,14 @@ class Study:
         return np.arange(len(self.rows)) < len(read_pairs(self.paths[0]))
 
     @cached_property
+    def exact(self) -> NDArray[np.bool_]:
+        """Return (n,): whether a text is thought to be the image's prompt (`prompt_exact`)."""
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(path, columns=["prompt_exact"]) for path in self.paths]
+        return np.concatenate([table.column(0).to_numpy().astype(bool) for table in tables])
+
+    @cached_property
     def kind(self) -> int:
         """Return the code of generated images in `examples.kinds`."""
         return main_kind(self.rows)
@@ -170,13 +179,21 @@ class Study:
         return folds
 
     def fit(self, train: Ids, *, smoothness: float = 1.0) -> FittedMaps:
-        """Return the maps that `train` would fit to these rows, without tags."""
-        return fit_maps(
-            self.examples[train],
-            prompt_mean=self.constants.prompt_mean,
-            main_kind=self.kind,
-            smoothness=smoothness,
-        )
+        """Return the maps that `train` would fit to these rows, without tags; fitted once."""
+        key = (train.tobytes(), smoothness)
+        if key not in self._fits:
+            self._fits[key] = fit_maps(
+                self.examples[train],
+                prompt_mean=self.constants.prompt_mean,
+                main_kind=self.kind,
+                smoothness=smoothness,
+            )
+        return self._fits[key]
+
+    def inputs(self, maps: FittedMaps, rows: Ids) -> Matrix:
+        """Return what the maps read of some rows, (n, 2432)."""
+        scaled = (self.examples.features[rows] - maps.centre) * maps.scale
+        return expanded(scaled, maps.basis)
 
     def head(self, maps: FittedMaps) -> LiteHead:
         """Return the head of fitted maps."""
