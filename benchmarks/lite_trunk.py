@@ -45,7 +45,7 @@ from imprompt.ensemble.training.head_regression import (
 RESULT = ROOT / "benchmarks" / "results" / "lite_trunk.md"
 BATCH = 64
 LINEAR_PENALTY = 0.006
-LEARNING_RATE, HEAD_RATE, WEIGHT_DECAY = 2e-4, 6e-4, 0.05
+LEARNING_RATE, HEAD_RATE, WEIGHT_DECAY = 2e-4, 3e-5, 0.05
 CONTRAST_SHARE, TEMPERATURE = 0.2, 0.07
 WARM_UP_STEPS = 50
 
