@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.lite_study import Fold, Prediction, Study, hits
+from benchmarks.lite_study import Fold, Prediction, Study, brief_score
 from imprompt.core.values import Ids, unit_rows
 from imprompt.encoders.lite_head import BASIS_DIM, PAIRED_DIM, conse
 from imprompt.ensemble.ridge import Matrix, block_scales
 from imprompt.ensemble.training.head_regression import (
+    INDEX_PENALTY,
+    OUTPUT_PENALTY,
+    PROMPT_MEAN_SHARE,
     HeadExamples,
-    class_means,
+    group_weights,
     source_mean,
     within_sources,
 )
 
-Block = tuple[str, int, str, str]
-"""Trunk, side in pixels, view, and readout: pooled, sqrt, stages, log-probabilities or conse."""
+Block = tuple[str, int, str]
+"""Trunk, side in pixels, and readout, one of `_READOUTS`, or conse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class Attempt:
 
     `centre`: subtracted from the output map's targets ("all" the mean, "kind" the mean of the
     kind). `index`: the map of the index space ("output" the same, "shift" the same minus the
-    intercept, "source" one within sources, "both" the mean of the two).
+    intercept, "source" one within sources, "both" the mean of the two). `few`: rows of a rule of
+    `ROWS` weigh `few_weight`.
     """
 
     name: str
@@ -38,339 +44,287 @@ class Attempt:
     index: str = "output"
     captions: bool = False
     prompt_share: float = 0.0
-    group_exponent: float = 0.0
-    photo_weight: float = 1.0
+    by_group: bool = False
+    few: str = ""
+    few_weight: float = 1.0
     penalty: float = 0.002
     index_penalty: float = 0.0008
-    kernel: str = "linear"
-    text_space: str = "mean removed"
-    after: str = ""
+    products: bool = False
 
 
-def _block(trunk: str, side_px: int, read: str, view: str = "whole") -> Block:
-    return trunk, side_px, view, read
+def _trunk(trunk: str, side_px: int, share: float) -> tuple[tuple[Block, float], ...]:
+    return ((trunk, side_px, "sqrt"), share), ((trunk, side_px, "stages"), 2 * share)
 
 
-_OLD = tuple(
-    (_block("lite2", 260, read), share)
-    for read, share in (("pooled", 1.28), ("log-probabilities", 1.0), ("conse", 0.384))
+def _conse(side_px: int) -> tuple[Block, float]:
+    return ("lite2", side_px, "conse"), 0.7
+
+
+_OLD: tuple[tuple[Block, float], ...] = (
+    (("lite2", 260, "pooled"), 1.28),
+    (("lite2", 260, "log-probabilities"), 1.0),
+    (("lite2", 260, "conse"), 0.384),
 )
-_SQRT = ((_block("lite2", 260, "sqrt"), 1.0), (_block("lite2", 260, "conse"), 0.7))
-_STAGES = (*_SQRT, (_block("lite2", 260, "stages"), 2.0))
-_LARGE = (
-    (_block("lite2", 338, "sqrt"), 1.0),
-    (_block("lite2", 338, "stages"), 2.0),
-    (_block("lite2", 338, "conse"), 0.7),
+_ROOTS: tuple[tuple[Block, float], ...] = ((("lite2", 260, "sqrt"), 1.0), _conse(260))
+_LARGE = (*_trunk("lite2", 338, 1.0), _conse(338))
+_BOTH = (*_LARGE, *_trunk("lite0", 224, 0.5))
+
+_SHIFT = Attempt("… index map without the intercept", _OLD, index="shift")
+_KIND = replace(_SHIFT, name="… targets centred by kind", blocks=_BOTH, centre="kind")
+_GROUPS = replace(_KIND, name="… groups of g texts weigh √g", by_group=True)
+_CAPTIONS = replace(_GROUPS, name="… all captions of a photograph", captions=True)
+_LEANS = replace(
+    _CAPTIONS, name="… intercept leans to the mean of many prompts", prompt_share=PROMPT_MEAN_SHARE
 )
-_SMALL = ((_block("lite0", 224, "sqrt"), 0.5), (_block("lite0", 224, "stages"), 1.0))
-_BOTH = (*_LARGE, *_SMALL)
-
-
-def _seen_again(view: str) -> tuple[tuple[Block, float], ...]:
-    return ((_block("lite2", 260, "sqrt", view), 0.5), (_block("lite2", 260, "stages", view), 1.0))
-
-
-_WAY = [
-    Attempt("plain ridge", _OLD),
-    Attempt("… index map without the intercept", _OLD, index="shift"),
-    Attempt("… square roots, no log-probabilities", _SQRT, index="shift"),
-    Attempt("… ends of the stages of lite2", _STAGES, index="shift"),
-    Attempt("… 338 px instead of 260", _LARGE, index="shift"),
-    Attempt("… lite0 beside lite2", _BOTH, index="shift"),
-    Attempt("… targets centred by kind", _BOTH, index="shift", centre="kind"),
-    Attempt(
-        "… groups of g texts weigh √g", _BOTH, index="shift", centre="kind", group_exponent=-0.5
-    ),
-    Attempt(
-        "… all captions of a photograph",
-        _BOTH,
-        index="shift",
-        centre="kind",
-        group_exponent=-0.5,
-        captions=True,
-    ),
-]
-_BEFORE = replace(
-    _WAY[-1], name="… index map averaged with one within sources", index="both", prompt_share=0.6
-)
+_BEFORE = replace(_LEANS, name="… index map averaged with one within sources", index="both")
 SHIPPED = replace(
     _BEFORE,
     name="**shipped**: … products of leading components",
-    kernel="products",
-    penalty=0.001,
-    index_penalty=0.0004,
+    products=True,
+    penalty=OUTPUT_PENALTY,
+    index_penalty=INDEX_PENALTY,
 )
 ATTEMPTS = [
-    *_WAY,
-    replace(_WAY[-1], name="… intercept leans to the mean of many prompts", prompt_share=0.6),
+    Attempt("plain ridge", _OLD),
+    _SHIFT,
+    replace(_SHIFT, name="… square roots, no log-probabilities", blocks=_ROOTS),
+    replace(
+        _SHIFT,
+        name="… ends of the stages of lite2",
+        blocks=(*_trunk("lite2", 260, 1.0), _conse(260)),
+    ),
+    replace(_SHIFT, name="… 338 px instead of 260", blocks=_LARGE),
+    replace(_SHIFT, name="… lite0 beside lite2", blocks=_BOTH),
+    _KIND,
+    _GROUPS,
+    _CAPTIONS,
+    _LEANS,
     _BEFORE,
     SHIPPED,
+    replace(SHIPPED, name="first file alone", few="further", few_weight=0.0),
+    replace(SHIPPED, name="generated images alone", few="photographs", few_weight=0.0),
+    replace(SHIPPED, name="photographs weigh half", few="photographs", few_weight=0.5),
+    replace(SHIPPED, name="`prompt_exact` = false weighs .3", few="inexact", few_weight=0.3),
+    replace(SHIPPED, name="texts of more than 150 words weigh .3", few="long", few_weight=0.3),
+    replace(
+        SHIPPED,
+        name="instructions to edit a picture, templates and Chinese weigh .03",
+        few="no prompt",
+        few_weight=0.03,
+    ),
+    replace(SHIPPED, name="every text weighs 1, whatever its group", by_group=False),
     replace(SHIPPED, name="index map within sources only", index="source"),
-    replace(SHIPPED, name="penalties halved", penalty=0.0005, index_penalty=0.0002),
-    replace(SHIPPED, name="penalties doubled", penalty=0.002, index_penalty=0.0008),
+    replace(
+        SHIPPED,
+        name="penalties halved",
+        penalty=OUTPUT_PENALTY / 2,
+        index_penalty=INDEX_PENALTY / 2,
+    ),
+    replace(
+        SHIPPED,
+        name="penalties doubled",
+        penalty=OUTPUT_PENALTY * 2,
+        index_penalty=INDEX_PENALTY * 2,
+    ),
+    replace(SHIPPED, name="without ConSE", blocks=tuple(b for b in _BOTH if b[0][2] != "conse")),
+    replace(
+        SHIPPED, name="without the stages", blocks=tuple(b for b in _BOTH if b[0][2] != "stages")
+    ),
     replace(SHIPPED, name="without lite0", blocks=_LARGE),
     replace(
-        SHIPPED, name="without ConSE", blocks=tuple(one for one in _BOTH if one[0][3] != "conse")
+        SHIPPED,
+        name="lite2 at 260 px instead of 338",
+        blocks=(*_trunk("lite2", 260, 1.0), _conse(260), *_trunk("lite0", 224, 0.5)),
     ),
     replace(
         SHIPPED,
-        name="last layers and ConSE only",
-        blocks=tuple(one for one in _BOTH if one[0][3] != "stages"),
+        name="standard deviations of the stages too",
+        blocks=(*_BOTH, (("lite2", 338, "std"), 1.0), (("lite0", 224, "std"), 0.5)),
     ),
-    replace(
-        SHIPPED, name="stages only", blocks=tuple(one for one in _BOTH if one[0][3] == "stages")
+    *(
+        replace(
+            SHIPPED,
+            name=f"lite1 at {side_px} px as a third trunk",
+            blocks=(*_BOTH, *_trunk("lite1", side_px, 0.7)),
+        )
+        for side_px in (240, 280)
     ),
-    replace(
-        SHIPPED,
-        name="log-probabilities added",
-        blocks=(*_BOTH, (_block("lite2", 338, "log-probabilities"), 0.7)),
-    ),
-    replace(SHIPPED, name="lite2 at 260 px too", blocks=(*_BOTH, *_seen_again("whole"))),
-    replace(SHIPPED, name="mirrored view too", blocks=(*_BOTH, *_seen_again("mirrored"))),
-    replace(SHIPPED, name="centre view too", blocks=(*_BOTH, *_seen_again("centre"))),
-    replace(SHIPPED, name="RBF kernel", kernel="rbf"),
-    replace(SHIPPED, name="Laplace kernel", kernel="laplace"),
-    replace(SHIPPED, name="groups of g texts weigh 1", group_exponent=-1.0),
-    replace(SHIPPED, name="photographs weigh half", photo_weight=0.5),
-    replace(SHIPPED, name="photographs weigh double", photo_weight=2.0),
-    replace(SHIPPED, name="generated images only", photo_weight=1e-4),
-    replace(SHIPPED, name="blended with 20 nearest pairs", after="knn"),
-    replace(SHIPPED, name="targets of rank 128", after="rank"),
-    replace(SHIPPED, name="index: mean kept on both sides", text_space="plain"),
-    replace(SHIPPED, name="index: text space half whitened", text_space="whitened"),
-    replace(SHIPPED, name="index: contrastive fine-tuning (InfoNCE)", after="contrastive"),
 ]
+
+_EDIT = re.compile(
+    r"(?i)\b(this|the (attached|uploaded|provided|given|reference|original|input)|my|your|uploaded"
+    r"|attached|provided) (image|photo|picture|portrait|face|selfie|photograph|character|person"
+    r"|product|logo)\b|\b(preserve|keep) (the|my|their|his|her)\b|\buploaded\b"
+    r"|\breference image\b"
+)
+_BLANK = re.compile(r"\[[A-Za-z][^\]]{1,40}\]|\{[^}]{1,60}\}|<[a-z][^>]{1,40}>|\bINSERT\b")
+_EAST_ASIAN = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]")
+LONG_WORDS = 150
+
+
+def _no_prompt(text: str) -> bool:
+    """Tell whether a text edits another picture, has blanks to fill in, or is not in English."""
+    return bool(_EDIT.search(text) or _BLANK.search(text) or len(_EAST_ASIAN.findall(text)) > 5)
+
+
+def _by_text(rule: Callable[[str], bool]) -> Callable[[Study], NDArray[np.bool_]]:
+    return lambda study: study.generated & [rule(row.texts[0]) for row in study.rows]
+
+
+ROWS: dict[str, Callable[[Study], NDArray[np.bool_]]] = {
+    "further": lambda study: ~study.first,
+    "photographs": lambda study: ~study.generated,
+    "inexact": lambda study: study.generated & ~study.exact,
+    "long": _by_text(lambda text: len(text.split()) > LONG_WORDS),
+    "no prompt": _by_text(_no_prompt),
+}
+"""The rows that an attempt trusts less, by rule."""
+
+COLUMNS = (
+    "five folds: first file, cosine",
+    "R@10",
+    "photographs, cosine",
+    "R@10",
+    "sources left out: first file, cosine",
+    "R@10",
+    "further files, cosine",
+    "R@10",
+)
 
 
 def run_attempt(study: Study, attempt: Attempt) -> list[float]:
-    """Return cosine (by folds, by sources), R@1, R@10 (same), and photographs' cosine and R@10."""
-    generated, photographs = np.flatnonzero(study.generated), np.flatnonzero(~study.generated)
+    """Return the figures of `COLUMNS`."""
+    first = np.flatnonzero(study.generated & study.first)
+    further = np.flatnonzero(study.generated & ~study.first)
     inside = _predict(study, attempt, study.folds)
     outside = _predict(study, attempt, study.source_folds)
-
-    def cosine(prediction: Prediction, rows: Ids) -> float:
-        return float(
-            np.einsum(
-                "nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows]
-            ).mean()
-        )
-
-    def recall(prediction: Prediction, rows: Ids, k: int) -> float:
-        found, _ = hits(study, prediction, rows, k)
-        return float(found.mean())
-
     return [
-        cosine(inside, generated),
-        cosine(outside, generated),
-        recall(inside, generated, 1),
-        recall(inside, generated, 10),
-        recall(outside, generated, 10),
-        cosine(inside, photographs),
-        recall(inside, photographs, 10),
+        *brief_score(study, inside, first),
+        *brief_score(study, inside, np.flatnonzero(~study.generated)),
+        *brief_score(study, outside, first),
+        *(brief_score(study, outside, further) if len(further) else ()),
     ]
 
 
 def _predict(study: Study, attempt: Attempt, folds: list[Fold]) -> Prediction:
-    gram = _kernel(study, attempt)
     output, index = np.zeros((2, len(study.rows), 384), np.float32)
     for train, test in folds:
-        output[test], index[test] = _answer(study, attempt, gram, train, test)
-    mean = study.constants.prompt_mean
-    if attempt.text_space == "plain":
-        mean = np.zeros_like(mean)
-    if (
-        attempt.text_space == "whitened"
-    ):  # a score of whitened texts is a score of texts with a twice whitened question
-        index = index @ _whitening(study)
-    return Prediction(output, unit_rows(index), mean)
+        output[test], index[test] = _answer(study, attempt, train, test)
+    return Prediction(output, unit_rows(index), study.constants.prompt_mean)
 
 
-def _answer(
-    study: Study, attempt: Attempt, gram: Matrix, train: Ids, test: Ids
-) -> tuple[Matrix, Matrix]:
+def _answer(study: Study, attempt: Attempt, train: Ids, test: Ids) -> tuple[Matrix, Matrix]:
+    trust = np.ones(len(study.rows))
+    if attempt.few:
+        trust[ROWS[attempt.few](study)] = attempt.few_weight
+    train = train[trust[train] > 0]
     examples = study.examples
     targets = examples.targets if attempt.captions else examples.prompts
-    mine = HeadExamples(
-        examples.features[train],
-        examples.prompts[train],
-        targets[train],
-        examples.kinds[train],
-        examples.sources[train],
-    )
-    sizes = np.bincount(study.groups, minlength=len(gram))[study.groups[train]]
-    weights = sizes**attempt.group_exponent * np.where(
-        study.generated[train], 1.0, attempt.photo_weight
-    )
-    if attempt.centre == "all":
-        intercepts = np.repeat(mine.targets.mean(axis=0)[None], len(test), axis=0)
-        wanted = mine.targets - mine.targets.mean(axis=0)
-    else:
-        means = class_means(mine.targets, mine.kinds)
-        kind = int(examples.kinds[study.generated][0])
-        prompts = (1 - attempt.prompt_share) * source_mean(
-            mine, kind=kind
-        ) + attempt.prompt_share * study.constants.prompt_mean
-        wanted = mine.targets - means[mine.kinds]
-        intercepts = np.where(
-            (examples.kinds[test] == kind)[:, None], prompts, means[examples.kinds[test]]
-        )
-    if attempt.after == "rank":
-        _, _, directions = np.linalg.svd(wanted, full_matrices=False)
-        wanted = wanted @ directions[:128].T @ directions[:128]
-    moved = _solve(gram, train, test, wanted, attempt.penalty, weights)
-    if attempt.after == "knn":
-        moved = 0.75 * moved + 0.25 * _neighbours(gram, train, test, wanted)
-    index = _index(attempt, gram, train, test, moved, moved + intercepts, mine, weights, study)
-    return moved + intercepts, index
-
-
-def _index(
-    attempt: Attempt,
-    gram: Matrix,
-    train: Ids,
-    test: Ids,
-    moved: Matrix,
-    output: Matrix,
-    mine: HeadExamples,
-    weights: Matrix,
-    study: Study,
-) -> Matrix:
+    mine = replace(examples, targets=targets)[train]
+    weights = trust[train] * (group_weights(study.groups[train]) if attempt.by_group else 1.0)
+    centre, intercepts = _intercepts(study, attempt, mine, examples.kinds[test])
+    systems = [(mine.targets - centre, attempt.penalty)]
+    if attempt.index in ("source", "both"):
+        systems.append((within_sources(mine), attempt.index_penalty))
+    moved, *within = _solve(study, attempt, train, test, systems, weights)
+    output = moved + intercepts
     if attempt.index == "output":
-        return unit_rows(output) - study.constants.prompt_mean
+        return output, unit_rows(output) - study.constants.prompt_mean
     if attempt.index == "shift":
-        return moved
-    within = _solve(gram, train, test, within_sources(mine), attempt.index_penalty, weights)
-    both = within if attempt.index == "source" else (within + moved) / 2
-    if attempt.after == "contrastive":
-        return _contrastive(study, attempt, gram, train, test, mine, weights)
-    return np.asarray(both, dtype=np.float32)
+        return output, moved
+    both = within[0] if attempt.index == "source" else (within[0] + moved) / 2
+    return output, np.asarray(both, dtype=np.float32)
+
+
+def _intercepts(
+    study: Study, attempt: Attempt, mine: HeadExamples, asked_kinds: Ids
+) -> tuple[Matrix, Matrix]:
+    """Return what is subtracted from the targets, and what is added to the answers."""
+    if attempt.centre == "all":
+        mean = mine.targets.mean(axis=0)
+        return mean, mean
+    n_kinds = int(study.examples.kinds.max()) + 1
+    means = np.zeros((n_kinds, mine.targets.shape[1]), np.float32)
+    for kind in np.unique(mine.kinds):
+        means[kind] = mine.targets[mine.kinds == kind].mean(axis=0)
+    prompts = (1 - attempt.prompt_share) * source_mean(mine, kind=study.kind)
+    prompts = prompts + attempt.prompt_share * study.constants.prompt_mean
+    known = np.isin(asked_kinds, mine.kinds) & (asked_kinds != study.kind)
+    return means[mine.kinds], np.where(known[:, None], means[asked_kinds], prompts)
 
 
 def _solve(
-    gram: Matrix,
-    train: Ids,
-    test: Ids,
-    targets: Matrix,
-    penalty: float,
-    weights: NDArray[np.floating],
-) -> Matrix:
-    from scipy.linalg import cho_factor, cho_solve
-
-    inner = gram[np.ix_(train, train)]
-    inner[np.diag_indices_from(inner)] += (penalty * len(train) * weights.mean() / weights).astype(
-        np.float32
-    )
-    factor = cho_factor(inner, lower=True, overwrite_a=True, check_finite=False)
-    return np.asarray(
-        gram[np.ix_(test, train)]
-        @ cho_solve(factor, targets.astype(np.float32), check_finite=False)
-    )
-
-
-def _neighbours(gram: Matrix, train: Ids, test: Ids, wanted: Matrix) -> Matrix:
-    lengths = np.sqrt(np.diag(gram))
-    cosines = gram[np.ix_(test, train)] / lengths[test][:, None] / lengths[train]
-    nearest = np.argpartition(-cosines, 20, axis=1)[:, :20]
-    return np.asarray(wanted[nearest].mean(axis=1), dtype=np.float32)
-
-
-def _contrastive(
     study: Study,
     attempt: Attempt,
-    gram: Matrix,
     train: Ids,
     test: Ids,
-    mine: HeadExamples,
-    weights: Matrix,
-) -> Matrix:
-    """Tune the ridge map by a symmetric InfoNCE loss on 384 principal components.
+    systems: list[tuple[Matrix, float]],
+    weights: NDArray[np.float64],
+) -> list[Matrix]:
+    """Return the answers of weighted ridge regression for several targets and penalties."""
+    from scipy.linalg import cho_factor, cho_solve
 
-    Texts of one group are not negatives of each other.
-    """
-    import torch
-
-    values, vectors = np.linalg.eigh(gram[np.ix_(train, train)])
-    basis = vectors[:, -384:] / np.sqrt(values[-384:])
-    inputs, asked = gram[np.ix_(train, train)] @ basis, gram[np.ix_(test, train)] @ basis
-    wanted = (
-        within_sources(mine) + mine.targets - class_means(mine.targets, mine.kinds)[mine.kinds]
-    ) / 2
-    system = inputs.T @ (
-        inputs * weights[:, None]
-    ) + attempt.index_penalty * weights.sum() * np.eye(inputs.shape[1])
-    start = np.linalg.solve(system, inputs.T @ (wanted * weights[:, None]))
-    size = np.abs(inputs @ start).mean() * 16
-    weight = torch.tensor(start / size, dtype=torch.float32, requires_grad=True)
-    pictures = torch.tensor(inputs, dtype=torch.float32)
-    texts = torch.nn.functional.normalize(
-        torch.tensor(mine.prompts - study.constants.prompt_mean, dtype=torch.float32)
-    )
-    groups = torch.tensor(study.groups[train])
-    optimizer = torch.optim.AdamW([weight], lr=1e-3, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(10):
-        for batch in torch.split(torch.randperm(len(train), generator=generator), 512):
-            scores = torch.nn.functional.normalize(pictures[batch] @ weight) @ texts[batch].T / 0.1
-            same = (groups[batch][:, None] == groups[batch]) & ~torch.eye(
-                len(batch), dtype=torch.bool
-            )
-            scores = scores.masked_fill(same, -1e4)
-            truth = torch.arange(len(batch))
-            loss = torch.nn.functional.cross_entropy(
-                scores, truth
-            ) + torch.nn.functional.cross_entropy(scores.T, truth)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-    return np.asarray(asked @ weight.detach().numpy(), dtype=np.float32)
-
-
-def _whitening(study: Study) -> Matrix:
-    texts = unit_rows(study.examples.prompts - study.constants.prompt_mean)
-    values, vectors = np.linalg.eigh(texts.T @ texts / len(texts))
-    return np.asarray(vectors * (values + 1e-3 * values[-1]) ** -0.5 @ vectors.T, dtype=np.float32)
-
-
-def _kernel(study: Study, attempt: Attempt) -> Matrix:
-    gram = sum(
-        (share * _gram(study, block) for block, share in attempt.blocks), start=np.float32(0)
-    )
-    gram = np.asarray(gram / sum(share for _, share in attempt.blocks), dtype=np.float32)
-    if attempt.kernel == "linear":
-        return gram
-    if attempt.kernel == "products":
-        return _with_products(gram)
-    squares = np.diag(gram)
-    distances = np.maximum(squares[:, None] + squares - 2 * gram, 0)
-    if attempt.kernel == "rbf":
-        return np.asarray(np.exp(-distances / distances.mean()), dtype=np.float32)
-    distances = np.sqrt(distances)
-    return np.asarray(np.exp(-distances / (2 * distances.mean())), dtype=np.float32)
-
-
-def _with_products(gram: Matrix) -> Matrix:
-    """Return the kernel of the feature map `imprompt.encoders.lite_head.expanded`."""
-    values, vectors = np.linalg.eigh(gram)
-    components = vectors[:, : -BASIS_DIM - 1 : -1] * np.sqrt(
-        np.maximum(values[: -BASIS_DIM - 1 : -1], 0)
-    )
-    components = components / np.sqrt(np.diag(gram))[:, None]
-    leading = components[:, :PAIRED_DIM]
-    return np.asarray(
-        components @ components.T / 2 + (leading @ leading.T) ** 2 / 4, dtype=np.float32
-    )
+    weights = weights / weights.mean()
+    answers = []
+    if attempt.products:
+        inputs = _products(study, attempt.blocks)
+        weighted = inputs[train] * weights[:, None].astype(np.float32)
+        moments = inputs[train].T @ weighted
+    else:
+        inner = _gram(study, attempt.blocks)
+    for targets, penalty in systems:
+        if attempt.products:
+            system = moments.copy()
+            system[np.diag_indices_from(system)] += penalty * len(train)
+            right, asked = weighted.T @ targets.astype(np.float32), inputs[test]
+        else:
+            system = inner[np.ix_(train, train)]
+            system[np.diag_indices_from(system)] += penalty * len(train) / weights
+            right, asked = targets.astype(np.float32), inner[np.ix_(test, train)]
+        factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+        solution = cho_solve(factor, right, check_finite=False)
+        answers.append(np.asarray(asked @ solution, dtype=np.float32))
+    return answers
 
 
 @cache
-def _gram(study: Study, block: Block) -> Matrix:
+def _products(study: Study, blocks: tuple[tuple[Block, float], ...]) -> Matrix:
+    """Return (n, 2432): what `imprompt.encoders.lite_head.expanded` makes of these blocks."""
+    from scipy.sparse.linalg import eigsh
+
+    gram = _gram(study, blocks)
+    values, vectors = eigsh(gram, k=BASIS_DIM, v0=np.ones(len(gram), np.float32))
+    order = np.argsort(-values)
+    components = vectors[:, order] * np.sqrt(np.maximum(values[order], 0))
+    components = (components / np.sqrt(np.diag(gram))[:, None]).astype(np.float32)
+    one, other = np.triu_indices(PAIRED_DIM)
+    factor = np.where(one == other, 0.5, np.sqrt(0.5)).astype(np.float32)
+    products = components[:, one] * components[:, other] * factor
+    return np.hstack([components * np.sqrt(0.5, dtype=np.float32), products])
+
+
+@lru_cache(maxsize=1)
+def _gram(study: Study, blocks: tuple[tuple[Block, float], ...]) -> Matrix:
+    """Return (n, n): the blocks' inner products, weighted by their shares."""
+    total = np.zeros((len(study.rows), len(study.rows)), np.float32)
+    for block, share in blocks:
+        total += np.float32(share / sum(share for _, share in blocks)) * _block_gram(study, block)
+    return total
+
+
+@cache
+def _block_gram(study: Study, block: Block) -> Matrix:
     """Return the (n, n) inner products of a block's features, centred, of mean diagonal 1."""
-    trunk, side_px, view, read = block
-    seen = study.seen(trunk, side_px, view)
+    trunk, side_px, read = block
+    seen = study.seen(trunk, side_px)
     if read == "log-probabilities":
         shifted = seen.logits - seen.logits.max(axis=1, keepdims=True)
         rows = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     elif read == "conse":
         rows = conse(seen.logits, study.constants.class_vectors)
+    elif read == "std":
+        squares = seen.squares[:, : seen.stages.shape[1]]
+        rows = np.sqrt(np.maximum(squares - seen.stages**2, 0) + 1e-6)
     else:
         rows = {"pooled": seen.pooled, "sqrt": np.sqrt(seen.pooled), "stages": seen.stages}[read]
     centre, scale = block_scales(rows, (rows.shape[1],), (1.0,))

@@ -4,60 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image, Transpose
 
-from imprompt.core.metrics import Estimate, group_bootstrap
+from benchmarks.lite_network import SEEN, Seen, see
+from imprompt.core.metrics import Estimate, group_bootstrap, row_cosines
 from imprompt.core.progress import SILENT
 from imprompt.core.splits import group_folds, similarity_groups
 from imprompt.core.values import Ids, Vectors, unit_rows
-from imprompt.encoders.efficientnet import SIDE_PX, Activations, EfficientNetLite
-from imprompt.encoders.graphs.write_graphs import write_trunk
+from imprompt.encoders.efficientnet import SIDE_PX, Activations
 from imprompt.encoders.lite import HEAD_PATH
-from imprompt.encoders.lite_head import TRUNKS, LiteHead, features, read_head
+from imprompt.encoders.lite_head import PHOTO_ODDS, TRUNKS, LiteHead, expanded, features, read_head
 from imprompt.encoders.minilm import load_minilm
 from imprompt.ensemble.ridge import Matrix
-from imprompt.ensemble.training.head_regression import HeadExamples
-from imprompt.ensemble.training.head_training import make_examples
+from imprompt.ensemble.training.head_regression import FittedMaps, HeadExamples, fit_maps
+from imprompt.ensemble.training.head_training import main_kind, make_examples, make_head
 from imprompt.ensemble.training.pairs import Pair, read_pairs
-from imprompt.images.decode import open_image
 
 CANDIDATES = 294
 SEEDS = 20
-LARGE_SOURCE = 80
-_SEEN = ("pooled", "stages", "logits")
-VIEWS: dict[str, Callable[[Image], Image]] = {
-    "whole": lambda image: image,
-    "mirrored": lambda image: image.transpose(Transpose.FLIP_LEFT_RIGHT),
-    "centre": lambda image: image.crop(_centre(image.size)),
-}
+LARGE_SOURCE = 200
+SOURCE_PARTS = 4
 
 Fold = tuple[Ids, Ids]
 
 
-def _centre(size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Crop the middle square, seven eighths of the shorter side."""
-    side = min(size) * 7 // 8
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return left, top, left + side, top + side
-
-
 @dataclass(eq=False)
 class Study:
-    """The pairs of a file, encoded once; `cache` keeps vectors and activations between runs."""
+    """The pairs of some files, encoded once; `cache` keeps vectors and activations between runs.
 
-    path: Path
+    `lite1` is the weights' file of EfficientNet-Lite1, which the product does not have.
+    """
+
+    paths: Sequence[Path]
     cache: Path
+    lite1: Path | None = None
+    _fits: dict[tuple[bytes, float], FittedMaps] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> list[Pair]:
-        return read_pairs(self.path)
+        return [row for path in self.paths for row in read_pairs(path)]
 
     @cached_property
     def constants(self) -> LiteHead:
@@ -65,60 +56,86 @@ class Study:
         return read_head(HEAD_PATH)
 
     @cached_property
-    def examples(self) -> HeadExamples:
-        """Return all pairs with the features of the shipped head."""
-        seen = {name: self.seen(name, SIDE_PX[name]) for name in TRUNKS}
+    def _encoded(self) -> HeadExamples:
+        inputs = features(self.activations(), self.constants.class_vectors)
         stored = self.cache / f"examples-{self._digest}.npz"
         if stored.is_file():
-            arrays = np.load(stored)
-            return HeadExamples(
-                features(seen, self.constants.class_vectors),
-                **{name: arrays[name] for name in arrays},
-            )
-        made = make_examples(
-            self.rows,
-            features(seen, self.constants.class_vectors),
-            minilm=load_minilm(),
-            progress=SILENT,
-        )
+            with np.load(stored) as arrays:
+                return HeadExamples(inputs, **{name: arrays[name] for name in arrays})
+        made = make_examples(self.rows, inputs, minilm=load_minilm(), progress=SILENT)
         np.savez(
             stored,
             prompts=made.prompts,
             targets=made.targets,
             kinds=made.kinds,
             sources=made.sources,
+            tags=made.tags,
         )
         return made
 
-    def seen(self, trunk: str, side_px: int, view: str = "whole") -> Activations:
-        """Return a trunk's activations of every image, under one of `VIEWS`."""
-        stored = self.cache / f"seen-{trunk}-{side_px}-{view}-{self._digest}.npz"
+    @cached_property
+    def examples(self) -> HeadExamples:
+        """Return all pairs with the features of the shipped head, but without tags, for speed."""
+        made = self._encoded
+        none = made.tags[:, :0]
+        return HeadExamples(
+            made.features, made.prompts, made.targets, made.kinds, made.sources, none
+        )
+
+    @property
+    def tags(self) -> NDArray[np.bool_]:
+        """Return (n, t): which of `tag_words` the texts of each pair hold."""
+        return self._encoded.tags
+
+    def activations(self, rows: Ids | None = None) -> dict[str, Activations]:
+        """Return what the shipped head reads of some rows, by default all."""
+        chosen = slice(None) if rows is None else rows
+        return {
+            name: Activations(seen.pooled[chosen], seen.stages[chosen], seen.logits[chosen])
+            for name, seen in ((name, self.seen(name, SIDE_PX[name])) for name in TRUNKS)
+        }
+
+    def seen(self, trunk: str, side_px: int, view: str = "whole") -> Seen:
+        """Return a trunk's activations of every image, under one of `lite_network.VIEWS`."""
+        stored = self.file("seen", trunk, side_px, view, "npz")
         if not stored.is_file():
-            graphs = self.cache / f"graphs-{side_px}"
-            graphs.mkdir(exist_ok=True)
-            write_trunk(graphs, trunk, side_px)
-            network = EfficientNetLite(trunk, graphs=graphs, side_px=side_px)
-            parts = [
-                network.activations(
-                    [VIEWS[view](open_image(row.image)) for row in self.rows[begin : begin + 16]]
-                )
-                for begin in range(0, len(self.rows), 16)
-            ]
-            pooled, stages, logits = (
-                np.concatenate([getattr(part, name) for part in parts]) for name in _SEEN
-            )
-            np.savez(stored, pooled=pooled, stages=stages, logits=logits)
-        arrays = np.load(stored)
-        return Activations(*(arrays[name] for name in _SEEN))
+            see(self, trunk, side_px, view, inner=None)
+        with np.load(stored) as arrays:
+            return Seen(*(arrays[name] for name in SEEN))
+
+    def file(self, what: str, trunk: str, side_px: int, view: str, suffix: str) -> Path:
+        """Return where the cache keeps something of a trunk and a view."""
+        return self.cache / f"{what}-{trunk}-{side_px}-{view}-{self._digest}.{suffix}"
 
     @cached_property
     def _digest(self) -> str:
         self.cache.mkdir(parents=True, exist_ok=True)
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
+        digest = hashlib.sha256()
+        for path in self.paths:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:12]
 
     @cached_property
     def generated(self) -> NDArray[np.bool_]:
         return np.array([row.kind == "generated" for row in self.rows])
+
+    @cached_property
+    def first(self) -> NDArray[np.bool_]:
+        """Return (n,): whether a row is of the first file."""
+        return np.arange(len(self.rows)) < len(read_pairs(self.paths[0]))
+
+    @cached_property
+    def exact(self) -> NDArray[np.bool_]:
+        """Return (n,): whether a text is thought to be the image's prompt (`prompt_exact`)."""
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(path, columns=["prompt_exact"]) for path in self.paths]
+        return np.concatenate([table.column(0).to_numpy().astype(bool) for table in tables])
+
+    @cached_property
+    def kind(self) -> int:
+        """Return the code of generated images in `examples.kinds`."""
+        return main_kind(self.rows)
 
     @cached_property
     def groups(self) -> Ids:
@@ -139,22 +156,48 @@ class Study:
 
     @cached_property
     def source_folds(self) -> list[Fold]:
-        """Return folds of whole sources of generated images: large ones alone, small ones in two.
+        """Return folds of whole sources of generated images: large ones alone, the rest in four."""
+        return self.leave_sources_out(SOURCE_PARTS, alone=LARGE_SOURCE)
 
-        Training rows of the same source, or of a text group of the test rows, are left out.
+    def leave_sources_out(self, parts: int, *, alone: int | None = None) -> list[Fold]:
+        """Return folds of sources of generated images, in parts of about equal size.
+
+        Sources of `alone` rows or more make a fold each. Training rows of the same source, or of a
+        text group of the test rows, are left out.
         """
         sources = self.examples.sources
         counts = Counter(sources[self.generated].tolist())
-        large = [[source] for source, count in counts.items() if count >= LARGE_SOURCE]
-        small = np.random.default_rng(0).permutation(
-            sorted(source for source, count in counts.items() if count < LARGE_SOURCE)
-        )
+        large = [source for source in sorted(counts) if alone and counts[source] >= alone]
+        small: list[list[int]] = [[] for _ in range(parts)]
+        for source in sorted(counts.keys() - set(large), key=lambda one: (-counts[one], one)):
+            min(small, key=lambda part: sum(counts[one] for one in part)).append(source)
         folds = []
-        for left_out in [*large, *(part.tolist() for part in np.array_split(small, 2))]:
+        for left_out in [*([source] for source in large), *small]:
             mine = np.isin(sources, left_out)
             test = np.flatnonzero(mine & self.generated)
             folds.append((np.flatnonzero(~mine & ~np.isin(self.groups, self.groups[test])), test))
         return folds
+
+    def fit(self, train: Ids, *, smoothness: float = 1.0) -> FittedMaps:
+        """Return the maps that `train` would fit to these rows, without tags; fitted once."""
+        key = (train.tobytes(), smoothness)
+        if key not in self._fits:
+            self._fits[key] = fit_maps(
+                self.examples[train],
+                prompt_mean=self.constants.prompt_mean,
+                main_kind=self.kind,
+                smoothness=smoothness,
+            )
+        return self._fits[key]
+
+    def inputs(self, maps: FittedMaps, rows: Ids) -> Matrix:
+        """Return what the maps read of some rows, (n, 2432)."""
+        scaled = (self.examples.features[rows] - maps.centre) * maps.scale
+        return expanded(scaled, maps.basis)
+
+    def head(self, maps: FittedMaps) -> LiteHead:
+        """Return the head of fitted maps."""
+        return make_head(maps, constants=self.constants, training={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +210,13 @@ class Prediction:
     output: Matrix
     index: Matrix
     text_mean: Matrix
+
+
+def photo_share(maps: FittedMaps, inputs: Matrix) -> NDArray[np.float64]:
+    """Return (n,): how much of the wording of captions `LiteHead.outputs` takes."""
+    logits = inputs @ maps.label_weight[:, 0] * maps.label_slope[0] + maps.label_intercept[0]
+    odds = PHOTO_ODDS * np.exp(np.clip(logits, -50, 50).astype(np.float64))
+    return np.asarray(odds / (1 + odds), dtype=np.float64)
 
 
 def hits(
@@ -193,6 +243,11 @@ def hits(
     return found[answered] / asked[answered], answered
 
 
+def cosines(study: Study, prediction: Prediction, rows: Ids) -> Matrix:
+    """Return (n,) cosines of the outputs with MiniLM's vectors of the prompts."""
+    return row_cosines(unit_rows(prediction.output[rows]), study.examples.prompts[rows])
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Mean cosine in MiniLM space, and recall@1 and @10 among 294 prompts in the index space."""
@@ -205,33 +260,24 @@ class Scores:
 def score(study: Study, prediction: Prediction, rows: Ids) -> Scores:
     """Return the scores of some rows, with 95 % intervals over groups of texts."""
     rng = np.random.default_rng(0)
-    cosines = np.einsum(
-        "nd,nd->n", unit_rows(prediction.output[rows]), study.examples.prompts[rows]
-    )
     found_1, answered = hits(study, prediction, rows, 1)
     found_10, _ = hits(study, prediction, rows, 10)
     return Scores(
-        group_bootstrap(cosines, study.groups[rows], rng=rng, resamples=1000),
-        group_bootstrap(found_1, study.groups[answered], rng=rng, resamples=1000),
-        group_bootstrap(found_10, study.groups[answered], rng=rng, resamples=1000),
+        *(
+            group_bootstrap(values, study.groups[of], rng=rng, resamples=1000)
+            for values, of in (
+                (cosines(study, prediction, rows), rows),
+                (found_1, answered),
+                (found_10, answered),
+            )
+        )
     )
 
 
-def across_folds(
-    folds: Sequence[Fold],
-    answer: Callable[[Ids, Ids], tuple[Matrix, Matrix]],
-    n: int,
-    *,
-    mean: Matrix,
-) -> Prediction:
-    """Return the predictions of all test rows.
-
-    `answer(train, test)` returns output and index vectors of the test rows.
-    """
-    output, index = np.zeros((n, 384), np.float32), np.zeros((n, 384), np.float32)
-    for train, test in folds:
-        output[test], index[test] = answer(train, test)
-    return Prediction(output, unit_rows(index), mean)
+def brief_score(study: Study, prediction: Prediction, rows: Ids) -> tuple[float, float]:
+    """Return mean cosine and recall@10 of some rows."""
+    found, _ = hits(study, prediction, rows, 10)
+    return float(cosines(study, prediction, rows).mean()), float(found.mean())
 
 
 def text_vectors(prompts: Sequence[str]) -> Vectors:
