@@ -267,10 +267,10 @@ def main() -> None:
     fold = study.leave_sources_out(4)[0]
     shipped = shipped_settings(study, fold)
     lines = [*_header(study, fold), _line(study, "**shipped settings**", shipped, fold)]
+    RESULT.parent.mkdir(exist_ok=True)
     for trial in TRIALS:
         lines += run_trial(study, trial, fold, shipped)
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
