@@ -360,9 +360,9 @@ def _attempt_table(study: Study) -> list[str]:
         "",
         "A line that begins with … adds one change to the line before; the others are the shipped "
         "settings with one change. Kernel form: features are scaled, and their principal "
-        "components chosen, over all rows (no label is used for that, but R@10 is .01 higher than "
-        "above); each kind of image has its own wording. Generated images, but where it says "
-        "photographs.",
+        "components chosen, over all rows (no label is used for that, but R@10 is up to .01 "
+        "higher than above); each kind of image has its own wording. Generated images, "
+        "but where it says photographs.",
         "",
         f"| attempt | {' | '.join(COLUMNS)} |",
         f"|{' --- |' * (1 + len(COLUMNS))}",
