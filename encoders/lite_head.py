@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imprompt.core.atomic_files import atomic_write
 from imprompt.core.errors import FormatVersion, WeightsMissing, WeightsRejected
+from imprompt.core.logistic import sigmoid
 from imprompt.core.values import Vectors, unit_rows
 from imprompt.encoders.class_words import SeenWord
 from imprompt.encoders.efficientnet import CLASSES, POOLED_DIM, STAGES_DIM, Activations
@@ -102,14 +103,13 @@ class LiteHead:
         A photograph is worded like a caption, as far as it is likely to be one.
         """
         inputs = self._expanded(seen)
-        odds = PHOTO_ODDS * np.exp(self._logits(inputs, slice(1))[:, 0])
-        photo = (odds / (1 + odds))[:, None].astype(np.float32)
+        photo = sigmoid(self._logits(inputs, slice(1)) + np.log(PHOTO_ODDS)).astype(np.float32)
         bias = (1 - photo) * self.output_bias + photo * self.caption_bias
         return unit_rows(inputs @ self.output_weight + bias, role="the image head of lite")
 
     def seen_tags(self, seen: Mapping[str, Activations]) -> list[tuple[SeenWord, ...]]:
         """Return up to ten tags for each of n images, likeliest first; none if none is likely."""
-        chances = 1 / (1 + np.exp(-self._logits(self._expanded(seen), slice(1, None))))
+        chances = sigmoid(self._logits(self._expanded(seen), slice(1, None)))
         return [
             tuple(
                 SeenWord(self.tags[tag], float(row[tag]))
@@ -128,8 +128,9 @@ class LiteHead:
         return unit_rows(vectors - self.prompt_mean, role="the text tower of lite")
 
     def _logits(self, inputs: NDArray[np.float32], labels: slice) -> NDArray[np.float64]:
-        logits = (inputs @ self.label_weight[:, labels]) * self.label_slope[labels]
-        return np.asarray(np.clip(logits + self.label_intercept[labels], -50, 50), dtype=np.float64)
+        scores = inputs @ self.label_weight[:, labels]
+        logits = scores * self.label_slope[labels] + self.label_intercept[labels]
+        return logits.astype(np.float64)
 
     def _expanded(self, seen: Mapping[str, Activations]) -> NDArray[np.float32]:
         return expanded((features(seen, self.class_vectors) - self.centre) * self.scale, self.basis)

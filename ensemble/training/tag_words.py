@@ -6,7 +6,6 @@ learns those that enough of its pairs hold and that it predicts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -15,14 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imprompt.ensemble.phrases import words
+
 WORDS_PATH = Path(__file__).with_suffix(".txt")
-_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
 
 @cache
 def tag_words() -> tuple[str, ...]:
     """Return the words, in order; each has one or two parts."""
-    return tuple(WORDS_PATH.read_text("utf-8").split("\n")[:-1])
+    return tuple(WORDS_PATH.read_text("utf-8").splitlines())
 
 
 def tags_held(texts: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
@@ -31,7 +31,7 @@ def tags_held(texts: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
     held = np.zeros((len(texts), len(places)), dtype=bool)
     for row, several in enumerate(texts):
         for text in several:
-            words = _WORD.findall(text.casefold())
-            pairs = (f"{first} {second}" for first, second in pairwise(words))
-            held[row, [places[word] for word in (*words, *pairs) if word in places]] = True
+            said = words(text)
+            pairs = (f"{first} {second}" for first, second in pairwise(said))
+            held[row, [places[word] for word in (*said, *pairs) if word in places]] = True
     return held
