@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,28 +191,36 @@ def test_several_chosen_files_are_answered_in_order_and_a_bad_one_is_named(
     assert page.locator("b").count() == 0
 
 
-@pytest.mark.parametrize("close", [True, False])
-def test_what_is_not_close_is_said_to_be_a_guess(page: Page, close: bool) -> None:
-    """The headline says so, and shared phrases stand for its own; the guess can be copied."""
+def estimated(page: Page, fields: Mapping[str, object]) -> Any:
+    """Give the page an image that the server answers with an estimate with these fields."""
     result = {
         "image": 0,
         "prompt": "a fox",
         "how": "estimated",
-        "phrases": [{"text": "a fox", "role": "subject", "support": 0, "row_ids": []}],
-        "shared": [{"text": "warm light", "role": "light", "support": 4, "row_ids": [1, 2, 3, 4]}],
-        "tags": [{"text": "pixel art", "probability": 0.624}, {"text": "fox", "probability": 0.2}],
-        "confidence": 0.62 if close else 0.04,
-        "close": close,
         "nearest": [],
         "encoder": "lite",
         "corpus": "starter",
         "version": "g",
         "seconds": 0.1,
+        **fields,
     }
     body = {"results": [result], "failed": 0}
     page.route("**/v1/query", lambda route: route.fulfill(json=body))
     give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
-    found = answers(page)
+    return answers(page)
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_what_is_not_close_is_said_to_be_a_guess(page: Page, close: bool) -> None:
+    """The headline says so, and shared phrases stand for its own; the guess can be copied."""
+    result = {
+        "phrases": [{"text": "a fox", "role": "subject", "support": 0, "row_ids": []}],
+        "shared": [{"text": "warm light", "role": "light", "support": 4, "row_ids": [1, 2, 3, 4]}],
+        "tags": [{"text": "pixel art", "probability": 0.624}, {"text": "fox", "probability": 0.2}],
+        "confidence": 0.62 if close else 0.04,
+        "close": close,
+    }
+    found = estimated(page, result)
     assert found.locator(".seen").inner_text() == "Seen in the image: pixel art 62 %, fox 20 %"
     headline = found.locator("h2").inner_text()
     said = found.locator(".how").inner_text()
@@ -237,9 +245,6 @@ def test_a_suggestion_says_where_it_comes_from(page: Page, width: int) -> None:
     """The commonest negative prompt and settings, with counts; the negative one can be copied."""
     negative = "(worst quality, low quality:1.4), <b>blurry</b>, " + "watermark" * 20
     result = {
-        "image": 0,
-        "prompt": "a fox",
-        "how": "estimated",
         "phrases": [{"text": "a fox", "role": "subject", "support": 3, "row_ids": [1, 2, 3]}],
         "shared": [],
         "suggested": {
@@ -249,17 +254,9 @@ def test_a_suggestion_says_where_it_comes_from(page: Page, width: int) -> None:
         },
         "confidence": None,
         "close": None,
-        "nearest": [],
-        "encoder": "lite",
-        "corpus": "starter",
-        "version": "g",
-        "seconds": 0.1,
     }
-    body = {"results": [result], "failed": 0}
     page.set_viewport_size({"width": width, "height": 900})
-    page.route("**/v1/query", lambda route: route.fulfill(json=body))
-    give(page, "drop", IMAGES / "flower.jpg", "image/jpeg")
-    found = answers(page)
+    found = estimated(page, result)
     title = page.get_by_role("heading", name="Suggested: the commonest of the 97 prompts around it")
     assert title.count() == 1
     facts = [line.split("\n") for line in found.locator("dl.suggested > div").all_inner_texts()]
