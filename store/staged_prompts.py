@@ -52,8 +52,7 @@ _FORMS = {
     "different": {"place": "BIGINT", "seq": "BIGINT", "n_submitted": "BIGINT"},
 }
 _TABLES = "".join(
-    f"CREATE TABLE IF NOT EXISTS {name}"
-    f"({', '.join(f'{column} {kind}' for column, kind in columns.items())});"
+    f"CREATE TABLE {name}({', '.join(f'{column} {kind}' for column, kind in columns.items())});"
     for name, columns in _FORMS.items()
     if name != "different"  # which `drop_equal` makes
 )
@@ -184,9 +183,10 @@ class StagedPrompts:
                 "memory_limit": _MEMORY,
                 "temp_directory": str(staging / SPILLED),
             }
+            if not self._path.exists():
+                self._create()
             self._connection = write_database(self._path, self._settings, files=[staging / PROMPTS])
             self._check_tables()
-            self._connection.execute(_TABLES)
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
 
     @property
@@ -378,6 +378,17 @@ class StagedPrompts:
             remove_database(partial)
             raise
         replace_database(partial, target)
+
+    def _create(self) -> None:
+        """Write the file without rows, whole or not at all.
+
+        DuckDB writes the header of a new file in several steps, and refuses one that lacks any.
+        """
+        partial = self._path.with_name(f"{STAGED}.tmp")
+        remove_database(partial)
+        with write_database(partial, self._settings) as connection:
+            connection.execute(_TABLES)
+        replace_database(partial, self._path)
 
     def _check_tables(self) -> None:
         """Raise `Checksum` if an earlier attempt's file holds what this class does not write."""

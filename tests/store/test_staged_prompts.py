@@ -13,6 +13,7 @@ import pytest
 
 from imprompt.core.errors import Checksum
 from imprompt.core.values import prompt_key
+from imprompt.store import staged_prompts
 from imprompt.store.layout import PROMPTS, STAGED
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.staged_prompts import CleanPrompt, CorpusState, NumberedRows, StagedPrompts
@@ -205,6 +206,38 @@ def test_killed_while_adding(tmp_path: Path, batches: int) -> None:
             "text 0",
             f"text {reached - 1}",
         ]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 4096, 8192, 12288, 100_000])
+def test_killed_while_the_file_is_made(tmp_path: Path, n_bytes: int) -> None:
+    """Whatever a killed process left of a file without rows, the next run starts anew.
+
+    DuckDB refuses a file that lacks a header, so the file has its name only once it is whole.
+    """
+    StagedPrompts(tmp_path / "whole").close()
+    whole = (tmp_path / "whole" / STAGED).read_bytes()
+    (tmp_path / f"{STAGED}.tmp").write_bytes(whole[:n_bytes])
+    (tmp_path / f"{STAGED}.tmp.wal").write_bytes(b"torn")
+    add(tmp_path, ["a", "b"])
+    assert numbered(tmp_path)[0].rows == 2
+    assert not [path for path in tmp_path.iterdir() if ".tmp" in path.name]
+
+
+def test_a_file_that_is_not_whole_never_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If making it ends before it is put in place, there is none."""
+
+    def end(*_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staged_prompts, "replace_database", end)
+        with pytest.raises(KeyboardInterrupt):
+            StagedPrompts(tmp_path)
+    assert not (tmp_path / STAGED).exists()
+    add(tmp_path, ["a"])
+    assert numbered(tmp_path)[0].rows == 1
 
 
 def test_lone_surrogate(tmp_path: Path) -> None:
