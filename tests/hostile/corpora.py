@@ -177,11 +177,9 @@ def card(name: str) -> bytes:
     return f"---\n{CARDS[name][0]}---\n# A data set\n".encode()
 
 
-def good_corpus(folder: Path) -> str:
+def good_corpus(folder: Path, thing: str = "lighthouse") -> str:
     path = folder / "good.jsonl"
     path.write_text(
-        "".join(
-            json.dumps({"prompt": f"a lighthouse number {number}"}) + "\n" for number in range(50)
-        )
+        "".join(json.dumps({"prompt": f"a {thing} number {number}"}) + "\n" for number in range(50))
     )
     return str(path)
