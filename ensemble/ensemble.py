@@ -77,6 +77,7 @@ class Ensemble:
         calibration: of the blend config for this index, if there is one.
         files: the files that each member's model was read from.
         words: names what pictures show, if an encoder can.
+        judge: the text tower of the index, if it judges prompts by the picture.
 
     Raises:
         ConfigError: the weights are not valid, or a weighted member is neither given nor left out.
@@ -93,13 +94,14 @@ class Ensemble:
         calibration: Calibration | None = None,
         files: Mapping[str, Sequence[Path]] = MappingProxyType({}),
         words: Look | None = None,
+        judge: TextEncoder | None = None,
     ) -> None:
         self.shares = shares(blend_config.weights, without=[error.name for error in left_out])
         self.blend_config = blend_config
         self.left_out = tuple(left_out)
         self.neighbourhood = neighbourhood
         self.minilm = minilm
-        self._composer = Composer(minilm)
+        self._composer = Composer(minilm, judge)
         self.files = dict(files)
         self.words = words
         # The calibration was measured with all members and does not hold for fewer.
@@ -166,11 +168,14 @@ class Ensemble:
             )
             for row in wanted
         ]
-        compositions = self._composer.compose(vectors[list(wanted)], candidates)
+        surroundings = self.neighbourhood.surroundings(images)
+        rows = list(wanted)
+        pictures = surroundings.pictures[rows]
+        compositions = self._composer.compose(vectors[rows], candidates, pictures)
         parameters = self.neighbourhood.parameters(
             prompt for row in wanted for prompt in around[row]
         )
-        scores = self.neighbourhood.surroundings(images).hits.scores
+        scores = surroundings.hits.scores
         return [
             EnsemblePrediction(
                 vector=vectors[row],

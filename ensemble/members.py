@@ -109,6 +109,8 @@ def load_ensemble(
         files=pool.files,
         calibration=_calibration(blend_config, version, encoder),
         words=pool.words,
+        # The rows of lite's text tower are computed from MiniLM's, which judge already.
+        judge=None if isinstance(encoder, LiteEncoder) else encoder.texts,
     )
 
 

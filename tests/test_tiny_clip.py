@@ -16,6 +16,7 @@ from tests.conftest import Imprompt
 ROOT = Path(__file__).resolve().parent.parent
 N_SCENES = 240
 MIN_RECALL_AT_1 = 0.95
+MIN_BEGUN_RIGHT = 0.4
 MAX_BYTES = 3_000_000
 
 
@@ -71,7 +72,9 @@ def index(
 def test_a_picture_finds_its_text(scenes: dict[str, str], index: Path) -> None:
     """Among the texts of all held-out scenes, the nearest to a picture is its own text.
 
-    The prompt is composed of the texts around the picture.
+    The prompt is composed of the texts around the picture. It begins with the right one, or its
+    first clauses, twice as often as where MiniLM judges alone: that reads "a red ring above a blue
+    cross" and the reverse of it as the same.
     """
     answers = [
         json.loads(line)
@@ -86,6 +89,11 @@ def test_a_picture_finds_its_text(scenes: dict[str, str], index: Path) -> None:
         assert answer["prompt"] == ", ".join(phrase["text"] for phrase in answer["phrases"])
         assert answer["prompt"]
     assert np.mean(found) >= MIN_RECALL_AT_1
+    begun = [
+        scenes[answer["image"]].lower().startswith(answer["phrases"][0]["text"])
+        for answer in answers
+    ]
+    assert np.mean(begun) >= MIN_BEGUN_RIGHT
 
 
 def test_a_text_finds_its_own_row(scenes: dict[str, str], index: Path, imprompt: Imprompt) -> None:

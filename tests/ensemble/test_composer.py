@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import Vectors, unit_rows
 from imprompt.encoders.class_words import SeenWord, SeenWords
 from imprompt.encoders.lite import prompt_mean
-from imprompt.encoders.minilm import load_minilm
+from imprompt.encoders.minilm import SPACE, load_minilm
 from imprompt.ensemble.composer import (
     CENTRED_SHARE,
     LEAST_GAIN,
     MOST_OF_ROLE,
     MOST_PHRASES,
     MOST_WORDS,
+    PICTURE_SHARE,
     Composer,
     Composition,
 )
@@ -33,6 +35,7 @@ from imprompt.ensemble.phrases import (
     words,
 )
 from tests.ensemble.builders import WORDS, prompts_of, prompts_with_phrases
+from tests.indexer.doubles import BagOfWords
 
 AROUND = (
     "a lighthouse on a cliff at dusk, oil painting, warm light, by greg rutkowski",
@@ -205,6 +208,110 @@ def test_a_batch_changes_no_answer(minilm: TextEncoder) -> None:
     same(batch, alone)
     same(batch, compose(targets, sources, minilm=minilm))
     same(batch[::-1], compose(targets[::-1], sources[::-1], minilm=minilm))
+
+
+class WordsAlone(BagOfWords):
+    """A bag of words to which "cat," and "cat" are the same."""
+
+    def encode(self, items: Sequence[str]) -> Vectors:
+        return super().encode([text.replace(",", "") for text in items])
+
+
+BLEND = WordsAlone(SPACE, dim=384)
+TOWER = WordsAlone("pictures", dim=250)
+"""Stand for MiniLM and the text tower of an index: another space, with another dimension."""
+
+
+def judged(target: str, picture: str, sources: Sources) -> Composition:
+    """Return the prompt by a blend that is near to one text and a picture that shows another."""
+    (found,) = Composer(BLEND, TOWER).compose(
+        BLEND.encode([target]), [find_candidates(sources)], TOWER.encode([picture])
+    )
+    return found
+
+
+def test_the_picture_judges_beside_the_blend() -> None:
+    """What the tower sees in the picture comes first where the blend is near to both."""
+    sources = Sources(prompts_of(AROUND))
+    blend = "a cat, macro photograph, a harbour at night, watercolor"
+    cat, harbour = (
+        judged(blend, picture, sources)
+        for picture in ("a cat, sharp focus, macro photograph", "a harbour at night, watercolor")
+    )
+    for found in (cat, harbour):
+        check_grammar(found, sources)
+    assert cat.phrases[0].text == "a cat"
+    assert harbour.phrases[0].text == "a harbour at night"
+    assert "macro photograph" in cat.prompt
+    assert "macro photograph" not in harbour.prompt
+    target = BLEND.encode([blend])[0]
+    for found in (cat, harbour):  # still that with the blend, whoever judged
+        assert found.cosine == pytest.approx(float(BLEND.encode([found.prompt])[0] @ target))
+
+
+def test_both_judges_weigh_the_same() -> None:
+    """Each phrase is the best continuation by the mean of both scores, on the blend's scale.
+
+    The formula is written out once more here, over all candidates, of which there are few enough
+    for the search to judge every one.
+    """
+    sources = Sources(prompts_of(AROUND))
+    candidates = find_candidates(sources)
+    blend = "a ship in a storm, wide shot, oil painting, muted colors, dramatic lighting"
+    picture = "a stone tower, calm sea, warm light, oil painting, by greg rutkowski"
+    target, seen = BLEND.encode([blend])[0], TOWER.encode([picture])[0]
+
+    def both(texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.array([score(text, target, BLEND) for text in texts]), TOWER.encode(texts) @ seen
+
+    phrases = [phrase.text for phrase in (*candidates.subjects, *candidates.details)]
+    spread = [values.std() for values in both(phrases)]
+
+    def mixed(texts: Sequence[str]) -> NDArray[np.float64]:
+        by_blend, by_picture = both(texts)
+        scaled = by_picture * spread[0] / spread[1]
+        return np.asarray((1 - PICTURE_SHARE) * by_blend + PICTURE_SHARE * scaled)
+
+    found = judged(blend, picture, sources)
+    texts = [phrase.text for phrase in found.phrases]
+    firsts = [phrase.text for phrase in candidates.subjects]
+    assert texts[0] == firsts[int(mixed(firsts).argmax())]
+    assert len(texts) > 2
+    for n, taken in enumerate(found.phrases[1:], 1):
+        before = ", ".join(texts[:n])
+        others = [  # of the same role, so that the grammar allows them as well
+            f"{before}, {phrase.text}"
+            for phrase in candidates.details
+            if phrase.role == taken.role and not repeats(content_words(before), phrase.text)
+        ]
+        reached = mixed([f"{before}, {taken.text}"])[0]
+        assert reached >= mixed(others).max() - 1e-5
+        assert reached >= mixed([before])[0] + LEAST_GAIN - 1e-5
+
+
+def test_a_tower_that_sees_nothing_changes_nothing() -> None:
+    """A picture at a right angle to every phrase leaves the prompt to the blend."""
+    sources = Sources(prompts_of(AROUND))
+    candidates = [find_candidates(sources)]
+    target = BLEND.encode(["a cat on a sofa, studio portrait"])
+    nothing = np.zeros((1, 250), dtype=np.float32)
+    (blind,) = Composer(BLEND, TOWER).compose(target, candidates, nothing)
+    (alone,) = Composer(BLEND).compose(target, candidates)
+    assert blind == alone
+
+
+def test_the_tower_encodes_a_phrase_once() -> None:
+    """A second picture with the same prompts around it costs its continuations alone."""
+    tower = WordsAlone("pictures", dim=250)
+    composer, sources = Composer(BLEND, tower), [find_candidates(Sources(prompts_of(AROUND)))]
+    target, picture = BLEND.encode(["a cat, close up"]), tower.encode(["a cat"])
+    n_phrases = len({phrase.text for phrase in (*sources[0].subjects, *sources[0].details)})
+    tower.seen.clear()
+    first = composer.compose(target, sources, picture)
+    assert tower.seen[0] == n_phrases
+    n_calls = len(tower.seen)
+    assert composer.compose(target, sources, picture) == first
+    assert len(tower.seen) == 2 * n_calls - 1
 
 
 PICTURE = st.tuples(
