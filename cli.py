@@ -33,6 +33,7 @@ if not __package__:
 try:
     import typer
 
+    from imprompt.commands.about import about
     from imprompt.commands.add import add
     from imprompt.commands.build_index import build_index
     from imprompt.commands.dedupe import dedupe
@@ -70,9 +71,9 @@ app = typer.Typer(
     cls=VerbGroup,
     help="Find the prompt behind an image: read it from the file, or match the image to prompts.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    callback=about,
 )
 register(app, "Ask", [query, extract, submit, embed, serve])
 register(app, "Corpus", [build_index, add, remove, dedupe, info, plan, push])

@@ -106,11 +106,13 @@ def build_index(
     from imprompt.indexer.engine import LocalEngine
     from imprompt.indexer.ray_engine import NamedSpaces, RayEngine
     from imprompt.store.gpu import opened_gpu
+    from imprompt.store.paths import refuse_other_files
 
     rules = cleaning.cleaning()
     shards_url = _checked_shards(shards, engine)
     run = settings(index=index, offline=offline)
     folder = run.index  # fails for an index on Milvus before a model is loaded
+    refuse_other_files(folder)
     parts = PRESETS[preset]
     if encoder is None and not corpus:
         output.note(parts.described)

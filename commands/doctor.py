@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import typer
+
 from imprompt.commands.options import IndexFolder, Offline
 from imprompt.commands.output import Output, grid
+from imprompt.core.errors import ConfigError
 from imprompt.core.text import size_text
 
 if TYPE_CHECKING:
@@ -14,39 +17,72 @@ if TYPE_CHECKING:
     from imprompt.environment.packages import PackageState
 
 
-def doctor(*, index: IndexFolder = None, offline: Offline = False, output: Output) -> None:
+def doctor(
+    *, ctx: typer.Context, index: IndexFolder = None, offline: Offline = False, output: Output
+) -> None:
     """Check the installation: packages, models, memory, the index, and what is missing.
 
-    Never uses the network. Exits with 0 if the default blend config can run, otherwise with the
-    code of the first problem.
+    Says first whether imprompt is ready, or what keeps it from that; --verbose lists every package,
+    file and folder. Never uses the network. Exits with 0 if the default blend config can run,
+    otherwise with the code of the first problem.
     """
+    from imprompt.commands.config_file import defaults
     from imprompt.core.settings import settings
     from imprompt.environment.diagnosis import diagnose
 
-    diagnosis, errors = diagnose(settings(index=index, offline=offline))
+    known = []
+    try:
+        defaults(ctx.find_root().command)
+    except ConfigError as error:
+        known.append(error)
+    diagnosis, errors = diagnose(settings(index=index, offline=offline), known=known)
     if output.json:
         output.line(diagnosis)
     else:
         _show(output, diagnosis)
+        if output.verbose:
+            _show_all(output, diagnosis)
     if errors:
         raise errors[0]
 
 
 def _show(output: Output, diagnosis: Diagnosis) -> None:
+    """Print what there is to know on one screen."""
+    from imprompt.core.settings import config_path
+
     machine, index = diagnosis.machine, diagnosis.index
-    network = "off (--offline)" if machine.offline else "used to fetch models that are not here"
     memory = "memory unknown"
     if machine.memory_bytes is not None:
         memory = f"{size_text(machine.memory_bytes)} memory"
+    if diagnosis.problems:
+        output.text(f"Not ready: {diagnosis.problems[0]}")
+    elif index.problem:
+        output.text(f"Ready, but without an index. {index.problem}")
+    else:
+        output.text("Ready: the default blend config can run.")
+    network = "off (--offline)" if machine.offline else "used to fetch models that are not here"
     rows = [
         ("imprompt", f"{machine.imprompt}, Python {machine.python}, {machine.system}"),
+        ("machine", f"{machine.cores} cores, {memory}"),
+        ("device", machine.device),
+        ("network", network),
+        ("index", index.folder if index.problem else _index(index)),
+        ("defaults", diagnosis.config or f"none ({config_path()} would have them)"),
+    ]
+    output.table(grid("", ["", ""], rows))
+    sets = [each for each in diagnosis.model_sets if each.kind != "member"]
+    states = [(each.name, each.kind, "ready" if each.ready else _remedy(each)) for each in sets]
+    output.table(grid("Models for", ["name", "kind", ""], states))
+    if not output.verbose:
+        output.text("`imprompt doctor --verbose` lists packages, members, files and folders.")
+
+
+def _show_all(output: Output, diagnosis: Diagnosis) -> None:
+    machine = diagnosis.machine
+    rows = [
         ("ONNX Runtime", machine.onnxruntime),
         ("torch", machine.torch or "not installed"),
-        ("device", machine.device),
         ("FAISS", machine.faiss),
-        ("machine", f"{machine.cores} cores, {memory}"),
-        ("network", network),
-        ("index", index.problem or _index(index)),
     ]
     rows += [
         (folder.name, f"{folder.path} ({size_text(folder.free_bytes)} free)")
@@ -59,8 +95,9 @@ def _show(output: Output, diagnosis: Diagnosis) -> None:
     columns = ["name", "kind", "can run", "weights in memory"]
     output.table(grid("Models for", columns, model_sets))
     output.table(grid("Files", ["file", "where", "size", "licence"], _files(diagnosis)))
-    for line in _remedies(diagnosis):
-        output.text(line)
+    for model_set in diagnosis.model_sets:
+        for line in _remedies(model_set):
+            output.text(f"{model_set.name}: {line}")
 
 
 def _index(index: IndexState) -> str:
@@ -111,20 +148,30 @@ def _files(diagnosis: Diagnosis) -> Iterator[tuple[str, str, str, str]]:
         yield file.file, path, size, file.licence or "not known here"
 
 
-def _remedies(diagnosis: Diagnosis) -> Iterator[str]:
-    """Yield a line for everything that is missing, with the command for it."""
-    for model_set in diagnosis.model_sets:
-        name = model_set.name
-        problems = dict.fromkeys(problem for part in model_set.parts for problem in part.problems)
-        yield from (f"{name}: {problem}" for problem in problems)
-        missing = {
+def _remedy(model_set: ModelSetState) -> str:
+    """Return what is missing in a few words, and the command for it."""
+    for part in model_set.parts:
+        if part.problems:
+            return part.problems[0]
+    n_missing = len(_missing_files(model_set))
+    files = f"{n_missing} files are" if n_missing > 1 else "a file is"
+    return f"{files} not here: imprompt prefetch {model_set.name}"
+
+
+def _remedies(model_set: ModelSetState) -> Iterator[str]:
+    """Yield a line for everything that a model set lacks, with the command for it."""
+    yield from dict.fromkeys(problem for part in model_set.parts for problem in part.problems)
+    if missing := _missing_files(model_set):
+        yield f"{', '.join(missing)} not here: imprompt prefetch {model_set.name}"
+
+
+def _missing_files(model_set: ModelSetState) -> list[str]:
+    """Return the names of the files that `prefetch` would fetch."""
+    return sorted(
+        {
             file.file
             for part in model_set.parts
             for file in part.files
             if not file.here and file.origin != "pip"
         }
-        if missing:
-            files = ", ".join(sorted(missing))
-            yield f"{name}: {files} not here: imprompt prefetch {name}"
-    can = "cannot" if diagnosis.problems else "can"
-    yield f"The default blend config {can} run."
+    )

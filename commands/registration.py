@@ -15,6 +15,8 @@ from typing import Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from imprompt.core.errors import ConfigError
+
 
 class VerbCommand(TyperCommand):
     """A command whose help shows square brackets; rich takes `[env: NAME]` for markup."""
@@ -26,7 +28,24 @@ class VerbCommand(TyperCommand):
 
 
 class VerbGroup(TyperGroup):
-    """The list of all verbs, with square brackets shown as in `VerbCommand`."""
+    """The list of all verbs, with square brackets shown as in `VerbCommand`.
+
+    Options have the defaults of the user's file, see `imprompt.commands.config_file`.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        """Return the context of a run."""
+        if {"-h", "--help", "--version"}.isdisjoint(args):
+            from imprompt.commands.config_file import defaults
+
+            try:
+                extra.setdefault("default_map", defaults(self))
+            except ConfigError:
+                if args[:1] != ["doctor"]:  # which shows the error, and all else
+                    raise
+        return super().make_context(info_name, args, parent, **extra)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""

@@ -15,6 +15,7 @@ from imprompt.core.url_schemes import url_scheme
 
 INDEX_VARIABLE = "IMPROMPT_INDEX"
 OFFLINE_VARIABLE = "IMPROMPT_OFFLINE"
+CONFIG_VARIABLE = "IMPROMPT_CONFIG"
 MILVUS_TOKEN_VARIABLE = "IMPROMPT_MILVUS_TOKEN"  # noqa: S105 the name of a variable
 
 _MILVUS = "milvus:"
@@ -115,6 +116,15 @@ def index_place(named: str) -> IndexPlace:
     return MilvusPlace(
         f"{parts.scheme}://{host}{f':{port}' if port else ''}{f'/{database}' if database else ''}"
     )
+
+
+def config_path() -> Path:
+    """Return where the user's defaults for options are, if there are any."""
+    import platformdirs
+
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named).expanduser().absolute()
+    return (platformdirs.user_config_path("imprompt") / "config.toml").absolute()
 
 
 def settings(*, index: str | Path | None = None, offline: bool = False) -> Settings:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from imprompt.core import errors
+from imprompt.commands import config_file
+from imprompt.core import errors, settings
+from imprompt.server.server_settings import TOKEN_VARIABLE
 
 PAGE = Path(__file__).resolve().parent / "cli.md"
 _RUN = "import sys; sys.argv[0] = 'imprompt'; from imprompt.cli import main; main()"
+_VARIABLES = {
+    settings.INDEX_VARIABLE: "the index, as `--index` does",
+    settings.OFFLINE_VARIABLE: "1: never use the network, as `--offline` does",
+    settings.CONFIG_VARIABLE: "another file in place of `config.toml`",
+    TOKEN_VARIABLE: "the bearer token that clients of `serve` must send",
+    settings.MILVUS_TOKEN_VARIABLE: "the token, or USER:PASSWORD, of a Milvus server",
+    "OMP_NUM_THREADS": "how many threads compute; all processors by default",
+    "HF_TOKEN, HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE": "of the Hugging Face hub: the token, the "
+    "folder of its cache, a mirror, and no network",
+    "HTTPS_PROXY, NO_PROXY": "the proxy for downloads, and for which hosts there is none",
+    "XDG_DATA_HOME, XDG_CACHE_HOME, XDG_CONFIG_HOME": "on Linux: where the default index, the "
+    "cache and `config.toml` are",
+}
 _ENVIRONMENT = {
     "PATH": "",
     "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
@@ -32,6 +49,7 @@ def page() -> str:
         "Written by `make docs` from the commands themselves.\n",
         _help(),
         *map(_help, verbs),
+        *_defaults(),
         *_codes(),
     ]
     return "\n".join(parts)
@@ -47,6 +65,22 @@ def _help(*words: str) -> str:
     ).stdout
     text = "\n".join(line.rstrip() for line in shown.strip().splitlines())
     return f"## {' '.join(words) or 'imprompt'}\n\n```text\n{text}\n```\n"
+
+
+def _defaults() -> Iterator[str]:
+    yield "## Defaults of your own\n"
+    yield (
+        "`imprompt doctor` says where `config.toml` is looked for; a line in it is the default of "
+        "an option.\n"
+    )
+    text = inspect.cleandoc(config_file.__doc__ or "")
+    example, _, rules = text.partition("\n\n")[2].partition("\n\nA key ")
+    yield f"```toml\n{textwrap.dedent(example)}\n```\n"
+    yield f"A key {rules}\n"
+    yield "## Environment variables\n"
+    yield "| variable | what it sets |\n| --- | --- |"
+    yield from (f"| `{name}` | {meaning} |" for name, meaning in _VARIABLES.items())
+    yield ""
 
 
 def _codes() -> Iterator[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from imprompt.core.hub.download import free_bytes
 from imprompt.core.hub.fetch import Wanted, cached_choice, hub_folder
 from imprompt.core.hub.repositories import licence_of, size_of
 from imprompt.core.pip_lines import install_extra
-from imprompt.core.settings import IndexPlace, Settings
+from imprompt.core.settings import IndexPlace, Settings, config_path
 from imprompt.environment.model_files import Need, blend_needs, encoder_need, needs_of
 from imprompt.environment.packages import (
     PackageState,
@@ -119,7 +120,10 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """All that `doctor` reports; `problems` keep the default blend config from running."""
+    """All that `doctor` reports; `problems` keep the default blend config from running.
+
+    `config` is the path of the user's defaults for options, if there are any.
+    """
 
     machine: Machine
     packages: list[PackageState]
@@ -127,12 +131,19 @@ class Diagnosis(msgspec.Struct, frozen=True):
     index: IndexState
     folders: list[FolderState]
     problems: list[str]
+    config: str = ""
 
 
-def diagnose(settings: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
-    """Return the diagnosis, and the errors that keep the default blend config from running."""
+def diagnose(
+    settings: Settings, *, known: Sequence[ImpromptError] = ()
+) -> tuple[Diagnosis, list[ImpromptError]]:
+    """Return the diagnosis, and the errors that keep the default blend config from running.
+
+    Args:
+        known: errors that the caller has met.
+    """
     packages = package_states()
-    errors: list[ImpromptError] = [*_package_errors(packages)]
+    errors: list[ImpromptError] = [*known, *_package_errors(packages)]
     model_sets = [
         _model_set("lite", "preset", needs_of("lite"), packages, errors=errors),
         _model_set("clip", "preset", needs_of("clip"), packages),
@@ -152,6 +163,7 @@ def diagnose(settings: Settings) -> tuple[Diagnosis, list[ImpromptError]]:
         index,
         _folders(settings),
         [str(error) for error in errors],
+        str(config_path()) if config_path().exists() else "",
     )
     return diagnosis, errors
 

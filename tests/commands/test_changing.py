@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from imprompt.core.errors import ConfigError
 from tests.conftest import Imprompt
 
 PROMPTS = [
@@ -165,3 +166,23 @@ def test_an_addition_to_nothing_says_how_to_begin(imprompt: Imprompt, tmp_path: 
     (tmp_path / "more.txt").write_text("a\n", "utf-8")
     done = imprompt("add", tmp_path / "more.txt", "--index", tmp_path / "none")
     assert (done.code, "build-index" in done.err) == (51, True)
+
+
+def test_no_index_is_laid_among_other_files(imprompt: Imprompt, tmp_path: Path) -> None:
+    """A folder of images or prompts stays as it is; what a file system makes does not count."""
+    corpus, pictures = tmp_path / "prompts.txt", tmp_path / "pictures"
+    corpus.write_text("\n".join(PROMPTS) + "\n", "utf-8")
+    pictures.mkdir()
+    for name in ("b.png", "a.png", "c.png", "d.png"):
+        (pictures / name).write_bytes(b"")
+    done = imprompt("build-index", "--corpus", corpus, "--index", pictures)
+    assert done.code == ConfigError.exit_code
+    assert f"{pictures} holds other files (a.png, b.png, c.png, …) and no index." in done.err
+    assert f"such as {pictures / 'index'}" in done.err
+    assert {path.name for path in pictures.iterdir()} == {"a.png", "b.png", "c.png", "d.png"}
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    (disk / ".DS_Store").write_bytes(b"")
+    assert imprompt("build-index", "--corpus", corpus, "--index", disk).code == 0
+    (disk / "notes.txt").write_text("mine")
+    assert imprompt("build-index", "--corpus", corpus, "--index", disk).code == 0
