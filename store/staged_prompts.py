@@ -387,7 +387,7 @@ class StagedPrompts:
         partial = self._path.with_name(f"{STAGED}.tmp")
         remove_database(partial)
         with write_database(partial, self._settings) as connection:
-            connection.execute(_TABLES)
+            connection.execute(f"{_TABLES} CHECKPOINT")  # closing would hide that a disk is full
         replace_database(partial, self._path)
 
     def _check_tables(self) -> None:

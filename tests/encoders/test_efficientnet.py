@@ -50,7 +50,7 @@ def test_activations_equal_those_of_timm(name: str, side_px: int) -> None:
     seen = EfficientNetLite(name).activations(images)
     np.testing.assert_allclose(seen.logits, logits.numpy(), atol=2e-5)
     np.testing.assert_allclose(seen.pooled, pooled.numpy(), atol=2e-5)
-    np.testing.assert_allclose(seen.stages, stages.numpy(), atol=2e-5)
+    np.testing.assert_allclose(seen.stages, stages.numpy(), rtol=1e-5, atol=2e-5)
 
 
 def test_a_row_does_not_depend_on_its_batch() -> None:
