@@ -54,6 +54,7 @@ try:
     from imprompt.commands.submit import submit
     from imprompt.commands.train import train
     from imprompt.commands.verify import verify
+    from imprompt.commands.watch import watch
     from imprompt.core.errors import ConfigError, ImpromptError, StorageFull
     from imprompt.core.text import printable
 except ModuleNotFoundError as _error:
@@ -75,7 +76,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     callback=about,
 )
-register(app, "Ask", [query, extract, submit, embed, serve])
+register(app, "Ask", [query, watch, extract, submit, embed, serve])
 register(app, "Corpus", [build_index, add, remove, dedupe, info, plan, push])
 register(app, "Improve", [train, evaluate, fit_weights])
 register(app, "Operate", [doctor, prefetch, verify, gc])

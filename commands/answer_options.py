@@ -25,18 +25,9 @@ _TXT_FROM = ("exact", "any")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerOptions:
-    """Where prompts are written, and whether they alone are printed."""
+class PromptOptions:
+    """Whether prompts are written beside their images, and whether they alone are printed."""
 
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv",
-            metavar="FILE",
-            help="Also write a CSV table with one row per image. A text that begins with =, +, - "
-            "or @ gets an apostrophe in front, so that no spreadsheet runs it as a formula.",
-        ),
-    ] = None
     txt: Annotated[
         bool,
         typer.Option(
@@ -62,15 +53,10 @@ class AnswerOptions:
         ),
     ] = False
 
-    def check(self, names: Sequence[str], text: str | None, *, json: bool, explain: bool) -> None:
-        """Raise `ConfigError` for options that contradict each other or the question."""
+    def check(self, *, json: bool, explain: bool = False) -> None:
+        """Raise `ConfigError` for options that contradict each other."""
         from imprompt.core.errors import ConfigError
 
-        if (self.csv or self.txt or self.prompt_only) and (text or not names):
-            raise ConfigError(
-                "--csv, --txt and --prompt-only only work on images without a text.",
-                hint="Leave them out to search for the text.",
-            )
         if self.prompt_only and (json or explain):
             other = "--json" if json else "--explain"
             raise ConfigError(f"--prompt-only and {other} exclude each other.", hint="Drop one.")
@@ -79,6 +65,31 @@ class AnswerOptions:
         if self.txt_from is not None and self.txt_from not in _TXT_FROM:
             raise ConfigError(
                 f"--txt-from is {self.txt_from!r}.", hint=f"Name one of {', '.join(_TXT_FROM)}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions(PromptOptions):
+    """Where prompts are written, and whether they alone are printed."""
+
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Also write a CSV table with one row per image. A text that begins with =, +, - "
+            "or @ gets an apostrophe in front, so that no spreadsheet runs it as a formula.",
+        ),
+    ] = None
+
+    def check_question(self, names: Sequence[str], text: str | None) -> None:
+        """Raise `ConfigError` for options that contradict the question."""
+        from imprompt.core.errors import ConfigError
+
+        if (self.csv or self.txt or self.prompt_only) and (text or not names):
+            raise ConfigError(
+                "--csv, --txt and --prompt-only only work on images without a text.",
+                hint="Leave them out to search for the text.",
             )
         if self.txt and STDIN in names:
             raise ConfigError(
@@ -162,17 +173,10 @@ def reporting(
     Raises:
         ConfigError, StorageFull: the table cannot be written.
     """
-    from imprompt.commands.answer_files import Sidecars, prompt_table
+    from imprompt.commands.answer_files import prompt_table
 
-    report = AnswerReport(output, "full", k, explain, estimates=options.txt_from != "exact")
-    if output.json:
-        report.form = "json"
-    elif options.prompt_only:
-        report.form = "prompt"
-    elif len(questions) > FULL_IMAGES and not (questions[0].text or explain or output.verbose):
-        report.form = "line"
-    if options.txt:
-        report.sidecars = Sidecars()
+    in_full = len(questions) <= FULL_IMAGES or questions[0].text or explain or output.verbose
+    report = answer_report(output, options, k=k, explain=explain, in_lines=not in_full)
     with ExitStack() as stack:
         if options.csv is not None:
             _check_no_image(options.csv, questions)
@@ -182,6 +186,24 @@ def reporting(
         yield report
     if report.table is not None:
         output.note(f"{report.table.n_rows} rows in {options.csv}.")
+
+
+def answer_report(
+    output: Output, options: PromptOptions, *, k: int, explain: bool = False, in_lines: bool
+) -> AnswerReport:
+    """Return a report without a table; `in_lines` gives each image one line, if nothing else is."""
+    from imprompt.commands.answer_files import Sidecars
+
+    report = AnswerReport(output, "full", k, explain, estimates=options.txt_from != "exact")
+    if output.json:
+        report.form = "json"
+    elif options.prompt_only:
+        report.form = "prompt"
+    elif in_lines:
+        report.form = "line"
+    if options.txt:
+        report.sidecars = Sidecars()
+    return report
 
 
 def question_name(question: Question) -> str:

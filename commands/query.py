@@ -124,7 +124,8 @@ def query(
     filters = filtering.filters()
     names = images or []
     _check_options(names, text, explain=explain, ensemble=ensemble)
-    answers.check(names, text, json=output.json, explain=explain)
+    answers.check(json=output.json, explain=explain)
+    answers.check_question(names, text)
     questions = [
         Question(image, text, ignore_metadata=ignore_metadata) for image in named_images(names)
     ] or [Question(image=None, text=text)]
