@@ -170,8 +170,9 @@ def _run_verb() -> int:
             return StorageFull.exit_code
         if isinstance(error, ModuleNotFoundError) and error.name:
             from imprompt.core.pip_lines import missing_package
+            from imprompt.environment.packages import extra_with
 
-            _say(f"error: {missing_package(error)}")
+            _say(f"error: {missing_package(error, extra=extra_with(error.name))}")
             return ConfigError.exit_code
         _say(
             f"error: unexpected {type(error).__name__}: {error}. This is a fault of imprompt; "

@@ -43,10 +43,15 @@ def _shortest(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def missing_package(error: ModuleNotFoundError) -> str:
-    """Return the line for a user whose Python lacks a package that imprompt always needs."""
+def missing_package(error: ModuleNotFoundError, *, extra: str = "cpu") -> str:
+    """Return the line for a user whose Python lacks a package.
+
+    Args:
+        extra: what to install; the default brings what imprompt always needs.
+    """
     environment = _ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    remedy = f"install what imprompt needs: {install_extra('cpu')}"
+    what = "what imprompt needs" if extra == "cpu" else f"the extra {extra}"
+    remedy = f"install {what}: {install_extra(extra)}"
     if environment.is_file() and Path(sys.prefix) != _ROOT / ".venv":
         remedy = f"use the Python of this clone, {quote(_shortest(environment))}, or {remedy}"
     return f"{sys.executable} has no package {error.name}: {remedy}"

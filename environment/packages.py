@@ -12,11 +12,14 @@ from pathlib import Path
 
 import msgspec
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PROJECT = "imprompt"
 _PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 _FAISS = {"cpu", "gpu"}
 """The extras with FAISS; exactly one of them is needed."""
+_PACKAGES = {"faiss": "faiss-cpu", "open_clip": "open_clip_torch", "sklearn": "scikit-learn"}
+"""The packages of modules that have another name."""
 
 
 class PackageState(msgspec.Struct, frozen=True):
@@ -84,6 +87,16 @@ def loading_problems(modules: Sequence[str]) -> dict[str, str]:
             reason = lines[-1].rstrip(".") if lines else f"exit code {process.returncode}"
             problems[module] = reason if process.returncode else ""
     return problems
+
+
+def extra_with(module: str) -> str:
+    """Return the first extra that brings a module; "cpu" for what imprompt always needs."""
+    name = module.partition(".")[0]
+    wanted = canonicalize_name(_PACKAGES.get(name, name))
+    for extra, requirement in _requirements():
+        if canonicalize_name(requirement.name) == wanted:
+            return extra or "cpu"
+    return "cpu"
 
 
 def _requirements() -> Iterator[tuple[str, Requirement]]:

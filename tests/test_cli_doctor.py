@@ -22,6 +22,7 @@ from imprompt.environment import diagnosis
 from imprompt.environment.packages import (
     PackageState,
     both_faiss,
+    extra_with,
     lacking,
     loading_problems,
     package_states,
@@ -153,6 +154,36 @@ def test_missing_packages_are_named_with_the_line_for_pip(
     done = imprompt("doctor", "--verbose", "--index", tmp_path)
     assert done.code == 0
     assert f"timm>=1 (is 0.9): {install_extra('ofa')}" in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [
+        ("matplotlib.pyplot", "report"),
+        ("open_clip", "clip"),
+        ("sklearn.datasets", "demo"),
+        ("pymilvus", "milvus"),
+        ("duckdb", "cpu"),
+        ("faiss", "cpu"),
+        ("unheard_of", "cpu"),
+    ],
+)
+def test_the_extra_that_brings_a_module(module: str, extra: str) -> None:
+    """Under the name of its package, which may be another; "cpu" for what is always needed."""
+    assert extra_with(module) == extra
+
+
+def test_a_package_that_is_missed_late(imprompt: Imprompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names the extra that brings it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+
+    monkeypatch.setattr(diagnosis, "diagnose", fail)
+    done = imprompt("doctor")
+    assert done.code == ConfigError.exit_code
+    assert "has no package matplotlib: " in done.err
+    assert done.err.rstrip().endswith(install_extra("report"))
 
 
 def test_the_two_kinds_of_faiss_stand_for_each_other() -> None:

@@ -60,6 +60,8 @@ def test_without_a_clone_it_installs_the_package(
     assert install_extra("clip").endswith("pip install 'imprompt[clip]'")
     error = ModuleNotFoundError("No module named 'typer'", name="typer")
     assert missing_package(error).endswith("pip install 'imprompt[cpu]'")
+    line = missing_package(error, extra="report")
+    assert line.endswith("install the extra report: " + install_extra("report"))
 
 
 def test_a_python_without_the_packages_gets_one_line(tmp_path: Path) -> None:
