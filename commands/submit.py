@@ -90,7 +90,7 @@ def submit(
             predictor=predictor,
             progress=output.progress(),
         )
-    _show(output, report)
+    show_submission(output, report)
     tell_left_out(loaded)
 
 
@@ -138,7 +138,7 @@ def _check(output: Output, path: Path, sample: Path | None) -> None:
     output.note(f"{path}: {result.rows:,} rows of {result.images:,} images, as in {sample}.")
 
 
-def _show(output: Output, report: SubmitReport) -> None:
+def show_submission(output: Output, report: SubmitReport) -> None:
     """Print what was written, and every image without an answer of its own.
 
     Raises:

@@ -21,7 +21,7 @@ FLOORS = [
     {"server"},
     {"environment"},
     {"commands"},
-    {"cli"},
+    {"cli", "notebook"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 HEAVY = {

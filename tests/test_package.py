@@ -18,7 +18,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     *("commands", "core", "encoders", "ensemble", "environment", "evaluation", "images"),
-    *("indexer", "retriever", "server", "store"),
+    *("indexer", "notebook", "retriever", "server", "store"),
 )
 
 

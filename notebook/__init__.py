@@ -1,0 +1,1 @@
+"""The names that `import imprompt` gives: for notebooks and programs."""
