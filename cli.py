@@ -44,6 +44,7 @@ try:
     from imprompt.commands.fit_weights import fit_weights
     from imprompt.commands.gc import gc
     from imprompt.commands.info import info
+    from imprompt.commands.mcp import mcp
     from imprompt.commands.plan import plan
     from imprompt.commands.prefetch import prefetch
     from imprompt.commands.push import push
@@ -76,7 +77,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     callback=about,
 )
-register(app, "Ask", [query, watch, extract, submit, embed, serve])
+register(app, "Ask", [query, watch, extract, submit, embed, serve, mcp])
 register(app, "Corpus", [build_index, add, remove, dedupe, info, plan, push])
 register(app, "Improve", [train, evaluate, fit_weights])
 register(app, "Operate", [doctor, prefetch, verify, gc])
