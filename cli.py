@@ -48,6 +48,7 @@ try:
     from imprompt.commands.push import push
     from imprompt.commands.query import query
     from imprompt.commands.registration import VerbGroup, register
+    from imprompt.commands.reindex import reindex
     from imprompt.commands.remove import remove
     from imprompt.commands.serve import serve
     from imprompt.commands.submit import submit
@@ -75,7 +76,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 register(app, "Ask", [query, extract, submit, embed, serve])
-register(app, "Corpus", [build_index, add, remove, dedupe, info, plan, push])
+register(app, "Corpus", [build_index, add, remove, dedupe, reindex, info, plan, push])
 register(app, "Improve", [train, evaluate, fit_weights])
 register(app, "Operate", [doctor, prefetch, verify, gc])
 
