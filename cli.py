@@ -43,6 +43,8 @@ try:
     from imprompt.commands.fit_weights import fit_weights
     from imprompt.commands.gc import gc
     from imprompt.commands.info import info
+    from imprompt.commands.install import install
+    from imprompt.commands.pack import pack
     from imprompt.commands.plan import plan
     from imprompt.commands.prefetch import prefetch
     from imprompt.commands.push import push
@@ -76,7 +78,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 register(app, "Ask", [query, extract, submit, embed, serve])
-register(app, "Corpus", [build_index, add, remove, dedupe, reindex, info, plan, push])
+register(app, "Corpus", [build_index, add, remove, dedupe, reindex, info, plan])
+register(app, "Share", [pack, install, push])
 register(app, "Improve", [train, evaluate, fit_weights])
 register(app, "Operate", [doctor, prefetch, verify, gc])
 

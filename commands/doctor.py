@@ -46,6 +46,7 @@ def _show(output: Output, diagnosis: Diagnosis) -> None:
         ("FAISS", machine.faiss),
         ("machine", f"{machine.cores} cores, {memory}"),
         ("network", network),
+        ("signatures", machine.ssh_keygen or "ssh-keygen not found: packs cannot be signed"),
         ("index", index.problem or _index(index)),
     ]
     rows += [

@@ -57,11 +57,14 @@ def find_published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | 
     Every file is hashed, so that a damaged index is rebuilt rather than reported as up to date.
     """
     name = find_version(root, plan.sha256)
-    current = _read_current_or_none(root)
-    if name is None:
-        return None
+    return None if name is None else put_in_service(root, name, progress=progress)
+
+
+def put_in_service(root: Path, name: str, *, progress: Progress) -> Manifest | None:
+    """Put a version in service and return its manifest; None if it is not intact."""
     manifest = manifest_of(root, name)
     folder = layout.version_folder(root, name)
+    current = _read_current_or_none(root)
     if (
         current is not None
         and current[0] == name

@@ -88,6 +88,16 @@ def repaired_by_reindex(problems: Sequence[Damage]) -> bool:
     )
 
 
+def content_problems(
+    folder: Path, manifest: Manifest, *, progress: Progress = SILENT
+) -> Iterator[Damage]:
+    """Compare the files of a staged version with each other; each one is what its record says.
+
+    Rows are counted and their digest computed; the check queries are searched among all rows.
+    """
+    return _content_problems(folder, manifest, set(), progress, mapped=True)
+
+
 def _manifest_problems(pinned: PinnedManifest) -> Iterator[Damage]:
     sha256 = sha256_bytes(pinned.content)
     if pinned.expected_sha256 not in ("", sha256):

@@ -1,4 +1,4 @@
-"""`reindex` makes the index anew: same rows, same bytes of vectors, damaged index files repaired."""
+"""`reindex` makes the index anew: same rows, same vectors, damaged index files repaired."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from imprompt.core.errors import BuildLocked, Checksum, ConfigError, NoIndex
 from imprompt.indexer.adding import add_corpora
-from imprompt.indexer.build import BuildOptions, build_index
 from imprompt.indexer.readers.sources import parse_corpus
 from imprompt.indexer.reindexing import ReindexReport, reindex
 from imprompt.store import layout
@@ -19,52 +18,18 @@ from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest
 from imprompt.store.publish import current_name, version_names
 from tests.conftest import Imprompt
-from tests.indexer.doubles import BagOfWords, BagPair, write_corpus, write_image
-
-IVF = "IVF4,SQ8"
+from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
+from tests.indexer.small_index import IVF, build_small, flip, manifest_in_service, version_folder
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A flat index of 300 lines and four images with parameters, in two spaces."""
-    folder = tmp_path_factory.mktemp("built")
-    corpus = write_corpus(folder / "corpus.txt", 300)
-    for i in range(4):
-        write_image(folder / "images" / f"{i}.png", f"image {i} of a lake", negative=f"blur {i}")
-    build_index(
-        folder / "index",
-        [parse_corpus(str(corpus)), parse_corpus(f"images:{folder / 'images'}")],
-        BagPair(),
-        options=BuildOptions(shard_rows=50),
-        extra=[BagOfWords("second", dim=7)],
-    )
-    return folder / "index"
+    return build_small(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
 def root(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "index"))
-
-
-def manifest_in_service(root: Path) -> Manifest:
-    """Of an index that is whole: it opens, and `verify` finds nothing."""
-    assert verify(root) == []
-    with open_version(root) as version:
-        return version.manifest
-
-
-def version_folder(root: Path) -> Path:
-    name = current_name(root)
-    assert name is not None
-    return layout.version_folder(root, name)
-
-
-def flip(path: Path, at: int = -1) -> None:
-    """Change one bit of a published file."""
-    path.chmod(0o644)
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
 
 
 def assert_same_rows(found: Manifest, before: Manifest) -> None:
