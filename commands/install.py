@@ -70,6 +70,7 @@ def install(
                 "signed_by": signed_by,
                 "licence": report.record.licence,
                 "without": report.record.without,
+                "derived": report.derived,
                 "missing": missing,
                 "manifest": report.manifest,
             }
@@ -96,6 +97,8 @@ def _show(
         )
     for part in report.record.without:
         output.text(f"  without {part}")
+    if report.derived:
+        output.text("  MiniLM's vectors, computed from those of lite")
     output.text(f"  licence, as its packer states it: {report.record.licence or 'none'}")
     if signed_by is not None:
         output.text(f"  signed by {signed_by}")

@@ -7,29 +7,35 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from imprompt.core.errors import Checksum, IndexDiffers, NoIndex, StorageFull, StoreError
+from imprompt.core.errors import Checksum, IndexDiffers, StorageFull, StoreError
 from imprompt.core.hub.download import free_bytes
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.text import size_text
+from imprompt.indexer.derived_vectors import derivable, with_derived
 from imprompt.indexer.staging import manifest_of, put_in_service
 from imprompt.store import layout
 from imprompt.store.faiss_import import require_inverted_files
 from imprompt.store.index_plan import read_factory
 from imprompt.store.locking import write_lock
-from imprompt.store.manifest import Manifest
-from imprompt.store.packs.pack_record import PackRecord, as_packed
+from imprompt.store.manifest import Manifest, encode_manifest
+from imprompt.store.packs.pack_record import PackRecord, reduced
 from imprompt.store.packs.unpacking import OpenPack, needed_bytes, open_pack, unpack
 from imprompt.store.publish import current_name, publish, refuse_older_format, version_names
 
 
 @dataclass(frozen=True, slots=True)
 class InstallReport:
-    """The version in service, what its pack says, and whether anything had to be installed."""
+    """The version in service, what its pack says, and what was done.
+
+    `installed` is False if there was nothing to do; `derived` tells whether MiniLM's vectors, which
+    the pack leaves out, were computed from others.
+    """
 
     manifest: Manifest
     record: PackRecord
     installed: bool
+    derived: bool = False
 
 
 def install_pack(
@@ -68,18 +74,23 @@ def install_pack(
             staging = layout.staging_folder(root, pack.record.sha256)
             try:
                 unpack(pack, staging, progress=progress)
+                manifest, derived = with_derived(pack.record, staging, progress=progress)
             except Checksum:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
             published = publish(root, staging, manifest, progress=progress)
-        return InstallReport(published, pack.record, installed=True)
+        return InstallReport(published, pack.record, installed=True, derived=derived)
 
 
 def _check_room(pack: OpenPack, root: Path) -> None:
     """Raise `StorageFull` if the disk lacks the room for what is not staged yet."""
     staging = layout.staging_folder(root, pack.record.sha256)
     staged = sum(path.lstat().st_size for path in staging.rglob("*") if path.is_file())
-    missing, free = needed_bytes(pack) - staged, free_bytes(root)
+    needed = needed_bytes(pack)
+    if derivable(pack.record) is not None:
+        manifest = pack.record.manifest
+        needed += sum(shard.bytes for shard in manifest.shards[manifest.encoders[0].space])
+    missing, free = needed - staged, free_bytes(root)
     if missing > free:
         raise StorageFull(
             f"{pack.path} needs {size_text(missing)} in {root}, which has {size_text(free)} free.",
@@ -92,12 +103,19 @@ def _installed(root: Path, packed: Manifest, *, progress: Progress) -> Manifest 
 
     The pack names neither version nor time, so those are not compared.
     """
-    wanted = as_packed(packed)
     for name in reversed(version_names(root)):
         with suppress(StoreError):
-            if as_packed(manifest_of(root, name)) == wanted:
+            if _holds(manifest_of(root, name), packed):
                 return put_in_service(root, name, progress=progress)
     return None
+
+
+def _holds(manifest: Manifest, packed: Manifest) -> bool:
+    """Return whether a version has all that a pack has; it may have more spaces."""
+    if {*packed.shards} - {*manifest.shards}:
+        return False
+    kept = reduced(manifest, [*packed.shards], sources=True)
+    return encode_manifest(kept) == encode_manifest(packed)
 
 
 def _refuse_other(root: Path, packed: Manifest) -> None:
@@ -108,9 +126,9 @@ def _refuse_other(root: Path, packed: Manifest) -> None:
             return
         refuse_older_format(root, name)
         manifest = manifest_of(root, name)
-    except (Checksum, NoIndex):
+    except Checksum:
         return
-    if as_packed(manifest) == as_packed(packed):
+    if _holds(manifest, packed):
         return
     raise IndexDiffers(
         f"The index in {root} holds {manifest.rows:,} prompts of {manifest.corpus_label}; "

@@ -34,7 +34,7 @@ def fetch_url(url: str, *, offline: bool, announce: Announce) -> Path:
         StorageFull: the disk is full or may not be written; the incomplete download is kept.
     """
     host = _checked_host(url)
-    path = _place(url)
+    path = file_place(url)
     if path.is_file():
         return path
     if offline or _hub_is_off():
@@ -54,7 +54,7 @@ def fetch_url(url: str, *, offline: bool, announce: Announce) -> Path:
 
 def forget(url: str) -> None:
     """Remove a downloaded file, and an incomplete download of it."""
-    path = _place(url)
+    path = file_place(url)
     for leftover in (path, _partial(path)):
         leftover.unlink(missing_ok=True)
     with suppress(OSError):
@@ -123,7 +123,7 @@ def _shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
-def _place(url: str) -> Path:
+def file_place(url: str) -> Path:
     """Return where the file of an address is kept."""
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rpartition("/")[2], flags=re.ASCII)

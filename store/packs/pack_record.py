@@ -9,14 +9,9 @@ from typing import Any
 import msgspec
 
 from imprompt.core.errors import Checksum, ConfigError, FormatVersion
+from imprompt.core.values import EncoderSpec
 from imprompt.store.index_plan import FLAT
-from imprompt.store.manifest import (
-    FileRecord,
-    Manifest,
-    decode_manifest,
-    encode_manifest,
-    sha256_bytes,
-)
+from imprompt.store.manifest import FileRecord, Manifest, decode_manifest, sha256_bytes
 
 PACK_FORMAT = (1, 0)
 RECORD = "PACK.json"
@@ -38,12 +33,14 @@ class PackRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The version that a pack holds, and length and hash of each member when expanded.
 
     `manifest` names no version, no time and no files: they come with publishing. `without` says
-    what of the packed version was left out, in words.
+    what of the packed version was left out, in words, and `left_out` lists the encoders of spaces
+    that were.
     """
 
     pack_format: tuple[int, int] = PACK_FORMAT
     licence: str
     without: list[str]
+    left_out: list[EncoderSpec]
     manifest: Manifest
     members: dict[str, FileRecord]
 
@@ -63,6 +60,7 @@ class _Raw(msgspec.Struct):
     manifest: msgspec.Raw = msgspec.Raw(b"{}")
     licence: str = ""
     without: list[str] = []
+    left_out: list[EncoderSpec] = []
     members: dict[str, FileRecord] = {}
 
 
@@ -106,6 +104,7 @@ def decode_record(content: bytes, *, path: Path) -> PackRecord:
         pack_format=raw.pack_format,
         licence=raw.licence,
         without=raw.without,
+        left_out=raw.left_out,
         manifest=manifest,
         members=raw.members,
     )
@@ -177,11 +176,6 @@ def reduced(manifest: Manifest, spaces: Sequence[str], *, sources: bool) -> Mani
 def canonical_plan(plan: dict[str, Any]) -> bytes:
     """Return a plan as `imprompt.indexer.build_plan.Plan.canonical` does."""
     return msgspec.json.encode(plan, order="sorted")
-
-
-def as_packed(manifest: Manifest) -> bytes:
-    """Return what two versions have in common if one was installed from a pack of the other."""
-    return encode_manifest(msgspec.structs.replace(manifest, version="", created="", files={}))
 
 
 def _kept_spaces(manifest: Manifest, wanted: Sequence[str]) -> list[str]:

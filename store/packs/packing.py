@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -77,6 +78,8 @@ def pack_version(
         StorageFull: the disk is full or may not be written.
     """
     check_place(out)
+    for leftover in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # of a call that was killed
+        leftover.unlink(missing_ok=True)
     manifest = reduced(version.manifest, options.spaces, sources=options.sources)
     files = {**version.manifest.files}
     lines = _LinesOf(version, sources=options.sources)
@@ -96,6 +99,11 @@ def pack_version(
         record = PackRecord(
             licence=options.licence,
             without=without,
+            left_out=[
+                encoder
+                for encoder in version.manifest.encoders
+                if encoder.space not in manifest.shards
+            ],
             manifest=manifest,
             members={name: files[name] for name in names},
         )
