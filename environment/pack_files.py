@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imprompt.core.errors import ConfigError, ImpromptError, Unreachable
 from imprompt.core.hub.fetch import Announce, HubFile, fetch, list_data_set
-from imprompt.core.hub.urls import fetch_url, forget, is_missing
+from imprompt.core.hub.web_files import fetch_url, forget, is_missing
 from imprompt.core.url_schemes import url_scheme
 from imprompt.environment.model_files import PACK_SUFFIX, Need, encoder_need, minilm_need
 from imprompt.environment.prefetching import check_installed

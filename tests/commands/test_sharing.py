@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imprompt.core.hub.urls import file_place
+from imprompt.core.hub.web_files import file_place
 from imprompt.core.settings import settings
 from imprompt.encoders.minilm import SPACE
 from imprompt.store.index_version import open_version
