@@ -138,9 +138,10 @@ def reckoned(result: dict[str, Any], rows: int, dims: tuple[int, ...]) -> int:
     takes."""
     plan = plan_index(rows=rows, dim=dims[0], budget_bytes=BUDGET_BYTES)
     index = index_bytes(plan.factory, rows=rows, dim=dims[0]) if plan.n_lists else 0
-    a_row = result["bytes_a_prompt"] + result["record_bytes_a_prompt"]
+    a_row: float = result["bytes_a_prompt"] + result["record_bytes_a_prompt"]
     a_row += result["vector_share"] * 2 * sum(dims)
-    return round(rows * a_row + result["index_share"] * index)
+    index_share: float = result["index_share"]
+    return round(rows * a_row + index_share * index)
 
 
 def page(result: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from imprompt.encoders.lite import lite_space, minilm_rows, prompt_mean
 from imprompt.encoders.minilm import DIM, SPACE
 from imprompt.store import layout
 from imprompt.store.manifest import Manifest, ShardRecord, sha256_bytes
-from imprompt.store.packs.pack_record import PackRecord, canonical_plan
+from imprompt.store.packs.pack_record import PackRecord, canonical_plan, plan_encoders
 from imprompt.store.shards import ShardedVectors, write_row_sums, write_shard
 
 
@@ -65,9 +65,8 @@ def with_derived(
     sums = layout.row_sums_file(SPACE)
     write_row_sums(staging, sums, ShardedVectors(staging, shards))
     plan = {**manifest.plan}
-    if "encoders" in plan:
-        first, *others = plan["encoders"]
-        plan["encoders"] = [first, msgspec.to_builtins(spec), *others]
+    if encoders := plan_encoders(plan):
+        plan["encoders"] = [encoders[0], msgspec.to_builtins(spec), *encoders[1:]]
     derived = msgspec.structs.replace(
         manifest,
         plan=plan,

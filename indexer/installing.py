@@ -12,6 +12,7 @@ from imprompt.core.hub.download import free_bytes
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.core.text import size_text
+from imprompt.indexer.build_plan import plan_of
 from imprompt.indexer.derived_vectors import derivable, with_derived
 from imprompt.indexer.staging import manifest_of, put_in_service
 from imprompt.store import layout
@@ -62,6 +63,7 @@ def install_pack(
     """
     with open_pack(path) as pack:
         manifest = pack.record.manifest
+        plan_of(manifest)  # raises where later changes of the index would
         for info in manifest.indexes.values():
             if read_factory(info.factory).n_lists:
                 require_inverted_files()

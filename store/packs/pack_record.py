@@ -153,8 +153,8 @@ def reduced(manifest: Manifest, spaces: Sequence[str], *, sources: bool) -> Mani
         for number, part in enumerate(manifest.corpus, start=1)
     ]
     plan: dict[str, Any] = {**manifest.plan}
-    if "encoders" in plan:
-        plan["encoders"] = [each for each in plan["encoders"] if each.get("space") in kept]
+    if (encoders := plan_encoders(plan)) is not None:
+        plan["encoders"] = [each for each in encoders if each.get("space") in kept]
     if "corpora" in plan:
         plan["corpora"] = msgspec.to_builtins(corpus)
     same = plan == manifest.plan
@@ -171,6 +171,14 @@ def reduced(manifest: Manifest, spaces: Sequence[str], *, sources: bool) -> Mani
         row_sums={space: manifest.row_sums[space] for space in kept},
         parameters=manifest.parameters if sources else 0,
     )
+
+
+def plan_encoders(plan: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the encoders of a plan, which may come from anybody; None where it has none."""
+    found = plan.get("encoders")
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        return None
+    return found
 
 
 def canonical_plan(plan: dict[str, Any]) -> bytes:

@@ -146,6 +146,10 @@ def other_prompts(content: Callable[[bytes], bytes]) -> Callable[[Parts], object
     return edit
 
 
+def other_manifest(edit: Callable[[dict[str, Any]], None]) -> Callable[[Parts], object]:
+    return lambda parts: edit(parts.record["manifest"])
+
+
 def renamed(name: str) -> Callable[[Parts], object]:
     """The first shard under another name, in the record, the manifest and the archive."""
 
@@ -363,6 +367,10 @@ def hostile_packs() -> dict[str, HostilePack]:
             edited(other_vectors(lambda c: CODE.ljust(128) + c[128:])),
             "an array whose header is code",
         ),
+        "plan-encoders": HostilePack(
+            edited(lambda p: p.record["manifest"]["plan"].update(encoders=[7], seed=-1)),
+            "a plan of other types",
+        ),
         "card-long": HostilePack(
             edited(lambda p: p.members.update({"README.md": b"x" * (2 << 20)})), "a card of 2 MiB"
         ),
@@ -370,7 +378,7 @@ def hostile_packs() -> dict[str, HostilePack]:
     for name, (edit, tries, codes) in _edits().items():
         if name not in ("bytes-huge", "file-absolute"):  # a pack's manifest lists no files
             found[f"manifest-{name}"] = HostilePack(
-                edited(lambda p, edit=edit: edit(p.record["manifest"]), seal=False), tries, codes
+                edited(other_manifest(edit), seal=False), tries, codes
             )
     return found
 

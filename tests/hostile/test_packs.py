@@ -86,7 +86,8 @@ def test_what_is_no_file(kind: str, home: Home) -> None:
     elif kind == "folder":
         path.mkdir()
     else:
-        path.symlink_to({"device": "/dev/zero", "dangling": "nowhere", "loop": path}[kind])
+        targets = {"device": Path("/dev/zero"), "dangling": Path("nowhere"), "loop": path}
+        path.symlink_to(targets[kind])
     with pytest.raises(ImpromptError) as caught:
         install_pack(home.hostile / "index", path)
     assert caught.value.exit_code == 10

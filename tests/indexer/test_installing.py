@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,12 @@ from imprompt.indexer.reindexing import reindex
 from imprompt.store import layout
 from imprompt.store.index_version import IndexVersion, open_version
 from imprompt.store.locking import write_lock
+from imprompt.store.manifest import ShardRecord
 from imprompt.store.packs import unpacking
 from imprompt.store.packs.pack_record import PackRecord
 from imprompt.store.packs.packing import PackOptions, pack_version
 from imprompt.store.publish import current_name, version_names
+from imprompt.store.shards import keep_shard
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.small_index import IVF, build_small, flip, manifest_in_service, version_folder
 
@@ -64,8 +67,8 @@ def assert_same_answers(one: IndexVersion, other: IndexVersion) -> None:
     assert one.prompts.get_many(rows) == other.prompts.get_many(rows)
     assert one.prompts.parameters(rows) == other.prompts.parameters(rows)
     for space in other.manifest.shards:
-        codes = (each.vectors(space).codes(0, len(rows)) for each in (one, other))
-        assert np.array_equal(*codes)
+        codes = [each.vectors(space).codes(0, len(rows)) for each in (one, other)]
+        assert np.array_equal(codes[0], codes[1])
     queries = one.vectors("bag").block(0, 20)
     for effort in (None, 0.3, 1.0):
         found = [each.index("bag").search(queries, 9, effort=effort) for each in (one, other)]
@@ -244,26 +247,29 @@ def test_an_interrupted_installation_is_resumed(
     packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was unpacked is not unpacked again, unless it was damaged meanwhile."""
-    root, kept = tmp_path / "new", []
-    keep_shard = unpacking.keep_shard
+    root = tmp_path / "new"
+    kept: list[ShardRecord] = []
 
-    def until_the_third(staging: Path, record: object, chunks: object) -> None:
+    def until_the_fourth(staging: Path, record: ShardRecord, chunks: Iterable[bytes]) -> None:
         kept.append(record)
         if len(kept) == 4:
             raise KeyboardInterrupt
-        keep_shard(staging, record, chunks)  # type: ignore[arg-type]
+        keep_shard(staging, record, chunks)
 
-    monkeypatch.setattr(unpacking, "keep_shard", until_the_third)
+    monkeypatch.setattr(unpacking, "keep_shard", until_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         install_pack(root, packed)
     assert current_name(root) is None
-    first = kept[0]
+    first = Path(kept[0].file).name
     del kept[:]
-    monkeypatch.setattr(
-        unpacking, "keep_shard", lambda *words: (kept.append(words[1]), keep_shard(*words))[1]
-    )
+
+    def noted(staging: Path, record: ShardRecord, chunks: Iterable[bytes]) -> None:
+        kept.append(record)
+        keep_shard(staging, record, chunks)
+
+    monkeypatch.setattr(unpacking, "keep_shard", noted)
     (staging,) = layout.staging_root(root).iterdir()
-    flip(next(staging.rglob(Path(first.file).name)))  # type: ignore[attr-defined]
+    flip(next(staging.rglob(first)))
     install_pack(root, packed)
     with open_version(root) as version:
         members = sum(map(len, version.manifest.shards.values()))
