@@ -37,6 +37,7 @@ from imprompt.store.packs.pack_record import PackRecord
 from imprompt.store.packs.packing import PackOptions, pack_version
 from imprompt.store.publish import current_name, version_names
 from imprompt.store.shards import keep_shard
+from tests.hostile.packs import Parts
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus
 from tests.indexer.small_index import IVF, build_small, flip, manifest_in_service, version_folder
 
@@ -296,10 +297,9 @@ def test_one_writer_at_a_time(packed: Path, tmp_path: Path) -> None:
 
 def test_another_format_says_so(packed: Path, tmp_path: Path) -> None:
     """A later format is not guessed at."""
-    other = tmp_path / "later.imprompt"
-    content = packed.read_bytes()
-    assert content.count(b'"pack_format": [\n    1,\n    0\n  ]') == 1
-    other.write_bytes(content.replace(b'"pack_format": [\n    1,', b'"pack_format": [\n    2,'))
+    other, parts = tmp_path / "later.imprompt", Parts.of(packed)
+    parts.record["pack_format"] = [2, 0]
+    other.write_bytes(parts.whole())
     with pytest.raises(FormatVersion, match=r"format 2\.0"):
         install_pack(tmp_path / "new", other)
 
