@@ -44,12 +44,15 @@ try:
     from imprompt.commands.fit_weights import fit_weights
     from imprompt.commands.gc import gc
     from imprompt.commands.info import info
+    from imprompt.commands.install import install
     from imprompt.commands.mcp import mcp
+    from imprompt.commands.pack import pack
     from imprompt.commands.plan import plan
     from imprompt.commands.prefetch import prefetch
     from imprompt.commands.push import push
     from imprompt.commands.query import query
     from imprompt.commands.registration import VerbGroup, register
+    from imprompt.commands.reindex import reindex
     from imprompt.commands.remove import remove
     from imprompt.commands.serve import serve
     from imprompt.commands.submit import submit
@@ -78,7 +81,8 @@ app = typer.Typer(
     callback=about,
 )
 register(app, "Ask", [query, watch, extract, submit, embed, serve, mcp])
-register(app, "Corpus", [build_index, add, remove, dedupe, info, plan, push])
+register(app, "Corpus", [build_index, add, remove, dedupe, reindex, info, plan])
+register(app, "Share", [pack, install, push])
 register(app, "Improve", [train, evaluate, fit_weights])
 register(app, "Operate", [doctor, prefetch, verify, gc])
 

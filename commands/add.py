@@ -8,7 +8,7 @@ import typer
 
 from imprompt.commands.build_index import show_report
 from imprompt.commands.cleaning_options import CorpusOptions
-from imprompt.commands.options import Device, IndexFolder, Offline, size_bytes
+from imprompt.commands.options import Device, IndexFolder, NewMemoryBudget, Offline, size_bytes
 from imprompt.commands.output import Output
 
 
@@ -19,15 +19,7 @@ def add(
         typer.Argument(metavar="CORPUS…", help="Corpora to add, as --corpus of `build-index`."),
     ],
     reading: CorpusOptions,
-    memory_budget: Annotated[
-        str | None,
-        typer.Option(
-            "--memory-budget",
-            metavar="SIZE",
-            help="Memory the index may use while it answers, such as 8GiB. [default: as built]",
-            show_default=False,
-        ),
-    ] = None,
+    memory_budget: NewMemoryBudget = None,
     device: Device = "auto",
     index: IndexFolder = None,
     offline: Offline = False,

@@ -83,6 +83,7 @@ def _show_all(output: Output, diagnosis: Diagnosis) -> None:
         ("ONNX Runtime", machine.onnxruntime),
         ("torch", machine.torch or "not installed"),
         ("FAISS", machine.faiss),
+        ("signatures", machine.ssh_keygen or "ssh-keygen not found: packs cannot be signed"),
     ]
     rows += [
         (folder.name, f"{folder.path} ({size_text(folder.free_bytes)} free)")

@@ -72,6 +72,15 @@ MemoryBudget = Annotated[
         help="Memory the index may use while it answers, such as 4GiB.",
     ),
 ]
+NewMemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-budget",
+        metavar="SIZE",
+        help="Memory the index may use while it answers, such as 8GiB. [default: as built]",
+        show_default=False,
+    ),
+]
 
 
 def size_bytes(text: str) -> int:

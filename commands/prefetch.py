@@ -27,7 +27,8 @@ def prefetch(
         typer.Argument(
             metavar="NAME",
             help="What to fetch for: a preset (`lite`, `clip`), a blend config (`default`, "
-            "`notebook`, a JSON file), a member, a corpus, an encoder or a backbone.",
+            "`notebook`, a JSON file), a member, a corpus, an encoder, a backbone, or a file of "
+            "`pack`, whose encoders are meant.",
         ),
     ],
     list_only: Annotated[

@@ -9,10 +9,11 @@ from imprompt.commands.output import Output
 def verify(*, index: IndexFolder = None, output: Output) -> None:
     """Check the index: hash every file, count the rows and ask the check queries.
 
-    Every problem is listed.
+    Every problem is listed, and the command that repairs the index is named.
     """
     from imprompt.core.errors import Checksum
     from imprompt.core.settings import settings
+    from imprompt.store.integrity import repaired_by_reindex
     from imprompt.store.integrity import verify as verify_index
 
     folder = settings(index=index).index
@@ -22,6 +23,13 @@ def verify(*, index: IndexFolder = None, output: Output) -> None:
             output.line(problem)
         else:
             output.text(str(problem))
+    if problems and repaired_by_reindex(problems):
+        raise Checksum(
+            f"The index files of {folder} are damaged, its prompts and vectors are whole. "
+            f"Problems found: {len(problems)}.",
+            path=folder,
+            hint=f"Make them anew: imprompt reindex --index {folder}",
+        )
     if problems:
         raise Checksum(
             f"{folder} is damaged. Problems found: {len(problems)}.",

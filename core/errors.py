@@ -22,6 +22,7 @@
         IndexDiffers         the current index was built from something else
         StorageFull          the disk is full or may not be written
         Unreachable          the server that holds the index does not answer
+        SignatureRejected    a pack is not signed by whom it should be
       MemberUnavailable      a member of the ensemble cannot be used: `name`, `reason`
       ClusterError           a cluster that cannot be used, or lost its workers again and again
         ClusterUnreachable   no cluster answers at the address
@@ -261,6 +262,13 @@ class Unreachable(StoreError):
 
     exit_code = 58
     kind = "unreachable"
+
+
+class SignatureRejected(StoreError):
+    """A packed index is not signed by a key that the user named, or was changed since."""
+
+    exit_code = 59
+    kind = "signature-rejected"
 
 
 class MemberUnavailable(ImpromptError):

@@ -16,11 +16,18 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import WeightsRejected
 from imprompt.core.hub.fetch import Announce, silent
-from imprompt.core.values import EncoderSpec, Vectors
+from imprompt.core.values import EncoderSpec, Vectors, unit_rows
 from imprompt.encoders.caching import BatchCache, CachedTexts, image_keys
 from imprompt.encoders.class_words import SeenWords, class_words
 from imprompt.encoders.efficientnet import Activations, EfficientNetLite
-from imprompt.encoders.lite_head import TEXT_DIM, TRUNKS, LiteHead, read_head, read_prompt_mean
+from imprompt.encoders.lite_head import (
+    TEXT_DIM,
+    TRUNKS,
+    LiteHead,
+    index_space_of,
+    read_head,
+    read_prompt_mean,
+)
 from imprompt.encoders.minilm import BATCH_SIZE, MAX_TOKENS, load_minilm
 from imprompt.encoders.onnx_runtime import onnx_device
 from imprompt.encoders.weights import file_sha256, pinned_weights
@@ -168,6 +175,27 @@ def prompt_mean() -> NDArray[np.float32]:
         WeightsRejected: the shipped head is missing or damaged.
     """
     return read_prompt_mean(HEAD_PATH)
+
+
+def minilm_rows(index_rows: Vectors, mean: NDArray[np.float32]) -> Vectors:
+    """Return MiniLM's rows of the texts whose rows in the index space are given.
+
+    `LiteHead.centred` takes the mean from unit rows and scales what is left to length 1. There is
+    one multiple of that which, with the mean, has length 1 again, because the mean is shorter.
+
+    Args:
+        index_rows: (n, 384) unit rows.
+        mean: (384,) of `prompt_mean`.
+    """
+    wide = index_rows.astype(np.float64)
+    along = wide @ mean
+    lengths = np.sqrt(along**2 + 1 - mean.astype(np.float64) @ mean) - along
+    return unit_rows(mean + lengths[:, None] * wide, role="the text tower of lite")
+
+
+def lite_space() -> str:
+    """Return the name of the index space of the shipped head."""
+    return index_space_of(prompt_mean())
 
 
 def lite_spec(head: Path | None = None) -> EncoderSpec:

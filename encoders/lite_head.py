@@ -95,7 +95,7 @@ class LiteHead:
     @property
     def space(self) -> str:
         """Return the index space's name; vectors are comparable if the same mean was subtracted."""
-        return f"lite-{hashlib.sha256(self.prompt_mean.tobytes()).hexdigest()[:12]}"
+        return index_space_of(self.prompt_mean)
 
     def outputs(self, seen: Mapping[str, Activations]) -> Vectors:
         """Return (n, 384) unit rows of images in MiniLM space.
@@ -243,6 +243,11 @@ def read_head(path: Path) -> LiteHead:
         weights_sha256=facts["weights_sha256"],
         training=facts["training"],
     )
+
+
+def index_space_of(prompt_mean: NDArray[np.float32]) -> str:
+    """Return the name of the index space that this (384,) mean makes."""
+    return f"lite-{hashlib.sha256(prompt_mean.tobytes()).hexdigest()[:12]}"
 
 
 def read_prompt_mean(path: Path) -> NDArray[np.float32]:

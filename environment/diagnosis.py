@@ -22,6 +22,7 @@ from imprompt.core.hub.fetch import Wanted, cached_choice, hub_folder
 from imprompt.core.hub.repositories import licence_of, size_of
 from imprompt.core.pip_lines import install_extra
 from imprompt.core.settings import IndexPlace, Settings, config_path
+from imprompt.core.signatures import find_program
 from imprompt.environment.model_files import Need, blend_needs, encoder_need, needs_of
 from imprompt.environment.packages import (
     PackageState,
@@ -104,7 +105,8 @@ class FolderState(msgspec.Struct, frozen=True):
 class Machine(msgspec.Struct, frozen=True):
     """Python, system, cores, memory, and what `--device auto` uses to encode and to search.
 
-    `memory_bytes` is None where the system does not say.
+    `memory_bytes` is None where the system does not say. `ssh_keygen` is the path of the program
+    that signs and checks packs, "" where there is none.
     """
 
     imprompt: str
@@ -117,6 +119,7 @@ class Machine(msgspec.Struct, frozen=True):
     device: str
     offline: bool
     faiss: str
+    ssh_keygen: str
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -378,6 +381,7 @@ def _machine(settings: Settings, states: list[PackageState]) -> Machine:
         device=auto_device(cuda) if torch else "cpu",
         offline=settings.offline or bool(HF_HUB_OFFLINE),
         faiss=_faiss(states),
+        ssh_keygen=find_program() or "",
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from imprompt.core.hub.fetch import Wanted
     from imprompt.ensemble.blend_config import BlendConfig
 
+PACK_SUFFIX = ".imprompt"
 MINILM = ("minilm", "minilm-tokenizer")
 LITE = (*MINILM, "efficientnet-lite2", "efficientnet-lite0")
 
@@ -73,8 +74,13 @@ def needs_of(name: str) -> list[Need]:
     if name.startswith(HUB):
         raise ConfigError(
             f"The files of {name} are only known when it is read.",
-            hint=f"`imprompt build-index --corpus {name}` fetches them.",
+            hint=f"`imprompt build-index --corpus {name}` fetches them, and a packed index "
+            f"`imprompt install {name}`.",
         )
+    if name.endswith(PACK_SUFFIX) and Path(name).is_file():
+        from imprompt.environment.pack_files import pack_needs
+
+        return pack_needs(Path(name))
     if "/" in name or ":" in name or Path(name).is_dir():
         return [encoder_need(name)]
     if _is_backbone(name):

@@ -16,7 +16,7 @@ from imprompt.core.values import EncoderSpec
 from imprompt.indexer.cleaning_rules import Cleaning
 from imprompt.store import layout
 from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
-from imprompt.store.index_version import IndexVersion
+from imprompt.store.index_version import VersionFiles
 from imprompt.store.manifest import CorpusInfo, Manifest
 from imprompt.store.paths import hash_file
 
@@ -89,6 +89,13 @@ class DedupePlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cosine: float
 
 
+class ReindexPlan(Plan, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows and vectors of a base version, with an index that is made anew."""
+
+    base_sha256: str
+    reindex: bool = True
+
+
 class _StoredSettings(msgspec.Struct):
     """The part of a manifest's plan that later plans inherit."""
 
@@ -129,7 +136,7 @@ def plan_of(base: Manifest) -> Plan:
     )
 
 
-def inherited_fields(base: IndexVersion) -> dict[str, Any]:
+def inherited_fields(base: VersionFiles) -> dict[str, Any]:
     """Return the fields of a plan that changes a version: its own plan's and `base_sha256`.
 
     Raises:

@@ -20,11 +20,11 @@ from imprompt.store.check_queries import index_space
 from imprompt.store.faiss_import import require_inverted_files
 from imprompt.store.gpu import Gpu
 from imprompt.store.index_plan import plan_index, read_factory
-from imprompt.store.index_version import IndexVersion
-from imprompt.store.manifest import Manifest, ShardRecord, manifest_in
+from imprompt.store.index_version import VersionFiles
+from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
 from imprompt.store.paths import check_tree, has_content, hash_file, open_file
 from imprompt.store.publish import find_version, make_current, publish, read_current
-from imprompt.store.shards import ShardedVectors, shard_is_whole, write_row_sums
+from imprompt.store.shards import ShardedVectors, write_row_sums
 
 _VERIFY = "Run `imprompt verify`."
 
@@ -57,11 +57,14 @@ def find_published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | 
     Every file is hashed, so that a damaged index is rebuilt rather than reported as up to date.
     """
     name = find_version(root, plan.sha256)
-    current = _read_current_or_none(root)
-    if name is None:
-        return None
+    return None if name is None else put_in_service(root, name, progress=progress)
+
+
+def put_in_service(root: Path, name: str, *, progress: Progress) -> Manifest | None:
+    """Put a version in service and return its manifest; None if it is not intact."""
     manifest = manifest_of(root, name)
     folder = layout.version_folder(root, name)
+    current = _read_current_or_none(root)
     if (
         current is not None
         and current[0] == name
@@ -102,7 +105,7 @@ def open_staging(root: Path, plan: Plan) -> Path:
 
 
 def link_shards(
-    staging: Path, base: IndexVersion, *, progress: Progress
+    staging: Path, base: VersionFiles, *, progress: Progress
 ) -> dict[str, list[ShardDone]]:
     """Hard-link the shards of a version into a staging folder, or copy where links cannot be made.
 
@@ -119,26 +122,38 @@ def link_shards(
                 for number, record in enumerate(records)
             ]
             for record in records:
-                (staging / record.file).parent.mkdir(parents=True, exist_ok=True)
-                if not shard_is_whole(staging, record):
-                    _link(base.folder, staging, record)
+                link_file(base.folder, staging, record.file, record)
                 task.advance(record.rows)
     return linked
 
 
-def _link(folder: Path, staging: Path, record: ShardRecord) -> None:
-    """Link or copy one shard; it is hashed before anything is removed, and again once linked."""
-    source, target = folder / record.file, staging / record.file
-    if not shard_is_whole(folder, record):
+def link_file(folder: Path, staging: Path, file: str, record: FileRecord | ShardRecord) -> None:
+    """Hard-link or copy a file of a version into a staging folder, unless it is whole there.
+
+    It is hashed before anything is removed, and again once linked.
+
+    Raises:
+        Checksum: the file differs from its record.
+        OSError: it cannot be linked, nor copied.
+    """
+    source, target = folder / file, staging / file
+
+    def is_whole(place: Path) -> bool:
+        return has_content(place, file, size=record.bytes, sha256=record.sha256)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if is_whole(staging):
+        return
+    if not is_whole(folder):
         raise Checksum(f"{source} has changed since it was published.", path=source, hint=_VERIFY)
     target.unlink(missing_ok=True)
-    with os.fdopen(open_file(folder, record.file), "rb") as shard:
+    with os.fdopen(open_file(folder, file), "rb") as opened:
         try:
             target.hardlink_to(source)
         except OSError:  # another file system, or one without hard links
             with target.open("xb") as copy:
-                shutil.copyfileobj(shard, copy)
-        if not shard_is_whole(staging, record):
+                shutil.copyfileobj(opened, copy)
+        if not is_whole(staging):
             raise Checksum(f"{source} changed while it was read.", path=source, hint=_VERIFY)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from imprompt.core.errors import Checksum, NoIndex, SpaceMismatch, StoreError
 from imprompt.core.protocols import VectorIndex
@@ -47,6 +48,24 @@ class PinnedManifest:
     folder: Path
     content: bytes
     expected_sha256: str
+
+
+class VersionFiles(Protocol):
+    """A version whose files are read one by one: its folder, and the manifest that lists them."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+
+@dataclass(frozen=True, slots=True)
+class UnopenedVersion:
+    """A pinned version of which the manifest alone was checked; see `pin_version`."""
+
+    folder: Path
+    manifest: Manifest
 
 
 class IndexVersion:
@@ -168,7 +187,25 @@ def open_version(root: Path, name: str | None = None, *, mapped: bool = True) ->
     """
     resources = ExitStack()
     try:
-        pinned = resources.enter_context(pin_manifest(root, name))
+        pinned = resources.enter_context(pin_version(root, name))
+        check_lengths(pinned.folder, pinned.manifest)
+        version = IndexVersion(pinned.folder, pinned.manifest, resources, mapped=mapped)
+        _check_contents(version)
+    except BaseException:
+        resources.close()
+        raise
+    return version
+
+
+@contextmanager
+def pin_version(root: Path, name: str | None = None) -> Iterator[UnopenedVersion]:
+    """Pin a version and check its manifest; other files may be damaged or missing.
+
+    Raises:
+        NoIndex, FormatVersion: see `open_version`.
+        Checksum: the manifest is not the one that was published.
+    """
+    with pin_manifest(root, name) as pinned:
         path = pinned.folder / layout.MANIFEST
         if pinned.expected_sha256 not in ("", sha256_bytes(pinned.content)):
             raise Checksum(
@@ -177,13 +214,7 @@ def open_version(root: Path, name: str | None = None, *, mapped: bool = True) ->
         manifest = decode_manifest(pinned.content, path=path)
         if manifest.version != pinned.folder.name:
             raise Checksum(f"{path} is that of {manifest.version}.", path=path, hint=VERIFY)
-        check_lengths(pinned.folder, manifest)
-        version = IndexVersion(pinned.folder, manifest, resources, mapped=mapped)
-        _check_contents(version)
-    except BaseException:
-        resources.close()
-        raise
-    return version
+        yield UnopenedVersion(pinned.folder, manifest)
 
 
 @contextmanager

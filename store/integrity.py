@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from imprompt.store.manifest import FileRecord, Manifest, decode_manifest, sha25
 from imprompt.store.paths import folders_of, hash_file, others_in, size_of
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.shards import ShardedVectors
+
+NO_SUCH_FILE = "no such file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,32 @@ def verify(
         return [Damage(file, "the version in service", error.message)]
 
 
+def repaired_by_reindex(problems: Sequence[Damage]) -> bool:
+    """Return whether `imprompt.indexer.reindexing.reindex` makes everything that is damaged anew.
+
+    That is so if manifest, prompts and vectors are whole.
+    """
+    return all(
+        problem.expected != NO_SUCH_FILE
+        and (
+            problem.file.startswith("index/")
+            or problem.file.endswith("/rows.crc32")
+            or problem.file in (layout.PLAN, layout.JOURNAL)
+        )
+        for problem in problems
+    )
+
+
+def content_problems(
+    folder: Path, manifest: Manifest, *, progress: Progress = SILENT
+) -> Iterator[Damage]:
+    """Compare the files of a staged version with each other; each one is what its record says.
+
+    Rows are counted and their digest computed; the check queries are searched among all rows.
+    """
+    return _content_problems(folder, manifest, set(), progress, mapped=True)
+
+
 def _manifest_problems(pinned: PinnedManifest) -> Iterator[Damage]:
     sha256 = sha256_bytes(pinned.content)
     if pinned.expected_sha256 not in ("", sha256):
@@ -95,7 +123,7 @@ def _file_problems(folder: Path, manifest: Manifest, progress: Progress) -> Iter
             task.advance(record.bytes)
     known = {layout.MANIFEST, *manifest.files}
     for file in others_in(folder, known):
-        yield Damage(file, "no such file", "a file")
+        yield Damage(file, NO_SUCH_FILE, "a file")
 
 
 def _size_and_digest(folder: Path, file: str, record: FileRecord) -> tuple[int, str]:

@@ -307,6 +307,22 @@ class DuckPrompts:
                 digest.update(b"\n")
         return digest.hexdigest()
 
+    def prompt_rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield the columns of `COLUMNS` of each prompt, in row order.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        return self._scan(_PROMPTS, COLUMNS)
+
+    def parameter_rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield (row id, negative prompt, settings) of the rows that have any, in row order.
+
+        Raises:
+            Checksum: the file is damaged.
+        """
+        return self._scan(_PARAMETERS, PARAMETER_COLUMNS) if self._has_parameters else iter(())
+
     def close(self) -> None:
         """Let go of the file; calling it again does nothing."""
         self._connection.close()

@@ -163,6 +163,22 @@ def test_a_command_that_lacks_a_file_asks_nobody(
     assert not attempts
 
 
+@pytest.mark.parametrize(
+    ("source", "code"), [("https://example.org/x.imprompt", 58), ("hf:someone/prompts", 41)]
+)
+def test_a_pack_that_is_not_here_is_not_asked_for(
+    source: str, code: int, world: Path, attempts: list[str], imprompt: Imprompt
+) -> None:
+    """`install` says what to do by hand; a pack that is here is installed without a network."""
+    done = imprompt(*placed(["install", source, "--index", "WORLD/INDEX-3"], world))
+    assert (done.code, "--offline is set" in done.err) == (code, True), done.err
+    pack = world / "OUT.imprompt"
+    assert imprompt("pack", pack, "--index", world / "INDEX").code == 0
+    done = imprompt(*placed(["install", str(pack), "--index", "WORLD/INDEX-3"], world))
+    assert done.code == 0, done.err
+    assert not attempts
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [*ANSWERS, *MODELS], ids=" ".join)
 def test_a_whole_process_asks_nobody(words: list[str], world: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def download(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         partial = partial_path(folder, etag)
-        with _sole_writer(folder / f"{etag}.imprompt.lock", announce=announce):
+        with sole_writer(folder / f"{etag}.imprompt.lock", announce=announce):
             if blob.exists():
                 partial.unlink(missing_ok=True)
                 return
@@ -94,7 +94,7 @@ def partial_path(folder: Path, etag: str) -> Path:
 
 
 @contextmanager
-def _sole_writer(path: Path, *, announce: Callable[[str], None]) -> Iterator[None]:
+def sole_writer(path: Path, *, announce: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a download, after waiting for the process that has it."""
     from filelock import FileLock, Timeout
 

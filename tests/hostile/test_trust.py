@@ -113,7 +113,12 @@ RULES = (
     ),
     Rule(
         ("os.system", "os.popen", "subprocess.run", "subprocess.Popen", "runpy.run_path"),
-        ("environment/packages.py", "encoders/torch_devices.py", "indexer/ray_session.py"),
+        (
+            "core/signatures.py",
+            "environment/packages.py",
+            "encoders/torch_devices.py",
+            "indexer/ray_session.py",
+        ),
         "programs",
     ),
     Rule(

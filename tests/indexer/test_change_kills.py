@@ -16,7 +16,17 @@ from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.manifest import Manifest
 from imprompt.store.publish import version_names
-from tests.indexer.change_driver import ADDING, DEDUPING, REMOVING, WORD, add, dedupe, remove
+from tests.indexer.change_driver import (
+    ADDING,
+    DEDUPING,
+    REINDEXING,
+    REMOVING,
+    WORD,
+    add,
+    dedupe,
+    reindex,
+    remove,
+)
 from tests.indexer.doubles import BagOfWords, BagPair, write_corpus, write_image
 from tests.indexer.test_kills import environment
 
@@ -135,6 +145,22 @@ def test_a_kill_while_prompts_are_folded(
         assert [record.sha256 for record in found.shards[space]] == [
             record.sha256 for record in records
         ]
+    assert not any((root / "staging").iterdir())
+
+
+@pytest.mark.parametrize("point", REINDEXING)
+def test_a_kill_while_the_index_is_made_anew(point: str, old: Path, tmp_path: Path) -> None:
+    """The old or new index answers, of the same rows; then the new one, with nothing left over."""
+    root = Path(shutil.copytree(old, tmp_path / "index"))
+    before = digest_in_service(root)
+    kill("reindex", root, point)
+    assert digest_in_service(root) == before
+    assert reindex(root).built == (point != "after publishing")
+    assert verify(root) == []
+    with open_version(root) as version:
+        assert version.manifest.rows_digest == before
+        assert version.manifest.indexes["bag"].factory == "IVF4,SQ8"
+    assert len(version_names(root)) == 2
     assert not any((root / "staging").iterdir())
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from imprompt.core.errors import StoreError
+from imprompt.indexer.reindexing import reindex
 from imprompt.store import layout
 from imprompt.store.check_queries import index_space
 from imprompt.store.index_version import open_version
@@ -68,6 +69,7 @@ READ_ONLY: dict[str, Callable[[Path], object]] = {
     "lock": lambda root: write_lock(root).__enter__(),
     "build": lambda root: build(root, seed=1),
     "gc": lambda root: collect_garbage(root, keep=0),
+    "reindex": lambda root: reindex(root, index_factory="IVF4,SQ8"),
 }
 
 
