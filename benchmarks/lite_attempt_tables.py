@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from benchmarks.lite_attempts import (
@@ -39,48 +41,43 @@ def attempt_table(study: Study) -> list[str]:
     return lines
 
 
-def further_table(study: Study) -> list[str]:
-    """Return the lines on several views of an image and on heads of kinds."""
+def further_table(study: Study) -> Iterator[list[str]]:
+    """Yield the lines on heads of kinds and on several views of an image, after each attempt."""
     facts = ", ".join(f"{name} {value}" for name, value in machine("torch", "numpy").items())
-    lines = [
-        "",
-        FURTHER_TITLE,
-        "",
-        f"Made by `python benchmarks/lite_head.py --further`; {facts}.",
-        "",
-        "The shipped settings with one change, in kernel form as above. *Kinds*: those of the "
-        "last table; how likely an image is of each is learned like the tags. *Views*: what lite0 "
-        "makes of the views is averaged, in training too; the middle is 75 % of each side. Of "
-        "lite2 there is one view: a second pass would take the time of an image above .06 s.",
-        "",
-        *_heading("attempt", COLUMNS),
-    ]
-    first, further = generated_sets(study)
+    sets = [rows for rows in generated_sets(study) if len(rows)]
+    lines, gained = [], []
     shipped: Prediction | None = None
-    gained = []
     for attempt in FURTHER:
         inside, outside = run_attempt(study, attempt)
         lines.append(_line(study, attempt, inside, outside))
         if shipped is None:
             shipped = outside
             continue
-        cells = [
-            str(gain)
-            for rows in (first, further)
-            if len(rows)
-            for gain in gains(study, outside, shipped, rows)
-        ]
-        gained.append(f"| {attempt.name} | {' | '.join(cells)} |")
+        both = [str(gain) for rows in sets for gain in gains(study, outside, shipped, rows)]
+        gained.append(f"| {attempt.name} | {' | '.join(both)} |")
         print(gained[-1], flush=True)
-    lines += [
-        "",
-        "Gain over the shipped settings with sources left out, pair by pair, with 95 % intervals "
-        "(bootstrap over groups):",
-        "",
-        *_heading("attempt", COLUMNS[4:]),
-        *gained,
-    ]
-    return [*lines, *_kind_lines(study)]
+        yield [
+            "",
+            FURTHER_TITLE,
+            "",
+            f"Made by `python benchmarks/lite_head.py --further`; {facts}.",
+            "",
+            "The shipped settings with one change, in kernel form as above. *Kinds*: those of the "
+            "last table; how likely an image is of each is learned like the tags. *Views*: what "
+            "lite0 makes of the views is averaged, in training too; the middle is 75 % of each "
+            "side. Of lite2 there is one view: a second pass would take the time of an image "
+            "above .06 s.",
+            "",
+            *_heading("attempt", COLUMNS),
+            *lines,
+            "",
+            "Gain over the shipped settings with sources left out, pair by pair, with 95 % "
+            "intervals (bootstrap over groups):",
+            "",
+            *_heading("attempt", COLUMNS[4:]),
+            *gained,
+            *_kind_lines(study),
+        ]
 
 
 def _kind_lines(study: Study) -> list[str]:

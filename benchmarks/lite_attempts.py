@@ -179,7 +179,6 @@ FURTHER = [
     SHIPPED,
     replace(SHIPPED, name="kinds: an intercept each", kinds="intercepts"),
     replace(SHIPPED, name="kinds: an intercept and a low-rank correction each", kinds="low rank"),
-    replace(SHIPPED, name="kinds: a head each", kinds="heads"),
     replace(
         SHIPPED,
         name="kinds: an intercept each, the kinds read from the true prompt",
@@ -191,9 +190,9 @@ FURTHER = [
             ("lite0 sees the middle of the image alone, 1 pass", ("centre",)),
             ("lite0 sees the image and its middle, 2 passes", ("whole", "centre")),
             ("lite0 sees the image and its mirror image, 2 passes", ("whole", "mirrored")),
-            ("lite0 sees all three, 3 passes", ("whole", "centre", "mirrored")),
         )
     ),
+    replace(SHIPPED, name="kinds: a head each", kinds="heads"),
 ]
 """Heads of kinds, and several views at rest.
 

@@ -153,7 +153,7 @@ def main() -> None:
     study = Study(args.pairs, args.cache, args.lite1)
     if args.further:
         kept = RESULT.read_text("utf-8").split(f"\n\n{FURTHER_TITLE}\n")[0]
-        _write([*kept.splitlines(), *further_table(study)])
+        _write_further(study, kept.splitlines())
         return
     lines = _header(study)
     predictions = _predict(study)
@@ -163,11 +163,17 @@ def main() -> None:
     lines += tag_table(study)
     lines += attempt_table(study)
     RESULT.parent.mkdir(exist_ok=True)
-    _write([*lines, *further_table(study)])
+    _write(lines)
+    _write_further(study, lines)
 
 
 def _write(lines: list[str]) -> None:
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_further(study: Study, before: list[str]) -> None:
+    for section in further_table(study):
+        _write([*before, *section])
 
 
 def write_constants(prompt_files: list[Path], out: Path) -> None:

@@ -73,10 +73,10 @@ class Trial:
         return f"{self.trunk}, {self.side_px} px{taught}"
 
 
-_LITE0 = Trial("lite0", 224, ("whole", "mirrored", "centre"), epochs=6, parts=4)
+_LITE0 = Trial("lite0", 224, ("whole", "mirrored", "centre"), epochs=5, parts=1)
 TRIALS = (
     _LITE0,
-    replace(_LITE0, parts=1, taught=0.5),
+    replace(_LITE0, taught=0.5),
     Trial("lite2", 260, ("whole", "crop1"), epochs=5, parts=1),
 )
 MIXES = (0.25, 0.5)
