@@ -4,7 +4,8 @@
 
 Writes benchmarks/results/lite_trunk.md. Sources are in four parts, as in `lite_head.py`; a part is
 tested on a trunk that learned from the rest. The first five stages stay frozen, so their maps are
-computed once and kept in the cache (0.3 to 0.5 GB a view), as are the answers of each trial.
+computed once and kept in the cache (0.3 to 0.5 GB a view), as are the answers of each trial. With
+--trunk only the trials of that trunk are made.
 """
 
 from __future__ import annotations
@@ -351,12 +352,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pairs", type=Path, action="append", required=True)
     parser.add_argument("--cache", type=Path, default=Path(".lite-study"))
+    parser.add_argument("--trunk", choices=sorted({trial.trunk for trial in TRIALS}))
     args = parser.parse_args()
     study = Study(args.pairs, args.cache)
     parts = study.leave_sources_out(SOURCE_PARTS)
     lines = _header()
     RESULT.parent.mkdir(exist_ok=True)
     for trial in TRIALS:
+        if args.trunk not in (None, trial.trunk):
+            continue
         folds = parts[: trial.parts]
         for line in _section(study, trial, folds, shipped_settings(study, folds)):
             sys.stderr.write(line + "\n")
