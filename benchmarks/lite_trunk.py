@@ -2,9 +2,10 @@
 
     python benchmarks/lite_trunk.py --pairs PAIRS.parquet --pairs MORE.parquet --cache FOLDER
 
-Writes benchmarks/results/lite_trunk.md. Sources are in four parts, as in `lite_head.py`; the first
-part is tested, the rest trains. The first five stages stay frozen, so their maps are computed once
-and kept in the cache (0.3 to 0.5 GB a view); after that a run takes half an hour on a core.
+Writes benchmarks/results/lite_trunk.md. Sources are in four parts, as in `lite_head.py`; a part is
+tested on a trunk that learned from the rest. The first five stages stay frozen, so their maps are
+computed once and kept in the cache (0.3 to 0.5 GB a view), as are the answers of each trial. With
+--trunk only the trials of that trunk are made.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ from torch.nn import functional
 
 from benchmarks.lite_layers import Upper
 from benchmarks.lite_network import see, trunk_tensors
-from benchmarks.lite_study import Fold, Prediction, Study, brief_score
+from benchmarks.lite_study import SOURCE_PARTS, Fold, Prediction, Study, brief_score, gains
 from benchmarks.machine import ROOT, machine
+from imprompt.core.splits import group_folds
 from imprompt.core.values import Ids, unit_rows
 from imprompt.encoders.efficientnet import POOLED_DIM
-from imprompt.encoders.lite_head import expanded
 from imprompt.ensemble.ridge import Matrix, block_scales, ridge
 from imprompt.ensemble.training.head_regression import (
     PROMPT_MEAN_SHARE,
@@ -48,22 +49,38 @@ LINEAR_PENALTY = 0.006
 LEARNING_RATE, HEAD_RATE, WEIGHT_DECAY = 2e-4, 3e-5, 0.05
 CONTRAST_SHARE, TEMPERATURE = 0.2, 0.07
 WARM_UP_STEPS = 50
+TEACHER_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A trunk, the side of its images in pixels, the views to train on, and the epochs."""
+    """A trunk, the side of its images in pixels, the views to train on, and the epochs.
+
+    The first `parts` of `SOURCE_PARTS` parts of the sources are tested. `taught` is the share that
+    the shipped settings' answers have in the targets (distillation); they come from heads that did
+    not see the text.
+    """
 
     trunk: str
     side_px: int
     views: tuple[str, ...]
     epochs: int
+    parts: int
+    taught: float = 0.0
+
+    @property
+    def title(self) -> str:
+        taught = f", {self.taught:g} of the targets from the shipped head" if self.taught else ""
+        return f"{self.trunk}, {self.side_px} px{taught}"
 
 
+_LITE0 = Trial("lite0", 224, ("whole", "mirrored", "centre"), epochs=5, parts=1)
 TRIALS = (
-    Trial("lite0", 224, ("whole", "crop1", "crop2", "crop3"), 6),
-    Trial("lite2", 260, ("whole", "crop1"), 5),
+    _LITE0,
+    replace(_LITE0, taught=0.5),
+    Trial("lite2", 260, ("whole", "crop1"), epochs=5, parts=1),
 )
+MIXES = (0.25, 0.5)
 
 
 class Learner:
@@ -88,6 +105,13 @@ class Learner:
         wanted = np.hstack(
             [examples.targets - means[examples.kinds], within_sources(examples)]
         ).astype(np.float32)
+        prompts = study.examples.prompts.copy()
+        if trial.taught:
+            answers = _teacher(study, self.train)
+            wanted = (1 - trial.taught) * wanted + trial.taught * answers
+            taught = unit_rows(answers[:, : wanted.shape[1] // 2] + means[examples.kinds])
+            mixed = (1 - trial.taught) * prompts[self.train] + trial.taught * taught
+            prompts[self.train] = unit_rows(mixed)
         weights = group_weights(study.groups[self.train])
         centre, scale = block_scales(
             inputs[self.train], (POOLED_DIM, inputs.shape[1] - POOLED_DIM), (1.0, 2.0)
@@ -113,8 +137,8 @@ class Learner:
         self.intercepts = torch.tensor(
             np.where(kinds == study.kind, self.bias, means[kinds[:, 0]]), dtype=torch.float32
         )
-        self.prompts = torch.tensor(study.examples.prompts)
-        self.texts = torch.tensor(unit_rows(study.examples.prompts - study.constants.prompt_mean))
+        self.prompts = torch.tensor(prompts)
+        self.texts = torch.tensor(unit_rows(prompts - study.constants.prompt_mean))
         self.groups = torch.tensor(study.groups)
 
     def answer(self, rows: Ids, view: int = 0) -> Tensor:
@@ -125,16 +149,17 @@ class Learner:
         found: Tensor = self.linear((torch.cat(parts, 1) - self.centre) * self.scale)
         return found
 
-    def predict(self) -> Prediction:
-        """Return the vectors of the test rows."""
+    def test_answers(self) -> Matrix:
+        """Return (n, 768): the two outputs for the test rows, the first with its intercept."""
         self.network.eval()
         with torch.no_grad():
             parts = [
                 self.answer(self.test[begin : begin + BATCH])
                 for begin in range(0, len(self.test), BATCH)
             ]
-        moved, within = np.split(torch.cat(parts).numpy(), 2, axis=1)
-        return _prediction(self.study, self.test, moved + self.bias, (moved + within) / 2)
+        found = torch.cat(parts).numpy()
+        moved, within = np.split(found, 2, axis=1)
+        return np.hstack([moved + self.bias, (moved + within) / 2])
 
     def loss(self, rows: Ids, view: int) -> Tensor:
         """Return squared error + 1 - cosine + .2 InfoNCE; a text's group has no negatives."""
@@ -153,13 +178,26 @@ class Learner:
         return (losses * self.weights[rows]).mean()
 
 
-def run_trial(study: Study, trial: Trial, fold: Fold, shipped: Prediction) -> list[str]:
-    """Return the lines of a trial: the linear probe, each epoch, and the mixes."""
+def run_trial(study: Study, trial: Trial, folds: Sequence[Fold]) -> list[Prediction]:
+    """Return what the trial answers before it learns and after each epoch, over all folds."""
+    found = [learn(study, trial, part, fold) for part, fold in enumerate(folds)]
+    rows = np.concatenate([test for _, test in folds])
+    return [
+        _prediction(study, rows, *np.split(np.concatenate(answers), 2, axis=1))
+        for answers in zip(*found, strict=True)
+    ]
+
+
+def learn(study: Study, trial: Trial, part: int, fold: Fold) -> Matrix:
+    """Return (1 + epochs, n, 768): the answers to the test rows; the cache keeps them."""
+    name = f"{part}-{trial.epochs}-{trial.taught:g}"
+    stored = study.file("learned", trial.trunk, trial.side_px, name, "npy")
+    if stored.is_file():
+        return np.asarray(np.load(stored), dtype=np.float32)
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     learner = Learner(study, trial, fold)
-    name = f"{trial.trunk}, {trial.side_px} px"
-    lines = [_line(study, f"{name}: linear probe", learner.predict(), fold)]
+    answers = [learner.test_answers()]
     parameters = list(learner.network.parameters())
     parts: list[dict[str, Any]] = [
         {"params": [one for one in parameters if one.ndim > 1], "weight_decay": WEIGHT_DECAY},
@@ -185,26 +223,38 @@ def run_trial(study: Study, trial: Trial, fold: Fold, shipped: Prediction) -> li
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
-        sys.stderr.write(f"epoch {epoch}: {time.monotonic() - start:.0f} s\n")
-        alone = learner.predict()
-        lines.append(_line(study, f"{name}: epoch {epoch}", alone, fold))
-    for share in (0.25, 0.5):
-        mixed = Prediction(
-            (1 - share) * shipped.output + share * alone.output,
-            (1 - share) * shipped.index + share * alone.index,
-            shipped.text_mean,
-        )
-        lines.append(_line(study, f"{name}: {share} of it in the shipped settings", mixed, fold))
-    return lines
+        answers.append(learner.test_answers())
+        spent_s = time.monotonic() - start
+        sys.stderr.write(f"{trial.title}, part {part + 1}, epoch {epoch}: {spent_s:.0f} s\n")
+    made = np.stack(answers)
+    np.save(stored, made)
+    return made
 
 
-def shipped_settings(study: Study, fold: Fold) -> Prediction:
+def shipped_settings(study: Study, folds: Sequence[Fold]) -> Prediction:
     """Return what the shipped settings answer, before rows are scaled to unit length."""
-    maps = study.fit(fold[0])
-    scaled = (study.examples.features[fold[1]] - maps.centre) * maps.scale
-    inputs = expanded(scaled, maps.basis)
+    found = [_shipped_answers(study, *fold) for fold in folds]
+    rows = np.concatenate([test for _, test in folds])
+    return _prediction(study, rows, *np.split(np.concatenate(found), 2, axis=1))
+
+
+def _shipped_answers(study: Study, train: Ids, test: Ids) -> Matrix:
+    """Return (n, 768): the output with its intercept, and the index row, of test rows."""
+    maps = study.fit(train)
+    inputs = study.inputs(maps, test)
     output = inputs @ maps.output_weight + maps.output_bias
-    return _prediction(study, fold[1], output, inputs @ maps.index_weight)
+    return np.hstack([output, inputs @ maps.index_weight])
+
+
+def _teacher(study: Study, rows: Ids) -> Matrix:
+    """Return (n, 768): the shipped settings' two answers, without intercepts, out of fold."""
+    found = np.zeros((len(rows), 2 * study.examples.prompts.shape[1]), np.float32)
+    for train, test in group_folds(study.groups[rows], TEACHER_FOLDS, seed=0):
+        maps = study.fit(rows[train])
+        inputs = study.inputs(maps, rows[test])
+        moved = inputs @ maps.output_weight
+        found[test] = np.hstack([moved, 2 * inputs @ maps.index_weight - moved])
+    return found
 
 
 def _inner_maps(study: Study, trial: Trial, view: str) -> Any:
@@ -220,41 +270,81 @@ def _prediction(study: Study, rows: Ids, output: Matrix, index: Matrix) -> Predi
     return Prediction(outputs, indexes, study.constants.prompt_mean)
 
 
-def _line(study: Study, name: str, made: Prediction, fold: Fold) -> str:
-    scored = Prediction(made.output, made.index.copy(), made.text_mean)
-    scored.index[fold[1]] = unit_rows(made.index[fold[1]])
+def _section(
+    study: Study, trial: Trial, folds: Sequence[Fold], shipped: Prediction
+) -> Iterator[str]:
+    """Yield the lines of a trial."""
+    sets = _test_sets(study, folds)
+    first, further = (len(rows) for rows in sets)
+    yield from (
+        "",
+        f"## {trial.title}",
+        "",
+        f"Learns from images {', '.join(trial.views)}. Parts tested: {trial.parts} of "
+        f"{SOURCE_PARTS}, {first:,} images of the first file and {further:,} of the further "
+        f"files; each learns from {min(len(train) for train, _ in folds):,} pairs or more.",
+        "",
+        "| | cosine, first file | R@10, first file | cosine, further files | R@10, further files |",
+        "| --- | --- | --- | --- | --- |",
+        _line(study, "**shipped settings**", shipped, sets),
+    )
+    probe, *epochs = run_trial(study, trial, folds)
+    yield _line(study, "linear probe", probe, sets)
+    for number, made in enumerate(epochs, 1):
+        yield _line(study, f"epoch {number}", made, sets)
+    mixed = {share: _mix(shipped, epochs[-1], share) for share in MIXES}
+    for share, made in mixed.items():
+        yield _line(study, f"{share} of it in the shipped settings", made, sets)
+    for share, made in mixed.items():
+        both = [
+            str(gain)
+            for rows in sets
+            for gain in gains(study, _scaled(made, rows), _scaled(shipped, rows), rows)
+        ]
+        yield f"| gain of {share}, pair by pair | {' | '.join(both)} |"
+
+
+def _mix(shipped: Prediction, other: Prediction, share: float) -> Prediction:
+    return Prediction(
+        (1 - share) * shipped.output + share * other.output,
+        (1 - share) * shipped.index + share * other.index,
+        shipped.text_mean,
+    )
+
+
+def _scaled(made: Prediction, rows: Ids) -> Prediction:
+    """Return the prediction with index rows of unit length."""
+    scaled = Prediction(made.output, made.index.copy(), made.text_mean)
+    scaled.index[rows] = unit_rows(made.index[rows])
+    return scaled
+
+
+def _line(study: Study, name: str, made: Prediction, sets: Sequence[Ids]) -> str:
     cells = [
-        f"{figure:.3f}"
-        for rows in _test_sets(study, fold)
-        for figure in brief_score(study, scored, rows)
+        f"{figure:.3f}" for rows in sets for figure in brief_score(study, _scaled(made, rows), rows)
     ]
-    line = f"| {name} | {' | '.join(cells)} |"
-    sys.stderr.write(line + "\n")
-    return line
+    return f"| {name} | {' | '.join(cells)} |"
 
 
-def _test_sets(study: Study, fold: Fold) -> tuple[Ids, Ids]:
-    return fold[1][study.first[fold[1]]], fold[1][~study.first[fold[1]]]
+def _test_sets(study: Study, folds: Sequence[Fold]) -> tuple[Ids, Ids]:
+    rows = np.sort(np.concatenate([test for _, test in folds]))
+    return rows[study.first[rows]], rows[~study.first[rows]]
 
 
-def _header(study: Study, fold: Fold) -> Sequence[str]:
+def _header() -> list[str]:
     facts = ", ".join(f"{name} {value}" for name, value in machine("torch", "numpy").items())
-    first, further = (len(rows) for rows in _test_sets(study, fold))
     return [
         "# A trunk of `lite` that learns",
         "",
         f"Made by `python benchmarks/lite_trunk.py`; {facts}.",
         "",
-        f"The last two stages and the last layer learn from {len(fold[0]):,} pairs, on whole "
-        "images and random crops; the rest of the trunk is frozen. Tested on generated images of "
-        f"sources that were left out, one part of four: {first:,} of the first file, "
-        f"{further:,} of the further files, all as prompts. *R@10*: how often the right prompt is "
-        "among the 10 nearest of up to 294 of the same set. *Linear probe*: ridge regression on "
-        "the same trunk before it learns. In a mix the vectors are averaged before they are "
-        "scaled to unit length.",
-        "",
-        "| | cosine, first file | R@10, first file | cosine, further files | R@10, further files |",
-        "| --- | --- | --- | --- | --- |",
+        "The last two stages and the last layer learn from the pairs; the rest of the trunk is "
+        "frozen. Tested on generated images of sources that were "
+        f"left out, one part of {SOURCE_PARTS} after another, all as prompts. *R@10*: how often "
+        "the right prompt is among the 10 nearest of up to 294 of the same set. *Linear probe*: "
+        "ridge regression on the same trunk before it learns. In a mix the vectors are averaged "
+        "before they are scaled to unit length. In brackets: 95 % intervals, bootstrap over "
+        "groups.",
     ]
 
 
@@ -262,14 +352,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--pairs", type=Path, action="append", required=True)
     parser.add_argument("--cache", type=Path, default=Path(".lite-study"))
+    parser.add_argument("--trunk", choices=sorted({trial.trunk for trial in TRIALS}))
     args = parser.parse_args()
     study = Study(args.pairs, args.cache)
-    fold = study.leave_sources_out(4)[0]
-    shipped = shipped_settings(study, fold)
-    lines = [*_header(study, fold), _line(study, "**shipped settings**", shipped, fold)]
+    parts = study.leave_sources_out(SOURCE_PARTS)
+    lines = _header()
     RESULT.parent.mkdir(exist_ok=True)
     for trial in TRIALS:
-        lines += run_trial(study, trial, fold, shipped)
+        if args.trunk not in (None, trial.trunk):
+            continue
+        folds = parts[: trial.parts]
+        for line in _section(study, trial, folds, shipped_settings(study, folds)):
+            sys.stderr.write(line + "\n")
+            lines.append(line)
         RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
