@@ -52,7 +52,7 @@ lint: $(VENV)/.test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	@mkdir -p .mypy_path && ln -sfn .. .mypy_path/imprompt # mypy finds the package `imprompt` by its folder's name
-	MYPYPATH=.mypy_path $(PY) -m mypy $(TYPED) tests examples benchmarks docs
+	MYPYPATH=.mypy_path $(PY) -m mypy $(TYPED) tests examples benchmarks docs integrations
 
 # Known holes of the pinned versions. It asks PyPI's own service; a version that it cannot look up is a failure.
 audit: $(PY)

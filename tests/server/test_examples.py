@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -12,12 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 
 from tests.server.conftest import PROMPTS
-from tests.server.pictures import PARAMETERS, b64, png
-from tests.server.processes import ROOT, ask, served
+from tests.server.pictures import PARAMETERS, png
+from tests.server.processes import ROOT, served
 
 pytestmark = pytest.mark.slow
 
@@ -75,17 +72,3 @@ def test_python(address: str, folder: Path) -> None:
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
     assert done.stdout == "exact a small lighthouse on a cliff\n"
-
-
-def test_comfyui(address: str, folder: Path) -> None:
-    """The node takes ComfyUI's images, (n, height, width, 3) floats of 0 to 1; gives a prompt."""
-    (folder / "node.py").write_text(block("ComfyUI", "python"), "utf-8")
-    node = runpy.run_path(str(folder / "node.py"))["NODE_CLASS_MAPPINGS"]["Imprompt"]
-    assert node.INPUT_TYPES()["required"]["address"][1] == {"default": ADDRESS}
-    images = torch.rand(1, 32, 48, 3)
-    (prompt,) = getattr(node(), node.FUNCTION)(images, address)
-    Image.fromarray((images[0].numpy() * 255).astype("uint8")).save(folder / "same.png")
-    body = {"images": [b64((folder / "same.png").read_bytes())]}
-    status, value = ask(int(address.rpartition(":")[2]), "/v1/query", body)
-    assert status == 200
-    assert prompt == value["results"][0]["prompt"] != ""
