@@ -32,7 +32,7 @@ test-ofa: $(VENV)/.test .venv-ofa/.modelscope
 
 # The clients that people have, in an environment of their own: clip-retrieval asks for numpy < 2, its client module for requests alone.
 test-clients: $(VENV)/.test .venv-clients/.installed
-	$(PY) -m pytest tests/server/clients/real_clients.py
+	$(PY) -m pytest tests/server/clients/real_clients.py tests/integrations/real_gradio.py
 
 # The wheel for GPUs runs without one: it falls back, answers as faiss-cpu does, and has the names that are called on a GPU.
 test-faiss-gpu: $(VENV)/.test .venv-faiss-gpu/.installed
@@ -105,6 +105,11 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
 	@$(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check webuiapi==0.9.17 requests pillow
 	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps clip-retrieval==2.45.0
+	@echo "Installing AUTOMATIC1111's gradio and Forge's beside them."
+	@$(PYTHON) -m venv .venv-clients/gradio3
+	@.venv-clients/gradio3/bin/python -m pip install --quiet --disable-pip-version-check 'gradio==3.41.2' 'huggingface-hub<1' 'pydantic<2' 'httpx<0.28' 'numpy<2' 'pillow<11' 'matplotlib<3.9'
+	@$(PYTHON) -m venv .venv-clients/gradio4
+	@.venv-clients/gradio4/bin/python -m pip install --quiet --disable-pip-version-check 'gradio==4.40.0' 'huggingface-hub<1' 'pydantic<2.11' 'fastapi<0.113' 'starlette<0.40'
 	@touch $@
 
 clean:

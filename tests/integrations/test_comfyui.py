@@ -169,6 +169,13 @@ def test_what_goes_wrong_is_one_line(
         other.shutdown()
 
 
+def test_both_integrations_ask_alike() -> None:
+    """Each folder is copied alone, so each has the client."""
+    client = ROOT / "integrations" / "comfyui" / "client.py"
+    copied = ROOT / "integrations" / "a1111" / "imprompt_client.py"
+    assert copied.read_bytes() == client.read_bytes()
+
+
 def test_a_token_is_sent(
     nodes: ModuleType, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
