@@ -1,4 +1,4 @@
-"""The user's `config.toml`: defaults for options, over the built-in ones and under everything else.
+"""The user's `config.toml`: defaults for options.
 
     index = "~/prompts/index"
     device = "cpu"
@@ -7,9 +7,9 @@
     k = 5
     no-artists = true
 
-A key at the top is the default of that option in every verb that has it, one in a table that of
-this verb. Options are named as on the command line, without the dashes. What is typed wins, then
-the environment, then the verb's table, then the top of the file.
+A key at the top sets the default of that option for every command that has it; a key in a table, for
+that command only. Options are named as on the command line, without the dashes. What you type wins
+over the environment, that over the command's table, and that over the top of the file.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _check_known(path: Path, name: str, *, kind: str, known: Collection[str]) ->
         return
     if name in _TYPED_EACH_TIME | _NO_VERB_OF_IT:
         raise ConfigError(
-            f"{path}: {name!r} cannot have a default, because it loses work.",
+            f"{path}: {name!r} cannot have a default, because it can lose work.",
             hint="Remove the line, and type it where you mean it.",
         )
     import difflib

@@ -70,8 +70,8 @@ def _help(*words: str) -> str:
 def _defaults() -> Iterator[str]:
     yield "## Defaults of your own\n"
     yield (
-        "`imprompt doctor` says where `config.toml` is looked for; a line in it is the default of "
-        "an option.\n"
+        "`imprompt doctor` shows where imprompt looks for `config.toml`. A line in it sets the "
+        "default of an option.\n"
     )
     text = inspect.cleandoc(config_file.__doc__ or "")
     example, _, rules = text.partition("\n\n")[2].partition("\n\nA key ")
