@@ -7,9 +7,9 @@
     k = 5
     no-artists = true
 
-A key at the top sets the default of that option for every command that has it; a key in a table, for
-that command only. Options are named as on the command line, without the dashes. What you type wins
-over the environment, that over the command's table, and that over the top of the file.
+A key at the top sets the default of that option for every command that has it; a key in a table,
+for that command only. Options are named as on the command line, without the dashes. What you type
+wins over the environment, that over the command's table, and that over the top of the file.
 """
 
 from __future__ import annotations
