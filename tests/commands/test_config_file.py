@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,8 +136,20 @@ def test_the_version(imprompt: Imprompt, config: Path) -> None:
     assert done.out.startswith("imprompt 0.")
 
 
-def test_the_shell_gets_a_completion(imprompt: Imprompt) -> None:
-    """A script on standard output; nothing is installed for that."""
-    done = imprompt("--show-completion", "bash")
-    assert done.code == 0
-    assert "complete" in done.out
+def test_a_shell_completes_commands_and_options() -> None:
+    """As the script that `--install-completion` writes for bash asks for them."""
+    code = "import sys; sys.argv[0] = 'imprompt'; from imprompt.cli import main; main()"
+    for line, wanted in (("imprompt que", "query"), ("imprompt query --no-art", "--no-artists")):
+        asked = {
+            "_IMPROMPT_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split()) - 1),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **asked},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == [wanted]

@@ -50,6 +50,7 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, 
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_each_image_is_answered_when_it_appears(index: Path, tmp_path: Path) -> None:
     """One line each, a text file beside each, and none over a file that exists."""
     with watching(tmp_path, "--index", index, "--txt") as process:
@@ -75,6 +76,7 @@ def test_each_image_is_answered_when_it_appears(index: Path, tmp_path: Path) -> 
     assert err.count(f"{tmp_path / 'taken.txt'} already exists") == 2, "at once, and at the end"
 
 
+@pytest.mark.slow
 def test_lines_of_json(index: Path, tmp_path: Path) -> None:
     """What was there comes first with --existing; a broken image is a line, too."""
     carrying(tmp_path / "a.png", "a blue bowl")

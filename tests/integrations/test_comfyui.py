@@ -21,6 +21,8 @@ from tests.commands.test_query_folder import carrying
 from tests.conftest import Imprompt
 from tests.server.processes import served
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -17,6 +17,8 @@ from tests.commands.test_filter_options import PAINTED, build
 from tests.commands.test_query_folder import carrying
 from tests.conftest import Imprompt
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 Ask = Callable[[Client], Awaitable[None]]
 
