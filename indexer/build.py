@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from imprompt.core.atomic_files import atomic_write
-from imprompt.core.errors import Checksum, ConfigError, CorpusError, IndexDiffers
+from imprompt.core.errors import ConfigError, CorpusError, IndexDiffers
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import CorpusSource, DualEncoder, Progress, TextEncoder
 from imprompt.core.values import EncoderSpec, RejectedRow
@@ -41,7 +41,7 @@ from imprompt.indexer.staging import (
     find_published,
     index_and_publish,
     link_shards,
-    manifest_of,
+    manifest_in_service,
     open_staging,
 )
 from imprompt.store import layout
@@ -50,7 +50,6 @@ from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, read_factory
 from imprompt.store.index_version import IndexVersion
 from imprompt.store.locking import write_lock
 from imprompt.store.manifest import CorpusInfo, Manifest
-from imprompt.store.publish import current_name, refuse_older_format
 
 _LOCAL = LocalEngine()
 _LOSSES = {REMOVED: "removed", SEMANTIC_DUPLICATE: "dropped as duplicates"}
@@ -234,13 +233,8 @@ def refuse_other(root: Path, plan: BuildPlan) -> None:
         IndexDiffers: it has another corpus or encoder, or prompts were taken out of it.
         FormatVersion: it is in another format.
     """
-    try:
-        name = current_name(root)
-        if name is None:
-            return
-        refuse_older_format(root, name)
-        manifest = manifest_of(root, name)
-    except Checksum:
+    manifest = manifest_in_service(root)
+    if manifest is None:
         return
     if _identity(manifest.corpus, manifest.encoders) != _identity(plan.corpora, plan.encoders):
         raise IndexDiffers(

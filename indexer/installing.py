@@ -14,7 +14,7 @@ from imprompt.core.protocols import Progress
 from imprompt.core.text import size_text
 from imprompt.indexer.build_plan import plan_of
 from imprompt.indexer.derived_vectors import derivable, with_derived
-from imprompt.indexer.staging import manifest_of, put_in_service
+from imprompt.indexer.staging import manifest_in_service, manifest_of, put_in_service
 from imprompt.store import layout
 from imprompt.store.faiss_import import require_inverted_files
 from imprompt.store.index_plan import read_factory
@@ -22,7 +22,7 @@ from imprompt.store.locking import write_lock
 from imprompt.store.manifest import Manifest, encode_manifest
 from imprompt.store.packs.pack_record import PackRecord, reduced
 from imprompt.store.packs.unpacking import OpenPack, needed_bytes, open_pack, unpack
-from imprompt.store.publish import current_name, publish, refuse_older_format, version_names
+from imprompt.store.publish import publish, version_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +122,8 @@ def _holds(manifest: Manifest, packed: Manifest) -> bool:
 
 def _refuse_other(root: Path, packed: Manifest) -> None:
     """Raise `IndexDiffers` if an index is in service; a damaged one of the same rows may go."""
-    try:
-        name = current_name(root)
-        if name is None:
-            return
-        refuse_older_format(root, name)
-        manifest = manifest_of(root, name)
-    except Checksum:
-        return
-    if _holds(manifest, packed):
+    manifest = manifest_in_service(root)
+    if manifest is None or _holds(manifest, packed):
         return
     raise IndexDiffers(
         f"The index in {root} holds {manifest.rows:,} prompts of {manifest.corpus_label}; "

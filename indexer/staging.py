@@ -23,7 +23,14 @@ from imprompt.store.index_plan import plan_index, read_factory
 from imprompt.store.index_version import VersionFiles
 from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
 from imprompt.store.paths import check_tree, has_content, hash_file, open_file
-from imprompt.store.publish import find_version, make_current, publish, read_current
+from imprompt.store.publish import (
+    current_name,
+    find_version,
+    make_current,
+    publish,
+    read_current,
+    refuse_older_format,
+)
 from imprompt.store.shards import ShardedVectors, write_row_sums
 
 _VERIFY = "Run `imprompt verify`."
@@ -49,6 +56,22 @@ def manifest_of(root: Path, name: str) -> Manifest:
         return manifest_in(path.parent)[1]
     except OSError as error:
         raise Checksum(f"{path} cannot be read: {error.strerror}.", path=path) from error
+
+
+def manifest_in_service(root: Path) -> Manifest | None:
+    """Return the manifest in service; None where there is none, or a damaged one.
+
+    Raises:
+        FormatVersion: it is in another format.
+    """
+    try:
+        name = current_name(root)
+        if name is None:
+            return None
+        refuse_older_format(root, name)
+        return manifest_of(root, name)
+    except Checksum:
+        return None
 
 
 def find_published(root: Path, plan: Plan, *, progress: Progress) -> Manifest | None:
