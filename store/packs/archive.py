@@ -170,8 +170,13 @@ class ArchiveReader:
 
 
 def _local_header(member: _Member) -> bytes:
-    fixed = _LOCAL.pack(
-        b"PK\3\4",
+    fixed = _LOCAL.pack(b"PK\3\4", *_described(member, extra_bytes=_LOCAL_EXTRA.size))
+    return fixed + member.name + _LOCAL_EXTRA.pack(1, 16, member.length, member.length)
+
+
+def _described(member: _Member, *, extra_bytes: int) -> tuple[int, ...]:
+    """Return the fields that a member has alike in its own header and in the directory."""
+    return (
         _VERSION,
         _UTF8,
         _STORED,
@@ -181,9 +186,8 @@ def _local_header(member: _Member) -> bytes:
         _IN_EXTRA,
         _IN_EXTRA,
         len(member.name),
-        _LOCAL_EXTRA.size,
+        extra_bytes,
     )
-    return fixed + member.name + _LOCAL_EXTRA.pack(1, 16, member.length, member.length)
 
 
 def _directory(members: Iterable[_Member], at: int) -> bytes:
@@ -193,16 +197,7 @@ def _directory(members: Iterable[_Member], at: int) -> bytes:
             b"PK\1\2",
             _VERSION,
             _UNIX,
-            _VERSION,
-            _UTF8,
-            _STORED,
-            0,
-            _DAY,
-            member.crc,
-            _IN_EXTRA,
-            _IN_EXTRA,
-            len(member.name),
-            _CENTRAL_EXTRA.size,
+            *_described(member, extra_bytes=_CENTRAL_EXTRA.size),
             0,
             0,
             0,
