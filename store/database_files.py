@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imprompt.core.atomic_files import storage_errors, sync_file, sync_folder
 from imprompt.core.errors import Checksum, StoreError, first_line
+from imprompt.store.databases import Setting, write_database
 from imprompt.store.duckdb_import import import_duckdb
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
@@ -20,6 +25,27 @@ def replace_database(partial: Path, target: Path) -> None:
     sync_file(partial)
     partial.replace(target)
     sync_folder(target.parent)
+
+
+@contextmanager
+def new_database(path: Path, settings: Mapping[str, Setting]) -> Iterator[DuckDBPyConnection]:
+    """Open a new database that has the name `path` once the block succeeds; until then NAME.tmp.
+
+    DuckDB writes the header of a new file in several steps, and refuses one that lacks any.
+
+    Args:
+        settings: DuckDB's, such as a bound on memory.
+
+    Raises:
+        duckdb.Error: it cannot be written; use it within `duckdb_errors`.
+    """
+    partial = path.with_name(f"{path.name}.tmp")
+    remove_database(partial)
+    with write_database(partial, settings) as connection:
+        yield connection
+        # Nothing is left in a write-ahead log then, and closing would hide that a disk is full.
+        connection.execute("CHECKPOINT")
+    replace_database(partial, path)
 
 
 def remove_database(path: Path) -> None:

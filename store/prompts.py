@@ -143,6 +143,22 @@ def _temporary_folder() -> str:
     return f"{tempfile.gettempdir()}/imprompt-{uuid.uuid4().hex}"
 
 
+class RowsDigest:
+    """The sha256 of rows, as `DuckPrompts.digest` hashes them."""
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.json.Encoder()
+        self._digest = hashlib.sha256()
+
+    def add(self, row: Sequence[Any]) -> None:
+        """Take the columns of the next row."""
+        self._digest.update(self._encoder.encode(row) + b"\n")
+
+    def hexdigest(self) -> str:
+        """Return 64 hex digits."""
+        return self._digest.hexdigest()
+
+
 class DuckPrompts:
     """A `imprompt.core.protocols.PromptStore` over a finished `prompts.duckdb`, read-only.
 
@@ -296,15 +312,13 @@ class DuckPrompts:
         the order of `COLUMNS`, and a line feed; then the same of generation parameters, if there
         are any.
         """
-        encoder = msgspec.json.Encoder()
-        digest = hashlib.sha256()
+        digest = RowsDigest()
         tables: dict[str, Mapping[str, str]] = {_PROMPTS: COLUMNS}
         if self._has_parameters:
             tables[_PARAMETERS] = PARAMETER_COLUMNS
         for table, columns in tables.items():
             for row in self._scan(table, columns):
-                digest.update(encoder.encode(row))
-                digest.update(b"\n")
+                digest.add(row)
         return digest.hexdigest()
 
     def prompt_rows(self) -> Iterator[tuple[Any, ...]]:

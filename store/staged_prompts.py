@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from imprompt.core.errors import Checksum
 from imprompt.core.values import Parameters
-from imprompt.store.database_files import duckdb_errors, remove_database, replace_database
+from imprompt.store.database_files import (
+    duckdb_errors,
+    new_database,
+    remove_database,
+    replace_database,
+)
 from imprompt.store.databases import (
     STORED,
     Setting,
@@ -184,7 +189,8 @@ class StagedPrompts:
                 "temp_directory": str(staging / SPILLED),
             }
             if not self._path.exists():
-                self._create()
+                with new_database(self._path, self._settings) as connection:
+                    connection.execute(_TABLES)
             self._connection = write_database(self._path, self._settings, files=[staging / PROMPTS])
             self._check_tables()
             self._next_seq = self._one("SELECT coalesce(max(seq) + 1, 0) FROM staged")
@@ -378,17 +384,6 @@ class StagedPrompts:
             remove_database(partial)
             raise
         replace_database(partial, target)
-
-    def _create(self) -> None:
-        """Write the file without rows, whole or not at all.
-
-        DuckDB writes the header of a new file in several steps, and refuses one that lacks any.
-        """
-        partial = self._path.with_name(f"{STAGED}.tmp")
-        remove_database(partial)
-        with write_database(partial, self._settings) as connection:
-            connection.execute(f"{_TABLES} CHECKPOINT")  # closing would hide that a disk is full
-        replace_database(partial, self._path)
 
     def _check_tables(self) -> None:
         """Raise `Checksum` if an earlier attempt's file holds what this class does not write."""

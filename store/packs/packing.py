@@ -34,8 +34,9 @@ from imprompt.store.packs.pack_record import (
     member_names,
     reduced,
 )
-from imprompt.store.packs.prompt_lines import PromptLine, RowsDigest, lines_of
+from imprompt.store.packs.prompt_lines import PromptLine, lines_of, row_of
 from imprompt.store.paths import open_file
+from imprompt.store.prompts import RowsDigest
 
 SIGNATURE = ".sig"
 _TEXT_LEVEL = 9
@@ -143,9 +144,9 @@ class _LinesOf:
         encoder, digest, size = msgspec.json.Encoder(), hashlib.sha256(), 0
         new_digest = RowsDigest()
         self._check()
-        for line in self._lines():
+        for row_id, line in enumerate(self._lines()):
             if not self._sources:
-                new_digest.add(line)
+                new_digest.add(row_of(row_id, line))
             chunk = encoder.encode(line) + b"\n"
             digest.update(chunk)
             size += len(chunk)

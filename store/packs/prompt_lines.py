@@ -6,7 +6,6 @@ compressed. What follows from other fields is left out: row id, prompt key, and 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +14,7 @@ import msgspec
 
 from imprompt.core.errors import Checksum
 from imprompt.core.values import Parameters, prompt_key
-from imprompt.store.database_files import duckdb_errors, remove_database, replace_database
-from imprompt.store.databases import write_database
+from imprompt.store.database_files import duckdb_errors, new_database
 from imprompt.store.generation_parameters import PARAMETER_COLUMNS, read_parameters, settings_text
 from imprompt.store.layout import SPILLED, VERIFY
 from imprompt.store.prompts import COLUMNS, DuckPrompts, duckdb_config
@@ -49,24 +47,6 @@ class PromptLine(
     n_duplicates: _Number = 0
     negative: str = ""
     settings: dict[str, str] | None = None
-
-
-class RowsDigest:
-    """The digest of `imprompt.store.prompts.DuckPrompts.digest`, of rows without parameters."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._encoder = msgspec.json.Encoder()
-        self._digest = hashlib.sha256()
-
-    def add(self, line: PromptLine) -> None:
-        """Count the next row."""
-        self._digest.update(self._encoder.encode(_row(self._rows, line)) + b"\n")
-        self._rows += 1
-
-    def hexdigest(self) -> str:
-        """Return 64 hex digits."""
-        return self._digest.hexdigest()
 
 
 def lines_of(prompts: DuckPrompts, *, sources: bool = True) -> Iterator[PromptLine]:
@@ -146,19 +126,15 @@ def write_prompts(target: Path, lines: Iterable[PromptLine]) -> None:
     Raises:
         StorageFull: the disk is full or may not be written.
     """
-    partial = target.with_name(f"{target.name}.tmp")
     config = {**duckdb_config(), "temp_directory": str(target.parent / SPILLED)}
     with duckdb_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_database(partial)
-        with write_database(partial, config) as connection:
+        with new_database(target, config) as connection:
             for start, some in _batches(lines):
-                rows = [_row(row_id, line) for row_id, line in enumerate(some, start)]
+                rows = [row_of(row_id, line) for row_id, line in enumerate(some, start)]
                 _insert(connection, "prompts", rows)
                 found = (_parameters(row_id, line) for row_id, line in enumerate(some, start))
                 _insert(connection, "parameters", [row for row in found if row is not None])
-            connection.execute("CHECKPOINT")  # so that nothing is left in a write-ahead log
-        replace_database(partial, target)
 
 
 def _insert(connection: DuckDBPyConnection, table: str, rows: list[tuple[Any, ...]]) -> None:
@@ -197,7 +173,7 @@ def _batches(lines: Iterable[PromptLine]) -> Iterator[tuple[int, list[PromptLine
         yield start, some
 
 
-def _row(row_id: int, line: PromptLine) -> tuple[Any, ...]:
+def row_of(row_id: int, line: PromptLine) -> tuple[Any, ...]:
     """Return the columns of `COLUMNS`."""
     embedded = line.text if line.embedded_text is None else line.embedded_text
     return (

@@ -13,7 +13,7 @@ import pytest
 
 from imprompt.core.errors import Checksum
 from imprompt.core.values import prompt_key
-from imprompt.store import staged_prompts
+from imprompt.store import database_files
 from imprompt.store.layout import PROMPTS, STAGED
 from imprompt.store.prompts import DuckPrompts
 from imprompt.store.staged_prompts import CleanPrompt, CorpusState, NumberedRows, StagedPrompts
@@ -232,7 +232,7 @@ def test_a_file_that_is_not_whole_never_has_its_name(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(staged_prompts, "replace_database", end)
+        patched.setattr(database_files, "replace_database", end)
         with pytest.raises(KeyboardInterrupt):
             StagedPrompts(tmp_path)
     assert not (tmp_path / STAGED).exists()
