@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 from imprompt.core.errors import ConfigError, QueryError
 from imprompt.notebook.pictures import ImageLike, image_source
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from imprompt.commands.index_options import LoadedIndex
     from imprompt.ensemble.ensemble import Ensemble
     from imprompt.retriever import Retriever
+
+
+class _Options(TypedDict, total=False):
+    """The options of `Index.query`, which says what they do."""
+
+    k: int
+    where: str | None
+    contains: Sequence[str]
+    exclude: Sequence[str]
+    no_artists: bool
+    ignore_metadata: bool
 
 
 class Index:
@@ -163,29 +174,11 @@ class Index:
 
     @overload
     def query(
-        self,
-        images: ImageLike,
-        *,
-        k: int = 10,
-        where: str | None = None,
-        contains: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        no_artists: bool = False,
-        ignore_metadata: bool = False,
-    ) -> PromptAnswer: ...
+        self, images: list[Any] | tuple[Any, ...], **options: Unpack[_Options]
+    ) -> Answers: ...
 
     @overload
-    def query(
-        self,
-        images: list[Any] | tuple[Any, ...],
-        *,
-        k: int = 10,
-        where: str | None = None,
-        contains: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        no_artists: bool = False,
-        ignore_metadata: bool = False,
-    ) -> Answers: ...
+    def query(self, images: ImageLike, **options: Unpack[_Options]) -> PromptAnswer: ...
 
     def query(
         self,
@@ -218,14 +211,13 @@ class Index:
             QueryError, ConfigError: k or a filter cannot be used.
             MemberUnavailable: a member of the ensemble cannot be used.
         """
-        several = isinstance(images, list | tuple)
+        some: list[Any] = [*images] if isinstance(images, list | tuple) else [images]
         questions = [
-            Question(image_source(image), ignore_metadata=ignore_metadata)
-            for image in (images if isinstance(images, list | tuple) else [images])
+            Question(image_source(image), ignore_metadata=ignore_metadata) for image in some
         ]
         filters = Filters(where, _words(contains), _words(exclude), no_artists)
         answers = Answers(self._asked(questions, k, filters))
-        if several:
+        if isinstance(images, list | tuple):
             return answers
         (answer,) = answers
         if answer.error is not None:
