@@ -7,32 +7,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.commands.test_filter_options import PAINTED, build
 from tests.commands.test_query_folder import carrying
 from tests.conftest import Imprompt
-from tests.server.processes import served
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVE = Path(__file__).with_name("drive_a1111.py")
 EXTENSION = ROOT / "integrations" / "a1111"
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("a1111"), PAINTED)
-
-
-@pytest.fixture(scope="module")
-def address(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(index, tmp_path_factory.mktemp("server") / "log") as (_, port):
-        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(("folder", "version"), [("gradio3", "3.41.2"), ("gradio4", "4.40.0")])

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.commands.test_filter_options import PAINTED, build
 from tests.commands.test_query_folder import carrying
 from tests.conftest import Imprompt
 from tests.server.processes import served
@@ -37,17 +35,6 @@ def nodes() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("comfyui"), PAINTED)
-
-
-@pytest.fixture(scope="module")
-def address(index: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(index, tmp_path_factory.mktemp("server") / "log") as (_, port):
-        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
