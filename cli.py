@@ -74,7 +74,6 @@ _FREE_SPACE = "Free some space and run the command again."
 app = typer.Typer(
     name="imprompt",
     cls=VerbGroup,
-    help="Find the prompt behind an image: read it from the file, or match the image to prompts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

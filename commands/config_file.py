@@ -132,10 +132,10 @@ def _checked(path: Path, name: str, value: Any, option: Any, command: Any) -> An
 
     if option.multiple and not isinstance(value, list):
         value = [value]
-    scalar = value if isinstance(value, list) and option.multiple else [value]
+    items = value if option.multiple else [value]
     wanted, said = ((bool,), "true or false") if option.is_flag else (_SCALARS, "text or a number")
     fits = all(
-        isinstance(item, wanted) and isinstance(item, bool) == option.is_flag for item in scalar
+        isinstance(item, wanted) and isinstance(item, bool) == option.is_flag for item in items
     )
     problem = "" if fits else f"it takes {said}"
     if fits:

@@ -26,15 +26,10 @@ def doctor(
     file and folder. Never uses the network. Exits with 0 if the default blend config can run,
     otherwise with the code of the first problem.
     """
-    from imprompt.commands.config_file import defaults
     from imprompt.core.settings import settings
     from imprompt.environment.diagnosis import diagnose
 
-    known = []
-    try:
-        defaults(ctx.find_root().command)
-    except ConfigError as error:
-        known.append(error)
+    known = [ctx.obj] if isinstance(ctx.obj, ConfigError) else []  # about the file of defaults
     diagnosis, errors = diagnose(settings(index=index, offline=offline), known=known)
     if output.json:
         output.line(diagnosis)
@@ -67,7 +62,7 @@ def _show(output: Output, diagnosis: Diagnosis) -> None:
         ("device", machine.device),
         ("network", network),
         ("index", index.folder if index.problem else _index(index)),
-        ("defaults", diagnosis.config or f"none ({config_path()} would have them)"),
+        ("defaults", diagnosis.config or f"none; they would be in {config_path()}"),
     ]
     output.table(grid("", ["", ""], rows))
     sets = [each for each in diagnosis.model_sets if each.kind != "member"]

@@ -42,9 +42,10 @@ class VerbGroup(TyperGroup):
 
             try:
                 extra.setdefault("default_map", defaults(self))
-            except ConfigError:
+            except ConfigError as error:
                 if args[:1] != ["doctor"]:  # which shows the error, and all else
                     raise
+                extra["obj"] = error
         return super().make_context(info_name, args, parent, **extra)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

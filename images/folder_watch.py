@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +47,7 @@ class FolderWatch:
         self._announce = announce
         self._seen: dict[Path, _Stamp] = {}
         self._beyond: set[Path] = set()
+        self._extensions = extensions()
         images = find_images([folder])
         self._waiting = set(images) if existing else set()
         if not existing:
@@ -79,7 +80,7 @@ class FolderWatch:
                 self._waiting.update(find_images([self.folder]))
             if not self.folder.is_dir():
                 raise QueryError(
-                    f"{self.folder} is gone.", hint="Make it again, then watch it again."
+                    f"{self.folder} is gone.", hint="Restore it, then run the command again."
                 )
             self._waiting.update(
                 self.folder / path.relative_to(place)
@@ -113,7 +114,7 @@ class FolderWatch:
         except (ValueError, OSError, RuntimeError):
             return False
         hidden = any(part.startswith(".") for part in inside.parts)
-        if hidden or path.suffix.lower() not in extensions():
+        if hidden or path.suffix.lower() not in self._extensions:
             return False
         if not within and path not in self._beyond:
             self._beyond.add(path)
@@ -122,11 +123,11 @@ class FolderWatch:
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """Return what changes when a file does; None if it is none, or empty."""
+    """Return what changes when a file does; None if it is not a file, or empty."""
     try:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    if not os.path.isfile(path) or not status.st_size:  # noqa: PTH113 a link to one counts
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
