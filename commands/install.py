@@ -22,8 +22,8 @@ def install(
         str,
         typer.Argument(
             metavar="PACK",
-            help="A file of `pack`, `hf:OWNER/NAME[@REVISION][:FILE]` (a data set of the hub), or "
-            "an https address.",
+            help="A file that `pack` wrote, `hf:OWNER/NAME[@REVISION][:FILE]` (a data set of the "
+            "hub), or an https address.",
             show_default=False,
         ),
     ],

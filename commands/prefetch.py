@@ -27,8 +27,8 @@ def prefetch(
         typer.Argument(
             metavar="NAME",
             help="What to fetch for: a preset (`lite`, `clip`), a blend config (`default`, "
-            "`notebook`, a JSON file), a member, a corpus, an encoder, a backbone, or a file of "
-            "`pack`, whose encoders are meant.",
+            "`notebook`, a JSON file), a member, a corpus, an encoder, a backbone, or a file that "
+            "`pack` wrote, for its encoders.",
         ),
     ],
     list_only: Annotated[

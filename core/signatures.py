@@ -1,4 +1,4 @@
-"""Signatures of files by OpenSSH: who has a key for `ssh` can sign, and anybody can check.
+"""Signatures of files by OpenSSH: anyone with a key for `ssh` can sign, and anyone can check.
 
 The form is that of `ssh-keygen -Y sign`
 (https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.sshsig), which does the work.

@@ -117,7 +117,9 @@ def _decoded(
 
 
 def _not_a_line(path: Path, number: int, reason: str) -> Checksum:
-    return Checksum(f"{path}: line {number + 1} of its prompts is none: {reason}.", path=path)
+    return Checksum(
+        f"{path}: line {number + 1} of its prompts cannot be read: {reason}.", path=path
+    )
 
 
 def write_prompts(target: Path, lines: Iterable[PromptLine]) -> None:

@@ -109,7 +109,7 @@ def open_pack(path: Path) -> Iterator[OpenPack]:
         file = path.open("rb")
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be read: {error.strerror}.", hint="Name a pack: a file of `pack`."
+            f"{path} cannot be read: {error.strerror}.", hint="Name a file that `pack` wrote."
         ) from error
     with file:
         archive = ArchiveReader(file, path)
