@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -122,7 +122,6 @@ def _fill(
     announce: Callable[[str], None],
 ) -> None:
     from huggingface_hub import utils
-    from huggingface_hub.file_download import http_get
 
     kept = file.seek(0, os.SEEK_END)
     if size_bytes is not None:
@@ -136,11 +135,30 @@ def _fill(
                 f"{size_text(free)} free.",
                 hint="Free some space, or name another cache folder with HF_HOME.",
             )
-    if kept:
-        announce(f"Resuming after {size_text(kept)} of an earlier attempt.")
     # The client follows the hub's redirects and sends the user's token to no other host.
     headers = utils.build_hf_headers()  # type: ignore[attr-defined]  # documented as above
-    http_get(url, file, resume_size=kept, headers=headers, expected_size=size_bytes)
+    go_on(file, url, headers=headers, size_bytes=size_bytes, announce=announce)
+
+
+def go_on(
+    file: BinaryIO,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    announce: Callable[[str], None],
+    size_bytes: int | None = None,
+) -> None:
+    """Append what a file lacks of a download, and sync it.
+
+    Raises:
+        Exception: any of the hub's library, if the host refuses or does not answer.
+    """
+    from huggingface_hub.file_download import http_get
+
+    kept = file.seek(0, os.SEEK_END)
+    if kept:
+        announce(f"Resuming after {size_text(kept)} of an earlier attempt.")
+    http_get(url, file, resume_size=kept, headers={**headers}, expected_size=size_bytes)
     file.flush()
     os.fsync(file.fileno())
 

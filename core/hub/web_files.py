@@ -6,7 +6,6 @@ Nobody says what such a file should be, so whoever asks for it checks its conten
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +13,9 @@ from urllib.parse import urlsplit
 
 from imprompt.core.atomic_files import storage_errors, sync_folder
 from imprompt.core.errors import ConfigError, Unreachable, first_line
-from imprompt.core.hub.download import sole_writer
+from imprompt.core.hub.download import go_on, sole_writer
 from imprompt.core.hub.fetch import Announce
 from imprompt.core.settings import settings
-from imprompt.core.text import size_text
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -67,15 +65,10 @@ def is_missing(error: Unreachable) -> bool:
 
 
 def _download(url: str, path: Path, host: str, announce: Announce) -> None:
-    from huggingface_hub.file_download import http_get
-
     partial = _partial(path)
     with partial.open("ab+") as file:
-        kept = file.seek(0, os.SEEK_END)
-        if kept:
-            announce(f"Resuming after {size_text(kept)} of an earlier attempt.")
         try:
-            http_get(url, file, resume_size=kept, headers={})
+            go_on(file, url, headers={}, announce=announce)
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -87,8 +80,6 @@ def _download(url: str, path: Path, host: str, announce: Announce) -> None:
                 f"{_shown(url)} cannot be fetched: {host} {said}.",
                 hint="Run the command again to resume the download.",
             ) from error
-        file.flush()
-        os.fsync(file.fileno())
     partial.replace(path)
     sync_folder(path.parent)
 
