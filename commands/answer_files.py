@@ -1,4 +1,4 @@
-"""The files that `query` writes its answers to: a CSV table, and a text file beside each image."""
+"""The files that `query` writes: a CSV table, a text file beside each image, described copies."""
 
 from __future__ import annotations
 
@@ -110,6 +110,60 @@ class Sidecars:
             reason = error.strerror or str(error)
             raise PartialFailure(f"{sidecar} cannot be written: {reason}.") from error
         self._owners[sidecar] = image
+
+
+class DescribedCopies:
+    """Copies of images with the answer in their XMP, in one folder; nothing there is overwritten.
+
+    The prompt is the description that photo tools show. What the file itself says stays as it is,
+    and no reader of prompts takes the description for the file's own: it is marked as an answer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._owners: dict[Path, Path] = {}
+
+    def write(self, image: Path, answer: Answer) -> None:
+        """Write the copy of an image.
+
+        Raises:
+            PartialFailure: the copy exists, another image has written it, or the format or the XMP
+                of the image does not allow it.
+            StorageFull: the folder may not be written, or the disk is full.
+        """
+        from imprompt.images.metadata.xmp_writing import CannotDescribeError, with_description
+
+        copy = self._folder / image.name
+        if (owner := self._owners.get(copy)) is not None:
+            raise PartialFailure(
+                f"{copy} is the copy of {owner}; that of {image} was not written.",
+                hint="Give each image a name of its own.",
+            )
+        try:
+            described = with_description(image.read_bytes(), answer.prompt, _about(answer))
+            with atomic_write(copy, replace=False) as file:
+                file.write(described)
+        except CannotDescribeError as error:
+            raise PartialFailure(f"{image} was not copied: {error}.") from error
+        except FileExistsError as error:
+            raise PartialFailure(
+                f"{copy} already exists; the copy of {image} was not written.",
+                hint="Name another folder, or move the file away.",
+            ) from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise PartialFailure(f"{copy} cannot be written: {reason}.") from error
+        self._owners[copy] = image
+
+
+def _about(answer: Answer) -> dict[str, str]:
+    """Return what a copy says about its description, by the names of XMP properties."""
+    about: dict[str, str] = {"How": answer.how}
+    if (estimate := answer.estimate) is not None:
+        if estimate.confidence is not None:
+            about["Confidence"] = f"{estimate.confidence:.4f}"
+        about |= {"Encoder": answer.encoder, "Corpus": answer.corpus, "Version": answer.version}
+    return {name: text for name, text in about.items() if text}
 
 
 def _cell(text: str) -> str:

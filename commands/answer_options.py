@@ -15,7 +15,7 @@ from imprompt.commands.image_arguments import STDIN
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
-    from imprompt.commands.answer_files import PromptTable, Sidecars
+    from imprompt.commands.answer_files import DescribedCopies, PromptTable, Sidecars
     from imprompt.core.errors import ImpromptError
     from imprompt.retriever.answers import Answer, Question
 
@@ -81,20 +81,34 @@ class AnswerOptions(PromptOptions):
             "or @ gets an apostrophe in front, so that no spreadsheet runs it as a formula.",
         ),
     ] = None
+    write_xmp: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-xmp",
+            metavar="FOLDER",
+            help="Also write a copy of each PNG, JPEG or WebP image to this folder, with the "
+            "prompt as its XMP description. An image that has a description of its own is not "
+            "copied; no existing file is overwritten.",
+        ),
+    ] = None
 
     def check_question(self, names: Sequence[str], text: str | None) -> None:
         """Raise `ConfigError` for options that contradict the question."""
         from imprompt.core.errors import ConfigError
 
-        if (self.csv or self.txt or self.prompt_only) and (text or not names):
+        written = self.csv or self.txt or self.write_xmp
+        if (written or self.prompt_only) and (text or not names):
             raise ConfigError(
-                "--csv, --txt and --prompt-only only work on images without a text.",
+                "--csv, --txt, --write-xmp and --prompt-only only work on images without a text.",
                 hint="Leave them out to search for the text.",
             )
-        if self.txt and STDIN in names:
-            raise ConfigError(
-                "--txt cannot write next to standard input.", hint="Save the image to a file first."
+        if (self.txt or self.write_xmp) and STDIN in names:
+            problem = (
+                "--txt cannot write next to standard input."
+                if self.txt
+                else "--write-xmp cannot copy standard input."
             )
+            raise ConfigError(problem, hint="Save the image to a file first.")
 
 
 @dataclass(slots=True)
@@ -108,6 +122,7 @@ class AnswerReport:
         explain: whether an answer shows each member's contribution.
         table: gets a row for each image.
         sidecars: get the prompts.
+        copies: get the prompts, too.
         estimates: whether they get estimated prompts.
     """
 
@@ -117,6 +132,7 @@ class AnswerReport:
     explain: bool
     table: PromptTable | None = None
     sidecars: Sidecars | None = None
+    copies: DescribedCopies | None = None
     estimates: bool = True
 
     def add(self, question: Question, result: Answer | ImpromptError) -> None:
@@ -131,7 +147,7 @@ class AnswerReport:
             if isinstance(question.image, bytes):
                 answer = dataclasses.replace(answer, image=Path(name))
             self._print(answer)
-            error = self._write_sidecar(question.image, answer)
+            error = self._write_files(question.image, answer)
         if error is not None:
             self.output.fail(name, error)
         if self.table is not None:
@@ -149,19 +165,25 @@ class AnswerReport:
         else:
             show_answer(self.output, answer, k=self.k, explain=self.explain)
 
-    def _write_sidecar(self, image: Path | bytes | None, answer: Answer) -> ImpromptError | None:
+    def _write_files(self, image: Path | bytes | None, answer: Answer) -> ImpromptError | None:
+        """Write the sidecar and the copy of an image; return the first error of the two."""
         from imprompt.commands.answer_text import one_line
         from imprompt.core.errors import ImpromptError
 
-        if self.sidecars is None or not isinstance(image, Path):
+        if not isinstance(image, Path):
             return None
-        if answer.how == "estimated" and not self.estimates:
-            return None
-        try:
-            self.sidecars.write(image, one_line(answer.prompt))
-        except ImpromptError as error:
-            return error
-        return None
+        failed: ImpromptError | None = None
+        if self.sidecars is not None and (self.estimates or answer.how != "estimated"):
+            try:
+                self.sidecars.write(image, one_line(answer.prompt))
+            except ImpromptError as error:
+                failed = error
+        if self.copies is not None:
+            try:
+                self.copies.write(image, answer)
+            except ImpromptError as error:
+                failed = failed or error
+        return failed
 
 
 @contextmanager
@@ -177,6 +199,8 @@ def reporting(
 
     in_full = len(questions) <= FULL_IMAGES or questions[0].text or explain or output.verbose
     report = answer_report(output, options, k=k, explain=explain, in_lines=not in_full)
+    if options.write_xmp is not None:
+        report.copies = _copies_to(options.write_xmp, questions)
     with ExitStack() as stack:
         if options.csv is not None:
             _check_no_image(options.csv, questions)
@@ -204,6 +228,27 @@ def answer_report(
     if options.txt:
         report.sidecars = Sidecars()
     return report
+
+
+def _copies_to(folder: Path, questions: Sequence[Question]) -> DescribedCopies:
+    """Return the copies that a folder gets.
+
+    Raises:
+        ConfigError: it is a file, or the folder of one of the images.
+    """
+    from imprompt.commands.answer_files import DescribedCopies
+    from imprompt.core.errors import ConfigError
+
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--write-xmp {folder} is a file.", hint="Name a folder for the copies.")
+    place = folder.resolve()
+    parents = {question.image.parent for question in questions if isinstance(question.image, Path)}
+    if any(parent.resolve() == place for parent in parents):
+        raise ConfigError(
+            f"--write-xmp {folder} is the folder of the images.",
+            hint="Name another one for the copies.",
+        )
+    return DescribedCopies(folder)
 
 
 def question_name(question: Question) -> str:

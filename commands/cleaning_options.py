@@ -131,8 +131,7 @@ class CleaningOptions:
         typer.Option(
             "--language",
             metavar="CODE",
-            help="Keep only prompts in this language (en, de, …); repeatable. Needs the extra "
-            "`language`.",
+            help="Keep only prompts in this language (en, de, …); repeatable.",
             show_default=False,
             rich_help_panel=PANEL,
         ),

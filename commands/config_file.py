@@ -26,6 +26,11 @@ _OF_ENVIRONMENT = {"index": INDEX_VARIABLE, "offline": OFFLINE_VARIABLE}
 _TYPED_EACH_TIME = frozenset({"replace", "force", "drop-unfinished", "dry-run"})
 _NO_VERB_OF_IT = frozenset({"remove"})
 _SCALARS: tuple[type, ...] = (str, int, float)
+_OF_PROGRAMS: dict[str, tuple[type, str]] = {
+    "index": (str, "text"),
+    "device": (str, "text"),
+    "offline": (bool, "true or false"),
+}
 MOST_BYTES = 1 << 20
 _HOW = 'A line is like `device = "cpu"`; a table like [query] is for one command.'
 
@@ -65,6 +70,28 @@ def defaults(group: Any) -> dict[str, dict[str, Any]]:
             for name, value in values.items()
             if name in options and not os.environ.get(_OF_ENVIRONMENT.get(name, ""))
         }
+    return found
+
+
+def program_defaults() -> dict[str, Any]:
+    """Return the values at the top of the file that programs use, too: index, device, offline.
+
+    As on the command line, the environment wins over the file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or a value is of the wrong kind.
+    """
+    path = config_path()
+    content = _read(path)
+    found: dict[str, Any] = {}
+    for name, (kind, said) in _OF_PROGRAMS.items():
+        if name not in content or os.environ.get(_OF_ENVIRONMENT.get(name, "")):
+            continue
+        if not isinstance(content[name], kind):
+            raise ConfigError(
+                f"{path}: {name} = {content[name]!r} cannot be used: it takes {said}.", hint=_HOW
+            )
+        found[name] = content[name]
     return found
 
 

@@ -16,6 +16,8 @@ __all__ = ["load_encoder", "load_index_encoder", "load_minilm", "output_encoder"
 
 _LITE = "lite"
 _HUB_PREFIX = "hf-hub:"
+_MULTILINGUAL = ("xlm-roberta", "nllb", "i18n", "siglip2")
+"""Parts of the names of architectures whose text towers were trained on many languages."""
 _KNOWN_FORMS = (
     "Known forms: lite, lite:HEADFILE, ARCH/PRETRAINED (ViT-L-14/openai), "
     "ARCH//FILE (ViT-B-32//weights.safetensors), hf-hub:OWNER/NAME, "
@@ -54,6 +56,15 @@ def load_encoder(
     from imprompt.encoders.openclip import load_openclip
 
     return load_openclip(name, device=device, offline=offline, announce=announce)
+
+
+def knows_only_english(name: str) -> bool:
+    """Return whether the encoder of a name is known to be trained on English texts alone."""
+    if name == _LITE or name.startswith(f"{_LITE}:"):
+        return True
+    if "/" not in name or name.startswith(_HUB_PREFIX) or Path(name).is_dir():
+        return False
+    return not any(part in name.lower() for part in _MULTILINGUAL)
 
 
 def load_index_encoder(

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import ConfigError
-from imprompt.core.pip_lines import install_extra
 from imprompt.core.values import Parameters, RawPrompt, prompt_key
 from imprompt.indexer.normalization import normalize
 from imprompt.indexer.word_sets import word_list
@@ -175,7 +174,8 @@ def _detector_version() -> str:
         return f"{DETECTOR} {metadata.version(DETECTOR)}"
     except metadata.PackageNotFoundError as error:
         raise ConfigError(
-            f"--language needs {DETECTOR}.", hint=f"Install it: {install_extra('language')}"
+            f"--language needs {DETECTOR}, which is not installed.",
+            hint=f"Install it: pip install {DETECTOR} (it has no wheel for Python 3.14 yet).",
         ) from error
 
 

@@ -94,6 +94,11 @@ class PromptAnswer:
         """Return False where nothing in the corpus is close and the prompt is only a guess."""
         return None if self.answer.estimate is None else self.answer.estimate.close
 
+    @property
+    def note(self) -> str:
+        """Return what else there is to know: a text in another language, unread metadata; or ""."""
+        return self.answer.note
+
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return what `query --json` prints, as plain values."""
         if self.error is not None:
@@ -126,6 +131,8 @@ class PromptAnswer:
         if answer.how != "searched":
             yield f'<p class="prompt">{escape(answer.prompt)}</p>'
             yield f'<p class="how">{escape(_found(answer))}</p>'
+        if answer.note:
+            yield f"<p>{escape(answer.note)}</p>"
         if answer.negative:
             yield f"<p>Negative prompt: {escape(answer.negative)}</p>"
         if estimate is not None:

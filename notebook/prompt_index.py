@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,15 +22,22 @@ if TYPE_CHECKING:
     from imprompt.ensemble.ensemble import Ensemble
     from imprompt.retriever import Retriever
 
+DEFAULT_K = 10
 
-class _Options(TypedDict, total=False):
-    """The options of `Index.query`, which says what they do."""
+
+class _SearchOptions(TypedDict, total=False):
+    """The options of `Index.search`; `Index.query` says what they do."""
 
     k: int
     where: str | None
     contains: Sequence[str]
     exclude: Sequence[str]
     no_artists: bool
+
+
+class _QueryOptions(_SearchOptions, total=False):
+    """The options of `Index.query`, which says what they do."""
+
     ignore_metadata: bool
 
 
@@ -42,14 +49,21 @@ class Index:
         >>> index.query("image.png").prompt
         'a lighthouse on a cliff, oil painting, dramatic lighting'
 
+    It remembers options of `query` and `search` that are given when it is opened:
+
+        >>> index = imprompt.Index.open(k=3, no_artists=True)
+
     Close it, or use it in a `with` block, to let files and memory go.
     """
 
-    def __init__(self, loaded: LoadedIndex, stack: ExitStack, *, blend: str | None) -> None:
+    def __init__(
+        self, loaded: LoadedIndex, stack: ExitStack, *, blend: str | None, defaults: _QueryOptions
+    ) -> None:
         """Use `open` or `build`."""
         self._loaded = loaded
         self._stack = stack
         self._blend = blend
+        self._defaults = defaults
         self._ensemble: Ensemble | None = None
         self._searches: dict[bool, Retriever] = {}
 
@@ -60,20 +74,23 @@ class Index:
         *,
         blend: str | None = None,
         encoder: str | None = None,
-        device: str = "auto",
-        offline: bool = False,
+        device: str | None = None,
+        offline: bool | None = None,
         quiet: bool = True,
+        **defaults: Unpack[_QueryOptions],
     ) -> Index:
         """Open an index.
 
         Args:
             folder: of the index, or its address on Milvus ("milvus:…"); None takes IMPROMPT_INDEX,
-                or the user's data folder.
+                `index` of the user's config.toml, or the user's data folder.
             blend: the blend config, "default", "notebook" or a JSON file; None is "default".
             encoder: overrides the encoder that the index was built with.
-            device: "auto", "cpu", "cuda" or "mps".
-            offline: fetch nothing.
+            device: "auto", "cpu", "cuda" or "mps"; None takes config.toml's, or "auto".
+            offline: fetch nothing; None takes config.toml's, or False.
             quiet: print no notes about devices and downloads.
+            defaults: options of `query` and `search` (k, exclude, …) for every call that does not
+                give them itself.
 
         Raises:
             NoIndex: there is none; `build` makes one.
@@ -83,12 +100,11 @@ class Index:
         from imprompt.commands.index_options import IndexOptions, open_index
         from imprompt.commands.output import Output
 
-        options = IndexOptions(
-            index=None if folder is None else str(folder), device=device, offline=offline
-        )
+        _check_options(defaults, _QueryOptions)
+        options = IndexOptions(**_place(folder, device=device, offline=offline))
         with ExitStack() as stack:
             loaded = stack.enter_context(open_index(Output(quiet=quiet), options, encoder=encoder))
-            return cls(loaded, stack.pop_all(), blend=blend)
+            return cls(loaded, stack.pop_all(), blend=blend, defaults=defaults)
 
     @classmethod
     def build(
@@ -100,9 +116,10 @@ class Index:
         preset: str = "lite",
         encoder: str | None = None,
         replace: bool = False,
-        device: str = "auto",
-        offline: bool = False,
+        device: str | None = None,
+        offline: bool | None = None,
         quiet: bool = False,
+        **defaults: Unpack[_QueryOptions],
     ) -> Index:
         """Build an index as `imprompt build-index` does, and open it.
 
@@ -111,12 +128,12 @@ class Index:
         Args:
             corpus: one or several corpora, as `--corpus` takes them (a table, a text file,
                 "images:FOLDER", "hf:OWNER/NAME", …); None takes the preset's.
-            folder: of the index; None takes IMPROMPT_INDEX, or the user's data folder.
+            folder: of the index; None as in `open`.
             prompts: prompts in memory instead of a corpus.
             preset: "lite" or "clip".
             encoder: instead of the preset's.
             replace: overwrite an index of another corpus or encoder.
-            device, offline: see `open`.
+            device, offline, defaults: see `open`.
             quiet: show no progress and no report.
 
         Raises:
@@ -136,7 +153,8 @@ class Index:
         if preset not in [each.value for each in Preset]:
             names = ", ".join(each.value for each in Preset)
             raise ConfigError(f"There is no preset {preset!r}.", hint=f"Name one of {names}.")
-        place = None if folder is None else str(folder)
+        _check_options(defaults, _QueryOptions)
+        place = _place(folder, device=device, offline=offline)
         with _specs(corpus, prompts) as specs, _unless(quiet):
             build_index(
                 preset=Preset(preset),
@@ -145,13 +163,11 @@ class Index:
                 reading=CorpusOptions(),
                 cleaning=CleaningOptions(),
                 replace=replace,
-                device=device,
                 engine=EngineOptions(),
-                index=place,
-                offline=offline,
                 output=Output(quiet=quiet),
+                **place,
             )
-        return cls.open(place, device=device, offline=offline, quiet=quiet)
+        return cls.open(folder, device=device, offline=offline, quiet=quiet, **defaults)
 
     @property
     def folder(self) -> str:
@@ -174,33 +190,27 @@ class Index:
 
     @overload
     def query(
-        self, images: list[Any] | tuple[Any, ...], **options: Unpack[_Options]
+        self, images: list[Any] | tuple[Any, ...], **options: Unpack[_QueryOptions]
     ) -> Answers: ...
 
     @overload
-    def query(self, images: ImageLike, **options: Unpack[_Options]) -> PromptAnswer: ...
+    def query(self, images: ImageLike, **options: Unpack[_QueryOptions]) -> PromptAnswer: ...
 
     def query(
-        self,
-        images: ImageLike | list[Any] | tuple[Any, ...],
-        *,
-        k: int = 10,
-        where: str | None = None,
-        contains: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        no_artists: bool = False,
-        ignore_metadata: bool = False,
+        self, images: ImageLike | list[Any] | tuple[Any, ...], **options: Unpack[_QueryOptions]
     ) -> PromptAnswer | Answers:
         """Find the prompt behind an image, or behind each of a list; the answers of `query`.
 
         Args:
             images: a path, the bytes of a file, a Pillow image or an array, or a list of these. A
                 picture in memory carries no prompt: give the path to have the file's read.
-            k: number of nearest prompts, at least 1.
-            where: only prompts that match this condition, as in `--where`.
-            contains, exclude: words that prompts must, and must not, contain.
-            no_artists: no prompts that name an artist.
-            ignore_metadata: do not look for prompts in the files.
+
+        Options, each with the default that the index was opened with, if any:
+            k (int): number of nearest prompts, at least 1; 10.
+            where (str): only prompts that match this condition, as in `--where`.
+            contains, exclude (list of str): words that prompts must, and must not, contain.
+            no_artists (bool): no prompts that name an artist.
+            ignore_metadata (bool): do not look for prompts in the files.
 
         Returns:
             One answer for one image. For a list an `Answers`, in order, in which an image that
@@ -211,12 +221,14 @@ class Index:
             QueryError, ConfigError: k or a filter cannot be used.
             MemberUnavailable: a member of the ensemble cannot be used.
         """
+        _check_options(options, _QueryOptions)
+        merged: _QueryOptions = {**self._defaults, **options}
         some: list[Any] = [*images] if isinstance(images, list | tuple) else [images]
+        ignore_metadata = merged.get("ignore_metadata", False)
         questions = [
             Question(image_source(image), ignore_metadata=ignore_metadata) for image in some
         ]
-        filters = Filters(where, _words(contains), _words(exclude), no_artists)
-        answers = Answers(self._asked(questions, k, filters))
+        answers = Answers(self._asked(questions, merged.get("k", DEFAULT_K), _filters(merged)))
         if isinstance(images, list | tuple):
             return answers
         (answer,) = answers
@@ -224,25 +236,19 @@ class Index:
             raise answer.error
         return answer
 
-    def search(
-        self,
-        text: str,
-        *,
-        k: int = 10,
-        where: str | None = None,
-        contains: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        no_artists: bool = False,
-    ) -> PromptAnswer:
-        """Return the prompts nearest to a text, in `nearest`; the other arguments as in `query`.
+    def search(self, text: str, **options: Unpack[_SearchOptions]) -> PromptAnswer:
+        """Return the prompts nearest to a text, in `nearest`; the options as in `query`.
 
         Raises:
             EmptyQuery: the text is empty.
             QueryError, ConfigError: k or a filter cannot be used.
         """
-        filters = Filters(where, _words(contains), _words(exclude), no_artists)
+        _check_options(options, _SearchOptions)
+        merged: _QueryOptions = {**self._defaults, **options}
         question = Question(None, text)
-        (result,) = self._search(of_images=False).ask([question], k, filters=filters)
+        search = self._search(of_images=False)
+        k = merged.get("k", DEFAULT_K)
+        (result,) = search.ask([question], k, filters=_filters(merged))
         answer = PromptAnswer(question, result)
         if answer.error is not None:
             raise answer.error
@@ -379,6 +385,34 @@ def _unless(quiet: bool) -> Iterator[None]:
 
     with contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+def _place(
+    folder: str | Path | None, *, device: str | None, offline: bool | None
+) -> dict[str, Any]:
+    """Return index, device and offline: as given, else of the user's file, else none, auto, no."""
+    from imprompt.commands.config_file import program_defaults
+
+    given = {"index": None if folder is None else str(folder), "device": device, "offline": offline}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return {"index": None, "device": "auto", "offline": False} | program_defaults() | chosen
+
+
+def _check_options(options: Mapping[str, Any], kind: type) -> None:
+    """Raise `TypeError`, as Python does, for an option that there is not."""
+    for name in options:
+        if name not in kind.__annotations__:
+            known = ", ".join(kind.__annotations__)
+            raise TypeError(f"There is no option {name!r}; there are {known}.")
+
+
+def _filters(options: _QueryOptions) -> Filters:
+    return Filters(
+        options.get("where"),
+        _words(options.get("contains", ())),
+        _words(options.get("exclude", ())),
+        options.get("no_artists", False),
+    )
 
 
 def _words(words: Sequence[str]) -> tuple[str, ...]:

@@ -174,7 +174,8 @@ class Answer:
     is in the file.
 
     `encoder`, `corpus` and `version` name what was searched; they are empty if nothing was.
-    `seconds` is the question's share of its batch. `note` says why the metadata was not read.
+    `seconds` is the question's share of its batch. `note` says why the metadata was not
+    read, or that the encoder does not know the text's language.
     """
 
     image: Path | None

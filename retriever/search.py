@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imprompt.core.errors import ImpromptError, QueryError, SpaceMismatch
+from imprompt.core.languages import other_language
 from imprompt.core.lookahead import ahead
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import EncoderSpec, Prompt, Vectors, unit_rows
+from imprompt.encoders.registry import knows_only_english
 from imprompt.retriever.answers import Answer, Neighbour, Question
 from imprompt.retriever.collapsing import nearest_groups
 from imprompt.retriever.filters import ALL, Filters, PassingPrompts, select
@@ -147,6 +149,15 @@ class Retriever:
             yield from self.answer(batch, k, begun=begun, filters=filters)
             begun = time.perf_counter()
 
+    def _language_note(self, text: str) -> str:
+        """Return what to know about a text in a language that the encoder does not know."""
+        if not text or not knows_only_english(self._encoder_name):
+            return ""
+        language = other_language(text)
+        if not language:
+            return ""
+        return f"The text seems to be {language}; {self._encoder_name} knows English only."
+
     def _vectors(self, questions: Sequence[ReadQuestion]) -> Vectors:
         """Return (n, dim) unit rows: of the image, of the text, or of their mean.
 
@@ -218,7 +229,7 @@ class Retriever:
             tool=carried.tool if carried else "",
             settings=carried.settings if carried else {},
             doubt=carried.doubt if carried else "",
-            note=read.note,
+            note=" ".join(filter(None, (read.note, self._language_note(read.text)))),
             filters=filters,
         )
 

@@ -269,7 +269,11 @@ class QueryResult(BaseModel):
     tool: str | None = Field(None, description="The tool that wrote the metadata.")
     settings: dict[str, str] | None = Field(None, description=_SETTINGS)
     doubt: str | None = Field(None, description=_DOUBT_DESCRIPTION, examples=[_DOUBT])
-    note: str | None = Field(None, description="Why the metadata was not read.")
+    note: str | None = Field(
+        None,
+        description="Why the metadata was not read, or that the encoder does not know the text's "
+        "language.",
+    )
     filters: dict[str, Any] | None = Field(None, description="The filters that were applied.")
     phrases: list[PhraseSchema] | None = Field(
         None, description="The parts of an estimated prompt, in order."

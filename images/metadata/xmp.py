@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
+ANSWERS = "urn:imprompt:answer/"
+"""The namespace of what imprompt itself writes into copies: its answer, which no file said."""
+_RDF = f"{{{RDF}}}"
 _CONTAINERS = (f"{_RDF}Alt", f"{_RDF}Seq", f"{_RDF}Bag")
 _MAX_PROPERTIES = 1_000
 _RENAMED = {"description": "ImageDescription"}
 
 
 def xmp_texts(packet: bytes) -> dict[str, str]:
-    """Return the text properties of a packet, the first of alternatives.
+    """Return the text properties of a packet, the first of alternatives, but no answer of imprompt.
 
     `defusedxml` refuses entities: a few lines of them would unpack to gigabytes.
     """
@@ -36,6 +40,8 @@ def xmp_texts(packet: bytes) -> dict[str, str]:
 
 def _properties(root: Element) -> Iterator[tuple[str, str]]:
     for description in root.iter(f"{_RDF}Description"):
+        if any(name.startswith(f"{{{ANSWERS}}}") for name in description.attrib):
+            continue
         for name, text in description.attrib.items():
             if not name.startswith(_RDF):
                 yield _local(name), text

@@ -283,6 +283,71 @@ class TestTextFiles:
         assert (tmp_path / "b.txt").read_text() == "second\n"
 
 
+class TestDescribedCopies:
+    def test_each_copy_has_its_answer(
+        self, folder: Path, index: Path, imprompt: Imprompt, tmp_path: Path
+    ) -> None:
+        """The images stay as they are; an estimate in a copy is no prompt of that file."""
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        out = tmp_path / "described"
+        done = imprompt("query", folder, "--index", index, "--write-xmp", out)
+        assert done.code == 3
+        assert "e.png" in done.err
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        assert names(out) == ["a.png", "b.png", "c.png", "d.png"]
+        found = {
+            line["image"]: line
+            for line in imprompt("query", out, "--json", "--index", index, "-k", "1").lines
+        }
+        assert found[str(out / "a.png")]["how"] == "exact"
+        assert found[str(out / "d.png")]["how"] == "estimated"
+        with Image.open(out / "d.png") as image:
+            ours = image.getxmp()["xmpmeta"]["RDF"]["Description"]
+        assert ours["description"]["Alt"]["li"]["text"] == found[str(out / "d.png")]["prompt"]
+        assert ours["How"] == "estimated"
+
+    def test_what_exists_is_not_overwritten(
+        self, folder: Path, index: Path, imprompt: Imprompt, tmp_path: Path
+    ) -> None:
+        """A second run writes nothing, and a link is not followed."""
+        out = tmp_path / "described"
+        out.mkdir()
+        (out / "a.png").write_text("mine")
+        (out / "b.png").symlink_to(tmp_path / "nowhere")
+        done = imprompt("query", folder / "a.png", folder / "b.png", "-k", "0", "--write-xmp", out)
+        assert done.code == 3
+        for name in ("a.png", "b.png"):
+            assert f"{out / name} already exists; the copy of {folder / name} was not" in done.err
+        assert (out / "a.png").read_text() == "mine"
+        assert not (tmp_path / "nowhere").exists()
+
+    def test_an_image_with_a_description_is_not_copied(
+        self, folder: Path, imprompt: Imprompt, tmp_path: Path
+    ) -> None:
+        """Its own is worth more."""
+        out = tmp_path / "described"
+        imprompt("query", folder / "a.png", "-k", "0", "--write-xmp", out)
+        done = imprompt("query", out / "a.png", "-k", "0", "--write-xmp", tmp_path / "again")
+        assert done.code == 3
+        assert f"{out / 'a.png'} was not copied: its XMP has a description of its own." in done.err
+        assert not (tmp_path / "again").exists()
+
+    def test_two_images_of_one_name(self, tmp_path: Path, imprompt: Imprompt) -> None:
+        """The second is told whose copy is there."""
+        for folder in ("one", "two"):
+            (tmp_path / folder).mkdir()
+            carrying(tmp_path / folder / "a.png", folder)
+        done = imprompt("query", tmp_path, "-k", "0", "--write-xmp", tmp_path / "out")
+        assert done.code == 3
+        assert f"a.png is the copy of {tmp_path / 'one' / 'a.png'}; that of" in done.err
+
+    def test_the_folder_of_the_images_is_refused(self, folder: Path, imprompt: Imprompt) -> None:
+        """And a file in its place."""
+        for place in (folder, folder / "a.png"):
+            done = imprompt("query", folder, "--write-xmp", place)
+            assert (done.code, len(done.err.splitlines())) == (10, 1)
+
+
 class TestPromptOnly:
     def test_one_line_an_image_and_nothing_else(
         self, folder: Path, index: Path, imprompt: Imprompt
@@ -350,6 +415,7 @@ class TestStandardInput:
     [
         (["-", "-"], "- is given twice"),
         (["-", "--txt"], "--txt cannot write next to standard input"),
+        (["-", "--write-xmp", "out"], "--write-xmp cannot copy standard input"),
         (["a.png", "--json", "-1"], "--prompt-only and --json exclude each other"),
         (["a.png", "--explain", "-1"], "--prompt-only and --explain exclude each other"),
         (["a.png", "--txt-from", "any"], "--txt-from requires --txt"),

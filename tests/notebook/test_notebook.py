@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,58 @@ def test_it_answers_as_the_command_line_does(
     (said,) = imprompt(*words, "--json").lines
     hits = index.search("a fox", k=2, contains="oil").nearest
     assert [hit.prompt for hit in hits] == [hit["prompt"] for hit in said["nearest"]]
+
+
+def test_it_remembers_the_options_it_was_opened_with(
+    index: imprompt.Index, folder: Path, photo: Path
+) -> None:
+    """For images and texts; a call's own win, and the others stay."""
+    with imprompt.Index.open(folder, k=2, exclude=["oil"]) as opened:
+        short = opened.query(photo).nearest
+        assert short == index.query(photo, k=2, exclude=["oil"]).nearest
+        assert len(short) == 2
+        assert not any("oil" in hit.prompt for hit in opened.query(photo, k=6).nearest)
+        assert len(opened.query(photo, k=1).nearest) == 1
+        assert opened.search("a fox").nearest == index.search("a fox", k=2, exclude="oil").nearest
+        assert any("oil" in hit.prompt for hit in opened.search("oil", exclude=()).nearest)
+
+
+def test_an_unknown_option_is_refused(index: imprompt.Index, folder: Path, photo: Path) -> None:
+    """By name, with those there are."""
+    for call in (
+        lambda: imprompt.Index.open(folder, K=2),
+        lambda: index.query(photo, exlude=["oil"]),
+        lambda: index.search("a fox", ignore_metadata=True),
+    ):
+        with pytest.raises(TypeError, match="There is no option '.*'; there are k, where"):
+            call()
+
+
+def test_it_reads_the_users_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the folder; arguments and the environment win over it."""
+    config = tmp_path / "config.toml"
+    config.write_text(f"index = {json.dumps(str(folder))}\ndevice = 'cpu'\n[query]\nk = 3\n")
+    monkeypatch.setenv("IMPROMPT_CONFIG", str(config))
+    monkeypatch.delenv("IMPROMPT_INDEX", raising=False)
+    with imprompt.Index.open() as opened:
+        assert opened.folder == str(folder)
+    with pytest.raises(imprompt.ImpromptError, match="no index in"):
+        imprompt.Index.open(tmp_path / "nowhere")
+    monkeypatch.setenv("IMPROMPT_INDEX", str(tmp_path / "elsewhere"))
+    with pytest.raises(imprompt.ImpromptError, match="elsewhere"):
+        imprompt.Index.open()
+    config.write_text("device = 1\n")
+    with pytest.raises(imprompt.ImpromptError, match="device = 1 cannot be used: it takes text"):
+        imprompt.Index.open(folder)
+
+
+def test_a_text_in_another_language_gets_a_note(index: imprompt.Index) -> None:
+    """`lite` knows English only; for English nothing is said."""
+    note = index.search("ein Leuchtturm in der Dämmerung").note
+    assert note == "The text seems to be German; lite knows English only."
+    assert not index.search("a lighthouse at dusk").note
 
 
 def test_every_form_of_a_picture_has_one_answer(index: imprompt.Index, photo: Path) -> None:
