@@ -12,7 +12,7 @@ ROOMS := commands core encoders ensemble environment evaluation images indexer n
 
 TYPED := $(addprefix .mypy_path/imprompt/,__init__.py cli.py $(ROOMS))
 
-.PHONY: demo test test-base test-slow test-ofa test-clients test-faiss-gpu test-browser page-picture lint docs audit clean
+.PHONY: demo test test-base test-slow test-ofa test-clients test-faiss-gpu test-browser page-picture lint docs site audit clean
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
@@ -63,6 +63,14 @@ audit: $(PY)
 docs: $(VENV)/.test
 	$(PY) docs/write_cli_page.py
 
+# The documentation as a site in site/, with every link and anchor between its pages checked.
+PAGES := README.md CHANGELOG.md LICENSE docs benchmarks/results integrations/README.md examples/kaggle.ipynb store/ivf
+site: .venv-docs/.installed
+	@rm -rf .site-pages && mkdir .site-pages
+	@git ls-files -z $(PAGES) | tar -c --null -T - | tar -x -C .site-pages
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --clean
+	@echo "Open site/index.html."
+
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "imprompt needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Name another: make PYTHON=python3.12" >&2; exit 1; }
@@ -100,6 +108,12 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
 	@$(PIP) --no-deps --upgrade --target .venv-faiss-gpu faiss-gpu nvidia-cublas-cu12 nvidia-cuda-runtime-cu12 nvidia-curand-cu12
 	@touch $@
 
+.venv-docs/.installed: | $(PY)
+	@echo "Installing the generator of the site into .venv-docs."
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2
+	@touch $@
+
 .venv-clients/.installed: | $(PY)
 	@echo "Installing the clients into .venv-clients."
 	@$(PYTHON) -m venv .venv-clients
@@ -113,4 +127,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(PY)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-base .venv-ofa .venv-clients .venv-faiss-gpu .venv-audit .page-pictures .demo-index .demo-images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-base .venv-docs .site-pages site .venv-ofa .venv-clients .venv-faiss-gpu .venv-audit .page-pictures .demo-index .demo-images build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -79,7 +79,8 @@ def prompt_table(path: Path) -> Iterator[PromptTable]:
 class Sidecars:
     """Text files beside images, which hold the prompt alone in one line, as trainers read them.
 
-    Nothing that exists is overwritten, and no link is followed.
+    Nothing that exists is overwritten, and no link is followed. A file that holds the prompt
+    already is left as it is.
     """
 
     def __init__(self) -> None:
@@ -89,10 +90,10 @@ class Sidecars:
         """Write the prompt of an image to NAME.txt beside it.
 
         Raises:
-            PartialFailure: that file exists, another image has written it, or it cannot be made.
+            PartialFailure: that file holds something else, another image has written it, or it cannot be made.
             StorageFull: the folder may not be written, or the disk is full.
         """
-        sidecar = image.with_suffix(".txt")
+        sidecar, content = image.with_suffix(".txt"), as_utf8(f"{prompt}\n").encode()
         if (owner := self._owners.get(sidecar)) is not None:
             raise PartialFailure(
                 f"{sidecar} holds the prompt of {owner}; that of {image} was not written.",
@@ -100,12 +101,13 @@ class Sidecars:
             )
         try:
             with atomic_write(sidecar, replace=False) as file:
-                file.write(as_utf8(f"{prompt}\n").encode())
+                file.write(content)
         except FileExistsError as error:
-            raise PartialFailure(
-                f"{sidecar} already exists; the prompt of {image} was not written.",
-                hint="Move it away to have it written.",
-            ) from error
+            if not _holds(sidecar, content):
+                raise PartialFailure(
+                    f"{sidecar} already exists; the prompt of {image} was not written.",
+                    hint="Move it away to have it written.",
+                ) from error
         except OSError as error:
             reason = error.strerror or str(error)
             raise PartialFailure(f"{sidecar} cannot be written: {reason}.") from error
@@ -164,6 +166,13 @@ def _about(answer: Answer) -> dict[str, str]:
             about["Confidence"] = f"{estimate.confidence:.4f}"
         about |= {"Encoder": answer.encoder, "Corpus": answer.corpus, "Version": answer.version}
     return {name: text for name, text in about.items() if text}
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Return whether a regular file, no link, has exactly this content."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != len(content):
+        return False
+    return path.read_bytes() == content
 
 
 def _cell(text: str) -> str:

@@ -252,6 +252,16 @@ class TestTextFiles:
         rows = table(folder / "out.csv")
         assert [bool(row["prompt"] and row["error"]) for row in rows] == [True] * 4 + [False]
 
+    def test_a_second_run_finds_its_files(
+        self, folder: Path, index: Path, imprompt: Imprompt
+    ) -> None:
+        """What holds the same prompt is done; it is not written again."""
+        (folder / "e.png").unlink()
+        assert imprompt("query", folder, "--index", index, "--txt").code == 0
+        times = [(path, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.txt"))]
+        assert imprompt("query", folder, "--index", index, "--txt").code == 0
+        assert [(path, path.stat().st_mtime_ns) for path in sorted(folder.glob("*.txt"))] == times
+
     def test_one_image_alone_is_a_partial_failure_too(
         self, folder: Path, imprompt: Imprompt
     ) -> None:
