@@ -90,7 +90,8 @@ class Sidecars:
         """Write the prompt of an image to NAME.txt beside it.
 
         Raises:
-            PartialFailure: that file holds something else, another image has written it, or it cannot be made.
+            PartialFailure: that file holds something else, another image has written it, or it
+                cannot be made.
             StorageFull: the folder may not be written, or the disk is full.
         """
         sidecar, content = image.with_suffix(".txt"), as_utf8(f"{prompt}\n").encode()

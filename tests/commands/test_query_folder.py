@@ -231,7 +231,7 @@ class TestTextFiles:
         assert [name for name in names(folder) if name.endswith("txt")] == [
             *("a.txt", "b.txt", "c.txt")
         ]
-        assert imprompt("query", folder, "--index", index, "--txt", "--txt-from", "any").code == 3
+        assert imprompt("query", folder, "--index", index, "--txt", "--txt-from", "any").code == 0
         assert (folder / "d.txt").exists()
 
     def test_nothing_is_overwritten(self, folder: Path, index: Path, imprompt: Imprompt) -> None:
