@@ -23,10 +23,14 @@ def gc(
 
     The current version, and versions that are being read, stay.
     """
+    from imprompt.core.errors import NoIndex
     from imprompt.core.settings import settings
     from imprompt.store.publish import collect_garbage
 
-    removed = collect_garbage(settings(index=index).index, keep=keep)
+    root = settings(index=index).index
+    if not root.is_dir():
+        raise NoIndex(f"There is no folder {root}.", hint="Name the folder of an index: --index")
+    removed = collect_garbage(root, keep=keep)
     for name, size in removed:
         if output.json:
             output.line({"removed": name, "bytes": size})

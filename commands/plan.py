@@ -52,12 +52,14 @@ def _count(text: str) -> int:
     from imprompt.core.errors import ConfigError
 
     try:
-        number = float(text[:-1]) * 1e6 if text[-1:] in "mM" else float(text)
-        return int(number)
+        number = int(float(text[:-1]) * 1e6 if text[-1:] in "mM" else float(text))
     except (ValueError, OverflowError) as error:
         raise ConfigError(
             f"--rows {text!r} is not a number.", hint="Write it like 2000000, 2e6 or 2M."
         ) from error
+    if number < 1:
+        raise ConfigError(f"--rows is {text}; it must be at least 1.")
+    return number
 
 
 def _rows(plan: IndexPlan) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imprompt.core.errors import QueryError
 from imprompt.core.hub.fetch import Announce, silent
-from imprompt.images.image_files import extensions, find_images
+from imprompt.images.image_files import extensions, find_images, has_image_name
 
 QUIET_MS = 400
 """How long a file must stay unchanged before it counts as written."""
@@ -114,7 +114,7 @@ class FolderWatch:
         except (ValueError, OSError, RuntimeError):
             return False
         hidden = any(part.startswith(".") for part in inside.parts)
-        if hidden or path.suffix.lower() not in self._extensions:
+        if hidden or not has_image_name(path, self._extensions):
             return False
         if not within and path not in self._beyond:
             self._beyond.add(path)

@@ -116,7 +116,7 @@ def _walk(root: Path, suffixes: frozenset[str]) -> Iterator[Path]:
         path = waiting.pop()
         folder = _folder_identity(path)
         if folder is None:
-            if path.suffix.lower() in suffixes or (not path.suffix and _is_image(path)):
+            if has_image_name(path, suffixes):
                 yield path
         elif folder not in entered:
             entered.add(folder)
@@ -126,6 +126,11 @@ def _walk(root: Path, suffixes: frozenset[str]) -> Iterator[Path]:
                 yield path
                 continue
             waiting.extend(child for child in children if not child.name.startswith("."))
+
+
+def has_image_name(path: Path, suffixes: frozenset[str]) -> bool:
+    """Return whether a file counts as an image: by its extension, or without one by its content."""
+    return path.suffix.lower() in suffixes or (not path.suffix and _is_image(path))
 
 
 def _is_image(path: Path) -> bool:

@@ -335,6 +335,8 @@ def test_another_corpus_needs_replace(imprompt: Imprompt, corpus: Path, tmp_path
     assert done.code == 0
     assert len(done.lines) == 1
     assert imprompt("verify", "--index", place).code == 0
+    done = imprompt("gc", "--index", tmp_path / "nowhere")
+    assert (done.code, one_line(done.err).startswith("error: There is no folder")) == (51, True)
 
 
 def test_info_counts_what_was_dropped(imprompt: Imprompt, index: Path) -> None:

@@ -73,6 +73,10 @@ def _read_columns(path: Path) -> Mapping[str, list[Any]]:
                 hint="A pairs file has the columns `image` (a path) and `prompt`.",
             )
         table = pq.read_table(path, columns=present)
+    except FileNotFoundError as error:
+        raise CorpusError(
+            f"{path}: there is no such file.", path=path, hint="Name a Parquet file of pairs."
+        ) from error
     except (pa.ArrowException, OSError) as error:
         raise CorpusError(
             f"{path} cannot be read as Parquet: {first_line(error)}",

@@ -77,6 +77,9 @@ def test_a_bad_file_gets_its_own_message(
 def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     """A text file and a missing file are reported as what they are."""
     (tmp_path / "text.parquet").write_text("image,prompt\n")
-    for name in ("text.parquet", "gone.parquet"):
-        with pytest.raises(CorpusError, match="cannot be read as Parquet"):
+    for name, said in (
+        ("text.parquet", "cannot be read as Parquet"),
+        ("gone.parquet", r"gone.parquet: there is no such file\."),
+    ):
+        with pytest.raises(CorpusError, match=said):
             read_pairs(tmp_path / name)

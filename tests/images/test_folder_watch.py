@@ -82,13 +82,16 @@ def test_new_images_are_yielded_and_old_ones_are_not(tmp_path: Path, watched: Wa
     draw(tmp_path / "old.png")
     batches = watched(FolderWatch(tmp_path))
     new = [draw(tmp_path / "new.png"), draw(tmp_path / "sub" / "deep" / "new.jpg")]
+    draw(tmp_path / "sub" / "drawn.png").rename(tmp_path / "without-extension")
+    new.append(tmp_path / "without-extension")
+    (tmp_path / "LICENSE").write_text("a text")
     draw(tmp_path / ".hidden.png")
     draw(tmp_path / ".thumbs" / "a.png")
     (tmp_path / "new.txt").write_text("a text")
     (tmp_path / "empty.png").write_bytes(b"")
-    batches.wait(2)
-    last = draw(tmp_path / "last.png")
     batches.wait(3)
+    last = draw(tmp_path / "last.png")
+    batches.wait(4)
     assert sorted(batches.end()) == sorted([*new, last])
 
 
