@@ -33,6 +33,7 @@ def add(
     """
     from imprompt.core.protocols import DualEncoder
     from imprompt.core.settings import settings
+    from imprompt.core.values import EncoderSpec
     from imprompt.encoders.registry import load_index_encoder, output_encoder
     from imprompt.indexer.adding import add_corpora
     from imprompt.indexer.cleaning_rules import read_unsafe_words
@@ -41,15 +42,21 @@ def add(
 
     run = settings(index=index, offline=offline)
     with open_version(run.index) as version:
-        names = [spec.name for spec in version.manifest.encoders]
+        specs = version.manifest.encoders
 
-    def load(name: str) -> DualEncoder:
-        return load_index_encoder(name, device=device, offline=run.offline, announce=output.note)
+    def load(spec: EncoderSpec) -> DualEncoder:
+        return load_index_encoder(
+            spec.name,
+            device=device,
+            offline=run.offline,
+            announce=output.note,
+            digests=spec.weights_sha256.values(),
+        )
 
-    encoder = load(names[0])
+    encoder = load(specs[0])
     # An index of an early version stores no MiniLM vectors, and gets none now.
-    minilm = [output_encoder(encoder, device=device, announce=output.note)] if names[1:] else []
-    also = [load(name) for name in names[2:]]
+    minilm = [output_encoder(encoder, device=device, announce=output.note)] if specs[1:] else []
+    also = [load(spec) for spec in specs[2:]]
     with opened_gpu(device, announce=output.note) as gpu:
         report = add_corpora(
             run.index,

@@ -73,10 +73,17 @@ def open_index(
     ):
         if gpu is not None:
             version.search_on(gpu)
-        name = encoder or version.manifest.encoders[0].name
+        spec = version.manifest.encoders[0]
         output.detail(
-            f"Index {settings.place}, version {version.manifest.version}, encoder {name}."
+            f"Index {settings.place}, version {version.manifest.version}, "
+            f"encoder {encoder or spec.name}."
         )
         load = load_encoder if encoder else load_index_encoder
-        dual = load(name, device=options.device, offline=settings.offline, announce=output.note)
+        dual = load(
+            encoder or spec.name,
+            device=options.device,
+            offline=settings.offline,
+            announce=output.note,
+            digests=() if encoder else spec.weights_sha256.values(),
+        )
         yield LoadedIndex(settings.place, version, dual, options.device, settings.offline)

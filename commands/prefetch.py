@@ -86,7 +86,7 @@ class _Printer(FetchListener):
         self._output.detail(f"Here: {path}")
 
     def starting(self, remotes: Sequence[Remote]) -> None:
-        from imprompt.core.hub.fetch import hub_folder
+        from imprompt.core.hub.hub_files import hub_folder
         from imprompt.core.hub.repositories import licence_of
         from imprompt.environment.prefetching import check_space, download_size
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -256,6 +256,7 @@ def load_openclip(
     offline: bool = False,
     announce: Announce = silent,
     weights: Path | None = None,
+    digests: Iterable[str] = (),
 ) -> OpenClipEncoder:
     """Return the encoder of a name; see `imprompt.encoders.registry.load_encoder`.
 
@@ -266,6 +267,7 @@ def load_openclip(
         offline: fetch nothing.
         announce: takes a line for the user.
         weights: for `ARCH/PRETRAINED`, a local file in place of the published one.
+        digests: see `imprompt.encoders.registry.load_encoder`.
 
     Raises:
         ConfigError: unknown name or device.
@@ -275,7 +277,7 @@ def load_openclip(
     """
     choose_device(device)
     import_open_clip()
-    source = find_source(name, offline=offline, announce=announce, weights=weights)
+    source = find_source(name, offline=offline, announce=announce, weights=weights, digests=digests)
     return OpenClipEncoder(OpenClipModel(source, _spec(source), device=device, announce=announce))
 
 

@@ -6,7 +6,7 @@ itself: every remote file comes through `imprompt.core.hub.fetch`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,15 +15,8 @@ from typing import Any
 import msgspec
 
 from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import (
-    Announce,
-    HubFile,
-    Wanted,
-    cached_choice,
-    fetch_all,
-    fetch_choice,
-    wanted,
-)
+from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
+from imprompt.core.hub.hub_files import HubFile, Wanted, cached_choice, wanted
 from imprompt.core.pip_lines import install_extra
 from imprompt.core.weight_names import split_weights
 from imprompt.encoders.foreign import check_openclip, read_json
@@ -94,7 +87,12 @@ def import_open_clip() -> Any:
 
 
 def find_source(
-    name: str, *, offline: bool, announce: Announce, weights: Path | None = None
+    name: str,
+    *,
+    offline: bool,
+    announce: Announce,
+    weights: Path | None = None,
+    digests: Iterable[str] = (),
 ) -> OpenClipSource:
     """Return the source of a name; files missing in the hub's cache are fetched unless `offline`.
 
@@ -103,6 +101,7 @@ def find_source(
         offline: fetch nothing.
         announce: takes a line for the user.
         weights: for `ARCH/PRETRAINED`, a local file in place of the published one.
+        digests: see `imprompt.encoders.registry.load_encoder`.
 
     Raises:
         ConfigError: unknown architecture, tag or form of name, or `weights` with another form than
@@ -119,7 +118,7 @@ def find_source(
 
     if weights is not None:
         return _with_text_files(_from_tag(name, lambda *_: weights.absolute()), get)
-    fetch_all(lambda: wanted_files(name), offline=offline, announce=announce)
+    fetch_all(lambda: wanted_files(name), offline=offline, announce=announce, weights=digests)
     if name.startswith(HUB_PREFIX):
         source = _from_hub(name.removeprefix(HUB_PREFIX), get)
     elif _is_folder(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from imprompt.core.device_names import check_device
@@ -26,7 +27,12 @@ _KNOWN_FORMS = (
 
 
 def load_encoder(
-    name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent
+    name: str,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    announce: Announce = silent,
+    digests: Iterable[str] = (),
 ) -> DualEncoder:
     """Return the encoder of a name; its towers are read at their first use.
 
@@ -36,6 +42,7 @@ def load_encoder(
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing; files in the hub's cache are still used.
         announce: takes a line for the user, such as which files will be fetched.
+        digests: sha256 of the weights that are meant, if the hub's cache has several commits.
 
     Raises:
         ConfigError: unknown name, or the device is missing.
@@ -55,7 +62,7 @@ def load_encoder(
         raise ConfigError(f"unknown encoder {name!r}.", hint=_KNOWN_FORMS)
     from imprompt.encoders.openclip import load_openclip
 
-    return load_openclip(name, device=device, offline=offline, announce=announce)
+    return load_openclip(name, device=device, offline=offline, announce=announce, digests=digests)
 
 
 def knows_only_english(name: str) -> bool:
@@ -68,22 +75,30 @@ def knows_only_english(name: str) -> bool:
 
 
 def load_index_encoder(
-    name: str, *, device: str = "auto", offline: bool = False, announce: Announce = silent
+    name: str,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    announce: Announce = silent,
+    digests: Iterable[str] = (),
 ) -> DualEncoder:
     """Return the encoder that an index names, without fetching a repository of the index's choice.
 
     An index may come from anybody, so only published names are fetched. Its checksums and space are
-    compared when it is opened.
+    compared when it is opened. `digests` are those of the index's weights, see `load_encoder`.
 
     Raises:
         WeightsMissing: the index names a hub repository that was never fetched on this machine.
         ConfigError, EncoderError, WeightsRejected: see `load_encoder`.
     """
-    if not name.startswith(_HUB_PREFIX):
-        return load_encoder(name, device=device, offline=offline, announce=announce)
+    untrusted = name.startswith(_HUB_PREFIX)
     try:
-        return load_encoder(name, device=device, offline=True, announce=announce)
+        return load_encoder(
+            name, device=device, offline=offline or untrusted, announce=announce, digests=digests
+        )
     except WeightsMissing as error:
+        if not untrusted:
+            raise
         raise WeightsMissing(
             f"The index was made with {name}, which is not on this machine; "
             "repositories that an index names are not fetched automatically.",

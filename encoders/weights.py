@@ -17,7 +17,7 @@ from pathlib import Path
 
 from imprompt.core.atomic_files import atomic_write, sha256_file
 from imprompt.core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import HubFile, Wanted, cached_file, wanted
+from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
 from imprompt.core.pip_lines import pip_install
 from imprompt.core.settings import settings
 

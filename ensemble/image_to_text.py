@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imprompt.core.errors import MemberUnavailable, WeightsMissing
-from imprompt.core.hub.fetch import (
-    Announce,
-    HubFile,
-    Wanted,
-    cached_file,
-    fetch_all,
-    fetch_choice,
-    wanted,
-)
+from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
+from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
 from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.foreign import image_to_text, shard_names
 from imprompt.encoders.torch_devices import choose_device

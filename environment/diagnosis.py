@@ -18,7 +18,7 @@ import msgspec
 
 from imprompt.core.errors import ConfigError, ImpromptError, NoIndex, WeightsMissing
 from imprompt.core.hub.download import free_bytes
-from imprompt.core.hub.fetch import Wanted, cached_choice, hub_folder
+from imprompt.core.hub.hub_files import Wanted, cached_choice, hub_folder
 from imprompt.core.hub.repositories import licence_of, size_of
 from imprompt.core.pip_lines import install_extra
 from imprompt.core.settings import IndexPlace, Settings, config_path
@@ -267,7 +267,7 @@ def _part_state(need: Need, packages: list[PackageState], errors: list[ImpromptE
             problems.append(str(error))
             errors.append(error)
     try:
-        wants = need.wanted()
+        wants = need.settled()
     except ImpromptError as error:
         problems.append(str(error))
         wants = ()

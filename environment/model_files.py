@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from imprompt.environment.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
-    from imprompt.core.hub.fetch import Wanted
+    from imprompt.core.hub.hub_files import Wanted
     from imprompt.ensemble.blend_config import BlendConfig
 
 PACK_SUFFIX = ".imprompt"
@@ -37,6 +37,13 @@ class Need:
     pinned: tuple[str, ...] = ()
     local: tuple[Path, ...] = ()
     wanted: Callable[[], Sequence[Wanted]] = _nothing
+
+    def settled(self) -> Sequence[Wanted]:
+        """Return what is wanted, after choosing the commits on this machine that have all of it."""
+        from imprompt.core.hub.hub_files import settle
+
+        settle(self.wanted())
+        return self.wanted()
 
 
 def minilm_need() -> Need:
@@ -138,7 +145,7 @@ def encoder_need(name: str) -> Need:
 
 def corpus_need(spec: str) -> Need:
     """Return what `--corpus SPEC` needs."""
-    from imprompt.core.hub.fetch import HubFile, Wanted
+    from imprompt.core.hub.hub_files import HubFile, Wanted
     from imprompt.indexer.readers.sources import NAMED_CORPORA, STARTER
 
     if (corpus := NAMED_CORPORA.get(spec)) is not None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError, ImpromptError, Unreachable
-from imprompt.core.hub.fetch import Announce, HubFile, fetch, list_data_set
+from imprompt.core.hub.data_sets import list_data_set
+from imprompt.core.hub.fetch import Announce, fetch
+from imprompt.core.hub.hub_files import HubFile
 from imprompt.core.hub.web_files import fetch_url, forget, is_missing
 from imprompt.core.url_schemes import url_scheme
 from imprompt.environment.model_files import PACK_SUFFIX, Need, encoder_need, minilm_need
@@ -129,12 +131,12 @@ def _encoder_need(name: str) -> Need:
 
 def _first_problem(need: Need) -> str:
     """Return why a need is not met on this machine; "" if it is."""
-    from imprompt.core.hub.fetch import cached_choice
+    from imprompt.core.hub.hub_files import cached_choice
 
     for _, error in check_installed([need]):
         if error is not None:
             return error.message
-    for want in need.wanted():
+    for want in need.settled():
         if not want.optional and cached_choice(want.choices) is None:
             return f"{want.choices[-1].filename} of {want.choices[-1].repo} is not here."
     return ""

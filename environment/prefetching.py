@@ -9,17 +9,8 @@ import msgspec
 
 from imprompt.core.errors import ImpromptError, StorageFull, WeightsMissing
 from imprompt.core.hub import download
-from imprompt.core.hub.fetch import (
-    FetchListener,
-    Remote,
-    Wanted,
-    cached_choice,
-    fetch_all,
-    hand_path,
-    hub_folder,
-    hub_url,
-    kept_bytes,
-)
+from imprompt.core.hub.fetch import FetchListener, Remote, fetch_all, kept_bytes
+from imprompt.core.hub.hub_files import Wanted, cached_choice, hand_path, hub_folder, hub_url
 from imprompt.core.hub.repositories import licence_of, size_of
 from imprompt.core.text import size_text
 
@@ -57,7 +48,7 @@ class DownloadSize(msgspec.Struct, frozen=True):
 
 def list_files(need: Need) -> Iterator[ListedFile]:
     """Yield the files of a need on the hub, without a request."""
-    for want in need.wanted():
+    for want in need.settled():
         here = cached_choice(want.choices)
         for number, file in enumerate(want.choices):
             first = "optional" if want.optional else "needed"

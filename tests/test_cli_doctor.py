@@ -14,7 +14,7 @@ import pytest
 
 from imprompt.core.device_names import NvidiaDriver
 from imprompt.core.errors import ConfigError
-from imprompt.core.hub.fetch import HubFile, hand_path
+from imprompt.core.hub.hub_files import HubFile, hand_path
 from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.torch_devices import auto_device, torch_build
 from imprompt.encoders.weights import pinned_weights

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imprompt.core.hub.fetch import HubFile
+from imprompt.core.hub.hub_files import HubFile
 
 _HUB = "https://huggingface.co"
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
+class RepositoryFacts:
     """A repository: its licence ("" if unknown), and file sizes in bytes, to three digits."""
 
     licence: str
@@ -23,12 +23,12 @@ class Repository:
 
 
 KNOWN = {
-    "sentence-transformers/all-MiniLM-L6-v2": Repository(
+    "sentence-transformers/all-MiniLM-L6-v2": RepositoryFacts(
         "Apache-2.0",
         f"{_HUB}/sentence-transformers/all-MiniLM-L6-v2/tree/main",
         {"model.safetensors": 90_868_376, "tokenizer.json": 466_247},
     ),
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": Repository(
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": RepositoryFacts(
         "MIT",
         # A copy, because the page of the original does not list the sizes.
         f"{_HUB}/hoaiht/CLIP-ViT-H-14-laion2B-s32B-b79K/tree/main",
@@ -37,19 +37,19 @@ KNOWN = {
             "open_clip_model.safetensors": 3_940_000_000,
         },
     ),
-    "timm/vit_large_patch14_clip_224.openai": Repository(
+    "timm/vit_large_patch14_clip_224.openai": RepositoryFacts(
         "Apache-2.0", f"{_HUB}/timm/vit_large_patch14_clip_224.openai/tree/main"
     ),
-    "timm/vit_base_patch32_clip_224.openai": Repository(
+    "timm/vit_base_patch32_clip_224.openai": RepositoryFacts(
         "Apache-2.0",
         f"{_HUB}/timm/vit_base_patch32_clip_224.openai/commit/768915ca7a925843d5e7887687d71da0e9b0a8f0",
     ),
-    "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k": Repository(
+    "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k": RepositoryFacts(
         "Apache-2.0",
         f"{_HUB}/timm/vit_base_patch16_224.augreg2_in21k_ft_in1k/tree/3feba41e737e1b28af8e1fd7dca8eed073385972",
         {"model.safetensors": 346_000_000, "pytorch_model.bin": 346_000_000},
     ),
-    "Salesforce/blip-image-captioning-large": Repository(
+    "Salesforce/blip-image-captioning-large": RepositoryFacts(
         "BSD-3-Clause",
         f"{_HUB}/Salesforce/blip-image-captioning-large/tree/353689b859fcf0523410b1806dace5fb46ecdf41",
         {
@@ -59,14 +59,14 @@ KNOWN = {
             "config.json": 4_600,
         },
     ),
-    "OFA-Sys/ofa-large-caption": Repository("Apache-2.0", "https://github.com/OFA-Sys/OFA"),
-    "poloclub/diffusiondb": Repository(
+    "OFA-Sys/ofa-large-caption": RepositoryFacts("Apache-2.0", "https://github.com/OFA-Sys/OFA"),
+    "poloclub/diffusiondb": RepositoryFacts(
         "CC0-1.0",
         f"{_HUB}/datasets/poloclub/diffusiondb/blob/45987a4fde50b1e298188c5e5e6d58dd64e4ecc8/metadata.parquet",
         # metadata-large.parquet: …/diffusiondb/commit/1622615f9b0b2a964ec82da0a63b4b20982243ea
         {"metadata.parquet": 195_000_000, "metadata-large.parquet": 824_655_226},
     ),
-    "Gustavosta/Stable-Diffusion-Prompts": Repository(
+    "Gustavosta/Stable-Diffusion-Prompts": RepositoryFacts(
         "",
         f"{_HUB}/datasets/Gustavosta/Stable-Diffusion-Prompts/tree/f40484704ca5bdeb389483123ba017897f1bfcdc/data",
         {"data/train.parquet": 9_230_000, "data/eval.parquet": 1_030_000},

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import Announce, Wanted, fetch_choice, wanted
+from imprompt.core.hub.fetch import Announce, fetch_choice
+from imprompt.core.hub.hub_files import Wanted, wanted
 from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.checkpoints import read_tensors
 from imprompt.encoders.torch_devices import choose_device

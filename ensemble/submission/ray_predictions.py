@@ -51,8 +51,9 @@ class NamedEnsemble:
 
     def __call__(self, stack: ExitStack) -> tuple[Ensemble, dict[str, Any]]:
         version = stack.enter_context(open_version(self.index, self.version))
+        spec = version.manifest.encoders[0]
         encoder = load_index_encoder(
-            version.manifest.encoders[0].name, device=self.device, offline=True
+            spec.name, device=self.device, offline=True, digests=spec.weights_sha256.values()
         )
         ensemble = load_ensemble(
             self.blend_config,

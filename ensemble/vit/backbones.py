@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from imprompt.core.errors import ConfigError, WeightsMissing
-from imprompt.core.hub.fetch import Announce, Wanted, fetch_choice, wanted
+from imprompt.core.hub.fetch import Announce, fetch_choice
+from imprompt.core.hub.hub_files import Wanted, wanted
 from imprompt.encoders.checkpoints import read_tensors
 from imprompt.encoders.weights import file_sha256
 from imprompt.ensemble.vit.towers import Blueprint, Tower, build_tower, import_timm, timm_name

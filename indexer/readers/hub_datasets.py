@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from imprompt.core.errors import ConfigError, CorpusError, WeightsMissing, first_line
-from imprompt.core.hub.fetch import (
+from imprompt.core.hub.data_sets import HubListing, list_data_set
+from imprompt.core.hub.fetch import Announce, fetch
+from imprompt.core.hub.hub_files import (
     BY_HAND,
     DEFAULT_REVISION,
-    Announce,
     HubFile,
-    HubListing,
+    Repository,
+    adopt,
     commit_of,
-    fetch,
-    list_data_set,
 )
 from imprompt.indexer.readers.compression import table_suffix
 from imprompt.indexer.readers.rows import StreamedSource
@@ -136,6 +136,8 @@ def _fetched(
     for filename in filenames:
         path = fetch(_file(corpus, filename, revision), offline=offline, announce=announce)
         files.append(NamedFile(filename, path))
+    if commit != BY_HAND:  # so that it is found without the hub, too
+        adopt(Repository(corpus.repo, corpus.revision, "dataset"), commit)
     return commit, files
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,8 +26,11 @@ class FakeHub:
     `large` files have a sha256 as the hub's LFS files do, the others the digest of a git blob.
     `cut` breaks the next connections off after so many bytes of content, `stall` sends so many and
     falls silent, `status` answers with a status and an error code, `hang_s` is silent for so long
-    before the content (`hang_head`: before the headers, too), `lie` states another digest. `seen`
-    lists (method, path, range) of every request.
+    before the content (`hang_head`: before the headers, too), `lie` states another digest.
+    `passing` refuses the next requests with a status and headers, `refuse_content` the next
+    contents,
+    `headers` go with each refusal. `after_head` is called once, after the next headers. `seen`
+    lists (method, path, range) of every request, `waits` the seconds before repeated ones.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -38,7 +42,14 @@ class FakeHub:
     stall: int = 0
     lie: bool = False
     ranges: bool = True
+    passing: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    refuse_content: list[int] = field(default_factory=list)
+    after_head: Callable[[], None] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    commit: str = COMMIT
+    older: dict[str, dict[str, bytes]] = field(default_factory=dict)
     seen: list[tuple[str, str, str]] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.stalled, self.released = threading.Event(), threading.Event()
@@ -67,6 +78,12 @@ class FakeHub:
         self._thread.join()
         self._server.server_close()
 
+    def push(self, changed: dict[str, bytes]) -> None:
+        """Commit changed files: `main` moves, and the older commit is still served by its name."""
+        self.older[self.commit] = dict(self.files)
+        self.files |= changed
+        self.commit = hashlib.sha1(self.commit.encode(), usedforsecurity=False).hexdigest()
+
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
@@ -76,8 +93,8 @@ class FakeHub:
         """METHOD FILE of every request."""
         return [f"{method} {path.rpartition('/')[2]}" for method, path, _ in self.seen]
 
-    def digest(self, name: str) -> str:
-        content = self.files[name]
+    def digest(self, name: str, content: bytes | None = None) -> str:
+        content = self.files[name] if content is None else content
         if self.lie:
             content = content + b"!"
         if name in self.large:
@@ -108,6 +125,7 @@ def serve_as_the_hub(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeHu
         )
         patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
         patch.setattr(file_download, "time", SimpleNamespace(sleep=lambda seconds: None))
+        patch.setattr("imprompt.core.hub.refusals.time", SimpleNamespace(sleep=hub.waits.append))
         yield hub
 
 
@@ -134,36 +152,49 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, content: bool) -> None:
         hub = self.hub
         hub.seen.append((self.command, self.path, self.headers.get("Range", "")))
-        name = (
-            unquote(self.path)
-            .lstrip("/")
-            .replace("/resolve/main", "")
-            .replace(f"/resolve/{COMMIT}", "")
-        )
+        if hub.passing:
+            status, headers = hub.passing.pop(0)
+            self._headers(status, {"Content-Length": "0", **headers})
+            return
+        path = unquote(self.path).lstrip("/")
+        revision = "".join(re.findall(r"/resolve/([^/]+)/", path))
+        name = path.replace(f"/resolve/{revision}", "", 1)
+        files = hub.older.get(revision, hub.files)
+        commit = revision if revision in hub.older else hub.commit
         if hub.hang_s and (content or hub.hang_head):
             time.sleep(hub.hang_s)
-        status, code = hub.status.get(
-            name, (200, "") if name in hub.files else (404, "EntryNotFound")
-        )
+        status, code = hub.status.get(name, (200, "") if name in files else (404, "EntryNotFound"))
         if status != 200:
             self._headers(
-                status, {"X-Error-Code": code, "X-Repo-Commit": COMMIT, "Content-Length": "0"}
+                status,
+                {
+                    "X-Error-Code": code,
+                    "X-Repo-Commit": commit,
+                    "Content-Length": "0",
+                    **hub.headers,
+                },
             )
             return
-        body = hub.files[name]
+        if content and hub.refuse_content:
+            self._headers(hub.refuse_content.pop(0), {"Content-Length": "0"})
+            return
+        body = files[name]
         start = (
             int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
             if hub.ranges and self.headers["Range"]
             else 0
         )
         said = {
-            "X-Repo-Commit": COMMIT,
-            "ETag": f'"{hub.digest(name)}"',
+            "X-Repo-Commit": commit,
+            "ETag": f'"{hub.digest(name, body)}"',
             "Content-Length": str(len(body) - start),
         }
         if start:
             said["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
         self._headers(206 if start else 200, said)
+        if (call := hub.after_head) is not None:
+            hub.after_head = None
+            call()
         if content and hub.stall:
             self.wfile.write(body[start : start + hub.stall])
             self.wfile.flush()

@@ -13,15 +13,13 @@ import pytest
 from filelock import FileLock
 
 from imprompt.core.errors import ConfigError, StorageFull, WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import (
+from imprompt.core.hub.fetch import fetch, fetch_all, fetch_choice, silent
+from imprompt.core.hub.hub_files import (
     HubFile,
     Wanted,
+    cached_choice,
     cached_file,
-    fetch,
-    fetch_all,
-    fetch_choice,
     hand_path,
-    silent,
     wanted,
 )
 from tests.core.fake_hub import FakeHub, serve_as_the_hub
@@ -148,27 +146,42 @@ def test_a_damaged_part_is_found_out(hub: FakeHub, cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "token", "words", "remedy"),
     [
-        ((401, "RepoNotFound"), "has no such repository, or wants a token in HF_TOKEN"),
-        ((403, "GatedRepo"), "asks for a licence to be accepted"),
-        ((404, "RevisionNotFound"), "has no such revision"),
-        ((404, "EntryNotFound"), "the hub has no such file"),
-        ((404, ""), "the hub has no such file"),
-        ((500, ""), "answered 500"),
+        ((401, "RepoNotFound"), "", "no such repository, or it is private", "Check the name."),
+        ((401, "RepoNotFound"), "t", "no such repository, or it is private", "your token may"),
+        ((403, "GatedRepo"), "", "is gated", "run `hf auth login` or set HF_TOKEN"),
+        ((403, "GatedRepo"), "t", "your token has no access", "with the account of your token"),
+        ((401, ""), "t", "does not accept your token", "Public files need no token."),
+        ((401, ""), "", "answered 401", "by hand"),
+        ((404, "RevisionNotFound"), "", "has no such revision", "Name another revision"),
+        ((404, "EntryNotFound"), "", "the hub has no such file", "what it holds"),
+        ((404, ""), "", "the hub has no such file", "what it holds"),
+        ((500, ""), "", "answered 500", "by hand"),
     ],
 )
-def test_a_refusal_is_one_line_that_says_what_to_do(
-    hub: FakeHub, status: tuple[int, str], words: str
+def test_a_refusal_is_one_line_that_says_what_helps(
+    hub: FakeHub,
+    status: tuple[int, str],
+    token: str,
+    words: str,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The reason, the address to fetch by hand, and where to put it."""
+    """The reason, and the remedy for it; where that is fetching by hand, from where to where."""
+    monkeypatch.setenv("HF_TOKEN", token)
     hub.status[NAME] = status
     with pytest.raises(WeightsMissing) as caught:
         get()
     assert words in caught.value.message
     assert "\n" not in str(caught.value)
-    assert f"{hub.address}/someone/model/resolve/main/weights.bin" in caught.value.hint
-    assert str(hand_path(FILE)) in caught.value.hint
+    by_hand = f"Fetch {hub.address}/someone/model/resolve/main/weights.bin on a machine"
+    if remedy == "by hand":
+        assert caught.value.hint.startswith(by_hand)
+        assert str(hand_path(FILE)) in caught.value.hint
+    else:
+        assert remedy in caught.value.hint
+        assert by_hand not in caught.value.hint
 
 
 def test_a_host_that_is_not_there_is_one_line(
@@ -304,3 +317,126 @@ def test_what_is_optional_is_asked_for_once(hub: FakeHub) -> None:
     fetch_all(wants, offline=False, announce=silent)
     fetch_all(wants, offline=True, announce=silent)
     assert len(hub.seen) == before
+
+
+class TestPassingRefusals:
+    @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+    def test_it_is_asked_again(self, hub: FakeHub, status: int) -> None:
+        """Before the answer about a file, and in its content; each wait is said."""
+        hub.passing = [(status, {}), (status, {})]
+        path, said = get()
+        assert path.read_bytes() == CONTENT
+        assert len(hub.waits) == 2
+        assert 0.5 <= hub.waits[0] <= 1 <= hub.waits[1] <= 2
+        asked_again = [line for line in said if f"answered {status}; trying again in" in line]
+        assert [line.split("(")[1] for line in asked_again] == ["1 of 3).", "2 of 3)."]
+
+    def test_it_waits_as_long_as_the_hub_asks(self, hub: FakeHub) -> None:
+        """In seconds; a longer wait than a minute is an answer of its own."""
+        hub.passing = [(429, {"Retry-After": "7"})]
+        get()
+        assert hub.waits == [7]
+        hub.passing = [(429, {"Retry-After": "3600"})]
+        with pytest.raises(WeightsMissing, match="answered 429 and asks to wait 3600 s"):
+            get(HubFile("someone/model", "other.bin"))
+
+    def test_it_gives_up(self, hub: FakeHub) -> None:
+        """After four requests."""
+        hub.status[NAME] = (503, "")
+        with pytest.raises(WeightsMissing, match="answered 503"):
+            get()
+        assert (len(hub.seen), len(hub.waits)) == (4, 3)
+
+    def test_the_content_too(self, hub: FakeHub) -> None:
+        """The hub answers about the file, and then refuses the file once."""
+        hub.refuse_content = [503]
+        path, said = get()
+        assert path.read_bytes() == CONTENT
+        assert any("answered 503; trying again" in line for line in said)
+
+    def test_an_optional_file_ends_nothing(self, hub: FakeHub) -> None:
+        """Whatever the hub says about it; that it is left out is said."""
+        hub.files["someone/model/extra.txt"] = b"+"
+        hub.status["someone/model/extra.txt"] = (503, "")
+        wants = [wanted("someone/model", "extra.txt", optional=True), wanted(*NAMES)]
+        said: list[str] = []
+        fetch_all(lambda: wants, offline=False, announce=said.append)
+        assert cached_file(FILE)
+        (line,) = [line for line in said if "optional" in line]
+        assert line.startswith("someone/model/extra.txt cannot be fetched: ")
+
+
+NAMES = ("someone/model", "weights.bin")
+
+
+class TestOneCommit:
+    """All files of a repository are of one commit, wherever `main` moves."""
+
+    WANTS = (wanted("someone/model", "config.json"), wanted(*NAMES))
+
+    @pytest.fixture(autouse=True)
+    def two_files(self, hub: FakeHub) -> None:
+        hub.files["someone/model/config.json"] = b'{"version": 1}'
+
+    def fetched(self, *, offline: bool = False, weights: tuple[str, ...] = ()) -> dict[str, bytes]:
+        fetch_all(lambda: self.WANTS, offline=offline, weights=weights)
+        paths = [cached_choice(want.choices) for want in self.WANTS]
+        assert len({path.parent for path in paths if path}) == 1
+        return {path.name: path.read_bytes() for path in paths if path}
+
+    def test_main_moves_between_two_files(self, hub: FakeHub) -> None:
+        """What was told first counts for the whole call."""
+        old = dict(hub.files)
+
+        def move() -> None:
+            hub.push({NAME: b"new", "someone/model/config.json": b'{"version": 2}'})
+
+        hub.after_head = move
+        assert self.fetched() == {"config.json": b'{"version": 1}', "weights.bin": old[NAME]}
+
+    def test_main_moves_between_two_runs(self, hub: FakeHub) -> None:
+        """An interrupted fetch that goes on later is all of the new commit."""
+        hub.cut = [100_000] + [0] * 8
+        with pytest.raises(WeightsMissing):
+            self.fetched()
+        hub.cut.clear()
+        hub.push({"someone/model/config.json": b'{"version": 2}'})
+        assert self.fetched() == {"config.json": b'{"version": 2}', "weights.bin": CONTENT}
+
+    def test_another_program_moves_the_reference(self, hub: FakeHub) -> None:
+        """One file of a newer commit does not hide the older one, with and without the hub."""
+        before = self.fetched()
+        hub.push({"someone/model/README.md": b"# More"})
+        other_program(hub, "README.md")
+        hub.seen.clear()
+        assert self.fetched(offline=True) == before
+        assert self.fetched() == before
+        assert not hub.seen
+
+    def test_weights_that_are_known_by_their_digest_are_found(self, hub: FakeHub) -> None:
+        """Also where a newer commit is complete."""
+        before, digest = self.fetched(), hub.digest(NAME)
+        hub.push({NAME: b"new weights"})
+        other_program(hub, "config.json")
+        other_program(hub, "weights.bin")
+        assert self.fetched()["weights.bin"] == b"new weights"
+        assert self.fetched(offline=True, weights=(digest,)) == before
+        assert self.fetched()["weights.bin"] == b"new weights"
+
+    def test_only_what_is_new_is_downloaded(self, hub: FakeHub) -> None:
+        """A file of the same content is linked."""
+        self.fetched()
+        hub.push({"someone/model/index.json": b"{}"})
+        said: list[str] = []
+        wants = [*self.WANTS, wanted("someone/model", "index.json")]
+        fetch_all(lambda: wants, offline=False, announce=said.append)
+        assert [line.split()[1] for line in said] == ["index.json"]
+        paths = [cached_choice(want.choices) for want in wants]
+        assert {path and path.parent.name for path in paths} == {hub.commit}
+
+
+def other_program(hub: FakeHub, filename: str) -> None:
+    """Fetch one file as a program does that uses the hub's library alone."""
+    from huggingface_hub import hf_hub_download
+
+    hf_hub_download("someone/model", filename)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from imprompt.core.errors import ConfigError, WeightsMissing
-from imprompt.core.hub.fetch import HubFile, fetch
+from imprompt.core.hub.fetch import fetch
+from imprompt.core.hub.hub_files import HubFile
 from imprompt.core.settings import MilvusPlace, index_place, settings
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 import pytest
 
 from imprompt.core.errors import ConfigError, CorpusError, WeightsMissing
-from imprompt.core.hub.fetch import HubFile
+from imprompt.core.hub.hub_files import HubFile
 from imprompt.core.settings import MilvusPlace, index_place
 from imprompt.core.url_schemes import has_drive, url_scheme
 from imprompt.core.weight_names import split_weights

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imprompt.core.errors import ConfigError, EncoderError
-from imprompt.core.hub.fetch import HubFile, Wanted, hand_path
+from imprompt.core.hub.hub_files import HubFile, Wanted, hand_path
 from imprompt.encoders.openclip_source import PUBLISHED, wanted_files
 
 

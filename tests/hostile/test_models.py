@@ -16,7 +16,8 @@ from imprompt.core.errors import (
     WeightsMissing,
     WeightsRejected,
 )
-from imprompt.core.hub.fetch import HubFile, silent
+from imprompt.core.hub.fetch import silent
+from imprompt.core.hub.hub_files import HubFile
 from imprompt.encoders.foreign import closed_libraries
 from imprompt.encoders.registry import load_encoder, load_index_encoder, output_encoder
 from imprompt.ensemble.blend_config import load_blend_config

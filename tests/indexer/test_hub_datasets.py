@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -167,9 +168,9 @@ class TestFromTheHub:
         ("status", "code", "said"),
         [
             (401, "", "answered 401"),
-            (401, "RepoNotFound", "no such repository"),
+            (401, "RepoNotFound", "no such repository, or it is private"),
             (403, "GatedRepo", "licence"),
-            (404, "RepoNotFound", "no such repository"),
+            (404, "RepoNotFound", "no such repository, or it is private"),
             (500, "", "answered 500"),
         ],
     )
@@ -177,14 +178,37 @@ class TestFromTheHub:
     def test_a_refusal_is_one_line(
         self, status: int, code: str, said: str, spec: str, hub: FakeHub
     ) -> None:
-        """What the hub said, what it means, and how to do without it."""
+        """What the hub said, what it means, and what helps."""
         hub.status = dict.fromkeys(
             (listing_of(REPO), "datasets/poloclub/diffusiondb/metadata.parquet"), (status, code)
         )
         with pytest.raises(CorpusError, match=said) as caught:
             parse_corpus(spec)
-        assert "put " in caught.value.hint
+        assert caught.value.hint
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("spec", [f"hf:{REPO}", f"hf:{REPO}@v1"])
+    def test_what_was_fetched_is_found_without_the_hub(
+        self, spec: str, hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By its branch or tag, with --offline and while the hub is down: the same corpus."""
+        hub.files[f"api/datasets/{REPO}/revision/v1"] = hub.files[listing_of(REPO)]
+        first = parse_corpus(spec)
+        hub.seen.clear()
+        assert parse_corpus(spec, offline=True).fingerprint() == first.fingerprint()
+        assert not hub.seen
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        assert parse_corpus(spec).fingerprint() == first.fingerprint()
+
+    def test_a_listing_that_is_refused_for_a_moment(
+        self, hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is asked for again."""
+        waits: list[float] = []
+        monkeypatch.setattr("imprompt.core.hub.refusals.time", SimpleNamespace(sleep=waits.append))
+        hub.passing = [(503, {}), (429, {"Retry-After": "3"})]
+        assert texts(parse_corpus(f"hf:{REPO}"))[0] == "first"
+        assert waits[1] == 3
 
     def test_no_such_data_set(self, hub: FakeHub) -> None:
         """A plain 404 is said as well."""
@@ -197,6 +221,7 @@ class TestFromTheHub:
     def test_silence_ends(self, spec: str, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
         """A hub that takes the call and never answers is given up after the time limit."""
         monkeypatch.setattr("imprompt.core.hub.fetch.ASK_TIMEOUT_S", 0.2)
+        monkeypatch.setattr("imprompt.core.hub.data_sets.ASK_TIMEOUT_S", 0.2)
         hub.hang_s, hub.hang_head = 1.0, True
         began = time.monotonic()
         with pytest.raises(CorpusError, match="did not answer in time"):
