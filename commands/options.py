@@ -54,7 +54,7 @@ EncoderName = Annotated[
         "--encoder",
         metavar="ENCODER",
         help="The encoder: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED` (such as ViT-L-14/openai), "
-        "`ARCH//path/to/weights`, `hf-hub:OWNER/NAME`, or a folder with open_clip_config.json.",
+        "`ARCH/PRETRAINED//FILE`, `hf-hub:OWNER/NAME`, or a folder with open_clip_config.json.",
         show_default=False,
     ),
 ]

@@ -189,6 +189,9 @@ class OpenClipModel:
 
     @property
     def dtype_name(self) -> str:
+        """Return float32 also on CUDA for the architectures that open_clip cannot halve."""
+        if self.source.has_single_precision:
+            return "float32"
         return dtype_on(self.device)
 
     @cached_property
@@ -261,9 +264,8 @@ def load_openclip(
     """Return the encoder of a name; see `imprompt.encoders.registry.load_encoder`.
 
     Args:
-        name: `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a folder that holds
-            open_clip_config.json.
-        device: "auto", "cpu" or "cuda"; float16 on CUDA.
+        name: any but those of `lite`.
+        device: "auto", "cpu" or "cuda"; float16 on CUDA, where open_clip can compute in it.
         offline: fetch nothing.
         announce: takes a line for the user.
         weights: for `ARCH/PRETRAINED`, a local file in place of the published one.

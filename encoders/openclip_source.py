@@ -6,6 +6,7 @@ itself: every remote file comes through `imprompt.core.hub.fetch`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -44,7 +45,20 @@ PUBLISHED = {
 """Repositories of the most used names, from open_clip's table, which takes seconds to import. All
 use CLIP's tokenizer."""
 
+SAME_WEIGHTS = {
+    "openai/clip-vit-base-patch16": "ViT-B-16/openai",
+    "openai/clip-vit-base-patch32": "ViT-B-32/openai",
+    "openai/clip-vit-large-patch14": "ViT-L-14/openai",
+    "openai/clip-vit-large-patch14-336": "ViT-L-14-336/openai",
+    "google/siglip-base-patch16-224": "ViT-B-16-SigLIP/webli",
+    "google/siglip-so400m-patch14-384": "ViT-SO400M-14-SigLIP-384/webli",
+    "google/siglip2-base-patch16-224": "ViT-B-16-SigLIP2/webli",
+    "google/siglip2-large-patch16-256": "ViT-L-16-SigLIP2-256/webli",
+}
+"""Repositories for transformers, and the names of the same weights for open_clip."""
+
 _HUB_WEIGHTS = (WEIGHT_FILES[0], WEIGHT_FILES[2])
+_ADDRESS = re.compile(r"https?://[^/]+/([^/?#]+/[^/?#]+).*")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _TOKENIZER_EXTRAS = ("special_tokens_map.json", "config.json")
 
@@ -63,6 +77,18 @@ class OpenClipSource:
     preprocess: Mapping[str, Any]
     weights: Path
     tokenizer: Path | None = None
+
+    @property
+    def has_single_precision(self) -> bool:
+        """Return whether float16 fails: in CoCa, and beside a ViT in some text towers.
+
+        open_clip converts every linear layer, but not the embeddings of a Hugging Face tower, and
+        it fails at a projection with a bias.
+        """
+        text, vision = self.config.get("text_cfg", {}), self.config.get("vision_cfg", {})
+        native = "timm_model_name" not in vision
+        unusual = bool(text.get("hf_model_name") or text.get("proj_bias"))
+        return "multimodal_cfg" in self.config or (native and unusual)
 
 
 class _FolderConfig(msgspec.Struct, frozen=True):
@@ -141,11 +167,10 @@ def wanted_files(name: str) -> list[Wanted]:
     """
     if name in PUBLISHED:
         return [wanted(PUBLISHED[name], *_HUB_WEIGHTS)]
+    _refuse_other_forms(name)
     if name.startswith(HUB_PREFIX):
         repo = name.removeprefix(HUB_PREFIX)
-        if repo.count("/") != 1:
-            raise ConfigError(f"{repo!r} is not a hub repository.", hint="Write hf-hub:OWNER/NAME.")
-        config = wanted(repo, CONFIG_FILE)
+        config = wanted(repo, CONFIG_FILE, if_absent=_instead_of(repo))
         path = cached_choice(config.choices)
         return [
             config,
@@ -160,6 +185,32 @@ def wanted_files(name: str) -> list[Wanted]:
         return _text_files(_built_in(architecture))
     repo, filenames, _ = _published(architecture, tag)
     return [*_text_files(_built_in(architecture)), wanted(repo, *filenames)]
+
+
+def _refuse_other_forms(name: str) -> None:
+    """Raise `ConfigError` for a repository's other names, with the one that is meant."""
+    if name in SAME_WEIGHTS:
+        raise ConfigError(
+            f"{name} is a repository for transformers.",
+            hint=f"The same weights for open_clip are {SAME_WEIGHTS[name]}.",
+        )
+    if (address := _ADDRESS.fullmatch(name)) is not None:
+        repo = address[1]
+        meant = SAME_WEIGHTS.get(repo, f"{HUB_PREFIX}{repo}")
+        raise ConfigError(f"{name} is an address.", hint=f"Write {meant}.")
+    repo = name.removeprefix(HUB_PREFIX)
+    if repo != name and repo.count("/") != 1:
+        raise ConfigError(f"{repo!r} is not a hub repository.", hint="Write hf-hub:OWNER/NAME.")
+
+
+def _instead_of(repo: str) -> str:
+    """Return what to name in place of a repository that is not in open_clip's layout."""
+    if repo in SAME_WEIGHTS:
+        return f"It is a repository for transformers; the same weights are {SAME_WEIGHTS[repo]}."
+    return (
+        "It is not in the layout of open_clip, perhaps in that of transformers. Name a repository "
+        "of the same model by timm, laion or apple, or a name such as ViT-L-14/openai."
+    )
 
 
 def _text_files(
@@ -219,17 +270,19 @@ def _from_folder(folder: Path) -> OpenClipSource:
 
 
 def _from_file(name: str) -> OpenClipSource:
-    architecture, path = split_weights(name) or ("", Path(name))
+    named, path = split_weights(name) or ("", Path(name))
+    architecture, _, tag = named.partition("/")
     config = _built_in(architecture)
     if not path.is_file():
         raise WeightsMissing(
             f"there is no weight file {path}.",
             path=path,
-            hint="Write ARCH//FILE, such as ViT-B-32//weights.safetensors.",
+            hint="Write ARCH/TAG//FILE, such as ViT-B-32/openai//weights.safetensors.",
         )
     path = path.absolute()
+    record = _published(architecture, tag)[2] if tag else _agreed_record(architecture, path)
     return OpenClipSource(
-        f"{architecture}//{path}", architecture, config, _agreed_preprocess(architecture), path
+        f"{named}//{path}", architecture, _with_activation(config, record), record, path
     )
 
 
@@ -241,10 +294,17 @@ def _from_tag(name: str, get: Callable[..., Path]) -> OpenClipSource:
     architecture, _, tag = name.partition("/")
     config = _built_in(architecture)
     repo, filenames, pretrained = _published(architecture, tag)
-    # Weights trained with QuickGELU give other vectors without it; open_clip would only warn.
-    quick_gelu = pretrained.get("quick_gelu", False) or config.get("quick_gelu", False)
-    config = {**config, "quick_gelu": quick_gelu}
+    config = _with_activation(config, pretrained)
     return OpenClipSource(name, architecture, config, pretrained, get(repo, *filenames))
+
+
+def _with_activation(config: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration with QuickGELU where the weights were trained with it.
+
+    They give other vectors without it; open_clip would only warn.
+    """
+    quick_gelu = record.get("quick_gelu", False) or config.get("quick_gelu", False)
+    return {**config, "quick_gelu": quick_gelu}
 
 
 def _published(architecture: str, tag: str) -> tuple[str, tuple[str, ...], dict[str, Any]]:
@@ -286,29 +346,38 @@ def _built_in(architecture: str) -> dict[str, Any]:
         hint = (
             f"Similar names: {', '.join(near)}."
             if near
-            else "Names look like ViT-L-14, RN50, convnext_base_w."
+            else "Names look like ViT-L-14/openai; a repository of the hub is hf-hub:OWNER/NAME."
         )
         raise ConfigError(f"open_clip has no architecture {architecture!r}.", hint=hint)
     return config
 
 
-def _agreed_preprocess(architecture: str) -> dict[str, Any]:
-    """Return the preprocessing of all published weights, if they agree; for local weight files."""
+def _agreed_record(architecture: str, path: Path) -> dict[str, Any]:
+    """Return the activation and preprocessing of all published weights of an architecture.
+
+    Raises:
+        ConfigError: they differ, so that nothing tells which of them a weight file needs.
+    """
     open_clip = import_open_clip()
     from open_clip.transform import PreprocessCfg
 
-    known = [
-        {
-            field: pretrained[field]
-            for field in asdict(PreprocessCfg())
-            if pretrained.get(field) is not None
-        }
-        for pretrained in (
-            open_clip.get_pretrained_cfg(architecture, tag)
-            for tag in open_clip.list_pretrained_tags_by_model(architecture)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    fields = ("quick_gelu", *asdict(PreprocessCfg()))
+    kinds: dict[str, dict[str, Any]] = {}  # by the first tag of each kind
+    for tag in tags:
+        pretrained = open_clip.get_pretrained_cfg(architecture, tag)
+        record = {name: pretrained[name] for name in fields if pretrained.get(name) is not None}
+        if record not in kinds.values():
+            kinds[tag] = record
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"Published weights of {architecture} differ in activation or preprocessing, and "
+            f"{path.name} does not say which it needs.",
+            hint="Name a published tag of the same kind: "
+            + " or ".join(f"{architecture}/{tag}//{path.name}" for tag in kinds)
+            + ".",
         )
-    ]
-    return known[0] if known and all(each == known[0] for each in known) else {}
+    return next(iter(kinds.values()), {})
 
 
 def _read_config(path: Path) -> _FolderConfig:

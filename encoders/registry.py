@@ -21,7 +21,7 @@ _MULTILINGUAL = ("xlm-roberta", "nllb", "i18n", "siglip2")
 """Parts of the names of architectures whose text towers were trained on many languages."""
 _KNOWN_FORMS = (
     "Known forms: lite, lite:HEADFILE, ARCH/PRETRAINED (ViT-L-14/openai), "
-    "ARCH//FILE (ViT-B-32//weights.safetensors), hf-hub:OWNER/NAME, "
+    "ARCH/PRETRAINED//FILE (the same, with weights of your own), hf-hub:OWNER/NAME, "
     "and a folder that holds open_clip_config.json."
 )
 
@@ -37,8 +37,9 @@ def load_encoder(
     """Return the encoder of a name; its towers are read at their first use.
 
     Args:
-        name: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED`, `ARCH//FILE`, `hf-hub:OWNER/NAME`, or a
-            folder that holds open_clip_config.json.
+        name: `lite`, `lite:HEADFILE`, `ARCH/PRETRAINED`, `ARCH/PRETRAINED//FILE` for a local file
+            with weights of that kind (`ARCH//FILE` if all published ones are of one kind),
+            `hf-hub:OWNER/NAME`, or a folder that holds open_clip_config.json.
         device: "auto", "cpu" or "cuda".
         offline: fetch nothing; files in the hub's cache are still used.
         announce: takes a line for the user, such as which files will be fetched.

@@ -89,7 +89,12 @@ def wanted_files(repo: str) -> list[Wanted]:
     Raises:
         WeightsRejected: the cached index is not one.
     """
-    weights = wanted(repo, "model.safetensors", _INDEX)
+    weights = wanted(
+        repo,
+        "model.safetensors",
+        _INDEX,
+        if_absent="Its weights are not in safetensors, and no other form is read.",
+    )
     files = [wanted(repo, name, optional=True) for name in _OPTIONAL]
     files += [wanted(repo, "config.json"), wanted(repo, "preprocessor_config.json")]
     index = cached_file(HubFile(repo, _INDEX))

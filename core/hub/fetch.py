@@ -77,7 +77,7 @@ def fetch_choice(files: Sequence[HubFile], *, offline: bool, announce: Announce)
     fetch_all(lambda: [want], offline=offline, announce=announce)
     if (path := cached_choice(files)) is not None:
         return path
-    raise no_such_file(files[-1])
+    raise no_such_file(want)
 
 
 class FetchListener:
@@ -175,13 +175,13 @@ def _ask_for_all(
             if not reachable:
                 raise missing(file, "was not asked for, since the hub cannot be reached")
             remote = find_remote(
-                Wanted(tuple(at), want.optional), offline=offline, announce=listener.announce
+                replace(want, choices=tuple(at)), offline=offline, announce=listener.announce
             )
             if remote is not None:
                 commits.setdefault(want.repository, remote.file.revision)
                 remotes.append(remote)
             elif not want.optional:
-                raise no_such_file(file)
+                raise no_such_file(want)
         except WeightsMissing as error:
             reachable = reachable and (offline or _refused_by_hub(error))
             if not want.optional:

@@ -56,10 +56,14 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A file that something needs: the first of `choices` that the hub has; it may be optional."""
+    """A file that something needs: the first of `choices` that the hub has; it may be optional.
+
+    `if_absent` is what helps a user whose repository has none of them.
+    """
 
     choices: tuple[HubFile, ...]
     optional: bool = False
+    if_absent: str = ""
 
     @property
     def repository(self) -> Repository:
@@ -71,9 +75,9 @@ _settled: dict[Repository, str] = {}
 """The commit whose files are used, of repositories of which the hub's cache names another."""
 
 
-def wanted(repo: str, *filenames: str, optional: bool = False) -> Wanted:
+def wanted(repo: str, *filenames: str, optional: bool = False, if_absent: str = "") -> Wanted:
     """Return a want for the first of these files that a model's repository has."""
-    return Wanted(tuple(HubFile(repo, filename) for filename in filenames), optional=optional)
+    return Wanted(tuple(HubFile(repo, filename) for filename in filenames), optional, if_absent)
 
 
 def cached_file(file: HubFile) -> Path | None:

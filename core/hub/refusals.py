@@ -9,7 +9,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from imprompt.core.errors import WeightsMissing, first_line
-from imprompt.core.hub.hub_files import HubFile, hand_path, hub_url
+from imprompt.core.hub.hub_files import HubFile, Wanted, hand_path, hub_url
 
 MOST_ATTEMPTS = 4
 LONGEST_WAIT_S = 60.0
@@ -92,12 +92,13 @@ def missing(file: HubFile, what: str) -> WeightsMissing:
     )
 
 
-def no_such_file(file: HubFile) -> WeightsMissing:
+def no_such_file(want: Wanted) -> WeightsMissing:
     """Return the error for a file that the repository does not have, so nobody can fetch it."""
+    file = want.choices[-1]
     return WeightsMissing(
         f"{file.repo}/{file.filename} {_NO_FILE}.",
         path=file.filename,
-        hint="Check the name of the repository and what it holds.",
+        hint=want.if_absent or "Check the name of the repository and what it holds.",
     )
 
 

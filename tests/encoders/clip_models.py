@@ -127,6 +127,52 @@ def write_model(
     return folder
 
 
+def write_hugging_face_model(folder: Path) -> Path:
+    """Write a model with a Hugging Face text tower and tokenizer of eight words in its folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast, RobertaConfig
+
+    folder.mkdir()
+    words = ["<s>", "<pad>", "</s>", "<unk>", "a", "red", "blue", "cat"]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")  # noqa: S106 no password
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",  # noqa: S106
+        unk_token="<unk>",  # noqa: S106 no password
+    ).save_pretrained(folder)
+    tower = RobertaConfig(
+        vocab_size=8,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    tower.save_pretrained(folder / "text-tower")
+    config = {
+        **ARCHITECTURES["vit"],
+        "quick_gelu": False,
+        "text_cfg": {"context_length": 16, "hf_model_name": str(folder / "text-tower")},
+    }
+    config["text_cfg"]["hf_tokenizer_name"] = "someone/tokenizer"
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.create_model(
+            f"local-dir:{folder}", load_weights=False, pretrained_text=False
+        )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "open_clip_model.safetensors",
+    )
+    return folder
+
+
 class Oracle:
     """Encode with open_clip's functions, one text at a time, padded to the full context."""
 

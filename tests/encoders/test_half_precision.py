@@ -29,6 +29,7 @@ from imprompt.encoders.torch_devices import (
     torch_provenance,
 )
 from tests.assets.scenes import held_out_scenes
+from tests.encoders.clip_models import ARCHITECTURES, write_hugging_face_model
 
 TEXTS = [
     "a red circle left of a blue square",
@@ -61,6 +62,31 @@ def test_half_precision_keeps_the_rows(
     assert 0 < np.abs(half - single).max() < 1e-2
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-5)
     assert (half * single).sum(axis=1).min() > 0.9995
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "hugging-face"])
+def test_every_architecture_can_be_used_on_cuda(
+    architecture: str,
+    clip_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In float16 within 1e-2, or in float32 where open_clip cannot halve it."""
+    pictures = [scene for scene, _ in held_out_scenes(2)]
+    if architecture == "hugging-face":
+        folder = write_hugging_face_model(tmp_path / "model")
+    else:
+        folder = clip_folder(architecture)
+
+    def rows() -> Vectors:
+        encoder = load_encoder(str(folder), device="cpu", offline=True)
+        return np.vstack([encoder.texts.encode(TEXTS), encoder.images.encode(pictures)])
+
+    single = rows()
+    monkeypatch.setattr("imprompt.encoders.openclip.dtype_on", lambda device: "float16")
+    off = np.abs(rows() - single).max()
+    single_precision = architecture in ("coca", "custom-text", "hugging-face")
+    assert off == 0 if single_precision else 0 < off < 1e-2
 
 
 def test_towers_compute_in_half_precision_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from imprompt.core.errors import ConfigError
 from imprompt.core.protocols import DualEncoder
 from imprompt.core.values import Vectors
 from imprompt.encoders.openclip import OpenClipEncoder, load_openclip
 from imprompt.encoders.registry import load_encoder
-from tests.encoders.clip_models import ARCHITECTURES, TEXTS, Oracle, random_pictures, write_model
+from tests.encoders.clip_models import (
+    ARCHITECTURES,
+    TEXTS,
+    Oracle,
+    random_pictures,
+    write_hugging_face_model,
+    write_model,
+)
 
 TOLERANCE = 1e-5
 CUT = {"vit", "resnet-short-context", "convnext", "custom-text", "eos-pool"}
@@ -247,10 +255,38 @@ def test_published_weights_bring_their_preprocessing_and_activation(
     encoder = load_encoder(f"{tiny_architecture}/some-tag", device="cpu", offline=True)
     assert close(encoder.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
     assert close(encoder.images.encode(random_pictures()), oracle("vit").images(random_pictures()))
-    local = load_encoder(
-        f"{tiny_architecture}//{clip_folder('vit') / 'open_clip_model.safetensors'}", device="cpu"
+    weights = clip_folder("vit") / "open_clip_model.safetensors"
+    for name in (f"{tiny_architecture}//{weights}", f"{tiny_architecture}/some-tag//{weights}"):
+        local = load_encoder(name, device="cpu")
+        assert local.spec.space == encoder.spec.space
+        assert close(local.texts.encode(TEXTS), oracle("vit").texts(TEXTS))
+
+
+@pytest.mark.parametrize("other", [{"quick_gelu": True}, {"mean": (0.5, 0.5, 0.5)}])
+def test_a_file_whose_kind_is_not_known_is_refused(
+    other: dict[str, Any],
+    clip_folder: Folder,
+    published: dict[str, Any],
+    tiny_architecture: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Published weights of two kinds are two spaces; a tag of the same kind settles it."""
+    config = {**ARCHITECTURES["vit"], "quick_gelu": False}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, tiny_architecture, config)
+    published["some_tag"] = {"hf_hub": "someone/tiny/"}
+    published["same_kind"] = {"hf_hub": "someone/same/"}
+    published["other_tag"] = {"hf_hub": "someone/other/", **other}
+    weights = clip_folder("vit") / "open_clip_model.safetensors"
+    with pytest.raises(ConfigError, match="differ in activation or preprocessing") as caught:
+        load_encoder(f"{tiny_architecture}//{weights}", device="cpu")
+    named = [f"{tiny_architecture}/{tag}//{weights.name}" for tag in ("some_tag", "other_tag")]
+    assert caught.value.hint == f"Name a published tag of the same kind: {' or '.join(named)}."
+    first, same, different = (
+        (spec.space, spec.preprocessing)
+        for tag in ("some_tag", "same_kind", "other_tag")
+        for spec in [load_encoder(f"{tiny_architecture}/{tag}//{weights}", device="cpu").spec]
     )
-    assert json.loads(local.spec.preprocessing) == json.loads(encoder.spec.preprocessing)
+    assert first == same != different
 
 
 def test_hub_repository_is_read_from_the_hubs_cache_offline(
@@ -312,52 +348,6 @@ def test_a_hugging_face_tower_and_tokenizer_in_the_folder(tmp_path: Path) -> Non
     )
     assert encoder.texts.token_lengths(["a red cat", "blue " * 40]).tolist() == [5, 42]
     assert encoder.spec.max_tokens == 16
-
-
-def write_hugging_face_model(folder: Path) -> Path:
-    from safetensors.torch import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, RobertaConfig
-
-    folder.mkdir()
-    words = ["<s>", "<pad>", "</s>", "<unk>", "a", "red", "blue", "cat"]
-    tokenizer = Tokenizer(
-        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")  # noqa: S106 no password
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",  # noqa: S106
-        unk_token="<unk>",  # noqa: S106 no password
-    ).save_pretrained(folder)
-    tower = RobertaConfig(
-        vocab_size=8,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    tower.save_pretrained(folder / "text-tower")
-    config = {
-        **ARCHITECTURES["vit"],
-        "quick_gelu": False,
-        "text_cfg": {"context_length": 16, "hf_model_name": str(folder / "text-tower")},
-    }
-    config["text_cfg"]["hf_tokenizer_name"] = "someone/tokenizer"
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = open_clip.create_model(
-            f"local-dir:{folder}", load_weights=False, pretrained_text=False
-        )
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        folder / "open_clip_model.safetensors",
-    )
-    return folder
 
 
 @pytest.mark.slow

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from imprompt.core.errors import ConfigError, EncoderError
+from imprompt.core.errors import ConfigError, EncoderError, WeightsMissing
+from imprompt.core.hub.fetch import silent
 from imprompt.core.hub.hub_files import HubFile, Wanted, hand_path
-from imprompt.encoders.openclip_source import PUBLISHED, wanted_files
+from imprompt.encoders.openclip_source import PUBLISHED, SAME_WEIGHTS, find_source, wanted_files
+from tests.core.fake_hub import serve_as_the_hub
 
 
 def test_the_table_of_names_is_open_clips_own() -> None:
@@ -85,6 +87,33 @@ def test_a_hub_model_names_its_tokenizer_once_its_configuration_is_here(
     )
     needed = [want.choices[0] for want in wanted_files("hf-hub:someone/clip") if not want.optional]
     assert HubFile("someone/words", "tokenizer.json") in needed
+
+
+@pytest.mark.parametrize(
+    ("repo", "said"),
+    [
+        ("openai/clip-vit-large-patch14", "the same weights are ViT-L-14/openai."),
+        ("someone/clip", "not in the layout of open_clip, perhaps in that of transformers"),
+    ],
+)
+def test_a_repository_in_another_layout_is_told_as_that(
+    repo: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that no such repository has is not to be fetched by hand."""
+    with serve_as_the_hub(monkeypatch, tmp_path) as hub:
+        hub.files[f"{repo}/config.json"] = b"{}"
+        with pytest.raises(WeightsMissing, match="the hub has no such file") as caught:
+            find_source(f"hf-hub:{repo}", offline=False, announce=silent)
+    assert said in caught.value.hint
+
+
+def test_every_name_of_the_same_weights_is_one_of_open_clip() -> None:
+    """So that the advice works."""
+    import open_clip
+
+    for name in SAME_WEIGHTS.values():
+        architecture, _, tag = name.partition("/")
+        assert open_clip.get_pretrained_cfg(architecture, tag)["hf_hub"], name
 
 
 def test_a_local_model_needs_nothing(tiny_clip: Path) -> None:
