@@ -90,6 +90,7 @@ def _show_all(output: Output, diagnosis: Diagnosis) -> None:
     model_sets = map(_model_set, diagnosis.model_sets)
     columns = ["name", "kind", "can run", "weights in memory"]
     output.table(grid("Models for", columns, model_sets))
+    output.text("Models that run on torch take twice that while they load.")
     output.table(grid("Files", ["file", "where", "size", "licence"], _files(diagnosis)))
     for model_set in diagnosis.model_sets:
         for line in _remedies(model_set):

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from imprompt.core.text import duration_text
+
 if TYPE_CHECKING:
     from imprompt.core.protocols import ProgressTask
 
@@ -114,15 +116,7 @@ class _Stage:
         if rate:
             parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s")
         if rate and self._total and self._done < self._total:
-            parts.append(f"{_duration((self._total - self._done) / rate)} left")
+            parts.append(f"{duration_text((self._total - self._done) / rate)} left")
         else:
-            parts.append(f"{_duration(now - self._begun_s)} so far")
+            parts.append(f"{duration_text(now - self._begun_s)} so far")
         return f"{self._label}: {', '.join(parts)}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds // 3600:,.0f} h {seconds % 3600 // 60:.0f} min"

@@ -35,5 +35,14 @@ def size_text(size_bytes: int | None) -> str:
     return decimal(size_bytes)
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration as a person reads it: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds // 3600:,.0f} h {seconds % 3600 // 60:.0f} min"
+
+
 def _drives(char: str) -> bool:
     return char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in _TURNING)

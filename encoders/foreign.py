@@ -75,6 +75,9 @@ _SEARCHES = ("num_beams", "num_return_sequences", "num_beam_groups")
 """Numbers of answers that are generated at once; each takes the memory of an answer."""
 _SIDES = ("image_size", "img_size", "input_size", "crop_size", "height", "shortest_edge")
 
+_TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
+"""transformers' key of the warning that it gives once."""
+
 _lock = threading.RLock()
 
 
@@ -94,6 +97,7 @@ def closed_libraries() -> Iterator[None]:
         except ImportError:
             pass
         else:
+            stack.enter_context(_quiet_transformers())
             stack.enter_context(_replaced(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", value=0))
             stack.enter_context(
                 _replaced(dynamic_module_utils, "get_class_in_module", value=_refuse_code)
@@ -105,6 +109,20 @@ def closed_libraries() -> Iterator[None]:
             if type(error).__name__ != "PanicException":
                 raise
             raise ValueError(f"a library panicked: {first_line(error)}") from error
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and warnings off the terminal, which is imprompt's."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with _replaced(logging, "_tqdm_active", value=False):  # its function hides the hub's, too
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 @contextmanager
@@ -186,13 +204,16 @@ def openclip_tokenizer(
     if folder is None:
         return SimpleTokenizer(**options)
     with closed_libraries():
-        return HFTokenizer(
+        tokenizer = HFTokenizer(
             str(folder),
             tokenizer_mode=text_config.get("tokenizer_mode"),
             **options,
             trust_remote_code=False,
             local_files_only=True,
         )
+    # It would warn of texts beyond the context, which are counted and cut here.
+    tokenizer.tokenizer.deprecation_warnings[_TOO_LONG] = True
+    return tokenizer
 
 
 def built_openclip(kind: Any, config: Mapping[str, Any], **options: Any) -> Any:

@@ -338,6 +338,25 @@ def test_no_global_state_changes(clip_folder: Folder) -> None:
     assert state() == before
 
 
+def test_transformers_stays_off_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither bars while a model loads, nor a warning of a text beyond its context."""
+    from transformers.utils import logging as transformers_logging
+
+    level, bars = transformers_logging.get_verbosity(), transformers_logging._tqdm_active
+    folder = write_hugging_face_model(tmp_path / "hf")
+    capfd.readouterr()
+    encoder: DualEncoder = load_encoder(str(folder), device="cpu", offline=True)
+    encoder.texts.encode(["blue " * 600])
+    assert encoder.texts.token_lengths(["blue " * 600]).tolist() == [602]
+    assert capfd.readouterr() == ("", "")
+    assert (transformers_logging.get_verbosity(), transformers_logging._tqdm_active) == (
+        level,
+        bars,
+    )
+
+
 def test_a_hugging_face_tower_and_tokenizer_in_the_folder(tmp_path: Path) -> None:
     """A Hugging Face tower and tokenizer in the model's folder: padded, masked, never cut."""
     folder = write_hugging_face_model(tmp_path / "hf")
