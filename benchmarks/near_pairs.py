@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,6 +21,7 @@ import numpy as np
 
 from benchmarks.machine import ROOT, machine
 from imprompt.indexer.duplicates import drop_near_duplicates
+from imprompt.indexer.scratch_arrays import Scratch
 from imprompt.store.index_version import open_version
 
 RESULT = ROOT / "benchmarks" / "results" / "near_pairs.json"
@@ -34,11 +36,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--index", type=Path, required=True)
     args = parser.parse_args()
-    with open_version(args.index) as version:
+    with open_version(args.index) as version, Scratch(Path(tempfile.gettempdir())) as scratch:
         prompts = version.prompts.get_many(range(len(version.prompts)))
         n_submitted = np.array([prompt.n_submitted for prompt in prompts], dtype=np.int64)
         kept_by, sets = drop_near_duplicates(
-            [[prompt.embedded_text for prompt in prompts]], n_submitted, threshold=THRESHOLD
+            [[prompt.embedded_text for prompt in prompts]],
+            n_submitted,
+            scratch,
+            threshold=THRESHOLD,
         )
         folded = np.flatnonzero(kept_by != np.arange(len(kept_by)))
         cosines = np.einsum(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,13 @@ from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress
 from imprompt.indexer.cleaning_rules import Cleaning, Dropped
 from imprompt.indexer.cleaning_stats import DUPLICATE, MAX_DROPPED, NEAR_DUPLICATE
+from imprompt.indexer.scratch_arrays import Scratch
 from imprompt.indexer.word_sets import Rows, WordSets, collect_word_sets, expanded
 from imprompt.store.staged_prompts import DroppedPrompt, StagedPrompts
 
 _READ_ROWS = 16_384
 _CHUNK_ROWS = 8_192
-_PAIRS_AT_ONCE = 2_000_000
+_PAIRS_AT_ONCE = 250_000
 _BUCKET_ROWS = 256
 """Kept rows of a bucket that a row is compared with.
 
@@ -42,11 +44,17 @@ class DroppedDuplicates:
 
 
 def drop_duplicates(
-    staged: StagedPrompts, cleaning: Cleaning, *, progress: Progress
+    staged: StagedPrompts, cleaning: Cleaning, *, folder: Path, progress: Progress
 ) -> DroppedDuplicates:
     """Drop equal prompts, and near duplicates if the settings say so.
 
     The result depends on the staged prompts alone, so the call can be repeated.
+
+    Args:
+        folder: for temporary files.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
     """
     with progress.start("Dropping duplicates", None):
         n_submitted = staged.drop_equal()
@@ -54,18 +62,23 @@ def drop_duplicates(
     threshold = cleaning.near_duplicates
     if threshold is None:
         return DroppedDuplicates(None, examples)
-    batches = staged.embedded_texts(_READ_ROWS)
-    kept_by, sets = drop_near_duplicates(
-        batches, n_submitted, threshold=threshold, settled=staged.n_settled, progress=progress
-    )
-    if not cleaning.mark_near:
-        places = np.flatnonzero(kept_by != np.arange(len(kept_by)))[:MAX_DROPPED]
-        rows = staged.dropped_examples(places.tolist(), kept_by[places].tolist())
-        similarities = sets.jaccard(places, kept_by[places]).tolist()
-        examples += [
-            _example(row, NEAR_DUPLICATE, similarity)
-            for row, similarity in zip(rows, similarities, strict=True)
-        ]
+    with Scratch(folder) as scratch:
+        kept_by, sets = drop_near_duplicates(
+            staged.embedded_texts(_READ_ROWS),
+            n_submitted,
+            scratch,
+            threshold=threshold,
+            settled=staged.n_settled,
+            progress=progress,
+        )
+        if not cleaning.mark_near:
+            places = np.flatnonzero(kept_by != np.arange(len(kept_by)))[:MAX_DROPPED]
+            rows = staged.dropped_examples(places.tolist(), kept_by[places].tolist())
+            similarities = sets.jaccard(places, kept_by[places]).tolist()
+            examples += [
+                _example(row, NEAR_DUPLICATE, similarity)
+                for row, similarity in zip(rows, similarities, strict=True)
+            ]
     return DroppedDuplicates(kept_by, examples)
 
 
@@ -76,6 +89,7 @@ def _example(row: DroppedPrompt, rule: str, similarity: float | None = None) -> 
 def drop_near_duplicates(
     batches: Iterable[Sequence[str]],
     n_submitted: NDArray[np.int64],
+    scratch: Scratch,
     *,
     threshold: float,
     settled: int = 0,
@@ -92,20 +106,25 @@ def drop_near_duplicates(
     Args:
         batches: the texts, row by row, in batches of any size.
         n_submitted: (n,) how often each was submitted.
+        scratch: holds the word sets and all else but 40 bytes a row.
         threshold: above 0, at most 1.
         settled: this many rows at the beginning come first and are always kept: those of an index
             that is being added to.
 
     Returns:
         (n,) int64 row numbers, and the word sets.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
     """
     with progress.start("Looking for near duplicates", None):
-        sets = collect_word_sets(batches, threshold=threshold)
-    later = np.lexsort((np.arange(len(n_submitted)), -n_submitted))
-    order = np.concatenate([np.arange(settled, dtype=np.int64), later[later >= settled]])
+        sets = collect_word_sets(batches, scratch, threshold=threshold)
+    order = np.arange(len(n_submitted), dtype=np.int64)
+    order[settled:] = settled + np.argsort(-n_submitted[settled:], kind="stable")
     kept_by = np.arange(len(order), dtype=np.int64)
-    kept = _KeptRows(sets, order)
-    kept.add(np.arange(settled, dtype=np.int64))
+    kept = _KeptRows(sets, order, scratch)
+    for start in range(0, settled, _CHUNK_ROWS):
+        kept.add(np.arange(start, min(start + _CHUNK_ROWS, settled), dtype=np.int64))
     with progress.start("Dropping near duplicates", len(order) - settled) as task:
         for start in range(settled, len(order), _CHUNK_ROWS):
             places = np.arange(start, min(start + _CHUNK_ROWS, len(order)), dtype=np.int64)
@@ -121,17 +140,20 @@ def drop_near_duplicates(
 class _KeptRows:
     """The buckets with the places of the rows kept so far, in the order in which they were kept."""
 
-    def __init__(self, sets: WordSets, order: Rows) -> None:
+    def __init__(self, sets: WordSets, order: Rows, scratch: Scratch) -> None:
         self._buckets = sets.buckets
         self._order = order
-        sizes = np.zeros(sets.n_buckets, dtype=np.int64)
-        for band in range(sets.buckets.shape[1]):
-            column = sets.buckets[:, band]
-            sizes += np.bincount(column[column >= 0], minlength=sets.n_buckets)
-        self._sizes = np.minimum(sizes, _BUCKET_ROWS)
-        self._starts = np.cumsum(self._sizes) - self._sizes
-        self._counts = np.zeros(sets.n_buckets, dtype=np.int64)
-        self._members = np.empty(int(self._sizes.sum()), dtype=np.int32)
+        self._starts = scratch.array(np.int64)
+        self._counts = scratch.array(np.uint16)
+        self._members = scratch.array(np.int32)
+        room = 0
+        self._starts.append(np.zeros(1, dtype=np.int64))
+        for sizes in sets.bucket_sizes.blocks():
+            ends = room + np.cumsum(np.minimum(sizes, _BUCKET_ROWS))
+            self._starts.append(ends)
+            room = int(ends[-1])
+        self._counts.fill(len(sets.bucket_sizes), 0)
+        self._members.fill(room, 0)
 
     def add(self, places: Rows) -> None:
         """Put newly kept rows into their buckets, as far as there is room."""
@@ -140,24 +162,24 @@ class _KeptRows:
         members, buckets = members[by_bucket], buckets[by_bucket]
         first = np.flatnonzero(np.diff(buckets, prepend=-1))
         runs = np.diff(first, append=len(buckets))
-        slots = self._counts[buckets] + np.arange(len(buckets)) - np.repeat(first, runs)
-        fits = slots < self._sizes[buckets]
-        self._members[self._starts[buckets[fits]] + slots[fits]] = members[fits]
-        self._counts[buckets[first]] = np.minimum(
-            self._counts[buckets[first]] + runs, self._sizes[buckets[first]]
-        )
+        filled = buckets[first]
+        starts, counts = self._starts.take(filled), self._counts.take(filled).astype(np.int64)
+        sizes = self._starts.take(filled + 1) - starts
+        slots = np.arange(len(buckets)) + np.repeat(counts - first, runs)
+        fits = slots < np.repeat(sizes, runs)
+        self._members.put((np.repeat(starts, runs) + slots)[fits], members[fits])
+        self._counts.put(filled, np.minimum(counts + runs, sizes))
 
     def pairs(self, places: Rows) -> Iterator[tuple[Rows, Rows]]:
         """Yield (places, places of kept rows in a common bucket) in chunks; pairs may repeat."""
         members, buckets = self._entries(places)
-        counts = self._counts[buckets]
+        counts = self._counts.take(buckets).astype(np.int64)
         members, buckets, counts = members[counts > 0], buckets[counts > 0], counts[counts > 0]
+        starts = self._starts.take(buckets)
         for part in _parts(counts):
             sizes = counts[part]
-            yield (
-                np.repeat(members[part], sizes),
-                self._members[expanded(self._starts[buckets[part]], sizes)].astype(np.int64),
-            )
+            others = self._members.take(expanded(starts[part], sizes))
+            yield np.repeat(members[part], sizes), others.astype(np.int64)
 
     def pairs_within(self, places: Rows) -> Iterator[tuple[Rows, Rows]]:
         """Yield (places, earlier ones of them in a common bucket) in chunks; pairs may repeat."""
@@ -175,7 +197,8 @@ class _KeptRows:
 
     def _entries(self, places: Rows) -> tuple[Rows, Rows]:
         """Return (place, bucket) of every bucket that these rows are in, by rising place."""
-        table = self._buckets[self._order[places]]
+        rows = self._order[places]
+        table = np.stack([band.take(rows) for band in self._buckets], axis=1)
         row, band = np.nonzero(table >= 0)
         return places[row], table[row, band].astype(np.int64)
 

@@ -63,7 +63,7 @@ def number_prompts(
         ]
         if all(each.read == sum(each.reasons.values()) for each in stats):
             raise _nothing_usable(sources, stats)
-        duplicates = drop_duplicates(staged, rules.cleaning, progress=progress)
+        duplicates = drop_duplicates(staged, rules.cleaning, folder=staging, progress=progress)
         with progress.start("Numbering", None):
             counts = staged.number(duplicates.kept_by, mark=rules.cleaning.mark_near)
     examples = [row for each in stats for rows in each.dropped.values() for row in rows]

@@ -3,18 +3,21 @@
 The similarity of two texts is the Jaccard index of their word sets: words in both, divided by words
 in either. MinHash signatures, cut into bands, put similar texts into a common bucket with high
 probability (Broder 1997; banding as in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets,
-3.4); texts that share a bucket are compared word by word.
+3.4); texts that share a bucket are compared word by word, by the 64-bit hashes of the words.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from imprompt.indexer.scratch_arrays import Scratch, ScratchArray
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -22,6 +25,7 @@ _PERMUTATIONS = 80
 _SEED = 7
 _RECALL = 0.99
 _LANES = 4
+_SORTED_AT_ONCE = 1 << 24
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 # Kana and Han: no spaces between words.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -54,28 +58,25 @@ def band_rows(threshold: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class WordSets:
-    """The word sets of n texts, by row.
+    """The word sets of n texts, by row, in scratch arrays.
 
-    `ids` are the word numbers of all rows, rising within a row; row i has
-    `ids[starts[i]:starts[i + 1]]`. `bits` (n, 4) uint64 has one of 256 bits set for each word.
-    `buckets` (n, bands) int32: rows with the same number share that band; -1 where a row shares it
-    with no other.
+    `hashes` are those of the words of all rows, rising within a row; row i has
+    `hashes[starts[i]:starts[i + 1]]`. `bits` (n, 4) uint64 has one of 256 bits set for each word.
+    `buckets` holds for each band (n,) int32: rows with the same number share that band; -1 where a
+    row shares it with no other. No bucket number is in two bands. `bucket_sizes` (n_buckets,) int64
+    are the numbers of rows in them.
     """
 
-    ids: NDArray[np.int32]
-    starts: Rows
-    bits: NDArray[np.uint64]
-    buckets: NDArray[np.int32]
-    n_buckets: int
-
-    def sizes(self, rows: Rows) -> Rows:
-        """Return how many words each of these rows has."""
-        return self.starts[rows + 1] - self.starts[rows]
+    hashes: ScratchArray
+    starts: ScratchArray
+    bits: ScratchArray
+    buckets: Sequence[ScratchArray]
+    bucket_sizes: ScratchArray
 
     def may_reach(self, left: Rows, right: Rows, threshold: float) -> NDArray[np.bool_]:
         """Return False for pairs that are certain to be below `threshold`, by sizes and bits."""
-        a, b = self.bits[left], self.bits[right]
-        size_a, size_b = self.sizes(left), self.sizes(right)
+        a, b = self.bits.take(left), self.bits.take(right)
+        size_a, size_b = self._sizes(left), self._sizes(right)
         common_bits = np.bitwise_count(a & b).sum(axis=1, dtype=np.int64)
         # Two words may share a bit, at most as often as the row with fewer such words has them.
         shared = np.minimum(
@@ -86,21 +87,24 @@ class WordSets:
 
     def jaccard(self, left: Rows, right: Rows) -> NDArray[np.float64]:
         """Return the exact Jaccard index of each pair of rows."""
-        pair_a, ids_a = self._gather(left)
-        pair_b, ids_b = self._gather(right)
-        # Pairs rise and words rise within them, so the keys of either side are sorted: each is
-        # looked up in the other's.
-        keys_a, keys_b = (pair_a << 32) | ids_a, (pair_b << 32) | ids_b
-        places = np.searchsorted(keys_b, keys_a)
-        places[places == len(keys_b)] = 0
-        hit = keys_b[places] == keys_a if len(keys_b) else np.zeros(len(keys_a), dtype=np.bool_)
-        common = np.bincount(pair_a[hit], minlength=len(left))
-        return np.asarray(common / np.maximum(self.sizes(left) + self.sizes(right) - common, 1))
+        sizes_a, sizes_b = self._sizes(left), self._sizes(right)
+        ends_b = np.cumsum(sizes_b)
+        pair = np.repeat(np.arange(len(left), dtype=np.int64), sizes_a)
+        found = _found(
+            self._hashes(left, sizes_a),
+            self._hashes(right, sizes_b),
+            (ends_b - sizes_b)[pair],
+            ends_b[pair],
+        )
+        common = np.bincount(pair[found], minlength=len(left))
+        return np.asarray(common / np.maximum(sizes_a + sizes_b - common, 1))
 
-    def _gather(self, rows: Rows) -> tuple[Rows, Rows]:
-        sizes = self.sizes(rows)
-        pair = np.repeat(np.arange(len(rows), dtype=np.int64), sizes)
-        return pair, self.ids[expanded(self.starts[rows], sizes)].astype(np.int64)
+    def _sizes(self, rows: Rows) -> Rows:
+        sizes: Rows = self.starts.take(rows + 1) - self.starts.take(rows)
+        return sizes
+
+    def _hashes(self, rows: Rows, sizes: Rows) -> Rows:
+        return self.hashes.take(expanded(self.starts.take(rows), sizes))
 
 
 def expanded(starts: Rows, sizes: Rows) -> Rows:
@@ -110,44 +114,62 @@ def expanded(starts: Rows, sizes: Rows) -> Rows:
     return flat
 
 
-def collect_word_sets(batches: Iterable[Sequence[str]], *, threshold: float) -> WordSets:
+def _found(values: Rows, table: Rows, starts: Rows, stops: Rows) -> NDArray[np.bool_]:
+    """Tell which values are in the table, each between its own start and stop, where it rises."""
+    if not len(table):
+        return np.zeros(len(values), dtype=np.bool_)
+    low, high = starts, stops
+    while (searching := low < high).any():
+        middle = (low + high) // 2
+        below = table[np.minimum(middle, len(table) - 1)] < values
+        low = np.where(searching & below, middle + 1, low)
+        high = np.where(searching & ~below, middle, high)
+    return np.asarray((low < stops) & (table[np.minimum(low, len(table) - 1)] == values))
+
+
+def collect_word_sets(
+    batches: Iterable[Sequence[str]], scratch: Scratch, *, threshold: float
+) -> WordSets:
     """Return the word sets of all texts, with buckets for a Jaccard index of `threshold` or more.
 
-    Takes about 250 bytes for each text and 100 for each different word. The result does not depend
-    on how the texts are batched.
+    Takes 40 bytes of disk for each text, 8 more for each word and 4 for each band. The result does
+    not depend on how the texts are batched.
 
     Args:
         batches: the texts, row by row.
+        scratch: holds the arrays.
         threshold: above 0, at most 1.
+
+    Raises:
+        StorageFull: the disk is full or may not be written.
     """
     r = band_rows(threshold)
-    numbers: dict[str, int] = {}
-    ids, sizes = [np.empty(0, dtype=np.int32)], [np.empty(0, dtype=np.int64)]
-    bits = [np.empty((0, _LANES), dtype=np.uint64)]
-    bands = [np.empty((0, _PERMUTATIONS // r), dtype=np.uint32)]
+    hashes, starts = scratch.array(np.int64), scratch.array(np.int64)
+    bits = scratch.array((np.uint64, (_LANES,)))
+    bands = [scratch.array(np.uint32) for _ in range(_PERMUTATIONS // r)]
+    starts.append(np.zeros(1, dtype=np.int64))
+    n_hashes = 0
     for batch in batches:
         sets = [words(text) for text in batch]
-        sizes.append(np.fromiter(map(len, sets), dtype=np.int64, count=len(sets)))
-        ids.append(
-            _sorted_ids(
-                (numbers.setdefault(word, len(numbers)) for each in sets for word in each),
-                sizes[-1],
-            )
+        sizes = np.fromiter(map(len, sets), dtype=np.int64, count=len(sets))
+        flat = np.fromiter(
+            chain.from_iterable(sorted(map(hash, each)) for each in sets),
+            dtype=np.int64,
+            count=int(sizes.sum()),
         )
-        bits.append(_bits(ids[-1], sizes[-1]))
-        bands.append(_band_hashes(sets, r))
-    all_sizes = np.concatenate(sizes)
-    starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(all_sizes)])
-    buckets, n_buckets = _buckets(np.concatenate(bands), all_sizes > 0)
-    return WordSets(np.concatenate(ids), starts, np.concatenate(bits), buckets, n_buckets)
-
-
-def _sorted_ids(ids: Iterable[int], sizes: Rows) -> NDArray[np.int32]:
-    """Return the word numbers of rows of these sizes, sorted within each row."""
-    keys = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes) << 32
-    keys |= np.fromiter(ids, dtype=np.int64, count=len(keys))
-    keys.sort()
-    return (keys & 0xFFFFFFFF).astype(np.int32)
+        hashes.append(flat)
+        starts.append(n_hashes + np.cumsum(sizes))
+        bits.append(_bits(flat, sizes))
+        for band, column in zip(bands, _band_hashes(sets, r).T, strict=True):
+            band.append(column)
+        n_hashes += len(flat)
+    buckets = []
+    bucket_sizes = scratch.array(np.int64)
+    for band in bands:
+        buckets.append(scratch.array(np.int32))
+        _number_buckets(band, starts, buckets[-1], bucket_sizes)
+        band.close()
+    return WordSets(hashes, starts, bits, buckets, bucket_sizes)
 
 
 def _band_hashes(sets: Sequence[set[str]], r: int) -> NDArray[np.uint32]:
@@ -170,28 +192,47 @@ def _band_hashes(sets: Sequence[set[str]], r: int) -> NDArray[np.uint32]:
     return (mixed >> np.uint64(32)).astype(np.uint32)
 
 
-def _buckets(
-    hashes: NDArray[np.uint32], usable: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], int]:
-    """Number the bands that several usable rows share, across all bands; return the count too."""
-    rows = np.flatnonzero(usable)
-    buckets = np.full(hashes.shape, -1, dtype=np.int32)
-    n_buckets = 0
-    for band in range(hashes.shape[1]):
-        _, place, counts = np.unique(hashes[rows, band], return_inverse=True, return_counts=True)
-        several = counts > 1
-        numbers = np.where(several, np.cumsum(several) - 1 + n_buckets, -1).astype(np.int32)
-        buckets[rows, band] = numbers[place]
-        n_buckets += int(several.sum())
-    return buckets, n_buckets
+def _number_buckets(
+    band: ScratchArray, starts: ScratchArray, buckets: ScratchArray, bucket_sizes: ScratchArray
+) -> None:
+    """Append the bucket numbers of a band, from the first free one on, and the buckets' sizes."""
+    first = len(bucket_sizes)
+    shared = [np.empty(0, dtype=np.uint32)]
+    n_ranges = max(len(band) // _SORTED_AT_ONCE, 1)
+    edges = np.linspace(0, 1 << 32, n_ranges + 1).astype(np.uint64)
+    for low, high in pairwise(edges):
+        within = [
+            hashes[has_words & (hashes >= low) & (hashes < high)]
+            for hashes, has_words in _with_words(band, starts)
+        ]
+        values, counts = np.unique(np.concatenate([*within, shared[0]]), return_counts=True)
+        shared.append(values[counts > 1])
+        bucket_sizes.append(counts[counts > 1])
+    rising = np.concatenate(shared)
+    for hashes, has_words in _with_words(band, starts):
+        place = np.searchsorted(rising, hashes)
+        if len(rising):
+            has_words &= rising[np.minimum(place, len(rising) - 1)] == hashes
+        buckets.append(np.where(has_words & (len(rising) > 0), first + place, -1))
 
 
-def _bits(ids: NDArray[np.int32], sizes: Rows) -> NDArray[np.uint64]:
+def _with_words(
+    band: ScratchArray, starts: ScratchArray
+) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.bool_]]]:
+    """Yield the hashes of a band and which rows have words, in blocks."""
+    start = 0
+    for hashes in band.blocks():
+        rows = np.arange(start, start + len(hashes) + 1, dtype=np.int64)
+        yield hashes, np.diff(starts.take(rows)) > 0
+        start += len(hashes)
+
+
+def _bits(hashes: Rows, sizes: Rows) -> NDArray[np.uint64]:
     bits = np.zeros((len(sizes), _LANES), dtype=np.uint64)
     full = np.flatnonzero(sizes)
     if not len(full):
         return bits
-    mixed = ids.astype(np.uint64) * _MIX
+    mixed = hashes.astype(np.uint64) * _MIX
     masks = np.uint64(1) << (mixed >> np.uint64(58))
     lanes = (mixed >> np.uint64(40)) % np.uint64(_LANES)
     starts = (np.cumsum(sizes) - sizes)[full]

@@ -76,6 +76,9 @@ POINTS: dict[str, Callable[[], None]] = {
     "while dropping near duplicates": lambda: after(
         imprompt.indexer.duplicates, "collect_word_sets"
     ),
+    "between chunks of near duplicates": lambda: after(
+        imprompt.indexer.duplicates._KeptRows, "add"
+    ),
     "before numbering": lambda: before(StagedPrompts, "number"),
     "between numbering and its journal line": lambda: after(StagedPrompts, "number"),
     "before a shard": lambda: before(imprompt.indexer.engine, "write_shard", call=3),

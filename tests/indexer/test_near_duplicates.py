@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imprompt.indexer.duplicates import drop_near_duplicates
+from imprompt.indexer.scratch_arrays import Scratch
 from imprompt.indexer.word_sets import Rows, band_rows, collect_word_sets, words
+from tests.indexer.near_duplicates_in_memory import drop_in_memory
 
 THRESHOLDS = (0.6, 0.8, 0.9, 1.0)
 TEXTS = st.lists(st.sampled_from("abcdefghij"), max_size=9).map(" ".join)
@@ -33,8 +37,31 @@ def dropped_for(
     settled: int = 0,
 ) -> list[int]:
     batches = [texts[start : start + size] for start in range(0, len(texts), size)]
-    kept_by, _ = drop_near_duplicates(
-        batches, np.array(n_submitted, dtype=np.int64), threshold=threshold, settled=settled
+    counts = np.array(n_submitted, dtype=np.int64)
+    with Scratch(Path(tempfile.gettempdir())) as scratch:
+        kept_by, _ = drop_near_duplicates(
+            batches, counts, scratch, threshold=threshold, settled=settled
+        )
+    return [int(row) for row in kept_by]
+
+
+def dropped_in_memory(
+    texts: Sequence[str],
+    n_submitted: Sequence[int],
+    threshold: float,
+    *,
+    settled: int = 0,
+    bucket_rows: int = 256,
+    chunk_rows: int = 8_192,
+) -> list[int]:
+    counts = np.array(n_submitted, dtype=np.int64)
+    kept_by = drop_in_memory(
+        [texts],
+        counts,
+        threshold=threshold,
+        settled=settled,
+        bucket_rows=bucket_rows,
+        chunk_rows=chunk_rows,
     )
     return [int(row) for row in kept_by]
 
@@ -70,6 +97,68 @@ def test_one_of_each_group_is_kept(corpus: list[tuple[str, int]], threshold: flo
         broken_promises(texts, n_submitted, threshold, dropped_for(texts, n_submitted, threshold))
         == set()
     )
+
+
+HOSTILE = st.one_of(
+    st.lists(
+        st.sampled_from(["", "...", "a", "A", "b", "a b", "b  a", "漢字", "漢 字"]), max_size=40
+    ),
+    # Chains: each is near its neighbours, and far from those further on.
+    st.integers(1, 60).map(lambda n: [" ".join(f"w{i + j}" for j in range(9)) for i in range(n)]),
+    # Templates: long equal beginnings, so that many rows share a bucket.
+    st.lists(st.integers(0, 9), max_size=60).map(
+        lambda ends: [" ".join([*(f"t{i}" for i in range(20)), f"end{end}"]) for end in ends]
+    ),
+    st.lists(TEXTS, max_size=60),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), HOSTILE, st.sampled_from(THRESHOLDS))
+def test_the_same_rows_as_in_memory(
+    data: st.DataObject, texts: list[str], threshold: float
+) -> None:
+    """Rows kept and what stands for the others are to the row those of the plain computation.
+
+    With windows of a page, tiny blocks, buckets and chunks, and several ranges of hashes.
+    """
+    n_submitted = data.draw(st.lists(st.integers(1, 3), min_size=len(texts), max_size=len(texts)))
+    settled = data.draw(st.integers(0, len(texts)))
+    bucket_rows = data.draw(st.sampled_from([1, 3, 256]))
+    chunk_rows = data.draw(st.sampled_from([1, 5, 8_192]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imprompt.indexer.duplicates._BUCKET_ROWS", bucket_rows)
+        patch.setattr("imprompt.indexer.duplicates._CHUNK_ROWS", chunk_rows)
+        patch.setattr("imprompt.indexer.duplicates._PAIRS_AT_ONCE", 9)
+        patch.setattr("imprompt.indexer.word_sets._SORTED_AT_ONCE", 5)
+        patch.setattr("imprompt.indexer.scratch_arrays._WINDOW_BYTES", 64)
+        patch.setattr("imprompt.indexer.scratch_arrays._BLOCK_ROWS", 7)
+        patch.setattr("imprompt.indexer.scratch_arrays.ScratchArray._release", lambda *_: None)
+        found = dropped_for(texts, n_submitted, threshold, size=11, settled=settled)
+    assert found == dropped_in_memory(
+        texts,
+        n_submitted,
+        threshold,
+        settled=settled,
+        bucket_rows=bucket_rows,
+        chunk_rows=chunk_rows,
+    )
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.9])
+def test_the_same_rows_of_a_larger_corpus(
+    threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of twenty thousand rows of which a third have near duplicates, over several chunks."""
+    monkeypatch.setattr("imprompt.indexer.scratch_arrays._WINDOW_BYTES", 4096)
+    rng = np.random.default_rng(5)
+    texts = [" ".join(f"w{word}" for word in rng.integers(0, 4000, 12)) for _ in range(14_000)]
+    for row in rng.integers(0, len(texts), 6_000):
+        texts.append(" ".join([*texts[row].split()[: rng.integers(9, 13)], f"x{row % 7}"]))
+    n_submitted = rng.integers(1, 4, len(texts)).tolist()
+    expected = dropped_in_memory(texts, n_submitted, threshold, settled=100)
+    assert sum(kept != row for row, kept in enumerate(expected)) > 500
+    assert dropped_for(texts, n_submitted, threshold, settled=100) == expected
 
 
 def delete_all(texts: Sequence[str], threshold: float) -> list[int]:
@@ -172,7 +261,6 @@ def test_recall_at_the_threshold(threshold: float) -> None:
 @given(st.lists(TEXTS, min_size=2, max_size=12))
 def test_likeness_is_counted_exactly(texts: list[str]) -> None:
     """The Jaccard index is the plain one, and the quick bound never excludes a near pair."""
-    sets = collect_word_sets([texts], threshold=0.6)
     pairs = [
         (i, j)
         for i, j in itertools.product(range(len(texts)), repeat=2)
@@ -181,9 +269,11 @@ def test_likeness_is_counted_exactly(texts: list[str]) -> None:
     left: Rows = np.array([i for i, _ in pairs], dtype=np.int64)
     right: Rows = np.array([j for _, j in pairs], dtype=np.int64)
     exact = np.array([jaccard(texts[i], texts[j]) for i, j in pairs])
-    np.testing.assert_array_equal(sets.jaccard(left, right), exact)
-    for threshold in THRESHOLDS:
-        assert sets.may_reach(left, right, threshold)[exact >= threshold].all()
+    with Scratch(Path(tempfile.gettempdir())) as scratch:
+        sets = collect_word_sets([texts], scratch, threshold=0.6)
+        np.testing.assert_array_equal(sets.jaccard(left, right), exact)
+        for threshold in THRESHOLDS:
+            assert sets.may_reach(left, right, threshold)[exact >= threshold].all()
 
 
 def test_one_template_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
