@@ -19,6 +19,13 @@ _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 )
 
+_PERMISSION = "Ask its owner for the right to write, or name another folder"
+_REMEDIES = {
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: "It lies on a file system for reading alone: name another folder",
+}
+
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
@@ -28,9 +35,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _STORAGE_ERRNOS:
             raise
+        remedy = _REMEDIES.get(error.errno, "Free some space or name another folder")
         raise StorageFull(
             f"{path} cannot be written: {os.strerror(error.errno)}.",
-            hint="Free some space or name another folder; what was published before is untouched.",
+            hint=f"{remedy}; what was published before is untouched.",
         ) from error
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -37,6 +37,7 @@ from imprompt.store.paths import entries, is_version, open_file, read_file
 _READ_ONLY = 0o444
 _CURRENT = re.compile(rb"([0-9A-Za-z][0-9A-Za-z.-]{0,199}) ([0-9a-f]{64})\n")
 _CURRENT_BYTES = 4096
+_NAMED_AT = "%Y%m%dT%H%M%S.%fZ"
 
 
 def publish(
@@ -64,7 +65,7 @@ def publish(
         Checksum: a shard has another length than its record.
     """
     created = datetime.now(UTC)
-    name = f"{created:%Y%m%dT%H%M%S.%fZ}-{manifest.plan_sha256[:8]}"
+    name = _new_name(root, created, manifest.plan_sha256)
     with storage_errors(staging):
         files = _file_records(staging, manifest, progress)
         _sync_tree(staging, files)
@@ -83,6 +84,17 @@ def publish(
     _make_read_only(target, (layout.MANIFEST, *files))
     _write_current(root, name, content)
     return complete
+
+
+def _new_name(root: Path, created: datetime, plan_sha256: str) -> str:
+    """Return a name after those of all versions, also when the clock stands or was set back."""
+    at = created.replace(tzinfo=None)
+    for name in version_names(root):
+        with suppress(ValueError):  # a name that is not ours
+            at = max(
+                at, datetime.strptime(name.split("-")[0], _NAMED_AT) + timedelta(microseconds=1)
+            )
+    return f"{at:{_NAMED_AT}}-{plan_sha256[:8]}"
 
 
 def current_name(root: Path) -> str | None:

@@ -2,10 +2,11 @@
 
     python tests/indexer/change_driver.py remove ROOT POINT
     python tests/indexer/change_driver.py dedupe ROOT POINT
-    python tests/indexer/change_driver.py reindex ROOT POINT
+    python tests/indexer/change_driver.py reindex ROOT POINT|signal
     python tests/indexer/change_driver.py add ROOT POINT CORPUS
 
-The points wrap functions of the product from outside; the product knows nothing of them.
+POINT "signal" says "ready" once everything is imported. The others wrap functions of the product
+from outside; the product knows nothing of them.
 """
 
 from __future__ import annotations
@@ -98,7 +99,11 @@ ADDING: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     verb, root, point = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    if verb == "remove":
+    if point == "signal":
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        reindex(root)
+    elif verb == "remove":
         REMOVING[point]()
         remove(root)
     elif verb == "dedupe":

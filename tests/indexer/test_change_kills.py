@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,28 @@ def test_a_kill_while_the_index_is_made_anew(point: str, old: Path, tmp_path: Pa
         assert version.manifest.rows_digest == before
         assert version.manifest.indexes["bag"].factory == "IVF4,SQ8"
     assert len(version_names(root)) == 2
+    assert not any((root / "staging").iterdir())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_at_random_while_the_index_is_made_anew(seed: int, old: Path, tmp_path: Path) -> None:
+    """Killed up to three times at any moment: the same rows answer, and a rerun does the rest."""
+    rng = random.Random(seed)  # noqa: S311 moments, not secrets
+    root = Path(shutil.copytree(old, tmp_path / "index"))
+    before = digest_in_service(root)
+    for _ in range(rng.randint(1, 3)):
+        with subprocess.Popen(
+            [*DRIVER, "reindex", root, "signal"], env=environment(), stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(rng.uniform(0, 0.5))
+            process.kill()
+        assert digest_in_service(root) == before
+    reindex(root)
+    assert verify(root) == []
+    with open_version(root) as version:
+        assert version.manifest.indexes["bag"].factory == "IVF4,SQ8"
     assert not any((root / "staging").iterdir())
 
 

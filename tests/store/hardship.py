@@ -93,9 +93,9 @@ def read_only(root: Path, step: str) -> str:
 
 
 def obey_permissions() -> None:
-    """Give up root's capabilities to ignore permission bits.
+    """Give up root's capabilities to ignore the permissions and owners of files.
 
-    They are CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; see capset(2).
+    They are CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER; see capset(2).
     """
     if os.geteuid() != 0:
         return
@@ -105,7 +105,7 @@ def obey_permissions() -> None:
     if libc.capget(header, data) != 0:
         raise OSError(ctypes.get_errno(), "capget")
     for word in range(3):
-        data[word] &= ~0b110
+        data[word] &= ~0b1111
     if libc.capset(header, data) != 0:
         raise OSError(ctypes.get_errno(), "capset")
 

@@ -6,7 +6,6 @@ One clear error, nothing half-written, and the old index answers.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 
 from imprompt.core.errors import StorageFull
 from imprompt.store.integrity import verify
+from tests.disks import fill, make_read_only, mounted
 from tests.store.builders import build
 from tests.store.hardship import FULL, READ_ONLY, old_index
 
@@ -96,36 +96,22 @@ def test_only_the_last_step_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB in memory, where this process may mount one."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", tmp_path],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(
-            "mounting is not permitted here; the same steps are held by test_files_cannot_grow"
-        )
-    try:
+    with mounted(tmp_path, megabytes=8):
         yield tmp_path
-    finally:
-        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 @pytest.mark.parametrize("free_bytes", [0, 300_000, 1_100_000, 4_000_000])
 def test_really_full_disk(small_disk: Path, free_bytes: int) -> None:
     """With this much left, a build fails with `StorageFull` or is published; the index is whole."""
     build(small_disk, seed=0)
-    space = os.statvfs(small_disk)
-    (small_disk / "ballast").write_bytes(
-        bytes(max(space.f_bavail * space.f_frsize - free_bytes, 0))
-    )
+    ballast = fill(small_disk, free_bytes=free_bytes)
     try:
         build(small_disk, seed=1)
     except StorageFull:
         assert old_index(small_disk) == OLD
     else:
         assert free_bytes == 4_000_000
-    (small_disk / "ballast").unlink()
+    ballast.unlink()
     assert verify(small_disk) == []
 
 
@@ -135,7 +121,7 @@ def test_really_read_only(small_disk: Path) -> None:
     Writing says `StorageFull`.
     """
     build(small_disk, seed=0)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    make_read_only(small_disk)
     assert old_index(small_disk) == OLD
     with pytest.raises(StorageFull, match="Read-only"):
         build(small_disk, seed=1)
