@@ -4,12 +4,12 @@
 
 First the search for near duplicates alone, in memory (`tests/indexer/near_duplicates_in_memory.py`)
 and as the product does it, in turn, each in its own process, over all prompts. Then the whole
-funnel, from a Parquet file to the finished `prompts.duckdb`, over ten million rows that are made from
-the prompts: the words of all prompts once as they are, then again and again with each word replaced
-by another one of the corpus, by a permutation of its words that is drawn anew for each round with
-the round as seed. So rounds share their words and lengths but hardly a prompt, and have as many
-near duplicates as the corpus. FOLDER takes 15 GB and is emptied again. Writes figures, no prompts,
-to benchmarks/results/near_duplicates.json and near_duplicates.md.
+funnel, from a Parquet file to the finished `prompts.duckdb`, over ten million rows that are made
+from the prompts: the words of all prompts once as they are, then again and again with each word
+replaced by another one of the corpus, by a permutation of its words that is drawn anew for each
+round with the round as seed. So rounds share their words and lengths but hardly a prompt, and have
+as many near duplicates as the corpus. FOLDER takes 8 GB and is emptied again. Writes figures, no
+prompts, to benchmarks/results/near_duplicates.json and near_duplicates.md.
 """
 
 from __future__ import annotations

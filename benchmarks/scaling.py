@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py [--core-hour 0.05] [--gpu-hour 1.00] [--gigabyte-month 0.10]
 
-Reads the results of benchmarks/funnel.py, resume.py and ray_actors.py and the predictions of
+Reads the results of benchmarks/funnel.py, near_duplicates.py, resume.py and ray_actors.py and the predictions of
 `imprompt.store.index_plan`, and writes the tables into docs/scaling.md, which states the formulas.
 Prices are assumptions; pass yours.
 """
@@ -29,6 +29,8 @@ SIZES = (2_000_000, 14_000_000, 100_000_000, 1_000_000_000)
 NIGHT_S = 10 * 3600
 GPU_TEXTS_PER_S = 642
 """ViT-H/14 on a Titan RTX, as stated by clip-as-service: not measured here."""
+_ARRAY_BYTES = 40
+"""Of the arrays with one number a row: submissions, order, and what stands for each row."""
 _MARKS = ("<!-- reckoned by benchmarks/scaling.py -->\n", "<!-- end -->\n")
 
 
@@ -36,13 +38,15 @@ _MARKS = ("<!-- reckoned by benchmarks/scaling.py -->\n", "<!-- end -->\n")
 class Rates:
     """The measured rates.
 
-    Rows a second that one process reads and cleans, memory per row of the search for
-    near-duplicates, share of rows kept, real prompts a second of one core with `lite`, and the
-    share of one actor's rate that each of two keeps.
+    Rows a second that one process reads and cleans, its peak memory and the rows it had at it, its
+    temporary files per row, share of rows kept, real prompts a second of one core with `lite`, and
+    the share of one actor's rate that each of two keeps.
     """
 
     read_per_s: float
-    read_bytes_a_row: float
+    read_memory_bytes: float
+    read_memory_rows: int
+    read_files_a_row: float
     kept: float
     core_per_s: float
     kept_by_two: float
@@ -61,6 +65,8 @@ def measured_rates() -> Rates:
     """Return the rates of the committed results."""
     results = ROOT / "benchmarks" / "results"
     funnel = json.loads((results / "funnel.json").read_text("utf-8"))["whole"]
+    large = json.loads((results / "near_duplicates.json").read_text("utf-8"))["whole"]
+    files = large["peak_files_mib"] * 2**20 + large["bytes"]["staged.duckdb"]
     runs = json.loads((results / "ray_actors.json").read_text("utf-8"))["runs"]
     one, two = (
         statistics.median(run["rows_per_s_after_it"] for run in runs[name])
@@ -69,7 +75,9 @@ def measured_rates() -> Rates:
     lite = json.loads((results / "resume.json").read_text("utf-8"))["lite"]
     return Rates(
         read_per_s=funnel["rows_per_s"],
-        read_bytes_a_row=funnel["peak_rss_mib"] * 2**20 / funnel["funnel"]["read"],
+        read_memory_bytes=large["peak_rss_mib"] * 2**20,
+        read_memory_rows=large["funnel"]["read"],
+        read_files_a_row=files / large["funnel"]["read"],
         kept=funnel["funnel"]["kept"] / funnel["funnel"]["read"],
         core_per_s=lite["shard_rows"] / lite["shard_s"]["median"] / lite["threads"]["unbroken"],
         kept_by_two=two / one / 2,
@@ -84,12 +92,13 @@ def reckoned(rates: Rates, prices: Prices) -> str:
 
 
 def _rates(rates: Rates, prices: Prices) -> list[str]:
-    read = (
-        f"r_read = {rates.read_per_s:,.0f} rows/s and m = {rates.read_bytes_a_row:,.0f} bytes a row"
-    )
     return [
-        f"- {read} of one process; {rates.kept:.0%} of the rows stay ([1.93 million "
-        "rows](../benchmarks/results/funnel.md)).",
+        f"- r_read = {rates.read_per_s:,.0f} rows/s of one process; {rates.kept:.0%} of the rows "
+        "stay ([1.93 million rows](../benchmarks/results/funnel.md)).",
+        f"- m = {rates.read_memory_bytes / 1e9:.1f} GB up to {rates.read_memory_rows / 1e6:.0f} "
+        f"million rows, and t = {rates.read_files_a_row:,.0f} bytes a row ([ten million "
+        f"rows](../benchmarks/results/near_duplicates.md)); beyond them {_ARRAY_BYTES} more bytes "
+        "of memory a row, counted, not measured.",
         f"- `lite`: r = {rates.core_per_s:.0f} real prompts/s of one core ([the median "
         f"shard](../benchmarks/results/resume.md)), η = {rates.kept_by_two:.2f} ([one actor of "
         "one thread, and two](../benchmarks/results/ray_actors.md)).",
@@ -103,14 +112,14 @@ def _rates(rates: Rates, prices: Prices) -> list[str]:
 
 def _cpu_fleet(rates: Rates, prices: Prices) -> list[str]:
     head = (
-        "prompts kept | reading | its memory | core-hours | cores for a night | cost | "
+        "prompts kept | reading | its memory | its files | core-hours | cores for a night | cost | "
         "index stage | disk | a month"
     )
     lines = [
         "**`lite` (384 dimensions) on cores**",
         "",
         f"| {head} | memory to answer |",
-        "|" + " ---: |" * 10,
+        "|" + " ---: |" * 11,
     ]
     for rows in SIZES:
         seconds = rows / (rates.core_per_s * rates.kept_by_two)
@@ -129,14 +138,14 @@ def _cpu_fleet(rates: Rates, prices: Prices) -> list[str]:
 
 def _gpu_fleet(rates: Rates, prices: Prices) -> list[str]:
     head = (
-        "prompts kept | reading | its memory | GPU-hours | GPUs for a night | into the driver | "
+        "prompts kept | reading | its memory | its files | GPU-hours | GPUs for a night | into the driver | "
         "cost | index stage | disk | a month"
     )
     lines = [
         "**ViT-H/14 (1,024 dimensions) on GPUs**",
         "",
         f"| {head} | memory to answer |",
-        "|" + " ---: |" * 11,
+        "|" + " ---: |" * 12,
     ]
     for rows in SIZES:
         seconds = rows / GPU_TEXTS_PER_S
@@ -153,7 +162,8 @@ def _row(rows: int, rates: Rates, prices: Prices, dim: int, middle: list[str]) -
     cells = [
         f"{rows / 1e6:,.0f} M",
         _hours(corpus / rates.read_per_s),
-        f"{corpus * rates.read_bytes_a_row / 1e9:,.0f} GB",
+        f"{_read_memory(corpus, rates) / 1e9:,.1f} GB",
+        f"{corpus * rates.read_files_a_row / 1e9:,.0f} GB",
         *middle,
         f"{_hours(plan.build_s[0])} to {_hours(plan.build_s[1])}",
         f"{plan.disk_bytes / 1e9:,.0f} GB",
@@ -161,6 +171,11 @@ def _row(rows: int, rates: Rates, prices: Prices, dim: int, middle: list[str]) -
         f"{plan.memory_bytes / 1e9:,.1f} GB",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _read_memory(corpus: float, rates: Rates) -> float:
+    more = max(corpus - rates.read_memory_rows, 0)
+    return rates.read_memory_bytes + more * _ARRAY_BYTES
 
 
 def plan_within(rows: int, dim: int) -> IndexPlan:

@@ -79,6 +79,10 @@ def _rows(plan: IndexPlan) -> list[tuple[str, str]]:
             "version on disk",
             f"{size_text(plan.disk_bytes)}, with the prompts, their vectors and MiniLM's",
         ),
+        (
+            "temporary files",
+            f"{size_text(plan.staging_bytes)} while a corpus of that many rows is read",
+        ),
         ("search time", f"{low:,.1f} to {high:,.1f} ms per question on one core{threads}"),
         (
             "indexing time",
