@@ -22,6 +22,7 @@ def test_plan(imprompt: Imprompt) -> None:
     assert shown.code == 0
     assert "IVF1024x2,PQ96x4fs" in shown.out
     assert "fit into memory" in shown.out
+    assert "1.0 GB while a corpus of that many rows is read" in shown.out
     answer = json.loads(imprompt("plan", "--rows", "2e6", "--json").out)
     assert (answer["rows"], answer["factory"]) == (2_000_000, "IVF1024x2,PQ96x4fs")
 

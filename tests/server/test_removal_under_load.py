@@ -82,7 +82,7 @@ def test_a_removal_under_load(build: Callable[..., Path], tmp_path: Path) -> Non
             new = current_name(root)
             until(lambda: any(each.version == new for each in seen) or bool(broken), seconds=60)
             done = len(seen)
-            until(lambda: len(seen) > done + 3 * CLIENTS or bool(broken), seconds=60)
+            until(lambda: len(seen) > done + 2 * CLIENTS or bool(broken), seconds=60)
         finally:
             stop.set()
             for thread in threads:
