@@ -86,7 +86,7 @@ class WordSets:
         return np.asarray(common / np.maximum(size_a + size_b - common, 1) >= threshold)
 
     def jaccard(self, left: Rows, right: Rows) -> NDArray[np.float64]:
-        """Return the exact Jaccard index of each pair of rows."""
+        """Return the Jaccard index of each pair of rows, exact unless hashes collide."""
         sizes_a, sizes_b = self._sizes(left), self._sizes(right)
         ends_b = np.cumsum(sizes_b)
         pair = np.repeat(np.arange(len(left), dtype=np.int64), sizes_a)
@@ -152,6 +152,8 @@ def collect_word_sets(
     for batch in batches:
         sets = [words(text) for text in batch]
         sizes = np.fromiter(map(len, sets), dtype=np.int64, count=len(sets))
+        # Python's hash: 64 bits, keyed anew in each process, so that nobody can write words that
+        # collide; by chance two words of a pair do once in 10^16 pairs.
         flat = np.fromiter(
             chain.from_iterable(sorted(map(hash, each)) for each in sets),
             dtype=np.int64,
