@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py [--core-hour 0.05] [--gpu-hour 1.00] [--gigabyte-month 0.10]
 
-Reads the results of benchmarks/funnel.py, near_duplicates.py, resume.py and ray_actors.py and the predictions of
-`imprompt.store.index_plan`, and writes the tables into docs/scaling.md, which states the formulas.
+Reads the results of benchmarks/funnel.py, near_duplicates.py, resume.py and ray_actors.py and the
+predictions of `imprompt.store.index_plan`, and writes the tables into docs/scaling.md, which states
+the formulas.
 Prices are assumptions; pass yours.
 """
 
@@ -138,8 +139,8 @@ def _cpu_fleet(rates: Rates, prices: Prices) -> list[str]:
 
 def _gpu_fleet(rates: Rates, prices: Prices) -> list[str]:
     head = (
-        "prompts kept | reading | its memory | its files | GPU-hours | GPUs for a night | into the driver | "
-        "cost | index stage | disk | a month"
+        "prompts kept | reading | its memory | its files | GPU-hours | GPUs for a night | "
+        "into the driver | cost | index stage | disk | a month"
     )
     lines = [
         "**ViT-H/14 (1,024 dimensions) on GPUs**",

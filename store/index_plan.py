@@ -37,7 +37,7 @@ _MOST_PLANNED_LISTS = 1 << 14
 _CODE_BYTES = 2  # float16
 _FACTOR_BYTES = 8  # RaBitQ's two float32 a row
 _PROMPT_BYTES = 220  # a row of prompts.duckdb: 20 MB for 100,000 real prompts
-_STAGING_BYTES = 520  # a row read, while near duplicates are looked for: near_duplicates.md
+_STAGING_BYTES = 520  # a row read: benchmarks/results/near_duplicates.md
 _MOST_LISTS = 1 << 20
 _FACTORY = re.compile(
     r"IVF(?P<lists>[1-9][0-9]{0,6})(?P<twice>x2)?,(?P<codes>RaBitQ|SQ4|SQ8|SQfp16|PQ(?P<pieces>[1-9][0-9]{0,3})x4fs)",
@@ -80,9 +80,10 @@ class IndexPlan:
     `memory_bytes` is what must stay in memory to answer quickly: the index, which is mapped from
     its files, and where `vectors_in_memory` the stored vectors too. `index_bytes` are the index's
     files, `disk_bytes` a whole version, `staging_bytes` the temporary files of a build that reads
-    as many rows, `build_memory_bytes` what making the index takes beside the program itself, and `gpu_bytes` what a GPU has to hold that answers. `query_ms` and
-    `build_s` are ranges for one query and for making the index, on one and on two cores of a
-    server of 2020 or later; encoding the prompts comes on top.
+    as many rows, `build_memory_bytes` what making the index takes beside the program itself, and
+    `gpu_bytes` what a GPU has to hold that answers. `query_ms` and `build_s` are ranges for one
+    query and for making the index, on one and on two cores of a server of 2020 or later; encoding
+    the prompts comes on top.
     """
 
     rows: int
