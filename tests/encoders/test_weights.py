@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,22 @@ def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, cache: P
     (tmp_path / "weights").write_bytes(b"abc")
     file_sha256(tmp_path / "weights")
     assert not cache.exists()
+
+
+@pytest.mark.parametrize("days", [-400, 40_000])
+def test_a_digest_is_right_whatever_the_clock_says(
+    days: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set back, nothing is remembered; jumped ahead, a file that changes is hashed again."""
+    now = time.time_ns()
+    monkeypatch.setattr(
+        "imprompt.encoders.weights.time.time_ns", lambda: now + days * 86_400 * 10**9
+    )
+    file = tmp_path / "weights"
+    for content in (b"abc", b"abcd", b"abcde"):
+        file.write_bytes(content)
+        assert file_sha256(file) == file_sha256(file) == sha256_file(file)
+    assert cache.exists() == (days > 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b"g" * 64])
