@@ -158,15 +158,20 @@ def shared_phrases(candidates: Candidates) -> tuple[Phrase, ...]:
     """Return the phrases to choose from: up to `MOST_SHARED` of each role, the commonest first.
 
     The roles are in the order of `Role`. A detail is in at least two of the prompts. Subjects are
-    rarely shared, so the beginnings of the nearest prompts fill up their role.
+    rarely shared, so half of their role are the beginnings of the nearest prompts.
     """
-    often = [phrase for phrase in candidates.details if phrase.support >= LEAST_SUPPORT]
-    often += [phrase for phrase in candidates.subjects if phrase.support]
+    begins = [phrase for phrase in candidates.subjects if phrase.support]
+    details = [phrase for phrase in candidates.details if phrase.support >= LEAST_SUPPORT]
+    details.sort(key=lambda phrase: -phrase.support)
     chosen: dict[Role, list[Phrase]] = {role: [] for role in get_args(Role)}
-    for phrase in sorted(often, key=lambda phrase: -phrase.support):
-        others = chosen[phrase.role]
-        if len(others) < MOST_SHARED and not any(_says_the_same(phrase, other) for other in others):
-            others.append(phrase)
+    for phrases, most in ((begins, MOST_SHARED // 2), (details, MOST_SHARED)):
+        for phrase in phrases:
+            others = chosen[phrase.role]
+            twins = [at for at, other in enumerate(others) if _says_the_same(phrase, other)]
+            if not twins and len(others) < most:
+                others.append(phrase)
+            elif twins and phrase.support > others[twins[0]].support:
+                others[twins[0]] = phrase
     return tuple(phrase for phrases in chosen.values() for phrase in phrases)
 
 

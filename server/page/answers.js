@@ -214,7 +214,7 @@ function neighbour(hit, { box, ask, version }) {
       "div",
       { class: "said" },
       make("p", { class: "words" }, hit.shown, hit.n_like ? make("span", { class: "like" }, more) : ""),
-      make("p", { class: "meta" }, nearness(hit), source ? make("span", {}, source) : ""),
+      make("p", { class: "meta" }, nearness(hit), source),
       cut(hit, { box, ask }),
     ),
     actions,

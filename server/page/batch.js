@@ -2,7 +2,7 @@
 
 import { askImages, info } from "./api.js";
 import { answer, confidence, picture, release } from "./answers.js";
-import { PromptBox, chipRows } from "./chips.js";
+import { PromptBox, chipRows, phrasesOf } from "./chips.js";
 import { button, byId, copyButton, hidden, make, problemText, save, saveTable, setStatus, showProblem } from "./dom.js";
 import { prepared, thumbnail } from "./pictures.js";
 
@@ -261,7 +261,8 @@ export class Batch {
       const estimates = await askImages(sent, { ...this.options, k: 1, ignore: true });
       const failed = estimates.find(({ error }) => error);
       if (failed) throw failed.error;
-      const texts = estimates.map((result) => new Set(this.phrases(result)));
+      const texts = estimates.map((result) =>
+        new Set([...phrasesOf(result), ...(result.tags ?? [])].map(({ text }) => text)));
       const both = new Set([...texts[0]].filter((text) => texts[1].has(text)));
       const sides = files.map((item, place) => this.side(item, estimates[place], both));
       const shared = make("p", { class: "fine" }, `Phrases that both have are marked: ${both.size}.`);
@@ -276,10 +277,6 @@ export class Batch {
     } catch (problem) {
       this.comparison.replaceChildren(problemText(problem));
     }
-  }
-
-  phrases({ shared = [], tags }) {
-    return [...shared, ...(tags ?? [])].map(({ text }) => text);
   }
 
   side(item, estimate, both) {

@@ -62,20 +62,31 @@ export class PromptBox {
   }
 }
 
+// The phrases of an answer: those of its prompt, and others that its nearest prompts share.
+export function phrasesOf({ phrases = [], shared = [], close }) {
+  const used = close === false ? [] : phrases;
+  return [...used, ...shared.filter(({ text }) => !used.some((other) => same(other.text, text)))];
+}
+
 // `marked` holds the phrases that another picture's chips have too.
-export function chipRows({ shared = [], tags = [] }, box, marked = null) {
+export function chipRows(result, box, marked = null) {
+  const all = phrasesOf(result);
   const rows = Object.entries(ROLES).map(([role, title]) => {
-    const phrases = shared.filter((phrase) => phrase.role === role);
-    return row(title, phrases.map(({ text, support }) => {
-      const counted = support === 1 ? "1 of the nearest prompts" : `${support} of the nearest prompts`;
-      return chip(text, String(support), `in ${counted}`, box, marked);
-    }));
+    const phrases = all.filter((phrase) => phrase.role === role);
+    return row(title, phrases.map(({ text, support }) =>
+      chip(text, support ? String(support) : "", meaning(support), box, marked)));
   });
+  const { tags } = result;
   const seen = (tags ?? []).map(({ text, probability }) => {
     const percent = `${Math.round(probability * 100)} %`;
     return chip(text, percent, `${percent} likely to be in the prompt`, box, marked);
   });
   return make("div", { class: "chips" }, row("Seen in the image", seen), ...rows);
+}
+
+function meaning(support) {
+  if (!support) return "seen in the image";
+  return support === 1 ? "in 1 of the nearest prompts" : `in ${support} of the nearest prompts`;
 }
 
 function row(title, chips) {
@@ -84,13 +95,13 @@ function row(title, chips) {
   return make("div", { class: "chip-row" }, make("h3", {}, title), make("ul", {}, ...items));
 }
 
-function chip(text, figure, meaning, box, marked) {
+function chip(text, figure, explained, box, marked) {
   const node = make(
     "button",
-    { type: "button", class: "chip", title: meaning },
+    { type: "button", class: "chip", title: explained },
     text,
-    make("span", { class: "n", "aria-hidden": "true" }, figure),
-    hidden(`, ${meaning}`),
+    figure ? make("span", { class: "n", "aria-hidden": "true" }, figure) : "",
+    hidden(`, ${explained}`),
   );
   if (marked?.has(text)) {
     node.classList.add("both");
