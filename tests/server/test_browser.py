@@ -466,6 +466,7 @@ def test_history_stays_in_this_browser_until_it_is_forgotten(page: Page) -> None
     answer(page)
     page.get_by_text("History").click()
     items = page.locator("#history li")
+    items.nth(1).wait_for()
     assert items.count() == 2
     assert prompt in items.nth(1).inner_text()
     items.nth(1).locator("img").evaluate("node => node.decode()")
@@ -712,6 +713,7 @@ def test_it_fits_every_screen_by_day_and_by_night(
     folder.mkdir(parents=True, exist_ok=True)
     context = browser.new_context(
         viewport={"width": width, "height": 900},
+        reduced_motion="reduce",  # so that no colour is between two
         device_scale_factor=1.25 if os.environ.get(SHOTS) else 1,
     )
     page = context.new_page()
