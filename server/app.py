@@ -103,9 +103,7 @@ def _lifespan(
     return lifespan
 
 
-def _load_and_watch(
-    service: Service, on_ready: Callable[[], None], on_failure: OnFailure
-) -> None:
+def _load_and_watch(service: Service, on_ready: Callable[[], None], on_failure: OnFailure) -> None:
     try:
         service.load()
     except ImpromptError as error:

@@ -86,13 +86,15 @@ export class Batch {
     const most = Math.min(IMAGES_A_TURN, info.limits.max_images);
     while (turn.length < most && this.next + turn.length < this.items.length) {
       const item = this.items[this.next + turn.length];
-      const ready = await prepared(item.file);
+      const ready = await prepared(item.file).catch((error) => ({ error }));
       signal.throwIfAborted();
-      bytes += ready.file.size;
+      bytes += ready.file?.size ?? 0;
       if (turn.length && bytes > info.limits.max_body_bytes * 0.9) break;
       turn.push({ item, ...ready });
     }
-    const results = await this.results(turn, signal);
+    const sent = turn.filter(({ file }) => file);
+    const answered = sent.length ? await this.results(sent, signal) : [];
+    const results = turn.map(({ error }) => (error ? { error } : answered.shift()));
     turn.forEach(({ item, note }, place) => {
       item.result = summary(results[place]);
       item.note = note;

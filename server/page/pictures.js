@@ -5,8 +5,21 @@ import { info } from "./api.js";
 const NEEDLESSLY_LARGE = 4 << 20; // a JPEG of more bytes is scaled
 const SHORTER_SIDE = 1024; // the server itself reads 768
 
-// Resolves to { file, note }: the file to send, and what was lost, if anything.
+// Resolves to { file, note }: the file to send, and what was lost, if anything. Rejects with a
+// problem if the file has more bytes than may be sent and cannot be scaled.
 export async function prepared(file) {
+  const ready = await scaledIfLarge(file);
+  const most = info.limits.max_image_bytes;
+  if (ready.file.size <= most) return ready;
+  const inMegabytes = (bytes) => `${(bytes / (1 << 20)).toFixed(1)} MB`;
+  throw {
+    status: 413,
+    detail: `The image has ${inMegabytes(file.size)}; the limit is ${inMegabytes(most)}.`,
+    hint: "Save it smaller, as a JPEG or PNG.",
+  };
+}
+
+async function scaledIfLarge(file) {
   const most = info.limits.max_image_bytes;
   const head = new Uint8Array(await file.slice(0, 16).arrayBuffer());
   const kind = kindOf(head);
@@ -16,11 +29,10 @@ export async function prepared(file) {
   try {
     const header = await textsOf(file, kind);
     const blob = await scaled(file, kind, header);
-    if (blob.size > most) return { file, note: "" };
     const note = kind === "jpeg" ? "" : "scaled down to send it: a prompt hidden in its pixels is not found";
     return { file: blob, note };
   } catch {
-    return { file, note: "" }; // the server says what is wrong with it
+    return { file, note: "" }; // damaged, or larger than this browser can draw
   }
 }
 

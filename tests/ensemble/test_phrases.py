@@ -254,7 +254,12 @@ def test_shared_phrases_are_the_most_frequent_of_each_role() -> None:
 
 def test_of_shared_phrases_that_say_the_same_the_commoner_stays() -> None:
     """One with all words of the other takes no second place."""
-    texts = ["a fox, detailed", "a fox, highly detailed", "a hen, detailed", "a hen, highly detailed"]
+    texts = [
+        "a fox, detailed",
+        "a fox, highly detailed",
+        "a hen, detailed",
+        "a hen, highly detailed",
+    ]
     found = shared_phrases(find_candidates(Sources(prompts_of([*texts, "a cow, detailed"]))))
     assert [(phrase.text, phrase.support) for phrase in found if phrase.role == "quality"] == [
         ("detailed", 3)

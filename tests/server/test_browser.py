@@ -42,7 +42,10 @@ _FLAGS = [
     "--disable-sync",
 ]
 FORM_PROPERTIES = """() => [...document.querySelectorAll("form [id], form [name]")]
-    .flatMap(node => [node.id, node.name]).filter(name => name && name in HTMLFormElement.prototype)"""
+    .flatMap(node => [node.id, node.name])
+    .filter(name => name && name in HTMLFormElement.prototype)"""
+TOPS = """() => [".prompt-box", "figure"]
+    .map(selector => document.querySelector(selector).getBoundingClientRect().top)"""
 COUNT_URLS = """() => {
     window.urls = {open: 0, most: 0};
     const {createObjectURL, revokeObjectURL} = URL;
@@ -247,7 +250,9 @@ def test_an_estimate_is_a_prompt_to_edit_and_phrases_to_choose(page: Page) -> No
     chip = found.locator(".chip[aria-pressed=false]").first
     phrase = str(chip.evaluate("node => node.firstChild.textContent"))
     explained = chip.get_attribute("title") or ""
-    assert re.fullmatch(r"in \d+ of the nearest prompts|\d+ % likely to be in the prompt", explained)
+    assert re.fullmatch(
+        r"in \d+ of the nearest prompts|\d+ % likely to be in the prompt", explained
+    )
     chip.click()
     assert box.input_value() == f"{prompt}, {phrase}"
     page.get_by_role("button", name="Copy prompt", exact=True).click()
@@ -274,7 +279,7 @@ def test_neighbours_have_words_with_figures_in_a_tooltip_and_shares_are_folded(p
     text = found.get_by_label("Your prompt").input_value()
     assert text != "" and first.locator(".words").inner_text().startswith(text)
     rows = list(csv.DictReader(io.StringIO(saved(page, "Download as CSV").decode("utf-8-sig"))))
-    assert [row["shown"] for row in rows][0] == text
+    assert rows[0]["shown"] == text
     assert all(len(row["prompt_key"]) == 64 and row["closeness"] for row in rows)
 
 
@@ -285,7 +290,9 @@ def test_a_prompt_in_the_file_comes_first_and_the_guess_is_asked_for_when_opened
     from examples.demo import PARAMETERS as WRITTEN
 
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "/v1/q" in request.url else None)
+    page.on(
+        "request", lambda request: asked.append(request.url) if "/v1/q" in request.url else None
+    )
     give(page, "paste", lighthouse, "image/png")
     found = answer(page)
     assert found.locator(".badge").inner_text() == "Found in the file"
@@ -309,7 +316,9 @@ def test_nothing_close_has_no_headline_and_an_empty_box(page: Page) -> None:
     """Phrases to choose, and the guess after a click."""
     shared = [{"text": "warm light", "role": "light", "support": 4, "row_ids": [1, 2, 3, 4]}]
     tags = [{"text": "pixel art", "probability": 0.624}]
-    mocked(page, close=False, confidence=0.04, shared=shared, tags=tags, phrases=[], nearest=[hit()])
+    mocked(
+        page, close=False, confidence=0.04, shared=shared, tags=tags, phrases=[], nearest=[hit()]
+    )
     choose(page, IMAGES / "flower.jpg")
     found = answer(page)
     assert found.locator("h2").inner_text() == "Nothing here is close to this image."
@@ -549,7 +558,10 @@ def test_a_row_opens_its_answer_and_two_are_compared(page: Page, lighthouse: Pat
     sides.nth(1).locator(".chip").first.wait_for()
     assert sides.locator("figcaption").all_inner_texts() == ["lighthouse.png", "china.jpg"]
     marked = [
-        {chip.evaluate("node => node.firstChild.textContent") for chip in side.locator(".both").all()}
+        {
+            chip.evaluate("node => node.firstChild.textContent")
+            for chip in side.locator(".both").all()
+        }
         for side in sides.all()
     ]
     assert marked[0] == marked[1] != set()
@@ -588,7 +600,9 @@ def test_ten_thousand_images_take_turns_in_bounded_memory(page: Page) -> None:
     assert page.locator(".batch .name").first.inner_text() == "image-50.png"
     assert page.evaluate("window.urls.most") <= 60
     lines = saved(page, "JSON lines").splitlines()
-    assert [json.loads(line)["image"] for line in lines] == [f"image-{at}.png" for at in range(10_000)]
+    assert [json.loads(line)["image"] for line in lines] == [
+        f"image-{at}.png" for at in range(10_000)
+    ]
 
 
 def test_a_cell_is_as_the_prompt_is(page: Page, tmp_path: Path) -> None:
@@ -648,6 +662,48 @@ def test_a_large_picture_is_scaled_and_stays_exact(page: Page, tmp_path: Path, k
         assert size == (1024, 1317), "turned by the browser, as its EXIF says"
     else:
         assert "hidden in its pixels is not found" in found.locator(".how").inner_text()
+
+
+def test_a_file_that_is_too_large_to_send_is_told_in_plain_words(
+    page: Page, lighthouse: Path, tmp_path: Path
+) -> None:
+    """Alone and among others, which are answered."""
+
+    def limited(route: Route) -> None:
+        info = route.fetch().json()
+        info["limits"]["max_image_bytes"] = 100_000
+        route.fulfill(json=info)
+
+    page.route("**/v1/info", limited)
+    page.reload()
+    page.get_by_text("prompts of").wait_for()
+    large = tmp_path / "large.gif"
+    large.write_bytes(b"GIF89a" + bytes(1 << 20))
+    choose(page, large)
+    page.locator("#status", has_text="No answer.").wait_for()
+    said = page.get_by_role("alert").inner_text()
+    assert said.split("\n")[0] == "The image has 1.0 MB; the limit is 0.1 MB."
+    choose(page, large, lighthouse)
+    page.locator("#status", has_text="1 of 2 images have an answer.").wait_for()
+    assert "the limit is 0.1 MB" in page.locator(".failed").inner_text()
+
+
+def test_every_control_can_be_reached_by_keyboard(page: Page, lighthouse: Path) -> None:
+    """With a visible focus; the skip link comes first."""
+    choose(page, lighthouse)
+    answer(page)
+    page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()")
+        )
+        style = "getComputedStyle(document.activeElement).outlineStyle"
+        assert page.evaluate(style) == "solid" or reached[-1] == "image-files"
+    assert reached[0] == "Skip to the answers"
+    wanted = {"image-files", "text-query", "Find", "let-go", "Filters", "Copy prompt", "Copy all"}
+    assert wanted | {"What would we have guessed?"} <= set(reached)
 
 
 def test_the_picture_is_shown_at_once_and_a_search_can_be_cancelled(page: Page) -> None:
@@ -739,9 +795,7 @@ def test_it_fits_every_screen_by_day_and_by_night(
     answer(page).get_by_text("How it was estimated").click()
     check("image")
     if width == 375:
-        tops = page.evaluate(
-            "['.prompt-box', 'figure'].map(s => document.querySelector(s).getBoundingClientRect().top)"
-        )
+        tops = page.evaluate(TOPS)
         assert tops[0] < tops[1], "the prompt is above the picture"
     choose(page, lighthouse)
     answer(page).get_by_text("What would we have guessed?").click()

@@ -27,7 +27,7 @@ def test_the_server_says_once_when_it_is_ready(serve: Serve) -> None:
     [
         ("127.0.0.1", "http://127.0.0.1:7861/"),
         ("::1", "http://[::1]:7861/"),
-        ("0.0.0.0", "http://127.0.0.1:7861/"),
+        ("0.0.0.0", "http://127.0.0.1:7861/"),  # noqa: S104 nothing is bound
         ("::", "http://127.0.0.1:7861/"),
         ("prompts.example", "http://prompts.example:7861/"),
     ],

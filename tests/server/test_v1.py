@@ -112,7 +112,11 @@ def test_neighbours_have_a_word_by_minilm(client: TestClient, lite: LiteEncoder)
         client.post("/v1/query", json={"images": [told], "explain": not mixing, **fields}).json()[
             "results"
         ][0]
-        for mixing, fields in ((False, {}), (True, {"text": text}), (False, {"ignore_metadata": True}))
+        for mixing, fields in (
+            (False, {}),
+            (True, {"text": text}),
+            (False, {"ignore_metadata": True}),
+        )
     )
     row = lite.minilm.encode([text])[0]
     blend = np.array(estimated["explanation"]["vector"])
