@@ -135,8 +135,8 @@ class EstimatedPrompt:
     picture to choose from, by role, `tags` words for what an encoder sees, likeliest first.
     `confidence` is the probability that the prompt is close to the true one, None where the blend
     config has no calibration for the index and the filters. `close` is False where it is so low
-    that the prompt is only a best guess, None without a confidence. `suggestion` is None where the prompts around
-    the picture come without negative prompts and settings.
+    that the prompt is only a best guess, None without a confidence. `suggestion` is None where the
+    prompts around the picture come without negative prompts and settings.
     """
 
     phrases: tuple[Phrase, ...]
