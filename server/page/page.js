@@ -12,6 +12,7 @@ let last = null; // what "Apply filters" repeats: { text }, { file, text } or { 
 let batch = null;
 let running = null; // the AbortController of the search in progress
 let clock = 0;
+let shown = ""; // the query of the address whose search is on the page
 const updateHistory = showHistory(open);
 
 // ---- searching
@@ -185,6 +186,7 @@ function hold(file) {
 
 function visit(target) {
   if (target !== location.pathname + location.search) history.pushState(null, "", target);
+  shown = location.search;
 }
 
 function open(target) {
@@ -194,6 +196,7 @@ function open(target) {
 }
 
 function readPage() {
+  shown = location.search;
   const text = readAddress();
   if (text) {
     searchText(text, { isNew: false });
@@ -254,7 +257,9 @@ document.addEventListener("drop", (event) => {
   byId("drop-zone").classList.remove("over");
   searchFiles(event.dataTransfer.files);
 });
-addEventListener("popstate", readPage);
+addEventListener("popstate", () => {
+  if (location.search !== shown) readPage(); // else the link to the answers was followed
+});
 
 async function begin() {
   try {

@@ -39,7 +39,12 @@ def test_the_address_is_one_that_a_browser_can_open(
     opened: list[str] = []
     told: list[str] = []
     answers = iter([True, False])
-    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or next(answers))
+
+    def open_browser(url: str) -> bool:
+        opened.append(url)
+        return next(answers)
+
+    monkeypatch.setattr("webbrowser.open", open_browser)
     settings = ServerSettings(Path("index"), host=host)
     serving._open(settings, told.append)
     assert (opened, told) == ([address], [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def test_a_picture_is_small_and_has_no_metadata(pictures: tuple[TestClient, str]
         (lambda path: path.write_bytes(bytes((1 << 20) + 1)), 404),
         (lambda path: (path.unlink(), path.symlink_to("/etc/passwd")), 403),
         (lambda path: (path.unlink(), path.symlink_to("a.png")), 403),
-        (lambda path: (path.unlink(), os.mkfifo(path)), 403),
+        (lambda path: (path.unlink(), subprocess.run(["mkfifo", path], check=True)), 403),
         (lambda path: (path.unlink(), path.mkdir()), 403),
     ],
     ids=["gone", "text", "cut", "huge", "link out", "link within", "pipe", "folder"],
