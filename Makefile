@@ -46,7 +46,8 @@ test-browser: $(VENV)/.test
 
 page-picture: $(VENV)/.test
 	IMPROMPT_SHOTS=.page-pictures $(PY) -m pytest -m slow tests/server/test_browser.py -k fits
-	cp .page-pictures/page-top-1280-light.png docs/images/page.png
+	cp .page-pictures/page-image-1280-light.png docs/images/page.png
+	cp .page-pictures/page-table-1280-light.png docs/images/page-table.png
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .

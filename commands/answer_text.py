@@ -49,7 +49,7 @@ def show_answer(output: Output, answer: Answer, *, k: int, explain: bool = False
     if not k or (not answer.neighbours and not answer.filters):
         return
     rows = [
-        (f"{hit.score:.3f}", _prompt_text(hit), f"{hit.source}:{hit.source_key}")
+        (_score(hit), _prompt_text(hit), f"{hit.source}:{hit.source_key}")
         for hit in answer.neighbours
     ]
     if len(rows) == 1:
@@ -62,12 +62,19 @@ def show_answer(output: Output, answer: Answer, *, k: int, explain: bool = False
 
 
 def _show_phrases(output: Output, estimate: EstimatedPrompt) -> None:
-    """Print the phrases of the prompt by role, or those that many prompts share."""
-    phrases = estimate.shared if estimate.close is False else estimate.phrases
-    title = "Phrases that many prompts around it share" if estimate.close is False else "Phrases"
-    rows = [(phrase.role, phrase.text, f"{phrase.support}") for phrase in phrases]
-    if rows:
-        output.table(grid(title, ["role", "phrase", "prompts"], rows, right=["prompts"]))
+    """Print the phrases of the prompt by role, or those to choose from, one line for each role."""
+    if estimate.close is not False:
+        rows = [(phrase.role, phrase.text, f"{phrase.support}") for phrase in estimate.phrases]
+        if rows:
+            output.table(grid("Phrases", ["role", "phrase", "prompts"], rows, right=["prompts"]))
+        return
+    by_role: dict[str, list[str]] = {}
+    for phrase in estimate.shared:
+        by_role.setdefault(phrase.role, []).append(f"{phrase.text} ({phrase.support})")
+    if by_role:
+        title = "Phrases of the prompts around it, and how many hold each"
+        lines = [(role, ", ".join(phrases)) for role, phrases in by_role.items()]
+        output.table(grid(title, ["role", "phrases"], lines))
 
 
 def _suggestion_lines(suggestion: Suggestion) -> Iterator[str]:
@@ -90,6 +97,10 @@ def _show_explanation(output: Output, explanation: Explanation) -> None:
     ]
     title = f"Contributions to blend {explanation.blend_config}"
     output.table(grid(title, ["member", "share", "text"], rows, right=["share"]))
+
+
+def _score(hit: Neighbour) -> str:
+    return f"{hit.closeness} {hit.score:.3f}" if hit.closeness else f"{hit.score:.3f}"
 
 
 def _prompt_text(hit: Neighbour) -> str:

@@ -49,6 +49,19 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    thumbnails: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--thumbnails",
+            metavar="FOLDER",
+            help="Show the pictures of an images:FOLDER corpus on the page, from this folder; "
+            "repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in your browser when the server is ready.")
+    ] = False,
     blend: Blend = None,
     degrade: Degrade = False,
     max_batch: Annotated[
@@ -87,6 +100,7 @@ def serve(
         port=port,
         token=token,
         url_hosts=tuple(allow_urls or ()),
+        picture_folders=tuple(thumbnails or ()),
         blend_config=blend or "default",
         encoder=encoder,
         degrade=degrade,
@@ -101,4 +115,4 @@ def serve(
         load_named = load_encoder if encoder else load_index_encoder
         return load_named(name, device=location.device, offline=run.offline, announce=output.note)
 
-    run_server(config, load=load, announce=output.note)
+    run_server(config, load=load, announce=output.note, open_page=open_page)

@@ -42,7 +42,7 @@ class EnsemblePrediction:
     """The ensemble's prediction for one picture.
 
     `vector` (384,) is the blend, a unit vector. `prompt` is composed of `phrases` to be near it;
-    `cosine` is that of the two. `shared` are phrases that many prompts around the picture hold.
+    `cosine` is that of the two. `shared` are phrases to choose from, see `shared_phrases`.
     `tags` are words for what it shows. `nearness` is the mean score of the ten nearest prompts in
     the index space. `suggestion` is None where no negative prompt and no setting is common around
     the picture.

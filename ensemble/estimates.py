@@ -7,10 +7,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from imprompt.core.errors import ImpromptError, MemberUnavailable
+from imprompt.core.protocols import TextEncoder
+from imprompt.core.values import Vectors, normalize_text
 from imprompt.ensemble.confidence import ABSTAIN_BELOW
 from imprompt.ensemble.ensemble import Ensemble, EnsemblePrediction
+from imprompt.ensemble.neighbourhood import Neighbourhood
+from imprompt.ensemble.phrases import AROUND, Sources, find_candidates, shared_phrases
 from imprompt.retriever import Answer, Question, Retriever
 from imprompt.retriever.answers import EstimatedPrompt, Explanation
+from imprompt.retriever.closeness import closeness
 from imprompt.retriever.filters import ALL, Filters
 from imprompt.retriever.questions import ReadQuestion
 from imprompt.retriever.search import read_batches
@@ -64,6 +69,7 @@ def answer_batch(
     retriever: Retriever,
     ensemble: Ensemble | MemberUnavailable,
     filters: Filters = ALL,
+    shared: bool = False,
     begun: float,
 ) -> list[Answer | ImpromptError]:
     """Return one result for each item of a batch, in order; errors of reading are passed through.
@@ -71,8 +77,15 @@ def answer_batch(
     Args:
         begun: the `time.perf_counter` at which reading the batch began.
         k, ensemble, filters: as in `ask`, which also lists the errors.
+        shared: add `shared` to the answers to texts.
     """
-    answers = retriever.answer(batch, k, begun=begun, filters=filters)
+    wider = max(k, AROUND) if shared else k
+    answers = retriever.answer(batch, wider, begun=begun, filters=filters)
+    if shared:
+        answers = [
+            answer if isinstance(answer, ImpromptError) else _with_shared(answer, k)
+            for answer in answers
+        ]
     wanted = [
         position
         for position, (read, answer) in enumerate(zip(batch, answers, strict=True))
@@ -82,12 +95,29 @@ def answer_batch(
         and not read.text
         and not read.carried
     ]
-    if not wanted:
-        return answers
     if isinstance(ensemble, MemberUnavailable):
         for position in wanted:
             answers[position] = ensemble
         return answers
+    targets = _known_texts(batch, ensemble.minilm)
+    if wanted:
+        targets |= _estimate(answers, batch, wanted, ensemble.among(retriever.passing(filters)))
+    seconds = round((time.perf_counter() - begun) / len(batch), 4)
+    for position, target in targets.items():
+        answer = answers[position]
+        if isinstance(answer, Answer):
+            worded = _with_words(answer, target, ensemble.neighbourhood)
+            answers[position] = dataclasses.replace(worded, seconds=seconds)
+    return answers
+
+
+def _estimate(
+    answers: list[Answer | ImpromptError],
+    batch: Sequence[ReadQuestion | ImpromptError],
+    wanted: Sequence[int],
+    members: Ensemble,
+) -> dict[int, Vectors]:
+    """Put the estimates of the wanted pictures into their answers; return the blends."""
     # All pictures, as the retriever has encoded them: the members then encode none again.
     pictures = {
         position: read.picture
@@ -95,20 +125,62 @@ def answer_batch(
         if isinstance(read, ReadQuestion) and read.picture is not None
     }
     places = [place for place, position in enumerate(pictures) if position in wanted]
-    members = ensemble.among(retriever.passing(filters))
     predictions = members.predict([*pictures.values()], places)
     for position, prediction in zip(wanted, predictions, strict=True):
         answer = answers[position]
         if isinstance(answer, Answer):
-            seconds = round((time.perf_counter() - begun) / len(batch), 4)
             answers[position] = dataclasses.replace(
                 answer,
                 prompt=prediction.prompt,
                 how="estimated",
                 estimate=estimate(prediction, members),
-                seconds=seconds,
             )
-    return answers
+    return {
+        position: prediction.vector
+        for position, prediction in zip(wanted, predictions, strict=True)
+    }
+
+
+def _known_texts(
+    batch: Sequence[ReadQuestion | ImpromptError], minilm: TextEncoder
+) -> dict[int, Vectors]:
+    """Return (384,) unit rows of the questions' texts and of the prompts in their files."""
+    rows: dict[int, Vectors] = {}
+    questions = [(at, read) for at, read in enumerate(batch) if isinstance(read, ReadQuestion)]
+    asked = {at: read.text for at, read in questions if read.text}
+    told = {
+        at: normalize_text(read.carried.prompt)
+        for at, read in questions
+        if read.carried and at not in asked
+    }
+    # Two batches: the first is the one that the retriever has encoded, so `lite` encodes it once.
+    for texts in (asked, told):
+        if unique := list(dict.fromkeys(texts.values())):
+            encoded = dict(zip(unique, minilm.encode(unique), strict=True))
+            rows |= {at: encoded[text] for at, text in texts.items()}
+    return rows
+
+
+def _with_words(answer: Answer, target: Vectors, neighbourhood: Neighbourhood) -> Answer:
+    """Return the answer with a word for how near each neighbour is to a (384,) unit vector."""
+    hits, estimated = answer.neighbours, answer.how == "estimated"
+    cosines = neighbourhood.cosines([hit.row_id for hit in hits], target)
+    return dataclasses.replace(
+        answer,
+        neighbours=tuple(
+            dataclasses.replace(hit, closeness=closeness(cosine, estimated=estimated))
+            for hit, cosine in zip(hits, cosines, strict=True)
+        ),
+    )
+
+
+def _with_shared(answer: Answer, k: int) -> Answer:
+    """Return the answer with its k nearest prompts; for a text, with phrases of all it has."""
+    nearest = answer.nearest(k)
+    if answer.how != "searched" or not answer.text:
+        return nearest
+    phrases = shared_phrases(find_candidates(Sources(answer.neighbours[:AROUND])))
+    return dataclasses.replace(nearest, shared=phrases)
 
 
 def estimate(prediction: EnsemblePrediction, ensemble: Ensemble) -> EstimatedPrompt:

@@ -112,6 +112,12 @@ class Neighbourhood:
         rows = np.arange(len(pictures))
         return around.hits.ids[rows, best], cosines[rows, best]
 
+    def cosines(self, row_ids: Sequence[int], target: Vectors) -> list[float]:
+        """Return MiniLM's cosine of each prompt with a (384,) unit vector."""
+        rows = self._vectors.rows(np.array(row_ids, dtype=np.int64))
+        cosines: list[float] = (rows @ target).tolist()
+        return cosines
+
     def texts(self, row_ids: Ids) -> list[str]:
         """Return the prompts of these rows as shown, in the order given; an empty one for id -1."""
         found = row_ids[row_ids != NO_HIT]

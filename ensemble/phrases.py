@@ -7,23 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.articles import with_article
-from imprompt.core.values import Phrase, Prompt, Role, without_edges
+from imprompt.core.values import Phrase, Role, without_edges
 from imprompt.encoders.class_words import NOTHING_SEEN, SeenWords
 
 AROUND = 100
 """How many of the nearest prompts phrases are taken from."""
 LEAST_SUPPORT = 2
 """How many of them must hold a detail."""
-LEAST_SHARED = 3
-"""How many of them must hold a shared phrase."""
 MOST_SHARED = 8
-"""How many shared phrases there are at most."""
+"""How many shared phrases of one role there are at most."""
 LONGEST_DETAIL = 5
 """The most words of a phrase that follows the subject."""
 LONGEST_SUBJECT = 12
@@ -65,6 +64,16 @@ _SIZE = re.compile(r"\d{1,2}[kd]")
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 
 
+class ShownPrompt(Protocol):
+    """A prompt of an index, or a neighbour that was found there."""
+
+    @property
+    def row_id(self) -> int: ...
+
+    @property
+    def shown(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What the prompt for one picture may be made of.
@@ -76,7 +85,7 @@ class Sources:
         says: whether a phrase may be part of the answer.
     """
 
-    prompts: Sequence[Prompt]
+    prompts: Sequence[ShownPrompt]
     captions: Sequence[str] = ()
     words: SeenWords = NOTHING_SEEN
     says: Callable[[str], bool] = lambda _phrase: True
@@ -138,7 +147,7 @@ def find_candidates(sources: Sources) -> Candidates:
     return Candidates(tuple(firsts), tuple(details), np.array(seen, dtype=bool))
 
 
-def _holding(tag: str, prompts: Sequence[Prompt]) -> list[int]:
+def _holding(tag: str, prompts: Sequence[ShownPrompt]) -> list[int]:
     """Return the row ids of the prompts that hold a tag anywhere."""
     return [
         prompt.row_id for prompt in prompts if f" {tag} " in f" {' '.join(words(prompt.shown))} "
@@ -146,10 +155,30 @@ def _holding(tag: str, prompts: Sequence[Prompt]) -> list[int]:
 
 
 def shared_phrases(candidates: Candidates) -> tuple[Phrase, ...]:
-    """Return the phrases that many prompts around a picture hold, the commonest first."""
-    often = [*candidates.details, *candidates.subjects]
-    often = [phrase for phrase in often if phrase.support >= LEAST_SHARED]
-    return tuple(sorted(often, key=lambda phrase: -phrase.support)[:MOST_SHARED])
+    """Return the phrases to choose from: up to `MOST_SHARED` of each role, the commonest first.
+
+    The roles are in the order of `Role`. A detail is in at least two of the prompts. Subjects are
+    rarely shared, so half of their role are the beginnings of the nearest prompts.
+    """
+    begins = [phrase for phrase in candidates.subjects if phrase.support]
+    details = [phrase for phrase in candidates.details if phrase.support >= LEAST_SUPPORT]
+    details.sort(key=lambda phrase: -phrase.support)
+    chosen: dict[Role, list[Phrase]] = {role: [] for role in get_args(Role)}
+    for phrases, most in ((begins, MOST_SHARED // 2), (details, MOST_SHARED)):
+        for phrase in phrases:
+            others = chosen[phrase.role]
+            twins = [at for at, other in enumerate(others) if _says_the_same(phrase, other)]
+            if not twins and len(others) < most:
+                others.append(phrase)
+            elif twins and phrase.support > others[twins[0]].support:
+                others[twins[0]] = phrase
+    return tuple(phrase for phrases in chosen.values() for phrase in phrases)
+
+
+def _says_the_same(phrase: Phrase, other: Phrase) -> bool:
+    """Return whether the one has all the words of the other that carry meaning."""
+    new, said = content_words(phrase.text), content_words(other.text)
+    return new <= said or said <= new
 
 
 def split(text: str) -> list[str]:

@@ -144,10 +144,11 @@ class PromptAnswer:
             )
         if answer.neighbours:
             rows = "".join(
-                f"<tr><td>{hit.score:.3f}</td><td>{escape(hit.shown)}</td></tr>"
+                f'<tr><td title="cosine {hit.score:.3f}">{hit.closeness or f"{hit.score:.3f}"}</td>'
+                f"<td>{escape(hit.shown)}</td></tr>"
                 for hit in answer.neighbours[:_SHOWN]
             )
-            yield f"<table><tr><th>cosine</th><th>nearest prompt</th></tr>{rows}</table>"
+            yield f"<table><tr><th></th><th>nearest prompt</th></tr>{rows}</table>"
 
 
 class Answers(list[PromptAnswer]):

@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeAlias
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.values import Phrase, Vectors
 from imprompt.encoders.class_words import SeenWord
+from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.infotext import infotext
+from imprompt.retriever.closeness import Closeness
 from imprompt.retriever.filters import ALL, Filters
 
 How: TypeAlias = Literal["exact", "carried", "estimated", "searched"]
@@ -37,7 +40,8 @@ class Neighbour:
     `score` is their cosine similarity, -1 to 1. `row_id` is valid for the answer's index version
     only; `prompt_key` is stable. `shown` is the prompt without weights, tags and flags.
     `source_key` locates the prompt in its corpus `source`. `n_like` further prompts of the corpora
-    are near duplicates of it.
+    are near duplicates of it. `closeness` says in a word how near it is, None where no ensemble was
+    asked.
     """
 
     row_id: int
@@ -48,6 +52,7 @@ class Neighbour:
     source: str
     source_key: str
     n_like: int = 0
+    closeness: Closeness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +131,12 @@ class Suggestion:
 class EstimatedPrompt:
     """What the ensemble says of the prompt that it composed for a picture.
 
-    `phrases` make up the prompt, in this order. `shared` are phrases that many prompts around the
-    picture hold, `tags` words for what an encoder sees, likeliest first. `confidence` is the
-    probability that the prompt is close to the true one, None where the blend config has no
-    calibration for the index and the filters. `close` is False where it is so low that the prompt
-    is only a best guess, None without a confidence. `suggestion` is None where the prompts around
-    the picture come without negative prompts and settings.
+    `phrases` make up the prompt, in this order. `shared` are phrases of the prompts around the
+    picture to choose from, by role, `tags` words for what an encoder sees, likeliest first.
+    `confidence` is the probability that the prompt is close to the true one, None where the blend
+    config has no calibration for the index and the filters. `close` is False where it is so low
+    that the prompt is only a best guess, None without a confidence. `suggestion` is None where the
+    prompts around the picture come without negative prompts and settings.
     """
 
     phrases: tuple[Phrase, ...]
@@ -171,7 +176,8 @@ class Answer:
 
     In each case `neighbours` are the prompts of the index nearest to the question that pass
     `filters`, best first and one of each group of near duplicates. There may be none if the prompt
-    is in the file.
+    is in the file. `shared` are phrases of the prompts near a text, if they were asked for; those
+    near a picture are in `estimate`.
 
     `encoder`, `corpus` and `version` name what was searched; they are empty if nothing was.
     `seconds` is the question's share of its batch. `note` says why the metadata was not
@@ -194,6 +200,7 @@ class Answer:
     note: str = ""
     filters: Filters = ALL
     estimate: EstimatedPrompt | None = None
+    shared: tuple[Phrase, ...] = ()
 
     def nearest(self, k: int) -> Answer:
         """Return the answer with its k nearest neighbours only."""
@@ -209,6 +216,10 @@ class Answer:
         value["how"] = self.how
         if self.how in ("exact", "carried"):
             value |= {"negative": self.negative, "tool": self.tool, "settings": self.settings}
+            found = EmbeddedPrompt(self.prompt, self.negative, self.tool, self.settings)
+            value["infotext"] = infotext(found)
+        if self.shared:
+            value["shared"] = [dataclasses.asdict(phrase) for phrase in self.shared]
         if self.estimate is not None:
             value |= self.estimate.to_json(explain=explain)
         if self.doubt:

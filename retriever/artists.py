@@ -52,16 +52,24 @@ def load_artists() -> Artists:
     Raises:
         ConfigError: the package is not installed, or lacks the list.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / FILE
-        if path.is_file():
-            return Artists(path.read_text("utf-8").splitlines())
+    if (path := _list_file()) is not None:
+        return Artists(path.read_text("utf-8").splitlines())
     raise ConfigError(
         "The list of artists is missing: it comes with the package clip-interrogator, which is "
         "not installed.",
         hint=pip_install("--no-deps clip-interrogator"),
     )
+
+
+def artists_listed() -> bool:
+    """Return whether the list of artists is installed."""
+    return _list_file() is not None
+
+
+def _list_file() -> Path | None:
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = (spec.submodule_search_locations or []) if spec else []
+    return next((path for folder in folders if (path := Path(folder) / FILE).is_file()), None)
 
 
 def _words(text: str) -> tuple[str, ...]:

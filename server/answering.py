@@ -29,16 +29,18 @@ class AnswerRequest:
 
     Args:
         k: the number of nearest prompts.
+        shared: add phrases of the nearest prompts to the answer to a text.
     """
 
     question: Question
     k: int
     filters: Filters = ALL
+    shared: bool = False
 
     @property
-    def batch_key(self) -> tuple[Filters, bool]:
+    def batch_key(self) -> tuple[Filters, bool, bool]:
         """Requests with the same key share a batch, which changes none of their answers."""
-        return self.filters, self.k <= CAPS.steady_k
+        return self.filters, self.k <= CAPS.steady_k, self.shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _answer(
             retriever=snapshot.retriever,
             ensemble=snapshot.ensemble,
             filters=jobs[0].request.filters,
+            shared=jobs[0].request.shared,
             begun=begun,
         )
     return [

@@ -47,6 +47,7 @@ def create_app(
     *,
     load: Callable[[str], DualEncoder],
     announce: Announce = silent,
+    on_ready: Callable[[], None] = lambda: None,
     on_failure: OnFailure = lambda _error: None,
 ) -> Middleware:
     """Return the ASGI application; all but the health checks waits until the models are loaded.
@@ -54,6 +55,7 @@ def create_app(
     Args:
         load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
         announce: takes a line for the person who started the server.
+        on_ready: called once when the server can answer.
         on_failure: called if the server cannot start; it never becomes ready then.
 
     Raises:
@@ -67,7 +69,7 @@ def create_app(
         version=imprompt_version(),
         docs_url=None,  # its page loads scripts from another host
         redoc_url=None,
-        lifespan=_lifespan(service, on_failure),
+        lifespan=_lifespan(service, on_ready, on_failure),
     )
 
     async def ready() -> None:
@@ -83,12 +85,15 @@ def create_app(
 
 
 def _lifespan(
-    service: Service, on_failure: OnFailure
+    service: Service, on_ready: Callable[[], None], on_failure: OnFailure
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         thread = threading.Thread(
-            target=_load_and_watch, args=(service, on_failure), name="versions", daemon=True
+            target=_load_and_watch,
+            args=(service, on_ready, on_failure),
+            name="versions",
+            daemon=True,
         )
         thread.start()
         yield
@@ -98,7 +103,7 @@ def _lifespan(
     return lifespan
 
 
-def _load_and_watch(service: Service, on_failure: OnFailure) -> None:
+def _load_and_watch(service: Service, on_ready: Callable[[], None], on_failure: OnFailure) -> None:
     try:
         service.load()
     except ImpromptError as error:
@@ -110,6 +115,7 @@ def _load_and_watch(service: Service, on_failure: OnFailure) -> None:
         on_failure(ImpromptError(f"Unexpected {name}: {error}. This is a bug in imprompt."))
     else:
         _LOG.info("ready", extra={"event": "ready"})
+        on_ready()
         service.watch()
 
 

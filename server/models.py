@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
+from imprompt.core.predicates import Column, Comparison, Literal
 from imprompt.core.values import Vectors
 from imprompt.encoders.caching import CachedEncoder
 from imprompt.encoders.lite import LiteEncoder, load_lite
@@ -99,9 +100,8 @@ class Models:
         )
         retriever = Retriever(version, shared)
         _warm_up(retriever, ensemble)
-        return Snapshot(
-            version, shared, self._output_encoder(encoder, ensemble), retriever, ensemble
-        )
+        output = self._output_encoder(encoder, ensemble)
+        return Snapshot(version, shared, output, retriever, ensemble, _sources(version))
 
     def _output_encoder(
         self, encoder: DualEncoder, ensemble: Ensemble | MemberUnavailable
@@ -135,6 +135,18 @@ class Models:
                 f"The ensemble of blend config {self._blend_config.name} is unavailable: {error}"
             )
             return error
+
+
+def _sources(version: OpenIndex) -> dict[str, int]:
+    """Return how many prompts each corpus of a version has, in the order of the manifest."""
+    names = list(dict.fromkeys(corpus.name for corpus in version.manifest.corpus))
+    if len(names) == 1:
+        return {names[0]: version.manifest.rows}
+    rows = {
+        name: len(version.prompts.matching(Comparison("=", Column("source"), Literal(name))))
+        for name in names
+    }
+    return {name: n_rows for name, n_rows in rows.items() if n_rows}
 
 
 def _warm_up(retriever: Retriever, ensemble: Ensemble | MemberUnavailable) -> None:

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 _FOLDER = Path(__file__).with_name("page")
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -24,8 +24,10 @@ CONTENT_SECURITY_POLICY = (
 def routes() -> APIRouter:
     """Return the routes of the page and the files it loads."""
     router = APIRouter(include_in_schema=False)
-    for path, (name, media_type) in _FILES.items():
-        _add_file(router, path, (_FOLDER / name).read_bytes(), media_type)
+    for file in sorted(_FOLDER.iterdir()):
+        if (media_type := _MEDIA_TYPES.get(file.suffix)) is not None:
+            path = "/" if file.name == "index.html" else f"/{file.name}"
+            _add_file(router, path, file.read_bytes(), media_type)
     return router
 
 

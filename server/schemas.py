@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from imprompt.core.values import Role
+from imprompt.retriever.closeness import Closeness
 
 _KEY = "53aa5117c3a1b0b1c0a9c9d6f3a6a0f5b8a1c2d3e4f5061728394a5b6c7d8e9f"
 _DOUBT = "CLIPTextEncode ← OllamaGenerate: written by a model"
@@ -25,6 +26,10 @@ Text = Annotated[
     str, Field(description="Text to search for. With an image, the two are weighted equally.")
 ]
 Images = Annotated[list[str], Field(description="Image files in base64; `data:` URLs are allowed.")]
+Shared = Annotated[
+    bool,
+    Field(description="Also return `shared` for a text; an estimate for an image always has it."),
+]
 Version = Annotated[str, Field(description="Version of the index.", examples=[_VERSION])]
 How = Literal["exact", "carried", "estimated", "searched"]
 _HOW = (
@@ -71,6 +76,7 @@ class QueryFields(RequestBody):
     ignore_metadata: bool = Field(
         False, description="Ignore prompts in the files' metadata and always estimate."
     )
+    shared: Shared = False
     filters: FilterFields = Field(
         default_factory=FilterFields,
         description="Conditions on the returned prompts and on those that an estimate is composed "
@@ -104,6 +110,7 @@ class SearchBody(RequestBody):
     )
     text: Text
     k: K = 10
+    shared: Shared = False
     filters: FilterFields = Field(
         default_factory=FilterFields, description="Conditions on the returned prompts."
     )
@@ -173,6 +180,13 @@ class NeighbourSchema(BaseModel):
     source_key: str = Field(description="Where in that corpus it is.", examples=["1203"])
     n_like: int = Field(
         description="Number of further prompts that are near duplicates of it.", examples=[14]
+    )
+    closeness: Closeness | None = Field(
+        None,
+        description="How near the prompt is, on one scale for every encoder: by MiniLM's cosine "
+        "with the text, the prompt in the file, or the estimate. Null if the ensemble is "
+        "unavailable.",
+        examples=["related"],
     )
 
 
@@ -268,6 +282,12 @@ class QueryResult(BaseModel):
     negative: str | None = Field(None, description="The negative prompt in the metadata.")
     tool: str | None = Field(None, description="The tool that wrote the metadata.")
     settings: dict[str, str] | None = Field(None, description=_SETTINGS)
+    infotext: str | None = Field(
+        None,
+        description="Prompt, negative prompt and settings of the metadata in AUTOMATIC1111's "
+        "format.",
+        examples=["a fox\nNegative prompt: blurry\nSteps: 20, Seed: 7"],
+    )
     doubt: str | None = Field(None, description=_DOUBT_DESCRIPTION, examples=[_DOUBT])
     note: str | None = Field(
         None,
@@ -279,7 +299,9 @@ class QueryResult(BaseModel):
         None, description="The parts of an estimated prompt, in order."
     )
     shared: list[PhraseSchema] | None = Field(
-        None, description="Phrases that many prompts around the image hold, the commonest first."
+        None,
+        description="Phrases to choose from: of the 100 prompts around the image or text, up to "
+        "eight of each role, the commonest first.",
     )
     tags: list[TagSchema] | None = Field(
         None, description="Words for what the encoder sees in the image, likeliest first."
@@ -361,6 +383,13 @@ class InfoResponse(BaseModel):
     created: str = Field(description="When the index was built, in UTC.")
     prompts: int = Field(description="Number of prompts in the index.")
     corpus: str = Field(description="Corpora of the index.")
+    sources: dict[str, int] = Field(
+        description="Number of prompts from each corpus, by the name in the column `source`."
+    )
+    pictures: list[str] = Field(
+        description="Sources whose pictures `/v1/pictures/{version}/{row_id}` returns."
+    )
+    artists: bool = Field(description="Whether `no_artists` can be used: its list is installed.")
     encoder: str = Field(description="Encoder of the index.")
     space: str = Field(description="Name of the encoder's space.")
     dim: int = Field(description="Dimensions of that space.")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
+from imprompt.images.prompts.infotext import infotext, webui_settings
 from imprompt.retriever import Question
 from imprompt.server import schemas
 from imprompt.server.answering import AnswerRequest
@@ -22,8 +23,6 @@ from imprompt.server.server_settings import Limits
 from imprompt.server.service import Service
 
 _MODELS = ["imprompt"]
-_NAMES = {"cfg_scale": "CFG scale", "model_hash": "Model hash", "vae": "VAE"}
-"""AUTOMATIC1111's names of settings that differ from ours by more than a capital letter."""
 
 
 class PngInfoBody(BaseModel):
@@ -112,21 +111,12 @@ def _info(texts: dict[str, str], prompt: EmbeddedPrompt | None) -> str:
     """Return the file's own AUTOMATIC1111 text if there is one, else make it from the prompt."""
     if prompt is None or texts.get("parameters", "").startswith(prompt.prompt):
         return texts.get("parameters", "")
-    settings = ", ".join(f"{name}: {value}" for name, value in _settings(prompt).items())
-    negative = f"Negative prompt: {prompt.negative}" if prompt.negative else ""
-    return "\n".join(filter(None, [prompt.prompt, negative, settings]))
+    return infotext(prompt)
 
 
 def _parameters(prompt: EmbeddedPrompt) -> dict[str, str]:
     parameters = {"Prompt": prompt.prompt, "Negative prompt": prompt.negative}
-    parameters |= _settings(prompt)
+    parameters |= webui_settings(prompt.settings)
     if prompt.doubt:
         parameters["Carried"] = prompt.doubt
     return parameters
-
-
-def _settings(prompt: EmbeddedPrompt) -> dict[str, str]:
-    return {
-        _NAMES.get(name, name.replace("_", " ").capitalize()): value
-        for name, value in prompt.settings.items()
-    }

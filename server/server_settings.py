@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from imprompt.core.errors import ConfigError
 from imprompt.core.settings import IndexPlace
@@ -50,6 +51,7 @@ class ServerSettings:
     Args:
         token: what clients must send; None allows unauthenticated access.
         url_hosts: the only hosts that images are fetched from.
+        picture_folders: the only folders that pictures of `images:` corpora are shown from.
         encoder: the encoder's name; None uses that of the index.
         degrade: answer without the ensemble members that are unavailable.
         max_batch: jobs per batch, at most; 1 turns micro-batching off.
@@ -62,6 +64,7 @@ class ServerSettings:
     port: int = 7861
     token: str | None = None
     url_hosts: tuple[str, ...] = ()
+    picture_folders: tuple[Path, ...] = ()
     blend_config: str = "default"
     encoder: str | None = None
     degrade: bool = False

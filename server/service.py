@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypeVar
 
-from imprompt.core.errors import ImpromptError
+from imprompt.core.errors import ImageRejected, ImpromptError
 from imprompt.core.hub.fetch import Announce
 from imprompt.images.prompts.embedded_prompts import EmbeddedPrompt
 from imprompt.retriever import Answer
@@ -30,12 +30,14 @@ from imprompt.server.models import Models
 from imprompt.server.prometheus import Metrics
 from imprompt.server.server_settings import ServerSettings
 from imprompt.server.snapshots import CurrentSnapshot, Snapshot
+from imprompt.server.thumbnails import folders_by_name, image_of, no_image, thumbnail
 from imprompt.store.gpu import opened_gpu
 
 if TYPE_CHECKING:
     from imprompt.core.protocols import DualEncoder
 
 _ROW_THREADS = 2
+_PICTURES_AT_ONCE = 2
 
 Value = TypeVar("Value")
 
@@ -48,7 +50,8 @@ class Service:
         announce: takes a line for the person who started the server.
 
     Raises:
-        ConfigError: no blend config has that name, or the device cannot be used.
+        ConfigError: no blend config has that name, the device cannot be used, or a folder of
+            pictures cannot be served.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.picture_folders = folders_by_name(settings.picture_folders)
         self._resources = ExitStack()
         gpu = self._resources.enter_context(opened_gpu(settings.device, announce=announce))
         prepare = Models(settings, load=load, announce=announce, gpu=gpu).prepare
@@ -68,6 +72,8 @@ class Service:
             settings.index, prepare, metrics=metrics, mapped=settings.map_index
         )
         self._readers = ImageReaders(settings.limits)
+        # Each holds a whole file in memory; those that wait hold nothing.
+        self._picture_slots = asyncio.Semaphore(_PICTURES_AT_ONCE)
         self._row_threads = ThreadPoolExecutor(_ROW_THREADS, thread_name_prefix="rows")
         # Two queues, so that texts do not wait for the slower images.
         self._queues = {name: self._queue(name) for name in ("image", "text")}
@@ -173,6 +179,25 @@ class Service:
     async def png_info(self, image: bytes) -> tuple[EmbeddedPrompt | None, dict[str, str]]:
         """Return what `extract` does, and all metadata texts of the file by keyword."""
         return await self._read(read_png_info, image, self.settings.limits.image)
+
+    async def picture(self, version: str, row_id: int, side_px: int) -> bytes:
+        """Return a JPEG of the image that a row's prompt was read from.
+
+        Raises:
+            HttpError: there is none to show; also as in `answer`.
+            TimeoutError: as in `answer`.
+        """
+        limits = self.settings.limits.image
+        async with asyncio.timeout(self.settings.limits.answer_timeout_s), self._picture_slots:
+            image = await self.run(
+                lambda snapshot: image_of(
+                    snapshot, self.picture_folders, version, row_id, max_bytes=limits.max_bytes
+                )
+            )
+            try:
+                return await self._read(thumbnail, image, side_px, limits)
+            except ImageRejected as error:
+                raise no_image() from error
 
     async def embed(
         self, texts: Sequence[str], images: Sequence[bytes], *, output: bool

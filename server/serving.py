@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import threading
+import webbrowser
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -25,13 +27,18 @@ _MAX_HEADER_BYTES = 32 << 10
 
 
 def serve(
-    settings: ServerSettings, *, load: Callable[[str], DualEncoder], announce: Announce
+    settings: ServerSettings,
+    *,
+    load: Callable[[str], DualEncoder],
+    announce: Announce,
+    open_page: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: finish open requests for at most 30 s.
 
     Args:
         load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
         announce: takes a line for the person who started the server.
+        open_page: open the page in the user's browser when the server is ready.
 
     Raises:
         ConfigError: the port cannot be opened, or a setting cannot be used.
@@ -44,7 +51,12 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(settings, load=load, announce=announce, on_failure=stop)
+    def ready() -> None:
+        if open_page:
+            # A browser in a terminal blocks until it is left.
+            threading.Thread(target=_open, args=(settings, announce), daemon=True).start()
+
+    app = create_app(settings, load=load, announce=announce, on_ready=ready, on_failure=stop)
     configure_logs(json=settings.log_json)
     server = _uvicorn_server(app, settings)
     # After draining, uvicorn raises the signal again. Ignore it: ending is what was asked for.
@@ -64,6 +76,15 @@ def serve(
         ) from error
     if failures:
         raise failures[0]
+
+
+def _open(settings: ServerSettings, announce: Announce) -> None:
+    """Open the page in the user's browser, or tell its address."""
+    every = settings.host in ("0.0.0.0", "::")  # noqa: S104 compared, not bound
+    host = "127.0.0.1" if every else settings.host
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/"
+    if not webbrowser.open(address):
+        announce(f"No browser could be opened. The page is at {address}")
 
 
 def _uvicorn_server(app: Middleware, settings: ServerSettings) -> uvicorn.Server:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Snapshot:
     """One open index version with the models that answer from it.
 
     `encoder` is that of the index, `output` that of MiniLM's space. `ensemble` is an error if a
-    member is unavailable.
+    member is unavailable. `sources` counts the prompts of each corpus.
     """
 
     version: OpenIndex
@@ -46,6 +46,7 @@ class Snapshot:
     output: DualEncoder
     retriever: Retriever
     ensemble: Ensemble | MemberUnavailable
+    sources: Mapping[str, int]
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
 from imprompt.core.errors import (
@@ -19,6 +19,7 @@ from imprompt.core.errors import (
 from imprompt.images.prompts.embedded_prompts import prompt_json
 from imprompt.indexer.provenance import imprompt_version
 from imprompt.retriever import Answer, Question
+from imprompt.retriever.artists import artists_listed
 from imprompt.retriever.filters import Filters
 from imprompt.server import schemas
 from imprompt.server.answering import AnswerRequest
@@ -39,6 +40,7 @@ from imprompt.server.bodies import (
 from imprompt.server.http_errors import invalid_request, problem, too_large
 from imprompt.server.server_settings import Limits
 from imprompt.server.service import Service
+from imprompt.server.thumbnails import PICTURE_PX, THUMBNAIL_PX
 from imprompt.server.urls import fetch_images
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def _add_query_routes(router: APIRouter, service: Service) -> None:
         question = Question(text=check_text(body.text, limits))
         k, filters = _checked_k(body.k, limits), _filters(body.filters)
         return _query_response(
-            await service.answer([AnswerRequest(question, k, filters=filters)]), images=[]
+            await service.answer([AnswerRequest(question, k, filters, body.shared)]), images=[]
         )
 
 
@@ -164,6 +166,27 @@ def _add_lookup_routes(router: APIRouter, service: Service) -> None:
         """Return the index, the encoder, the members of the ensemble, and the limits."""
         return await service.run(lambda snapshot: json_response(_info(snapshot, service)))
 
+    @router.get(
+        "/pictures/{version}/{row_id}",
+        summary="Get the picture that a prompt was read from",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}, "description": "A JPEG."}},
+    )
+    async def picture(
+        version: str = Path(max_length=200, description="Version of the index."),
+        row_id: int = Path(ge=0, lt=1 << 48, description="Row of that version."),
+        large: bool = Query(
+            False, description=f"Up to {PICTURE_PX} pixels a side instead of {THUMBNAIL_PX}."
+        ),
+    ) -> Response:
+        """Return a small copy of an image of an `images:FOLDER` corpus, without its metadata.
+
+        Only of folders that the server was started with (`serve --thumbnails FOLDER`).
+        """
+        content = await service.picture(version, row_id, PICTURE_PX if large else THUMBNAIL_PX)
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return Response(content, media_type="image/jpeg", headers=headers)
+
 
 async def _read_query(
     request: Request, service: Service
@@ -206,15 +229,16 @@ def _answer_requests(
     fields: schemas.QueryFields, images: Sequence[bytes], limits: Limits
 ) -> list[AnswerRequest]:
     text = None if fields.text is None else check_text(fields.text, limits)
+    shared = fields.shared and bool(text)
     if fields.explain and (text or not images):
         raise QueryError(
             "`explain` needs images, without a text.", hint="Leave out `text` or `explain`."
         )
     k, filters = _checked_k(fields.k, limits), _filters(fields.filters)
     if not images:
-        return [AnswerRequest(Question(text=text), k, filters=filters)]
+        return [AnswerRequest(Question(text=text), k, filters, shared)]
     questions = [Question(image, text, ignore_metadata=fields.ignore_metadata) for image in images]
-    return [AnswerRequest(question, k, filters) for question in questions]
+    return [AnswerRequest(question, k, filters, shared) for question in questions]
 
 
 def _filters(fields: schemas.FilterFields) -> Filters:
@@ -263,6 +287,9 @@ def _info(snapshot: Snapshot, service: Service) -> dict[str, Any]:
         "created": manifest.created,
         "prompts": manifest.rows,
         "corpus": snapshot.retriever.corpus,
+        "sources": dict(snapshot.sources),
+        "pictures": [name for name in snapshot.sources if name in service.picture_folders],
+        "artists": artists_listed(),
         "encoder": encoder.name,
         "space": encoder.space,
         "dim": encoder.dim,

@@ -170,6 +170,7 @@ def test_a_text_finds_its_prompt(imprompt: Imprompt, index: Path) -> None:
             "source",
             "source_key",
             "n_like",
+            "closeness",
         }
     scores = [hit["score"] for hit in answer["nearest"]]
     assert scores == sorted(scores, reverse=True)

@@ -32,14 +32,19 @@ def infotext(prompt: EmbeddedPrompt) -> str:
     lines = [prompt.prompt]
     if prompt.negative:
         lines.append(f"Negative prompt: {prompt.negative}")
-    settings = with_size(prompt.settings)
-    order = [
-        *(name for name in _FIRST if name in settings),
-        *(name for name in settings if name not in _FIRST),
-    ]
-    if order:
-        lines.append(", ".join(f"{_name(name)}: {_value(settings[name])}" for name in order))
+    if settings := webui_settings(prompt.settings):
+        lines.append(", ".join(f"{name}: {_value(value)}" for name, value in settings.items()))
     return "\n".join(lines)
+
+
+def webui_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return settings under AUTOMATIC1111's names and in its order."""
+    sized = with_size(settings)
+    order = [
+        *(name for name in _FIRST if name in sized),
+        *(name for name in sized if name not in _FIRST),
+    ]
+    return {_name(name): sized[name] for name in order}
 
 
 def with_size(settings: Mapping[str, str]) -> dict[str, str]:

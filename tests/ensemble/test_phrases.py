@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from imprompt.core.values import Phrase
 from imprompt.encoders.class_words import SeenWord, SeenWords
 from imprompt.ensemble.phrases import (
-    LEAST_SHARED,
     LEAST_SUPPORT,
     LONGEST_DETAIL,
     LONGEST_SUBJECT,
@@ -223,24 +222,48 @@ def test_what_may_not_be_said_is_not_said() -> None:
     found = find_candidates(sources)
     assert by_text(found.subjects).keys() == {"a wolf", "an owl"}
     assert by_text(found.details).keys() == {"oil painting"}
-    assert by_text(shared_phrases(found)).keys() == {"oil painting"}
+    assert by_text(shared_phrases(found)).keys() == {"a wolf", "oil painting"}
     silent = find_candidates(Sources(prompts_of(FOXES), says=lambda _phrase: False))
     assert (silent.subjects, silent.details, len(silent.seen)) == ((), (), 0)
 
 
-def test_shared_phrases_are_the_most_frequent() -> None:
-    """Of three prompts at least, the most frequent first, eight at most."""
+def test_shared_phrases_are_the_most_frequent_of_each_role() -> None:
+    """By role; details of two prompts at least, the beginnings of the nearest, eight at most."""
     assert [
-        (phrase.text, phrase.support)
+        (phrase.role, phrase.text, phrase.support)
         for phrase in shared_phrases(find_candidates(Sources(prompts_of(FOXES))))
-    ] == [("oil painting", 3), ("warm light", 3), ("a red fox", 3)]
+    ] == [
+        ("subject", "a red fox", 3),
+        ("subject", "a wolf", 1),
+        ("medium", "oil painting", 3),
+        ("light", "warm light", 3),
+    ]
     many = ", ".join(f"phrase{chr(97 + number)}" for number in range(12))
-    found = shared_phrases(
-        find_candidates(Sources(prompts_of([f"a fox, {many}"] * 3 + ["a cow, phrasel"])))
-    )
-    assert len(found) == MOST_SHARED
-    assert (found[0].text, found[0].support) == ("phrasel", 4)
+    lit = ", ".join(f"light{chr(97 + number)} light" for number in range(12))
+    beginnings = [f"{chr(97 + number) * 3} animal{number}, {many}, {lit}" for number in range(12)]
+    found = shared_phrases(find_candidates(Sources(prompts_of([*beginnings, "a cow, phrasel"]))))
+    about = [phrase.text for phrase in found if phrase.role == "subject"]
+    assert len(about) == MOST_SHARED
+    assert about[: MOST_SHARED // 2] == [
+        f"{chr(97 + number) * 3} animal{number}" for number in range(MOST_SHARED // 2)
+    ]
+    assert about[MOST_SHARED // 2] == "phrasel"
+    assert len([phrase for phrase in found if phrase.role == "light"]) == MOST_SHARED
     assert shared_phrases(find_candidates(Sources(()))) == ()
+
+
+def test_of_shared_phrases_that_say_the_same_the_commoner_stays() -> None:
+    """One with all words of the other takes no second place."""
+    texts = [
+        "a fox, detailed",
+        "a fox, highly detailed",
+        "a hen, detailed",
+        "a hen, highly detailed",
+    ]
+    found = shared_phrases(find_candidates(Sources(prompts_of([*texts, "a cow, detailed"]))))
+    assert [(phrase.text, phrase.support) for phrase in found if phrase.role == "quality"] == [
+        ("detailed", 3)
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -265,7 +288,8 @@ def test_candidates_are_what_the_prompts_hold(texts: list[str]) -> None:
     by_text(found.subjects)
     by_text(found.details)
     shared = shared_phrases(find_candidates(Sources(prompts)))
-    assert all(phrase.support >= LEAST_SHARED for phrase in shared)
+    assert all(phrase.support >= 1 for phrase in shared)
+    assert all(phrase.support >= LEAST_SUPPORT for phrase in {*shared} - {*found.subjects})
     assert set(shared) <= {*found.subjects, *found.details}
 
 

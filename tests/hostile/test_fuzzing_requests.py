@@ -118,8 +118,17 @@ JSON = st.recursive(
     max_leaves=12,
 )
 FIELDS = {
-    "/v1/query": ("text", "k", "images", "image_urls", "explain", "ignore_metadata", "filters"),
-    "/v1/search": ("text", "k", "filters"),
+    "/v1/query": (
+        "text",
+        "k",
+        "images",
+        "image_urls",
+        "explain",
+        "ignore_metadata",
+        "shared",
+        "filters",
+    ),
+    "/v1/search": ("text", "k", "shared", "filters"),
     "/v1/embed": ("texts", "images", "space"),
     "/v1/extract": ("image",),
     "/sdapi/v1/interrogate": ("image", "model"),

@@ -310,9 +310,10 @@ def test_json_has_the_promised_keys(retriever: Retriever, tmp_path: Path) -> Non
         "source",
         "source_key",
         "n_like",
+        "closeness",
     ]
     assert set(mixed) - set(keys) == {"text"}
-    assert set(carried) - set(keys) == {"prompt", "negative", "tool", "settings"}
+    assert set(carried) - set(keys) == {"prompt", "negative", "tool", "settings", "infotext"}
     assert (plain["image"], text["image"], text["text"]) == (str(path), None, "red")
 
 

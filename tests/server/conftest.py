@@ -74,7 +74,11 @@ def serve(lite: LiteEncoder, index: Path) -> Serve:
     """A context manager: a client of a ready server, over the shared index unless one is given."""
 
     @contextmanager
-    def run(config: ServerSettings | None = None, **changes: object) -> Iterator[TestClient]:
+    def run(
+        config: ServerSettings | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+        **changes: object,
+    ) -> Iterator[TestClient]:
         chosen = replace(config or ServerSettings(index), **changes)  # type: ignore[arg-type]
 
         failures: list[ImpromptError] = []
@@ -83,7 +87,7 @@ def serve(lite: LiteEncoder, index: Path) -> Serve:
             assert name == "lite"
             return lite
 
-        app = create_app(chosen, load=load, on_failure=failures.append)
+        app = create_app(chosen, load=load, on_ready=on_ready, on_failure=failures.append)
         with TestClient(
             app, base_url="http://localhost:7861", raise_server_exceptions=False
         ) as client:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from imprompt.core.errors import QueryError
+from imprompt.core.errors import MemberUnavailable, QueryError
 from imprompt.retriever import Question
 from imprompt.retriever.questions import ReadQuestion
 from imprompt.server.answering import AnswerJob, AnswerRequest, run_jobs
@@ -32,6 +32,7 @@ def test_a_question_for_more_than_the_steady_k_changes_no_other() -> None:
         AnswerJob(ReadQuestion(question, None, "a fox", None), AnswerRequest(question, k))
         for k in (5, 200, 50, 129, 128)
     ]
-    snapshot: Any = SimpleNamespace(retriever=retriever, ensemble=None)  # asked about no text
+    missing = MemberUnavailable("knn", "it is not asked")
+    snapshot: Any = SimpleNamespace(retriever=retriever, ensemble=missing)
     assert len(run_jobs(snapshot, jobs, Metrics())) == 5
     assert retriever.asked == [(3, 128), (2, 200)]

@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from imprompt.encoders.lite import LiteEncoder
+from tests.images.tool_files import CARRIED
 from tests.server.conftest import PROMPTS
 from tests.server.pictures import PARAMETERS, b64, png
 
@@ -58,6 +59,9 @@ def test_png_info_gives_the_texts_of_the_file(client: TestClient) -> None:
         "Seed": "1234",
     }
     assert expected.items() <= done["parameters"].items()
+    written = client.post("/sdapi/v1/png-info", json={"image": b64(CARRIED)}).json()["info"]
+    (result,) = client.post("/v1/query", json={"images": [b64(CARRIED)]}).json()["results"]
+    assert written == result["infotext"] != "", "another tool's, in AUTOMATIC1111's form"
     assert client.post("/sdapi/v1/png-info", json={"image": b64(png())}).json() == {
         "info": "",
         "items": {},

@@ -14,6 +14,8 @@ from imprompt.core.values import prompt_key
 from imprompt.encoders.lite import LiteEncoder
 from imprompt.indexer.build import build_index
 from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.retriever.artists import artists_listed
+from imprompt.retriever.closeness import closeness
 from imprompt.server import schemas
 from imprompt.server.server_settings import Limits, ServerSettings
 from tests.images.tool_files import CARRIED, DOUBT
@@ -76,7 +78,9 @@ def test_a_prompt_in_the_file_is_exact_unless_it_is_to_be_ignored(client: TestCl
     estimated = client.post("/v1/query", json={"images": [image], "ignore_metadata": True}).json()[
         "results"
     ][0]
+    assert exact["infotext"] == PARAMETERS
     assert estimated["how"] == "estimated"
+    assert "infotext" not in estimated
     assert estimated["prompt"] == ", ".join(phrase["text"] for phrase in estimated["phrases"])
     extracted = client.post("/v1/extract", json={"image": image}).json()
     assert extracted["negative"] == "people"
@@ -97,6 +101,59 @@ def test_a_prompt_that_is_not_exact_is_carried(client: TestClient) -> None:
         assert (found["how"], found["prompt"], found["doubt"]) == ("carried", "a red fox", DOUBT)
     info = client.post("/sdapi/v1/png-info", json={"image": image}).json()
     assert info["parameters"]["Carried"] == DOUBT
+
+
+def test_neighbours_have_a_word_by_minilm(client: TestClient, lite: LiteEncoder) -> None:
+    """By the cosine with a text, with the prompt in the file, and with an estimate."""
+    text = "a bowl of ramen, steam"
+    told = b64(png(parameters=f"{text}\nNegative prompt: people\nSteps: 20, Seed: 1"))
+    by_text = client.post("/v1/search", json={"text": text}).json()["results"][0]
+    exact, mixed, estimated = (
+        client.post("/v1/query", json={"images": [told], "explain": not mixing, **fields}).json()[
+            "results"
+        ][0]
+        for mixing, fields in (
+            (False, {}),
+            (True, {"text": text}),
+            (False, {"ignore_metadata": True}),
+        )
+    )
+    row = lite.minilm.encode([text])[0]
+    blend = np.array(estimated["explanation"]["vector"])
+    for result, target, is_estimate in (
+        (by_text, row, False),
+        (exact, row, False),
+        (mixed, row, False),
+        (estimated, blend, True),
+    ):
+        assert len(result["nearest"]) > 5
+        for near in result["nearest"]:
+            cosine = float(lite.minilm.encode([near["prompt"]])[0] @ target)
+            assert near["closeness"] == closeness(cosine, estimated=is_estimate)
+    words = {near["prompt"]: near["closeness"] for near in by_text["nearest"]}
+    assert (words[PROMPTS[2]], words[PROMPTS[0]]) == ("close", "far")
+
+
+def test_phrases_to_choose_from_come_with_a_text_where_they_are_asked_for(
+    client: TestClient,
+) -> None:
+    """Of all prompts around it, however few are returned; an estimate always has them."""
+    asked = {"text": "a red fox", "k": 1}
+    plain = client.post("/v1/search", json=asked).json()["results"][0]
+    (shared,) = client.post("/v1/search", json={**asked, "shared": True}).json()["results"]
+    schemas.QueryResult.model_validate(shared)
+    assert "shared" not in plain
+    assert shared["nearest"] == plain["nearest"] and len(plain["nearest"]) == 1
+    texts = [phrase["text"] for phrase in shared["shared"] if phrase["role"] == "subject"]
+    assert "a red fox" in texts[0] and len(texts) == 4
+    mixed, alone = (
+        client.post("/v1/query", files={"image": png()}, data={"shared": "true", **fields}).json()[
+            "results"
+        ][0]
+        for fields in ({"text": "a red fox"}, {})
+    )
+    assert (mixed["how"], alone["how"]) == ("searched", "estimated")
+    assert mixed["shared"] and alone["shared"]
 
 
 def test_members_contribute(client: TestClient) -> None:
@@ -199,6 +256,8 @@ def test_info_states_the_limits(client: TestClient) -> None:
     assert info["limits"]["max_pixels"] == Limits().max_pixels
     assert info["prompts"] == len(PROMPTS)
     assert info["members"].keys() == {"knn", "vit"}
+    assert info["sources"] == {"prompts.txt": len(PROMPTS)}
+    assert (info["pictures"], info["artists"]) == ([], artists_listed())
 
 
 def test_the_api_describes_itself_with_examples(client: TestClient) -> None:
