@@ -22,12 +22,12 @@ export class PromptBox {
       copyButton(() => this.area.value, "Copy prompt", { kind: "main" }),
       button("Clear", () => this.set("")),
     );
-    this.node = make(
-      "div", { class: "prompt-box" }, make("label", { for: id }, "Your prompt"), this.area, row,
-    );
+    const label = make("label", { for: id }, "Your prompt");
+    this.node = make("div", { class: "prompt-box" }, label, this.area, row);
     this.actions = row;
     this.area.value = prompt;
-    requestAnimationFrame(() => this.fit());
+    // Fits when it is shown, and when its width changes with the window.
+    new ResizeObserver(() => requestAnimationFrame(() => this.fit())).observe(label);
   }
 
   set(text) {
