@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,7 +218,8 @@ def _load_ofa(pool: MemberPool) -> EnsembleMember:
 def _load_caption(pool: MemberPool) -> EnsembleMember:
     from imprompt.ensemble.image_to_text import ImageToText
 
-    return _caption_member(pool, "caption", ImageToText.load, default=CAPTION_SOURCE)
+    load = partial(ImageToText.load, style=pool.blend_config.caption_style)
+    return _caption_member(pool, "caption", load, default=CAPTION_SOURCE)
 
 
 def _caption_member(
