@@ -17,6 +17,7 @@ from imprompt.encoders.foreign import (
     refusal,
     shard_names,
 )
+from imprompt.encoders.memory import out_of_memory
 from imprompt.encoders.torch_devices import choose_device, dtype_on
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, CaptionStyle
 from imprompt.ensemble.caption_models import caption_model, first_sentence, question
@@ -119,7 +120,11 @@ class ImageToText:
             try:
                 with closed_libraries():
                     captions += self._answers(images[start : start + at_once])
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            except Exception as error:  # transformers and torch raise errors of many kinds
+                if isinstance(error, MemoryError) or (
+                    isinstance(error, RuntimeError) and out_of_memory(error)
+                ):
+                    raise
                 raise _cannot_caption(self.files[0].parent, error) from error
         return captions
 

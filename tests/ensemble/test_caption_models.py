@@ -136,6 +136,7 @@ def test_a_template_that_places_the_image_itself(
         ("{{ messages[0]['role'] }}", "no place for an image"),
         ("{{ raise_exception('wrong') }}", "wrong"),
         ("{% for", "cannot caption"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
     ],
 )
 def test_a_template_that_cannot_ask_is_refused(
