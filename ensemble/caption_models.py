@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imprompt.core.errors import ConfigError, WeightsRejected, first_line
+from imprompt.core.hub.fetch import Announce
 from imprompt.encoders.foreign import read_json
 from imprompt.ensemble.blend_config import CaptionStyle
 
-_CHAT_PROMPTS: dict[CaptionStyle, str] = {
+CHAT_PROMPTS: dict[CaptionStyle, str] = {
     "sentence": "Describe this image in one sentence, written as a prompt for Stable Diffusion. "
     "Answer with the sentence only.",
     "tags": "Describe this image as a prompt for Stable Diffusion: a comma-separated list of tags "
     "for subject, medium, style, colors and lighting. Answer with the list only.",
 }
+MAX_ANSWER_TOKENS = 96
+"""Of a model that is asked."""
 _NO_PROMPTS: dict[CaptionStyle, str] = {"sentence": ""}
+
+
+_APOLOGY = re.compile(
+    r"(i'm |i am )?(very |so )?sorry\b"
+    r"|i (can't|cannot|can not|won't|am unable|am not able|don't see|do not see)\b"
+    r"|i'm (unable|not able)\b|unable to\b|as an ai\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +51,13 @@ MODEL_TYPES = {
     "blip-2": CaptionModel("BLIP-2", _NO_PROMPTS),
     "florence2": CaptionModel("Florence-2 of florence-community", {"sentence": "<CAPTION>"}),
     "git": CaptionModel("GIT", _NO_PROMPTS),
-    "idefics3": CaptionModel("Idefics3, SmolVLM", _CHAT_PROMPTS, chat=True),
-    "llava": CaptionModel("LLaVA 1.5, JoyCaption", _CHAT_PROMPTS, chat=True),
-    "llava_next": CaptionModel("LLaVA 1.6", _CHAT_PROMPTS, chat=True),
+    "idefics3": CaptionModel("Idefics3, SmolVLM", CHAT_PROMPTS, chat=True),
+    "llava": CaptionModel("LLaVA 1.5, JoyCaption", CHAT_PROMPTS, chat=True),
+    "llava_next": CaptionModel("LLaVA 1.6", CHAT_PROMPTS, chat=True),
     "paligemma": CaptionModel("PaliGemma, PaliGemma 2", {"sentence": "<image>caption en"}),
-    "qwen2_5_vl": CaptionModel("Qwen2.5-VL", _CHAT_PROMPTS, chat=True),
-    "qwen3_vl": CaptionModel("Qwen3-VL", _CHAT_PROMPTS, chat=True),
-    "smolvlm": CaptionModel("SmolVLM2", _CHAT_PROMPTS, chat=True),
+    "qwen2_5_vl": CaptionModel("Qwen2.5-VL", CHAT_PROMPTS, chat=True),
+    "qwen3_vl": CaptionModel("Qwen3-VL", CHAT_PROMPTS, chat=True),
+    "smolvlm": CaptionModel("SmolVLM2", CHAT_PROMPTS, chat=True),
 }
 """The model types that work, as in the `model_type` of a config.json."""
 
@@ -107,7 +119,7 @@ def question(processor: Any, model: CaptionModel, *, style: CaptionStyle) -> str
                 add_generation_prompt=True,
                 tokenize=False,
             )
-        except Exception as error:  # of the template, which may refuse this form
+        except Exception as error:  # noqa: BLE001 a foreign template may refuse this form
             reason = ValueError(first_line(error))
         else:
             if text.count(processor.image_token) == 1 and prompt in text:
@@ -123,3 +135,15 @@ def first_sentence(answer: str) -> str:
         if len(line) > 1 and line[0] == opening and line[-1] == closing:
             return line if opening in inner or closing in inner else inner
     return line
+
+
+def caption_of(answer: str) -> str:
+    """Return `first_sentence` of an answer, "" if the model declines or apologizes."""
+    said = first_sentence(answer)
+    return "" if _APOLOGY.match(said.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")) else said
+
+
+def tell_declined(captions: Sequence[str], *, announce: Announce) -> None:
+    """Say how many images of a batch have no caption, if any."""
+    if declined := captions.count(""):
+        announce(f"caption: the model declines to describe {declined} of {len(captions)} images.")

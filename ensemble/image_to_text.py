@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imprompt.core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
-from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
+from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice, silent
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
 from imprompt.core.pip_lines import install_extra
 from imprompt.encoders.foreign import (
@@ -20,15 +20,20 @@ from imprompt.encoders.foreign import (
 from imprompt.encoders.memory import out_of_memory
 from imprompt.encoders.torch_devices import choose_device, dtype_on
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, CaptionStyle
-from imprompt.ensemble.caption_models import caption_model, first_sentence, question
+from imprompt.ensemble.caption_models import (
+    MAX_ANSWER_TOKENS,
+    caption_model,
+    caption_of,
+    first_sentence,
+    question,
+    tell_declined,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_NEW_TOKENS = 40
 """Of a caption of a model that gets the image alone."""
-MAX_ANSWER_TOKENS = 96
-"""Of a model that is asked."""
 _ASKED_AT_ONCE = 8
 """Images in one batch of a model that is asked, whose image may be thousands of tokens."""
 _INDEX = "model.safetensors.index.json"
@@ -57,10 +62,17 @@ class ImageToText:
     """A captioner that uses the model's own generation settings, but never samples; see `load`."""
 
     def __init__(
-        self, model: Any, processor: Any, *, question: str = "", files: Sequence[Path] = ()
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        question: str = "",
+        files: Sequence[Path] = (),
+        announce: Announce = silent,
     ) -> None:
         self._model = model
         self._processor = processor
+        self._announce = announce
         self._question = question
         self.files = tuple(files)
 
@@ -106,10 +118,14 @@ class ImageToText:
         if asked:
             processor.tokenizer.padding_side = "left"
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
-        return cls(model.eval().to(torch_device), processor, question=asked, files=files)
+        return cls(
+            model.eval().to(torch_device), processor, question=asked, files=files, announce=announce
+        )
 
     def captions(self, images: Sequence[Image]) -> list[str]:
         """Return one sentence, or one list of tags, for each upright RGB image, in order.
+
+        It is "" where the model declines.
 
         Raises:
             WeightsRejected: the files of the model do not fit together.
@@ -121,11 +137,10 @@ class ImageToText:
                 with closed_libraries():
                     captions += self._answers(images[start : start + at_once])
             except Exception as error:  # transformers and torch raise errors of many kinds
-                if isinstance(error, MemoryError) or (
-                    isinstance(error, RuntimeError) and out_of_memory(error)
-                ):
+                if out_of_memory(error):
                     raise
                 raise _cannot_caption(self.files[0].parent, error) from error
+        tell_declined(captions, announce=self._announce)
         return captions
 
     def _answers(self, images: Sequence[Image]) -> list[str]:
@@ -142,7 +157,7 @@ class ImageToText:
         if self._question and not self._model.config.is_encoder_decoder:
             answers = answers[:, inputs["input_ids"].shape[1] :]
         texts = self._processor.batch_decode(answers, skip_special_tokens=True)
-        return [first_sentence(text) for text in texts]
+        return [caption_of(text) if self._question else first_sentence(text) for text in texts]
 
     def _inputs(self, images: Sequence[Image]) -> Any:
         """Return what the model takes, as a BatchFeature of transformers."""

@@ -14,7 +14,7 @@ from imprompt.core.errors import ConfigError, WeightsRejected
 from imprompt.core.hub.fetch import silent
 from imprompt.core.hub.hub_files import HubFile, cached_file
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, CaptionStyle
-from imprompt.ensemble.caption_models import MODEL_TYPES, first_sentence
+from imprompt.ensemble.caption_models import MODEL_TYPES, caption_of, first_sentence
 from imprompt.ensemble.image_to_text import ImageToText, wanted_files
 from tests.core.fake_hub import serve_as_the_hub
 from tests.ensemble.vision_language_models import ASKED, PLAIN_CHAT, make_llava, make_qwen3_vl
@@ -74,7 +74,7 @@ def test_answers_are_those_of_the_pipeline(
 ) -> None:
     """Token for token what transformers' pipeline answers, alone and in a padded batch."""
     monkeypatch.setattr("imprompt.ensemble.image_to_text.MAX_ANSWER_TOKENS", N_TOKENS)
-    monkeypatch.setattr("imprompt.ensemble.image_to_text.first_sentence", lambda text: text)
+    monkeypatch.setattr("imprompt.ensemble.image_to_text.caption_of", lambda text: text)
     folder = made[name]
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
     expected = oracle(folder, MODEL_TYPES[model_type].prompts["sentence"], pictures())
@@ -95,7 +95,7 @@ def test_shards_give_what_one_file_gives(made: dict[str, Path], tmp_path: Path) 
 def test_tags_are_asked_for(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The style of the blend config is the question; models without a question refuse it."""
     monkeypatch.setattr("imprompt.ensemble.image_to_text.MAX_ANSWER_TOKENS", N_TOKENS)
-    monkeypatch.setattr("imprompt.ensemble.image_to_text.first_sentence", lambda text: text)
+    monkeypatch.setattr("imprompt.ensemble.image_to_text.caption_of", lambda text: text)
     folder = made["llava"]
     expected = oracle(folder, MODEL_TYPES["llava"].prompts["tags"], pictures())
     assert load(folder, style="tags").captions(pictures()) == expected
@@ -113,7 +113,7 @@ def test_a_template_that_places_the_image_itself(
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     monkeypatch.setattr("imprompt.ensemble.image_to_text.MAX_ANSWER_TOKENS", N_TOKENS)
-    monkeypatch.setattr("imprompt.ensemble.image_to_text.first_sentence", lambda text: text)
+    monkeypatch.setattr("imprompt.ensemble.image_to_text.caption_of", lambda text: text)
     folder = make_llava(tmp_path / "joy", template=PLAIN_CHAT)
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
@@ -285,6 +285,23 @@ def test_the_float_type_is_the_devices(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_answer_becomes_a_caption(answer: str, caption: str) -> None:
     """Its first line, without quotes around it."""
     assert first_sentence(answer) == caption
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I'm sorry, but I can't help with that.",
+        "Sorry, no.",
+        "I\N{RIGHT SINGLE QUOTATION MARK}m unable to describe people.",
+        '"I cannot see an image."',
+        "As an AI, I do not look at images.",
+        " \n ",
+    ],
+)
+def test_an_apology_is_no_caption(answer: str) -> None:
+    """Nor is nothing; a caption that holds such words later is one."""
+    assert caption_of(answer) == ""
+    assert caption_of(f"a sign that says {answer.strip()}") != ""
 
 
 def test_the_page_lists_the_model_types() -> None:
