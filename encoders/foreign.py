@@ -75,6 +75,9 @@ _SEARCHES = ("num_beams", "num_return_sequences", "num_beam_groups")
 """Numbers of answers that are generated at once; each takes the memory of an answer."""
 _SIDES = ("image_size", "img_size", "input_size", "crop_size", "height", "shortest_edge")
 
+_PIXEL_COUNTERS = ("Qwen2VL", "Qwen3VL")
+"""Image and video processors whose `shortest_edge` is the least number of pixels."""
+
 _TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
 """transformers' key of the warning that it gives once."""
 
@@ -253,8 +256,10 @@ def built_timm(name: str, **options: Any) -> Any:
         return timm.create_model(name, pretrained=False, **options)
 
 
-def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
+def image_to_text(folder: Path, *, dtype: str, hint: str) -> tuple[Any, Any]:
     """Return (model, processor) from a folder with an image-to-text model of transformers, on CPU.
+
+    `dtype` is torch's name of the weights' type.
 
     Raises:
         ImportError: transformers is not installed.
@@ -267,9 +272,10 @@ def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
     safe = {"trust_remote_code": False, "local_files_only": True}
     try:
         with closed_libraries():
-            processor = AutoProcessor.from_pretrained(folder, **safe)
+            with _smolvlm_without_num2words():
+                processor = AutoProcessor.from_pretrained(folder, **safe)
             model, loading = AutoModelForImageTextToText.from_pretrained(
-                folder, use_safetensors=True, output_loading_info=True, **safe
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **safe
             )
     except Exception as error:  # transformers, safetensors and torch raise errors of many kinds
         raise WeightsRejected(
@@ -282,6 +288,16 @@ def image_to_text(folder: Path, *, hint: str) -> tuple[Any, Any]:
             hint=hint,
         )
     return model, processor
+
+
+@contextmanager
+def _smolvlm_without_num2words() -> Iterator[None]:
+    """Let SmolVLM's processor be built without num2words, a package that only videos need."""
+    from transformers.models.smolvlm import processing_smolvlm
+
+    present = getattr(processing_smolvlm, "num2words", None)
+    with _replaced(processing_smolvlm, "num2words", value=present or str):
+        yield
 
 
 def read_json(path: Path, *, hint: str = "Fetch the file again.") -> Any:
@@ -338,8 +354,11 @@ def _check_transformers_folder(folder: Path, *, hint: str) -> None:
             _check_transformers_config(content, rejected)
             _check_numbers(content, weights_bytes, rejected)
         elif path.name.endswith("processor_config.json"):
-            for inner in _mappings(content, rejected):
-                _check_sides(inner, rejected)
+            inside = list(_mappings(content, rejected))
+            pixel_counts = [inner.get("size") for inner in inside if _counts_pixels(inner)]
+            for inner in inside:
+                counts = _counts_pixels(inner) or any(inner is size for size in pixel_counts)
+                _check_sides(inner, rejected, counts_pixels=counts)
 
 
 def _check_transformers_config(config: Any, rejected: _Rejection) -> None:
@@ -379,17 +398,25 @@ def _check_numbers(config: Any, weights_bytes: int | None, rejected: _Rejection)
         _check_sides(inner, rejected)
 
 
-def _check_sides(inner: Mapping[str, Any], rejected: _Rejection) -> None:
-    """Check the sides in pixels that images are scaled to.
+def _counts_pixels(processor: Mapping[str, Any]) -> bool:
+    """Return whether `shortest_edge` of this image processor is a number of pixels, not a side."""
+    return any(
+        str(processor.get(key)).startswith(_PIXEL_COUNTERS)
+        for key in ("image_processor_type", "video_processor_type")
+    )
 
-    Models with a variable number of patches use `shortest_edge` for a number of pixels.
-    """
-    counts_pixels = "merge_size" in inner or "min_pixels" in inner
+
+def _check_sides(
+    inner: Mapping[str, Any], rejected: _Rejection, *, counts_pixels: bool = False
+) -> None:
+    """Check the sides in pixels that images are scaled to."""
     for key in (*_SIDES, "width") if "height" in inner else _SIDES:
         side = max(_numbers(inner, (key,)), default=0)
         limit = MAX_SIDE_PX**2 if counts_pixels and key == "shortest_edge" else MAX_SIDE_PX
         if side > limit:
             raise rejected(f"{key} {side:,} is more than {limit:,} pixels")
+    if (pixels := max(_numbers(inner, ("min_pixels",)), default=0)) > MAX_SIDE_PX**2:
+        raise rejected(f"min_pixels {pixels:,} is more than {MAX_SIDE_PX**2:,} pixels")
 
 
 def _numbers(inner: Mapping[str, Any], keys: tuple[str, ...]) -> list[int]:

@@ -19,6 +19,7 @@ _MOST_LABELS = 100
 
 Mode: TypeAlias = Literal["classic", "best", "fast", "negative"]
 Phrases: TypeAlias = Literal["package", "corpus"]
+CaptionStyle: TypeAlias = Literal["sentence", "tags"]
 
 
 class KnnSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,14 +60,17 @@ class BlendConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     `weights` by member; only their ratios count. `suffixes` are appended to a member's captions.
     `sources` override where a member's model comes from: a folder, or OWNER/NAME of a hub
-    repository; for `vit` a file, a folder, or ARCH//FILE. `calibrations` turn the features of a
-    prediction into a confidence, each for one encoder and one size of corpus.
+    repository; for `vit` a file, a folder, or ARCH//FILE; for `caption` also openai:URL#MODEL, a
+    server. `caption_style` is what `caption` writes:
+    a sentence, or comma-separated tags. `calibrations` turn the features of a prediction into a
+    confidence, each for one encoder and one size of corpus.
     """
 
     name: str
     weights: dict[str, float]
     suffixes: dict[str, str] = {}
     sources: dict[str, str] = {}
+    caption_style: CaptionStyle = "sentence"
     knn: KnnSettings = KnnSettings()
     interrogator: InterrogatorSettings = InterrogatorSettings()
     calibrations: tuple[Calibration, ...] = ()

@@ -1,4 +1,4 @@
-"""`caption`: BLIP or another image-to-text model of transformers, from a folder or the hub."""
+"""`caption`: an image-to-text model of transformers, from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -6,106 +6,227 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imprompt.core.errors import MemberUnavailable, WeightsMissing
-from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice
+from imprompt.core.errors import MemberUnavailable, WeightsMissing, WeightsRejected
+from imprompt.core.hub.fetch import Announce, fetch_all, fetch_choice, silent
 from imprompt.core.hub.hub_files import HubFile, Wanted, cached_file, wanted
 from imprompt.core.pip_lines import install_extra
-from imprompt.encoders.foreign import image_to_text, shard_names
-from imprompt.encoders.torch_devices import choose_device
+from imprompt.encoders.foreign import (
+    closed_libraries,
+    image_to_text,
+    read_json,
+    refusal,
+    shard_names,
+)
+from imprompt.encoders.memory import out_of_memory
+from imprompt.encoders.torch_devices import choose_device, dtype_on
+from imprompt.ensemble.blend_config import CAPTION_SOURCE, CaptionStyle
+from imprompt.ensemble.caption_models import (
+    MAX_ANSWER_TOKENS,
+    caption_model,
+    caption_of,
+    first_sentence,
+    question,
+    tell_declined,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_NEW_TOKENS = 40
+"""Of a caption of a model that gets the image alone."""
+_ASKED_AT_ONCE = 8
+"""Images in one batch of a model that is asked, whose image may be thousands of tokens."""
 _INDEX = "model.safetensors.index.json"
 _OPTIONAL = (
-    "processor_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
-    "tokenizer_config.json",
+    "added_tokens.json",
     "special_tokens_map.json",
     "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
 )
-_MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".txt", ".model"})
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Either is enough: transformers 5 writes the second alone, older ones wrote the first."""
+_MODEL_SUFFIXES = frozenset({".jinja", ".json", ".safetensors", ".txt", ".model"})
 _REMEDY = (
     "Name a folder or a hub repository with an image-to-text model of transformers in safetensors."
 )
 
 
 class ImageToText:
-    """A captioner that uses the model's own generation settings; see `load`."""
+    """A captioner that uses the model's own generation settings, but never samples; see `load`."""
 
-    def __init__(self, model: Any, processor: Any, *, files: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        question: str = "",
+        files: Sequence[Path] = (),
+        announce: Announce = silent,
+    ) -> None:
         self._model = model
         self._processor = processor
+        self._announce = announce
+        self._question = question
         self.files = tuple(files)
 
     @classmethod
-    def load(cls, source: str, *, device: str, offline: bool, announce: Announce) -> ImageToText:
+    def load(
+        cls,
+        source: str,
+        *,
+        device: str,
+        offline: bool,
+        announce: Announce,
+        style: CaptionStyle = "sentence",
+    ) -> ImageToText:
         """Return the model of a folder, which goes first, or of OWNER/NAME on the hub.
 
         Raises:
             MemberUnavailable: transformers is not installed.
             WeightsMissing: a file is missing and cannot be fetched.
-            WeightsRejected: a file is damaged, or belongs to another model.
-            ConfigError: no such device.
+            WeightsRejected: a file is damaged, or belongs to a model that cannot caption.
+            ConfigError: no such device, or the model does not write captions of this style.
         """
         torch_device = choose_device(device)
         folder = Path(source).expanduser()
         if not folder.is_dir():
-            folder = _fetch_folder(source, offline=offline, announce=announce)
+            folder = _fetch_folder(source, style=style, offline=offline, announce=announce)
         if not ((folder / "model.safetensors").is_file() or (folder / _INDEX).is_file()):
             raise WeightsMissing(f"{folder} has no model.safetensors.", path=folder, hint=_REMEDY)
+        kind = caption_model(folder / "config.json", style=style)
+        dtype = _float_type(folder / "config.json", torch_device)
         try:
-            model, processor = image_to_text(folder, hint=_REMEDY)
+            model, processor = image_to_text(folder, dtype=dtype, hint=_REMEDY)
         except ModuleNotFoundError as error:
             raise MemberUnavailable(
                 "caption",
                 f"the package {error.name} is not installed",
                 hint=f"Install it: {install_extra('ofa')}",
             ) from error
+        try:
+            with closed_libraries():
+                asked = question(processor, kind, style=style)
+        except Exception as error:  # of a foreign template
+            raise _cannot_caption(folder, error) from error
+        if asked:
+            processor.tokenizer.padding_side = "left"
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES)
-        return cls(model.eval().to(torch_device), processor, files=files)
+        return cls(
+            model.eval().to(torch_device), processor, question=asked, files=files, announce=announce
+        )
 
     def captions(self, images: Sequence[Image]) -> list[str]:
-        """Return one sentence for each upright RGB image, in order."""
-        if not images:
-            return []
+        """Return one sentence, or one list of tags, for each upright RGB image, in order.
+
+        It is "" where the model declines.
+
+        Raises:
+            WeightsRejected: the files of the model do not fit together.
+        """
+        at_once = _ASKED_AT_ONCE if self._question else len(images)
+        captions: list[str] = []
+        for start in range(0, len(images), at_once or 1):
+            try:
+                with closed_libraries():
+                    captions += self._answers(images[start : start + at_once])
+            except Exception as error:  # transformers and torch raise errors of many kinds
+                if out_of_memory(error):
+                    raise
+                raise _cannot_caption(self.files[0].parent, error) from error
+        tell_declined(captions, announce=self._announce)
+        return captions
+
+    def _answers(self, images: Sequence[Image]) -> list[str]:
         import torch
 
-        inputs = self._processor(images=list(images), return_tensors="pt").to(self._model.device)
+        inputs = self._inputs(images).to(self._model.device, dtype=self._model.dtype)
         with torch.inference_mode():
-            answers = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        return [
-            text.strip() for text in self._processor.batch_decode(answers, skip_special_tokens=True)
-        ]
+            answers = self._model.generate(
+                **inputs,
+                max_new_tokens=MAX_ANSWER_TOKENS if self._question else MAX_NEW_TOKENS,
+                do_sample=False,
+                num_return_sequences=1,
+            )
+        if self._question and not self._model.config.is_encoder_decoder:
+            answers = answers[:, inputs["input_ids"].shape[1] :]
+        texts = self._processor.batch_decode(answers, skip_special_tokens=True)
+        return [caption_of(text) if self._question else first_sentence(text) for text in texts]
+
+    def _inputs(self, images: Sequence[Image]) -> Any:
+        """Return what the model takes, as a BatchFeature of transformers."""
+        if not self._question:
+            return self._processor(images=list(images), return_tensors="pt")
+        options = {}
+        bos = self._processor.tokenizer.bos_token
+        if bos and self._question.startswith(bos):  # of the chat template
+            options["add_special_tokens"] = False
+        inputs = self._processor(
+            images=[[image] for image in images],
+            text=[self._question] * len(images),
+            padding=True,
+            return_tensors="pt",
+            **options,
+        )
+        inputs.pop("labels", None)  # for training only
+        return inputs
 
 
-def wanted_files(repo: str) -> list[Wanted]:
-    """Return the files to fetch for a model; its shards are known once their index is cached.
+def wanted_files(repo: str, *, style: CaptionStyle = "sentence") -> list[Wanted]:
+    """Return the files to fetch for a model, as far as those on this machine tell.
+
+    Its configuration comes first: nothing else is wanted of a model that cannot be used. Its shards
+    are known once their index is here.
 
     Raises:
-        WeightsRejected: the cached index is not one.
+        WeightsRejected: the model cannot caption, or the index of its shards is not one.
+        ConfigError: the model does not write captions of this style.
     """
+    configuration = wanted(repo, "config.json")
+    config_path = cached_file(configuration.choices[0])
+    if config_path is not None:
+        caption_model(config_path, style=style)
+    elif repo != CAPTION_SOURCE:
+        return [configuration]
     weights = wanted(
         repo,
         "model.safetensors",
         _INDEX,
         if_absent="Its weights are not in safetensors, and no other form is read.",
     )
-    files = [wanted(repo, name, optional=True) for name in _OPTIONAL]
-    files += [wanted(repo, "config.json"), wanted(repo, "preprocessor_config.json")]
+    files = [wanted(repo, name, optional=True) for name in (*_OPTIONAL, *_PROCESSORS)]
+    files += [configuration, wanted(repo, *_PROCESSORS)]
     index = cached_file(HubFile(repo, _INDEX))
     if index is None or cached_file(weights.choices[0]) is not None:
         return [*files, weights]
     return [*files, weights, *(wanted(repo, shard) for shard in shard_names(index, hint=_REMEDY))]
 
 
-def _fetch_folder(repo: str, *, offline: bool, announce: Announce) -> Path:
+def _fetch_folder(repo: str, *, style: CaptionStyle, offline: bool, announce: Announce) -> Path:
     """Return the folder of the fetched files of a repository."""
-    fetch_all(lambda: wanted_files(repo), offline=offline, announce=announce)
+    fetch_all(lambda: wanted_files(repo, style=style), offline=offline, announce=announce)
     return fetch_choice(
         wanted(repo, "config.json").choices, offline=offline, announce=announce
     ).parent
+
+
+def _float_type(config_path: Path, device: str) -> str:
+    """Return torch's name of the type to compute in.
+
+    Models trained in bfloat16, such as Gemma, overflow in float16.
+    """
+    dtype = dtype_on(device)
+    config = read_json(config_path)
+    inside = (config, config.get("text_config") or {}) if isinstance(config, dict) else ()
+    stored = {part.get(key) for part in inside for key in ("dtype", "torch_dtype")}
+    return "bfloat16" if dtype == "float16" and "bfloat16" in stored else dtype
+
+
+def _cannot_caption(folder: Path, error: Exception) -> WeightsRejected:
+    return WeightsRejected(f"{folder} cannot caption: {refusal(error)}.", path=folder, hint=_REMEDY)

@@ -127,6 +127,8 @@ class Knn:
             scores = rescored(
                 scores, np.concatenate(second, axis=1), share=self._settings.rescore_share
             )
+        for column, texts in enumerate(captions, start=scores.shape[1] - len(captions)):
+            scores[[text == "" for text in texts], column] = -np.inf
         rows = regress(
             scores,
             np.concatenate(vectors, axis=1),

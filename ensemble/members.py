@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from imprompt.ensemble.rescoring import Rescorer
 from imprompt.retriever.filters import PassingPrompts
 
 if TYPE_CHECKING:
+    from imprompt.ensemble.chat_completions import ChatCaptioner
     from imprompt.ensemble.image_to_text import ImageToText
     from imprompt.ensemble.interrogator.library_modes import LibraryModes
     from imprompt.ensemble.interrogator.phrase_lists import PhraseLists
@@ -215,13 +217,21 @@ def _load_ofa(pool: MemberPool) -> EnsembleMember:
 
 
 def _load_caption(pool: MemberPool) -> EnsembleMember:
+    from imprompt.ensemble.chat_completions import CHAT_PREFIX, ChatCaptioner
     from imprompt.ensemble.image_to_text import ImageToText
 
-    return _caption_member(pool, "caption", ImageToText.load, default=CAPTION_SOURCE)
+    source = pool.blend_config.sources.get("caption", CAPTION_SOURCE)
+    kind = ChatCaptioner if source.startswith(CHAT_PREFIX) else ImageToText
+    load = partial(kind.load, style=pool.blend_config.caption_style)
+    return _caption_member(pool, "caption", load, default=CAPTION_SOURCE)
 
 
 def _caption_member(
-    pool: MemberPool, name: str, load: Callable[..., OfaCaptioner | ImageToText], *, default: str
+    pool: MemberPool,
+    name: str,
+    load: Callable[..., ChatCaptioner | ImageToText | OfaCaptioner],
+    *,
+    default: str,
 ) -> EnsembleMember:
     captioner = load(
         pool.blend_config.sources.get(name, default),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from imprompt.core.protocols import EnsembleMember, TextEncoder
 from imprompt.core.values import Prediction, Vectors
 from imprompt.encoders.caching import BatchCache, image_keys
@@ -30,7 +32,7 @@ class Captioner(Protocol):
     """A model that writes sentences."""
 
     def captions(self, images: Sequence[Image]) -> list[str]:
-        """Return one sentence for each upright RGB image, in order."""
+        """Return one sentence for each upright RGB image, in order; "" where it has none."""
         ...
 
 
@@ -49,9 +51,16 @@ class CaptionMember:
         self._suffix = suffix
 
     def predict(self, images: Sequence[Image]) -> Prediction:
-        """Return the sentences, suffix included, and their embeddings."""
-        texts = tuple(caption + self._suffix for caption in self._captioner.captions(images))
-        return Prediction(self._minilm.encode(texts), texts)
+        """Return the sentences, suffix included, and their embeddings.
+
+        An image without a caption has the text "" and a row of zeros, which does not count.
+        """
+        captions = self._captioner.captions(images)
+        texts = tuple(caption + self._suffix if caption else "" for caption in captions)
+        vectors = self._minilm.encode(texts)
+        if "" in texts:
+            vectors = np.where(np.array([[text != ""] for text in texts]), vectors, np.float32(0))
+        return Prediction(vectors, texts)
 
 
 class OutputTower(Protocol):

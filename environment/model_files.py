@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,9 +174,13 @@ def _member_need(name: str, blend_config: BlendConfig) -> Need:
 
         return _model_need(title, blend_config.sources.get(name, OFA_SOURCE), ofa_files)
     if name == "caption":
+        from imprompt.ensemble.chat_completions import CHAT_PREFIX
         from imprompt.ensemble.image_to_text import wanted_files as caption_files
 
-        return _model_need(title, blend_config.sources.get(name, CAPTION_SOURCE), caption_files)
+        source = blend_config.sources.get(name, CAPTION_SOURCE)
+        if source.startswith(CHAT_PREFIX):  # a server has the model
+            return Need(title)
+        return _model_need(title, source, partial(caption_files, style=blend_config.caption_style))
     if name == "interrogator":
         return Need(title, extra="interrogator")
     if name != "knn":  # which reads only the index

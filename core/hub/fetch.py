@@ -162,7 +162,8 @@ def _ask_for_all(
     The first answer about a repository settles the commit (added to `commits`) that all its files
     are of. A hub that cannot be reached is asked only once.
     """
-    remotes, reachable = [], True
+    remotes: list[Remote] = []
+    reachable = True
     for want in sorted(wants, key=_urgency):
         if want.optional and (offline or not reachable):
             continue
@@ -170,6 +171,8 @@ def _ask_for_all(
         at = [replace(file, revision=commit or file.revision) for file in want.choices]
         if commit is not None and any(file_at(file, commit) for file in at):
             continue
+        if want.optional and any(remote.file in at for remote in remotes):
+            continue  # something else needs the same file
         file = want.choices[-1]
         try:
             if not reachable:
