@@ -13,6 +13,8 @@ from imprompt.commands.options import EncoderName
 from imprompt.commands.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from imprompt.core.protocols import DualEncoder
 
 
@@ -111,8 +113,10 @@ def serve(
         log_json=output.json,
     )
 
-    def load(name: str) -> DualEncoder:
+    def load(name: str, digests: Iterable[str]) -> DualEncoder:
         load_named = load_encoder if encoder else load_index_encoder
-        return load_named(name, device=location.device, offline=run.offline, announce=output.note)
+        return load_named(
+            name, device=location.device, offline=run.offline, announce=output.note, digests=digests
+        )
 
     run_server(config, load=load, announce=output.note, open_page=open_page)

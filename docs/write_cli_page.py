@@ -22,8 +22,8 @@ _VARIABLES = {
     settings.CONFIG_VARIABLE: "another file in place of `config.toml`",
     TOKEN_VARIABLE: "the bearer token that clients of `serve` must send",
     settings.MILVUS_TOKEN_VARIABLE: "the token, or USER:PASSWORD, of a Milvus server",
-    "OPENAI_API_KEY, OPENAI_BASE_URL": "for a captioner `openai:URL#MODEL`: its key, and the address "
-    "if it is on another machine",
+    "OPENAI_API_KEY, OPENAI_BASE_URL": "for a captioner `openai:URL#MODEL`: its key, and the "
+    "address if it is on another machine",
     "OMP_NUM_THREADS": "how many threads compute; all processors by default",
     "HF_TOKEN, HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE": "of the Hugging Face hub: the token, the "
     "folder of its cache, a mirror, and no network",

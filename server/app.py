@@ -33,7 +33,7 @@ from imprompt.server.server_settings import ServerSettings
 from imprompt.server.service import Service
 
 if TYPE_CHECKING:
-    from imprompt.core.protocols import DualEncoder
+    from imprompt.server.models import LoadEncoder
 
 _LOG = logging.getLogger("imprompt.server")
 _KINDS = {404: "not-found", 405: "method-not-allowed"}
@@ -45,7 +45,7 @@ OnFailure = Callable[[ImpromptError], None]
 def create_app(
     settings: ServerSettings,
     *,
-    load: Callable[[str], DualEncoder],
+    load: LoadEncoder,
     announce: Announce = silent,
     on_ready: Callable[[], None] = lambda: None,
     on_failure: OnFailure = lambda _error: None,
@@ -53,7 +53,7 @@ def create_app(
     """Return the ASGI application; all but the health checks waits until the models are loaded.
 
     Args:
-        load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
+        load: see `imprompt.server.models.LoadEncoder`.
         announce: takes a line for the person who started the server.
         on_ready: called once when the server can answer.
         on_failure: called if the server cannot start; it never becomes ready then.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from imprompt.core.errors import MemberUnavailable
 from imprompt.core.hub.fetch import Announce
@@ -51,11 +51,15 @@ class _OutputImages:
         return self._lite.images.output(items)
 
 
+LoadEncoder: TypeAlias = "Callable[[str, Iterable[str]], DualEncoder]"
+"""Loads an encoder by its name and the sha256 of the weights that are meant, if they are known."""
+
+
 class Models:
     """The encoder, kept across versions, and the ensemble, loaded for each version.
 
     Args:
-        load: loads an encoder by its name.
+        load: see `LoadEncoder`.
         announce: takes a line for the person who started the server.
         gpu: searches each version; None for the CPU.
 
@@ -67,7 +71,7 @@ class Models:
         self,
         settings: ServerSettings,
         *,
-        load: Callable[[str], DualEncoder],
+        load: LoadEncoder,
         announce: Announce,
         gpu: Gpu | None = None,
     ) -> None:
@@ -87,9 +91,11 @@ class Models:
         """
         if self._gpu is not None:
             version.search_on(self._gpu)
-        name = self._settings.encoder or version.manifest.encoders[0].name
+        spec = version.manifest.encoders[0]
+        name = self._settings.encoder or spec.name
         if self._encoder is None or self._encoder[0] != name:
-            self._encoder = name, self._load(name)
+            digests = () if self._settings.encoder else spec.weights_sha256.values()
+            self._encoder = name, self._load(name, digests)
         encoder = self._encoder[1]
         ensemble = self._load_ensemble(version, encoder)
         # The retriever and the ensemble share one encoder, so that each image is encoded once.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from imprompt.core.errors import ImageRejected, ImpromptError
 from imprompt.core.hub.fetch import Announce
@@ -26,15 +26,12 @@ from imprompt.server.answering import (
 from imprompt.server.http_errors import busy
 from imprompt.server.image_readers import ImageReaders, read_png_info, read_prompt
 from imprompt.server.micro_batches import MicroBatcher
-from imprompt.server.models import Models
+from imprompt.server.models import LoadEncoder, Models
 from imprompt.server.prometheus import Metrics
 from imprompt.server.server_settings import ServerSettings
 from imprompt.server.snapshots import CurrentSnapshot, Snapshot
 from imprompt.server.thumbnails import folders_by_name, image_of, no_image, thumbnail
 from imprompt.store.gpu import opened_gpu
-
-if TYPE_CHECKING:
-    from imprompt.core.protocols import DualEncoder
 
 _ROW_THREADS = 2
 _PICTURES_AT_ONCE = 2
@@ -46,7 +43,7 @@ class Service:
     """Answers from the index version in service, once `load` has returned.
 
     Args:
-        load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
+        load: see `imprompt.server.models.LoadEncoder`.
         announce: takes a line for the person who started the server.
 
     Raises:
@@ -55,12 +52,7 @@ class Service:
     """
 
     def __init__(
-        self,
-        settings: ServerSettings,
-        *,
-        load: Callable[[str], DualEncoder],
-        metrics: Metrics,
-        announce: Announce,
+        self, settings: ServerSettings, *, load: LoadEncoder, metrics: Metrics, announce: Announce
     ) -> None:
         self.settings = settings
         self.metrics = metrics

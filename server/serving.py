@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import webbrowser
-from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,8 @@ from imprompt.server.server_settings import ServerSettings
 if TYPE_CHECKING:
     import uvicorn
 
-    from imprompt.core.protocols import DualEncoder
     from imprompt.server.middleware import Middleware
+    from imprompt.server.models import LoadEncoder
 
 _DRAIN_S = 30
 _OPEN_FILES = 1 << 16
@@ -27,16 +26,12 @@ _MAX_HEADER_BYTES = 32 << 10
 
 
 def serve(
-    settings: ServerSettings,
-    *,
-    load: Callable[[str], DualEncoder],
-    announce: Announce,
-    open_page: bool = False,
+    settings: ServerSettings, *, load: LoadEncoder, announce: Announce, open_page: bool = False
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: finish open requests for at most 30 s.
 
     Args:
-        load: loads an encoder by its name, like `imprompt.encoders.registry.load_encoder`.
+        load: see `imprompt.server.models.LoadEncoder`.
         announce: takes a line for the person who started the server.
         open_page: open the page in the user's browser when the server is ready.
 

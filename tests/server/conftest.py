@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +83,7 @@ def serve(lite: LiteEncoder, index: Path) -> Serve:
 
         failures: list[ImpromptError] = []
 
-        def load(name: str) -> DualEncoder:
+        def load(name: str, _digests: Iterable[str]) -> DualEncoder:
             assert name == "lite"
             return lite
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def test_a_fault_while_starting_is_told(index: Path) -> None:
     from imprompt.core.errors import ImpromptError
     from imprompt.server.app import create_app
 
-    def broken(name: str) -> DualEncoder:
+    def broken(name: str, _digests: Iterable[str]) -> DualEncoder:
         raise RuntimeError("no such model")
 
     told: list[ImpromptError] = []
@@ -124,7 +124,11 @@ def test_without_an_index_nothing_gets_ready(tmp_path: Path) -> None:
     from imprompt.server.app import create_app
 
     told: list[ImpromptError] = []
-    app = create_app(ServerSettings(tmp_path), load=pytest.fail, on_failure=told.append)
+    app = create_app(
+        ServerSettings(tmp_path),
+        load=lambda name, _digests: pytest.fail(name),
+        on_failure=told.append,
+    )
     with TestClient(app, base_url="http://localhost") as client:
         until(lambda: bool(told))
         assert told[0].kind == "no-index"
