@@ -19,15 +19,9 @@ _RENAMED = {"description": "ImageDescription"}
 
 
 def xmp_texts(packet: bytes) -> dict[str, str]:
-    """Return the text properties of a packet, the first of alternatives, but no answer of imprompt.
-
-    `defusedxml` refuses entities: a few lines of them would unpack to gigabytes.
-    """
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root = fromstring(packet.strip(b"\0 \t\r\n"))  # padded with blanks, in some files with NULs
-    except Exception:  # noqa: BLE001 -- not XML, or refused for its entities
+    """Return a packet's text properties, the first of alternatives, but no answer of imprompt."""
+    root = parsed(packet)
+    if root is None:
         return {}
     texts: dict[str, str] = {}
     for number, (name, text) in enumerate(_properties(root)):
@@ -36,6 +30,25 @@ def xmp_texts(packet: bytes) -> dict[str, str]:
         if text.strip():
             texts.setdefault(_RENAMED.get(name, name), text)
     return texts
+
+
+def parsed(packet: bytes) -> Element | None:
+    """Return the root of a packet, None if it is not XML or has entities.
+
+    `defusedxml` refuses those: a few lines of them would unpack to gigabytes.
+    """
+    from defusedxml.ElementTree import fromstring
+
+    try:
+        root: Element = fromstring(bare(packet))
+    except Exception:  # noqa: BLE001 -- as said
+        return None
+    return root
+
+
+def bare(packet: bytes) -> bytes:
+    """Return a packet without the blanks around it, which in some files are NULs."""
+    return packet.strip(b"\0 \t\r\n")
 
 
 def _properties(root: Element) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from xml.sax.saxutils import escape, quoteattr
 
-from imprompt.images.metadata.xmp import ANSWERS, DESCRIPTION, RDF
+from imprompt.images.metadata.xmp import ANSWERS, DESCRIPTION, RDF, bare, parsed
 
 FORMATS = "PNG, JPEG and WebP"
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -74,25 +74,28 @@ def _packet(old: bytes | None, added: str) -> bytes:
             f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
             f'{added.replace("ABOUT", quoteattr(""), 1)}</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
         ).encode()
-    from defusedxml.ElementTree import fromstring
-
-    bare = old.strip(b"\0 \t\r\n")
-    try:
-        bare.decode("utf-8")
-        root = fromstring(bare)
-    except Exception as error:
-        raise CannotDescribeError("its XMP cannot be read") from error
+    trimmed, root = bare(old), parsed(old)
+    if root is None or not _is_utf8(trimmed):
+        raise CannotDescribeError("its XMP cannot be read")
     if root.find(f".//{DESCRIPTION}") is not None or any(
         DESCRIPTION in element.attrib for element in root.iter()
     ):
         raise CannotDescribeError("its XMP has a description of its own")
-    ends = [match.start() for match in _END_OF_RDF.finditer(bare)]
+    ends = [match.start() for match in _END_OF_RDF.finditer(trimmed)]
     if not ends:
         raise CannotDescribeError("its XMP cannot be read")
     described = root.find(f".//{{{RDF}}}Description")
     about = "" if described is None else described.attrib.get(f"{{{RDF}}}about", "")
     new = added.replace("ABOUT", quoteattr(about), 1).encode()
-    return bare[: ends[-1]] + new + bare[ends[-1] :]
+    return trimmed[: ends[-1]] + new + trimmed[ends[-1] :]
+
+
+def _is_utf8(packet: bytes) -> bool:
+    try:
+        packet.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _into_png(data: bytes, added: str) -> bytes:

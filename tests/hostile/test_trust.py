@@ -63,7 +63,11 @@ RULES = (
         ("ensemble/submission/submission_job.py",),
         "mapped arrays",
     ),
-    Rule(("mmap.mmap", "libc.mmap"), ("store/mapping.py",), "maps of files"),
+    Rule(
+        ("mmap.mmap", "libc.mmap"),
+        ("indexer/scratch_arrays.py", "store/mapping.py"),  # the first maps files of its own
+        "maps of files",
+    ),
     Rule(
         ("torch.load", "torch.jit.load", "torch.package.PackageImporter"),
         ("encoders/checkpoints.py", "encoders/graphs/write_graphs.py"),
