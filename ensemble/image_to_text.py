@@ -46,6 +46,7 @@ _OPTIONAL = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "video_preprocessor_config.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",

@@ -165,8 +165,9 @@ def test_shards_are_learnt_from_their_index(hub: FakeHub, imprompt: Imprompt) ->
     names = {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}
     hub.files |= {
         f"{blip}/{name}": b"{}"
-        for name in ("config.json", "preprocessor_config.json", "vocab.txt", *names.values())
+        for name in ("preprocessor_config.json", "vocab.txt", *names.values())
     }
+    hub.files[f"{blip}/config.json"] = b'{"model_type": "blip"}'
     hub.files[f"{blip}/model.safetensors.index.json"] = json.dumps({"weight_map": names}).encode()
     done = imprompt("prefetch", "caption", "--json")
     assert done.code == 0, done.err

@@ -92,6 +92,30 @@ def test_shards_give_what_one_file_gives(made: dict[str, Path], tmp_path: Path) 
     assert load(folder).captions(pictures()) == load(made["qwen3_vl"]).captions(pictures())
 
 
+@pytest.mark.parametrize("template_in", ["chat_template.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "smolvlm"])
+def test_the_files_of_older_transformers(
+    name: str, template_in: str, made: dict[str, Path], tmp_path: Path
+) -> None:
+    """With preprocessor_config.json, and the chat template in JSON, captions are the same."""
+    folder = Path(shutil.copytree(made[name], tmp_path / "older"))
+    path = folder / "processor_config.json"
+    held = json.loads(path.read_text())
+    images = held.pop("image_processor")
+    held.pop("video_processor", None)
+    images["processor_class"] = held["processor_class"]
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    path.write_text(json.dumps(held))
+    if name == "qwen2_5_vl":  # its repositories have none
+        path.unlink()
+    template = folder / "chat_template.jinja"
+    path = folder / template_in
+    written = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**written, "chat_template": template.read_text()}))
+    template.unlink()
+    assert load(folder).captions(pictures()) == load(made[name]).captions(pictures())
+
+
 def test_tags_are_asked_for(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The style of the blend config is the question; models without a question refuse it."""
     monkeypatch.setattr("imprompt.ensemble.image_to_text.MAX_ANSWER_TOKENS", N_TOKENS)
