@@ -15,9 +15,15 @@ from imprompt.core.hub.fetch import silent
 from imprompt.core.hub.hub_files import HubFile, cached_file
 from imprompt.ensemble.blend_config import CAPTION_SOURCE, CaptionStyle
 from imprompt.ensemble.caption_models import MODEL_TYPES, caption_of, first_sentence
-from imprompt.ensemble.image_to_text import ImageToText, wanted_files
+from imprompt.ensemble.image_to_text import MAX_NEW_TOKENS, ImageToText, wanted_files
 from tests.core.fake_hub import serve_as_the_hub
-from tests.ensemble.vision_language_models import ASKED, PLAIN_CHAT, make_llava, make_qwen3_vl
+from tests.ensemble.vision_language_models import (
+    ASKED,
+    PLAIN_CHAT,
+    make_blip_2,
+    make_llava,
+    make_qwen3_vl,
+)
 
 ROOT = Path(__file__).parents[2]
 N_TOKENS = 12
@@ -83,6 +89,23 @@ def test_answers_are_those_of_the_pipeline(
     assert captioner.captions(pictures()) == expected
     assert [captioner.captions([picture])[0] for picture in pictures()] == expected
     assert captioner.captions([]) == []
+
+
+def test_blip_2_gets_the_image_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its captions are what transformers generates for each image, token for token."""
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    monkeypatch.setattr("imprompt.ensemble.image_to_text.first_sentence", lambda text: text)
+    folder = make_blip_2(tmp_path / "blip-2")
+    processor = AutoProcessor.from_pretrained(folder)
+    model = Blip2ForConditionalGeneration.from_pretrained(folder).eval()
+    expected = []
+    for picture in pictures():
+        inputs = processor(images=picture, return_tensors="pt")
+        tokens = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        expected += processor.batch_decode(tokens, skip_special_tokens=True)
+    assert len(set(expected)) > 1
+    assert load(folder).captions(pictures()) == expected
 
 
 def test_shards_give_what_one_file_gives(made: dict[str, Path], tmp_path: Path) -> None:

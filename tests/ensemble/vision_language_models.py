@@ -295,6 +295,32 @@ def make_florence2(folder: Path, **saving: Any) -> Path:
     return _save(folder, config, processor, **saving)
 
 
+def make_blip_2(folder: Path) -> Path:
+    from transformers import Blip2Config, Blip2Processor, BlipImageProcessor
+
+    tokenizer = make_tokenizer("<image>")
+    processor = Blip2Processor(BlipImageProcessor(size=SQUARE), tokenizer, num_query_tokens=4)
+    config = Blip2Config(
+        vision_config={**SIZE, "image_size": 32, "patch_size": 8},
+        qformer_config={**SIZE, "vocab_size": 8, "encoder_hidden_size": 16},
+        text_config={
+            "model_type": "opt",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 16,
+            "word_embed_proj_dim": 16,
+            "ffn_dim": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    return _save(folder, config, processor)
+
+
 ASKED: dict[str, Callable[[Path], Path]] = {
     "llava": make_llava,
     "llava_next": make_llava_next,
