@@ -168,7 +168,7 @@ class CheckedLists:
         Raises:
             Checksum: one is not what was written.
         """
-        for number in lists[(lists >= 0) & self._left[lists]].tolist():
+        for number in sorted({*lists[(lists >= 0) & self._left[lists]].tolist()}):
             for place, sums, path in zip(self._places, self._sums, self._files, strict=False):
                 begin, end = place.bounds[number]
                 if sum_of(place.content[begin:end], number) != sums[number]:
