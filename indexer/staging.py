@@ -17,9 +17,9 @@ from imprompt.indexer.journal import Numbered, ShardDone
 from imprompt.indexer.provenance import imprompt_version
 from imprompt.store import layout
 from imprompt.store.check_queries import index_space
-from imprompt.store.faiss_import import require_inverted_files
+from imprompt.store.faiss_import import has_inverted_files, require_inverted_files
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_plan import plan_index, read_factory
+from imprompt.store.index_plan import FLAT, SCANNED_ROWS, plan_index, read_factory
 from imprompt.store.index_version import VersionFiles
 from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
 from imprompt.store.paths import check_tree, has_content, hash_file, open_file
@@ -183,6 +183,8 @@ def link_file(folder: Path, staging: Path, file: str, record: FileRecord | Shard
 def choose_factory(plan: Plan, rows: int) -> str:
     """Return FAISS's factory string for an index of `rows` rows.
 
+    Where FAISS cannot open inverted files, what is planned for few rows is a flat index.
+
     Raises:
         ConfigError: no index fits into the plan's memory budget, or FAISS for this system could not
             open it.
@@ -195,6 +197,8 @@ def choose_factory(plan: Plan, rows: int) -> str:
             budget_bytes=plan.memory_budget_bytes,
             spaces=len(plan.encoders),
         ).factory
+        if rows <= SCANNED_ROWS and not has_inverted_files():
+            return FLAT
     if read_factory(factory).n_lists:
         require_inverted_files()
     return factory

@@ -104,7 +104,7 @@ def _lines(manifest: Manifest, licence: str, without: Sequence[str]) -> Iterator
     )
     yield from (
         "",
-        "Recall was measured against exact search, with 64 stored prompts. How near to an image "
+        "Recall was measured against exact search, with stored prompts. How near to an image "
         "the prompts are that are found depends on the encoder.",
         "",
         "## Who may use it, and for what",
