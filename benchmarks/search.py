@@ -231,7 +231,9 @@ def child(args: argparse.Namespace) -> None:
             questions, exact = drawn_questions(args.work, args.rows)
         if args.child == "one-core":
             enough = OURS_ENOUGH if args.engines == "ours" else ENOUGH
-            figures = measure(args.engines, folder, questions, exact, enough=enough, turn=wait_for_turn)
+            figures = measure(
+                args.engines, folder, questions, exact, enough=enough, turn=wait_for_turn
+            )
         else:
             figures = measure(args.engines, folder, questions, exact, enough=WANTED)
     print(json.dumps(figures))

@@ -220,7 +220,9 @@ def _recall(opened: Opened, effort: Any, folder: Path, kind: str, queries: Any) 
     """Return the recall@10 of a batch, with the 95 % interval of resampled queries."""
     exact = np.load(folder / f"small-exact-{kind}.npy")
     answers = np.asarray(opened.ask(queries, effort, 1))
-    of_each = np.array([np.isin(right, ids).mean() for right, ids in zip(exact, answers, strict=True)])
+    of_each = np.array(
+        [np.isin(right, ids).mean() for right, ids in zip(exact, answers, strict=True)]
+    )
     rng = np.random.default_rng(0)
     means = of_each[rng.integers(0, len(of_each), (_RESAMPLED, len(of_each)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])

@@ -212,6 +212,7 @@ def index_and_publish(
     shards: dict[str, list[ShardDone]],
     *,
     factory: str,
+    licence: str = "",
     gpu: Gpu | None = None,
     progress: Progress,
 ) -> Manifest:
@@ -219,6 +220,7 @@ def index_and_publish(
 
     Args:
         shards: of each space, in row order.
+        licence: of the prompts; see `Manifest`.
         gpu: builds the index; None builds it on the CPU.
     """
     space = plan.encoders[0].space
@@ -242,5 +244,6 @@ def index_and_publish(
         check_queries={space: check_queries},
         row_sums={name: layout.row_sums_file(name) for name in records},
         parameters=numbered.parameters,
+        licence=licence,
     )
     return publish(root, staging, manifest, progress=progress)
