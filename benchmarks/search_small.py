@@ -32,7 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import search
-from benchmarks.search_engines import ENGINES, K, Engine, Opened
+from benchmarks.search_engines import ENGINES, Engine, K, Opened
 
 RESULT = Path(__file__).resolve().parent / "results" / "search_small.json"
 PAGE = RESULT.with_suffix(".md")

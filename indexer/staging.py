@@ -19,7 +19,7 @@ from imprompt.store import layout
 from imprompt.store.check_queries import index_space
 from imprompt.store.faiss_import import has_inverted_files, require_inverted_files
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_plan import FLAT, SCANNED_ROWS, plan_index, read_factory
+from imprompt.store.index_plan import FLAT, SCANNED_ROWS, index_bytes, plan_index, read_factory
 from imprompt.store.index_version import VersionFiles
 from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
 from imprompt.store.paths import check_tree, has_content, hash_file, open_file
@@ -197,7 +197,8 @@ def choose_factory(plan: Plan, rows: int) -> str:
             budget_bytes=plan.memory_budget_bytes,
             spaces=len(plan.encoders),
         ).factory
-        if rows <= SCANNED_ROWS and not has_inverted_files():
+        fits = index_bytes(FLAT, rows=rows, dim=plan.encoders[0].dim) <= plan.memory_budget_bytes
+        if rows <= SCANNED_ROWS and fits and not has_inverted_files():
             return FLAT
     if read_factory(factory).n_lists:
         require_inverted_files()

@@ -48,8 +48,8 @@ def index_space(
         seed: of the rows that it is measured with.
 
     Returns:
-        The index's record with its recall@10 over 256 stored rows, or 64 from a million rows on (all
-        rows where there are fewer), and the check queries: the exact top 5 of 16 of those.
+        The index's record with its recall@10 over 256 stored rows, 64 from a million rows on, or
+        all where there are fewer; and the check queries: the exact top 5 of 16 of those.
 
     Raises:
         Checksum: a shard is not what its record says.
