@@ -11,7 +11,8 @@ each. Every engine is built and then opened in a process of its own, and they ta
 rounds each answers 500 texts and 500 images one by one on one core, then images in batches with
 one thread and with two. `--peers` is the Python that has hnswlib and usearch, see `search.py`.
 
-Writes figures to benchmarks/results/search_small.json and search_small.md.
+Writes figures to benchmarks/results/search_small.json and search_small.md; sizes that are not
+measured keep theirs.
 """
 
 from __future__ import annotations
@@ -374,12 +375,14 @@ def main() -> None:
     peers = subprocess.run(
         [args.peers, "-c", versions], stdout=subprocess.PIPE, text=True, check=True
     )
+    earlier = json.loads(RESULT.read_text("utf-8"))["sizes"] if RESULT.exists() else {}
+    measured = {str(rows): measure_size(args, rows) for rows in args.rows}
     result = {
         "machine": machine("faiss-cpu", "numpy"),
         "peers": json.loads(peers.stdout),
         "real_rows": json.loads((args.work / "prompts.json").read_text("utf-8"))["real_rows"],
         "n": {kind: len(queries) for kind, queries in read_queries(args).items()},
-        "sizes": {str(rows): measure_size(args, rows) for rows in args.rows},
+        "sizes": dict(sorted((earlier | measured).items(), key=lambda size: int(size[0]))),
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     PAGE.write_text(page(result), "utf-8")

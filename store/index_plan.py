@@ -22,9 +22,9 @@ FAST_SCAN_ROWS = 32
 DEFAULT_BUDGET_BYTES = 4 << 30
 """What a laptop can spare. A constant, so that one command builds one index on every machine."""
 
-FLAT_ROWS = 20_000
-"""Up to here a scan of everything takes half a millisecond (384 dimensions, one core) and is exact.
-"""
+CODED_ROWS = 20_000
+"""Of fewer rows all are scanned: that is exact, and takes half a millisecond at most (384
+dimensions, one core)."""
 
 SCANNED_ROWS = 100_000
 """Up to here a system whose FAISS cannot open inverted files gets a flat index unasked."""
@@ -137,13 +137,13 @@ def plan_index(
             hint="Both are at least 1.",
         )
     vectors = rows * dim * _CODE_BYTES
-    if rows <= FLAT_ROWS and vectors <= budget_bytes:
+    if rows < CODED_ROWS and vectors <= budget_bytes:
         reason = (
-            f"{rows:,} rows are at most {FLAT_ROWS:,}: a scan of everything is exact and quick."
+            f"{rows:,} rows are fewer than {CODED_ROWS:,}: a scan of everything is exact and quick."
         )
         return _plan(rows, dim, FLAT, spaces=spaces, reasons=(reason,))
-    why = f"{rows:,} rows are more than {FLAT_ROWS:,}: codes answer sooner than all vectors."
-    if rows <= FLAT_ROWS:
+    why = f"From {CODED_ROWS:,} rows on codes answer sooner than a scan of all vectors."
+    if rows < CODED_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
     for factory, in_memory, kind in _inverted_files(rows, dim):
         size = index_bytes(factory, rows=rows, dim=dim)
@@ -200,7 +200,7 @@ def _least_bytes(rows: int, dim: int) -> int:
     """Return the memory of the smallest index that is planned for so many rows."""
     factories = [f"IVF{number_of_lists(rows)},{codes}" for codes in (short_codes(dim), "SQ8")]
     sizes = [index_bytes(factory, rows=rows, dim=dim) for factory in (*factories, FLAT)]
-    return min(sizes if rows <= FLAT_ROWS else sizes[:-1])
+    return min(sizes if rows < CODED_ROWS else sizes[:-1])
 
 
 def _most_rows(rows: int, dim: int, budget_bytes: int) -> int:

@@ -22,9 +22,9 @@ SEARCH, SMALL = RESULTS / "search.json", RESULTS / "search_small.json"
     ("rows", "dim", "budget", "factory"),
     [
         (1, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
-        (20_000, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
-        (20_001, 384, DEFAULT_BUDGET_BYTES, "IVF128,PQ96x4fs"),
-        (20_001, 381, DEFAULT_BUDGET_BYTES, "IVF128,RaBitQ"),
+        (19_999, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
+        (20_000, 384, DEFAULT_BUDGET_BYTES, "IVF128,PQ96x4fs"),
+        (20_000, 381, DEFAULT_BUDGET_BYTES, "IVF128,RaBitQ"),
         (100_000, 384, DEFAULT_BUDGET_BYTES, "IVF256,PQ96x4fs"),
         (100_000, 1024, 99 * MIB, "IVF256,PQ256x4fs"),
         (15_000, 1024, 8 * MIB, "IVF128,PQ256x4fs"),
