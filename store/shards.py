@@ -307,7 +307,8 @@ class ShardedVectors:
                 return np.ones(len(codes), dtype=np.bool_)
             np.dot(rows, query[0], out=products[start : start + len(some)])
         kth = np.partition(products, len(products) - k)[len(products) - k]
-        return products >= kth - 2 * self.scan_error
+        kept: NDArray[np.bool_] = products >= kth - 2 * self.scan_error
+        return kept
 
     def _scratch_for(self, n: int) -> tuple[Vectors, NDArray[np.float64]]:
         """Return room for n rows, at most `_FEW_AT_ONCE`, that the thread keeps.

@@ -59,13 +59,17 @@ class Rounding(msgspec.Struct, frozen=True):
 def quantized(codes: NDArray[np.float16]) -> NDArray[np.int8]:
     """Return (n, dim) float16 rows, none of them zeros, as int8."""
     values = codes.astype(np.float64)
-    return np.rint(values * (_LARGEST / np.abs(values).max(axis=1, keepdims=True))).astype(INT8)
+    rows: NDArray[np.int8] = np.rint(
+        values * (_LARGEST / np.abs(values).max(axis=1, keepdims=True))
+    ).astype(INT8)
+    return rows
 
 
 def restored(rows: NDArray[np.int8]) -> NDArray[np.float16]:
     """Return (n, dim) int8 rows, none of them zeros, as float16 rows of length 1."""
     values = rows.astype(np.float64)
-    return (values / np.sqrt(np.vecdot(values, values))[:, None]).astype(CODE)
+    codes: NDArray[np.float16] = (values / np.sqrt(np.vecdot(values, values))[:, None]).astype(CODE)
+    return codes
 
 
 def int8_file(codes: NDArray[np.float16]) -> bytes:

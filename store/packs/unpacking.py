@@ -163,15 +163,15 @@ def unpack(pack: OpenPack, staging: Path, *, progress: Progress = SILENT) -> Non
         staging.mkdir(parents=True, exist_ok=True)
     with atomic_write(staging / layout.PLAN) as file:
         file.write(canonical_plan(manifest.plan))
-    shards = _int8_shards(manifest) if pack.record.int8 else {}
+    rounded = _int8_shards(manifest) if pack.record.int8 else {}
     with progress.start("Unpacking", pack.record.n_bytes) as task:
         for name, record in pack.record.members.items():
             if name == PROMPT_LINES:
                 _unpack_prompts(pack, staging / layout.PROMPTS)
             elif name == CARD:
                 _check_card(pack, record)
-            elif name in shards:
-                _restore_shard(pack, name, *shards[name], staging)
+            elif name in rounded:
+                _restore_shard(pack, name, *rounded[name], staging)
             elif not has_content(staging, name, size=record.bytes, sha256=record.sha256):
                 kept = ShardRecord(name, 0, record.bytes, record.sha256)
                 keep_shard(staging, kept, pack.chunks(name))
