@@ -28,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.search_engines import ENGINES
+from benchmarks.search_engines import ENGINES, Engine
 
 RESULT = Path(__file__).resolve().parent / "results" / "search.json"
 ROUNDS = 3
@@ -47,7 +47,7 @@ _BLOCK = 65_536
 _WATCHED_EVERY_S = 0.05
 
 
-def build(name: str, folder: Path) -> dict[str, Any]:
+def build(engine: Engine, folder: Path) -> dict[str, Any]:
     """Build one engine's index in this process; return its cost.
 
     `peak_mib` is private memory, without mapped files.
@@ -62,7 +62,7 @@ def build(name: str, folder: Path) -> dict[str, Any]:
     watcher.start()
     began = time.perf_counter()
     try:
-        ENGINES[name].build(folder)
+        engine.build(folder)
     finally:
         done.set()
         watcher.join()
@@ -218,7 +218,7 @@ def child(args: argparse.Namespace) -> None:
     """Measure one engine in a process of its own; print its figures as a line of JSON."""
     folder = args.work / str(args.rows)
     if args.child == "build":
-        figures = build(args.engines, folder)
+        figures = build(ENGINES[args.engines], folder)
     elif args.child == "cold":
         figures = measure_cold(folder)
     else:
@@ -231,13 +231,15 @@ def child(args: argparse.Namespace) -> None:
             questions, exact = drawn_questions(args.work, args.rows)
         if args.child == "one-core":
             enough = OURS_ENOUGH if args.engines == "ours" else ENOUGH
-            figures = measure(args.engines, folder, questions, exact, enough=enough, turn=_wait)
+            figures = measure(
+                args.engines, folder, questions, exact, enough=enough, turn=wait_for_turn
+            )
         else:
             figures = measure(args.engines, folder, questions, exact, enough=WANTED)
     print(json.dumps(figures))
 
 
-def _wait() -> None:
+def wait_for_turn() -> None:
     """Wait until `in_turns` gives this process its turn."""
     print("ready", flush=True)
     sys.stdin.readline()
@@ -275,13 +277,17 @@ def run(args: argparse.Namespace, name: str, task: str) -> dict[str, Any]:
     return figures
 
 
-def in_turns(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the figures of each engine on one core: all are open, one at a time is queried."""
+def in_turns(commands: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """Return the figures of each engine: all are open, one at a time is queried.
+
+    Args:
+        commands: the command line of each engine, whose process prints "ready" before each of its
+            rounds and waits for a line, and prints its figures at the end.
+    """
     figures = {}
     with contextlib.ExitStack() as processes:
         children: dict[str, subprocess.Popen[str]] = {}
-        for name in names:
-            words = command_of(args, name, "one-core")
+        for name, words in commands.items():
             children[name] = processes.enter_context(
                 subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             )
@@ -361,7 +367,8 @@ def main() -> None:
         for name in names:
             build_missing(args, name)
         if not args.build:
-            for name, figures in in_turns(args, names).items():
+            commands = {name: command_of(args, name, "one-core") for name in names}
+            for name, figures in in_turns(commands).items():
                 record_engine(args, name, figures)
     if not args.build:
         from benchmarks.search_page import write_page

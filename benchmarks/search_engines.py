@@ -19,8 +19,11 @@ _ROOMY, _TIGHT = 24 << 30, 4 << 30  # memory budgets; the second is the default
 _GRAPH_EFFORTS = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _PROBES = (8, 16, 24, 32, 40, 48, 56, 64, 76, 91, 108, 128, 152, 181, 215, 256, 362, 512, 724, 1024)
 
-Ask = Callable[[Any, Any], Any]
-"""(question (1, dim), effort) -> ids of the ten nearest rows."""
+Ask = Callable[..., Any]
+"""(question (1, dim), effort) -> ids of the ten nearest rows.
+
+Those of `search_small.py` take (n, dim) questions, and the number of threads as a third argument.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imprompt.commands.options import IndexAddress
 from imprompt.commands.output import Output, funnel, grid
-from imprompt.core.text import size_text
+from imprompt.core.text import printable, size_text
 
 
 def info(*, index: IndexAddress = None, output: Output) -> None:
@@ -14,6 +14,7 @@ def info(*, index: IndexAddress = None, output: Output) -> None:
     """
     from imprompt.core.settings import settings
     from imprompt.store.open_index import open_place
+    from imprompt.store.packs.int8_vectors import rounding_of
 
     place = settings(index=index).place
     with open_place(place) as version:
@@ -32,7 +33,13 @@ def info(*, index: IndexAddress = None, output: Output) -> None:
         ("size on disk", size_text(manifest.n_bytes)),
         ("rows digest", manifest.rows_digest),
         *([("with parameters", f"{manifest.parameters:,}")] if manifest.parameters else []),
+        *([("licence", printable(manifest.licence))] if manifest.licence else []),
         *((f"index {space}", line) for space, line in index_lines.items()),
+        *(
+            (f"vectors {space}", str(rounding))
+            for space, shards in manifest.shards.items()
+            if (rounding := rounding_of(shards)) is not None
+        ),
     ]
     output.table(grid("", ["", ""], rows))
     output.table(funnel(manifest.funnel))

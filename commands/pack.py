@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ import typer
 from imprompt.commands.options import IndexFolder
 from imprompt.commands.output import Output
 from imprompt.core.text import size_text
+
+
+class PackedVectors(StrEnum):
+    """How a pack holds vectors."""
+
+    FLOAT16 = "float16"
+    INT8 = "int8"
 
 
 def pack(
@@ -34,6 +42,14 @@ def pack(
             "negative prompts and settings.",
         ),
     ] = False,
+    vectors: Annotated[
+        PackedVectors,
+        typer.Option(
+            "--vectors",
+            help="`int8` rounds vectors to one byte a value: half the size. Of the ten nearest "
+            "prompts .996 (texts) and .993 (images) stay; the card says what it costs this index.",
+        ),
+    ] = PackedVectors.FLOAT16,
     licence: Annotated[
         str,
         typer.Option(
@@ -60,17 +76,25 @@ def pack(
     The same version gives the same bytes. The file is a ZIP of zstd files, with a README.md that
     says what is in it; it holds no code and no model.
     """
+    import msgspec
+
     from imprompt.core.atomic_files import atomic_write
     from imprompt.core.settings import settings
     from imprompt.core.signatures import check_key
     from imprompt.core.signatures import sign as signature_of
     from imprompt.store.index_version import open_version
+    from imprompt.store.packs.int8_vectors import rounding_of
     from imprompt.store.packs.packing import PackOptions, pack_version, signature_path
 
     if sign is not None:
         check_key(sign)
     folder = settings(index=index).index
-    options = PackOptions(tuple(space or ()), sources=not without_sources, licence=licence)
+    options = PackOptions(
+        tuple(space or ()),
+        sources=not without_sources,
+        licence=licence,
+        int8=vectors is PackedVectors.INT8,
+    )
     with open_version(folder) as version:
         for encoder in version.manifest.encoders:
             if Path(encoder.name.partition(":")[2] or encoder.name).is_absolute():
@@ -85,6 +109,7 @@ def pack(
         with atomic_write(signature) as file:
             file.write(signature_of(out, sign))
     size = out.stat().st_size
+    roundings = {each: rounding_of(found) for each, found in record.manifest.shards.items()}
     if output.json:
         output.line(
             {
@@ -94,6 +119,10 @@ def pack(
                 "rows_digest": record.manifest.rows_digest,
                 "without": record.without,
                 "licence": record.licence,
+                "vectors": {
+                    space: None if rounding is None else msgspec.to_builtins(rounding)
+                    for space, rounding in roundings.items()
+                },
                 "signature": None if signature is None else str(signature),
             }
         )
@@ -101,5 +130,8 @@ def pack(
     output.text(f"{record.manifest.rows:,} prompts, {size_text(size)}, in {out}.")
     for part in record.without:
         output.text(f"  without {part}")
+    for name, rounding in roundings.items():
+        if rounding is not None:
+            output.text(f"  vectors of {name} {rounding}")
     output.text(f"  licence: {record.licence or 'none stated (--licence)'}")
     output.text(f"  signed: {signature}" if signature else "  not signed (--sign KEY)")

@@ -13,8 +13,10 @@ def verify(*, index: IndexFolder = None, output: Output) -> None:
     """
     from imprompt.core.errors import Checksum
     from imprompt.core.settings import settings
+    from imprompt.indexer.staging import manifest_in_service
     from imprompt.store.integrity import repaired_by_reindex
     from imprompt.store.integrity import verify as verify_index
+    from imprompt.store.packs.int8_vectors import rounding_of
 
     folder = settings(index=index).index
     problems = verify_index(folder, progress=output.progress())
@@ -37,3 +39,7 @@ def verify(*, index: IndexFolder = None, output: Output) -> None:
             hint="Rebuild with `imprompt build-index --replace`, or restore the files from a copy.",
         )
     output.note(f"{folder} is intact.")
+    manifest = manifest_in_service(folder)
+    for space, shards in manifest.shards.items() if manifest else ():
+        if (rounding := rounding_of(shards)) is not None:
+            output.note(f"  vectors of {space} {rounding}")

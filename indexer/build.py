@@ -323,7 +323,15 @@ def run_plan(
         shards = {space: [*reused.get(space, []), *new] for space, new in encoded.items()}
     # The journal is closed by now: Windows moves no folder with an open file in it.
     manifest = index_and_publish(
-        root, staging, plan, numbered, shards, factory=factory, gpu=gpu, progress=progress
+        root,
+        staging,
+        plan,
+        numbered,
+        shards,
+        factory=factory,
+        licence="" if base is None else base.manifest.licence,
+        gpu=gpu,
+        progress=progress,
     )
     return BuildReport(
         manifest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from imprompt.encoders.lite import lite_space, minilm_rows, prompt_mean
 from imprompt.encoders.minilm import DIM, SPACE
 from imprompt.store import layout
 from imprompt.store.manifest import Manifest, ShardRecord, sha256_bytes
+from imprompt.store.packs.int8_vectors import QUANTIZED
 from imprompt.store.packs.pack_record import PackRecord, canonical_plan, plan_encoders
 from imprompt.store.shards import ShardedVectors, write_row_sums, write_shard
 
@@ -58,7 +60,9 @@ def with_derived(
         for number, shard in enumerate(manifest.shards[searched]):
             rows = minilm_rows(vectors.block(start, start + shard.rows), mean)
             file = layout.shard_file(SPACE, number)
-            provenance = {"derived_from": searched}
+            provenance: dict[str, Any] = {"derived_from": searched}
+            if QUANTIZED in shard.provenance:
+                provenance[QUANTIZED] = shard.provenance[QUANTIZED]
             shards.append(write_shard(staging, file, rows, provenance=provenance))
             start += shard.rows
             task.advance(shard.rows)

@@ -132,6 +132,7 @@ def _publish(
         _linked_prompts(staging, base),
         shards,
         factory=factory,
+        licence=base.manifest.licence,
         gpu=gpu,
         progress=progress,
     )

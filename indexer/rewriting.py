@@ -62,7 +62,14 @@ def rewrite(
     # The journal is closed by now: Windows moves no folder with an open file in it.
     factory = choose_factory(plan, numbered.rows)
     return index_and_publish(
-        root, staging, plan, numbered, shards, factory=factory, progress=progress
+        root,
+        staging,
+        plan,
+        numbered,
+        shards,
+        factory=factory,
+        licence=base.manifest.licence,
+        progress=progress,
     )
 
 

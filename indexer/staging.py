@@ -17,9 +17,9 @@ from imprompt.indexer.journal import Numbered, ShardDone
 from imprompt.indexer.provenance import imprompt_version
 from imprompt.store import layout
 from imprompt.store.check_queries import index_space
-from imprompt.store.faiss_import import require_inverted_files
+from imprompt.store.faiss_import import has_inverted_files, require_inverted_files
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_plan import plan_index, read_factory
+from imprompt.store.index_plan import FLAT, SCANNED_ROWS, index_bytes, plan_index, read_factory
 from imprompt.store.index_version import VersionFiles
 from imprompt.store.manifest import FileRecord, Manifest, ShardRecord, manifest_in
 from imprompt.store.paths import check_tree, has_content, hash_file, open_file
@@ -183,6 +183,8 @@ def link_file(folder: Path, staging: Path, file: str, record: FileRecord | Shard
 def choose_factory(plan: Plan, rows: int) -> str:
     """Return FAISS's factory string for an index of `rows` rows.
 
+    Where FAISS cannot open inverted files, what is planned for few rows is a flat index.
+
     Raises:
         ConfigError: no index fits into the plan's memory budget, or FAISS for this system could not
             open it.
@@ -195,6 +197,9 @@ def choose_factory(plan: Plan, rows: int) -> str:
             budget_bytes=plan.memory_budget_bytes,
             spaces=len(plan.encoders),
         ).factory
+        fits = index_bytes(FLAT, rows=rows, dim=plan.encoders[0].dim) <= plan.memory_budget_bytes
+        if rows <= SCANNED_ROWS and fits and not has_inverted_files():
+            return FLAT
     if read_factory(factory).n_lists:
         require_inverted_files()
     return factory
@@ -208,6 +213,7 @@ def index_and_publish(
     shards: dict[str, list[ShardDone]],
     *,
     factory: str,
+    licence: str = "",
     gpu: Gpu | None = None,
     progress: Progress,
 ) -> Manifest:
@@ -215,6 +221,7 @@ def index_and_publish(
 
     Args:
         shards: of each space, in row order.
+        licence: of the prompts; see `Manifest`.
         gpu: builds the index; None builds it on the CPU.
     """
     space = plan.encoders[0].space
@@ -238,5 +245,6 @@ def index_and_publish(
         check_queries={space: check_queries},
         row_sums={name: layout.row_sums_file(name) for name in records},
         parameters=numbered.parameters,
+        licence=licence,
     )
     return publish(root, staging, manifest, progress=progress)

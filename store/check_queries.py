@@ -17,7 +17,7 @@ from imprompt.core.values import Hits, Ids, Selection, Vectors
 from imprompt.store import layout
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_plan import FLAT, PART_ROWS
+from imprompt.store.index_plan import FLAT, MANY_ROWS, PART_ROWS
 from imprompt.store.indexes import build_index_file, measured, open_index
 from imprompt.store.ivf.ivf_index import IvfIndex
 from imprompt.store.manifest import CheckQuery, IndexInfo, ShardRecord
@@ -25,7 +25,7 @@ from imprompt.store.shards import ShardedVectors
 
 N_QUERIES = 16
 N_HITS = 5
-_MEASURED_ROWS = 64
+_MEASURED_ROWS, _MEASURED_OF_MANY = 256, 64
 _SCORE_TOLERANCE = 1e-5
 
 
@@ -48,8 +48,8 @@ def index_space(
         seed: of the rows that it is measured with.
 
     Returns:
-        The index's record with its recall@10 over 64 stored rows (all rows where there are fewer),
-        and the check queries: the exact top 5 of 16 of those.
+        The index's record with its recall@10 over 256 stored rows, 64 from a million rows on, or
+        all where there are fewer; and the check queries: the exact top 5 of 16 of those.
 
     Raises:
         Checksum: a shard is not what its record says.
@@ -66,7 +66,8 @@ def index_space(
         gpu=gpu,
         progress=progress,
     )
-    row_ids = np.random.default_rng(seed).permutation(np.arange(len(vectors)))[:_MEASURED_ROWS]
+    n_measured = _MEASURED_OF_MANY if len(vectors) >= MANY_ROWS else _MEASURED_ROWS
+    row_ids = np.random.default_rng(seed).permutation(np.arange(len(vectors)))[:n_measured]
     queries = vectors.rows(row_ids)
     with progress.start("Measuring the index", None):
         exact = ExactIndex(vectors).search(queries, 10)

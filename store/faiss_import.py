@@ -43,9 +43,14 @@ def import_faiss() -> Any:
     return faiss
 
 
+def has_inverted_files() -> bool:
+    """Return whether FAISS can open inverted files: those built for Windows cannot."""
+    return hasattr(import_faiss(), "OnDiskInvertedLists")
+
+
 def require_inverted_files() -> None:
-    """Raise `ConfigError` where FAISS cannot open inverted files: those built for Windows."""
-    if not hasattr(import_faiss(), "OnDiskInvertedLists"):
+    """Raise `ConfigError` where FAISS cannot open inverted files."""
+    if not has_inverted_files():
         raise ConfigError(
             "FAISS for this system cannot open an inverted file.",
             hint="Build the index with --index-factory SQfp16, which scans all rows, or use WSL2.",

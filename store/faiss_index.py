@@ -110,10 +110,7 @@ class FaissIndex(BaseIndex):
         self._sums: NDArray[np.uint32] | None = read_sums(
             folder, info.sums, count=count, mapped=mapped
         )
-        # How far FAISS's scores can be off: it multiplies with the stored float16 values, the
-        # answer with those scaled to length 1, and rounding to float16 moved a unit row's length by
-        # at most 2^-11; it sums in float32, at most 2^-24 off a term.
-        self._scan_error = 1.01 * 2.0**-11 + vectors.dim * 2.0**-24
+        self._scan_error = vectors.scan_error
         self._index = _open_flat(folder, info, rows=len(vectors), dim=vectors.dim, mapped=mapped)
 
     def search_checked(

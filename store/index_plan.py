@@ -22,8 +22,19 @@ FAST_SCAN_ROWS = 32
 DEFAULT_BUDGET_BYTES = 4 << 30
 """What a laptop can spare. A constant, so that one command builds one index on every machine."""
 
-FLAT_ROWS = 100_000
-"""Up to here a scan of everything is quick (10 ms for 384 dimensions on one core), and exact."""
+CODED_ROWS = 20_000
+"""Of fewer rows all are scanned: that is exact, and takes half a millisecond at most (384
+dimensions, one core)."""
+
+SCANNED_ROWS = 100_000
+"""Up to here a system whose FAISS cannot open inverted files gets a flat index unasked."""
+
+ONE_LIST_ROWS = 200_000
+"""Up to here each row stands in one list: for the recall that is wanted of so few rows, most lists
+are visited, and a second place for each row doubles the file and saves no time."""
+
+MANY_ROWS = 1_000_000
+"""From here on an index is content with less recall."""
 
 PART_ROWS = 2_500_000
 """More rows are cut into parts, each a file: one is built in less than a gigabyte, and two cores
@@ -126,13 +137,13 @@ def plan_index(
             hint="Both are at least 1.",
         )
     vectors = rows * dim * _CODE_BYTES
-    if rows <= FLAT_ROWS and vectors <= budget_bytes:
+    if rows < CODED_ROWS and vectors <= budget_bytes:
         reason = (
-            f"{rows:,} rows are at most {FLAT_ROWS:,}: a scan of everything is exact and quick."
+            f"{rows:,} rows are fewer than {CODED_ROWS:,}: a scan of everything is exact and quick."
         )
         return _plan(rows, dim, FLAT, spaces=spaces, reasons=(reason,))
-    why = f"{rows:,} rows are more than a scan of everything answers at once."
-    if rows <= FLAT_ROWS:
+    why = f"From {CODED_ROWS:,} rows on codes answer sooner than a scan of all vectors."
+    if rows < CODED_ROWS:
         why = f"The vectors take {_size(vectors)}, more than the budget of {_size(budget_bytes)}."
     for factory, in_memory, kind in _inverted_files(rows, dim):
         size = index_bytes(factory, rows=rows, dim=dim)
@@ -160,13 +171,14 @@ def _inverted_files(rows: int, dim: int) -> list[tuple[str, bool, str]]:
     one_bit, words = _one_bit(rows, dim), "Codes of one bit a value"
     lists, codes = one_bit.split(",")
     in_two = f"{words} in two lists for each row"
-    return [
+    chosen = [
         (f"{lists}x2,{codes}", True, f"{in_two}, so that fewer are looked into"),
         (one_bit, True, words),
         (f"{lists},SQ8", False, "Codes of 8 bits a value"),
         (f"{lists}x2,{codes}", False, in_two),
         (one_bit, False, words),
     ]
+    return [each for each in chosen if rows > ONE_LIST_ROWS or "x2" not in each[0]]
 
 
 def _one_bit(rows: int, dim: int) -> str:
@@ -188,7 +200,7 @@ def _least_bytes(rows: int, dim: int) -> int:
     """Return the memory of the smallest index that is planned for so many rows."""
     factories = [f"IVF{number_of_lists(rows)},{codes}" for codes in (short_codes(dim), "SQ8")]
     sizes = [index_bytes(factory, rows=rows, dim=dim) for factory in (*factories, FLAT)]
-    return min(sizes if rows <= FLAT_ROWS else sizes[:-1])
+    return min(sizes if rows < CODED_ROWS else sizes[:-1])
 
 
 def _most_rows(rows: int, dim: int, budget_bytes: int) -> int:
@@ -324,21 +336,26 @@ def _query_ms(rows: int, dim: int, parsed: Factory, *, cached: bool) -> tuple[fl
     """Estimate one query on one core, from measurements with some room to both sides.
 
     Flat: 3 to 33 GB/s. Else the 0.45th to the 0.8th power of the number of lists is visited, or the
-    0.3rd to the 0.7th where rows stand in two, at 4 to 8 ns a code where they are compared in
-    blocks, 16 to 50 ns for one of one bit and twice that for 8 bits; and candidates are scored
-    again from memory or from disk. See benchmarks/results/search.md.
+    0.3rd to the 0.7th where rows stand in two, and more for the recall that is wanted below a
+    million rows; at 4 to 8 ns a code where they are compared in blocks, 16 to 50 ns for one of one
+    bit and twice that for 8 bits; and candidates are scored again from memory or from disk. See
+    benchmarks/results/search.md and search_small.md.
     """
     if not parsed.n_lists:
         scanned_mb = rows * dim * _CODE_BYTES / 1e6
         return 0.03 * scanned_mb, 0.3 * scanned_mb
-    powers = (0.45, 0.8) if parsed.lists_a_row == 1 else (0.3, 0.7)
+    one_list = parsed.lists_a_row == 1
+    if rows < MANY_ROWS:
+        powers = (0.8, 1.0) if one_list else (0.5, 0.9)
+    else:
+        powers = (0.45, 0.8) if one_list else (0.3, 0.7)
     fewest, most = (
         rows * parsed.lists_a_row / parsed.n_lists * parsed.n_lists**power for power in powers
     )
     fast_ns, slow_ns = (
         (4, 8) if parsed.pieces else (16, 50) if parsed.codes == RABITQ else (32, 100)
     )
-    return 0.2 + fewest * fast_ns / 1e6, (1.3 if cached else 21.0) + most * slow_ns / 1e6
+    return 0.1 + fewest * fast_ns / 1e6, (1.3 if cached else 21.0) + most * slow_ns / 1e6
 
 
 def _build_memory_bytes(part_rows: int, dim: int, parsed: Factory) -> int:

@@ -13,17 +13,18 @@ from imprompt.core.values import Hits, Vectors
 from imprompt.store.faiss_import import import_faiss, require_inverted_files
 from imprompt.store.faiss_index import FaissIndex, build_faiss_index
 from imprompt.store.gpu import Gpu
-from imprompt.store.index_plan import FLAT, PART_ROWS, read_factory
+from imprompt.store.index_plan import FLAT, MANY_ROWS, PART_ROWS, read_factory
 from imprompt.store.ivf.ivf_files import build_ivf_index
 from imprompt.store.ivf.ivf_index import IvfIndex, effort_of
 from imprompt.store.manifest import IndexInfo
 from imprompt.store.shards import ShardedVectors
 
 WANTED_RECALL = 0.96
-"""Of the ten nearest rows of stored rows.
+"""Of the ten nearest rows of stored rows, from a million rows on."""
 
-Pictures lie further from all rows than prompts do, and find a few less.
-"""
+WANTED_OF_FEWER = 0.997
+"""The same below a million rows. With it pictures and new prompts find .995 or more, see
+benchmarks/results/search_small.md."""
 
 
 def build_index_file(
@@ -80,10 +81,10 @@ def open_index(
 
 
 def measured(index: VectorIndex, info: IndexInfo, *, queries: Vectors, exact: Hits) -> IndexInfo:
-    """Return the record with the least effort whose recall@10 is `WANTED_RECALL`, and its recall.
+    """Return the record with the least effort whose recall@10 is as wanted, and its recall.
 
-    Tried are 1, 2, 3, 4, 6, 8, 11, … lists (by the square root of two); if none is enough, nearly
-    all are visited.
+    Tried are 1, 2, 3, 4, 5, 6, 7, 8, 10, … lists (by the fourth root of two); if none is enough,
+    nearly all are visited.
 
     Args:
         index: opened from the record.
@@ -95,12 +96,20 @@ def measured(index: VectorIndex, info: IndexInfo, *, queries: Vectors, exact: Hi
         return msgspec.structs.replace(
             info, effort=1.0, recall_at_10=recall(exact, index.search(queries, 10))
         )
-    step, effort, found = 0, 0.0, 0.0
-    while (nprobe := round(2 ** (step / 2))) < n_lists and found < WANTED_RECALL:
+    wanted = WANTED_RECALL if len(index) >= MANY_ROWS else WANTED_OF_FEWER
+    effort, found = 0.0, 0.0
+    for nprobe in _efforts(n_lists):
         effort = effort_of(nprobe, n_lists)
         found = recall(exact, index.search(queries, 10, effort=effort))
-        step += 1
+        if found >= wanted:
+            break
     return msgspec.structs.replace(info, effort=effort, recall_at_10=found)
+
+
+def _efforts(n_lists: int) -> list[int]:
+    """Return the numbers of lists that are tried, rising, all below `n_lists`."""
+    steps = range(4 * n_lists.bit_length())
+    return sorted({nprobe for step in steps if (nprobe := round(2 ** (step / 4))) < n_lists})
 
 
 def recall(exact: Hits, found: Hits) -> float:

@@ -134,7 +134,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     `encoders[0]` is the space that is searched. `funnel` counts corpus rows by their fate
     ("read", "kept", "duplicate", …). `row_sums` names the file of the sums of each space's rows
     (see `imprompt.store.checksums`). `parameters` counts the rows that have generation parameters;
-    format 3.0 has none.
+    format 3.0 has none. `licence` is that of the prompts as the packer of an installed index states
+    it, in words; "" where none is stated.
     """
 
     format: tuple[int, int] = FORMAT
@@ -153,6 +154,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ]
     row_sums: dict[str, str]
     parameters: Count = 0
+    licence: str = ""
     version: str = ""
     created: str = ""
     files: dict[str, FileRecord] = {}

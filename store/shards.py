@@ -28,6 +28,7 @@ from imprompt.store.layout import VERIFY
 from imprompt.store.manifest import ShardRecord
 from imprompt.store.mapping import map_file
 from imprompt.store.paths import folders_of, has_content, open_file, read_at, size_of
+from imprompt.store.ranking import ranked
 
 CODE = np.dtype("<f2")
 _HEADER = re.compile(
@@ -234,6 +235,9 @@ class ShardedVectors:
         _check_lengths(folder, records)
         first = _open_rows(folder, records[0], mapped=mapped)
         self.dim: int = first.shape[1]
+        # How far a float32 product of stored values can be from the cosine: rounding to float16
+        # moved a unit row's length by at most 2^-11, and each term adds at most 2^-24.
+        self.scan_error = 1.01 * 2.0**-11 + self.dim * 2.0**-24
         self._keep(0, first)
         self.sums = read_sums(folder, sums, count=len(self), mapped=mapped) if sums else None
         if not mapped:
@@ -257,24 +261,64 @@ class ShardedVectors:
 
         They have the bits of `imprompt.store.ranking.cosines` of `rows`.
 
-        It works in memory that the thread keeps: what a new array of more than 128 kB costs, the
-        system's pages, is more than the arithmetic.
+        Raises:
+            UnknownRow, Checksum: as `rows`.
+        """
+        return self._cosines(query, self.codes_of(row_ids))
+
+    def nearest(self, query: Vectors, row_ids: Ids, k: int) -> tuple[Ids, NDArray[np.float32]]:
+        """Return the k rows (or all, if fewer) nearest to a query as (ids, cosines), best first.
+
+        The answer is that of `ranked` over `cosines` of all of them. Most rows are ruled out by
+        float32 products with the stored values, whose error is known, so few cosines are computed.
+
+        Args:
+            query: (1, dim) float32 unit row.
+            row_ids: each once.
 
         Raises:
             UnknownRow, Checksum: as `rows`.
         """
-        codes, wanted = self.codes_of(row_ids), query[0].astype(np.float64)
-        if not hasattr(self._scratch, "rows"):
-            self._scratch.rows = np.empty((_FEW_AT_ONCE, self.dim), dtype=np.float32)
-            self._scratch.wide = np.empty((_FEW_AT_ONCE, self.dim), dtype=np.float64)
+        codes = self.codes_of(row_ids)
+        if len(codes) > k:
+            kept = self._contenders(query, codes, k)
+            codes, row_ids = codes[kept], row_ids[kept]
+        return ranked(row_ids, self._cosines(query, codes), k)
+
+    def _cosines(self, query: Vectors, codes: NDArray[np.float16]) -> NDArray[np.float32]:
+        wanted = query[0].astype(np.float64)
         found = np.empty(len(codes), dtype=np.float32)
         for start in range(0, len(codes), _FEW_AT_ONCE):
             some = codes[start : start + _FEW_AT_ONCE]
-            rows, wide = self._scratch.rows[: len(some)], self._scratch.wide[: len(some)]
+            rows, wide = self._scratch_for(len(some))
             self._scale(some, rows, wide)
             np.copyto(wide, rows)
             found[start : start + len(some)] = wide @ wanted
         return found
+
+    def _contenders(self, query: Vectors, codes: NDArray[np.float16], k: int) -> NDArray[np.bool_]:
+        """Return which of the rows can be among the k nearest; all if one is not of length 1."""
+        products = np.empty(len(codes), dtype=np.float32)
+        for start in range(0, len(codes), _FEW_AT_ONCE):
+            some = codes[start : start + _FEW_AT_ONCE]
+            rows, _ = self._scratch_for(len(some))
+            _single_precision(some, rows)
+            if not (np.abs(np.vecdot(rows, rows) - 1) <= 2 * self.scan_error).all():
+                return np.ones(len(codes), dtype=np.bool_)
+            np.dot(rows, query[0], out=products[start : start + len(some)])
+        kth = np.partition(products, len(products) - k)[len(products) - k]
+        kept: NDArray[np.bool_] = products >= kth - 2 * self.scan_error
+        return kept
+
+    def _scratch_for(self, n: int) -> tuple[Vectors, NDArray[np.float64]]:
+        """Return room for n rows, at most `_FEW_AT_ONCE`, that the thread keeps.
+
+        What a new array of more than 128 kB costs, the system's pages, is more than the arithmetic.
+        """
+        if not hasattr(self._scratch, "rows"):
+            self._scratch.rows = np.empty((_FEW_AT_ONCE, self.dim), dtype=np.float32)
+            self._scratch.wide = np.empty((_FEW_AT_ONCE, self.dim), dtype=np.float64)
+        return self._scratch.rows[:n], self._scratch.wide[:n]
 
     def codes_of(self, row_ids: Ids) -> NDArray[np.float16]:
         """Return the rows of `rows` as they are stored: (n, dim) float16.

@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imprompt.core.errors import Checksum
-from imprompt.core.values import Hits, Ids, Selection, Vectors
+from imprompt.core.values import NO_HIT, Hits, Ids, Selection, Vectors
 from imprompt.store.exact_index import ExactIndex
 from imprompt.store.faiss_index import faiss_errors, selector
 from imprompt.store.index_plan import RABITQ, read_factory
 from imprompt.store.ivf.ivf_files import open_ivf, turned
 from imprompt.store.layout import REBUILD
 from imprompt.store.manifest import IndexInfo
-from imprompt.store.ranking import CAPS, BaseIndex, no_hits, ranked, score_again
+from imprompt.store.ranking import CAPS, BaseIndex, no_hits, ranked
 from imprompt.store.shards import ShardedVectors
 
 POOL = CAPS.steady_k
@@ -44,6 +44,9 @@ fewer of the nearest.
 # Of RaBitQ's queries: 8 give the same recall in more time, unrounded ones take forty times as long.
 _QUERY_BITS = 6
 _WIDER = 4
+# From 20 queries on FAISS finds the nearest centroids by a product of matrices, with other last
+# bits.
+_QUERIES_AT_ONCE = 16
 
 
 class IvfIndex(BaseIndex):
@@ -93,36 +96,54 @@ class IvfIndex(BaseIndex):
         hits = no_hits(len(queries), k)
         nprobe = nprobe_of(effort, self._n_lists)
         pool = min(max(POOL if k <= POOL else 2 * k, nprobe), n_selected)
+        n_codes = pool * self._lists_a_row
         selected = selector(selection, rows=len(self))
-        for i in range(len(queries)):
-            query = queries[i : i + 1]
-            candidates = self._candidates(turned(query, self._rotation), pool, nprobe, selected)
-            score_again(hits, i, query, candidates, self._vectors)
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = self._turned(queries[start : start + _QUERIES_AT_ONCE])
+            for i, codes in enumerate(self._visit(some, n_codes, nprobe, selected)):
+                row = start + i
+                candidates = self._rows_of(codes)
+                wider = nprobe
+                while len(candidates) < pool and wider < self._n_lists:
+                    wider = min(wider * _WIDER, self._n_lists)
+                    (codes,) = self._visit(some[i : i + 1], n_codes, wider, selected)
+                    candidates = self._rows_of(codes)
+                ids, scores = self._vectors.nearest(queries[row : row + 1], candidates, k)
+                hits.ids[row, : len(ids)] = ids
+                hits.scores[row, : len(ids)] = scores
         return hits
 
     def finds(self, row: Vectors, row_id: int) -> bool:
         """Return whether the two lists nearest to a stored row, (1, dim), give it by its code."""
-        query, n_codes = turned(row, self._rotation), POOL * self._lists_a_row
-        return bool((self._visit(query, n_codes, min(2, self._n_lists), None) == row_id).any())
+        n_codes, nprobe = POOL * self._lists_a_row, min(2, self._n_lists)
+        return bool((self._visit(self._turned(row), n_codes, nprobe, None) == row_id).any())
 
-    def _candidates(self, query: Vectors, pool: int, nprobe: int, selected: Any) -> Ids:
-        """Return the row ids of the best codes for a turned query, rising, each once.
+    def _turned(self, queries: Vectors) -> Vectors:
+        """Return (q, dim) queries as the index has its rows, each multiplied by itself.
 
-        They are `pool` or more; more lists are visited until so many are found.
+        A product of matrices would round a query differently from batch to batch.
         """
-        while True:
-            ids = np.unique(self._visit(query, pool * self._lists_a_row, nprobe, selected))
-            ids = ids[ids.searchsorted(0) :]
-            if ids.size and ids[-1] >= len(self):
-                raise Checksum(
-                    f"{self._path} names rows that do not exist.", path=self._path, hint=REBUILD
-                )
-            if len(ids) >= pool or nprobe == self._n_lists:
-                return ids
-            nprobe = min(nprobe * _WIDER, self._n_lists)
+        return turned(queries[:, None], self._rotation)[:, 0]
 
-    def _visit(self, query: Vectors, n_codes: int, nprobe: int, selected: Any) -> Ids:
-        """Return the row ids of the best codes in the lists nearest to the query; -1 pads them."""
+    def _rows_of(self, codes: Ids) -> Ids:
+        """Return the row ids of codes that were found, rising, each once; -1 stands for none."""
+        ids = np.unique(codes)
+        ids = ids[ids.searchsorted(0) :]
+        if ids.size and ids[-1] >= len(self):
+            raise Checksum(
+                f"{self._path} names rows that do not exist.", path=self._path, hint=REBUILD
+            )
+        return ids
+
+    def _visit(self, queries: Vectors, n_codes: int, nprobe: int, selected: Any) -> Ids:
+        """Return the row ids, (q, n_codes), of the best codes in the lists nearest to each query.
+
+        Args:
+            queries: (q, dim) turned queries, at most `_QUERIES_AT_ONCE`.
+
+        Returns:
+            They are padded with -1, and may hold a row twice.
+        """
         import faiss
 
         params = faiss.IVFRaBitQSearchParameters() if self._rabitq else faiss.SearchParametersIVF()
@@ -131,27 +152,34 @@ class IvfIndex(BaseIndex):
             params.qb = _QUERY_BITS
         if selected is not None:
             params.sel = selected
-        nearness, lists = np.empty(nprobe, dtype=np.float32), np.empty(nprobe, dtype=np.int64)
-        asked, near, assigned = map(faiss.swig_ptr, (query, nearness, lists))
+        n = len(queries)
+        nearness = np.empty((n, nprobe), dtype=np.float32)
+        lists = np.empty((n, nprobe), dtype=np.int64)
+        asked, near, assigned = map(faiss.swig_ptr, (queries, nearness, lists))
         # FAISS's wrappers take no parameters, or check again what is known. A call for one query
         # stays in its thread and lets others run.
-        self._centroids.search_c(1, asked, nprobe, near, assigned)
+        self._centroids.search_c(n, asked, nprobe, near, assigned)
         self._lists.check(lists)
 
         def look(part: Any) -> tuple[Ids, NDArray[np.float32]]:
-            ids, scores = np.empty(n_codes, dtype=np.int64), np.empty(n_codes, dtype=np.float32)
+            ids = np.empty((n, n_codes), dtype=np.int64)
+            scores = np.empty((n, n_codes), dtype=np.float32)
             best = faiss.swig_ptr(scores), faiss.swig_ptr(ids)
             with faiss_errors(self._path):
-                part.search_preassigned_c(1, asked, n_codes, assigned, near, *best, False, params)
+                part.search_preassigned_c(n, asked, n_codes, assigned, near, *best, False, params)
             return ids, scores
 
         if len(self._parts) == 1:
             return look(self._parts[0])[0]
         of_parts = list((self._threads.map if self._threads else map)(look, self._parts))
-        ids = np.concatenate([ids for ids, _ in of_parts])
-        scores = np.concatenate([scores for _, scores in of_parts])
-        kept = (ids >= 0) & ~np.isnan(scores)
-        return ranked(ids[kept], scores[kept], n_codes)[0]
+        ids = np.concatenate([ids for ids, _ in of_parts], axis=1)
+        scores = np.concatenate([scores for _, scores in of_parts], axis=1)
+        found = np.full((n, n_codes), NO_HIT, dtype=np.int64)
+        for row, (row_ids, row_scores) in enumerate(zip(ids, scores, strict=True)):
+            kept = (row_ids >= 0) & ~np.isnan(row_scores)
+            best_ids = ranked(row_ids[kept], row_scores[kept], n_codes)[0]
+            found[row, : len(best_ids)] = best_ids
+        return found
 
 
 def nprobe_of(effort: float, n_lists: int) -> int:

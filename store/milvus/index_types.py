@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imprompt.core.errors import ConfigError
-from imprompt.store.index_plan import FLAT_ROWS
 from imprompt.store.ranking import CAPS
 
 POOL = CAPS.steady_k
 """Rows that Milvus proposes to a query, to be scored again from their vectors."""
+
+_FLAT_ROWS = 100_000
 
 METRIC = "IP"
 """Of unit rows the inner product is the cosine, and every index type takes it."""
@@ -98,12 +99,12 @@ class IndexChoice:
 
 
 def choose_index(name: str | None, params: Mapping[str, Any] | None, *, rows: int) -> IndexChoice:
-    """Return the index of this name; by default FLAT up to `FLAT_ROWS` rows and HNSW above.
+    """Return the index of this name; by default FLAT up to 100,000 rows and HNSW above.
 
     Raises:
         ConfigError: the name is not known, or a parameter is not a number, text or truth value.
     """
-    name = (name or ("FLAT" if rows <= FLAT_ROWS else "HNSW")).upper()
+    name = (name or ("FLAT" if rows <= _FLAT_ROWS else "HNSW")).upper()
     if name not in INDEX_TYPES:
         raise ConfigError(
             f"There is no index type {name!r}.", hint=f"There are {', '.join(INDEX_TYPES)}."

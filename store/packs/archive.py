@@ -20,6 +20,7 @@ from typing import IO
 from imprompt.core.errors import Checksum
 from imprompt.store.paths import read_at
 
+_MAGIC = b"PK\3\4"
 _VERSION, _UTF8, _STORED, _DAY = 45, 0x0800, 0, 0x0021
 _UNIX, _MODE, _IN_EXTRA = 3, 0o100644 << 16, 0xFFFF_FFFF
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
@@ -102,6 +103,10 @@ class ArchiveReader:
         self._members: list[_Member] = []
         self._at = 0
 
+    def begins_as_one(self) -> bool:
+        """Return whether the file begins like a ZIP file, if it has a beginning at all."""
+        return read_at(self._descriptor, len(_MAGIC), 0) == _MAGIC
+
     def expect(self, name: str) -> Extent:
         """Return where the next member lies, which must have this name.
 
@@ -170,7 +175,7 @@ class ArchiveReader:
 
 
 def _local_header(member: _Member) -> bytes:
-    fixed = _LOCAL.pack(b"PK\3\4", *_described(member, extra_bytes=_LOCAL_EXTRA.size))
+    fixed = _LOCAL.pack(_MAGIC, *_described(member, extra_bytes=_LOCAL_EXTRA.size))
     return fixed + member.name + _LOCAL_EXTRA.pack(1, 16, member.length, member.length)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from imprompt.core.text import as_utf8, printable
 from imprompt.store.manifest import Manifest
+from imprompt.store.packs.int8_vectors import rounding_of
 
 _PLACES = {"read": 0, "kept": 2}
 """Where rules stand in the table; the rest are in between."""
@@ -74,6 +75,19 @@ def _lines(manifest: Manifest, licence: str, without: Sequence[str]) -> Iterator
     if without:
         yield from ("", "Left out by whoever packed it:", "")
         yield from (f"- {part}" for part in without)
+    roundings = {space: rounding_of(shards) for space, shards in manifest.shards.items()}
+    if any(roundings.values()):
+        yield from ("", "## Vectors", "")
+        yield from (
+            f"- {_plain(space)}: {_plain(rounding)}."
+            for space, rounding in roundings.items()
+            if rounding is not None
+        )
+        yield from (
+            "",
+            "`install` restores them as float16; what was rounded off is gone. Images, which lie "
+            "further from all prompts, lose a little more.",
+        )
     yield from ("", "## Encoders", "")
     yield from _table(
         ["encoder", "space", "dimensions", "weights (sha256)"],
@@ -104,7 +118,7 @@ def _lines(manifest: Manifest, licence: str, without: Sequence[str]) -> Iterator
     )
     yield from (
         "",
-        "Recall was measured against exact search, with 64 stored prompts. How near to an image "
+        "Recall was measured against exact search, with stored prompts. How near to an image "
         "the prompts are that are found depends on the encoder.",
         "",
         "## Who may use it, and for what",

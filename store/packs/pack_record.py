@@ -14,6 +14,8 @@ from imprompt.store.index_plan import FLAT
 from imprompt.store.manifest import FileRecord, Manifest, decode_manifest, sha256_bytes
 
 PACK_FORMAT = (1, 0)
+INT8_FORMAT = (2, 0)
+"""The format of a pack whose vectors are int8, which earlier releases cannot read."""
 RECORD = "PACK.json"
 CARD = "README.md"
 PROMPT_LINES = "prompts.jsonl"
@@ -43,6 +45,11 @@ class PackRecord(msgspec.Struct, frozen=True, kw_only=True):
     left_out: list[EncoderSpec]
     manifest: Manifest
     members: dict[str, FileRecord]
+
+    @property
+    def int8(self) -> bool:
+        """Whether the members hold the vectors as int8."""
+        return self.pack_format[0] == INT8_FORMAT[0]
 
     @property
     def n_bytes(self) -> int:
@@ -85,19 +92,23 @@ def decode_record(content: bytes, *, path: Path) -> PackRecord:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
         raise Checksum(f"{place} is not that of a pack: {reason}.", path=path) from error
     major, minor = raw.pack_format
-    if major != PACK_FORMAT[0]:
+    if major not in (PACK_FORMAT[0], INT8_FORMAT[0]):
         raise FormatVersion(
             f"{path} is a pack of format {major}.{minor}; this version of imprompt reads "
-            f"{PACK_FORMAT[0]}.x.",
-            hint="Update imprompt." if major > PACK_FORMAT[0] else "Pack the index again.",
+            f"{PACK_FORMAT[0]}.x and {INT8_FORMAT[0]}.x.",
+            hint="Update imprompt." if major > INT8_FORMAT[0] else "Pack the index again.",
         )
+    int8 = major == INT8_FORMAT[0]
     manifest = decode_manifest(bytes(raw.manifest), path=place)
     if manifest.version or manifest.created or manifest.files:
         raise Checksum(f"{place} is not that of a pack: it names a version.", path=path)
-    if list(raw.members) != sorted(member_names(manifest)) or any(
-        raw.members[shard.file] != FileRecord(shard.bytes, shard.sha256)
-        for shards in manifest.shards.values()
-        for shard in shards
+    if list(raw.members) != sorted(member_names(manifest, int8=int8)) or not (
+        int8
+        or all(
+            raw.members[shard.file] == FileRecord(shard.bytes, shard.sha256)
+            for shards in manifest.shards.values()
+            for shard in shards
+        )
     ):
         raise Checksum(f"{place} lists other files than a pack of its manifest has.", path=path)
     return PackRecord(
@@ -110,7 +121,12 @@ def decode_record(content: bytes, *, path: Path) -> PackRecord:
     )
 
 
-def member_names(manifest: Manifest) -> list[str]:
+def int8_member(file: str) -> str:
+    """Return the name of the member that holds a shard as int8."""
+    return f"{file.removesuffix('.npy')}.int8.npy"
+
+
+def member_names(manifest: Manifest, *, int8: bool = False) -> list[str]:
     """Return what a pack holds besides its record, without the endings of compressed members.
 
     Sums of rows, and an index that is only a copy of the vectors, are made again by whoever
@@ -123,7 +139,7 @@ def member_names(manifest: Manifest) -> list[str]:
         if info.factory != FLAT
         for file in info.all_files
     ]
-    return [CARD, PROMPT_LINES, *shards, *indexes]
+    return [CARD, PROMPT_LINES, *(map(int8_member, shards) if int8 else shards), *indexes]
 
 
 def most_record_bytes(pack_bytes: int) -> int:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from imprompt.core.atomic_files import atomic_write, check_place, storage_errors
+from imprompt.core.atomic_files import atomic_write, check_place, sha256_file, storage_errors
 from imprompt.core.errors import Checksum
 from imprompt.core.progress import SILENT
 from imprompt.core.protocols import Progress, ProgressTask
@@ -27,6 +28,8 @@ from imprompt.store.packs.frames import compressed
 from imprompt.store.packs.pack_record import (
     CARD,
     FRAMES,
+    INT8_FORMAT,
+    PACK_FORMAT,
     PROMPT_LINES,
     RECORD,
     PackRecord,
@@ -35,6 +38,7 @@ from imprompt.store.packs.pack_record import (
     reduced,
 )
 from imprompt.store.packs.prompt_lines import PromptLine, lines_of, row_of
+from imprompt.store.packs.rounded_version import int8_content, int8_places, rounded_manifest
 from imprompt.store.paths import open_file
 from imprompt.store.prompts import RowsDigest
 
@@ -53,12 +57,14 @@ class PackOptions:
         spaces: those that are kept, by name or by encoder; all where there are none.
         sources: whether with the names of corpora, each prompt's source and source key, and
             generation parameters.
-        licence: of the prompts, in words; "" where none is stated.
+        licence: of the prompts, in words; where it is "", the one of the version is kept.
+        int8: whether vectors are rounded to one byte a value.
     """
 
     spaces: tuple[str, ...] = ()
     sources: bool = True
     licence: str = ""
+    int8: bool = False
 
 
 def pack_version(
@@ -80,25 +86,48 @@ def pack_version(
     """
     check_place(out)
     for leftover in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):  # of a call that was killed
-        leftover.unlink(missing_ok=True)
-    manifest = reduced(version.manifest, options.spaces, sources=options.sources)
-    files = {**version.manifest.files}
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    licence = options.licence or version.manifest.licence
+    manifest = msgspec.structs.replace(
+        reduced(version.manifest, options.spaces, sources=options.sources), licence=licence
+    )
+    files, folder = {**version.manifest.files}, version.folder
     lines = _LinesOf(version, sources=options.sources)
-    names = sorted(member_names(manifest))
-    total = sum(files[file].bytes for file in names if file in files)
-    with storage_errors(out), tempfile.TemporaryFile(dir=out.parent) as spooled:
+    with ExitStack() as stack:
+        stack.enter_context(storage_errors(out))
+        spooled = stack.enter_context(tempfile.TemporaryFile(dir=out.parent))
+        places: dict[str, tuple[str, int, int]] = {}
+        if options.int8:
+            folder = Path(
+                stack.enter_context(
+                    tempfile.TemporaryDirectory(
+                        dir=out.parent,
+                        prefix=f".{out.name}.",
+                        suffix=".tmp",
+                        ignore_cleanup_errors=True,
+                    )
+                )
+            )
+            manifest = rounded_manifest(version, manifest, folder, progress=progress)
+            places = int8_places(manifest)
+            files = _records_of_indexes(folder, manifest) | {
+                name: _record_of(int8_content(version, place)) for name, place in places.items()
+            }
+        names = sorted(member_names(manifest, int8=options.int8))
+        total = sum(files[file].bytes for file in names if file in files)
         with progress.start("Packing the prompts", manifest.rows) as task:
             for frame in compressed(lines.chunks(task), level=_TEXT_LEVEL):
                 spooled.write(frame)
         manifest = msgspec.structs.replace(manifest, rows_digest=lines.rows_digest)
         without = _left_out(version.manifest, manifest, sources=options.sources)
-        readme = card(manifest, licence=options.licence, without=without).encode()
-        files |= {
-            PROMPT_LINES: lines.record,
-            CARD: FileRecord(len(readme), hashlib.sha256(readme).hexdigest()),
-        }
+        readme = card(manifest, licence=licence, without=without).encode()
+        files |= {PROMPT_LINES: lines.record, CARD: _record_of(readme)}
         record = PackRecord(
-            licence=options.licence,
+            pack_format=INT8_FORMAT if options.int8 else PACK_FORMAT,
+            licence=licence,
             without=without,
             left_out=[
                 encoder
@@ -116,8 +145,12 @@ def pack_version(
                     archive.add(CARD, [readme])
                 elif name == PROMPT_LINES:
                     archive.add(name + FRAMES, _chunks(spooled))
+                elif name in places:
+                    content = int8_content(version, places[name])
+                    archive.add(name + FRAMES, compressed([content], level=_NUMBER_LEVEL))
+                    task.advance(len(content))
                 else:
-                    chunks = _checked(version.folder, name, files[name], task)
+                    chunks = _checked(folder, name, files[name], task)
                     archive.add(name + FRAMES, compressed(chunks, level=_NUMBER_LEVEL))
             archive.finish()
             # It would be that of the file which is replaced now.
@@ -181,6 +214,19 @@ def _left_out(whole: Manifest, kept: Manifest, *, sources: bool) -> list[str]:
         if whole.parameters:
             left.append("generation parameters: negative prompts and settings")
     return left
+
+
+def _record_of(content: bytes) -> FileRecord:
+    return FileRecord(len(content), hashlib.sha256(content).hexdigest())
+
+
+def _records_of_indexes(folder: Path, manifest: Manifest) -> dict[str, FileRecord]:
+    """Return length and hash of every index file in a folder."""
+    return {
+        file: FileRecord((folder / file).stat().st_size, sha256_file(folder / file))
+        for info in manifest.indexes.values()
+        for file in info.all_files
+    }
 
 
 def _checked(folder: Path, file: str, record: FileRecord, task: ProgressTask) -> Iterator[bytes]:

@@ -22,9 +22,10 @@ from imprompt.store import layout
 from imprompt.store.faiss_index import build_faiss_index
 from imprompt.store.index_plan import FLAT
 from imprompt.store.integrity import content_problems
-from imprompt.store.manifest import FileRecord, ShardRecord
+from imprompt.store.manifest import FileRecord, Manifest, ShardRecord
 from imprompt.store.packs.archive import DAMAGED, ArchiveReader, Extent
 from imprompt.store.packs.frames import DamagedFrames, expanded
+from imprompt.store.packs.int8_vectors import DamagedRows, restored_file
 from imprompt.store.packs.pack_record import (
     CARD,
     FRAMES,
@@ -33,6 +34,7 @@ from imprompt.store.packs.pack_record import (
     PackRecord,
     canonical_plan,
     decode_record,
+    int8_member,
     most_expanded_bytes,
     most_record_bytes,
 )
@@ -113,6 +115,10 @@ def open_pack(path: Path) -> Iterator[OpenPack]:
         ) from error
     with file:
         archive = ArchiveReader(file, path)
+        if not archive.begins_as_one():
+            raise Checksum(
+                f"{path} is not a pack.", path=path, hint="Name a file that `pack` wrote."
+            )
         record = _record(archive)
         extents = {}
         for name in record.members:
@@ -137,8 +143,10 @@ def needed_bytes(pack: OpenPack) -> int:
         for shard in shards
         if space in manifest.indexes and manifest.indexes[space].factory == FLAT
     )
+    shards = sum(shard.bytes for shards in manifest.shards.values() for shard in shards)
     # A row of DuckDB's file is half as long again as its line.
-    return pack.record.n_bytes + pack.record.members[PROMPT_LINES].bytes // 2 + made
+    lines = pack.record.members[PROMPT_LINES].bytes // 2
+    return pack.record.n_bytes + lines + made + (shards if pack.record.int8 else 0)
 
 
 def unpack(pack: OpenPack, staging: Path, *, progress: Progress = SILENT) -> None:
@@ -155,12 +163,15 @@ def unpack(pack: OpenPack, staging: Path, *, progress: Progress = SILENT) -> Non
         staging.mkdir(parents=True, exist_ok=True)
     with atomic_write(staging / layout.PLAN) as file:
         file.write(canonical_plan(manifest.plan))
+    rounded = _int8_shards(manifest) if pack.record.int8 else {}
     with progress.start("Unpacking", pack.record.n_bytes) as task:
         for name, record in pack.record.members.items():
             if name == PROMPT_LINES:
                 _unpack_prompts(pack, staging / layout.PROMPTS)
             elif name == CARD:
                 _check_card(pack, record)
+            elif name in rounded:
+                _restore_shard(pack, name, *rounded[name], staging)
             elif not has_content(staging, name, size=record.bytes, sha256=record.sha256):
                 kept = ShardRecord(name, 0, record.bytes, record.sha256)
                 keep_shard(staging, kept, pack.chunks(name))
@@ -187,6 +198,26 @@ def _record(archive: ArchiveReader) -> PackRecord:
             f"its {RECORD} has {extent.length:,} bytes; at most {most:,} are read"
         )
     return decode_record(archive.content(extent), path=archive.path)
+
+
+def _int8_shards(manifest: Manifest) -> dict[str, tuple[ShardRecord, int]]:
+    """Return (the shard, its dimensions) of every member that holds one as int8."""
+    dims = {encoder.space: encoder.dim for encoder in manifest.encoders}
+    return {
+        int8_member(shard.file): (shard, dims.get(space, 0))
+        for space, shards in manifest.shards.items()
+        for shard in shards
+    }
+
+
+def _restore_shard(pack: OpenPack, name: str, shard: ShardRecord, dim: int, staging: Path) -> None:
+    if has_content(staging, shard.file, size=shard.bytes, sha256=shard.sha256):
+        return
+    try:
+        chunks = restored_file(pack.chunks(name), rows=shard.rows, dim=dim)
+        keep_shard(staging, shard, chunks)
+    except DamagedRows as error:
+        raise pack.archive.damaged(f"{name} is damaged: {error}") from error
 
 
 def _check_card(pack: OpenPack, record: FileRecord) -> None:

@@ -24,10 +24,14 @@ from imprompt.core.errors import (
 from imprompt.core.protocols import TextEncoder
 from imprompt.core.values import CorpusBatch, RawPrompt, Vectors, prompt_key
 from imprompt.indexer.build import BuildOptions, build_index, make_plan
+from imprompt.indexer.build_plan import BuildPlan
+from imprompt.indexer.cleaning_rules import Cleaning
 from imprompt.indexer.engine import LocalEngine
 from imprompt.indexer.readers.rows import StreamedSource
 from imprompt.indexer.readers.sources import parse_corpus
+from imprompt.indexer.staging import choose_factory
 from imprompt.store import layout
+from imprompt.store.index_plan import read_factory
 from imprompt.store.index_version import open_version
 from imprompt.store.integrity import verify
 from imprompt.store.locking import write_lock
@@ -116,6 +120,31 @@ class TestWhatABuildGives:
         with pytest.raises(ConfigError, match="inverted file"):
             build_index(tmp_path / "index", [source], pair, options=options)
         assert not [*(tmp_path / "index").rglob("*.npy")]
+
+    @pytest.mark.parametrize(
+        ("rows", "budget_bytes", "factory"),
+        [(100_000, 4 << 30, "SQfp16"), (100_001, 4 << 30, None), (30_000, 1 << 20, None)],
+    )
+    def test_without_inverted_files_few_rows_are_scanned(
+        self, monkeypatch: pytest.MonkeyPatch, rows: int, budget_bytes: int, factory: str | None
+    ) -> None:
+        """There a planned index is flat, if its vectors fit into the budget."""
+        plan = BuildPlan(
+            corpora=[],
+            cleaning=Cleaning(),
+            encoders=[BagPair().spec],
+            shard_rows=4096,
+            index_factory=None,
+            memory_budget_bytes=budget_bytes,
+            seed=0,
+        )
+        assert read_factory(choose_factory(plan, rows)).n_lists > 0
+        monkeypatch.delattr("faiss.OnDiskInvertedLists")
+        if factory is None:
+            with pytest.raises(ConfigError, match="inverted file"):
+                choose_factory(plan, rows)
+        else:
+            assert choose_factory(plan, rows) == factory
 
     @pytest.mark.parametrize(("budget_bytes", "told"), [(1_000_000, 1), (1 << 40, 0)])
     def test_encoding_that_takes_more_than_the_budget_says_so_once(

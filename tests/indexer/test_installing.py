@@ -298,9 +298,9 @@ def test_one_writer_at_a_time(packed: Path, tmp_path: Path) -> None:
 def test_another_format_says_so(packed: Path, tmp_path: Path) -> None:
     """A later format is not guessed at."""
     other, parts = tmp_path / "later.imprompt", Parts.of(packed)
-    parts.record["pack_format"] = [2, 0]
+    parts.record["pack_format"] = [3, 0]
     other.write_bytes(parts.whole())
-    with pytest.raises(FormatVersion, match=r"format 2\.0"):
+    with pytest.raises(FormatVersion, match=r"format 3\.0"):
         install_pack(tmp_path / "new", other)
 
 

@@ -14,17 +14,22 @@ from imprompt.core.errors import ConfigError
 from imprompt.store.index_plan import DEFAULT_BUDGET_BYTES, plan_index, read_factory
 
 MIB = 1 << 20
-SEARCH = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "search.json"
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+SEARCH, SMALL = RESULTS / "search.json", RESULTS / "search_small.json"
 
 
 @pytest.mark.parametrize(
     ("rows", "dim", "budget", "factory"),
     [
         (1, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
-        (100_000, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
-        (100_001, 384, DEFAULT_BUDGET_BYTES, "IVF256x2,PQ96x4fs"),
-        (100_001, 381, DEFAULT_BUDGET_BYTES, "IVF256x2,RaBitQ"),
-        (100_000, 1024, 99 * MIB, "IVF256x2,PQ256x4fs"),
+        (19_999, 384, DEFAULT_BUDGET_BYTES, "SQfp16"),
+        (20_000, 384, DEFAULT_BUDGET_BYTES, "IVF128,PQ96x4fs"),
+        (20_000, 381, DEFAULT_BUDGET_BYTES, "IVF128,RaBitQ"),
+        (100_000, 384, DEFAULT_BUDGET_BYTES, "IVF256,PQ96x4fs"),
+        (100_000, 1024, 99 * MIB, "IVF256,PQ256x4fs"),
+        (15_000, 1024, 8 * MIB, "IVF128,PQ256x4fs"),
+        (200_000, 384, DEFAULT_BUDGET_BYTES, "IVF512,PQ96x4fs"),
+        (200_001, 384, DEFAULT_BUDGET_BYTES, "IVF512x2,PQ96x4fs"),
         (2_000_000, 384, DEFAULT_BUDGET_BYTES, "IVF1024x2,PQ96x4fs"),
         (10_000_000, 384, 6 << 30, "IVF4096,SQ8"),
         (10_000_000, 384, 2 << 30, "IVF4096x2,PQ96x4fs"),
@@ -38,7 +43,7 @@ def test_choice(rows: int, dim: int, budget: int, factory: str) -> None:
 
     Then one bit a value with the vectors in memory, 8 bits without, one bit as the last.
 
-    With one bit, each row stands in two lists where that fits.
+    With one bit, each of more than 200,000 rows stands in two lists where that fits.
     """
     plan = plan_index(rows=rows, dim=dim, budget_bytes=budget)
     assert plan.factory == factory
@@ -88,7 +93,16 @@ def test_nothing_to_plan(rows: int, dim: int) -> None:
         plan_index(rows=rows, dim=dim)
 
 
-@pytest.mark.parametrize("rows", [100_000, 1_000_000, 10_000_000])
+@pytest.mark.parametrize("rows", [20_000, 100_000, 200_000])
+def test_times_of_few_rows_hold_what_was_measured(rows: int) -> None:
+    """So does that of benchmarks/search_small.py, with the effort that a build measures."""
+    engines = json.loads(SMALL.read_text("utf-8"))["sizes"][str(rows)]
+    measured_ms = engines["ours"]["single_ms"]["text"][0]
+    low, high = plan_index(rows=rows, dim=384).query_ms
+    assert low < measured_ms < high < 10 * measured_ms
+
+
+@pytest.mark.parametrize("rows", [1_000_000, 10_000_000])
 def test_times_hold_what_was_measured(rows: int) -> None:
     """The range of a query's time holds the last median of benchmarks/search.py for recall .95."""
     curve = json.loads(SEARCH.read_text("utf-8"))[str(rows)]["engines"]["ours"]["curve"]

@@ -13,7 +13,7 @@ from imprompt.core.errors import Checksum, ConfigError, EncoderError, StoreError
 from imprompt.store import layout
 from imprompt.store.manifest import ShardRecord
 from imprompt.store.mapping import map_file
-from imprompt.store.ranking import cosines
+from imprompt.store.ranking import cosines, ranked
 from imprompt.store.shards import ShardedVectors, shard_is_whole, write_codes, write_shard
 from tests.store.builders import random_vectors, write_shards
 
@@ -247,6 +247,34 @@ def test_cosines_are_those_of_the_rows(stored: tuple[ShardedVectors, np.ndarray]
         assert vectors.cosines(query, row_ids).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("k", [1, 10, 128, 299, 300, 400])
+def test_nearest_are_the_best_cosines(tmp_path: Path, k: int) -> None:
+    """The ids and the bits that ranking all cosines gives, with ties and with near ties."""
+    rows = random_vectors(300, 24)
+    rows[100:160] = rows[100]
+    rows[200:260] = rows[100] + 1e-4 * random_vectors(60, 24, seed=3)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    vectors = ShardedVectors(tmp_path, write_shards(tmp_path, rows))
+    row_ids = np.sort(np.random.default_rng(k).permutation(300)[: max(k, 250)])
+    for query in (*random_vectors(5, 24, seed=8), rows[100]):
+        expected = ranked(row_ids, vectors.cosines(query[None], row_ids), k)
+        ids, scores = vectors.nearest(query[None], row_ids, k)
+        assert ids.tolist() == expected[0].tolist()
+        assert scores.tobytes() == expected[1].tobytes()
+
+
+def test_nearest_of_rows_that_are_not_of_length_1(tmp_path: Path) -> None:
+    """None is ruled out by its product: a long row that points elsewhere is not the nearest."""
+    rows = np.array([[1, 0], [40, 30], [0.5, 0], [0, 1]], dtype=np.float16)
+    vectors = ShardedVectors(
+        tmp_path, [write_codes(tmp_path, "vectors/s/00000.npy", rows, provenance={})]
+    )
+    query = np.array([[1, 0]], dtype=np.float32)
+    ids, scores = vectors.nearest(query, np.arange(4), 3)
+    assert ids.tolist() == [0, 2, 1]
+    np.testing.assert_allclose(scores, [1, 1, 0.8], atol=1e-6)
+
+
 def test_every_finite_code_is_read_as_numpy_reads_it(tmp_path: Path) -> None:
     """Both zeros, subnormal values and the largest among them."""
     codes = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
@@ -271,3 +299,5 @@ def test_a_value_that_is_not_finite_is_damage(tmp_path: Path, value: float) -> N
         vectors.rows(np.array([1]))
     with pytest.raises(Checksum, match="without a length"):
         vectors.cosines(np.array([[1, 0]], dtype=np.float32), np.array([0, 1]))
+    with pytest.raises(Checksum, match="without a length"):
+        vectors.nearest(np.array([[1, 0]], dtype=np.float32), np.array([0, 1]), 1)
