@@ -49,9 +49,6 @@ _RECALL_OF_OURS = "small-ours-recall.json"
 _EFFORTS = range(16, 1025, 8)
 _RESAMPLED = 2000
 
-BatchAsk = Callable[[Any, Any, int], Any]
-"""(queries (n, dim), effort, threads) -> (n, 10) ids of the nearest rows."""
-
 
 def _build_ours(factory: str | None, name: str) -> Callable[[Path], None]:
     """Build an index and measure its effort as `build-index` does."""
@@ -292,7 +289,8 @@ def page(result: dict[str, Any]) -> str:
         "From `search_small.json`, by `benchmarks/vectors.py` and `benchmarks/search_small.py`, "
         "which writes this page.",
         "",
-        f"{described}; {peers}. Nothing else was measured at the same time.",
+        f"{described}; {peers}. Nothing else was measured at the same time, but other programs "
+        "used the two cores now and then.",
         "",
         f"Prompts and texts by `lite` (384 dimensions). The first {result['real_rows']:,} rows of "
         "every size are real prompts; beyond them rows are drawn from a mixture around the real "
