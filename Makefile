@@ -25,7 +25,7 @@ test-base: $(VENV)/.test .venv-base/.installed
 	$(PY) -m pytest tests/base_install.py
 
 test-slow: $(VENV)/.test
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -m slow -n 2 --dist loadfile
 
 test-ofa: $(VENV)/.test .venv-ofa/.modelscope
 	PYTHONPATH=.venv-ofa $(PY) -m pytest tests/ensemble/ofa/parity_modelscope.py

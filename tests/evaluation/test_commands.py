@@ -97,7 +97,7 @@ def test_pairs_that_cannot_be_used(
     rows = pq.read_table(pairs_file).to_pylist()
     page = tmp_path / "page.html"
     cases = {
-        "cannot be read": tmp_path / "none.parquet",
+        "there is no such file": tmp_path / "none.parquet",
         "lacks the column image": rewrite(
             pairs_file, tmp_path / "a", [{"prompt": row["prompt"]} for row in rows]
         ),
