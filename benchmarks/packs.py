@@ -209,8 +209,8 @@ def page(result: dict[str, Any]) -> str:
         "# Packs",
         "",
         "Written by `python benchmarks/packs.py`. Every pack was made twice, with equal bytes, and "
-        "installed into another folder, where `verify` found nothing and 64 stored prompts had "
-        "equal answers and scores.",
+        "installed into another folder, where `verify` found nothing and, without int8, 64 stored "
+        "prompts had equal answers and scores.",
         "",
         f"{described}.",
         "",

@@ -23,8 +23,8 @@ DEFAULT_BUDGET_BYTES = 4 << 30
 """What a laptop can spare. A constant, so that one command builds one index on every machine."""
 
 CODED_ROWS = 20_000
-"""Of fewer rows all are scanned: that is exact, and takes half a millisecond at most (384
-dimensions, one core)."""
+"""Of fewer rows all are scanned: that is exact, and takes a millisecond at most (384 dimensions,
+one core)."""
 
 SCANNED_ROWS = 100_000
 """Up to here a system whose FAISS cannot open inverted files gets a flat index unasked."""
