@@ -250,6 +250,8 @@ def _trained(
     if parsed.pieces:
         # One table of products serves all lists, and codes of residuals find fewer rows.
         index.by_residual = False
+        # It orders codes for Hamming distances, which nothing here computes, in 10 s a core.
+        index.do_polysemous_training = False
         index.pq.cp.min_points_per_centroid = 1
         index.pq.cp.max_points_per_centroid = _TRAINING_ROWS_A_CODE
         row_ids = np.resize(row_ids, max(size, _LEAST_TRAINED_CODES))
